@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Builds crnn's extension modules; everything else is said in pyproject.toml.
 
-Every ``crnn/_core/*.pyx`` becomes one module. Only ``dispatch`` links the C core, ``src_c/*.c``, of which each
-file is compiled with flags of its own, because an Extension has one set of flags for all its sources.
+Every crnn/_core/*.pyx becomes one module. Only ``dispatch`` links the C core, src_c/*.c, each file of which
+is compiled with flags of its own, because an Extension has one set of flags for all its sources.
 
-CRNN_DEBUG=1                  C asserts, Cython bounds checks, -O1 -g
-CRNN_SANITIZE=address,...     gcc or clang sanitizers, in compilation and linking
+CRNN_DEBUG=1                     C asserts, Cython's bounds checks, -O1 -g
+CRNN_SANITIZE=address,undefined  gcc's or clang's sanitizers, when compiling and linking
 """
 
 import os
@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 if sys.platform == "darwin" and not {"ARCHFLAGS", "_PYTHON_HOST_PLATFORM"} & set(os.environ):
-    # python.org's Python compiles for two machines at once, and no set of instructions fits both. Build for this one.
-    # Said before setuptools is imported, which reads it.
+    # python.org's Python compiles for two machines at once, and no instruction set is on both. Build for this
+    # one. It must be said before setuptools is imported, which reads it.
     os.environ["ARCHFLAGS"] = f"-arch {platform.machine()}"
     os.environ["_PYTHON_HOST_PLATFORM"] = f"macosx-11.0-{platform.machine()}"
 
@@ -28,27 +28,29 @@ from setuptools.modified import newer_group
 DEBUG = os.environ.get("CRNN_DEBUG", "0") not in ("", "0")
 SANITIZE = os.environ.get("CRNN_SANITIZE", "")
 
-# Instruction set -> its flags for gcc and clang, and for MSVC. On machines not named here: generic alone.
-X86 = {
-    "avx2": (["-mavx2", "-mfma"], ["/arch:AVX2"]),
-    "avx512": (
-        ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mprefer-vector-width=512"],
-        ["/arch:AVX512"],
-    ),
-}
+# Instruction set: flags for gcc and clang, flags for MSVC. A machine not named here has generic alone.
+AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mprefer-vector-width=512"]
+X86 = {"avx2": (["-mavx2", "-mfma"], ["/arch:AVX2"]), "avx512": (AVX512, ["/arch:AVX512"])}
 ARM = {"neon": ([], [])}
 ISAS = {"x86_64": X86, "amd64": X86, "aarch64": ARM, "arm64": ARM}
 
-# The order of the arithmetic is a promise: nothing here lets the compiler contract, reorder or approximate it.
-# (-fno-math-errno: sqrt and friends need not set errno, so they can be one instruction. Their values stay.)
+# The order of arithmetic is a promise: nothing here lets a compiler contract, reorder or approximate it.
+# -fno-math-errno changes no value: sqrt and its like no longer set errno, and so can be one instruction.
 UNIX = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"]
-UNIX_WARN = ["-Wall", "-Wextra"]
 MSVC = ["/std:c11", "/O2", "/fp:precise"]
-MSVC_WARN = ["/W3"]
+
+DIRECTIVES = {
+    "language_level": 3,
+    "embedsignature": True,
+    "freethreading_compatible": True,
+    "boundscheck": DEBUG,
+    "initializedcheck": DEBUG,
+    "wraparound": False,  # when debugging too, where a negative index then is an IndexError
+}
 
 
 class BuildExt(build_ext):
-    """build_ext that compiles the C core once per instruction set."""
+    """build_ext that also compiles the C core, once per instruction set."""
 
     def finalize_options(self):
         super().finalize_options()
@@ -58,84 +60,66 @@ class BuildExt(build_ext):
         import numpy
         from Cython.Build import cythonize
 
-        msvc = self.compiler.compiler_type == "msvc"
-        flags = list(MSVC if msvc else UNIX)
-        link = []
+        self.msvc = self.compiler.compiler_type == "msvc"
+        sanitize = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
+        flags = list(MSVC) if self.msvc else [*UNIX, *sanitize]
         if SANITIZE:
-            link = [f"-fsanitize={SANITIZE}"]
-            flags += [*link, "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
-        if not msvc:
-            # -g0: Python's own flags often carry -g, which makes the wheel five times as large.
+            flags += ["-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+        if not self.msvc:  # Python's own flags may carry -g, which makes a wheel five times as large
             flags += ["-O1", "-g"] if DEBUG or SANITIZE else ["-g0"]
 
-        changed = self._stamp(flags)
-        headers = [*map(str, Path("src_c").glob("*.h")), self.stamp]
-        core = self._compile_core(msvc, flags, headers)
-        cython = cythonize(
-            self.extensions,
-            build_dir=self.build_temp,
-            force=self.force or changed,
-            compiler_directives={
-                "language_level": 3,
-                "embedsignature": True,
-                "freethreading_compatible": True,
-                "boundscheck": DEBUG,
-                "initializedcheck": DEBUG,
-                "wraparound": False,  # in a debug build too: there a negative index is an IndexError
-            },
-        )
-        for ext, generated in zip(self.extensions, cython, strict=True):
-            ext.sources = generated.sources
+        stamp, changed = self.note_flags(flags)
+        depends = [stamp, *(path.as_posix() for path in Path("src_c").glob("*.h"))]
+        core = self.compile_core(flags, depends)
+        pxds = [path.as_posix() for path in Path("crnn/_core").glob("*.pxd")]
+        for ext in self.extensions:
+            # Cython 3.3 overlooks that `from crnn._core cimport x` depends on x.pxd: any newer .pxd renews all.
+            c_file = str(Path(self.build_temp, ext.sources[0]).with_suffix(".c"))
+            force = self.force or changed or newer_group([*ext.sources, *pxds], c_file)
+            options = {"build_dir": self.build_temp, "compiler_directives": DIRECTIVES, "force": force}
+            ext.sources = cythonize(ext, **options)[0].sources
             ext.include_dirs += ["src_c", numpy.get_include()]
             ext.define_macros.append(("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"))
-            ext.undef_macros += ["NDEBUG"] if DEBUG else []
+            ext.undef_macros += ["NDEBUG"] * DEBUG
             ext.extra_compile_args += flags
-            ext.extra_link_args += link
-            ext.depends += headers
-            if ext.name == "crnn._core.dispatch":
-                ext.extra_objects = core
-                ext.depends += core
+            ext.extra_link_args += sanitize
+            ext.extra_objects = core if ext.name == "crnn._core.dispatch" else []
+            ext.depends += depends + ext.extra_objects
         super().build_extensions()
 
-    def _stamp(self, flags):
-        """Note compiler and flags in a file on which all objects depend. True if they are not those of last time."""
-        self.stamp = os.path.join(self.build_temp, "flags.txt")
-        text = repr([getattr(self.compiler, "compiler_so", None), flags, DEBUG, self.plat_name])
-        path = Path(self.stamp)
-        if path.exists() and path.read_text() == text:
-            return False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        return True
+    def note_flags(self, flags):
+        """Note compiler and flags in a file that every object depends on; say whether they changed."""
+        stamp = Path(self.build_temp, "flags.txt")
+        text = repr([getattr(self.compiler, "compiler_so", "msvc"), flags, DEBUG])
+        changed = not stamp.exists() or stamp.read_text() != text
+        if changed:
+            stamp.parent.mkdir(parents=True, exist_ok=True)
+            stamp.write_text(text)
+        return str(stamp), changed
 
-    def _compile_core(self, msvc, flags, headers):
-        """Compile src_c/dispatch.c and one object per instruction set of the target; return their paths."""
-        machine = self.plat_name.lower().rpartition("-")[2]  # of the target, which need not be the machine we run on
-        if machine in ("universal2", "intel", "fat64") or os.environ.get("ARCHFLAGS", "").count("-arch") > 1:
-            raise SetupError("crnn is built for one machine at a time: set ARCHFLAGS to '-arch arm64' or '-arch x86_64'")
+    def compile_core(self, flags, depends):
+        """Compile src_c/dispatch.c and one file per instruction set of the target; return the objects."""
+        machine = self.plat_name.lower().rpartition("-")[2]  # of the target, never of the host
+        if machine == "universal2" or os.environ.get("ARCHFLAGS", "").count("-arch") > 1:
+            raise SetupError("ARCHFLAGS: expected one machine, like '-arch arm64'; universal2 is not built")
         isas = ISAS.get(machine, {})
-        units = {"dispatch": [], "isa_generic": []} | {f"isa_{name}": isa[msvc] for name, isa in isas.items()}
-        macros = [(f"CRNN_HAVE_{name.upper()}", "1") for name in isas]
+        own_flags = {"dispatch": [], "isa_generic": []} | {f"isa_{isa}": isas[isa][self.msvc] for isa in isas}
+        macros = [(f"CRNN_HAVE_{isa.upper()}", "1") for isa in isas]
         macros.append(("NDEBUG",) if DEBUG else ("NDEBUG", None))  # undefined, or defined
+        warnings = ["/W3"] if self.msvc else ["-Wall", "-Wextra"]
 
-        def compile_unit(unit):
-            source = f"src_c/{unit}.c"
+        def compile_one(name):
+            source = f"src_c/{name}.c"
             (obj,) = self.compiler.object_filenames([source], output_dir=self.build_temp)
-            if self.force or newer_group([source, *headers], obj):
-                self.compiler.compile(
-                    [source],
-                    output_dir=self.build_temp,
-                    macros=macros,
-                    include_dirs=["src_c"],
-                    extra_postargs=[*(MSVC_WARN if msvc else UNIX_WARN), *flags, *units[unit]],
-                )
+            if self.force or newer_group([source, *depends], obj):
+                args = [*warnings, *flags, *own_flags[name]]
+                self.compiler.compile([source], self.build_temp, macros, ["src_c"], extra_postargs=args)
             return obj
 
         with ThreadPoolExecutor(self.parallel) as pool:
-            return list(pool.map(compile_unit, units))
+            return list(pool.map(compile_one, own_flags))
 
 
-setup(
-    ext_modules=[Extension(f"crnn._core.{pyx.stem}", [pyx.as_posix()]) for pyx in sorted(Path("crnn/_core").glob("*.pyx"))],
-    cmdclass={"build_ext": BuildExt},
-)
+pyx = sorted(Path("crnn/_core").glob("*.pyx"))
+modules = [Extension(f"crnn._core.{path.stem}", [path.as_posix()]) for path in pyx]
+setup(ext_modules=modules, cmdclass={"build_ext": BuildExt})

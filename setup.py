@@ -68,14 +68,14 @@ class BuildExt(build_ext):
         if not self.msvc:  # Python's own flags may carry -g, which makes a wheel five times as large
             flags += ["-O1", "-g"] if DEBUG or SANITIZE else ["-g0"]
 
-        stamp, changed = self.note_flags(flags)
+        stamp = self.note_flags(flags)
         depends = [stamp, *(path.as_posix() for path in Path("src_c").glob("*.h"))]
         core = self.compile_core(flags, depends)
         pxds = [path.as_posix() for path in Path("crnn/_core").glob("*.pxd")]
         for ext in self.extensions:
-            # Cython 3.3 overlooks that `from crnn._core cimport x` depends on x.pxd: any newer .pxd renews all.
+            # Cython 3.3 overlooks that `from crnn._core cimport x` depends on x.pxd: a newer .pxd renews all.
             c_file = str(Path(self.build_temp, ext.sources[0]).with_suffix(".c"))
-            force = self.force or changed or newer_group([*ext.sources, *pxds], c_file)
+            force = self.force or newer_group([stamp, *ext.sources, *pxds], c_file)
             options = {"build_dir": self.build_temp, "compiler_directives": DIRECTIVES, "force": force}
             ext.sources = cythonize(ext, **options)[0].sources
             ext.include_dirs += ["src_c", numpy.get_include()]
@@ -88,14 +88,13 @@ class BuildExt(build_ext):
         super().build_extensions()
 
     def note_flags(self, flags):
-        """Note compiler and flags in a file that every object depends on; say whether they changed."""
+        """Note compiler and flags in a file that everything built depends on; return its path."""
         stamp = Path(self.build_temp, "flags.txt")
         text = repr([getattr(self.compiler, "compiler_so", "msvc"), flags, DEBUG])
-        changed = not stamp.exists() or stamp.read_text() != text
-        if changed:
+        if not stamp.exists() or stamp.read_text() != text:
             stamp.parent.mkdir(parents=True, exist_ok=True)
             stamp.write_text(text)
-        return str(stamp), changed
+        return str(stamp)
 
     def compile_core(self, flags, depends):
         """Compile src_c/dispatch.c and one file per instruction set of the target; return the objects."""

@@ -28,7 +28,7 @@ from setuptools.modified import newer_group
 DEBUG = os.environ.get("CRNN_DEBUG", "0") not in ("", "0")
 SANITIZE = os.environ.get("CRNN_SANITIZE", "")
 
-# Instruction set: flags for gcc and clang, flags for MSVC. A machine not named here has generic alone.
+# Instruction set: flags for gcc and clang, flags for MSVC. A machine not named here has generic only.
 AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mprefer-vector-width=512"]
 X86 = {"avx2": (["-mavx2", "-mfma"], ["/arch:AVX2"]), "avx512": (AVX512, ["/arch:AVX512"])}
 ARM = {"neon": ([], [])}
@@ -97,26 +97,27 @@ class BuildExt(build_ext):
         return str(stamp)
 
     def compile_core(self, flags, depends):
-        """Compile src_c/dispatch.c and one file per instruction set of the target; return the objects."""
+        """Compile src_c/dispatch.c and each of the target's instruction sets; return the objects."""
         machine = self.plat_name.lower().rpartition("-")[2]  # of the target, never of the host
         if machine == "universal2" or os.environ.get("ARCHFLAGS", "").count("-arch") > 1:
             raise SetupError("ARCHFLAGS: expected one machine, like '-arch arm64'; universal2 is not built")
         isas = ISAS.get(machine, {})
-        own_flags = {"dispatch": [], "isa_generic": []} | {f"isa_{isa}": isas[isa][self.msvc] for isa in isas}
+        own_flags = {"src_c/dispatch.c": []}
+        for isa, choice in {"generic": ([], []), **isas}.items():
+            own_flags |= {path.as_posix(): choice[self.msvc] for path in Path("src_c").glob(f"isa_{isa}_*.c")}
         macros = [(f"CRNN_HAVE_{isa.upper()}", "1") for isa in isas]
         macros.append(("NDEBUG",) if DEBUG else ("NDEBUG", None))  # undefined, or defined
         warnings = ["/W3"] if self.msvc else ["-Wall", "-Wextra"]
 
-        def compile_one(name):
-            source = f"src_c/{name}.c"
+        def compile_one(source):
             (obj,) = self.compiler.object_filenames([source], output_dir=self.build_temp)
             if self.force or newer_group([source, *depends], obj):
-                args = [*warnings, *flags, *own_flags[name]]
+                args = [*warnings, *flags, *own_flags[source]]
                 self.compiler.compile([source], self.build_temp, macros, ["src_c"], extra_postargs=args)
             return obj
 
         with ThreadPoolExecutor(self.parallel) as pool:
-            return list(pool.map(compile_one, own_flags))
+            return list(pool.map(compile_one, sorted(own_flags)))
 
 
 pyx = sorted(Path("crnn/_core").glob("*.pyx"))

@@ -83,8 +83,11 @@ class BuildExt(build_ext):
             ext.undef_macros += ["NDEBUG"] * DEBUG
             ext.extra_compile_args += flags
             ext.extra_link_args += sanitize
-            ext.extra_objects = core if ext.name == "crnn._core.dispatch" else []
-            ext.depends += depends + ext.extra_objects
+            ext.depends += depends
+            if ext.name == "crnn._core.dispatch":
+                ext.extra_objects = core
+                ext.depends += core
+                ext.libraries += [] if self.msvc else ["m"]  # fma, where it is no instruction
         super().build_extensions()
 
     def note_flags(self, flags):

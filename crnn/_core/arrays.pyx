@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""Checks shared by the wrappers. NumPy's C API instead of memoryviews: a check costs 10 ns instead of 120, and the
+errors name the argument, what was expected and what came."""
+
+cimport numpy as cnp
+from libc.stdint cimport int32_t
+
+import numpy as np
+
+cnp.import_array()
+
+KINDS = {cnp.NPY_FLOAT32: "float32", cnp.NPY_FLOAT64: "float64", cnp.NPY_INT32: "int32"}
+
+
+cdef str describe(array):
+    if not isinstance(array, np.ndarray):
+        return type(array).__name__
+    return (f"{array.dtype} array of shape {array.shape}"
+            + ("" if array.flags.c_contiguous else ", not C-contiguous")
+            + ("" if array.flags.aligned else ", not aligned")
+            + ("" if array.flags.writeable else ", read-only"))
+
+
+cdef int refuse(str name, array, int kind, bint writable, tuple shape) except -1:
+    expected = ", ".join("*" if length < 0 else str(length) for length in shape) + ("," if len(shape) == 1 else "")
+    raise (ValueError if isinstance(array, np.ndarray) else TypeError)(
+        f"{name}: expected {'writable ' if writable else ''}C-contiguous {KINDS[kind]} array of shape ({expected}), "
+        f"got {describe(array)}")
+
+
+cdef int real_kind(str name, array) except -1:
+    if cnp.PyArray_Check(array):
+        kind = cnp.PyArray_TYPE(<cnp.ndarray>array)
+        if kind == cnp.NPY_FLOAT32 or kind == cnp.NPY_FLOAT64:
+            return kind
+    raise TypeError(f"{name}: expected float32 or float64 array, got {describe(array)}")
+
+
+cdef Py_ssize_t dim(array, int axis) except -1:
+    if cnp.PyArray_Check(array) and axis < cnp.PyArray_NDIM(<cnp.ndarray>array):
+        return cnp.PyArray_DIM(<cnp.ndarray>array, axis)
+    return 0  # `data` is about to say what is wrong
+
+
+cdef void *data(str name, array, int kind, bint writable, int ndim,
+                Py_ssize_t d0, Py_ssize_t d1=-1, Py_ssize_t d2=-1) except NULL:
+    cdef Py_ssize_t *shape = [d0, d1, d2]
+    cdef bint good = cnp.PyArray_Check(array)
+    cdef int axis
+    if good:
+        a = <cnp.ndarray>array
+        good = (cnp.PyArray_TYPE(a) == kind and cnp.PyArray_NDIM(a) == ndim
+                and (cnp.PyArray_ISCARRAY(a) if writable else cnp.PyArray_ISCARRAY_RO(a)))
+        for axis in range(ndim):
+            good = good and (shape[axis] < 0 or cnp.PyArray_DIM(a, axis) == shape[axis])
+    if not good:
+        refuse(name, array, kind, writable, tuple([shape[axis] for axis in range(ndim)]))
+    return cnp.PyArray_DATA(<cnp.ndarray>array)
+
+
+cdef int32_t *ids_data(str name, array, int ndim, Py_ssize_t d0, Py_ssize_t d1=-1) except NULL:
+    return <int32_t *>data(name, array, cnp.NPY_INT32, False, ndim, d0, d1)
+
+
+cdef int need_ids_below(str name, const int32_t *ids, Py_ssize_t n, Py_ssize_t limit, int32_t allowed) except -1:
+    """Every id in 0 .. limit-1, or equal to `allowed` (pass any valid id for none)."""
+    cdef Py_ssize_t i, wrong = 0
+    for i in range(n):  # no early exit: the compiler turns this into vector code
+        wrong += (ids[i] != allowed) & ((ids[i] < 0) | (ids[i] >= limit))
+    if wrong:
+        for i in range(n):
+            if ids[i] != allowed and not 0 <= ids[i] < limit:
+                raise ValueError(f"{name}: expected ids from 0 to {limit - 1}, got {ids[i]} at position {i}")
+    return 0
+
+
+cdef int need_range(str name, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t n, Py_ssize_t unit) except -1:
+    if not 0 <= start <= stop <= n or start % unit:
+        raise ValueError(f"{name}: expected a range within 0 .. {n}"
+                         + (f" that starts at a multiple of {unit}" if unit > 1 else "") + f", got {start} .. {stop}")
+    return 0
+
+
+cdef int need_apart(str out_name, out, str in_name, in_) except -1:
+    a, b = <cnp.ndarray>out, <cnp.ndarray>in_
+    a0, b0 = <size_t>cnp.PyArray_DATA(a), <size_t>cnp.PyArray_DATA(b)
+    if a0 < b0 + <size_t>cnp.PyArray_NBYTES(b) and b0 < a0 + <size_t>cnp.PyArray_NBYTES(a):
+        raise ValueError(f"{out_name}: expected an array that does not overlap {in_name}")
+    return 0

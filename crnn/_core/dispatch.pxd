@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""The C header src_c/crnn.h as Cython sees it, and the kernel tables in use. What each kernel does stands there."""
+
+from libc.stdint cimport int32_t
+
+cdef extern from "crnn.h" nogil:
+    ctypedef Py_ssize_t crnn_dim
+    enum:
+        CRNN_LINE_BYTES
+        CRNN_TANH
+        CRNN_RELU
+        CRNN_GRAD_ROWS
+        CRNN_GRAD_PANELS
+
+    # The two structs are one text with `real` replaced; Cython has no macro to say it once.
+    ctypedef struct crnn_kernels_f32:
+        const char *isa
+        void (*exp)(float *y, const float *x, crnn_dim n) noexcept nogil
+        void (*tanh)(float *y, const float *x, crnn_dim n) noexcept nogil
+        void (*sigmoid)(float *y, const float *x, crnn_dim n) noexcept nogil
+        void (*pack)(float *packed, const float *w, crnn_dim ldw, crnn_dim K, crnn_dim N) noexcept nogil
+        void (*pack_transposed)(float *packed, const float *w, crnn_dim ldw, crnn_dim K, crnn_dim N) noexcept nogil
+        void (*linear_forward)(float *y, const float *x, const float *w, const float *bias, crnn_dim T, crnn_dim B,
+                               crnn_dim K, crnn_dim N, crnn_dim b0, crnn_dim b1) noexcept nogil
+        void (*linear_backward_weight)(float *dw, const float *x, const float *dy, float *scratch, crnn_dim M,
+                                       crnn_dim K, crnn_dim N, crnn_dim n0, crnn_dim n1) noexcept nogil
+        void (*bias_backward)(float *db, const float *dy, crnn_dim M, crnn_dim N,
+                              crnn_dim n0, crnn_dim n1) noexcept nogil
+        void (*rows_add_bias)(float *y, const float *w, const float *bias, crnn_dim V, crnn_dim N) noexcept nogil
+        void (*rows_backward)(float *dw, const int32_t *ids, const float *dy, crnn_dim M, crnn_dim N,
+                              crnn_dim n0, crnn_dim n1) noexcept nogil
+        void (*rnn_forward)(float *h, const float *xw, const int32_t *ids, const float *h0, const float *w_hh, int act,
+                            crnn_dim T, crnn_dim B, crnn_dim H, crnn_dim b0, crnn_dim b1) noexcept nogil
+        void (*rnn_backward)(float *da, float *dh0, const float *h, const float *w_hh_t, int act,
+                             crnn_dim T, crnn_dim B, crnn_dim H, crnn_dim b0, crnn_dim b1) noexcept nogil
+        void (*softmax_cross_entropy)(float *loss, float *dlogits, const float *logits, const int32_t *targets,
+                                      float scale, int32_t ignore, crnn_dim T, crnn_dim B, crnn_dim V,
+                                      crnn_dim b0, crnn_dim b1) noexcept nogil
+        void (*softmax)(float *p, const float *logits, crnn_dim M, crnn_dim V) noexcept nogil
+        double (*sum)(const float *x, crnn_dim n) noexcept nogil
+        double (*sum_of_squares)(const float *x, crnn_dim n) noexcept nogil
+        void (*scale)(float *x, float factor, crnn_dim n) noexcept nogil
+        void (*clip)(float *x, float limit, crnn_dim n) noexcept nogil
+        void (*sgd)(float *w, float *velocity, const float *g, float factor, float lr, float momentum,
+                    float weight_decay, int nesterov, crnn_dim n) noexcept nogil
+        void (*adagrad)(float *w, float *square_sum, const float *g, float factor, float lr, float eps,
+                        float weight_decay, crnn_dim n) noexcept nogil
+        void (*rmsprop)(float *w, float *square_avg, float *velocity, const float *g, float factor, float lr,
+                        float alpha, float eps, float momentum, float weight_decay, crnn_dim n) noexcept nogil
+        void (*adam)(float *w, float *m, float *v, const float *g, float factor, float step_size, float beta1,
+                     float beta2, float root_correction, float eps, float weight_decay, float decoupled_decay,
+                     crnn_dim n) noexcept nogil
+        crnn_dim (*orthonormalize)(float *q, crnn_dim n, crnn_dim H) noexcept nogil
+
+    ctypedef struct crnn_kernels_f64:
+        const char *isa
+        void (*exp)(double *y, const double *x, crnn_dim n) noexcept nogil
+        void (*tanh)(double *y, const double *x, crnn_dim n) noexcept nogil
+        void (*sigmoid)(double *y, const double *x, crnn_dim n) noexcept nogil
+        void (*pack)(double *packed, const double *w, crnn_dim ldw, crnn_dim K, crnn_dim N) noexcept nogil
+        void (*pack_transposed)(double *packed, const double *w, crnn_dim ldw, crnn_dim K, crnn_dim N) noexcept nogil
+        void (*linear_forward)(double *y, const double *x, const double *w, const double *bias, crnn_dim T, crnn_dim B,
+                               crnn_dim K, crnn_dim N, crnn_dim b0, crnn_dim b1) noexcept nogil
+        void (*linear_backward_weight)(double *dw, const double *x, const double *dy, double *scratch, crnn_dim M,
+                                       crnn_dim K, crnn_dim N, crnn_dim n0, crnn_dim n1) noexcept nogil
+        void (*bias_backward)(double *db, const double *dy, crnn_dim M, crnn_dim N,
+                              crnn_dim n0, crnn_dim n1) noexcept nogil
+        void (*rows_add_bias)(double *y, const double *w, const double *bias, crnn_dim V, crnn_dim N) noexcept nogil
+        void (*rows_backward)(double *dw, const int32_t *ids, const double *dy, crnn_dim M, crnn_dim N,
+                              crnn_dim n0, crnn_dim n1) noexcept nogil
+        void (*rnn_forward)(double *h, const double *xw, const int32_t *ids, const double *h0, const double *w_hh, int act,
+                            crnn_dim T, crnn_dim B, crnn_dim H, crnn_dim b0, crnn_dim b1) noexcept nogil
+        void (*rnn_backward)(double *da, double *dh0, const double *h, const double *w_hh_t, int act,
+                             crnn_dim T, crnn_dim B, crnn_dim H, crnn_dim b0, crnn_dim b1) noexcept nogil
+        void (*softmax_cross_entropy)(double *loss, double *dlogits, const double *logits, const int32_t *targets,
+                                      double scale, int32_t ignore, crnn_dim T, crnn_dim B, crnn_dim V,
+                                      crnn_dim b0, crnn_dim b1) noexcept nogil
+        void (*softmax)(double *p, const double *logits, crnn_dim M, crnn_dim V) noexcept nogil
+        double (*sum)(const double *x, crnn_dim n) noexcept nogil
+        double (*sum_of_squares)(const double *x, crnn_dim n) noexcept nogil
+        void (*scale)(double *x, double factor, crnn_dim n) noexcept nogil
+        void (*clip)(double *x, double limit, crnn_dim n) noexcept nogil
+        void (*sgd)(double *w, double *velocity, const double *g, double factor, double lr, double momentum,
+                    double weight_decay, int nesterov, crnn_dim n) noexcept nogil
+        void (*adagrad)(double *w, double *square_sum, const double *g, double factor, double lr, double eps,
+                        double weight_decay, crnn_dim n) noexcept nogil
+        void (*rmsprop)(double *w, double *square_avg, double *velocity, const double *g, double factor, double lr,
+                        double alpha, double eps, double momentum, double weight_decay, crnn_dim n) noexcept nogil
+        void (*adam)(double *w, double *m, double *v, const double *g, double factor, double step_size, double beta1,
+                     double beta2, double root_correction, double eps, double weight_decay, double decoupled_decay,
+                     crnn_dim n) noexcept nogil
+        crnn_dim (*orthonormalize)(double *q, crnn_dim n, crnn_dim H) noexcept nogil
+
+    int crnn_isa_count()
+    const char *crnn_isa_name(int isa)
+    int crnn_isa_built(int isa)
+    int crnn_isa_supported(int isa)
+    int crnn_isa_best()
+    const crnn_kernels_f32 *crnn_f32(int isa)
+    const crnn_kernels_f64 *crnn_f64(int isa)
+
+ctypedef fused real:
+    float
+    double
+
+# The tables that every wrapper calls through. Packed weights have one layout on every instruction set, so they stay
+# good when `use_isa` changes these.
+cdef const crnn_kernels_f32 *f32
+cdef const crnn_kernels_f64 *f64

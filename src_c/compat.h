@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT
+ * compat.h: what differs between compilers, and the floating-point mode. Nothing else in src_c asks which compiler. */
+#ifndef CRNN_COMPAT_H
+#define CRNN_COMPAT_H
+
+#include <stdint.h>
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#define INLINE static __forceinline
+#define UNROLL
+#define RESTRICT __restrict
+#define ALIGNED(bytes) __declspec(align(bytes))
+#else
+#define INLINE static inline __attribute__((always_inline))
+#define RESTRICT restrict
+#define ALIGNED(bytes) __attribute__((aligned(bytes)))
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+#endif
+
+/* Denormals cost a hundred cycles each on some CPUs, and fading gradients are full of them. */
+typedef uint64_t float_mode;
+
+#if defined(__x86_64__) || defined(_M_X64)
+#include <xmmintrin.h>
+INLINE float_mode denormals_off(void)
+{
+    unsigned mode = _mm_getcsr();
+    _mm_setcsr(mode | 0x8040); /* flush to zero, denormals are zero */
+    return mode;
+}
+INLINE void float_mode_restore(float_mode mode) { _mm_setcsr((unsigned)mode); }
+#elif defined(__aarch64__) && !defined(_MSC_VER)
+INLINE float_mode denormals_off(void)
+{
+    uint64_t mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    __asm__ volatile("msr fpcr, %0" : : "r"(mode | (1u << 24))); /* FZ */
+    return mode;
+}
+INLINE void float_mode_restore(float_mode mode) { __asm__ volatile("msr fpcr, %0" : : "r"(mode)); }
+#elif defined(_M_ARM64)
+#include <intrin.h>
+INLINE float_mode denormals_off(void)
+{
+    uint64_t mode = (uint64_t)_ReadStatusReg(ARM64_FPCR);
+    _WriteStatusReg(ARM64_FPCR, (int64_t)(mode | (1u << 24)));
+    return mode;
+}
+INLINE void float_mode_restore(float_mode mode) { _WriteStatusReg(ARM64_FPCR, (int64_t)mode); }
+#else
+INLINE float_mode denormals_off(void) { return 0; }
+INLINE void float_mode_restore(float_mode mode) { (void)mode; }
+#endif
+
+#endif

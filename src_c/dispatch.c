@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT
+ * dispatch.c: which instruction sets are built, which this machine runs, and their kernel tables. The only file that
+ * knows which sets exist. Asks the CPU and the operating system itself: __builtin_cpu_supports answers 0 under zig cc. */
+#include "tables.h"
+
+#if defined(__x86_64__) || defined(_M_X64)
+#if defined(_MSC_VER) && !defined(__clang__)
+#include <intrin.h>
+static void cpuid(unsigned leaf, unsigned out[4]) { __cpuidex((int *)out, (int)leaf, 0); }
+static uint64_t saved_by_system(void) { return _xgetbv(0); }
+#else
+#include <cpuid.h>
+static void cpuid(unsigned leaf, unsigned out[4])
+{
+    if (!__get_cpuid_count(leaf, 0, out, out + 1, out + 2, out + 3))
+        out[0] = out[1] = out[2] = out[3] = 0;
+}
+static uint64_t saved_by_system(void)
+{
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return ((uint64_t)high << 32) | low;
+}
+#endif
+
+enum { EBX = 1, ECX = 2 };
+static int has(unsigned value, unsigned bits) { return (value & bits) == bits; }
+
+/* Registers that the system does not save on a task switch are as good as absent. */
+static int cpu_has_avx2(void)
+{
+    const unsigned OSXSAVE = 1u << 27, AVX = 1u << 28, FMA = 1u << 12, AVX2 = 1u << 5;
+    unsigned leaf1[4], leaf7[4];
+    cpuid(1, leaf1);
+    if (!has(leaf1[ECX], OSXSAVE | AVX | FMA) || (saved_by_system() & 0x6) != 0x6)
+        return 0;
+    cpuid(7, leaf7);
+    return has(leaf7[EBX], AVX2);
+}
+
+static int cpu_has_avx512(void)
+{
+    const unsigned F = 1u << 16, DQ = 1u << 17, BW = 1u << 30, VL = 1u << 31;
+    unsigned leaf7[4];
+    if (!cpu_has_avx2() || (saved_by_system() & 0xe6) != 0xe6)
+        return 0;
+    cpuid(7, leaf7);
+    return has(leaf7[EBX], F | DQ | BW | VL);
+}
+#endif
+
+static int always(void) { return 1; }
+
+static const struct {
+    const char *name;
+    const crnn_kernels_f32 *f32;
+    const crnn_kernels_f64 *f64;
+    int (*supported)(void);
+} sets[] = {
+    {"generic", &crnn_f32_generic, &crnn_f64_generic, always},
+#if defined(CRNN_HAVE_NEON)
+    {"neon", &crnn_f32_neon, &crnn_f64_neon, always},
+#else
+    {"neon", NULL, NULL, NULL},
+#endif
+#if defined(CRNN_HAVE_AVX2)
+    {"avx2", &crnn_f32_avx2, &crnn_f64_avx2, cpu_has_avx2},
+#else
+    {"avx2", NULL, NULL, NULL},
+#endif
+#if defined(CRNN_HAVE_AVX512)
+    {"avx512", &crnn_f32_avx512, &crnn_f64_avx512, cpu_has_avx512},
+#else
+    {"avx512", NULL, NULL, NULL},
+#endif
+};
+enum { SETS = sizeof sets / sizeof sets[0] };
+
+int crnn_isa_count(void) { return SETS; }
+const char *crnn_isa_name(int isa) { return sets[isa].name; }
+int crnn_isa_built(int isa) { return sets[isa].f32 != NULL; }
+int crnn_isa_supported(int isa) { return crnn_isa_built(isa) && sets[isa].supported(); }
+const crnn_kernels_f32 *crnn_f32(int isa) { return sets[isa].f32; }
+const crnn_kernels_f64 *crnn_f64(int isa) { return sets[isa].f64; }
+
+int crnn_isa_best(void)
+{
+    int best = 0;
+    for (int isa = 1; isa < SETS; ++isa)
+        if (crnn_isa_supported(isa))
+            best = isa;
+    return best;
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT
+ * kernels.body.h: all kernels of one precision on one instruction set, and their table: the only external symbol.
+ * Included by the isa_*.c files, which differ in two definitions and in the flags they are compiled with. */
+#include "simd.h"
+
+#include "vecmath.body.h"
+#include "gemm.body.h"
+#include "rnn.body.h"
+#include "loss.body.h"
+#include "optim.body.h"
+#include "orthonormal.body.h"
+
+#include "tables.h"
+
+#define PASTE(a, b) a##b
+#define QUOTE(isa) #isa
+#define NAME_OF(isa) QUOTE(isa)
+#if defined(CRNN_F32)
+#define EXPAND(prefix, isa) PASTE(prefix, isa)
+#define TABLE_NAME(isa) EXPAND(crnn_f32_, isa)
+const crnn_kernels_f32 TABLE_NAME(CRNN_ISA) = {
+#else
+#define EXPAND(prefix, isa) PASTE(prefix, isa)
+#define TABLE_NAME(isa) EXPAND(crnn_f64_, isa)
+const crnn_kernels_f64 TABLE_NAME(CRNN_ISA) = {
+#endif
+    .isa = NAME_OF(CRNN_ISA),
+    .exp = exp_array,
+    .tanh = tanh_array,
+    .sigmoid = sigmoid_array,
+    .pack = pack,
+    .pack_transposed = pack_transposed,
+    .linear_forward = linear_forward,
+    .linear_backward_weight = linear_backward_weight,
+    .bias_backward = bias_backward,
+    .rows_add_bias = rows_add_bias,
+    .rows_backward = rows_backward,
+    .rnn_forward = rnn_forward,
+    .rnn_backward = rnn_backward,
+    .softmax_cross_entropy = softmax_cross_entropy,
+    .softmax = softmax,
+    .sum = sum,
+    .sum_of_squares = sum_of_squares,
+    .scale = scale,
+    .clip = clip,
+    .sgd = sgd,
+    .adagrad = adagrad,
+    .rmsprop = rmsprop,
+    .adam = adam,
+    .orthonormalize = orthonormalize,
+};

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT
+ * vecmath.body.h: exp, tanh and sigmoid of a line, and log of one double. One text with fused multiply-adds, so the
+ * bits are the same everywhere. float32: at most 2 ulp, tanh and sigmoid monotone (tests/test_vecmath.py sweeps them).
+ *
+ * All three rest on x = n ln 2 + r with |r| <= ln 2 / 2, and on
+ *     e^r - 1 = r + r^2 q(r)
+ * where q is a polynomial, Chebyshev-fitted to (e^r - 1 - r) / r^2 over that interval. n is found by adding 1.5 * 2^p,
+ * which leaves n in the low bits of the sum: they can be shifted straight into an exponent. */
+
+#if defined(CRNN_F32)
+#define LN2_HIGH 0x1.62e43p-1f
+#define LN2_LOW -0x1.05c61p-29f
+#define LOG2_E 0x1.715476p0f
+#define ROUND_TO_INT 0x1.8p23f
+#define EXP_MIN -0x1.5d589ep6f   /* the first x with a normal e^x */
+#define EXP_UNDER -0x1.5d58a0p6f /* the number before it */
+#define EXP_ZERO -88.0f          /* n is -127 here */
+#define EXP_MAX 0x1.62e42ep6f    /* the last x with a finite e^x */
+static const real exp_q[] = {0x1.a124f2p-13f, 0x1.6d4324p-10f, 0x1.1110e0p-7f, 0x1.5554eap-5f, 0x1.555556p-3f, 0.5f};
+#else
+#define LN2_HIGH 0x1.62e42fefa39efp-1
+#define LN2_LOW 0x1.abc9e3b39803fp-56
+#define LOG2_E 0x1.71547652b82fep0
+#define ROUND_TO_INT 0x1.8p52
+#define EXP_MIN -0x1.6232bdd7abcd2p9
+#define EXP_UNDER -0x1.6232bdd7abcd3p9
+#define EXP_ZERO -709.0
+#define EXP_MAX 0x1.62e42fefa39efp9
+static const real exp_q[] = {0x1.af38a9b0ec855p-26, 0x1.289185613a3d6p-22, 0x1.71de0dae63bb3p-19, 0x1.a019b90d2ae7ap-16,
+                             0x1.a01a01a7c41d5p-13, 0x1.6c16c1788bd90p-10, 0x1.11111111109b3p-7,  0x1.5555555553d63p-5,
+                             0x1.5555555555556p-3,  0x1.0000000000001p-1};
+#endif
+enum { EXP_TERMS = sizeof exp_q / sizeof exp_q[0] };
+
+/* e^r - 1, and in *rounded the number whose low bits are n. The part of n ln 2 below ln 2's last bit matters only where
+ * the result is scaled by a large 2^n and nothing is added to it. */
+INLINE line line_expm1_reduced(line x, const int exact_ln2, line *rounded)
+{
+    line t = line_fma(x, line_set1(LOG2_E), line_set1(ROUND_TO_INT));
+    line n = line_sub(t, line_set1(ROUND_TO_INT));
+    line r = line_fnma(n, line_set1(LN2_HIGH), x);
+    if (exact_ln2)
+        r = line_fnma(n, line_set1(LN2_LOW), r);
+    line r2 = line_mul(r, r), q = line_fma(line_set1(exp_q[0]), r, line_set1(exp_q[1]));
+    UNROLL
+    for (int i = 2; i < EXP_TERMS; i += 2) /* pairs, in powers of r^2: half as long a chain */
+        q = line_fma(q, r2, line_fma(line_set1(exp_q[i]), r, line_set1(exp_q[i + 1])));
+    *rounded = t;
+    return line_fma(r2, q, r);
+}
+
+/* e^x: inf above EXP_MAX, 0 below EXP_MIN, NaN for NaN. */
+INLINE line line_exp(line x)
+{
+    line t, p = line_add(line_expm1_reduced(x, 1, &t), line_set1(1));
+    line y = line_pick(x, line_set1(EXP_MAX), line_set1((real)INFINITY), line_scale_exponent(p, t));
+    line zero_or_nan = line_pick(line_set1(EXP_MIN), x, line_set1(0), x);
+    return line_pick(x, line_set1(EXP_UNDER), y, zero_or_nan);
+}
+
+/* e^x for x <= 0, without a comparison: 2^n + 2^n (e^r - 1), and 2^n is 0 from EXP_ZERO down. NaN for NaN. */
+INLINE line line_exp_nonpositive(line x)
+{
+    line t, p = line_expm1_reduced(line_max(line_set1(EXP_ZERO), x), 1, &t);
+    line power = line_scale_exponent(line_set1(1), t);
+    return line_fma(power, p, power);
+}
+
+/* quotient = a / d, where d stands for d + rest (d was rounded) and inverse is about 1 / d: what the rounding of d and
+ * of the quotient left over is put back, so that close to half an ulp of error remains and the result stays monotone. */
+INLINE line line_divide_refined(line quotient, line a, line d, line rest, line inverse)
+{
+    line left_over = line_fnma(quotient, rest, line_fnma(quotient, d, a));
+    return line_fma(left_over, inverse, quotient);
+}
+
+/* tanh x = u / (2 - u) with u = 1 - e^-2|x|, and the sign of x. u = (1 - 2^n) - 2^n (e^r - 1) keeps all its bits for
+ * small x, where n is 0. 1 / (2 - u) is (1 + tanh) / 2. */
+INLINE line line_tanh(line x)
+{
+    line one = line_set1(1), two = line_set1(2), half = line_set1((real)0.5), y = line_abs(x);
+    line t, p = line_expm1_reduced(line_max(line_set1(EXP_ZERO), line_mul(line_set1(-2), y)), 0, &t);
+    line power = line_scale_exponent(one, t);
+    line u = line_fnma(power, p, line_sub(one, power)), d = line_sub(two, u);
+    line q = line_div(u, d), rest = line_sub(line_sub(two, d), u);
+    return line_copysign(line_divide_refined(q, u, d, rest, line_fma(half, q, half)), x);
+}
+
+/* sigmoid x = 1 / (1 + e) for x > 0 and e / (1 + e) otherwise, e = e^-|x|, so that small results keep all their bits. */
+INLINE line line_sigmoid(line x)
+{
+    line zero = line_set1(0), one = line_set1(1), e = line_exp_nonpositive(line_copysign(x, line_set1(-1)));
+    line a = line_pick(zero, x, e, one), d = line_add(one, e);
+    line q = line_div(a, d), rest = line_sub(e, line_sub(d, one));
+    return line_divide_refined(q, a, d, rest, line_pick(zero, x, line_sub(one, q), q));
+}
+
+/* log x for finite x >= 1: x = 2^k m with m about 1, and log m = 2 artanh(f), f = (m - 1) / (m + 1), as a series. */
+static double log_of_sum(double x)
+{
+    int64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    int64_t k = ((bits - 0x3fe6a09e667f3bcd) >> 52); /* so that sqrt(1/2) <= m < sqrt(2) */
+    bits -= k * ((int64_t)1 << 52);
+    double m;
+    memcpy(&m, &bits, sizeof m);
+    static const double odd[] = {1.0 / 21, 1.0 / 19, 1.0 / 17, 1.0 / 15, 1.0 / 13, 1.0 / 11, 1.0 / 9, 1.0 / 7, 1.0 / 5, 1.0 / 3};
+    double f = (m - 1) / (m + 1), f2 = f * f, series = 1.0 / 23;
+    UNROLL
+    for (int i = 0; i < 10; ++i)
+        series = series * f2 + odd[i];
+    return (double)k * 0x1.62e42fefa39efp-1 + (2 * f + 2 * f * (series * f2));
+}
+
+#define DEFINE_MAP(name)                                                                                               \
+    static void name##_array(real *y, const real *x, crnn_dim n)                                                       \
+    {                                                                                                                  \
+        float_mode mode = denormals_off();                                                                             \
+        for (crnn_dim i = 0, left = n; left > 0; i += LINE, left -= LINE)                                              \
+            line_put(y + i, line_##name(line_get(x + i, left)), left);                                                 \
+        float_mode_restore(mode);                                                                                      \
+    }
+DEFINE_MAP(exp)
+DEFINE_MAP(tanh)
+DEFINE_MAP(sigmoid)
+#undef DEFINE_MAP

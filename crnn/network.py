@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: MIT
+"""RNN: a stack of recurrent layers on arrays. Knows no text, no loss and no optimiser.
+
+    h_t = act( x_t W_xh + h_{t-1} W_hh + b_h )        for every layer; the next layer's x is this one's h
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from crnn import parallel
+from crnn._core import gemm, rnn
+from crnn.initial import initial_matrix, uniform_draws
+from crnn.params import Parameters, check_dtype
+
+Array = NDArray[Any]
+Ids = NDArray[np.int32]
+
+CELLS = {"tanh": rnn.TANH, "relu": rnn.RELU}
+
+
+def check_size(name: str, value: object) -> int:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
+    return int(value)
+
+
+@dataclass(eq=False)
+class Tape:
+    """What a forward pass leaves for the backward pass: one entry a layer, T steps, B rows.
+
+    Made by `RNN.forward`. A tape handed to a second forward pass of the same shape is written over instead of a new
+    one being made: memory that is warm and already there.
+    """
+
+    x: Array  # (T, B, D) real, or (T, B) ids
+    h0: Array  # (L, B, H)
+    h: list[Array]  # (T, B, H) each
+    h0_next: Array  # (L, B, H), the state after the last step
+    inputs: list[gemm.Packed | Array]  # W_xh packed; in front of ids the table W_xh + b_h (D, H)
+    recurrent: list[gemm.Packed]
+    # Only a backward pass fills these.
+    da: list[Array] = field(default_factory=list)  # (T, B, H), gradients at the pre-activations
+    dh0: Array | None = None  # (L, B, H)
+    dx: Array | None = None  # (T, B, D); None in front of ids
+    inputs_t: list[gemm.Packed | None] = field(default_factory=list)
+    recurrent_t: list[gemm.Packed] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        return int(self.x.shape[0])
+
+    @property
+    def batch(self) -> int:
+        return int(self.x.shape[1])
+
+
+class RNN:
+    """A stack of recurrent layers.
+
+    Conventions
+    -----------
+    Arrays are time-major and C-contiguous, in the network's ``dtype``: x (T, B, D), y (T, B, H), state (L, B, H), with
+    T steps, B rows of a batch, D input_size, H hidden_size, L num_layers. x may also be integer ids (T, B) from 0 to
+    D-1, which stand for one-hot vectors and cost a row look-up. Parameters are named ``layer0.W_xh`` (D, H),
+    ``layer0.W_hh`` (H, H), ``layer0.b_h`` (H,), ``layer1.W_xh`` (H, H) and so on. Results have the same bits for every
+    ``threads``, on every instruction set and at every position in the batch.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers : int
+    cell : {"tanh", "relu"}
+    dtype : {"float32", "float64"}
+    recurrent_init, input_init : str
+        A name in `crnn.initial.RULES`: orthogonal, identity, glorot, uniform (the textbook's 1/sqrt(n)), zeros; with a
+        gain in front if wanted, as in ``"0.5*identity"``. Biases start at zero.
+    seed : int
+        The same seed gives the same weights on every machine.
+
+    Examples
+    --------
+    >>> import numpy as np, crnn
+    >>> net = crnn.RNN(input_size=3, hidden_size=4, seed=0)
+    >>> x = np.ones((5, 2, 3), np.float32)
+    >>> y, state = net(x)
+    >>> y.shape, state.shape
+    ((5, 2, 4), (1, 2, 4))
+    >>> y, state, tape = net.forward(x)
+    >>> dx, dstate = net.backward(tape, np.ones_like(y))
+    >>> net.grads["layer0.W_hh"].shape
+    (4, 4)
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        cell: str = "tanh",
+        *,
+        dtype: str = "float32",
+        recurrent_init: str = "orthogonal",
+        input_init: str = "glorot",
+        seed: int = 0,
+        _parameters: Parameters | None = None,
+    ) -> None:
+        self.input_size = check_size("input_size", input_size)
+        self.hidden_size = check_size("hidden_size", hidden_size)
+        self.num_layers = check_size("num_layers", num_layers)
+        if cell not in CELLS:
+            raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}")
+        self.cell = cell
+        self.dtype = check_dtype(dtype)
+        self.recurrent_init, self.input_init = recurrent_init, input_init
+        shapes = self.parameter_shapes(self.input_size, self.hidden_size, self.num_layers)
+        self._parameters = _parameters or Parameters(shapes, self.dtype)
+        self._act = CELLS[cell]
+        draw = uniform_draws(seed)
+        for name, values in self.params.items():
+            if name.endswith(".W_hh"):
+                values[...] = initial_matrix(recurrent_init, draw, values.shape, "recurrent_init")
+            elif name.endswith(".W_xh"):
+                values[...] = initial_matrix(input_init, draw, values.shape, "input_init")
+
+    @staticmethod
+    def parameter_shapes(input_size: int, hidden_size: int, num_layers: int) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of a stack's parameters, in their order in the flat buffer."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer in range(num_layers):
+            shapes[f"layer{layer}.W_xh"] = (hidden_size if layer else input_size, hidden_size)
+            shapes[f"layer{layer}.W_hh"] = (hidden_size, hidden_size)
+            shapes[f"layer{layer}.b_h"] = (hidden_size,)
+        return shapes
+
+    def __repr__(self) -> str:
+        return (
+            f"RNN(input_size={self.input_size}, hidden_size={self.hidden_size}, num_layers={self.num_layers}, "
+            f"cell={self.cell!r}, dtype={self.dtype!r})"
+        )
+
+    @property
+    def params(self) -> Mapping[str, Array]:
+        """Parameters by name: writable views into `flat_params`."""
+        return self._parameters.values
+
+    @property
+    def grads(self) -> Mapping[str, Array]:
+        """Gradients by the parameters' names: writable views into `flat_grads`."""
+        return self._parameters.grads
+
+    @property
+    def flat_params(self) -> Array:
+        """All parameters as one 1-d array, writable."""
+        return self._parameters.flat
+
+    @property
+    def flat_grads(self) -> Array:
+        """All gradients as one 1-d array, writable. `backward` adds to it; set it to 0 before a new step."""
+        return self._parameters.flat_grads
+
+    # ---- forward ---------------------------------------------------------------------------------------------------
+
+    def __call__(
+        self, x: ArrayLike, state: ArrayLike | None = None, *, threads: int = 1
+    ) -> tuple[Array, Array]:
+        """Output (T, B, H) and state (L, B, H) after the last step, both fresh. See `forward`."""
+        y, state_after, _ = self.forward(x, state, threads=threads)
+        return y, state_after
+
+    def forward(
+        self, x: ArrayLike, state: ArrayLike | None = None, *, threads: int = 1, tape: Tape | None = None
+    ) -> tuple[Array, Array, Tape]:
+        """Run all steps.
+
+        Parameters
+        ----------
+        x : array (T, B, D), or integer ids (T, B)
+            T and B at least 1. Not modified; the tape keeps it, so leave it alone until `backward`.
+        state : array (L, B, H), optional
+            State before the first step; zeros if not given.
+        threads : int
+            Threads to split the batch over.
+        tape : Tape, optional
+            One from an earlier call, to be written over if it has the right shape.
+
+        Returns
+        -------
+        y : array (T, B, H)
+            Hidden states of the top layer. Belongs to the tape.
+        state : array (L, B, H)
+            State after the last step. Belongs to the tape.
+        tape : Tape
+            For `backward`.
+        """
+        threads = parallel.check_threads(threads)
+        tape = self._new_tape(self._check_input(x), state, tape)
+        self._pack_forward(tape)
+        batch = tape.batch
+        parts = min(threads, batch)
+        parallel.run(parts, lambda part: self._forward_rows(tape, *parallel.share(batch, part, parts)))
+        return tape.h[-1], tape.h0_next, tape
+
+    def _check_input(self, x: ArrayLike) -> Array:
+        array = np.asarray(x)
+        if array.dtype.kind in "iu":
+            if array.ndim != 2 or 0 in array.shape:
+                raise ValueError(f"x: expected ids of shape (T, B), T and B at least 1, got shape {array.shape}")
+            if array.dtype != np.int32 and (array.min() < 0 or array.max() >= self.input_size):
+                raise ValueError(
+                    f"x: expected ids from 0 to {self.input_size - 1}, got {array.min()} to {array.max()}"
+                )
+            return np.ascontiguousarray(array, np.int32)  # int32 is checked where it is read
+        if array.ndim != 3 or 0 in array.shape[:2] or array.shape[2] != self.input_size:
+            raise ValueError(f"x: expected shape (T, B, {self.input_size}), got {array.shape}")
+        return self._real("x", array)
+
+    def _real(self, name: str, array: Array) -> Array:
+        """Contiguous, in the network's dtype. A float64 array given to a float32 network is an oversight, not rounded."""
+        if array.dtype != self.dtype:
+            raise TypeError(f"{name}: expected {self.dtype}, got {array.dtype}")
+        return np.ascontiguousarray(array)
+
+    def _check_state(self, name: str, state: ArrayLike, batch: int) -> Array:
+        array = np.asarray(state)
+        expected = (self.num_layers, batch, self.hidden_size)
+        if array.shape != expected:
+            raise ValueError(f"{name}: expected shape {expected}, got {array.shape}")
+        return self._real(name, array)
+
+    def _new_tape(self, x: Array, state: ArrayLike | None, tape: Tape | None) -> Tape:
+        steps, batch = x.shape[:2]
+        if tape is not None and tape.x.shape == x.shape and tape.x.dtype == x.dtype:
+            tape.x = x
+        else:
+            L, H, D = self.num_layers, self.hidden_size, self.input_size
+            sizes = [D] + [H] * (L - 1)
+            inputs: list[gemm.Packed | Array] = [gemm.Packed(size, H, self.dtype) for size in sizes]
+            if x.ndim == 2:
+                inputs[0] = gemm.aligned_empty((D, H), self.dtype)
+            tape = Tape(
+                x=x,
+                h0=gemm.aligned_empty((L, batch, H), self.dtype),
+                h=[gemm.aligned_empty((steps, batch, H), self.dtype) for _ in range(L)],
+                h0_next=gemm.aligned_empty((L, batch, H), self.dtype),
+                inputs=inputs,
+                recurrent=[gemm.Packed(H, H, self.dtype) for _ in range(L)],
+            )
+        tape.h0[...] = 0 if state is None else self._check_state("state", state, batch)
+        return tape
+
+    def _pack_forward(self, tape: Tape) -> None:
+        for layer in range(self.num_layers):
+            w_xh, w_hh, b_h = self._layer(self.params, layer)
+            target = tape.inputs[layer]
+            if isinstance(target, gemm.Packed):
+                target.pack(w_xh)
+            else:
+                gemm.rows_add_bias(target, w_xh, b_h)
+            tape.recurrent[layer].pack(w_hh)
+
+    def _forward_rows(self, tape: Tape, b0: int, b1: int) -> None:
+        x = tape.x
+        for layer in range(self.num_layers):
+            h, source, w_hh = tape.h[layer], tape.inputs[layer], tape.recurrent[layer]
+            if isinstance(source, gemm.Packed):
+                gemm.linear_forward(h, x, source, self.params[f"layer{layer}.b_h"], b0, b1)
+                rnn.rnn_forward(h, h, None, tape.h0[layer], w_hh, self._act, b0, b1)
+            else:
+                rnn.rnn_forward(h, source, x, tape.h0[layer], w_hh, self._act, b0, b1)
+            tape.h0_next[layer, b0:b1] = h[-1, b0:b1]
+            x = h
+
+    # ---- backward --------------------------------------------------------------------------------------------------
+
+    def backward(
+        self, tape: Tape, dy: ArrayLike, dstate: ArrayLike | None = None, *, threads: int = 1
+    ) -> tuple[Array | None, Array]:
+        """Backpropagation through all steps of a tape, with the parameters as they were in its forward pass.
+
+        Parameters
+        ----------
+        tape : Tape
+            From `forward`.
+        dy : array (T, B, H)
+            Gradient of the loss at y. Not modified.
+        dstate : array (L, B, H), optional
+            Gradient of the loss at the state after the last step; zero if not given.
+        threads : int
+
+        Returns
+        -------
+        dx : array (T, B, D), or None for ids
+        dstate : array (L, B, H)
+            Gradient at the state before the first step. Both belong to the tape; the parameters' gradients are added
+            to `grads`.
+        """
+        threads = parallel.check_threads(threads)
+        shape = tape.h[-1].shape
+        dy = np.asarray(dy)
+        if dy.shape != shape:
+            raise ValueError(f"dy: expected shape {shape}, got {dy.shape}")
+        dy = self._real("dy", dy)
+        if dstate is not None:
+            dstate = self._check_state("dstate", dstate, tape.batch)
+        self._pack_backward(tape)
+        assert tape.dh0 is not None
+        parts = min(threads, tape.batch)
+
+        def rows(part: int) -> None:
+            b0, b1 = parallel.share(tape.batch, part, parts)
+            tape.da[-1][:, b0:b1] = dy[:, b0:b1]
+            self._backward_rows(tape, dstate, b0, b1)
+
+        parallel.run(parts, rows)
+        parallel.run(threads, lambda part: self._weight_gradients(tape, part, threads))
+        return tape.dx, tape.dh0
+
+    def _pack_backward(self, tape: Tape, need_dx: bool = True) -> None:
+        if not tape.da:
+            tape.da = [gemm.aligned_empty(h.shape, self.dtype) for h in tape.h]
+            tape.dh0 = gemm.aligned_empty(tape.h0.shape, self.dtype)
+            tape.recurrent_t = [gemm.Packed(self.hidden_size, self.hidden_size, self.dtype) for _ in tape.h]
+            if tape.x.ndim == 3 and need_dx:
+                tape.dx = gemm.aligned_empty(tape.x.shape, self.dtype)
+            tape.inputs_t = [
+                gemm.Packed(w.N, w.K, self.dtype) if isinstance(w, gemm.Packed) and (layer or need_dx) else None
+                for layer, w in enumerate(tape.inputs)
+            ]
+        for layer in range(self.num_layers):
+            w_xh, w_hh, _ = self._layer(self.params, layer)
+            tape.recurrent_t[layer].pack_transposed(w_hh)
+            inputs_t = tape.inputs_t[layer]
+            if inputs_t is not None:
+                inputs_t.pack_transposed(w_xh)
+
+    def _backward_rows(self, tape: Tape, dstate: Array | None, b0: int, b1: int) -> None:
+        """From the top layer down; on entry the top layer's da holds dy."""
+        assert tape.dh0 is not None
+        for layer in reversed(range(self.num_layers)):
+            da = tape.da[layer]
+            if dstate is not None:
+                da[-1, b0:b1] += dstate[layer, b0:b1]
+            rnn.rnn_backward(da, tape.dh0[layer], tape.h[layer], tape.recurrent_t[layer], self._act, b0, b1)
+            inputs_t = tape.inputs_t[layer]
+            dx = tape.da[layer - 1] if layer else tape.dx
+            if inputs_t is not None and dx is not None:
+                # forward: a = x @ W_xh + ..., so dx = da @ W_xh.T
+                gemm.linear_forward(dx, da, inputs_t, None, b0, b1)
+
+    def _weight_gradients(self, tape: Tape, part: int, parts: int) -> None:
+        """dW_xh = x.T @ da, dW_hh = h[t-1].T @ da[t] over all steps, db_h = sum of da: this part's columns of each."""
+        scratch = gemm.grad_scratch(self.dtype)
+        n0, n1 = parallel.share(self.hidden_size, part, parts, gemm.line_width(self.dtype))
+        x = tape.x
+        for layer in range(self.num_layers):
+            da, h = tape.da[layer], tape.h[layer]
+            dw_xh, dw_hh, db_h = self._layer(self.grads, layer)
+            if x.ndim == 2:
+                gemm.rows_backward(dw_xh, x, da, n0, n1)
+            else:
+                gemm.linear_backward_weight(dw_xh, x, da, scratch, n0, n1)
+            gemm.linear_backward_weight(dw_hh, tape.h0[layer : layer + 1], da[:1], scratch, n0, n1)
+            gemm.linear_backward_weight(dw_hh, h[:-1], da[1:], scratch, n0, n1)
+            gemm.bias_backward(db_h, da, n0, n1)
+            x = h
+
+    @staticmethod
+    def _layer(arrays: Mapping[str, Array], layer: int) -> tuple[Array, Array, Array]:
+        return arrays[f"layer{layer}.W_xh"], arrays[f"layer{layer}.W_hh"], arrays[f"layer{layer}.b_h"]

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: MIT
+"""Optimisers and learning-rate schedules over one flat buffer. Knows no model and no text.
+
+Each update is one pass of a C kernel over parameters, gradients and the rule's own arrays; the formulas stand in
+src_c/optim.body.h and agree with torch.optim's. Rates and corrections are rounded to the parameters' precision before
+use, so an update has the same bits everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn._core import optim as kernels
+from crnn._core.gemm import aligned_empty
+
+Array = NDArray[Any]
+Schedule = Callable[[int, int], float]
+
+
+def _check(name: str, value: float, low: float, high: float = math.inf, *, open_high: bool = True) -> float:
+    good = isinstance(value, int | float) and low <= value and (value < high if open_high else value <= high)
+    if not good:
+        bound = f" and {'below' if open_high else 'at most'} {high:g}" if high < math.inf else ""
+        raise ValueError(f"{name}: expected a number of at least {low:g}{bound}, got {value!r}")
+    return float(value)
+
+
+class Optimizer(ABC):
+    """What all rules share: a rate, a count of updates, and arrays as large as the parameters.
+
+    ``arrays`` is made at the first update and belongs to one model from then on.
+    """
+
+    def __init__(self, lr: float, weight_decay: float, array_names: tuple[str, ...]) -> None:
+        self._array_names = array_names
+        self.lr = _check("lr", lr, 0.0)
+        self.weight_decay = _check("weight_decay", weight_decay, 0.0)
+        self.updates = 0
+        self.arrays: dict[str, Array] = {}
+
+    def update(self, params: Array, grads: Array, *, factor: float = 1.0, lr_scale: float = 1.0) -> None:
+        """Take one step.
+
+        Parameters
+        ----------
+        params : array (n,)
+            Changed in place.
+        grads : array (n,)
+            Read as ``factor * grads``: clipping by norm costs no pass of its own.
+        lr_scale : float
+            Where a schedule stands; multiplies ``lr``.
+        """
+        if not self.arrays:
+            self.arrays = {name: aligned_empty(params.shape, params.dtype) for name in self._array_names}
+            for array in self.arrays.values():
+                array.fill(self._fill())
+        self.updates += 1
+        self._step(params, grads, factor, self.lr * lr_scale)
+
+    def _fill(self) -> float:
+        return 0.0
+
+    @abstractmethod
+    def _step(self, params: Array, grads: Array, factor: float, lr: float) -> None: ...
+
+    def state(self) -> dict[str, float]:
+        """The numbers that change from update to update, besides ``arrays``; for checkpoints."""
+        return {"updates": self.updates}
+
+    def set_state(self, numbers: dict[str, float], arrays: dict[str, Array]) -> None:
+        """Go on from a checkpoint."""
+        if arrays and set(arrays) != set(self._array_names):
+            raise ValueError(f"arrays: expected {sorted(self._array_names)}, got {sorted(arrays)}")
+        self.updates = int(numbers["updates"])
+        self.arrays = arrays
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
+        return f"{type(self).__name__}({settings})"
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments that make an optimiser like this one."""
+        changing = ("updates", "arrays")
+        return {k: value for k, value in vars(self).items() if k not in changing and not k.startswith("_")}
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent: v = momentum v + g, w -= lr v; Nesterov's form looks one step ahead.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> w = np.array([1.0, 2.0])
+    >>> SGD(lr=0.5).update(w, np.array([1.0, -2.0]))
+    >>> w
+    array([0.5, 3. ])
+    """
+
+    def __init__(
+        self, lr: float = 0.1, momentum: float = 0.0, *, nesterov: bool = False, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(lr, weight_decay, ("velocity",) if momentum else ())
+        self.momentum = _check("momentum", momentum, 0.0, 1.0)
+        self.nesterov = bool(nesterov)
+        if nesterov and not momentum:
+            raise ValueError("nesterov: expected a momentum above 0 with it, got momentum=0")
+
+    def _step(self, params: Array, grads: Array, factor: float, lr: float) -> None:
+        velocity = self.arrays.get("velocity")
+        kernels.sgd(params, velocity, grads, factor, lr, self.momentum, self.weight_decay, self.nesterov)
+
+
+class Adagrad(Optimizer):
+    """w -= lr g / (sqrt(s) + eps), s being ``initial`` plus the sum of all g^2. Duchi, Hazan, Singer 2011.
+
+    min-char-rnn's ``lr g / sqrt(s + 1e-8)`` is ``Adagrad(lr=0.1, eps=0, initial=1e-8)``.
+    """
+
+    def __init__(
+        self, lr: float = 0.01, eps: float = 1e-10, *, initial: float = 0.0, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(lr, weight_decay, ("square_sum",))
+        self.eps = _check("eps", eps, 0.0)
+        self.initial = _check("initial", initial, 0.0)
+        if not eps and not initial:
+            raise ValueError("eps: expected above 0 unless initial is, got 0 for both: 0 / 0 at a zero gradient")
+
+    def _fill(self) -> float:
+        return self.initial
+
+    def _step(self, params: Array, grads: Array, factor: float, lr: float) -> None:
+        kernels.adagrad(params, self.arrays["square_sum"], grads, factor, lr, self.eps, self.weight_decay)
+
+
+class RMSprop(Optimizer):
+    """s = alpha s + (1 - alpha) g^2, w -= lr g / (sqrt(s) + eps), with momentum if wanted. Tieleman, Hinton 2012."""
+
+    def __init__(
+        self,
+        lr: float = 0.01,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        momentum: float = 0.0,
+        *,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(lr, weight_decay, ("square_avg", "velocity") if momentum else ("square_avg",))
+        self.alpha = _check("alpha", alpha, 0.0, 1.0)
+        self.eps = _check("eps", eps, 1e-30)
+        self.momentum = _check("momentum", momentum, 0.0, 1.0)
+
+    def _step(self, params: Array, grads: Array, factor: float, lr: float) -> None:
+        square_avg, velocity = self.arrays["square_avg"], self.arrays.get("velocity")
+        kernels.rmsprop(
+            params,
+            square_avg,
+            velocity,
+            grads,
+            factor,
+            lr,
+            self.alpha,
+            self.eps,
+            self.momentum,
+            self.weight_decay,
+        )
+
+
+class Adam(Optimizer):
+    """Adam, with weight decay as part of the gradient. Kingma, Ba 2015."""
+
+    decoupled: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        *,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(lr, weight_decay, ("m", "v"))
+        self.beta1 = _check("beta1", beta1, 0.0, 1.0)
+        self.beta2 = _check("beta2", beta2, 0.0, 1.0)
+        self.eps = _check("eps", eps, 1e-30)
+        self._power1 = self._power2 = 1.0  # beta^updates, by products: pow() is the machine's own
+
+    def _step(self, params: Array, grads: Array, factor: float, lr: float) -> None:
+        self._power1 *= self.beta1
+        self._power2 *= self.beta2
+        decay = (0.0, lr * self.weight_decay) if self.decoupled else (self.weight_decay, 0.0)
+        kernels.adam(
+            params,
+            self.arrays["m"],
+            self.arrays["v"],
+            grads,
+            factor,
+            lr / (1.0 - self._power1),
+            self.beta1,
+            self.beta2,
+            1.0 / math.sqrt(1.0 - self._power2),
+            self.eps,
+            *decay,
+        )
+
+    def state(self) -> dict[str, float]:
+        return super().state() | {"power1": self._power1, "power2": self._power2}
+
+    def set_state(self, numbers: dict[str, float], arrays: dict[str, Array]) -> None:
+        super().set_state(numbers, arrays)
+        self._power1, self._power2 = numbers["power1"], numbers["power2"]
+
+
+class AdamW(Adam):
+    """Adam with weight decay taken from the weights directly. Loshchilov, Hutter 2019."""
+
+    decoupled = True
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        *,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(lr, beta1, beta2, eps, weight_decay=weight_decay)
+
+
+RULES: dict[str, type[Optimizer]] = {
+    "sgd": SGD,
+    "adagrad": Adagrad,
+    "rmsprop": RMSprop,
+    "adam": Adam,
+    "adamw": AdamW,
+}
+
+
+# ---- schedules: a factor for lr at update number k (from 0) of n ------------------------------------------------------
+
+
+def constant(warmup: int = 0) -> Schedule:
+    """1 throughout, after a linear rise over ``warmup`` updates."""
+    return _warmed(lambda k, n: 1.0, warmup)
+
+
+def linear(final: float = 0.0, warmup: int = 0) -> Schedule:
+    """From 1 down to ``final`` in a straight line."""
+    return _warmed(lambda k, n: 1.0 + (final - 1.0) * (k / n), warmup)
+
+
+def cosine(final: float = 0.0, warmup: int = 0) -> Schedule:
+    """From 1 down to ``final`` along half a cosine. Loshchilov, Hutter 2017.
+
+    Examples
+    --------
+    >>> schedule = cosine()
+    >>> [round(schedule(k, 4), 3) for k in range(4)]
+    [1.0, 0.854, 0.5, 0.146]
+    """
+    return _warmed(lambda k, n: final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * k / n)), warmup)
+
+
+def exponential(final: float = 0.01, warmup: int = 0) -> Schedule:
+    """From 1 down to ``final`` by the same factor every update."""
+    _check("final", final, 1e-30)
+    return _warmed(lambda k, n: math.exp(math.log(final) * (k / n)), warmup)
+
+
+def _warmed(schedule: Schedule, warmup: int) -> Schedule:
+    if not isinstance(warmup, int) or warmup < 0:
+        raise ValueError(f"warmup: expected a number of updates of at least 0, got {warmup!r}")
+
+    def factor(k: int, n: int) -> float:
+        rise = min(1.0, (k + 1) / warmup) if warmup else 1.0
+        return rise * schedule(k, n)
+
+    return factor
+
+
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "constant": constant,
+    "linear": linear,
+    "cosine": cosine,
+    "exponential": exponential,
+}
+
+
+def global_norm(grads: Array) -> float:
+    """The 2-norm of a flat gradient, summed in double in a fixed order."""
+    from crnn._core.loss import sum_of_squares
+
+    return math.sqrt(sum_of_squares(np.ascontiguousarray(grads)))

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT
+"""Parameters: one flat buffer, one of the same size for gradients, and named views into both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn._core.gemm import aligned_empty
+
+Array = NDArray[Any]
+Shapes = Mapping[str, tuple[int, ...]]
+
+DTYPES = ("float32", "float64")
+
+
+def check_dtype(dtype: object) -> str:
+    name = np.dtype(dtype).name  # type: ignore[call-overload]
+    if name not in DTYPES:
+        raise ValueError(f"dtype: expected float32 or float64, got {dtype}")
+    return str(name)
+
+
+class Parameters:
+    """Named arrays that lie one after the other in a flat buffer, and their gradients likewise.
+
+    Parameters
+    ----------
+    shapes : mapping of name to shape
+        In the order in which they lie in the buffer.
+    dtype : str
+        float32 or float64.
+    buffers : (flat, flat_grads), optional
+        Existing buffers to live in, 1-d arrays of the right size; fresh zeros if not given.
+    """
+
+    def __init__(self, shapes: Shapes, dtype: str, buffers: tuple[Array, Array] | None = None) -> None:
+        self.shapes = dict(shapes)
+        self.size = self.count(self.shapes)
+        if buffers is None:
+            buffers = aligned_empty((self.size,), dtype), aligned_empty((self.size,), dtype)
+            for buffer in buffers:
+                buffer.fill(0)
+        self.flat, self.flat_grads = buffers
+        self.values = self._views(self.flat)
+        self.grads = self._views(self.flat_grads)
+
+    @staticmethod
+    def count(shapes: Shapes) -> int:
+        """Elements that arrays of these shapes take together."""
+        return sum(math.prod(shape) for shape in shapes.values())
+
+    def _views(self, flat: Array) -> dict[str, Array]:
+        views, start = {}, 0
+        for name, shape in self.shapes.items():
+            stop = start + math.prod(shape)
+            views[name] = flat[start:stop].reshape(shape)
+            start = stop
+        return views

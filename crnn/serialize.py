@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: MIT
+"""Model files and checkpoints: safetensors, so no code is ever loaded. Knows names, shapes and dtypes, not kernels.
+
+A model file holds one tensor per parameter under its public name. Its header's metadata has one key, ``crnn``: a JSON
+object with ``format`` (a version number), ``kind`` (which class), ``config`` (its arguments) and ``vocab``. A file is
+hostile input: names, shapes, dtypes and values are all checked against what the configuration demands. Files are written
+under a temporary name in the same folder, flushed to the disk and then renamed, so the old file survives any failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn.models import LanguageModel
+from crnn.text import Vocab, VocabError
+
+Array = NDArray[Any]
+PathLike = str | os.PathLike[str]
+
+FORMAT = 1
+HEADER_LIMIT = 64 << 20  # bytes; a large word vocabulary takes a few MB
+SIZE_LIMIT = 1 << 31  # parameters
+
+
+class ModelFileError(ValueError):
+    """A file that is not a model crnn can load."""
+
+
+def save(model: LanguageModel, path: PathLike) -> None:
+    """Write a model to ``path``, whole or not at all. Raises OSError where the file system does."""
+    header = {
+        "format": FORMAT,
+        "kind": "LanguageModel",
+        "config": model.config(),
+        "vocab": model.vocab.to_dict(),
+    }
+    _write(path, dict(model.params), header)
+
+
+def load(path: PathLike) -> LanguageModel:
+    """Read a model that `save` wrote.
+
+    Raises
+    ------
+    ModelFileError
+        The file is truncated, damaged, or not a crnn model; the message says what was found.
+    OSError
+        The file cannot be read.
+
+    Examples
+    --------
+    >>> import crnn, tempfile, os
+    >>> corpus = crnn.TextCorpus.from_text("hello world " * 50)
+    >>> model = crnn.LanguageModel(corpus.vocab, hidden_size=8)
+    >>> path = os.path.join(tempfile.mkdtemp(), "m.safetensors")
+    >>> model.save(path)
+    >>> crnn.load(path)
+    LanguageModel(8 chars, cell='tanh', hidden_size=8, num_layers=1, 208 parameters, dtype='float32')
+    """
+    tensors, header = _read(path)
+    if header.get("kind") != "LanguageModel":
+        raise ModelFileError(f"{os.fspath(path)}: expected a LanguageModel, got {header.get('kind')!r}")
+    config = header.get("config")
+    try:
+        vocab = Vocab.from_dict(header.get("vocab"))
+    except VocabError as error:
+        raise ModelFileError(f"{os.fspath(path)}: {error}") from None
+    shapes = _expected_shapes(path, config, len(vocab))
+    for name, shape in shapes.items():
+        _check_tensor(path, name, tensors, shape, config["dtype"])
+    extra = sorted(set(tensors) - set(shapes))
+    if extra:
+        raise ModelFileError(f"{os.fspath(path)}: expected no tensor {extra[0]!r}")
+    try:
+        model = LanguageModel(vocab, **(config | {"recurrent_init": "zeros", "input_init": "zeros"}))
+    except (TypeError, ValueError) as error:
+        raise ModelFileError(f"{os.fspath(path)}: {error}") from None
+    model.net.recurrent_init, model.net.input_init = config["recurrent_init"], config["input_init"]
+    for name, values in model.params.items():
+        values[...] = tensors[name]
+    return model
+
+
+CONFIG_TYPES = {
+    "cell": str,
+    "hidden_size": int,
+    "num_layers": int,
+    "dtype": str,
+    "recurrent_init": str,
+    "input_init": str,
+}
+
+
+def _expected_shapes(path: PathLike, config: Any, V: int) -> dict[str, tuple[int, ...]]:
+    """The parameters a configuration asks for, before anything of that size is allocated."""
+    from crnn.network import RNN
+    from crnn.params import DTYPES, Parameters
+
+    if not isinstance(config, dict) or {k: type(v) for k, v in config.items()} != CONFIG_TYPES:
+        raise ModelFileError(f"{os.fspath(path)}: expected a config of {sorted(CONFIG_TYPES)}, got {config!r:.200}")
+    H, L = config["hidden_size"], config["num_layers"]
+    if not (0 < H < SIZE_LIMIT and 0 < L < 10_000) or config["dtype"] not in DTYPES:
+        raise ModelFileError(f"{os.fspath(path)}: expected a sensible config, got {config!r:.200}")
+    shapes = RNN.parameter_shapes(V, H, L) | {"W_hy": (H, V), "b_y": (V,)}
+    if Parameters.count(shapes) > SIZE_LIMIT:
+        raise ModelFileError(f"{os.fspath(path)}: expected at most {SIZE_LIMIT} parameters")
+    return shapes
+
+
+def _check_tensor(
+    path: PathLike, name: str, tensors: Mapping[str, Array], shape: tuple[int, ...], dtype: str
+) -> None:
+    if name not in tensors:
+        raise ModelFileError(f"{os.fspath(path)}: expected a tensor {name!r}, found none")
+    tensor = tensors[name]
+    if tensor.shape != shape or tensor.dtype != dtype:
+        raise ModelFileError(
+            f"{os.fspath(path)}: {name}: expected {dtype} of shape {shape}, got {tensor.dtype} of shape {tensor.shape}"
+        )
+    if not np.isfinite(tensor).all():
+        raise ModelFileError(f"{os.fspath(path)}: {name}: expected finite values, got NaN or infinity")
+
+
+# ---- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+def write_checkpoint(
+    path: PathLike, arrays: Mapping[str, Array], optimizer: str, progress: Mapping[str, Any]
+) -> None:
+    """Write what `fit` needs to go on. ``optimizer`` is its repr: another one cannot take over."""
+    _write(
+        path,
+        arrays,
+        {"format": FORMAT, "kind": "checkpoint", "optimizer": optimizer, "progress": dict(progress)},
+    )
+
+
+def read_checkpoint(
+    path: PathLike, optimizer: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Arrays and progress of a checkpoint that fits this training."""
+    arrays, header = _read(path)
+    progress = header.get("progress")
+    if header.get("kind") != "checkpoint" or not isinstance(progress, dict):
+        raise ModelFileError(f"{os.fspath(path)}: expected a checkpoint, got {header.get('kind')!r}")
+    if header.get("optimizer") != optimizer:
+        raise ModelFileError(
+            f"{os.fspath(path)}: expected a checkpoint of {optimizer}, got one of {header.get('optimizer')}"
+        )
+    for name in {"params", "best"} | set(arrays):
+        _check_tensor(path, name, arrays, shape, dtype.name)
+    if not {"update", "optimizer", "log"} <= set(progress):
+        raise ModelFileError(f"{os.fspath(path)}: expected update, optimizer and log, got {sorted(progress)}")
+    return arrays, progress
+
+
+# ---- files ------------------------------------------------------------------------------------------------------------
+
+
+def _write(path: PathLike, tensors: Mapping[str, Array], header: Mapping[str, Any]) -> None:
+    from safetensors.numpy import save as to_bytes
+
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    write_whole(path, to_bytes(arrays, metadata={"crnn": json.dumps(header)}))
+
+
+def write_whole(path: PathLike, content: bytes) -> None:
+    """Write a file under another name, flush it to the disk, then give it its name."""
+    path = os.path.abspath(path)
+    temporary = f"{path}.{secrets.token_hex(4)}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Tensors and our part of the header, both only as trustworthy as the file."""
+    from safetensors import SafetensorError, safe_open
+
+    name = os.fspath(path)
+    with open(path, "rb") as file:  # safetensors' own messages do not name the file
+        length = int.from_bytes(file.read(8), "little")
+    if length > HEADER_LIMIT:
+        raise ModelFileError(f"{name}: expected a safetensors file with a header of at most {HEADER_LIMIT} bytes")
+    try:
+        with safe_open(name, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            header = json.loads(metadata["crnn"]) if "crnn" in metadata else None
+            if not isinstance(header, dict):
+                raise ModelFileError(f"{name}: expected a file written by crnn, got a foreign safetensors file")
+            if header.get("format") != FORMAT:
+                raise ModelFileError(f"{name}: expected format {FORMAT}, got {header.get('format')!r}")
+            return {key: file.get_tensor(key) for key in file.keys()}, header  # noqa: SIM118  not a mapping
+    except (SafetensorError, json.JSONDecodeError, RecursionError, TypeError, KeyError) as error:
+        raise ModelFileError(f"{name}: expected a safetensors file written by crnn: {error}") from None

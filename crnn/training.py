@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: MIT
+"""fit: the one training loop. Windows in, updates out; it knows losses and flat buffers, not cells, text or heads."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from crnn import optim
+from crnn._core import loss as kernels
+from crnn._core import optim as update_kernels
+from crnn.log import TrainingLog
+from crnn.models import Evaluation, Workspace
+from crnn.network import check_size
+from crnn.parallel import check_threads
+from crnn.text import TextCorpus
+
+Array = NDArray[Any]
+PathLike = str | os.PathLike[str]
+
+
+class Windows(Protocol):
+    """An epoch's windows in order, the same each time it is iterated."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[tuple[Array, Array]]: ...
+
+
+class Trainable(Protocol):
+    """What `fit` needs of a model."""
+
+    @property
+    def flat_params(self) -> Array: ...
+    @property
+    def flat_grads(self) -> Array: ...
+    def windows(self, ids: ArrayLike, batch_size: int, bptt: int) -> Windows: ...
+    def loss_and_gradients(
+        self,
+        ids: ArrayLike,
+        targets: ArrayLike,
+        state: ArrayLike | None = ...,
+        *,
+        reduction: str = ...,
+        threads: int = ...,
+        workspace: Workspace | None = ...,
+    ) -> tuple[float, int, Array]: ...
+    def evaluate(self, text: ArrayLike, *, batch_size: int = ..., threads: int = ...) -> Evaluation: ...
+
+
+def fit(
+    model: Trainable,
+    data: TextCorpus | ArrayLike,
+    *,
+    valid: ArrayLike | None = None,
+    epochs: int = 10,
+    batch_size: int = 32,
+    bptt: int = 64,
+    carry: int | None = None,
+    optimizer: optim.Optimizer | None = None,
+    schedule: optim.Schedule | None = None,
+    clip_norm: float | None = None,
+    clip_value: float | None = None,
+    reduction: str = "mean",
+    max_updates: int | None = None,
+    patience: int | None = None,
+    threads: int = 1,
+    progress: bool | None = None,
+    log_every: int = 100,
+    log_file: PathLike | None = None,
+    on_epoch: Callable[[TrainingLog], object] | None = None,
+    checkpoint: PathLike | None = None,
+    resume: bool = False,
+) -> TrainingLog:
+    """Train a model by truncated backpropagation through time.
+
+    The stream of tokens is cut into ``batch_size`` contiguous streams that are read side by side in windows of
+    ``bptt`` steps. Gradients flow within a window; the state goes on from window to window.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        Changed in place.
+    data : TextCorpus or 1-d array of ids
+        A corpus brings its own validation part.
+    valid : 1-d array of ids, optional
+        What to evaluate on after every epoch. The weights of the best epoch are kept.
+    epochs : int
+    batch_size, bptt : int
+    carry : int, optional
+        Steps after which the state starts from zero again, a multiple of ``bptt``; 0: every window. Not given: the state
+        is carried through the whole epoch, however short the windows are.
+    optimizer : crnn.optim.Optimizer, optional
+        Adam(lr=2e-3) if not given.
+    schedule : crnn.optim.Schedule, optional
+        Factor for the rate at each update, such as ``crnn.optim.cosine()``.
+    clip_norm : float, optional
+        Gradients whose 2-norm exceeds this are scaled down to it.
+    clip_value : float, optional
+        Each element of the gradient is first cut to within +- this.
+    reduction : {"mean", "sum"}
+        Gradient of the mean loss per token, or of the window's sum as in min-char-rnn.
+    max_updates : int, optional
+        Stop after so many updates in all.
+    patience : int, optional
+        Stop when the validation loss has not fallen for so many epochs.
+    threads : int
+        The result does not depend on it.
+    progress : bool, optional
+        Show a bar on standard error; by default when that is a terminal.
+    log_every : int
+        Updates between two entries of the log.
+    log_file : path, optional
+        Entries are also appended here as they come, one JSON object a line.
+    on_epoch : callable, optional
+        Called with the log after every epoch.
+    checkpoint : path, optional
+        Written after every epoch and when interrupted: weights, optimiser, progress. One file, replaced whole.
+    resume : bool
+        Go on from ``checkpoint`` if it is there. The result is the same, bit for bit, as without the break.
+
+    Returns
+    -------
+    TrainingLog
+        Losses, rates, norms and times; ``log.best`` is the best epoch.
+
+    Raises
+    ------
+    FloatingPointError
+        A loss or gradient that is NaN or infinite, with the update's number. The weights are those before that update.
+    KeyboardInterrupt
+        Passed on, after the best weights so far have been put back into the model.
+    """
+    optimizer = optimizer or optim.Adam(lr=2e-3)
+    threads = check_threads(threads)
+    check_size("epochs", epochs)
+    check_size("log_every", log_every)
+    for name, value in (("max_updates", max_updates), ("patience", patience)):
+        if value is not None:
+            check_size(name, value)
+    for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
+        if limit is not None and not limit > 0:
+            raise ValueError(f"{name}: expected a number above 0, or None, got {limit!r}")
+    if carry is not None and (carry < 0 or carry % bptt):
+        raise ValueError(f"carry: expected a multiple of bptt ({bptt}), 0 or None, got {carry!r}")
+    if resume and checkpoint is None:
+        raise ValueError("resume: expected a checkpoint to resume from, got checkpoint=None")
+    train: ArrayLike
+    if isinstance(data, TextCorpus):
+        train = data.train
+        valid = data.valid if valid is None and len(data.valid) > 1 else valid
+    else:
+        train = data
+    if patience is not None and valid is None:
+        raise ValueError("patience: expected validation data with it, got none")
+
+    run = _Run(model, optimizer, TrainingLog(), best=model.flat_params.copy())
+    if resume and checkpoint is not None and os.path.exists(checkpoint):
+        run.restore(checkpoint)
+    if log_file is not None:
+        run.log.append_to(log_file)
+    windows = model.windows(train, batch_size, bptt)
+    total = len(windows) * epochs if max_updates is None else min(max_updates, len(windows) * epochs)
+    step = _Step(model, optimizer, schedule, clip_norm, clip_value, reduction, threads, total)
+    # The state is zero at every so-many-th window; not at all but for an epoch's first when carried throughout.
+    period = len(windows) if carry is None else max(1, carry // bptt)
+    bar = _bar(progress, total, run.update)
+    try:
+        for epoch in range(run.log.epochs + 1, epochs + 1):
+            if run.update >= total or run.stale(patience):
+                break
+            _train_epoch(run, windows, step, period, epoch, log_every, bar, stop=total)
+            if valid is not None:
+                run.judge(model.evaluate(valid, batch_size=batch_size, threads=threads))
+            run.log.end_epoch()
+            bar.note(run.log)
+            if checkpoint is not None:
+                run.write(checkpoint)
+            if on_epoch is not None:
+                on_epoch(run.log)
+    finally:
+        bar.close()
+        run.log.close()
+        if run.log.best is not None:  # also when interrupted: what is left in the model is the best so far
+            model.flat_params[...] = run.best
+    return run.log
+
+
+class _Run:
+    """What changes while training, and is all that a checkpoint has to hold."""
+
+    def __init__(self, model: Trainable, optimizer: optim.Optimizer, log: TrainingLog, best: Array) -> None:
+        self.model, self.optimizer, self.log, self.best = model, optimizer, log, best
+        self.update = 0
+
+    def judge(self, evaluation: Evaluation) -> None:
+        if self.log.add_validation(evaluation.nats, evaluation.accuracy):
+            self.best[...] = self.model.flat_params
+
+    def stale(self, patience: int | None) -> bool:
+        return patience is not None and self.log.epochs_since_best >= patience
+
+    def write(self, path: PathLike) -> None:
+        from crnn.serialize import write_checkpoint
+
+        arrays = {"params": self.model.flat_params, "best": self.best, **self.optimizer.arrays}
+        progress = {"update": self.update, "optimizer": self.optimizer.state(), "log": self.log.entries}
+        write_checkpoint(path, arrays, repr(self.optimizer), progress)
+
+    def restore(self, path: PathLike) -> None:
+        from crnn.serialize import read_checkpoint
+
+        like = self.model.flat_params
+        arrays, progress = read_checkpoint(path, repr(self.optimizer), like.shape, like.dtype)
+        self.model.flat_params[...] = arrays.pop("params")
+        self.best[...] = arrays.pop("best")
+        self.optimizer.set_state(progress["optimizer"], arrays)
+        self.update = progress["update"]
+        self.log.restore(progress["log"])
+
+
+class _Step:
+    """One window: forward, backward, clip, update."""
+
+    def __init__(
+        self,
+        model: Trainable,
+        optimizer: optim.Optimizer,
+        schedule: optim.Schedule | None,
+        clip_norm: float | None,
+        clip_value: float | None,
+        reduction: str,
+        threads: int,
+        total: int,
+    ) -> None:
+        self.model, self.optimizer, self.schedule = model, optimizer, schedule
+        self.clip_norm, self.clip_value = clip_norm, clip_value
+        self.reduction, self.threads, self.total = reduction, threads, total
+        self.workspace = Workspace()
+        self.lr_scale = 1.0
+        self.norm = 0.0
+
+    def __call__(
+        self, x: Array, y: Array, state: Array | None, update: int, epoch: int
+    ) -> tuple[float, int, Array]:
+        params, grads = self.model.flat_params, self.model.flat_grads
+        grads.fill(0)
+        total, count, state = self.model.loss_and_gradients(
+            x, y, state, reduction=self.reduction, threads=self.threads, workspace=self.workspace
+        )
+        if self.clip_value is not None:
+            update_kernels.clip(grads, self.clip_value)
+        self.norm = norm = math.sqrt(kernels.sum_of_squares(grads))
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            what = f"loss is {total / max(count, 1)}" if not math.isfinite(total) else f"gradient's norm is {norm}"
+            raise FloatingPointError(
+                f"{what} at update {update + 1} (epoch {epoch}); the weights are those before this update. "
+                "A smaller learning rate or clip_norm may help"
+            )
+        factor = 1.0
+        if self.clip_norm is not None and norm > self.clip_norm:
+            factor = self.clip_norm / norm
+        if self.schedule is not None:
+            self.lr_scale = self.schedule(update, self.total)
+        self.optimizer.update(params, grads, factor=factor, lr_scale=self.lr_scale)
+        return total, count, state
+
+
+def _train_epoch(
+    run: _Run,
+    windows: Iterable[tuple[Array, Array]],
+    step: _Step,
+    period: int,
+    epoch: int,
+    log_every: int,
+    bar: _Bar,
+    stop: int,
+) -> None:
+    state: Array | None = None
+    nats, tokens, started = 0.0, 0, time.perf_counter()
+
+    def note() -> None:
+        nonlocal nats, tokens, started
+        now = time.perf_counter()
+        rate = run.optimizer.lr * step.lr_scale
+        run.log.add_training(epoch, run.update, nats / tokens, tokens, now - started, rate, step.norm)
+        bar.advance(run.update, nats / tokens, tokens / max(now - started, 1e-9))
+        nats, tokens, started = 0.0, 0, now
+
+    for number, (x, y) in enumerate(windows):
+        if run.update >= stop:
+            break
+        if number % period == 0:
+            state = None
+        total, count, state = step(x, y, state, run.update, epoch)
+        run.update += 1
+        nats += total
+        tokens += count
+        if run.update % log_every == 0:
+            note()
+    if tokens:
+        note()
+
+
+class _Bar:
+    """A tqdm bar, or nothing."""
+
+    def __init__(self, bar: Any = None) -> None:
+        self.bar = bar
+
+    def advance(self, update: int, nats: float, tokens_per_second: float) -> None:
+        if self.bar is not None:
+            speed = f"{tokens_per_second / 1000:.0f}k" if tokens_per_second >= 1e4 else f"{tokens_per_second:.0f}"
+            self.bar.set_postfix_str(f"loss {nats:.3f}, {speed} tokens/s", refresh=False)
+            self.bar.update(update - self.bar.n)
+
+    def note(self, log: TrainingLog) -> None:
+        if self.bar is not None:
+            self.bar.write(log.summary(), file=sys.stderr)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def _bar(progress: bool | None, total: int, done: int) -> _Bar:
+    if progress is None:
+        progress = sys.stderr is not None and sys.stderr.isatty()
+    if not progress:
+        return _Bar()
+    from tqdm import tqdm
+
+    return _Bar(tqdm(total=total, initial=done, unit="update", dynamic_ncols=True, file=sys.stderr))

@@ -23,7 +23,7 @@ Batch = tuple[ArrayLike, ArrayLike]
 SATURATED = 0.97  # |tanh| beyond which 1 - tanh^2, the slope, is below 0.06
 
 
-# ---- are they right? --------------------------------------------------------------------------------------------------
+# ---- are they right? ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def gradient_check(
     return GradientCheck(errors, checked, skipped)
 
 
-# From "gradients too?" to the loss, the gradients by name, and which ReLUs are on (their pattern must not change while a
-# difference is taken).
+# From "gradients too?" to the loss, the gradients by name, and which ReLUs are on: their pattern must not change while
+# a difference is taken.
 Objective = Callable[[bool], tuple[float, dict[str, Array], bytes]]
 
 
@@ -172,7 +172,8 @@ def _language_model_objective(model: LanguageModel, ids: Array, targets: Array, 
         if with_gradients:
             model.flat_grads.fill(0)
             model.loss_and_gradients(ids, targets, h0, workspace=space)
-            assert space.tape is not None and space.tape.dh0 is not None
+            assert space.tape is not None
+            assert space.tape.dh0 is not None
             gradients = {name: grad.copy() for name, grad in model.grads.items()}
             gradients["state"] = space.tape.dh0.copy()
         losses, _ = model.losses(ids, targets, h0, workspace=space)
@@ -188,7 +189,7 @@ def _copy_of(net: RNN, dtype: str) -> RNN:
     return copy
 
 
-# ---- do they fade or explode? -----------------------------------------------------------------------------------------
+# ---- do they fade or explode? ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ class GradientFlow:
         return "\n".join(lines)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the norms over time, one line a layer, on a logarithmic axis; returns the axes. Needs the extra ``plot``."""
+        """Draw the norms over time, a line for each layer, and return the axes. Needs the extra ``plot``."""
         if ax is None:
             from matplotlib.figure import Figure
 
@@ -303,6 +304,7 @@ def _language_model_flow(
         targets[:-1] = IGNORE
     space = Workspace()
     copy.loss_and_gradients(ids, targets, state, workspace=space)
-    assert space.tape is not None and space.head is not None
+    assert space.tape is not None
+    assert space.head is not None
     # The head has turned its logits into their gradient: logits = h @ W_hy + b_y, so dh = dlogits @ W_hy.T
     return copy.net, space.tape, space.head.logits @ copy.params["W_hy"].T

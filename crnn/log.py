@@ -21,10 +21,10 @@ class TrainingLog:
     Attributes
     ----------
     entries : list of dict
-        In order of time. ``kind`` is ``"train"`` (every so many updates: epoch, update, train_nats, tokens, seconds,
-        tokens_per_second, lr, grad_norm, all since the entry before, lr and grad_norm of the last update) or ``"epoch"``
-        (epoch, update, train_nats over the epoch, tokens, seconds of training, valid_nats and valid_accuracy if there is
-        validation data).
+        In order of time. ``kind`` is ``"train"`` every so many updates: epoch, update, train_nats, tokens, seconds and
+        tokens_per_second since the entry before, lr and grad_norm of the last update; or ``"epoch"``: epoch, update,
+        train_nats over the epoch, tokens, seconds of training, valid_nats and valid_accuracy if there is validation
+        data.
     best : dict or None
         The epoch entry with the lowest valid_nats.
 
@@ -42,7 +42,7 @@ class TrainingLog:
         self._validation: Entry = {}
         self._file: TextIO | None = None
 
-    # ---- reading ---------------------------------------------------------------------------------------------------
+    # ---- reading --------------------------------------------------------------------------------------------------
 
     @property
     def epochs(self) -> int:
@@ -86,7 +86,7 @@ class TrainingLog:
         with open(path, "w", encoding="utf-8") as file:
             file.writelines(json.dumps(entry) + "\n" for entry in self.entries)
 
-    # ---- writing: for `fit` ----------------------------------------------------------------------------------------
+    # ---- writing: for `fit` ---------------------------------------------------------------------------------------
 
     def append_to(self, path: PathLike) -> None:
         """Entries from now on also go to this file, each at once."""

@@ -162,7 +162,7 @@ class LanguageModel:
         copy.flat_params[...] = self.flat_params
         return copy
 
-    # ---- one window ------------------------------------------------------------------------------------------------
+    # ---- one window -----------------------------------------------------------------------------------------------
 
     def forward(
         self, ids: ArrayLike, state: ArrayLike | None = None, *, threads: int = 1
@@ -287,7 +287,7 @@ class LanguageModel:
             )
         return np.ascontiguousarray(array, np.int32)
 
-    # ---- whole texts -----------------------------------------------------------------------------------------------
+    # ---- whole texts ----------------------------------------------------------------------------------------------
 
     def windows(self, ids: ArrayLike, batch_size: int, bptt: int) -> StreamBatches:
         """The training windows of a stream of ids. `fit` asks its model for them."""
@@ -345,7 +345,7 @@ class LanguageModel:
     def _ids_of(self, text: str | bytes | ArrayLike) -> Array:
         return self.vocab.encode(text) if isinstance(text, str | bytes) else np.asarray(text)
 
-    # ---- text from the model ---------------------------------------------------------------------------------------
+    # ---- text from the model --------------------------------------------------------------------------------------
 
     def generate(
         self,
@@ -414,4 +414,5 @@ class Stepper:
         self._model.net._forward_rows(tape, 0, 1)
         tape.h0[...] = tape.h0_next
         self._model._head.forward_rows(self._head, tape.h[-1], 0, 1)
-        return self._head.logits[0, 0]
+        logits: Array = self._head.logits[0, 0]
+        return logits

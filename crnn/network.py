@@ -163,7 +163,7 @@ class RNN:
         """All gradients as one 1-d array, writable. `backward` adds to it; set it to 0 before a new step."""
         return self._parameters.flat_grads
 
-    # ---- forward ---------------------------------------------------------------------------------------------------
+    # ---- forward --------------------------------------------------------------------------------------------------
 
     def __call__(
         self, x: ArrayLike, state: ArrayLike | None = None, *, threads: int = 1
@@ -220,7 +220,7 @@ class RNN:
         return self._real("x", array)
 
     def _real(self, name: str, array: Array) -> Array:
-        """Contiguous, in the network's dtype. A float64 array given to a float32 network is an oversight, not rounded."""
+        """Contiguous, in the network's dtype. Another precision is an oversight: refused, not rounded."""
         if array.dtype != self.dtype:
             raise TypeError(f"{name}: expected {self.dtype}, got {array.dtype}")
         return np.ascontiguousarray(array)
@@ -275,7 +275,7 @@ class RNN:
             tape.h0_next[layer, b0:b1] = h[-1, b0:b1]
             x = h
 
-    # ---- backward --------------------------------------------------------------------------------------------------
+    # ---- backward -------------------------------------------------------------------------------------------------
 
     def backward(
         self, tape: Tape, dy: ArrayLike, dstate: ArrayLike | None = None, *, threads: int = 1

@@ -234,7 +234,7 @@ class AdamW(Adam):
         super().__init__(lr, beta1, beta2, eps, weight_decay=weight_decay)
 
 
-RULES: dict[str, type[Optimizer]] = {
+RULES: dict[str, Callable[..., Optimizer]] = {
     "sgd": SGD,
     "adagrad": Adagrad,
     "rmsprop": RMSprop,
@@ -243,7 +243,7 @@ RULES: dict[str, type[Optimizer]] = {
 }
 
 
-# ---- schedules: a factor for lr at update number k (from 0) of n ------------------------------------------------------
+# ---- schedules: a factor for lr at update number k (from 0) of n -------------------------------------------------
 
 
 def constant(warmup: int = 0) -> Schedule:

@@ -3,8 +3,9 @@
 
 A model file holds one tensor per parameter under its public name. Its header's metadata has one key, ``crnn``: a JSON
 object with ``format`` (a version number), ``kind`` (which class), ``config`` (its arguments) and ``vocab``. A file is
-hostile input: names, shapes, dtypes and values are all checked against what the configuration demands. Files are written
-under a temporary name in the same folder, flushed to the disk and then renamed, so the old file survives any failure.
+hostile input: names, shapes, dtypes and values are all checked against what the configuration demands. Files are
+written under a temporary name in the same folder, flushed to the disk and then renamed, so the old file survives any
+failure.
 """
 
 from __future__ import annotations
@@ -68,12 +69,11 @@ def load(path: PathLike) -> LanguageModel:
     tensors, header = _read(path)
     if header.get("kind") != "LanguageModel":
         raise ModelFileError(f"{os.fspath(path)}: expected a LanguageModel, got {header.get('kind')!r}")
-    config = header.get("config")
     try:
         vocab = Vocab.from_dict(header.get("vocab"))
     except VocabError as error:
         raise ModelFileError(f"{os.fspath(path)}: {error}") from None
-    shapes = _expected_shapes(path, config, len(vocab))
+    config, shapes = _checked_config(path, header.get("config"), len(vocab))
     for name, shape in shapes.items():
         _check_tensor(path, name, tensors, shape, config["dtype"])
     extra = sorted(set(tensors) - set(shapes))
@@ -99,8 +99,8 @@ CONFIG_TYPES = {
 }
 
 
-def _expected_shapes(path: PathLike, config: Any, V: int) -> dict[str, tuple[int, ...]]:
-    """The parameters a configuration asks for, before anything of that size is allocated."""
+def _checked_config(path: PathLike, config: Any, V: int) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
+    """A configuration, and the parameters it asks for, before anything of that size is allocated."""
     from crnn.network import RNN
     from crnn.params import DTYPES, Parameters
 
@@ -112,7 +112,7 @@ def _expected_shapes(path: PathLike, config: Any, V: int) -> dict[str, tuple[int
     shapes = RNN.parameter_shapes(V, H, L) | {"W_hy": (H, V), "b_y": (V,)}
     if Parameters.count(shapes) > SIZE_LIMIT:
         raise ModelFileError(f"{os.fspath(path)}: expected at most {SIZE_LIMIT} parameters")
-    return shapes
+    return config, shapes
 
 
 def _check_tensor(
@@ -129,7 +129,7 @@ def _check_tensor(
         raise ModelFileError(f"{os.fspath(path)}: {name}: expected finite values, got NaN or infinity")
 
 
-# ---- checkpoints ------------------------------------------------------------------------------------------------------
+# ---- checkpoints -------------------------------------------------------------------------------------------------
 
 
 def write_checkpoint(
@@ -162,7 +162,7 @@ def read_checkpoint(
     return arrays, progress
 
 
-# ---- files ------------------------------------------------------------------------------------------------------------
+# ---- files -------------------------------------------------------------------------------------------------------
 
 
 def _write(path: PathLike, tensors: Mapping[str, Array], header: Mapping[str, Any]) -> None:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crnn import optim
@@ -77,6 +76,7 @@ def fit(
     on_epoch: Callable[[TrainingLog], object] | None = None,
     checkpoint: PathLike | None = None,
     resume: bool = False,
+    log: TrainingLog | None = None,
 ) -> TrainingLog:
     """Train a model by truncated backpropagation through time.
 
@@ -94,8 +94,8 @@ def fit(
     epochs : int
     batch_size, bptt : int
     carry : int, optional
-        Steps after which the state starts from zero again, a multiple of ``bptt``; 0: every window. Not given: the state
-        is carried through the whole epoch, however short the windows are.
+        Steps after which the state starts from zero again, a multiple of ``bptt``; 0: every window. Not given: the
+        state is carried through the whole epoch, however short the windows are.
     optimizer : crnn.optim.Optimizer, optional
         Adam(lr=2e-3) if not given.
     schedule : crnn.optim.Schedule, optional
@@ -124,6 +124,8 @@ def fit(
         Written after every epoch and when interrupted: weights, optimiser, progress. One file, replaced whole.
     resume : bool
         Go on from ``checkpoint`` if it is there. The result is the same, bit for bit, as without the break.
+    log : TrainingLog, optional
+        An empty one to fill in, for those who want it even when training is interrupted.
 
     Returns
     -------
@@ -160,7 +162,7 @@ def fit(
     if patience is not None and valid is None:
         raise ValueError("patience: expected validation data with it, got none")
 
-    run = _Run(model, optimizer, TrainingLog(), best=model.flat_params.copy())
+    run = _Run(model, optimizer, TrainingLog() if log is None else log, best=model.flat_params.copy())
     if resume and checkpoint is not None and os.path.exists(checkpoint):
         run.restore(checkpoint)
     if log_file is not None:
@@ -168,7 +170,7 @@ def fit(
     windows = model.windows(train, batch_size, bptt)
     total = len(windows) * epochs if max_updates is None else min(max_updates, len(windows) * epochs)
     step = _Step(model, optimizer, schedule, clip_norm, clip_value, reduction, threads, total)
-    # The state is zero at every so-many-th window; not at all but for an epoch's first when carried throughout.
+    # Windows from one zero state to the next.
     period = len(windows) if carry is None else max(1, carry // bptt)
     bar = _bar(progress, total, run.update)
     try:
@@ -258,7 +260,8 @@ class _Step:
             update_kernels.clip(grads, self.clip_value)
         self.norm = norm = math.sqrt(kernels.sum_of_squares(grads))
         if not (math.isfinite(total) and math.isfinite(norm)):
-            what = f"loss is {total / max(count, 1)}" if not math.isfinite(total) else f"gradient's norm is {norm}"
+            loss_is_finite = math.isfinite(total)
+            what = f"gradient's norm is {norm}" if loss_is_finite else f"loss is {total / max(count, 1)}"
             raise FloatingPointError(
                 f"{what} at update {update + 1} (epoch {epoch}); the weights are those before this update. "
                 "A smaller learning rate or clip_norm may help"
@@ -316,8 +319,7 @@ class _Bar:
 
     def advance(self, update: int, nats: float, tokens_per_second: float) -> None:
         if self.bar is not None:
-            speed = f"{tokens_per_second / 1000:.0f}k" if tokens_per_second >= 1e4 else f"{tokens_per_second:.0f}"
-            self.bar.set_postfix_str(f"loss {nats:.3f}, {speed} tokens/s", refresh=False)
+            self.bar.set_postfix_str(f"loss {nats:.3f}, {tokens_per_second:,.0f} tokens/s", refresh=False)
             self.bar.update(update - self.bar.n)
 
     def note(self, log: TrainingLog) -> None:

@@ -1,9 +1,8 @@
 from collections.abc import Sequence
+from typing import Any
 
 from numpy import floating, int32
 from numpy.typing import DTypeLike, NDArray
-
-from typing import Any
 
 Real = NDArray[floating]
 LINE_BYTES: int

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+"""What we show is true: the lesson runs and its numbers hold, the README's code runs, the docstrings' examples do."""
+
+import doctest
+import importlib
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import crnn
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+LESSON = ROOT / "examples" / "three_steps.py"
+
+
+# ---- the lesson ------------------------------------------------------------------------------------------------------
+
+
+def run_lesson(*arguments: str, folder: Path) -> str:
+    """What the lesson prints, run by itself, with the crnn that is being tested."""
+    env = os.environ | {"PYTHONPATH": str(Path(crnn.__file__).parents[1]), "MPLBACKEND": "Agg"}
+    command = [sys.executable, "-W", "error", str(LESSON), *arguments]
+    done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def lesson(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return run_lesson(folder=tmp_path_factory.mktemp("lesson"))
+
+
+def table(text: str, heading: str) -> list[list[float]]:
+    """The first rows of numbers below a heading. A lone - stands for no number."""
+    rows: list[list[float]] = []
+    for line in text[text.index(heading) :].splitlines()[1:]:
+        if re.fullmatch(r"[-+.e\d\s]*\d[-+.e\d\s]*", line):
+            rows.append([float(word) for word in line.split() if word != "-"])
+        elif rows:
+            break
+    return rows
+
+
+def test_lesson_agrees_with_the_library_to_the_last_digits(lesson: str) -> None:
+    rows = re.findall(r"dW_hh\[(\d),(\d)\] +(\S+) +(\S+) +(\S+)", lesson)
+    assert len(rows) == 9
+    mine = [float(row[2]) for row in rows]
+    assert len(set(mine)) == 9  # no two gradients are equal, none is 0
+    assert 0 not in mine
+    for *_, by_hand, by_crnn, difference in rows:
+        assert abs(float(by_hand) - float(by_crnn)) < 1e-15
+        assert abs(float(difference)) < 1e-15
+    every = [float(number) for number in re.findall(r"largest difference (\d\S+)", lesson)]
+    assert len(every) == 9
+    assert float(re.search(r"Largest difference of all: (\S+)", lesson)[1]) == max(every) < 1e-15
+    assert float(re.search(r"against the slopes: (\S+)", lesson)[1]) < 1e-8
+
+
+def test_lesson_splits_the_gradient_of_W_hh_over_the_steps(lesson: str) -> None:
+    def matrix(name: str) -> list[float]:
+        rows = lesson[lesson.index(name) :].splitlines()[:3]
+        return [float(number) for row in rows for number in re.findall(r"-?\d+\.\d{5}\b", row)]
+
+    parts = [matrix(f"from step {t}:") for t in (1, 2, 3)]
+    total = matrix("dW_hh = their sum")
+    assert [len(part) for part in [*parts, total]] == [9, 9, 9, 9]
+    for *each, whole in zip(*parts, total, strict=True):
+        assert sum(each) == pytest.approx(whole, abs=2.1e-5)  # four numbers rounded to 5 places
+    found = dict(re.findall(r"(step \d|dW_hh) +\d\.\d+ +(-?[\d.]+)%", lesson))
+    shares = [float(found[f"step {t}"]) for t in (1, 2, 3)]
+    assert sum(shares) == pytest.approx(100, abs=0.02)
+    assert float(found["dW_hh"]) == 100
+    norms = re.findall(r"(?:step \d|dW_hh) +(\d\.\d+) +-?[\d.]+%", lesson)
+    squares = [sum(value**2 for value in part) for part in [*parts, total]]
+    assert [float(norm) for norm in norms] == pytest.approx([square**0.5 for square in squares], rel=1e-3)
+
+
+def test_lesson_shows_gradients_fade_and_explode(lesson: str) -> None:
+    tiny, ordinary = table(lesson, "A. Tiny inputs"), table(lesson, "B. Ordinary inputs")
+    for radius, *left, per_step, slope in tiny:
+        # An orthogonal matrix times a radius: each step back multiplies by it exactly.
+        assert left == pytest.approx([radius**4, radius**19, radius**79], rel=1e-2)
+        assert (per_step, slope) == (radius, 1)
+    assert [row[0] for row in tiny] == [row[0] for row in ordinary] == [0.5, 1.0, 1.5]
+    for (_, *free, rate, _), (_, *bent, bent_rate, slope) in zip(tiny, ordinary, strict=True):
+        assert all(b < f for b, f in zip(bent, free, strict=True))  # tanh's slope only ever takes away
+        assert bent_rate < rate
+        assert slope < 1
+    (_, *fading, _, _), (_, *fading_too, _, _), (_, *growing, _, _) = ordinary
+    assert fading == sorted(fading, reverse=True)
+    assert fading_too == sorted(fading_too, reverse=True)
+    assert growing == sorted(growing)
+    assert fading[-1] < 1e-20 < 1e-6 < fading_too[-1] < 1 < growing[-1]
+
+
+def test_lesson_measures_costs_that_grow_with_T_and_H(lesson: str) -> None:
+    of_t, of_h = table(lesson, "(expected 2)"), table(lesson, "(expected 4)")
+    assert [row[0] for row in of_t] == [4, 8, 16, 32, 64, 128]
+    assert [row[1] for row in of_h] == [16, 32, 64, 128, 256, 512]
+    assert of_t[-1][2] > of_t[0][2]
+    assert of_h[-1][2] > of_h[0][2]
+
+
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="needs matplotlib, the extra plot")
+def test_lesson_draws_a_picture_and_says_the_same(lesson: str, tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    again = run_lesson("--plot", "flow.png", folder=tmp_path)
+    words = "For a picture"
+    assert again.split("The picture is in flow.png")[0] == lesson.split(words)[0] != lesson
+    picture = imread(tmp_path / "flow.png")
+    assert picture.shape[0] > 300
+    assert picture.shape[1] > 600
+    assert picture.std() > 0.05  # something is drawn
+
+
+# ---- the README and the pages in docs --------------------------------------------------------------------------------
+
+PAGES = sorted((ROOT / "docs").glob("*.md"))  # none when a wheel is tested
+
+
+def run_code_of(page: Path) -> int:
+    """Run a page's python blocks in order, in one namespace; return how many there are."""
+    text = page.read_text(encoding="utf-8")
+    namespace = {"__name__": page.stem}
+    blocks = list(re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    for block in blocks:
+        above = text.count("\n", 0, block.start(1))  # so that a traceback shows the page's own lines
+        exec(compile("\n" * above + block[1], page, "exec"), namespace)
+    return len(blocks)
+
+
+@pytest.mark.thread_unsafe
+@pytest.mark.skipif(not README.exists(), reason="the README is not part of this tree")
+def test_readme_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_code_of(README) > 0
+
+
+@pytest.mark.thread_unsafe
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_in_docs_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_code_of(page)
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    if not PAGES or not page.exists():
+        pytest.skip("the pages are not part of this tree")
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        assert "://" in target or (page.parent / target).exists(), target
+
+
+# ---- docstrings ------------------------------------------------------------------------------------------------------
+
+found = pkgutil.walk_packages(crnn.__path__, "crnn.")
+MODULES = ["crnn", *sorted(module.name for module in found if not module.name.endswith("__main__"))]
+
+
+@pytest.mark.thread_unsafe
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == "crnn":
+            raise
+        pytest.skip(f"needs {error.name}")
+    monkeypatch.chdir(tmp_path)
+    assert doctest.testmod(module).failed == 0
+
+
+@pytest.mark.thread_unsafe
+def test_docstring_examples_are_found() -> None:
+    finder = doctest.DocTestFinder()
+    count = sum(len(test.examples) for test in finder.find(crnn.RNN, module=sys.modules["crnn.network"]))
+    assert count >= 5

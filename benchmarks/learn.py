@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: MIT
+"""learn: a text learnt from beginning to end by `crnn.fit` and by PyTorch, epoch by epoch, at all cores.
+
+Tanh RNN, H 256, B 32, T 64, Adam 2e-3 falling to 0 along a cosine, gradient's norm clipped at 5, 10 epochs; the last
+tenth of the text is for validation. Both read the same contiguous streams and carry the state; each starts from its
+own library's initial weights. PyTorch's model has an embedding of size H in front. A process for each, one after the
+other. Seconds are those of the whole loop, validation included.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+
+from benchmarks.measure import OURS, Figure, installed
+from benchmarks.processes import call
+from benchmarks.rows import Row, Setting
+from benchmarks.texts import text
+
+HIDDEN, BATCH, STEPS, EPOCHS = 256, 32, 64, 10
+RATE, CLIP, VALID = 2e-3, 5.0, 0.1
+TORCH = "torch, embedding"
+
+Curve = list[dict[str, float]]  # epoch, train_nats, valid_nats, seconds since the start
+
+
+def measure(setting: Setting) -> dict[str, Figure]:
+    """Seconds to the end; the curves are what a figure's ``curve`` holds."""
+    figures = {}
+    for who, module, function in ((OURS, "crnn", "learn.ours"), (TORCH, "torch", "learn.torchs")):
+        if absent := installed(module):
+            figures[who] = Figure(None, absent.reason)
+            continue
+        curve: Curve = call(function, setting.threads, setting.quick, threads=setting.threads)
+        best = min(entry["valid_nats"] for entry in curve)
+        note = f"{text()[1]}, {len(curve)} epochs, best validation loss {best:.4f} nats"
+        figures[who] = Figure(curve[-1]["seconds"], note, curve=curve)
+    return figures
+
+
+def _settings(quick: bool) -> tuple[str, int]:
+    return (text()[0][:60_000], 2) if quick else (text()[0], EPOCHS)
+
+
+def ours(threads: int, quick: bool) -> Curve:
+    import crnn
+
+    what, epochs = _settings(quick)
+    corpus = crnn.TextCorpus.from_text(what, unit="char", valid=VALID, test=0.0)
+    model = crnn.LanguageModel(corpus.vocab, hidden_size=HIDDEN, seed=1)
+    curve: Curve = []
+
+    def on_epoch(log: crnn.TrainingLog) -> None:
+        entry = log.entries[-1]
+        _note(curve, entry["train_nats"], entry["valid_nats"], started)
+
+    started = time.perf_counter()
+    crnn.fit(
+        model,
+        corpus,
+        epochs=epochs,
+        batch_size=BATCH,
+        bptt=STEPS,
+        optimizer=crnn.optim.Adam(lr=RATE),
+        schedule=crnn.optim.cosine(),
+        clip_norm=CLIP,
+        threads=threads,
+        progress=False,
+        on_epoch=on_epoch,
+    )
+    return curve
+
+
+def torchs(threads: int, quick: bool) -> Curve:
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from crnn.text import IGNORE, TextCorpus, contiguous_batches
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(1)
+    what, epochs = _settings(quick)
+    corpus = TextCorpus.from_text(what, unit="char", valid=VALID, test=0.0)
+    V = len(corpus.vocab)
+
+    def windows(ids: Any, steps: int, keep_tail: bool) -> list[tuple[Any, Any]]:
+        batches = contiguous_batches(ids, BATCH, steps, keep_tail=keep_tail)
+        return [(torch.from_numpy(x.astype(np.int64)), torch.from_numpy(y.astype(np.int64))) for x, y in batches]
+
+    train, valid = windows(corpus.train, STEPS, False), windows(corpus.valid, 2 * STEPS, True)
+    embedding, rnn, head = torch.nn.Embedding(V, HIDDEN), torch.nn.RNN(HIDDEN, HIDDEN), torch.nn.Linear(HIDDEN, V)
+    parameters = [*embedding.parameters(), *rnn.parameters(), *head.parameters()]
+    optimizer = torch.optim.Adam(parameters, RATE, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda k: 0.5 * (1 + math.cos(math.pi * k / (len(train) * epochs)))
+    )
+
+    def loss_of(x: Any, y: Any, state: Any) -> tuple[Any, Any]:
+        h, state = rnn(embedding(x), state)
+        loss = cross_entropy(head(h).view(-1, V), y.view(-1), ignore_index=IGNORE, reduction="sum")
+        return loss, state.detach()
+
+    def evaluate() -> float:
+        nats, count, state = 0.0, 0, None
+        with torch.inference_mode():
+            for x, y in valid:
+                loss, state = loss_of(x, y, state)
+                nats += float(loss)
+                count += int((y != IGNORE).sum())
+        return nats / count
+
+    curve: Curve = []
+    started = time.perf_counter()
+    for _ in range(epochs):
+        nats, count, state = 0.0, 0, None
+        for x, y in train:
+            optimizer.zero_grad(set_to_none=True)
+            loss, state = loss_of(x, y, state)
+            (loss / y.numel()).backward()
+            torch.nn.utils.clip_grad_norm_(parameters, CLIP)
+            optimizer.step()
+            schedule.step()
+            nats += float(loss)
+            count += y.numel()
+        _note(curve, nats / count, evaluate(), started)
+    return curve
+
+
+def _note(curve: Curve, train_nats: float, valid_nats: float, started: float) -> None:
+    seconds = time.perf_counter() - started
+    curve.append({"epoch": len(curve) + 1, "train_nats": train_nats, "valid_nats": valid_nats, "seconds": seconds})
+
+
+def picture(curves: dict[str, Curve], path: str) -> None:
+    """Validation loss over epochs, and over seconds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.5), sharey=True, layout="constrained")
+    for axis, over in zip(axes, ("epoch", "seconds"), strict=True):
+        for color, (who, curve) in zip(("C0", "C1"), curves.items(), strict=False):
+            x = [entry[over] for entry in curve]
+            axis.plot(x, [entry["valid_nats"] for entry in curve], color=color, marker="o", label=f"{who}, validation")
+            axis.plot(x, [entry["train_nats"] for entry in curve], color=color, linestyle=":", label=f"{who}, training")
+        axis.set_xlabel(over)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("nats per character")
+    axes[1].legend()
+    figure.savefig(path, dpi=150)
+
+
+ROWS = [
+    Row("learn", "s", measure, all_cores=True, goals={TORCH: 2.0}, lower=True, only_named=True),
+]

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""Contenders that take turns, and the figures that come of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+OURS = "crnn"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to do a row's work: ``run()`` does ``work`` units (tokens, GFLOP, ...) of it."""
+
+    run: Callable[[], object]
+    work: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A contender that cannot run here, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What came out for one contender: the median, in the row's unit. None: it could not run, the note says why."""
+
+    value: float | None
+    note: str = ""
+    samples: list[float] = field(default_factory=list)
+    curve: list[dict[str, float]] = field(default_factory=list)  # the learn row's epochs
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure: at least ``rounds`` samples of at least ``seconds`` each for every contender."""
+
+    rounds: int
+    seconds: float
+
+
+THOROUGH = Effort(rounds=9, seconds=0.25)
+QUICK = Effort(rounds=3, seconds=0.03)
+REST = 0.01  # thread pools of the contender before go on spinning for a while
+
+
+def installed(*modules: str) -> Missing | None:
+    """None if all of them can be imported."""
+    absent = [name for name in modules if importlib.util.find_spec(name) is None]
+    return Missing(f"not installed: {', '.join(absent)}") if absent else None
+
+
+def race(contenders: Mapping[str, Contender | Missing], effort: Effort) -> dict[str, Figure]:
+    """Rates of all contenders. They take turns, so that a slow minute of the machine meets all of them.
+
+    A sample is as many calls as fill ``effort.seconds``, after one call that is not timed.
+    """
+    present = {name: c for name, c in contenders.items() if isinstance(c, Contender)}
+    calls = {name: _calls(c, effort.seconds) for name, c in present.items()}
+    samples: dict[str, list[float]] = {name: [] for name in present}
+    for _ in range(effort.rounds):
+        for name, contender in present.items():
+            time.sleep(REST)
+            contender.run()
+            started = time.perf_counter()
+            for _ in range(calls[name]):
+                contender.run()
+            seconds = time.perf_counter() - started
+            samples[name].append(calls[name] * contender.work / seconds)
+    figures = {}
+    for name, entry in contenders.items():
+        if isinstance(entry, Missing):
+            figures[name] = Figure(None, entry.reason)
+        else:
+            figures[name] = Figure(statistics.median(samples[name]), entry.note, samples[name])
+    return figures
+
+
+def _calls(contender: Contender, seconds: float) -> int:
+    """Calls that take about so long, once warm."""
+    contender.run()
+    contender.run()
+    started, calls = time.perf_counter(), 0
+    while calls == 0 or (calls < 1000 and time.perf_counter() - started < seconds / 2):
+        contender.run()
+        calls += 1
+    return max(1, round(calls * seconds / (time.perf_counter() - started)))
+
+
+def fastest(variants: Mapping[str, Contender]) -> Contender:
+    """The quickest of several settings of one peer, tried briefly; its note names it and those it beat."""
+    if len(variants) == 1:
+        return next(iter(variants.values()))
+    figures = race(variants, Effort(rounds=3, seconds=0.1))
+    order = sorted(variants, key=lambda name: -(figures[name].value or 0.0))
+    best = variants[order[0]]
+    return Contender(best.run, best.work, f"{order[0]} (faster than {', '.join(order[1:])})")

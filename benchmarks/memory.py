@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""memory: peak resident size of a training run, and what an import costs in time and in memory.
+
+Every contender has processes of its own. A resident size is Linux's VmHWM or VmRSS, elsewhere getrusage's maximum.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+
+from benchmarks.measure import OURS, Figure, installed
+from benchmarks.processes import call, python
+from benchmarks.rows import Row, Setting
+
+HIDDEN = 256
+UPDATES = 50
+GOAL = "design goal"
+MOST_MEGABYTES, MOST_MILLISECONDS = 40.0, 20.0
+
+
+def peak_megabytes() -> float:
+    """Of this process, at its largest so far."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            status = dict(line.split(":", 1) for line in file)
+        return int(status["VmHWM"].split()[0]) / 1e3
+    except OSError:
+        import resource
+
+        # Not on Linux, where it starts at the parent's size. Bytes on macOS, kilobytes on the BSDs.
+        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return largest / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+# ---- a training run --------------------------------------------------------------------------------------------------
+
+
+def training(setting: Setting) -> dict[str, Figure]:
+    updates = 5 if setting.quick else UPDATES
+    figures = {}
+    for who in (OURS, "torch", "jax"):
+        if absent := installed(who):
+            figures[who] = Figure(None, absent.reason)
+        else:
+            figures[who] = Figure(call("memory.train_and_weigh", who, updates, threads=setting.threads))
+    return figures
+
+
+def train_and_weigh(who: str, updates: int) -> float:
+    """Peak resident size in MB of the ``train`` row's updates at H 256, by one contender alone."""
+    from benchmarks import train
+
+    start, windows = train.random_weights(HIDDEN), train.windows_of(train.random_ids())
+    if who == OURS:
+        step = train.our_step(train.our_model(start), windows, threads=1)
+    elif who == "torch":
+        step = train.torch_step(start, windows, threads=1, one_hot=False)
+    else:
+        step = train.jax_step(start, windows)
+    for _ in range(updates):
+        step()
+    return peak_megabytes()
+
+
+# ---- imports ---------------------------------------------------------------------------------------------------------
+
+# Bare, so that nothing else is there already. Milliseconds and megabytes.
+IMPORT = """
+import sys, time
+started = time.perf_counter()
+import {module}
+seconds = time.perf_counter() - started
+try:
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    size = int(status["VmRSS"].split()[0]) / 1e3
+except OSError:
+    import resource
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+print(seconds * 1e3, size)
+"""
+
+
+def import_times(setting: Setting) -> dict[str, Figure]:
+    figures = _imports(setting, column=0)
+    numpys = figures["numpy"].value
+    assert numpys is not None
+    return figures | {GOAL: Figure(numpys + MOST_MILLISECONDS, f"numpy and {MOST_MILLISECONDS:.0f} ms")}
+
+
+def import_sizes(setting: Setting) -> dict[str, Figure]:
+    return _imports(setting, column=1) | {GOAL: Figure(MOST_MEGABYTES)}
+
+
+def _imports(setting: Setting, column: int) -> dict[str, Figure]:
+    figures = {}
+    for module in (OURS, "numpy", "onnxruntime", "jax", "torch"):
+        if absent := installed(module):
+            figures[module] = Figure(None, absent.reason)
+            continue
+        code = IMPORT.format(module=module)
+        runs = [python(["-c", code], setting.threads) for _ in range(setting.effort.rounds + 1)]
+        samples = [float(run.split()[column]) for run in runs[1:]]  # the first fills the disk's cache
+        figures[module] = Figure(statistics.median(samples), samples=samples)
+    return figures
+
+
+ROWS = [
+    Row("memory-train", "MB", training, goals={}, lower=True, quick=True),
+    Row("memory-import", "MB", import_sizes, goals={GOAL: 1.0}, lower=True, quick=True),
+    Row("import-time", "ms", import_times, goals={GOAL: 1.0}, lower=True, quick=True),
+]

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""The machine's own multiply-add peak: peak.c, compiled with the system's compiler when it is needed."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from benchmarks.measure import Contender, Missing
+
+PEAK = "multiply-add peak"
+ROUNDS = 1_000_000  # a few milliseconds
+
+FLAGS = {
+    "avx512": ["-mavx512f", "-mfma"],
+    "avx2": ["-mavx2", "-mfma"],
+    "neon": [],
+    "generic": [],
+}
+
+
+def peak(threads: int) -> Contender | Missing:
+    """A contender whose work is multiply-adds in registers, on so many threads at once; its rate is in GFLOP/s."""
+    import crnn
+
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        return Missing("no C compiler found (cc, or CC=...)")
+    isa = crnn.available_isas()[-1]  # the best this machine has, whatever CRNN_ISA says
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder, "peak.so")
+        source = Path(__file__).with_name("peak.c")
+        command = [compiler, "-O2", "-ffp-contract=fast", *FLAGS.get(isa, []), "-shared", "-fPIC", "-o"]
+        built = subprocess.run([*command, str(library), str(source)], capture_output=True, text=True)
+        if built.returncode:
+            return Missing(f"{compiler} failed: {built.stderr.strip().splitlines()[-1]}")
+        loaded = ctypes.CDLL(str(library))  # stays mapped when the file is gone
+    loaded.crnn_peak.restype = ctypes.c_float
+    loaded.crnn_peak.argtypes = [ctypes.c_long, ctypes.c_float, ctypes.c_float]
+    loaded.crnn_peak_flops.restype = ctypes.c_double
+    loaded.crnn_peak_flops.argtypes = [ctypes.c_long]
+    pool = ThreadPoolExecutor(threads)
+
+    def run() -> None:
+        for part in [pool.submit(loaded.crnn_peak, ROUNDS, 0.999, 0.001) for _ in range(threads)]:
+            part.result()
+
+    return Contender(run, work=threads * loaded.crnn_peak_flops(ROUNDS) / 1e9, note=f"{isa}, registers only")

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MIT
+"""Fresh processes, so that no row inherits another's thread pools, memory or settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+# Each library's own name for its number of threads.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+# What slows peers down is taken away: these force OpenBLAS to kernels and blocks that may not be the machine's.
+UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+
+
+def environment_for(threads: int) -> dict[str, str]:
+    """Environment variables of a process that may use so many threads."""
+    variables = {name: value for name, value in os.environ.items() if name not in UNSET}
+    variables |= dict.fromkeys(THREAD_VARIABLES, str(threads))
+    if threads == 1:
+        variables["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+    variables["JAX_PLATFORMS"] = "cpu"
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    return variables
+
+
+def _on_one_core() -> None:
+    """The one setting that binds everybody alike, XLA included. The last core: the first serves the interrupts."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+def python(arguments: list[str], threads: int) -> str:
+    """Standard output of a Python process. With one thread it is bound to one core, where the system can do that."""
+    bind: Callable[[], None] | None = None
+    if threads == 1 and hasattr(os, "sched_setaffinity"):
+        bind = _on_one_core
+    command = [sys.executable, "-W", "ignore", *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment_for(threads), preexec_fn=bind)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(arguments)}: ended with {done.returncode}")
+    return done.stdout
+
+
+def call(function: str, *arguments: Any, threads: int = 1) -> Any:
+    """The JSON-able result of ``benchmarks.<function>(*arguments)``, in a process of its own."""
+    module, name = function.rsplit(".", 1)
+    code = f"import json, benchmarks.{module} as m; print(json.dumps(m.{name}(*json.loads({json.dumps(arguments)!r}))))"
+    return json.loads(python(["-c", code], threads).splitlines()[-1])

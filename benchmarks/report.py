@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: MIT
+"""Results as an aligned table, and what they were measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from importlib import metadata
+from typing import Any
+
+from benchmarks.measure import OURS, Figure
+from benchmarks.processes import THREAD_VARIABLES, UNSET
+from benchmarks.rows import Row, cores
+
+Result = tuple[Row, dict[str, Figure]]
+
+HEADER = ("row", "threads", "contender", "figure", "ours / theirs", "goal", "", "note")
+BUSY = 0.5  # processes running before we start
+
+NUMBERS = {1, 3, 4, 5}  # columns set flush right
+
+SCALING = "crnn, one thread"
+SCALING_GOAL = 0.9  # of the cores: 1.8 on two
+
+
+def environment() -> dict[str, Any]:
+    """What the figures depend on, JSON-able."""
+    import crnn
+
+    versions = {}
+    for name in ("numpy", "torch", "jax", "jaxlib", "onnxruntime", "onnx", "threadpoolctl"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    seen = (*UNSET, *THREAD_VARIABLES, "CRNN_ISA", "CRNN_DATA")
+    return {
+        "cpu": _cpu(),
+        "cores": cores(),
+        "load": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+        "system": platform.platform(),
+        "python": sys.version.split()[0],
+        "crnn": crnn.__version__,
+        "crnn.isa()": crnn.isa(),
+        "versions": versions,
+        "variables": {name: os.environ[name] for name in seen if name in os.environ},
+    }
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def describe(about: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    variables = ", ".join(f"{name}={value}" for name, value in about["variables"].items()) or "none"
+    busy = about["load"] is not None and about["load"][0] > BUSY
+    return (
+        f"{about['cpu']}, {about['cores']} cores, load {about['load']}, {about['system']}\n"
+        f"crnn {about['crnn']} on {about['crnn.isa()']}, Python {about['python']}, {versions}\n"
+        f"variables here: {variables}\n"
+        f"in the measured processes {', '.join(UNSET)} are unset and {', '.join(THREAD_VARIABLES)} are the threads; "
+        "1 thread: bound to one core"
+        + "\nTHE MACHINE IS BUSY: figures at all cores mean little, the others are rough"
+        * busy
+    )
+
+
+def ratio(row: Row, figures: dict[str, Figure], name: str) -> float | None:
+    """How many times better ours is than a contender."""
+    ours, theirs = figures[OURS].value, figures[name].value
+    if not ours or not theirs:
+        return None
+    return theirs / ours if row.lower else ours / theirs
+
+
+def add_scaling(results: list[Result]) -> None:
+    """A row at all cores is also compared with ours on one thread, if that was measured."""
+    ours = {row.name: figures[OURS] for row, figures in results if not row.all_cores}
+    for row, figures in results:
+        if row.all_cores and row.name in ours:
+            figures[SCALING] = Figure(ours[row.name].value)
+
+
+def goal_of(row: Row, name: str) -> float | None:
+    return SCALING_GOAL * row.threads if name == SCALING else row.goals.get(name)
+
+
+def verdict(row: Row, figures: dict[str, Figure], name: str) -> str:
+    """met, MISSED, or nothing where there is no goal or no figure."""
+    times, goal = ratio(row, figures, name), goal_of(row, name)
+    return "" if times is None or goal is None else "met" if times >= goal else "MISSED"
+
+
+def as_json(row: Row, figures: dict[str, Figure]) -> dict[str, Any]:
+    """A row with all its samples."""
+    return {
+        "row": row.name,
+        "threads": row.threads,
+        "unit": row.unit,
+        "lower_is_better": row.lower,
+        "contenders": [
+            {
+                "name": name,
+                **asdict(figure),
+                "ratio": None if name == OURS else ratio(row, figures, name),
+                "goal": goal_of(row, name),
+                "verdict": verdict(row, figures, name),
+            }
+            for name, figure in figures.items()
+        ],
+    }
+
+
+def table(results: Iterable[Result]) -> str:
+    """One line per contender; ours first in each row."""
+    lines = [HEADER]
+    for row, figures in results:
+        for number, (name, figure) in enumerate(figures.items()):
+            times, goal = ratio(row, figures, name) if name != OURS else None, goal_of(row, name)
+            lines.append(
+                (
+                    "" if number else row.name,
+                    "" if number else str(row.threads),
+                    name,
+                    f"{_short(figure.value)} {row.unit}" if figure.value is not None else "-",
+                    f"{times:.2f}" if times is not None else "",
+                    f"{goal:.2f}" if goal is not None else "",
+                    verdict(row, figures, name),
+                    figure.note,
+                )
+            )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER) - 1)]
+    cells = [f"{{:{'>' if column in NUMBERS else '<'}{width}}}" for column, width in enumerate(widths)]
+    layout = "  ".join([*cells, "{}"])
+    return "\n".join(layout.format(*line).rstrip() for line in lines)
+
+
+def _short(value: float) -> str:
+    if value >= 1e6:
+        return f"{value / 1e6:.3g}M"
+    if value >= 1e4:
+        return f"{value / 1e3:.3g}k"
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"

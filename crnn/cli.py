@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     net.add_argument("--cell", choices=list(CELLS), default="tanh", help="kind of recurrent cell")
     net.add_argument("--hidden", type=int, default=256, help="units of a layer")
     net.add_argument("--layers", type=int, default=1, help="layers")
+    net.add_argument("--embedding", type=int, help="size of a trained embedding; one-hot tokens if not given")
     net.add_argument("--recurrent-init", default="orthogonal", help=f"one of {', '.join(INITIAL)}; 0.5*identity works")
     net.add_argument("--input-init", default="glorot", help="likewise")
     net.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="precision")
@@ -167,6 +168,7 @@ def _train(arguments: argparse.Namespace) -> int:
         cell=arguments.cell,
         hidden_size=arguments.hidden,
         num_layers=arguments.layers,
+        embedding_size=arguments.embedding,
         dtype=arguments.dtype,
         recurrent_init=arguments.recurrent_init,
         input_init=arguments.input_init,

@@ -184,7 +184,15 @@ def _language_model_objective(model: LanguageModel, ids: Array, targets: Array, 
 
 
 def _copy_of(net: RNN, dtype: str) -> RNN:
-    copy = RNN(net.input_size, net.hidden_size, net.num_layers, net.cell, dtype=dtype, recurrent_init="zeros")
+    copy = RNN(
+        net.input_size,
+        net.hidden_size,
+        net.num_layers,
+        net.cell,
+        embedding_size=net.embedding_size,
+        dtype=dtype,
+        recurrent_init="zeros",
+    )
     copy.flat_params[...] = net.flat_params
     return copy
 

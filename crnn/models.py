@@ -66,7 +66,7 @@ class LanguageModel:
     Parameters
     ----------
     vocab : Vocab
-    cell, hidden_size, num_layers, dtype, recurrent_init, input_init, seed
+    cell, hidden_size, num_layers, embedding_size, dtype, recurrent_init, input_init, seed
         As in `RNN`. The head's weights are Glorot-uniform, its biases zero.
 
     Examples
@@ -88,17 +88,20 @@ class LanguageModel:
         hidden_size: int = 256,
         num_layers: int = 1,
         *,
+        embedding_size: int | None = None,
         dtype: str = "float32",
         recurrent_init: str = "orthogonal",
         input_init: str = "glorot",
         seed: int = 0,
     ) -> None:
+        if embedding_size is not None:
+            check_size("embedding_size", embedding_size)
         if not isinstance(vocab, Vocab):
             raise TypeError(f"vocab: expected a Vocab, got {type(vocab).__name__}")
         self.vocab = vocab
         self.dtype = check_dtype(dtype)
         V, H, L = len(vocab), check_size("hidden_size", hidden_size), check_size("num_layers", num_layers)
-        of_net = RNN.parameter_shapes(V, H, L)
+        of_net = RNN.parameter_shapes(V, H, L, embedding_size)
         self._parameters = Parameters(of_net | {"W_hy": (H, V), "b_y": (V,)}, self.dtype)
         size = Parameters.count(of_net)
         buffers = self.flat_params[:size], self.flat_grads[:size]
@@ -107,6 +110,7 @@ class LanguageModel:
             H,
             L,
             cell,
+            embedding_size=embedding_size,
             dtype=self.dtype,
             recurrent_init=recurrent_init,
             input_init=input_init,
@@ -119,9 +123,10 @@ class LanguageModel:
 
     def __repr__(self) -> str:
         net = self.net
+        embedding = f"embedding_size={net.embedding_size}, " if net.embedding_size else ""
         return (
             f"LanguageModel({len(self.vocab)} {self.vocab.unit}s, cell={net.cell!r}, hidden_size={net.hidden_size}, "
-            f"num_layers={net.num_layers}, {self.flat_params.size:,} parameters, dtype={self.dtype!r})"
+            f"num_layers={net.num_layers}, {embedding}{self.flat_params.size:,} parameters, dtype={self.dtype!r})"
         )
 
     @property
@@ -151,6 +156,7 @@ class LanguageModel:
             "cell": net.cell,
             "hidden_size": net.hidden_size,
             "num_layers": net.num_layers,
+            "embedding_size": net.embedding_size,
             "dtype": self.dtype,
             "recurrent_init": net.recurrent_init,
             "input_init": net.input_init,
@@ -261,6 +267,7 @@ class LanguageModel:
 
         parallel.run(parts, rows)
         parallel.run(threads, columns)
+        net._finish_gradients(tape)
         return loss.sum(head.losses.reshape(-1)), count, tape.h0_next
 
     def _start(self, ids: Ids, state: ArrayLike | None, space: Workspace) -> tuple[Tape, HeadTape]:

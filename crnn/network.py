@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from crnn import parallel
 from crnn._core import gemm, rnn
 from crnn.initial import initial_matrix, uniform_draws
+from crnn.inputs import Dense, EmbeddedDense, EmbeddedRows, LayerInput, Rows
 from crnn.params import Parameters, check_dtype
 
 Array = NDArray[Any]
@@ -32,7 +34,7 @@ def check_size(name: str, value: object) -> int:
 
 @dataclass(eq=False)
 class Tape:
-    """What a forward pass leaves for the backward pass: one entry a layer, T steps, B rows.
+    """What a forward pass leaves for the backward pass: lists have one entry a layer.
 
     Made by `RNN.forward`. A tape handed to a second forward pass of the same shape is written over instead of a new
     one being made: memory that is warm and already there.
@@ -42,14 +44,12 @@ class Tape:
     h0: Array  # (L, B, H)
     h: list[Array]  # (T, B, H) each
     h0_next: Array  # (L, B, H), the state after the last step
-    inputs: list[gemm.Packed | Array]  # W_xh packed; in front of ids the table W_xh + b_h (D, H)
-    recurrent: list[gemm.Packed]
+    inputs: list[LayerInput]
+    recurrent: list[gemm.Packed]  # W_hh
     # Only a backward pass fills these.
     da: list[Array] = field(default_factory=list)  # (T, B, H), gradients at the pre-activations
     dh0: Array | None = None  # (L, B, H)
-    dx: Array | None = None  # (T, B, D); None in front of ids
-    inputs_t: list[gemm.Packed | None] = field(default_factory=list)
-    recurrent_t: list[gemm.Packed] = field(default_factory=list)
+    recurrent_t: list[gemm.Packed] = field(default_factory=list)  # W_hh.T
 
     @property
     def steps(self) -> int:
@@ -68,12 +68,15 @@ class RNN:
     Arrays are time-major and C-contiguous, in the network's ``dtype``: x (T, B, D), y (T, B, H), state (L, B, H), with
     T steps, B rows of a batch, D input_size, H hidden_size, L num_layers. x may also be integer ids (T, B) from 0 to
     D-1, which stand for one-hot vectors and cost a row look-up. Parameters are named ``layer0.W_xh`` (D, H),
-    ``layer0.W_hh`` (H, H), ``layer0.b_h`` (H,), ``layer1.W_xh`` (H, H) and so on. Results have the same bits for every
+    ``layer0.W_hh`` (H, H), ``layer0.b_h`` (H,), ``layer1.W_xh`` (H, H) and so on; with an embedding of size E there is
+    ``embedding`` (D, E) in front, ``layer0.W_xh`` is (E, H), and x must be ids. Results have the same bits for every
     ``threads``, on every instruction set and at every position in the batch.
 
     Parameters
     ----------
     input_size, hidden_size, num_layers : int
+    embedding_size : int, optional
+        Ids select rows of a trained matrix instead of standing for one-hot vectors.
     cell : {"tanh", "relu"}
     dtype : {"float32", "float64"}
     recurrent_init, input_init : str
@@ -103,6 +106,7 @@ class RNN:
         num_layers: int = 1,
         cell: str = "tanh",
         *,
+        embedding_size: int | None = None,
         dtype: str = "float32",
         recurrent_init: str = "orthogonal",
         input_init: str = "glorot",
@@ -117,7 +121,8 @@ class RNN:
         self.cell = cell
         self.dtype = check_dtype(dtype)
         self.recurrent_init, self.input_init = recurrent_init, input_init
-        shapes = self.parameter_shapes(self.input_size, self.hidden_size, self.num_layers)
+        self.embedding_size = None if embedding_size is None else check_size("embedding_size", embedding_size)
+        shapes = self.parameter_shapes(self.input_size, self.hidden_size, self.num_layers, self.embedding_size)
         self._parameters = _parameters or Parameters(shapes, self.dtype)
         self._act = CELLS[cell]
         draw = uniform_draws(seed)
@@ -126,11 +131,18 @@ class RNN:
                 values[...] = initial_matrix(recurrent_init, draw, values.shape, "recurrent_init")
             elif name.endswith(".W_xh"):
                 values[...] = initial_matrix(input_init, draw, values.shape, "input_init")
+            elif name == "embedding":
+                values[...] = draw(values.shape) * math.sqrt(3.0)  # variance 1, PyTorch's and Keras' scale for a row
 
     @staticmethod
-    def parameter_shapes(input_size: int, hidden_size: int, num_layers: int) -> dict[str, tuple[int, ...]]:
+    def parameter_shapes(
+        input_size: int, hidden_size: int, num_layers: int, embedding_size: int | None = None
+    ) -> dict[str, tuple[int, ...]]:
         """Names and shapes of a stack's parameters, in their order in the flat buffer."""
         shapes: dict[str, tuple[int, ...]] = {}
+        if embedding_size is not None:
+            shapes["embedding"] = (input_size, embedding_size)
+            input_size = embedding_size
         for layer in range(num_layers):
             shapes[f"layer{layer}.W_xh"] = (hidden_size if layer else input_size, hidden_size)
             shapes[f"layer{layer}.W_hh"] = (hidden_size, hidden_size)
@@ -140,7 +152,7 @@ class RNN:
     def __repr__(self) -> str:
         return (
             f"RNN(input_size={self.input_size}, hidden_size={self.hidden_size}, num_layers={self.num_layers}, "
-            f"cell={self.cell!r}, dtype={self.dtype!r})"
+            f"cell={self.cell!r}, embedding_size={self.embedding_size}, dtype={self.dtype!r})"
         )
 
     @property
@@ -210,11 +222,13 @@ class RNN:
         if array.dtype.kind in "iu":
             if array.ndim != 2 or 0 in array.shape:
                 raise ValueError(f"x: expected ids of shape (T, B), T and B at least 1, got shape {array.shape}")
-            if array.dtype != np.int32 and (array.min() < 0 or array.max() >= self.input_size):
+            if array.min() < 0 or array.max() >= self.input_size:
                 raise ValueError(
                     f"x: expected ids from 0 to {self.input_size - 1}, got {array.min()} to {array.max()}"
                 )
-            return np.ascontiguousarray(array, np.int32)  # int32 is checked where it is read
+            return np.ascontiguousarray(array, np.int32)
+        if self.embedding_size is not None:
+            raise TypeError(f"x: expected integer ids (T, B) for the embedding, got {array.dtype}")
         if array.ndim != 3 or 0 in array.shape[:2] or array.shape[2] != self.input_size:
             raise ValueError(f"x: expected shape (T, B, {self.input_size}), got {array.shape}")
         return self._real("x", array)
@@ -233,47 +247,43 @@ class RNN:
         return self._real(name, array)
 
     def _new_tape(self, x: Array, state: ArrayLike | None, tape: Tape | None) -> Tape:
+        L, H = self.num_layers, self.hidden_size
         steps, batch = x.shape[:2]
         if tape is not None and tape.x.shape == x.shape and tape.x.dtype == x.dtype:
             tape.x = x
+            tape.inputs[0].take(x)
         else:
-            L, H, D = self.num_layers, self.hidden_size, self.input_size
-            sizes = [D] + [H] * (L - 1)
-            inputs: list[gemm.Packed | Array] = [gemm.Packed(size, H, self.dtype) for size in sizes]
-            if x.ndim == 2:
-                inputs[0] = gemm.aligned_empty((D, H), self.dtype)
+            h = [gemm.aligned_empty((steps, batch, H), self.dtype) for _ in range(L)]
             tape = Tape(
                 x=x,
                 h0=gemm.aligned_empty((L, batch, H), self.dtype),
-                h=[gemm.aligned_empty((steps, batch, H), self.dtype) for _ in range(L)],
+                h=h,
                 h0_next=gemm.aligned_empty((L, batch, H), self.dtype),
-                inputs=inputs,
+                inputs=[self._first_input(x), *(Dense(layer, h[layer - 1], H) for layer in range(1, L))],
                 recurrent=[gemm.Packed(H, H, self.dtype) for _ in range(L)],
             )
         tape.h0[...] = 0 if state is None else self._check_state("state", state, batch)
         return tape
 
+    def _first_input(self, x: Array) -> LayerInput:
+        if x.ndim == 3:
+            return Dense(0, x, self.hidden_size)
+        if self.embedding_size is None:
+            return Rows(x, self.input_size, self.hidden_size, self.dtype)
+        embedding = self.params["embedding"]
+        kind = EmbeddedRows if self.input_size <= x.size else EmbeddedDense
+        return kind(x, embedding, self.hidden_size)
+
     def _pack_forward(self, tape: Tape) -> None:
-        for layer in range(self.num_layers):
-            w_xh, w_hh, b_h = self._layer(self.params, layer)
-            target = tape.inputs[layer]
-            if isinstance(target, gemm.Packed):
-                target.pack(w_xh)
-            else:
-                gemm.rows_add_bias(target, w_xh, b_h)
-            tape.recurrent[layer].pack(w_hh)
+        for layer, source in enumerate(tape.inputs):
+            source.pack_forward(self.params)
+            tape.recurrent[layer].pack(self.params[f"layer{layer}.W_hh"])
 
     def _forward_rows(self, tape: Tape, b0: int, b1: int) -> None:
-        x = tape.x
-        for layer in range(self.num_layers):
-            h, source, w_hh = tape.h[layer], tape.inputs[layer], tape.recurrent[layer]
-            if isinstance(source, gemm.Packed):
-                gemm.linear_forward(h, x, source, self.params[f"layer{layer}.b_h"], b0, b1)
-                rnn.rnn_forward(h, h, None, tape.h0[layer], w_hh, self._act, b0, b1)
-            else:
-                rnn.rnn_forward(h, source, x, tape.h0[layer], w_hh, self._act, b0, b1)
+        for layer, source in enumerate(tape.inputs):
+            h = tape.h[layer]
+            source.forward_rows(h, tape.h0[layer], tape.recurrent[layer], self._act, b0, b1)
             tape.h0_next[layer, b0:b1] = h[-1, b0:b1]
-            x = h
 
     # ---- backward -------------------------------------------------------------------------------------------------
 
@@ -318,25 +328,20 @@ class RNN:
 
         parallel.run(parts, rows)
         parallel.run(threads, lambda part: self._weight_gradients(tape, part, threads))
-        return tape.dx, tape.dh0
+        self._finish_gradients(tape)
+        return (tape.inputs[0].dx if tape.x.ndim == 3 else None), tape.dh0
 
-    def _pack_backward(self, tape: Tape, need_dx: bool = True) -> None:
+    def _pack_backward(self, tape: Tape) -> None:
         if not tape.da:
+            H = self.hidden_size
             tape.da = [gemm.aligned_empty(h.shape, self.dtype) for h in tape.h]
             tape.dh0 = gemm.aligned_empty(tape.h0.shape, self.dtype)
-            tape.recurrent_t = [gemm.Packed(self.hidden_size, self.hidden_size, self.dtype) for _ in tape.h]
-            if tape.x.ndim == 3 and need_dx:
-                tape.dx = gemm.aligned_empty(tape.x.shape, self.dtype)
-            tape.inputs_t = [
-                gemm.Packed(w.N, w.K, self.dtype) if isinstance(w, gemm.Packed) and (layer or need_dx) else None
-                for layer, w in enumerate(tape.inputs)
-            ]
-        for layer in range(self.num_layers):
-            w_xh, w_hh, _ = self._layer(self.params, layer)
-            tape.recurrent_t[layer].pack_transposed(w_hh)
-            inputs_t = tape.inputs_t[layer]
-            if inputs_t is not None:
-                inputs_t.pack_transposed(w_xh)
+            tape.recurrent_t = [gemm.Packed(H, H, self.dtype) for _ in tape.h]
+            for source, da in zip(tape.inputs[1:], tape.da, strict=False):
+                source.dx = da  # what arrives at the h of the layer below
+        for layer, source in enumerate(tape.inputs):
+            source.pack_backward(self.params)
+            tape.recurrent_t[layer].pack_transposed(self.params[f"layer{layer}.W_hh"])
 
     def _backward_rows(self, tape: Tape, dstate: Array | None, b0: int, b1: int) -> None:
         """From the top layer down; on entry the top layer's da holds dy."""
@@ -346,29 +351,20 @@ class RNN:
             if dstate is not None:
                 da[-1, b0:b1] += dstate[layer, b0:b1]
             rnn.rnn_backward(da, tape.dh0[layer], tape.h[layer], tape.recurrent_t[layer], self._act, b0, b1)
-            inputs_t = tape.inputs_t[layer]
-            dx = tape.da[layer - 1] if layer else tape.dx
-            if inputs_t is not None and dx is not None:
-                # forward: a = x @ W_xh + ..., so dx = da @ W_xh.T
-                gemm.linear_forward(dx, da, inputs_t, None, b0, b1)
+            tape.inputs[layer].backward_rows(da, b0, b1)
 
     def _weight_gradients(self, tape: Tape, part: int, parts: int) -> None:
-        """dW_xh = x.T @ da, dW_hh = h[t-1].T @ da[t] over all steps, db_h = sum of da: this part's columns of each."""
+        """This part's columns of dW_hh += sum over t of h[t-1].T @ da[t], of db_h += sum of da, and of dW_xh."""
         scratch = gemm.grad_scratch(self.dtype)
         n0, n1 = parallel.share(self.hidden_size, part, parts, gemm.line_width(self.dtype))
-        x = tape.x
-        for layer in range(self.num_layers):
+        for layer, source in enumerate(tape.inputs):
             da, h = tape.da[layer], tape.h[layer]
-            dw_xh, dw_hh, db_h = self._layer(self.grads, layer)
-            if x.ndim == 2:
-                gemm.rows_backward(dw_xh, x, da, n0, n1)
-            else:
-                gemm.linear_backward_weight(dw_xh, x, da, scratch, n0, n1)
+            dw_hh, db_h = self.grads[f"layer{layer}.W_hh"], self.grads[f"layer{layer}.b_h"]
+            source.weight_gradients(self.grads, da, scratch, part, parts)
             gemm.linear_backward_weight(dw_hh, tape.h0[layer : layer + 1], da[:1], scratch, n0, n1)
             gemm.linear_backward_weight(dw_hh, h[:-1], da[1:], scratch, n0, n1)
             gemm.bias_backward(db_h, da, n0, n1)
-            x = h
 
-    @staticmethod
-    def _layer(arrays: Mapping[str, Array], layer: int) -> tuple[Array, Array, Array]:
-        return arrays[f"layer{layer}.W_xh"], arrays[f"layer{layer}.W_hh"], arrays[f"layer{layer}.b_h"]
+    def _finish_gradients(self, tape: Tape) -> None:
+        """What needs all columns of a weight gradient."""
+        tape.inputs[0].finish(self.grads)

@@ -90,12 +90,13 @@ def load(path: PathLike) -> LanguageModel:
 
 
 CONFIG_TYPES = {
-    "cell": str,
-    "hidden_size": int,
-    "num_layers": int,
-    "dtype": str,
-    "recurrent_init": str,
-    "input_init": str,
+    "cell": (str,),
+    "hidden_size": (int,),
+    "num_layers": (int,),
+    "embedding_size": (int, type(None)),
+    "dtype": (str,),
+    "recurrent_init": (str,),
+    "input_init": (str,),
 }
 
 
@@ -104,12 +105,14 @@ def _checked_config(path: PathLike, config: Any, V: int) -> tuple[dict[str, Any]
     from crnn.network import RNN
     from crnn.params import DTYPES, Parameters
 
-    if not isinstance(config, dict) or {k: type(v) for k, v in config.items()} != CONFIG_TYPES:
+    known = isinstance(config, dict) and set(config) == set(CONFIG_TYPES)
+    if not known or any(type(config[name]) not in types for name, types in CONFIG_TYPES.items()):
         raise ModelFileError(f"{os.fspath(path)}: expected a config of {sorted(CONFIG_TYPES)}, got {config!r:.200}")
-    H, L = config["hidden_size"], config["num_layers"]
-    if not (0 < H < SIZE_LIMIT and 0 < L < 10_000) or config["dtype"] not in DTYPES:
+    H, L, E = config["hidden_size"], config["num_layers"], config["embedding_size"]
+    sizes = 0 < H < SIZE_LIMIT and 0 < L < 10_000 and (E is None or 0 < E < SIZE_LIMIT)
+    if not sizes or config["dtype"] not in DTYPES:
         raise ModelFileError(f"{os.fspath(path)}: expected a sensible config, got {config!r:.200}")
-    shapes = RNN.parameter_shapes(V, H, L) | {"W_hy": (H, V), "b_y": (V,)}
+    shapes = RNN.parameter_shapes(V, H, L, E) | {"W_hy": (H, V), "b_y": (V,)}
     if Parameters.count(shapes) > SIZE_LIMIT:
         raise ModelFileError(f"{os.fspath(path)}: expected at most {SIZE_LIMIT} parameters")
     return config, shapes

@@ -99,7 +99,7 @@ def _imports(setting: Setting, column: int) -> dict[str, Figure]:
             figures[module] = Figure(None, absent.reason)
             continue
         code = IMPORT.format(module=module)
-        runs = [python(["-c", code], setting.threads) for _ in range(setting.effort.rounds + 1)]
+        runs = [python(["-c", code], setting.threads) for _ in range(2 if setting.quick else 10)]
         samples = [float(run.split()[column]) for run in runs[1:]]  # the first fills the disk's cache
         figures[module] = Figure(statistics.median(samples), samples=samples)
     return figures

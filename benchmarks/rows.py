@@ -57,8 +57,11 @@ def cores() -> int:
 def all_rows() -> list[Row]:
     from benchmarks import gemm, learn, memory, sequence, train, tutorial
 
-    rows = [row for subject in (gemm, sequence, train, tutorial, memory, learn) for row in subject.ROWS]
-    return [row for row in rows if not row.all_cores or cores() > 1]
+    different: dict[tuple[str, int], Row] = {}  # with a single core, all cores are one thread
+    for subject in (gemm, sequence, train, tutorial, memory, learn):
+        for row in subject.ROWS:
+            different.setdefault((row.name, row.threads), row)
+    return list(different.values())
 
 
 def select(rows: Iterable[Row], names: list[str], quick: bool) -> list[Row]:

@@ -6,9 +6,9 @@
     Embedded   ids and an embedding E (V, D). Where V is not larger than T*B: rows of the table E W_xh + b_h, so the
                product is made once per token of the vocabulary. Where it is: Dense, on the gathered rows of E.
 
-An input belongs to a tape. All of them have the same methods, called in this order: take (another x of the same shape),
-pack_forward, forward_rows for each slice of the batch; pack_backward, backward_rows for each slice, weight_gradients for
-each share of columns, finish.
+An input belongs to a tape. All have the same methods, called in this order: take (another x of the same shape),
+pack_forward, forward_rows for each slice of the batch; pack_backward, backward_rows for each slice, weight_gradients
+for each share of columns, finish.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Optimizer(ABC):
     """
 
     def __init__(self, lr: float, weight_decay: float, array_names: tuple[str, ...]) -> None:
-        self._array_names = array_names
+        self.array_names = array_names
         self.lr = _check("lr", lr, 0.0)
         self.weight_decay = _check("weight_decay", weight_decay, 0.0)
         self.updates = 0
@@ -57,9 +57,15 @@ class Optimizer(ABC):
             Where a schedule stands; multiplies ``lr``.
         """
         if not self.arrays:
-            self.arrays = {name: aligned_empty(params.shape, params.dtype) for name in self._array_names}
+            self.arrays = {name: aligned_empty(params.shape, params.dtype) for name in self.array_names}
             for array in self.arrays.values():
                 array.fill(self._fill())
+        for name, array in self.arrays.items():
+            if array.shape != params.shape or array.dtype != params.dtype:
+                raise ValueError(
+                    f"params: expected {array.dtype} of shape {array.shape}, as before, got {params.dtype} of shape "
+                    f"{params.shape}: this optimizer's {name} belongs to another model; make one for each"
+                )
         self.updates += 1
         self._step(params, grads, factor, self.lr * lr_scale)
 
@@ -75,8 +81,8 @@ class Optimizer(ABC):
 
     def set_state(self, numbers: dict[str, float], arrays: dict[str, Array]) -> None:
         """Go on from a checkpoint."""
-        if arrays and set(arrays) != set(self._array_names):
-            raise ValueError(f"arrays: expected {sorted(self._array_names)}, got {sorted(arrays)}")
+        if set(arrays) != set(self.array_names):
+            raise ValueError(f"arrays: expected {sorted(self.array_names)}, got {sorted(arrays)}")
         self.updates = int(numbers["updates"])
         self.arrays = arrays
 
@@ -86,8 +92,8 @@ class Optimizer(ABC):
 
     def settings(self) -> dict[str, Any]:
         """The arguments that make an optimiser like this one."""
-        changing = ("updates", "arrays")
-        return {k: value for k, value in vars(self).items() if k not in changing and not k.startswith("_")}
+        not_arguments = ("updates", "arrays", "array_names")
+        return {k: value for k, value in vars(self).items() if k not in not_arguments and not k.startswith("_")}
 
 
 class SGD(Optimizer):

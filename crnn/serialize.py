@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn.log import EPOCH_FIELDS, TRAINING_FIELDS
 from crnn.models import LanguageModel
+from crnn.optim import Optimizer
 from crnn.text import Vocab, VocabError
 
 Array = NDArray[Any]
@@ -147,22 +149,39 @@ def write_checkpoint(
 
 
 def read_checkpoint(
-    path: PathLike, optimizer: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+    path: PathLike, optimizer: Optimizer, like: Mapping[str, Array]
 ) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Arrays and progress of a checkpoint that fits this training."""
+    """Arrays and progress of a checkpoint that fits this training: arrays as those in ``like``, and perhaps a state."""
+    name = os.fspath(path)
     arrays, header = _read(path)
     progress = header.get("progress")
     if header.get("kind") != "checkpoint" or not isinstance(progress, dict):
-        raise ModelFileError(f"{os.fspath(path)}: expected a checkpoint, got {header.get('kind')!r}")
-    if header.get("optimizer") != optimizer:
-        raise ModelFileError(
-            f"{os.fspath(path)}: expected a checkpoint of {optimizer}, got one of {header.get('optimizer')}"
-        )
-    for name in {"params", "best"} | set(arrays):
-        _check_tensor(path, name, arrays, shape, dtype.name)
-    if not {"update", "optimizer", "log"} <= set(progress):
-        raise ModelFileError(f"{os.fspath(path)}: expected update, optimizer and log, got {sorted(progress)}")
+        raise ModelFileError(f"{name}: expected a checkpoint, got {header.get('kind')!r}")
+    if header.get("optimizer") != repr(optimizer):
+        raise ModelFileError(f"{name}: expected a checkpoint of {optimizer!r}, got one of {header.get('optimizer')!r}")
+    for key, array in like.items():
+        _check_tensor(path, key, arrays, array.shape, array.dtype.name)
+    if not set(arrays) <= {*like, "state"}:
+        raise ModelFileError(f"{name}: expected the tensors {sorted(like)}, got {sorted(arrays)}")
+    numbers, log = progress.get("optimizer"), progress.get("log")
+    good = (
+        all(type(progress.get(key)) is int and progress[key] >= 0 for key in ("update", "position"))
+        and isinstance(numbers, dict)
+        and numbers.keys() == optimizer.state().keys()
+        and all(type(number) in (int, float) for number in numbers.values())
+        and isinstance(log, list)
+        and all(isinstance(entry, dict) and _is_log_entry(entry) for entry in log)
+    )
+    if not good:
+        raise ModelFileError(f"{name}: expected update, position, optimizer and log, got {progress!r:.200}")
     return arrays, progress
+
+
+def _is_log_entry(entry: dict[str, Any]) -> bool:
+    fields = {"train": TRAINING_FIELDS, "epoch": EPOCH_FIELDS}.get(str(entry.get("kind")), ("kind",))
+    numbers = [value for key, value in entry.items() if key != "kind"]
+    known = set(entry) <= {"kind", *fields} and {"epoch", "update", "train_nats", "tokens", "seconds"} <= set(entry)
+    return known and all(type(number) in (int, float) for number in numbers)
 
 
 # ---- files -------------------------------------------------------------------------------------------------------
@@ -178,6 +197,8 @@ def _write(path: PathLike, tensors: Mapping[str, Array], header: Mapping[str, An
 def write_whole(path: PathLike, content: bytes) -> None:
     """Write a file under another name, flush it to the disk, then give it its name."""
     path = os.path.abspath(path)
+    if not os.path.isdir(os.path.dirname(path)):
+        raise FileNotFoundError(f"{path}: expected a folder that exists, got {os.path.dirname(path)}")
     temporary = f"{path}.{secrets.token_hex(4)}.tmp"
     try:
         with open(temporary, "xb") as file:

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, Protocol
 
 from numpy.typing import ArrayLike, NDArray
@@ -123,7 +127,8 @@ def fit(
     checkpoint : path, optional
         Written after every epoch and when interrupted: weights, optimiser, progress. One file, replaced whole.
     resume : bool
-        Go on from ``checkpoint`` if it is there. The result is the same, bit for bit, as without the break.
+        Go on from ``checkpoint`` if it is there. With the same other arguments the result is the same, bit for bit, as
+        without the break.
     log : TrainingLog, optional
         An empty one to fill in, for those who want it even when training is interrupted.
 
@@ -137,7 +142,8 @@ def fit(
     FloatingPointError
         A loss or gradient that is NaN or infinite, with the update's number. The weights are those before that update.
     KeyboardInterrupt
-        Passed on, after the best weights so far have been put back into the model.
+        Passed on when the update that is running is done, the checkpoint is written and the best weights so far are
+        back in the model.
     """
     optimizer = optimizer or optim.Adam(lr=2e-3)
     threads = check_threads(threads)
@@ -162,7 +168,7 @@ def fit(
     if patience is not None and valid is None:
         raise ValueError("patience: expected validation data with it, got none")
 
-    run = _Run(model, optimizer, TrainingLog() if log is None else log, best=model.flat_params.copy())
+    run = _Run(model, optimizer, TrainingLog() if log is None else log)
     if resume and checkpoint is not None and os.path.exists(checkpoint):
         run.restore(checkpoint)
     if log_file is not None:
@@ -174,36 +180,52 @@ def fit(
     period = len(windows) if carry is None else max(1, carry // bptt)
     bar = _bar(progress, total, run.update)
     try:
-        for epoch in range(run.log.epochs + 1, epochs + 1):
-            if run.update >= total or run.stale(patience):
-                break
-            _train_epoch(run, windows, step, period, epoch, log_every, bar, stop=total)
-            if valid is not None:
-                run.judge(model.evaluate(valid, batch_size=batch_size, threads=threads))
-            run.log.end_epoch()
-            bar.note(run.log)
-            if checkpoint is not None:
-                run.write(checkpoint)
-            if on_epoch is not None:
-                on_epoch(run.log)
+        with _Interrupts() as interrupts:
+            while run.log.epochs < epochs and run.update < total and not run.stale(patience):
+                _train_epoch(run, windows, step, period, total, log_every, bar, interrupts)
+                complete = run.position == len(windows)
+                if complete:
+                    run.position, run.state = 0, None
+                elif checkpoint is not None:  # before the log counts the epoch: resuming goes on within it
+                    run.write(checkpoint)
+                interrupts.check()
+                if valid is not None:
+                    run.judge(model.evaluate(valid, batch_size=batch_size, threads=threads))
+                run.log.end_epoch()
+                bar.note(run.log)
+                if checkpoint is not None and complete:
+                    run.write(checkpoint)
+                interrupts.check()
+                if on_epoch is not None:
+                    on_epoch(run.log)
+    except KeyboardInterrupt:
+        run.keep_best()
+        raise
     finally:
         bar.close()
         run.log.close()
-        if run.log.best is not None:  # also when interrupted: what is left in the model is the best so far
-            model.flat_params[...] = run.best
+    run.keep_best()
     return run.log
 
 
 class _Run:
     """What changes while training, and is all that a checkpoint has to hold."""
 
-    def __init__(self, model: Trainable, optimizer: optim.Optimizer, log: TrainingLog, best: Array) -> None:
-        self.model, self.optimizer, self.log, self.best = model, optimizer, log, best
-        self.update = 0
+    def __init__(self, model: Trainable, optimizer: optim.Optimizer, log: TrainingLog) -> None:
+        self.model, self.optimizer, self.log = model, optimizer, log
+        self.best = model.flat_params.copy()
+        self.update = 0  # updates done
+        self.position = 0  # windows done in the epoch that is running
+        self.state: Array | None = None  # after the last of them
 
     def judge(self, evaluation: Evaluation) -> None:
         if self.log.add_validation(evaluation.nats, evaluation.accuracy):
             self.best[...] = self.model.flat_params
+
+    def keep_best(self) -> None:
+        """Put the weights of the best epoch back, if any was judged."""
+        if self.log.best is not None:
+            self.model.flat_params[...] = self.best
 
     def stale(self, patience: int | None) -> bool:
         return patience is not None and self.log.epochs_since_best >= patience
@@ -212,19 +234,56 @@ class _Run:
         from crnn.serialize import write_checkpoint
 
         arrays = {"params": self.model.flat_params, "best": self.best, **self.optimizer.arrays}
-        progress = {"update": self.update, "optimizer": self.optimizer.state(), "log": self.log.entries}
+        if self.state is not None:
+            arrays["state"] = self.state
+        progress = {
+            "update": self.update,
+            "position": self.position,
+            "optimizer": self.optimizer.state(),
+            "log": self.log.entries,
+        }
         write_checkpoint(path, arrays, repr(self.optimizer), progress)
 
     def restore(self, path: PathLike) -> None:
         from crnn.serialize import read_checkpoint
 
-        like = self.model.flat_params
-        arrays, progress = read_checkpoint(path, repr(self.optimizer), like.shape, like.dtype)
+        names = ("params", "best", *self.optimizer.array_names)
+        arrays, progress = read_checkpoint(path, self.optimizer, dict.fromkeys(names, self.model.flat_params))
         self.model.flat_params[...] = arrays.pop("params")
         self.best[...] = arrays.pop("best")
+        self.state = arrays.pop("state", None)
         self.optimizer.set_state(progress["optimizer"], arrays)
-        self.update = progress["update"]
+        self.update, self.position = progress["update"], progress["position"]
         self.log.restore(progress["log"])
+
+
+class _Interrupts:
+    """Ctrl-C waits for the end of the update that is running, so that weights, optimiser and log agree. A second Ctrl-C
+    does not wait. Only where Python's own handler is in charge: an application's handler keeps its say."""
+
+    def __init__(self) -> None:
+        self.pending = False
+        self.installed = False
+
+    def __enter__(self) -> _Interrupts:
+        in_main = threading.current_thread() is threading.main_thread()
+        if in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._note)
+            self.installed = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.installed:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if self.pending:
+            raise KeyboardInterrupt
+        self.pending = True
+
+    def check(self) -> None:
+        if self.pending:
+            raise KeyboardInterrupt
 
 
 class _Step:
@@ -277,15 +336,16 @@ class _Step:
 
 def _train_epoch(
     run: _Run,
-    windows: Iterable[tuple[Array, Array]],
+    windows: Windows,
     step: _Step,
     period: int,
-    epoch: int,
+    stop: int,
     log_every: int,
     bar: _Bar,
-    stop: int,
+    interrupts: _Interrupts,
 ) -> None:
-    state: Array | None = None
+    """Train on what is left of an epoch: to its end, to update number ``stop``, or until interrupted."""
+    epoch = run.log.epochs + 1
     nats, tokens, started = 0.0, 0, time.perf_counter()
 
     def note() -> None:
@@ -296,13 +356,14 @@ def _train_epoch(
         bar.advance(run.update, nats / tokens, tokens / max(now - started, 1e-9))
         nats, tokens, started = 0.0, 0, now
 
-    for number, (x, y) in enumerate(windows):
-        if run.update >= stop:
+    for x, y in itertools.islice(windows, run.position, None):
+        if run.update >= stop or interrupts.pending:
             break
-        if number % period == 0:
-            state = None
-        total, count, state = step(x, y, state, run.update, epoch)
+        if run.position % period == 0:
+            run.state = None
+        total, count, run.state = step(x, y, run.state, run.update, epoch)
         run.update += 1
+        run.position += 1
         nats += total
         tokens += count
         if run.update % log_every == 0:

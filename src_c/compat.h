@@ -44,6 +44,9 @@ INLINE float_mode denormals_off(void)
 INLINE void float_mode_restore(float_mode mode) { __asm__ volatile("msr fpcr, %0" : : "r"(mode)); }
 #elif defined(_M_ARM64)
 #include <intrin.h>
+#ifndef ARM64_FPCR /* some SDKs keep it in a header of their own */
+#define ARM64_FPCR 0x5A20
+#endif
 INLINE float_mode denormals_off(void)
 {
     uint64_t mode = (uint64_t)_ReadStatusReg(ARM64_FPCR);

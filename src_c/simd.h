@@ -5,11 +5,19 @@
 #ifndef CRNN_SIMD_H
 #define CRNN_SIMD_H
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
 #include "compat.h"
 #include "crnn.h"
+
+#if defined(__FAST_MATH__)
+#error "the order of arithmetic is a promise: build without fast-math"
+#endif
+#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16
+#error "the bits are a promise: build with arithmetic in the precision of its type (on i386: -msse2 -mfpmath=sse)"
+#endif
 
 #if defined(CRNN_F32)
 typedef float real;

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: MIT
+"""What holds for every kernel: the same bits on every instruction set; denormals are zero inside, not after."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from kernel_tools import SPECIAL, assert_same_bits
+from numpy.typing import NDArray
+
+from crnn._core import dispatch, gemm, loss, optim, rnn, vecmath
+
+T, B, K, N, V = 3, 13, 17, 83, 37
+IDS = np.random.default_rng(5).integers(V, size=(T, B), dtype=np.int32)
+
+Make = Callable[..., NDArray]  # make(3, 2) draws an array of that shape
+Results = list[NDArray]
+
+
+def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray:
+    return rng.normal(size=shape)
+
+
+def with_specials(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray:
+    """One element in 40, so that most sums stay numbers."""
+    return np.where(rng.random(shape) < 1 / 40, rng.choice(SPECIAL, shape), rng.normal(size=shape))
+
+
+def denormal(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray:
+    """In units of the smallest normal number: some above it, most below."""
+    return rng.choice([-1, 1], shape) * 2 ** rng.uniform(-6, 1, shape)
+
+
+def mapped(function: Callable) -> Callable[[Make], Results]:
+    def run(make: Make) -> Results:
+        x = make(K * N)
+        y = np.empty_like(x)
+        function(y, x)
+        return [y]
+
+    return run
+
+
+def linear_forward(make: Make) -> Results:
+    x, w, bias = make(T, B, K), make(K, N), make(N)
+    ys = [np.empty((T, B, N), x.dtype) for _ in range(2)]
+    gemm.linear_forward(ys[0], x, gemm.Packed(K, N, x.dtype).pack(w), bias, 0, B)
+    gemm.linear_forward(ys[1], x, gemm.Packed(K, N, x.dtype).pack_transposed(make(N, K)), None, 0, B)
+    return ys
+
+
+def linear_backward_weight(make: Make) -> Results:
+    dw = make(K, N)
+    gemm.linear_backward_weight(dw, make(T, B, K), make(T, B, N), gemm.grad_scratch(dw.dtype), 0, N)
+    return [dw]
+
+
+def bias_backward(make: Make) -> Results:
+    db = make(N)
+    gemm.bias_backward(db, make(T, B, N), 0, N)
+    return [db]
+
+
+def rows_add_bias(make: Make) -> Results:
+    y = make(V, N)
+    gemm.rows_add_bias(y, make(V, N), make(N))
+    return [y]
+
+
+def rows_backward(make: Make) -> Results:
+    dw = make(V, N)
+    gemm.rows_backward(dw, IDS, make(T, B, N), 0, N)
+    return [dw[np.unique(IDS)]]
+
+
+def orthonormalize(make: Make) -> Results:
+    q = make(V, V)
+    return [np.array(float(gemm.orthonormalize(q))), q]
+
+
+def rnn_forward(make: Make) -> Results:
+    hs, H = [], V
+    for act in (rnn.TANH, rnn.RELU):
+        h, xw = make(T, B, H), make(T, B, H)
+        rnn.rnn_forward(h, xw, None, make(B, H), gemm.Packed(H, H, h.dtype).pack(make(H, H) / 8), act, 0, B)
+        hs.append(h)
+        h, xw = make(T, B, H), make(V, H)
+        rnn.rnn_forward(h, xw, IDS, make(B, H), gemm.Packed(H, H, h.dtype).pack(make(H, H) / 8), act, 0, B)
+        hs.append(h)
+    return hs
+
+
+def rnn_backward(make: Make) -> Results:
+    results, H = [], V
+    for act in (rnn.TANH, rnn.RELU):
+        da, dh0, h = make(T, B, H), make(B, H), make(T, B, H)
+        rnn.rnn_backward(da, dh0, h, gemm.Packed(H, H, h.dtype).pack_transposed(make(H, H) / 8), act, 0, B)
+        results += [da[:-1], da[-1], dh0]
+    return results
+
+
+def softmax_cross_entropy(make: Make) -> Results:
+    losses, dlogits = make(T, B), make(T, B, V)
+    loss.softmax_cross_entropy(losses, dlogits, make(T, B, V), IDS, 0.3, 3, 0, B)
+    return [losses, dlogits]
+
+
+def softmax(make: Make) -> Results:
+    p = make(B, V)
+    loss.softmax(p, make(B, V))
+    return [p]
+
+
+def changed(function: Callable, *rates: float, states: int = 0, velocity: bool = True) -> Callable[[Make], Results]:
+    """A function of optim, on w, its state (the last of it None without a velocity) and, if any, a gradient."""
+
+    def run(make: Make) -> Results:
+        arrays = [make(N), *(np.abs(make(N)) for _ in range(states))]
+        if not velocity:
+            arrays[-1] = None
+        function(*arrays, *([make(N)] if states else []), *rates)
+        return [array for array in arrays if array is not None]
+
+    return run
+
+
+def together(*runs: Callable[[Make], Results]) -> Callable[[Make], Results]:
+    return lambda make: [result for run in runs for result in run(make)]
+
+
+KERNELS: dict[str, Callable[[Make], Results]] = {
+    "vecmath.exp": mapped(vecmath.exp),
+    "vecmath.tanh": mapped(vecmath.tanh),
+    "vecmath.sigmoid": mapped(vecmath.sigmoid),
+    "gemm.linear_forward": linear_forward,
+    "gemm.linear_backward_weight": linear_backward_weight,
+    "gemm.bias_backward": bias_backward,
+    "gemm.rows_add_bias": rows_add_bias,
+    "gemm.rows_backward": rows_backward,
+    "gemm.orthonormalize": orthonormalize,
+    "rnn.rnn_forward": rnn_forward,
+    "rnn.rnn_backward": rnn_backward,
+    "loss.softmax_cross_entropy": softmax_cross_entropy,
+    "loss.softmax": softmax,
+    "loss.sum": lambda make: [np.array(loss.sum(make(K * N)))],
+    "loss.sum_of_squares": lambda make: [np.array(loss.sum_of_squares(make(K * N)))],
+    "optim.scale": changed(optim.scale, 0.3),
+    "optim.clip": changed(optim.clip, 0.8),
+    "optim.sgd": together(
+        changed(optim.sgd, 0.7, 0.1, 0.9, 0.03, False, states=1),
+        changed(optim.sgd, 0.7, 0.1, 0.9, 0.03, True, states=1),
+        changed(optim.sgd, 0.7, 0.1, 0.0, 0.03, False, states=1, velocity=False),
+    ),
+    "optim.adagrad": changed(optim.adagrad, 0.7, 0.1, 1e-8, 0.03, states=1),
+    "optim.rmsprop": together(
+        changed(optim.rmsprop, 0.7, 0.1, 0.99, 1e-8, 0.9, 0.03, states=2),
+        changed(optim.rmsprop, 0.7, 0.1, 0.99, 1e-8, 0.0, 0.03, states=2, velocity=False),
+    ),
+    "optim.adam": changed(optim.adam, 0.7, 0.1, 0.9, 0.999, 3.0, 1e-8, 0.03, 0.001, states=2),
+}
+kernels = pytest.mark.parametrize("kernel", KERNELS)
+
+
+def maker(dtype: np.dtype, values: Callable[..., NDArray]) -> Make:
+    rng = np.random.default_rng(7)
+    unit = np.finfo(dtype).tiny if values is denormal else 1
+    return lambda *shape: (values(rng, shape) * unit).astype(dtype)
+
+
+def test_every_kernel_is_in_the_table():
+    not_kernels = {"Packed", "aligned_empty", "grad_scratch", "line_width"}
+    found = {
+        f"{module.__name__.rpartition('.')[2]}.{name}"
+        for module in (gemm, loss, optim, rnn, vecmath)
+        for name, value in vars(module).items()
+        if callable(value) and not name.startswith("_") and name not in not_kernels
+    }
+    assert found == set(KERNELS)
+
+
+@kernels
+@pytest.mark.thread_unsafe
+@pytest.mark.usefixtures("any_isa")
+@pytest.mark.parametrize("values", [normal, with_specials, denormal])
+def test_instruction_sets_give_the_same_bits(dtype, kernel, values):
+    results = {}
+    for isa in dispatch.available_isas():
+        dispatch.use_isa(isa)
+        results[isa] = KERNELS[kernel](maker(dtype, values))
+    for got in results.values():
+        for mine, generic in zip(got, results["generic"], strict=True):
+            assert_same_bits(mine, generic)
+
+
+@kernels
+@pytest.mark.usefixtures("isa")
+def test_results_are_never_denormal(dtype, kernel):
+    if kernel == "gemm.orthonormalize":
+        pytest.skip("it gives up on rows that are as good as zero, and leaves them")
+    results = KERNELS[kernel](maker(dtype, denormal))
+    if kernel == "rnn.rnn_backward":
+        del results[-2]  # the last step's gradient passes through an open ReLU as it came
+    for result in results:
+        small = np.abs(result) < np.finfo(result.dtype).tiny
+        np.testing.assert_array_equal(result[small], 0)
+
+
+@kernels
+@pytest.mark.usefixtures("isa")
+def test_denormals_work_again_after_the_kernel(dtype, kernel):
+    KERNELS[kernel](maker(dtype, normal))
+    tiny = np.array([np.finfo(dtype).tiny])
+    assert (tiny / 4 * 2 != 0).all()  # neither flushed when written nor taken for zero when read
+    assert (tiny / 4 * 2 * 4 == 2 * tiny).all()

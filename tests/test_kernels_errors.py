@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: MIT
+"""What a wrapper must refuse before any C runs: the message says which argument, what was expected, what came."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from crnn._core import gemm, loss, optim, rnn, vecmath
+
+T, B, D, H, V = 3, 2, 5, 7, 11
+
+
+def f4(*shape: int) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=shape).astype(np.float32)
+
+
+def ids(*shape: int) -> np.ndarray:
+    return np.ones(shape, np.int32)
+
+
+def packed(K: int, N: int) -> gemm.Packed:
+    return gemm.Packed(K, N, "float32").pack(f4(K, N))
+
+
+# Every wrapper: the arrays it writes, and arguments that it takes.
+GOOD: dict[str, tuple[Callable, str, Callable[[], dict]]] = {
+    "exp": (vecmath.exp, "y", lambda: {"y": f4(D), "x": f4(D)}),
+    "tanh": (vecmath.tanh, "y", lambda: {"y": f4(D), "x": f4(D)}),
+    "sigmoid": (vecmath.sigmoid, "y", lambda: {"y": f4(D), "x": f4(D)}),
+    "linear_forward": (gemm.linear_forward, "y", lambda: {
+        "y": f4(T, B, H), "x": f4(T, B, D), "w": packed(D, H), "bias": f4(H), "b0": 0, "b1": B}),
+    "linear_backward_weight": (gemm.linear_backward_weight, "dw scratch", lambda: {
+        "dw": f4(D, H), "x": f4(T, B, D), "dy": f4(T, B, H), "n0": 0, "n1": H,
+        "scratch": np.zeros_like(gemm.grad_scratch("float32"))}),
+    "bias_backward": (gemm.bias_backward, "db", lambda: {"db": f4(H), "dy": f4(T, B, H), "n0": 0, "n1": H}),
+    "rows_add_bias": (gemm.rows_add_bias, "y", lambda: {"y": f4(V, H), "w": f4(V, H), "bias": f4(H)}),
+    "rows_backward": (gemm.rows_backward, "dw", lambda: {
+        "dw": f4(V, H), "ids": ids(T, B), "dy": f4(T, B, H), "n0": 0, "n1": H}),
+    "orthonormalize": (gemm.orthonormalize, "q", lambda: {"q": f4(D, H)}),
+    "rnn_forward": (rnn.rnn_forward, "h", lambda: {
+        "h": f4(T, B, H), "xw": f4(T, B, H), "ids": None, "h0": f4(B, H), "w_hh": packed(H, H),
+        "act": rnn.TANH, "b0": 0, "b1": B}),
+    "rnn_forward, ids": (rnn.rnn_forward, "h", lambda: {
+        "h": f4(T, B, H), "xw": f4(V, H), "ids": ids(T, B), "h0": f4(B, H), "w_hh": packed(H, H), "act": rnn.RELU,
+        "b0": 0, "b1": B}),
+    "rnn_backward": (rnn.rnn_backward, "da dh0", lambda: {
+        "da": f4(T, B, H), "dh0": f4(B, H), "h": f4(T, B, H), "w_hh_t": packed(H, H), "act": rnn.TANH,
+        "b0": 0, "b1": B}),
+    "softmax_cross_entropy": (loss.softmax_cross_entropy, "loss dlogits", lambda: {
+        "loss": f4(T, B), "dlogits": f4(T, B, V), "logits": f4(T, B, V), "targets": ids(T, B), "scale": 1.0,
+        "ignore": -1, "b0": 0, "b1": B}),
+    "softmax": (loss.softmax, "p", lambda: {"p": f4(B, V), "logits": f4(B, V)}),
+    "sum": (loss.sum, "", lambda: {"x": f4(D)}),
+    "sum_of_squares": (loss.sum_of_squares, "", lambda: {"x": f4(D)}),
+    "scale": (optim.scale, "x", lambda: {"x": f4(D), "factor": 0.5}),
+    "clip": (optim.clip, "x", lambda: {"x": f4(D), "limit": 0.5}),
+    "sgd": (optim.sgd, "w velocity", lambda: {
+        "w": f4(D), "velocity": f4(D), "g": f4(D), "factor": 1.0, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0,
+        "nesterov": False}),
+    "adagrad": (optim.adagrad, "w square_sum", lambda: {
+        "w": f4(D), "square_sum": f4(D), "g": f4(D), "factor": 1.0, "lr": 0.1, "eps": 1e-8, "weight_decay": 0.0}),
+    "rmsprop": (optim.rmsprop, "w square_avg velocity", lambda: {
+        "w": f4(D), "square_avg": f4(D), "velocity": f4(D), "g": f4(D), "factor": 1.0, "lr": 0.1, "alpha": 0.9,
+        "eps": 1e-8, "momentum": 0.9, "weight_decay": 0.0}),
+    "adam": (optim.adam, "w m v", lambda: {
+        "w": f4(D), "m": f4(D), "v": f4(D), "g": f4(D), "factor": 1.0, "step_size": 0.1, "beta1": 0.9, "beta2": 0.999,
+        "root_correction": 1.0, "eps": 1e-8, "weight_decay": 0.0, "decoupled_decay": 0.0}),
+}  # fmt: skip
+
+# What a wrapper takes its dimensions or precision from is compared with nothing.
+ANY_PRECISION = {"orthonormalize", "sum", "sum_of_squares", "scale", "clip"}  # the only real array
+ANY_LENGTH = {("orthonormalize", "q", 0), ("orthonormalize", "q", 1), ("rows_backward", "dw", 0),
+              ("rnn_forward, ids", "xw", 0), ("bias_backward", "dy", 0), ("bias_backward", "dy", 1),
+              *((name, "x", 0) for name in ("sum", "sum_of_squares", "scale", "clip"))}  # fmt: skip
+
+
+def arguments_of(name: str) -> dict:
+    return GOOD[name][2]()
+
+
+def array_arguments() -> list:
+    return [
+        pytest.param(name, argument, id=f"{name}-{argument}")
+        for name in GOOD
+        for argument, value in arguments_of(name).items()
+        if isinstance(value, np.ndarray)
+    ]
+
+
+def refused(name: str, match: str, **changes: object) -> None:
+    with pytest.raises((TypeError, ValueError), match=match):
+        GOOD[name][0](**(arguments_of(name) | changes))
+
+
+each_array = pytest.mark.parametrize(("name", "argument"), array_arguments())
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_the_good_arguments_are_taken(name):
+    GOOD[name][0](**arguments_of(name))
+
+
+@each_array
+def test_another_dtype_is_refused(name, argument):
+    value = arguments_of(name)[argument]
+    for dtype in ("float16", "int64", "complex64"):
+        wrong = value.astype(dtype)
+        kind = "int32" if value.dtype == np.int32 else r"float32( or float64)?"
+        refused(name, rf"^{argument}: expected .*{kind}.*array.*, got {dtype} array", **{argument: wrong})
+    refused(name, rf"^{argument}: expected .*, got list", **{argument: value.tolist()})
+    if name not in ANY_PRECISION:
+        refused(name, r"^\w+: expected .*, got (\w+ array|.* in float)", **{argument: value.astype("float64")})
+
+
+@each_array
+def test_another_number_of_axes_is_refused(name, argument):
+    value = arguments_of(name)[argument]
+    for wrong in (value[None], value[..., 0]):
+        match = r"^\w+: expected .* array of shape \(.*\), got \w+ array of shape \(.*\)"
+        refused(name, match, **{argument: np.array(wrong)})
+
+
+@each_array
+def test_another_length_of_an_axis_is_refused(name, argument):
+    value = arguments_of(name)[argument]
+    for axis in range(value.ndim):
+        if (name, argument, axis) in ANY_LENGTH:
+            continue
+        wrong = np.concatenate([value, value], axis=axis)
+        refused(name, r"^(\w+: expected .*\(.*\).*, got .*\(.*\))", **{argument: wrong})
+
+
+@each_array
+def test_an_array_that_is_not_contiguous_is_refused(name, argument):
+    value = arguments_of(name)[argument]
+    wrong = np.repeat(value, 2, axis=-1)[..., ::2]
+    assert wrong.shape == value.shape
+    refused(name, rf"^{argument}: expected .*C-contiguous .*, got .* not C-contiguous", **{argument: wrong})
+    if value.ndim > 1:
+        wrong = np.asfortranarray(value)
+        refused(name, rf"^{argument}: expected .*C-contiguous .*, got .* not C-contiguous", **{argument: wrong})
+
+
+@each_array
+def test_an_array_that_is_not_aligned_or_of_the_other_byte_order_is_refused(name, argument):
+    value = arguments_of(name)[argument]
+    raw = np.zeros(value.nbytes + 1, np.uint8)
+    odd = raw[1:].view(value.dtype).reshape(value.shape)
+    refused(name, rf"^{argument}: expected .*, got .* not aligned", **{argument: odd})
+    swapped = value.astype(value.dtype.newbyteorder())
+    refused(name, rf"^{argument}: expected .*, got [<>]\w\d array", **{argument: swapped})
+
+
+@each_array
+def test_outputs_must_be_writable_and_inputs_need_not(name, argument):
+    function, outputs, make = GOOD[name]
+    arguments = make()
+    arguments[argument].flags.writeable = False
+    if argument in outputs.split():
+        refused(name, rf"^{argument}: expected writable .*, got .* read-only", **{argument: arguments[argument]})
+    else:
+        function(**arguments)
+
+
+@pytest.mark.parametrize("name", ["linear_forward", "rnn_forward", "rnn_forward, ids", "rnn_backward",
+                                  "softmax_cross_entropy"])  # fmt: skip
+@pytest.mark.parametrize("part", [(-1, 1), (0, B + 1), (2, 1), (B + 1, B + 1)])
+def test_a_slice_outside_the_batch_is_refused(name, part):
+    match = rf"^b0, b1: expected a range within 0 .. {B}, got {part[0]} .. {part[1]}"
+    refused(name, match, b0=part[0], b1=part[1])
+
+
+@pytest.mark.parametrize("name", ["linear_backward_weight", "bias_backward", "rows_backward"])
+@pytest.mark.parametrize("part", [(-16, 1), (0, H + 1), (16, 1), (16, 16)])
+def test_a_slice_outside_the_columns_is_refused(name, part):
+    match = rf"^n0, n1: expected a range within 0 .. {H}.*, got {part[0]} .. {part[1]}"
+    refused(name, match, n0=part[0], n1=part[1])
+
+
+def test_columns_are_split_at_lines():
+    line = gemm.line_width("float32")
+    refused("linear_backward_weight", f"multiple of {line}, got 1 .. 3", n0=1, n1=3)
+
+
+@pytest.mark.parametrize(("name", "argument"), [("rows_backward", "ids"), ("rnn_forward, ids", "ids"),
+                                                ("softmax_cross_entropy", "targets")])  # fmt: skip
+@pytest.mark.parametrize("bad", [-2, V, 2**31 - 1, -(2**31)])
+@pytest.mark.parametrize("where", [0, 3, -1])
+def test_ids_out_of_range_are_refused(name, argument, bad, where):
+    wrong = ids(T, B)
+    wrong.flat[where] = bad
+    match = rf"^{argument}: expected ids from 0 to {V - 1}, got {bad} at position {where % wrong.size}"
+    refused(name, match, **{argument: wrong})
+
+
+def test_no_id_fits_an_empty_table():
+    zeros = np.zeros((T, B), np.int32)
+    empty = f4(V, H)[:0]  # with memory behind it, should the refusal fail
+    refused("rows_backward", "^ids: expected", dw=empty, ids=zeros)
+    refused("rnn_forward, ids", "^ids: expected", xw=empty, ids=zeros)
+
+
+def test_a_target_to_ignore_may_lie_outside_the_classes():
+    targets = ids(T, B)
+    targets[1, 1] = -100
+    loss.softmax_cross_entropy(**(arguments_of("softmax_cross_entropy") | {"targets": targets, "ignore": -100}))
+    refused("softmax_cross_entropy", "^targets: .* got -100 at position 3", targets=targets, ignore=-99)
+
+
+def test_outputs_that_overlap_inputs_are_refused():
+    buffer = f4(4 * T * B * H)
+    a, b = buffer[: T * B * H].reshape(T, B, H), buffer[3 : T * B * H + 3].reshape(T, B, H)
+    state = buffer[5 : B * H + 5].reshape(B, H)
+    refused("linear_forward", "^y: .* does not overlap x", y=a, x=b, w=packed(H, H))
+    refused("linear_forward", "^y: .* does not overlap x", y=a, x=a, w=packed(H, H))
+    refused("rnn_forward", "^h: .* does not overlap xw", h=a, xw=b)
+    refused("rnn_forward", "^h: .* does not overlap h0", h=a, h0=state)
+    refused("rnn_forward, ids", "^h: .* does not overlap xw", h=a, xw=buffer[: V * H].reshape(V, H))
+    refused("rnn_backward", "^da: .* does not overlap h", da=a, h=a)
+    refused("rnn_backward", "^dh0: .* does not overlap da", da=a, dh0=state)
+
+
+def test_arrays_side_by_side_do_not_overlap():
+    buffer = f4(2 * T * B * H)
+    a, b = buffer.reshape(2, T, B, H)
+    gemm.linear_forward(a, b, packed(H, H), None, 0, B)
+    gemm.linear_forward(b, a, packed(H, H), None, 0, B)
+
+
+def test_packed_weights_of_another_shape_or_precision_are_refused():
+    match = rf"^w_hh: expected packed weights \({H}, {H}\) .*, got \({D}, {H}\) in float32"
+    refused("rnn_forward", match, w_hh=packed(D, H))
+    refused("rnn_backward", "^w_hh_t: expected packed weights", w_hh_t=packed(H, D))
+    refused("rnn_forward", "^w_hh: .* in float64", w_hh=gemm.Packed(H, H, "float64"))
+    refused("linear_forward", "^w: .* in float64", w=gemm.Packed(D, H, "float64"))
+    refused("linear_forward", r"^y: expected .*\(3, 2, 5\)", w=packed(D, D))
+    refused("linear_forward", "w", w=None)
+
+
+def test_packing_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"^w: expected C-contiguous float32 array of shape \(5, 7\), got"):
+        gemm.Packed(D, H, "float32").pack(f4(H, D))
+    with pytest.raises(ValueError, match=r"^w: expected C-contiguous float32 array of shape \(7, 5\), got"):
+        gemm.Packed(D, H, "float32").pack_transposed(f4(D, H))
+    for K, N in [(0, 3), (3, 0), (-1, 3)]:
+        with pytest.raises(ValueError, match=f"expected K and N of at least 1, got {K} and {N}"):
+            gemm.Packed(K, N, "float32")
+    with pytest.raises(TypeError, match=r"^dtype: expected float32 or float64"):
+        gemm.Packed(D, H, "float16")
+
+
+def test_an_unknown_activation_is_refused():
+    for name in ("rnn_forward", "rnn_backward"):
+        refused(name, "^act: expected TANH .* or RELU .*, got 7", act=7)
+
+
+def test_a_velocity_is_needed_with_momentum_only():
+    refused("sgd", "^velocity: expected writable .*, got NoneType", velocity=None)
+    refused("rmsprop", "^velocity: expected writable .*, got NoneType", velocity=None)
+
+
+def test_backward_through_no_time_is_refused():
+    refused("rnn_backward", "^da: expected at least one time step, got 0", da=f4(0, B, H), h=f4(0, B, H))
+
+
+def test_nothing_is_written_when_arguments_are_refused():
+    h, before = f4(T, B, H), f4(T, B, H)
+    refused("rnn_forward, ids", "^ids", h=h, ids=ids(T, B) * V)
+    np.testing.assert_array_equal(h, before)
+
+
+def test_empty_work_is_no_error():
+    gemm.linear_forward(f4(0, B, H), f4(0, B, D), packed(D, H), None, 0, B)
+    rnn.rnn_forward(f4(0, B, H), f4(0, B, H), None, f4(B, H), packed(H, H), rnn.TANH, 0, B)
+    rnn.rnn_forward(f4(T, 0, H), f4(T, 0, H), None, f4(0, H), packed(H, H), rnn.TANH, 0, 0)
+    loss.softmax_cross_entropy(f4(0, B), None, f4(0, B, V), ids(0, B), 1.0, -1, 0, B)
+    loss.softmax(f4(0, V), f4(0, V))
+    vecmath.exp(f4(0), f4(0))
+    assert gemm.orthonormalize(f4(0, H)) == 0

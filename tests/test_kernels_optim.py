@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: MIT
+"""Update rules and clipping, each over several updates so that the state counts."""
+
+import math
+
+import numpy as np
+import oracle
+import pytest
+from kernel_tools import SPECIAL, Guarded, assert_close, assert_same_bits
+
+from crnn._core import optim
+
+SIZES = [1, 7, 8, 9, 15, 16, 17, 31, 33, 83]
+UPDATES = 4
+
+pytestmark = pytest.mark.usefixtures("isa")
+sizes = pytest.mark.parametrize("n", SIZES)
+
+
+def gradients(rng, n: int, dtype):
+    return rng.normal(size=(UPDATES, n)).astype(dtype)
+
+
+def start(arrays: Guarded, rng, n: int, states: int):
+    """w and that many state arrays, never negative: the kernel's, and the oracle's."""
+    values = [rng.normal(size=n), *(rng.uniform(0.1, 2, size=n) for _ in range(states))]
+    mine = [arrays.inout(a) for a in values]
+    return mine, [a.astype("f8") for a in mine]
+
+
+def rounded(dtype, *rates: float) -> list[float]:
+    """The rates as the kernel gets them: the oracle must not be blamed for 0.1 not being a float32."""
+    return [float(dtype.type(rate)) for rate in rates]
+
+
+def assert_all_close(mine, exact):
+    for got, expected in zip(mine, exact, strict=True):
+        assert_close(got, expected)
+
+
+@sizes
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
+def test_sgd(arrays, rng, n, momentum, nesterov):
+    lr, momentum, decay, factor = rounded(arrays.dtype, 0.1, momentum, 0.03, 0.7)
+    (w, v), exact = start(arrays, rng, n, 1)
+    untouched = v.copy()
+    for g in gradients(rng, n, arrays.dtype):
+        optim.sgd(w, v if momentum else None, arrays.input(g), factor, lr, momentum, decay, nesterov)
+        exact = oracle.sgd(
+            *exact, factor * g.astype("f8"), lr=lr, momentum=momentum, weight_decay=decay, nesterov=nesterov
+        )
+    assert_close(w, exact[0])
+    if momentum:
+        assert_close(v, exact[1])
+    else:
+        w_before = w.copy()
+        optim.sgd(w, v, arrays.input(g), factor, lr, 0.0, decay, nesterov)
+        assert (w != w_before).all()
+        assert_same_bits(v, untouched)
+
+
+@sizes
+def test_adagrad(arrays, rng, n):
+    lr, eps, decay, factor = rounded(arrays.dtype, 0.1, 0.01, 0.03, 0.7)
+    mine, exact = start(arrays, rng, n, 1)
+    for g in gradients(rng, n, arrays.dtype):
+        optim.adagrad(*mine, arrays.input(g), factor, lr, eps, decay)
+        exact = oracle.adagrad(*exact, factor * g.astype("f8"), lr=lr, eps=eps, weight_decay=decay)
+    assert_all_close(mine, exact)
+
+
+@sizes
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_rmsprop(arrays, rng, n, momentum):
+    lr, alpha, eps, momentum, decay, factor = rounded(arrays.dtype, 0.1, 0.9, 0.01, momentum, 0.03, 0.7)
+    (w, s, v), exact = start(arrays, rng, n, 2)
+    untouched = v.copy()
+    for g in gradients(rng, n, arrays.dtype):
+        velocity = v if momentum else None
+        optim.rmsprop(w, s, velocity, arrays.input(g), factor, lr, alpha, eps, momentum, decay)
+        exact = oracle.rmsprop(
+            *exact,
+            factor * g.astype("f8"),
+            lr=lr,
+            alpha=alpha,
+            eps=eps,
+            momentum=momentum,
+            weight_decay=decay,
+        )
+    assert_all_close([w, s], exact[:2])
+    if momentum:
+        assert_close(v, exact[2])
+    else:
+        optim.rmsprop(w, s, v, arrays.input(g), factor, lr, alpha, eps, 0.0, decay)
+        assert_same_bits(v, untouched)
+
+
+@sizes
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_adam(arrays, rng, n, decoupled):
+    # Dyadic rates: 1 - beta is exact, and the corrections are the oracle's own up to their one rounding.
+    lr, beta1, beta2, eps, decay, factor = *rounded(arrays.dtype, 0.1), 0.875, 1 - 2**-10, 2**-7, 2**-5, 0.75
+    mine, exact = start(arrays, rng, n, 2)
+    for t, g in enumerate(gradients(rng, n, arrays.dtype), 1):
+        step, root = lr / (1 - beta1**t), 1 / math.sqrt(1 - beta2**t)
+        plain, shrink = (0.0, lr * decay) if decoupled else (decay, 0.0)
+        optim.adam(*mine, arrays.input(g), factor, step, beta1, beta2, root, eps, plain, shrink)
+        exact = oracle.adam(
+            *exact,
+            factor * g.astype("f8"),
+            t=t,
+            lr=lr,
+            beta1=beta1,
+            beta2=beta2,
+            eps=eps,
+            weight_decay=decay,
+            decoupled=decoupled,
+        )
+    assert_all_close(mine, exact)
+
+
+@sizes
+def test_scale_and_clip(arrays, rng, n):
+    values = np.resize([*SPECIAL, 1.5, -1.5, 0.25, 0.1], n).astype(arrays.dtype)
+    scaled, clipped = arrays.inout(values), arrays.inout(values)
+    optim.scale(scaled, 0.5)
+    optim.clip(clipped, 1.5)
+    assert_same_bits(scaled, values * arrays.dtype.type(0.5))
+    assert_same_bits(clipped, np.clip(values, -1.5, 1.5).astype(arrays.dtype))
+
+
+def test_a_gradient_that_is_not_finite_reaches_its_weight_alone(arrays, rng):
+    n = 33
+    g = rng.normal(size=n)
+    g[20] = np.nan
+    (w, s), _ = start(arrays, rng, n, 1)
+    optim.adagrad(w, s, arrays.input(g), 1.0, 0.1, 1e-8, 0.0)
+    np.testing.assert_array_equal(np.isnan(w), np.arange(n) == 20)
+    np.testing.assert_array_equal(np.isnan(s), np.arange(n) == 20)
+
+
+def test_no_gradient_so_far_means_no_step(arrays):
+    """Where all state is zero the rule divides by eps alone, not by zero."""
+    n = 17
+    zero, w = arrays.input(np.zeros(n)), np.linspace(-1, 1, n)
+    for rule in (
+        lambda w, m, v: optim.adagrad(w, v, zero, 1.0, 0.1, 1e-10, 0.0),
+        lambda w, m, v: optim.rmsprop(w, v, m, zero, 1.0, 0.1, 0.9, 1e-8, 0.9, 0.0),
+        lambda w, m, v: optim.adam(w, m, v, zero, 1.0, 0.1, 0.9, 0.999, 31.0, 1e-8, 0.0, 0.0),
+    ):
+        after, m, v = arrays.inout(w), arrays.inout(np.zeros(n)), arrays.inout(np.zeros(n))
+        rule(after, m, v)
+        np.testing.assert_array_equal(after, w.astype(arrays.dtype))
+        np.testing.assert_array_equal([m, v], 0)

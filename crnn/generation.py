@@ -37,7 +37,7 @@ def iter_generate(
     ids = vocab.encode(prime)
     if len(ids) == 0:
         raise TextError("prime: expected at least one token to start from, got an empty text")
-    pieces = _pieces(model, ids.tolist(), length, sampler, _decoder(vocab, after_word=prime != "\n"))
+    pieces = _pieces(model, ids.tolist(), length, sampler, _decoder(vocab, after_word=not prime[-1:].isspace()))
     return pieces if stop is None else _until(pieces, stop)
 
 

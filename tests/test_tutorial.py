@@ -129,8 +129,10 @@ def test_the_loss_curve_is_the_oracles_to_the_last_digits(dtype, tolerance):
 
 @pytest.mark.parametrize(("dtype", "at_first"), [("float64", 1e-10), ("float32", 2e-2)])
 def test_the_tutorials_loss_curve_is_the_oracles(dtype, at_first):
-    """To 1e-11 and 4e-3 in the first five losses. Then in means of 100, as the tutorial prints a smoothed loss: to 0.07,
-    and the oracle is as far from itself when its weights start 1e-7 away (0.12) or 1e-15 (0.02)."""
+    """To 1e-11 and 4e-3 in the first five losses; then in means of 100, as the tutorial prints its loss, to 0.07.
+
+    The oracle is as far from itself when its weights start 1e-7 away (0.12) or 1e-15 (0.02).
+    """
     got, (expected, _) = fitted_curve(dtype, TUTORIAL), oracle_curve(TUTORIAL)
     np.testing.assert_allclose(got[:5], expected[:5], rtol=at_first)
     mean = np.ones(100) / 100

@@ -141,15 +141,15 @@ def test_softmax_is_the_oracles(arrays, rng, V):
 
 @pytest.mark.parametrize("V", [5, 8, 16, 21, 1009])
 def test_softmax_sums_in_lanes_of_a_line(arrays, rng, V):
-    logits, p = arrays.input(3 * rng.normal(size=(1, V))), arrays.output(1, V)
+    M, line = 64, 64 // arrays.dtype.itemsize
+    logits, p, e = arrays.input(3 * rng.normal(size=(M, V))), arrays.output(M, V), arrays.output(M, V)
     loss.softmax(p, logits)
-    e, line = np.empty(V, arrays.dtype), 64 // arrays.dtype.itemsize
-    vecmath.exp(e, logits[0] - logits.max())
-    lanes = [sum(e[i::line], arrays.dtype.type(0)) for i in range(line)]
+    vecmath.exp(e.reshape(-1), (logits - logits.max(axis=1, keepdims=True)).reshape(-1))
+    lanes = [sum(e[:, i::line].T, np.zeros(M, arrays.dtype)) for i in range(line)]
     while len(lanes) > 1:
         half = len(lanes) // 2
         lanes = [a + b for a, b in zip(lanes[:half], lanes[half:], strict=True)]
-    assert_same_bits(p[0], e * (1 / lanes[0]))
+    assert_same_bits(p, e * (1 / lanes[0])[:, None])
 
 
 @pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 15, 16, 17, 31, 33, 1009])

@@ -68,9 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     net.add_argument("--cell", choices=list(CELLS), default="tanh", help="kind of recurrent cell")
     net.add_argument("--hidden", type=int, default=256, help="units of a layer")
     net.add_argument("--layers", type=int, default=1, help="layers")
-    net.add_argument("--embedding", type=int, help="size of a trained embedding; one-hot tokens if not given")
+    net.add_argument("--embedding", type=int, help="size of the tokens' embedding; --hidden if not given; 0: one-hot")
     net.add_argument("--recurrent-init", default="orthogonal", help=f"one of {', '.join(INITIAL)}; 0.5*identity works")
-    net.add_argument("--input-init", default="glorot", help="likewise")
+    net.add_argument("--input-init", help="likewise; glorot if not given, unit for one-hot tokens")
     net.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="precision")
     loop = train.add_argument_group("training")
     loop.add_argument("--epochs", type=int, default=10, help="passes over the text")
@@ -168,7 +168,7 @@ def _train(arguments: argparse.Namespace) -> int:
         cell=arguments.cell,
         hidden_size=arguments.hidden,
         num_layers=arguments.layers,
-        embedding_size=arguments.embedding,
+        embedding_size=(arguments.hidden if arguments.embedding is None else arguments.embedding) or None,
         dtype=arguments.dtype,
         recurrent_init=arguments.recurrent_init,
         input_init=arguments.input_init,

@@ -38,6 +38,12 @@ def uniform(draw: Draw, shape: tuple[int, int]) -> Array:
     return draw(shape) * (1.0 / math.sqrt(shape[1]))
 
 
+def unit(draw: Draw, shape: tuple[int, int]) -> Array:
+    """Uniform with variance 1: for rows that are looked up, not summed over. Of a one-hot input one row is active, so
+    what it adds has the size of its weights; Glorot's rule, made for sums, leaves it too faint to learn quickly."""
+    return draw(shape) * math.sqrt(3.0)
+
+
 def orthogonal(draw: Draw, shape: tuple[int, int]) -> Array:
     """An orthogonal matrix: the state is turned, neither stretched nor shrunk. Saxe, McClelland, Ganguli 2014."""
     square = draw(shape)
@@ -59,6 +65,7 @@ def zeros(draw: Draw, shape: tuple[int, int]) -> Array:
 RULES: dict[str, Callable[[Draw, tuple[int, int]], Array]] = {
     "glorot": glorot,
     "uniform": uniform,
+    "unit": unit,
     "orthogonal": orthogonal,
     "identity": identity,
     "zeros": zeros,

@@ -67,7 +67,8 @@ class LanguageModel:
     ----------
     vocab : Vocab
     cell, hidden_size, num_layers, embedding_size, dtype, recurrent_init, input_init, seed
-        As in `RNN`. The head's weights are Glorot-uniform, its biases zero.
+        As in `RNN`; without an ``input_init`` it is glorot, and unit for the rows that one-hot ids select. The head's
+        weights are Glorot-uniform, its biases zero.
 
     Examples
     --------
@@ -91,7 +92,7 @@ class LanguageModel:
         embedding_size: int | None = None,
         dtype: str = "float32",
         recurrent_init: str = "orthogonal",
-        input_init: str = "glorot",
+        input_init: str | None = None,
         seed: int = 0,
     ) -> None:
         if embedding_size is not None:
@@ -113,11 +114,15 @@ class LanguageModel:
             embedding_size=embedding_size,
             dtype=self.dtype,
             recurrent_init=recurrent_init,
-            input_init=input_init,
+            input_init=input_init or "glorot",
             seed=seed,
             _parameters=Parameters(of_net, self.dtype, buffers),
         )
+        self.input_init = input_init
         draw = uniform_draws(seed + 1)
+        if input_init is None and embedding_size is None:
+            first = self.params["layer0.W_xh"]
+            first[...] = initial_matrix("unit", draw, first.shape, "input_init")
         self.params["W_hy"][...] = initial_matrix("glorot", draw, (H, V), "W_hy")
         self._head = SoftmaxHead(self._parameters, self.dtype)
 
@@ -159,7 +164,7 @@ class LanguageModel:
             "embedding_size": net.embedding_size,
             "dtype": self.dtype,
             "recurrent_init": net.recurrent_init,
-            "input_init": net.input_init,
+            "input_init": self.input_init,
         }
 
     def astype(self, dtype: str) -> LanguageModel:

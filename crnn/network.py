@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,8 +79,8 @@ class RNN:
     cell : {"tanh", "relu"}
     dtype : {"float32", "float64"}
     recurrent_init, input_init : str
-        A name in `crnn.initial.RULES`: orthogonal, identity, glorot, uniform (the textbook's 1/sqrt(n)), zeros; with a
-        gain in front if wanted, as in ``"0.5*identity"``. Biases start at zero.
+        A name in `crnn.initial.RULES`: orthogonal, identity, glorot, uniform (the textbook's 1/sqrt(n)), unit, zeros;
+        with a gain in front if wanted, as in ``"0.5*identity"``. Biases start at zero, an embedding with variance 1.
     seed : int
         The same seed gives the same weights on every machine.
 
@@ -132,7 +131,7 @@ class RNN:
             elif name.endswith(".W_xh"):
                 values[...] = initial_matrix(input_init, draw, values.shape, "input_init")
             elif name == "embedding":
-                values[...] = draw(values.shape) * math.sqrt(3.0)  # variance 1, PyTorch's and Keras' scale for a row
+                values[...] = initial_matrix("unit", draw, values.shape, "embedding")
 
     @staticmethod
     def parameter_shapes(

@@ -85,7 +85,7 @@ def load(path: PathLike) -> LanguageModel:
         model = LanguageModel(vocab, **(config | {"recurrent_init": "zeros", "input_init": "zeros"}))
     except (TypeError, ValueError) as error:
         raise ModelFileError(f"{os.fspath(path)}: {error}") from None
-    model.net.recurrent_init, model.net.input_init = config["recurrent_init"], config["input_init"]
+    model.net.recurrent_init, model.input_init = config["recurrent_init"], config["input_init"]
     for name, values in model.params.items():
         values[...] = tensors[name]
     return model
@@ -98,7 +98,7 @@ CONFIG_TYPES = {
     "embedding_size": (int, type(None)),
     "dtype": (str,),
     "recurrent_init": (str,),
-    "input_init": (str,),
+    "input_init": (str, type(None)),
 }
 
 

@@ -95,20 +95,30 @@ INLINE line line_sigmoid(line x)
     return line_divide_refined(q, a, d, rest, line_pick(zero, x, line_sub(one, q), q));
 }
 
-/* log x for finite x >= 1: x = 2^k m with m about 1, and log m = 2 artanh(f), f = (m - 1) / (m + 1), as a series. */
-static double log_of_sum(double x)
+/* log x for finite x >= 1: x = 2^k m with m about 1, and log m = 2 artanh(f), f = (m - 1) / (m + 1), as a series in
+ * f^2 <= 0.03 that is cut where `real` no longer sees it. */
+#if defined(CRNN_F32)
+static const double log_odd[] = {1.0 / 11, 1.0 / 9, 1.0 / 7, 1.0 / 5, 1.0 / 3};
+#else
+static const double log_odd[] = {1.0 / 23, 1.0 / 21, 1.0 / 19, 1.0 / 17, 1.0 / 15, 1.0 / 13,
+                                 1.0 / 11, 1.0 / 9,  1.0 / 7,  1.0 / 5,  1.0 / 3};
+#endif
+enum { LOG_TERMS = sizeof log_odd / sizeof log_odd[0] };
+
+INLINE double log_of_sum(double x)
 {
+    if (!(x >= 1))
+        return x; /* NaN */
     int64_t bits;
     memcpy(&bits, &x, sizeof bits);
-    int64_t k = ((bits - 0x3fe6a09e667f3bcd) >> 52); /* so that sqrt(1/2) <= m < sqrt(2) */
+    int64_t k = (bits - 0x3fe6a09e667f3bcd) >> 52; /* so that sqrt(1/2) <= m < sqrt(2) */
     bits -= k * ((int64_t)1 << 52);
     double m;
     memcpy(&m, &bits, sizeof m);
-    static const double odd[] = {1.0 / 21, 1.0 / 19, 1.0 / 17, 1.0 / 15, 1.0 / 13, 1.0 / 11, 1.0 / 9, 1.0 / 7, 1.0 / 5, 1.0 / 3};
-    double f = (m - 1) / (m + 1), f2 = f * f, series = 1.0 / 23;
+    double f = (m - 1) / (m + 1), f2 = f * f, series = log_odd[0];
     UNROLL
-    for (int i = 0; i < 10; ++i)
-        series = series * f2 + odd[i];
+    for (int i = 1; i < LOG_TERMS; ++i)
+        series = series * f2 + log_odd[i];
     return (double)k * 0x1.62e42fefa39efp-1 + (2 * f + 2 * f * (series * f2));
 }
 

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""Initial weights: each rule's definition, the gain, the seed; and that two seeds or two layers are not the same."""
+
+import math
+
+import numpy as np
+import pytest
+from kernel_tools import assert_same_bits
+
+import crnn
+from crnn.initial import RULES, initial_matrix, uniform_draws
+
+SHAPE = (300, 200)
+
+
+def made(rule, shape=SHAPE, seed=1):
+    return initial_matrix(rule, uniform_draws(seed), shape, "argument")
+
+
+@pytest.mark.parametrize(
+    ("rule", "bound"),
+    [
+        ("glorot", math.sqrt(6 / 500)),
+        ("uniform", 1 / math.sqrt(200)),
+        ("unit", math.sqrt(3)),
+        ("0.5*glorot", 0.5 * math.sqrt(6 / 500)),
+    ],
+)
+def test_uniform_rules_fill_their_interval_evenly(rule, bound):
+    values = made(rule)
+    assert values.shape == SHAPE
+    assert np.abs(values).max() <= bound
+    counts, _ = np.histogram(values, 10, (-bound, bound))
+    assert np.abs(counts - 6000).max() < 6 * math.sqrt(6000)
+    # Neighbours in a row, and in a column, know nothing of each other.
+    for a, b in ((values[:, 1:], values[:, :-1]), (values[1:], values[:-1])):
+        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.02
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 64, 129])
+def test_orthogonal_is_orthogonal_and_not_trivial(size):
+    q = made("orthogonal", (size, size))
+    np.testing.assert_allclose(q @ q.T, np.eye(size), atol=1e-13)
+    if size > 2:
+        assert np.count_nonzero(np.abs(q) > 1e-6) > size * size / 2
+        assert (q.diagonal() > 0).any()
+        assert (q.diagonal() < 0).any()
+
+
+def test_identity_and_zeros_with_a_gain():
+    np.testing.assert_array_equal(made("identity", (3, 3)), np.eye(3))
+    np.testing.assert_array_equal(made("0.5*identity", (3, 3)), 0.5 * np.eye(3))
+    np.testing.assert_array_equal(made(" 2 * identity", (3, 3)), 2 * np.eye(3))
+    np.testing.assert_array_equal(made("-1*identity", (3, 3)), -np.eye(3))
+    assert not made("zeros").any()
+
+
+def test_the_rules_are_these():
+    assert set(RULES) == {"glorot", "uniform", "unit", "orthogonal", "identity", "zeros"}
+
+
+@pytest.mark.parametrize(
+    "rule", ["Glorot", "", "*", "x*glorot", "0.5*", "0.5*nothing", "nan*glorot", "inf*zeros", 3, None]
+)
+def test_unknown_rules_are_named(rule):
+    with pytest.raises(ValueError, match=r"^argument: expected one of .*glorot.*, got "):
+        made(rule)
+    if rule is not None:
+        with pytest.raises(ValueError, match=r"^recurrent_init: "):
+            crnn.RNN(2, 3, recurrent_init=rule)
+        with pytest.raises(ValueError, match=r"^input_init: "):
+            crnn.RNN(2, 3, input_init=rule)
+
+
+@pytest.mark.parametrize("rule", ["glorot", "uniform", "orthogonal", "unit"])
+def test_the_seed_decides(rule):
+    assert_same_bits(made(rule, (9, 9)), made(rule, (9, 9)))
+    assert not np.array_equal(made(rule, (9, 9)), made(rule, (9, 9), seed=2))
+
+
+def test_draws_are_the_same_everywhere():
+    """What NumPy's documentation shows of default_rng(0).random(3), moved to [-1, 1)."""
+    draws = (uniform_draws(0)((3,)) + 1) / 2
+    np.testing.assert_allclose(draws, [0.6369616873214543, 0.2697867137638703, 0.04097352393619469], rtol=1e-15)
+
+
+@pytest.mark.parametrize("embedding_size", [None, 7])
+def test_no_two_matrices_of_a_model_are_alike(embedding_size):
+    vocab = crnn.Vocab.from_text("abcdefg")
+    model = crnn.LanguageModel(vocab, hidden_size=7, num_layers=3, embedding_size=embedding_size, seed=0)
+    matrices = [array for array in model.params.values() if array.ndim == 2]
+    for place, matrix in enumerate(matrices):
+        assert np.ptp(matrix) > 0
+        for another in matrices[:place]:
+            scale = np.linalg.norm(matrix) * np.linalg.norm(another)
+            assert abs((matrix * another).sum()) / scale < 0.6
+
+
+def test_biases_are_zero_and_each_matrix_follows_its_own_rule():
+    net = crnn.RNN(5, 4, 2, recurrent_init="0.5*identity", input_init="zeros")
+    for layer in range(2):
+        np.testing.assert_array_equal(net.params[f"layer{layer}.W_hh"], 0.5 * np.eye(4))
+        assert not net.params[f"layer{layer}.W_xh"].any()
+        assert not net.params[f"layer{layer}.b_h"].any()
+    model = crnn.LanguageModel(crnn.Vocab.from_text("abcdefg"), hidden_size=4, num_layers=2)
+    assert not model.params["b_y"].any()
+    assert 0 < np.abs(model.params["W_hy"]).max() <= math.sqrt(6 / 11)
+
+
+def test_float32_weights_are_the_rounded_float64_ones():
+    single, double = (crnn.RNN(5, 33, 2, dtype=dtype, seed=3).flat_params for dtype in ("float32", "float64"))
+    assert_same_bits(single, double.astype(np.float32))

@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     loop.add_argument("--lr", type=float, default=2e-3, help="learning rate")
     loop.add_argument("--schedule", choices=list(SCHEDULES), default="cosine", help="how the rate changes")
     loop.add_argument("--warmup", type=int, default=0, help="updates over which the rate rises")
-    loop.add_argument("--clip-norm", type=float, default=5.0, help="largest 2-norm of a gradient; 0: any")
+    loop.add_argument("--clip-norm", type=float, default=0.25, help="largest 2-norm of a gradient; 0: any")
     loop.add_argument("--clip-value", type=float, default=0.0, help="largest element of a gradient; 0: any")
     loop.add_argument("--patience", type=int, help="stop after so many epochs without a better validation loss")
     loop.add_argument("--threads", type=int, default=cores(), help="the result does not depend on it")
@@ -323,7 +323,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         batch_size=16,
         optimizer=crnn.optim.Adam(lr=2e-3),
         schedule=crnn.optim.cosine(),
-        clip_norm=5.0,
+        clip_norm=0.25,
         threads=arguments.threads,
         on_epoch=lambda log: _say(log.summary()) if not sys.stderr.isatty() else None,
     )

@@ -182,6 +182,7 @@ static void run_epilogue(epilogue e, real *const *y, const real *h_base, const r
 static void product(real *y, row_source init, const real *x, const real *w, epilogue e, const real *h,
                     crnn_dim T, crnn_dim B, crnn_dim K, crnn_dim N, crnn_dim b0, crnn_dim b1)
 {
+    assert(T > 0 && K > 0 && N > 0 && 0 <= b0 && b0 < b1 && b1 <= B);
     const crnn_dim width = b1 - b0, M = T * width, panels = CRNN_PANELS(real, N);
     /* Rows of x that stay in the second cache while all of w passes by. */
     crnn_dim chunk = (128 * 1024 / (crnn_dim)sizeof(real)) / K;
@@ -198,6 +199,7 @@ static void product(real *y, row_source init, const real *x, const real *w, epil
             crnn_dim n0 = p * LINE, cols = N - n0 < nl * LINE ? N - n0 : nl * LINE;
             for (crnn_dim block = 0; block < blocks; ++block) {
                 int m = (int)(rows_here / blocks + (block < rows_here % blocks));
+                assert(0 < m && m <= TILE_ROWS && 0 < nl && nl <= PANELS_FOR(m));
                 crnn_dim first = m0 + done, t = first / width, b = b0 + first % width;
                 tile_rows rows;
                 for (int i = 0; i < m; ++i) {
@@ -256,6 +258,7 @@ static void linear_forward(real *y, const real *x, const real *w, const real *bi
 static void linear_backward_weight(real *dw, const real *x, const real *dy, real *scratch,
                                    crnn_dim M, crnn_dim K, crnn_dim N, crnn_dim n0, crnn_dim n1)
 {
+    assert(M >= 0 && K > 0 && n0 % LINE == 0 && 0 <= n0 && n0 <= n1 && n1 <= N);
     float_mode mode = denormals_off();
     const crnn_dim blocks = (K + TILE_ROWS - 1) / TILE_ROWS;
     const int most = PANELS_FOR(TILE_ROWS);
@@ -324,6 +327,7 @@ static void rows_backward(real *dw, const int32_t *ids, const real *dy, crnn_dim
 {
     float_mode mode = denormals_off();
     for (crnn_dim m = 0; m < M; ++m) {
+        assert(ids[m] >= 0);
         real *dw_id = dw + (crnn_dim)ids[m] * N; /* dw[ids[m], :] */
         const real *dy_m = dy + m * N;           /* dy[m, :] */
         for (crnn_dim n = n0, left = n1 - n0; left > 0; n += LINE, left -= LINE)

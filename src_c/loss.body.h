@@ -68,6 +68,7 @@ static void softmax_cross_entropy(real *loss, real *dlogits, const real *logits,
                     memset(dlogits_g, 0, (size_t)V * sizeof(real));
                 continue;
             }
+            assert(0 <= target && target < V);
             const real logit = logits_g[target]; /* read before dlogits may take its place */
             real largest, total = exp_row(dlogits_g, logits_g, V, &largest);
             loss[g] = (real)(log_of_sum((double)total) + (double)largest - (double)logit);

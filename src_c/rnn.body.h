@@ -5,6 +5,7 @@
 static void rnn_forward(real *h, const real *xw, const int32_t *ids, const real *h0, const real *w_hh, int act,
                         crnn_dim T, crnn_dim B, crnn_dim H, crnn_dim b0, crnn_dim b1)
 {
+    assert(act == CRNN_TANH || act == CRNN_RELU);
     float_mode mode = denormals_off();
     const epilogue e = act == CRNN_TANH ? TANH : RELU;
     for (crnn_dim t = 0; t < T; ++t) {
@@ -20,6 +21,7 @@ static void rnn_forward(real *h, const real *xw, const int32_t *ids, const real 
 static void rnn_backward(real *da, real *dh0, const real *h, const real *w_hh_t, int act,
                          crnn_dim T, crnn_dim B, crnn_dim H, crnn_dim b0, crnn_dim b1)
 {
+    assert(T > 0 && (act == CRNN_TANH || act == CRNN_RELU));
     float_mode mode = denormals_off();
     const epilogue e = act == CRNN_TANH ? TANH_BACKWARD : RELU_BACKWARD;
     for (crnn_dim b = b0; b < b1; ++b) { /* nothing comes back from beyond the last step */

@@ -5,6 +5,7 @@
 #ifndef CRNN_SIMD_H
 #define CRNN_SIMD_H
 
+#include <assert.h>
 #include <float.h>
 #include <math.h>
 #include <string.h>

@@ -171,12 +171,13 @@ def fit(
     if patience is not None and valid is None:
         raise ValueError("patience: expected validation data with it, got none")
 
-    run = _Run(model, optimizer, TrainingLog() if log is None else log)
+    windows = model.windows(train, batch_size, bptt)
+    cut = {"windows": len(windows), "batch_size": batch_size, "bptt": bptt}
+    run = _Run(model, optimizer, TrainingLog() if log is None else log, cut)
     if resume and checkpoint is not None and os.path.exists(checkpoint):
         run.restore(checkpoint)
     if log_file is not None:
         run.log.append_to(log_file)
-    windows = model.windows(train, batch_size, bptt)
     total = len(windows) * epochs if max_updates is None else min(max_updates, len(windows) * epochs)
     step = _Step(model, optimizer, schedule, clip_norm, clip_value, reduction, threads, total)
     # Windows from one zero state to the next.
@@ -214,8 +215,9 @@ def fit(
 class _Run:
     """What changes while training, and is all that a checkpoint has to hold."""
 
-    def __init__(self, model: Trainable, optimizer: optim.Optimizer, log: TrainingLog) -> None:
+    def __init__(self, model: Trainable, optimizer: optim.Optimizer, log: TrainingLog, cut: dict[str, int]) -> None:
         self.model, self.optimizer, self.log = model, optimizer, log
+        self.cut = cut  # how an epoch is cut into windows: what a position within it refers to
         self.best = model.flat_params.copy()
         self.update = 0  # updates done
         self.position = 0  # windows done in the epoch that is running
@@ -242,21 +244,28 @@ class _Run:
         progress = {
             "update": self.update,
             "position": self.position,
+            "cut": self.cut,
             "optimizer": self.optimizer.state(),
             "log": self.log.entries,
         }
         write_checkpoint(path, arrays, repr(self.optimizer), progress)
 
     def restore(self, path: PathLike) -> None:
-        from crnn.serialize import read_checkpoint
+        from crnn.serialize import ModelFileError, read_checkpoint
 
         names = ("params", "best", *self.optimizer.array_names)
         arrays, progress = read_checkpoint(path, self.optimizer, dict.fromkeys(names, self.model.flat_params))
+        position, cut = progress["position"], progress.get("cut")
+        if position and (cut != self.cut or position >= self.cut["windows"]):
+            raise ModelFileError(
+                f"{os.fspath(path)}: expected a checkpoint within an epoch of {self.cut}, "
+                f"got one of {cut!r:.100} at window {position}"
+            )
         self.model.flat_params[...] = arrays.pop("params")
         self.best[...] = arrays.pop("best")
         self.state = arrays.pop("state", None)
         self.optimizer.set_state(progress["optimizer"], arrays)
-        self.update, self.position = progress["update"], progress["position"]
+        self.update, self.position = progress["update"], position
         self.log.restore(progress["log"])
 
 
@@ -310,9 +319,7 @@ class _Step:
         self.lr_scale = 1.0
         self.norm = 0.0
 
-    def __call__(
-        self, x: Array, y: Array, state: Array | None, update: int, epoch: int
-    ) -> tuple[float, int, Array]:
+    def __call__(self, x: Array, y: Array, state: Array | None, update: int, epoch: int) -> tuple[float, int, Array]:
         params, grads = self.model.flat_params, self.model.flat_grads
         grads.fill(0)
         total, count, state = self.model.loss_and_gradients(

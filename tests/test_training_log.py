@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""What fit tells: the log in Python, as CSV and as JSON lines, its file as it grows, callbacks and the progress bar."""
+
+import csv
+import doctest
+import json
+import sys
+
+import numpy as np
+import pytest
+from model_tools import language_model
+
+import crnn
+import crnn.log
+
+IDS = np.random.default_rng(8).integers(12, size=104)
+SETTINGS = {"epochs": 3, "batch_size": 3, "bptt": 5}  # 7 windows an epoch of 102 predictions, 3 times 34 steps
+
+
+def fitted(**options):
+    return crnn.fit(language_model(), IDS, **(SETTINGS | options))
+
+
+def test_docstring_examples_run():
+    assert doctest.testmod(crnn.log) == (0, 4)
+
+
+def test_entries_say_what_happened():
+    log = fitted(valid=IDS[:20], log_every=3, optimizer=crnn.optim.Adam(0.01), schedule=crnn.optim.linear())
+    updates = [(entry["kind"], entry["epoch"], entry["update"]) for entry in log.entries]
+    assert updates == [
+        ("train", 1, 3), ("train", 1, 6), ("train", 1, 7), ("epoch", 1, 7),
+        ("train", 2, 9), ("train", 2, 12), ("train", 2, 14), ("epoch", 2, 14),
+        ("train", 3, 15), ("train", 3, 18), ("train", 3, 21), ("epoch", 3, 21),
+    ]  # fmt: skip
+    assert log.column("tokens") == [45, 45, 12, 30, 45, 27, 15, 45, 42]
+    assert log.column("tokens", "epoch") == [102] * 3
+    every = fitted(valid=IDS[:20], log_every=1, optimizer=crnn.optim.Adam(0.01), schedule=crnn.optim.linear())
+    nats, tokens = np.array(every.column("train_nats")), np.array(every.column("tokens"))
+    assert log.column("train_nats")[0] == pytest.approx(nats[:3].mean())
+    epochs = [np.average(nats[a : a + 7], weights=tokens[a : a + 7]) for a in (0, 7, 14)]
+    assert log.column("train_nats", "epoch") == pytest.approx(epochs)
+    np.testing.assert_allclose(every.column("lr"), 0.01 * (1 - np.arange(21) / 21))
+    assert log.column("lr") == [every.column("lr")[update - 1] for update in log.column("update")]
+    assert log.column("grad_norm") == [every.column("grad_norm")[update - 1] for update in log.column("update")]
+    for entry in log.entries:
+        assert entry["seconds"] > 0
+        if entry["kind"] == "train":
+            assert entry["tokens_per_second"] == pytest.approx(entry["tokens"] / entry["seconds"])
+    assert len(log.column("valid_nats", "epoch")) == log.epochs == 3
+
+
+def test_an_epoch_that_max_updates_ends_is_logged():
+    log = fitted(max_updates=9, log_every=100)
+    assert [(entry["kind"], entry["epoch"], entry["update"]) for entry in log.entries] == [
+        ("train", 1, 7), ("epoch", 1, 7), ("train", 2, 9), ("epoch", 2, 9)
+    ]  # fmt: skip
+
+
+def test_csv_and_json_lines_hold_every_entry(tmp_path):
+    log = fitted(valid=IDS[:20], log_every=3)
+    log.to_csv(tmp_path / "log.csv")
+    log.to_jsonl(tmp_path / "log.jsonl")
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == log.entries
+    with open(tmp_path / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(log.entries)
+    for row, entry in zip(rows, log.entries, strict=True):
+        assert {name: value for name, value in row.items() if value} == {name: str(entry[name]) for name in entry}
+
+
+def test_the_log_file_grows_entry_by_entry_and_is_appended_to(tmp_path):
+    path, seen = tmp_path / "log.jsonl", []
+
+    def on_epoch(log):
+        seen.append([json.loads(line) for line in path.read_text().splitlines()] == log.entries)
+
+    log = fitted(log_file=path, log_every=3, on_epoch=on_epoch)
+    assert seen == [True] * 3
+    again = fitted(log_file=path, log_every=3)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines == log.entries + again.entries
+
+
+def test_on_epoch_gets_the_log_after_each_epoch():
+    seen = []
+    log = fitted(on_epoch=lambda log: seen.append((log, log.epochs)))
+    assert seen == [(log, 1), (log, 2), (log, 3)]
+
+
+def test_a_given_log_is_filled_even_when_training_fails():
+    log = crnn.TrainingLog()
+    assert fitted(log=log) is log
+    assert log.epochs == 3
+    log = crnn.TrainingLog()
+
+    def fail(log):
+        raise KeyError("the application's own")
+
+    with pytest.raises(KeyError):
+        fitted(log=log, on_epoch=fail)
+    assert log.epochs == 1
+
+
+def test_the_best_epoch_and_how_long_ago_it_was():
+    log = crnn.TrainingLog()
+    for epoch, nats in enumerate([2.0, 1.0, 1.0, 3.0], 1):
+        log.add_training(epoch, epoch, nats, 10, 0.1, 1e-3, 1.0)
+        assert log.add_validation(nats, 0.5) == (epoch < 3)  # as good as the best is no better
+        log.end_epoch()
+        assert log.best["epoch"] == min(epoch, 2)
+    assert log.epochs_since_best == 2
+    assert "epoch 4: train 3.0000 nats, valid 3.0000, 100 tokens/s" in log.summary()
+    assert crnn.TrainingLog().summary() == "no epoch finished"
+    assert crnn.TrainingLog().epochs_since_best == 0
+
+
+def test_the_summary_marks_the_best():
+    log = fitted(valid=IDS[:20], epochs=1)
+    assert log.summary().startswith("epoch 1: train ")
+    assert f"valid {log.best['valid_nats']:.4f} (best)" in log.summary()
+
+
+# ---- the progress bar ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.thread_unsafe
+def test_the_bar_shows_loss_speed_and_time_left(capsys):
+    fitted(progress=True, valid=IDS[:20], log_every=1)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "21/21" in captured.err
+    for part in ("loss ", " tokens/s", "epoch 1: train ", "epoch 3: train ", "valid ", "<"):  # "<": elapsed<left
+        assert part in captured.err
+
+
+@pytest.mark.thread_unsafe
+@pytest.mark.parametrize("progress", [None, False])
+def test_nothing_is_shown_when_nobody_watches(capsys, progress):
+    """Standard error is not a terminal in tests."""
+    fitted(progress=progress, valid=IDS[:20])
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+@pytest.mark.thread_unsafe
+def test_the_bar_is_shown_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    fitted()
+    assert "21/21" in capsys.readouterr().err
+
+
+def test_no_standard_error_is_no_fault(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)  # as in a program without a console
+    assert fitted().epochs == 3
+
+
+def test_the_time_of_an_epoch_is_that_of_its_parts():
+    log = fitted(log_every=1)
+    seconds = log.column("seconds")
+    assert log.column("seconds", "epoch") == pytest.approx([sum(seconds[a : a + 7]) for a in (0, 7, 14)])

@@ -127,9 +127,10 @@ class Sampler:
         """Softmax numerators, the largest 1; 0 for what top-k and top-p cut. Overwrites `values`."""
         with np.errstate(over="ignore"):  # a tiny temperature sends all but the best to -inf, rightly
             values -= values[best]
+            # A temperature changes no order, so top-k may come first, while a huge one has not made all values equal.
+            if self.top_k is not None and self.top_k < values.size:
+                _keep_largest(values, self.top_k, np.partition(values, -self.top_k)[-self.top_k])
             values /= self.temperature
-        if self.top_k is not None and self.top_k < values.size:
-            _keep_largest(values, self.top_k, np.partition(values, -self.top_k)[-self.top_k])
         if self.top_p is not None and self.top_p < 1:
             falling = np.sort(values)[::-1].copy()
             heights = np.cumsum(_exp(falling))

@@ -41,7 +41,7 @@ enum { CRNN_GRAD_ROWS = 256, CRNN_GRAD_PANELS = 2 };
 typedef struct crnn_kernels_##suffix {                                                                                 \
     const char *isa;                                                                                                   \
                                                                                                                        \
-    /* y[i] = f(x[i]), i < n. OVERWRITTEN; y may be x. At most 2 ulp; denormal results are 0. */                       \
+    /* y[i] = f(x[i]), i < n. OVERWRITTEN; y may be x. At most 2 ulp (float64 2.1); denormal results are 0. */         \
     void (*exp)(real *y, const real *x, crnn_dim n);                                                                   \
     void (*tanh)(real *y, const real *x, crnn_dim n);                                                                  \
     void (*sigmoid)(real *y, const real *x, crnn_dim n);                                                               \

@@ -100,7 +100,7 @@ static double sum(const real *x, crnn_dim n)
             lanes[j] += (double)x[i + j];
     for (int j = 0; i < n; ++i, ++j)
         lanes[j] += (double)x[i];
-    double total = fold_doubles(lanes);
+    volatile double total = fold_doubles(lanes); /* keeps the last additions this side of the mode's return */
     float_mode_restore(mode);
     return total;
 }
@@ -115,7 +115,7 @@ static double sum_of_squares(const real *x, crnn_dim n)
             lanes[j] += (double)x[i + j] * (double)x[i + j];
     for (int j = 0; i < n; ++i, ++j)
         lanes[j] += (double)x[i] * (double)x[i];
-    double total = fold_doubles(lanes);
+    volatile double total = fold_doubles(lanes);
     float_mode_restore(mode);
     return total;
 }

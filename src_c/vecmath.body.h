@@ -26,14 +26,14 @@ static const real exp_q[] = {0x1.a124f2p-13f, 0x1.6d4324p-10f, 0x1.1110e0p-7f, 0
 #define EXP_UNDER -0x1.6232bdd7abcd3p9
 #define EXP_ZERO -709.0
 #define EXP_MAX 0x1.62e42fefa39efp9
-static const real exp_q[] = {0x1.af38a9b0ec855p-26, 0x1.289185613a3d6p-22, 0x1.71de0dae63bb3p-19, 0x1.a019b90d2ae7ap-16,
-                             0x1.a01a01a7c41d5p-13, 0x1.6c16c1788bd90p-10, 0x1.11111111109b3p-7,  0x1.5555555553d63p-5,
-                             0x1.5555555555556p-3,  0x1.0000000000001p-1};
+static const real exp_q[] = {0x1.61bfaa228dde5p-33, 0x1.1f7f2776cfaf2p-29, 0x1.ae642c82e33d5p-26, 0x1.27e4d41966f2fp-22,
+                             0x1.71de3a5aa7bb7p-19, 0x1.a01a01a9e991bp-16, 0x1.a01a01a0196acp-13, 0x1.6c16c16c15a68p-10,
+                             0x1.1111111111111p-7, 0x1.5555555555557p-5, 0x1.5555555555555p-3, 0x1.0000000000000p-1};
 #endif
 enum { EXP_TERMS = sizeof exp_q / sizeof exp_q[0] };
 
-/* e^r - 1, and in *rounded the number whose low bits are n. The part of n ln 2 below ln 2's last bit matters only where
- * the result is scaled by a large 2^n and nothing is added to it. */
+/* e^r - 1, and in *rounded the number whose low bits are n. In float32 the part of n ln 2 below ln 2's last bit matters
+ * only where the result is scaled by a large 2^n and nothing is added to it: tanh does without. */
 INLINE line line_expm1_reduced(line x, const int exact_ln2, line *rounded)
 {
     line t = line_fma(x, line_set1(LOG2_E), line_set1(ROUND_TO_INT));
@@ -79,7 +79,7 @@ INLINE line line_divide_refined(line quotient, line a, line d, line rest, line i
 INLINE line line_tanh(line x)
 {
     line one = line_set1(1), two = line_set1(2), half = line_set1((real)0.5), y = line_abs(x);
-    line t, p = line_expm1_reduced(line_max(line_set1(EXP_ZERO), line_mul(line_set1(-2), y)), 0, &t);
+    line t, p = line_expm1_reduced(line_max(line_set1(EXP_ZERO), line_mul(line_set1(-2), y)), sizeof(real) > 4, &t);
     line power = line_scale_exponent(one, t);
     line u = line_fnma(power, p, line_sub(one, power)), d = line_sub(two, u);
     line q = line_div(u, d), rest = line_sub(line_sub(two, d), u);

@@ -119,7 +119,8 @@ def test_no_draw_has_probability_zero_and_probabilities_sum_to_one(logits, seed,
 @given(logits=logit_arrays, temperature=temperatures, seed=st.integers(0, 2**32))
 def test_top_k_of_one_and_a_tiny_top_p_are_argmax(logits, temperature, seed):
     assert Sampler(temperature, top_k=1, seed=seed)(logits) == np.argmax(logits)
-    assert Sampler(temperature, top_p=1e-12, seed=seed)(logits) == np.argmax(logits)
+    if temperature < 1e300:  # which leaves nothing of small differences
+        assert Sampler(temperature, top_p=1e-12, seed=seed)(logits) == np.argmax(logits)
 
 
 @given(logits=logit_arrays, temperature=temperatures)

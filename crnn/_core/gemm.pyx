@@ -100,8 +100,8 @@ def linear_backward_weight(dw, x, dy, scratch, Py_ssize_t n0, Py_ssize_t n1):
     cdef Py_ssize_t K = dim(dw, 0), N = dim(dw, 1), T = dim(dy, 0), B = dim(dy, 1)
     cdef Py_ssize_t line = CRNN_LINE_BYTES // (4 if kind == cnp.NPY_FLOAT32 else 8)
     cdef void *dw_ = data("dw", dw, kind, True, 2, K, N)
+    cdef void *dy_ = data("dy", dy, kind, False, 3, -1, -1, N)
     cdef void *x_ = data("x", x, kind, False, 3, T, B, K)
-    cdef void *dy_ = data("dy", dy, kind, False, 3, T, B, N)
     cdef void *scratch_ = data("scratch", scratch, kind, True, 1, CRNN_GRAD_ROWS * CRNN_GRAD_PANELS * line)
     need_range("n0, n1", n0, n1, N, line)
     if n0 == n1 or K == 0:
@@ -155,8 +155,8 @@ def rows_backward(dw, ids, dy, Py_ssize_t n0, Py_ssize_t n1):
     cdef int kind = real_kind("dw", dw)
     cdef Py_ssize_t V = dim(dw, 0), N = dim(dw, 1), T = dim(dy, 0), B = dim(dy, 1)
     cdef void *dw_ = data("dw", dw, kind, True, 2, V, N)
+    cdef void *dy_ = data("dy", dy, kind, False, 3, -1, -1, N)
     cdef int32_t *ids_ = ids_data("ids", ids, 2, T, B)
-    cdef void *dy_ = data("dy", dy, kind, False, 3, T, B, N)
     need_range("n0, n1", n0, n1, N, 1)
     need_ids_below("ids", ids_, T * B, V, 0)
     with nogil:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn.initial import initial_matrix, uniform_draws
 from crnn.log import EPOCH_FIELDS, TRAINING_FIELDS
 from crnn.models import LanguageModel
 from crnn.optim import Optimizer
@@ -82,6 +83,9 @@ def load(path: PathLike) -> LanguageModel:
     if extra:
         raise ModelFileError(f"{os.fspath(path)}: expected no tensor {extra[0]!r}")
     try:
+        for rule in ("recurrent_init", "input_init"):  # not used here, but by copies of the model
+            if config[rule] is not None:
+                initial_matrix(config[rule], uniform_draws(0), (1, 1), rule)
         model = LanguageModel(vocab, **(config | {"recurrent_init": "zeros", "input_init": "zeros"}))
     except (TypeError, ValueError) as error:
         raise ModelFileError(f"{os.fspath(path)}: {error}") from None
@@ -230,5 +234,7 @@ def _read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
             if header.get("format") != FORMAT:
                 raise ModelFileError(f"{name}: expected format {FORMAT}, got {header.get('format')!r}")
             return {key: file.get_tensor(key) for key in file.keys()}, header  # noqa: SIM118  not a mapping
-    except (SafetensorError, json.JSONDecodeError, RecursionError, TypeError, KeyError) as error:
+    except ModelFileError:
+        raise
+    except (SafetensorError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
         raise ModelFileError(f"{name}: expected a safetensors file written by crnn: {error}") from None

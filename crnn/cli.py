@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, ArithmeticError, MemoryError) as error:
         print(f"crnn {arguments.verb}: {error}", file=sys.stderr)
         return 1
 
@@ -150,8 +150,10 @@ def _train(arguments: argparse.Namespace) -> int:
     import crnn
 
     output: Path = arguments.output
-    if not output.parent.is_dir():  # now, not after an hour of training
-        raise FileNotFoundError(f"--output: expected a folder that exists, got {output.parent}")
+    for name in ("output", "checkpoint", "log", "ids"):  # now, not after an hour of training
+        path: Path | None = getattr(arguments, name)
+        if path is not None and not path.parent.is_dir():
+            raise FileNotFoundError(f"--{name}: expected a folder that exists, got {path.parent}")
     corpus = crnn.TextCorpus.from_file(
         arguments.text,
         unit=arguments.unit,

@@ -19,6 +19,8 @@ Draw = Callable[[tuple[int, ...]], Array]
 
 def uniform_draws(seed: int) -> Draw:
     """A source of float64 arrays, uniform in [-1, 1), that is the same for the same seed on every machine."""
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"seed: expected an integer of at least 0, got {seed!r}")
     raw = np.random.PCG64(seed)
 
     def draw(shape: tuple[int, ...]) -> Array:

@@ -64,6 +64,8 @@ class Sampler:
                 raise ValueError(f"top_k: expected at least 1, got {top_k}")
         if top_p is not None and not 0 < top_p <= 1:
             raise ValueError(f"top_p: expected a number in (0, 1], got {top_p}")
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0):
+            raise ValueError(f"seed: expected an int of at least 0, or None, got {seed!r}")
         self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
         self._bits = np.random.PCG64(seed)
 

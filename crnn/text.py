@@ -658,6 +658,10 @@ def _read_bytes(path: PathLike) -> Iterator[bytes]:
 
 
 def _read_text(path: PathLike, encoding: str) -> Iterator[str]:
+    try:
+        "a".encode(encoding)
+    except LookupError:  # unknown, or no text encoding, as hex is none
+        raise ValueError(f"encoding: expected a text encoding that Python knows, got {encoding!r}") from None
     decoder = codecs.getincrementaldecoder(encoding)()
     consumed = characters = 0
     for chunk in chain(_read_bytes(path), (b"",)):

@@ -274,10 +274,7 @@ static void linear_backward_weight(real *dw, const real *x, const real *dy, real
             crnn_dim k = 0;
             for (crnn_dim block = 0; block < blocks; ++block) {
                 int m = (int)(K / blocks + (block < K % blocks));
-                int narrow = PANELS_FOR(m) < nl ? PANELS_FOR(m) : nl;
-                for (int j = 0; j < nl; j += narrow)
-                    run_tile_backward_weight(m, narrow, dw + k * N + n + j * LINE, N, x_m + k, K,
-                                             scratch + j * CRNN_GRAD_ROWS * LINE, rows_here, cols - j * LINE);
+                run_tile_backward_weight(m, nl, dw + k * N + n, N, x_m + k, K, scratch, rows_here, cols);
                 k += m;
             }
             n += nl * LINE;

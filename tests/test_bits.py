@@ -16,7 +16,7 @@ from crnn._core import dispatch
 # belongs in the change log; if not, it is a fault, perhaps of one CPU or one compiler.
 PINNED = {
     ("tanh", "float32", None): "1ec0f70fe41958cbafda1f2428b11e3210696041c71b11796072ae7bb684a2ff",
-    ("tanh", "float64", None): "be61fe16c7db3d7d5e5d6e21e4271392cb17c93c276945caceedd85f0e998c11",
+    ("tanh", "float64", None): "0b01643581dec0eb39477aa7f861b35dbd38e765fe7266b566b58ca1397a526d",
     ("relu", "float32", None): "25a3f72e62ea7b1de63cd9883da47046a3f3d4e4302c734b8ac5a1d9770dd70c",
     ("tanh", "float32", 9): "53eaabec63f2ff5719d70a6195fff54f28b82f87e1e8532d656d0932ecebca5a",
 }

@@ -12,4 +12,4 @@ cdef Py_ssize_t dim(array, int axis) except -1
 
 cdef int need_ids_below(str name, const int32_t *ids, Py_ssize_t n, Py_ssize_t limit, int32_t allowed) except -1
 cdef int need_range(str name, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t n, Py_ssize_t unit) except -1
-cdef int need_apart(str out_name, out, str in_name, in_) except -1
+cdef int need_apart(str out_name, out, str in_name, in_, bint or_same=*) except -1

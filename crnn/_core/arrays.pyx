@@ -83,9 +83,12 @@ cdef int need_range(str name, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t n, P
     return 0
 
 
-cdef int need_apart(str out_name, out, str in_name, in_) except -1:
+cdef int need_apart(str out_name, out, str in_name, in_, bint or_same=False) except -1:
+    """No overlap; with `or_same` the very same memory will do."""
     a, b = <cnp.ndarray>out, <cnp.ndarray>in_
     a0, b0 = <size_t>cnp.PyArray_DATA(a), <size_t>cnp.PyArray_DATA(b)
+    if or_same and a0 == b0:
+        return 0
     if a0 < b0 + <size_t>cnp.PyArray_NBYTES(b) and b0 < a0 + <size_t>cnp.PyArray_NBYTES(a):
         raise ValueError(f"{out_name}: expected an array that does not overlap {in_name}")
     return 0

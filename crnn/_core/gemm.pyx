@@ -104,6 +104,10 @@ def linear_backward_weight(dw, x, dy, scratch, Py_ssize_t n0, Py_ssize_t n1):
     cdef void *x_ = data("x", x, kind, False, 3, T, B, K)
     cdef void *scratch_ = data("scratch", scratch, kind, True, 1, CRNN_GRAD_ROWS * CRNN_GRAD_PANELS * line)
     need_range("n0, n1", n0, n1, N, line)
+    need_apart("dw", dw, "x", x)
+    need_apart("dw", dw, "dy", dy)
+    for name, array in (("dw", dw), ("x", x), ("dy", dy)):
+        need_apart("scratch", scratch, name, array)
     if n0 == n1 or K == 0:
         return
     with nogil:
@@ -126,6 +130,7 @@ def bias_backward(db, dy, Py_ssize_t n0, Py_ssize_t n1):
     cdef void *db_ = data("db", db, kind, True, 1, N)
     cdef void *dy_ = data("dy", dy, kind, False, 3, -1, -1, N)
     need_range("n0, n1", n0, n1, N, 1)
+    need_apart("db", db, "dy", dy)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
             f32.bias_backward(<float *>db_, <float *>dy_, M, N, n0, n1)
@@ -140,6 +145,8 @@ def rows_add_bias(y, w, bias):
     cdef void *y_ = data("y", y, kind, True, 2, V, N)
     cdef void *w_ = data("w", w, kind, False, 2, V, N)
     cdef void *bias_ = data("bias", bias, kind, False, 1, N)
+    need_apart("y", y, "w", w, or_same=True)
+    need_apart("y", y, "bias", bias)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
             f32.rows_add_bias(<float *>y_, <float *>w_, <float *>bias_, V, N)
@@ -159,6 +166,7 @@ def rows_backward(dw, ids, dy, Py_ssize_t n0, Py_ssize_t n1):
     cdef int32_t *ids_ = ids_data("ids", ids, 2, T, B)
     need_range("n0, n1", n0, n1, N, 1)
     need_ids_below("ids", ids_, T * B, V, 0)
+    need_apart("dw", dw, "dy", dy)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
             f32.rows_backward(<float *>dw_, ids_, <float *>dy_, T * B, N, n0, n1)

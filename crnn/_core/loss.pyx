@@ -3,7 +3,7 @@
 
 cimport numpy as cnp
 from libc.stdint cimport int32_t
-from crnn._core.arrays cimport data, dim, ids_data, need_ids_below, need_range, real_kind
+from crnn._core.arrays cimport data, dim, ids_data, need_apart, need_ids_below, need_range, real_kind
 from crnn._core.dispatch cimport f32, f64
 
 cnp.import_array()
@@ -23,6 +23,9 @@ def softmax_cross_entropy(loss, dlogits, logits, targets, double scale, int32_t 
     cdef int32_t *targets_ = ids_data("targets", targets, 2, T, B)
     need_range("b0, b1", b0, b1, B, 1)
     need_ids_below("targets", targets_, T * B, V, ignore)
+    need_apart("loss", loss, "logits", logits)
+    if dlogits is not None:
+        need_apart("dlogits", dlogits, "logits", logits, or_same=True)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
             f32.softmax_cross_entropy(<float *>loss_, <float *>dlogits_, <float *>logits_, targets_, <float>scale, ignore,
@@ -38,6 +41,7 @@ def softmax(p, logits):
     cdef Py_ssize_t M = dim(p, 0), V = dim(p, 1)
     cdef void *p_ = data("p", p, kind, True, 2, M, V)
     cdef void *logits_ = data("logits", logits, kind, False, 2, M, V)
+    need_apart("p", p, "logits", logits, or_same=True)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
             f32.softmax(<float *>p_, <float *>logits_, M, V)

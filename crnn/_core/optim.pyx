@@ -6,7 +6,7 @@ Rates arrive as double and are rounded to the arrays' precision here, before any
 """
 
 cimport numpy as cnp
-from crnn._core.arrays cimport data, dim, real_kind
+from crnn._core.arrays cimport data, dim, need_apart, real_kind
 from crnn._core.dispatch cimport f32, f64
 
 cnp.import_array()
@@ -42,6 +42,7 @@ def sgd(w, velocity, g, double factor, double lr, double momentum, double weight
     cdef Py_ssize_t n = dim(w, 0)
     cdef void *w_ = data("w", w, kind, True, 1, n)
     cdef void *g_ = data("g", g, kind, False, 1, n)
+    need_apart("w", w, "g", g)
     cdef void *velocity_ = NULL if momentum == 0 else data("velocity", velocity, kind, True, 1, n)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
@@ -57,6 +58,7 @@ def adagrad(w, square_sum, g, double factor, double lr, double eps, double weigh
     cdef Py_ssize_t n = dim(w, 0)
     cdef void *w_ = data("w", w, kind, True, 1, n)
     cdef void *g_ = data("g", g, kind, False, 1, n)
+    need_apart("w", w, "g", g)
     cdef void *s_ = data("square_sum", square_sum, kind, True, 1, n)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
@@ -73,6 +75,7 @@ def rmsprop(w, square_avg, velocity, g, double factor, double lr, double alpha, 
     cdef Py_ssize_t n = dim(w, 0)
     cdef void *w_ = data("w", w, kind, True, 1, n)
     cdef void *g_ = data("g", g, kind, False, 1, n)
+    need_apart("w", w, "g", g)
     cdef void *s_ = data("square_avg", square_avg, kind, True, 1, n)
     cdef void *velocity_ = NULL if momentum == 0 else data("velocity", velocity, kind, True, 1, n)
     with nogil:
@@ -91,6 +94,7 @@ def adam(w, m, v, g, double factor, double step_size, double beta1, double beta2
     cdef Py_ssize_t n = dim(w, 0)
     cdef void *w_ = data("w", w, kind, True, 1, n)
     cdef void *g_ = data("g", g, kind, False, 1, n)
+    need_apart("w", w, "g", g)
     cdef void *m_ = data("m", m, kind, True, 1, n)
     cdef void *v_ = data("v", v, kind, True, 1, n)
     with nogil:

@@ -2,7 +2,7 @@
 """exp, tanh and sigmoid of whole arrays, the same bits on every CPU."""
 
 cimport numpy as cnp
-from crnn._core.arrays cimport data, dim, real_kind
+from crnn._core.arrays cimport data, dim, need_apart, real_kind
 from crnn._core.dispatch cimport f32, f64
 
 cnp.import_array()
@@ -14,6 +14,7 @@ def exp(y, x):
     cdef Py_ssize_t n = dim(y, 0)
     cdef void *y_ = data("y", y, kind, True, 1, n)
     cdef void *x_ = data("x", x, kind, False, 1, n)
+    need_apart("y", y, "x", x, or_same=True)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
             f32.exp(<float *>y_, <float *>x_, n)
@@ -27,6 +28,7 @@ def tanh(y, x):
     cdef Py_ssize_t n = dim(y, 0)
     cdef void *y_ = data("y", y, kind, True, 1, n)
     cdef void *x_ = data("x", x, kind, False, 1, n)
+    need_apart("y", y, "x", x, or_same=True)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
             f32.tanh(<float *>y_, <float *>x_, n)
@@ -40,6 +42,7 @@ def sigmoid(y, x):
     cdef Py_ssize_t n = dim(y, 0)
     cdef void *y_ = data("y", y, kind, True, 1, n)
     cdef void *x_ = data("x", x, kind, False, 1, n)
+    need_apart("y", y, "x", x, or_same=True)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
             f32.sigmoid(<float *>y_, <float *>x_, n)

@@ -297,7 +297,12 @@ class LanguageModel:
             raise ValueError(
                 f"targets: expected integers of shape {shape}, got {array.dtype} of shape {array.shape}"
             )
-        return np.ascontiguousarray(array, np.int32)
+        if array.dtype != np.int32 and (array.min() < IGNORE or array.max() >= len(self.vocab)):
+            raise ValueError(
+                f"targets: expected ids from 0 to {len(self.vocab) - 1}, or {IGNORE} for none, "
+                f"got {array.min()} to {array.max()}"
+            )
+        return np.ascontiguousarray(array, np.int32)  # int32 is checked where it is read
 
     # ---- whole texts ----------------------------------------------------------------------------------------------
 
@@ -355,7 +360,12 @@ class LanguageModel:
         return scores
 
     def _ids_of(self, text: str | bytes | ArrayLike) -> Array:
-        return self.vocab.encode(text) if isinstance(text, str | bytes) else np.asarray(text)
+        if isinstance(text, str | bytes):
+            return self.vocab.encode(text)
+        ids = np.asarray(text)
+        if ids.ndim != 1:
+            raise ValueError(f"text: expected a text, or ids of shape (N,), got {ids.dtype} of shape {ids.shape}")
+        return ids
 
     # ---- text from the model --------------------------------------------------------------------------------------
 

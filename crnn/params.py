@@ -19,9 +19,12 @@ DTYPES = ("float32", "float64")
 
 
 def check_dtype(dtype: object) -> str:
-    name = np.dtype(dtype).name  # type: ignore[call-overload]
+    try:
+        name = None if dtype is None else np.dtype(dtype).name  # type: ignore[call-overload]  # None means float64 there
+    except TypeError:
+        name = None
     if name not in DTYPES:
-        raise ValueError(f"dtype: expected float32 or float64, got {dtype}")
+        raise ValueError(f"dtype: expected float32 or float64, got {dtype!r}")
     return str(name)
 
 

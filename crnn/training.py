@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crnn import optim
@@ -150,15 +151,16 @@ def fit(
     """
     optimizer = optimizer or optim.Adam(lr=2e-3)
     threads = check_threads(threads)
-    check_size("epochs", epochs)
-    check_size("log_every", log_every)
+    sizes = {"epochs": epochs, "batch_size": batch_size, "bptt": bptt, "log_every": log_every}
+    for name, size in sizes.items():
+        check_size(name, size)
     for name, value in (("max_updates", max_updates), ("patience", patience)):
         if value is not None:
             check_size(name, value)
     for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
-        if limit is not None and not limit > 0:
+        if limit is not None and not (isinstance(limit, int | float) and limit > 0):
             raise ValueError(f"{name}: expected a number above 0, or None, got {limit!r}")
-    if carry is not None and (carry < 0 or carry % bptt):
+    if carry is not None and not (isinstance(carry, int) and carry >= 0 and carry % bptt == 0):
         raise ValueError(f"carry: expected a multiple of bptt ({bptt}), 0 or None, got {carry!r}")
     if resume and checkpoint is None:
         raise ValueError("resume: expected a checkpoint to resume from, got checkpoint=None")
@@ -170,6 +172,8 @@ def fit(
         train = data
     if patience is not None and valid is None:
         raise ValueError("patience: expected validation data with it, got none")
+    if valid is not None and np.size(valid) < 2:  # now, not after an epoch
+        raise ValueError(f"valid: expected at least 2 ids, one to predict from another, got {np.size(valid)}")
 
     windows = model.windows(train, batch_size, bptt)
     cut = {"windows": len(windows), "batch_size": batch_size, "bptt": bptt}

@@ -160,7 +160,7 @@ def fit(
     for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
         if limit is not None and not (isinstance(limit, int | float) and limit > 0):
             raise ValueError(f"{name}: expected a number above 0, or None, got {limit!r}")
-    if carry is not None and not (isinstance(carry, int) and carry >= 0 and carry % bptt == 0):
+    if carry is not None and not (isinstance(carry, int | np.integer) and carry >= 0 and carry % bptt == 0):
         raise ValueError(f"carry: expected a multiple of bptt ({bptt}), 0 or None, got {carry!r}")
     if resume and checkpoint is None:
         raise ValueError("resume: expected a checkpoint to resume from, got checkpoint=None")

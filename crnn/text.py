@@ -1,28 +1,37 @@
 # SPDX-License-Identifier: MIT
-"""Text to ids and back, and ids to training windows.
+"""Vocab and TextCorpus: text to ids and back. Knows no model.
 
     file or str --TextCorpus--> ids (N,) --contiguous_batches--> windows x, y (T, B) int32
-
-A text is always worked through in pieces of `_CHUNK` units, in memory as from a file, so that the temporary
-arrays stay in the cache and a file may be larger than memory. Knows no model, needs only numpy.
 """
 
 from __future__ import annotations
 
-import codecs
 import operator
 import os
-import secrets
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import chain, repeat
-from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from itertools import repeat
+from typing import Any, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
+
+from crnn.batching import IGNORE, StreamBatches, check_positive, contiguous_batches, id_array
+from crnn.pieces import (
+    EOS,
+    Ids,
+    PathLike,
+    TextError,
+    Unit,
+    codes_of,
+    count_tokens,
+    exactly,
+    read_pieces,
+    split_text,
+    store_ids,
+    words_of,
+)
 
 __all__ = [
     "EOS",
@@ -36,22 +45,9 @@ __all__ = [
     "contiguous_batches",
 ]
 
-Unit = Literal["char", "byte", "word"]
-Ids = npt.NDArray[np.int32]
-PathLike = str | os.PathLike[str]
-
 UNKNOWN = "<unk>"  # stands for every token outside the vocabulary
-EOS = "<eos>"  # a newline, when the units are words
-IGNORE = -1  # a target that has no token: padding, left out of the loss
 
 _ALL_BYTES = tuple(bytes([value]) for value in range(256))
-_CODE_POINTS = 0x110000
-_CHUNK = 1 << 17  # characters, or bytes of a file: 128 Ki keeps the temporaries in L2 and encodes fastest
-_BLOCK = 1 << 18  # tokens that StreamBatches arranges at once: 1 MiB
-
-
-class TextError(ValueError):
-    """A text that cannot be read, or is too short for what is asked of it."""
 
 
 class VocabError(ValueError):
@@ -144,7 +140,7 @@ class Vocab:
             No token is left.
         """
         _check_unit(unit)
-        counts, total = _count(_split(text, unit), unit)
+        counts, total = count_tokens(split_text(text, unit), unit)
         if not total:
             raise TextError(f"text: expected at least one {unit}, got none")
         return cls._from_counts(counts, unit, min_count, max_size, unknown)
@@ -153,9 +149,9 @@ class Vocab:
     def _from_counts(
         cls, counts: Mapping[str, int], unit: Unit, min_count: int, max_size: int | None, unknown: bool | None
     ) -> Vocab:
-        _check_positive("min_count", min_count)
+        check_positive("min_count", min_count)
         if max_size is not None:
-            _check_positive("max_size", max_size)
+            check_positive("max_size", max_size)
         if unit == "byte":
             if (min_count, max_size) != (1, None) or unknown:
                 raise VocabError("min_count, max_size, unknown: not for unit 'byte', which is always all 256")
@@ -241,17 +237,17 @@ class Vocab:
             ...
         crnn.text.VocabError: text: char '!' at position 3 is not in the vocabulary (use unknown=True?)
         """
-        parts = list(self._encode_pieces(_split(text, self.unit), "text"))
+        parts = list(self._encode_pieces(split_text(text, self.unit), "text"))
         return np.concatenate(parts) if parts else np.empty(0, np.int32)
 
     def _encode_pieces(self, pieces: Iterable[str | bytes], source: str) -> Iterator[Ids]:
         start = 0
         for piece in pieces:
             if self.unit == "word":
-                words = _words(cast(str, piece))
+                words = words_of(cast(str, piece))
                 ids = np.fromiter(map(self._index.get, words, repeat(self._missing_id)), np.int32, len(words))
             else:
-                ids = self._table.take(_codes(piece), mode="clip")
+                ids = self._table.take(codes_of(piece), mode="clip")
             if self._missing_id < 0 and ids.size and ids.min() < 0:
                 first = int(ids.argmin())
                 token = words[first] if self.unit == "word" else piece[first]
@@ -285,7 +281,7 @@ class Vocab:
         return self._known(ids).astype(np.uint8).tobytes()
 
     def _known(self, ids: npt.ArrayLike) -> npt.NDArray[Any]:
-        known = _id_array(ids)
+        known = id_array(ids)
         outside = np.flatnonzero((known < 0) | (known >= len(self)))
         if outside.size:
             first = outside[0]
@@ -387,7 +383,7 @@ class TextCorpus:
             A token is outside the vocabulary and there is no ``<unk>``; or contradicting options.
         """
         unit, make_vocab = _vocab_maker(unit, vocab, min_count, max_size, unknown)
-        return cls._build(partial(_split, text, unit), "text", unit, make_vocab, valid, test, None)
+        return cls._build(partial(split_text, text, unit), "text", unit, make_vocab, valid, test, None)
 
     @classmethod
     def from_file(
@@ -433,7 +429,7 @@ class TextCorpus:
         if ids_path is not None and os.path.realpath(ids_path) == os.path.realpath(path):
             raise ValueError(f"ids_path: expected another file than the text, got {os.fspath(ids_path)}")
         unit, make_vocab = _vocab_maker(unit, vocab, min_count, max_size, unknown)
-        pieces = partial(_read, path, unit, encoding)
+        pieces = partial(read_pieces, path, unit, encoding)
         return cls._build(pieces, os.fspath(path), unit, make_vocab, valid, test, ids_path)
 
     @classmethod
@@ -452,140 +448,22 @@ class TextCorpus:
                 raise ValueError(f"{name}: expected a fraction in [0, 1), got {fraction}")
         if valid + test >= 1:
             raise ValueError(f"valid + test: expected less than 1, got {valid} + {test}")
-        counts, total = _count(pieces(), unit)
+        counts, total = count_tokens(pieces(), unit)
         if not total:
             raise TextError(f"{source}: expected at least one {unit}, got none")
         vocab = make_vocab(counts)
         dtype = np.min_scalar_type(len(vocab) - 1)
-        parts = _exactly(total, vocab._encode_pieces(pieces(), source), source)
-        ids = _store(parts, total, dtype, ids_path)
+        parts = exactly(total, vocab._encode_pieces(pieces(), source), source)
+        ids = store_ids(parts, total, dtype, ids_path)
         test_start = total - round(test * total)
         valid_start = test_start - round(valid * total)
         return cls(vocab, ids[:valid_start], ids[valid_start:test_start], ids[test_start:])
-
-
-class StreamBatches:
-    """Windows over contiguous streams of ids; made by `contiguous_batches`.
-
-    Iterating yields ``len(batches)`` pairs ``(x, y)``, int32 (T, B), C order, read-only, and starts anew each
-    time. Column b of one window goes on in column b of the next, so the state can be carried. The ids are
-    arranged by blocks of windows: little memory however long they are, and a window costs two slices.
-
-    Attributes
-    ----------
-    batch_size, bptt : int
-        B, and T of all windows but the last, which may be shorter.
-    steps : int
-        Time steps of all windows together.
-    predictions : int
-        Targets that are not `IGNORE`.
-    dropped : int
-        Predictions left out so that all streams are equally long; fewer than B, and 0 with ``keep_tail``.
-    """
-
-    def __init__(self, ids: npt.ArrayLike, batch_size: int, bptt: int, keep_tail: bool = False) -> None:
-        _check_positive("batch_size", batch_size)
-        _check_positive("bptt", bptt)
-        self._ids = _id_array(ids)
-        if self._ids.size <= batch_size:
-            raise TextError(
-                f"ids: expected at least {batch_size + 1} tokens for batch_size={batch_size} "
-                f"(an input and its target in each stream), got {self._ids.size}"
-            )
-        if self._ids.dtype not in (np.uint8, np.uint16):  # others may hold what int32, or IGNORE, would hide
-            lowest, highest = self._ids.min(), self._ids.max()
-            if lowest < 0 or highest >= 2**31:
-                raise ValueError(f"ids: expected 0..{2**31 - 1}, got {lowest}..{highest}")
-        self.batch_size, self.bptt = int(batch_size), int(bptt)
-        length, extra = divmod(self._ids.size - 1, self.batch_size)
-        self.dropped = 0 if keep_tail else extra
-        extra -= self.dropped
-        self.predictions = self._ids.size - 1 - self.dropped
-        self.steps = length + (extra > 0)
-        # The first `extra` streams are one longer. A stream's last target is the next one's first input: no
-        # prediction is lost between two streams.
-        self._starts = [b * length + min(b, extra) for b in range(self.batch_size)]
-        self._full = extra or self.batch_size
-
-    def __len__(self) -> int:
-        return -(-self.steps // self.bptt)
-
-    def __repr__(self) -> str:
-        return (
-            f"StreamBatches({len(self)} windows, batch_size={self.batch_size}, bptt={self.bptt}, "
-            f"predictions={self.predictions}, dropped={self.dropped})"
-        )
-
-    def __iter__(self) -> Iterator[tuple[Ids, Ids]]:
-        bptt = self.bptt
-        span = bptt * max(1, _BLOCK // (bptt * self.batch_size))
-        for first in range(0, self.steps, span):
-            block = self._block(first, min(first + span, self.steps))
-            inputs, targets = block[:-1], block[1:]
-            for t in range(0, len(inputs), bptt):
-                yield inputs[t : t + bptt], targets[t : t + bptt]
-
-    def _block(self, first: int, last: int) -> Ids:
-        """Tokens first..last (inclusive) of all streams, (last - first + 1, B)."""
-        block = np.full((last - first + 1, self.batch_size), IGNORE, np.int32)
-        for b, start in enumerate(self._starts):
-            short = last == self.steps and b >= self._full  # its last target stays IGNORE
-            end = last if short else last + 1
-            block[: end - first, b] = self._ids[start + first : start + end]
-        block.flags.writeable = False
-        return block
-
-
-def contiguous_batches(
-    ids: npt.ArrayLike, batch_size: int, bptt: int, *, keep_tail: bool = False
-) -> StreamBatches:
-    """Cut ids (N,) into B contiguous streams, and those into windows of T steps. A target is the next id.
-
-    The N - 1 predictions are shared out among the streams. For training all streams are equally long, and the
-    tail of fewer than B predictions is dropped. For evaluation, ``keep_tail=True`` makes every prediction
-    exactly once: some streams are one longer, the others end with the target `IGNORE` (the input is valid).
-
-    Parameters
-    ----------
-    ids : integers (N,)
-        ``corpus.train`` for example; memory-mapped is fine. Borrowed.
-    batch_size, bptt : int
-        B and T.
-    keep_tail : bool
-
-    Returns
-    -------
-    batches : StreamBatches
-
-    Raises
-    ------
-    TextError
-        N is less than B + 1.
-
-    Examples
-    --------
-    >>> batches = contiguous_batches([0, 1, 2, 3, 4, 5, 6, 7], batch_size=2, bptt=2)
-    >>> batches
-    StreamBatches(2 windows, batch_size=2, bptt=2, predictions=6, dropped=1)
-    >>> for x, y in batches:
-    ...     print(x.tolist(), y.tolist())
-    [[0, 3], [1, 4]] [[1, 4], [2, 5]]
-    [[2, 5]] [[3, 6]]
-    """
-    return StreamBatches(ids, batch_size, bptt, keep_tail)
 
 
 def _check_unit(unit: object) -> Unit:
     if unit not in get_args(Unit):
         raise VocabError(f"unit: expected 'char', 'byte' or 'word', got {unit!r}")
     return cast(Unit, unit)
-
-
-def _check_positive(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name}: expected at least 1, got {value}")
 
 
 def _vocab_maker(
@@ -600,150 +478,3 @@ def _vocab_maker(
     if unit not in (None, vocab.unit):
         raise VocabError(f"unit: expected {vocab.unit!r}, that of vocab, got {unit!r}")
     return vocab.unit, lambda counts: vocab
-
-
-def _id_array(ids: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Ids as a 1-d integer array."""
-    array = np.asarray(ids)
-    if array.ndim != 1:
-        raise ValueError(f"ids: expected shape (N,), got {array.shape}")
-    if not array.size:
-        return array.astype(np.int32)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"ids: expected integers, got {array.dtype}")
-    return array
-
-
-def _slices(text: str | bytes) -> Iterator[str | bytes]:
-    return (text[i : i + _CHUNK] for i in range(0, len(text), _CHUNK))
-
-
-def _whole_words(pieces: Iterable[str]) -> Iterator[str]:
-    """The same text cut elsewhere: only after whitespace, never inside a word."""
-    held: list[str] = []
-    for piece in pieces:
-        cut = len(piece)
-        while cut and not piece[cut - 1].isspace():
-            cut -= 1
-        if cut:
-            yield "".join(held) + piece[:cut]
-            held.clear()
-        held.append(piece[cut:])
-    yield "".join(held)
-
-
-def _split(text: str | bytes, unit: Unit) -> Iterator[str | bytes]:
-    """The pieces of a text in memory."""
-    if unit == "byte" and isinstance(text, str):
-        text = text.encode("utf-8", "surrogatepass")
-    if not isinstance(text, bytes if unit == "byte" else str):
-        expected = "str or bytes" if unit == "byte" else "str"
-        raise TypeError(f"text: expected {expected} for unit {unit!r}, got {type(text).__name__}")
-    pieces = _slices(text)
-    return _whole_words(cast("Iterator[str]", pieces)) if unit == "word" else pieces
-
-
-def _read(path: PathLike, unit: Unit, encoding: str) -> Iterator[str | bytes]:
-    """The pieces of a file."""
-    if unit == "byte":
-        return _read_bytes(path)
-    pieces = _read_text(path, encoding)
-    return _whole_words(pieces) if unit == "word" else pieces
-
-
-def _read_bytes(path: PathLike) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            yield chunk
-
-
-def _read_text(path: PathLike, encoding: str) -> Iterator[str]:
-    try:
-        "a".encode(encoding)
-    except LookupError:  # unknown, or no text encoding, as hex is none
-        raise ValueError(f"encoding: expected a text encoding that Python knows, got {encoding!r}") from None
-    decoder = codecs.getincrementaldecoder(encoding)()
-    consumed = characters = 0
-    for chunk in chain(_read_bytes(path), (b"",)):
-        begin = consumed - len(decoder.getstate()[0])  # the decoder holds the first bytes of a cut character
-        try:
-            text = decoder.decode(chunk, final=not chunk)
-        except UnicodeError as error:
-            raise TextError(
-                f"{os.fspath(path)}: not {encoding} text at byte {begin + getattr(error, 'start', 0)} "
-                f"({getattr(error, 'reason', error)}); name its encoding=, or read any file with unit='byte'"
-            ) from error
-        if "\0" in text:
-            raise TextError(
-                f"{os.fspath(path)}: NUL at character {characters + text.index(chr(0))}, so it is binary or "
-                f"not {encoding}; name its encoding= (as 'utf-16'), or read any file with unit='byte'"
-            )
-        consumed += len(chunk)
-        characters += len(text)
-        yield text
-
-
-def _codes(text: str | bytes) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """Code points, or byte values."""
-    if isinstance(text, bytes):
-        return np.frombuffer(text, np.uint8)
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-
-
-def _words(text: str) -> list[str]:
-    return text.replace("\n", f" {EOS} ").split()
-
-
-def _count(pieces: Iterable[str | bytes], unit: Unit) -> tuple[dict[str, int], int]:
-    """How often each token occurs (empty for bytes, whose vocabulary is fixed), and how many there are."""
-    if unit == "byte":
-        return {}, sum(map(len, pieces))
-    if unit == "word":
-        words: Counter[str] = Counter()
-        for piece in pieces:
-            words.update(_words(cast(str, piece)))
-        return words, words.total()
-    counts = np.zeros(_CODE_POINTS, np.int64)
-    for piece in pieces:
-        found = np.bincount(_codes(piece))
-        counts[: found.size] += found
-    return {chr(code): int(counts[code]) for code in np.flatnonzero(counts)}, int(counts.sum())
-
-
-def _store(
-    parts: Iterable[Ids], total: int, dtype: np.dtype[Any], ids_path: PathLike | None
-) -> npt.NDArray[Any]:
-    """The parts as one read-only array, in memory or in a memory-mapped file."""
-    if ids_path is None:
-        ids = np.empty(total, dtype)
-        filled = 0
-        for part in parts:
-            ids[filled : filled + part.size] = part
-            filled += part.size
-        ids.flags.writeable = False
-        return ids
-    path = Path(ids_path)
-    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (total,)}
-    try:
-        with open(unfinished, "wb") as file:  # not a writable map: there a full disk is a SIGBUS
-            np.lib.format.write_array_header_1_0(file, header)
-            for part in parts:
-                file.write(part.astype(dtype).data)
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    return cast("npt.NDArray[Any]", np.load(path, mmap_mode="r"))
-
-
-def _exactly(total: int, parts: Iterable[Ids], source: str) -> Iterator[Ids]:
-    """The parts, if they hold as many ids as were counted."""
-    seen = 0
-    for part in parts:
-        seen += part.size
-        if seen > total:
-            break
-        yield part
-    if seen != total:
-        raise TextError(f"{source}: changed while it was read; {total} tokens were counted at first")

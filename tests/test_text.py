@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+import crnn.batching
+import crnn.pieces
 import crnn.text
 from crnn.text import EOS, IGNORE, UNKNOWN, TextCorpus, TextError, Vocab, VocabError, contiguous_batches
 
@@ -33,7 +35,7 @@ def plain_ids(vocab, text):
 
 
 def with_chunk(monkeypatch, size):
-    monkeypatch.setattr(crnn.text, "_CHUNK", size)
+    monkeypatch.setattr(crnn.pieces, "CHUNK", size)
 
 
 def test_docstring_examples_run():
@@ -501,7 +503,7 @@ def test_a_failed_encoding_leaves_the_old_ids_and_no_debris(tmp_path):
 def test_a_full_disk_is_an_os_error(monkeypatch, tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("abc" * 100_000)
-    monkeypatch.setattr(crnn.text.secrets, "token_hex", lambda n: "full")
+    monkeypatch.setattr(crnn.pieces.secrets, "token_hex", lambda n: "full")
     os.symlink("/dev/full", tmp_path / "ids.npy.full.tmp")
     with pytest.raises(OSError, match="No space left"):
         TextCorpus.from_file(path, ids_path=tmp_path / "ids.npy")
@@ -512,14 +514,14 @@ def test_a_full_disk_is_an_os_error(monkeypatch, tmp_path):
 def test_a_file_that_changes_between_the_two_readings_is_noticed(monkeypatch, tmp_path, second):
     path = tmp_path / "text.txt"
     path.write_text("hello")
-    count = crnn.text._count
+    count = crnn.text.count_tokens
 
     def count_then_change(pieces, unit):
         counts = count(pieces, unit)
         path.write_text(second)
         return counts
 
-    monkeypatch.setattr(crnn.text, "_count", count_then_change)
+    monkeypatch.setattr(crnn.text, "count_tokens", count_then_change)
     with pytest.raises(TextError, match=r"text\.txt: changed while it was read; 5 tokens"):
         TextCorpus.from_file(path, "byte")
 
@@ -550,7 +552,7 @@ def test_training_streams_are_equal_and_lose_fewer_than_b_predictions(tokens, ba
     ids = np.arange(100, 100 + tokens, dtype=np.uint16)  # all different, so that positions can be read off
     batches = contiguous_batches(ids, batch_size, bptt)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(crnn.text, "_BLOCK", block)
+        monkeypatch.setattr(crnn.batching, "_BLOCK", block)
         x, y = joined(batches)
     length = (tokens - 1) // batch_size
     assert x.shape == (length, batch_size) == (batches.steps, batches.batch_size)
@@ -566,7 +568,7 @@ def test_evaluation_makes_every_prediction_exactly_once(tokens, batch_size, bptt
     ids = np.arange(100, 100 + tokens, dtype=np.uint16)
     batches = contiguous_batches(ids, batch_size, bptt, keep_tail=True)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(crnn.text, "_BLOCK", block)
+        monkeypatch.setattr(crnn.batching, "_BLOCK", block)
         x, y = joined(batches)
     real = y != IGNORE
     assert batches.predictions == np.count_nonzero(real) == tokens - 1

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 from typing import Any, TextIO
 
-PathLike = str | os.PathLike[str]
+from crnn.files import PathLike
+
 Entry = dict[str, Any]
 
 TRAINING_FIELDS = ("epoch", "update", "train_nats", "tokens", "seconds", "tokens_per_second", "lr", "grad_norm")
@@ -75,6 +74,8 @@ class TrainingLog:
 
     def to_csv(self, path: PathLike) -> None:
         """All entries as a table, one row each, empty where an entry has no such field."""
+        import csv
+
         fields = ["kind", *dict.fromkeys((*TRAINING_FIELDS, *EPOCH_FIELDS))]
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fields)

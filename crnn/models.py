@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from crnn import generation, parallel
 from crnn._core import loss
+from crnn.files import PathLike
 from crnn.heads import HeadTape, SoftmaxHead
 from crnn.initial import initial_matrix, uniform_draws
 from crnn.network import RNN, Tape, check_size
@@ -22,7 +22,7 @@ from crnn.text import IGNORE, StreamBatches, TextError, Vocab, contiguous_batche
 
 Array = NDArray[Any]
 Ids = NDArray[np.int32]
-PathLike = str | os.PathLike[str]
+
 
 LN2 = math.log(2.0)
 

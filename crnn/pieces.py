@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import codecs
 import os
-import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from crnn.files import PathLike, replacing
+
 Unit = Literal["char", "byte", "word"]
 Ids = npt.NDArray[np.int32]
-PathLike = str | os.PathLike[str]
 
 EOS = "<eos>"  # a newline, when the units are words
 
@@ -141,19 +140,12 @@ def store_ids(
             filled += part.size
         ids.flags.writeable = False
         return ids
-    path = Path(ids_path)
-    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (total,)}
-    try:
-        with open(unfinished, "wb") as file:  # not a writable map: there a full disk is a SIGBUS
-            np.lib.format.write_array_header_1_0(file, header)
-            for part in parts:
-                file.write(part.astype(dtype).data)
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    return cast("npt.NDArray[Any]", np.load(path, mmap_mode="r"))
+    with replacing(ids_path) as file:  # not a writable map: there a full disk is a SIGBUS
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            file.write(part.astype(dtype).data)
+    return cast("npt.NDArray[Any]", np.load(ids_path, mmap_mode="r"))
 
 
 def exactly(total: int, parts: Iterable[Ids], source: str) -> Iterator[Ids]:

@@ -10,16 +10,15 @@ failure.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn.files import PathLike, replacing
 from crnn.initial import initial_matrix, uniform_draws
 from crnn.log import EPOCH_FIELDS, TRAINING_FIELDS
 from crnn.models import LanguageModel
@@ -27,7 +26,6 @@ from crnn.optim import Optimizer
 from crnn.text import Vocab, VocabError
 
 Array = NDArray[Any]
-PathLike = str | os.PathLike[str]
 
 FORMAT = 1
 HEADER_LIMIT = 64 << 20  # bytes; a large word vocabulary takes a few MB
@@ -195,25 +193,9 @@ def _write(path: PathLike, tensors: Mapping[str, Array], header: Mapping[str, An
     from safetensors.numpy import save as to_bytes
 
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    write_whole(path, to_bytes(arrays, metadata={"crnn": json.dumps(header)}))
-
-
-def write_whole(path: PathLike, content: bytes) -> None:
-    """Write a file under another name, flush it to the disk, then give it its name."""
-    path = os.path.abspath(path)
-    if not os.path.isdir(os.path.dirname(path)):
-        raise FileNotFoundError(f"{path}: expected a folder that exists, got {os.path.dirname(path)}")
-    temporary = f"{path}.{secrets.token_hex(4)}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    content = to_bytes(arrays, metadata={"crnn": json.dumps(header)})
+    with replacing(path) as file:
+        file.write(content)
 
 
 def _read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.batching import IGNORE, StreamBatches, check_positive, contiguous_batches, id_array
+from crnn.files import PathLike
 from crnn.pieces import (
     EOS,
     Ids,
-    PathLike,
     TextError,
     Unit,
     codes_of,

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from crnn import optim
 from crnn._core import loss as kernels
 from crnn._core import optim as update_kernels
+from crnn.files import PathLike
 from crnn.log import TrainingLog
 from crnn.models import Evaluation, Workspace
 from crnn.network import check_size
@@ -27,7 +28,7 @@ from crnn.parallel import check_threads
 from crnn.text import TextCorpus
 
 Array = NDArray[Any]
-PathLike = str | os.PathLike[str]
+
 
 # Validation reads its text in at most so many streams, each from a zero state: few, since a start costs accuracy.
 VALID_STREAMS = 8

@@ -503,8 +503,8 @@ def test_a_failed_encoding_leaves_the_old_ids_and_no_debris(tmp_path):
 def test_a_full_disk_is_an_os_error(monkeypatch, tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("abc" * 100_000)
-    monkeypatch.setattr(crnn.pieces.secrets, "token_hex", lambda n: "full")
-    os.symlink("/dev/full", tmp_path / "ids.npy.full.tmp")
+    monkeypatch.setattr(os, "urandom", lambda n: b"full")
+    os.symlink("/dev/full", tmp_path / f"ids.npy.{b'full'.hex()}.tmp")
     with pytest.raises(OSError, match="No space left"):
         TextCorpus.from_file(path, ids_path=tmp_path / "ids.npy")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["text.txt"]

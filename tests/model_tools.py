@@ -94,7 +94,8 @@ def environment() -> dict[str, str]:
     """For a child process that imports the crnn that is being tested, wherever that lies."""
     root = str(Path(crnn.__file__).parent.parent)
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONIOENCODING": "utf-8"}
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}  # hides lost flushes
+    return inherited | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONIOENCODING": "utf-8"}
 
 
 def run_python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

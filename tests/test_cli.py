@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -296,6 +297,15 @@ def test_the_command_line_explains_itself(capsys):
         assert "usage: crnn" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["sample", "score", "info"])
+def test_ctrl_c_outside_of_training_is_quiet(model_file, capsys, monkeypatch, verb):
+    def interrupted(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(crnn, "load", interrupted)
+    assert run(capsys, verb, model_file) == (130, "", "")
+
+
 # ---- as a program ----------------------------------------------------------------------------------------------
 
 
@@ -415,11 +425,14 @@ def test_score_answers_each_line_before_the_next_is_sent(model_file):
     process = subprocess.Popen(
         crnn_command("score", model_file), env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
+    impatience = threading.Timer(60, process.kill)  # a line that waits for company waits for ever
+    impatience.start()
     answers = []
     for line in (b"hello\n", b"new\n", b"hello\n"):
         process.stdin.write(line)
         process.stdin.flush()
-        answers.append(process.stdout.readline())  # would wait for ever if the line waited for company
+        answers.append(process.stdout.readline())
+    impatience.cancel()
     process.stdin.close()
     assert process.stdout.read() == b""
     process.stdout.close()

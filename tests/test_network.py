@@ -183,15 +183,23 @@ def test_named_arrays_are_views_of_the_flat_ones_in_order():
         assert flat[-1] == -5
 
 
-def test_new_weights_are_used_at_once(rng):
-    net = network()
-    x = rng.normal(size=(3, 2, 5)).astype(np.float32)
-    before, _, tape = net.forward(x)
-    before = before.copy()
-    net.params["layer0.W_hh"][0, 0] += 1
-    after, _, _ = net.forward(x, tape=tape)
-    assert not np.array_equal(before, after)
-    assert_close(after, oracle_forward(net, x).y)
+@pytest.mark.parametrize("D", [5, 23])
+@pytest.mark.parametrize("kind", KINDS)
+def test_new_weights_are_used_at_once_by_an_old_tape_too(rng, kind, D):
+    net = of_kind(kind, D, 7, 2)
+    x, dy = inputs(rng, net, 3, 2, kind), rng.normal(size=(3, 2, 7)).astype(np.float32)
+    _, _, tape = net.forward(x)
+    net.backward(tape, dy)
+    for name in net.params:
+        net.params[name][...] *= -0.9
+        y, _, tape = net.forward(x, tape=tape)
+        net.flat_grads.fill(0)
+        net.backward(tape, dy)
+        truth = oracle_forward(net, x)
+        assert_close(y, truth.y)
+        for other, expected in oracle_backward(net, truth, x, dy)[0].items():
+            if other in net.grads:
+                assert_close(net.grads[other], expected)
 
 
 def test_nan_in_x_reaches_its_own_row_only(rng):

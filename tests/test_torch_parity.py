@@ -10,6 +10,7 @@ from model_tools import language_model, network
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of torch's own making
     torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # for sizes like these more only stand in each other's way
 
 TOLERANCE = {"float32": 2e-6, "float64": 1e-10}  # of an array's largest element
 

@@ -173,6 +173,17 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_change(bad, name, opt
     assert rule.updates == before[2] == 7
 
 
+def test_a_loss_too_large_for_a_number_stops_though_its_gradient_is_small():
+    model, rule = language_model(), optimizer()
+    model.params["b_y"][:] = -3e38
+    model.params["b_y"][0] = 3e38
+    before = model.flat_params.copy()
+    with pytest.raises(FloatingPointError, match=r"loss is inf at update 1 \(epoch 1\)"):
+        fitted(model, optimizer=rule)
+    assert np.isfinite(model.flat_grads).all()
+    assert_same_bits(model.flat_params, before)
+
+
 @pytest.mark.parametrize(
     ("bad", "clip"),
     [

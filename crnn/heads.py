@@ -67,7 +67,7 @@ class SoftmaxHead:
         # forward: logits = h @ W_hy + b_y, so dh = dlogits @ W_hy.T
         gemm.linear_forward(dh, tape.logits, tape.weights_t, None, b0, b1)
 
-    def weight_gradients(self, tape: HeadTape, h: Array, part: int, parts: int) -> None:
+    def weight_gradients(self, tape: HeadTape, h: Array, scratch: Array, part: int, parts: int) -> None:
         n0, n1 = parallel.share(len(self.b_y), part, parts, gemm.line_width(self.dtype))
-        gemm.linear_backward_weight(self.dw_hy, h, tape.logits, gemm.grad_scratch(self.dtype), n0, n1)
+        gemm.linear_backward_weight(self.dw_hy, h, tape.logits, scratch, n0, n1)
         gemm.bias_backward(self.db_y, tape.logits, n0, n1)

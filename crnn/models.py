@@ -268,7 +268,7 @@ class LanguageModel:
 
         def columns(part: int) -> None:
             net._weight_gradients(tape, part, threads)
-            self._head.weight_gradients(head, tape.h[-1], part, threads)
+            self._head.weight_gradients(head, tape.h[-1], tape.scratch(part), part, threads)
 
         parallel.run(parts, rows)
         parallel.run(threads, columns)

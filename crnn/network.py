@@ -49,6 +49,13 @@ class Tape:
     da: list[Array] = field(default_factory=list)  # (T, B, H), gradients at the pre-activations
     dh0: Array | None = None  # (L, B, H)
     recurrent_t: list[gemm.Packed] = field(default_factory=list)  # W_hh.T
+    scratches: dict[int, Array] = field(default_factory=dict)  # by part of the work
+
+    def scratch(self, part: int) -> Array:
+        """Memory of its own for each thread's share of the weight gradients."""
+        if part not in self.scratches:
+            self.scratches[part] = gemm.grad_scratch(self.h0.dtype)
+        return self.scratches[part]
 
     @property
     def steps(self) -> int:
@@ -221,11 +228,13 @@ class RNN:
         if array.dtype.kind in "iu":
             if array.ndim != 2 or 0 in array.shape:
                 raise ValueError(f"x: expected ids of shape (T, B), T and B at least 1, got shape {array.shape}")
-            if array.min() < 0 or array.max() >= self.input_size:
+            if array.dtype != np.int32 and (array.min() < 0 or array.max() >= self.input_size):
                 raise ValueError(
                     f"x: expected ids from 0 to {self.input_size - 1}, got {array.min()} to {array.max()}"
                 )
-            return np.ascontiguousarray(array, np.int32)
+            array = np.ascontiguousarray(array, np.int32)
+            gemm.need_ids("x", array, self.input_size)  # NumPy's min and max take longer than a small window's step
+            return array
         if self.embedding_size is not None:
             raise TypeError(f"x: expected integer ids (T, B) for the embedding, got {array.dtype}")
         if array.ndim != 3 or 0 in array.shape[:2] or array.shape[2] != self.input_size:
@@ -354,7 +363,7 @@ class RNN:
 
     def _weight_gradients(self, tape: Tape, part: int, parts: int) -> None:
         """This part's columns of dW_hh += sum over t of h[t-1].T @ da[t], of db_h += sum of da, and of dW_xh."""
-        scratch = gemm.grad_scratch(self.dtype)
+        scratch = tape.scratch(part)
         n0, n1 = parallel.share(self.hidden_size, part, parts, gemm.line_width(self.dtype))
         for layer, source in enumerate(tape.inputs):
             da, h = tape.da[layer], tape.h[layer]

@@ -103,13 +103,15 @@ INLINE void tile_backward_weight(const int m, const int nl, real *dw, crnn_dim l
     tile_finish(acc, m, nl, dw_i, cols);
 }
 
-/* The tiles that exist: m = 1 .. TILE_ROWS, nl = PANELS_FOR(m) and its halves. */
+/* The tiles that exist: m = 1 .. TILE_ROWS, nl = 1 .. PANELS_FOR(m). */
 #if defined(CRNN_AVX512)
-#define FOR_EACH_TILE(T) T(1, 8) T(1, 4) T(1, 2) T(1, 1) T(2, 4) T(2, 2) T(2, 1) T(3, 4) T(3, 2) T(3, 1)               \
-    T(4, 4) T(4, 2) T(4, 1) T(5, 2) T(5, 1) T(6, 2) T(6, 1) T(7, 2) T(7, 1) T(8, 2) T(8, 1) T(9, 2) T(9, 1)            \
-    T(10, 2) T(10, 1) T(11, 2) T(11, 1) T(12, 2) T(12, 1)
+#define FOR_EACH_TILE(T)                                                                                               \
+    T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(1, 5) T(1, 6) T(1, 7) T(1, 8) T(2, 1) T(2, 2) T(2, 3) T(2, 4) T(3, 1) T(3, 2)    \
+    T(3, 3) T(3, 4) T(4, 1) T(4, 2) T(4, 3) T(4, 4) T(5, 1) T(5, 2) T(6, 1) T(6, 2) T(7, 1) T(7, 2) T(8, 1) T(8, 2)    \
+    T(9, 1) T(9, 2) T(10, 1) T(10, 2) T(11, 1) T(11, 2) T(12, 1) T(12, 2)
 #elif defined(CRNN_AVX2) || defined(CRNN_NEON)
-#define FOR_EACH_TILE(T) T(1, 4) T(1, 2) T(1, 1) T(2, 2) T(2, 1) T(3, 2) T(3, 1) T(4, 1) T(5, 1) T(6, 1)
+#define FOR_EACH_TILE(T)                                                                                               \
+    T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(2, 1) T(2, 2) T(3, 1) T(3, 2) T(4, 1) T(5, 1) T(6, 1)
 #else
 #define FOR_EACH_TILE(T) T(1, 1) T(2, 1) T(3, 1) T(4, 1)
 #endif
@@ -194,8 +196,7 @@ static void product(real *y, row_source init, const real *x, const real *w, epil
         for (crnn_dim p = 0; p < panels; p += nl) {
             crnn_dim done = 0;
             int most = PANELS_FOR(rows_here / blocks + (rows_here % blocks != 0));
-            for (nl = most; nl > panels - p;)
-                nl /= 2;
+            nl = panels - p < most ? (int)(panels - p) : most;
             crnn_dim n0 = p * LINE, cols = N - n0 < nl * LINE ? N - n0 : nl * LINE;
             for (crnn_dim block = 0; block < blocks; ++block) {
                 int m = (int)(rows_here / blocks + (block < rows_here % blocks));

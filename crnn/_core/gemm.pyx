@@ -174,6 +174,12 @@ def rows_backward(dw, ids, dy, Py_ssize_t n0, Py_ssize_t n1):
             f64.rows_backward(<double *>dw_, ids_, <double *>dy_, T * B, N, n0, n1)
 
 
+def need_ids(str name not None, ids, Py_ssize_t limit):
+    """Raise ValueError, naming the argument, unless ids (T, B) IN are all from 0 to limit-1."""
+    cdef Py_ssize_t T = dim(ids, 0), B = dim(ids, 1)
+    need_ids_below(name, ids_data(name, ids, 2, T, B), T * B, limit, 0)
+
+
 def orthonormalize(q):
     """Make the rows of q (n, H), n <= H, orthonormal in rising order. q OVERWRITTEN.
 

@@ -12,10 +12,10 @@ static void scale(real *x, real factor, crnn_dim n)
 static void clip(real *x, real limit, crnn_dim n)
 {
     float_mode mode = denormals_off();
-    const line high = line_set1(limit), low = line_set1(-limit);
-    /* In this order of arguments NaN passes through. */
+    const line high = line_set1(limit), low = line_set1(-limit), one = line_set1(1);
+    /* In this order of arguments NaN passes through. The product makes a denormal 0, which comparing does not on ARM. */
     for (crnn_dim i = 0, left = n; left > 0; i += LINE, left -= LINE)
-        line_put(x + i, line_max(low, line_min(high, line_get(x + i, left))), left);
+        line_put(x + i, line_max(low, line_min(high, line_mul(one, line_get(x + i, left)))), left);
     float_mode_restore(mode);
 }
 

@@ -132,6 +132,16 @@ def test_a_tape_is_reused_where_it_fits_and_results_are_the_same(rng, kind, D):
     assert net.forward(other, h0, tape=tape)[2] is not tape
 
 
+def test_a_tape_of_another_kind_of_input_is_left_alone(rng):
+    net = network(L=2)
+    x, ids = rng.normal(size=(3, 2, 5)).astype(np.float32), rng.integers(5, size=(3, 2))
+    for first, second in ((x, ids), (ids, x)):
+        _, _, tape = net.forward(first)
+        y, _, another = net.forward(second, tape=tape)
+        assert another is not tape
+        assert_same_bits(y, net(second)[0])
+
+
 def test_a_tapes_own_state_can_start_its_next_window(rng):
     net = network(L=2)
     x = rng.normal(size=(8, 3, 5)).astype(np.float32)

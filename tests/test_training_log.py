@@ -111,7 +111,11 @@ def test_the_best_epoch_and_how_long_ago_it_was():
         log.end_epoch()
         assert log.best["epoch"] == min(epoch, 2)
     assert log.epochs_since_best == 2
-    assert "epoch 4: train 3.0000 nats, valid 3.0000, 100 tokens/s" in log.summary()
+    log.add_training(5, 5, 1.5, 10, 0.1, 1e-3, 1.0)
+    log.end_epoch()  # this one was not judged
+    assert "valid_nats" not in log.entries[-1]
+    assert log.epochs_since_best == 3
+    assert "epoch 5: train 1.5000 nats, 100 tokens/s" in log.summary()
     assert crnn.TrainingLog().summary() == "no epoch finished"
     assert crnn.TrainingLog().epochs_since_best == 0
 

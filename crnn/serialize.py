@@ -200,23 +200,25 @@ def _write(path: PathLike, tensors: Mapping[str, Array], header: Mapping[str, An
 
 def _read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
     """Tensors and our part of the header, both only as trustworthy as the file."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as from_bytes
 
     name = os.fspath(path)
-    with open(path, "rb") as file:  # safetensors' own messages do not name the file
+    with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-    if length > HEADER_LIMIT:
-        raise ModelFileError(f"{name}: expected a safetensors file with a header of at most {HEADER_LIMIT} bytes")
+        if length > HEADER_LIMIT:
+            raise ModelFileError(f"{name}: expected a safetensors file with a header of at most {HEADER_LIMIT} bytes")
+        file.seek(0)
+        content = file.read(os.fstat(file.fileno()).st_size)  # not mapped: a file cut short meanwhile is a SIGBUS
     try:
-        with safe_open(name, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            header = json.loads(metadata["crnn"]) if "crnn" in metadata else None
-            if not isinstance(header, dict):
-                raise ModelFileError(f"{name}: expected a file written by crnn, got a foreign safetensors file")
-            if header.get("format") != FORMAT:
-                raise ModelFileError(f"{name}: expected format {FORMAT}, got {header.get('format')!r}")
-            return {key: file.get_tensor(key) for key in file.keys()}, header  # noqa: SIM118  not a mapping
-    except ModelFileError:
-        raise
+        tensors = from_bytes(content)
+        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+        header = json.loads(metadata["crnn"]) if "crnn" in metadata else None
     except (SafetensorError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
+        # safetensors' own messages do not name the file
         raise ModelFileError(f"{name}: expected a safetensors file written by crnn: {error}") from None
+    if not isinstance(header, dict):
+        raise ModelFileError(f"{name}: expected a file written by crnn, got a foreign safetensors file")
+    if header.get("format") != FORMAT:
+        raise ModelFileError(f"{name}: expected format {FORMAT}, got {header.get('format')!r}")
+    return tensors, header

@@ -8,6 +8,7 @@ import os
 import struct
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from safetensors.numpy import load_file, save_file
 import crnn
 import crnn.serialize
 from crnn import ModelFileError
+
+pytestmark = pytest.mark.thread_unsafe  # files at the same path, damaged and read again
 
 WORDS = "the cat sat on the mat\nthe dog saw\n"
 
@@ -311,6 +314,32 @@ def test_flipped_bits_never_do_more_than_be_refused_or_change_a_weight(path):
     assert 0 < loaded < 300
 
 
+def test_a_file_that_is_cut_short_while_it_is_read_does_no_harm(path):
+    """As when another program copies a new model over it: loads are whole or refused."""
+    whole, done, seen = path.read_bytes(), threading.Event(), set()
+
+    def rewrite():
+        while not done.is_set():
+            path.write_bytes(whole)
+
+    writer = threading.Thread(target=rewrite)
+    writer.start()
+    try:
+        for _ in range(500):
+            with contextlib.suppress(ModelFileError):
+                seen.add(crnn.load(path).flat_params.tobytes())
+    finally:
+        done.set()
+        writer.join()
+    path.write_bytes(whole)
+    assert seen <= {crnn.load(path).flat_params.tobytes()}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="no devices to read from")
+def test_a_file_without_an_end_is_refused():
+    refused("/dev/zero")
+
+
 def test_a_missing_file_and_a_folder_are_the_usual_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         crnn.load(tmp_path / "nowhere")
@@ -333,7 +362,6 @@ def old_and_new(tmp_path):
     return path, path.read_bytes(), language_model(H=64)
 
 
-@pytest.mark.thread_unsafe
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_the_old_file_survives_a_failure_and_nothing_is_left_beside_it(tmp_path, monkeypatch, step):
     path, old, model = old_and_new(tmp_path)

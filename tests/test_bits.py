@@ -12,6 +12,8 @@ from model_tools import language_model, network, text
 import crnn
 from crnn._core import dispatch
 
+pytestmark = pytest.mark.thread_unsafe  # the instruction set is the process's
+
 # Of the weights after `trained`. A change here is a change of the results of everybody's training: if it is meant, it
 # belongs in the change log; if not, it is a fault, perhaps of one CPU or one compiler.
 PINNED = {

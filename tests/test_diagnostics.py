@@ -13,6 +13,7 @@ import crnn
 import crnn.diagnostics
 
 
+@pytest.mark.thread_unsafe
 def test_docstring_examples_run():
     failed, attempted = doctest.testmod(crnn.diagnostics)
     assert (failed, attempted > 4) == (0, True)

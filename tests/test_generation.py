@@ -111,6 +111,7 @@ def test_what_cannot_be_a_stop_is_given_at_once():
 
     got = [(piece, "".join(read)) for piece in _until(pieces(), "two!")]
     assert got == [("o", "o"), ("n", "on"), ("e", "one"), (" ", "one "), ("two", "one two")]
+    assert list(_until(iter(["ab", "q"]), "bxyz")) == ["a", "bq"]  # a piece shorter than the stop
 
 
 def test_an_empty_prime_is_a_newline_where_there_is_one():

@@ -27,6 +27,7 @@ def batch(rng, model, T=6, B=5, ignored=3):
     return ids, targets, h0
 
 
+@pytest.mark.thread_unsafe
 def test_docstring_examples_run():
     assert doctest.testmod(crnn.models) == (0, 6)
 
@@ -205,6 +206,7 @@ def test_score_refuses_one_text_and_unknown_characters():
 # ---- smaller promises ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thread_unsafe
 @pytest.mark.parametrize("E", [None, 3])
 def test_a_stepper_gives_the_bits_of_the_whole_window(rng, isa, dtype, E):
     model = language_model(H=37, L=2, dtype=dtype.name, E=E)

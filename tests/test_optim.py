@@ -16,6 +16,7 @@ UPDATES, N = 7, 37
 LR, FACTOR = 0.03, 0.7
 
 
+@pytest.mark.thread_unsafe
 def test_docstring_examples_run():
     assert doctest.testmod(crnn.optim) == (0, 6)
 
@@ -92,7 +93,8 @@ def test_updates_follow_the_rule(rng, dtype, optimizer, rule, settings, start):
     assert optimizer.updates == UPDATES
     assert np.abs(w - expected).max() < np.abs(w).max()
     for ours, theirs in zip(optimizer.arrays.values(), arrays, strict=False):
-        np.testing.assert_allclose(ours, theirs, rtol=2e-5 if dtype == np.float32 else 1e-12)  # 1 - beta in float32
+        tolerance = 2e-5 if dtype == np.float32 else 1e-12  # 1 - beta in float32
+        assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
 
 
 @pytest.mark.parametrize(("optimizer", "rule", "settings", "start"), CASES, ids=lambda case: repr(case)[:60])

@@ -21,6 +21,7 @@ def fitted(**options):
     return crnn.fit(language_model(), IDS, **(SETTINGS | options))
 
 
+@pytest.mark.thread_unsafe
 def test_docstring_examples_run():
     assert doctest.testmod(crnn.log) == (0, 4)
 

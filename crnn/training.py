@@ -167,6 +167,8 @@ def fit(
         raise ValueError("resume: expected a checkpoint to resume from, got checkpoint=None")
     train: ArrayLike
     if isinstance(data, TextCorpus):
+        if getattr(model, "vocab", data.vocab) != data.vocab:
+            raise ValueError("data: expected a corpus with the model's vocabulary, got another; make it with vocab=")
         train = data.train
         valid = data.valid if valid is None and len(data.valid) > 1 else valid
     else:
@@ -330,9 +332,10 @@ class _Step:
         total, count, state = self.model.loss_and_gradients(
             x, y, state, reduction=self.reduction, threads=self.threads, workspace=self.workspace
         )
-        if self.clip_value is not None:
-            update_kernels.clip(grads, self.clip_value)
         self.norm = norm = math.sqrt(kernels.sum_of_squares(grads))
+        if self.clip_value is not None and math.isfinite(norm):  # an infinite element is not clipped away unseen
+            update_kernels.clip(grads, self.clip_value)
+            self.norm = norm = math.sqrt(kernels.sum_of_squares(grads))
         if not (math.isfinite(total) and math.isfinite(norm)):
             loss_is_finite = math.isfinite(total)
             what = f"gradient's norm is {norm}" if loss_is_finite else f"loss is {total / max(count, 1)}"

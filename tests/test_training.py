@@ -202,3 +202,26 @@ def test_any_model_of_the_right_shape_can_be_trained():
     log = crnn.fit(model, [], epochs=1, optimizer=crnn.optim.SGD(0.25), log_every=1)
     assert log.column("train_nats") == [4, 1, 0.25, 0.0625, 0.015625]
     assert model.flat_params[0] == 0.0625
+
+
+def test_a_corpus_with_another_vocabulary_is_refused():
+    corpus, other = (crnn.TextCorpus.from_text(text * 50) for text in ("abcd", "efgh"))
+    with pytest.raises(ValueError, match="data: expected a corpus with the model's vocabulary"):
+        crnn.fit(crnn.LanguageModel(corpus.vocab, hidden_size=3), other, batch_size=2, bptt=4)
+
+
+def test_an_infinite_gradient_is_not_clipped_away_unseen(monkeypatch):
+    corpus = crnn.TextCorpus.from_text("abcd" * 50)
+    model = crnn.LanguageModel(corpus.vocab, hidden_size=3)
+    before = model.flat_params.copy()
+    right = crnn.LanguageModel.loss_and_gradients
+
+    def overflowing(self, *args, **kwargs):
+        result = right(self, *args, **kwargs)
+        self.flat_grads[5] = np.inf
+        return result
+
+    monkeypatch.setattr(crnn.LanguageModel, "loss_and_gradients", overflowing)
+    with pytest.raises(FloatingPointError, match="gradient's norm is inf at update 1 "):
+        crnn.fit(model, corpus, batch_size=2, bptt=4, clip_value=1.0)
+    assert model.flat_params.tobytes() == before.tobytes()

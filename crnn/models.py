@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from crnn.files import PathLike
 from crnn.heads import HeadTape, SoftmaxHead
 from crnn.initial import initial_matrix, uniform_draws
 from crnn.network import RNN, Tape, check_size
-from crnn.params import Parameters, check_dtype
+from crnn.params import Parameters, ParameterViews, check_dtype
 from crnn.text import IGNORE, StreamBatches, TextError, Vocab, contiguous_batches
 
 Array = NDArray[Any]
@@ -54,7 +54,7 @@ class Workspace:
     head: HeadTape | None = field(default=None)
 
 
-class LanguageModel:
+class LanguageModel(ParameterViews):
     """Predicts the next token from all before it.
 
     Conventions
@@ -133,26 +133,6 @@ class LanguageModel:
             f"LanguageModel({len(self.vocab)} {self.vocab.unit}s, cell={net.cell!r}, hidden_size={net.hidden_size}, "
             f"num_layers={net.num_layers}, {embedding}{self.flat_params.size:,} parameters, dtype={self.dtype!r})"
         )
-
-    @property
-    def params(self) -> Mapping[str, Array]:
-        """Parameters by name: writable views into `flat_params`."""
-        return self._parameters.values
-
-    @property
-    def grads(self) -> Mapping[str, Array]:
-        """Gradients by the parameters' names: writable views into `flat_grads`."""
-        return self._parameters.grads
-
-    @property
-    def flat_params(self) -> Array:
-        """All parameters as one 1-d array, writable."""
-        return self._parameters.flat
-
-    @property
-    def flat_grads(self) -> Array:
-        """All gradients as one 1-d array, writable."""
-        return self._parameters.flat_grads
 
     def config(self) -> dict[str, Any]:
         """The arguments that make a model of this shape, but for the vocabulary. JSON-able."""

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +16,7 @@ from crnn import parallel
 from crnn._core import gemm, rnn
 from crnn.initial import initial_matrix, uniform_draws
 from crnn.inputs import Dense, EmbeddedDense, EmbeddedRows, LayerInput, Rows
-from crnn.params import Parameters, check_dtype
+from crnn.params import Parameters, ParameterViews, check_dtype
 
 Array = NDArray[Any]
 Ids = NDArray[np.int32]
@@ -66,7 +65,7 @@ class Tape:
         return int(self.x.shape[1])
 
 
-class RNN:
+class RNN(ParameterViews):
     """A stack of recurrent layers.
 
     Conventions
@@ -160,26 +159,6 @@ class RNN:
             f"RNN(input_size={self.input_size}, hidden_size={self.hidden_size}, num_layers={self.num_layers}, "
             f"cell={self.cell!r}, embedding_size={self.embedding_size}, dtype={self.dtype!r})"
         )
-
-    @property
-    def params(self) -> Mapping[str, Array]:
-        """Parameters by name: writable views into `flat_params`."""
-        return self._parameters.values
-
-    @property
-    def grads(self) -> Mapping[str, Array]:
-        """Gradients by the parameters' names: writable views into `flat_grads`."""
-        return self._parameters.grads
-
-    @property
-    def flat_params(self) -> Array:
-        """All parameters as one 1-d array, writable."""
-        return self._parameters.flat
-
-    @property
-    def flat_grads(self) -> Array:
-        """All gradients as one 1-d array, writable. `backward` adds to it; set it to 0 before a new step."""
-        return self._parameters.flat_grads
 
     # ---- forward --------------------------------------------------------------------------------------------------
 

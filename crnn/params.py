@@ -64,3 +64,29 @@ class Parameters:
             views[name] = flat[start:stop].reshape(shape)
             start = stop
         return views
+
+
+class ParameterViews:
+    """The public views of a network's or a model's `Parameters`."""
+
+    _parameters: Parameters
+
+    @property
+    def params(self) -> Mapping[str, Array]:
+        """Parameters by name: writable views into `flat_params`."""
+        return self._parameters.values
+
+    @property
+    def grads(self) -> Mapping[str, Array]:
+        """Gradients by the parameters' names: writable views into `flat_grads`."""
+        return self._parameters.grads
+
+    @property
+    def flat_params(self) -> Array:
+        """All parameters as one 1-d array, writable."""
+        return self._parameters.flat
+
+    @property
+    def flat_grads(self) -> Array:
+        """All gradients as one 1-d array, writable. `backward` adds to it; set it to 0 before a new step."""
+        return self._parameters.flat_grads

@@ -197,9 +197,10 @@ def fit(
                 complete = run.position == len(windows)
                 if complete:
                     run.position, run.state = 0, None
-                elif checkpoint is not None:  # before the log counts the epoch: resuming goes on within it
-                    run.write(checkpoint)
-                interrupts.check()
+                else:  # before the log counts the epoch: resuming goes on within it
+                    if checkpoint is not None:
+                        run.write(checkpoint)
+                    interrupts.check()
                 if valid is not None:
                     run.judge(model.evaluate(valid, batch_size=min(batch_size, VALID_STREAMS), threads=threads))
                 run.log.end_epoch()

@@ -37,9 +37,7 @@ def oracle_fit(
                 state = np.zeros(shape)
             tape = oracle.rnn_forward(params, x, state, model.net.cell)
             losses, dy = oracle.cross_entropy(tape.y, targets)
-            grads, _, _ = oracle.rnn_backward(
-                params, tape, dy / targets.size if reduction == "mean" else dy, None, model.net.cell
-            )
+            grads, _, _ = oracle.rnn_backward(params, tape, dy / targets.size if reduction == "mean" else dy)
             if clip_value:
                 grads = {name: np.clip(grad, -clip_value, clip_value) for name, grad in grads.items()}
             norm = math.sqrt(sum((grad**2).sum() for grad in grads.values()))

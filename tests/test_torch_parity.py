@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""PyTorch agrees: outputs, states and all gradients of nn.RNN, LSTM and GRU, and of a head with cross-entropy on top."""
+"""PyTorch agrees: outputs, states and gradients of nn.RNN, LSTM and GRU, and of a head with cross-entropy on top."""
 
 import warnings
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn import parallel
-from crnn._core import gemm, rnn
+from crnn._core import cells, gemm
 
 Array = NDArray[Any]
 Ids = NDArray[np.int32]
@@ -70,7 +70,7 @@ class Dense:
         for t in range(0, len(h), steps):
             h_t = h[t : t + steps]
             gemm.linear_forward(h_t, self.x[t : t + steps], self.weights, self.bias, b0, b1)
-            rnn.rnn_forward(h_t, h_t, None, h[t - 1] if t else h0, w_hh, act, b0, b1)
+            cells.rnn_forward(h_t, h_t, None, h[t - 1] if t else h0, w_hh, act, b0, b1)
 
     def pack_backward(self, values: Arrays) -> None:
         if self.dx is None:
@@ -107,7 +107,7 @@ class Rows:
         gemm.rows_add_bias(self.table, values["layer0.W_xh"], values["layer0.b_h"])
 
     def forward_rows(self, h: Array, h0: Array, w_hh: gemm.Packed, act: int, b0: int, b1: int) -> None:
-        rnn.rnn_forward(h, self.table, self.x, h0, w_hh, act, b0, b1)
+        cells.rnn_forward(h, self.table, self.x, h0, w_hh, act, b0, b1)
 
     def pack_backward(self, values: Arrays) -> None:
         pass

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crnn import parallel
-from crnn._core import gemm, rnn
+from crnn._core import cells, gemm
 from crnn.initial import initial_matrix, uniform_draws
 from crnn.inputs import Dense, EmbeddedDense, EmbeddedRows, LayerInput, Rows
 from crnn.params import Parameters, ParameterViews, check_dtype
@@ -21,7 +21,7 @@ from crnn.params import Parameters, ParameterViews, check_dtype
 Array = NDArray[Any]
 Ids = NDArray[np.int32]
 
-CELLS = {"tanh": rnn.TANH, "relu": rnn.RELU}
+CELLS = {"tanh": cells.TANH, "relu": cells.RELU}
 
 
 def check_size(name: str, value: object) -> int:
@@ -337,7 +337,7 @@ class RNN(ParameterViews):
             da = tape.da[layer]
             if dstate is not None:
                 da[-1, b0:b1] += dstate[layer, b0:b1]
-            rnn.rnn_backward(da, tape.dh0[layer], tape.h[layer], tape.recurrent_t[layer], self._act, b0, b1)
+            cells.rnn_backward(da, tape.dh0[layer], tape.h[layer], tape.recurrent_t[layer], self._act, b0, b1)
             tape.inputs[layer].backward_rows(da, b0, b1)
 
     def _weight_gradients(self, tape: Tape, part: int, parts: int) -> None:

@@ -146,6 +146,51 @@ def test_saturated_gates_follow_the_oracle(rng, dtype, kind, bidirectional):
     assert_follows_the_oracle(rng, net, (30 * rng.normal(size=(5, 3, 5))).astype(dtype), [2, 5, 3])
 
 
+@unequal
+@pytest.mark.parametrize("variational", [False, True], ids=["each step", "variational"])
+@directions
+@cells
+def test_dropout_follows_the_oracle_with_the_masks_that_were_drawn(
+    rng, dtype, kind, bidirectional, variational, unequal
+):
+    options = {"dropout": 0.3, "recurrent_dropout": 0.4, "variational": variational, "bidirectional": bidirectional}
+    net = net_of(kind, 5, [17, 7, 3], None, dtype.name, **options)
+    x, dy = (rng.normal(size=(5, 13, size)).astype(dtype) for size in (5, net.output_size))
+    state, dstate = draw_states(rng, net, 13), draw_states(rng, net, 13)
+    lengths = draw_lengths(rng, 5, 13) if unequal else None
+    y, last, tape = net.forward(x, state, lengths=lengths, dropout_seed=9)
+    dx, dfirst = net.backward(tape, dy, dstate)
+
+    masks = {
+        "dropout": [layer.mask.astype("f8") for layer in tape.layers[1:]],
+        "recurrent_dropout": [cell.mask.astype("f8") for layer in tape.layers for _, cell in layer.directions],
+    }
+    for p, drawn in zip((0.3, 0.4), masks.values(), strict=True):
+        for mask in drawn:
+            np.testing.assert_allclose(np.unique(mask), [0, 1 / (1 - p)], rtol=1e-4)
+    for mask in masks["dropout"]:
+        steps = np.broadcast_to(mask, (5, *mask.shape[1:]))
+        assert (steps == steps[0]).all() == variational
+    truth = oracle_forward(net, x, state, lengths=lengths, **masks)
+    grads, true_dx, true_dfirst = oracle_backward(net, truth, dy, dstate)
+    assert_close(y, truth.y)
+    assert_close(dx, true_dx)
+    states_are_close(last, truth.state)
+    states_are_close(dfirst, true_dfirst)
+    gradients_are_close(net, grads)
+
+
+@cells
+def test_there_is_no_dropout_without_its_seed_and_each_seed_has_its_own(rng, kind):
+    options = {"dropout": 0.3, "recurrent_dropout": 0.4}
+    net, plain = net_of(kind, 5, 7, 2, **options), net_of(kind, 5, 7, 2)
+    x = rng.normal(size=(5, 3, 5)).astype(np.float32)
+    assert_same_bits(net.forward(x)[0], plain(x)[0])
+    first, again, other = (net.forward(x, dropout_seed=seed)[0] for seed in (1, 1, 2))
+    assert_same_bits(again, first)
+    assert (other != first).any()
+
+
 # ---- lengths -------------------------------------------------------------------------------------------------------
 
 

@@ -124,12 +124,20 @@ static void relu_cell(const void *layer, const tile_rows *rows, int m, crnn_dim 
         put_state(l, g, b, j, line_max(line_set1(0), line_get((const real *)l->h + g * l->H + j, left)), left);
 }
 
+/* da may take dh's place: then the whole gradient at h is not kept. */
+INLINE void keep_dh(const crnn_layer *l, crnn_dim g, crnn_dim n, line dh, crnn_dim left)
+{
+    if (l->dh != l->da)
+        line_put((real *)l->dh + g * l->H + n, dh, left);
+}
+
 /* h = tanh(a), so da = dh * (1 - h*h) */
 static void tanh_cell_backward(const void *layer, const tile_rows *rows, int m, crnn_dim n0, crnn_dim n)
 {
     const crnn_layer *l = layer;
     FOR_EACH_LINE(rows, m, n0, n) {
         const line h = line_get((const real *)l->h + g * l->H + j, left), dh = get_dh(l, g, b, j, left);
+        keep_dh(l, g, j, dh, left);
         line_put((real *)l->da + g * l->H + j, line_mul(dh, line_fnma(h, h, line_set1(1))), left);
     }
 }
@@ -141,6 +149,7 @@ static void relu_cell_backward(const void *layer, const tile_rows *rows, int m, 
     const line zero = line_set1(0);
     FOR_EACH_LINE(rows, m, n0, n) {
         const line h = line_get((const real *)l->h + g * l->H + j, left), dh = get_dh(l, g, b, j, left);
+        keep_dh(l, g, j, dh, left);
         line_put((real *)l->da + g * l->H + j, line_pick(h, zero, dh, zero), left);
     }
 }

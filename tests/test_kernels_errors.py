@@ -239,7 +239,7 @@ def test_packing_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match=r"^w: expected C-contiguous float32 array of shape \(7, 5\), got"):
         gemm.Packed(D, H, "float32").pack_transposed(f4(D, H))
     for K, N in [(0, 3), (3, 0), (-1, 3)]:
-        with pytest.raises(ValueError, match=f"expected K and N of at least 1, got {K} and {N}"):
+        with pytest.raises(ValueError, match=f"expected K, N and gates of at least 1, got {K}, {N} and 1"):
             gemm.Packed(K, N, "float32")
     with pytest.raises(TypeError, match=r"^dtype: expected float32 or float64"):
         gemm.Packed(D, H, "float16")

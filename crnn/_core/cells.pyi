@@ -37,6 +37,7 @@ def rnn_backward(
     reverse: bool = False,
     mask: Real | None = None,
     dh_masked: Real | None = None,
+    dh: Real | None = None,
 ) -> None: ...
 def lstm_forward(
     h: Real,

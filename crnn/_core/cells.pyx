@@ -123,14 +123,17 @@ def rnn_forward(h, xw, ids, h0, Packed w_hh not None, int act, Py_ssize_t b0, Py
 
 
 def rnn_backward(da, dh0, h, Packed w_hh_t not None, int act, Py_ssize_t b0, Py_ssize_t b1, lengths=None,
-                 bint reverse=False, mask=None, dh_masked=None):
+                 bint reverse=False, mask=None, dh_masked=None, dh=None):
     """da[t] = ( dh[t] + da after @ W_hh.T ) * act'(h[t]),  dh0 = da[first] @ W_hh.T.
 
-    da (T, B, H) OUT, holds dh when called;  dh0 (B, H) OUT;  h (T, B, H) IN;  w_hh_t is W_hh.T packed (H, H).
+    da (T, B, H) OUT;  dh0 (B, H) OUT;  h (T, B, H) IN;  w_hh_t is W_hh.T packed (H, H).
+    dh (T, B, H) OUT holds what arrives at h when called, the whole gradient at h afterwards; None: da holds it.
     """
     cdef Layer l = Layer("da", da, b0, b1, lengths, reverse)
     l.c.act = need_activation(act)
     l.c.da = l.c.dh = l.steps("da", da, True)
+    if dh is not None and dh is not da:
+        l.c.dh = l.steps("dh", dh, True)
     l.c.dh0, l.c.h = l.state("dh0", dh0, True), l.steps("h", h, False)
     l.c.w_hh_t = l.packed("w_hh_t", w_hh_t)
     l.backward_mask(mask, dh_masked)

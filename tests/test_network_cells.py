@@ -154,7 +154,7 @@ def test_dropout_follows_the_oracle_with_the_masks_that_were_drawn(
     rng, dtype, kind, bidirectional, variational, unequal
 ):
     options = {"dropout": 0.3, "recurrent_dropout": 0.4, "variational": variational, "bidirectional": bidirectional}
-    net = net_of(kind, 5, [17, 7, 3], None, dtype.name, **options)
+    net = net_of(kind, 5, [17, 7], None, dtype.name, **options)
     x, dy = (rng.normal(size=(5, 13, size)).astype(dtype) for size in (5, net.output_size))
     state, dstate = draw_states(rng, net, 13), draw_states(rng, net, 13)
     lengths = draw_lengths(rng, 5, 13) if unequal else None

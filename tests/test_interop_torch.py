@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from kernel_tools import assert_same_bits
 from model_tools import run_python, stir
+from safetensors import safe_open
 from safetensors.numpy import load_file as load_tensors
 from safetensors.numpy import save_file as save_tensors
 
@@ -353,6 +354,13 @@ def test_a_network_comes_back_from_a_file(tmp_path, dtype, cell, bidirectional):
     assert os.listdir(tmp_path) == ["m.safetensors"]
 
 
+def test_a_file_says_that_it_is_pytorchs(tmp_path):
+    """Some readers insist on it."""
+    save_file(network(), tmp_path / "m")
+    with safe_open(tmp_path / "m", framework="numpy") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
 def write(path, entries):
     """A safetensors file of (dtype, shape, bytes) by name, whatever they say."""
     header, data = {}, b""
@@ -604,6 +612,7 @@ def test_dropout_carries_over_both_ways(torch):
     assert to_module(network("gru", 1, dropout=0.3)).dropout == 0  # nothing lies between the layers
     with pytest.raises(ValueError, match="variational: expected False, as PyTorch's dropout is, got True"):
         to_module(network("gru", dropout=0.3, variational=True))
+    assert to_module(network("gru", variational=True)).dropout == 0  # of no effect
 
 
 def test_batch_first_concerns_only_how_arrays_lie(torch, rng):
@@ -708,6 +717,14 @@ def test_a_language_models_module_can_be_trained(torch, rng):
     optimizer.step()
     assert loss() < first
     assert_same_bits(model.flat_params, before)
+
+
+def test_a_language_models_module_drops_before_its_head_while_training(torch):
+    module = to_module(language_model("gru", 1, dropout=0.5))
+    ids = torch.zeros((T, B), dtype=torch.int64)
+    assert not torch.equal(module(ids)[0], module(ids)[0])
+    module.eval()
+    assert torch.equal(module(ids)[0], module(ids)[0])
 
 
 @pytest.mark.parametrize("bias", [True, False])

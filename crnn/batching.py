@@ -68,6 +68,12 @@ class StreamBatches:
             f"predictions={self.predictions}, dropped={self.dropped})"
         )
 
+    carries_state = True  # for `fit`
+
+    def epoch(self, number: int) -> Iterator[tuple[Ids, Ids]]:
+        """The windows of any epoch: always the same."""
+        return iter(self)
+
     def __iter__(self) -> Iterator[tuple[Ids, Ids]]:
         bptt = self.bptt
         span = bptt * max(1, _BLOCK // (bptt * self.batch_size))

@@ -41,8 +41,8 @@ def cores() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from crnn._version import __version__
+    from crnn.cells import CELLS
     from crnn.initial import RULES as INITIAL
-    from crnn.network import CELLS
     from crnn.optim import RULES, SCHEDULES
 
     # Without this class a default would be said only where its help text repeats it.

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from crnn.models import LanguageModel, Workspace
-from crnn.network import RNN, Tape
-from crnn.text import IGNORE
+from crnn.headed import HeadedModel, Workspace
+from crnn.network import RNN
+from crnn.state import State, StateLike
+from crnn.tape import Tape
 
 Array = NDArray[Any]
 Batch = tuple[ArrayLike, ArrayLike]
-
-SATURATED = 0.97  # |tanh| beyond which 1 - tanh^2, the slope, is below 0.06
 
 
 # ---- are they right? ---------------------------------------------------------------------------------------------
@@ -45,10 +44,11 @@ class GradientCheck:
 
 
 def gradient_check(
-    model: LanguageModel | RNN,
+    model: HeadedModel | RNN,
     batch: Batch | ArrayLike,
     *,
-    state: ArrayLike | None = None,
+    state: StateLike | None = None,
+    lengths: ArrayLike | None = None,
     samples: int | None = 100,
     step: float = 1e-3,
     seed: int = 0,
@@ -82,21 +82,25 @@ def gradient_check(
     True
     """
     rng = np.random.default_rng(seed)
-    net = model.net if isinstance(model, LanguageModel) else model
-    x = np.array(batch[0] if isinstance(model, LanguageModel) else batch)  # type: ignore[index]
-    if x.dtype.kind == "f":
-        x = x.astype(np.float64)
-    shape = (net.num_layers, x.shape[1], net.hidden_size)
-    h0 = rng.uniform(-0.5, 0.5, shape) if state is None else np.array(state, np.float64)
-
-    if isinstance(model, LanguageModel):
-        model = model.astype("float64")
-        objective = _language_model_objective(model, x, np.asarray(batch[1]), h0)  # type: ignore[index]
+    model = model.astype("float64")
+    net = model.net if isinstance(model, HeadedModel) else model
+    if isinstance(model, HeadedModel):
+        x, targets, lengths = model.window(*batch)  # type: ignore[misc]
     else:
-        model = _copy_of(model, "float64")
-        objective = _network_objective(model, x, h0, rng)
+        x, targets = net._check_input(_in_float64(batch)), None
+    x = x.copy()
+    before = net._new_state(x.shape[1])
+    for _, layers in before.parts:
+        for array in layers:
+            array[...] = rng.uniform(-0.5, 0.5, array.shape)
+    if state is not None:
+        before.fill("state", _in_float64(state))
+    if isinstance(model, HeadedModel):
+        objective = _model_objective(model, x, targets, lengths, before)
+    else:
+        objective = _network_objective(net, x, lengths, before, rng)
     _, gradients, _ = objective(True)
-    arrays = dict(model.params) | {"state": h0} | ({"x": x} if x.dtype.kind == "f" else {})
+    arrays = dict(model.params) | state_by_name(before) | ({"x": x} if x.dtype.kind == "f" else {})
     kinks = net.cell == "relu"
 
     errors, checked, skipped = {}, 0, 0
@@ -141,21 +145,47 @@ def _difference(objective: Objective, flat: Array, index: int, step: float, kink
 
 
 def _pattern(net: RNN, tape: Tape) -> bytes:
-    return b"".join(np.packbits(h > 0).tobytes() for h in tape.h) if net.cell == "relu" else b""
+    return b"".join(np.packbits(cell.h > 0).tobytes() for cell in tape.recurrences) if net.cell == "relu" else b""
 
 
-def _network_objective(net: RNN, x: Array, h0: Array, rng: np.random.Generator) -> Objective:
-    y, state, _ = net.forward(x, h0)
-    of_y, of_state = rng.normal(size=y.shape), rng.normal(size=state.shape)
+def _in_float64(value: Any) -> Any:
+    """Arrays in a state, or x, in float64; ids stay ids."""
+    if isinstance(value, tuple | list) and value and not np.isscalar(value[0]) and np.ndim(value[0]):
+        return type(value)(_in_float64(part) for part in value)
+    array = np.asarray(value)
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+def state_by_name(state: State) -> dict[str, Array]:
+    """The arrays of a state: ``state``, or ``state.h`` and ``state.c``, and with [i] where layers differ in size."""
+    named: dict[str, Array] = {}
+    for part, layers in state.parts:
+        name = "state" if len(state.parts) == 1 else f"state.{part}"
+        if isinstance(layers, list):
+            named |= {f"{name}[{i}]": array for i, array in enumerate(layers)}
+        else:
+            named[name] = layers
+    return named
+
+
+def _network_objective(
+    net: RNN, x: Array, lengths: ArrayLike | None, before: State, rng: np.random.Generator
+) -> Objective:
+    y, _ = net(x, before.value, lengths=lengths)
+    of_y, of_state = rng.normal(size=y.shape), net._new_state(x.shape[1])
+    for array in state_by_name(of_state).values():
+        array[...] = rng.normal(size=array.shape)
 
     def objective(with_gradients: bool) -> tuple[float, dict[str, Array], bytes]:
-        y, state, tape = net.forward(x, h0)
-        value = float(np.sum(y * of_y) + np.sum(state * of_state))
+        y, _, tape = net.forward(x, before.value, lengths=lengths)
+        pairs = zip(state_by_name(tape.after).values(), state_by_name(of_state).values(), strict=True)
+        value = float(np.sum(y * of_y) + sum(np.sum(after * factor) for after, factor in pairs))
         gradients: dict[str, Array] = {}
         if with_gradients:
             net.flat_grads.fill(0)
-            dx, dstate = net.backward(tape, of_y, of_state)
-            gradients = {name: grad.copy() for name, grad in net.grads.items()} | {"state": dstate}
+            dx, _ = net.backward(tape, of_y, of_state.value)
+            assert tape.dbefore is not None
+            gradients = {name: grad.copy() for name, grad in net.grads.items()} | state_by_name(tape.dbefore)
             if dx is not None:
                 gradients["x"] = dx
         return value, gradients, _pattern(net, tape)
@@ -163,38 +193,29 @@ def _network_objective(net: RNN, x: Array, h0: Array, rng: np.random.Generator) 
     return objective
 
 
-def _language_model_objective(model: LanguageModel, ids: Array, targets: Array, h0: Array) -> Objective:
-    count = max(int(np.count_nonzero(targets != IGNORE)), 1)
+def _model_objective(
+    model: HeadedModel, x: Array, targets: Any, lengths: Any, before: State
+) -> Objective:
+    count = max(model._head.loss.count(targets, lengths), 1)
     space = Workspace()
 
     def objective(with_gradients: bool) -> tuple[float, dict[str, Array], bytes]:
         gradients: dict[str, Array] = {}
+        tape, head = model._start(x, before.value, space, lengths=lengths, keep=True)
         if with_gradients:
             model.flat_grads.fill(0)
-            model.loss_and_gradients(ids, targets, h0, workspace=space)
-            assert space.tape is not None
-            assert space.tape.dh0 is not None
+            model._run_with_gradients(tape, head, targets, 1.0 / count, 1)
+            assert tape.dbefore is not None
             gradients = {name: grad.copy() for name, grad in model.grads.items()}
-            gradients["state"] = space.tape.dh0.copy()
-        losses, _ = model.losses(ids, targets, h0, workspace=space)
-        assert space.tape is not None
-        return float(losses.sum()) / count, gradients, _pattern(model.net, space.tape)
+            gradients |= {name: array.copy() for name, array in state_by_name(tape.dbefore).items()}
+            dx = model.net._dx(tape)
+            if dx is not None:
+                gradients["x"] = dx.copy()
+        else:
+            model._run(tape, head, targets)
+        return float(head.losses.sum()) / count, gradients, _pattern(model.net, tape)
 
     return objective
-
-
-def _copy_of(net: RNN, dtype: str) -> RNN:
-    copy = RNN(
-        net.input_size,
-        net.hidden_size,
-        net.num_layers,
-        net.cell,
-        embedding_size=net.embedding_size,
-        dtype=dtype,
-        recurrent_init="zeros",
-    )
-    copy.flat_params[...] = net.flat_params
-    return copy
 
 
 # ---- do they fade or explode? ------------------------------------------------------------------------------------
@@ -253,10 +274,11 @@ class GradientFlow:
 
 
 def gradient_flow(
-    model: LanguageModel | RNN,
+    model: HeadedModel | RNN,
     batch: Batch | ArrayLike,
     *,
-    state: ArrayLike | None = None,
+    state: StateLike | None = None,
+    lengths: Any = None,
     loss: str = "last",
 ) -> GradientFlow:
     """Measure |dL/dh_t| for every time step and layer.
@@ -281,38 +303,41 @@ def gradient_flow(
     """
     if loss not in ("last", "mean"):
         raise ValueError(f"loss: expected last or mean, got {loss!r}")
-    if isinstance(model, LanguageModel):
-        net, tape, dy = _language_model_flow(model, batch, state, loss)  # type: ignore[arg-type]
-    else:
-        net = _copy_of(model, model.dtype)
-        y, _, tape = net.forward(batch, state)  # type: ignore[arg-type]
-        dy = np.zeros_like(y)
-        dy[-1 if loss == "last" else slice(None)] = 1
-        net.backward(tape, dy)
-    norms, saturation, radii = [], [], []
-    arriving = dy.astype(np.float64)
-    for layer in reversed(range(net.num_layers)):
-        w_hh = net.params[f"layer{layer}.W_hh"].astype(np.float64)
-        da, h = tape.da[layer].astype(np.float64), tape.h[layer]
-        arriving[:-1] += da[1:] @ w_hh.T  # forward: a[t+1] = ... + h[t] @ W_hh
-        norms.append(np.sqrt((arriving**2).sum(axis=(1, 2))))
-        flat = np.abs(h) > SATURATED if net.cell == "tanh" else h <= 0
-        saturation.append(flat.mean(axis=(1, 2)))
-        radii.append(np.abs(np.linalg.eigvals(w_hh)).max())
-        arriving = da @ net.params[f"layer{layer}.W_xh"].astype(np.float64).T
-    return GradientFlow(np.array(norms[::-1]), np.array(saturation[::-1]), np.array(radii[::-1]))
-
-
-def _language_model_flow(
-    model: LanguageModel, batch: Batch, state: ArrayLike | None, loss: str
-) -> tuple[RNN, Tape, Array]:
     copy = model.astype(model.dtype)
-    ids, targets = np.asarray(batch[0]), np.array(batch[1])
-    if loss == "last":
-        targets[:-1] = IGNORE
-    space = Workspace()
-    copy.loss_and_gradients(ids, targets, state, workspace=space)
-    assert space.tape is not None
-    assert space.head is not None
-    # The head has turned its logits into their gradient: logits = h @ W_hy + b_y, so dh = dlogits @ W_hy.T
-    return copy.net, space.tape, space.head.logits @ copy.params["W_hy"].T
+    net = copy.net if isinstance(copy, HeadedModel) else copy
+    if isinstance(copy, HeadedModel):
+        x, targets, lengths = copy.window(*batch)  # type: ignore[misc]
+    else:
+        x = net._check_input(np.asarray(batch))
+    tape = net._new_tape(x, state, None, lengths=lengths)
+    for cell in tape.recurrences:
+        cell.keep_dh = True
+    if isinstance(copy, HeadedModel):
+        if loss == "last":
+            targets = copy._head.loss.last_only(targets, lengths)
+        space = Workspace(tape, copy._head.new_tape(tape.steps, tape.batch))
+        tape, head = copy._start(x, state, space, lengths=lengths, keep=True)
+        count = max(copy._head.loss.count(targets, lengths), 1)
+        copy._run_with_gradients(tape, head, targets, 1.0 / count, 1)
+    else:
+        y, _, tape = net.forward(x, state, lengths=lengths, tape=tape)
+        dy = np.zeros_like(y)
+        dy[last_steps(tape) if loss == "last" else slice(None)] = 1
+        net.backward(tape, dy)
+    there = np.ones((tape.steps, tape.batch, 1), bool) if tape.lengths is None else ~tape.lengths.padding()[:, :, None]
+    norms, saturation, radii = [], [], []
+    for cell in tape.recurrences:
+        dh = np.where(there, cell.dh, 0).astype(np.float64)
+        norms.append(np.sqrt((dh**2).sum(axis=(1, 2))))
+        saturation.append(cell.saturation())
+        w_hh = net.params[cell.prefix + "W_hh"].astype(np.float64)
+        gate = {"lstm": 2, "gru": 2}.get(net.cell, 0)  # what makes the candidate
+        radii.append(np.abs(np.linalg.eigvals(w_hh[:, gate * cell.H : (gate + 1) * cell.H])).max())
+    return GradientFlow(np.array(norms), np.array(saturation), np.array(radii))
+
+
+def last_steps(tape: Tape) -> Any:
+    """Index of each sequence's last step into (T, B, ...)."""
+    if tape.lengths is None:
+        return -1
+    return tape.lengths.lengths - 1, np.arange(tape.batch)

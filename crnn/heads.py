@@ -1,73 +1,112 @@
 # SPDX-License-Identifier: MIT
-"""SoftmaxHead: from hidden states to logits, and softmax cross-entropy.
+"""Head: from a network's outputs to logits or values, and their loss.
 
-    y_t = h_t W_hy + b_y          loss_t = log(sum exp y_t) - y_t[target_t]
+    y_t = h_t W_hy + b_y          one output for every step
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from crnn import parallel
-from crnn._core import gemm, loss
-from crnn.params import Parameters
+from crnn._core import gemm
+from crnn._core.rows import Lengths
+from crnn.cells import Slice
+from crnn.dropout import Masks
+from crnn.losses import Loss
 
 Array = NDArray[Any]
-Ids = NDArray[np.int32]
 
 
 @dataclass(eq=False)
 class HeadTape:
-    """What the head computes for T steps of B rows; backward turns logits into their gradient in place."""
+    """What the head computes for T steps of B rows; backward turns its outputs into their gradient in place."""
 
-    logits: Array  # (T, B, V)
-    losses: Array  # (T, B), nats
+    outputs: Array  # (T, B, V)
+    losses: Array  # (T, B)
     weights: gemm.Packed  # W_hy
     weights_t: gemm.Packed  # W_hy.T
+    mask: Array | None = None  # (T, B, H) or (1, B, H): dropout of h on its way into the head
+    dropped: Array | None = None  # (T, B, H), h * mask
 
 
-class SoftmaxHead:
-    """W_hy (H, V) and b_y (V,) on top of a network. Rows and columns are shared out as in `RNN`."""
+class Head:
+    """W_hy (H, V) and b_y (V,) on top of a network, and a loss. Rows and columns are shared out as in `RNN`.
 
-    def __init__(self, parameters: Parameters, dtype: str) -> None:
-        self.w_hy, self.b_y = parameters.values["W_hy"], parameters.values["b_y"]
-        self.dw_hy, self.db_y = parameters.grads["W_hy"], parameters.grads["b_y"]
-        self.dtype = dtype
+    ``tied``: W_hy is the transpose of the parameter ``embedding`` (V, H). Press, Wolf 2017.
+    """
+
+    def __init__(
+        self, values: Mapping[str, Array], grads: Mapping[str, Array], loss: Loss, *, tied: bool = False
+    ) -> None:
+        name = "embedding" if tied else "W_hy"
+        self.tied, self.loss = tied, loss
+        self.w, self.dw = values[name], grads[name]
+        self.b_y, self.db_y = values["b_y"], grads["b_y"]
+        self.dtype = self.b_y.dtype.name
+        self.inputs = self.w.shape[1] if tied else self.w.shape[0]
 
     def new_tape(self, steps: int, batch: int) -> HeadTape:
-        H, V = self.w_hy.shape
+        H, V = self.inputs, len(self.b_y)
         return HeadTape(
-            logits=gemm.aligned_empty((steps, batch, V), self.dtype),
+            outputs=gemm.aligned_empty((steps, batch, V), self.dtype),
             losses=gemm.aligned_empty((steps, batch), self.dtype),
             weights=gemm.Packed(H, V, self.dtype),
             weights_t=gemm.Packed(V, H, self.dtype),
         )
 
+    def draw_mask(self, tape: HeadTape, masks: Masks | None, p: float, variational: bool) -> None:
+        """Dropout of what enters the head, in a training pass."""
+        tape.mask = None
+        if masks is not None and p > 0:
+            T, B, H = *tape.losses.shape, self.inputs
+            tape.mask = masks.draw(p, (1 if variational else T, B, H), self.dtype)
+            if tape.dropped is None:
+                tape.dropped = gemm.aligned_empty((T, B, H), self.dtype)
+
     def pack_forward(self, tape: HeadTape) -> None:
-        tape.weights.pack(self.w_hy)
+        (tape.weights.pack_transposed if self.tied else tape.weights.pack)(self.w)
 
     def pack_backward(self, tape: HeadTape) -> None:
-        tape.weights_t.pack_transposed(self.w_hy)
+        (tape.weights_t.pack if self.tied else tape.weights_t.pack_transposed)(self.w)
 
-    def forward_rows(self, tape: HeadTape, h: Array, b0: int, b1: int) -> None:
-        gemm.linear_forward(tape.logits, h, tape.weights, self.b_y, b0, b1)
+    def _inputs(self, tape: HeadTape, h: Array) -> Array:
+        if tape.mask is None:
+            return h
+        assert tape.dropped is not None
+        return tape.dropped
 
-    def loss_rows(self, tape: HeadTape, targets: Ids, ignore: int, b0: int, b1: int) -> None:
-        loss.softmax_cross_entropy(tape.losses, None, tape.logits, targets, 1.0, ignore, b0, b1)
+    def forward_rows(self, tape: HeadTape, h: Array, part: Slice) -> None:
+        if tape.mask is not None:
+            assert tape.dropped is not None
+            tape.dropped[:, part.rows] = h[:, part.rows] * tape.mask[:, part.rows]
+        x = self._inputs(tape, h)
+        gemm.linear_forward(tape.outputs, x, tape.weights, self.b_y, part.b0, part.b1, part.lengths)
 
-    def backward_rows(
-        self, tape: HeadTape, dh: Array, targets: Ids, scale: float, ignore: int, b0: int, b1: int
-    ) -> None:
+    def loss_rows(self, tape: HeadTape, targets: Array, part: Slice) -> None:
+        self.loss.run(tape.losses, None, tape.outputs, targets, 1.0, part)
+
+    def backward_rows(self, tape: HeadTape, dh: Array, targets: Array, scale: float, part: Slice) -> None:
         """Losses, and the gradient of scale * (their sum) at h, written into dh."""
-        loss.softmax_cross_entropy(tape.losses, tape.logits, tape.logits, targets, scale, ignore, b0, b1)
-        # forward: logits = h @ W_hy + b_y, so dh = dlogits @ W_hy.T
-        gemm.linear_forward(dh, tape.logits, tape.weights_t, None, b0, b1)
+        self.loss.run(tape.losses, tape.outputs, tape.outputs, targets, scale, part)
+        # forward: outputs = h @ W_hy + b_y, so dh = doutputs @ W_hy.T
+        gemm.linear_forward(dh, tape.outputs, tape.weights_t, None, part.b0, part.b1, part.lengths)
+        if tape.mask is not None:
+            dh[:, part.rows] *= tape.mask[:, part.rows]
 
-    def weight_gradients(self, tape: HeadTape, h: Array, scratch: Array, part: int, parts: int) -> None:
-        n0, n1 = parallel.share(len(self.b_y), part, parts, gemm.line_width(self.dtype))
-        gemm.linear_backward_weight(self.dw_hy, h, tape.logits, scratch, n0, n1)
-        gemm.bias_backward(self.db_y, tape.logits, n0, n1)
+    def weight_gradients(
+        self, tape: HeadTape, h: Array, scratch: Array, part: int, parts: int, lengths: Lengths | None
+    ) -> None:
+        x, doutputs = self._inputs(tape, h), tape.outputs
+        unit = gemm.line_width(self.dtype)
+        n0, n1 = parallel.share(len(self.b_y), part, parts, unit)
+        gemm.bias_backward(self.db_y, doutputs, n0, n1, lengths)
+        if self.tied:  # forward: outputs = h @ E.T, so dE += doutputs.T @ h
+            n0, n1 = parallel.share(self.inputs, part, parts, unit)
+            gemm.linear_backward_weight(self.dw, doutputs, x, scratch, n0, n1, lengths)
+        else:
+            gemm.linear_backward_weight(self.dw, x, doutputs, scratch, n0, n1, lengths)

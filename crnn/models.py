@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from crnn import generation, parallel
 from crnn._core import loss
+from crnn.cells import Slice
 from crnn.files import PathLike
-from crnn.heads import HeadTape, SoftmaxHead
+from crnn.headed import HeadedModel, Workspace
 from crnn.initial import initial_matrix, uniform_draws
-from crnn.network import RNN, Tape, check_size
-from crnn.params import Parameters, ParameterViews, check_dtype
+from crnn.losses import CrossEntropy
+from crnn.network import Shapes, check_flag, check_size, check_sizes
+from crnn.params import check_dtype
+from crnn.state import StateLike
 from crnn.text import IGNORE, StreamBatches, TextError, Vocab, contiguous_batches
 
 Array = NDArray[Any]
@@ -46,15 +49,7 @@ class Evaluation:
         return math.exp(self.nats) if self.nats < 700 else math.inf
 
 
-@dataclass(eq=False)
-class Workspace:
-    """Arrays of one window shape, kept from window to window while training."""
-
-    tape: Tape | None = None
-    head: HeadTape | None = field(default=None)
-
-
-class LanguageModel(ParameterViews):
+class LanguageModel(HeadedModel):
     """Predicts the next token from all before it.
 
     Conventions
@@ -86,66 +81,81 @@ class LanguageModel(ParameterViews):
         self,
         vocab: Vocab,
         cell: str = "tanh",
-        hidden_size: int = 256,
-        num_layers: int = 1,
+        hidden_size: int | Sequence[int] = 256,
+        num_layers: int | None = None,
         *,
         embedding_size: int | None = None,
+        tied: bool = False,
+        dropout: float = 0.0,
+        variational: bool = False,
+        recurrent_dropout: float = 0.0,
+        reset_after: bool = True,
+        forget_bias: float = 1.0,
+        learn_state: bool = False,
         dtype: str = "float32",
         recurrent_init: str = "orthogonal",
         input_init: str | None = None,
         seed: int = 0,
     ) -> None:
-        if embedding_size is not None:
-            check_size("embedding_size", embedding_size)
         if not isinstance(vocab, Vocab):
             raise TypeError(f"vocab: expected a Vocab, got {type(vocab).__name__}")
-        self.vocab = vocab
-        self.dtype = check_dtype(dtype)
-        V, H, L = len(vocab), check_size("hidden_size", hidden_size), check_size("num_layers", num_layers)
-        of_net = RNN.parameter_shapes(V, H, L, embedding_size)
-        self._parameters = Parameters(of_net | {"W_hy": (H, V), "b_y": (V,)}, self.dtype)
-        size = Parameters.count(of_net)
-        buffers = self.flat_params[:size], self.flat_grads[:size]
-        self.net = RNN(
-            V,
-            H,
-            L,
-            cell,
-            embedding_size=embedding_size,
-            dtype=self.dtype,
-            recurrent_init=recurrent_init,
-            input_init=input_init or "glorot",
-            seed=seed,
-            _parameters=Parameters(of_net, self.dtype, buffers),
-        )
+        self.vocab, V = vocab, len(vocab)
+        network = {
+            "input_size": V,
+            "hidden_size": hidden_size,
+            "num_layers": num_layers,
+            "cell": cell,
+            "reset_after": reset_after,
+            "forget_bias": forget_bias,
+            "embedding_size": embedding_size,
+            "dropout": dropout,
+            "variational": variational,
+            "recurrent_dropout": recurrent_dropout,
+            "learn_state": learn_state,
+            "dtype": check_dtype(dtype),
+            "recurrent_init": recurrent_init,
+            "input_init": input_init or "glorot",
+            "seed": seed,
+        }
+        H = check_sizes(hidden_size, num_layers)[-1]
+        self.tied = check_flag("tied", tied)
+        if tied and embedding_size != H:
+            raise ValueError(
+                f"tied: expected an embedding as large as the top layer ({H}), got embedding_size={embedding_size}"
+            )
+        self._build(network, self.head_shapes(V, H, tied), CrossEntropy(V), tied=tied)
         self.input_init = input_init
         draw = uniform_draws(seed + 1)
         if input_init is None and embedding_size is None:
             first = self.params["layer0.W_xh"]
-            first[...] = initial_matrix("unit", draw, first.shape, "input_init")
-        self.params["W_hy"][...] = initial_matrix("glorot", draw, (H, V), "W_hy")
-        self._head = SoftmaxHead(self._parameters, self.dtype)
+            for gate in range(self.net.gates):
+                block = first[:, gate * first.shape[1] // self.net.gates :][:, : first.shape[1] // self.net.gates]
+                block[...] = initial_matrix("unit", draw, block.shape, "input_init")
+        if tied:  # rows that are also summed over: of the size that such weights have
+            self.params["embedding"][...] = initial_matrix("glorot", draw, (V, H), "embedding")
+        else:
+            self.params["W_hy"][...] = initial_matrix("glorot", draw, (H, V), "W_hy")
+
+    @staticmethod
+    def head_shapes(V: int, H: int, tied: bool) -> Shapes:
+        """Names and shapes of the head's parameters, which follow the network's."""
+        return {"b_y": (V,)} if tied else {"W_hy": (H, V), "b_y": (V,)}
 
     def __repr__(self) -> str:
         net = self.net
         embedding = f"embedding_size={net.embedding_size}, " if net.embedding_size else ""
+        tied = "tied, " if self.tied else ""
         return (
             f"LanguageModel({len(self.vocab)} {self.vocab.unit}s, cell={net.cell!r}, hidden_size={net.hidden_size}, "
-            f"num_layers={net.num_layers}, {embedding}{self.flat_params.size:,} parameters, dtype={self.dtype!r})"
+            f"num_layers={net.num_layers}, {embedding}{tied}{self.flat_params.size:,} parameters, dtype={self.dtype!r})"
         )
 
     def config(self) -> dict[str, Any]:
         """The arguments that make a model of this shape, but for the vocabulary. JSON-able."""
-        net = self.net
-        return {
-            "cell": net.cell,
-            "hidden_size": net.hidden_size,
-            "num_layers": net.num_layers,
-            "embedding_size": net.embedding_size,
-            "dtype": self.dtype,
-            "recurrent_init": net.recurrent_init,
-            "input_init": self.input_init,
-        }
+        of_net = self.net.config()
+        for name in ("input_size", "bidirectional"):
+            del of_net[name]
+        return of_net | {"tied": self.tied, "input_init": self.input_init}
 
     def astype(self, dtype: str) -> LanguageModel:
         """A copy of the model in another precision."""
@@ -156,67 +166,55 @@ class LanguageModel(ParameterViews):
     # ---- one window -----------------------------------------------------------------------------------------------
 
     def forward(
-        self, ids: ArrayLike, state: ArrayLike | None = None, *, threads: int = 1
-    ) -> tuple[Array, Array]:
-        """Logits (T, B, V) and the state (L, B, H) after the last step, both fresh."""
-        space = Workspace()
-        tape, head = self._start(self._check_ids("ids", ids), state, space)
-        parts = min(parallel.check_threads(threads), tape.batch)
-
-        def rows(part: int) -> None:
-            b0, b1 = parallel.share(tape.batch, part, parts)
-            self.net._forward_rows(tape, b0, b1)
-            self._head.forward_rows(head, tape.h[-1], b0, b1)
-
-        parallel.run(parts, rows)
-        return head.logits, tape.h0_next
+        self, ids: ArrayLike, state: StateLike | None = None, *, threads: int = 1
+    ) -> tuple[Array, StateLike]:
+        """Logits (T, B, V) and the state after the last step, both fresh."""
+        threads = parallel.check_threads(threads)
+        tape, head = self._start(self._check_ids("ids", ids), state, Workspace(), threads=threads)
+        self._run(tape, head, None)
+        return head.outputs, tape.after.value
 
     def losses(
         self,
         ids: ArrayLike,
         targets: ArrayLike,
-        state: ArrayLike | None = None,
+        state: StateLike | None = None,
         *,
         threads: int = 1,
         workspace: Workspace | None = None,
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Array, StateLike]:
         """Losses in nats (T, B), 0 at ignored targets, and the state after the last step.
 
         With a ``workspace`` both belong to it, otherwise they are fresh.
         """
-        space = workspace or Workspace()
-        tape, head = self._start(self._check_ids("ids", ids), state, space)
-        wanted = self._check_targets(targets, tape.x.shape)
-        parts = min(parallel.check_threads(threads), tape.batch)
-
-        def rows(part: int) -> None:
-            b0, b1 = parallel.share(tape.batch, part, parts)
-            self.net._forward_rows(tape, b0, b1)
-            self._head.forward_rows(head, tape.h[-1], b0, b1)
-            self._head.loss_rows(head, wanted, IGNORE, b0, b1)
-
-        parallel.run(parts, rows)
-        return head.losses, tape.h0_next
+        threads = parallel.check_threads(threads)
+        tape, head = self._start(self._check_ids("ids", ids), state, workspace or Workspace(), threads=threads)
+        self._run(tape, head, self._check_targets(targets, tape.x.shape))
+        return head.losses, tape.after.value
 
     def loss_and_gradients(
         self,
         ids: ArrayLike,
         targets: ArrayLike,
-        state: ArrayLike | None = None,
+        state: StateLike | None = None,
         *,
         reduction: str = "mean",
         threads: int = 1,
         workspace: Workspace | None = None,
-    ) -> tuple[float, int, Array]:
+        dropout_seed: int | list[int] | None = None,
+    ) -> tuple[float, int, StateLike]:
         """Forward, loss and backpropagation through the T steps of a window; adds to `grads`.
 
         Parameters
         ----------
         ids, targets : int array (T, B)
-        state : array (L, B, H), optional
-            Before the first step. No gradient flows into it: this is where backpropagation is truncated.
+        state : optional
+            Before the first step; zeros, or the learnt one, if not given. No gradient flows into a given one: this is
+            where backpropagation is truncated.
         reduction : {"mean", "sum"}
             Whether the gradient is that of the mean loss per predicted token or of their sum.
+        dropout_seed : int, optional
+            Drop with the masks that this seed draws. Not given: nothing is dropped.
 
         Returns
         -------
@@ -224,46 +222,30 @@ class LanguageModel(ParameterViews):
             Sum of the losses in nats.
         count : int
             Predicted tokens.
-        state : array (L, B, H)
+        state
             After the last step; belongs to the workspace, if one was given.
         """
         if reduction not in ("mean", "sum"):
             raise ValueError(f"reduction: expected mean or sum, got {reduction!r}")
         threads = parallel.check_threads(threads)
-        tape, head = self._start(self._check_ids("ids", ids), state, workspace or Workspace())
+        tape, head = self._start(
+            self._check_ids("ids", ids),
+            state,
+            workspace or Workspace(),
+            threads=threads,
+            dropout_seed=dropout_seed,
+            keep=True,
+        )
         wanted = self._check_targets(targets, tape.x.shape)
-        count = int(np.count_nonzero(wanted != IGNORE))
+        count = int(self._head.loss.count(wanted, None))
         scale = 1.0 / max(count, 1) if reduction == "mean" else 1.0
-        net = self.net
-        net._pack_backward(tape)
-        self._head.pack_backward(head)
-        parts = min(threads, tape.batch)
+        total = self._run_with_gradients(tape, head, wanted, scale, threads)
+        return total, count, tape.after.value
 
-        def rows(part: int) -> None:
-            b0, b1 = parallel.share(tape.batch, part, parts)
-            net._forward_rows(tape, b0, b1)
-            self._head.forward_rows(head, tape.h[-1], b0, b1)
-            self._head.backward_rows(head, tape.da[-1], wanted, scale, IGNORE, b0, b1)
-            net._backward_rows(tape, None, b0, b1)
-
-        def columns(part: int) -> None:
-            net._weight_gradients(tape, part, threads)
-            self._head.weight_gradients(head, tape.h[-1], tape.scratch(part), part, threads)
-
-        parallel.run(parts, rows)
-        parallel.run(threads, columns)
-        net._finish_gradients(tape)
-        return loss.sum(head.losses.reshape(-1)), count, tape.h0_next
-
-    def _start(self, ids: Ids, state: ArrayLike | None, space: Workspace) -> tuple[Tape, HeadTape]:
-        """Tapes for a window, from the workspace where they fit, with the weights packed."""
-        tape = self.net._new_tape(ids, state, space.tape)
-        if space.head is None or tape is not space.tape:
-            space.head = self._head.new_tape(tape.steps, tape.batch)
-        space.tape = tape
-        self.net._pack_forward(tape)
-        self._head.pack_forward(space.head)
-        return tape, space.head
+    def window(self, ids: ArrayLike, targets: ArrayLike) -> tuple[Array, Array, None]:
+        """A batch as `loss_and_gradients` takes it, checked."""
+        x = self._check_ids("ids", ids)
+        return x, self._check_targets(targets, x.shape), None
 
     def _check_ids(self, name: str, ids: ArrayLike) -> Ids:
         array = np.asarray(ids)
@@ -271,18 +253,8 @@ class LanguageModel(ParameterViews):
             raise TypeError(f"{name}: expected an integer array (T, B), got {array.dtype}")
         return self.net._check_input(array)
 
-    def _check_targets(self, targets: ArrayLike, shape: tuple[int, ...]) -> Ids:
-        array = np.asarray(targets)
-        if array.dtype.kind not in "iu" or array.shape != shape:
-            raise ValueError(
-                f"targets: expected integers of shape {shape}, got {array.dtype} of shape {array.shape}"
-            )
-        if array.dtype != np.int32 and (array.min() < IGNORE or array.max() >= len(self.vocab)):
-            raise ValueError(
-                f"targets: expected ids from 0 to {len(self.vocab) - 1}, or {IGNORE} for none, "
-                f"got {array.min()} to {array.max()}"
-            )
-        return np.ascontiguousarray(array, np.int32)  # int32 is checked where it is read
+    def _check_targets(self, targets: ArrayLike, shape: tuple[int, ...]) -> Array:
+        return self._head.loss.check("targets", targets, shape[0], shape[1], self.dtype)
 
     # ---- whole texts ----------------------------------------------------------------------------------------------
 
@@ -314,7 +286,7 @@ class LanguageModel(ParameterViews):
             total += loss.sum(losses.reshape(-1))
             predicted = y != IGNORE
             count += int(np.count_nonzero(predicted))
-            right += int(np.count_nonzero((space.head.logits.argmax(axis=2) == y) & predicted))
+            right += int(np.count_nonzero((space.head.outputs.argmax(axis=2) == y) & predicted))
         return Evaluation(total / count, right / count, count)
 
     def score(self, texts: Iterable[str | bytes], *, prime: str | bytes | None = None) -> list[float]:
@@ -411,10 +383,10 @@ class Stepper:
 
     def step(self, token: int) -> Array:
         """Logits (V,) of the token after ``token``; overwritten by the next step."""
-        tape = self._tape
+        tape, whole = self._tape, Slice(0, 1)
         self._token[0, 0] = token
-        self._model.net._forward_rows(tape, 0, 1)
-        tape.h0[...] = tape.h0_next
-        self._model._head.forward_rows(self._head, tape.h[-1], 0, 1)
-        logits: Array = self._head.logits[0, 0]
+        self._model.net._forward_rows(tape, whole)
+        tape.before.copy_from(tape.after)
+        self._model._head.forward_rows(self._head, tape.y, whole)
+        logits: Array = self._head.outputs[0, 0]
         return logits

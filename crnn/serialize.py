@@ -93,11 +93,18 @@ def load(path: PathLike) -> LanguageModel:
     return model
 
 
-CONFIG_TYPES = {
-    "cell": (str,),
-    "hidden_size": (int,),
+CONFIG_TYPES: dict[str, tuple[type, ...]] = {
+    "hidden_size": (int, list),
     "num_layers": (int,),
+    "cell": (str,),
+    "reset_after": (bool,),
+    "forget_bias": (float, int),
     "embedding_size": (int, type(None)),
+    "tied": (bool,),
+    "dropout": (float, int),
+    "variational": (bool,),
+    "recurrent_dropout": (float, int),
+    "learn_state": (bool,),
     "dtype": (str,),
     "recurrent_init": (str,),
     "input_init": (str, type(None)),
@@ -112,11 +119,16 @@ def _checked_config(path: PathLike, config: Any, V: int) -> tuple[dict[str, Any]
     known = isinstance(config, dict) and set(config) == set(CONFIG_TYPES)
     if not known or any(type(config[name]) not in types for name, types in CONFIG_TYPES.items()):
         raise ModelFileError(f"{os.fspath(path)}: expected a config of {sorted(CONFIG_TYPES)}, got {config!r:.200}")
-    H, L, E = config["hidden_size"], config["num_layers"], config["embedding_size"]
-    sizes = 0 < H < SIZE_LIMIT and 0 < L < 10_000 and (E is None or 0 < E < SIZE_LIMIT)
-    if not sizes or config["dtype"] not in DTYPES:
+    sizes, L, E = config["hidden_size"], config["num_layers"], config["embedding_size"]
+    sizes = sizes if isinstance(sizes, list) else [sizes]
+    sensible = 0 < L < 10_000 and 0 < len(sizes) < 10_000 and (E is None or 0 < E < SIZE_LIMIT)
+    sensible = sensible and all(type(H) is int and 0 < H < SIZE_LIMIT for H in sizes)
+    if not sensible or config["dtype"] not in DTYPES:
         raise ModelFileError(f"{os.fspath(path)}: expected a sensible config, got {config!r:.200}")
-    shapes = RNN.parameter_shapes(V, H, L, E) | {"W_hy": (H, V), "b_y": (V,)}
+    try:
+        shapes = RNN.parameter_shapes(V, **config) | LanguageModel.head_shapes(V, sizes[-1], config["tied"])
+    except ValueError as error:
+        raise ModelFileError(f"{os.fspath(path)}: {error}") from None
     if Parameters.count(shapes) > SIZE_LIMIT:
         raise ModelFileError(f"{os.fspath(path)}: expected at most {SIZE_LIMIT} parameters")
     return config, shapes
@@ -137,6 +149,9 @@ def _check_tensor(
 
 
 # ---- checkpoints -------------------------------------------------------------------------------------------------
+
+
+STATE_NAMES = [f"state.{number}" for number in range(1000)]  # arrays of the state between two windows
 
 
 def write_checkpoint(
@@ -163,7 +178,7 @@ def read_checkpoint(
         raise ModelFileError(f"{name}: expected a checkpoint of {optimizer!r}, got one of {header.get('optimizer')!r}")
     for key, array in like.items():
         _check_tensor(path, key, arrays, array.shape, array.dtype.name)
-    if not set(arrays) <= {*like, "state"}:
+    if not set(arrays) <= {*like, *STATE_NAMES}:
         raise ModelFileError(f"{name}: expected the tensors {sorted(like)}, got {sorted(arrays)}")
     numbers, log = progress.get("optimizer"), progress.get("log")
     good = (

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, Protocol
 
@@ -21,10 +21,12 @@ from crnn import optim
 from crnn._core import loss as kernels
 from crnn._core import optim as update_kernels
 from crnn.files import PathLike
+from crnn.headed import Workspace
 from crnn.log import TrainingLog
-from crnn.models import Evaluation, Workspace
+from crnn.models import Evaluation
 from crnn.network import check_size
 from crnn.parallel import check_threads
+from crnn.state import StateLike, state_arrays
 from crnn.text import TextCorpus
 
 Array = NDArray[Any]
@@ -35,10 +37,15 @@ VALID_STREAMS = 8
 
 
 class Windows(Protocol):
-    """An epoch's windows in order, the same each time it is iterated."""
+    """Pairs (x, y) of an epoch, as the model's `loss_and_gradients` takes them."""
+
+    carries_state: bool  # whether a window goes on where the one before ended
 
     def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[tuple[Array, Array]]: ...
+
+    def epoch(self, number: int) -> Iterator[tuple[Any, Any]]:
+        """The windows of epoch 1, 2, ... in order, the same each time."""
+        ...
 
 
 class Trainable(Protocol):
@@ -48,18 +55,20 @@ class Trainable(Protocol):
     def flat_params(self) -> Array: ...
     @property
     def flat_grads(self) -> Array: ...
-    def windows(self, ids: ArrayLike, batch_size: int, bptt: int) -> Windows: ...
+    def windows(self, data: Any, batch_size: int, bptt: int) -> Windows: ...
+    def state_from(self, arrays: Sequence[Array], batch: int) -> StateLike: ...
     def loss_and_gradients(
         self,
-        ids: ArrayLike,
-        targets: ArrayLike,
-        state: ArrayLike | None = ...,
+        x: Any,
+        targets: Any,
+        state: StateLike | None = ...,
         *,
         reduction: str = ...,
         threads: int = ...,
         workspace: Workspace | None = ...,
-    ) -> tuple[float, int, Array]: ...
-    def evaluate(self, text: ArrayLike, *, batch_size: int = ..., threads: int = ...) -> Evaluation: ...
+        dropout_seed: int | list[int] | None = ...,
+    ) -> tuple[float, int, StateLike]: ...
+    def evaluate(self, data: Any, *, batch_size: int = ..., threads: int = ...) -> Evaluation: ...
 
 
 def fit(
@@ -79,6 +88,7 @@ def fit(
     max_updates: int | None = None,
     patience: int | None = None,
     threads: int = 1,
+    seed: int = 0,
     progress: bool | None = None,
     log_every: int = 100,
     log_file: PathLike | None = None,
@@ -121,6 +131,8 @@ def fit(
         Stop when the validation loss has not fallen for so many epochs.
     threads : int
         The result does not depend on it.
+    seed : int
+        Of the dropout masks, which differ from update to update.
     progress : bool, optional
         Show a bar on standard error; by default when that is a terminal.
     log_every : int
@@ -186,9 +198,10 @@ def fit(
     if log_file is not None:
         run.log.append_to(log_file)
     total = len(windows) * epochs if max_updates is None else min(max_updates, len(windows) * epochs)
-    step = _Step(model, optimizer, schedule, clip_norm, clip_value, reduction, threads, total)
+    step = _Step(model, optimizer, schedule, clip_norm, clip_value, reduction, threads, seed, total)
     # Windows from one zero state to the next.
     period = len(windows) if carry is None else max(1, carry // bptt)
+    period = period if windows.carries_state else 1
     bar = _bar(progress, total, run.update)
     try:
         with _Interrupts() as interrupts:
@@ -229,7 +242,7 @@ class _Run:
         self.best = model.flat_params.copy()
         self.update = 0  # updates done
         self.position = 0  # windows done in the epoch that is running
-        self.state: Array | None = None  # after the last of them
+        self.state: StateLike | None = None  # after the last of them
 
     def judge(self, evaluation: Evaluation) -> None:
         if self.log.add_validation(evaluation.nats, evaluation.accuracy):
@@ -248,7 +261,7 @@ class _Run:
 
         arrays = {"params": self.model.flat_params, "best": self.best, **self.optimizer.arrays}
         if self.state is not None:
-            arrays["state"] = self.state
+            arrays |= {f"state.{number}": array for number, array in enumerate(state_arrays(self.state))}
         progress = {
             "update": self.update,
             "position": self.position,
@@ -271,7 +284,11 @@ class _Run:
             )
         self.model.flat_params[...] = arrays.pop("params")
         self.best[...] = arrays.pop("best")
-        self.state = arrays.pop("state", None)
+        state = [arrays.pop(name) for name in sorted(arrays) if name.startswith("state.")]
+        try:
+            self.state = self.model.state_from(state, self.cut["batch_size"]) if state else None
+        except (TypeError, ValueError) as error:
+            raise ModelFileError(f"{os.fspath(path)}: {error}") from None
         self.optimizer.set_state(progress["optimizer"], arrays)
         self.update, self.position = progress["update"], position
         self.log.restore(progress["log"])
@@ -318,20 +335,29 @@ class _Step:
         clip_value: float | None,
         reduction: str,
         threads: int,
+        seed: int,
         total: int,
     ) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.clip_norm, self.clip_value = clip_norm, clip_value
-        self.reduction, self.threads, self.total = reduction, threads, total
+        self.reduction, self.threads, self.seed, self.total = reduction, threads, seed, total
         self.workspace = Workspace()
         self.lr_scale = 1.0
         self.norm = 0.0
 
-    def __call__(self, x: Array, y: Array, state: Array | None, update: int, epoch: int) -> tuple[float, int, Array]:
+    def __call__(
+        self, x: Any, y: Any, state: StateLike | None, update: int, epoch: int
+    ) -> tuple[float, int, StateLike]:
         params, grads = self.model.flat_params, self.model.flat_grads
         grads.fill(0)
         total, count, state = self.model.loss_and_gradients(
-            x, y, state, reduction=self.reduction, threads=self.threads, workspace=self.workspace
+            x,
+            y,
+            state,
+            reduction=self.reduction,
+            threads=self.threads,
+            workspace=self.workspace,
+            dropout_seed=[self.seed, update],
         )
         self.norm = norm = math.sqrt(kernels.sum_of_squares(grads))
         if self.clip_value is not None and math.isfinite(norm):  # an infinite element is not clipped away unseen
@@ -375,7 +401,7 @@ def _train_epoch(
         bar.advance(run.update, nats / tokens, tokens / max(now - started, 1e-9))
         nats, tokens, started = 0.0, 0, now
 
-    for x, y in itertools.islice(windows, run.position, None):
+    for x, y in itertools.islice(windows.epoch(epoch), run.position, None):
         if run.update >= stop or interrupts.pending:
             break
         if run.position % period == 0:

@@ -6,9 +6,8 @@
  *           M rows of a product  K its inner size  N its columns.  Sizes are elements, never bytes, and >= 1
  *           unless a kernel says otherwise. Arrays are C order; time-major, row g = t*B + b.
  * Outputs   OVERWRITTEN or ACCUMULATED (+=; parameter gradients are).
- * Slices    b0, b1: the kernel reads and writes batch rows b0 <= b < b1 of every step only; n0, n1: columns
- *           n0 <= n < n1 only, n0 a multiple of crnn_line. Calls on disjoint slices may run at the same time and
- *           together give the bits of one call: no sum is ever split between them.
+ * Slices    crnn_rows says which rows a kernel reads and writes; n0, n1: columns n0 <= n < n1 only. Calls on disjoint
+ *           slices may run at the same time and together give the bits of one call: no sum is ever split between them.
  * Bits      Every element of a product starts from its bias (or zero, or what it adds to) and takes its K terms in
  *           rising order, each by one fused multiply-add. Sums over elements run in crnn_line lanes, lane i taking
  *           elements i, i + crnn_line, ..., folded in halves. So the bits do not depend on the instruction set,
@@ -25,6 +24,50 @@ typedef ptrdiff_t crnn_dim; /* wide, and signed so that `for (t = T - 1; t >= 0;
 enum { CRNN_LINE_BYTES = 64 }; /* a cache line of reals: 16 floats, 8 doubles */
 
 enum { CRNN_TANH = 0, CRNN_RELU = 1 }; /* activations of the plain cell */
+
+/* Rows (t, b) of arrays (T, B, ...). A slice is the positions b0 <= i < b1; position i stands for batch row order[i]
+ * (order NULL: i itself), which has the steps 0 <= t < lengths[row] (lengths NULL: T), at least one. Within a slice the
+ * lengths do not rise, so that the rows that are there at step t are its first ones. Other rows are not touched.
+ * Weight gradients go over all rows of all slices, t and then b rising, whatever b0, b1 and order say. */
+typedef struct crnn_rows {
+    crnn_dim T, B, b0, b1;
+    const int32_t *order, *lengths; /* (B) */
+} crnn_rows;
+
+/* One direction of a recurrent layer over a window, for the cells' kernels. Arrays are float or double as the kernel is.
+ * G gates lie in blocks of H columns: LSTM i, f, g, o; GRU r, z, n (PyTorch's order). "Before" is the step before in the
+ * layer's direction: t-1, with reverse t+1; before the first step lie h0 and c0. The cells' equations stand in
+ * rnn.body.h, lstm.body.h and gru.body.h. */
+typedef struct crnn_layer {
+    crnn_rows rows;
+    crnn_dim H;
+    int reverse;        /* from each row's last step to its first */
+    int act;            /* plain cell: CRNN_TANH or CRNN_RELU */
+    int reset_after;    /* GRU: the reset gate acts after the recurrent product (PyTorch), or before it (the paper) */
+    /* in */
+    const void *xw;     /* ids NULL: (T, B, G*H), x @ w_xh + b_h.  ids: the table (V, G*H), w_xh + b_h */
+    const int32_t *ids; /* (T, B) or NULL */
+    const void *h0, *c0;      /* (B, H); c0: LSTM */
+    const void *w_hh, *w_hn;  /* packed (H, G*H), gate by gate; GRU: w_hh holds r and z, w_hn (H, H) n */
+    const void *b_hn;         /* (H), GRU with reset_after */
+    const void *mask;         /* (B, H) or NULL: dropout of h before it enters a product with w_hh */
+    const void *h0_masked;    /* (B, H): h0 * mask */
+    /* forward, OVERWRITTEN */
+    void *h;                  /* (T, B, H) */
+    void *gates;              /* (T, B, G*H), after their activations; may be xw. Plain cell: none */
+    void *c, *tanh_c;         /* (T, B, H), LSTM; tanh_c NULL: not kept. c0 may be c's last step, if T is 1 or more */
+    void *hn;                 /* (T, B, H), GRU: h' @ w_hn + b_hn with reset_after, r * h' otherwise */
+    void *h_masked;           /* (T, B, H), h * mask; with a mask only */
+    /* backward; also reads what forward wrote */
+    const void *w_hh_t, *w_hn_t; /* the transposes, packed (G*H, H); GRU reset_after: w_hh_t is of all three blocks */
+    void *dh;    /* (T, B, H), the gradient that arrives at h, OVERWRITTEN with the whole gradient at h */
+    void *da;    /* (T, B, G*H) OVERWRITTEN, the gradient at x @ w_xh + b_h. Plain cell: may be dh */
+    void *da_h;  /* (T, B, G*H) OVERWRITTEN, GRU with reset_after: the gradient at h' @ w_hh, whose n block differs */
+    void *dh0;   /* (B, H) OVERWRITTEN */
+    void *dc;    /* (B, H), LSTM: the gradient at the last c, OVERWRITTEN with the one at c0 */
+    void *dhn;   /* (B, H) scratch, GRU without reset_after */
+    void *dh_masked; /* (B, H) scratch, with a mask only */
+} crnn_layer;
 
 /* One column panel of a packed matrix is a line wide and K lines tall: packed[panel][k][lane], the last panel filled
  * up with zeros. The layout is the same on every instruction set; the product's inner loop reads one line per k and
@@ -46,44 +89,41 @@ typedef struct crnn_kernels_##suffix {                                          
     void (*tanh)(real *y, const real *x, crnn_dim n);                                                                  \
     void (*sigmoid)(real *y, const real *x, crnn_dim n);                                                               \
                                                                                                                        \
-    /* packed (CRNN_PACKED_SIZE) OVERWRITTEN with w (K, N), row stride ldw;                                            \
-     * pack_transposed takes w (N, K) and packs its transpose. */                                                      \
-    void (*pack)(real *packed, const real *w, crnn_dim ldw, crnn_dim K, crnn_dim N);                                   \
+    /* packed (CRNN_PACKED_SIZE) OVERWRITTEN with w (K, N), row stride ldw. pack_gates takes w (K, gates*N) and puts    \
+     * the gates' panels of the same columns side by side; pack_transposed takes w (N, K) and packs its transpose. */  \
+    void (*pack_gates)(real *packed, const real *w, crnn_dim ldw, crnn_dim K, crnn_dim N, crnn_dim gates);             \
     void (*pack_transposed)(real *packed, const real *w, crnn_dim ldw, crnn_dim K, crnn_dim N);                        \
                                                                                                                        \
     /* y (T, B, N) = x (T, B, K) @ w + bias (N), OVERWRITTEN; w packed; bias NULL: zero. y and x do not overlap. */    \
-    void (*linear_forward)(real *y, const real *x, const real *w, const real *bias,                                    \
-                           crnn_dim T, crnn_dim B, crnn_dim K, crnn_dim N, crnn_dim b0, crnn_dim b1);                  \
+    void (*linear_forward)(real *y, const real *x, const real *w, const real *bias, crnn_dim K, crnn_dim N,            \
+                           const crnn_rows *rows);                                                                     \
                                                                                                                        \
-    /* dw (K, N) += x (M, K)^T @ dy (M, N), ACCUMULATED over rising m. scratch: CRNN_GRAD_SCRATCH. M may be 0. */      \
-    void (*linear_backward_weight)(real *dw, const real *x, const real *dy, real *scratch,                             \
-                                   crnn_dim M, crnn_dim K, crnn_dim N, crnn_dim n0, crnn_dim n1);                      \
+    /* dw (K, N) += x (T, B, K)^T @ dy (T, B, N), ACCUMULATED. scratch: CRNN_GRAD_SCRATCH. T may be 0. */              \
+    void (*linear_backward_weight)(real *dw, const real *x, const real *dy, real *scratch, crnn_dim K, crnn_dim N,     \
+                                   crnn_dim n0, crnn_dim n1, const crnn_rows *rows);                                   \
                                                                                                                        \
-    /* db (N) += sum over rows of dy (M, N), ACCUMULATED over rising m. */                                             \
-    void (*bias_backward)(real *db, const real *dy, crnn_dim M, crnn_dim N, crnn_dim n0, crnn_dim n1);                 \
+    /* dw (H, N) += h'^T @ da (T, B, N), ACCUMULATED; h' is h (T, B, H) of the step before, h0 (B, H) at the first. */ \
+    void (*recurrent_backward_weight)(real *dw, const real *h, const real *h0, const real *da, real *scratch,          \
+                                      int reverse, crnn_dim H, crnn_dim N, crnn_dim n0, crnn_dim n1,                   \
+                                      const crnn_rows *rows);                                                          \
+                                                                                                                       \
+    /* db (N) += sum over rows of dy (T, B, N), ACCUMULATED. */                                                        \
+    void (*bias_backward)(real *db, const real *dy, crnn_dim N, crnn_dim n0, crnn_dim n1, const crnn_rows *rows);      \
                                                                                                                        \
     /* y (V, N) = w (V, N) + bias (N), OVERWRITTEN: the rows that a one-hot input selects, bias added once. */         \
     void (*rows_add_bias)(real *y, const real *w, const real *bias, crnn_dim V, crnn_dim N);                           \
                                                                                                                        \
-    /* dw (V, N): dw[ids[m], :] += dy[m, :], ACCUMULATED over rising m. ids (M) in 0 .. V-1. */                        \
-    void (*rows_backward)(real *dw, const int32_t *ids, const real *dy,                                                \
-                          crnn_dim M, crnn_dim N, crnn_dim n0, crnn_dim n1);                                           \
+    /* dw (V, N): dw[ids[t,b], :] += dy[t,b,:], ACCUMULATED. ids (T, B) in 0 .. V-1. */                                \
+    void (*rows_backward)(real *dw, const int32_t *ids, const real *dy, crnn_dim N, crnn_dim n0, crnn_dim n1,          \
+                          const crnn_rows *rows);                                                                      \
                                                                                                                        \
-    /* A tanh or ReLU layer through time.                                                                              \
-     *     h[t,b,:] = act( xw[t,b,:] + h[t-1,b,:] @ w_hh )              h[-1] = h0                                     \
-     * h (T, B, H) OVERWRITTEN; w_hh packed (H, H); h0 (B, H).                                                         \
-     * ids NULL: xw (T, B, H) is x @ w_xh + b_h for every step, and may be h itself.                                   \
-     * ids (T, B): xw (V, H) is the table w_xh + b_h, and row ids[t,b] of it is used. */                               \
-    void (*rnn_forward)(real *h, const real *xw, const int32_t *ids, const real *h0, const real *w_hh, int act,        \
-                        crnn_dim T, crnn_dim B, crnn_dim H, crnn_dim b0, crnn_dim b1);                                 \
-                                                                                                                       \
-    /* Its reverse. da[t] is the gradient of the loss at the pre-activation, dh[t] the one that arrives at h[t]:       \
-     *     da[t] = ( dh[t] + da[t+1] @ w_hh^T ) * act'(h[t])            act' from h alone: 1 - h*h, or h > 0           \
-     *     dh0   = da[0] @ w_hh^T                                                                                      \
-     * da (T, B, H) holds dh on entry (dh_T, the final state's gradient, already added to its last step) and is        \
-     * OVERWRITTEN; dh0 (B, H) OVERWRITTEN; w_hh_t is w_hh^T, packed. */                                               \
-    void (*rnn_backward)(real *da, real *dh0, const real *h, const real *w_hh_t, int act,                              \
-                         crnn_dim T, crnn_dim B, crnn_dim H, crnn_dim b0, crnn_dim b1);                                \
+    /* A layer through time, and back. */                                                                              \
+    void (*rnn_forward)(const crnn_layer *layer);                                                                      \
+    void (*rnn_backward)(const crnn_layer *layer);                                                                     \
+    void (*lstm_forward)(const crnn_layer *layer);                                                                     \
+    void (*lstm_backward)(const crnn_layer *layer);                                                                    \
+    void (*gru_forward)(const crnn_layer *layer);                                                                      \
+    void (*gru_backward)(const crnn_layer *layer);                                                                     \
                                                                                                                        \
     /* Softmax cross-entropy of logits (T, B, V) with targets (T, B), in nats.                                         \
      *     loss[g] = log(sum_v exp(logits[g,v])) - logits[g,target[g]]                                                 \

@@ -18,45 +18,51 @@ enum { TILE_ROWS = 4, TILE_PANELS = 1 };
 #define PANELS_FOR(m) 1
 #endif
 
-/* The m rows that a tile works on, as one pointer each. */
+/* The m rows that a tile works on. */
 typedef struct {
-    real *y[TILE_ROWS];          /* out: row of y at the tile's first column */
+    real *y[TILE_ROWS];          /* out: row of y at the first panel's first column */
     const real *init[TILE_ROWS]; /* what the chain starts from; NULL: zero */
     const real *x[TILE_ROWS];    /* row of x */
+    crnn_dim t[TILE_ROWS], b[TILE_ROWS]; /* which rows they are */
 } tile_rows;
 
-INLINE void tile_start(line acc[TILE_ROWS][TILE_PANELS], const int m, const int nl, const real *const *init, crnn_dim cols)
+/* Its nl panels: where their columns lie in a row of y. The first `full` are a line wide, the others `cols` columns. */
+typedef struct {
+    crnn_dim offset[TILE_PANELS], cols;
+    int full;
+} tile_panels;
+
+INLINE void tile_start(line acc[TILE_ROWS][TILE_PANELS], const int m, const int nl, const real *const *init,
+                       const tile_panels *panels)
 {
-    crnn_dim last = cols - (nl - 1) * LINE; /* columns of the last panel */
     UNROLL
     for (int i = 0; i < m; ++i)
         UNROLL
         for (int j = 0; j < nl; ++j)
             acc[i][j] = !init[i] ? line_set1(0)
-                        : j < nl - 1 || last == LINE ? line_load(init[i] + j * LINE)
-                                                     : line_load_n(init[i] + j * LINE, last);
+                        : j < panels->full ? line_load(init[i] + panels->offset[j])
+                                           : line_load_n(init[i] + panels->offset[j], panels->cols);
 }
 
-INLINE void tile_finish(line acc[TILE_ROWS][TILE_PANELS], const int m, const int nl, real *const *y, crnn_dim cols)
+INLINE void tile_finish(line acc[TILE_ROWS][TILE_PANELS], const int m, const int nl, real *const *y,
+                        const tile_panels *panels)
 {
-    crnn_dim last = cols - (nl - 1) * LINE;
     UNROLL
-    for (int i = 0; i < m; ++i) {
+    for (int i = 0; i < m; ++i)
         UNROLL
-        for (int j = 0; j < nl - 1; ++j)
-            line_store(y[i] + j * LINE, acc[i][j]);
-        if (last == LINE)
-            line_store(y[i] + (nl - 1) * LINE, acc[i][nl - 1]);
-        else
-            line_store_n(y[i] + (nl - 1) * LINE, acc[i][nl - 1], last);
-    }
+        for (int j = 0; j < nl; ++j)
+            if (j < panels->full)
+                line_store(y[i] + panels->offset[j], acc[i][j]);
+            else
+                line_store_n(y[i] + panels->offset[j], acc[i][j], panels->cols);
 }
 
-/* y[i][:] = init[i][:] + x[i][0..K) @ w: m rows, nl panels, cols <= nl * LINE columns. */
-INLINE void tile_forward(const int m, const int nl, const tile_rows *rows, const real *w, crnn_dim K, crnn_dim cols)
+/* y[i][:] = init[i][:] + x[i][0..K) @ w: m rows, nl panels that lie one after the other in w. */
+INLINE void tile_forward(const int m, const int nl, const tile_rows *rows, const real *w, crnn_dim K,
+                         const tile_panels *panels)
 {
     line acc[TILE_ROWS][TILE_PANELS];
-    tile_start(acc, m, nl, rows->init, cols);
+    tile_start(acc, m, nl, rows->init, panels);
     const real *x[TILE_ROWS];
     UNROLL
     for (int i = 0; i < m; ++i)
@@ -74,33 +80,34 @@ INLINE void tile_forward(const int m, const int nl, const tile_rows *rows, const
                 acc[i][j] = line_fma(x_ik, w_k[j], acc[i][j]);
         }
     }
-    tile_finish(acc, m, nl, rows->y, cols);
+    tile_finish(acc, m, nl, rows->y, panels);
 }
 
-/* dw[i][:] += sum over k of x[k*ldx + i] * dy[k][:]: m rows of dw, nl packed panels of dy, CRNN_GRAD_ROWS apart. */
-INLINE void tile_backward_weight(const int m, const int nl, real *dw, crnn_dim lddw, const real *x, crnn_dim ldx,
-                                 const real *dy, crnn_dim K, crnn_dim cols)
+/* dw[i][:] += sum over k of x[k][i] * dy[k][:]: m rows of dw, nl packed panels of dy, CRNN_GRAD_ROWS apart. */
+INLINE void tile_backward_weight(const int m, const int nl, real *dw, crnn_dim lddw, const real *const *x,
+                                 crnn_dim first, const real *dy, crnn_dim K, const tile_panels *panels)
 {
     line acc[TILE_ROWS][TILE_PANELS];
     real *dw_i[TILE_ROWS];
     UNROLL
     for (int i = 0; i < m; ++i)
         dw_i[i] = dw + i * lddw;
-    tile_start(acc, m, nl, (const real *const *)dw_i, cols);
-    for (crnn_dim k = 0; k < K; ++k, x += ldx, dy += LINE) {
+    tile_start(acc, m, nl, (const real *const *)dw_i, panels);
+    for (crnn_dim k = 0; k < K; ++k, dy += LINE) {
+        const real *x_k = x[k] + first;
         line dy_k[TILE_PANELS];
         UNROLL
         for (int j = 0; j < nl; ++j)
             dy_k[j] = line_load(dy + j * CRNN_GRAD_ROWS * LINE);
         UNROLL
         for (int i = 0; i < m; ++i) {
-            line x_ki = line_set1(x[i]);
+            line x_ki = line_set1(x_k[i]);
             UNROLL
             for (int j = 0; j < nl; ++j)
                 acc[i][j] = line_fma(x_ki, dy_k[j], acc[i][j]);
         }
     }
-    tile_finish(acc, m, nl, dw_i, cols);
+    tile_finish(acc, m, nl, dw_i, panels);
 }
 
 /* The tiles that exist: m = 1 .. TILE_ROWS, nl = 1 .. PANELS_FOR(m). */
@@ -116,20 +123,20 @@ INLINE void tile_backward_weight(const int m, const int nl, real *dw, crnn_dim l
 #define FOR_EACH_TILE(T) T(1, 1) T(2, 1) T(3, 1) T(4, 1)
 #endif
 
-static void run_tile_forward(int m, int nl, const tile_rows *rows, const real *w, crnn_dim K, crnn_dim cols)
+static void run_tile_forward(int m, int nl, const tile_rows *rows, const real *w, crnn_dim K, const tile_panels *panels)
 {
     switch (m * 16 + nl) {
-#define CASE(m, nl) case (m) * 16 + (nl): tile_forward(m, nl, rows, w, K, cols); break;
+#define CASE(m, nl) case (m) * 16 + (nl): tile_forward(m, nl, rows, w, K, panels); break;
         FOR_EACH_TILE(CASE)
 #undef CASE
     }
 }
 
-static void run_tile_backward_weight(int m, int nl, real *dw, crnn_dim lddw, const real *x, crnn_dim ldx, const real *dy,
-                                     crnn_dim K, crnn_dim cols)
+static void run_tile_backward_weight(int m, int nl, real *dw, crnn_dim lddw, const real *const *x, crnn_dim first,
+                                     const real *dy, crnn_dim K, const tile_panels *panels)
 {
     switch (m * 16 + nl) {
-#define CASE(m, nl) case (m) * 16 + (nl): tile_backward_weight(m, nl, dw, lddw, x, ldx, dy, K, cols); break;
+#define CASE(m, nl) case (m) * 16 + (nl): tile_backward_weight(m, nl, dw, lddw, x, first, dy, K, panels); break;
         FOR_EACH_TILE(CASE)
 #undef CASE
     }
@@ -137,96 +144,114 @@ static void run_tile_backward_weight(int m, int nl, real *dw, crnn_dim lddw, con
 
 /* ---- whole products ------------------------------------------------------------------------------------------------ */
 
-/* Where row g of a product starts from: base + stride * (ids ? ids[g] : g). A bias has stride 0. base NULL: zero. */
+/* Where row g = t*B + b of a product starts from: base + stride * (ids ? ids[g] : g). A bias has stride 0.
+ * base NULL: zero. */
 typedef struct {
     const real *base;
     crnn_dim stride;
     const int32_t *ids;
 } row_source;
 
-/* What is done to the elements of y once their chains are complete, while they are in the first cache. */
-typedef enum { KEEP, TANH, RELU, TANH_BACKWARD, RELU_BACKWARD } epilogue;
+/* What is done to n columns from n0 of m rows of y once their chains are complete, while they are in the first cache.
+ * In a product of several gates all blocks are complete at these columns. */
+typedef void (*epilogue)(const void *context, const tile_rows *rows, int m, crnn_dim n0, crnn_dim n);
 
-/* One line of it. h is the forward value at the same place, read only by the backward forms:
- * h = tanh(a) gives da = dh * (1 - h*h); h = max(a, 0) gives da = h > 0 ? dh : 0. */
-INLINE line epilogue_line(epilogue e, line y, line h)
+/* y[g, :] = init(g) + x(t, b) @ w, then finish. */
+typedef struct {
+    real *y; /* row g at y + g*ldy; with per_row, row b at y + b*ldy */
+    crnn_dim ldy;
+    int per_row;
+    row_source init;
+    x_source x;
+    const real *w; /* packed (K, gates * N), by pack_gates where gates > 1 */
+    crnn_dim K, N; /* N columns in each block of y */
+    int gates;
+    epilogue finish; /* NULL: nothing */
+    const void *context;
+} product;
+
+/* Set up the next m rows of a walk. */
+static void take_rows(tile_rows *rows, int m, const product *p, row_walk *w)
 {
-    switch (e) {
-    case TANH: return line_tanh(y);
-    case RELU: return line_max(line_set1(0), y);
-    case TANH_BACKWARD: return line_mul(y, line_fnma(h, h, line_set1(1)));
-    case RELU_BACKWARD: return line_pick(h, line_set1(0), y, line_set1(0));
-    default: return y;
+    for (int i = 0; i < m; ++i, walk_on(w)) {
+        const crnn_dim b = row_at(w->rows, w->i), g = w->t * w->rows->B + b;
+        rows->t[i] = w->t;
+        rows->b[i] = b;
+        rows->y[i] = p->y + (p->per_row ? b : g) * p->ldy;
+        rows->x[i] = x_row(&p->x, w->rows, w->t, b);
+        rows->init[i] = p->init.base ? p->init.base + p->init.stride * (p->init.ids ? p->init.ids[g] : g) : NULL;
     }
 }
 
-INLINE void epilogue_row(epilogue e, real *y, const real *h, crnn_dim n)
+/* The rows of steps t0 .. t1 of the slice; `extra` as in row_walk. */
+static void run_product(const product *p, const crnn_rows *r, crnn_dim t0, crnn_dim t1, crnn_dim extra)
 {
-    for (crnn_dim j = 0, left = n; left > 0; j += LINE, left -= LINE)
-        line_put(y + j, epilogue_line(e, line_get(y + j, left), line_get(h + j, left)), left);
-}
-
-/* m rows of n columns; h has y's layout. Kept out of line: the switch on e is decided once for the whole tile. */
-static void run_epilogue(epilogue e, real *const *y, const real *h_base, const real *y_base, int m, crnn_dim n)
-{
-#define ROWS(E, h) for (int i = 0; i < m; ++i) epilogue_row(E, y[i], h, n);
-    switch (e) {
-    case TANH: ROWS(TANH, y[i]) break;
-    case RELU: ROWS(RELU, y[i]) break;
-    case TANH_BACKWARD: ROWS(TANH_BACKWARD, h_base + (y[i] - y_base)) break;
-    case RELU_BACKWARD: ROWS(RELU_BACKWARD, h_base + (y[i] - y_base)) break;
-    default: break;
-    }
-#undef ROWS
-}
-
-/* y[g,:] = e( init(g) + x[g,:] @ w ) for the rows g = t*B + b, 0 <= t < T, b0 <= b < b1. w packed (K, N). */
-static void product(real *y, row_source init, const real *x, const real *w, epilogue e, const real *h,
-                    crnn_dim T, crnn_dim B, crnn_dim K, crnn_dim N, crnn_dim b0, crnn_dim b1)
-{
-    assert(T > 0 && K > 0 && N > 0 && 0 <= b0 && b0 < b1 && b1 <= B);
-    const crnn_dim width = b1 - b0, M = T * width, panels = CRNN_PANELS(real, N);
+    assert(p->K > 0 && p->N > 0 && p->gates > 0 && 0 <= r->b0 && r->b1 <= r->B);
+    const crnn_dim M = count_rows(r, t0, t1, extra), groups = CRNN_PANELS(real, p->N);
+    const crnn_dim narrow = p->N % LINE; /* columns of a gate's last panel, if not a line */
     /* Rows of x that stay in the second cache while all of w passes by. */
-    crnn_dim chunk = (128 * 1024 / (crnn_dim)sizeof(real)) / K;
+    crnn_dim chunk = (128 * 1024 / (crnn_dim)sizeof(real)) / p->K;
     chunk = chunk < 4 * TILE_ROWS ? 4 * TILE_ROWS : chunk;
+    row_walk start = walk_from(r, t0, extra);
     for (crnn_dim m0 = 0; m0 < M; m0 += chunk) {
-        crnn_dim rows_here = M - m0 < chunk ? M - m0 : chunk;
-        crnn_dim blocks = (rows_here + TILE_ROWS - 1) / TILE_ROWS;
-        int nl = 0;
-        for (crnn_dim p = 0; p < panels; p += nl) {
-            crnn_dim done = 0;
-            int most = PANELS_FOR(rows_here / blocks + (rows_here % blocks != 0));
-            nl = panels - p < most ? (int)(panels - p) : most;
-            crnn_dim n0 = p * LINE, cols = N - n0 < nl * LINE ? N - n0 : nl * LINE;
+        const crnn_dim rows_here = M - m0 < chunk ? M - m0 : chunk;
+        const crnn_dim blocks = (rows_here + TILE_ROWS - 1) / TILE_ROWS;
+        const int most = PANELS_FOR(rows_here / blocks + (rows_here % blocks != 0));
+        row_walk walk = start;
+        crnn_dim taken = 0; /* groups, of one panel of each gate */
+        for (crnn_dim group = 0; group < groups; group += taken) {
+            taken = most > p->gates ? most / p->gates : 1;
+            taken = groups - group < taken ? groups - group : taken;
+            const crnn_dim n0 = group * LINE, n = p->N - n0 < taken * LINE ? p->N - n0 : taken * LINE;
+            const int panels = (int)taken * p->gates;
+            walk = start;
             for (crnn_dim block = 0; block < blocks; ++block) {
-                int m = (int)(rows_here / blocks + (block < rows_here % blocks));
-                assert(0 < m && m <= TILE_ROWS && 0 < nl && nl <= PANELS_FOR(m));
-                crnn_dim first = m0 + done, t = first / width, b = b0 + first % width;
+                const int m = (int)(rows_here / blocks + (block < rows_here % blocks));
                 tile_rows rows;
-                for (int i = 0; i < m; ++i) {
-                    crnn_dim g = t * B + b;
-                    rows.y[i] = y + g * N + n0;
-                    rows.x[i] = x + g * K;
-                    rows.init[i] = init.base ? init.base + init.stride * (init.ids ? init.ids[g] : g) + n0 : NULL;
-                    if (++b == b1)
-                        b = b0, ++t;
+                take_rows(&rows, m, p, &walk);
+                for (int first = 0; first < panels; first += most) {
+                    const int nl = panels - first < most ? panels - first : most;
+                    assert(0 < m && m <= TILE_ROWS && 0 < nl && nl <= PANELS_FOR(m));
+                    tile_panels where = {.cols = narrow, .full = nl};
+                    for (int j = nl - 1; j >= 0; --j) {
+                        const crnn_dim of_group = group + (first + j) / p->gates;
+                        where.offset[j] = (first + j) % p->gates * p->N + of_group * LINE;
+                        if (narrow && of_group == groups - 1)
+                            where.full = j;
+                    }
+                    run_tile_forward(m, nl, &rows, p->w + (group * p->gates + first) * p->K * LINE, p->K, &where);
                 }
-                run_tile_forward(m, nl, &rows, w + p * K * LINE, K, cols);
-                if (e != KEEP)
-                    run_epilogue(e, rows.y, h, y, m, cols);
-                done += m;
+                if (p->finish)
+                    p->finish(p->context, &rows, m, n0, n);
             }
         }
+        start = walk;
     }
 }
 
-static void pack(real *packed, const real *w, crnn_dim ldw, crnn_dim K, crnn_dim N)
+/* Only the epilogue, for the rows of step t from position i on. */
+static void finish_rows(const product *p, const crnn_rows *r, crnn_dim t, crnn_dim i)
+{
+    row_walk walk = walk_from(r, t, 0);
+    for (walk.i = i; walk.i < walk.end && walk.t == t;) {
+        const int m = walk.end - walk.i < TILE_ROWS ? (int)(walk.end - walk.i) : TILE_ROWS;
+        tile_rows rows;
+        for (int j = 0; j < m; ++j, ++walk.i) {
+            rows.t[j] = t;
+            rows.b[j] = row_at(r, walk.i);
+        }
+        p->finish(p->context, &rows, m, 0, p->N);
+    }
+}
+
+static void pack_gates(real *packed, const real *w, crnn_dim ldw, crnn_dim K, crnn_dim N, crnn_dim gates)
 {
     for (crnn_dim n = 0; n < N; n += LINE)
-        for (crnn_dim k = 0; k < K; ++k, packed += LINE) {
-            const real *w_kn = w + k * ldw + n; /* w[k, n:n+LINE] */
-            line_store(packed, line_get(w_kn, N - n));
-        }
+        for (crnn_dim gate = 0; gate < gates; ++gate)
+            for (crnn_dim k = 0; k < K; ++k, packed += LINE) {
+                const real *w_kn = w + k * ldw + gate * N + n; /* w[k, gate*N + n ...] */
+                line_store(packed, line_get(w_kn, N - n));
+            }
 }
 
 static void pack_transposed(real *packed, const real *w, crnn_dim ldw, crnn_dim K, crnn_dim N)
@@ -248,34 +273,47 @@ static void pack_transposed(real *packed, const real *w, crnn_dim ldw, crnn_dim 
     }
 }
 
-static void linear_forward(real *y, const real *x, const real *w, const real *bias,
-                           crnn_dim T, crnn_dim B, crnn_dim K, crnn_dim N, crnn_dim b0, crnn_dim b1)
+static void linear_forward(real *y, const real *x, const real *w, const real *bias, crnn_dim K, crnn_dim N,
+                           const crnn_rows *rows)
 {
     float_mode mode = denormals_off();
-    product(y, (row_source){bias, 0, NULL}, x, w, KEEP, NULL, T, B, K, N, b0, b1);
+    const product p = {.y = y, .ldy = N, .init = {bias, 0, NULL}, .x = {.x = x, .stride = K}, .w = w, .K = K, .N = N,
+                       .gates = 1};
+    run_product(&p, rows, 0, rows->T, 0);
     float_mode_restore(mode);
 }
 
-static void linear_backward_weight(real *dw, const real *x, const real *dy, real *scratch,
-                                   crnn_dim M, crnn_dim K, crnn_dim N, crnn_dim n0, crnn_dim n1)
+/* dw += x^T @ dy over all rows that are there, t and then b rising, whatever the slice: so many at a time that their
+ * panels of dy stay in the first cache. */
+static void weight_gradient(real *dw, const x_source *x, const real *dy, real *scratch, crnn_dim K, crnn_dim N,
+                            crnn_dim n0, crnn_dim n1, const crnn_rows *r)
 {
-    assert(M >= 0 && K > 0 && n0 % LINE == 0 && 0 <= n0 && n0 <= n1 && n1 <= N);
+    assert(K > 0 && 0 <= n0 && n0 <= n1 && n1 <= N);
     float_mode mode = denormals_off();
     const crnn_dim blocks = (K + TILE_ROWS - 1) / TILE_ROWS;
     const int most = PANELS_FOR(TILE_ROWS);
-    for (crnn_dim m0 = 0; m0 < M; m0 += CRNN_GRAD_ROWS) {
-        crnn_dim rows_here = M - m0 < CRNN_GRAD_ROWS ? M - m0 : CRNN_GRAD_ROWS;
-        const real *x_m = x + m0 * K; /* x[m0, :] */
+    crnn_dim t = 0, b = 0;
+    while (t < r->T) {
+        const real *x_rows[CRNN_GRAD_ROWS], *dy_rows[CRNN_GRAD_ROWS];
+        int count = 0;
+        for (; t < r->T && count < CRNN_GRAD_ROWS; b = b + 1 < r->B ? b + 1 : (++t, 0))
+            if (t < steps_of(r, b)) {
+                x_rows[count] = x_row(x, r, t, b);
+                dy_rows[count++] = dy + (t * r->B + b) * N;
+            }
         for (crnn_dim n = n0; n < n1;) {
-            int nl = most * LINE <= n1 - n ? most : 1;
-            crnn_dim cols = n1 - n < nl * LINE ? n1 - n : nl * LINE;
-            for (int j = 0; j < nl; ++j)
-                pack(scratch + j * CRNN_GRAD_ROWS * LINE, dy + m0 * N + n + j * LINE, N, rows_here,
-                     cols - j * LINE < LINE ? cols - j * LINE : LINE);
+            const int nl = most * LINE <= n1 - n ? most : 1;
+            const crnn_dim cols = n1 - n < nl * LINE ? n1 - n : nl * LINE;
+            tile_panels where = {.cols = cols % LINE, .full = (int)(cols / LINE)};
+            for (int j = 0; j < nl; ++j) {
+                where.offset[j] = j * LINE;
+                for (int k = 0; k < count; ++k)
+                    line_store(scratch + (j * CRNN_GRAD_ROWS + k) * LINE, line_get(dy_rows[k] + n + j * LINE, n1 - n));
+            }
             crnn_dim k = 0;
             for (crnn_dim block = 0; block < blocks; ++block) {
-                int m = (int)(K / blocks + (block < K % blocks));
-                run_tile_backward_weight(m, nl, dw + k * N + n, N, x_m + k, K, scratch, rows_here, cols);
+                const int m = (int)(K / blocks + (block < K % blocks));
+                run_tile_backward_weight(m, nl, dw + k * N + n, N, x_rows, k, scratch, count, &where);
                 k += m;
             }
             n += nl * LINE;
@@ -284,20 +322,38 @@ static void linear_backward_weight(real *dw, const real *x, const real *dy, real
     float_mode_restore(mode);
 }
 
-static void bias_backward(real *db, const real *dy, crnn_dim M, crnn_dim N, crnn_dim n0, crnn_dim n1)
+static void linear_backward_weight(real *dw, const real *x, const real *dy, real *scratch, crnn_dim K, crnn_dim N,
+                                   crnn_dim n0, crnn_dim n1, const crnn_rows *rows)
+{
+    const x_source at = {.x = x, .stride = K};
+    weight_gradient(dw, &at, dy, scratch, K, N, n0, n1, rows);
+}
+
+static void recurrent_backward_weight(real *dw, const real *h, const real *h0, const real *da, real *scratch,
+                                      int reverse, crnn_dim H, crnn_dim N, crnn_dim n0, crnn_dim n1,
+                                      const crnn_rows *rows)
+{
+    const x_source before = {.x = h, .stride = H, .step = BEFORE, .reverse = reverse, .start = h0};
+    weight_gradient(dw, &before, da, scratch, H, N, n0, n1, rows);
+}
+
+static void bias_backward(real *db, const real *dy, crnn_dim N, crnn_dim n0, crnn_dim n1, const crnn_rows *r)
 {
     float_mode mode = denormals_off();
     crnn_dim n = n0;
     for (; n + 4 * LINE <= n1; n += 4 * LINE) { /* four chains at a time hide the latency of an addition */
         line db0 = line_load(db + n), db1 = line_load(db + n + LINE);
         line db2 = line_load(db + n + 2 * LINE), db3 = line_load(db + n + 3 * LINE);
-        for (crnn_dim m = 0; m < M; ++m) {
-            const real *dy_m = dy + m * N + n; /* dy[m, n:] */
-            db0 = line_add(db0, line_load(dy_m));
-            db1 = line_add(db1, line_load(dy_m + LINE));
-            db2 = line_add(db2, line_load(dy_m + 2 * LINE));
-            db3 = line_add(db3, line_load(dy_m + 3 * LINE));
-        }
+        const real *dy_g = dy + n; /* dy[t, b, n:] */
+        for (crnn_dim t = 0; t < r->T; ++t)
+            for (crnn_dim b = 0; b < r->B; ++b, dy_g += N) {
+                if (t >= steps_of(r, b))
+                    continue;
+                db0 = line_add(db0, line_load(dy_g));
+                db1 = line_add(db1, line_load(dy_g + LINE));
+                db2 = line_add(db2, line_load(dy_g + 2 * LINE));
+                db3 = line_add(db3, line_load(dy_g + 3 * LINE));
+            }
         line_store(db + n, db0);
         line_store(db + n + LINE, db1);
         line_store(db + n + 2 * LINE, db2);
@@ -305,8 +361,11 @@ static void bias_backward(real *db, const real *dy, crnn_dim M, crnn_dim N, crnn
     }
     for (crnn_dim left = n1 - n; left > 0; n += LINE, left -= LINE) {
         line db_n = line_get(db + n, left);
-        for (crnn_dim m = 0; m < M; ++m)
-            db_n = line_add(db_n, line_get(dy + m * N + n, left));
+        const real *dy_g = dy + n;
+        for (crnn_dim t = 0; t < r->T; ++t)
+            for (crnn_dim b = 0; b < r->B; ++b, dy_g += N)
+                if (t < steps_of(r, b))
+                    db_n = line_add(db_n, line_get(dy_g, left));
         line_put(db + n, db_n, left);
     }
     float_mode_restore(mode);
@@ -321,15 +380,18 @@ static void rows_add_bias(real *y, const real *w, const real *bias, crnn_dim V, 
     float_mode_restore(mode);
 }
 
-static void rows_backward(real *dw, const int32_t *ids, const real *dy, crnn_dim M, crnn_dim N, crnn_dim n0, crnn_dim n1)
+static void rows_backward(real *dw, const int32_t *ids, const real *dy, crnn_dim N, crnn_dim n0, crnn_dim n1,
+                          const crnn_rows *r)
 {
     float_mode mode = denormals_off();
-    for (crnn_dim m = 0; m < M; ++m) {
-        assert(ids[m] >= 0);
-        real *dw_id = dw + (crnn_dim)ids[m] * N; /* dw[ids[m], :] */
-        const real *dy_m = dy + m * N;           /* dy[m, :] */
-        for (crnn_dim n = n0, left = n1 - n0; left > 0; n += LINE, left -= LINE)
-            line_put(dw_id + n, line_add(line_get(dw_id + n, left), line_get(dy_m + n, left)), left);
-    }
+    for (crnn_dim t = 0; t < r->T; ++t)
+        for (crnn_dim b = 0; b < r->B; ++b, ++ids, dy += N) {
+            if (t >= steps_of(r, b))
+                continue;
+            assert(*ids >= 0);
+            real *dw_id = dw + (crnn_dim)*ids * N; /* dw[ids[t,b], :] */
+            for (crnn_dim n = n0, left = n1 - n0; left > 0; n += LINE, left -= LINE)
+                line_put(dw_id + n, line_add(line_get(dw_id + n, left), line_get(dy + n, left)), left);
+        }
     float_mode_restore(mode);
 }

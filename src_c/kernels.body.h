@@ -4,8 +4,11 @@
 #include "simd.h"
 
 #include "vecmath.body.h"
+#include "rows.body.h"
 #include "gemm.body.h"
 #include "rnn.body.h"
+#include "lstm.body.h"
+#include "gru.body.h"
 #include "loss.body.h"
 #include "optim.body.h"
 #include "orthonormal.body.h"
@@ -28,15 +31,20 @@ const crnn_kernels_f64 TABLE_NAME(CRNN_ISA) = {
     .exp = exp_array,
     .tanh = tanh_array,
     .sigmoid = sigmoid_array,
-    .pack = pack,
+    .pack_gates = pack_gates,
     .pack_transposed = pack_transposed,
     .linear_forward = linear_forward,
     .linear_backward_weight = linear_backward_weight,
+    .recurrent_backward_weight = recurrent_backward_weight,
     .bias_backward = bias_backward,
     .rows_add_bias = rows_add_bias,
     .rows_backward = rows_backward,
     .rnn_forward = rnn_forward,
     .rnn_backward = rnn_backward,
+    .lstm_forward = lstm_forward,
+    .lstm_backward = lstm_backward,
+    .gru_forward = gru_forward,
+    .gru_backward = gru_backward,
     .softmax_cross_entropy = softmax_cross_entropy,
     .softmax = softmax,
     .sum = sum,

@@ -40,7 +40,7 @@ CASES = {
     "hidden_size none": (lambda: crnn.RNN(3, None), ValueError, "hidden_size: expected .* got None"),
     "num_layers 0": (lambda: crnn.RNN(3, 4, 0), ValueError, "num_layers: expected .* got 0"),
     "num_layers true": (lambda: crnn.RNN(3, 4, True), ValueError, "num_layers: expected .* got True"),
-    "cell unknown": (lambda: crnn.RNN(3, 4, cell="LSTM"), ValueError, "cell: expected one of tanh, relu, got 'LSTM'"),
+    "cell unknown": (lambda: crnn.RNN(3, 4, cell="LSTM"), ValueError, "cell: expected one of tanh, .*'LSTM'"),
     "cell none": (lambda: crnn.RNN(3, 4, cell=None), ValueError, "cell: expected .* got None"),
     "cell a list": (lambda: crnn.RNN(3, 4, cell=["tanh"]), ValueError, "cell: expected .* got"),
     "embedding_size 0": (lambda: crnn.RNN(3, 4, embedding_size=0), ValueError, "embedding_size: expected .* got 0"),

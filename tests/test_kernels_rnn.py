@@ -6,10 +6,10 @@ import oracle
 import pytest
 from kernel_tools import ROWS, SPECIAL, WIDTHS, Guarded, assert_close, assert_same_bits, chain32, fma32, slices
 
-from crnn._core import gemm, loss, rnn
+from crnn._core import cells, gemm, loss
 
 T, B, D, H, V = 3, 2, 5, 7, 11
-ACTS = {"tanh": rnn.TANH, "relu": rnn.RELU}
+ACTS = {"tanh": cells.TANH, "relu": cells.RELU}
 
 pytestmark = pytest.mark.usefixtures("isa")
 activations = pytest.mark.parametrize("activation", ACTS)
@@ -24,7 +24,7 @@ def forward(arrays: Guarded, xw, ids, h0, w_hh, activation, parts=None):
     steps = xw.shape[0] if ids is None else len(ids)
     h, packed = arrays.output(steps, *h0.shape), gemm.Packed(*w_hh.shape, arrays.dtype).pack(w_hh)
     for b0, b1 in parts or [(0, len(h0))]:
-        rnn.rnn_forward(h, xw, ids, h0, packed, ACTS[activation], b0, b1)
+        cells.rnn_forward(h, xw, ids, h0, packed, ACTS[activation], b0, b1)
     return h
 
 
@@ -32,7 +32,7 @@ def backward(arrays: Guarded, dh, h, w_hh, activation, parts=None):
     da, dh0 = arrays.inout(dh), arrays.output(*h.shape[1:])
     packed = gemm.Packed(*w_hh.shape, arrays.dtype).pack_transposed(w_hh)
     for b0, b1 in parts or [(0, h.shape[1])]:
-        rnn.rnn_backward(da, dh0, h, packed, ACTS[activation], b0, b1)
+        cells.rnn_backward(da, dh0, h, packed, ACTS[activation], b0, b1)
     return da, dh0
 
 
@@ -72,7 +72,7 @@ def test_forward_of_ids_reads_their_rows(arrays, rng, H, activation):
 def test_forward_may_replace_its_input(arrays, rng, H, activation):
     xw, h0, w_hh = layer(arrays, rng, B=13, H=H)
     h, packed = arrays.inout(xw), gemm.Packed(H, H, arrays.dtype).pack(w_hh)
-    rnn.rnn_forward(h, h, None, h0, packed, ACTS[activation], 0, 13)
+    cells.rnn_forward(h, h, None, h0, packed, ACTS[activation], 0, 13)
     assert_same_bits(h, forward(arrays, xw, None, h0, w_hh, activation))
 
 
@@ -239,7 +239,7 @@ def network(arrays: Guarded, params, x, h0, targets, dstate, act: int):
         else:
             xw = h
             gemm.linear_forward(xw, inputs[-1], pack(w_xh), b_h, *everything)
-        rnn.rnn_forward(h, xw, ids, h0[i], pack(w_hh), act, *everything)
+        cells.rnn_forward(h, xw, ids, h0[i], pack(w_hh), act, *everything)
         inputs.append(h)
         hs.append(h)
     logits, losses = new(T, B, len(params["b_y"])), new(T, B)
@@ -255,7 +255,7 @@ def network(arrays: Guarded, params, x, h0, targets, dstate, act: int):
     dx = None
     for i in reversed(range(L)):
         da[-1] += dstate[i]
-        rnn.rnn_backward(da, dh0[i], hs[i], turn(params[f"layer{i}.W_hh"]), act, *everything)
+        cells.rnn_backward(da, dh0[i], hs[i], turn(params[f"layer{i}.W_hh"]), act, *everything)
         before = np.concatenate([h0[i][None], hs[i][:-1]])
         gemm.linear_backward_weight(grads[f"layer{i}.W_hh"], before, da, scratch, *full(da))
         gemm.bias_backward(grads[f"layer{i}.b_h"], da, *full(da))

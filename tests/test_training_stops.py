@@ -339,7 +339,7 @@ def test_windows_of_another_cut_can_follow_an_epoch_but_not_a_part_of_one(tmp_pa
 def test_a_checkpoint_with_a_state_that_does_not_fit_is_an_error_all_the_same(tmp_path, state):
     path = tmp_path / "checkpoint"
     fitted(language_model(), checkpoint=path, max_updates=10)
-    edited(lambda tensors, header: tensors.update(state=state))(path)
+    edited(lambda tensors, header: tensors.update({"state.0": state}))(path)
     with pytest.raises((ValueError, TypeError), match="state: expected"):
         fitted(language_model(), checkpoint=path, resume=True)
 

@@ -12,27 +12,67 @@ cdef extern from "crnn.h" nogil:
         CRNN_GRAD_ROWS
         CRNN_GRAD_PANELS
 
+    ctypedef struct crnn_rows:
+        crnn_dim T, B, b0, b1
+        const int32_t *order
+        const int32_t *lengths
+
+    ctypedef struct crnn_layer:
+        crnn_rows rows
+        crnn_dim H
+        int reverse, act, reset_after
+        const void *xw
+        const int32_t *ids
+        const void *h0
+        const void *c0
+        const void *w_hh
+        const void *w_hn
+        const void *b_hn
+        const void *mask
+        const void *h0_masked
+        void *h
+        void *gates
+        void *c
+        void *tanh_c
+        void *hn
+        void *h_masked
+        const void *w_hh_t
+        const void *w_hn_t
+        void *dh
+        void *da
+        void *da_h
+        void *dh0
+        void *dc
+        void *dhn
+        void *dh_masked
+
     # The two structs are one text with `real` replaced; Cython has no macro to say it once.
     ctypedef struct crnn_kernels_f32:
         const char *isa
         void (*exp)(float *y, const float *x, crnn_dim n) noexcept nogil
         void (*tanh)(float *y, const float *x, crnn_dim n) noexcept nogil
         void (*sigmoid)(float *y, const float *x, crnn_dim n) noexcept nogil
-        void (*pack)(float *packed, const float *w, crnn_dim ldw, crnn_dim K, crnn_dim N) noexcept nogil
+        void (*pack_gates)(float *packed, const float *w, crnn_dim ldw, crnn_dim K, crnn_dim N,
+                           crnn_dim gates) noexcept nogil
         void (*pack_transposed)(float *packed, const float *w, crnn_dim ldw, crnn_dim K, crnn_dim N) noexcept nogil
-        void (*linear_forward)(float *y, const float *x, const float *w, const float *bias, crnn_dim T, crnn_dim B,
-                               crnn_dim K, crnn_dim N, crnn_dim b0, crnn_dim b1) noexcept nogil
-        void (*linear_backward_weight)(float *dw, const float *x, const float *dy, float *scratch, crnn_dim M,
-                                       crnn_dim K, crnn_dim N, crnn_dim n0, crnn_dim n1) noexcept nogil
-        void (*bias_backward)(float *db, const float *dy, crnn_dim M, crnn_dim N,
-                              crnn_dim n0, crnn_dim n1) noexcept nogil
+        void (*linear_forward)(float *y, const float *x, const float *w, const float *bias, crnn_dim K, crnn_dim N,
+                               const crnn_rows *rows) noexcept nogil
+        void (*linear_backward_weight)(float *dw, const float *x, const float *dy, float *scratch, crnn_dim K,
+                                       crnn_dim N, crnn_dim n0, crnn_dim n1, const crnn_rows *rows) noexcept nogil
+        void (*recurrent_backward_weight)(float *dw, const float *h, const float *h0, const float *da, float *scratch,
+                                          int reverse, crnn_dim H, crnn_dim N, crnn_dim n0, crnn_dim n1,
+                                          const crnn_rows *rows) noexcept nogil
+        void (*bias_backward)(float *db, const float *dy, crnn_dim N, crnn_dim n0, crnn_dim n1,
+                              const crnn_rows *rows) noexcept nogil
         void (*rows_add_bias)(float *y, const float *w, const float *bias, crnn_dim V, crnn_dim N) noexcept nogil
-        void (*rows_backward)(float *dw, const int32_t *ids, const float *dy, crnn_dim M, crnn_dim N,
-                              crnn_dim n0, crnn_dim n1) noexcept nogil
-        void (*rnn_forward)(float *h, const float *xw, const int32_t *ids, const float *h0, const float *w_hh, int act,
-                            crnn_dim T, crnn_dim B, crnn_dim H, crnn_dim b0, crnn_dim b1) noexcept nogil
-        void (*rnn_backward)(float *da, float *dh0, const float *h, const float *w_hh_t, int act,
-                             crnn_dim T, crnn_dim B, crnn_dim H, crnn_dim b0, crnn_dim b1) noexcept nogil
+        void (*rows_backward)(float *dw, const int32_t *ids, const float *dy, crnn_dim N,
+                              crnn_dim n0, crnn_dim n1, const crnn_rows *rows) noexcept nogil
+        void (*rnn_forward)(const crnn_layer *layer) noexcept nogil
+        void (*rnn_backward)(const crnn_layer *layer) noexcept nogil
+        void (*lstm_forward)(const crnn_layer *layer) noexcept nogil
+        void (*lstm_backward)(const crnn_layer *layer) noexcept nogil
+        void (*gru_forward)(const crnn_layer *layer) noexcept nogil
+        void (*gru_backward)(const crnn_layer *layer) noexcept nogil
         void (*softmax_cross_entropy)(float *loss, float *dlogits, const float *logits, const int32_t *targets,
                                       float scale, int32_t ignore, crnn_dim T, crnn_dim B, crnn_dim V,
                                       crnn_dim b0, crnn_dim b1) noexcept nogil
@@ -57,21 +97,27 @@ cdef extern from "crnn.h" nogil:
         void (*exp)(double *y, const double *x, crnn_dim n) noexcept nogil
         void (*tanh)(double *y, const double *x, crnn_dim n) noexcept nogil
         void (*sigmoid)(double *y, const double *x, crnn_dim n) noexcept nogil
-        void (*pack)(double *packed, const double *w, crnn_dim ldw, crnn_dim K, crnn_dim N) noexcept nogil
+        void (*pack_gates)(double *packed, const double *w, crnn_dim ldw, crnn_dim K, crnn_dim N,
+                           crnn_dim gates) noexcept nogil
         void (*pack_transposed)(double *packed, const double *w, crnn_dim ldw, crnn_dim K, crnn_dim N) noexcept nogil
-        void (*linear_forward)(double *y, const double *x, const double *w, const double *bias, crnn_dim T, crnn_dim B,
-                               crnn_dim K, crnn_dim N, crnn_dim b0, crnn_dim b1) noexcept nogil
-        void (*linear_backward_weight)(double *dw, const double *x, const double *dy, double *scratch, crnn_dim M,
-                                       crnn_dim K, crnn_dim N, crnn_dim n0, crnn_dim n1) noexcept nogil
-        void (*bias_backward)(double *db, const double *dy, crnn_dim M, crnn_dim N,
-                              crnn_dim n0, crnn_dim n1) noexcept nogil
+        void (*linear_forward)(double *y, const double *x, const double *w, const double *bias, crnn_dim K, crnn_dim N,
+                               const crnn_rows *rows) noexcept nogil
+        void (*linear_backward_weight)(double *dw, const double *x, const double *dy, double *scratch, crnn_dim K,
+                                       crnn_dim N, crnn_dim n0, crnn_dim n1, const crnn_rows *rows) noexcept nogil
+        void (*recurrent_backward_weight)(double *dw, const double *h, const double *h0, const double *da, double *scratch,
+                                          int reverse, crnn_dim H, crnn_dim N, crnn_dim n0, crnn_dim n1,
+                                          const crnn_rows *rows) noexcept nogil
+        void (*bias_backward)(double *db, const double *dy, crnn_dim N, crnn_dim n0, crnn_dim n1,
+                              const crnn_rows *rows) noexcept nogil
         void (*rows_add_bias)(double *y, const double *w, const double *bias, crnn_dim V, crnn_dim N) noexcept nogil
-        void (*rows_backward)(double *dw, const int32_t *ids, const double *dy, crnn_dim M, crnn_dim N,
-                              crnn_dim n0, crnn_dim n1) noexcept nogil
-        void (*rnn_forward)(double *h, const double *xw, const int32_t *ids, const double *h0, const double *w_hh, int act,
-                            crnn_dim T, crnn_dim B, crnn_dim H, crnn_dim b0, crnn_dim b1) noexcept nogil
-        void (*rnn_backward)(double *da, double *dh0, const double *h, const double *w_hh_t, int act,
-                             crnn_dim T, crnn_dim B, crnn_dim H, crnn_dim b0, crnn_dim b1) noexcept nogil
+        void (*rows_backward)(double *dw, const int32_t *ids, const double *dy, crnn_dim N,
+                              crnn_dim n0, crnn_dim n1, const crnn_rows *rows) noexcept nogil
+        void (*rnn_forward)(const crnn_layer *layer) noexcept nogil
+        void (*rnn_backward)(const crnn_layer *layer) noexcept nogil
+        void (*lstm_forward)(const crnn_layer *layer) noexcept nogil
+        void (*lstm_backward)(const crnn_layer *layer) noexcept nogil
+        void (*gru_forward)(const crnn_layer *layer) noexcept nogil
+        void (*gru_backward)(const crnn_layer *layer) noexcept nogil
         void (*softmax_cross_entropy)(double *loss, double *dlogits, const double *logits, const int32_t *targets,
                                       double scale, int32_t ignore, crnn_dim T, crnn_dim B, crnn_dim V,
                                       crnn_dim b0, crnn_dim b1) noexcept nogil

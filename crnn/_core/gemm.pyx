@@ -4,7 +4,8 @@
 cimport numpy as cnp
 from libc.stdint cimport int32_t
 from crnn._core.arrays cimport data, dim, ids_data, need_apart, need_ids_below, need_range, real_kind
-from crnn._core.dispatch cimport CRNN_GRAD_PANELS, CRNN_GRAD_ROWS, CRNN_LINE_BYTES, f32, f64
+from crnn._core.dispatch cimport CRNN_GRAD_PANELS, CRNN_GRAD_ROWS, CRNN_LINE_BYTES, crnn_rows, f32, f64
+from crnn._core.rows cimport rows_of
 
 import numpy as np
 
@@ -32,47 +33,58 @@ def line_width(dtype):
 
 
 cdef class Packed:
-    def __init__(self, Py_ssize_t K, Py_ssize_t N, dtype):
-        if K < 1 or N < 1:
-            raise ValueError(f"Packed: expected K and N of at least 1, got {K} and {N}")
+    def __init__(self, Py_ssize_t K, Py_ssize_t N, dtype, Py_ssize_t gates=1):
+        if K < 1 or N < 1 or gates < 1:
+            raise ValueError(f"Packed: expected K, N and gates of at least 1, got {K}, {N} and {gates}")
         cdef Py_ssize_t line = line_width(dtype)
-        self.buffer = aligned_empty(((N + line - 1) // line, K, line), dtype)
+        self.buffer = aligned_empty(((N + line - 1) // line * gates, K, line), dtype)
         self.data = cnp.PyArray_DATA(<cnp.ndarray>self.buffer)
         self.kind = real_kind("dtype", self.buffer)
-        self.K, self.N = K, N
+        self.K, self.N, self.gates = K, N, gates
 
-    def pack(self, w):
-        """Take over the values of w (K, N) IN. Returns self."""
-        cdef void *w_ = data("w", w, self.kind, False, 2, self.K, self.N)
+    def pack(self, w, first=None):
+        """Take over the values of w (K, gates * N) IN, or of its columns from ``first`` on. Returns self."""
+        cdef Py_ssize_t columns = self.gates * self.N, n0 = 0 if first is None else first
+        cdef Py_ssize_t ldw = columns if first is None else dim(w, 1)
+        cdef void *w_ = data("w", w, self.kind, False, 2, self.K, ldw)
+        need_range("first", n0, n0 + columns, ldw, 1)
         with nogil:
             if self.kind == cnp.NPY_FLOAT32:
-                f32.pack(<float *>self.data, <float *>w_, self.N, self.K, self.N)
+                f32.pack_gates(<float *>self.data, <float *>w_ + n0, ldw, self.K, self.N, self.gates)
             else:
-                f64.pack(<double *>self.data, <double *>w_, self.N, self.K, self.N)
+                f64.pack_gates(<double *>self.data, <double *>w_ + n0, ldw, self.K, self.N, self.gates)
         return self
 
-    def pack_transposed(self, w):
-        """Take over the transpose of w (N, K) IN. Returns self."""
-        cdef void *w_ = data("w", w, self.kind, False, 2, self.N, self.K)
+    def pack_transposed(self, w, first=None):
+        """Take over the transpose of w (N, K) IN, or of its K columns from ``first`` on. Returns self."""
+        cdef Py_ssize_t n0 = 0 if first is None else first, ldw = self.K if first is None else dim(w, 1)
+        cdef void *w_ = data("w", w, self.kind, False, 2, self.N, ldw)
+        need_range("first", n0, n0 + self.K, ldw, 1)
+        if self.gates != 1:
+            raise ValueError(f"w: expected to be packed for a product without gates, got {self.gates} gates")
         with nogil:
             if self.kind == cnp.NPY_FLOAT32:
-                f32.pack_transposed(<float *>self.data, <float *>w_, self.K, self.K, self.N)
+                f32.pack_transposed(<float *>self.data, <float *>w_ + n0, ldw, self.K, self.N)
             else:
-                f64.pack_transposed(<double *>self.data, <double *>w_, self.K, self.K, self.N)
+                f64.pack_transposed(<double *>self.data, <double *>w_ + n0, ldw, self.K, self.N)
         return self
 
 
-cdef void *packed_data(str name, Packed packed, int kind, Py_ssize_t K, Py_ssize_t N) except NULL:
-    if packed.kind != kind or packed.K != K or packed.N != N:
-        raise ValueError(f"{name}: expected packed weights ({K}, {N}) of the precision of the other arrays, "
-                         f"got ({packed.K}, {packed.N}) in {packed.buffer.dtype}")
+cdef void *packed_data(str name, Packed packed, int kind, Py_ssize_t K, Py_ssize_t N,
+                       Py_ssize_t gates=1) except NULL:
+    if packed.kind != kind or packed.K != K or packed.N != N or packed.gates != gates:
+        raise ValueError(f"{name}: expected packed weights ({K}, {gates * N}) of the precision of the other arrays"
+                         f"{f', in {gates} gates' if gates > 1 else ''}, "
+                         f"got ({packed.K}, {packed.gates * packed.N}) in {packed.buffer.dtype}"
+                         f"{f', in {packed.gates} gates' if packed.gates > 1 else ''}")
     return packed.data
 
 
-def linear_forward(y, x, Packed w not None, bias, Py_ssize_t b0, Py_ssize_t b1):
+def linear_forward(y, x, Packed w not None, bias, Py_ssize_t b0, Py_ssize_t b1, lengths=None):
     """y[:, b0:b1] = x[:, b0:b1] @ w + bias.
 
-    y (T, B, N) OUT;  x (T, B, K) IN;  w packed (K, N);  bias (N,) IN or None.
+    y (T, B, N) OUT;  x (T, B, K) IN;  w packed (K, N);  bias (N,) IN or None. With `lengths` b0 and b1 are positions in
+    their order, and rows beyond a sequence's end are left as they are.
     """
     cdef int kind = real_kind("y", y)
     cdef Py_ssize_t T = dim(y, 0), B = dim(y, 1)
@@ -80,62 +92,98 @@ def linear_forward(y, x, Packed w not None, bias, Py_ssize_t b0, Py_ssize_t b1):
     cdef void *x_ = data("x", x, kind, False, 3, T, B, w.K)
     cdef void *w_ = packed_data("w", w, kind, w.K, w.N)
     cdef void *bias_ = NULL if bias is None else data("bias", bias, kind, False, 1, w.N)
-    need_range("b0, b1", b0, b1, B, 1)
+    cdef crnn_rows rows = rows_of(T, B, b0, b1, lengths)
     need_apart("y", y, "x", x)
-    if T == 0 or b0 == b1:
-        return
     with nogil:
         if kind == cnp.NPY_FLOAT32:
-            f32.linear_forward(<float *>y_, <float *>x_, <float *>w_, <float *>bias_, T, B, w.K, w.N, b0, b1)
+            f32.linear_forward(<float *>y_, <float *>x_, <float *>w_, <float *>bias_, w.K, w.N, &rows)
         else:
-            f64.linear_forward(<double *>y_, <double *>x_, <double *>w_, <double *>bias_, T, B, w.K, w.N, b0, b1)
+            f64.linear_forward(<double *>y_, <double *>x_, <double *>w_, <double *>bias_, w.K, w.N, &rows)
 
 
-def linear_backward_weight(dw, x, dy, scratch, Py_ssize_t n0, Py_ssize_t n1):
+def linear_backward_weight(dw, x, dy, scratch, Py_ssize_t n0, Py_ssize_t n1, lengths=None):
     """dw[:, n0:n1] += x.T @ dy[:, n0:n1], over all rows in order.
 
     dw (K, N) ACCUMULATED;  x (T, B, K) IN;  dy (T, B, N) IN;  scratch (grad_scratch(dtype),) OUT.
     """
     cdef int kind = real_kind("dw", dw)
     cdef Py_ssize_t K = dim(dw, 0), N = dim(dw, 1), T = dim(dy, 0), B = dim(dy, 1)
-    cdef Py_ssize_t line = CRNN_LINE_BYTES // (4 if kind == cnp.NPY_FLOAT32 else 8)
     cdef void *dw_ = data("dw", dw, kind, True, 2, K, N)
     cdef void *dy_ = data("dy", dy, kind, False, 3, -1, -1, N)
     cdef void *x_ = data("x", x, kind, False, 3, T, B, K)
-    cdef void *scratch_ = data("scratch", scratch, kind, True, 1, CRNN_GRAD_ROWS * CRNN_GRAD_PANELS * line)
-    need_range("n0, n1", n0, n1, N, line)
-    need_apart("dw", dw, "x", x)
-    need_apart("dw", dw, "dy", dy)
-    for name, array in (("dw", dw), ("x", x), ("dy", dy)):
-        need_apart("scratch", scratch, name, array)
+    cdef void *scratch_ = scratch_data(scratch, kind)
+    cdef crnn_rows rows = rows_of(T, B, 0, B, lengths)
+    need_range("n0, n1", n0, n1, N, 1)
+    need_gradient_apart(dw, scratch, [("x", x), ("dy", dy)])
     if n0 == n1 or K == 0:
         return
     with nogil:
         if kind == cnp.NPY_FLOAT32:
-            f32.linear_backward_weight(<float *>dw_, <float *>x_, <float *>dy_, <float *>scratch_, T * B, K, N, n0, n1)
+            f32.linear_backward_weight(<float *>dw_, <float *>x_, <float *>dy_, <float *>scratch_, K, N, n0, n1, &rows)
         else:
-            f64.linear_backward_weight(<double *>dw_, <double *>x_, <double *>dy_, <double *>scratch_, T * B, K, N,
-                                       n0, n1)
+            f64.linear_backward_weight(<double *>dw_, <double *>x_, <double *>dy_, <double *>scratch_, K, N, n0, n1,
+                                       &rows)
+
+
+def recurrent_backward_weight(dw, h, h0, da, scratch, bint reverse, Py_ssize_t n0, Py_ssize_t n1, lengths=None):
+    """dw[:, n0:n1] += sum over t of h'[t].T @ da[t, :, n0:n1], h' being h of the step before, h0 at the first.
+
+    dw (H, N) ACCUMULATED;  h (T, B, H) IN;  h0 (B, H) IN;  da (T, B, N) IN;  scratch (grad_scratch(dtype),) OUT.
+    `reverse`: the step before is t+1, the first one a sequence's last.
+    """
+    cdef int kind = real_kind("dw", dw)
+    cdef Py_ssize_t H = dim(dw, 0), N = dim(dw, 1), T = dim(da, 0), B = dim(da, 1)
+    cdef void *dw_ = data("dw", dw, kind, True, 2, H, N)
+    cdef void *h_ = data("h", h, kind, False, 3, T, B, H)
+    cdef void *h0_ = data("h0", h0, kind, False, 2, B, H)
+    cdef void *da_ = data("da", da, kind, False, 3, -1, -1, N)
+    cdef void *scratch_ = scratch_data(scratch, kind)
+    cdef crnn_rows rows = rows_of(T, B, 0, B, lengths)
+    need_range("n0, n1", n0, n1, N, 1)
+    need_gradient_apart(dw, scratch, [("h", h), ("h0", h0), ("da", da)])
+    if n0 == n1 or H == 0:
+        return
+    with nogil:
+        if kind == cnp.NPY_FLOAT32:
+            f32.recurrent_backward_weight(<float *>dw_, <float *>h_, <float *>h0_, <float *>da_, <float *>scratch_,
+                                          reverse, H, N, n0, n1, &rows)
+        else:
+            f64.recurrent_backward_weight(<double *>dw_, <double *>h_, <double *>h0_, <double *>da_,
+                                          <double *>scratch_, reverse, H, N, n0, n1, &rows)
+
+
+cdef void *scratch_data(scratch, int kind) except NULL:
+    cdef Py_ssize_t line = CRNN_LINE_BYTES // (4 if kind == cnp.NPY_FLOAT32 else 8)
+    return data("scratch", scratch, kind, True, 1, CRNN_GRAD_ROWS * CRNN_GRAD_PANELS * line)
+
+
+cdef int need_gradient_apart(dw, scratch, list inputs) except -1:
+    need_apart("scratch", scratch, "dw", dw)
+    for name, array in inputs:
+        need_apart("dw", dw, name, array)
+        need_apart("scratch", scratch, name, array)
+    return 0
 
 
 def grad_scratch(dtype):
-    """Scratch for linear_backward_weight; each thread needs its own."""
+    """Scratch for linear_backward_weight and recurrent_backward_weight; each thread needs its own."""
     return aligned_empty((CRNN_GRAD_ROWS * CRNN_GRAD_PANELS * line_width(dtype),), dtype)
 
 
-def bias_backward(db, dy, Py_ssize_t n0, Py_ssize_t n1):
+def bias_backward(db, dy, Py_ssize_t n0, Py_ssize_t n1, lengths=None):
     """db[n0:n1] += sum of dy[:, :, n0:n1] over all rows.  db (N,) ACCUMULATED;  dy (T, B, N) IN."""
     cdef int kind = real_kind("db", db)
-    cdef Py_ssize_t N = dim(db, 0), M = dim(dy, 0) * dim(dy, 1)
+    cdef Py_ssize_t N = dim(db, 0), T = dim(dy, 0), B = dim(dy, 1)
     cdef void *db_ = data("db", db, kind, True, 1, N)
     cdef void *dy_ = data("dy", dy, kind, False, 3, -1, -1, N)
+    cdef crnn_rows rows = rows_of(T, B, 0, B, lengths)
     need_range("n0, n1", n0, n1, N, 1)
     need_apart("db", db, "dy", dy)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
-            f32.bias_backward(<float *>db_, <float *>dy_, M, N, n0, n1)
+            f32.bias_backward(<float *>db_, <float *>dy_, N, n0, n1, &rows)
         else:
-            f64.bias_backward(<double *>db_, <double *>dy_, M, N, n0, n1)
+            f64.bias_backward(<double *>db_, <double *>dy_, N, n0, n1, &rows)
 
 
 def rows_add_bias(y, w, bias):
@@ -154,7 +202,7 @@ def rows_add_bias(y, w, bias):
             f64.rows_add_bias(<double *>y_, <double *>w_, <double *>bias_, V, N)
 
 
-def rows_backward(dw, ids, dy, Py_ssize_t n0, Py_ssize_t n1):
+def rows_backward(dw, ids, dy, Py_ssize_t n0, Py_ssize_t n1, lengths=None):
     """dw[ids[t, b], n0:n1] += dy[t, b, n0:n1], over all rows in order.
 
     dw (V, N) ACCUMULATED;  ids (T, B) IN, from 0 to V-1;  dy (T, B, N) IN.
@@ -167,11 +215,12 @@ def rows_backward(dw, ids, dy, Py_ssize_t n0, Py_ssize_t n1):
     need_range("n0, n1", n0, n1, N, 1)
     need_ids_below("ids", ids_, T * B, V, 0)
     need_apart("dw", dw, "dy", dy)
+    cdef crnn_rows rows = rows_of(T, B, 0, B, lengths)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
-            f32.rows_backward(<float *>dw_, ids_, <float *>dy_, T * B, N, n0, n1)
+            f32.rows_backward(<float *>dw_, ids_, <float *>dy_, N, n0, n1, &rows)
         else:
-            f64.rows_backward(<double *>dw_, ids_, <double *>dy_, T * B, N, n0, n1)
+            f64.rows_backward(<double *>dw_, ids_, <double *>dy_, N, n0, n1, &rows)
 
 
 def need_ids(str name not None, ids, Py_ssize_t limit):

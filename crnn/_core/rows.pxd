@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: MIT
+from libc.stdint cimport int32_t
+from crnn._core.dispatch cimport crnn_rows
+
+cdef class Lengths:
+    """Sequences of different lengths in a batch, and the order in which threads take them."""
+    cdef readonly object lengths   # int32 (B,)
+    cdef readonly object order     # int32 (B,): longest first within each part
+    cdef readonly Py_ssize_t T, B
+    cdef object bounds             # where the parts begin and end in `order`
+
+# The slice b0 .. b1 of arrays (T, B, ...); `lengths` None or Lengths.
+cdef crnn_rows rows_of(Py_ssize_t T, Py_ssize_t B, Py_ssize_t b0, Py_ssize_t b1, lengths) except *

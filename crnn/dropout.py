@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""Dropout masks: comparisons of uniform draws, the same on every machine and for any number of threads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+STEPS = 1 << 16  # a probability is rounded to 16 bits: four draws from each number of the generator
+
+
+def check_probability(name: str, value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
+        raise ValueError(f"{name}: expected a probability of at least 0 and below 1, got {value!r}")
+    return float(value)
+
+
+class Masks:
+    """Inverted dropout: each element is 0 with probability p, else 1 / (1 - p). Srivastava et al. 2014.
+
+    The same ``seed``, an integer or several, gives the same masks in the order in which they are drawn.
+    """
+
+    def __init__(self, seed: int | list[int]) -> None:
+        self._raw = np.random.PCG64(seed)
+
+    def draw(self, p: float, shape: tuple[int, ...], dtype: str) -> Array:
+        count = int(np.prod(shape))
+        raw = self._raw.random_raw(-(-count // 4)).astype("<u8", copy=False)
+        draws = raw.view("<u2")[:count]
+        dropped = min(round(p * STEPS), STEPS - 1)
+        mask = (draws >= dropped).astype(dtype)
+        mask *= mask.dtype.type(STEPS / (STEPS - dropped))
+        return mask.reshape(shape)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""HeadedModel: a network and a head in one flat buffer; forward, loss and gradients of a window. Knows no text."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import ArrayLike, NDArray
+
+from crnn import parallel
+from crnn._core import loss as kernels
+from crnn.dropout import Masks
+from crnn.heads import Head, HeadTape
+from crnn.losses import Loss
+from crnn.network import RNN, Shapes
+from crnn.params import Parameters, ParameterViews
+from crnn.state import StateLike, state_from
+from crnn.tape import Tape
+
+Array = NDArray[Any]
+
+
+@dataclass(eq=False)
+class Workspace:
+    """Arrays of one window shape, kept from window to window while training."""
+
+    tape: Tape | None = None
+    head: HeadTape | None = None
+
+
+class HeadedModel(ParameterViews, ABC):
+    """What models share. A subclass makes ``net`` and ``_head`` by `_build`, and says what x and targets are."""
+
+    net: RNN
+    _head: Head
+    dtype: str
+
+    def _build(self, network: Mapping[str, Any], head_shapes: Shapes, loss: Loss, *, tied: bool = False) -> None:
+        """A network and a head, their parameters one after the other. ``network``: RNN's arguments."""
+        of_net = RNN.parameter_shapes(**network)
+        self.dtype = network["dtype"]
+        self._parameters = Parameters(of_net | head_shapes, self.dtype)
+        size = Parameters.count(of_net)
+        buffers = self.flat_params[:size], self.flat_grads[:size]
+        self.net = RNN(**network, _parameters=Parameters(of_net, self.dtype, buffers))
+        self._head = Head(self.params, self.grads, loss, tied=tied)
+
+    def state_from(self, arrays: Sequence[Array], batch: int) -> StateLike:
+        """The state that `crnn.state.state_arrays` took apart. Raises ValueError if it is not one of this model's."""
+        like = self.net._new_state(batch)
+        like.fill("state", state_from(arrays, like))
+        return like.value
+
+    @abstractmethod
+    def astype(self, dtype: str) -> HeadedModel:
+        """A copy of the model in another precision."""
+
+    @abstractmethod
+    def window(self, x: Any, targets: Any) -> tuple[Array, Array, Array | None]:
+        """A batch of x and targets, checked and time-major, and the sequences' lengths where they differ."""
+
+    # ---- one window -----------------------------------------------------------------------------------------------
+
+    def _start(
+        self,
+        x: Array,
+        state: StateLike | None,
+        space: Workspace,
+        *,
+        lengths: ArrayLike | None = None,
+        threads: int = 1,
+        dropout_seed: int | list[int] | None = None,
+        keep: bool = False,
+    ) -> tuple[Tape, HeadTape]:
+        """Tapes for a window, from the workspace where they fit, with masks drawn and the weights packed."""
+        net = self.net
+        masks = None if dropout_seed is None else Masks(dropout_seed)
+        tape = net._new_tape(x, state, space.tape, lengths=lengths, threads=threads, keep=keep)
+        if space.head is None or tape is not space.tape:
+            space.head = self._head.new_tape(tape.steps, tape.batch)
+        space.tape = tape
+        net._draw_masks(tape, masks)
+        self._head.draw_mask(space.head, masks, net.dropout, net.variational)
+        net._pack_forward(tape)
+        self._head.pack_forward(space.head)
+        return tape, space.head
+
+    def _run(self, tape: Tape, head: HeadTape, targets: Array | None) -> None:
+        """Forward through network and head; losses where there are targets."""
+
+        def rows(number: int) -> None:
+            part = tape.part(number)
+            self.net._forward_rows(tape, part)
+            self._head.forward_rows(head, tape.y, part)
+            if targets is not None:
+                self._head.loss_rows(head, targets, part)
+
+        parallel.run(tape.parts, rows)
+
+    def _run_with_gradients(self, tape: Tape, head: HeadTape, targets: Array, scale: float, threads: int) -> float:
+        """Forward, loss and back; adds to `grads`. Returns the sum of the losses."""
+        net = self.net
+        net._pack_backward(tape)
+        self._head.pack_backward(head)
+
+        def rows(number: int) -> None:
+            part = tape.part(number)
+            net._forward_rows(tape, part)
+            self._head.forward_rows(head, tape.y, part)
+            self._head.backward_rows(head, tape.dy, targets, scale, part)
+            net._backward_rows(tape, None, part)
+
+        def columns(part: int) -> None:
+            net._weight_gradients(tape, part, threads)
+            self._head.weight_gradients(head, tape.y, tape.scratch(part), part, threads, tape.lengths)
+
+        parallel.run(tape.parts, rows)
+        parallel.run(threads, columns)
+        net._finish_gradients(tape)
+        return kernels.sum(head.losses.reshape(-1))

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""The state of a stack: h of every layer and direction, and c where the cell has one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from crnn._core import gemm
+
+Array = NDArray[Any]
+# What users see: an array (L*directions, B, H), or where sizes differ a list of arrays (B, H_l); an LSTM's is a pair
+# (h, c) of these.
+Layers: TypeAlias = Any
+StateLike: TypeAlias = Any
+
+
+class State:
+    """Arrays for a batch of B rows: ``h[i]``, ``c[i]`` (B, H) of layer i // directions, direction i % directions."""
+
+    def __init__(self, sizes: Sequence[int], has_c: bool, batch: int, dtype: str) -> None:
+        self.sizes, self.batch, self.dtype = tuple(sizes), batch, dtype
+        self.h = self._arrays()
+        self.c = self._arrays() if has_c else None
+
+    def _arrays(self) -> Layers:
+        if len(set(self.sizes)) == 1:
+            return gemm.aligned_empty((len(self.sizes), self.batch, self.sizes[0]), self.dtype)
+        return [gemm.aligned_empty((self.batch, size), self.dtype) for size in self.sizes]
+
+    @property
+    def value(self) -> StateLike:
+        """As users see it; borrowed."""
+        return self.h if self.c is None else (self.h, self.c)
+
+    @property
+    def parts(self) -> list[tuple[str, Layers]]:
+        return [("h", self.h)] if self.c is None else [("h", self.h), ("c", self.c)]
+
+    def fill(self, name: str, value: StateLike) -> None:
+        """Take over the values of a state that a user gave as the argument ``name``."""
+        if self.c is None:
+            self._fill(name, self.h, value)
+            return
+        if not isinstance(value, tuple | list) or len(value) != 2:
+            raise ValueError(f"{name}: expected a pair (h, c), got {type(value).__name__}")
+        self._fill(f"{name}[0]", self.h, value[0])
+        self._fill(f"{name}[1]", self.c, value[1])
+
+    def _fill(self, name: str, own: Layers, given: ArrayLike | Sequence[ArrayLike]) -> None:
+        if isinstance(own, list):
+            if not isinstance(given, tuple | list) or len(given) != len(own):
+                raise ValueError(f"{name}: expected a list of {len(own)} arrays, got {type(given).__name__}")
+            for i, (array, values) in enumerate(zip(own, given, strict=True)):
+                array[...] = self._checked(f"{name}[{i}]", values, array.shape)
+        else:
+            own[...] = self._checked(name, given, own.shape)
+
+    def _checked(self, name: str, given: Any, shape: tuple[int, ...]) -> Array:
+        array = np.asarray(given)
+        if array.shape != shape:
+            raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+        if array.dtype != self.dtype:  # another precision is an oversight: refused, not rounded
+            raise TypeError(f"{name}: expected {self.dtype}, got {array.dtype}")
+        return array
+
+    def copy_from(self, other: State) -> None:
+        for (_, own), (_, theirs) in zip(self.parts, other.parts, strict=True):
+            for mine, values in zip(own, theirs, strict=True):
+                mine[...] = values
+
+
+def state_arrays(value: StateLike) -> list[Array]:
+    """The arrays a state consists of, for saving: `state_from` makes the state of them again."""
+    if isinstance(value, np.ndarray):
+        return [value]
+    return [array for part in value for array in state_arrays(part)]
+
+
+def state_from(arrays: Sequence[Array], like: State) -> StateLike:
+    """A state as users see it, of the form of ``like``."""
+    expected = len(state_arrays(like.value))
+    if len(arrays) != expected:
+        raise ValueError(f"state: expected {expected} arrays, got {len(arrays)}")
+    pending = list(arrays)
+
+    def take(part: Layers) -> Layers:
+        return [pending.pop(0) for _ in part] if isinstance(part, list) else pending.pop(0)
+
+    parts = [take(part) for _, part in like.parts]
+    return parts[0] if len(parts) == 1 else tuple(parts)

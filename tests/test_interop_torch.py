@@ -588,7 +588,7 @@ def test_a_module_made_here_can_be_trained_and_moved(torch, rng):
     module = to_module(net)
     assert module.training
     x = torch.from_numpy(rng.normal(size=(T, B, D)).astype("float32"))
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
     first = module(x)[0].square().sum()
     first.backward()
     assert all(parameter.grad.abs().max() > 0 for parameter in module.parameters())
@@ -653,6 +653,8 @@ def test_modules_that_have_no_like_are_refused(torch):
         to_module("net")
     with pytest.raises(ValueError, match="model: expected an RNN without an embedding, got embedding_size=3"):
         to_module(crnn.RNN(D, H, 1, "gru", embedding_size=3))
+    with pytest.raises(ValueError, match=r"learn_state: expected False, as in PyTorch, got the parameters"):
+        to_module(language_model("gru", learn_state=True))
 
 
 # ---- language models -------------------------------------------------------------------------------------------------
@@ -707,7 +709,7 @@ def test_a_language_models_module_can_be_trained(torch, rng):
     module = to_module(model)
     assert len(list(module.parameters())) == 2 * 4 + 2  # two layers, and the matrix that head and embedding share
     ids = torch.from_numpy(rng.integers(V, size=(T + 1, B)))
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
 
     def loss():
         return torch.nn.functional.cross_entropy(module(ids[:-1])[0].reshape(-1, V), ids[1:].reshape(-1))

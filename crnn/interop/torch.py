@@ -436,7 +436,7 @@ def _recurrent_module(net: RNN) -> Any:
     kind = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}.get(net.cell, torch.nn.RNN)
     options: dict[str, Any] = {"nonlinearity": net.cell} if kind is torch.nn.RNN else {}
     options["dropout"] = net.dropout if net.num_layers > 1 else 0.0  # with one layer PyTorch warns that it does nothing
-    sizes = net.embedding_size or net.input_size, net.hidden_size, net.num_layers
+    sizes = net.embedding_size or net.input_size, net.hidden_sizes[0], net.num_layers
     return _filled(tensors, kind, *sizes, bidirectional=net.bidirectional, **options)
 
 
@@ -451,7 +451,7 @@ def _language_module(model: LanguageModel) -> torch.nn.Module:
         embedding = _filled({"weight": np.array(params["embedding"])}, torch.nn.Embedding, V, net.embedding_size)
     weight = params["embedding"] if model.tied else params["W_hy"].T
     tensors = {"weight": np.array(weight, order="C"), "bias": np.array(params["b_y"])}
-    head = _filled(tensors, torch.nn.Linear, net.hidden_size, V)
+    head = _filled(tensors, torch.nn.Linear, net.hidden_sizes[0], V)
     if model.tied:
         head.weight = embedding.weight
     module: torch.nn.Module = _modules()["LanguageModel"](embedding, rnn, net.dropout, head)

@@ -216,14 +216,14 @@ def _write(path: PathLike, tensors: Mapping[str, Array], header: Mapping[str, An
 def read_content(path: PathLike) -> tuple[bytes, int]:
     """All of a safetensors file, and where its header ends; nothing of it is checked but that header's length."""
     with open(path, "rb") as file:
-        header_end = 8 + int.from_bytes(file.read(8), "little")
-        if header_end > HEADER_LIMIT:
+        length = int.from_bytes(file.read(8), "little")
+        if length > HEADER_LIMIT:
             raise ModelFileError(
                 f"{os.fspath(path)}: expected a safetensors file with a header of at most {HEADER_LIMIT} bytes"
             )
         file.seek(0)
         # Not mapped: a file cut short meanwhile is a SIGBUS.
-        return file.read(os.fstat(file.fileno()).st_size), header_end
+        return file.read(os.fstat(file.fileno()).st_size), 8 + length
 
 
 def _read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:

@@ -256,7 +256,7 @@ class RNN(ParameterViews):
         lengths: ArrayLike | None = None,
         threads: int = 1,
     ) -> tuple[Array, StateLike]:
-        """Output (T, B, output_size) and the state after the last step, both fresh. See `forward`; nothing is dropped."""
+        """Output (T, B, output_size) and the state after the last step, both fresh; nothing is dropped."""
         tape = self._run_forward(x, state, lengths, threads, None, None, keep=False)
         return tape.y, tape.after.value
 

@@ -125,16 +125,29 @@ typedef struct crnn_kernels_##suffix {                                          
     void (*gru_forward)(const crnn_layer *layer);                                                                      \
     void (*gru_backward)(const crnn_layer *layer);                                                                     \
                                                                                                                        \
-    /* Softmax cross-entropy of logits (T, B, V) with targets (T, B), in nats.                                         \
-     *     loss[g] = log(sum_v exp(logits[g,v])) - logits[g,target[g]]                                                 \
-     *     dlogits[g,:] = scale * ( softmax(logits[g,:]) - onehot(target[g]) )                                         \
-     * loss (T, B) OVERWRITTEN; dlogits (T, B, V) OVERWRITTEN, may be logits itself, or NULL: loss only.               \
-     * A target equal to `ignore` gives loss 0 and a zero gradient; any other is in 0 .. V-1. */                       \
-    void (*softmax_cross_entropy)(real *loss, real *dlogits, const real *logits, const int32_t *targets, real scale,   \
-                                  int32_t ignore, crnn_dim T, crnn_dim B, crnn_dim V, crnn_dim b0, crnn_dim b1);       \
+    /* Losses: loss (T, B) OVERWRITTEN; the gradient of scale * (the losses' sum) at a kernel's first input, of the    \
+     * same shape, OVERWRITTEN, may be that input itself, or NULL: loss only. Both are 0 where a row has no target     \
+     * and, unlike the outputs of other kernels, in the rows of a slice that lie beyond a sequence's end. */           \
+                                                                                                                       \
+    /* Softmax cross-entropy of logits (T, B, V) with targets (T, B), in nats. With w = weights (V) (NULL: ones),      \
+     * e = smoothing, 0 to 1, and -log p[v] = log(sum_u exp(logits[g,u])) - logits[g,v]:                               \
+     *     loss[g] = (1 - e) * w[target] * -log p[target]  +  e / V * sum_v w[v] * -log p[v]        (PyTorch's)        \
+     *     dlogits[g,:] = scale * ( p - onehot(target) )                            where w is 1 and e is 0            \
+     * A target equal to `ignore` is none; any other is in 0 .. V-1. */                                                \
+    void (*softmax_cross_entropy)(real *loss, real *dlogits, const real *logits, const int32_t *targets,               \
+                                  const real *weights, real smoothing, real scale, int32_t ignore, crnn_dim V,         \
+                                  const crnn_rows *rows);                                                              \
                                                                                                                        \
     /* p (M, V) = softmax of each row of logits, OVERWRITTEN; p may be logits. */                                      \
     void (*softmax)(real *p, const real *logits, crnn_dim M, crnn_dim V);                                              \
+                                                                                                                       \
+    /* One vector a sequence from its steps' h (T, B, H): their mean, or the largest of each column, from the first     \
+     * step `which` (B, H) that has it; NaN is larger than any number. Backward reads no h.                            \
+     * out, which (B, H) OVERWRITTEN. dh (T, B, H) OVERWRITTEN, with 0 beyond a sequence's end. T >= 1. */             \
+    void (*pool_mean_forward)(real *out, const real *h, crnn_dim H, const crnn_rows *rows);                            \
+    void (*pool_mean_backward)(real *dh, const real *dout, crnn_dim H, const crnn_rows *rows);                         \
+    void (*pool_max_forward)(real *out, int32_t *which, const real *h, crnn_dim H, const crnn_rows *rows);             \
+    void (*pool_max_backward)(real *dh, const real *dout, const int32_t *which, crnn_dim H, const crnn_rows *rows);    \
                                                                                                                        \
     /* Sums over a flat array, in double. */                                                                           \
     double (*sum)(const real *x, crnn_dim n);                                                                          \

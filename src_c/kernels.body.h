@@ -9,7 +9,9 @@
 #include "rnn.body.h"
 #include "lstm.body.h"
 #include "gru.body.h"
+#include "sums.body.h"
 #include "loss.body.h"
+#include "pool.body.h"
 #include "optim.body.h"
 #include "orthonormal.body.h"
 
@@ -47,6 +49,10 @@ const crnn_kernels_f64 TABLE_NAME(CRNN_ISA) = {
     .gru_backward = gru_backward,
     .softmax_cross_entropy = softmax_cross_entropy,
     .softmax = softmax,
+    .pool_mean_forward = pool_mean_forward,
+    .pool_mean_backward = pool_mean_backward,
+    .pool_max_forward = pool_max_forward,
+    .pool_max_backward = pool_max_backward,
     .sum = sum,
     .sum_of_squares = sum_of_squares,
     .scale = scale,

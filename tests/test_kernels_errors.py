@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from crnn._core import cells, gemm, loss, optim, vecmath
+from crnn._core import cells, gemm, loss, optim, pool, rows, vecmath
 
 T, B, D, H, V = 3, 2, 5, 7, 11
 
@@ -49,8 +49,16 @@ GOOD: dict[str, tuple[Callable, str, Callable[[], dict]]] = {
         "b0": 0, "b1": B}),
     "softmax_cross_entropy": (loss.softmax_cross_entropy, "loss dlogits", lambda: {
         "loss": f4(T, B), "dlogits": f4(T, B, V), "logits": f4(T, B, V), "targets": ids(T, B), "scale": 1.0,
-        "ignore": -1, "b0": 0, "b1": B}),
+        "ignore": -1, "b0": 0, "b1": B, "weights": f4(V), "smoothing": 0.1}),
     "softmax": (loss.softmax, "p", lambda: {"p": f4(B, V), "logits": f4(B, V)}),
+    "pool_mean_forward": (pool.pool_mean_forward, "out", lambda: {
+        "out": f4(B, H), "h": f4(T, B, H), "b0": 0, "b1": B}),
+    "pool_mean_backward": (pool.pool_mean_backward, "dh", lambda: {
+        "dh": f4(T, B, H), "dout": f4(B, H), "b0": 0, "b1": B}),
+    "pool_max_forward": (pool.pool_max_forward, "out which", lambda: {
+        "out": f4(B, H), "which": ids(B, H), "h": f4(T, B, H), "b0": 0, "b1": B}),
+    "pool_max_backward": (pool.pool_max_backward, "dh", lambda: {
+        "dh": f4(T, B, H), "dout": f4(B, H), "which": ids(B, H), "b0": 0, "b1": B}),
     "sum": (loss.sum, "", lambda: {"x": f4(D)}),
     "sum_of_squares": (loss.sum_of_squares, "", lambda: {"x": f4(D)}),
     "scale": (optim.scale, "x", lambda: {"x": f4(D), "factor": 0.5}),
@@ -72,6 +80,8 @@ GOOD: dict[str, tuple[Callable, str, Callable[[], dict]]] = {
 ANY_PRECISION = {"orthonormalize", "sum", "sum_of_squares", "scale", "clip"}  # the only real array
 ANY_LENGTH = {("orthonormalize", "q", 0), ("orthonormalize", "q", 1), ("rows_backward", "dw", 0),
               ("rnn_forward, ids", "xw", 0), ("bias_backward", "dy", 0), ("bias_backward", "dy", 1),
+              ("pool_mean_forward", "h", 0), ("pool_max_forward", "h", 0), ("pool_mean_backward", "dh", 0),
+              ("pool_max_backward", "dh", 0),
               *((name, "x", 0) for name in ("sum", "sum_of_squares", "scale", "clip"))}  # fmt: skip
 
 
@@ -163,8 +173,7 @@ def test_outputs_must_be_writable_and_inputs_need_not(name, argument):
         function(**arguments)
 
 
-@pytest.mark.parametrize("name", ["linear_forward", "rnn_forward", "rnn_forward, ids", "rnn_backward",
-                                  "softmax_cross_entropy"])  # fmt: skip
+@pytest.mark.parametrize("name", [name for name in GOOD if "b0" in arguments_of(name)])
 @pytest.mark.parametrize("part", [(-1, 1), (0, B + 1), (2, 1), (B + 1, B + 1)])
 def test_a_slice_outside_the_batch_is_refused(name, part):
     match = rf"^b0, b1: expected a range within 0 .. {B}, got {part[0]} .. {part[1]}"
@@ -216,6 +225,35 @@ def test_outputs_that_overlap_inputs_are_refused():
     refused("rnn_backward", "^da: .* does not overlap dh0", da=a, dh0=state)
 
 
+def test_losses_overlap_nothing_and_their_gradients_only_their_first_input():
+    buffer, size = f4(4 * T * B * V), T * B * V
+    a, b = buffer[:size].reshape(T, B, V), buffer[3 : size + 3].reshape(T, B, V)
+    row = buffer[5 : T * B + 5].reshape(T, B)
+    as_ids = a.view(np.int32)
+    as_ids[...] = 1
+    for name, into, gradient in [("softmax_cross_entropy", "logits", "dlogits")]:
+        refused(name, f"^loss: .* does not overlap {into}", loss=row, **{into: a})
+        refused(name, f"^loss: .* does not overlap {gradient}", loss=row, **{gradient: a})
+        refused(name, f"^{gradient}: .* does not overlap {into}", **{gradient: b, into: a})
+        GOOD[name][0](**(arguments_of(name) | {gradient: a, into: a}))
+    as_ids[...] = 1
+    refused("softmax_cross_entropy", "^dlogits: .* overlap targets", dlogits=a, targets=as_ids.reshape(-1, T, B)[0])
+    refused("softmax_cross_entropy", "^dlogits: .* overlap weights", dlogits=a, weights=buffer[7 : 7 + V])
+
+
+def test_pooling_refuses_outputs_that_overlap():
+    buffer = f4(2 * T * B * H)
+    h, out = buffer[: T * B * H].reshape(T, B, H), buffer[5 : B * H + 5].reshape(B, H)
+    which = out.view(np.int32)
+    refused("pool_mean_forward", "^out: .* does not overlap h", h=h, out=out)
+    refused("pool_mean_backward", "^dh: .* does not overlap dout", dh=h, dout=out)
+    refused("pool_max_forward", "^out: .* does not overlap h", h=h, out=out)
+    refused("pool_max_forward", "^out: .* does not overlap which", which=which, out=out)
+    refused("pool_max_forward", "^which: .* does not overlap h", h=h, which=which)
+    refused("pool_max_backward", "^dh: .* does not overlap dout", dh=h, dout=out)
+    refused("pool_max_backward", "^dh: .* does not overlap which", dh=h, which=which)
+
+
 def test_arrays_side_by_side_do_not_overlap():
     buffer = f4(2 * T * B * H)
     a, b = buffer.reshape(2, T, B, H)
@@ -259,6 +297,24 @@ def test_backward_through_no_time_is_refused():
     refused("rnn_backward", "^da: expected at least one time step, got 0", da=f4(0, B, H), h=f4(0, B, H))
 
 
+@pytest.mark.parametrize("name", ["pool_mean_forward", "pool_max_forward"])
+def test_there_is_nothing_to_pool_in_no_time(name):
+    refused(name, "^h: expected at least one time step, got 0", h=f4(0, B, H))
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.5, np.nan])
+def test_a_smoothing_outside_0_to_1_is_refused(bad):
+    refused("softmax_cross_entropy", f"^smoothing: expected from 0 to 1, got {bad}", smoothing=bad)
+
+
+@pytest.mark.parametrize("name", ["softmax_cross_entropy", *(name for name in GOOD if name.startswith("pool"))])
+def test_lengths_of_another_batch_are_refused(name):
+    match = rf"^lengths: expected those of {B} sequences of up to {T} steps, got"
+    refused(name, match, lengths=rows.Lengths([1] * (B + 1), T, 1))
+    refused(name, match, lengths=rows.Lengths([1] * B, T + 1, 1))
+    refused(name, "Lengths", lengths=[1] * B)
+
+
 def test_nothing_is_written_when_arguments_are_refused():
     h, before = f4(T, B, H), f4(T, B, H)
     refused("rnn_forward, ids", "^ids", h=h, ids=ids(T, B) * V)
@@ -271,5 +327,8 @@ def test_empty_work_is_no_error():
     cells.rnn_forward(f4(T, 0, H), f4(T, 0, H), None, f4(0, H), packed(H, H), cells.TANH, 0, 0)
     loss.softmax_cross_entropy(f4(0, B), None, f4(0, B, V), ids(0, B), 1.0, -1, 0, B)
     loss.softmax(f4(0, V), f4(0, V))
+    pool.pool_mean_forward(f4(0, H), f4(T, 0, H), 0, 0)
+    pool.pool_max_forward(f4(B, 0), ids(B, 0), f4(T, B, 0), 0, B)
+    pool.pool_mean_backward(f4(0, B, H), f4(B, H), 0, B)
     vecmath.exp(f4(0), f4(0))
     assert gemm.orthonormalize(f4(0, H)) == 0

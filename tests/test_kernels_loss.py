@@ -6,9 +6,10 @@ import math
 import numpy as np
 import oracle
 import pytest
-from kernel_tools import WIDTHS, Guarded, assert_close, assert_same_bits, slices
+from kernel_tools import TOLERANCE, WIDTHS, Guarded, assert_close, assert_same_bits, difference_gradient, slices
 
 from crnn._core import loss, vecmath
+from crnn._core.rows import Lengths
 
 T, B, V = 3, 5, 11
 IGNORE = -100
@@ -127,6 +128,124 @@ def test_infinite_logits(arrays, rng, V):
     assert dlogits[0, 0, 5] == 0
     assert losses[0, 1] == np.inf
     assert not np.isfinite(losses[0, 2:]).any()
+
+
+# ---- cross-entropy with weights and smoothing ----------------------------------------------------------------
+
+
+def weighted_cross_entropy(logits, targets, weights, smoothing):
+    """The loss of each target by PyTorch's definition, from log softmax."""
+    log_p = logits - logits.max(axis=-1, keepdims=True)
+    log_p -= np.log(np.exp(log_p).sum(axis=-1, keepdims=True))
+    safe = np.where(targets == IGNORE, 0, targets)
+    at_target = weights[safe] * -np.take_along_axis(log_p, safe[..., None], axis=-1)[..., 0]
+    losses = (1 - smoothing) * at_target + smoothing / logits.shape[-1] * (weights * -log_p).sum(axis=-1)
+    return np.where(targets == IGNORE, 0, losses)
+
+
+@pytest.mark.parametrize("V", [2, 7, 8, 9, 16, 33, 65])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.125, 1.0])
+def test_weights_and_smoothing_and_their_gradient(arrays, rng, V, weighted, smoothing):
+    logits, targets = some(arrays, rng, V)
+    targets[1, 2] = IGNORE
+    weights = rng.uniform(0.2, 3, V) if weighted else np.ones(V)
+    given = arrays.input(weights) if weighted else None
+    losses, dlogits = arrays.output(T, B), arrays.output(T, B, V)
+    loss.softmax_cross_entropy(losses, dlogits, logits, targets, 0.25, IGNORE, 0, B, None, given, smoothing)
+    x = logits.astype("f8")
+    assert_close(losses, weighted_cross_entropy(x, targets, weights, smoothing))
+    gradient = difference_gradient(lambda x: weighted_cross_entropy(x, targets, weights, smoothing).sum(), x)
+    assert_close(dlogits, 0.25 * gradient, TOLERANCE["float32"])
+    assert (dlogits[1, 2] == 0).all()
+    assert losses[1, 2] == 0
+
+    alone, beside, in_place = arrays.output(T, B), arrays.output(T, B), arrays.inout(logits)
+    loss.softmax_cross_entropy(alone, None, logits, targets, 0.25, IGNORE, 0, B, None, given, smoothing)
+    loss.softmax_cross_entropy(beside, in_place, in_place, targets, 0.25, IGNORE, 0, B, None, given, smoothing)
+    assert_same_bits(alone, losses)
+    assert_same_bits(beside, losses)
+    assert_same_bits(in_place, dlogits)
+
+
+def test_weights_of_one_and_no_smoothing_change_no_bit(arrays, rng):
+    logits, targets = some(arrays, rng, 37)
+    weighted, gradient = arrays.output(T, B), arrays.output(T, B, 37)
+    loss.softmax_cross_entropy(
+        weighted, gradient, logits, targets, 0.3, IGNORE, 0, B, weights=arrays.input(np.ones(37)), smoothing=0.0
+    )
+    losses, dlogits = cross_entropy(arrays, logits, targets, 0.3)
+    assert_same_bits(weighted, losses)
+    assert_same_bits(gradient, dlogits)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("size", [0.1, 3.0, 100.0])
+def test_cross_entropy_agrees_with_pytorch(arrays, rng, weighted, smoothing, size):
+    torch = pytest.importorskip("torch")
+    logits, targets = some(arrays, rng, 37, size)
+    targets[0, 3] = IGNORE
+    weights = arrays.input(rng.uniform(0.2, 3, 37)) if weighted else None
+    losses, dlogits = arrays.output(T, B), arrays.output(T, B, 37)
+    loss.softmax_cross_entropy(losses, dlogits, logits, targets, 1.0, IGNORE, 0, B, None, weights, smoothing)
+    x = torch.tensor(logits.reshape(-1, 37).astype("f8"), requires_grad=True)
+    total = torch.nn.functional.cross_entropy(
+        x,
+        torch.tensor(targets.reshape(-1).astype("i8")),
+        weight=torch.tensor(weights.astype("f8")) if weighted else None,
+        label_smoothing=smoothing,
+        ignore_index=IGNORE,
+        reduction="sum",
+    )
+    total.backward()
+    assert losses.sum(dtype="f8") == pytest.approx(total.item(), rel=TOLERANCE[arrays.dtype.name])
+    assert_close(dlogits, x.grad.numpy().reshape(T, B, 37))
+
+
+# ---- what all losses do with slices and lengths --------------------------------------------------------------
+
+
+def softmax_loss(arrays: Guarded, rng):
+    logits, targets = some(arrays, rng, 17)
+    weights = arrays.input(rng.uniform(0.2, 3, 17))
+
+    def run(losses, dlogits, b0, b1, lengths):
+        loss.softmax_cross_entropy(
+            losses, dlogits, logits, targets, 0.5, IGNORE, b0, b1, lengths, weights=weights, smoothing=0.1
+        )
+
+    return run, 17
+
+
+LOSSES = {"softmax": softmax_loss}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_are_zero_beyond_a_sequences_end_and_in_order_within(arrays, rng, name):
+    run, width = LOSSES[name](arrays, rng)
+    whole, gradient = arrays.output(T, B), arrays.output(T, B, width)
+    run(whole, gradient, 0, B, None)
+    assert (np.abs(gradient).max(axis=-1) > 0).all()
+    for parts in (1, 2, B):
+        lengths = Lengths([2, 3, 1, 3, 2], T, parts)
+        padding = lengths.padding()
+        losses, dx = arrays.output(T, B), arrays.output(T, B, width)
+        for part in reversed(range(parts)):
+            run(losses, dx, *lengths.part(part), lengths)
+        assert_same_bits(losses, np.where(padding, 0, whole).astype(arrays.dtype))
+        assert_same_bits(dx, np.where(padding[..., None], 0, gradient).astype(arrays.dtype))
+        alone = arrays.output(T, B)
+        run(alone, None, 0, B, lengths if parts == 1 else None)
+        assert_same_bits(alone, losses if parts == 1 else whole)
+
+    lengths = Lengths([2, 3, 1, 3, 2], T, 2)  # a part leaves the other's rows alone
+    losses, dx = arrays.output(T, B), arrays.output(T, B, width)
+    run(losses, dx, *lengths.part(1), lengths)
+    others = lengths.order[: lengths.part(0)[1]]
+    assert np.isnan(losses[:, others]).all()
+    assert np.isnan(dx[:, others]).all()
+    assert not np.isnan(np.delete(dx, others, axis=1)).any()
 
 
 @pytest.mark.parametrize("V", WIDTHS)

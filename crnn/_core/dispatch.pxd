@@ -74,9 +74,15 @@ cdef extern from "crnn.h" nogil:
         void (*gru_forward)(const crnn_layer *layer) noexcept nogil
         void (*gru_backward)(const crnn_layer *layer) noexcept nogil
         void (*softmax_cross_entropy)(float *loss, float *dlogits, const float *logits, const int32_t *targets,
-                                      float scale, int32_t ignore, crnn_dim T, crnn_dim B, crnn_dim V,
-                                      crnn_dim b0, crnn_dim b1) noexcept nogil
+                                      const float *weights, float smoothing, float scale, int32_t ignore, crnn_dim V,
+                                      const crnn_rows *rows) noexcept nogil
         void (*softmax)(float *p, const float *logits, crnn_dim M, crnn_dim V) noexcept nogil
+        void (*pool_mean_forward)(float *out, const float *h, crnn_dim H, const crnn_rows *rows) noexcept nogil
+        void (*pool_mean_backward)(float *dh, const float *dout, crnn_dim H, const crnn_rows *rows) noexcept nogil
+        void (*pool_max_forward)(float *out, int32_t *which, const float *h, crnn_dim H,
+                                 const crnn_rows *rows) noexcept nogil
+        void (*pool_max_backward)(float *dh, const float *dout, const int32_t *which, crnn_dim H,
+                                  const crnn_rows *rows) noexcept nogil
         double (*sum)(const float *x, crnn_dim n) noexcept nogil
         double (*sum_of_squares)(const float *x, crnn_dim n) noexcept nogil
         void (*scale)(float *x, float factor, crnn_dim n) noexcept nogil
@@ -119,9 +125,15 @@ cdef extern from "crnn.h" nogil:
         void (*gru_forward)(const crnn_layer *layer) noexcept nogil
         void (*gru_backward)(const crnn_layer *layer) noexcept nogil
         void (*softmax_cross_entropy)(double *loss, double *dlogits, const double *logits, const int32_t *targets,
-                                      double scale, int32_t ignore, crnn_dim T, crnn_dim B, crnn_dim V,
-                                      crnn_dim b0, crnn_dim b1) noexcept nogil
+                                      const double *weights, double smoothing, double scale, int32_t ignore, crnn_dim V,
+                                      const crnn_rows *rows) noexcept nogil
         void (*softmax)(double *p, const double *logits, crnn_dim M, crnn_dim V) noexcept nogil
+        void (*pool_mean_forward)(double *out, const double *h, crnn_dim H, const crnn_rows *rows) noexcept nogil
+        void (*pool_mean_backward)(double *dh, const double *dout, crnn_dim H, const crnn_rows *rows) noexcept nogil
+        void (*pool_max_forward)(double *out, int32_t *which, const double *h, crnn_dim H,
+                                 const crnn_rows *rows) noexcept nogil
+        void (*pool_max_backward)(double *dh, const double *dout, const int32_t *which, crnn_dim H,
+                                  const crnn_rows *rows) noexcept nogil
         double (*sum)(const double *x, crnn_dim n) noexcept nogil
         double (*sum_of_squares)(const double *x, crnn_dim n) noexcept nogil
         void (*scale)(double *x, double factor, crnn_dim n) noexcept nogil

@@ -1,6 +1,8 @@
 from numpy import floating, int32
 from numpy.typing import NDArray
 
+from crnn._core.rows import Lengths
+
 Real = NDArray[floating]
 
 def softmax_cross_entropy(
@@ -12,6 +14,9 @@ def softmax_cross_entropy(
     ignore: int,
     b0: int,
     b1: int,
+    lengths: Lengths | None = None,
+    weights: Real | None = None,
+    smoothing: float = 0.0,
 ) -> None: ...
 def softmax(p: Real, logits: Real) -> None: ...
 def sum(x: Real) -> float: ...

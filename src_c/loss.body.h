@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * loss.body.h: softmax, alone and fused with cross-entropy. */
+ * loss.body.h: softmax, and the losses with their gradients. */
 
 /* The largest of one row. NaN may be overlooked. */
 INLINE real max_of_row(const real *logits, crnn_dim V)
@@ -137,6 +137,103 @@ static void softmax_cross_entropy(real *loss, real *dlogits, const real *logits,
             else
                 scale_row_less(dlogits_g, factor, scale * spread, weights, V);
             dlogits_g[target] -= scale * at_target;
+        }
+    float_mode_restore(mode);
+}
+
+/* Class by class, with p = sigmoid(x), t the target and w the weight of what is there:
+ *     loss = w t log(1 + e^-x) + (1 - t) log(1 + e^x)        its gradient = (1 - t) p - w t (1 - p)
+ * All of it comes from e^-|x|, and nothing is left of small results by subtracting. A term without a target or whose
+ * factor is 0 is 0, however large or undefined the other factor. */
+static void sigmoid_cross_entropy(real *loss, real *dlogits, const real *logits, const real *targets,
+                                  const real *pos_weights, real scale, crnn_dim V, const crnn_rows *rows)
+{
+    float_mode mode = denormals_off();
+    const line zero = line_set1(0), one = line_set1(1);
+    for (crnn_dim t = 0; t < rows->T; ++t)
+        for (crnn_dim i = rows->b0; i < rows->b1; ++i) {
+            const crnn_dim b = row_at(rows, i), g = t * rows->B + b;
+            const real *logits_g = logits + g * V, *targets_g = targets + g * V;
+            real *dlogits_g = dlogits ? dlogits + g * V : NULL;
+            if (t >= steps_of(rows, b)) {
+                leave_out(loss + g, dlogits_g, V);
+                continue;
+            }
+            line total = zero;
+            for (crnn_dim v = 0, left = V; left > 0; v += LINE, left -= LINE) {
+                line x = line_get(logits_g + v, left), there = line_get(targets_g + v, left);
+                line weighted = pos_weights ? line_mul(line_get(pos_weights + v, left), there) : there;
+                line absent = line_sub(one, there);
+                line e = line_exp_nonpositive(line_copysign(x, line_set1(-1))), log_of_both = line_log1p(e);
+                line if_there = line_mul(weighted, line_add(line_max(zero, line_sub(zero, x)), log_of_both));
+                line if_absent = line_mul(absent, line_add(line_max(zero, x), log_of_both));
+                line loss_v = line_add(line_pick(there, zero, if_there, zero), line_pick(one, there, if_absent, zero));
+                total = line_add(total, line_first(loss_v, left));
+                if (!dlogits_g)
+                    continue;
+                line larger = line_div(one, line_add(one, e)), smaller = line_mul(e, larger);
+                line p = line_pick(x, zero, larger, smaller), not_p = line_pick(x, zero, smaller, larger);
+                line up = line_pick(one, there, line_mul(absent, p), zero);
+                line down = line_pick(there, zero, line_mul(weighted, not_p), zero);
+                line_put(dlogits_g + v, line_mul(line_set1(scale), line_sub(up, down)), left);
+            }
+            loss[g] = fold_line(total);
+        }
+    float_mode_restore(mode);
+}
+
+/* The loss of an error e = y - t, and its slope. In these orders of arguments NaN passes through. */
+INLINE line residual_loss(int kind, line e, line parameter, line *slope)
+{
+    const line zero = line_set1(0), half = line_set1((real)0.5);
+    line above, below;
+    switch (kind) {
+    case CRNN_SQUARED:
+        *slope = line_add(e, e);
+        return line_mul(e, e);
+    case CRNN_HUBER: /* e^2 / 2 up to delta, then delta (|e| - delta / 2): with e clipped to c, c (e - c / 2) */
+        *slope = line_max(line_sub(zero, parameter), line_min(parameter, e));
+        return line_mul(*slope, line_fnma(half, *slope, e));
+    case CRNN_QUANTILE: /* (1 - q) e above the target, -q e below it */
+        above = line_sub(line_set1(1), parameter);
+        below = line_sub(zero, parameter);
+        break;
+    default: /* CRNN_ABSOLUTE */
+        above = line_set1(1);
+        below = line_set1(-1);
+    }
+    *slope = line_pick(e, zero, above, line_pick(zero, e, below, e));
+    return line_mul(*slope, e);
+}
+
+static void regression_loss(real *loss, real *dy, const real *y, const real *targets, int kind, const real *parameters,
+                            crnn_dim P, real scale, crnn_dim N, const crnn_rows *rows)
+{
+    float_mode mode = denormals_off();
+    const line zero = line_set1(0);
+    for (crnn_dim t = 0; t < rows->T; ++t)
+        for (crnn_dim i = rows->b0; i < rows->b1; ++i) {
+            const crnn_dim b = row_at(rows, i), g = t * rows->B + b;
+            const real *targets_g = targets + g * N;
+            if (t >= steps_of(rows, b)) {
+                leave_out(loss + g, dy ? dy + g * P * N : NULL, P * N);
+                continue;
+            }
+            line total = zero;
+            for (crnn_dim p = 0; p < P; ++p) {
+                const line parameter = line_set1(parameters ? parameters[p] : 0);
+                const crnn_dim start = (g * P + p) * N; /* y[t, b, p*N] */
+                for (crnn_dim n = 0, left = N; left > 0; n += LINE, left -= LINE) {
+                    line target = line_get(targets_g + n, left), slope;
+                    line e = line_sub(line_get(y + start + n, left), target);
+                    line loss_n = residual_loss(kind, e, parameter, &slope);
+                    line known = line_abs(target), any = line_set1(-1); /* known > any unless NaN */
+                    total = line_add(total, line_pick(known, any, loss_n, zero)); /* past the row's end it is 0 too */
+                    if (dy)
+                        line_put(dy + start + n, line_mul(line_set1(scale), line_pick(known, any, slope, zero)), left);
+                }
+            }
+            loss[g] = fold_line(total);
         }
     float_mode_restore(mode);
 }

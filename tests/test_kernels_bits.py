@@ -108,6 +108,41 @@ def softmax_cross_entropy(make: Make) -> Results:
     return [losses, dlogits, weighted, smoothed]
 
 
+def sigmoid_cross_entropy(make: Make) -> Results:
+    losses, dlogits, targets = make(T, B), make(T, B, V), make(T, B, V)
+    loss.sigmoid_cross_entropy(losses, dlogits, make(T, B, V), targets, 0.3, 0, B)
+    weighted, gradient = make(T, B), make(T, B, V)
+    loss.sigmoid_cross_entropy(weighted, gradient, make(T, B, V), targets, 0.3, 0, B, LENGTHS, make(V))
+    return [losses, dlogits, weighted, gradient]
+
+
+def regression_loss(make: Make) -> Results:
+    results = []
+    for kind, parameters in [
+        (loss.SQUARED, None),
+        (loss.ABSOLUTE, None),
+        (loss.HUBER, [0.7]),
+        (loss.QUANTILE, [0.1, 0.7]),
+    ]:
+        losses, y = make(T, B), make(T, B, V * len(parameters or [0]))
+        given = parameters and np.array(parameters, y.dtype)
+        loss.regression_loss(losses, y, y, make(T, B, V), kind, given, 0.3, 0, B, LENGTHS)
+        results += [losses, y]
+    return results
+
+
+def column_sums(make: Make) -> Results:
+    sums, counts = np.zeros(N), np.zeros(N)
+    loss.column_sums(sums, counts, make(V, N))
+    return [sums, counts]
+
+
+def column_squares(make: Make) -> Results:
+    squares = np.zeros(N)
+    loss.column_squares(squares, make(V, N), make(N).astype("f8"))
+    return [squares]
+
+
 def softmax(make: Make) -> Results:
     p = make(B, V)
     loss.softmax(p, make(B, V))
@@ -159,6 +194,7 @@ KERNELS: dict[str, Callable[[Make], Results]] = {
     "vecmath.exp": mapped(vecmath.exp),
     "vecmath.tanh": mapped(vecmath.tanh),
     "vecmath.sigmoid": mapped(vecmath.sigmoid),
+    "vecmath.log1p": mapped(vecmath.log1p),
     "gemm.linear_forward": linear_forward,
     "gemm.linear_backward_weight": linear_backward_weight,
     "gemm.bias_backward": bias_backward,
@@ -168,6 +204,8 @@ KERNELS: dict[str, Callable[[Make], Results]] = {
     "cells.rnn_forward": rnn_forward,
     "cells.rnn_backward": rnn_backward,
     "loss.softmax_cross_entropy": softmax_cross_entropy,
+    "loss.sigmoid_cross_entropy": sigmoid_cross_entropy,
+    "loss.regression_loss": regression_loss,
     "loss.softmax": softmax,
     "pool.pool_mean_forward": pool_mean_forward,
     "pool.pool_mean_backward": pool_mean_backward,
@@ -175,6 +213,8 @@ KERNELS: dict[str, Callable[[Make], Results]] = {
     "pool.pool_max_backward": pool_max_backward,
     "loss.sum": lambda make: [np.array(loss.sum(make(K * N)))],
     "loss.sum_of_squares": lambda make: [np.array(loss.sum_of_squares(make(K * N)))],
+    "loss.column_sums": column_sums,
+    "loss.column_squares": column_squares,
     "optim.scale": changed(optim.scale, 0.3),
     "optim.clip": changed(optim.clip, 0.8),
     "optim.sgd": together(

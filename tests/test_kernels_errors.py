@@ -28,6 +28,7 @@ GOOD: dict[str, tuple[Callable, str, Callable[[], dict]]] = {
     "exp": (vecmath.exp, "y", lambda: {"y": f4(D), "x": f4(D)}),
     "tanh": (vecmath.tanh, "y", lambda: {"y": f4(D), "x": f4(D)}),
     "sigmoid": (vecmath.sigmoid, "y", lambda: {"y": f4(D), "x": f4(D)}),
+    "log1p": (vecmath.log1p, "y", lambda: {"y": f4(D), "x": f4(D)}),
     "linear_forward": (gemm.linear_forward, "y", lambda: {
         "y": f4(T, B, H), "x": f4(T, B, D), "w": packed(D, H), "bias": f4(H), "b0": 0, "b1": B}),
     "linear_backward_weight": (gemm.linear_backward_weight, "dw scratch", lambda: {
@@ -50,6 +51,19 @@ GOOD: dict[str, tuple[Callable, str, Callable[[], dict]]] = {
     "softmax_cross_entropy": (loss.softmax_cross_entropy, "loss dlogits", lambda: {
         "loss": f4(T, B), "dlogits": f4(T, B, V), "logits": f4(T, B, V), "targets": ids(T, B), "scale": 1.0,
         "ignore": -1, "b0": 0, "b1": B, "weights": f4(V), "smoothing": 0.1}),
+    "sigmoid_cross_entropy": (loss.sigmoid_cross_entropy, "loss dlogits", lambda: {
+        "loss": f4(T, B), "dlogits": f4(T, B, V), "logits": f4(T, B, V), "targets": f4(T, B, V), "scale": 1.0,
+        "b0": 0, "b1": B, "pos_weights": f4(V)}),
+    "regression_loss": (loss.regression_loss, "loss dy", lambda: {
+        "loss": f4(T, B), "dy": f4(T, B, V), "y": f4(T, B, V), "targets": f4(T, B, V), "kind": loss.SQUARED,
+        "parameters": None, "scale": 1.0, "b0": 0, "b1": B}),
+    "regression_loss, quantiles": (loss.regression_loss, "loss dy", lambda: {
+        "loss": f4(T, B), "dy": f4(T, B, 2 * V), "y": f4(T, B, 2 * V), "targets": f4(T, B, V), "kind": loss.QUANTILE,
+        "parameters": np.array([0.1, 0.5], np.float32), "scale": 1.0, "b0": 0, "b1": B}),
+    "column_sums": (loss.column_sums, "sums counts", lambda: {
+        "sums": f4(V).astype("f8"), "counts": f4(V).astype("f8"), "x": f4(D, V)}),
+    "column_squares": (loss.column_squares, "squares", lambda: {
+        "squares": f4(V).astype("f8"), "x": f4(D, V), "means": f4(V).astype("f8")}),
     "softmax": (loss.softmax, "p", lambda: {"p": f4(B, V), "logits": f4(B, V)}),
     "pool_mean_forward": (pool.pool_mean_forward, "out", lambda: {
         "out": f4(B, H), "h": f4(T, B, H), "b0": 0, "b1": B}),
@@ -77,11 +91,12 @@ GOOD: dict[str, tuple[Callable, str, Callable[[], dict]]] = {
 }  # fmt: skip
 
 # What a wrapper takes its dimensions or precision from is compared with nothing.
-ANY_PRECISION = {"orthonormalize", "sum", "sum_of_squares", "scale", "clip"}  # the only real array
+# ANY_PRECISION: there is only one array of the kernel's precision.
+ANY_PRECISION = {"orthonormalize", "sum", "sum_of_squares", "column_sums", "column_squares", "scale", "clip"}
 ANY_LENGTH = {("orthonormalize", "q", 0), ("orthonormalize", "q", 1), ("rows_backward", "dw", 0),
               ("rnn_forward, ids", "xw", 0), ("bias_backward", "dy", 0), ("bias_backward", "dy", 1),
               ("pool_mean_forward", "h", 0), ("pool_max_forward", "h", 0), ("pool_mean_backward", "dh", 0),
-              ("pool_max_backward", "dh", 0),
+              ("pool_max_backward", "dh", 0), ("column_sums", "x", 0), ("column_squares", "x", 0),
               *((name, "x", 0) for name in ("sum", "sum_of_squares", "scale", "clip"))}  # fmt: skip
 
 
@@ -116,7 +131,7 @@ def test_another_dtype_is_refused(name, argument):
     value = arguments_of(name)[argument]
     for dtype in ("float16", "int64", "complex64"):
         wrong = value.astype(dtype)
-        kind = "int32" if value.dtype == np.int32 else r"float32( or float64)?"
+        kind = r"float32( or float64)?" if value.dtype == np.float32 else value.dtype.name
         refused(name, rf"^{argument}: expected .*{kind}.*array.*, got {dtype} array", **{argument: wrong})
     refused(name, rf"^{argument}: expected .*, got list", **{argument: value.tolist()})
     if name not in ANY_PRECISION:
@@ -231,7 +246,11 @@ def test_losses_overlap_nothing_and_their_gradients_only_their_first_input():
     row = buffer[5 : T * B + 5].reshape(T, B)
     as_ids = a.view(np.int32)
     as_ids[...] = 1
-    for name, into, gradient in [("softmax_cross_entropy", "logits", "dlogits")]:
+    for name, into, gradient in [
+        ("softmax_cross_entropy", "logits", "dlogits"),
+        ("sigmoid_cross_entropy", "logits", "dlogits"),
+        ("regression_loss", "y", "dy"),
+    ]:
         refused(name, f"^loss: .* does not overlap {into}", loss=row, **{into: a})
         refused(name, f"^loss: .* does not overlap {gradient}", loss=row, **{gradient: a})
         refused(name, f"^{gradient}: .* does not overlap {into}", **{gradient: b, into: a})
@@ -239,6 +258,23 @@ def test_losses_overlap_nothing_and_their_gradients_only_their_first_input():
     as_ids[...] = 1
     refused("softmax_cross_entropy", "^dlogits: .* overlap targets", dlogits=a, targets=as_ids.reshape(-1, T, B)[0])
     refused("softmax_cross_entropy", "^dlogits: .* overlap weights", dlogits=a, weights=buffer[7 : 7 + V])
+    refused("sigmoid_cross_entropy", "^dlogits: .* overlap targets", dlogits=a, targets=b)
+    refused("sigmoid_cross_entropy", "^loss: .* overlap targets", loss=row, targets=b)
+    refused("sigmoid_cross_entropy", "^dlogits: .* overlap pos_weights", dlogits=a, pos_weights=buffer[7 : 7 + V])
+    refused("regression_loss", "^dy: .* overlap targets", dy=a, targets=a)
+    both, levels = buffer[: 2 * size].reshape(T, B, 2 * V), buffer[5:7]
+    levels[...] = 0.5
+    refused("regression_loss, quantiles", "^dy: .* overlap parameters", dy=both, parameters=levels)
+
+
+def test_column_sums_overlap_nothing():
+    buffer = np.random.default_rng(1).normal(size=2 * V)
+    x, first, other = buffer[: 2 * V].reshape(2, V), buffer[3 : V + 3], buffer[5 : V + 5]
+    refused("column_sums", "^sums: .* does not overlap x", x=x, sums=first)
+    refused("column_sums", "^counts: .* does not overlap x", x=x, counts=first)
+    refused("column_sums", "^sums: .* does not overlap counts", sums=first, counts=other)
+    refused("column_squares", "^squares: .* does not overlap x", x=x, squares=first)
+    refused("column_squares", "^squares: .* does not overlap means", squares=first, means=other)
 
 
 def test_pooling_refuses_outputs_that_overlap():
@@ -307,7 +343,22 @@ def test_a_smoothing_outside_0_to_1_is_refused(bad):
     refused("softmax_cross_entropy", f"^smoothing: expected from 0 to 1, got {bad}", smoothing=bad)
 
 
-@pytest.mark.parametrize("name", ["softmax_cross_entropy", *(name for name in GOOD if name.startswith("pool"))])
+def test_regression_refuses_what_it_does_not_know():
+    refused("regression_loss", r"^kind: expected SQUARED \(0\), .*, got 4", kind=4)
+    refused("regression_loss", "^kind: expected .*, got -1", kind=-1)
+    refused("regression_loss", "^parameters: expected None", parameters=np.ones(1, np.float32))
+    for bad in ([0.0], [1.0], [0.5, -0.1], [np.nan], []):
+        wrong = np.array(bad, np.float32)
+        refused("regression_loss, quantiles", "^parameters: expected levels between 0 and 1, got", parameters=wrong)
+        if bad != [1.0]:
+            refused("regression_loss", "^parameters: expected deltas > 0, got", kind=loss.HUBER, parameters=wrong)
+    refused("regression_loss", "^parameters: expected .* array .*, got NoneType", kind=loss.HUBER)
+
+
+takes_lengths = ("softmax_cross_entropy", "sigmoid", "regression", "pool")
+
+
+@pytest.mark.parametrize("name", [name for name in GOOD if name.startswith(takes_lengths)])
 def test_lengths_of_another_batch_are_refused(name):
     match = rf"^lengths: expected those of {B} sequences of up to {T} steps, got"
     refused(name, match, lengths=rows.Lengths([1] * (B + 1), T, 1))

@@ -355,7 +355,7 @@ def test_regression_refuses_what_it_does_not_know():
     refused("regression_loss", "^parameters: expected .* array .*, got NoneType", kind=loss.HUBER)
 
 
-takes_lengths = ("softmax_cross_entropy", "sigmoid", "regression", "pool")
+takes_lengths = ("softmax_cross_entropy", "sigmoid_cross_entropy", "regression_loss", "pool_")
 
 
 @pytest.mark.parametrize("name", [name for name in GOOD if name.startswith(takes_lengths)])

@@ -237,7 +237,7 @@ class LanguageModel(HeadedModel):
             keep=True,
         )
         wanted = self._check_targets(targets, tape.x.shape)
-        count = int(self._head.loss.count(wanted, None))
+        count = self._head.loss.count(wanted)
         scale = 1.0 / max(count, 1) if reduction == "mean" else 1.0
         total = self._run_with_gradients(tape, head, wanted, scale, threads)
         return total, count, tape.after.value

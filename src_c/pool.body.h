@@ -55,11 +55,16 @@ static void pool_max_forward(real *out, int32_t *which, const real *h, crnn_dim 
         const real *RESTRICT h_tb = h + (w.t * rows->B + b) * H;
         real *RESTRICT out_b = out + b * H;
         int32_t *RESTRICT which_b = which + b * H;
+        for (crnn_dim j = 0; t == 0 && j < H; ++j) {
+            out_b[j] = (real)-INFINITY;
+            which_b[j] = 0;
+        }
         for (crnn_dim j = 0; j < H; ++j) {
             const real value = h_tb[j] + 0, best = out_b[j];
-            const int larger = t == 0 || (!(value <= best) && best == best);
+            const int32_t before = which_b[j];
+            const int larger = !(value <= best) & (best == best); /* no &&: that would be a branch */
             out_b[j] = larger ? value : best;
-            which_b[j] = larger ? t : which_b[j];
+            which_b[j] = larger ? t : before;
         }
     }
     float_mode_restore(mode);

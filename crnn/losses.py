@@ -140,7 +140,7 @@ class BinaryCrossEntropy(RealTargets):
     def check(self, name: str, targets: ArrayLike, steps: int, batch: int, dtype: str) -> Array:
         array = super().check(name, targets, steps, batch, dtype)
         if ((array < 0) | (array > 1)).any():
-            raise ValueError(f"{name}: expected numbers from 0 to 1, or NaN for none, got {array.min()} to {array.max()}")
+            raise ValueError(f"{name}: expected numbers from 0 to 1, or NaN, got {array.min()} to {array.max()}")
         return array
 
     def run(

@@ -61,7 +61,7 @@ def onnx_layer(params: Mapping[str, Array], cell: str, x: Array, threads: int) -
         "R": blocks(params["layer0.W_hh"])[None],
         "B": np.concatenate([blocks(bias) for bias in biases])[None],
     }
-    options = {"linear_before_reset": 1} if cell == "gru" else {}
+    options: dict[str, Any] = {"linear_before_reset": 1} if cell == "gru" else {}
     graph = helper.make_graph(
         [helper.make_node(ONNX_NAMES[cell], ["x", "W", "R", "B"], ["y"], hidden_size=H, **options)],
         cell,

@@ -197,7 +197,7 @@ def read_checkpoint(
 def _is_log_entry(entry: dict[str, Any]) -> bool:
     fields = {"train": TRAINING_FIELDS, "epoch": EPOCH_FIELDS}.get(str(entry.get("kind")), ("kind",))
     numbers = [value for key, value in entry.items() if key != "kind"]
-    known = set(entry) <= {"kind", *fields} and {"epoch", "update", "train_nats", "tokens", "seconds"} <= set(entry)
+    known = set(entry) <= {"kind", *fields} and {"epoch", "update", "train_loss", "tokens", "seconds"} <= set(entry)
     return known and all(type(number) in (int, float) for number in numbers)
 
 
@@ -213,21 +213,29 @@ def _write(path: PathLike, tensors: Mapping[str, Array], header: Mapping[str, An
         file.write(content)
 
 
+def read_content(path: PathLike) -> tuple[bytes, int]:
+    """All of a safetensors file, and where its header ends; nothing of it is checked but that header's length."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > HEADER_LIMIT:
+            raise ModelFileError(
+                f"{os.fspath(path)}: expected a safetensors file with a header of at most {HEADER_LIMIT} bytes"
+            )
+        file.seek(0)
+        # Not mapped: a file cut short meanwhile is a SIGBUS.
+        return file.read(os.fstat(file.fileno()).st_size), 8 + length
+
+
 def _read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
     """Tensors and our part of the header, both only as trustworthy as the file."""
     from safetensors import SafetensorError
     from safetensors.numpy import load as from_bytes
 
     name = os.fspath(path)
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > HEADER_LIMIT:
-            raise ModelFileError(f"{name}: expected a safetensors file with a header of at most {HEADER_LIMIT} bytes")
-        file.seek(0)
-        content = file.read(os.fstat(file.fileno()).st_size)  # not mapped: a file cut short meanwhile is a SIGBUS
+    content, header_end = read_content(path)
     try:
         tensors = from_bytes(content)
-        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+        metadata = json.loads(content[8:header_end]).get("__metadata__", {})
         header = json.loads(metadata["crnn"]) if "crnn" in metadata else None
     except (SafetensorError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
         # safetensors' own messages do not name the file

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import oracle
@@ -32,9 +33,15 @@ def stir(flat: NDArray, seed: int = 1) -> None:
 
 
 def network(
-    D: int = 5, H: int = 7, L: int = 1, cell: str = "tanh", dtype: str = "float32", E: int | None = None
+    D: int = 5,
+    H: int | Sequence[int] = 7,
+    L: int | None = 1,
+    cell: str = "tanh",
+    dtype: str = "float32",
+    E: int | None = None,
+    **options: Any,
 ) -> crnn.RNN:
-    net = crnn.RNN(D, H, L, cell, embedding_size=E, dtype=dtype, seed=3)
+    net = crnn.RNN(D, H, L, cell, embedding_size=E, dtype=dtype, seed=3, **options)
     stir(net.flat_params)
     return net
 
@@ -49,33 +56,23 @@ def language_model(
 
 
 def as_oracle(model: crnn.RNN | crnn.LanguageModel) -> oracle.Params:
-    """The model's parameters for the oracle. A network without a head gets one that changes nothing."""
-    params = {name: values.astype(np.float64) for name, values in model.params.items()}
-    if isinstance(model, crnn.RNN):
-        params |= {"W_hy": np.eye(model.hidden_size), "b_y": np.zeros(model.hidden_size)}
-    return params
+    """The model's parameters for the oracle."""
+    return {name: values.astype(np.float64) for name, values in model.params.items()}
 
 
-def oracle_forward(model: crnn.RNN | crnn.LanguageModel, x: NDArray, h0: NDArray | None = None) -> oracle.Tape:
-    """The oracle's forward pass with the model's parameters, from a zero state unless given."""
+def oracle_forward(
+    model: crnn.RNN | crnn.LanguageModel, x: NDArray, state: oracle.States | None = None, **options: Any
+) -> oracle.Tape:
+    """The oracle's forward pass with the model's parameters, from its first state unless given."""
     net = model.net if isinstance(model, crnn.LanguageModel) else model
-    if h0 is None:
-        h0 = np.zeros((net.num_layers, x.shape[1], net.hidden_size))
-    params = as_oracle(model)
-    return oracle.rnn_forward(params, params["embedding"][x] if "embedding" in params else x, h0, net.cell)
+    return oracle.rnn_forward(as_oracle(model), x, state, net.cell, **options)
 
 
 def oracle_backward(
-    model: crnn.RNN | crnn.LanguageModel, tape: oracle.Tape, x: NDArray, dy: NDArray, dstate: NDArray | None = None
-) -> tuple[oracle.Params, NDArray, NDArray]:
-    """The oracle's gradients: of the parameters, of x and of h0."""
-    net = model.net if isinstance(model, crnn.LanguageModel) else model
-    params = as_oracle(model)
-    grads, dx, dh0 = oracle.rnn_backward(params, tape, dy, dstate, net.cell)
-    if "embedding" in params:  # forward: x = embedding[ids]
-        grads["embedding"] = np.zeros_like(params["embedding"])
-        np.add.at(grads["embedding"], x, dx)
-    return grads, dx, dh0
+    model: crnn.RNN | crnn.LanguageModel, tape: oracle.Tape, dy: NDArray, dstate: oracle.States | None = None
+) -> tuple[oracle.Params, NDArray, oracle.States]:
+    """The oracle's gradients: of the parameters, of x and of the first state."""
+    return oracle.rnn_backward(as_oracle(model), tape, dy, dstate)
 
 
 def oracle_losses(

@@ -3,7 +3,8 @@
 
     T time steps, B batch, D input size, H hidden size, V vocabulary, L layers; row vectors; time-major arrays
 
-    layer      a[t] = x[t] W_xh + h[t-1] W_hh + b_h,   h[t] = act(a[t]),   h[-1] = h0;   its h is the next one's x
+    layer      h[t], c[t] from x[t], h[t-1], c[t-1] by its cell: see `oracle_cells`; its h is the next one's x
+    reverse    the same over every row from its last step to its first; h beside the forward direction's
     head       y[t] = h[t] W_hy + b_y                  (h of the last layer)
     loss       sum over t, b of  -log softmax(y[t, b])[target[t, b]]
 
@@ -11,36 +12,33 @@ The gradient of the loss by any quantity is written ``d`` + its name and has its
 takes the gradients of its forward function's results and returns those of its arguments.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from oracle_cells import (
+    Array,
+    Params,
+    Recurrence,
+    State,
+    activation_slope,
+    beside,
+    cell_backward,
+    cell_forward,
+    steps_there,
+    turned_round,
+)
+from oracle_optim import adagrad
 
-Array = NDArray[np.float64]
-# layer0.W_xh (D, H), layer0.W_hh (H, H), layer0.b_h (H,); the same for layer1, ...; W_hy (H, V), b_y (V,)
-Params = dict[str, Array]
-
-
-# ---- one layer ---------------------------------------------------------------------------------------------
-
-
-def activate(a: Array, activation: str) -> Array:
-    return np.tanh(a) if activation == "tanh" else np.maximum(a, 0)
-
-
-def activation_slope(h: Array, activation: str) -> Array:
-    """act'(a), told from h = act(a) alone: tanh' = 1 - tanh^2; the ReLU's is 1 where it is open."""
-    return 1 - h * h if activation == "tanh" else (h > 0).astype(np.float64)
+# ---- a tanh or ReLU layer as its kernels have it: backwards from h alone ---------------------------------------
 
 
 def recurrence_forward(xw: Array, h0: Array, W_hh: Array, activation: str) -> Array:
     """h (T, B, H) from xw (T, B, H), the input's share of every pre-activation, and h0 (B, H)."""
-    h, h_before = np.empty_like(xw), h0
-    for t in range(len(xw)):
-        h[t] = activate(xw[t] + h_before @ W_hh, activation)
-        h_before = h[t]
-    return h
+    return cell_forward(activation, xw, (h0,), {"W_hh": W_hh}).h
 
 
 def recurrence_backward(dh: Array, h: Array, W_hh: Array, activation: str) -> tuple[Array, Array]:
@@ -81,136 +79,163 @@ def cross_entropy(y: Array, targets: NDArray[np.integer], ignore: int | None = N
 
 # ---- the whole network -------------------------------------------------------------------------------------
 
+# L * directions entries, layer * directions + direction: an array (L * directions, B, H), or a list of arrays
+# (B, H of that layer) where sizes differ. An LSTM has a pair of them, (h, c).
+States = Any
+
 
 @dataclass
 class Tape:
     """What the forward pass keeps for the way back."""
 
     inputs: list[Array]  # of each layer: (T, B, its input size)
-    h: list[Array]  # of each layer: (T, B, H)
-    h0: Array  # (L, B, H)
-    y: Array  # (T, B, V)
+    runs: list[Recurrence]  # of each layer and direction; the reverse ones see time turned round
+    h: list[Array]  # of each layer: (T, B, H * directions)
+    top: Array  # the last of them, dropped out, as the head sees it
+    y: Array  # (T, B, V); without a head ``top``
+    there: NDArray[np.bool_]  # (T, B, 1)
+    ids: NDArray[np.integer] | None
+    lengths: ArrayLike | None
+    dropout: list[Array | float]  # of each layer
+    learned: bool  # whether the first state was h0 and c0 of the parameters
 
     @property
-    def state(self) -> Array:
-        """The last h of each layer (L, B, H): the h0 of the next window."""
-        return np.stack([h[-1] for h in self.h])
+    def state(self) -> States:
+        """After the last step of each row, the reverse direction's after the first: how the next window starts."""
+        return packed_states([run.state for run in self.runs])
 
 
-def layer_count(params: Params) -> int:
-    return sum(name.endswith(".W_hh") for name in params)
+def packed_states(states: list[State]) -> States:
+    """From one tuple for each layer and direction to the form that callers see."""
+    parts = [
+        np.stack(part) if len({entry.shape for entry in part}) == 1 else list(part)
+        for part in zip(*states, strict=True)
+    ]
+    return parts[0] if len(parts) == 1 else tuple(parts)
 
 
-def rnn_forward(params: Params, x: NDArray, h0: Array, activation: str = "tanh") -> Tape:
-    """Run x over the layers and the head. x is (T, B, D), or ids (T, B), each of them a one-hot row."""
+def unpacked_states(states: States, cell: str) -> list[State]:
+    parts = states if cell == "lstm" else [states]
+    return [tuple(np.float64(part) for part in state) for state in zip(*parts, strict=True)]
+
+
+def stack(params: Params) -> list[str]:
+    """The names' prefixes of each layer and direction, in the order of the states."""
+    layers = sum(name.startswith("layer") and name.endswith(".W_hh") and "reverse" not in name for name in params)
+    directions = ("", "reverse.") if "layer0.reverse.W_hh" in params else ("",)
+    return [f"layer{layer}.{direction}" for layer in range(layers) for direction in directions]
+
+
+def recurrent_weights(params: Params, prefix: str) -> Params:
+    return {name: params[prefix + name] for name in ("W_hh", "b_hn") if prefix + name in params}
+
+
+def first_states(params: Params, cell: str, B: int) -> tuple[list[State], bool]:
+    """The parameters' learned ones, or zeros."""
+    prefixes, parts = stack(params), ("h0", "c0") if cell == "lstm" else ("h0",)
+    learned = f"{prefixes[0]}h0" in params
+    zeros = {prefix: np.zeros(len(params[f"{prefix}W_hh"])) for prefix in prefixes}
+    return [
+        tuple(np.tile(params[prefix + part] if learned else zeros[prefix], (B, 1)) for part in parts)
+        for prefix in prefixes
+    ], learned
+
+
+def rnn_forward(
+    params: Params,
+    x: NDArray,
+    state: States | None = None,
+    cell: str = "tanh",
+    *,
+    lengths: ArrayLike | None = None,
+    dropout: Sequence[Array | None] | None = None,
+    recurrent_dropout: Sequence[Array | None] | None = None,
+) -> Tape:
+    """Run x over the layers and the head. x is (T, B, D), or ids (T, B), each of them a one-hot row.
+
+    The names in ``params`` tell the rest: layers and their sizes, two directions or one, the GRU's form, whether
+    there are an embedding, a head, and first states to use where ``state`` is not given.
+
+    ``dropout`` has a mask for each layer, (T, B, H * directions) or anything that broadcasts to it, for its output
+    on the way to the next layer or, for the last, to the head, which may be left out. ``recurrent_dropout`` has one,
+    (B, H), for each layer and direction. A mask already contains the factor 1 / (1 - rate).
+
+    What stands in x at padded steps does not matter. The head is applied there too, to an h of 0.
+    """
+    T, B = x.shape[:2]
+    there, ids, prefixes = steps_there(T, B, lengths), None, stack(params)
     if np.issubdtype(x.dtype, np.integer):
-        x = one_hot(x, len(params["layer0.W_xh"]))
-    inputs, hs = [], []
-    for layer in range(layer_count(params)):
-        W_xh, W_hh, b_h = (params[f"layer{layer}.{name}"] for name in ("W_xh", "W_hh", "b_h"))
-        inputs.append(x)
-        x = recurrence_forward(x @ W_xh + b_h, h0[layer], W_hh, activation)
-        hs.append(x)
-    return Tape(inputs, hs, h0, x @ params["W_hy"] + params["b_y"])
-
-
-def rnn_backward(
-    params: Params, tape: Tape, dy: Array, dstate: Array | None = None, activation: str = "tanh"
-) -> tuple[Params, Array, Array]:
-    """Full backpropagation through time: the gradients of all parameters, dx (T, B, D) and dh0 (L, B, H).
-
-    dy (T, B, V) arrives at the outputs; dstate (L, B, H), if given, at the last h of each layer.
-    """
-    grads = {"W_hy": np.einsum("tbh,tbv->hv", tape.h[-1], dy), "b_y": dy.sum(axis=(0, 1))}
-    dh = dy @ params["W_hy"].T
-    dh0 = np.empty_like(tape.h0)
-    for layer in reversed(range(len(tape.h))):
-        name, h = f"layer{layer}", tape.h[layer]
-        if dstate is not None:
-            dh = dh.copy()
-            dh[-1] += dstate[layer]
-        da, dh0[layer] = recurrence_backward(dh, h, params[f"{name}.W_hh"], activation)
-        h_before = np.concatenate([tape.h0[layer][None], h[:-1]])  # h[t-1] beside a[t]
-        grads[f"{name}.W_xh"] = np.einsum("tbd,tbh->dh", tape.inputs[layer], da)
-        grads[f"{name}.W_hh"] = np.einsum("tbk,tbh->kh", h_before, da)
-        grads[f"{name}.b_h"] = da.sum(axis=(0, 1))
-        dh = da @ params[f"{name}.W_xh"].T  # arrives at the layer below; below the first it is dx
-    return grads, dh, dh0
-
-
-# ---- update rules: from w, its state and the gradient g to the new w and state -----------------------------
-
-
-def sgd(
-    w: Array,
-    velocity: Array,
-    g: Array,
-    *,
-    lr: float,
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
-    nesterov: bool = False,
-) -> tuple[Array, Array]:
-    """The velocity is a fading sum of gradients; Nesterov's form looks one step further along it."""
-    g = g + weight_decay * w
-    velocity = momentum * velocity + g
-    return w - lr * (g + momentum * velocity if nesterov else velocity), velocity
-
-
-def adagrad(
-    w: Array, square_sum: Array, g: Array, *, lr: float, eps: float = 1e-10, weight_decay: float = 0.0
-) -> tuple[Array, Array]:
-    """Each weight's rate falls with the size of all its gradients so far."""
-    g = g + weight_decay * w
-    square_sum = square_sum + g**2
-    return w - lr * g / (np.sqrt(square_sum) + eps), square_sum
-
-
-def rmsprop(
-    w: Array,
-    square_avg: Array,
-    velocity: Array,
-    g: Array,
-    *,
-    lr: float,
-    alpha: float = 0.99,
-    eps: float = 1e-8,
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
-) -> tuple[Array, Array, Array]:
-    """Adagrad that forgets: an average of recent squares in place of the sum of all."""
-    g = g + weight_decay * w
-    square_avg = alpha * square_avg + (1 - alpha) * g**2
-    velocity = momentum * velocity + g / (np.sqrt(square_avg) + eps)
-    return w - lr * velocity, square_avg, velocity
-
-
-def adam(
-    w: Array,
-    m: Array,
-    v: Array,
-    g: Array,
-    *,
-    t: int,
-    lr: float,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
-    decoupled: bool = False,
-) -> tuple[Array, Array, Array]:
-    """Update number t = 1, 2, ... by averages of g and g^2, freed of their bias towards zero, their start.
-
-    Decoupled weight decay (AdamW) shrinks w by itself and leaves the averages alone.
-    """
-    if decoupled:
-        w = w - lr * weight_decay * w
+        ids = np.where(there[..., 0], x, 0)
+        x = params["embedding"][ids] if "embedding" in params else one_hot(ids, len(params["layer0.W_xh"]))
+    x = np.where(there, np.float64(x), 0)
+    learned = False
+    if state is None:
+        starts, learned = first_states(params, cell, B)
     else:
-        g = g + weight_decay * w
-    m = beta1 * m + (1 - beta1) * g
-    v = beta2 * v + (1 - beta2) * g**2
-    m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
-    return w - lr * m_hat / (np.sqrt(v_hat) + eps), m, v
+        starts = unpacked_states(state, cell)
+    directions = 2 if "layer0.reverse.W_hh" in params else 1
+    layers = len(prefixes) // directions
+    masks = [1.0 if mask is None else mask for mask in [*(dropout or []), *[None] * layers][:layers]]
+    inputs, runs, hs = [], [], []
+    for layer in range(layers):
+        inputs.append(x)
+        outputs = []
+        for direction in range(directions):
+            number = layer * directions + direction
+            prefix = prefixes[number]
+            source = turned_round(x, lengths) if direction else x
+            run = cell_forward(
+                cell,
+                source @ params[f"{prefix}W_xh"] + params[f"{prefix}b_h"],
+                starts[number],
+                recurrent_weights(params, prefix),
+                lengths=lengths,
+                mask=recurrent_dropout[number] if recurrent_dropout else None,
+            )
+            runs.append(run)
+            outputs.append(turned_round(run.h, lengths) if direction else run.h)
+        hs.append(beside(*outputs))
+        x = hs[-1] * masks[layer]
+    y = x @ params["W_hy"] + params["b_y"] if "W_hy" in params else x
+    return Tape(inputs, runs, hs, x, y, there, ids, lengths, masks, learned)
+
+
+def rnn_backward(params: Params, tape: Tape, dy: Array, dstate: States | None = None) -> tuple[Params, Array, States]:
+    """Full backpropagation through time: gradients of all parameters, dx (T, B, D), dstate before the first step.
+
+    dy arrives at the outputs y; dstate, if given, at ``tape.state``. Without a head what dy holds at padded steps
+    is lost. For ids dx is the gradient at their one-hot rows or embeddings.
+    """
+    grads = {name: np.zeros_like(value) for name, value in params.items()}
+    if "W_hy" in params:
+        grads["W_hy"] = np.einsum("tbh,tbv->hv", tape.top, dy)
+        grads["b_y"] = dy.sum(axis=(0, 1))
+        dy = dy @ params["W_hy"].T
+    cell, prefixes = tape.runs[0].cell, stack(params)
+    directions = len(tape.runs) // len(tape.h)
+    arriving = [None] * len(tape.runs) if dstate is None else unpacked_states(dstate, cell)
+    dstarts: list[State] = [()] * len(tape.runs)
+    dx = np.float64(dy)
+    for layer in reversed(range(len(tape.h))):
+        x = tape.inputs[layer]
+        dh = np.split(np.where(tape.there, dx * tape.dropout[layer], 0), directions, axis=-1)
+        dx = np.zeros_like(x)
+        for direction in range(directions):
+            number = layer * directions + direction
+            prefix, run = prefixes[number], tape.runs[number]
+            turn = partial(turned_round, lengths=tape.lengths) if direction else np.asarray
+            dxw, dstarts[number], of_weights = cell_backward(run, turn(dh[direction]), arriving[number])
+            grads |= {prefix + name: grad for name, grad in of_weights.items()}
+            dxw = turn(dxw)
+            grads[f"{prefix}W_xh"] = np.einsum("tbd,tbg->dg", x, dxw)  # forward: xw = x W_xh + b_h
+            grads[f"{prefix}b_h"] = dxw.sum(axis=(0, 1))
+            dx = dx + dxw @ params[f"{prefix}W_xh"].T
+            if tape.learned:
+                for part, dstart in zip(("h0", "c0"), dstarts[number], strict=False):
+                    grads[prefix + part] = dstart.sum(axis=0)
+    if "embedding" in params:  # forward: x = embedding[ids]
+        np.add.at(grads["embedding"], tape.ids, dx)
+    return grads, dx, packed_states(dstarts)
 
 
 # ---- the tutorial's character RNN --------------------------------------------------------------------------

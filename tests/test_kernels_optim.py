@@ -4,7 +4,7 @@
 import math
 
 import numpy as np
-import oracle
+import oracle_optim
 import pytest
 from kernel_tools import SPECIAL, Guarded, assert_close, assert_same_bits
 
@@ -46,7 +46,7 @@ def test_sgd(arrays, rng, n, momentum, nesterov):
     untouched = v.copy()
     for g in gradients(rng, n, arrays.dtype):
         optim.sgd(w, v if momentum else None, arrays.input(g), factor, lr, momentum, decay, nesterov)
-        exact = oracle.sgd(
+        exact = oracle_optim.sgd(
             *exact, factor * g.astype("f8"), lr=lr, momentum=momentum, weight_decay=decay, nesterov=nesterov
         )
     assert_close(w, exact[0])
@@ -65,7 +65,7 @@ def test_adagrad(arrays, rng, n):
     mine, exact = start(arrays, rng, n, 1)
     for g in gradients(rng, n, arrays.dtype):
         optim.adagrad(*mine, arrays.input(g), factor, lr, eps, decay)
-        exact = oracle.adagrad(*exact, factor * g.astype("f8"), lr=lr, eps=eps, weight_decay=decay)
+        exact = oracle_optim.adagrad(*exact, factor * g.astype("f8"), lr=lr, eps=eps, weight_decay=decay)
     assert_all_close(mine, exact)
 
 
@@ -78,7 +78,7 @@ def test_rmsprop(arrays, rng, n, momentum):
     for g in gradients(rng, n, arrays.dtype):
         velocity = v if momentum else None
         optim.rmsprop(w, s, velocity, arrays.input(g), factor, lr, alpha, eps, momentum, decay)
-        exact = oracle.rmsprop(
+        exact = oracle_optim.rmsprop(
             *exact,
             factor * g.astype("f8"),
             lr=lr,
@@ -105,7 +105,7 @@ def test_adam(arrays, rng, n, decoupled):
         step, root = lr / (1 - beta1**t), 1 / math.sqrt(1 - beta2**t)
         plain, shrink = (0.0, lr * decay) if decoupled else (decay, 0.0)
         optim.adam(*mine, arrays.input(g), factor, step, beta1, beta2, root, eps, plain, shrink)
-        exact = oracle.adam(
+        exact = oracle_optim.adam(
             *exact,
             factor * g.astype("f8"),
             t=t,

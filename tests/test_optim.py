@@ -5,7 +5,7 @@ import doctest
 import math
 
 import numpy as np
-import oracle
+import oracle_optim
 import pytest
 from kernel_tools import assert_close, assert_same_bits
 
@@ -22,19 +22,19 @@ def test_docstring_examples_run():
 
 
 def sgd(w, velocity, g, t, lr, **settings):
-    return oracle.sgd(w, velocity, g, lr=lr, **settings)
+    return oracle_optim.sgd(w, velocity, g, lr=lr, **settings)
 
 
 def adagrad(w, square_sum, g, t, lr, **settings):
-    return oracle.adagrad(w, square_sum, g, lr=lr, **settings)
+    return oracle_optim.adagrad(w, square_sum, g, lr=lr, **settings)
 
 
 def rmsprop(w, square_avg, velocity, g, t, lr, **settings):
-    return oracle.rmsprop(w, square_avg, velocity, g, lr=lr, **settings)
+    return oracle_optim.rmsprop(w, square_avg, velocity, g, lr=lr, **settings)
 
 
 def adam(w, m, v, g, t, lr, **settings):
-    return oracle.adam(w, m, v, g, t=t, lr=lr, **settings)
+    return oracle_optim.adam(w, m, v, g, t=t, lr=lr, **settings)
 
 
 # optimizer, rule, its settings, what each of its arrays starts from

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""PyTorch agrees: outputs, states and all gradients of nn.RNN, and of a linear head with cross-entropy on top."""
+"""PyTorch agrees: outputs, states and gradients of nn.RNN, LSTM and GRU, and of a head with cross-entropy on top."""
 
 import warnings
 
@@ -25,47 +25,87 @@ def agree(got, tensor):
 
 
 def torch_twin(net):
-    """An nn.RNN with the weights of a crnn.RNN. PyTorch stores (out, in), and a second bias that stays zero."""
-    twin = torch.nn.RNN(
-        net.input_size, net.hidden_size, net.num_layers, nonlinearity=net.cell, dtype=getattr(torch, net.dtype)
+    """PyTorch's module with a crnn.RNN's weights. It stores (out, in), and has a second bias: zero but for b_hn."""
+    kinds = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
+    options = {} if net.cell in kinds else {"nonlinearity": net.cell}
+    twin = kinds.get(net.cell, torch.nn.RNN)(
+        net.input_size,
+        net.hidden_size,
+        net.num_layers,
+        bidirectional=net.bidirectional,
+        dtype=getattr(torch, net.dtype),
+        **options,
     )
     with torch.no_grad():
-        for layer in range(net.num_layers):
+        for prefix, suffix in names(net):
             for theirs, ours in TORCH_NAMES.items():
-                getattr(twin, f"{theirs}_l{layer}").copy_(torch.from_numpy(net.params[f"layer{layer}.{ours}"].T))
-            getattr(twin, f"bias_hh_l{layer}").zero_()
+                getattr(twin, theirs + suffix).copy_(torch.from_numpy(net.params[prefix + ours].T))
+            second = getattr(twin, "bias_hh" + suffix).zero_()
+            if net.cell == "gru":
+                second[2 * net.hidden_size :] = torch.from_numpy(net.params[prefix + "b_hn"])
     return twin
 
 
 TORCH_NAMES = {"weight_ih": "W_xh", "weight_hh": "W_hh", "bias_ih": "b_h"}
 
 
-def gradients_agree(net, twin):
+def names(net):
+    """What the names of each layer and direction begin with here and end with there."""
     for layer in range(net.num_layers):
+        yield f"layer{layer}.", f"_l{layer}"
+        if net.bidirectional:
+            yield f"layer{layer}.reverse.", f"_l{layer}_reverse"
+
+
+def gradients_agree(net, twin):
+    for prefix, suffix in names(net):
         for theirs, ours in TORCH_NAMES.items():
-            agree(net.grads[f"layer{layer}.{ours}"].T, getattr(twin, f"{theirs}_l{layer}").grad)
+            agree(net.grads[prefix + ours].T, getattr(twin, theirs + suffix).grad)
+        if net.cell == "gru":
+            agree(net.grads[prefix + "b_hn"], getattr(twin, "bias_hh" + suffix).grad[2 * net.hidden_size :])
 
 
+def run_twin(twin, x, state, lengths):
+    """y and the state after the last step, of each row its own last step."""
+    if lengths is None:
+        return twin(x, state)
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, torch.from_numpy(lengths), enforce_sorted=False)
+    packed, state = twin(packed, state)
+    return torch.nn.utils.rnn.pad_packed_sequence(packed, total_length=len(x))[0], state
+
+
+@pytest.mark.parametrize("unequal", [False, True], ids=["equal", "unequal"])
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["one way", "two ways"])
 @pytest.mark.parametrize("layers", [1, 2, 3])
-@pytest.mark.parametrize("cell", ["tanh", "relu"])
-@pytest.mark.parametrize("sizes", [(3, 2, 5, 7), (20, 9, 17, 33)])
-def test_nn_rnn_agrees_on_outputs_states_and_gradients(rng, dtype, sizes, cell, layers):
+@pytest.mark.parametrize("cell", ["tanh", "relu", "lstm", "gru"])
+@pytest.mark.parametrize("sizes", [(3, 2, 5, 7), (20, 9, 17, 33)], ids=["small", "large"])
+def test_pytorch_agrees_on_outputs_states_and_gradients(rng, dtype, sizes, cell, layers, bidirectional, unequal):
     T, B, D, H = sizes
-    net = network(D, H, layers, cell, dtype.name)
-    x, h0, dy, dstate = (
-        rng.normal(size=shape).astype(dtype) for shape in ((T, B, D), (layers, B, H), (T, B, H), (layers, B, H))
-    )
-    y, state, tape = net.forward(x, h0)
-    dx, dh0 = net.backward(tape, dy, dstate)
+    net = network(D, H, layers, cell, dtype.name, bidirectional=bidirectional)
+    of_states = (net.num_layers * net.directions, B, H)
+    parts = 2 if cell == "lstm" else 1
+    draw = lambda *shape: rng.normal(size=shape).astype(dtype)  # noqa: E731
+    x, dy = draw(T, B, D), draw(T, B, H * net.directions)
+    state, dstate = ([draw(*of_states) for _ in range(parts)] for _ in range(2))
+    lengths = None
+    if unequal:
+        lengths = rng.integers(1, T, size=B, endpoint=True)
+        lengths[:2] = 1, T
+    whole = lambda arrays: tuple(arrays) if cell == "lstm" else arrays[0]  # noqa: E731
+    parts_of = lambda state: state if cell == "lstm" else [state]  # noqa: E731
+    y, last, tape = net.forward(x, whole(state), lengths=lengths)
+    dx, dfirst = net.backward(tape, dy, whole(dstate))
 
     twin = torch_twin(net)
-    x_t, h0_t = (torch.from_numpy(array).requires_grad_() for array in (x, h0))
-    y_t, state_t = twin(x_t, h0_t)
-    torch.autograd.backward([y_t, state_t], [torch.from_numpy(dy), torch.from_numpy(dstate)])
+    x_t, *state_t = (torch.from_numpy(array).requires_grad_() for array in (x, *state))
+    y_t, last_t = run_twin(twin, x_t, whole(state_t), lengths)
+    torch.autograd.backward([y_t, *parts_of(last_t)], [torch.from_numpy(array) for array in (dy, *dstate)])
     agree(y, y_t)
-    agree(state, state_t)
     agree(dx, x_t.grad)
-    agree(dh0, h0_t.grad)
+    for got, expected in zip(parts_of(last), parts_of(last_t), strict=True):
+        agree(got, expected)
+    for got, expected in zip(parts_of(dfirst), state_t, strict=True):
+        agree(got, expected.grad)
     gradients_agree(net, twin)
 
 

@@ -30,19 +30,19 @@ class Batch:
     lengths: Array | None  # (B,); None: all T
 
 
-def check_sequences(name: str, X: Any, input_size: int, *, ids: bool) -> list[Array]:
-    """The sequences as arrays, all real (T_i, D) or all ids (T_i,). ``ids``: only ids will do."""
+def check_sequences(name: str, X: Any, input_size: int, *, ids: bool, real: bool = False) -> list[Array]:
+    """The sequences as arrays, real (T_i, D) or ids (T_i,). ``ids``, ``real``: only these will do."""
     if isinstance(X, str | bytes) or not isinstance(X, Sequence | np.ndarray):
         raise TypeError(f"{name}: expected a list of arrays, or an array (N, T, D), got {type(X).__name__}")
     if isinstance(X, np.ndarray) and X.ndim not in (2, 3):
         raise ValueError(f"{name}: expected shape (N, T, {input_size}), or ids (N, T), got {X.shape}")
     if len(X) == 0:
         raise ValueError(f"{name}: expected at least one sequence, got none")
-    return [_check_sequence(f"{name}[{i}]", np.asarray(x), input_size, ids) for i, x in enumerate(X)]
+    return [_check_sequence(f"{name}[{i}]", np.asarray(x), input_size, ids, real) for i, x in enumerate(X)]
 
 
-def _check_sequence(name: str, x: Array, input_size: int, ids: bool) -> Array:
-    if x.dtype.kind in "iu" and x.ndim == 1:
+def _check_sequence(name: str, x: Array, input_size: int, ids: bool, real: bool) -> Array:
+    if not real and x.dtype.kind in "iu" and x.ndim == 1:
         if x.size == 0 or x.min() < 0 or x.max() >= input_size:
             got = f"{x.min()} to {x.max()}" if x.size else "none"
             raise ValueError(f"{name}: expected ids from 0 to {input_size - 1}, got {got}")

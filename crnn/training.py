@@ -212,6 +212,7 @@ def fit(
     # Windows from one zero state to the next.
     period = len(windows) if carry is None else max(1, carry // bptt)
     period = period if windows.carries_state else 1
+    streams = min(batch_size, VALID_STREAMS) if windows.carries_state else batch_size
     bar = _bar(progress, total, run.update)
     try:
         with _Interrupts() as interrupts:
@@ -225,7 +226,7 @@ def fit(
                         run.write(checkpoint)
                     interrupts.check()
                 if valid is not None:
-                    run.judge(model.evaluate(valid, batch_size=min(batch_size, VALID_STREAMS), threads=threads))
+                    run.judge(model.evaluate(valid, batch_size=streams, threads=threads))
                 run.log.end_epoch()
                 bar.note(run.log)
                 if checkpoint is not None and complete:

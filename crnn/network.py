@@ -522,7 +522,8 @@ class RNN(ParameterViews):
             cell.pack_backward(self.params)
         if first_time:
             for number, layer in enumerate(tape.layers):
-                layer.dy = np.zeros(layer.y.shape, self.dtype) if self.bidirectional else layer.directions[0][1].dh
+                layer.dy = np.empty(layer.y.shape, self.dtype) if self.bidirectional else layer.directions[0][1].dh
+                layer.dy.fill(0)  # masks multiply what lies beyond a sequence's end, too, though it is never looked at
                 if number:  # what goes back to x arrives at the output of the layer below
                     layer.directions[0][0].dx = tape.layers[number - 1].dy
         for source in tape.sources:

@@ -77,7 +77,7 @@ def greedy(steps: Steps, max_length: int, *, scored: bool) -> list[Written]:
     tokens: list[list[int]] = [[] for _ in live]
     totals, counts = np.zeros(len(live)), np.zeros(len(live), np.int64)
     last = None
-    for length in range(1, max_length + 1):
+    for _ in range(max_length):
         logits = steps(last)
         last = logits.argmax(axis=1)
         if scored:
@@ -87,7 +87,7 @@ def greedy(steps: Steps, max_length: int, *, scored: bool) -> list[Written]:
         live, last = live[going], last[going]
         for row, token in zip(live.tolist(), last.tolist(), strict=True):
             tokens[row].append(token)
-        if not len(live) or length == max_length:
+        if not len(live):
             break
         steps.go_on(going)
     return [Written(*each) for each in zip(tokens, (totals / counts).tolist(), strict=True)]

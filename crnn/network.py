@@ -466,8 +466,8 @@ class RNN(ParameterViews):
         tape : Tape
             From `forward`.
         dy : array (T, B, output_size), or None
-            Gradient of the loss at y; read only where there are steps. Not modified. None: zero, for a loss of the
-            state alone.
+            Gradient of the loss at y; read only where there are steps. Not modified. None, with a ``dstate``:
+            zero, for a loss of the state alone.
         dstate : see the class, optional
             Gradient of the loss at the state after the last step; zero if not given.
         threads : int
@@ -480,8 +480,9 @@ class RNN(ParameterViews):
             to `grads`.
         """
         threads = parallel.check_threads(threads)
-        arriving = None if dy is None else np.asarray(dy)
-        if arriving is not None:
+        arriving = None
+        if dy is not None or dstate is None:
+            arriving = np.asarray(dy)
             if arriving.shape != tape.y.shape:
                 raise ValueError(f"dy: expected shape {tape.y.shape}, got {arriving.shape}")
             arriving = self._real("dy", arriving)

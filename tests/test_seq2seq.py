@@ -410,7 +410,7 @@ def test_training_and_answers_have_the_same_bits_on_every_instruction_set(any_is
 @pytest.mark.parametrize("beam", [1, 3])
 @pytest.mark.parametrize("real", [False, True])
 def test_answers_do_not_depend_on_threads_batches_or_order(rng, real, beam):
-    model = lively(dtype="float32", bidirectional=True, real_source=real)
+    model = lively(dtype="float64" if real else "float32", bidirectional=True, real_source=real)
     X, y = sequences(rng, 29, real=real)
     order = rng.permutation(len(X))
     answers, scores = model.predict(X, max_length=9, beam=beam, scores=True)
@@ -424,6 +424,14 @@ def test_answers_do_not_depend_on_threads_batches_or_order(rng, real, beam):
         assert_same_bits(of_turned, scores[order])
         assert model.evaluate(X, y, **options) == found
         assert model.evaluate([X[i] for i in order], [y[i] for i in order], **options) == found
+
+
+def test_nothing_is_computed_for_padding(rng):
+    model = seq2seq()
+    batch, targets = batch_of(model, *sequences(rng))
+    tapes, _ = model._pass(batch.x, targets, Workspace(), lengths=batch.lengths)
+    np.testing.assert_array_equal(tapes[0].lengths.lengths, batch.lengths)
+    np.testing.assert_array_equal(tapes[1].lengths.lengths, (targets != -1).sum(axis=0))
 
 
 def test_a_workspace_changes_nothing(rng):

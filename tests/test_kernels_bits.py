@@ -52,7 +52,7 @@ def linear_forward(make: Make) -> Results:
 
 def linear_backward_weight(make: Make) -> Results:
     dw = make(K, N)
-    gemm.linear_backward_weight(dw, make(T, B, K), make(T, B, N), gemm.grad_scratch(dw.dtype), 0, N)
+    gemm.linear_backward_weight(dw, make(T, B, K), make(T, B, N), gemm.grad_scratch(dw.dtype, K), 0, N)
     return [dw]
 
 

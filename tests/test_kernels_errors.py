@@ -33,7 +33,7 @@ GOOD: dict[str, tuple[Callable, str, Callable[[], dict]]] = {
         "y": f4(T, B, H), "x": f4(T, B, D), "w": packed(D, H), "bias": f4(H), "b0": 0, "b1": B}),
     "linear_backward_weight": (gemm.linear_backward_weight, "dw scratch", lambda: {
         "dw": f4(D, H), "x": f4(T, B, D), "dy": f4(T, B, H), "n0": 0, "n1": H,
-        "scratch": np.zeros_like(gemm.grad_scratch("float32"))}),
+        "scratch": np.zeros_like(gemm.grad_scratch("float32", V))}),
     "bias_backward": (gemm.bias_backward, "db", lambda: {"db": f4(H), "dy": f4(T, B, H), "n0": 0, "n1": H}),
     "rows_add_bias": (gemm.rows_add_bias, "y", lambda: {"y": f4(V, H), "w": f4(V, H), "bias": f4(H)}),
     "rows_backward": (gemm.rows_backward, "dw", lambda: {

@@ -23,7 +23,7 @@ def linear(arrays: Guarded, x, w, bias, parts=None):
 
 def linear_grad(arrays: Guarded, dw, x, dy, parts=None):
     """dw += x.T @ dy by the kernel, in the given slices of the columns."""
-    scratch = arrays.output(gemm.grad_scratch(arrays.dtype).size)
+    scratch = arrays.output(gemm.grad_scratch(arrays.dtype, len(dw)).size)
     for n0, n1 in parts or [(0, dw.shape[1])]:
         gemm.linear_backward_weight(dw, x, dy, scratch, n0, n1)
     return dw

@@ -5,7 +5,7 @@ cimport numpy as cnp
 from libc.stdint cimport int32_t
 from crnn._core.arrays cimport data, dim, ids_data, need_apart, need_ids_below, need_range, real_kind
 from crnn._core.dispatch cimport CRNN_GRAD_PANELS, CRNN_GRAD_ROWS, CRNN_LINE_BYTES, crnn_rows, f32, f64
-from crnn._core.rows cimport rows_of
+from crnn._core.rows cimport all_rows_of, rows_of
 
 import numpy as np
 
@@ -112,7 +112,7 @@ def linear_backward_weight(dw, x, dy, scratch, Py_ssize_t n0, Py_ssize_t n1, len
     cdef void *dy_ = data("dy", dy, kind, False, 3, -1, -1, N)
     cdef void *x_ = data("x", x, kind, False, 3, T, B, K)
     cdef void *scratch_ = scratch_data(scratch, kind)
-    cdef crnn_rows rows = rows_of(T, B, 0, B, lengths)
+    cdef crnn_rows rows = all_rows_of(T, B, lengths)
     need_range("n0, n1", n0, n1, N, 1)
     need_gradient_apart(dw, scratch, [("x", x), ("dy", dy)])
     if n0 == n1 or K == 0:
@@ -138,7 +138,7 @@ def recurrent_backward_weight(dw, h, h0, da, scratch, bint reverse, Py_ssize_t n
     cdef void *h0_ = data("h0", h0, kind, False, 2, B, H)
     cdef void *da_ = data("da", da, kind, False, 3, -1, -1, N)
     cdef void *scratch_ = scratch_data(scratch, kind)
-    cdef crnn_rows rows = rows_of(T, B, 0, B, lengths)
+    cdef crnn_rows rows = all_rows_of(T, B, lengths)
     need_range("n0, n1", n0, n1, N, 1)
     need_gradient_apart(dw, scratch, [("h", h), ("h0", h0), ("da", da)])
     if n0 == n1 or H == 0:
@@ -176,7 +176,7 @@ def bias_backward(db, dy, Py_ssize_t n0, Py_ssize_t n1, lengths=None):
     cdef Py_ssize_t N = dim(db, 0), T = dim(dy, 0), B = dim(dy, 1)
     cdef void *db_ = data("db", db, kind, True, 1, N)
     cdef void *dy_ = data("dy", dy, kind, False, 3, -1, -1, N)
-    cdef crnn_rows rows = rows_of(T, B, 0, B, lengths)
+    cdef crnn_rows rows = all_rows_of(T, B, lengths)
     need_range("n0, n1", n0, n1, N, 1)
     need_apart("db", db, "dy", dy)
     with nogil:
@@ -215,7 +215,7 @@ def rows_backward(dw, ids, dy, Py_ssize_t n0, Py_ssize_t n1, lengths=None):
     need_range("n0, n1", n0, n1, N, 1)
     need_ids_below("ids", ids_, T * B, V, 0)
     need_apart("dw", dw, "dy", dy)
-    cdef crnn_rows rows = rows_of(T, B, 0, B, lengths)
+    cdef crnn_rows rows = all_rows_of(T, B, lengths)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
             f32.rows_backward(<float *>dw_, ids_, <float *>dy_, N, n0, n1, &rows)

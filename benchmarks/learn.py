@@ -24,7 +24,7 @@ HIDDEN, BATCH, STEPS, EPOCHS = 256, 32, 64, 10
 RATE, CLIP, VALID = 2e-3, 0.25, 0.1
 TORCH = "torch, embedding"
 
-Curve = list[dict[str, float]]  # epoch, train_nats, valid_nats, seconds since the start
+Curve = list[dict[str, float]]  # epoch, train_loss, valid_loss, seconds since the start
 
 
 def measure(setting: Setting) -> dict[str, Figure]:
@@ -35,7 +35,7 @@ def measure(setting: Setting) -> dict[str, Figure]:
             figures[who] = Figure(None, absent.reason)
             continue
         curve: Curve = call(function, setting.threads, setting.quick, threads=setting.threads)
-        best = min(entry["valid_nats"] for entry in curve)
+        best = min(entry["valid_loss"] for entry in curve)
         note = f"{text()[1]}, {len(curve)} epochs, best validation loss {best:.4f} nats"
         figures[who] = Figure(curve[-1]["seconds"], note, curve=curve)
     return figures
@@ -55,7 +55,7 @@ def ours(threads: int, quick: bool) -> Curve:
 
     def on_epoch(log: crnn.TrainingLog) -> None:
         entry = log.entries[-1]
-        _note(curve, entry["train_nats"], entry["valid_nats"], started)
+        _note(curve, entry["train_loss"], entry["valid_loss"], started)
 
     started = time.perf_counter()
     crnn.fit(
@@ -129,9 +129,9 @@ def torchs(threads: int, quick: bool) -> Curve:
     return curve
 
 
-def _note(curve: Curve, train_nats: float, valid_nats: float, started: float) -> None:
+def _note(curve: Curve, train_loss: float, valid_loss: float, started: float) -> None:
     seconds = time.perf_counter() - started
-    curve.append({"epoch": len(curve) + 1, "train_nats": train_nats, "valid_nats": valid_nats, "seconds": seconds})
+    curve.append({"epoch": len(curve) + 1, "train_loss": train_loss, "valid_loss": valid_loss, "seconds": seconds})
 
 
 def picture(curves: dict[str, Curve], path: str) -> None:
@@ -145,8 +145,8 @@ def picture(curves: dict[str, Curve], path: str) -> None:
     for axis, over in zip(axes, ("epoch", "seconds"), strict=True):
         for color, (who, curve) in zip(("C0", "C1"), curves.items(), strict=False):
             x = [entry[over] for entry in curve]
-            axis.plot(x, [entry["valid_nats"] for entry in curve], color=color, marker="o", label=f"{who}, validation")
-            axis.plot(x, [entry["train_nats"] for entry in curve], color=color, linestyle=":", label=f"{who}, training")
+            axis.plot(x, [entry["valid_loss"] for entry in curve], color=color, marker="o", label=f"{who}, validation")
+            axis.plot(x, [entry["train_loss"] for entry in curve], color=color, linestyle=":", label=f"{who}, training")
         axis.set_xlabel(over)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("nats per character")

@@ -57,7 +57,7 @@ def measure(setting: Setting) -> dict[str, Figure]:
         )
 
     # In float64, as the program: this training is chaotic, a difference grows tenfold every few updates.
-    losses = fit(model("float64"), CHECKED_UPDATES, log_every=1).column("train_nats")
+    losses = fit(model("float64"), CHECKED_UPDATES, log_every=1).column("train_loss")
     step = numpy_program(model("float64").params, ids)
     need_close("the NumPy program", [step() for _ in range(CHECKED_UPDATES)], losses)
     fitted = model()

@@ -5,8 +5,9 @@ from crnn import optim, sampling
 from crnn._core.dispatch import available_isas, built_isas, isa
 from crnn._version import __version__
 from crnn.diagnostics import gradient_check, gradient_flow
+from crnn.evaluation import Evaluation, RegressionEvaluation
 from crnn.log import TrainingLog
-from crnn.models import Evaluation, LanguageModel
+from crnn.models import LanguageModel
 from crnn.network import RNN
 from crnn.serialize import ModelFileError, load, save
 from crnn.text import TextCorpus, TextError, Vocab, VocabError
@@ -17,6 +18,7 @@ __all__ = [
     "Evaluation",
     "LanguageModel",
     "ModelFileError",
+    "RegressionEvaluation",
     "TextCorpus",
     "TextError",
     "TrainingLog",

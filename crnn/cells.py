@@ -37,6 +37,11 @@ class Slice:
     lengths: Lengths | None = None
 
     @property
+    def single(self) -> Slice:
+        """The same rows of arrays that have one step for each."""
+        return Slice(self.b0, self.b1, None if self.lengths is None else self.lengths.single())
+
+    @property
     def rows(self) -> Any:
         """An index for the batch axis."""
         return slice(self.b0, self.b1) if self.lengths is None else self.lengths.order[self.b0 : self.b1]

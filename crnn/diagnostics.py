@@ -196,7 +196,7 @@ def _network_objective(
 def _model_objective(
     model: HeadedModel, x: Array, targets: Any, lengths: Any, before: State
 ) -> Objective:
-    count = max(model._head.loss.count(targets, lengths), 1)
+    weight = model._head.loss.weight(targets) or 1.0
     space = Workspace()
 
     def objective(with_gradients: bool) -> tuple[float, dict[str, Array], bytes]:
@@ -204,7 +204,7 @@ def _model_objective(
         tape, head = model._start(x, before.value, space, lengths=lengths, keep=True)
         if with_gradients:
             model.flat_grads.fill(0)
-            model._run_with_gradients(tape, head, targets, 1.0 / count, 1)
+            model._run_with_gradients(tape, head, targets, 1.0 / weight, 1)
             assert tape.dbefore is not None
             gradients = {name: grad.copy() for name, grad in model.grads.items()}
             gradients |= {name: array.copy() for name, array in state_by_name(tape.dbefore).items()}
@@ -213,7 +213,7 @@ def _model_objective(
                 gradients["x"] = dx.copy()
         else:
             model._run(tape, head, targets)
-        return float(head.losses.sum()) / count, gradients, _pattern(model.net, tape)
+        return float(head.losses.sum()) / weight, gradients, _pattern(model.net, tape)
 
     return objective
 
@@ -314,11 +314,10 @@ def gradient_flow(
         cell.keep_dh = True
     if isinstance(copy, HeadedModel):
         if loss == "last":
-            targets = copy._head.loss.last_only(targets, lengths)
-        space = Workspace(tape, copy._head.new_tape(tape.steps, tape.batch))
+            targets = copy._head.loss.none_but(targets, last_targets(targets, lengths))
+        space = Workspace(tape, copy._head.new_tape(tape.steps, tape.batch, net.output_size))
         tape, head = copy._start(x, state, space, lengths=lengths, keep=True)
-        count = max(copy._head.loss.count(targets, lengths), 1)
-        copy._run_with_gradients(tape, head, targets, 1.0 / count, 1)
+        copy._run_with_gradients(tape, head, targets, 1.0 / (copy._head.loss.weight(targets) or 1.0), 1)
     else:
         y, _, tape = net.forward(x, state, lengths=lengths, tape=tape)
         dy = np.zeros_like(y)
@@ -334,6 +333,14 @@ def gradient_flow(
         gate = {"lstm": 2, "gru": 2}.get(net.cell, 0)  # what makes the candidate
         radii.append(np.abs(np.linalg.eigvals(w_hh[:, gate * cell.H : (gate + 1) * cell.H])).max())
     return GradientFlow(np.array(norms), np.array(saturation), np.array(radii))
+
+
+def last_targets(targets: Array, lengths: ArrayLike | None) -> Array:
+    """bool (T, B): each sequence's last target; the only one, where it has one."""
+    T, B = targets.shape[:2]
+    last = np.full(B, T) if lengths is None or T == 1 else np.asarray(lengths)
+    flags: Array = np.arange(1, T + 1)[:, None] == last
+    return flags
 
 
 def last_steps(tape: Tape) -> Any:

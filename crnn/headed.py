@@ -38,7 +38,15 @@ class HeadedModel(ParameterViews, ABC):
     _head: Head
     dtype: str
 
-    def _build(self, network: Mapping[str, Any], head_shapes: Shapes, loss: Loss, *, tied: bool = False) -> None:
+    def _build(
+        self,
+        network: Mapping[str, Any],
+        head_shapes: Shapes,
+        loss: Loss,
+        *,
+        tied: bool = False,
+        pooling: str | None = None,
+    ) -> None:
         """A network and a head, their parameters one after the other. ``network``: RNN's arguments."""
         of_net = RNN.parameter_shapes(**network)
         self.dtype = network["dtype"]
@@ -46,7 +54,8 @@ class HeadedModel(ParameterViews, ABC):
         size = Parameters.count(of_net)
         buffers = self.flat_params[:size], self.flat_grads[:size]
         self.net = RNN(**network, _parameters=Parameters(of_net, self.dtype, buffers))
-        self._head = Head(self.params, self.grads, loss, tied=tied)
+        directions = self.net.directions
+        self._head = Head(self.params, self.grads, loss, tied=tied, pooling=pooling, directions=directions)
 
     def state_from(self, arrays: Sequence[Array], batch: int) -> StateLike:
         """The state that `crnn.state.state_arrays` took apart. Raises ValueError if it is not one of this model's."""
@@ -80,7 +89,7 @@ class HeadedModel(ParameterViews, ABC):
         masks = None if dropout_seed is None else Masks(dropout_seed)
         tape = net._new_tape(x, state, space.tape, lengths=lengths, threads=threads, keep=keep)
         if space.head is None or tape is not space.tape:
-            space.head = self._head.new_tape(tape.steps, tape.batch)
+            space.head = self._head.new_tape(tape.steps, tape.batch, self.net.output_size)
         space.tape = tape
         net._draw_masks(tape, masks)
         self._head.draw_mask(space.head, masks, net.dropout, net.variational)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Head: from a network's outputs to logits or values, and their loss.
 
-    y_t = h_t W_hy + b_y          one output for every step
+    y_t = h_t W_hy + b_y          for every step, or once a sequence, of what `crnn.pooling` makes of its steps
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from crnn._core.rows import Lengths
 from crnn.cells import Slice
 from crnn.dropout import Masks
 from crnn.losses import Loss
+from crnn.pooling import POOLINGS, Pooling
 
 Array = NDArray[Any]
 
 
 @dataclass(eq=False)
 class HeadTape:
-    """What the head computes for T steps of B rows; backward turns its outputs into their gradient in place."""
+    """What the head computes for T steps of B rows; backward turns its outputs into their gradient in place.
+
+    With pooling there is one step.
+    """
 
     outputs: Array  # (T, B, V)
     losses: Array  # (T, B)
@@ -32,27 +36,43 @@ class HeadTape:
     weights_t: gemm.Packed  # W_hy.T
     mask: Array | None = None  # (T, B, H) or (1, B, H): dropout of h on its way into the head
     dropped: Array | None = None  # (T, B, H), h * mask
+    pooling: Pooling | None = None
 
 
 class Head:
     """W_hy (H, V) and b_y (V,) on top of a network, and a loss. Rows and columns are shared out as in `RNN`.
 
     ``tied``: W_hy is the transpose of the parameter ``embedding`` (V, H). Press, Wolf 2017.
+    ``pooling``: a name in `crnn.pooling.POOLINGS`, for one output a sequence.
     """
 
     def __init__(
-        self, values: Mapping[str, Array], grads: Mapping[str, Array], loss: Loss, *, tied: bool = False
+        self,
+        values: Mapping[str, Array],
+        grads: Mapping[str, Array],
+        loss: Loss,
+        *,
+        tied: bool = False,
+        pooling: str | None = None,
+        directions: int = 1,
     ) -> None:
         name = "embedding" if tied else "W_hy"
         self.tied, self.loss = tied, loss
+        self.pooling, self.directions = pooling, directions
         self.w, self.dw = values[name], grads[name]
         self.b_y, self.db_y = values["b_y"], grads["b_y"]
         self.dtype = self.b_y.dtype.name
         self.inputs = self.w.shape[1] if tied else self.w.shape[0]
 
-    def new_tape(self, steps: int, batch: int) -> HeadTape:
+    def new_tape(self, steps: int, batch: int, features: int) -> HeadTape:
+        """``features``: size of the network's outputs."""
         H, V = self.inputs, len(self.b_y)
+        pooling = None
+        if self.pooling is not None:
+            pooling = POOLINGS[self.pooling](steps, batch, features, self.directions, self.dtype)
+            steps = 1
         return HeadTape(
+            pooling=pooling,
             outputs=gemm.aligned_empty((steps, batch, V), self.dtype),
             losses=gemm.aligned_empty((steps, batch), self.dtype),
             weights=gemm.Packed(H, V, self.dtype),
@@ -76,11 +96,14 @@ class Head:
 
     def _inputs(self, tape: HeadTape, h: Array) -> Array:
         if tape.mask is None:
-            return h
+            return h if tape.pooling is None else tape.pooling.out
         assert tape.dropped is not None
         return tape.dropped
 
     def forward_rows(self, tape: HeadTape, h: Array, part: Slice) -> None:
+        if tape.pooling is not None:
+            tape.pooling.forward(h, part)
+            h, part = tape.pooling.out, part.single
         if tape.mask is not None:
             assert tape.dropped is not None
             tape.dropped[:, part.rows] = h[:, part.rows] * tape.mask[:, part.rows]
@@ -88,20 +111,28 @@ class Head:
         gemm.linear_forward(tape.outputs, x, tape.weights, self.b_y, part.b0, part.b1, part.lengths)
 
     def loss_rows(self, tape: HeadTape, targets: Array, part: Slice) -> None:
+        part = part if tape.pooling is None else part.single
         self.loss.run(tape.losses, None, tape.outputs, targets, 1.0, part)
 
     def backward_rows(self, tape: HeadTape, dh: Array, targets: Array, scale: float, part: Slice) -> None:
         """Losses, and the gradient of scale * (their sum) at h, written into dh."""
+        every_step, dx = part, dh
+        if tape.pooling is not None:
+            part, dx = part.single, tape.pooling.dout
         self.loss.run(tape.losses, tape.outputs, tape.outputs, targets, scale, part)
         # forward: outputs = h @ W_hy + b_y, so dh = doutputs @ W_hy.T
-        gemm.linear_forward(dh, tape.outputs, tape.weights_t, None, part.b0, part.b1, part.lengths)
+        gemm.linear_forward(dx, tape.outputs, tape.weights_t, None, part.b0, part.b1, part.lengths)
         if tape.mask is not None:
-            dh[:, part.rows] *= tape.mask[:, part.rows]
+            dx[:, part.rows] *= tape.mask[:, part.rows]
+        if tape.pooling is not None:
+            tape.pooling.backward(dh, every_step)
 
     def weight_gradients(
         self, tape: HeadTape, h: Array, scratch: Array, part: int, parts: int, lengths: Lengths | None
     ) -> None:
         x, doutputs = self._inputs(tape, h), tape.outputs
+        if tape.pooling is not None:
+            lengths = None  # one step each
         unit = gemm.line_width(self.dtype)
         n0, n1 = parallel.share(len(self.b_y), part, parts, unit)
         gemm.bias_backward(self.db_y, doutputs, n0, n1, lengths)

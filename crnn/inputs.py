@@ -170,7 +170,10 @@ class EmbeddedRows(Rows):
 
 
 class EmbeddedDense(Dense):
-    """ids (T, B) through an embedding E (V, D), for a vocabulary larger than the window: x = E[ids]."""
+    """ids (T, B) through an embedding E (V, D), for a vocabulary larger than the window: x = E[ids].
+
+    Of two directions only the first passes the gradient on to E: both of their dx have been added up there.
+    """
 
     def __init__(self, prefix: str, ids: Ids, embedding: Array, width: int) -> None:
         super().__init__(prefix, gemm.aligned_empty((*ids.shape, embedding.shape[1]), embedding.dtype), width)
@@ -187,7 +190,8 @@ class EmbeddedDense(Dense):
         self, grads: Arrays, da: Array, scratch: Array, part: int, parts: int, lengths: Lengths | None
     ) -> None:
         super().weight_gradients(grads, da, scratch, part, parts, lengths)
-        assert self.dx is not None
+        if self.dx is None or ".reverse." in self.w_name:
+            return
         n0, n1 = parallel.share(self.dx.shape[2], part, parts, gemm.line_width(da.dtype))
         # forward: x = E[id], so dE[id] += dx
         gemm.rows_backward(grads["embedding"], self.ids, self.dx, n0, n1, lengths)

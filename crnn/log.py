@@ -10,8 +10,8 @@ from crnn.files import PathLike
 
 Entry = dict[str, Any]
 
-TRAINING_FIELDS = ("epoch", "update", "train_nats", "tokens", "seconds", "tokens_per_second", "lr", "grad_norm")
-EPOCH_FIELDS = ("epoch", "update", "train_nats", "tokens", "seconds", "valid_nats", "valid_accuracy")
+TRAINING_FIELDS = ("epoch", "update", "train_loss", "tokens", "seconds", "tokens_per_second", "lr", "grad_norm")
+EPOCH_FIELDS = ("epoch", "update", "train_loss", "tokens", "seconds", "valid_loss", "valid_accuracy")
 
 
 class TrainingLog:
@@ -20,24 +20,27 @@ class TrainingLog:
     Attributes
     ----------
     entries : list of dict
-        In order of time. ``kind`` is ``"train"`` every so many updates: epoch, update, train_nats, tokens, seconds and
+        In order of time. ``kind`` is ``"train"`` every so many updates: epoch, update, train_loss, tokens, seconds and
         tokens_per_second since the entry before, lr and grad_norm of the last update; or ``"epoch"``: epoch, update,
-        train_nats over the epoch, tokens, seconds of training, valid_nats and valid_accuracy if there is validation
+        train_loss over the epoch, tokens, seconds of training, valid_loss and valid_accuracy if there is validation
         data.
+    unit : str
+        Of the losses: nats per predicted token or class, or empty for errors of scaled values.
     best : dict or None
-        The epoch entry with the lowest valid_nats.
+        The epoch entry with the lowest valid_loss.
 
     Examples
     --------
     >>> log = TrainingLog()
     >>> log.add_training(1, 100, 2.5, 6400, 0.1, 1e-3, 0.7)
     >>> log.end_epoch()
-    >>> log.entries[-1]["train_nats"], log.best
+    >>> log.entries[-1]["train_loss"], log.best
     (2.5, None)
     """
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
+        self.unit = "nats"
         self._validation: Entry = {}
         self._file: TextIO | None = None
 
@@ -50,8 +53,8 @@ class TrainingLog:
 
     @property
     def best(self) -> Entry | None:
-        judged = [entry for entry in self.entries if "valid_nats" in entry]
-        return min(judged, key=lambda entry: float(entry["valid_nats"]), default=None)
+        judged = [entry for entry in self.entries if "valid_loss" in entry]
+        return min(judged, key=lambda entry: float(entry["valid_loss"]), default=None)
 
     @property
     def epochs_since_best(self) -> int:
@@ -67,9 +70,9 @@ class TrainingLog:
         last = next((entry for entry in reversed(self.entries) if entry["kind"] == "epoch"), None)
         if last is None:
             return "no epoch finished"
-        text = f"epoch {last['epoch']}: train {last['train_nats']:.4f} nats"
-        if "valid_nats" in last:
-            text += f", valid {last['valid_nats']:.4f}" + (" (best)" if last is self.best else "")
+        text = f"epoch {last['epoch']}: train {last['train_loss']:.4f}" + f" {self.unit}" * bool(self.unit)
+        if "valid_loss" in last:
+            text += f", valid {last['valid_loss']:.4f}" + (" (best)" if last is self.best else "")
         return f"{text}, {last['tokens'] / max(last['seconds'], 1e-9):,.0f} tokens/s, {last['seconds']:.1f} s"
 
     def to_csv(self, path: PathLike) -> None:
@@ -99,24 +102,26 @@ class TrainingLog:
             self._file = None
 
     def add_training(
-        self, epoch: int, update: int, nats: float, tokens: int, seconds: float, lr: float, norm: float
+        self, epoch: int, update: int, loss: float, tokens: int, seconds: float, lr: float, norm: float
     ) -> None:
-        values = (epoch, update, nats, tokens, seconds, tokens / max(seconds, 1e-9), lr, norm)
+        values = (epoch, update, loss, tokens, seconds, tokens / max(seconds, 1e-9), lr, norm)
         self._add({"kind": "train", **dict(zip(TRAINING_FIELDS, values, strict=True))})
 
-    def add_validation(self, nats: float, accuracy: float) -> bool:
+    def add_validation(self, loss: float, accuracy: float | None) -> bool:
         """Note how the epoch that is ending did; True if none did better."""
         best = self.best
-        self._validation = {"valid_nats": nats, "valid_accuracy": accuracy}
-        return best is None or nats < best["valid_nats"]
+        self._validation = {"valid_loss": loss}
+        if accuracy is not None:
+            self._validation["valid_accuracy"] = accuracy
+        return best is None or loss < best["valid_loss"]
 
     def end_epoch(self) -> None:
         epoch = self.epochs + 1
         parts = [entry for entry in self.entries if entry["kind"] == "train" and entry["epoch"] == epoch]
         tokens = sum(part["tokens"] for part in parts)
-        nats = sum(part["train_nats"] * part["tokens"] for part in parts) / max(tokens, 1)
+        loss = sum(part["train_loss"] * part["tokens"] for part in parts) / max(tokens, 1)
         seconds = sum(part["seconds"] for part in parts)
-        values = (epoch, parts[-1]["update"], nats, tokens, seconds)
+        values = (epoch, parts[-1]["update"], loss, tokens, seconds)
         entry = {"kind": "epoch", **dict(zip(EPOCH_FIELDS, values, strict=False)), **self._validation}
         self._validation = {}
         self._add(entry)

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,45 +17,57 @@ from crnn.text import IGNORE
 Array = NDArray[Any]
 
 
-class Loss(Protocol):
-    """A loss of outputs (T, B, V). Each row (t, b) has one number, in nats for the losses of classes."""
+class Loss(ABC):
+    """A loss of outputs (T, B, V): one number for every row (t, b), the sum over what the row predicts.
 
-    @property
-    def outputs(self) -> int:
-        """V, the outputs it needs."""
-        ...
+    Attributes
+    ----------
+    outputs : int
+        V, the outputs it needs.
+    """
 
+    outputs: int
+
+    @abstractmethod
     def check(self, name: str, targets: ArrayLike, steps: int, batch: int, dtype: str) -> Array:
         """Targets as the kernels take them, or an error that calls them ``name``."""
-        ...
 
-    def count(self, targets: Array, lengths: Array | None) -> float:
+    @abstractmethod
+    def count(self, targets: Array) -> int:
+        """How many predictions the targets ask for."""
+
+    def weight(self, targets: Array) -> float:
         """What the sum of the losses is divided by for their mean."""
-        ...
+        return float(self.count(targets))
 
-    def last_only(self, targets: Array, lengths: Array | None) -> Array:
-        """Targets of which only each sequence's last counts."""
-        ...
+    @abstractmethod
+    def none_but(self, targets: Array, wanted: Array) -> Array:
+        """Targets that ask for nothing where ``wanted`` (T, B) is False."""
 
+    @abstractmethod
     def run(
         self, losses: Array, doutputs: Array | None, outputs: Array, targets: Array, scale: float, part: Slice
     ) -> None:
         """losses (T, B), and the gradient of scale * their sum; doutputs may be outputs."""
-        ...
 
 
-class CrossEntropy:
+class CrossEntropy(Loss):
     """Softmax cross-entropy with one class of V for each row: -log softmax(y)[target], in nats.
 
-    A target of `IGNORE` (-1) has no loss.
+    A target of `IGNORE` (-1) has no loss. Weights and smoothing are those of PyTorch's ``cross_entropy``: the mean is
+    weighted, and a share ``smoothing`` of the target is spread over all classes.
     """
 
-    def __init__(self, classes: int) -> None:
-        self.classes = classes
-
-    @property
-    def outputs(self) -> int:
-        return self.classes
+    def __init__(self, classes: int, weights: ArrayLike | None = None, smoothing: float = 0.0) -> None:
+        self.outputs = classes
+        self.weights = None if weights is None else np.ascontiguousarray(weights, np.float64)
+        if self.weights is not None and (
+            self.weights.shape != (classes,) or not np.isfinite(self.weights).all() or (self.weights < 0).any()
+        ):
+            raise ValueError(f"class_weight: expected {classes} numbers of at least 0, got {weights!r}")
+        if not isinstance(smoothing, int | float) or not 0 <= smoothing < 1:
+            raise ValueError(f"label_smoothing: expected a number of at least 0 and below 1, got {smoothing!r}")
+        self.smoothing = float(smoothing)
 
     def check(self, name: str, targets: ArrayLike, steps: int, batch: int, dtype: str) -> Array:
         array = np.asarray(targets)
@@ -61,28 +75,112 @@ class CrossEntropy:
             raise ValueError(
                 f"{name}: expected integers of shape {(steps, batch)}, got {array.dtype} of shape {array.shape}"
             )
-        if array.dtype != np.int32 and (array.min() < IGNORE or array.max() >= self.classes):
+        if array.dtype != np.int32 and (array.min() < IGNORE or array.max() >= self.outputs):
             raise ValueError(
-                f"{name}: expected ids from 0 to {self.classes - 1}, or {IGNORE} for none, "
+                f"{name}: expected ids from 0 to {self.outputs - 1}, or {IGNORE} for none, "
                 f"got {array.min()} to {array.max()}"
             )
         return np.ascontiguousarray(array, np.int32)  # int32 is checked where it is read
 
-    def count(self, targets: Array, lengths: Array | None) -> float:
+    def count(self, targets: Array) -> int:
         return int(np.count_nonzero(targets != IGNORE))
 
-    def last_only(self, targets: Array, lengths: Array | None) -> Array:
-        return np.where(is_last(targets, lengths), targets, np.int32(IGNORE))
+    def weight(self, targets: Array) -> float:
+        if self.weights is None:
+            return float(self.count(targets))
+        return kernels.sum(self.weights[targets[targets != IGNORE]])
+
+    def none_but(self, targets: Array, wanted: Array) -> Array:
+        return np.where(wanted, targets, np.int32(IGNORE))
 
     def run(
         self, losses: Array, doutputs: Array | None, outputs: Array, targets: Array, scale: float, part: Slice
     ) -> None:
-        kernels.softmax_cross_entropy(losses, doutputs, outputs, targets, scale, IGNORE, part.b0, part.b1)
+        weights = None if self.weights is None else self.weights.astype(outputs.dtype)
+        kernels.softmax_cross_entropy(
+            losses, doutputs, outputs, targets, scale, IGNORE, part.b0, part.b1, part.lengths, weights, self.smoothing
+        )
 
 
-def is_last(targets: Array, lengths: Array | None) -> Array:
-    """bool (T, B): each sequence's last step."""
-    T, B = targets.shape[:2]
-    last = np.full(B, T) if lengths is None else np.asarray(lengths)
-    flags: Array = np.arange(1, T + 1)[:, None] == last
-    return flags
+class RealTargets(Loss):
+    """What losses with real targets (T, B, N) share. NaN: no target there."""
+
+    targets: int  # N
+
+    def check(self, name: str, targets: ArrayLike, steps: int, batch: int, dtype: str) -> Array:
+        array = np.asarray(targets)
+        if array.dtype.kind not in "fiub" or array.shape != (steps, batch, self.targets):
+            raise ValueError(
+                f"{name}: expected numbers of shape {(steps, batch, self.targets)}, "
+                f"got {array.dtype} of shape {array.shape}"
+            )
+        return np.ascontiguousarray(array, dtype)
+
+    def count(self, targets: Array) -> int:
+        return targets.size - int(np.count_nonzero(np.isnan(targets)))
+
+    def none_but(self, targets: Array, wanted: Array) -> Array:
+        return np.where(wanted[:, :, None], targets, targets.dtype.type(np.nan))
+
+
+class BinaryCrossEntropy(RealTargets):
+    """V yes-or-no questions for each row: the sum of -log(probability given to the answer), in nats.
+
+    Targets lie between 0 (no) and 1 (yes). ``weights``: what a yes of each question weighs.
+    """
+
+    def __init__(self, questions: int, weights: ArrayLike | None = None) -> None:
+        self.outputs = self.targets = questions
+        self.weights = None if weights is None else np.ascontiguousarray(weights, np.float64)
+        if self.weights is not None and (
+            self.weights.shape != (questions,) or not np.isfinite(self.weights).all() or (self.weights < 0).any()
+        ):
+            raise ValueError(f"class_weight: expected {questions} numbers of at least 0, got {weights!r}")
+
+    def check(self, name: str, targets: ArrayLike, steps: int, batch: int, dtype: str) -> Array:
+        array = super().check(name, targets, steps, batch, dtype)
+        if ((array < 0) | (array > 1)).any():
+            raise ValueError(f"{name}: expected numbers from 0 to 1, or NaN, got {array.min()} to {array.max()}")
+        return array
+
+    def run(
+        self, losses: Array, doutputs: Array | None, outputs: Array, targets: Array, scale: float, part: Slice
+    ) -> None:
+        weights = None if self.weights is None else self.weights.astype(outputs.dtype)
+        kernels.sigmoid_cross_entropy(
+            losses, doutputs, outputs, targets, scale, part.b0, part.b1, part.lengths, weights
+        )
+
+
+KINDS = {"mse": kernels.SQUARED, "mae": kernels.ABSOLUTE, "huber": kernels.HUBER, "quantile": kernels.QUANTILE}
+
+
+class Regression(RealTargets):
+    """Errors of N values for each row.
+
+    Parameters
+    ----------
+    kind : {"mse", "mae", "huber", "quantile"}
+        e**2; |e|; e**2 / 2 up to ``delta`` and delta * (|e| - delta/2) beyond; or the pinball loss of ``quantiles``,
+        whose outputs lie in blocks of N.
+    """
+
+    def __init__(self, kind: str, values: int, *, delta: float = 1.0, quantiles: Sequence[float] = (0.5,)) -> None:
+        if kind not in KINDS:
+            raise ValueError(f"loss: expected one of {', '.join(KINDS)}, got {kind!r}")
+        self.kind, self.targets = kind, values
+        self.levels = list(quantiles) if kind == "quantile" else [0.5]
+        if not self.levels or not all(isinstance(level, float) and 0 < level < 1 for level in self.levels):
+            raise ValueError(f"quantiles: expected numbers between 0 and 1, got {quantiles!r}")
+        if not isinstance(delta, int | float) or not 0 < delta < np.inf:
+            raise ValueError(f"delta: expected a number above 0, got {delta!r}")
+        self.outputs = values * len(self.levels)
+        self.parameters = {"huber": [float(delta)], "quantile": self.levels}.get(kind)
+
+    def run(
+        self, losses: Array, doutputs: Array | None, outputs: Array, targets: Array, scale: float, part: Slice
+    ) -> None:
+        parameters = None if self.parameters is None else np.array(self.parameters, outputs.dtype)
+        kernels.regression_loss(
+            losses, doutputs, outputs, targets, KINDS[self.kind], parameters, scale, part.b0, part.b1, part.lengths
+        )

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from crnn import generation, parallel
 from crnn._core import loss
 from crnn.cells import Slice
+from crnn.evaluation import Evaluation
 from crnn.files import PathLike
 from crnn.headed import HeadedModel, Workspace
 from crnn.initial import initial_matrix, uniform_draws
@@ -25,28 +24,6 @@ from crnn.text import IGNORE, StreamBatches, TextError, Vocab, contiguous_batche
 
 Array = NDArray[Any]
 Ids = NDArray[np.int32]
-
-
-LN2 = math.log(2.0)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How well a model predicts a text: the mean over ``count`` predicted tokens."""
-
-    nats: float
-    accuracy: float
-    count: int
-
-    @property
-    def bits(self) -> float:
-        """Bits per token; per character for a character model."""
-        return self.nats / LN2
-
-    @property
-    def perplexity(self) -> float:
-        """exp(nats): the usual figure for words."""
-        return math.exp(self.nats) if self.nats < 700 else math.inf
 
 
 class LanguageModel(HeadedModel):
@@ -237,7 +214,7 @@ class LanguageModel(HeadedModel):
             keep=True,
         )
         wanted = self._check_targets(targets, tape.x.shape)
-        count = int(self._head.loss.count(wanted, None))
+        count = self._head.loss.count(wanted)
         scale = 1.0 / max(count, 1) if reduction == "mean" else 1.0
         total = self._run_with_gradients(tape, head, wanted, scale, threads)
         return total, count, tape.after.value
@@ -257,6 +234,13 @@ class LanguageModel(HeadedModel):
         return self._head.loss.check("targets", targets, shape[0], shape[1], self.dtype)
 
     # ---- whole texts ----------------------------------------------------------------------------------------------
+
+    loss_unit = "nats"  # for `fit`
+
+    def check_valid(self, data: Any) -> None:
+        """Raise ValueError unless these are ids that `evaluate` can take."""
+        if np.size(data) < 2:
+            raise ValueError(f"valid: expected at least 2 ids, one to predict from another, got {np.size(data)}")
 
     def windows(self, ids: ArrayLike, batch_size: int, bptt: int) -> StreamBatches:
         """The training windows of a stream of ids. `fit` asks its model for them."""

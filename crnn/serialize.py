@@ -197,7 +197,7 @@ def read_checkpoint(
 def _is_log_entry(entry: dict[str, Any]) -> bool:
     fields = {"train": TRAINING_FIELDS, "epoch": EPOCH_FIELDS}.get(str(entry.get("kind")), ("kind",))
     numbers = [value for key, value in entry.items() if key != "kind"]
-    known = set(entry) <= {"kind", *fields} and {"epoch", "update", "train_nats", "tokens", "seconds"} <= set(entry)
+    known = set(entry) <= {"kind", *fields} and {"epoch", "update", "train_loss", "tokens", "seconds"} <= set(entry)
     return known and all(type(number) in (int, float) for number in numbers)
 
 

@@ -15,15 +15,15 @@ from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from crnn import optim
 from crnn._core import loss as kernels
 from crnn._core import optim as update_kernels
+from crnn.evaluation import Evaluation, RegressionEvaluation
 from crnn.files import PathLike
 from crnn.headed import Workspace
 from crnn.log import TrainingLog
-from crnn.models import Evaluation
 from crnn.network import check_size
 from crnn.parallel import check_threads
 from crnn.state import StateLike, state_arrays
@@ -51,10 +51,16 @@ class Windows(Protocol):
 class Trainable(Protocol):
     """What `fit` needs of a model."""
 
+    loss_unit: str  # "nats", or "" for others
+
     @property
     def flat_params(self) -> Array: ...
     @property
     def flat_grads(self) -> Array: ...
+    def check_valid(self, data: Any) -> None:
+        """Raise ValueError unless `evaluate` can take this validation data."""
+        ...
+
     def windows(self, data: Any, batch_size: int, bptt: int) -> Windows: ...
     def state_from(self, arrays: Sequence[Array], batch: int) -> StateLike: ...
     def loss_and_gradients(
@@ -68,14 +74,16 @@ class Trainable(Protocol):
         workspace: Workspace | None = ...,
         dropout_seed: int | list[int] | None = ...,
     ) -> tuple[float, int, StateLike]: ...
-    def evaluate(self, data: Any, *, batch_size: int = ..., threads: int = ...) -> Evaluation: ...
+    def evaluate(
+        self, data: Any, *, batch_size: int = ..., threads: int = ...
+    ) -> Evaluation | RegressionEvaluation: ...
 
 
 def fit(
     model: Trainable,
-    data: TextCorpus | ArrayLike,
+    data: Any,
     *,
-    valid: ArrayLike | None = None,
+    valid: Any = None,
     epochs: int = 10,
     batch_size: int = 32,
     bptt: int = 64,
@@ -99,15 +107,17 @@ def fit(
 ) -> TrainingLog:
     """Train a model by truncated backpropagation through time.
 
-    The stream of tokens is cut into ``batch_size`` contiguous streams that are read side by side in windows of
-    ``bptt`` steps. Gradients flow within a window; the state goes on from window to window.
+    A language model's stream of tokens is cut into ``batch_size`` contiguous streams that are read side by side in
+    windows of ``bptt`` steps. Gradients flow within a window; the state goes on from window to window. The models of
+    whole sequences call this from their own ``fit``, with batches of ``batch_size`` sequences; ``bptt`` and ``carry``
+    are nothing to them.
 
     Parameters
     ----------
-    model : LanguageModel
+    model : LanguageModel, or another `Trainable`
         Changed in place.
     data : TextCorpus or 1-d array of ids
-        A corpus brings its own validation part.
+        What the model's ``windows`` takes. A corpus brings its own validation part.
     valid : 1-d array of ids, optional
         What to evaluate on after every epoch. The weights of the best epoch are kept.
     epochs : int
@@ -177,7 +187,6 @@ def fit(
         raise ValueError(f"carry: expected a multiple of bptt ({bptt}), 0 or None, got {carry!r}")
     if resume and checkpoint is None:
         raise ValueError("resume: expected a checkpoint to resume from, got checkpoint=None")
-    train: ArrayLike
     if isinstance(data, TextCorpus):
         if getattr(model, "vocab", data.vocab) != data.vocab:
             raise ValueError("data: expected a corpus with the model's vocabulary, got another; make it with vocab=")
@@ -187,12 +196,13 @@ def fit(
         train = data
     if patience is not None and valid is None:
         raise ValueError("patience: expected validation data with it, got none")
-    if valid is not None and np.size(valid) < 2:  # now, not after an epoch
-        raise ValueError(f"valid: expected at least 2 ids, one to predict from another, got {np.size(valid)}")
+    if valid is not None:  # now, not after an epoch
+        model.check_valid(valid)
 
     windows = model.windows(train, batch_size, bptt)
     cut = {"windows": len(windows), "batch_size": batch_size, "bptt": bptt}
     run = _Run(model, optimizer, TrainingLog() if log is None else log, cut)
+    run.log.unit = model.loss_unit
     if resume and checkpoint is not None and os.path.exists(checkpoint):
         run.restore(checkpoint)
     if log_file is not None:
@@ -244,8 +254,8 @@ class _Run:
         self.position = 0  # windows done in the epoch that is running
         self.state: StateLike | None = None  # after the last of them
 
-    def judge(self, evaluation: Evaluation) -> None:
-        if self.log.add_validation(evaluation.nats, evaluation.accuracy):
+    def judge(self, evaluation: Evaluation | RegressionEvaluation) -> None:
+        if self.log.add_validation(evaluation.loss, evaluation.accuracy):
             self.best[...] = self.model.flat_params
 
     def keep_best(self) -> None:
@@ -391,15 +401,15 @@ def _train_epoch(
 ) -> None:
     """Train on what is left of an epoch: to its end, to update number ``stop``, or until interrupted."""
     epoch = run.log.epochs + 1
-    nats, tokens, started = 0.0, 0, time.perf_counter()
+    loss, tokens, started = 0.0, 0, time.perf_counter()
 
     def note() -> None:
-        nonlocal nats, tokens, started
+        nonlocal loss, tokens, started
         now = time.perf_counter()
         rate = run.optimizer.lr * step.lr_scale
-        run.log.add_training(epoch, run.update, nats / tokens, tokens, now - started, rate, step.norm)
-        bar.advance(run.update, nats / tokens, tokens / max(now - started, 1e-9))
-        nats, tokens, started = 0.0, 0, now
+        run.log.add_training(epoch, run.update, loss / tokens, tokens, now - started, rate, step.norm)
+        bar.advance(run.update, loss / tokens, tokens / max(now - started, 1e-9))
+        loss, tokens, started = 0.0, 0, now
 
     for x, y in itertools.islice(windows.epoch(epoch), run.position, None):
         if run.update >= stop or interrupts.pending:
@@ -409,7 +419,7 @@ def _train_epoch(
         total, count, run.state = step(x, y, run.state, run.update, epoch)
         run.update += 1
         run.position += 1
-        nats += total
+        loss += total
         tokens += count
         if run.update % log_every == 0:
             note()
@@ -423,9 +433,9 @@ class _Bar:
     def __init__(self, bar: Any = None) -> None:
         self.bar = bar
 
-    def advance(self, update: int, nats: float, tokens_per_second: float) -> None:
+    def advance(self, update: int, loss: float, tokens_per_second: float) -> None:
         if self.bar is not None:
-            self.bar.set_postfix_str(f"loss {nats:.3f}, {tokens_per_second:,.0f} tokens/s", refresh=False)
+            self.bar.set_postfix_str(f"loss {loss:.3f}, {tokens_per_second:,.0f} tokens/s", refresh=False)
             self.bar.update(update - self.bar.n)
 
     def note(self, log: TrainingLog) -> None:

@@ -21,6 +21,19 @@
 #endif
 #endif
 
+/* A cache line that will be read, or written, in some thousand cycles. */
+#if defined(_MSC_VER) && !defined(__clang__) && defined(_M_X64)
+#include <xmmintrin.h>
+#define PREFETCH(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#define PREFETCH_WRITE(p) PREFETCH(p)
+#elif defined(_MSC_VER) && !defined(__clang__)
+#define PREFETCH(p) ((void)(p))
+#define PREFETCH_WRITE(p) ((void)(p))
+#else
+#define PREFETCH(p) __builtin_prefetch(p, 0)
+#define PREFETCH_WRITE(p) __builtin_prefetch(p, 1)
+#endif
+
 /* Denormals cost a hundred cycles each on some CPUs, and fading gradients are full of them. */
 typedef uint64_t float_mode;
 

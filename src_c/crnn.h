@@ -24,6 +24,7 @@ typedef ptrdiff_t crnn_dim; /* wide, and signed so that `for (t = T - 1; t >= 0;
 enum { CRNN_LINE_BYTES = 64 }; /* a cache line of reals: 16 floats, 8 doubles */
 
 enum { CRNN_TANH = 0, CRNN_RELU = 1 }; /* activations of the plain cell */
+enum { CRNN_SQUARED = 0, CRNN_ABSOLUTE = 1, CRNN_HUBER = 2, CRNN_QUANTILE = 3 }; /* losses of regression */
 
 /* Rows (t, b) of arrays (T, B, ...). A slice is the positions b0 <= i < b1; position i stands for batch row order[i]
  * (order NULL: i itself), which has the steps 0 <= t < lengths[row] (lengths NULL: T), at least one. Within a slice the
@@ -84,12 +85,14 @@ enum { CRNN_GRAD_ROWS = 256, CRNN_GRAD_PANELS = 2 };
 typedef struct crnn_kernels_##suffix {                                                                                 \
     const char *isa;                                                                                                   \
                                                                                                                        \
-    /* y[i] = f(x[i]), i < n. OVERWRITTEN; y may be x. At most 2 ulp (float64 2.1); denormal results are 0. */         \
+    /* y[i] = f(x[i]), i < n. OVERWRITTEN; y may be x. At most 2 ulp (float64 2.1); denormal results are 0.            \
+     * log1p, log(1 + x), is for 0 <= x <= 1 only. */                                                                  \
     void (*exp)(real *y, const real *x, crnn_dim n);                                                                   \
     void (*tanh)(real *y, const real *x, crnn_dim n);                                                                  \
     void (*sigmoid)(real *y, const real *x, crnn_dim n);                                                               \
+    void (*log1p)(real *y, const real *x, crnn_dim n);                                                                 \
                                                                                                                        \
-    /* packed (CRNN_PACKED_SIZE) OVERWRITTEN with w (K, N), row stride ldw. pack_gates takes w (K, gates*N) and puts    \
+    /* packed (CRNN_PACKED_SIZE) OVERWRITTEN with w (K, N), row stride ldw. pack_gates takes w (K, gates*N) and puts   \
      * the gates' panels of the same columns side by side; pack_transposed takes w (N, K) and packs its transpose. */  \
     void (*pack_gates)(real *packed, const real *w, crnn_dim ldw, crnn_dim K, crnn_dim N, crnn_dim gates);             \
     void (*pack_transposed)(real *packed, const real *w, crnn_dim ldw, crnn_dim K, crnn_dim N);                        \
@@ -125,20 +128,53 @@ typedef struct crnn_kernels_##suffix {                                          
     void (*gru_forward)(const crnn_layer *layer);                                                                      \
     void (*gru_backward)(const crnn_layer *layer);                                                                     \
                                                                                                                        \
-    /* Softmax cross-entropy of logits (T, B, V) with targets (T, B), in nats.                                         \
-     *     loss[g] = log(sum_v exp(logits[g,v])) - logits[g,target[g]]                                                 \
-     *     dlogits[g,:] = scale * ( softmax(logits[g,:]) - onehot(target[g]) )                                         \
-     * loss (T, B) OVERWRITTEN; dlogits (T, B, V) OVERWRITTEN, may be logits itself, or NULL: loss only.               \
-     * A target equal to `ignore` gives loss 0 and a zero gradient; any other is in 0 .. V-1. */                       \
-    void (*softmax_cross_entropy)(real *loss, real *dlogits, const real *logits, const int32_t *targets, real scale,   \
-                                  int32_t ignore, crnn_dim T, crnn_dim B, crnn_dim V, crnn_dim b0, crnn_dim b1);       \
+    /* Losses: loss (T, B) OVERWRITTEN; the gradient of scale * (the losses' sum) at a kernel's first input, of the    \
+     * same shape, OVERWRITTEN, may be that input itself, or NULL: loss only. Both are 0 where a row has no target     \
+     * and, unlike the outputs of other kernels, in the rows of a slice that lie beyond a sequence's end. */           \
+                                                                                                                       \
+    /* Softmax cross-entropy of logits (T, B, V) with targets (T, B), in nats. With w = weights (V) (NULL: ones),      \
+     * e = smoothing, 0 to 1, and -log p[v] = log(sum_u exp(logits[g,u])) - logits[g,v]:                               \
+     *     loss[g] = (1 - e) * w[target] * -log p[target]  +  e / V * sum_v w[v] * -log p[v]        (PyTorch's)        \
+     *     dlogits[g,:] = scale * ( p - onehot(target) )                            where w is 1 and e is 0            \
+     * A target equal to `ignore` is none; any other is in 0 .. V-1. */                                                \
+    void (*softmax_cross_entropy)(real *loss, real *dlogits, const real *logits, const int32_t *targets,               \
+                                  const real *weights, real smoothing, real scale, int32_t ignore, crnn_dim V,         \
+                                  const crnn_rows *rows);                                                              \
+                                                                                                                       \
+    /* Sigmoid cross-entropy of logits (T, B, V): V questions a row, answered by targets (T, B, V) from 0 to 1 or NaN, \
+     * which is no answer: loss and gradient 0. With w = pos_weights (V) (NULL: ones) and x = logits[g,v]:             \
+     *     loss[g] = sum_v w[v] * t * log(1 + e^-x)  +  (1 - t) * log(1 + e^x)                      (PyTorch's)        \
+     *     dlogits[g,v] = scale * ( sigmoid(x) - t )                                                where w is 1 */    \
+    void (*sigmoid_cross_entropy)(real *loss, real *dlogits, const real *logits, const real *targets,                  \
+                                  const real *pos_weights, real scale, crnn_dim V, const crnn_rows *rows);             \
+                                                                                                                       \
+    /* Loss of P predictions y (T, B, P*N), in blocks of N columns, of targets (T, B, N); P is 1 but for quantiles.    \
+     * loss[g] = the sum over all columns of, with e = y - target, and q the block's number of parameters (P):         \
+     *     CRNN_SQUARED  e^2        CRNN_HUBER     e^2 / 2 where |e| <= q, else q (|e| - q / 2)                        \
+     *     CRNN_ABSOLUTE |e|        CRNN_QUANTILE  (1 - q) e where e > 0, else -q e                                    \
+     * Where e is 0 the slope is 0. A NaN target is missing: loss and gradient 0. parameters NULL: not needed. */      \
+    void (*regression_loss)(real *loss, real *dy, const real *y, const real *targets, int kind,                        \
+                            const real *parameters, crnn_dim P, real scale, crnn_dim N, const crnn_rows *rows);        \
                                                                                                                        \
     /* p (M, V) = softmax of each row of logits, OVERWRITTEN; p may be logits. */                                      \
     void (*softmax)(real *p, const real *logits, crnn_dim M, crnn_dim V);                                              \
                                                                                                                        \
+    /* One vector a sequence from its steps' h (T, B, H): their mean, or the largest of each column, from the first    \
+     * step `which` (B, H) that has it; NaN is larger than any number. Backward reads no h.                            \
+     * out, which (B, H) OVERWRITTEN. dh (T, B, H) OVERWRITTEN, with 0 beyond a sequence's end. T >= 1. */             \
+    void (*pool_mean_forward)(real *out, const real *h, crnn_dim H, const crnn_rows *rows);                            \
+    void (*pool_mean_backward)(real *dh, const real *dout, crnn_dim H, const crnn_rows *rows);                         \
+    void (*pool_max_forward)(real *out, int32_t *which, const real *h, crnn_dim H, const crnn_rows *rows);             \
+    void (*pool_max_backward)(real *dh, const real *dout, const int32_t *which, crnn_dim H, const crnn_rows *rows);    \
+                                                                                                                       \
     /* Sums over a flat array, in double. */                                                                           \
     double (*sum)(const real *x, crnn_dim n);                                                                          \
     double (*sum_of_squares)(const real *x, crnn_dim n);                                                               \
+                                                                                                                       \
+    /* Of each column of x (M, N), m rising, NaN left out: the sum and the number of what is there, and the sum of the \
+     * squares of x - means. sums, counts, squares (N) ACCUMULATED, in double whatever x is. */                        \
+    void (*column_sums)(double *sums, double *counts, const real *x, crnn_dim M, crnn_dim N);                          \
+    void (*column_squares)(double *squares, const real *x, const double *means, crnn_dim M, crnn_dim N);               \
                                                                                                                        \
     /* x *= factor;  x = min(max(x, -limit), limit). x OVERWRITTEN. NaN stays NaN. */                                  \
     void (*scale)(real *x, real factor, crnn_dim n);                                                                   \

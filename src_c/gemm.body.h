@@ -166,7 +166,7 @@ typedef struct {
     const real *w; /* packed (K, gates * N), by pack_gates where gates > 1 */
     crnn_dim K, N; /* N columns in each block of y */
     int gates;
-    epilogue finish; /* NULL: nothing */
+    epilogue finish, prepare; /* NULL: nothing. prepare: ask for what finish will read and write, before the tiles run */
     const void *context;
 } product;
 
@@ -209,6 +209,8 @@ static void run_product(const product *p, const crnn_rows *r, crnn_dim t0, crnn_
                 const int m = (int)(rows_here / blocks + (block < rows_here % blocks));
                 tile_rows rows;
                 take_rows(&rows, m, p, &walk);
+                if (p->prepare)
+                    p->prepare(p->context, &rows, m, n0, n);
                 for (int first = 0; first < panels; first += most) {
                     const int nl = panels - first < most ? panels - first : most;
                     assert(0 < m && m <= TILE_ROWS && 0 < nl && nl <= PANELS_FOR(m));

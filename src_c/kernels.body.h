@@ -9,7 +9,9 @@
 #include "rnn.body.h"
 #include "lstm.body.h"
 #include "gru.body.h"
+#include "sums.body.h"
 #include "loss.body.h"
+#include "pool.body.h"
 #include "optim.body.h"
 #include "orthonormal.body.h"
 
@@ -31,6 +33,7 @@ const crnn_kernels_f64 TABLE_NAME(CRNN_ISA) = {
     .exp = exp_array,
     .tanh = tanh_array,
     .sigmoid = sigmoid_array,
+    .log1p = log1p_array,
     .pack_gates = pack_gates,
     .pack_transposed = pack_transposed,
     .linear_forward = linear_forward,
@@ -46,9 +49,17 @@ const crnn_kernels_f64 TABLE_NAME(CRNN_ISA) = {
     .gru_forward = gru_forward,
     .gru_backward = gru_backward,
     .softmax_cross_entropy = softmax_cross_entropy,
+    .sigmoid_cross_entropy = sigmoid_cross_entropy,
+    .regression_loss = regression_loss,
     .softmax = softmax,
+    .pool_mean_forward = pool_mean_forward,
+    .pool_mean_backward = pool_mean_backward,
+    .pool_max_forward = pool_max_forward,
+    .pool_max_backward = pool_max_backward,
     .sum = sum,
     .sum_of_squares = sum_of_squares,
+    .column_sums = column_sums,
+    .column_squares = column_squares,
     .scale = scale,
     .clip = clip,
     .sgd = sgd,

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT
- * loss.body.h: softmax, alone and fused with cross-entropy, and sums over flat arrays. */
+ * loss.body.h: softmax, and the losses with their gradients. */
 
-/* The sum of p = exp(logits - max) over one row; *largest is the max. p may be logits, or NULL where only the sum is
- * wanted. NaN anywhere makes the sum NaN. */
-static real exp_row(real *p, const real *logits, crnn_dim V, real *largest)
+/* The largest of one row. NaN may be overlooked. */
+INLINE real max_of_row(const real *logits, crnn_dim V)
 {
     real lanes[LINE];
-    line high = line_set1((real)-INFINITY), sum = line_set1(0);
+    line high = line_set1((real)-INFINITY);
     crnn_dim v = 0;
     for (; v + LINE <= V; v += LINE)
         high = line_max(high, line_load(logits + v));
@@ -14,9 +13,17 @@ static real exp_row(real *p, const real *logits, crnn_dim V, real *largest)
     real max = fold_max(lanes);
     for (; v < V; ++v)
         max = logits[v] > max ? logits[v] : max;
+    return max;
+}
 
-    line shift = line_set1(max);
-    for (v = 0; v + LINE <= V; v += LINE) {
+/* The sum of p = exp(logits - max) over one row. p may be logits, or NULL where only the sum is wanted. NaN anywhere
+ * makes the sum NaN. */
+static real exp_row(real *p, const real *logits, crnn_dim V, real max)
+{
+    real lanes[LINE];
+    line shift = line_set1(max), sum = line_set1(0);
+    crnn_dim v = 0;
+    for (; v + LINE <= V; v += LINE) {
         line e = line_exp_nonpositive(line_sub(line_load(logits + v), shift));
         if (p)
             line_store(p + v, e);
@@ -32,7 +39,6 @@ static real exp_row(real *p, const real *logits, crnn_dim V, real *largest)
         for (int i = 0; i < V - v; ++i)
             lanes[i] += rest[i];
     }
-    *largest = max;
     return fold_sum(lanes);
 }
 
@@ -42,80 +48,192 @@ INLINE void scale_row(real *x, real factor, crnn_dim n)
         line_put(x + i, line_mul(line_get(x + i, left), line_set1(factor)), left);
 }
 
+/* x = factor * x - spread * w; w is 1 where weights is NULL. */
+INLINE void scale_row_less(real *x, real factor, real spread, const real *weights, crnn_dim n)
+{
+    for (crnn_dim i = 0, left = n; left > 0; i += LINE, left -= LINE) {
+        line w = weights ? line_get(weights + i, left) : line_set1(1);
+        line y = line_mul(line_get(x + i, left), line_set1(factor));
+        line_put(x + i, line_fnma(line_set1(spread), w, y), left);
+    }
+}
+
 static void softmax(real *p, const real *logits, crnn_dim M, crnn_dim V)
 {
     float_mode mode = denormals_off();
     for (crnn_dim m = 0; m < M; ++m) {
-        real largest, total = exp_row(p + m * V, logits + m * V, V, &largest);
+        const real *logits_m = logits + m * V;
+        real total = exp_row(p + m * V, logits_m, V, max_of_row(logits_m, V));
         scale_row(p + m * V, 1 / total, V);
     }
     float_mode_restore(mode);
 }
 
-static void softmax_cross_entropy(real *loss, real *dlogits, const real *logits, const int32_t *targets, real scale,
-                                  int32_t ignore, crnn_dim T, crnn_dim B, crnn_dim V, crnn_dim b0, crnn_dim b1)
+INLINE real fold_line(line a)
+{
+    real lanes[LINE];
+    line_store(lanes, a);
+    return fold_sum(lanes);
+}
+
+/* The sum of w (max - logits) over one row; w is 1 where weights is NULL. */
+static real sum_below(const real *logits, const real *weights, crnn_dim V, real max)
+{
+    line total = line_set1(0);
+    for (crnn_dim v = 0, left = V; left > 0; v += LINE, left -= LINE) {
+        line w = weights ? line_get(weights + v, left) : line_set1(1);
+        line below = line_sub(line_set1(max), line_get(logits + v, left));
+        total = line_add(total, line_first(line_mul(w, below), left));
+    }
+    return fold_line(total);
+}
+
+/* A row that does not count: beyond its sequence's end, or without a target. */
+INLINE void leave_out(real *loss, real *dx, crnn_dim n)
+{
+    *loss = 0;
+    if (dx)
+        memset(dx, 0, (size_t)n * sizeof(real));
+}
+
+/* With a_v = smoothing / V * w_v, and (1 - smoothing) * w_v more at the target, the loss is sum_v a_v (L - logits_v), L
+ * being the logarithm of the sum; its gradient is (sum_v a_v) * softmax - a. */
+static void softmax_cross_entropy(real *loss, real *dlogits, const real *logits, const int32_t *targets,
+                                  const real *weights, real smoothing, real scale, int32_t ignore, crnn_dim V,
+                                  const crnn_rows *rows)
 {
     float_mode mode = denormals_off();
-    for (crnn_dim t = 0; t < T; ++t)
-        for (crnn_dim b = b0; b < b1; ++b) {
-            const crnn_dim g = t * B + b;
+    const real spread = smoothing / (real)V;
+    const double weight_of_all = smoothing == 0 ? 0 : weights ? sum(weights, V) : (double)V;
+    const real spread_of_all = spread * (real)weight_of_all;
+    for (crnn_dim t = 0; t < rows->T; ++t)
+        for (crnn_dim i = rows->b0; i < rows->b1; ++i) {
+            const crnn_dim b = row_at(rows, i), g = t * rows->B + b;
             const real *logits_g = logits + g * V;               /* logits[t, b, :] */
             real *dlogits_g = dlogits ? dlogits + g * V : NULL;
             const int32_t target = targets[g];
-            if (target == ignore) {
-                loss[g] = 0;
-                if (dlogits_g)
-                    memset(dlogits_g, 0, (size_t)V * sizeof(real));
+            if (target == ignore || t >= steps_of(rows, b)) {
+                leave_out(loss + g, dlogits_g, V);
                 continue;
             }
             assert(0 <= target && target < V);
-            const real logit = logits_g[target]; /* read before dlogits may take its place */
-            real largest, total = exp_row(dlogits_g, logits_g, V, &largest);
-            loss[g] = (real)(log_of_sum((double)total) + (double)largest - (double)logit);
-            if (dlogits_g) {
-                scale_row(dlogits_g, scale / total, V);
-                dlogits_g[target] -= scale;
-            }
+            const real at_target = (1 - smoothing) * (weights ? weights[target] : 1);
+            const real at_all = scale * (at_target + spread_of_all);
+            /* read before dlogits may take its place */
+            const real logit = logits_g[target], largest = max_of_row(logits_g, V);
+            const real below = smoothing == 0 ? 0 : sum_below(logits_g, weights, V, largest);
+            const real total = exp_row(dlogits_g, logits_g, V, largest);
+
+            const double log_total = log_of_sum((double)total);
+            double loss_g = (double)at_target * (log_total + (double)largest - (double)logit);
+            if (smoothing != 0)
+                loss_g += (double)spread * (weight_of_all * log_total + (double)below);
+            loss[g] = (real)loss_g;
+            if (!dlogits_g)
+                continue;
+            const real factor = at_all / total;
+            if (smoothing == 0)
+                scale_row(dlogits_g, factor, V);
+            else
+                scale_row_less(dlogits_g, factor, scale * spread, weights, V);
+            dlogits_g[target] -= scale * at_target;
         }
     float_mode_restore(mode);
 }
 
-/* ---- sums over flat arrays: lanes of double ------------------------------------------------------------------------ */
-
-static double fold_doubles(double lanes[LINE])
-{
-    for (int half = LINE / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; ++i)
-            lanes[i] += lanes[i + half];
-    return lanes[0];
-}
-
-static double sum(const real *x, crnn_dim n)
+/* Class by class, with p = sigmoid(x), t the target and w the weight of what is there:
+ *     loss = w t log(1 + e^-x) + (1 - t) log(1 + e^x)        its gradient = (1 - t) p - w t (1 - p)
+ * All of it comes from e^-|x|, and nothing is left of small results by subtracting. A term without a target or whose
+ * factor is 0 is 0, however large or undefined the other factor. */
+static void sigmoid_cross_entropy(real *loss, real *dlogits, const real *logits, const real *targets,
+                                  const real *pos_weights, real scale, crnn_dim V, const crnn_rows *rows)
 {
     float_mode mode = denormals_off();
-    double lanes[LINE] = {0};
-    crnn_dim i = 0;
-    for (; i + LINE <= n; i += LINE)
-        for (int j = 0; j < LINE; ++j)
-            lanes[j] += (double)x[i + j];
-    for (int j = 0; i < n; ++i, ++j)
-        lanes[j] += (double)x[i];
-    volatile double total = fold_doubles(lanes); /* keeps the last additions this side of the mode's return */
+    const line zero = line_set1(0), one = line_set1(1);
+    for (crnn_dim t = 0; t < rows->T; ++t)
+        for (crnn_dim i = rows->b0; i < rows->b1; ++i) {
+            const crnn_dim b = row_at(rows, i), g = t * rows->B + b;
+            const real *logits_g = logits + g * V, *targets_g = targets + g * V;
+            real *dlogits_g = dlogits ? dlogits + g * V : NULL;
+            if (t >= steps_of(rows, b)) {
+                leave_out(loss + g, dlogits_g, V);
+                continue;
+            }
+            line total = zero;
+            for (crnn_dim v = 0, left = V; left > 0; v += LINE, left -= LINE) {
+                line x = line_get(logits_g + v, left), there = line_get(targets_g + v, left);
+                line weighted = pos_weights ? line_mul(line_get(pos_weights + v, left), there) : there;
+                line absent = line_sub(one, there);
+                line e = line_exp_nonpositive(line_copysign(x, line_set1(-1))), log_of_both = line_log1p(e);
+                line if_there = line_mul(weighted, line_add(line_max(zero, line_sub(zero, x)), log_of_both));
+                line if_absent = line_mul(absent, line_add(line_max(zero, x), log_of_both));
+                line loss_v = line_add(line_pick(there, zero, if_there, zero), line_pick(one, there, if_absent, zero));
+                total = line_add(total, line_first(loss_v, left));
+                if (!dlogits_g)
+                    continue;
+                line larger = line_div(one, line_add(one, e)), smaller = line_mul(e, larger);
+                line p = line_pick(x, zero, larger, smaller), not_p = line_pick(x, zero, smaller, larger);
+                line up = line_pick(one, there, line_mul(absent, p), zero);
+                line down = line_pick(there, zero, line_mul(weighted, not_p), zero);
+                line_put(dlogits_g + v, line_mul(line_set1(scale), line_sub(up, down)), left);
+            }
+            loss[g] = fold_line(total);
+        }
     float_mode_restore(mode);
-    return total;
 }
 
-static double sum_of_squares(const real *x, crnn_dim n)
+/* The loss of an error e = y - t, and its slope. In these orders of arguments NaN passes through. */
+INLINE line residual_loss(int kind, line e, line parameter, line *slope)
+{
+    const line zero = line_set1(0), half = line_set1((real)0.5);
+    line above, below;
+    switch (kind) {
+    case CRNN_SQUARED:
+        *slope = line_add(e, e);
+        return line_mul(e, e);
+    case CRNN_HUBER: /* e^2 / 2 up to delta, then delta (|e| - delta / 2): with e clipped to c, c (e - c / 2) */
+        *slope = line_max(line_sub(zero, parameter), line_min(parameter, e));
+        return line_mul(*slope, line_fnma(half, *slope, e));
+    case CRNN_QUANTILE: /* (1 - q) e above the target, -q e below it */
+        above = line_sub(line_set1(1), parameter);
+        below = line_sub(zero, parameter);
+        break;
+    default: /* CRNN_ABSOLUTE */
+        above = line_set1(1);
+        below = line_set1(-1);
+    }
+    *slope = line_pick(e, zero, above, line_pick(zero, e, below, e));
+    return line_mul(*slope, e);
+}
+
+static void regression_loss(real *loss, real *dy, const real *y, const real *targets, int kind, const real *parameters,
+                            crnn_dim P, real scale, crnn_dim N, const crnn_rows *rows)
 {
     float_mode mode = denormals_off();
-    double lanes[LINE] = {0};
-    crnn_dim i = 0;
-    for (; i + LINE <= n; i += LINE)
-        for (int j = 0; j < LINE; ++j)
-            lanes[j] += (double)x[i + j] * (double)x[i + j];
-    for (int j = 0; i < n; ++i, ++j)
-        lanes[j] += (double)x[i] * (double)x[i];
-    volatile double total = fold_doubles(lanes);
+    const line zero = line_set1(0);
+    for (crnn_dim t = 0; t < rows->T; ++t)
+        for (crnn_dim i = rows->b0; i < rows->b1; ++i) {
+            const crnn_dim b = row_at(rows, i), g = t * rows->B + b;
+            const real *targets_g = targets + g * N;
+            if (t >= steps_of(rows, b)) {
+                leave_out(loss + g, dy ? dy + g * P * N : NULL, P * N);
+                continue;
+            }
+            line total = zero;
+            for (crnn_dim p = 0; p < P; ++p) {
+                const line parameter = line_set1(parameters ? parameters[p] : 0);
+                const crnn_dim start = (g * P + p) * N; /* y[t, b, p*N] */
+                for (crnn_dim n = 0, left = N; left > 0; n += LINE, left -= LINE) {
+                    line target = line_get(targets_g + n, left), slope;
+                    line e = line_sub(line_get(y + start + n, left), target);
+                    line loss_n = residual_loss(kind, e, parameter, &slope);
+                    line known = line_abs(target), any = line_set1(-1); /* known > any unless NaN */
+                    total = line_add(total, line_pick(known, any, loss_n, zero)); /* past the row's end it is 0 too */
+                    if (dy)
+                        line_put(dy + start + n, line_mul(line_set1(scale), line_pick(known, any, slope, zero)), left);
+                }
+            }
+            loss[g] = fold_line(total);
+        }
     float_mode_restore(mode);
-    return total;
 }

@@ -25,6 +25,34 @@ static void lstm_cell(const void *layer, const tile_rows *rows, int m, crnn_dim 
     }
 }
 
+/* Lines that lstm_cell, or its backward, will come to. They lie in too many rows for the processor to guess. */
+static void lstm_prepare(const void *layer, const tile_rows *rows, int m, crnn_dim n0, crnn_dim n)
+{
+    const crnn_layer *l = layer;
+    const crnn_dim H = l->H;
+    FOR_EACH_LINE(rows, m, n0, n) {
+        real *a = (real *)l->gates + g * 4 * H + j;
+        PREFETCH_WRITE(a), PREFETCH_WRITE(a + H), PREFETCH_WRITE(a + 2 * H), PREFETCH_WRITE(a + 3 * H);
+        PREFETCH_WRITE((real *)l->c + g * H + j), PREFETCH_WRITE((real *)l->h + g * H + j);
+        if (l->tanh_c)
+            PREFETCH_WRITE((real *)l->tanh_c + g * H + j);
+        (void)b, (void)t;
+    }
+}
+
+static void lstm_prepare_backward(const void *layer, const tile_rows *rows, int m, crnn_dim n0, crnn_dim n)
+{
+    const crnn_layer *l = layer;
+    const crnn_dim H = l->H;
+    FOR_EACH_LINE(rows, m, n0, n) {
+        const real *s = (const real *)l->gates + g * 4 * H + j;
+        real *da = (real *)l->da + g * 4 * H + j;
+        PREFETCH(s), PREFETCH(s + H), PREFETCH(s + 2 * H), PREFETCH(s + 3 * H);
+        PREFETCH((const real *)l->tanh_c + g * H + j), PREFETCH(row_before(l, l->c, l->c0, t, b) + j);
+        PREFETCH_WRITE(da), PREFETCH_WRITE(da + H), PREFETCH_WRITE(da + 2 * H), PREFETCH_WRITE(da + 3 * H);
+    }
+}
+
 /* s = sigmoid(a), so da = ds * s * (1 - s) */
 INLINE line through_sigmoid(line ds, line s) { return line_mul(ds, line_fnma(s, s, s)); }
 /* s = tanh(a), so da = ds * (1 - s*s) */
@@ -57,7 +85,8 @@ static void lstm_forward(const crnn_layer *l)
 {
     float_mode mode = denormals_off();
     const product p = {.y = l->gates, .ldy = 4 * l->H, .init = input_share(l, 4), .x = state_before(l), .w = l->w_hh,
-                       .K = l->H, .N = l->H, .gates = 4, .finish = lstm_cell, .context = l};
+                       .K = l->H, .N = l->H, .gates = 4, .finish = lstm_cell,
+                       .prepare = lstm_prepare, .context = l};
     run_forward(l, &p);
     float_mode_restore(mode);
 }
@@ -66,7 +95,8 @@ static void lstm_backward(const crnn_layer *l)
 {
     assert(l->rows.T > 0 && l->tanh_c);
     float_mode mode = denormals_off();
-    const product p = product_back(l, l->da, 4 * l->H, 4 * l->H, lstm_cell_backward);
+    product p = product_back(l, l->da, 4 * l->H, 4 * l->H, lstm_cell_backward);
+    p.prepare = lstm_prepare_backward;
     for (crnn_dim s = 0; s < l->rows.T; ++s)
         step_back(l, &p, l->reverse ? s : l->rows.T - 1 - s);
     back_to_start(l, &p, 0);

@@ -301,6 +301,16 @@ INLINE void line_put(real *p, line a, crnn_dim left)
         line_store_n(p, a, left);
 }
 
+/* The lanes of a that an array with so much left has; zero in the others. */
+INLINE line line_first(line a, crnn_dim left)
+{
+    real lanes[LINE] = {0};
+    if (left >= LINE)
+        return a;
+    line_store_n(lanes, a, left);
+    return line_load(lanes);
+}
+
 /* LINE partial results to one, in halves: the fixed order of every sum. */
 INLINE real fold_sum(real lanes[LINE])
 {

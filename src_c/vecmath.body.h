@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
- * vecmath.body.h: exp, tanh and sigmoid of a line, and log of one double. One text with fused multiply-adds, so the
- * bits are the same everywhere. float32: at most 2 ulp, tanh and sigmoid monotone (tests/test_vecmath.py sweeps them).
+ * vecmath.body.h: exp, tanh, sigmoid and log1p of a line, and log of one double. One text with fused
+ * multiply-adds, so the bits are the same everywhere. float32: at most 2 ulp, all but exp monotone
+ * (tests/test_vecmath.py sweeps them).
  *
- * All three rest on x = n ln 2 + r with |r| <= ln 2 / 2, and on
+ * The first three rest on x = n ln 2 + r with |r| <= ln 2 / 2, and on
  *     e^r - 1 = r + r^2 q(r)
  * where q is a polynomial, Chebyshev-fitted to (e^r - 1 - r) / r^2 over that interval. n is found by adding 1.5 * 2^p,
  * which leaves n in the low bits of the sum: they can be shifted straight into an exponent. */
@@ -95,6 +96,27 @@ INLINE line line_sigmoid(line x)
     return line_divide_refined(q, a, d, rest, line_pick(zero, x, line_sub(one, q), q));
 }
 
+/* log(1 + x) for 0 <= x <= 1, NaN for NaN: 2 artanh(f) with f = x / (2 + x) <= 1/3. artanh(f) is f + f^3 g(f^2), g being
+ * a polynomial Chebyshev-fitted over that interval. 2f is x - f x; so all is x - f (x - 2 f^2 g), where the rounding of
+ * f counts for half at most. */
+#if defined(CRNN_F32)
+static const real artanh_g[] = {0x1.dba26p-4f, 0x1.bc8cf8p-4f, 0x1.24c926p-3f, 0x1.9998d4p-3f, 0x1.555556p-2f};
+#else
+static const real artanh_g[] = {0x1.401d3e65cdc48p-4, 0x1.32e0d25c9c761p-5, 0x1.bc37f0140c19ep-5, 0x1.e0a2d581ab68fp-5,
+                                0x1.111abdc8abe16p-4, 0x1.3b13515f6f9efp-4, 0x1.745d19937b1fcp-4, 0x1.c71c71bedea97p-4,
+                                0x1.2492492499d46p-3, 0x1.9999999999944p-3, 0x1.5555555555555p-2};
+#endif
+enum { ARTANH_TERMS = sizeof artanh_g / sizeof artanh_g[0] };
+
+INLINE line line_log1p(line x)
+{
+    line f = line_div(x, line_add(line_set1(2), x)), f2 = line_mul(f, f), g = line_set1(artanh_g[0]);
+    UNROLL
+    for (int i = 1; i < ARTANH_TERMS; ++i)
+        g = line_fma(g, f2, line_set1(artanh_g[i]));
+    return line_fnma(f, line_fnma(line_add(f2, f2), g, x), x);
+}
+
 /* log x for finite x >= 1: x = 2^k m with m about 1, and log m = 2 artanh(f), f = (m - 1) / (m + 1), as a series in
  * f^2 <= 0.03 that is cut where `real` no longer sees it. */
 #if defined(CRNN_F32)
@@ -133,4 +155,5 @@ INLINE double log_of_sum(double x)
 DEFINE_MAP(exp)
 DEFINE_MAP(tanh)
 DEFINE_MAP(sigmoid)
+DEFINE_MAP(log1p)
 #undef DEFINE_MAP

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the kernel tests share: awkward sizes, guarded arrays, comparison by size and by bits, exact fma."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -65,13 +65,13 @@ class Guarded:
             np.testing.assert_array_equal(words, before, "a kernel wrote into its input")
 
 
-def assert_close(got: NDArray, expected: NDArray) -> None:
-    """Largest error within the precision's tolerance, measured against the largest element expected."""
+def assert_close(got: NDArray, expected: NDArray, least: float = 0.0) -> None:
+    """Largest error within the precision's tolerance, or ``least``, measured against the largest element expected."""
     assert got.shape == expected.shape
     scale = np.abs(expected).max()
     assert scale > 0, "nothing to compare with"
     error = np.abs(got.astype(np.float64) - expected).max() / scale
-    assert error <= TOLERANCE[got.dtype.name], f"error {error:.2g} of the largest element"
+    assert error <= max(TOLERANCE[got.dtype.name], least), f"error {error:.2g} of the largest element"
 
 
 def assert_same_bits(got: ArrayLike, expected: ArrayLike) -> None:
@@ -85,6 +85,21 @@ def assert_same_bits(got: ArrayLike, expected: ArrayLike) -> None:
     if not same.all():
         at = tuple(int(i) for i in np.argwhere(~same)[0])
         pytest.fail(f"{(~same).sum()} of {same.size}, first at {at}: {got[at]!r}, not {expected[at]!r}")
+
+
+def difference_gradient(f: Callable[[NDArray], float], x: NDArray, step: float = 1e-4) -> NDArray:
+    """The gradient of f at x (float64) by central differences, their error in step**2 taken out (Richardson)."""
+    gradient = np.empty_like(x)
+    for at in np.ndindex(x.shape):
+        there = x.copy()
+        slopes = []
+        for h in (step, 2 * step):
+            there[at] = x[at] + h
+            above = f(there)
+            there[at] = x[at] - h
+            slopes.append((above - f(there)) / (2 * h))
+        gradient[at] = (4 * slopes[0] - slopes[1]) / 3
+    return gradient
 
 
 def slices(n: int, unit: int = 1) -> Iterator[tuple[int, int]]:

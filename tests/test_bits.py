@@ -34,7 +34,7 @@ def trained(cell="tanh", dtype="float32", embedding_size=None, threads=1):
         optimizer=crnn.optim.AdamW(lr=1e-2), schedule=crnn.optim.linear(0.1, warmup=5), log_every=1,
     )  # fmt: skip
     assert log.column("update")[-1] == 50
-    losses = log.column("train_nats")
+    losses = log.column("train_loss")
     assert losses[-1] < 0.9 * losses[0]
     return model.flat_params
 

@@ -73,7 +73,7 @@ def test_train_does_what_fit_does(tmp_path, text_file, capsys):
     assert_same_bits(crnn.load(output).flat_params, model.flat_params)
     test = model.evaluate(corpus.test, batch_size=4)
     assert f"test {test.nats:.4f} nats, {test.bits:.4f} bits" in err
-    assert f"valid {log.best['valid_nats']:.4f} (best)" in err
+    assert f"valid {log.best['valid_loss']:.4f} (best)" in err
     assert f"wrote {output}" in err
     assert "1,080 chars to learn from" in err
     assert sorted(os.listdir(tmp_path)) == ["m", "text.txt"]  # no checkpoint is left
@@ -106,13 +106,13 @@ def test_train_passes_every_option_on(tmp_path, text_file, capsys):
     assert loaded.vocab == corpus.vocab
     np.testing.assert_array_equal(np.load(ids)[: corpus.train.size], corpus.train)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [entry["train_nats"] for entry in lines] == [entry["train_nats"] for entry in log.entries]
+    assert [entry["train_loss"] for entry in lines] == [entry["train_loss"] for entry in log.entries]
 
 
 def test_train_writes_its_log_as_csv_and_no_embedding_when_asked(tmp_path, text_file, capsys):
     arguments = ("train", text_file, "-o", tmp_path / "m", *TINY, "--embedding", 0, "--log", tmp_path / "log.csv")
     assert run(capsys, *arguments, "--unknown")[0] == 0
-    assert (tmp_path / "log.csv").read_text().startswith("kind,epoch,update,train_nats")
+    assert (tmp_path / "log.csv").read_text().startswith("kind,epoch,update,train_loss")
     model = crnn.load(tmp_path / "m")
     assert model.net.embedding_size is None
     assert model.vocab.unknown_id == 0
@@ -341,7 +341,7 @@ def test_ctrl_c_saves_the_model_and_exits_with_130(tmp_path, text_file):
     assert crnn.load(output).net.hidden_size == 9
     assert checkpoint.exists()
     entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    best = min(entry["valid_nats"] for entry in entries if "valid_nats" in entry)
+    best = min(entry["valid_loss"] for entry in entries if "valid_loss" in entry)
     corpus = crnn.TextCorpus.from_file(text_file)
     assert crnn.load(output).evaluate(corpus.valid, batch_size=4).nats == best
 

@@ -8,10 +8,11 @@ import pytest
 from kernel_tools import SPECIAL, assert_same_bits
 from numpy.typing import NDArray
 
-from crnn._core import cells, dispatch, gemm, loss, optim, vecmath
+from crnn._core import cells, dispatch, gemm, loss, optim, pool, rows, vecmath
 
 T, B, K, N, V = 3, 13, 17, 83, 37
 IDS = np.random.default_rng(5).integers(V, size=(T, B), dtype=np.int32)
+LENGTHS = rows.Lengths(np.arange(B) % T + 1, T, 1)
 
 Make = Callable[..., NDArray]  # make(3, 2) draws an array of that shape
 Results = list[NDArray]
@@ -102,13 +103,74 @@ def rnn_backward(make: Make) -> Results:
 def softmax_cross_entropy(make: Make) -> Results:
     losses, dlogits = make(T, B), make(T, B, V)
     loss.softmax_cross_entropy(losses, dlogits, make(T, B, V), IDS, 0.3, 3, 0, B)
-    return [losses, dlogits]
+    weighted, smoothed = make(T, B), make(T, B, V)
+    loss.softmax_cross_entropy(weighted, smoothed, make(T, B, V), IDS, 0.3, 3, 0, B, LENGTHS, make(V), 0.1)
+    return [losses, dlogits, weighted, smoothed]
+
+
+def sigmoid_cross_entropy(make: Make) -> Results:
+    losses, dlogits, targets = make(T, B), make(T, B, V), make(T, B, V)
+    loss.sigmoid_cross_entropy(losses, dlogits, make(T, B, V), targets, 0.3, 0, B)
+    weighted, gradient = make(T, B), make(T, B, V)
+    loss.sigmoid_cross_entropy(weighted, gradient, make(T, B, V), targets, 0.3, 0, B, LENGTHS, make(V))
+    return [losses, dlogits, weighted, gradient]
+
+
+def regression_loss(make: Make) -> Results:
+    results = []
+    for kind, parameters in [
+        (loss.SQUARED, None),
+        (loss.ABSOLUTE, None),
+        (loss.HUBER, [0.7]),
+        (loss.QUANTILE, [0.1, 0.7]),
+    ]:
+        losses, y = make(T, B), make(T, B, V * len(parameters or [0]))
+        given = parameters and np.array(parameters, y.dtype)
+        loss.regression_loss(losses, y, y, make(T, B, V), kind, given, 0.3, 0, B, LENGTHS)
+        results += [losses, y]
+    return results
+
+
+def column_sums(make: Make) -> Results:
+    sums, counts = np.zeros(N), np.zeros(N)
+    loss.column_sums(sums, counts, make(V, N))
+    return [sums, counts]
+
+
+def column_squares(make: Make) -> Results:
+    squares = np.zeros(N)
+    loss.column_squares(squares, make(V, N), make(N).astype("f8"))
+    return [squares]
 
 
 def softmax(make: Make) -> Results:
     p = make(B, V)
     loss.softmax(p, make(B, V))
     return [p]
+
+
+def pool_mean_forward(make: Make) -> Results:
+    out = make(B, N)
+    pool.pool_mean_forward(out, make(T, B, N), 0, B, LENGTHS)
+    return [out]
+
+
+def pool_mean_backward(make: Make) -> Results:
+    dh = make(T, B, N)
+    pool.pool_mean_backward(dh, make(B, N), 0, B, LENGTHS)
+    return [dh]
+
+
+def pool_max_forward(make: Make) -> Results:
+    out, which = make(B, N), np.zeros((B, N), np.int32)
+    pool.pool_max_forward(out, which, make(T, B, N), 0, B, LENGTHS)
+    return [out, which.astype(np.float64)]
+
+
+def pool_max_backward(make: Make) -> Results:
+    dh, which = make(T, B, N), np.random.default_rng(6).integers(T, size=(B, N), dtype=np.int32)
+    pool.pool_max_backward(dh, make(B, N), which, 0, B, LENGTHS)
+    return [dh]
 
 
 def changed(function: Callable, *rates: float, states: int = 0, velocity: bool = True) -> Callable[[Make], Results]:
@@ -132,6 +194,7 @@ KERNELS: dict[str, Callable[[Make], Results]] = {
     "vecmath.exp": mapped(vecmath.exp),
     "vecmath.tanh": mapped(vecmath.tanh),
     "vecmath.sigmoid": mapped(vecmath.sigmoid),
+    "vecmath.log1p": mapped(vecmath.log1p),
     "gemm.linear_forward": linear_forward,
     "gemm.linear_backward_weight": linear_backward_weight,
     "gemm.bias_backward": bias_backward,
@@ -141,9 +204,17 @@ KERNELS: dict[str, Callable[[Make], Results]] = {
     "cells.rnn_forward": rnn_forward,
     "cells.rnn_backward": rnn_backward,
     "loss.softmax_cross_entropy": softmax_cross_entropy,
+    "loss.sigmoid_cross_entropy": sigmoid_cross_entropy,
+    "loss.regression_loss": regression_loss,
     "loss.softmax": softmax,
+    "pool.pool_mean_forward": pool_mean_forward,
+    "pool.pool_mean_backward": pool_mean_backward,
+    "pool.pool_max_forward": pool_max_forward,
+    "pool.pool_max_backward": pool_max_backward,
     "loss.sum": lambda make: [np.array(loss.sum(make(K * N)))],
     "loss.sum_of_squares": lambda make: [np.array(loss.sum_of_squares(make(K * N)))],
+    "loss.column_sums": column_sums,
+    "loss.column_squares": column_squares,
     "optim.scale": changed(optim.scale, 0.3),
     "optim.clip": changed(optim.clip, 0.8),
     "optim.sgd": together(
@@ -171,7 +242,7 @@ def test_every_kernel_is_in_the_table():
     not_kernels = {"Lengths", "Packed", "aligned_empty", "grad_scratch", "line_width", "need_ids"}
     found = {
         f"{module.__name__.rpartition('.')[2]}.{name}"
-        for module in (cells, gemm, loss, optim, vecmath)
+        for module in (cells, gemm, loss, optim, pool, vecmath)
         for name, value in vars(module).items()
         if callable(value) and not name.startswith("_") and name not in not_kernels
     }

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from crnn._core import cells, gemm, loss, optim, vecmath
+from crnn._core import cells, gemm, loss, optim, pool, rows, vecmath
 
 T, B, D, H, V = 3, 2, 5, 7, 11
 
@@ -28,6 +28,7 @@ GOOD: dict[str, tuple[Callable, str, Callable[[], dict]]] = {
     "exp": (vecmath.exp, "y", lambda: {"y": f4(D), "x": f4(D)}),
     "tanh": (vecmath.tanh, "y", lambda: {"y": f4(D), "x": f4(D)}),
     "sigmoid": (vecmath.sigmoid, "y", lambda: {"y": f4(D), "x": f4(D)}),
+    "log1p": (vecmath.log1p, "y", lambda: {"y": f4(D), "x": f4(D)}),
     "linear_forward": (gemm.linear_forward, "y", lambda: {
         "y": f4(T, B, H), "x": f4(T, B, D), "w": packed(D, H), "bias": f4(H), "b0": 0, "b1": B}),
     "linear_backward_weight": (gemm.linear_backward_weight, "dw scratch", lambda: {
@@ -49,8 +50,29 @@ GOOD: dict[str, tuple[Callable, str, Callable[[], dict]]] = {
         "b0": 0, "b1": B}),
     "softmax_cross_entropy": (loss.softmax_cross_entropy, "loss dlogits", lambda: {
         "loss": f4(T, B), "dlogits": f4(T, B, V), "logits": f4(T, B, V), "targets": ids(T, B), "scale": 1.0,
-        "ignore": -1, "b0": 0, "b1": B}),
+        "ignore": -1, "b0": 0, "b1": B, "weights": f4(V), "smoothing": 0.1}),
+    "sigmoid_cross_entropy": (loss.sigmoid_cross_entropy, "loss dlogits", lambda: {
+        "loss": f4(T, B), "dlogits": f4(T, B, V), "logits": f4(T, B, V), "targets": f4(T, B, V), "scale": 1.0,
+        "b0": 0, "b1": B, "pos_weights": f4(V)}),
+    "regression_loss": (loss.regression_loss, "loss dy", lambda: {
+        "loss": f4(T, B), "dy": f4(T, B, V), "y": f4(T, B, V), "targets": f4(T, B, V), "kind": loss.SQUARED,
+        "parameters": None, "scale": 1.0, "b0": 0, "b1": B}),
+    "regression_loss, quantiles": (loss.regression_loss, "loss dy", lambda: {
+        "loss": f4(T, B), "dy": f4(T, B, 2 * V), "y": f4(T, B, 2 * V), "targets": f4(T, B, V), "kind": loss.QUANTILE,
+        "parameters": np.array([0.1, 0.5], np.float32), "scale": 1.0, "b0": 0, "b1": B}),
+    "column_sums": (loss.column_sums, "sums counts", lambda: {
+        "sums": f4(V).astype("f8"), "counts": f4(V).astype("f8"), "x": f4(D, V)}),
+    "column_squares": (loss.column_squares, "squares", lambda: {
+        "squares": f4(V).astype("f8"), "x": f4(D, V), "means": f4(V).astype("f8")}),
     "softmax": (loss.softmax, "p", lambda: {"p": f4(B, V), "logits": f4(B, V)}),
+    "pool_mean_forward": (pool.pool_mean_forward, "out", lambda: {
+        "out": f4(B, H), "h": f4(T, B, H), "b0": 0, "b1": B}),
+    "pool_mean_backward": (pool.pool_mean_backward, "dh", lambda: {
+        "dh": f4(T, B, H), "dout": f4(B, H), "b0": 0, "b1": B}),
+    "pool_max_forward": (pool.pool_max_forward, "out which", lambda: {
+        "out": f4(B, H), "which": ids(B, H), "h": f4(T, B, H), "b0": 0, "b1": B}),
+    "pool_max_backward": (pool.pool_max_backward, "dh", lambda: {
+        "dh": f4(T, B, H), "dout": f4(B, H), "which": ids(B, H), "b0": 0, "b1": B}),
     "sum": (loss.sum, "", lambda: {"x": f4(D)}),
     "sum_of_squares": (loss.sum_of_squares, "", lambda: {"x": f4(D)}),
     "scale": (optim.scale, "x", lambda: {"x": f4(D), "factor": 0.5}),
@@ -69,9 +91,12 @@ GOOD: dict[str, tuple[Callable, str, Callable[[], dict]]] = {
 }  # fmt: skip
 
 # What a wrapper takes its dimensions or precision from is compared with nothing.
-ANY_PRECISION = {"orthonormalize", "sum", "sum_of_squares", "scale", "clip"}  # the only real array
+# ANY_PRECISION: there is only one array of the kernel's precision.
+ANY_PRECISION = {"orthonormalize", "sum", "sum_of_squares", "column_sums", "column_squares", "scale", "clip"}
 ANY_LENGTH = {("orthonormalize", "q", 0), ("orthonormalize", "q", 1), ("rows_backward", "dw", 0),
               ("rnn_forward, ids", "xw", 0), ("bias_backward", "dy", 0), ("bias_backward", "dy", 1),
+              ("pool_mean_forward", "h", 0), ("pool_max_forward", "h", 0), ("pool_mean_backward", "dh", 0),
+              ("pool_max_backward", "dh", 0), ("column_sums", "x", 0), ("column_squares", "x", 0),
               *((name, "x", 0) for name in ("sum", "sum_of_squares", "scale", "clip"))}  # fmt: skip
 
 
@@ -106,7 +131,7 @@ def test_another_dtype_is_refused(name, argument):
     value = arguments_of(name)[argument]
     for dtype in ("float16", "int64", "complex64"):
         wrong = value.astype(dtype)
-        kind = "int32" if value.dtype == np.int32 else r"float32( or float64)?"
+        kind = r"float32( or float64)?" if value.dtype == np.float32 else value.dtype.name
         refused(name, rf"^{argument}: expected .*{kind}.*array.*, got {dtype} array", **{argument: wrong})
     refused(name, rf"^{argument}: expected .*, got list", **{argument: value.tolist()})
     if name not in ANY_PRECISION:
@@ -163,8 +188,7 @@ def test_outputs_must_be_writable_and_inputs_need_not(name, argument):
         function(**arguments)
 
 
-@pytest.mark.parametrize("name", ["linear_forward", "rnn_forward", "rnn_forward, ids", "rnn_backward",
-                                  "softmax_cross_entropy"])  # fmt: skip
+@pytest.mark.parametrize("name", [name for name in GOOD if "b0" in arguments_of(name)])
 @pytest.mark.parametrize("part", [(-1, 1), (0, B + 1), (2, 1), (B + 1, B + 1)])
 def test_a_slice_outside_the_batch_is_refused(name, part):
     match = rf"^b0, b1: expected a range within 0 .. {B}, got {part[0]} .. {part[1]}"
@@ -216,6 +240,56 @@ def test_outputs_that_overlap_inputs_are_refused():
     refused("rnn_backward", "^da: .* does not overlap dh0", da=a, dh0=state)
 
 
+def test_losses_overlap_nothing_and_their_gradients_only_their_first_input():
+    buffer, size = f4(4 * T * B * V), T * B * V
+    a, b = buffer[:size].reshape(T, B, V), buffer[3 : size + 3].reshape(T, B, V)
+    row = buffer[5 : T * B + 5].reshape(T, B)
+    as_ids = a.view(np.int32)
+    as_ids[...] = 1
+    for name, into, gradient in [
+        ("softmax_cross_entropy", "logits", "dlogits"),
+        ("sigmoid_cross_entropy", "logits", "dlogits"),
+        ("regression_loss", "y", "dy"),
+    ]:
+        refused(name, f"^loss: .* does not overlap {into}", loss=row, **{into: a})
+        refused(name, f"^loss: .* does not overlap {gradient}", loss=row, **{gradient: a})
+        refused(name, f"^{gradient}: .* does not overlap {into}", **{gradient: b, into: a})
+        GOOD[name][0](**(arguments_of(name) | {gradient: a, into: a}))
+    as_ids[...] = 1
+    refused("softmax_cross_entropy", "^dlogits: .* overlap targets", dlogits=a, targets=as_ids.reshape(-1, T, B)[0])
+    refused("softmax_cross_entropy", "^dlogits: .* overlap weights", dlogits=a, weights=buffer[7 : 7 + V])
+    refused("sigmoid_cross_entropy", "^dlogits: .* overlap targets", dlogits=a, targets=b)
+    refused("sigmoid_cross_entropy", "^loss: .* overlap targets", loss=row, targets=b)
+    refused("sigmoid_cross_entropy", "^dlogits: .* overlap pos_weights", dlogits=a, pos_weights=buffer[7 : 7 + V])
+    refused("regression_loss", "^dy: .* overlap targets", dy=a, targets=a)
+    both, levels = buffer[: 2 * size].reshape(T, B, 2 * V), buffer[5:7]
+    levels[...] = 0.5
+    refused("regression_loss, quantiles", "^dy: .* overlap parameters", dy=both, parameters=levels)
+
+
+def test_column_sums_overlap_nothing():
+    buffer = np.random.default_rng(1).normal(size=2 * V)
+    x, first, other = buffer[: 2 * V].reshape(2, V), buffer[3 : V + 3], buffer[5 : V + 5]
+    refused("column_sums", "^sums: .* does not overlap x", x=x, sums=first)
+    refused("column_sums", "^counts: .* does not overlap x", x=x, counts=first)
+    refused("column_sums", "^sums: .* does not overlap counts", sums=first, counts=other)
+    refused("column_squares", "^squares: .* does not overlap x", x=x, squares=first)
+    refused("column_squares", "^squares: .* does not overlap means", squares=first, means=other)
+
+
+def test_pooling_refuses_outputs_that_overlap():
+    buffer = f4(2 * T * B * H)
+    h, out = buffer[: T * B * H].reshape(T, B, H), buffer[5 : B * H + 5].reshape(B, H)
+    which = out.view(np.int32)
+    refused("pool_mean_forward", "^out: .* does not overlap h", h=h, out=out)
+    refused("pool_mean_backward", "^dh: .* does not overlap dout", dh=h, dout=out)
+    refused("pool_max_forward", "^out: .* does not overlap h", h=h, out=out)
+    refused("pool_max_forward", "^out: .* does not overlap which", which=which, out=out)
+    refused("pool_max_forward", "^which: .* does not overlap h", h=h, which=which)
+    refused("pool_max_backward", "^dh: .* does not overlap dout", dh=h, dout=out)
+    refused("pool_max_backward", "^dh: .* does not overlap which", dh=h, which=which)
+
+
 def test_arrays_side_by_side_do_not_overlap():
     buffer = f4(2 * T * B * H)
     a, b = buffer.reshape(2, T, B, H)
@@ -259,6 +333,39 @@ def test_backward_through_no_time_is_refused():
     refused("rnn_backward", "^da: expected at least one time step, got 0", da=f4(0, B, H), h=f4(0, B, H))
 
 
+@pytest.mark.parametrize("name", ["pool_mean_forward", "pool_max_forward"])
+def test_there_is_nothing_to_pool_in_no_time(name):
+    refused(name, "^h: expected at least one time step, got 0", h=f4(0, B, H))
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.5, np.nan])
+def test_a_smoothing_outside_0_to_1_is_refused(bad):
+    refused("softmax_cross_entropy", f"^smoothing: expected from 0 to 1, got {bad}", smoothing=bad)
+
+
+def test_regression_refuses_what_it_does_not_know():
+    refused("regression_loss", r"^kind: expected SQUARED \(0\), .*, got 4", kind=4)
+    refused("regression_loss", "^kind: expected .*, got -1", kind=-1)
+    refused("regression_loss", "^parameters: expected None", parameters=np.ones(1, np.float32))
+    for bad in ([0.0], [1.0], [0.5, -0.1], [np.nan], []):
+        wrong = np.array(bad, np.float32)
+        refused("regression_loss, quantiles", "^parameters: expected levels between 0 and 1, got", parameters=wrong)
+        if bad != [1.0]:
+            refused("regression_loss", "^parameters: expected deltas > 0, got", kind=loss.HUBER, parameters=wrong)
+    refused("regression_loss", "^parameters: expected .* array .*, got NoneType", kind=loss.HUBER)
+
+
+takes_lengths = ("softmax_cross_entropy", "sigmoid_cross_entropy", "regression_loss", "pool_")
+
+
+@pytest.mark.parametrize("name", [name for name in GOOD if name.startswith(takes_lengths)])
+def test_lengths_of_another_batch_are_refused(name):
+    match = rf"^lengths: expected those of {B} sequences of up to {T} steps, got"
+    refused(name, match, lengths=rows.Lengths([1] * (B + 1), T, 1))
+    refused(name, match, lengths=rows.Lengths([1] * B, T + 1, 1))
+    refused(name, "Lengths", lengths=[1] * B)
+
+
 def test_nothing_is_written_when_arguments_are_refused():
     h, before = f4(T, B, H), f4(T, B, H)
     refused("rnn_forward, ids", "^ids", h=h, ids=ids(T, B) * V)
@@ -271,5 +378,8 @@ def test_empty_work_is_no_error():
     cells.rnn_forward(f4(T, 0, H), f4(T, 0, H), None, f4(0, H), packed(H, H), cells.TANH, 0, 0)
     loss.softmax_cross_entropy(f4(0, B), None, f4(0, B, V), ids(0, B), 1.0, -1, 0, B)
     loss.softmax(f4(0, V), f4(0, V))
+    pool.pool_mean_forward(f4(0, H), f4(T, 0, H), 0, 0)
+    pool.pool_max_forward(f4(B, 0), ids(B, 0), f4(T, B, 0), 0, B)
+    pool.pool_mean_backward(f4(0, B, H), f4(B, H), 0, B)
     vecmath.exp(f4(0), f4(0))
     assert gemm.orthonormalize(f4(0, H)) == 0

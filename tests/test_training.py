@@ -46,7 +46,7 @@ def oracle_fit(
             for name in params:
                 params[name] = params[name] - rate * factor * grads[name]
             state = tape.state
-            done.append({"epoch": epoch + 1, "train_nats": losses.mean(), "grad_norm": norm, "lr": rate})
+            done.append({"epoch": epoch + 1, "train_loss": losses.mean(), "grad_norm": norm, "lr": rate})
     return params, done
 
 
@@ -92,7 +92,7 @@ def test_float32_follows_too():
     model = language_model(L=2)
     params, done = oracle_fit(model, IDS, lr=0.3, **SETTINGS)
     log = crnn.fit(model, IDS, optimizer=crnn.optim.SGD(0.3), log_every=1, threads=2, **SETTINGS)
-    np.testing.assert_allclose(log.column("train_nats"), [entry["train_nats"] for entry in done], rtol=2e-6)
+    np.testing.assert_allclose(log.column("train_loss"), [entry["train_loss"] for entry in done], rtol=2e-6)
     for name, expected in params.items():
         assert_close(model.params[name], expected)
 
@@ -141,7 +141,7 @@ def test_validation_is_evaluate_and_the_best_epochs_weights_are_kept():
         model, corpus, epochs=12, batch_size=9, bptt=9, optimizer=crnn.optim.Adam(0.15),
         on_epoch=watched(model, snapshots),
     )  # fmt: skip
-    valid = log.column("valid_nats", "epoch")
+    valid = log.column("valid_loss", "epoch")
     best = int(np.argmin(valid))
     assert 0 < best < 11  # else this shows nothing
     assert log.best["epoch"] == best + 1
@@ -177,7 +177,7 @@ def test_given_validation_data_goes_before_the_corpus_own():
     model = crnn.LanguageModel(corpus.vocab, hidden_size=9)
     log = crnn.fit(model, corpus, valid=corpus.train[:50], epochs=1, batch_size=4)
     expected = model.evaluate(corpus.train[:50], batch_size=4)
-    assert log.best["valid_nats"] == expected.nats
+    assert log.best["valid_loss"] == expected.nats
     corpus = crnn.TextCorpus.from_text(text(600), valid=0, test=0)
     assert crnn.fit(model, corpus, epochs=1).best is None
 
@@ -192,6 +192,7 @@ def test_any_model_of_the_right_shape_can_be_trained():
             return iter(self)
 
     class OneWeight:
+        loss_unit = ""
         flat_params = np.array([2.0])
         flat_grads = np.zeros(1)
 
@@ -204,7 +205,7 @@ def test_any_model_of_the_right_shape_can_be_trained():
 
     model = OneWeight()
     log = crnn.fit(model, [], epochs=1, optimizer=crnn.optim.SGD(0.25), log_every=1)
-    assert log.column("train_nats") == [4, 1, 0.25, 0.0625, 0.015625]
+    assert log.column("train_loss") == [4, 1, 0.25, 0.0625, 0.015625]
     assert model.flat_params[0] == 0.0625
 
 

@@ -37,10 +37,10 @@ def test_entries_say_what_happened():
     assert log.column("tokens") == [45, 45, 12, 30, 45, 27, 15, 45, 42]
     assert log.column("tokens", "epoch") == [102] * 3
     every = fitted(valid=IDS[:20], log_every=1, optimizer=crnn.optim.Adam(0.01), schedule=crnn.optim.linear())
-    nats, tokens = np.array(every.column("train_nats")), np.array(every.column("tokens"))
-    assert log.column("train_nats")[0] == pytest.approx(nats[:3].mean())
+    nats, tokens = np.array(every.column("train_loss")), np.array(every.column("tokens"))
+    assert log.column("train_loss")[0] == pytest.approx(nats[:3].mean())
     epochs = [np.average(nats[a : a + 7], weights=tokens[a : a + 7]) for a in (0, 7, 14)]
-    assert log.column("train_nats", "epoch") == pytest.approx(epochs)
+    assert log.column("train_loss", "epoch") == pytest.approx(epochs)
     np.testing.assert_allclose(every.column("lr"), 0.01 * (1 - np.arange(21) / 21))
     assert log.column("lr") == [every.column("lr")[update - 1] for update in log.column("update")]
     assert log.column("grad_norm") == [every.column("grad_norm")[update - 1] for update in log.column("update")]
@@ -48,7 +48,7 @@ def test_entries_say_what_happened():
         assert entry["seconds"] > 0
         if entry["kind"] == "train":
             assert entry["tokens_per_second"] == pytest.approx(entry["tokens"] / entry["seconds"])
-    assert len(log.column("valid_nats", "epoch")) == log.epochs == 3
+    assert len(log.column("valid_loss", "epoch")) == log.epochs == 3
 
 
 def test_an_epoch_that_max_updates_ends_is_logged():
@@ -114,7 +114,7 @@ def test_the_best_epoch_and_how_long_ago_it_was():
     assert log.epochs_since_best == 2
     log.add_training(5, 5, 1.5, 10, 0.1, 1e-3, 1.0)
     log.end_epoch()  # this one was not judged
-    assert "valid_nats" not in log.entries[-1]
+    assert "valid_loss" not in log.entries[-1]
     assert log.epochs_since_best == 3
     assert "epoch 5: train 1.5000 nats, 100 tokens/s" in log.summary()
     assert crnn.TrainingLog().summary() == "no epoch finished"
@@ -124,7 +124,7 @@ def test_the_best_epoch_and_how_long_ago_it_was():
 def test_the_summary_marks_the_best():
     log = fitted(valid=IDS[:20], epochs=1)
     assert log.summary().startswith("epoch 1: train ")
-    assert f"valid {log.best['valid_nats']:.4f} (best)" in log.summary()
+    assert f"valid {log.best['valid_loss']:.4f} (best)" in log.summary()
 
 
 # ---- the progress bar ------------------------------------------------------------------------------------------

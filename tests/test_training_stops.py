@@ -71,8 +71,8 @@ def test_ctrl_c_leaves_a_checkpoint_from_which_training_goes_on_bit_for_bit(tmp_
     resumed = language_model(L=2)
     log = fitted(resumed, schedule=steady, checkpoint=path, resume=True)
     assert_same_bits(resumed.flat_params, whole.flat_params)
-    assert [entry["valid_nats"] for entry in without_times(log)] == expected.column("valid_nats", "epoch")
-    assert log.column("train_nats", "epoch") == pytest.approx(expected.column("train_nats", "epoch"), rel=1e-12)
+    assert [entry["valid_loss"] for entry in without_times(log)] == expected.column("valid_loss", "epoch")
+    assert log.column("train_loss", "epoch") == pytest.approx(expected.column("train_loss", "epoch"), rel=1e-12)
     assert log.best["epoch"] == expected.best["epoch"]
 
 

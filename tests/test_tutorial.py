@@ -91,7 +91,7 @@ def fitted_curve(dtype, initial):
         optimizer=crnn.optim.Adagrad(lr=LR, eps=0, initial=initial),
     )  # fmt: skip
     assert log.column("tokens") == [T] * UPDATES
-    return np.array(log.column("train_nats")) * T
+    return np.array(log.column("train_loss")) * T
 
 
 def test_the_loop_here_is_the_oracles():

@@ -9,6 +9,10 @@ cdef extern from "crnn.h" nogil:
         CRNN_LINE_BYTES
         CRNN_TANH
         CRNN_RELU
+        CRNN_SQUARED
+        CRNN_ABSOLUTE
+        CRNN_HUBER
+        CRNN_QUANTILE
         CRNN_GRAD_ROWS
         CRNN_GRAD_PANELS
 
@@ -52,6 +56,7 @@ cdef extern from "crnn.h" nogil:
         void (*exp)(float *y, const float *x, crnn_dim n) noexcept nogil
         void (*tanh)(float *y, const float *x, crnn_dim n) noexcept nogil
         void (*sigmoid)(float *y, const float *x, crnn_dim n) noexcept nogil
+        void (*log1p)(float *y, const float *x, crnn_dim n) noexcept nogil
         void (*pack_gates)(float *packed, const float *w, crnn_dim ldw, crnn_dim K, crnn_dim N,
                            crnn_dim gates) noexcept nogil
         void (*pack_transposed)(float *packed, const float *w, crnn_dim ldw, crnn_dim K, crnn_dim N) noexcept nogil
@@ -74,11 +79,26 @@ cdef extern from "crnn.h" nogil:
         void (*gru_forward)(const crnn_layer *layer) noexcept nogil
         void (*gru_backward)(const crnn_layer *layer) noexcept nogil
         void (*softmax_cross_entropy)(float *loss, float *dlogits, const float *logits, const int32_t *targets,
-                                      float scale, int32_t ignore, crnn_dim T, crnn_dim B, crnn_dim V,
-                                      crnn_dim b0, crnn_dim b1) noexcept nogil
+                                      const float *weights, float smoothing, float scale, int32_t ignore, crnn_dim V,
+                                      const crnn_rows *rows) noexcept nogil
+        void (*sigmoid_cross_entropy)(float *loss, float *dlogits, const float *logits, const float *targets,
+                                      const float *pos_weights, float scale, crnn_dim V,
+                                      const crnn_rows *rows) noexcept nogil
+        void (*regression_loss)(float *loss, float *dy, const float *y, const float *targets, int kind,
+                                const float *parameters, crnn_dim P, float scale, crnn_dim N,
+                                const crnn_rows *rows) noexcept nogil
         void (*softmax)(float *p, const float *logits, crnn_dim M, crnn_dim V) noexcept nogil
+        void (*pool_mean_forward)(float *out, const float *h, crnn_dim H, const crnn_rows *rows) noexcept nogil
+        void (*pool_mean_backward)(float *dh, const float *dout, crnn_dim H, const crnn_rows *rows) noexcept nogil
+        void (*pool_max_forward)(float *out, int32_t *which, const float *h, crnn_dim H,
+                                 const crnn_rows *rows) noexcept nogil
+        void (*pool_max_backward)(float *dh, const float *dout, const int32_t *which, crnn_dim H,
+                                  const crnn_rows *rows) noexcept nogil
         double (*sum)(const float *x, crnn_dim n) noexcept nogil
         double (*sum_of_squares)(const float *x, crnn_dim n) noexcept nogil
+        void (*column_sums)(double *sums, double *counts, const float *x, crnn_dim M, crnn_dim N) noexcept nogil
+        void (*column_squares)(double *squares, const float *x, const double *means, crnn_dim M,
+                               crnn_dim N) noexcept nogil
         void (*scale)(float *x, float factor, crnn_dim n) noexcept nogil
         void (*clip)(float *x, float limit, crnn_dim n) noexcept nogil
         void (*sgd)(float *w, float *velocity, const float *g, float factor, float lr, float momentum,
@@ -97,6 +117,7 @@ cdef extern from "crnn.h" nogil:
         void (*exp)(double *y, const double *x, crnn_dim n) noexcept nogil
         void (*tanh)(double *y, const double *x, crnn_dim n) noexcept nogil
         void (*sigmoid)(double *y, const double *x, crnn_dim n) noexcept nogil
+        void (*log1p)(double *y, const double *x, crnn_dim n) noexcept nogil
         void (*pack_gates)(double *packed, const double *w, crnn_dim ldw, crnn_dim K, crnn_dim N,
                            crnn_dim gates) noexcept nogil
         void (*pack_transposed)(double *packed, const double *w, crnn_dim ldw, crnn_dim K, crnn_dim N) noexcept nogil
@@ -119,11 +140,26 @@ cdef extern from "crnn.h" nogil:
         void (*gru_forward)(const crnn_layer *layer) noexcept nogil
         void (*gru_backward)(const crnn_layer *layer) noexcept nogil
         void (*softmax_cross_entropy)(double *loss, double *dlogits, const double *logits, const int32_t *targets,
-                                      double scale, int32_t ignore, crnn_dim T, crnn_dim B, crnn_dim V,
-                                      crnn_dim b0, crnn_dim b1) noexcept nogil
+                                      const double *weights, double smoothing, double scale, int32_t ignore, crnn_dim V,
+                                      const crnn_rows *rows) noexcept nogil
+        void (*sigmoid_cross_entropy)(double *loss, double *dlogits, const double *logits, const double *targets,
+                                      const double *pos_weights, double scale, crnn_dim V,
+                                      const crnn_rows *rows) noexcept nogil
+        void (*regression_loss)(double *loss, double *dy, const double *y, const double *targets, int kind,
+                                const double *parameters, crnn_dim P, double scale, crnn_dim N,
+                                const crnn_rows *rows) noexcept nogil
         void (*softmax)(double *p, const double *logits, crnn_dim M, crnn_dim V) noexcept nogil
+        void (*pool_mean_forward)(double *out, const double *h, crnn_dim H, const crnn_rows *rows) noexcept nogil
+        void (*pool_mean_backward)(double *dh, const double *dout, crnn_dim H, const crnn_rows *rows) noexcept nogil
+        void (*pool_max_forward)(double *out, int32_t *which, const double *h, crnn_dim H,
+                                 const crnn_rows *rows) noexcept nogil
+        void (*pool_max_backward)(double *dh, const double *dout, const int32_t *which, crnn_dim H,
+                                  const crnn_rows *rows) noexcept nogil
         double (*sum)(const double *x, crnn_dim n) noexcept nogil
         double (*sum_of_squares)(const double *x, crnn_dim n) noexcept nogil
+        void (*column_sums)(double *sums, double *counts, const double *x, crnn_dim M, crnn_dim N) noexcept nogil
+        void (*column_squares)(double *squares, const double *x, const double *means, crnn_dim M,
+                               crnn_dim N) noexcept nogil
         void (*scale)(double *x, double factor, crnn_dim n) noexcept nogil
         void (*clip)(double *x, double limit, crnn_dim n) noexcept nogil
         void (*sgd)(double *w, double *velocity, const double *g, double factor, double lr, double momentum,

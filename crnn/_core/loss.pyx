@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""Softmax, cross-entropy and sums."""
+"""Softmax, losses with their gradients, and sums."""
 
 cimport numpy as cnp
 from libc.stdint cimport int32_t
-from crnn._core.arrays cimport data, dim, ids_data, need_apart, need_ids_below, need_range, real_kind
-from crnn._core.dispatch cimport f32, f64
+from crnn._core.arrays cimport data, dim, ids_data, need_apart, need_ids_below, real_kind
+from crnn._core.dispatch cimport CRNN_ABSOLUTE, CRNN_HUBER, CRNN_QUANTILE, CRNN_SQUARED, crnn_rows, f32, f64
+from crnn._core.rows cimport rows_of
 
 cnp.import_array()
 
+SQUARED, ABSOLUTE, HUBER, QUANTILE = CRNN_SQUARED, CRNN_ABSOLUTE, CRNN_HUBER, CRNN_QUANTILE
 
-def softmax_cross_entropy(loss, dlogits, logits, targets, double scale, int32_t ignore, Py_ssize_t b0, Py_ssize_t b1):
+
+def softmax_cross_entropy(loss, dlogits, logits, targets, double scale, int32_t ignore, Py_ssize_t b0, Py_ssize_t b1,
+                          lengths=None, weights=None, double smoothing=0.0):
     """loss = -log softmax(logits)[target] in nats, dlogits = scale * (softmax(logits) - onehot(target)).
 
     loss (T, B) OUT;  dlogits (T, B, V) OUT, may be logits, or None;  logits (T, B, V) IN;
-    targets (T, B) IN, from 0 to V-1, or `ignore`: loss and gradient 0. Batch rows b0 .. b1.
+    targets (T, B) IN, from 0 to V-1, or `ignore`: loss and gradient 0. Batch rows b0 .. b1; with `lengths` positions in
+    their order, and beyond a sequence's end loss and gradient are 0.
+    weights (V,) IN or None, one a class, and smoothing of the targets, from 0 to 1, are those of PyTorch.
     """
     cdef int kind = real_kind("logits", logits)
     cdef Py_ssize_t T = dim(logits, 0), B = dim(logits, 1), V = dim(logits, 2)
@@ -21,18 +27,97 @@ def softmax_cross_entropy(loss, dlogits, logits, targets, double scale, int32_t 
     cdef void *loss_ = data("loss", loss, kind, True, 2, T, B)
     cdef void *dlogits_ = NULL if dlogits is None else data("dlogits", dlogits, kind, True, 3, T, B, V)
     cdef int32_t *targets_ = ids_data("targets", targets, 2, T, B)
-    need_range("b0, b1", b0, b1, B, 1)
+    cdef void *weights_ = NULL if weights is None else data("weights", weights, kind, False, 1, V)
+    cdef crnn_rows rows = rows_of(T, B, b0, b1, lengths)
     need_ids_below("targets", targets_, T * B, V, ignore)
-    need_apart("loss", loss, "logits", logits)
-    if dlogits is not None:
-        need_apart("dlogits", dlogits, "logits", logits, or_same=True)
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"smoothing: expected from 0 to 1, got {smoothing}")
+    need_loss_apart(loss, "dlogits", dlogits, "logits", logits, [("targets", targets), ("weights", weights)])
     with nogil:
         if kind == cnp.NPY_FLOAT32:
-            f32.softmax_cross_entropy(<float *>loss_, <float *>dlogits_, <float *>logits_, targets_, <float>scale, ignore,
-                                      T, B, V, b0, b1)
+            f32.softmax_cross_entropy(<float *>loss_, <float *>dlogits_, <float *>logits_, targets_, <float *>weights_,
+                                      <float>smoothing, <float>scale, ignore, V, &rows)
         else:
-            f64.softmax_cross_entropy(<double *>loss_, <double *>dlogits_, <double *>logits_, targets_, scale, ignore,
-                                      T, B, V, b0, b1)
+            f64.softmax_cross_entropy(<double *>loss_, <double *>dlogits_, <double *>logits_, targets_,
+                                      <double *>weights_, smoothing, scale, ignore, V, &rows)
+
+
+def sigmoid_cross_entropy(loss, dlogits, logits, targets, double scale, Py_ssize_t b0, Py_ssize_t b1, lengths=None,
+                          pos_weights=None):
+    """loss = the sum over V yes-or-no questions of -log(probability of the answer), the probability of a yes being
+    sigmoid(logits); dlogits = scale * (sigmoid(logits) - targets).
+
+    loss (T, B) OUT;  dlogits (T, B, V) OUT, may be logits, or None;  logits (T, B, V) IN;
+    targets (T, B, V) IN, from 0 (no) to 1 (yes), or NaN, no answer: loss and gradient 0;
+    pos_weights (V,) IN or None: what a yes weighs, as PyTorch's pos_weight. Rows as in softmax_cross_entropy.
+    """
+    cdef int kind = real_kind("logits", logits)
+    cdef Py_ssize_t T = dim(logits, 0), B = dim(logits, 1), V = dim(logits, 2)
+    cdef void *logits_ = data("logits", logits, kind, False, 3, T, B, V)
+    cdef void *loss_ = data("loss", loss, kind, True, 2, T, B)
+    cdef void *dlogits_ = NULL if dlogits is None else data("dlogits", dlogits, kind, True, 3, T, B, V)
+    cdef void *targets_ = data("targets", targets, kind, False, 3, T, B, V)
+    cdef void *weights_ = NULL if pos_weights is None else data("pos_weights", pos_weights, kind, False, 1, V)
+    cdef crnn_rows rows = rows_of(T, B, b0, b1, lengths)
+    need_loss_apart(loss, "dlogits", dlogits, "logits", logits, [("targets", targets), ("pos_weights", pos_weights)])
+    with nogil:
+        if kind == cnp.NPY_FLOAT32:
+            f32.sigmoid_cross_entropy(<float *>loss_, <float *>dlogits_, <float *>logits_, <float *>targets_,
+                                      <float *>weights_, <float>scale, V, &rows)
+        else:
+            f64.sigmoid_cross_entropy(<double *>loss_, <double *>dlogits_, <double *>logits_, <double *>targets_,
+                                      <double *>weights_, scale, V, &rows)
+
+
+def regression_loss(loss, dy, y, targets, int kind, parameters, double scale, Py_ssize_t b0, Py_ssize_t b1,
+                    lengths=None):
+    """loss = the sum over a row of what `kind` makes of the errors y - targets; dy = scale * its slope.
+
+    loss (T, B) OUT;  dy (T, B, P*N) OUT, may be y, or None;  y (T, B, P*N) IN;  targets (T, B, N) IN, NaN where
+    missing: loss and gradient 0. SQUARED e**2, ABSOLUTE |e|: parameters None, P is 1. HUBER: parameters (P,) IN are
+    deltas > 0 and QUANTILE: levels between 0 and 1, one for each block of N columns of y. Rows as in
+    softmax_cross_entropy.
+    """
+    cdef int real = real_kind("y", y)
+    cdef Py_ssize_t T = dim(targets, 0), B = dim(targets, 1), N = dim(targets, 2), P = 1
+    cdef void *parameters_ = NULL
+    if not CRNN_SQUARED <= kind <= CRNN_QUANTILE:
+        raise ValueError(f"kind: expected SQUARED (0), ABSOLUTE (1), HUBER (2) or QUANTILE (3), got {kind}")
+    if kind == CRNN_HUBER or kind == CRNN_QUANTILE:
+        P = dim(parameters, 0)
+        parameters_ = data("parameters", parameters, real, False, 1, P)
+        if not (P and (parameters > 0).all() and (kind == CRNN_HUBER or (parameters < 1).all())):
+            raise ValueError(f"parameters: expected {'deltas > 0' if kind == CRNN_HUBER else 'levels between 0 and 1'}, "
+                             f"got {parameters.tolist()}")
+    elif parameters is not None:
+        raise ValueError("parameters: expected None, since only HUBER and QUANTILE have any")
+    cdef void *targets_ = data("targets", targets, real, False, 3, T, B, N)
+    cdef void *y_ = data("y", y, real, False, 3, T, B, P * N)
+    cdef void *loss_ = data("loss", loss, real, True, 2, T, B)
+    cdef void *dy_ = NULL if dy is None else data("dy", dy, real, True, 3, T, B, P * N)
+    cdef crnn_rows rows = rows_of(T, B, b0, b1, lengths)
+    need_loss_apart(loss, "dy", dy, "y", y, [("targets", targets), ("parameters", parameters)])
+    with nogil:
+        if real == cnp.NPY_FLOAT32:
+            f32.regression_loss(<float *>loss_, <float *>dy_, <float *>y_, <float *>targets_, kind,
+                                <float *>parameters_, P, <float>scale, N, &rows)
+        else:
+            f64.regression_loss(<double *>loss_, <double *>dy_, <double *>y_, <double *>targets_, kind,
+                                <double *>parameters_, P, scale, N, &rows)
+
+
+cdef int need_loss_apart(loss, str gradient_name, gradient, str input_name, input_, list others) except -1:
+    """A loss overlaps nothing, its gradient at most the input that it is the gradient of."""
+    need_apart("loss", loss, input_name, input_)
+    if gradient is not None:
+        need_apart("loss", loss, gradient_name, gradient)
+        need_apart(gradient_name, gradient, input_name, input_, or_same=True)
+    for name, array in others:
+        if array is not None:
+            need_apart("loss", loss, name, array)
+            if gradient is not None:
+                need_apart(gradient_name, gradient, name, array)
+    return 0
 
 
 def softmax(p, logits):
@@ -69,3 +154,42 @@ def sum_of_squares(x):
     with nogil:
         total = f32.sum_of_squares(<float *>x_, n) if kind == cnp.NPY_FLOAT32 else f64.sum_of_squares(<double *>x_, n)
     return total
+
+
+def column_sums(sums, counts, x):
+    """sums += the sums of x's columns, counts += how many numbers those are, NaN left out.
+
+    sums, counts (N,) ACCUMULATED, float64;  x (M, N) IN.
+    """
+    cdef int kind = real_kind("x", x)
+    cdef Py_ssize_t M = dim(x, 0), N = dim(x, 1)
+    cdef void *x_ = data("x", x, kind, False, 2, M, N)
+    cdef double *sums_ = <double *>data("sums", sums, cnp.NPY_FLOAT64, True, 1, N)
+    cdef double *counts_ = <double *>data("counts", counts, cnp.NPY_FLOAT64, True, 1, N)
+    need_apart("sums", sums, "counts", counts)
+    need_apart("sums", sums, "x", x)
+    need_apart("counts", counts, "x", x)
+    with nogil:
+        if kind == cnp.NPY_FLOAT32:
+            f32.column_sums(sums_, counts_, <float *>x_, M, N)
+        else:
+            f64.column_sums(sums_, counts_, <double *>x_, M, N)
+
+
+def column_squares(squares, x, means):
+    """squares += the sums of (x - means)**2 over x's columns, NaN left out.
+
+    squares (N,) ACCUMULATED, float64;  x (M, N) IN;  means (N,) IN, float64.
+    """
+    cdef int kind = real_kind("x", x)
+    cdef Py_ssize_t M = dim(x, 0), N = dim(x, 1)
+    cdef void *x_ = data("x", x, kind, False, 2, M, N)
+    cdef double *squares_ = <double *>data("squares", squares, cnp.NPY_FLOAT64, True, 1, N)
+    cdef double *means_ = <double *>data("means", means, cnp.NPY_FLOAT64, False, 1, N)
+    need_apart("squares", squares, "x", x)
+    need_apart("squares", squares, "means", means)
+    with nogil:
+        if kind == cnp.NPY_FLOAT32:
+            f32.column_squares(squares_, <float *>x_, means_, M, N)
+        else:
+            f64.column_squares(squares_, <double *>x_, means_, M, N)

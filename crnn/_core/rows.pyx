@@ -37,6 +37,13 @@ cdef class Lengths:
         """The positions b0 .. b1 of a part."""
         return self.bounds[part], self.bounds[part + 1]
 
+    def single(self):
+        """The same order and parts for arrays (1, B, ...), that have one step for each sequence."""
+        cdef Lengths one = Lengths.__new__(Lengths)
+        one.T, one.B, one.order, one.bounds = 1, self.B, self.order, self.bounds
+        one.lengths = np.ones(self.B, np.int32)
+        return one
+
     def padding(self):
         """Where there is no step: bool (T, B)."""
         return np.arange(self.T)[:, None] >= self.lengths

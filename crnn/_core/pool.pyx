@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT
+"""One vector a sequence from the vectors of its steps, for models with one answer a sequence.
+
+Batch rows b0 .. b1; with `lengths` positions in their order, and what lies beyond a sequence's end counts for nothing.
+"""
+
+cimport numpy as cnp
+from libc.stdint cimport int32_t
+from crnn._core.arrays cimport data, dim, ids_data, need_apart, real_kind
+from crnn._core.dispatch cimport crnn_rows, f32, f64
+from crnn._core.rows cimport rows_of
+
+cnp.import_array()
+
+
+def pool_mean_forward(out, h, Py_ssize_t b0, Py_ssize_t b1, lengths=None):
+    """out[b] = the mean of h[t, b] over the steps.  out (B, H) OUT;  h (T, B, H) IN."""
+    cdef int kind = real_kind("out", out)
+    cdef Py_ssize_t T = dim(h, 0), B = dim(out, 0), H = dim(out, 1)
+    cdef void *out_ = data("out", out, kind, True, 2, B, H)
+    cdef void *h_ = data("h", h, kind, False, 3, -1, B, H)
+    cdef crnn_rows rows = rows_of(T, B, b0, b1, lengths)
+    need_steps("h", T)
+    need_apart("out", out, "h", h)
+    with nogil:
+        if kind == cnp.NPY_FLOAT32:
+            f32.pool_mean_forward(<float *>out_, <float *>h_, H, &rows)
+        else:
+            f64.pool_mean_forward(<double *>out_, <double *>h_, H, &rows)
+
+
+def pool_mean_backward(dh, dout, Py_ssize_t b0, Py_ssize_t b1, lengths=None):
+    """dh[t, b] = dout[b] / the number of steps, 0 beyond the last.  dh (T, B, H) OUT;  dout (B, H) IN."""
+    cdef int kind = real_kind("dh", dh)
+    cdef Py_ssize_t T = dim(dh, 0), B = dim(dh, 1), H = dim(dh, 2)
+    cdef void *dh_ = data("dh", dh, kind, True, 3, T, B, H)
+    cdef void *dout_ = data("dout", dout, kind, False, 2, B, H)
+    cdef crnn_rows rows = rows_of(T, B, b0, b1, lengths)
+    need_apart("dh", dh, "dout", dout)
+    with nogil:
+        if kind == cnp.NPY_FLOAT32:
+            f32.pool_mean_backward(<float *>dh_, <float *>dout_, H, &rows)
+        else:
+            f64.pool_mean_backward(<double *>dh_, <double *>dout_, H, &rows)
+
+
+def pool_max_forward(out, which, h, Py_ssize_t b0, Py_ssize_t b1, lengths=None):
+    """out[b, j] = the largest h[t, b, j], and which[b, j] the first t that has it. NaN is larger than any number.
+
+    out (B, H) OUT;  which (B, H) OUT, int32;  h (T, B, H) IN.
+    """
+    cdef int kind = real_kind("out", out)
+    cdef Py_ssize_t T = dim(h, 0), B = dim(out, 0), H = dim(out, 1)
+    cdef void *out_ = data("out", out, kind, True, 2, B, H)
+    cdef int32_t *which_ = <int32_t *>data("which", which, cnp.NPY_INT32, True, 2, B, H)
+    cdef void *h_ = data("h", h, kind, False, 3, -1, B, H)
+    cdef crnn_rows rows = rows_of(T, B, b0, b1, lengths)
+    need_steps("h", T)
+    need_apart("out", out, "h", h)
+    need_apart("out", out, "which", which)
+    need_apart("which", which, "h", h)
+    with nogil:
+        if kind == cnp.NPY_FLOAT32:
+            f32.pool_max_forward(<float *>out_, which_, <float *>h_, H, &rows)
+        else:
+            f64.pool_max_forward(<double *>out_, which_, <double *>h_, H, &rows)
+
+
+def pool_max_backward(dh, dout, which, Py_ssize_t b0, Py_ssize_t b1, lengths=None):
+    """dh[t, b, j] = dout[b, j] where t is which[b, j], and 0 elsewhere.
+
+    dh (T, B, H) OUT;  dout (B, H) IN;  which (B, H) IN, int32, as pool_max_forward wrote it.
+    """
+    cdef int kind = real_kind("dh", dh)
+    cdef Py_ssize_t T = dim(dh, 0), B = dim(dh, 1), H = dim(dh, 2)
+    cdef void *dh_ = data("dh", dh, kind, True, 3, T, B, H)
+    cdef void *dout_ = data("dout", dout, kind, False, 2, B, H)
+    cdef int32_t *which_ = ids_data("which", which, 2, B, H)
+    cdef crnn_rows rows = rows_of(T, B, b0, b1, lengths)
+    need_apart("dh", dh, "dout", dout)
+    need_apart("dh", dh, "which", which)
+    with nogil:
+        if kind == cnp.NPY_FLOAT32:
+            f32.pool_max_backward(<float *>dh_, <float *>dout_, which_, H, &rows)
+        else:
+            f64.pool_max_backward(<double *>dh_, <double *>dout_, which_, H, &rows)
+
+
+cdef int need_steps(str name, Py_ssize_t T) except -1:
+    if T < 1:
+        raise ValueError(f"{name}: expected at least one time step, got {T}")
+    return 0

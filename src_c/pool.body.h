@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT
+ * pool.body.h: one vector a sequence from those of all its steps, and back: their mean, or the largest of each column.
+ * Steps beyond a sequence's end count for nothing. */
+
+/* out[b] = (sum_t h[t,b]) * (1 / length) */
+static void pool_mean_forward(real *out, const real *h, crnn_dim H, const crnn_rows *rows)
+{
+    float_mode mode = denormals_off();
+    for (crnn_dim i = rows->b0; i < rows->b1; ++i)
+        memset(out + row_at(rows, i) * H, 0, (size_t)H * sizeof(real));
+    for (row_walk w = walk_from(rows, 0, 0); w.end > rows->b0; walk_on(&w)) {
+        const crnn_dim b = row_at(rows, w.i);
+        real *out_b = out + b * H;
+        const real *h_tb = h + (w.t * rows->B + b) * H; /* h[t, b, :] */
+        for (crnn_dim j = 0, left = H; left > 0; j += LINE, left -= LINE)
+            line_put(out_b + j, line_add(line_get(out_b + j, left), line_get(h_tb + j, left)), left);
+    }
+    for (crnn_dim i = rows->b0; i < rows->b1; ++i) {
+        const crnn_dim b = row_at(rows, i);
+        scale_row(out + b * H, 1 / (real)steps_of(rows, b), H);
+    }
+    float_mode_restore(mode);
+}
+
+/* forward: out[b] = (sum_t h[t,b]) * (1 / length), so that every step's gradient is dout * (1 / length). */
+static void pool_mean_backward(real *dh, const real *dout, crnn_dim H, const crnn_rows *rows)
+{
+    float_mode mode = denormals_off();
+    for (crnn_dim t = 0; t < rows->T; ++t)
+        for (crnn_dim i = rows->b0; i < rows->b1; ++i) {
+            const crnn_dim b = row_at(rows, i), steps = steps_of(rows, b);
+            const real *dout_b = dout + b * H;
+            real *dh_tb = dh + (t * rows->B + b) * H;
+            if (t >= steps) {
+                memset(dh_tb, 0, (size_t)H * sizeof(real));
+                continue;
+            }
+            const line share = line_set1(1 / (real)steps);
+            for (crnn_dim j = 0, left = H; left > 0; j += LINE, left -= LINE)
+                line_put(dh_tb + j, line_mul(share, line_get(dout_b + j, left)), left);
+        }
+    float_mode_restore(mode);
+}
+
+/* Plain loops without a sum in them: comparing is exact in any order, and compilers turn them into vector code.
+ * Adding 0 makes a denormal 0, which comparing and copying do not on ARM. */
+
+/* out[b,j] = h[t,b,j] at the first t where it is largest, t = which[b,j]; NaN counts as larger than any number. */
+static void pool_max_forward(real *out, int32_t *which, const real *h, crnn_dim H, const crnn_rows *rows)
+{
+    float_mode mode = denormals_off();
+    for (row_walk w = walk_from(rows, 0, 0); w.end > rows->b0; walk_on(&w)) {
+        const crnn_dim b = row_at(rows, w.i);
+        const int32_t t = (int32_t)w.t;
+        const real *RESTRICT h_tb = h + (w.t * rows->B + b) * H;
+        real *RESTRICT out_b = out + b * H;
+        int32_t *RESTRICT which_b = which + b * H;
+        for (crnn_dim j = 0; t == 0 && j < H; ++j) {
+            out_b[j] = (real)-INFINITY;
+            which_b[j] = 0;
+        }
+        for (crnn_dim j = 0; j < H; ++j) {
+            const real value = h_tb[j] + 0, best = out_b[j];
+            const int32_t before = which_b[j];
+            const int larger = !(value <= best) & (best == best); /* no &&: that would be a branch */
+            out_b[j] = larger ? value : best;
+            which_b[j] = larger ? t : before;
+        }
+    }
+    float_mode_restore(mode);
+}
+
+/* forward: out[b,j] = h[which[b,j],b,j], so that the gradient goes to that step alone. */
+static void pool_max_backward(real *dh, const real *dout, const int32_t *which, crnn_dim H, const crnn_rows *rows)
+{
+    float_mode mode = denormals_off();
+    for (crnn_dim t = 0; t < rows->T; ++t)
+        for (crnn_dim i = rows->b0; i < rows->b1; ++i) {
+            const crnn_dim b = row_at(rows, i);
+            const real *RESTRICT dout_b = dout + b * H;
+            const int32_t *RESTRICT which_b = which + b * H;
+            real *RESTRICT dh_tb = dh + (t * rows->B + b) * H;
+            for (crnn_dim j = 0; j < H; ++j)
+                dh_tb[j] = which_b[j] == t ? dout_b[j] + 0 : 0;
+        }
+    float_mode_restore(mode);
+}

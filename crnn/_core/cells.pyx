@@ -223,8 +223,9 @@ def gru_forward(h, gates, hn, xw, ids, h0, Packed w_hh not None, Packed w_hn not
         (f32.gru_forward if l.kind == cnp.NPY_FLOAT32 else f64.gru_forward)(&l.c)
 
 
-def gru_backward(da, da_h, dh, dh0, gates, hn, h, h0, Packed w_hh_t not None, w_hn_t, dhn, Py_ssize_t b0, Py_ssize_t b1,
-                 lengths=None, bint reverse=False, mask=None, dh_masked=None, h_masked=None, h0_masked=None):
+def gru_backward(da, da_h, dh, dh0, gates, hn, h, h0, Packed w_hh_t not None, Packed w_hn_t, dhn, Py_ssize_t b0,
+                 Py_ssize_t b1, lengths=None, bint reverse=False, mask=None, dh_masked=None, h_masked=None,
+                 h0_masked=None):
     """The reverse of gru_forward: gradients at the pre-activations and at the initial state.
 
     da (T, B, 3H) OUT, at x @ W_xh + b_h;  dh (T, B, H) OUT, holds what arrives at h when called, the whole gradient at

@@ -72,6 +72,8 @@ cdef class Packed:
 
 cdef void *packed_data(str name, Packed packed, int kind, Py_ssize_t K, Py_ssize_t N,
                        Py_ssize_t gates=1) except NULL:
+    if packed is None:
+        raise TypeError(f"{name}: expected packed weights, got None")
     if packed.kind != kind or packed.K != K or packed.N != N or packed.gates != gates:
         raise ValueError(f"{name}: expected packed weights ({K}, {gates * N}) of the precision of the other arrays"
                          f"{f', in {gates} gates' if gates > 1 else ''}, "
@@ -94,6 +96,8 @@ def linear_forward(y, x, Packed w not None, bias, Py_ssize_t b0, Py_ssize_t b1, 
     cdef void *bias_ = NULL if bias is None else data("bias", bias, kind, False, 1, w.N)
     cdef crnn_rows rows = rows_of(T, B, b0, b1, lengths)
     need_apart("y", y, "x", x)
+    if bias is not None:
+        need_apart("y", y, "bias", bias)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
             f32.linear_forward(<float *>y_, <float *>x_, <float *>w_, <float *>bias_, w.K, w.N, &rows)
@@ -134,9 +138,9 @@ def recurrent_backward_weight(dw, h, h0, da, scratch, bint reverse, Py_ssize_t n
     cdef int kind = real_kind("dw", dw)
     cdef Py_ssize_t H = dim(dw, 0), N = dim(dw, 1), T = dim(da, 0), B = dim(da, 1)
     cdef void *dw_ = data("dw", dw, kind, True, 2, H, N)
+    cdef void *da_ = data("da", da, kind, False, 3, -1, -1, N)
     cdef void *h_ = data("h", h, kind, False, 3, T, B, H)
     cdef void *h0_ = data("h0", h0, kind, False, 2, B, H)
-    cdef void *da_ = data("da", da, kind, False, 3, -1, -1, N)
     cdef void *scratch_ = scratch_data(scratch, kind)
     cdef crnn_rows rows = all_rows_of(T, B, lengths)
     need_range("n0, n1", n0, n1, N, 1)

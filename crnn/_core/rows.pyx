@@ -42,6 +42,7 @@ cdef class Lengths:
         cdef Lengths one = Lengths.__new__(Lengths)
         one.T, one.B, one.order, one.bounds = 1, self.B, self.order, self.bounds
         one.lengths = np.ones(self.B, np.int32)
+        one.lengths.flags.writeable = False
         return one
 
     def padding(self):

@@ -59,6 +59,22 @@ def test_packing_the_transpose_is_packing(arrays, rng, N):
         assert_same_bits(y, linear(arrays, x, w, None))
 
 
+@pytest.mark.parametrize("first", [0, 1, 16, 17])
+@pytest.mark.parametrize("N", [1, 15, 16, 33])
+def test_some_columns_can_be_packed_alone(arrays, rng, N, first):
+    """And some rows of the transpose: what lies beside them in memory does not show."""
+    x, w = arrays.input(rng.normal(size=(T, B, K := 19))), rng.normal(size=(K, first + N + 3))
+    w[:, :first] = w[:, first + N :] = np.nan
+    wanted = linear(arrays, x, arrays.input(w[:, first : first + N]), None)
+    y = arrays.output(T, B, N)
+    gemm.linear_forward(y, x, gemm.Packed(K, N, arrays.dtype).pack(arrays.input(w), first), None, 0, B)
+    assert_same_bits(y, wanted)
+    x, w = arrays.input(rng.normal(size=(T, B, N))), arrays.input(w)
+    wanted, y = linear(arrays, x, arrays.input(w[:, first : first + N].T), None), arrays.output(T, B, K)
+    gemm.linear_forward(y, x, gemm.Packed(N, K, arrays.dtype).pack_transposed(w, first), None, 0, B)
+    assert_same_bits(y, wanted)
+
+
 def test_packed_weights_are_a_copy_and_can_be_packed_anew(arrays, rng):
     x, first, second = (arrays.input(rng.normal(size=s)) for s in [(T, B, H), (H, V), (H, V)])
     w = first.copy()

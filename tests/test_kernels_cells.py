@@ -240,6 +240,15 @@ def test_a_slice_of_the_batch_leaves_the_others_alone(arrays, rng, kind, reverse
         assert_all_same_bits(backward(arrays, kind, given, kept, arrived, parts=parts, reverse=reverse), back)
 
 
+@each_kind
+def test_a_batch_of_more_rows_than_the_cache_takes_at_once(arrays, rng, kind):
+    given, arrived = layer(arrays, rng, kind, 2, 79, 209), arriving(arrays, rng, 2, 79, 209)
+    kept = forward(arrays, kind, given)
+    back = backward(arrays, kind, given, kept, arrived)
+    assert_all_same_bits(kept, forward(arrays, kind, given, parts=5))
+    assert_all_same_bits(back, backward(arrays, kind, given, kept, arrived, parts=5))
+
+
 # ---- the order of arithmetic ---------------------------------------------------------------------------------------
 
 

@@ -49,15 +49,17 @@ def training(setting: Setting) -> dict[str, Figure]:
 
 def train_and_weigh(who: str, updates: int) -> float:
     """Peak resident size in MB of the ``train`` row's updates at H 256, by one contender alone."""
-    from benchmarks import train
+    from benchmarks import train, train_peers
+    from benchmarks.job import Job, windows_of
 
-    start, windows = train.random_weights(HIDDEN), train.windows_of(train.random_ids())
+    job = Job("tanh", HIDDEN)
+    start, windows = job.random_weights(), windows_of(job.random_ids(), job)
     if who == OURS:
-        step = train.our_step(train.our_model(start), windows, threads=1)
+        step = train.our_step(train.our_model(job, start), windows, threads=1)
     elif who == "torch":
-        step = train.torch_step(start, windows, threads=1, one_hot=False)
+        step = train_peers.torch_step(job, start, windows, threads=1)
     else:
-        step = train.jax_step(start, windows)
+        step = train_peers.jax_step(job, start, windows)
     for _ in range(updates):
         step()
     return peak_megabytes()

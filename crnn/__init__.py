@@ -4,11 +4,13 @@
 from crnn import optim, sampling
 from crnn._core.dispatch import available_isas, built_isas, isa
 from crnn._version import __version__
+from crnn.classify import SequenceClassifier, SequenceTagger
 from crnn.diagnostics import gradient_check, gradient_flow
 from crnn.evaluation import Evaluation, RegressionEvaluation
 from crnn.log import TrainingLog
 from crnn.models import LanguageModel
 from crnn.network import RNN
+from crnn.regress import SequenceRegressor
 from crnn.serialize import ModelFileError, load, save
 from crnn.text import TextCorpus, TextError, Vocab, VocabError
 from crnn.training import fit
@@ -19,6 +21,9 @@ __all__ = [
     "LanguageModel",
     "ModelFileError",
     "RegressionEvaluation",
+    "SequenceClassifier",
+    "SequenceRegressor",
+    "SequenceTagger",
     "TextCorpus",
     "TextError",
     "TrainingLog",

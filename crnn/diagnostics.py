@@ -14,7 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crnn.headed import HeadedModel, Workspace
+from crnn.heads import HeadTape
+from crnn.losses import Regression
 from crnn.network import RNN
+from crnn.pooling import Max
 from crnn.state import State, StateLike
 from crnn.tape import Tape
 
@@ -31,7 +34,7 @@ class GradientCheck:
 
     errors: dict[str, float]
     checked: int  # elements compared
-    skipped: int  # ReLU elements on a kink, where there is no derivative to compare with
+    skipped: int  # elements on a kink (ReLU, max, |error|), where there is no derivative to compare with
 
     @property
     def largest(self) -> float:
@@ -101,7 +104,7 @@ def gradient_check(
         objective = _network_objective(net, x, lengths, before, rng)
     _, gradients, _ = objective(True)
     arrays = dict(model.params) | state_by_name(before) | ({"x": x} if x.dtype.kind == "f" else {})
-    kinks = net.cell == "relu"
+    kinks = net.cell == "relu" or (isinstance(model, HeadedModel) and _kinked(model))
 
     errors, checked, skipped = {}, 0, 0
     for name, array in arrays.items():
@@ -146,6 +149,22 @@ def _difference(objective: Objective, flat: Array, index: int, step: float, kink
 
 def _pattern(net: RNN, tape: Tape) -> bytes:
     return b"".join(np.packbits(cell.h > 0).tobytes() for cell in tape.recurrences) if net.cell == "relu" else b""
+
+
+def _kinked(model: HeadedModel) -> bool:
+    """Whether the head or the loss has points without a derivative."""
+    loss = model._head.loss
+    return model._head.pooling == "max" or (isinstance(loss, Regression) and loss.kind != "mse")
+
+
+def _head_pattern(model: HeadedModel, head: HeadTape, targets: Array) -> bytes:
+    """Which step is the largest, and on which side of its target every value is."""
+    pattern = head.pooling.which.tobytes() if isinstance(head.pooling, Max) else b""
+    loss = model._head.loss
+    if isinstance(loss, Regression) and loss.kind != "mse":
+        blocks = head.outputs.reshape(*targets.shape[:2], len(loss.levels), -1)
+        pattern += np.packbits(blocks > targets[:, :, None]).tobytes()
+    return pattern
 
 
 def _in_float64(value: Any) -> Any:
@@ -213,7 +232,8 @@ def _model_objective(
                 gradients["x"] = dx.copy()
         else:
             model._run(tape, head, targets)
-        return float(head.losses.sum()) / weight, gradients, _pattern(model.net, tape)
+        pattern = _pattern(model.net, tape) + (b"" if with_gradients else _head_pattern(model, head, targets))
+        return float(head.losses.sum()) / weight, gradients, pattern
 
     return objective
 

@@ -41,16 +41,16 @@ class HeadedModel(ParameterViews, ABC):
     def _build(
         self,
         network: Mapping[str, Any],
-        head_shapes: Shapes,
+        shapes: Shapes,
         loss: Loss,
         *,
         tied: bool = False,
         pooling: str | None = None,
     ) -> None:
-        """A network and a head, their parameters one after the other. ``network``: RNN's arguments."""
+        """A network and a head. ``network``: RNN's arguments; ``shapes``: of its parameters, then of the head's."""
         of_net = RNN.parameter_shapes(**network)
         self.dtype = network["dtype"]
-        self._parameters = Parameters(of_net | head_shapes, self.dtype)
+        self._parameters = Parameters(shapes, self.dtype)
         size = Parameters.count(of_net)
         buffers = self.flat_params[:size], self.flat_grads[:size]
         self.net = RNN(**network, _parameters=Parameters(of_net, self.dtype, buffers))

@@ -110,6 +110,15 @@ class Head:
         x = self._inputs(tape, h)
         gemm.linear_forward(tape.outputs, x, tape.weights, self.b_y, part.b0, part.b1, part.lengths)
 
+    def apply(self, h: Array) -> Array:
+        """Outputs (B, V) of h (B, H): for a step at a time, without pooling or dropout."""
+        weights = gemm.Packed(self.inputs, len(self.b_y), self.dtype)
+        (weights.pack_transposed if self.tied else weights.pack)(self.w)
+        out = gemm.aligned_empty((1, len(h), len(self.b_y)), self.dtype)
+        gemm.linear_forward(out, h[None], weights, self.b_y, 0, len(h))
+        outputs: Array = out[0]
+        return outputs
+
     def loss_rows(self, tape: HeadTape, targets: Array, part: Slice) -> None:
         part = part if tape.pooling is None else part.single
         self.loss.run(tape.losses, None, tape.outputs, targets, 1.0, part)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from crnn.files import PathLike
 from crnn.headed import HeadedModel, Workspace
 from crnn.initial import initial_matrix, uniform_draws
 from crnn.losses import CrossEntropy
-from crnn.network import Shapes, check_flag, check_size, check_sizes
+from crnn.network import RNN, Shapes, check_flag, check_size, check_sizes
 from crnn.params import check_dtype
 from crnn.state import StateLike
 from crnn.text import IGNORE, StreamBatches, TextError, Vocab, contiguous_batches
@@ -100,7 +100,8 @@ class LanguageModel(HeadedModel):
             raise ValueError(
                 f"tied: expected an embedding as large as the top layer ({H}), got embedding_size={embedding_size}"
             )
-        self._build(network, self.head_shapes(V, H, tied), CrossEntropy(V), tied=tied)
+        of_network = {name: value for name, value in network.items() if name != "input_size"}
+        self._build(network, self.shapes_of(of_network | {"tied": self.tied}, V), CrossEntropy(V), tied=tied)
         self.input_init = input_init
         draw = uniform_draws(seed + 1)
         if input_init is None and embedding_size is None:
@@ -114,9 +115,11 @@ class LanguageModel(HeadedModel):
             self.params["W_hy"][...] = initial_matrix("glorot", draw, (H, V), "W_hy")
 
     @staticmethod
-    def head_shapes(V: int, H: int, tied: bool) -> Shapes:
-        """Names and shapes of the head's parameters, which follow the network's."""
-        return {"b_y": (V,)} if tied else {"W_hy": (H, V), "b_y": (V,)}
+    def shapes_of(config: Mapping[str, Any], V: int) -> Shapes:
+        """Names and shapes of the parameters of a model with this `config` and V tokens."""
+        H = check_sizes(config["hidden_size"], config["num_layers"])[-1]
+        head: Shapes = {"b_y": (V,)} if config["tied"] else {"W_hy": (H, V), "b_y": (V,)}
+        return RNN.parameter_shapes(V, **config) | head
 
     def __repr__(self) -> str:
         net = self.net

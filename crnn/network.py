@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from crnn._core import gemm
 from crnn._core.rows import Lengths
 from crnn.cells import Recurrence, Slice, recurrence_of
 from crnn.dropout import Masks, check_probability
+from crnn.files import PathLike
 from crnn.initial import initial_matrix, uniform_draws
 from crnn.inputs import Dense, LayerInput, first_input
 from crnn.params import Parameters, ParameterViews, check_dtype
@@ -195,6 +196,17 @@ class RNN(ParameterViews):
                     shapes |= {prefix + name: (H,) for name in (("h0", "c0") if recurrence.has_c else ("h0",))}
             input_size = 2 * H if bidirectional else H
         return shapes
+
+    @classmethod
+    def shapes_of(cls, config: Mapping[str, Any]) -> Shapes:
+        """Names and shapes of the parameters of a network with this `config`."""
+        return cls.parameter_shapes(**config)
+
+    def save(self, path: PathLike) -> None:
+        """Write the network to a safetensors file, whole or not at all. `crnn.load` reads it."""
+        from crnn.serialize import save
+
+        save(self, path)
 
     @property
     def hidden_size(self) -> int | list[int]:

@@ -1,31 +1,38 @@
 # SPDX-License-Identifier: MIT
 """Model files and checkpoints: safetensors, so no code is ever loaded. Knows names, shapes and dtypes, not kernels.
 
-A model file holds one tensor per parameter under its public name. Its header's metadata has one key, ``crnn``: a JSON
-object with ``format`` (a version number), ``kind`` (which class), ``config`` (its arguments) and ``vocab``. A file is
-hostile input: names, shapes, dtypes and values are all checked against what the configuration demands. Files are
-written under a temporary name in the same folder, flushed to the disk and then renamed, so the old file survives any
-failure.
+A model file holds one tensor per parameter under its public name, and what data are scaled by. Its header's metadata
+has one key, ``crnn``: a JSON object with ``format`` (a version number), ``kind`` (which class), ``config`` (its
+arguments) and, for a language model, ``vocab``. A file is hostile input: names, shapes, dtypes and values are all
+checked against what the configuration demands. Files are written under a temporary name in the same folder, flushed to
+the disk and then renamed, so the old file survives any failure.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn.classify import SequenceClassifier, SequenceTagger
 from crnn.files import PathLike, replacing
 from crnn.initial import initial_matrix, uniform_draws
 from crnn.log import EPOCH_FIELDS, TRAINING_FIELDS
 from crnn.models import LanguageModel
+from crnn.network import RNN
 from crnn.optim import Optimizer
-from crnn.text import Vocab, VocabError
+from crnn.params import DTYPES
+from crnn.regress import SequenceRegressor
+from crnn.tasks import TaskModel
+from crnn.text import Vocab
 
 Array = NDArray[Any]
+Model: TypeAlias = LanguageModel | TaskModel[Any] | RNN
 
 FORMAT = 1
 HEADER_LIMIT = 64 << 20  # bytes; a large word vocabulary takes a few MB
@@ -36,19 +43,20 @@ class ModelFileError(ValueError):
     """A file that is not a model crnn can load."""
 
 
-def save(model: LanguageModel, path: PathLike) -> None:
+def save(model: Model, path: PathLike) -> None:
     """Write a model to ``path``, whole or not at all. Raises OSError where the file system does."""
-    header = {
-        "format": FORMAT,
-        "kind": "LanguageModel",
-        "config": model.config(),
-        "vocab": model.vocab.to_dict(),
-    }
-    _write(path, dict(model.params), header)
+    header = {"format": FORMAT, "kind": type(model).__name__, "config": model.config()}
+    tensors = dict(model.params)
+    if isinstance(model, LanguageModel):
+        header["vocab"] = model.vocab.to_dict()
+    elif not isinstance(model, RNN):
+        for name, scaling in model.scalings.items():
+            tensors |= {f"scaling.{name}.mean": scaling.mean, f"scaling.{name}.deviation": scaling.deviation}
+    _write(path, tensors, header)
 
 
-def load(path: PathLike) -> LanguageModel:
-    """Read a model that `save` wrote.
+def load(path: PathLike) -> Any:
+    """Read a model that `save` wrote: a `LanguageModel`, or whichever kind it was.
 
     Raises
     ------
@@ -68,84 +76,116 @@ def load(path: PathLike) -> LanguageModel:
     LanguageModel(8 chars, cell='tanh', hidden_size=8, num_layers=1, 208 parameters, dtype='float32')
     """
     tensors, header = _read(path)
-    if header.get("kind") != "LanguageModel":
-        raise ModelFileError(f"{os.fspath(path)}: expected a LanguageModel, got {header.get('kind')!r}")
+    kind = KINDS.get(str(header.get("kind")))
+    if kind is None:
+        raise ModelFileError(f"{os.fspath(path)}: expected one of {', '.join(KINDS)}, got {header.get('kind')!r}")
     try:
-        vocab = Vocab.from_dict(header.get("vocab"))
-    except VocabError as error:
-        raise ModelFileError(f"{os.fspath(path)}: {error}") from None
-    config, shapes = _checked_config(path, header.get("config"), len(vocab))
-    for name, shape in shapes.items():
-        _check_tensor(path, name, tensors, shape, config["dtype"])
-    extra = sorted(set(tensors) - set(shapes))
-    if extra:
-        raise ModelFileError(f"{os.fspath(path)}: expected no tensor {extra[0]!r}")
-    try:
-        for rule in ("recurrent_init", "input_init"):  # not used here, but by copies of the model
-            if config[rule] is not None:
-                initial_matrix(config[rule], uniform_draws(0), (1, 1), rule)
-        model = LanguageModel(vocab, **(config | {"recurrent_init": "zeros", "input_init": "zeros"}))
+        model = _from_header(kind, header, tensors)
     except (TypeError, ValueError) as error:
         raise ModelFileError(f"{os.fspath(path)}: {error}") from None
-    model.net.recurrent_init, model.input_init = config["recurrent_init"], config["input_init"]
     for name, values in model.params.items():
         values[...] = tensors[name]
     return model
 
 
-CONFIG_TYPES: dict[str, tuple[type, ...]] = {
+def _from_header(kind: type[Any], header: Mapping[str, Any], tensors: Mapping[str, Array]) -> Any:
+    """A model with the configuration in the header, once all tensors are what that demands; their values not yet."""
+    config = _checked_config(header.get("config"), kind)
+    vocab = [Vocab.from_dict(header.get("vocab"))] if kind is LanguageModel else []
+    shapes = {name: (shape, config["dtype"]) for name, shape in kind.shapes_of(config, *map(len, vocab)).items()}
+    if sum(math.prod(shape) for shape, _ in shapes.values()) > SIZE_LIMIT:
+        raise ValueError(f"expected at most {SIZE_LIMIT} parameters")
+    scaled = kind.scaled_sizes(config) if issubclass(kind, TaskModel) else {}
+    for name, size in scaled.items():
+        shapes |= dict.fromkeys((f"scaling.{name}.mean", f"scaling.{name}.deviation"), ((size,), "float64"))
+    for name, (shape, dtype) in shapes.items():
+        _check_tensor(name, tensors, shape, dtype)
+    extra = sorted(set(tensors) - set(shapes))
+    if extra:
+        raise ValueError(f"expected no tensor {extra[0]!r}")
+    for rule in ("recurrent_init", "input_init"):  # not used here, but by copies of the model
+        if config[rule] is not None:
+            initial_matrix(config[rule], uniform_draws(0), (1, 1), rule)
+    model = kind(*vocab, **(config | {"recurrent_init": "zeros", "input_init": "zeros"}))
+    (model if kind is RNN else model.net).recurrent_init = config["recurrent_init"]
+    (model if kind in (RNN, LanguageModel) else model.net).input_init = config["input_init"]
+    for name in scaled:
+        scaling = model.scalings[name]
+        scaling.mean, scaling.deviation = tensors[f"scaling.{name}.mean"], tensors[f"scaling.{name}.deviation"]
+        if (scaling.deviation <= 0).any():
+            raise ValueError(f"scaling.{name}.deviation: expected numbers above 0")
+    return model
+
+
+KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (LanguageModel, SequenceClassifier, SequenceTagger, SequenceRegressor, RNN)
+}
+NETWORK_TYPES: dict[str, tuple[type, ...]] = {
     "hidden_size": (int, list),
     "num_layers": (int,),
     "cell": (str,),
     "reset_after": (bool,),
     "forget_bias": (float, int),
     "embedding_size": (int, type(None)),
-    "tied": (bool,),
     "dropout": (float, int),
     "variational": (bool,),
     "recurrent_dropout": (float, int),
     "learn_state": (bool,),
     "dtype": (str,),
     "recurrent_init": (str,),
-    "input_init": (str, type(None)),
+    "input_init": (str,),
 }
+STACK_TYPES: dict[str, tuple[type, ...]] = NETWORK_TYPES | {"input_size": (int,), "bidirectional": (bool,)}
+POOLED: dict[str, tuple[type, ...]] = {"pooling": (str, type(None)), "steps": (int, type(None))}
+CLASSES: dict[str, tuple[type, ...]] = {
+    "scale": (bool,),
+    "num_classes": (int,),
+    "classes": (list, type(None)),
+    "multilabel": (bool,),
+    "class_weight": (list, type(None)),
+    "label_smoothing": (float, int),
+}
+VALUES: dict[str, tuple[type, ...]] = {
+    "scale": (bool,),
+    "output_size": (int,),
+    "loss": (str,),
+    "delta": (float, int),
+    "quantiles": (list,),
+}
+CONFIG_TYPES: dict[type[Any], dict[str, tuple[type, ...]]] = {
+    RNN: STACK_TYPES,
+    LanguageModel: NETWORK_TYPES | {"tied": (bool,), "input_init": (str, type(None))},
+    SequenceClassifier: STACK_TYPES | POOLED | CLASSES,
+    SequenceTagger: STACK_TYPES | CLASSES,
+    SequenceRegressor: STACK_TYPES | POOLED | VALUES,
+}
+SIZES = ("input_size", "embedding_size", "num_classes", "output_size", "steps")
 
 
-def _checked_config(path: PathLike, config: Any, V: int) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
-    """A configuration, and the parameters it asks for, before anything of that size is allocated."""
-    from crnn.network import RNN
-    from crnn.params import DTYPES, Parameters
-
-    known = isinstance(config, dict) and set(config) == set(CONFIG_TYPES)
-    if not known or any(type(config[name]) not in types for name, types in CONFIG_TYPES.items()):
-        raise ModelFileError(f"{os.fspath(path)}: expected a config of {sorted(CONFIG_TYPES)}, got {config!r:.200}")
-    sizes, L, E = config["hidden_size"], config["num_layers"], config["embedding_size"]
-    sizes = sizes if isinstance(sizes, list) else [sizes]
-    sensible = 0 < L < 10_000 and 0 < len(sizes) < 10_000 and (E is None or 0 < E < SIZE_LIMIT)
-    sensible = sensible and all(type(H) is int and 0 < H < SIZE_LIMIT for H in sizes)
+def _checked_config(config: Any, kind: type[Any]) -> dict[str, Any]:
+    """A configuration whose values have the right types, and no size that is not one."""
+    types = CONFIG_TYPES[kind]
+    known = isinstance(config, dict) and set(config) == set(types)
+    if not known or any(type(config[name]) not in allowed for name, allowed in types.items()):
+        raise ValueError(f"expected a config of {sorted(types)}, got {config!r:.200}")
+    hidden, layers = config["hidden_size"], config["num_layers"]
+    sizes = hidden if isinstance(hidden, list) else [hidden]
+    sizes = sizes + [config[name] for name in SIZES if config.get(name) is not None]
+    sensible = 0 < layers < 10_000 and len(sizes) < 10_000
+    sensible = sensible and all(type(size) is int and 0 < size < SIZE_LIMIT for size in sizes)
     if not sensible or config["dtype"] not in DTYPES:
-        raise ModelFileError(f"{os.fspath(path)}: expected a sensible config, got {config!r:.200}")
-    try:
-        shapes = RNN.parameter_shapes(V, **config) | LanguageModel.head_shapes(V, sizes[-1], config["tied"])
-    except ValueError as error:
-        raise ModelFileError(f"{os.fspath(path)}: {error}") from None
-    if Parameters.count(shapes) > SIZE_LIMIT:
-        raise ModelFileError(f"{os.fspath(path)}: expected at most {SIZE_LIMIT} parameters")
-    return config, shapes
+        raise ValueError(f"expected a sensible config, got {config!r:.200}")
+    return dict(config)
 
 
-def _check_tensor(
-    path: PathLike, name: str, tensors: Mapping[str, Array], shape: tuple[int, ...], dtype: str
-) -> None:
+def _check_tensor(name: str, tensors: Mapping[str, Array], shape: tuple[int, ...], dtype: str) -> None:
     if name not in tensors:
-        raise ModelFileError(f"{os.fspath(path)}: expected a tensor {name!r}, found none")
+        raise ValueError(f"expected a tensor {name!r}, found none")
     tensor = tensors[name]
     if tensor.shape != shape or tensor.dtype != dtype:
-        raise ModelFileError(
-            f"{os.fspath(path)}: {name}: expected {dtype} of shape {shape}, got {tensor.dtype} of shape {tensor.shape}"
-        )
+        raise ValueError(f"{name}: expected {dtype} of shape {shape}, got {tensor.dtype} of shape {tensor.shape}")
     if not np.isfinite(tensor).all():
-        raise ModelFileError(f"{os.fspath(path)}: {name}: expected finite values, got NaN or infinity")
+        raise ValueError(f"{name}: expected finite values, got NaN or infinity")
 
 
 # ---- checkpoints -------------------------------------------------------------------------------------------------
@@ -176,8 +216,11 @@ def read_checkpoint(
         raise ModelFileError(f"{name}: expected a checkpoint, got {header.get('kind')!r}")
     if header.get("optimizer") != repr(optimizer):
         raise ModelFileError(f"{name}: expected a checkpoint of {optimizer!r}, got one of {header.get('optimizer')!r}")
-    for key, array in like.items():
-        _check_tensor(path, key, arrays, array.shape, array.dtype.name)
+    try:
+        for key, array in like.items():
+            _check_tensor(key, arrays, array.shape, array.dtype.name)
+    except ValueError as error:
+        raise ModelFileError(f"{name}: {error}") from None
     if not set(arrays) <= {*like, *STATE_NAMES}:
         raise ModelFileError(f"{name}: expected the tensors {sorted(like)}, got {sorted(arrays)}")
     numbers, log = progress.get("optimizer"), progress.get("log")

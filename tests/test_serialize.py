@@ -158,7 +158,7 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path):
 def test_a_checkpoint_is_no_model(tmp_path):
     path = tmp_path / "m"
     crnn.fit(language_model(), np.arange(100) % 12, epochs=1, checkpoint=path)
-    refused(path, "expected a LanguageModel, got 'checkpoint'")
+    refused(path, "expected one of LanguageModel, .*, got 'checkpoint'")
 
 
 def edit(path, damage):

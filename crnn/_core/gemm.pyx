@@ -5,7 +5,7 @@ cimport numpy as cnp
 from libc.stdint cimport int32_t
 from crnn._core.arrays cimport data, dim, ids_data, need_apart, need_ids_below, need_range, real_kind
 from crnn._core.dispatch cimport CRNN_GRAD_PANELS, CRNN_GRAD_ROWS, CRNN_LINE_BYTES, crnn_rows, f32, f64
-from crnn._core.rows cimport rows_of
+from crnn._core.rows cimport all_rows_of, rows_of
 
 import numpy as np
 
@@ -72,6 +72,8 @@ cdef class Packed:
 
 cdef void *packed_data(str name, Packed packed, int kind, Py_ssize_t K, Py_ssize_t N,
                        Py_ssize_t gates=1) except NULL:
+    if packed is None:
+        raise TypeError(f"{name}: expected packed weights, got None")
     if packed.kind != kind or packed.K != K or packed.N != N or packed.gates != gates:
         raise ValueError(f"{name}: expected packed weights ({K}, {gates * N}) of the precision of the other arrays"
                          f"{f', in {gates} gates' if gates > 1 else ''}, "
@@ -94,6 +96,8 @@ def linear_forward(y, x, Packed w not None, bias, Py_ssize_t b0, Py_ssize_t b1, 
     cdef void *bias_ = NULL if bias is None else data("bias", bias, kind, False, 1, w.N)
     cdef crnn_rows rows = rows_of(T, B, b0, b1, lengths)
     need_apart("y", y, "x", x)
+    if bias is not None:
+        need_apart("y", y, "bias", bias)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
             f32.linear_forward(<float *>y_, <float *>x_, <float *>w_, <float *>bias_, w.K, w.N, &rows)
@@ -113,7 +117,7 @@ def linear_backward_weight(dw, x, dy, scratch, Py_ssize_t n0, Py_ssize_t n1, len
     cdef void *x_ = data("x", x, kind, False, 3, T, B, K)
     cdef void *db_ = NULL if db is None else data("db", db, kind, True, 1, N)
     cdef void *scratch_ = scratch_data(scratch, kind, K)
-    cdef crnn_rows rows = rows_of(T, B, 0, B, lengths)
+    cdef crnn_rows rows = all_rows_of(T, B, lengths)
     need_range("n0, n1", n0, n1, N, 1)
     need_gradient_apart(dw, db, scratch, [("x", x), ("dy", dy)])
     if n0 == n1 or K == 0:
@@ -139,12 +143,12 @@ def recurrent_backward_weight(dw, h, h0, da, scratch, bint reverse, Py_ssize_t n
     cdef int kind = real_kind("dw", dw)
     cdef Py_ssize_t H = dim(dw, 0), N = dim(dw, 1), T = dim(da, 0), B = dim(da, 1)
     cdef void *dw_ = data("dw", dw, kind, True, 2, H, N)
+    cdef void *da_ = data("da", da, kind, False, 3, -1, -1, N)
     cdef void *h_ = data("h", h, kind, False, 3, T, B, H)
     cdef void *h0_ = data("h0", h0, kind, False, 2, B, H)
-    cdef void *da_ = data("da", da, kind, False, 3, -1, -1, N)
     cdef void *db_ = NULL if db is None else data("db", db, kind, True, 1, N)
     cdef void *scratch_ = scratch_data(scratch, kind, H)
-    cdef crnn_rows rows = rows_of(T, B, 0, B, lengths)
+    cdef crnn_rows rows = all_rows_of(T, B, lengths)
     need_range("n0, n1", n0, n1, N, 1)
     need_gradient_apart(dw, db, scratch, [("h", h), ("h0", h0), ("da", da)])
     if n0 == n1 or H == 0:
@@ -194,7 +198,7 @@ def bias_backward(db, dy, Py_ssize_t n0, Py_ssize_t n1, lengths=None):
     cdef Py_ssize_t N = dim(db, 0), T = dim(dy, 0), B = dim(dy, 1)
     cdef void *db_ = data("db", db, kind, True, 1, N)
     cdef void *dy_ = data("dy", dy, kind, False, 3, -1, -1, N)
-    cdef crnn_rows rows = rows_of(T, B, 0, B, lengths)
+    cdef crnn_rows rows = all_rows_of(T, B, lengths)
     need_range("n0, n1", n0, n1, N, 1)
     need_apart("db", db, "dy", dy)
     with nogil:
@@ -233,7 +237,7 @@ def rows_backward(dw, ids, dy, Py_ssize_t n0, Py_ssize_t n1, lengths=None):
     need_range("n0, n1", n0, n1, N, 1)
     need_ids_below("ids", ids_, T * B, V, 0)
     need_apart("dw", dw, "dy", dy)
-    cdef crnn_rows rows = rows_of(T, B, 0, B, lengths)
+    cdef crnn_rows rows = all_rows_of(T, B, lengths)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
             f32.rows_backward(<float *>dw_, ids_, <float *>dy_, N, n0, n1, &rows)

@@ -157,12 +157,9 @@ class Recurrence(ABC):
     def weight_gradients(self, grads: Arrays, scratch: Array, part: int, parts: int, lengths: Lengths | None) -> None:
         """This part's columns of dW_hh += sum over t of h'.T @ da and of db_h += sum of da."""
         n0, n1 = parallel.share(self.gates * self.H, part, parts, gemm.line_width(self.dtype))
-        self._recurrent_gradient(grads[self.prefix + "W_hh"], scratch, n0, n1, lengths)
-        gemm.bias_backward(grads[self.prefix + "b_h"], self.da, n0, n1, lengths)
-
-    def _recurrent_gradient(self, dw: Array, scratch: Array, n0: int, n1: int, lengths: Lengths | None) -> None:
+        dw, db = grads[self.prefix + "W_hh"], grads[self.prefix + "b_h"]
         h, h0 = self.recurring
-        gemm.recurrent_backward_weight(dw, h, h0, self.da, scratch, self.reverse, n0, n1, lengths)
+        gemm.recurrent_backward_weight(dw, h, h0, self.da, scratch, self.reverse, n0, n1, lengths, db)
 
     @abstractmethod
     def saturation(self) -> Array:
@@ -346,17 +343,14 @@ class Gru(Recurrence):
         )  # fmt: skip
 
     def weight_gradients(self, grads: Arrays, scratch: Array, part: int, parts: int, lengths: Lengths | None) -> None:
-        super().weight_gradients(grads, scratch, part, parts, lengths)
         n0, n1 = parallel.share(self.gates * self.H, part, parts, gemm.line_width(self.dtype))
+        gemm.bias_backward(grads[self.prefix + "b_h"], self.da, n0, n1, lengths)
+        self.db[n0:n1] = 0  # forward: h' @ W_hn + b_hn; the other blocks have no bias on that side
+        dw, (h, h0) = grads[self.prefix + "W_hh"], self.recurring
+        gemm.recurrent_backward_weight(dw, h, h0, self.da_h, scratch, self.reverse, n0, n1, lengths, self.db)
         n0 = max(n0, 2 * self.H)
-        if n0 < n1:  # forward: h' @ W_hn + b_hn
-            self.db[n0:n1] = 0
-            gemm.bias_backward(self.db, self.da_h, n0, n1, lengths)
+        if n0 < n1:
             grads[self.prefix + "b_hn"][n0 - 2 * self.H : n1 - 2 * self.H] += self.db[n0:n1]
-
-    def _recurrent_gradient(self, dw: Array, scratch: Array, n0: int, n1: int, lengths: Lengths | None) -> None:
-        h, h0 = self.recurring
-        gemm.recurrent_backward_weight(dw, h, h0, self.da_h, scratch, self.reverse, n0, n1, lengths)
 
 
 class OriginalGru(Gru):
@@ -380,16 +374,14 @@ class OriginalGru(Gru):
         )  # fmt: skip
 
     def weight_gradients(self, grads: Arrays, scratch: Array, part: int, parts: int, lengths: Lengths | None) -> None:
-        Recurrence.weight_gradients(self, grads, scratch, part, parts, lengths)
-
-    def _recurrent_gradient(self, dw: Array, scratch: Array, n0: int, n1: int, lengths: Lengths | None) -> None:
+        n0, n1 = parallel.share(self.gates * self.H, part, parts, gemm.line_width(self.dtype))
+        dw, db = grads[self.prefix + "W_hh"], grads[self.prefix + "b_h"]
         (h, h0), split = self.recurring, 2 * self.H
         if n0 < split:
-            gemm.recurrent_backward_weight(
-                dw, h, h0, self.da, scratch, self.reverse, n0, min(n1, split), lengths
-            )
+            stop = min(n1, split)
+            gemm.recurrent_backward_weight(dw, h, h0, self.da, scratch, self.reverse, n0, stop, lengths, db)
         if n1 > split:  # forward: (r * h') @ W_hn
-            gemm.linear_backward_weight(dw, self.hn, self.da, scratch, max(n0, split), n1, lengths)
+            gemm.linear_backward_weight(dw, self.hn, self.da, scratch, max(n0, split), n1, lengths, db)
 
 
 def share_of(flat: Array) -> Array:

@@ -69,6 +69,13 @@ def _parser() -> argparse.ArgumentParser:
     net.add_argument("--hidden", type=int, default=256, help="units of a layer")
     net.add_argument("--layers", type=int, default=1, help="layers")
     net.add_argument("--embedding", type=int, help="size of the tokens' embedding; --hidden if not given; 0: one-hot")
+    net.add_argument("--tied", action="store_true", help="the output weights are the embedding's")
+    net.add_argument("--dropout", type=float, default=0.0, help="between layers and before the output")
+    net.add_argument("--recurrent-dropout", type=float, default=0.0, help="of the state, one mask a window")
+    net.add_argument("--variational", action="store_true", help="one mask for all steps of a window")
+    net.add_argument("--original-gru", action="store_true", help="reset gate before the product, not after it")
+    net.add_argument("--forget-bias", type=float, default=1.0, help="where an LSTM's forget bias starts")
+    net.add_argument("--learn-state", action="store_true", help="the state at the start is a parameter")
     net.add_argument("--recurrent-init", default="orthogonal", help=f"one of {', '.join(INITIAL)}; 0.5*identity works")
     net.add_argument("--input-init", help="likewise; glorot if not given, unit for one-hot tokens")
     net.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="precision")
@@ -85,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     loop.add_argument("--clip-value", type=float, default=0.0, help="largest element of a gradient; 0: any")
     loop.add_argument("--patience", type=int, help="stop after so many epochs without a better validation loss")
     loop.add_argument("--threads", type=int, default=cores(), help="the result does not depend on it")
-    loop.add_argument("--seed", type=int, default=0, help="of the initial weights")
+    loop.add_argument("--seed", type=int, default=0, help="of the initial weights and of dropout")
     loop.add_argument("--log", type=Path, help="write losses here as .csv or .jsonl")
     loop.add_argument("--checkpoint", type=Path, help="written after every epoch; OUTPUT.checkpoint if not given")
     loop.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
@@ -171,6 +178,13 @@ def _train(arguments: argparse.Namespace) -> int:
         hidden_size=arguments.hidden,
         num_layers=arguments.layers,
         embedding_size=(arguments.hidden if arguments.embedding is None else arguments.embedding) or None,
+        tied=arguments.tied,
+        dropout=arguments.dropout,
+        variational=arguments.variational,
+        recurrent_dropout=arguments.recurrent_dropout,
+        reset_after=not arguments.original_gru,
+        forget_bias=arguments.forget_bias,
+        learn_state=arguments.learn_state,
         dtype=arguments.dtype,
         recurrent_init=arguments.recurrent_init,
         input_init=arguments.input_init,
@@ -194,6 +208,7 @@ def _train(arguments: argparse.Namespace) -> int:
             clip_value=arguments.clip_value or None,
             patience=arguments.patience,
             threads=arguments.threads,
+            seed=arguments.seed,
             progress=False if arguments.quiet else None,
             checkpoint=checkpoint,
             resume=arguments.resume,
@@ -215,9 +230,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _sample(arguments: argparse.Namespace) -> int:
-    import crnn
-
-    model = crnn.load(arguments.model)
+    model = _load(arguments.model)
     pieces = model.iter_generate(
         arguments.prime,
         arguments.length,
@@ -238,7 +251,7 @@ def _sample(arguments: argparse.Namespace) -> int:
 def _eval(arguments: argparse.Namespace) -> int:
     import crnn
 
-    model = crnn.load(arguments.model)
+    model = _load(arguments.model)
     corpus = crnn.TextCorpus.from_file(
         arguments.text, vocab=model.vocab, valid=0.0, test=0.0, encoding=arguments.encoding
     )
@@ -251,9 +264,7 @@ def _eval(arguments: argparse.Namespace) -> int:
 
 
 def _score(arguments: argparse.Namespace) -> int:
-    import crnn
-
-    score_lines(crnn.load(arguments.model), sys.stdin.buffer, sys.stdout, carry=arguments.carry)
+    score_lines(_load(arguments.model), sys.stdin.buffer, sys.stdout, carry=arguments.carry)
     return 0
 
 
@@ -293,6 +304,16 @@ def score_lines(model: LanguageModel, lines: BinaryIO, out: TextIO, *, carry: bo
         out.flush()
 
 
+def _load(path: Path) -> LanguageModel:
+    """A language model: what `sample`, `eval` and `score` need."""
+    import crnn
+
+    model = crnn.load(path)
+    if not isinstance(model, crnn.LanguageModel):
+        raise ValueError(f"{path}: expected a LanguageModel, got a {type(model).__name__}")
+    return model
+
+
 def _info(arguments: argparse.Namespace) -> int:
     import crnn
 
@@ -301,7 +322,8 @@ def _info(arguments: argparse.Namespace) -> int:
     print(f"{arguments.model}: {size:,} bytes\n{model}")
     for name, value in model.config().items():
         print(f"  {name:<16} {value}")
-    print(f"  {'vocabulary':<16} {model.vocab!r}")
+    if isinstance(model, crnn.LanguageModel):
+        print(f"  {'vocabulary':<16} {model.vocab!r}")
     for name, array in model.params.items():
         print(f"  {name:<16} {array.dtype} {array.shape}")
     return 0

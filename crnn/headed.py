@@ -136,7 +136,8 @@ class HeadedModel(ParameterViews, ABC):
         """Tapes for a window, from the workspace where they fit, with masks drawn and the weights packed."""
         net = self.net
         masks = None if dropout_seed is None else Masks(dropout_seed)
-        tape = net._new_tape(x, state, space.tape, lengths=lengths, threads=threads, keep=keep)
+        widest = len(self._head.w)
+        tape = net._new_tape(x, state, space.tape, lengths=lengths, threads=threads, keep=keep, widest=widest)
         if space.head is None or tape is not space.tape:
             space.head = self._head.new_tape(tape.steps, tape.batch, self.net.output_size)
         space.tape = tape

@@ -144,9 +144,9 @@ class Head:
             lengths = None  # one step each
         unit = gemm.line_width(self.dtype)
         n0, n1 = parallel.share(len(self.b_y), part, parts, unit)
-        gemm.bias_backward(self.db_y, doutputs, n0, n1, lengths)
         if self.tied:  # forward: outputs = h @ E.T, so dE += doutputs.T @ h
+            gemm.bias_backward(self.db_y, doutputs, n0, n1, lengths)
             n0, n1 = parallel.share(self.inputs, part, parts, unit)
             gemm.linear_backward_weight(self.dw, doutputs, x, scratch, n0, n1, lengths)
         else:
-            gemm.linear_backward_weight(self.dw, x, doutputs, scratch, n0, n1, lengths)
+            gemm.linear_backward_weight(self.dw, x, doutputs, scratch, n0, n1, lengths, self.db_y)

@@ -373,8 +373,12 @@ class RNN(ParameterViews):
         lengths: ArrayLike | None = None,
         threads: int = 1,
         keep: bool = True,
+        widest: int = 0,
     ) -> Tape:
-        """A tape, or the given one if it fits, with x and the state before the first step in place."""
+        """A tape, or the given one if it fits, with x and the state before the first step in place.
+
+        ``widest``: rows of the largest weight matrix that is not the network's own.
+        """
         parts = min(threads, x.shape[1])
         given = None if lengths is None else Lengths(lengths, len(x), parts)
         if given is not None and x.shape[1] != given.B:
@@ -386,7 +390,8 @@ class RNN(ParameterViews):
             and tape.keep == keep
             and (keep or (tape.lengths is None) == (given is None))
         ):
-            tape = self._make_tape(x, keep, given is not None)
+            weights = (shape[0] for shape in self._parameters.shapes.values() if len(shape) == 2)
+            tape = self._make_tape(x, keep, given is not None, max(widest, *weights))
         tape.x = tape.layers[0].x = x
         tape.lengths, tape.parts = given, parts
         for source, _ in tape.layers[0].directions:
@@ -400,7 +405,7 @@ class RNN(ParameterViews):
                     array[...] = self.params.get(f"{cell.prefix}{name}0", 0)
         return tape
 
-    def _make_tape(self, x: Array, keep: bool, with_lengths: bool) -> Tape:
+    def _make_tape(self, x: Array, keep: bool, with_lengths: bool, widest: int) -> Tape:
         T, B = x.shape[:2]
         before, after = self._new_state(B), self._new_state(B)
         layers: list[LayerTape] = []
@@ -430,7 +435,7 @@ class RNN(ParameterViews):
             if self.bidirectional:
                 y = gemm.aligned_empty((T, B, 2 * H), self.dtype)
             layers.append(LayerTape(x, directions, y, below if dropped else None))
-        return Tape(x=layers[0].x, keep=keep, layers=layers, before=before, after=after)
+        return Tape(x=layers[0].x, widest=widest, keep=keep, layers=layers, before=before, after=after)
 
     def _draw_masks(self, tape: Tape, masks: Masks | None) -> None:
         """Masks for a training pass, in a fixed order; none otherwise."""

@@ -77,9 +77,9 @@ typedef struct crnn_layer {
 #define CRNN_PANELS(real, N) (((N) + CRNN_LINE(real) - 1) / CRNN_LINE(real))
 #define CRNN_PACKED_SIZE(real, K, N) (CRNN_PANELS(real, N) * CRNN_LINE(real) * (K))
 
-/* Rows of a weight gradient's product that are packed at a time, and the scratch they need. */
+/* Rows of a weight gradient's product that are packed at a time, and the scratch that they and K columns of x need. */
 enum { CRNN_GRAD_ROWS = 256, CRNN_GRAD_PANELS = 2 };
-#define CRNN_GRAD_SCRATCH(real) (CRNN_GRAD_ROWS * CRNN_GRAD_PANELS * CRNN_LINE(real))
+#define CRNN_GRAD_SCRATCH(real, K) (CRNN_GRAD_ROWS * (CRNN_GRAD_PANELS * CRNN_LINE(real) + (K)))
 
 #define CRNN_DECLARE_KERNELS(real, suffix)                                                                             \
 typedef struct crnn_kernels_##suffix {                                                                                 \
@@ -101,13 +101,15 @@ typedef struct crnn_kernels_##suffix {                                          
     void (*linear_forward)(real *y, const real *x, const real *w, const real *bias, crnn_dim K, crnn_dim N,            \
                            const crnn_rows *rows);                                                                     \
                                                                                                                        \
-    /* dw (K, N) += x (T, B, K)^T @ dy (T, B, N), ACCUMULATED. scratch: CRNN_GRAD_SCRATCH. T may be 0. */              \
-    void (*linear_backward_weight)(real *dw, const real *x, const real *dy, real *scratch, crnn_dim K, crnn_dim N,     \
-                                   crnn_dim n0, crnn_dim n1, const crnn_rows *rows);                                   \
+    /* dw (K, N) += x (T, B, K)^T @ dy (T, B, N), ACCUMULATED; db (N) or NULL += sum over rows of dy, ACCUMULATED.     \
+     * scratch: CRNN_GRAD_SCRATCH of K. T may be 0. */                                                                 \
+    void (*linear_backward_weight)(real *dw, real *db, const real *x, const real *dy, real *scratch, crnn_dim K,       \
+                                   crnn_dim N, crnn_dim n0, crnn_dim n1, const crnn_rows *rows);                       \
                                                                                                                        \
-    /* dw (H, N) += h'^T @ da (T, B, N), ACCUMULATED; h' is h (T, B, H) of the step before, h0 (B, H) at the first. */ \
-    void (*recurrent_backward_weight)(real *dw, const real *h, const real *h0, const real *da, real *scratch,          \
-                                      int reverse, crnn_dim H, crnn_dim N, crnn_dim n0, crnn_dim n1,                   \
+    /* dw (H, N) += h'^T @ da (T, B, N), ACCUMULATED; h' is h (T, B, H) of the step before, h0 (B, H) at the first;    \
+     * db and scratch (of H) as above. */                                                                              \
+    void (*recurrent_backward_weight)(real *dw, real *db, const real *h, const real *h0, const real *da,               \
+                                      real *scratch, int reverse, crnn_dim H, crnn_dim N, crnn_dim n0, crnn_dim n1,    \
                                       const crnn_rows *rows);                                                          \
                                                                                                                        \
     /* db (N) += sum over rows of dy (T, B, N), ACCUMULATED. */                                                        \

@@ -20,10 +20,11 @@ enum { TILE_ROWS = 4, TILE_PANELS = 1 };
 
 /* The m rows that a tile works on. */
 typedef struct {
-    real *y[TILE_ROWS];          /* out: row of y at the first panel's first column */
+    real *y[TILE_ROWS];          /* out: row of y */
     const real *init[TILE_ROWS]; /* what the chain starts from; NULL: zero */
     const real *x[TILE_ROWS];    /* row of x */
     crnn_dim t[TILE_ROWS], b[TILE_ROWS]; /* which rows they are */
+    int m;
 } tile_rows;
 
 /* Its nl panels: where their columns lie in a row of y. The first `full` are a line wide, the others `cols` columns. */
@@ -35,18 +36,35 @@ typedef struct {
 INLINE void tile_start(line acc[TILE_ROWS][TILE_PANELS], const int m, const int nl, const real *const *init,
                        const tile_panels *panels)
 {
+    const int all_full = panels->full == nl; /* nearly always: one question instead of many */
     UNROLL
-    for (int i = 0; i < m; ++i)
-        UNROLL
-        for (int j = 0; j < nl; ++j)
-            acc[i][j] = !init[i] ? line_set1(0)
-                        : j < panels->full ? line_load(init[i] + panels->offset[j])
-                                           : line_load_n(init[i] + panels->offset[j], panels->cols);
+    for (int i = 0; i < m; ++i) {
+        const real *from = init[i];
+        if (from && all_full) {
+            UNROLL
+            for (int j = 0; j < nl; ++j)
+                acc[i][j] = line_load(from + panels->offset[j]);
+        } else {
+            UNROLL
+            for (int j = 0; j < nl; ++j)
+                acc[i][j] = !from             ? line_set1(0)
+                            : j < panels->full ? line_load(from + panels->offset[j])
+                                               : line_load_n(from + panels->offset[j], panels->cols);
+        }
+    }
 }
 
 INLINE void tile_finish(line acc[TILE_ROWS][TILE_PANELS], const int m, const int nl, real *const *y,
                         const tile_panels *panels)
 {
+    if (panels->full == nl) {
+        UNROLL
+        for (int i = 0; i < m; ++i)
+            UNROLL
+            for (int j = 0; j < nl; ++j)
+                line_store(y[i] + panels->offset[j], acc[i][j]);
+        return;
+    }
     UNROLL
     for (int i = 0; i < m; ++i)
         UNROLL
@@ -57,21 +75,36 @@ INLINE void tile_finish(line acc[TILE_ROWS][TILE_PANELS], const int m, const int
                 line_store_n(y[i] + panels->offset[j], acc[i][j], panels->cols);
 }
 
-/* y[i][:] = init[i][:] + x[i][0..K) @ w: m rows, nl panels that lie one after the other in w. */
-INLINE void tile_forward(const int m, const int nl, const tile_rows *rows, const real *w, crnn_dim K,
-                         const tile_panels *panels)
+/* Cache lines that will soon be read or written. A tile asks for one of them at each step: all at once would have to
+ * wait for each other. */
+enum { ASKS = 20 * TILE_ROWS };
+typedef struct {
+    int count;
+    const void *line[ASKS];
+} ask_list;
+
+INLINE void ask_for(ask_list *list, const void *line)
 {
-    line acc[TILE_ROWS][TILE_PANELS];
-    tile_start(acc, m, nl, rows->init, panels);
-    const real *x[TILE_ROWS];
-    UNROLL
-    for (int i = 0; i < m; ++i)
-        x[i] = rows->x[i];
-    for (crnn_dim k = 0; k < K; ++k) {
+    if (list->count < ASKS)
+        list->line[list->count++] = line;
+}
+
+/* How far ahead of a product its weights are asked for. */
+enum { WEIGHTS_AHEAD = 32 * LINE };
+
+/* acc[i][:] += x[i][k0..k1) @ w. */
+INLINE void tile_steps(line acc[TILE_ROWS][TILE_PANELS], const int m, const int nl, const real *const *x, const real *w,
+                       crnn_dim K, crnn_dim k0, crnn_dim k1, const void *const *ask)
+{
+    for (crnn_dim k = k0; k < k1; ++k) {
         line w_k[TILE_PANELS];
+        if (ask)
+            PREFETCH(ask[k]);
         UNROLL
-        for (int j = 0; j < nl; ++j)
+        for (int j = 0; j < nl; ++j) {
             w_k[j] = line_load(w + (j * K + k) * LINE);
+            PREFETCH(w + (j * K + k) * LINE + WEIGHTS_AHEAD);
+        }
         UNROLL
         for (int i = 0; i < m; ++i) {
             line x_ik = line_set1(x[i][k]);
@@ -80,12 +113,28 @@ INLINE void tile_forward(const int m, const int nl, const tile_rows *rows, const
                 acc[i][j] = line_fma(x_ik, w_k[j], acc[i][j]);
         }
     }
+}
+
+/* y[i][:] = init[i][:] + x[i][0..K) @ w: m rows, nl panels that lie one after the other in w. */
+INLINE void tile_forward(const int m, const int nl, const tile_rows *rows, const real *w, crnn_dim K,
+                         const tile_panels *panels, const ask_list *ask)
+{
+    line acc[TILE_ROWS][TILE_PANELS];
+    tile_start(acc, m, nl, rows->init, panels);
+    const real *x[TILE_ROWS];
+    UNROLL
+    for (int i = 0; i < m; ++i)
+        x[i] = rows->x[i];
+    const crnn_dim asking = ask->count < K ? ask->count : K;
+    if (asking)
+        tile_steps(acc, m, nl, x, w, K, 0, asking, ask->line);
+    tile_steps(acc, m, nl, x, w, K, asking, K, NULL);
     tile_finish(acc, m, nl, rows->y, panels);
 }
 
-/* dw[i][:] += sum over k of x[k][i] * dy[k][:]: m rows of dw, nl packed panels of dy, CRNN_GRAD_ROWS apart. */
-INLINE void tile_backward_weight(const int m, const int nl, real *dw, crnn_dim lddw, const real *const *x,
-                                 crnn_dim first, const real *dy, crnn_dim K, const tile_panels *panels)
+/* dw[i][:] += sum over k of x[k*m + i] * dy[k][:]: m rows of dw, nl packed panels of dy, CRNN_GRAD_ROWS apart. */
+INLINE void tile_backward_weight(const int m, const int nl, real *dw, crnn_dim lddw, const real *x, const real *dy,
+                                 crnn_dim K, const tile_panels *panels)
 {
     line acc[TILE_ROWS][TILE_PANELS];
     real *dw_i[TILE_ROWS];
@@ -93,15 +142,14 @@ INLINE void tile_backward_weight(const int m, const int nl, real *dw, crnn_dim l
     for (int i = 0; i < m; ++i)
         dw_i[i] = dw + i * lddw;
     tile_start(acc, m, nl, (const real *const *)dw_i, panels);
-    for (crnn_dim k = 0; k < K; ++k, dy += LINE) {
-        const real *x_k = x[k] + first;
+    for (crnn_dim k = 0; k < K; ++k, dy += LINE, x += m) {
         line dy_k[TILE_PANELS];
         UNROLL
         for (int j = 0; j < nl; ++j)
             dy_k[j] = line_load(dy + j * CRNN_GRAD_ROWS * LINE);
         UNROLL
         for (int i = 0; i < m; ++i) {
-            line x_ki = line_set1(x_k[i]);
+            line x_ki = line_set1(x[i]);
             UNROLL
             for (int j = 0; j < nl; ++j)
                 acc[i][j] = line_fma(x_ki, dy_k[j], acc[i][j]);
@@ -123,20 +171,21 @@ INLINE void tile_backward_weight(const int m, const int nl, real *dw, crnn_dim l
 #define FOR_EACH_TILE(T) T(1, 1) T(2, 1) T(3, 1) T(4, 1)
 #endif
 
-static void run_tile_forward(int m, int nl, const tile_rows *rows, const real *w, crnn_dim K, const tile_panels *panels)
+static void run_tile_forward(int m, int nl, const tile_rows *rows, const real *w, crnn_dim K, const tile_panels *panels,
+                             const ask_list *ask)
 {
     switch (m * 16 + nl) {
-#define CASE(m, nl) case (m) * 16 + (nl): tile_forward(m, nl, rows, w, K, panels); break;
+#define CASE(m, nl) case (m) * 16 + (nl): tile_forward(m, nl, rows, w, K, panels, ask); break;
         FOR_EACH_TILE(CASE)
 #undef CASE
     }
 }
 
-static void run_tile_backward_weight(int m, int nl, real *dw, crnn_dim lddw, const real *const *x, crnn_dim first,
-                                     const real *dy, crnn_dim K, const tile_panels *panels)
+static void run_tile_backward_weight(int m, int nl, real *dw, crnn_dim lddw, const real *x, const real *dy, crnn_dim K,
+                                     const tile_panels *panels)
 {
     switch (m * 16 + nl) {
-#define CASE(m, nl) case (m) * 16 + (nl): tile_backward_weight(m, nl, dw, lddw, x, first, dy, K, panels); break;
+#define CASE(m, nl) case (m) * 16 + (nl): tile_backward_weight(m, nl, dw, lddw, x, dy, K, panels); break;
         FOR_EACH_TILE(CASE)
 #undef CASE
     }
@@ -156,6 +205,9 @@ typedef struct {
  * In a product of several gates all blocks are complete at these columns. */
 typedef void (*epilogue)(const void *context, const tile_rows *rows, int m, crnn_dim n0, crnn_dim n);
 
+/* Says which lines an epilogue will come to. They lie in too many rows for the processor to guess. */
+typedef void (*preparation)(const void *context, const tile_rows *rows, crnn_dim n0, crnn_dim n, ask_list *ask);
+
 /* y[g, :] = init(g) + x(t, b) @ w, then finish. */
 typedef struct {
     real *y; /* row g at y + g*ldy; with per_row, row b at y + b*ldy */
@@ -166,13 +218,15 @@ typedef struct {
     const real *w; /* packed (K, gates * N), by pack_gates where gates > 1 */
     crnn_dim K, N; /* N columns in each block of y */
     int gates;
-    epilogue finish, prepare; /* NULL: nothing. prepare: ask for what finish will read and write, before the tiles run */
+    epilogue finish; /* NULL: nothing */
+    preparation prepare; /* NULL: nothing */
     const void *context;
 } product;
 
 /* Set up the next m rows of a walk. */
 static void take_rows(tile_rows *rows, int m, const product *p, row_walk *w)
 {
+    rows->m = m;
     for (int i = 0; i < m; ++i, walk_on(w)) {
         const crnn_dim b = row_at(w->rows, w->i), g = w->t * w->rows->B + b;
         rows->t[i] = w->t;
@@ -183,51 +237,53 @@ static void take_rows(tile_rows *rows, int m, const product *p, row_walk *w)
     }
 }
 
-/* The rows of steps t0 .. t1 of the slice; `extra` as in row_walk. */
+/* The columns of `taken` panels of each gate from `group` on, for m rows; tiles take up to `most` panels at a time. */
+static void run_group(const product *p, const tile_rows *rows, crnn_dim group, int taken, int most)
+{
+    const crnn_dim n0 = group * LINE, left = p->N - n0, n = left < taken * LINE ? left : taken * LINE;
+    const int panels = taken * p->gates, narrow = n < taken * LINE;
+    ask_list ask;
+    ask.count = 0;
+    if (p->prepare)
+        p->prepare(p->context, rows, n0, n, &ask);
+    for (int first = 0; first < panels; first += most) {
+        const int nl = panels - first < most ? panels - first : most;
+        tile_panels where = {.cols = p->N % LINE, .full = nl};
+        for (int j = 0; j < nl; ++j) { /* panel by panel of the first gate's columns, its gates side by side */
+            const int of_group = (first + j) / p->gates;
+            where.offset[j] = n0 + (first + j - of_group * p->gates) * p->N + of_group * LINE;
+            if (narrow && of_group == taken - 1 && where.full > j)
+                where.full = j;
+        }
+        assert(0 < rows->m && rows->m <= TILE_ROWS && 0 < nl && nl <= PANELS_FOR(rows->m));
+        run_tile_forward(rows->m, nl, rows, p->w + (group * p->gates + first) * p->K * LINE, p->K, &where, &ask);
+        ask.count = 0;
+    }
+    if (p->finish)
+        p->finish(p->context, rows, rows->m, n0, n);
+}
+
+/* The rows of steps t0 .. t1 of the slice; `extra` as in row_walk. So many rows at a time that x and their pointers stay
+ * in the near caches while all of w passes by. */
 static void run_product(const product *p, const crnn_rows *r, crnn_dim t0, crnn_dim t1, crnn_dim extra)
 {
     assert(p->K > 0 && p->N > 0 && p->gates > 0 && 0 <= r->b0 && r->b1 <= r->B);
+    enum { BLOCKS = 12 };
     const crnn_dim M = count_rows(r, t0, t1, extra), groups = CRNN_PANELS(real, p->N);
-    const crnn_dim narrow = p->N % LINE; /* columns of a gate's last panel, if not a line */
-    /* Rows of x that stay in the second cache while all of w passes by. */
-    crnn_dim chunk = (128 * 1024 / (crnn_dim)sizeof(real)) / p->K;
-    chunk = chunk < 4 * TILE_ROWS ? 4 * TILE_ROWS : chunk;
-    row_walk start = walk_from(r, t0, extra);
-    for (crnn_dim m0 = 0; m0 < M; m0 += chunk) {
-        const crnn_dim rows_here = M - m0 < chunk ? M - m0 : chunk;
-        const crnn_dim blocks = (rows_here + TILE_ROWS - 1) / TILE_ROWS;
-        const int most = PANELS_FOR(rows_here / blocks + (rows_here % blocks != 0));
-        row_walk walk = start;
-        crnn_dim taken = 0; /* groups, of one panel of each gate */
-        for (crnn_dim group = 0; group < groups; group += taken) {
-            taken = most > p->gates ? most / p->gates : 1;
-            taken = groups - group < taken ? groups - group : taken;
-            const crnn_dim n0 = group * LINE, n = p->N - n0 < taken * LINE ? p->N - n0 : taken * LINE;
-            const int panels = (int)taken * p->gates;
-            walk = start;
-            for (crnn_dim block = 0; block < blocks; ++block) {
-                const int m = (int)(rows_here / blocks + (block < rows_here % blocks));
-                tile_rows rows;
-                take_rows(&rows, m, p, &walk);
-                if (p->prepare)
-                    p->prepare(p->context, &rows, m, n0, n);
-                for (int first = 0; first < panels; first += most) {
-                    const int nl = panels - first < most ? panels - first : most;
-                    assert(0 < m && m <= TILE_ROWS && 0 < nl && nl <= PANELS_FOR(m));
-                    tile_panels where = {.cols = narrow, .full = nl};
-                    for (int j = nl - 1; j >= 0; --j) {
-                        const crnn_dim of_group = group + (first + j) / p->gates;
-                        where.offset[j] = (first + j) % p->gates * p->N + of_group * LINE;
-                        if (narrow && of_group == groups - 1)
-                            where.full = j;
-                    }
-                    run_tile_forward(m, nl, &rows, p->w + (group * p->gates + first) * p->K * LINE, p->K, &where);
-                }
-                if (p->finish)
-                    p->finish(p->context, &rows, m, n0, n);
-            }
+    row_walk walk = walk_from(r, t0, extra);
+    for (crnn_dim left = M; left > 0;) {
+        const crnn_dim here = left < BLOCKS * TILE_ROWS ? left : BLOCKS * TILE_ROWS;
+        const int blocks = (int)((here + TILE_ROWS - 1) / TILE_ROWS);
+        tile_rows rows[BLOCKS];
+        for (int i = 0; i < blocks; ++i)
+            take_rows(&rows[i], (int)(here / blocks + (i < here % blocks)), p, &walk);
+        const int most = PANELS_FOR(rows[0].m), wide = most > p->gates ? most / p->gates : 1;
+        for (crnn_dim group = 0; group < groups; group += wide) {
+            const int taken = groups - group < wide ? (int)(groups - group) : wide;
+            for (int i = 0; i < blocks; ++i)
+                run_group(p, &rows[i], group, taken, most);
         }
-        start = walk;
+        left -= here;
     }
 }
 
@@ -237,7 +293,7 @@ static void finish_rows(const product *p, const crnn_rows *r, crnn_dim t, crnn_d
     row_walk walk = walk_from(r, t, 0);
     for (walk.i = i; walk.i < walk.end && walk.t == t;) {
         const int m = walk.end - walk.i < TILE_ROWS ? (int)(walk.end - walk.i) : TILE_ROWS;
-        tile_rows rows;
+        tile_rows rows = {.m = m};
         for (int j = 0; j < m; ++j, ++walk.i) {
             rows.t[j] = t;
             rows.b[j] = row_at(r, walk.i);
@@ -285,15 +341,30 @@ static void linear_forward(real *y, const real *x, const real *w, const real *bi
     float_mode_restore(mode);
 }
 
-/* dw += x^T @ dy over all rows that are there, t and then b rising, whatever the slice: so many at a time that their
- * panels of dy stay in the first cache. */
-static void weight_gradient(real *dw, const x_source *x, const real *dy, real *scratch, crnn_dim K, crnn_dim N,
+/* One panel of dy, of `left` columns from n on; and db += its rows. */
+static void pack_rows(real *packed, real *db, const real *const *dy, int count, crnn_dim n, crnn_dim left)
+{
+    line sum = db ? line_get(db, left) : line_set1(0);
+    for (int k = 0; k < count; ++k, packed += LINE) {
+        const line row = line_get(dy[k] + n, left);
+        line_store(packed, row);
+        sum = line_add(sum, row);
+    }
+    if (db)
+        line_put(db, sum, left);
+}
+
+/* dw += x^T @ dy over all rows that are there, t and then b rising, whatever the slice: so many at a time that two
+ * panels of dy stay in the first cache. They and x are packed in the order in which the tiles read them.
+ * db += sum of dy's rows, where it is not NULL: dy passes by anyway. */
+static void weight_gradient(real *dw, real *db, const x_source *x, const real *dy, real *scratch, crnn_dim K, crnn_dim N,
                             crnn_dim n0, crnn_dim n1, const crnn_rows *r)
 {
     assert(K > 0 && 0 <= n0 && n0 <= n1 && n1 <= N);
     float_mode mode = denormals_off();
     const crnn_dim blocks = (K + TILE_ROWS - 1) / TILE_ROWS;
     const int most = PANELS_FOR(TILE_ROWS);
+    real *x_packed = scratch + CRNN_GRAD_ROWS * CRNN_GRAD_PANELS * LINE; /* [block of columns][row][column] */
     crnn_dim t = 0, b = 0;
     while (t < r->T) {
         const real *x_rows[CRNN_GRAD_ROWS], *dy_rows[CRNN_GRAD_ROWS];
@@ -303,20 +374,28 @@ static void weight_gradient(real *dw, const x_source *x, const real *dy, real *s
                 x_rows[count] = x_row(x, r, t, b);
                 dy_rows[count++] = dy + (t * r->B + b) * N;
             }
+        real *next = x_packed;
+        for (crnn_dim block = 0, k = 0; block < blocks; ++block) {
+            const int m = (int)(K / blocks + (block < K % blocks));
+            for (int row = 0; row < count; ++row, next += m)
+                memcpy(next, x_rows[row] + k, (size_t)m * sizeof(real));
+            k += m;
+        }
         for (crnn_dim n = n0; n < n1;) {
             const int nl = most * LINE <= n1 - n ? most : 1;
             const crnn_dim cols = n1 - n < nl * LINE ? n1 - n : nl * LINE;
             tile_panels where = {.cols = cols % LINE, .full = (int)(cols / LINE)};
             for (int j = 0; j < nl; ++j) {
                 where.offset[j] = j * LINE;
-                for (int k = 0; k < count; ++k)
-                    line_store(scratch + (j * CRNN_GRAD_ROWS + k) * LINE, line_get(dy_rows[k] + n + j * LINE, n1 - n));
+                pack_rows(scratch + j * CRNN_GRAD_ROWS * LINE, db ? db + n + j * LINE : NULL, dy_rows, count,
+                          n + j * LINE, n1 - n);
             }
-            crnn_dim k = 0;
-            for (crnn_dim block = 0; block < blocks; ++block) {
+            const real *x_block = x_packed;
+            for (crnn_dim block = 0, k = 0; block < blocks; ++block) {
                 const int m = (int)(K / blocks + (block < K % blocks));
-                run_tile_backward_weight(m, nl, dw + k * N + n, N, x_rows, k, scratch, count, &where);
+                run_tile_backward_weight(m, nl, dw + k * N + n, N, x_block, scratch, count, &where);
                 k += m;
+                x_block += count * m;
             }
             n += nl * LINE;
         }
@@ -324,19 +403,19 @@ static void weight_gradient(real *dw, const x_source *x, const real *dy, real *s
     float_mode_restore(mode);
 }
 
-static void linear_backward_weight(real *dw, const real *x, const real *dy, real *scratch, crnn_dim K, crnn_dim N,
+static void linear_backward_weight(real *dw, real *db, const real *x, const real *dy, real *scratch, crnn_dim K, crnn_dim N,
                                    crnn_dim n0, crnn_dim n1, const crnn_rows *rows)
 {
     const x_source at = {.x = x, .stride = K};
-    weight_gradient(dw, &at, dy, scratch, K, N, n0, n1, rows);
+    weight_gradient(dw, db, &at, dy, scratch, K, N, n0, n1, rows);
 }
 
-static void recurrent_backward_weight(real *dw, const real *h, const real *h0, const real *da, real *scratch,
+static void recurrent_backward_weight(real *dw, real *db, const real *h, const real *h0, const real *da, real *scratch,
                                       int reverse, crnn_dim H, crnn_dim N, crnn_dim n0, crnn_dim n1,
                                       const crnn_rows *rows)
 {
     const x_source before = {.x = h, .stride = H, .step = BEFORE, .reverse = reverse, .start = h0};
-    weight_gradient(dw, &before, da, scratch, H, N, n0, n1, rows);
+    weight_gradient(dw, db, &before, da, scratch, H, N, n0, n1, rows);
 }
 
 static void bias_backward(real *db, const real *dy, crnn_dim N, crnn_dim n0, crnn_dim n1, const crnn_rows *r)

@@ -13,43 +13,43 @@ static void lstm_cell(const void *layer, const tile_rows *rows, int m, crnn_dim 
         const line in = line_sigmoid(line_get(a, left)), forget = line_sigmoid(line_get(a + H, left));
         const line cell = line_tanh(line_get(a + 2 * H, left)), out = line_sigmoid(line_get(a + 3 * H, left));
         const line c_before = line_get(row_before(l, l->c, l->c0, t, b) + j, left);
-        const line c = line_fma(forget, c_before, line_mul(in, cell)), tanh_c = line_tanh(c);
         line_put(a, in, left);
         line_put(a + H, forget, left);
         line_put(a + 2 * H, cell, left);
         line_put(a + 3 * H, out, left);
-        line_put((real *)l->c + g * H + j, c, left);
+        line_put((real *)l->c + g * H + j, line_fma(forget, c_before, line_mul(in, cell)), left);
+    }
+    FOR_EACH_LINE(rows, m, n0, n) {
+        const line tanh_c = line_tanh(line_get((const real *)l->c + g * H + j, left));
         if (l->tanh_c)
             line_put((real *)l->tanh_c + g * H + j, tanh_c, left);
-        put_state(l, g, b, j, line_mul(out, tanh_c), left);
+        put_state(l, g, b, j, line_mul(line_get((const real *)l->gates + g * 4 * H + 3 * H + j, left), tanh_c), left);
     }
 }
 
-/* Lines that lstm_cell, or its backward, will come to. They lie in too many rows for the processor to guess. */
-static void lstm_prepare(const void *layer, const tile_rows *rows, int m, crnn_dim n0, crnn_dim n)
+static void lstm_prepare(const void *layer, const tile_rows *rows, crnn_dim n0, crnn_dim n, ask_list *ask)
 {
     const crnn_layer *l = layer;
     const crnn_dim H = l->H;
-    FOR_EACH_LINE(rows, m, n0, n) {
-        real *a = (real *)l->gates + g * 4 * H + j;
-        PREFETCH_WRITE(a), PREFETCH_WRITE(a + H), PREFETCH_WRITE(a + 2 * H), PREFETCH_WRITE(a + 3 * H);
-        PREFETCH_WRITE((real *)l->c + g * H + j), PREFETCH_WRITE((real *)l->h + g * H + j);
+    FOR_EACH_LINE(rows, rows->m, n0, n) {
+        const real *a = (const real *)l->gates + g * 4 * H + j;
+        ask_for(ask, a), ask_for(ask, a + H), ask_for(ask, a + 2 * H), ask_for(ask, a + 3 * H);
+        ask_for(ask, row_before(l, l->c, l->c0, t, b) + j);
+        ask_for(ask, (const real *)l->c + g * H + j), ask_for(ask, (const real *)l->h + g * H + j);
         if (l->tanh_c)
-            PREFETCH_WRITE((real *)l->tanh_c + g * H + j);
-        (void)b, (void)t;
+            ask_for(ask, (const real *)l->tanh_c + g * H + j);
     }
 }
 
-static void lstm_prepare_backward(const void *layer, const tile_rows *rows, int m, crnn_dim n0, crnn_dim n)
+static void lstm_prepare_backward(const void *layer, const tile_rows *rows, crnn_dim n0, crnn_dim n, ask_list *ask)
 {
     const crnn_layer *l = layer;
     const crnn_dim H = l->H;
-    FOR_EACH_LINE(rows, m, n0, n) {
-        const real *s = (const real *)l->gates + g * 4 * H + j;
-        real *da = (real *)l->da + g * 4 * H + j;
-        PREFETCH(s), PREFETCH(s + H), PREFETCH(s + 2 * H), PREFETCH(s + 3 * H);
-        PREFETCH((const real *)l->tanh_c + g * H + j), PREFETCH(row_before(l, l->c, l->c0, t, b) + j);
-        PREFETCH_WRITE(da), PREFETCH_WRITE(da + H), PREFETCH_WRITE(da + 2 * H), PREFETCH_WRITE(da + 3 * H);
+    FOR_EACH_LINE(rows, rows->m, n0, n) {
+        const real *s = (const real *)l->gates + g * 4 * H + j, *da = (const real *)l->da + g * 4 * H + j;
+        ask_for(ask, s), ask_for(ask, s + H), ask_for(ask, s + 2 * H), ask_for(ask, s + 3 * H);
+        ask_for(ask, (const real *)l->tanh_c + g * H + j), ask_for(ask, row_before(l, l->c, l->c0, t, b) + j);
+        ask_for(ask, da), ask_for(ask, da + H), ask_for(ask, da + 2 * H), ask_for(ask, da + 3 * H);
     }
 }
 

@@ -109,6 +109,33 @@ def test_train_passes_every_option_on(tmp_path, text_file, capsys):
     assert [entry["train_loss"] for entry in lines] == [entry["train_loss"] for entry in log.entries]
 
 
+def test_train_builds_every_kind_of_network(tmp_path, text_file, capsys):
+    model = tmp_path / "m"
+    options = {"--cell": "lstm", "--layers": 2, "--dropout": 0.25, "--recurrent-dropout": 0.125, "--forget-bias": 0.5}
+    flags = ["--tied", "--variational", "--learn-state"]
+    pairs = [part for pair in options.items() for part in pair]
+    assert run(capsys, "train", text_file, "-o", model, *TINY, *pairs, *flags)[0] == 0
+    config = crnn.load(model).config()
+    wanted = {name.strip("-").replace("-", "_"): value for name, value in options.items() if name != "--layers"}
+    assert config == config | wanted | {"num_layers": 2, "tied": True, "variational": True, "learn_state": True}
+    train = ["train", text_file, "-o", model, *TINY]
+    assert run(capsys, *train, "--cell", "gru", "--original-gru", "--embedding", 0)[0] == 0
+    assert crnn.load(model).config() == crnn.load(model).config() | {"reset_after": False, "embedding_size": None}
+    assert "tied: expected an embedding" in fails(capsys, *train, "--embedding", 3, "--tied")
+
+
+@pytest.mark.parametrize("verb", ["sample", "eval", "score"])
+def test_a_model_of_another_kind_is_shown_but_does_not_write(tmp_path, text_file, capsys, verb):
+    path = tmp_path / "classifier"
+    crnn.SequenceClassifier(3, 2, hidden_size=5).save(path)
+    arguments = [path, text_file] if verb == "eval" else [path]
+    assert "expected a LanguageModel, got a SequenceClassifier" in fails(capsys, verb, *arguments)
+    status, out, _ = run(capsys, "info", path)
+    assert status == 0
+    assert "SequenceClassifier" in out
+    assert "pooling" in out
+
+
 def test_train_writes_its_log_as_csv_and_no_embedding_when_asked(tmp_path, text_file, capsys):
     arguments = ("train", text_file, "-o", tmp_path / "m", *TINY, "--embedding", 0, "--log", tmp_path / "log.csv")
     assert run(capsys, *arguments, "--unknown")[0] == 0

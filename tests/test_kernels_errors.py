@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What a wrapper must refuse before any C runs: the message says which argument, what was expected, what came."""
 
+import inspect
 from collections.abc import Callable
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -19,8 +21,19 @@ def ids(*shape: int) -> np.ndarray:
     return np.ones(shape, np.int32)
 
 
-def packed(K: int, N: int) -> gemm.Packed:
-    return gemm.Packed(K, N, "float32").pack(f4(K, N))
+def packed(K: int, N: int, gates: int = 1) -> gemm.Packed:
+    return gemm.Packed(K, N, "float32", gates).pack(f4(K, gates * N))
+
+
+CELLS = ["rnn", "lstm", "gru"]
+
+
+def mask_forward() -> dict[str, np.ndarray]:
+    return {"mask": f4(B, H), "h_masked": f4(T, B, H), "h0_masked": f4(B, H)}
+
+
+def mask_backward() -> dict[str, np.ndarray]:
+    return {"mask": f4(B, H), "dh_masked": f4(B, H)}
 
 
 # Every wrapper: the arrays it writes, and arguments that it takes.
@@ -33,7 +46,10 @@ GOOD: dict[str, tuple[Callable, str, Callable[[], dict]]] = {
         "y": f4(T, B, H), "x": f4(T, B, D), "w": packed(D, H), "bias": f4(H), "b0": 0, "b1": B}),
     "linear_backward_weight": (gemm.linear_backward_weight, "dw scratch", lambda: {
         "dw": f4(D, H), "x": f4(T, B, D), "dy": f4(T, B, H), "n0": 0, "n1": H,
-        "scratch": np.zeros_like(gemm.grad_scratch("float32"))}),
+        "scratch": np.zeros_like(gemm.grad_scratch("float32", V))}),
+    "recurrent_backward_weight": (gemm.recurrent_backward_weight, "dw scratch", lambda: {
+        "dw": f4(H, D), "h": f4(T, B, H), "h0": f4(B, H), "da": f4(T, B, D), "reverse": False, "n0": 0, "n1": D,
+        "scratch": np.zeros_like(gemm.grad_scratch("float32", V))}),
     "bias_backward": (gemm.bias_backward, "db", lambda: {"db": f4(H), "dy": f4(T, B, H), "n0": 0, "n1": H}),
     "rows_add_bias": (gemm.rows_add_bias, "y", lambda: {"y": f4(V, H), "w": f4(V, H), "bias": f4(H)}),
     "rows_backward": (gemm.rows_backward, "dw", lambda: {
@@ -45,9 +61,40 @@ GOOD: dict[str, tuple[Callable, str, Callable[[], dict]]] = {
     "rnn_forward, ids": (cells.rnn_forward, "h", lambda: {
         "h": f4(T, B, H), "xw": f4(V, H), "ids": ids(T, B), "h0": f4(B, H), "w_hh": packed(H, H), "act": cells.RELU,
         "b0": 0, "b1": B}),
+    "rnn_forward, mask": (cells.rnn_forward, "h h_masked", lambda: {
+        "h": f4(T, B, H), "xw": f4(T, B, H), "ids": None, "h0": f4(B, H), "w_hh": packed(H, H),
+        "act": cells.TANH, "b0": 0, "b1": B, **mask_forward()}),
     "rnn_backward": (cells.rnn_backward, "da dh0", lambda: {
         "da": f4(T, B, H), "dh0": f4(B, H), "h": f4(T, B, H), "w_hh_t": packed(H, H), "act": cells.TANH,
         "b0": 0, "b1": B}),
+    "rnn_backward, mask": (cells.rnn_backward, "da dh0 dh dh_masked", lambda: {
+        "da": f4(T, B, H), "dh0": f4(B, H), "h": f4(T, B, H), "w_hh_t": packed(H, H), "act": cells.TANH,
+        "b0": 0, "b1": B, "dh": f4(T, B, H), **mask_backward()}),
+    "lstm_forward": (cells.lstm_forward, "h gates c tanh_c h_masked", lambda: {
+        "h": f4(T, B, H), "gates": f4(T, B, 4 * H), "c": f4(T, B, H), "tanh_c": f4(T, B, H), "xw": f4(T, B, 4 * H),
+        "ids": None, "h0": f4(B, H), "c0": f4(B, H), "w_hh": packed(H, H, 4), "b0": 0, "b1": B, **mask_forward()}),
+    "lstm_forward, ids": (cells.lstm_forward, "h gates c", lambda: {
+        "h": f4(T, B, H), "gates": f4(T, B, 4 * H), "c": f4(T, B, H), "tanh_c": None, "xw": f4(V, 4 * H),
+        "ids": ids(T, B), "h0": f4(B, H), "c0": f4(B, H), "w_hh": packed(H, H, 4), "b0": 0, "b1": B}),
+    "lstm_backward": (cells.lstm_backward, "da dh dc dh0 dh_masked", lambda: {
+        "da": f4(T, B, 4 * H), "dh": f4(T, B, H), "dc": f4(B, H), "dh0": f4(B, H), "gates": f4(T, B, 4 * H),
+        "c": f4(T, B, H), "tanh_c": f4(T, B, H), "c0": f4(B, H), "w_hh_t": packed(4 * H, H), "b0": 0, "b1": B,
+        **mask_backward()}),
+    "gru_forward": (cells.gru_forward, "h gates hn h_masked", lambda: {
+        "h": f4(T, B, H), "gates": f4(T, B, 3 * H), "hn": f4(T, B, H), "xw": f4(T, B, 3 * H), "ids": None,
+        "h0": f4(B, H), "w_hh": packed(H, H, 2), "w_hn": packed(H, H), "b_hn": f4(H), "b0": 0, "b1": B,
+        **mask_forward()}),
+    "gru_forward, ids": (cells.gru_forward, "h gates hn", lambda: {
+        "h": f4(T, B, H), "gates": f4(T, B, 3 * H), "hn": f4(T, B, H), "xw": f4(V, 3 * H), "ids": ids(T, B),
+        "h0": f4(B, H), "w_hh": packed(H, H, 2), "w_hn": packed(H, H), "b_hn": None, "b0": 0, "b1": B}),
+    "gru_backward": (cells.gru_backward, "da da_h dh dh0 dh_masked", lambda: {
+        "da": f4(T, B, 3 * H), "da_h": f4(T, B, 3 * H), "dh": f4(T, B, H), "dh0": f4(B, H), "gates": f4(T, B, 3 * H),
+        "hn": f4(T, B, H), "h": f4(T, B, H), "h0": f4(B, H), "w_hh_t": packed(3 * H, H), "w_hn_t": None, "dhn": None,
+        "b0": 0, "b1": B, **mask_backward()}),
+    "gru_backward, reset before": (cells.gru_backward, "da dh dh0 dhn dh_masked", lambda: {
+        "da": f4(T, B, 3 * H), "da_h": None, "dh": f4(T, B, H), "dh0": f4(B, H), "gates": f4(T, B, 3 * H),
+        "hn": f4(T, B, H), "h": f4(T, B, H), "h0": f4(B, H), "w_hh_t": packed(2 * H, H), "w_hn_t": packed(H, H),
+        "dhn": f4(B, H), "b0": 0, "b1": B, **mask_backward(), "h_masked": f4(T, B, H), "h0_masked": f4(B, H)}),
     "softmax_cross_entropy": (loss.softmax_cross_entropy, "loss dlogits", lambda: {
         "loss": f4(T, B), "dlogits": f4(T, B, V), "logits": f4(T, B, V), "targets": ids(T, B), "scale": 1.0,
         "ignore": -1, "b0": 0, "b1": B, "weights": f4(V), "smoothing": 0.1}),
@@ -94,9 +141,11 @@ GOOD: dict[str, tuple[Callable, str, Callable[[], dict]]] = {
 # ANY_PRECISION: there is only one array of the kernel's precision.
 ANY_PRECISION = {"orthonormalize", "sum", "sum_of_squares", "column_sums", "column_squares", "scale", "clip"}
 ANY_LENGTH = {("orthonormalize", "q", 0), ("orthonormalize", "q", 1), ("rows_backward", "dw", 0),
-              ("rnn_forward, ids", "xw", 0), ("bias_backward", "dy", 0), ("bias_backward", "dy", 1),
+              ("bias_backward", "dy", 0), ("bias_backward", "dy", 1), ("linear_backward_weight", "scratch", 0),
+              ("recurrent_backward_weight", "scratch", 0),
               ("pool_mean_forward", "h", 0), ("pool_max_forward", "h", 0), ("pool_mean_backward", "dh", 0),
               ("pool_max_backward", "dh", 0), ("column_sums", "x", 0), ("column_squares", "x", 0),
+              *((f"{cell}_forward, ids", "xw", 0) for cell in CELLS),
               *((name, "x", 0) for name in ("sum", "sum_of_squares", "scale", "clip"))}  # fmt: skip
 
 
@@ -118,6 +167,7 @@ def refused(name: str, match: str, **changes: object) -> None:
         GOOD[name][0](**(arguments_of(name) | changes))
 
 
+TAKES_LENGTHS = [name for name, (function, *_) in GOOD.items() if "lengths" in inspect.signature(function).parameters]
 each_array = pytest.mark.parametrize(("name", "argument"), array_arguments())
 
 
@@ -195,15 +245,32 @@ def test_a_slice_outside_the_batch_is_refused(name, part):
     refused(name, match, b0=part[0], b1=part[1])
 
 
-@pytest.mark.parametrize("name", ["linear_backward_weight", "bias_backward", "rows_backward"])
+@pytest.mark.parametrize("name", [name for name in GOOD if "n0" in arguments_of(name)])
 @pytest.mark.parametrize("part", [(-16, 1), (0, H + 1), (16, 1), (16, 16)])
 def test_a_slice_outside_the_columns_is_refused(name, part):
-    match = rf"^n0, n1: expected a range within 0 .. {H}.*, got {part[0]} .. {part[1]}"
+    match = rf"^n0, n1: expected a range within 0 .. {arguments_of(name)['n1']}.*, got {part[0]} .. {part[1]}"
     refused(name, match, n0=part[0], n1=part[1])
 
 
-@pytest.mark.parametrize(("name", "argument"), [("rows_backward", "ids"), ("rnn_forward, ids", "ids"),
-                                                ("softmax_cross_entropy", "targets")])  # fmt: skip
+@pytest.mark.parametrize("name", [name for name in TAKES_LENGTHS if "b0" in arguments_of(name)])
+def test_a_slice_across_two_parts_is_refused(name):
+    """Within it the lengths rise: the rows that are there at a step would not be its first ones."""
+    lengths = rows.Lengths([1, T], T, 2)
+    for b in range(B):
+        GOOD[name][0](**(arguments_of(name) | {"b0": b, "b1": b + 1, "lengths": lengths}))
+    assert lengths.order.tolist() == [1, 0]
+    GOOD[name][0](**(arguments_of(name) | {"lengths": lengths}))  # longest first all the same
+    lengths = rows.Lengths([T, 1, T], T, 2)  # rows 0, 1 | 2
+    more = {}
+    for key, a in arguments_of(name).items():
+        if isinstance(a, np.ndarray) and a.ndim > 1 and B in a.shape[:2]:
+            more[key] = np.concatenate([a, a[:, :1]], 1) if a.shape[:2] == (T, B) else np.concatenate([a, a[:1]])
+    match = "^b0, b1: expected positions within one part of lengths, got 1 .. 3"
+    refused(name, match, **more, lengths=lengths, b0=1, b1=3)
+
+
+@pytest.mark.parametrize(("name", "argument"), [("rows_backward", "ids"), ("softmax_cross_entropy", "targets"),
+                                                *((f"{cell}_forward, ids", "ids") for cell in CELLS)])  # fmt: skip
 @pytest.mark.parametrize("bad", [-2, V, 2**31 - 1, -(2**31)])
 @pytest.mark.parametrize("where", [0, 3, -1])
 def test_ids_out_of_range_are_refused(name, argument, bad, where):
@@ -218,6 +285,8 @@ def test_no_id_fits_an_empty_table():
     empty = f4(V, H)[:0]  # with memory behind it, should the refusal fail
     refused("rows_backward", "^ids: expected", dw=empty, ids=zeros)
     refused("rnn_forward, ids", "^ids: expected", xw=empty, ids=zeros)
+    refused("lstm_forward, ids", "^ids: expected", xw=f4(V, 4 * H)[:0], ids=zeros)
+    refused("gru_forward, ids", "^ids: expected", xw=f4(V, 3 * H)[:0], ids=zeros)
 
 
 def test_a_target_to_ignore_may_lie_outside_the_classes():
@@ -238,6 +307,39 @@ def test_outputs_that_overlap_inputs_are_refused():
     refused("rnn_forward, ids", "^h: .* does not overlap xw", h=a, xw=buffer[: V * H].reshape(V, H))
     refused("rnn_backward", "^da: .* does not overlap h", da=a, h=a)
     refused("rnn_backward", "^da: .* does not overlap dh0", da=a, dh0=state)
+
+
+MAY_BE_THE_SAME = {("rnn_forward", "h", "xw"), ("rnn_forward, mask", "h", "xw"), ("rnn_backward, mask", "da", "dh"),
+                   ("lstm_forward", "gates", "xw"), ("gru_forward", "gates", "xw")}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in GOOD if name.startswith(("linear", "recurrent", *CELLS))])
+def test_no_output_overlaps_anything_else(name):
+    """Neither by one element nor, but for a few, as the same array."""
+    outputs, given = GOOD[name][1].split(), arguments_of(name)
+    reals = [key for key, value in given.items() if isinstance(value, np.ndarray) and value.dtype == np.float32]
+    for pair in permutations(reals, 2):
+        if not set(pair) & set(outputs):
+            continue
+        one, other = (given[key] for key in pair)
+        match = rf"^({'|'.join(pair)}): expected an array that does not overlap ({'|'.join(pair)})$"
+        buffer, start = f4(one.size + other.size), one.size - 1
+        arrays = buffer[: one.size].reshape(one.shape), buffer[start : start + other.size].reshape(other.shape)
+        refused(name, match, **dict(zip(pair, arrays, strict=True)))
+        same = dict.fromkeys(pair, one)
+        if (name, *sorted(pair)) in MAY_BE_THE_SAME:
+            GOOD[name][0](**(given | same))
+        elif one.shape == other.shape:
+            refused(name, match, **same)
+
+
+def test_c0_may_be_a_step_of_c_and_nothing_else_of_it():
+    c = f4(T, B, H)
+    for t in range(T):
+        GOOD["lstm_forward"][0](**(arguments_of("lstm_forward") | {"c": c, "c0": c[t]}))
+    for start in (1, H, B * H - 1, B * H + H):
+        c0 = c.ravel()[start : start + B * H].reshape(B, H)
+        refused("lstm_forward", "^c: .* does not overlap c0", c=c, c0=c0)
 
 
 def test_losses_overlap_nothing_and_their_gradients_only_their_first_input():
@@ -305,6 +407,27 @@ def test_packed_weights_of_another_shape_or_precision_are_refused():
     refused("linear_forward", "^w: .* in float64", w=gemm.Packed(D, H, "float64"))
     refused("linear_forward", r"^y: expected .*\(3, 2, 5\)", w=packed(D, D))
     refused("linear_forward", "w", w=None)
+    for name, argument, gates in [("lstm_forward", "w_hh", 4), ("gru_forward", "w_hh", 2), ("gru_forward", "w_hn", 1),
+                                  ("lstm_backward", "w_hh_t", 1), ("gru_backward", "w_hh_t", 1),
+                                  ("gru_backward, reset before", "w_hh_t", 1),
+                                  ("gru_backward, reset before", "w_hn_t", 1)]:  # fmt: skip
+        of_gates = f", in {gates} gates" if gates > 1 else ""
+        match = rf"^{argument}: expected packed weights .* of the precision of the other arrays{of_gates}, got "
+        good = arguments_of(name)[argument]
+        for wrong in [packed(H + 1, H, gates), packed(good.K, H + 1, gates), packed(good.K, H, gates + 1)]:
+            refused(name, match, **{argument: wrong})
+        refused(name, match + ".* in float64", **{argument: gemm.Packed(good.K, H, "float64", gates)})
+        refused(name, argument, **{argument: None})
+        refused(name, argument, **{argument: f4(good.K, H)})
+    match = rf"^w: expected packed weights \({D}, {H}\) .* got \({D}, {2 * H}\) in float32, in 2 gates"
+    refused("linear_forward", match, w=packed(D, H, 2))
+
+
+def test_scratch_may_be_larger_but_not_smaller():
+    for name, K in (("linear_backward_weight", D), ("recurrent_backward_weight", H)):
+        right = gemm.grad_scratch("float32", K)
+        GOOD[name][0](**(arguments_of(name) | {"scratch": right}))
+        refused(name, rf"^scratch: expected at least {right.size} elements, got {right.size - 1}", scratch=right[1:])
 
 
 def test_packing_refuses_what_does_not_fit():
@@ -312,6 +435,19 @@ def test_packing_refuses_what_does_not_fit():
         gemm.Packed(D, H, "float32").pack(f4(H, D))
     with pytest.raises(ValueError, match=r"^w: expected C-contiguous float32 array of shape \(7, 5\), got"):
         gemm.Packed(D, H, "float32").pack_transposed(f4(D, H))
+    with pytest.raises(ValueError, match=r"^w: expected C-contiguous float32 array of shape \(5, 14\), got"):
+        gemm.Packed(D, H, "float32", 2).pack(f4(D, H))
+    with pytest.raises(ValueError, match=r"^w: expected to be packed for a product without gates, got 2 gates"):
+        gemm.Packed(D, H, "float32", 2).pack_transposed(f4(H, D))
+    for first in (-1, 2 * H + 1, 3 * H):
+        with pytest.raises(ValueError, match=rf"^first: expected a range within 0 .. {3 * H}, got {first} .. "):
+            gemm.Packed(D, H, "float32").pack(f4(D, 3 * H), first)
+        with pytest.raises(ValueError, match=rf"^first: expected a range within 0 .. {3 * H}, got {first} .. "):
+            gemm.Packed(H, D, "float32").pack_transposed(f4(D, 3 * H), first)
+    with pytest.raises(ValueError, match=rf"^first: expected a range within 0 .. {3 * H}, got {H + 1} .. {3 * H + 1}"):
+        gemm.Packed(D, H, "float32", 2).pack(f4(D, 3 * H), H + 1)
+    with pytest.raises(ValueError, match="expected K, N and gates of at least 1, got 3, 3 and 0"):
+        gemm.Packed(3, 3, "float32", 0)
     for K, N in [(0, 3), (3, 0), (-1, 3)]:
         with pytest.raises(ValueError, match=f"expected K, N and gates of at least 1, got {K}, {N} and 1"):
             gemm.Packed(K, N, "float32")
@@ -330,7 +466,10 @@ def test_a_velocity_is_needed_with_momentum_only():
 
 
 def test_backward_through_no_time_is_refused():
-    refused("rnn_backward", "^da: expected at least one time step, got 0", da=f4(0, B, H), h=f4(0, B, H))
+    for name in GOOD:
+        if name.startswith(tuple(f"{cell}_backward" for cell in CELLS)):
+            steps = {key: a[:0] for key, a in arguments_of(name).items() if isinstance(a, np.ndarray) and a.ndim == 3}
+            refused(name, "^da: expected at least one time step, got 0", **steps)
 
 
 @pytest.mark.parametrize("name", ["pool_mean_forward", "pool_max_forward"])
@@ -355,10 +494,7 @@ def test_regression_refuses_what_it_does_not_know():
     refused("regression_loss", "^parameters: expected .* array .*, got NoneType", kind=loss.HUBER)
 
 
-takes_lengths = ("softmax_cross_entropy", "sigmoid_cross_entropy", "regression_loss", "pool_")
-
-
-@pytest.mark.parametrize("name", [name for name in GOOD if name.startswith(takes_lengths)])
+@pytest.mark.parametrize("name", TAKES_LENGTHS)
 def test_lengths_of_another_batch_are_refused(name):
     match = rf"^lengths: expected those of {B} sequences of up to {T} steps, got"
     refused(name, match, lengths=rows.Lengths([1] * (B + 1), T, 1))
@@ -376,6 +512,13 @@ def test_empty_work_is_no_error():
     gemm.linear_forward(f4(0, B, H), f4(0, B, D), packed(D, H), None, 0, B)
     cells.rnn_forward(f4(0, B, H), f4(0, B, H), None, f4(B, H), packed(H, H), cells.TANH, 0, B)
     cells.rnn_forward(f4(T, 0, H), f4(T, 0, H), None, f4(0, H), packed(H, H), cells.TANH, 0, 0)
+    for name in ("lstm_forward", "lstm_forward, ids", "gru_forward", "gru_forward, ids"):
+        given = arguments_of(name)
+        steps = {key: a[:0] for key, a in given.items() if isinstance(a, np.ndarray) and (a.ndim == 3 or key == "ids")}
+        GOOD[name][0](**(given | steps | ({"xw": given["xw"]} if "ids" in steps else {})))
+        before = given["h"].copy()
+        GOOD[name][0](**(given | {"b0": 1, "b1": 1}))
+        np.testing.assert_array_equal(given["h"], before)
     loss.softmax_cross_entropy(f4(0, B), None, f4(0, B, V), ids(0, B), 1.0, -1, 0, B)
     loss.softmax(f4(0, V), f4(0, V))
     pool.pool_mean_forward(f4(0, H), f4(T, 0, H), 0, 0)

@@ -23,7 +23,7 @@ def linear(arrays: Guarded, x, w, bias, parts=None):
 
 def linear_grad(arrays: Guarded, dw, x, dy, parts=None):
     """dw += x.T @ dy by the kernel, in the given slices of the columns."""
-    scratch = arrays.output(gemm.grad_scratch(arrays.dtype).size)
+    scratch = arrays.output(gemm.grad_scratch(arrays.dtype, len(dw)).size)
     for n0, n1 in parts or [(0, dw.shape[1])]:
         gemm.linear_backward_weight(dw, x, dy, scratch, n0, n1)
     return dw
@@ -57,6 +57,22 @@ def test_packing_the_transpose_is_packing(arrays, rng, N):
         packed = gemm.Packed(K, N, arrays.dtype).pack_transposed(arrays.input(w.T))
         gemm.linear_forward(y, x, packed, None, 0, B)
         assert_same_bits(y, linear(arrays, x, w, None))
+
+
+@pytest.mark.parametrize("first", [0, 1, 16, 17])
+@pytest.mark.parametrize("N", [1, 15, 16, 33])
+def test_some_columns_can_be_packed_alone(arrays, rng, N, first):
+    """And some rows of the transpose: what lies beside them in memory does not show."""
+    x, w = arrays.input(rng.normal(size=(T, B, K := 19))), rng.normal(size=(K, first + N + 3))
+    w[:, :first] = w[:, first + N :] = np.nan
+    wanted = linear(arrays, x, arrays.input(w[:, first : first + N]), None)
+    y = arrays.output(T, B, N)
+    gemm.linear_forward(y, x, gemm.Packed(K, N, arrays.dtype).pack(arrays.input(w), first), None, 0, B)
+    assert_same_bits(y, wanted)
+    x, w = arrays.input(rng.normal(size=(T, B, N))), arrays.input(w)
+    wanted, y = linear(arrays, x, arrays.input(w[:, first : first + N].T), None), arrays.output(T, B, K)
+    gemm.linear_forward(y, x, gemm.Packed(N, K, arrays.dtype).pack_transposed(w, first), None, 0, B)
+    assert_same_bits(y, wanted)
 
 
 def test_packed_weights_are_a_copy_and_can_be_packed_anew(arrays, rng):
@@ -283,3 +299,23 @@ def test_orthonormalize_refuses_rows_that_are_not_finite(arrays, rng):
     rows = rng.normal(size=(H, H))
     rows[2, 3] = np.nan
     assert gemm.orthonormalize(arrays.inout(rows)) == 1 + 2
+
+
+@pytest.mark.parametrize("N", [7, 16, 33, 127])
+def test_a_bias_gradient_that_goes_along_has_the_bits_of_its_own_kernel(arrays, rng, N):
+    K = 21
+    x, h0 = arrays.input(rng.normal(size=(T, 13, K))), arrays.input(rng.normal(size=(13, K)))
+    dy, start = arrays.input(rng.normal(size=(T, 13, N))), rng.normal(size=N)
+    scratch, wanted = gemm.grad_scratch(arrays.dtype, K), arrays.inout(start)
+    gemm.bias_backward(wanted, dy, 0, N)
+    for also in (None, h0):
+        dw, dw_alone, db = arrays.inout(np.zeros((K, N))), arrays.inout(np.zeros((K, N))), arrays.inout(start)
+        for n0, n1 in slices(N):
+            if also is None:
+                gemm.linear_backward_weight(dw, x, dy, scratch, n0, n1, db=db)
+                gemm.linear_backward_weight(dw_alone, x, dy, scratch, n0, n1)
+            else:
+                gemm.recurrent_backward_weight(dw, x, h0, dy, scratch, False, n0, n1, db=db)
+                gemm.recurrent_backward_weight(dw_alone, x, h0, dy, scratch, False, n0, n1)
+        assert_same_bits(db, wanted)
+        assert_same_bits(dw, dw_alone)

@@ -228,7 +228,7 @@ def network(arrays: Guarded, params, x, h0, targets, dstate, act: int):
     new, full = arrays.output, lambda a: (0, a.shape[-1])
     pack = lambda w: gemm.Packed(*w.shape, arrays.dtype).pack(w)  # noqa: E731
     turn = lambda w: gemm.Packed(*w.shape[::-1], arrays.dtype).pack_transposed(w)  # noqa: E731
-    scratch = gemm.grad_scratch(arrays.dtype)
+    scratch = gemm.grad_scratch(arrays.dtype, 500)
     inputs, hs = [x], []
     for i in range(L):
         w_xh, w_hh, b_h = (params[f"layer{i}.{name}"] for name in ("W_xh", "W_hh", "b_h"))

@@ -79,15 +79,23 @@ cdef class Layer:
             self.c.dh_masked = self.state("dh_masked", dh_masked, True)
         return 0
 
+    cdef bint is_step_of(self, state, steps) except -1:
+        """Whether an array (B, H) is one step of an array (T, B, H)."""
+        part, whole = <cnp.ndarray>state, <cnp.ndarray>steps
+        cdef Py_ssize_t start = <char *>cnp.PyArray_DATA(part) - <char *>cnp.PyArray_DATA(whole)
+        cdef Py_ssize_t size = cnp.PyArray_NBYTES(part)
+        return size > 0 and 0 <= start < self.T * size and start % size == 0
+
     cdef int need_apart(self) except -1:
-        """Nothing that is written overlaps anything else."""
+        """Nothing that is written overlaps anything else; only c0 may be a step of c."""
         cdef Py_ssize_t i, j
         for i in range(len(self.written)):
             name, out = self.written[i]
             for j in range(i + 1, len(self.written)):
                 need_apart(name, out, self.written[j][0], self.written[j][1])
             for other_name, other in self.read:
-                need_apart(name, out, other_name, other)
+                if not (name == "c" and other_name == "c0" and self.is_step_of(other, out)):
+                    need_apart(name, out, other_name, other)
         return 0
 
     cdef bint nothing_to_do(self, bint backward) except -1:
@@ -148,7 +156,7 @@ def lstm_forward(h, gates, c, tanh_c, xw, ids, h0, c0, Packed w_hh not None, Py_
                  lengths=None, bint reverse=False, mask=None, h_masked=None, h0_masked=None):
     """i, f, g, o from xw[t] + h' @ W_hh;  c[t] = f * c' + i * g;  h[t] = o * tanh(c[t]).
 
-    h, c, tanh_c (T, B, H) OUT, tanh_c None: not kept;  gates (T, B, 4H) OUT;  h0, c0 (B, H) IN, c0 may lie in c;
+    h, c, tanh_c (T, B, H) OUT, tanh_c None: not kept;  gates (T, B, 4H) OUT;  h0, c0 (B, H) IN, c0 may be a step of c;
     w_hh packed (H, H) in 4 gates.  ids None: xw (T, B, 4H) IN, may be gates.  ids (T, B) IN: xw (V, 4H) IN is a table.
     """
     cdef Layer l = Layer("h", h, b0, b1, lengths, reverse)
@@ -158,7 +166,7 @@ def lstm_forward(h, gates, c, tanh_c, xw, ids, h0, c0, Packed w_hh not None, Py_
         l.c.tanh_c = l.steps("tanh_c", tanh_c, True)
     l.input(xw, ids, 4, gates)
     l.c.h0, l.c.w_hh = l.state("h0", h0), l.packed("w_hh", w_hh, 1, 4)
-    l.c.c0 = data("c0", c0, l.kind, False, 2, l.B, l.H)
+    l.c.c0 = l.state("c0", c0)
     l.forward_mask(mask, h_masked, h0_masked)
     l.need_apart()
     if l.nothing_to_do(False):
@@ -203,7 +211,10 @@ def gru_forward(h, gates, hn, xw, ids, h0, Packed w_hh not None, Packed w_hn not
     l.c.h, l.c.gates, l.c.hn = l.steps("h", h, True), l.steps("gates", gates, True, 3), l.steps("hn", hn, True)
     l.input(xw, ids, 3, gates)
     l.c.h0, l.c.w_hh, l.c.w_hn = l.state("h0", h0), l.packed("w_hh", w_hh, 1, 2), l.packed("w_hn", w_hn)
-    l.c.b_hn = NULL if b_hn is None else data("b_hn", b_hn, l.kind, False, 1, l.H)
+    l.c.b_hn = NULL
+    if b_hn is not None:
+        l.c.b_hn = data("b_hn", b_hn, l.kind, False, 1, l.H)
+        l.read.append(("b_hn", b_hn))
     l.forward_mask(mask, h_masked, h0_masked)
     l.need_apart()
     if l.nothing_to_do(False):
@@ -212,8 +223,9 @@ def gru_forward(h, gates, hn, xw, ids, h0, Packed w_hh not None, Packed w_hn not
         (f32.gru_forward if l.kind == cnp.NPY_FLOAT32 else f64.gru_forward)(&l.c)
 
 
-def gru_backward(da, da_h, dh, dh0, gates, hn, h, h0, Packed w_hh_t not None, w_hn_t, dhn, Py_ssize_t b0, Py_ssize_t b1,
-                 lengths=None, bint reverse=False, mask=None, dh_masked=None, h_masked=None, h0_masked=None):
+def gru_backward(da, da_h, dh, dh0, gates, hn, h, h0, Packed w_hh_t not None, Packed w_hn_t, dhn, Py_ssize_t b0,
+                 Py_ssize_t b1, lengths=None, bint reverse=False, mask=None, dh_masked=None, h_masked=None,
+                 h0_masked=None):
     """The reverse of gru_forward: gradients at the pre-activations and at the initial state.
 
     da (T, B, 3H) OUT, at x @ W_xh + b_h;  dh (T, B, H) OUT, holds what arrives at h when called, the whole gradient at

@@ -62,10 +62,11 @@ cdef extern from "crnn.h" nogil:
         void (*pack_transposed)(float *packed, const float *w, crnn_dim ldw, crnn_dim K, crnn_dim N) noexcept nogil
         void (*linear_forward)(float *y, const float *x, const float *w, const float *bias, crnn_dim K, crnn_dim N,
                                const crnn_rows *rows) noexcept nogil
-        void (*linear_backward_weight)(float *dw, const float *x, const float *dy, float *scratch, crnn_dim K,
-                                       crnn_dim N, crnn_dim n0, crnn_dim n1, const crnn_rows *rows) noexcept nogil
-        void (*recurrent_backward_weight)(float *dw, const float *h, const float *h0, const float *da, float *scratch,
-                                          int reverse, crnn_dim H, crnn_dim N, crnn_dim n0, crnn_dim n1,
+        void (*linear_backward_weight)(float *dw, float *db, const float *x, const float *dy, float *scratch,
+                                       crnn_dim K, crnn_dim N, crnn_dim n0, crnn_dim n1,
+                                       const crnn_rows *rows) noexcept nogil
+        void (*recurrent_backward_weight)(float *dw, float *db, const float *h, const float *h0, const float *da,
+                                          float *scratch, int reverse, crnn_dim H, crnn_dim N, crnn_dim n0, crnn_dim n1,
                                           const crnn_rows *rows) noexcept nogil
         void (*bias_backward)(float *db, const float *dy, crnn_dim N, crnn_dim n0, crnn_dim n1,
                               const crnn_rows *rows) noexcept nogil
@@ -123,10 +124,11 @@ cdef extern from "crnn.h" nogil:
         void (*pack_transposed)(double *packed, const double *w, crnn_dim ldw, crnn_dim K, crnn_dim N) noexcept nogil
         void (*linear_forward)(double *y, const double *x, const double *w, const double *bias, crnn_dim K, crnn_dim N,
                                const crnn_rows *rows) noexcept nogil
-        void (*linear_backward_weight)(double *dw, const double *x, const double *dy, double *scratch, crnn_dim K,
-                                       crnn_dim N, crnn_dim n0, crnn_dim n1, const crnn_rows *rows) noexcept nogil
-        void (*recurrent_backward_weight)(double *dw, const double *h, const double *h0, const double *da, double *scratch,
-                                          int reverse, crnn_dim H, crnn_dim N, crnn_dim n0, crnn_dim n1,
+        void (*linear_backward_weight)(double *dw, double *db, const double *x, const double *dy, double *scratch,
+                                       crnn_dim K, crnn_dim N, crnn_dim n0, crnn_dim n1,
+                                       const crnn_rows *rows) noexcept nogil
+        void (*recurrent_backward_weight)(double *dw, double *db, const double *h, const double *h0, const double *da,
+                                          double *scratch, int reverse, crnn_dim H, crnn_dim N, crnn_dim n0, crnn_dim n1,
                                           const crnn_rows *rows) noexcept nogil
         void (*bias_backward)(double *db, const double *dy, crnn_dim N, crnn_dim n0, crnn_dim n1,
                               const crnn_rows *rows) noexcept nogil

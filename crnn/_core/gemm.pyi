@@ -19,12 +19,19 @@ class Packed:
 
 def aligned_empty(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]: ...
 def line_width(dtype: DTypeLike) -> int: ...
-def grad_scratch(dtype: DTypeLike) -> NDArray[Any]: ...
+def grad_scratch(dtype: DTypeLike, K: int) -> NDArray[Any]: ...
 def linear_forward(
     y: Real, x: Real, w: Packed, bias: Real | None, b0: int, b1: int, lengths: Lengths | None = None
 ) -> None: ...
 def linear_backward_weight(
-    dw: Real, x: Real, dy: Real, scratch: Real, n0: int, n1: int, lengths: Lengths | None = None
+    dw: Real,
+    x: Real,
+    dy: Real,
+    scratch: Real,
+    n0: int,
+    n1: int,
+    lengths: Lengths | None = None,
+    db: Real | None = None,
 ) -> None: ...
 def recurrent_backward_weight(
     dw: Real,
@@ -36,6 +43,7 @@ def recurrent_backward_weight(
     n0: int,
     n1: int,
     lengths: Lengths | None = None,
+    db: Real | None = None,
 ) -> None: ...
 def bias_backward(db: Real, dy: Real, n0: int, n1: int, lengths: Lengths | None = None) -> None: ...
 def rows_add_bias(y: Real, w: Real, bias: Real) -> None: ...

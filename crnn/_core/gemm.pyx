@@ -5,7 +5,7 @@ cimport numpy as cnp
 from libc.stdint cimport int32_t
 from crnn._core.arrays cimport data, dim, ids_data, need_apart, need_ids_below, need_range, real_kind
 from crnn._core.dispatch cimport CRNN_GRAD_PANELS, CRNN_GRAD_ROWS, CRNN_LINE_BYTES, crnn_rows, f32, f64
-from crnn._core.rows cimport rows_of
+from crnn._core.rows cimport all_rows_of, rows_of
 
 import numpy as np
 
@@ -72,6 +72,8 @@ cdef class Packed:
 
 cdef void *packed_data(str name, Packed packed, int kind, Py_ssize_t K, Py_ssize_t N,
                        Py_ssize_t gates=1) except NULL:
+    if packed is None:
+        raise TypeError(f"{name}: expected packed weights, got None")
     if packed.kind != kind or packed.K != K or packed.N != N or packed.gates != gates:
         raise ValueError(f"{name}: expected packed weights ({K}, {gates * N}) of the precision of the other arrays"
                          f"{f', in {gates} gates' if gates > 1 else ''}, "
@@ -94,6 +96,8 @@ def linear_forward(y, x, Packed w not None, bias, Py_ssize_t b0, Py_ssize_t b1, 
     cdef void *bias_ = NULL if bias is None else data("bias", bias, kind, False, 1, w.N)
     cdef crnn_rows rows = rows_of(T, B, b0, b1, lengths)
     need_apart("y", y, "x", x)
+    if bias is not None:
+        need_apart("y", y, "bias", bias)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
             f32.linear_forward(<float *>y_, <float *>x_, <float *>w_, <float *>bias_, w.K, w.N, &rows)
@@ -101,73 +105,91 @@ def linear_forward(y, x, Packed w not None, bias, Py_ssize_t b0, Py_ssize_t b1, 
             f64.linear_forward(<double *>y_, <double *>x_, <double *>w_, <double *>bias_, w.K, w.N, &rows)
 
 
-def linear_backward_weight(dw, x, dy, scratch, Py_ssize_t n0, Py_ssize_t n1, lengths=None):
-    """dw[:, n0:n1] += x.T @ dy[:, n0:n1], over all rows in order.
+def linear_backward_weight(dw, x, dy, scratch, Py_ssize_t n0, Py_ssize_t n1, lengths=None, db=None):
+    """dw[:, n0:n1] += x.T @ dy[:, n0:n1], over all rows in order; db[n0:n1] += sum of dy[:, :, n0:n1], if given.
 
-    dw (K, N) ACCUMULATED;  x (T, B, K) IN;  dy (T, B, N) IN;  scratch (grad_scratch(dtype),) OUT.
+    dw (K, N), db (N,) ACCUMULATED;  x (T, B, K) IN;  dy (T, B, N) IN;  scratch OUT, from grad_scratch(dtype, K).
     """
     cdef int kind = real_kind("dw", dw)
     cdef Py_ssize_t K = dim(dw, 0), N = dim(dw, 1), T = dim(dy, 0), B = dim(dy, 1)
     cdef void *dw_ = data("dw", dw, kind, True, 2, K, N)
     cdef void *dy_ = data("dy", dy, kind, False, 3, -1, -1, N)
     cdef void *x_ = data("x", x, kind, False, 3, T, B, K)
-    cdef void *scratch_ = scratch_data(scratch, kind)
-    cdef crnn_rows rows = rows_of(T, B, 0, B, lengths)
+    cdef void *db_ = NULL if db is None else data("db", db, kind, True, 1, N)
+    cdef void *scratch_ = scratch_data(scratch, kind, K)
+    cdef crnn_rows rows = all_rows_of(T, B, lengths)
     need_range("n0, n1", n0, n1, N, 1)
-    need_gradient_apart(dw, scratch, [("x", x), ("dy", dy)])
+    need_gradient_apart(dw, db, scratch, [("x", x), ("dy", dy)])
     if n0 == n1 or K == 0:
         return
     with nogil:
         if kind == cnp.NPY_FLOAT32:
-            f32.linear_backward_weight(<float *>dw_, <float *>x_, <float *>dy_, <float *>scratch_, K, N, n0, n1, &rows)
+            f32.linear_backward_weight(<float *>dw_, <float *>db_, <float *>x_, <float *>dy_, <float *>scratch_, K, N,
+                                       n0, n1, &rows)
         else:
-            f64.linear_backward_weight(<double *>dw_, <double *>x_, <double *>dy_, <double *>scratch_, K, N, n0, n1,
-                                       &rows)
+            f64.linear_backward_weight(<double *>dw_, <double *>db_, <double *>x_, <double *>dy_, <double *>scratch_,
+                                       K, N, n0, n1, &rows)
 
 
-def recurrent_backward_weight(dw, h, h0, da, scratch, bint reverse, Py_ssize_t n0, Py_ssize_t n1, lengths=None):
-    """dw[:, n0:n1] += sum over t of h'[t].T @ da[t, :, n0:n1], h' being h of the step before, h0 at the first.
+def recurrent_backward_weight(dw, h, h0, da, scratch, bint reverse, Py_ssize_t n0, Py_ssize_t n1, lengths=None,
+                              db=None):
+    """dw[:, n0:n1] += sum over t of h'[t].T @ da[t, :, n0:n1], h' being h of the step before, h0 at the first;
+    db[n0:n1] += sum of da[:, :, n0:n1], if given.
 
-    dw (H, N) ACCUMULATED;  h (T, B, H) IN;  h0 (B, H) IN;  da (T, B, N) IN;  scratch (grad_scratch(dtype),) OUT.
+    dw (H, N), db (N,) ACCUMULATED;  h (T, B, H) IN;  h0 (B, H) IN;  da (T, B, N) IN;
+    scratch OUT, from grad_scratch(dtype, H).
     `reverse`: the step before is t+1, the first one a sequence's last.
     """
     cdef int kind = real_kind("dw", dw)
     cdef Py_ssize_t H = dim(dw, 0), N = dim(dw, 1), T = dim(da, 0), B = dim(da, 1)
     cdef void *dw_ = data("dw", dw, kind, True, 2, H, N)
+    cdef void *da_ = data("da", da, kind, False, 3, -1, -1, N)
     cdef void *h_ = data("h", h, kind, False, 3, T, B, H)
     cdef void *h0_ = data("h0", h0, kind, False, 2, B, H)
-    cdef void *da_ = data("da", da, kind, False, 3, -1, -1, N)
-    cdef void *scratch_ = scratch_data(scratch, kind)
-    cdef crnn_rows rows = rows_of(T, B, 0, B, lengths)
+    cdef void *db_ = NULL if db is None else data("db", db, kind, True, 1, N)
+    cdef void *scratch_ = scratch_data(scratch, kind, H)
+    cdef crnn_rows rows = all_rows_of(T, B, lengths)
     need_range("n0, n1", n0, n1, N, 1)
-    need_gradient_apart(dw, scratch, [("h", h), ("h0", h0), ("da", da)])
+    need_gradient_apart(dw, db, scratch, [("h", h), ("h0", h0), ("da", da)])
     if n0 == n1 or H == 0:
         return
     with nogil:
         if kind == cnp.NPY_FLOAT32:
-            f32.recurrent_backward_weight(<float *>dw_, <float *>h_, <float *>h0_, <float *>da_, <float *>scratch_,
-                                          reverse, H, N, n0, n1, &rows)
+            f32.recurrent_backward_weight(<float *>dw_, <float *>db_, <float *>h_, <float *>h0_, <float *>da_,
+                                          <float *>scratch_, reverse, H, N, n0, n1, &rows)
         else:
-            f64.recurrent_backward_weight(<double *>dw_, <double *>h_, <double *>h0_, <double *>da_,
+            f64.recurrent_backward_weight(<double *>dw_, <double *>db_, <double *>h_, <double *>h0_, <double *>da_,
                                           <double *>scratch_, reverse, H, N, n0, n1, &rows)
 
 
-cdef void *scratch_data(scratch, int kind) except NULL:
+cdef Py_ssize_t scratch_size(Py_ssize_t line, Py_ssize_t K) noexcept:
+    return CRNN_GRAD_ROWS * (CRNN_GRAD_PANELS * line + K)
+
+
+cdef void *scratch_data(scratch, int kind, Py_ssize_t K) except NULL:
     cdef Py_ssize_t line = CRNN_LINE_BYTES // (4 if kind == cnp.NPY_FLOAT32 else 8)
-    return data("scratch", scratch, kind, True, 1, CRNN_GRAD_ROWS * CRNN_GRAD_PANELS * line)
+    cdef void *scratch_ = data("scratch", scratch, kind, True, 1, -1)
+    if dim(scratch, 0) < scratch_size(line, K):
+        raise ValueError(f"scratch: expected at least {scratch_size(line, K)} elements, got {dim(scratch, 0)}")
+    return scratch_
 
 
-cdef int need_gradient_apart(dw, scratch, list inputs) except -1:
+cdef int need_gradient_apart(dw, db, scratch, list inputs) except -1:
     need_apart("scratch", scratch, "dw", dw)
+    if db is not None:
+        need_apart("db", db, "dw", dw)
+        need_apart("scratch", scratch, "db", db)
+        for name, array in inputs:
+            need_apart("db", db, name, array)
     for name, array in inputs:
         need_apart("dw", dw, name, array)
         need_apart("scratch", scratch, name, array)
     return 0
 
 
-def grad_scratch(dtype):
-    """Scratch for linear_backward_weight and recurrent_backward_weight; each thread needs its own."""
-    return aligned_empty((CRNN_GRAD_ROWS * CRNN_GRAD_PANELS * line_width(dtype),), dtype)
+def grad_scratch(dtype, Py_ssize_t K):
+    """Scratch for the gradients of weights (K or less, N); each thread needs its own."""
+    return aligned_empty((scratch_size(line_width(dtype), K),), dtype)
 
 
 def bias_backward(db, dy, Py_ssize_t n0, Py_ssize_t n1, lengths=None):
@@ -176,7 +198,7 @@ def bias_backward(db, dy, Py_ssize_t n0, Py_ssize_t n1, lengths=None):
     cdef Py_ssize_t N = dim(db, 0), T = dim(dy, 0), B = dim(dy, 1)
     cdef void *db_ = data("db", db, kind, True, 1, N)
     cdef void *dy_ = data("dy", dy, kind, False, 3, -1, -1, N)
-    cdef crnn_rows rows = rows_of(T, B, 0, B, lengths)
+    cdef crnn_rows rows = all_rows_of(T, B, lengths)
     need_range("n0, n1", n0, n1, N, 1)
     need_apart("db", db, "dy", dy)
     with nogil:
@@ -215,7 +237,7 @@ def rows_backward(dw, ids, dy, Py_ssize_t n0, Py_ssize_t n1, lengths=None):
     need_range("n0, n1", n0, n1, N, 1)
     need_ids_below("ids", ids_, T * B, V, 0)
     need_apart("dw", dw, "dy", dy)
-    cdef crnn_rows rows = rows_of(T, B, 0, B, lengths)
+    cdef crnn_rows rows = all_rows_of(T, B, lengths)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
             f32.rows_backward(<float *>dw_, ids_, <float *>dy_, N, n0, n1, &rows)

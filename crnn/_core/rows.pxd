@@ -9,5 +9,8 @@ cdef class Lengths:
     cdef readonly Py_ssize_t T, B
     cdef object bounds             # where the parts begin and end in `order`
 
-# The slice b0 .. b1 of arrays (T, B, ...); `lengths` None or Lengths.
+# The slice b0 .. b1 of arrays (T, B, ...); `lengths` None or Lengths, of which the slice lies in one part.
 cdef crnn_rows rows_of(Py_ssize_t T, Py_ssize_t B, Py_ssize_t b0, Py_ssize_t b1, lengths) except *
+
+# All rows, for kernels that take them in the order of time and of the batch.
+cdef crnn_rows all_rows_of(Py_ssize_t T, Py_ssize_t B, lengths) except *

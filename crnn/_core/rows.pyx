@@ -23,12 +23,15 @@ cdef class Lengths:
             raise ValueError(f"lengths: expected integers of shape (B,), got {lengths.dtype} of shape {lengths.shape}")
         if lengths.min() < 1 or lengths.max() > T:
             raise ValueError(f"lengths: expected from 1 to {T}, got {lengths.min()} to {lengths.max()}")
-        self.lengths = np.ascontiguousarray(lengths, np.int32)
+        if parts < 1:
+            raise ValueError(f"parts: expected 1 or more, got {parts}")
+        self.lengths = np.array(lengths, np.int32)  # a copy: the kernels trust what was checked here
         self.T, self.B = T, lengths.size
         longest_first = np.argsort(-self.lengths, kind="stable").astype(np.int32)
         dealt = [longest_first[part::parts] for part in range(parts)]
         self.order = np.concatenate(dealt)
         self.bounds = np.cumsum([0, *map(len, dealt)]).tolist()
+        self.lengths.flags.writeable = self.order.flags.writeable = False
 
     def part(self, Py_ssize_t part):
         """The positions b0 .. b1 of a part."""
@@ -39,6 +42,7 @@ cdef class Lengths:
         cdef Lengths one = Lengths.__new__(Lengths)
         one.T, one.B, one.order, one.bounds = 1, self.B, self.order, self.bounds
         one.lengths = np.ones(self.B, np.int32)
+        one.lengths.flags.writeable = False
         return one
 
     def padding(self):
@@ -47,11 +51,22 @@ cdef class Lengths:
 
 
 cdef crnn_rows rows_of(Py_ssize_t T, Py_ssize_t B, Py_ssize_t b0, Py_ssize_t b1, lengths) except *:
+    cdef crnn_rows rows = all_rows_of(T, B, lengths)
+    cdef Py_ssize_t i
+    need_range("b0, b1", b0, b1, B, 1)
+    rows.b0, rows.b1 = b0, b1
+    if rows.lengths != NULL:
+        for i in range(b0 + 1, b1):
+            if rows.lengths[rows.order[i]] > rows.lengths[rows.order[i - 1]]:
+                raise ValueError(f"b0, b1: expected positions within one part of lengths, got {b0} .. {b1}")
+    return rows
+
+
+cdef crnn_rows all_rows_of(Py_ssize_t T, Py_ssize_t B, lengths) except *:
     cdef crnn_rows rows
     cdef Lengths given
-    rows.T, rows.B, rows.b0, rows.b1 = T, B, b0, b1
+    rows.T, rows.B, rows.b0, rows.b1 = T, B, 0, B
     rows.order = rows.lengths = NULL
-    need_range("b0, b1", b0, b1, B, 1)
     if lengths is not None:
         given = lengths  # a TypeError if it is something else
         if given.T != T or given.B != B:

@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: MIT
+"""Sequences of different lengths in one batch: how they are dealt out, and that no kernel works beyond their ends."""
+
+import numpy as np
+import pytest
+from cell_tools import (
+    GATES,
+    KINDS,
+    assert_agree,
+    assert_all_same_bits,
+    backward,
+    calls,
+    expected_backward,
+    expected_forward,
+    forward,
+    layer,
+    recurrent_gradient,
+    rows_of,
+)
+from kernel_tools import Guarded, assert_close, assert_same_bits, slices
+
+from crnn._core import gemm
+from crnn._core.rows import Lengths
+
+T, B, K, N, V = 5, 13, 7, 37, 11
+LENGTHS = np.array([3, 1, 5, 5, 2, 4, 1, 3, 5, 2, 4, 4, 1])  # in no order, some equal
+THERE = np.arange(T)[:, None] < LENGTHS
+ALL_THERE = np.full(B, T)
+WITHOUT_LAST_STEP = np.minimum(LENGTHS, T - 1)  # nobody has the last step
+
+each_kind = pytest.mark.parametrize("kind", KINDS)
+both_directions = pytest.mark.parametrize("reverse", [False, True], ids=["onward", "reverse"])
+on_every_isa = pytest.mark.usefixtures("isa")
+
+
+# ---- how they are dealt out ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 5, 13, 16])
+def test_every_row_is_dealt_out_once_longest_first_in_each_part(parts):
+    dealt = Lengths(LENGTHS, T, parts)
+    bounds = [dealt.part(part) for part in range(parts)]
+    assert [b0 for b0, _ in bounds] == [0, *(b1 for _, b1 in bounds[:-1])]
+    assert bounds[-1][1] == B
+    assert sorted(dealt.order) == list(range(B))
+    for b0, b1 in bounds:
+        assert (np.diff(LENGTHS[dealt.order[b0:b1]]) <= 0).all()
+
+
+@pytest.mark.parametrize("parts", [2, 3, 5])
+def test_the_parts_have_about_equal_work(parts):
+    lengths = np.random.default_rng(3).integers(1, 100, size=60)
+    dealt = Lengths(lengths, 100, parts)
+    work = [lengths[dealt.order[slice(*dealt.part(part))]].sum() for part in range(parts)]
+    assert max(work) - min(work) <= 100  # one sequence at most
+
+
+def test_padding_is_where_there_is_no_step():
+    np.testing.assert_array_equal(Lengths(LENGTHS, T, 3).padding(), ~THERE)
+    np.testing.assert_array_equal(Lengths(LENGTHS, T + 2, 1).padding()[T:], True)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint64"], indirect=True)
+def test_lengths_are_a_copy_that_cannot_be_written(dtype):
+    """The kernels trust them: whatever is written over them later would be an address."""
+    given = LENGTHS.astype(dtype)
+    dealt = Lengths(given, T, 2)
+    given[:] = 100
+    np.testing.assert_array_equal(dealt.lengths, LENGTHS)
+    for array in (dealt.lengths, dealt.order):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+
+
+def test_lengths_may_be_a_list():
+    assert Lengths([2, 1, 3], 3, 1).order.tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize("bad", [0, -1, T + 1, 2**31, 2**32 + 1, -(2**40)])
+def test_lengths_out_of_range_are_refused(bad):
+    lengths = LENGTHS.copy()
+    lengths[4] = bad
+    with pytest.raises(ValueError, match=rf"^lengths: expected from 1 to {T}, got .*{bad}"):
+        Lengths(lengths, T, 2)
+
+
+@pytest.mark.parametrize("bad", [[], [[1, 2]], 3, [1.0, 2.0], [True, False], ["1"], None], ids=repr)
+def test_what_are_no_lengths_is_refused(bad):
+    with pytest.raises(ValueError, match=r"^lengths: expected integers of shape \(B,\), got "):
+        Lengths(bad, T, 2)
+
+
+@pytest.mark.parametrize("parts", [0, -1])
+def test_no_parts_are_refused(parts):
+    with pytest.raises(ValueError, match=f"^parts: expected 1 or more, got {parts}"):
+        Lengths(LENGTHS, T, parts)
+
+
+# ---- cells -----------------------------------------------------------------------------------------------------------
+
+
+def arriving(arrays: Guarded, rng: np.random.Generator, H: int) -> dict:
+    """Gradients; NaN where there is no step, so that reading one shows."""
+    dh = np.where(THERE[..., None], rng.normal(size=(T, B, H)), np.nan)
+    return {"dh": arrays.input(dh), "dc": arrays.input(rng.normal(size=(B, H)))}
+
+
+def padded_layer(arrays: Guarded, rng: np.random.Generator, kind: str, H: int, masked: bool) -> dict:
+    given = layer(arrays, rng, kind, T, B, H, masked)
+    return given | {"xw": arrays.input(np.where(THERE[..., None], given["xw"], np.nan))}
+
+
+def finite(arrays: Guarded, given: dict) -> dict:
+    return {name: arrays.input(np.nan_to_num(a, nan=0.25)) for name, a in given.items()}
+
+
+@on_every_isa
+@each_kind
+@both_directions
+@pytest.mark.parametrize("masked", [False, True], ids=["", "mask"])
+@pytest.mark.parametrize("H", [7, 17])
+def test_cells_read_and_write_only_the_steps_that_are_there(arrays, rng, H, kind, reverse, masked):
+    given, arrived = padded_layer(arrays, rng, kind, H, masked), arriving(arrays, rng, H)
+    wanted, run = expected_forward(kind, finite(arrays, given), LENGTHS, reverse)
+    kept = forward(arrays, kind, given, lengths=LENGTHS, reverse=reverse)
+    assert_agree(kept, wanted, LENGTHS)
+    back = backward(arrays, kind, given, kept, arrived, lengths=LENGTHS, reverse=reverse)
+    wanted, grads = expected_backward(kind, run, finite(arrays, arrived), LENGTHS, reverse)
+    assert_agree(back, wanted, LENGTHS)
+    assert np.isnan(back["dh"][~THERE]).all()
+    before = rng.normal(size=(H, GATES[kind] * H)).astype(arrays.dtype)
+    dw = arrays.inout(before)
+    recurrent_gradient(arrays, kind, given, kept, back, dw, lengths=LENGTHS, reverse=reverse)
+    assert_close(dw, before + grads["W_hh"])
+
+
+@on_every_isa
+@each_kind
+@both_directions
+@pytest.mark.parametrize("masked", [False, True], ids=["", "mask"])
+def test_what_lies_beyond_the_end_changes_nothing_and_stays(arrays, rng, kind, reverse, masked):
+    """There are numbers this time, so that a result that is written there is no NaN like the one that it replaces."""
+    given, arrived = padded_layer(arrays, rng, kind, 7, masked), arriving(arrays, rng, 7)
+    ways = {"lengths": LENGTHS, "reverse": reverse, "parts": 2}
+    kept = forward(arrays, kind, given, **ways)
+    back = backward(arrays, kind, given, kept, arrived, **ways)
+    filled, filled_arrived = finite(arrays, given), finite(arrays, arrived)
+    assert_all_same_bits(forward(arrays, kind, filled, **ways), kept)
+    got = backward(arrays, kind, filled, finite(arrays, kept), filled_arrived, **ways)
+    np.testing.assert_array_equal(got["dh"][~THERE], 0.25)
+    got["dh"][~THERE] = np.nan
+    assert_all_same_bits(got, back)
+
+
+@on_every_isa
+@each_kind
+@both_directions
+@pytest.mark.parametrize("masked", [False, True], ids=["", "mask"])
+def test_a_sequence_has_the_bits_that_it_has_alone(arrays, rng, kind, reverse, masked):
+    H = 17
+    given, arrived = padded_layer(arrays, rng, kind, H, masked), arriving(arrays, rng, H)
+    kept = forward(arrays, kind, given, lengths=LENGTHS, reverse=reverse)
+    back = backward(arrays, kind, given, kept, arrived, lengths=LENGTHS, reverse=reverse)
+    for b in [1, 2, 5, 12]:
+        cut, row = np.s_[: LENGTHS[b]], np.s_[b : b + 1]
+        alone = rows_of(given, row, arrays)
+        alone |= {"xw": arrays.input(alone["xw"][cut])}
+        alone_kept = forward(arrays, kind, alone, reverse=reverse)
+        assert_all_same_bits(alone_kept, {name: a[cut, row] for name, a in kept.items()})
+        alone_arrived = {"dh": arrived["dh"][cut, row], "dc": arrived["dc"][row]}
+        alone_back = backward(arrays, kind, alone, alone_kept, alone_arrived, reverse=reverse)
+        assert_all_same_bits(alone_back, {n: a[cut, row] if a.ndim == 3 else a[row] for n, a in back.items()})
+
+
+@on_every_isa
+@each_kind
+@both_directions
+def test_however_the_rows_are_dealt_out_the_bits_are_the_same(arrays, rng, kind, reverse):
+    given, arrived = padded_layer(arrays, rng, kind, 7, True), arriving(arrays, rng, 7)
+    kept = forward(arrays, kind, given, lengths=LENGTHS, reverse=reverse)
+    back = backward(arrays, kind, given, kept, arrived, lengths=LENGTHS, reverse=reverse)
+    for parts in (2, 3, 8, 16, list(slices(B))):
+        got = forward(arrays, kind, given, lengths=LENGTHS, reverse=reverse, parts=parts)
+        assert_all_same_bits(got, kept)
+        got = backward(arrays, kind, given, kept, arrived, lengths=LENGTHS, reverse=reverse, parts=parts)
+        assert_all_same_bits(got, back)
+
+
+@on_every_isa
+@each_kind
+@both_directions
+def test_a_part_leaves_the_other_rows_alone(arrays, rng, kind, reverse):
+    given, arrived = padded_layer(arrays, rng, kind, 7, True), arriving(arrays, rng, 7)
+    kept = forward(arrays, kind, given, lengths=LENGTHS, reverse=reverse)
+    back = backward(arrays, kind, given, kept, arrived, lengths=LENGTHS, reverse=reverse)
+    order = Lengths(LENGTHS, T, 1).order
+    for b0, b1 in [(0, 2), (3, 8), (12, 13), (6, 6)]:
+        rows, one = order[b0:b1], {"lengths": LENGTHS, "reverse": reverse, "parts": [(b0, b1)]}
+        got = forward(arrays, kind, given, **one) | backward(arrays, kind, given, kept, arrived, **one)
+        for name, whole in (kept | back).items():
+            wanted = arrived[name].copy() if name in arrived else np.full_like(whole, np.nan)
+            inside = np.s_[:, rows] if whole.ndim == 3 else np.s_[rows]
+            wanted[inside] = whole[inside]
+            assert_same_bits(got[name], wanted)
+
+
+@on_every_isa
+@each_kind
+@both_directions
+@pytest.mark.parametrize("lengths", [ALL_THERE, WITHOUT_LAST_STEP], ids=["all", "without the last step"])
+def test_lengths_that_cut_nothing_or_a_whole_step_off(arrays, rng, kind, reverse, lengths):
+    steps = lengths.max()
+    given, dh = layer(arrays, rng, kind, T, B, 7), rng.normal(size=(T, B, 7))
+    arrived = {"dh": arrays.input(dh), "dc": arrays.input(dh[0])}
+    kept = forward(arrays, kind, given, lengths=lengths, reverse=reverse, parts=2)
+    back = backward(arrays, kind, given, kept, arrived, lengths=lengths, reverse=reverse, parts=2)
+    cut = given | {"xw": arrays.input(given["xw"][:steps])}
+    cut_lengths = None if steps == T else lengths
+    cut_kept = forward(arrays, kind, cut, lengths=cut_lengths, reverse=reverse)
+    assert_all_same_bits({name: a[:steps] for name, a in kept.items()}, cut_kept)
+    arrived |= {"dh": arrays.input(dh[:steps])}
+    cut_back = backward(arrays, kind, cut, cut_kept, arrived, lengths=cut_lengths, reverse=reverse)
+    assert_all_same_bits({name: a[:steps] if a.ndim == 3 else a for name, a in back.items()}, cut_back)
+
+
+@on_every_isa
+@each_kind
+@both_directions
+def test_ids_beyond_the_end_are_not_looked_up(arrays, rng, kind, reverse):
+    """They must be ids all the same: the wrapper does not ask where a sequence ends."""
+    given, table = layer(arrays, rng, kind, T, B, 7), rng.normal(size=(V, GATES[kind] * 7))
+    table[0] = np.nan
+    ids = np.where(THERE, rng.integers(1, V, size=(T, B)), 0).astype(np.int32)
+    dense = given | {"xw": arrays.input(table[ids])}
+    wanted = forward(arrays, kind, dense, lengths=LENGTHS, reverse=reverse)
+    got = forward(arrays, kind, given | {"xw": arrays.input(table)}, ids=ids, lengths=LENGTHS, reverse=reverse, parts=3)
+    assert_all_same_bits(got, wanted)
+    assert not np.isnan(got["h"][THERE]).any()
+
+
+# ---- products and their gradients ------------------------------------------------------------------------------------
+
+
+@on_every_isa
+@pytest.mark.parametrize("parts", [1, 2, 5, list(slices(B))], ids=str)
+def test_linear_forward_leaves_rows_beyond_the_end_as_they_are(arrays, rng, parts):
+    x = arrays.input(np.where(THERE[..., None], rng.normal(size=(T, B, K)), np.nan))
+    packed, bias = gemm.Packed(K, N, arrays.dtype).pack(arrays.input(rng.normal(size=(K, N)))), arrays.input(np.ones(N))
+    before = rng.normal(size=(T, B, N)).astype(arrays.dtype)  # no NaN: a product with x beyond the end is one
+    y, whole = arrays.inout(before), arrays.output(T, B, N)
+    for part in calls(B, T, LENGTHS, parts):
+        gemm.linear_forward(y, x, packed, bias, **part)
+    gemm.linear_forward(whole, x, packed, bias, 0, B)
+    assert_same_bits(y, np.where(THERE[..., None], whole, before))
+
+
+def gradients(arrays: Guarded, before: dict, x, dy, ids, dealt):
+    """dw, db and the rows' dw, from what they are ``before``."""
+    dw, db, drows = (arrays.inout(before[name]) for name in ("dw", "db", "drows"))
+    gemm.linear_backward_weight(dw, x, dy, arrays.output(gemm.grad_scratch(arrays.dtype, len(dw)).size), 0, N, dealt)
+    gemm.bias_backward(db, dy, 0, N, dealt)
+    gemm.rows_backward(drows, ids, dy, 0, N, dealt)
+    return {"dw": dw, "db": db, "drows": drows}
+
+
+@on_every_isa
+@pytest.mark.parametrize("copies", [1, 11], ids=["a block of rows", "several"])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_gradients_are_those_over_the_rows_that_are_there_in_the_order_of_time(arrays, rng, copies, parts):
+    lengths, there = np.tile(LENGTHS, copies), np.tile(THERE, copies)
+    x, dy = (np.where(there[..., None], rng.normal(size=(*there.shape, n)), np.nan) for n in (K, N))
+    ids = rng.integers(V, size=there.shape, dtype=np.int32)
+    before = {"dw": rng.normal(size=(K, N)), "db": rng.normal(size=N), "drows": rng.normal(size=(V, N))}
+    got = gradients(arrays, before, arrays.input(x), arrays.input(dy), ids, Lengths(lengths, T, parts))
+    flat = (arrays.input(a[there][:, None]) for a in (x, dy))
+    assert_all_same_bits(got, gradients(arrays, before, *flat, np.ascontiguousarray(ids[there][:, None]), None))
+
+
+@on_every_isa
+@both_directions
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["", "lengths"])
+@pytest.mark.parametrize("N", [1, 15, 17, 33, 64, 127])
+def test_recurrent_backward_weight_takes_h_of_the_step_before(arrays, rng, N, reverse, lengths):
+    """The bits are those of linear_backward_weight on h put together as it was before each step."""
+    line, H = gemm.line_width(arrays.dtype), 19
+    there = THERE if lengths is not None else np.ones((T, B), bool)
+    h, da = (np.where(there[..., None], rng.normal(size=(T, B, n)), np.nan) for n in (H, N))
+    h0 = rng.normal(size=(B, H))
+    before = np.concatenate([h[1:], h0[None]] if reverse else [h0[None], h[:-1]])
+    if reverse:
+        before[there.sum(axis=0) - 1, np.arange(B)] = h0
+    start = rng.normal(size=(H, N)).astype(arrays.dtype)
+    wanted, scratch = arrays.inout(start), arrays.output(gemm.grad_scratch(arrays.dtype, len(start)).size)
+    rows = (arrays.input(a[there][:, None]) for a in (before, da))
+    gemm.linear_backward_weight(wanted, *rows, scratch, 0, N)
+    h, h0, da = (arrays.input(a) for a in (h, h0, da))
+    dealt = None if lengths is None else Lengths(lengths, T, 2)
+    for parts in ([(0, N)], list(slices(N, line))):
+        dw = arrays.inout(start)
+        for n0, n1 in parts:
+            gemm.recurrent_backward_weight(dw, h, h0, da, scratch, reverse, n0, n1, dealt)
+        assert_same_bits(dw, wanted)
+    dw, (n0, n1) = arrays.inout(start), (N // 3, N - N // 3)
+    gemm.recurrent_backward_weight(dw, h, h0, da, scratch, reverse, n0, n1, dealt)
+    assert_same_bits(dw[:, n0:n1], wanted[:, n0:n1])
+    assert_same_bits(np.delete(dw, np.s_[n0:n1], axis=1), np.delete(start, np.s_[n0:n1], axis=1))

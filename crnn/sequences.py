@@ -67,18 +67,25 @@ class Scaling:
     def __init__(self, size: int) -> None:
         self.mean, self.deviation = np.zeros(size), np.ones(size)
 
-    def learn(self, arrays: Sequence[Array]) -> None:
-        """Take mean and deviation from arrays (T_i, D); NaN counts for nothing."""
+    def learn(self, name: str, arrays: Sequence[Array]) -> None:
+        """Take mean and deviation from arrays (T_i, D); NaN counts for nothing. An error calls them ``name``."""
         size = len(self.mean)
         sums, counts, squares = np.zeros(size), np.zeros(size), np.zeros(size)
+        lowest, highest = np.full(size, np.nan), np.full(size, np.nan)
         rows = [np.ascontiguousarray(array, np.float64) for array in arrays]
         for array in rows:
             kernels.column_sums(sums, counts, array)
-        self.mean = sums / np.maximum(counts, 1)
+            lowest, highest = np.fmin(lowest, np.fmin.reduce(array)), np.fmax(highest, np.fmax.reduce(array))
+        # A sum of equal numbers is rounded: their mean need not be one of them, nor their deviation from it zero.
+        constant = lowest == highest
+        mean = np.where(constant, lowest, sums / np.maximum(counts, 1))
         for array in rows:
-            kernels.column_squares(squares, array, self.mean)
+            kernels.column_squares(squares, array, mean)
         deviation = np.sqrt(squares / np.maximum(counts, 1))
-        self.deviation = np.where(deviation > 0, deviation, 1.0)
+        if not np.isfinite(deviation).all():
+            largest = np.fmax.reduce(np.fmax(-lowest, highest))
+            raise ValueError(f"{name}: expected numbers whose squares have a sum, got some as large as {largest:g}")
+        self.mean, self.deviation = mean, np.where(deviation > 0, deviation, 1.0)
 
     def apply(self, array: Array, dtype: str) -> Array:
         scaled: Array = ((array - self.mean) / self.deviation).astype(dtype)

@@ -129,7 +129,7 @@ class SequenceRegressor(TaskModel[RegressionEvaluation]):
     def _learn_scaling(self, x: list[Array], y: list[Array]) -> None:
         super()._learn_scaling(x, y)
         if self.scale:
-            self.scalings["y"].learn(y)
+            self.scalings["y"].learn("y", y)
 
     def _scaled_targets(self, targets: list[Array]) -> list[Array]:
         return [self.scalings["y"].apply(values, self.dtype) for values in targets]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any, Generic, TypedDict, TypeVar
 
 import numpy as np
@@ -145,14 +146,14 @@ class TaskModel(HeadedModel, Generic[Judged]):
     def _learn_scaling(self, x: list[Array], y: list[Array]) -> None:
         """Take mean and deviation from the training data."""
         if self.scale and x[0].ndim == 2:
-            self.scalings["x"].learn(x)
+            self.scalings["x"].learn("X", x)
 
     def astype(self, dtype: str) -> TaskModel[Judged]:
         """A copy of the model in another precision."""
-        copy = type(self)(**(self.config() | {"dtype": dtype}))
-        copy.flat_params[...] = self.flat_params
-        copy.scalings = self.scalings
-        return copy
+        model = type(self)(**(self.config() | {"dtype": dtype, "seed": self.seed}))
+        model.flat_params[...] = self.flat_params
+        model.scalings = {name: copy(scaling) for name, scaling in self.scalings.items()}
+        return model
 
     # ---- data -----------------------------------------------------------------------------------------------------
 
@@ -233,17 +234,24 @@ class TaskModel(HeadedModel, Generic[Judged]):
             judged = [x[i] for i in chosen], [targets[i] for i in chosen]
             rest = sorted(set(range(len(x))) - set(chosen))
             x, targets = [x[i] for i in rest], [targets[i] for i in rest]
-        self._learn_scaling(x, targets)
-        return fit(
-            self,
-            self._data(x, self._scaled_targets(targets)),
-            valid=None if judged is None else self._data(judged[0], self._scaled_targets(judged[1])),
-            epochs=epochs,
-            batch_size=batch_size,
-            clip_norm=clip_norm,
-            threads=threads,
-            **training,
-        )
+        weights, scalings = self.flat_params.copy(), self.scalings
+        self.scalings = {name: copy(scaling) for name, scaling in scalings.items()}
+        try:
+            self._learn_scaling(x, targets)
+            return fit(
+                self,
+                self._data(x, self._scaled_targets(targets)),
+                valid=None if judged is None else self._data(judged[0], self._scaled_targets(judged[1])),
+                epochs=epochs,
+                batch_size=batch_size,
+                clip_norm=clip_norm,
+                threads=threads,
+                **training,
+            )
+        except BaseException:
+            if np.array_equal(weights, self.flat_params):  # not trained yet: they go with the scaling there was
+                self.scalings = scalings
+            raise
 
     def _scaled_targets(self, targets: list[Array]) -> list[Array]:
         return targets

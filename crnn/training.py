@@ -405,6 +405,8 @@ def _train_epoch(
 
     def note() -> None:
         nonlocal loss, tokens, started
+        if not tokens:  # nothing was asked for, as of sequences whose classes are unknown
+            return
         now = time.perf_counter()
         rate = run.optimizer.lr * step.lr_scale
         run.log.add_training(epoch, run.update, loss / tokens, tokens, now - started, rate, step.norm)
@@ -423,8 +425,7 @@ def _train_epoch(
         tokens += count
         if run.update % log_every == 0:
             note()
-    if tokens:
-        note()
+    note()
 
 
 class _Bar:

@@ -14,7 +14,7 @@ from crnn._core import vecmath
 from crnn.evaluation import Evaluation
 from crnn.losses import BinaryCrossEntropy, CrossEntropy
 from crnn.network import check_flag, check_size
-from crnn.sequences import SequenceData
+from crnn.sequences import SequenceData, array_of, check_entries
 from crnn.tasks import NetworkOptions, TaskModel, is_stacked
 from crnn.text import IGNORE
 
@@ -87,21 +87,23 @@ class ClassModel(TaskModel[Evaluation]):
     def _labels(self, ids: Array) -> Array:
         return ids if self.classes is None else np.array(self.classes)[ids]
 
-    def _encode(self, y: Any, x: list[Array]) -> list[Array]:
-        if len(y) != len(x):
-            raise ValueError(f"y: expected one entry for each of {len(x)} sequences, got {len(y)}")
+    def _encode(self, name: str, y: Any, x: list[Array]) -> list[Array]:
+        check_entries(name, y, len(x))
+        # Names stay the objects they are: of a name and a -1 NumPy would make two texts.
+        dtype = self.dtype if self.multilabel else None if self.classes is None else object
         targets: list[Array] = []
         for i, entry in enumerate(y):
-            labels = np.asarray(entry)
+            labels = array_of(f"{name}[{i}]", entry, dtype)
             steps = 1 if self.pooling is not None else len(x[i])
             shape: tuple[int, ...] = () if self.pooling is not None else (steps,)
             shape += (self.num_classes,) if self.multilabel else ()
             if labels.shape != shape:
-                raise ValueError(f"y[{i}]: expected shape {shape}, got {labels.shape}")
-            if self.multilabel:
-                targets.append(labels.astype(self.dtype).reshape(steps, -1))
-            else:
-                targets.append(self._ids(f"y[{i}]", labels).reshape(steps))
+                raise ValueError(f"{name}[{i}]: expected shape {shape}, got {labels.shape}")
+            if not self.multilabel:
+                labels = self._ids(f"{name}[{i}]", labels)
+            elif ((labels < 0) | (labels > 1)).any():
+                raise ValueError(f"{name}[{i}]: expected numbers from 0 to 1, or NaN for none, got {labels}")
+            targets.append(labels.reshape(steps, -1) if self.multilabel else labels.reshape(steps))
         return targets
 
     # ---- predictions ----------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ Sequences are real (T_i, D), or ids (T_i,), given as a list of arrays or, where 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,11 +38,27 @@ def check_sequences(name: str, X: Any, input_size: int, *, ids: bool) -> list[Ar
         raise ValueError(f"{name}: expected shape (N, T, {input_size}), or ids (N, T), got {X.shape}")
     if len(X) == 0:
         raise ValueError(f"{name}: expected at least one sequence, got none")
-    return [_check_sequence(f"{name}[{i}]", np.asarray(x), input_size, ids) for i, x in enumerate(X)]
+    return [_check_sequence(f"{name}[{i}]", array_of(f"{name}[{i}]", x), input_size, ids) for i, x in enumerate(X)]
+
+
+def array_of(name: str, value: Any, dtype: Any = None) -> Array:
+    """NumPy's array of a value, or an error that calls it ``name``."""
+    try:
+        return np.asarray(value, dtype)
+    except (TypeError, ValueError, OverflowError):  # ragged, or no numbers
+        raise ValueError(f"{name}: expected numbers in an array, got {value!r:.100}") from None
+
+
+def check_entries(name: str, y: Any, n: int) -> None:
+    """Raise unless y has an entry for each of n sequences."""
+    if isinstance(y, str | bytes | Mapping | Set) or not (hasattr(y, "__len__") and hasattr(y, "__getitem__")):
+        raise TypeError(f"{name}: expected a list or an array of targets, got {type(y).__name__}")
+    if len(y) != n:
+        raise ValueError(f"{name}: expected one entry for each of {n} sequences, got {len(y)}")
 
 
 def _check_sequence(name: str, x: Array, input_size: int, ids: bool) -> Array:
-    if x.dtype.kind in "iu" and x.ndim == 1:
+    if x.dtype.kind in "iu" and x.ndim == 1 and (ids or input_size > 1):  # of one id there is nothing to say
         if x.size == 0 or x.min() < 0 or x.max() >= input_size:
             got = f"{x.min()} to {x.max()}" if x.size else "none"
             raise ValueError(f"{name}: expected ids from 0 to {input_size - 1}, got {got}")

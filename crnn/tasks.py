@@ -136,8 +136,14 @@ class TaskModel(HeadedModel, Generic[Judged]):
         return self.net.config() | {"pooling": self.pooling, "steps": self.steps, "scale": self.scale}
 
     @abstractmethod
-    def _encode(self, y: Any, x: list[Array]) -> list[Array]:
-        """Targets for `SequenceData`, one array a sequence."""
+    def _encode(self, name: str, y: Any, x: list[Array]) -> list[Array]:
+        """Targets for `SequenceData`, one array a sequence. An error calls them ``name``."""
+
+    def _check_some(self, name: str, targets: list[Array]) -> list[Array]:
+        """Refuse targets of which none is known: their loss would be 0, the best there is."""
+        if not any(self._head.loss.count(array) for array in targets):
+            raise ValueError(f"{name}: expected at least one target, got only unknown ones")
+        return targets
 
     def _decode(self, outputs: list[Array], stacked: bool) -> Any:
         """Predictions as users see them, from the head's outputs for each sequence."""
@@ -222,18 +228,21 @@ class TaskModel(HeadedModel, Generic[Judged]):
         from crnn.training import fit
 
         x = self._sequences("X", X)
-        targets = self._encode(y, x)
+        targets = self._encode("y", y, x)
         judged = None
         if isinstance(valid, tuple | list):
             if len(valid) != 2:
                 raise ValueError(f"valid: expected a share of X, or a pair (X, y), got {len(valid)} items")
             valid_x = self._sequences("valid[0]", valid[0])
-            judged = valid_x, self._encode(valid[1], valid_x)
+            judged = valid_x, self._encode("valid[1]", valid[1], valid_x)
         elif valid is not None:
             chosen = self._share_for_validation(valid, len(x))
             judged = [x[i] for i in chosen], [targets[i] for i in chosen]
             rest = sorted(set(range(len(x))) - set(chosen))
             x, targets = [x[i] for i in rest], [targets[i] for i in rest]
+        self._check_some("y", targets)
+        if judged is not None:
+            self._check_some("valid", judged[1])
         weights, scalings = self.flat_params.copy(), self.scalings
         self.scalings = {name: copy(scaling) for name, scaling in scalings.items()}
         try:
@@ -345,7 +354,7 @@ class TaskModel(HeadedModel, Generic[Judged]):
 
     def _for_evaluation(self, X: Any, y: Any) -> tuple[list[Array], list[Array]]:
         x = self._sequences("X", X)
-        return x, self._scaled_targets(self._encode(y, x))
+        return x, self._scaled_targets(self._check_some("y", self._encode("y", y, x)))
 
     @abstractmethod
     def _judge(self, data: SequenceData, outputs: list[Array]) -> Judged: ...

@@ -41,6 +41,12 @@ def regressor(P: int = 2, **options: Any) -> crnn.SequenceRegressor:
     return make(crnn.SequenceRegressor, D, P, **options)
 
 
+def everything(model: Any) -> Array:
+    """What an error must not change."""
+    parts = [part for scaling in model.scalings.values() for part in (scaling.mean, scaling.deviation)]
+    return np.concatenate([model.flat_params.astype(np.float64), *parts])
+
+
 def reals(rng: np.random.Generator, lengths: Sequence[int] = LENGTHS, size: int = D) -> list[Array]:
     """Real sequences whose columns have means and deviations of their own."""
     return [rng.normal(np.arange(size) + 1, np.arange(size) + 0.5, (n, size)) for n in lengths]

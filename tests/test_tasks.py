@@ -4,14 +4,7 @@
 import numpy as np
 import pytest
 from kernel_tools import assert_same_bits
-from task_tools import classifier, labels, reals, regressor, values
-
-
-def everything(model):
-    """What an error must not change."""
-    parts = [part for scaling in model.scalings.values() for part in (scaling.mean, scaling.deviation)]
-    return np.concatenate([model.flat_params.astype(np.float64), *parts])
-
+from task_tools import classifier, everything, labels, reals, regressor, values
 
 # ---- scaling belongs to the model -----------------------------------------------------------------------------------
 

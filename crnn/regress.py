@@ -78,8 +78,8 @@ class SequenceRegressor(TaskModel[RegressionEvaluation]):
         **network: Unpack[NetworkOptions],
     ) -> None:
         self.output_size = check_size("output_size", output_size)
-        self.loss, self.delta, self.quantiles = loss, float(delta), [float(level) for level in quantiles]
-        chosen = Regression(loss, self.output_size, delta=delta, quantiles=self.quantiles)
+        chosen = Regression(loss, self.output_size, delta=delta, quantiles=quantiles)
+        self.loss, self.delta, self.quantiles = loss, chosen.delta, chosen.quantiles
         self._make(input_size, hidden_size, num_layers, cell, chosen, pooling, steps, scale, seed, network)
         self.scalings["y"] = Scaling(self.output_size)
 

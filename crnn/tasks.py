@@ -24,6 +24,7 @@ from crnn.initial import initial_matrix, uniform_draws
 from crnn.log import TrainingLog
 from crnn.losses import Loss
 from crnn.network import RNN, Shapes, check_flag, check_size, check_sizes
+from crnn.params import check_dtype
 from crnn.pooling import POOLINGS
 from crnn.sequences import (
     Batch,
@@ -85,7 +86,7 @@ class TaskModel(HeadedModel, Generic[Judged]):
         unknown = sorted(set(options) - NetworkOptions.__annotations__.keys())
         if unknown:
             raise TypeError(f"{type(self).__name__}: unexpected argument {unknown[0]!r}")
-        if pooling is not None and pooling not in POOLINGS:
+        if pooling is not None and (not isinstance(pooling, str) or pooling not in POOLINGS):
             raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
         if (pooling == "flatten") != (steps is not None):
             raise ValueError(f"steps: expected with pooling='flatten', and only there, got {steps!r}")
@@ -98,7 +99,7 @@ class TaskModel(HeadedModel, Generic[Judged]):
             "num_layers": num_layers,
             "cell": cell,
             **options,
-            "dtype": options.get("dtype", "float32"),
+            "dtype": check_dtype(options.get("dtype", "float32")),
             "seed": seed,
         }
         shapes = RNN.parameter_shapes(**network) | self._head_shapes(network, self.steps, loss.outputs)

@@ -177,6 +177,8 @@ def fit(
     sizes = {"epochs": epochs, "batch_size": batch_size, "bptt": bptt, "log_every": log_every}
     for name, size in sizes.items():
         check_size(name, size)
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"seed: expected an integer of at least 0, got {seed!r}")
     for name, value in (("max_updates", max_updates), ("patience", patience)):
         if value is not None:
             check_size(name, value)

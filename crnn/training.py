@@ -284,7 +284,7 @@ class _Run:
         write_checkpoint(path, arrays, repr(self.optimizer), progress)
 
     def restore(self, path: PathLike) -> None:
-        from crnn.serialize import ModelFileError, read_checkpoint
+        from crnn.serialize import STATE_NAMES, ModelFileError, read_checkpoint
 
         names = ("params", "best", *self.optimizer.array_names)
         arrays, progress = read_checkpoint(path, self.optimizer, dict.fromkeys(names, self.model.flat_params))
@@ -294,13 +294,13 @@ class _Run:
                 f"{os.fspath(path)}: expected a checkpoint within an epoch of {self.cut}, "
                 f"got one of {cut!r:.100} at window {position}"
             )
-        self.model.flat_params[...] = arrays.pop("params")
-        self.best[...] = arrays.pop("best")
-        state = [arrays.pop(name) for name in sorted(arrays) if name.startswith("state.")]
+        state = [arrays.pop(name) for name in STATE_NAMES if name in arrays]
         try:
             self.state = self.model.state_from(state, self.cut["batch_size"]) if state else None
         except (TypeError, ValueError) as error:
             raise ModelFileError(f"{os.fspath(path)}: {error}") from None
+        self.model.flat_params[...] = arrays.pop("params")
+        self.best[...] = arrays.pop("best")
         self.optimizer.set_state(progress["optimizer"], arrays)
         self.update, self.position = progress["update"], position
         self.log.restore(progress["log"])

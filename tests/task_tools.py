@@ -162,8 +162,13 @@ def regression_loss(
     return total, np.concatenate(blocks, axis=-1), known.sum()
 
 
-def oracle_outputs(model: Any, sequences: Sequence[Array]) -> tuple[Array, Callable[[Array], dict[str, Array]]]:
-    """The head's outputs (T, B, V) or (1, B, V) of scaled sequences; and what turns their gradient into all others."""
+def oracle_outputs(
+    model: Any, sequences: Sequence[Array], mask: Array | float = 1.0
+) -> tuple[Array, Callable[[Array], dict[str, Array]]]:
+    """The head's outputs (T, B, V) or (1, B, V) of scaled sequences; and what turns their gradient into all others.
+
+    ``mask`` is that of the head's input.
+    """
     params = {name: array.astype(np.float64) for name, array in model.params.items()}
     of_net = {name: params[name] for name in model.net.params}
     W, b = params["W_hy"], params["b_y"]
@@ -175,8 +180,10 @@ def oracle_outputs(model: Any, sequences: Sequence[Array]) -> tuple[Array, Calla
         row, back = pooled(tape.y, lengths, model.pooling, model.net.directions)
         h = row[None]
 
+    h = h * mask
+
     def gradients(dy: Array) -> dict[str, Array]:
-        dh = dy @ W.T
+        dh = dy @ W.T * mask
         grads, _, _ = oracle.rnn_backward(of_net, tape, back(dh[0] if model.pooling else dh))
         return grads | {"W_hy": np.einsum("tbh,tbv->hv", h, dy), "b_y": dy.sum(axis=(0, 1))}
 

@@ -30,7 +30,8 @@ Batch = tuple[ArrayLike, ArrayLike]
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """Relative error of each gradient: largest |computed - numerical| over the array's largest |numerical|."""
+    """Relative error of each gradient: largest |computed - numerical| over the array's largest |numerical|, or where
+    that is no more than rounding, over 1."""
 
     errors: dict[str, float]
     checked: int  # elements compared
@@ -66,7 +67,8 @@ def gradient_check(
         As in their ``loss_and_gradients``, ``fit`` and ``forward``. An RNN's loss is a fixed random combination of its
         outputs and of its state after the last step.
     state : array (L, B, H), optional
-        State before the first step, of x; small random numbers if not given.
+        State before the first step, of x; small random numbers if not given, or the learnt state of a model that has
+        one.
     samples : int or None
         Elements to check in each array, chosen at random; None: all.
     step : float
@@ -75,7 +77,7 @@ def gradient_check(
     Returns
     -------
     GradientCheck
-        For every parameter, for ``state``, and for ``x`` where it is real.
+        For every parameter, for ``state`` but where it is learnt, and for ``x`` where it is real.
 
     Examples
     --------
@@ -92,19 +94,24 @@ def gradient_check(
     else:
         x, targets = net._check_input(_in_float64(batch)), None
     x = x.copy()
-    before = net._new_state(x.shape[1])
-    for _, layers in before.parts:
-        for array in layers:
-            array[...] = rng.uniform(-0.5, 0.5, array.shape)
-    if state is not None:
-        before.fill("state", _in_float64(state))
+    before = None
+    if state is not None or not net.learn_state:
+        before = net._new_state(x.shape[1])
+        for _, layers in before.parts:
+            for array in layers:
+                array[...] = rng.uniform(-0.5, 0.5, array.shape)
+        if state is not None:
+            before.fill("state", _in_float64(state))
     if isinstance(model, HeadedModel):
         objective = _model_objective(model, x, targets, lengths, before)
     else:
         objective = _network_objective(net, x, lengths, before, rng)
-    _, gradients, _ = objective(True)
-    arrays = dict(model.params) | state_by_name(before) | ({"x": x} if x.dtype.kind == "f" else {})
+    value, gradients, _ = objective(True)
+    arrays = dict(model.params) | ({} if before is None else state_by_name(before))
+    arrays |= {"x": x} if x.dtype.kind == "f" else {}
     kinks = net.cell == "relu" or (isinstance(model, HeadedModel) and _kinked(model))
+    # What rounding leaves of a difference that should be 0.
+    noise = 16 * np.finfo(np.float64).eps * max(1.0, abs(value)) / (step / 1000 if kinks else step)
 
     errors, checked, skipped = {}, 0, 0
     for name, array in arrays.items():
@@ -120,7 +127,7 @@ def gradient_check(
         if pairs:
             computed, numerical_ = np.array(pairs).T
             largest = np.abs(numerical_).max()
-            errors[name] = float(np.abs(computed - numerical_).max() / (largest if largest > 0 else 1.0))
+            errors[name] = float(np.abs(computed - numerical_).max() / (largest if largest > noise else 1.0))
             checked += len(pairs)
     return GradientCheck(errors, checked, skipped)
 
@@ -158,12 +165,13 @@ def _kinked(model: HeadedModel) -> bool:
 
 
 def _head_pattern(model: HeadedModel, head: HeadTape, targets: Array) -> bytes:
-    """Which step is the largest, and on which side of its target every value is."""
+    """Which step is the largest, and on which side of its target, or of Huber's delta from it, every value is."""
     pattern = head.pooling.which.tobytes() if isinstance(head.pooling, Max) else b""
     loss = model._head.loss
     if isinstance(loss, Regression) and loss.kind != "mse":
-        blocks = head.outputs.reshape(*targets.shape[:2], len(loss.levels), -1)
-        pattern += np.packbits(blocks > targets[:, :, None]).tobytes()
+        errors = head.outputs.reshape(*targets.shape[:2], len(loss.levels), -1) - targets[:, :, None]
+        for kink in (-loss.delta, loss.delta) if loss.kind == "huber" else (0.0,):
+            pattern += np.packbits(errors > kink).tobytes()
     return pattern
 
 
@@ -188,15 +196,15 @@ def state_by_name(state: State) -> dict[str, Array]:
 
 
 def _network_objective(
-    net: RNN, x: Array, lengths: ArrayLike | None, before: State, rng: np.random.Generator
+    net: RNN, x: Array, lengths: ArrayLike | None, before: State | None, rng: np.random.Generator
 ) -> Objective:
-    y, _ = net(x, before.value, lengths=lengths)
+    y, _ = net(x, None if before is None else before.value, lengths=lengths)
     of_y, of_state = rng.normal(size=y.shape), net._new_state(x.shape[1])
     for array in state_by_name(of_state).values():
         array[...] = rng.normal(size=array.shape)
 
     def objective(with_gradients: bool) -> tuple[float, dict[str, Array], bytes]:
-        y, _, tape = net.forward(x, before.value, lengths=lengths)
+        y, _, tape = net.forward(x, None if before is None else before.value, lengths=lengths)
         pairs = zip(state_by_name(tape.after).values(), state_by_name(of_state).values(), strict=True)
         value = float(np.sum(y * of_y) + sum(np.sum(after * factor) for after, factor in pairs))
         gradients: dict[str, Array] = {}
@@ -213,16 +221,16 @@ def _network_objective(
 
 
 def _model_objective(
-    model: HeadedModel, x: Array, targets: Any, lengths: Any, before: State
+    model: HeadedModel, x: Array, targets: Any, lengths: Any, before: State | None
 ) -> Objective:
     weight = model._head.loss.weight(targets) or 1.0
     space, networks = Workspace(), model._networks
 
     def objective(with_gradients: bool) -> tuple[float, dict[str, Array], bytes]:
         gradients: dict[str, Array] = {}
-        scale = 1.0 / weight if with_gradients else None
+        start, scale = None if before is None else before.value, 1.0 / weight if with_gradients else None
         model.flat_grads.fill(0)
-        tapes, head = model._pass(x, targets, space, state=before.value, lengths=lengths, scale=scale)
+        tapes, head = model._pass(x, targets, space, state=start, lengths=lengths, scale=scale)
         if with_gradients:
             first = tapes[0]
             assert first.dbefore is not None

@@ -25,7 +25,7 @@ from crnn.losses import CrossEntropy
 from crnn.network import RNN, Shapes, check_flag, check_size, check_sizes
 from crnn.params import check_dtype
 from crnn.sequence_model import SequenceModel
-from crnn.sequences import Batch, Scaling, SequenceData, by_length, check_sequences
+from crnn.sequences import Batch, Scaling, SequenceData, array_of, by_length, check_entries, check_sequences
 from crnn.state import State, StateLike
 from crnn.tape import Tape
 from crnn.text import IGNORE, Vocab, VocabError
@@ -243,15 +243,12 @@ class SequenceToSequence(SequenceModel[SequenceEvaluation]):
             x = check_sequences(name, X, self.input_size, ids=not self.real_source, real=self.real_source)
         return [np.ascontiguousarray(sequence[::-1]) for sequence in x] if self.reverse_source else x
 
-    def _encode(self, y: Any, x: list[Array]) -> list[Array]:
+    def _encode(self, name: str, y: Any, x: list[Array]) -> list[Array]:
+        check_entries(name, y, len(x))
         if self.target_vocab is not None:
-            targets = _encode_texts("y", y, self.target_vocab)
-        elif not isinstance(y, Sequence | np.ndarray) or isinstance(y, str | bytes):
-            raise TypeError(f"y: expected a list of arrays of ids, got {type(y).__name__}")
+            targets = _encode_texts(name, y, self.target_vocab)
         else:
-            targets = [_check_ids(f"y[{i}]", np.asarray(entry), self.output_size) for i, entry in enumerate(y)]
-        if len(targets) != len(x):
-            raise ValueError(f"y: expected one entry for each of {len(x)} sequences, got {len(targets)}")
+            targets = [_check_ids(f"{name}[{i}]", entry, self.output_size) for i, entry in enumerate(y)]
         return [np.append(ids, np.int32(self._mark)) for ids in targets]
 
     def _learn_scaling(self, x: list[Array], y: list[Array]) -> None:
@@ -439,8 +436,9 @@ def _encode_texts(name: str, texts: Any, vocab: Vocab) -> list[Array]:
     return encoded
 
 
-def _check_ids(name: str, ids: Array, limit: int) -> Array:
+def _check_ids(name: str, value: Any, limit: int) -> Array:
     """Ids (M,), perhaps none."""
+    ids = array_of(name, value)
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
         raise ValueError(f"{name}: expected integer ids (M,), got {ids.dtype} of shape {ids.shape}")
     if ids.size and (ids.min() < 0 or ids.max() >= limit):

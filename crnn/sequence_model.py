@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -53,8 +54,8 @@ class SequenceModel(HeadedModel, Generic[Judged]):
         """The inputs X, which errors call ``name``, one array a sequence."""
 
     @abstractmethod
-    def _encode(self, y: Any, x: list[Array]) -> list[Array]:
-        """Targets for `SequenceData`, one array a sequence."""
+    def _encode(self, name: str, y: Any, x: list[Array]) -> list[Array]:
+        """Targets for `SequenceData`, one array a sequence. An error calls them ``name``."""
 
     @abstractmethod
     def _data(self, x: list[Array], targets: list[Array]) -> SequenceData:
@@ -68,17 +69,23 @@ class SequenceModel(HeadedModel, Generic[Judged]):
     def evaluate(self, X: Any, y: Any = None, *, batch_size: int = 256, threads: int = 1) -> Judged:
         """How well the model predicts y from X; X may also be the model's own `data`."""
 
+    def _check_some(self, name: str, targets: list[Array]) -> list[Array]:
+        """Refuse targets of which none is known: their loss would be 0, the best there is."""
+        if not any(self._head.loss.count(array) for array in targets):
+            raise ValueError(f"{name}: expected at least one target, got only unknown ones")
+        return targets
+
     def _learn_scaling(self, x: list[Array], y: list[Array]) -> None:
         """Take mean and deviation from the training data."""
         if self.scale and x[0].ndim == 2:
-            self.scalings["x"].learn(x)
+            self.scalings["x"].learn("X", x)
 
     def astype(self, dtype: str) -> SequenceModel[Judged]:
         """A copy of the model in another precision."""
-        copy = type(self)(**self._vocabs, **(self.config() | {"dtype": dtype}))
-        copy.flat_params[...] = self.flat_params
-        copy.scalings = self.scalings
-        return copy
+        model = type(self)(**self._vocabs, **(self.config() | {"dtype": dtype, "seed": self.seed}))
+        model.flat_params[...] = self.flat_params
+        model.scalings = {name: copy(scaling) for name, scaling in self.scalings.items()}
+        return model
 
     # ---- data -----------------------------------------------------------------------------------------------------
 
@@ -99,7 +106,7 @@ class SequenceModel(HeadedModel, Generic[Judged]):
 
     def _for_evaluation(self, X: Any, y: Any) -> tuple[list[Array], list[Array]]:
         x = self._sequences("X", X)
-        return x, self._scaled_targets(self._encode(y, x))
+        return x, self._scaled_targets(self._check_some("y", self._encode("y", y, x)))
 
     # ---- training -------------------------------------------------------------------------------------------------
 
@@ -134,29 +141,39 @@ class SequenceModel(HeadedModel, Generic[Judged]):
         from crnn.training import fit
 
         x = self._sequences("X", X)
-        targets = self._encode(y, x)
+        targets = self._encode("y", y, x)
         judged = None
         if isinstance(valid, tuple | list):
             if len(valid) != 2:
                 raise ValueError(f"valid: expected a share of X, or a pair (X, y), got {len(valid)} items")
             valid_x = self._sequences("valid[0]", valid[0])
-            judged = valid_x, self._encode(valid[1], valid_x)
+            judged = valid_x, self._encode("valid[1]", valid[1], valid_x)
         elif valid is not None:
             chosen = self._share_for_validation(valid, len(x))
             judged = [x[i] for i in chosen], [targets[i] for i in chosen]
             rest = sorted(set(range(len(x))) - set(chosen))
             x, targets = [x[i] for i in rest], [targets[i] for i in rest]
-        self._learn_scaling(x, targets)
-        return fit(
-            self,
-            self._data(x, self._scaled_targets(targets)),
-            valid=None if judged is None else self._data(judged[0], self._scaled_targets(judged[1])),
-            epochs=epochs,
-            batch_size=batch_size,
-            clip_norm=clip_norm,
-            threads=threads,
-            **training,
-        )
+        self._check_some("y", targets)
+        if judged is not None:
+            self._check_some("valid", judged[1])
+        weights, scalings = self.flat_params.copy(), self.scalings
+        self.scalings = {name: copy(scaling) for name, scaling in scalings.items()}
+        try:
+            self._learn_scaling(x, targets)
+            return fit(
+                self,
+                self._data(x, self._scaled_targets(targets)),
+                valid=None if judged is None else self._data(judged[0], self._scaled_targets(judged[1])),
+                epochs=epochs,
+                batch_size=batch_size,
+                clip_norm=clip_norm,
+                threads=threads,
+                **training,
+            )
+        except BaseException:
+            if np.array_equal(weights, self.flat_params):  # not trained yet: they go with the scaling there was
+                self.scalings = scalings
+            raise
 
     def _scaled_targets(self, targets: list[Array]) -> list[Array]:
         return targets

@@ -18,6 +18,7 @@ from crnn.headed import Workspace
 from crnn.initial import initial_matrix, uniform_draws
 from crnn.losses import Loss
 from crnn.network import RNN, Shapes, check_flag, check_size, check_sizes
+from crnn.params import check_dtype
 from crnn.pooling import POOLINGS
 from crnn.sequence_model import Judged, SequenceModel
 from crnn.sequences import Batch, Scaling, SequenceData, by_length, check_sequences
@@ -69,7 +70,7 @@ class TaskModel(SequenceModel[Judged]):
         unknown = sorted(set(options) - NetworkOptions.__annotations__.keys())
         if unknown:
             raise TypeError(f"{type(self).__name__}: unexpected argument {unknown[0]!r}")
-        if pooling is not None and pooling not in POOLINGS:
+        if pooling is not None and (not isinstance(pooling, str) or pooling not in POOLINGS):
             raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
         if (pooling == "flatten") != (steps is not None):
             raise ValueError(f"steps: expected with pooling='flatten', and only there, got {steps!r}")
@@ -82,7 +83,7 @@ class TaskModel(SequenceModel[Judged]):
             "num_layers": num_layers,
             "cell": cell,
             **options,
-            "dtype": options.get("dtype", "float32"),
+            "dtype": check_dtype(options.get("dtype", "float32")),
             "seed": seed,
         }
         shapes = RNN.parameter_shapes(**network) | self._head_shapes(network, self.steps, loss.outputs)

@@ -578,8 +578,8 @@ def test_bad_arguments_are_named(arguments, message):
         ([[1], [1]], [[1], 3], "y[1]: expected integer ids (M,), got int64 of shape ()"),
         ([[1]], [[0.5]], "y[0]: expected integer ids (M,), got float64 of shape (1,)"),
         ("abc", [[1]], "X: expected a list of arrays"),
-        ([[1]], "abc", "y: expected a list of arrays of ids, got str"),
-        ([[1]], None, "y: expected a list of arrays of ids, got NoneType"),
+        ([[1]], "abc", "y: expected a list or an array of targets, got str"),
+        ([[1]], None, "y: expected a list or an array of targets, got NoneType"),
     ],
 )
 def test_bad_ids_are_named(X, y, message):
@@ -598,7 +598,7 @@ def test_bad_ids_are_named(X, y, message):
         (["ab", ""], ["a", "b"], "X[1]: expected at least one token, got ''"),
         (["ab", 3], ["a", "b"], "X[1]: expected str for unit 'char', got int"),
         ("ab", ["a"], "X: expected a list of strings, got str"),
-        (["ab"], "a", "y: expected a list of strings, got str"),
+        (["ab"], "a", "y: expected a list or an array of targets, got str"),
         ([], [], "X: expected at least one string, got none"),
         (["ab"], ["a", "b"], "y: expected one entry for each of 1 sequences, got 2"),
     ],
@@ -608,6 +608,18 @@ def test_bad_strings_are_named(X, y, message):
     for call in (model.fit, model.evaluate):
         with pytest.raises((ValueError, TypeError)) as caught:
             call(X, y)
+        assert message in str(caught.value)
+
+
+def test_bad_validation_data_are_named():
+    model = crnn.SequenceToSequence(hidden_size=3, source_vocab=VOCAB, target_vocab=VOCAB)
+    for valid, message in [
+        ((["ab", "x"], ["a", "b"]), "valid[0][1]: char 'x' at position 0 is not in the vocabulary"),
+        ((["ab"], ["ax"]), "valid[1][0]: char 'x' at position 1 is not in the vocabulary"),
+        ((["ab"], ["a", "b"]), "valid[1]: expected one entry for each of 1 sequences, got 2"),
+    ]:
+        with pytest.raises(ValueError) as caught:  # noqa: PT011
+            model.fit(["ab"], ["a"], valid=valid)
         assert message in str(caught.value)
 
 

@@ -107,8 +107,10 @@ def _from_header(kind: type[Any], header: Mapping[str, Any], tensors: Mapping[st
         if config[rule] is not None:
             initial_matrix(config[rule], uniform_draws(0), (1, 1), rule)
     model = kind(*vocab, **(config | {"recurrent_init": "zeros", "input_init": "zeros"}))
-    (model if kind is RNN else model.net).recurrent_init = config["recurrent_init"]
-    (model if kind in (RNN, LanguageModel) else model.net).input_init = config["input_init"]
+    net = model if kind is RNN else model.net
+    net.recurrent_init, net.input_init = config["recurrent_init"], config["input_init"] or "glorot"
+    if kind is LanguageModel:
+        model.input_init = config["input_init"]
     for name in scaled:
         scaling = model.scalings[name]
         scaling.mean, scaling.deviation = tensors[f"scaling.{name}.mean"], tensors[f"scaling.{name}.deviation"]

@@ -94,6 +94,16 @@ def test_a_network_comes_back_whole(tmp_path, dtype, cell):
     assert_same_bits(loaded.flat_params, net.flat_params)
 
 
+@pytest.mark.parametrize("input_init", [None, "uniform"])
+def test_a_loaded_models_network_is_described_as_before(tmp_path, input_init):
+    of_text = crnn.LanguageModel(crnn.Vocab.from_text("abc"), hidden_size=5, input_init=input_init)
+    for model in (of_text, classifier(input_init=input_init or "unit"), regressor(recurrent_init="glorot")):
+        model.save(tmp_path / "m")
+        loaded = crnn.load(tmp_path / "m")
+        assert loaded.net.config() == model.net.config()
+        assert loaded.config() == model.config()
+
+
 def test_a_loaded_model_does_not_depend_on_its_file(rng, tmp_path):
     model = regressor()
     X, y = data_for(model, rng)

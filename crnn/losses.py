@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -182,7 +183,7 @@ class Regression(RealTargets):
             raise ValueError(f"quantiles: expected numbers between 0 and 1, got {quantiles!r:.200}")
         self.quantiles = [float(level) for level in quantiles]
         self.levels = self.quantiles if kind == "quantile" else [0.5]
-        if not isinstance(delta, int | float) or isinstance(delta, bool) or not 0 < delta <= np.finfo(np.float64).max:
+        if not isinstance(delta, int | float) or isinstance(delta, bool) or not 0 < delta <= sys.float_info.max:
             raise ValueError(f"delta: expected a number above 0, got {delta!r:.200}")
         self.delta = float(delta)
         self.outputs = values * len(self.levels)

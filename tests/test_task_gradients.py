@@ -5,8 +5,10 @@ differences, for every combination that makes sense."""
 import itertools
 
 import numpy as np
+import oracle
 import pytest
 from kernel_tools import TOLERANCE, assert_close
+from oracle_cells import cell_backward, cell_forward
 from task_tools import (
     CELLS,
     EQUAL,
@@ -27,6 +29,9 @@ from task_tools import (
     standardised,
     tagger,
     values,
+)
+from task_tools import (
+    pooled as pooled_rows,
 )
 
 import crnn
@@ -206,6 +211,61 @@ def test_one_update_is_the_oracles(rng, loss, pooling, clip):
     known = targets != -1 if targets.dtype.kind == "i" else ~np.isnan(targets)
     assert entry["tokens"] == known.sum()
     assert entry["train_loss"] == pytest.approx(total / known.sum(), rel=1e-9)
+
+
+# ---- gradient flow -------------------------------------------------------------------------------------------------
+
+
+def flow_by_the_oracle(model, sequences, dh):
+    """(directions, T): norms of dL/dh_t, each of them what later steps send back to the state they start from, and
+    what arrives at the output itself. dh (T, B, F)."""
+    params, squares = {k: v.astype(float) for k, v in model.params.items()}, np.zeros((model.net.directions, len(dh)))
+    for b, x in enumerate(sequences):
+        for direction in range(model.net.directions):
+            prefix = f"layer0.{'reverse.' * direction}"
+            order = slice(None, None, -1) if direction else slice(None)
+            arriving = np.split(dh[: len(x), b], model.net.directions, axis=-1)[direction][order][:, None]
+            weights = {name: params[prefix + name] for name in ("W_hh", "b_hn") if prefix + name in params}
+            xw = (x[order] @ params[prefix + "W_xh"] + params[prefix + "b_h"])[:, None]
+            start = tuple(np.zeros((1, len(weights["W_hh"]))) for _ in range(2 if model.net.cell == "lstm" else 1))
+            run, norms = cell_forward(model.net.cell, xw, start, weights), []
+            for t in range(len(x)):
+                total = arriving[t]
+                if t + 1 < len(x):
+                    later = cell_forward(model.net.cell, xw[t + 1 :], run.before[t + 1], weights)
+                    total = total + cell_backward(later, arriving[t + 1 :])[1][0]
+                norms.append((total**2).sum())
+            squares[direction, : len(x)] += norms[order]
+    return np.sqrt(squares)
+
+
+@cells
+@directions
+@pytest.mark.parametrize("pooling", [None, "last", "mean", "max"])
+@pytest.mark.parametrize("loss", ["last", "mean"])
+def test_gradient_flow_is_the_norm_of_what_reaches_each_step(rng, cell, bidirectional, pooling, loss):
+    model, X, y, targets = problem(
+        rng, "classes", pooling, LENGTHS, cell=cell, bidirectional=bidirectional, dtype="float64"
+    )
+    flow = crnn.gradient_flow(model, (X, y), loss=loss)
+    outputs, _ = oracle_outputs(model, X)
+    if loss == "last" and pooling is None:
+        targets[np.arange(max(LENGTHS))[:, None] != np.array(LENGTHS) - 1] = -1
+    _, dy, weight = softmax_loss(outputs, targets)
+    dh = dy / weight @ model.params["W_hy"].T
+    if pooling:
+        of_net = {name: model.params[name] for name in model.net.params}
+        tape = oracle.rnn_forward(of_net, beside(X), None, model.net.cell, lengths=LENGTHS)
+        dh = pooled_rows(tape.y, LENGTHS, pooling, model.net.directions)[1](dh[0])
+    np.testing.assert_allclose(flow.norms, flow_by_the_oracle(model, X, dh), rtol=1e-9, atol=1e-15)
+    assert flow.saturation.shape == flow.norms.shape
+    assert ((flow.saturation >= 0) & (flow.saturation <= 1)).all()
+    H = model.net.hidden_size
+    for n, radius in enumerate(flow.spectral_radius):
+        candidate = model.params[f"layer0.{'reverse.' * n}W_hh"][:, (model.net.gates > 1) * 2 * H :][:, :H]
+        assert radius == pytest.approx(np.abs(np.linalg.eigvals(candidate)).max())
+    assert not model.flat_grads.any()
+    assert len(str(flow).splitlines()) == 1 + len(flow.norms)
 
 
 # ---- differences ---------------------------------------------------------------------------------------------------

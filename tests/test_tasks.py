@@ -268,3 +268,6 @@ def test_every_epoch_has_every_sequence_once_in_an_order_of_its_own(rng):
             assert max(lengths) - min(lengths) <= 2  # like goes with like
         epochs.append([rows for rows, _ in seen])
     assert epochs[0] == epochs[2] != epochs[1]
+    for rows in epochs:  # nor do the short ones come first
+        longest = [max(len(X[n]) for n in batch) for batch in rows]
+        assert longest not in (sorted(longest), sorted(longest, reverse=True))

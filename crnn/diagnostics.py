@@ -90,6 +90,7 @@ def gradient_check(
     model = model.astype("float64")
     net = model._networks[0] if isinstance(model, HeadedModel) else model
     if isinstance(model, HeadedModel):
+        _need_no_lengths(lengths)
         x, targets, lengths = model.window(*batch)  # type: ignore[misc]
     else:
         x, targets = net._check_input(_in_float64(batch)), None
@@ -173,6 +174,11 @@ def _head_pattern(model: HeadedModel, head: HeadTape, targets: Array) -> bytes:
         for kink in (-loss.delta, loss.delta) if loss.kind == "huber" else (0.0,):
             pattern += np.packbits(errors > kink).tobytes()
     return pattern
+
+
+def _need_no_lengths(lengths: object) -> None:
+    if lengths is not None:
+        raise ValueError("lengths: expected with an RNN only; a model's sequences have their own")
 
 
 def _in_float64(value: Any) -> Any:
@@ -334,6 +340,7 @@ def gradient_flow(
     copy = model.astype(model.dtype)
     net = copy._networks[0] if isinstance(copy, HeadedModel) else copy
     if isinstance(copy, HeadedModel):
+        _need_no_lengths(lengths)
         x, targets, lengths = copy.window(*batch)  # type: ignore[misc]
         tape = _flow_of_model(copy, x, targets, lengths, state, loss)
     else:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, TextIO
 
 from crnn.files import PathLike
@@ -53,7 +54,7 @@ class TrainingLog:
 
     @property
     def best(self) -> Entry | None:
-        judged = [entry for entry in self.entries if "valid_loss" in entry]
+        judged = [entry for entry in self.entries if not math.isnan(entry.get("valid_loss", math.nan))]
         return min(judged, key=lambda entry: float(entry["valid_loss"]), default=None)
 
     @property
@@ -113,7 +114,7 @@ class TrainingLog:
         self._validation = {"valid_loss": loss}
         if accuracy is not None:
             self._validation["valid_accuracy"] = accuracy
-        return best is None or loss < best["valid_loss"]
+        return not math.isnan(loss) and (best is None or loss < best["valid_loss"])
 
     def end_epoch(self) -> None:
         epoch = self.epochs + 1

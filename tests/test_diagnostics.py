@@ -210,3 +210,10 @@ def test_bad_arguments_are_named(rng):
         crnn.gradient_flow(network(), np.zeros((5, 2, 5), np.float32), loss="first")
     with pytest.raises(ValueError, match=r"x: expected shape \(T, B, 5\), got \(5, 2, 4\)"):
         crnn.gradient_check(network(), np.zeros((5, 2, 4)))
+
+
+@pytest.mark.parametrize("look", [crnn.gradient_check, crnn.gradient_flow])
+def test_lengths_are_for_networks_only(look):
+    model = crnn.SequenceClassifier(2, 2, hidden_size=3)
+    with pytest.raises(ValueError, match="lengths: expected with an RNN only"):
+        look(model, (np.zeros((2, 4, 2)), [0, 1]), lengths=[4, 3])

@@ -165,3 +165,13 @@ def test_the_time_of_an_epoch_is_that_of_its_parts():
     log = fitted(log_every=1)
     seconds = log.column("seconds")
     assert log.column("seconds", "epoch") == pytest.approx([sum(seconds[a : a + 7]) for a in (0, 7, 14)])
+
+
+def test_an_epoch_that_cannot_be_judged_is_never_the_best():
+    log = crnn.TrainingLog()
+    for epoch, loss in enumerate([float("nan"), 2.0, float("nan"), 1.0], 1):
+        log.add_training(epoch, epoch, 1.0, 10, 0.1, 1e-3, 1.0)
+        assert log.add_validation(loss, None) == (loss == loss)
+        log.end_epoch()
+    assert log.best["epoch"] == 4
+    assert log.epochs_since_best == 0

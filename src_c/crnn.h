@@ -35,9 +35,9 @@ typedef struct crnn_rows {
     const int32_t *order, *lengths; /* (B) */
 } crnn_rows;
 
-/* One direction of a recurrent layer over a window, for the cells' kernels. Arrays are float or double as the kernel is.
- * G gates lie in blocks of H columns: LSTM i, f, g, o; GRU r, z, n (PyTorch's order). "Before" is the step before in the
- * layer's direction: t-1, with reverse t+1; before the first step lie h0 and c0. The cells' equations stand in
+/* One direction of a recurrent layer over a window, for the cells' kernels. Arrays are float or double as it is.
+ * G gates lie in blocks of H columns: LSTM i, f, g, o; GRU r, z, n (PyTorch's order). "Before" is the step before in
+ * the layer's direction: t-1, with reverse t+1; before the first step lie h0 and c0. The cells' equations stand in
  * rnn.body.h, lstm.body.h and gru.body.h. */
 typedef struct crnn_layer {
     crnn_rows rows;
@@ -56,7 +56,7 @@ typedef struct crnn_layer {
     /* forward, OVERWRITTEN */
     void *h;                  /* (T, B, H) */
     void *gates;              /* (T, B, G*H), after their activations; may be xw. Plain cell: none */
-    void *c, *tanh_c;         /* (T, B, H), LSTM; tanh_c NULL: not kept. c0 may be c's last step, if T is 1 or more */
+    void *c, *tanh_c;         /* (T, B, H), LSTM; tanh_c NULL: no way back, gates are of no use. c0 may be a step of c */
     void *hn;                 /* (T, B, H), GRU: h' @ w_hn + b_hn with reset_after, r * h' otherwise */
     void *h_masked;           /* (T, B, H), h * mask; with a mask only */
     /* backward; also reads what forward wrote */

@@ -263,8 +263,8 @@ static void run_group(const product *p, const tile_rows *rows, crnn_dim group, i
         p->finish(p->context, rows, rows->m, n0, n);
 }
 
-/* The rows of steps t0 .. t1 of the slice; `extra` as in row_walk. So many rows at a time that x and their pointers stay
- * in the near caches while all of w passes by. */
+/* The rows of steps t0 .. t1 of the slice; `extra` as in row_walk. So many rows at a time that x and their pointers
+ * stay in the near caches while all of w passes by. */
 static void run_product(const product *p, const crnn_rows *r, crnn_dim t0, crnn_dim t1, crnn_dim extra)
 {
     assert(p->K > 0 && p->N > 0 && p->gates > 0 && 0 <= r->b0 && r->b1 <= r->B);
@@ -357,8 +357,8 @@ static void pack_rows(real *packed, real *db, const real *const *dy, int count, 
 /* dw += x^T @ dy over all rows that are there, t and then b rising, whatever the slice: so many at a time that two
  * panels of dy stay in the first cache. They and x are packed in the order in which the tiles read them.
  * db += sum of dy's rows, where it is not NULL: dy passes by anyway. */
-static void weight_gradient(real *dw, real *db, const x_source *x, const real *dy, real *scratch, crnn_dim K, crnn_dim N,
-                            crnn_dim n0, crnn_dim n1, const crnn_rows *r)
+static void weight_gradient(real *dw, real *db, const x_source *x, const real *dy, real *scratch,
+                            crnn_dim K, crnn_dim N, crnn_dim n0, crnn_dim n1, const crnn_rows *r)
 {
     assert(K > 0 && 0 <= n0 && n0 <= n1 && n1 <= N);
     float_mode mode = denormals_off();
@@ -403,8 +403,8 @@ static void weight_gradient(real *dw, real *db, const x_source *x, const real *d
     float_mode_restore(mode);
 }
 
-static void linear_backward_weight(real *dw, real *db, const real *x, const real *dy, real *scratch, crnn_dim K, crnn_dim N,
-                                   crnn_dim n0, crnn_dim n1, const crnn_rows *rows)
+static void linear_backward_weight(real *dw, real *db, const real *x, const real *dy, real *scratch,
+                                   crnn_dim K, crnn_dim N, crnn_dim n0, crnn_dim n1, const crnn_rows *rows)
 {
     const x_source at = {.x = x, .stride = K};
     weight_gradient(dw, db, &at, dy, scratch, K, N, n0, n1, rows);

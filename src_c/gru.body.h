@@ -79,8 +79,8 @@ static void gru_forward(const crnn_layer *l)
     float_mode mode = denormals_off();
     const crnn_dim H = l->H, T = l->rows.T;
     const product gates = {.y = l->gates, .ldy = 3 * H, .init = input_share(l, 3), .x = state_before(l), .w = l->w_hh,
-                           .K = H, .N = H, .gates = 2, .finish = l->reset_after ? NULL : gru_reset, .prepare = gru_prepare,
-                           .context = l};
+                           .K = H, .N = H, .gates = 2, .finish = l->reset_after ? NULL : gru_reset,
+                           .prepare = gru_prepare, .context = l};
     product new = {.ldy = H, .w = l->w_hn, .K = H, .N = H, .gates = 1, .context = l};
     if (l->reset_after) {
         new.y = l->hn;

@@ -13,9 +13,11 @@ static void lstm_cell(const void *layer, const tile_rows *rows, int m, crnn_dim 
         const line in = line_sigmoid(line_get(a, left)), forget = line_sigmoid(line_get(a + H, left));
         const line cell = line_tanh(line_get(a + 2 * H, left)), out = line_sigmoid(line_get(a + 3 * H, left));
         const line c_before = line_get(row_before(l, l->c, l->c0, t, b) + j, left);
-        line_put(a, in, left);
-        line_put(a + H, forget, left);
-        line_put(a + 2 * H, cell, left);
+        if (l->tanh_c) { /* for the way back */
+            line_put(a, in, left);
+            line_put(a + H, forget, left);
+            line_put(a + 2 * H, cell, left);
+        }
         line_put(a + 3 * H, out, left);
         line_put((real *)l->c + g * H + j, line_fma(forget, c_before, line_mul(in, cell)), left);
     }

@@ -156,7 +156,8 @@ def lstm_forward(h, gates, c, tanh_c, xw, ids, h0, c0, Packed w_hh not None, Py_
                  lengths=None, bint reverse=False, mask=None, h_masked=None, h0_masked=None):
     """i, f, g, o from xw[t] + h' @ W_hh;  c[t] = f * c' + i * g;  h[t] = o * tanh(c[t]).
 
-    h, c, tanh_c (T, B, H) OUT, tanh_c None: not kept;  gates (T, B, 4H) OUT;  h0, c0 (B, H) IN, c0 may be a step of c;
+    h, c, tanh_c (T, B, H), gates (T, B, 4H) OUT, tanh_c None: no way back, gates of no use;
+    h0, c0 (B, H) IN, c0 may be a step of c;
     w_hh packed (H, H) in 4 gates.  ids None: xw (T, B, 4H) IN, may be gates.  ids (T, B) IN: xw (V, 4H) IN is a table.
     """
     cdef Layer l = Layer("h", h, b0, b1, lengths, reverse)

@@ -14,7 +14,7 @@ from crnn._core import vecmath
 from crnn.evaluation import Evaluation
 from crnn.losses import BinaryCrossEntropy, CrossEntropy
 from crnn.network import check_flag, check_size
-from crnn.sequences import SequenceData
+from crnn.sequences import SequenceData, array_of, check_entries
 from crnn.tasks import NetworkOptions, TaskModel, is_stacked
 from crnn.text import IGNORE
 
@@ -36,9 +36,11 @@ class ClassModel(TaskModel[Evaluation]):
         """The names of the classes, and the loss."""
         self.multilabel = check_flag("multilabel", multilabel)
         if classes is not None:
+            if isinstance(classes, str | bytes) or not isinstance(classes, Sequence | np.ndarray):
+                raise TypeError(f"classes: expected a list of names, got {type(classes).__name__}")
             names = [name.item() if isinstance(name, np.generic) else name for name in classes]
             if not all(type(name) in (str, int) for name in names) or len(set(names)) != len(names):
-                raise ValueError(f"classes: expected different names, strings or integers, got {names!r}")
+                raise ValueError(f"classes: expected different names, strings or integers, got {names!r:.200}")
             if num_classes is not None and num_classes != len(names):
                 raise ValueError(f"num_classes: expected {len(names)}, as many as classes, got {num_classes!r}")
             num_classes = len(names)
@@ -46,13 +48,14 @@ class ClassModel(TaskModel[Evaluation]):
             raise ValueError("num_classes: expected it or classes, got neither")
         self.num_classes = check_size("num_classes", num_classes)
         self.classes: list[Label] | None = names if classes is not None else None
-        self.class_weight = None if class_weight is None else np.asarray(class_weight, np.float64).tolist()
-        self.label_smoothing = label_smoothing
+        loss = CrossEntropy(self.num_classes, class_weight, label_smoothing)
+        self.class_weight = None if loss.weights is None else loss.weights.tolist()
+        self.label_smoothing = loss.smoothing
         if multilabel:
             if label_smoothing:
                 raise ValueError(f"label_smoothing: expected 0 with multilabel, got {label_smoothing!r}")
             return BinaryCrossEntropy(self.num_classes, class_weight)
-        return CrossEntropy(self.num_classes, class_weight, label_smoothing)
+        return loss
 
     @staticmethod
     def outputs_of(config: Mapping[str, Any]) -> int:
@@ -85,23 +88,30 @@ class ClassModel(TaskModel[Evaluation]):
         return np.array(ids, np.int32).reshape(labels.shape)
 
     def _labels(self, ids: Array) -> Array:
-        return ids if self.classes is None else np.array(self.classes)[ids]
+        if self.classes is None:
+            return ids
+        names = np.array(self.classes)
+        if list(map(repr, names.tolist())) != list(map(repr, self.classes)):  # NumPy would make texts of numbers
+            names = np.array(self.classes, object)
+        return names[ids]
 
-    def _encode(self, y: Any, x: list[Array]) -> list[Array]:
-        if len(y) != len(x):
-            raise ValueError(f"y: expected one entry for each of {len(x)} sequences, got {len(y)}")
+    def _encode(self, name: str, y: Any, x: list[Array]) -> list[Array]:
+        check_entries(name, y, len(x))
+        # Names stay the objects they are: of a name and a -1 NumPy would make two texts.
+        dtype = self.dtype if self.multilabel else None if self.classes is None else object
         targets: list[Array] = []
         for i, entry in enumerate(y):
-            labels = np.asarray(entry)
+            labels = array_of(f"{name}[{i}]", entry, dtype)
             steps = 1 if self.pooling is not None else len(x[i])
             shape: tuple[int, ...] = () if self.pooling is not None else (steps,)
             shape += (self.num_classes,) if self.multilabel else ()
             if labels.shape != shape:
-                raise ValueError(f"y[{i}]: expected shape {shape}, got {labels.shape}")
-            if self.multilabel:
-                targets.append(labels.astype(self.dtype).reshape(steps, -1))
-            else:
-                targets.append(self._ids(f"y[{i}]", labels).reshape(steps))
+                raise ValueError(f"{name}[{i}]: expected shape {shape}, got {labels.shape}")
+            if not self.multilabel:
+                labels = self._ids(f"{name}[{i}]", labels)
+            elif ((labels < 0) | (labels > 1)).any():
+                raise ValueError(f"{name}[{i}]: expected numbers from 0 to 1, or NaN for none, got {labels}")
+            targets.append(labels.reshape(steps, -1) if self.multilabel else labels.reshape(steps))
         return targets
 
     # ---- predictions ----------------------------------------------------------------------------------------------

@@ -30,7 +30,8 @@ Batch = tuple[ArrayLike, ArrayLike]
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """Relative error of each gradient: largest |computed - numerical| over the array's largest |numerical|."""
+    """Relative error of each gradient: largest |computed - numerical| over the array's largest |numerical|, or where
+    that is no more than rounding, over 1."""
 
     errors: dict[str, float]
     checked: int  # elements compared
@@ -60,13 +61,14 @@ def gradient_check(
 
     Parameters
     ----------
-    model : LanguageModel or RNN
+    model : RNN, or a model
         Not changed: a float64 copy is checked.
-    batch : (ids, targets) for a LanguageModel; x for an RNN
-        As in their ``loss_and_gradients`` and ``forward``. An RNN's loss is a fixed random combination of its outputs
-        and of its state after the last step.
+    batch : (ids, targets) for a LanguageModel, (X, y) for models of whole sequences; x for an RNN
+        As in their ``loss_and_gradients``, ``fit`` and ``forward``. An RNN's loss is a fixed random combination of its
+        outputs and of its state after the last step.
     state : array (L, B, H), optional
-        State before the first step; small random numbers if not given.
+        State before the first step, of x; small random numbers if not given, or the learnt state of a model that has
+        one.
     samples : int or None
         Elements to check in each array, chosen at random; None: all.
     step : float
@@ -75,7 +77,7 @@ def gradient_check(
     Returns
     -------
     GradientCheck
-        For every parameter, for ``state``, and for ``x`` where it is real.
+        For every parameter, for ``state`` but where it is learnt, and for ``x`` where it is real.
 
     Examples
     --------
@@ -86,25 +88,30 @@ def gradient_check(
     """
     rng = np.random.default_rng(seed)
     model = model.astype("float64")
-    net = model.net if isinstance(model, HeadedModel) else model
+    net = model._networks[0] if isinstance(model, HeadedModel) else model
     if isinstance(model, HeadedModel):
         x, targets, lengths = model.window(*batch)  # type: ignore[misc]
     else:
         x, targets = net._check_input(_in_float64(batch)), None
     x = x.copy()
-    before = net._new_state(x.shape[1])
-    for _, layers in before.parts:
-        for array in layers:
-            array[...] = rng.uniform(-0.5, 0.5, array.shape)
-    if state is not None:
-        before.fill("state", _in_float64(state))
+    before = None
+    if state is not None or not net.learn_state:
+        before = net._new_state(x.shape[1])
+        for _, layers in before.parts:
+            for array in layers:
+                array[...] = rng.uniform(-0.5, 0.5, array.shape)
+        if state is not None:
+            before.fill("state", _in_float64(state))
     if isinstance(model, HeadedModel):
         objective = _model_objective(model, x, targets, lengths, before)
     else:
         objective = _network_objective(net, x, lengths, before, rng)
-    _, gradients, _ = objective(True)
-    arrays = dict(model.params) | state_by_name(before) | ({"x": x} if x.dtype.kind == "f" else {})
+    value, gradients, _ = objective(True)
+    arrays = dict(model.params) | ({} if before is None else state_by_name(before))
+    arrays |= {"x": x} if x.dtype.kind == "f" else {}
     kinks = net.cell == "relu" or (isinstance(model, HeadedModel) and _kinked(model))
+    # What rounding leaves of a difference that should be 0.
+    noise = 16 * np.finfo(np.float64).eps * max(1.0, abs(value)) / (step / 1000 if kinks else step)
 
     errors, checked, skipped = {}, 0, 0
     for name, array in arrays.items():
@@ -120,7 +127,7 @@ def gradient_check(
         if pairs:
             computed, numerical_ = np.array(pairs).T
             largest = np.abs(numerical_).max()
-            errors[name] = float(np.abs(computed - numerical_).max() / (largest if largest > 0 else 1.0))
+            errors[name] = float(np.abs(computed - numerical_).max() / (largest if largest > noise else 1.0))
             checked += len(pairs)
     return GradientCheck(errors, checked, skipped)
 
@@ -158,12 +165,13 @@ def _kinked(model: HeadedModel) -> bool:
 
 
 def _head_pattern(model: HeadedModel, head: HeadTape, targets: Array) -> bytes:
-    """Which step is the largest, and on which side of its target every value is."""
+    """Which step is the largest, and on which side of its target, or of Huber's delta from it, every value is."""
     pattern = head.pooling.which.tobytes() if isinstance(head.pooling, Max) else b""
     loss = model._head.loss
     if isinstance(loss, Regression) and loss.kind != "mse":
-        blocks = head.outputs.reshape(*targets.shape[:2], len(loss.levels), -1)
-        pattern += np.packbits(blocks > targets[:, :, None]).tobytes()
+        errors = head.outputs.reshape(*targets.shape[:2], len(loss.levels), -1) - targets[:, :, None]
+        for kink in (-loss.delta, loss.delta) if loss.kind == "huber" else (0.0,):
+            pattern += np.packbits(errors > kink).tobytes()
     return pattern
 
 
@@ -188,15 +196,15 @@ def state_by_name(state: State) -> dict[str, Array]:
 
 
 def _network_objective(
-    net: RNN, x: Array, lengths: ArrayLike | None, before: State, rng: np.random.Generator
+    net: RNN, x: Array, lengths: ArrayLike | None, before: State | None, rng: np.random.Generator
 ) -> Objective:
-    y, _ = net(x, before.value, lengths=lengths)
+    y, _ = net(x, None if before is None else before.value, lengths=lengths)
     of_y, of_state = rng.normal(size=y.shape), net._new_state(x.shape[1])
     for array in state_by_name(of_state).values():
         array[...] = rng.normal(size=array.shape)
 
     def objective(with_gradients: bool) -> tuple[float, dict[str, Array], bytes]:
-        y, _, tape = net.forward(x, before.value, lengths=lengths)
+        y, _, tape = net.forward(x, None if before is None else before.value, lengths=lengths)
         pairs = zip(state_by_name(tape.after).values(), state_by_name(of_state).values(), strict=True)
         value = float(np.sum(y * of_y) + sum(np.sum(after * factor) for after, factor in pairs))
         gradients: dict[str, Array] = {}
@@ -213,26 +221,26 @@ def _network_objective(
 
 
 def _model_objective(
-    model: HeadedModel, x: Array, targets: Any, lengths: Any, before: State
+    model: HeadedModel, x: Array, targets: Any, lengths: Any, before: State | None
 ) -> Objective:
     weight = model._head.loss.weight(targets) or 1.0
-    space = Workspace()
+    space, networks = Workspace(), model._networks
 
     def objective(with_gradients: bool) -> tuple[float, dict[str, Array], bytes]:
         gradients: dict[str, Array] = {}
-        tape, head = model._start(x, before.value, space, lengths=lengths, keep=True)
+        start, scale = None if before is None else before.value, 1.0 / weight if with_gradients else None
+        model.flat_grads.fill(0)
+        tapes, head = model._pass(x, targets, space, state=start, lengths=lengths, scale=scale)
         if with_gradients:
-            model.flat_grads.fill(0)
-            model._run_with_gradients(tape, head, targets, 1.0 / weight, 1)
-            assert tape.dbefore is not None
+            first = tapes[0]
+            assert first.dbefore is not None
             gradients = {name: grad.copy() for name, grad in model.grads.items()}
-            gradients |= {name: array.copy() for name, array in state_by_name(tape.dbefore).items()}
-            dx = model.net._dx(tape)
+            gradients |= {name: array.copy() for name, array in state_by_name(first.dbefore).items()}
+            dx = networks[0]._dx(first)
             if dx is not None:
                 gradients["x"] = dx.copy()
-        else:
-            model._run(tape, head, targets)
-        pattern = _pattern(model.net, tape) + (b"" if with_gradients else _head_pattern(model, head, targets))
+        pattern = b"".join(_pattern(net, tape) for net, tape in zip(networks, tapes, strict=True))
+        pattern += b"" if with_gradients else _head_pattern(model, head, targets)
         return float(head.losses.sum()) / weight, gradients, pattern
 
     return objective
@@ -301,13 +309,13 @@ def gradient_flow(
     lengths: Any = None,
     loss: str = "last",
 ) -> GradientFlow:
-    """Measure |dL/dh_t| for every time step and layer.
+    """Measure |dL/dh_t| for every time step and layer; of a SequenceToSequence for its encoder.
 
     Parameters
     ----------
-    model : LanguageModel or RNN
+    model : RNN, or a model
         Its gradients are left as they are.
-    batch : (ids, targets) for a LanguageModel; x for an RNN
+    batch : (ids, targets) for a LanguageModel, (X, y) for models of whole sequences; x for an RNN
     state : array (L, B, H), optional
     loss : {"last", "mean"}
         Where the gradient starts: at the last step only, so that the norms show what is left of it on the way back, or
@@ -324,24 +332,16 @@ def gradient_flow(
     if loss not in ("last", "mean"):
         raise ValueError(f"loss: expected last or mean, got {loss!r}")
     copy = model.astype(model.dtype)
-    net = copy.net if isinstance(copy, HeadedModel) else copy
+    net = copy._networks[0] if isinstance(copy, HeadedModel) else copy
     if isinstance(copy, HeadedModel):
         x, targets, lengths = copy.window(*batch)  # type: ignore[misc]
+        tape = _flow_of_model(copy, x, targets, lengths, state, loss)
     else:
         x = net._check_input(np.asarray(batch))
-    tape = net._new_tape(x, state, None, lengths=lengths)
-    for cell in tape.recurrences:
-        cell.keep_dh = True
-    if isinstance(copy, HeadedModel):
-        if loss == "last":
-            targets = copy._head.loss.none_but(targets, last_targets(targets, lengths))
-        space = Workspace(tape, copy._head.new_tape(tape.steps, tape.batch, net.output_size))
-        tape, head = copy._start(x, state, space, lengths=lengths, keep=True)
-        copy._run_with_gradients(tape, head, targets, 1.0 / (copy._head.loss.weight(targets) or 1.0), 1)
-    else:
-        y, _, tape = net.forward(x, state, lengths=lengths, tape=tape)
+        y, _, tape = net.forward(x, state, lengths=lengths)
         dy = np.zeros_like(y)
         dy[last_steps(tape) if loss == "last" else slice(None)] = 1
+        _keep_dh(tape)
         net.backward(tape, dy)
     there = np.ones((tape.steps, tape.batch, 1), bool) if tape.lengths is None else ~tape.lengths.padding()[:, :, None]
     norms, saturation, radii = [], [], []
@@ -353,6 +353,26 @@ def gradient_flow(
         gate = {"lstm": 2, "gru": 2}.get(net.cell, 0)  # what makes the candidate
         radii.append(np.abs(np.linalg.eigvals(w_hh[:, gate * cell.H : (gate + 1) * cell.H])).max())
     return GradientFlow(np.array(norms), np.array(saturation), np.array(radii))
+
+
+def _flow_of_model(
+    model: HeadedModel, x: Array, targets: Array, lengths: ArrayLike | None, state: StateLike | None, loss: str
+) -> Tape:
+    """The tape of the network that reads x, after a backward pass from the model's loss."""
+    space, only, wanted = Workspace(), None, targets
+    if loss == "last":
+        only = last_targets(targets, model._target_lengths(targets, lengths))
+        wanted = model._head.loss.none_but(targets, only)
+    scale = 1.0 / (model._head.loss.weight(wanted) or 1.0)
+    tapes, _ = model._pass(x, targets, space, state=state, lengths=lengths)
+    _keep_dh(tapes[0])  # before the first backward pass, which makes the arrays
+    tapes, _ = model._pass(x, targets, space, only=only, state=state, lengths=lengths, scale=scale)
+    return tapes[0]
+
+
+def _keep_dh(tape: Tape) -> None:
+    for cell in tape.recurrences:
+        cell.keep_dh = True
 
 
 def last_targets(targets: Array, lengths: ArrayLike | None) -> Array:

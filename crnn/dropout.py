@@ -26,6 +26,9 @@ class Masks:
     """
 
     def __init__(self, seed: int | list[int]) -> None:
+        numbers = seed if isinstance(seed, list) else [seed]
+        if not all(isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 0 for n in numbers):
+            raise ValueError(f"dropout_seed: expected an integer of at least 0, got {seed!r}")
         self._raw = np.random.PCG64(seed)
 
     def draw(self, p: float, shape: tuple[int, ...], dtype: str) -> Array:

@@ -34,6 +34,14 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class SequenceEvaluation(Evaluation):
+    """How well a model writes sequences: means over their ``count`` tokens, each predicted from the right ones before
+    it, and the share of sequences that it writes without a mistake when left to itself."""
+
+    exact: float
+
+
+@dataclass(frozen=True)
 class RegressionEvaluation:
     """How well a model predicts values: means over ``count`` of them, in their own units."""
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import ArrayLike, NDArray
 
@@ -29,14 +29,16 @@ class Workspace:
 
     tape: Tape | None = None
     head: HeadTape | None = None
+    source: Tape | None = None  # of an encoder
 
 
 class HeadedModel(ParameterViews, ABC):
     """What models share. A subclass makes ``net`` and ``_head`` by `_build`, and says what x and targets are."""
 
-    net: RNN
+    net: RNN  # whose outputs the head reads
     _head: Head
     dtype: str
+    vocab_names: ClassVar[tuple[str, ...]] = ()  # arguments, and attributes, that are vocabularies or None
 
     def _build(
         self,
@@ -46,16 +48,30 @@ class HeadedModel(ParameterViews, ABC):
         *,
         tied: bool = False,
         pooling: str | None = None,
+        prefix: str = "",
     ) -> None:
-        """A network and a head. ``network``: RNN's arguments; ``shapes``: of its parameters, then of the head's."""
-        of_net = RNN.parameter_shapes(**network)
+        """A network and a head. ``network``: RNN's arguments; ``shapes``: of all the model's parameters; ``prefix``:
+        what stands before the names of the network's."""
         self.dtype = network["dtype"]
         self._parameters = Parameters(shapes, self.dtype)
-        size = Parameters.count(of_net)
-        buffers = self.flat_params[:size], self.flat_grads[:size]
-        self.net = RNN(**network, _parameters=Parameters(of_net, self.dtype, buffers))
+        self.net = self._network(network, prefix)
         directions = self.net.directions
         self._head = Head(self.params, self.grads, loss, tied=tied, pooling=pooling, directions=directions)
+
+    def _network(self, network: Mapping[str, Any], prefix: str) -> RNN:
+        """A network that lives in the model's buffer."""
+        return RNN(**network, _parameters=self._parameters.part(prefix, RNN.parameter_shapes(**network)))
+
+    @property
+    def _networks(self) -> list[RNN]:
+        """The one that reads x first."""
+        return [self.net]
+
+    @property
+    def _vocabs(self) -> dict[str, Any]:
+        """The vocabularies by name, without those that are None."""
+        named = {name: getattr(self, name) for name in self.vocab_names}
+        return {name: vocab for name, vocab in named.items() if vocab is not None}
 
     def state_from(self, arrays: Sequence[Array], batch: int) -> StateLike:
         """The state that `crnn.state.state_arrays` took apart. Raises ValueError if it is not one of this model's."""
@@ -71,7 +87,40 @@ class HeadedModel(ParameterViews, ABC):
     def window(self, x: Any, targets: Any) -> tuple[Array, Array, Array | None]:
         """A batch of x and targets, checked and time-major, and the sequences' lengths where they differ."""
 
+    def _target_lengths(self, targets: Array, lengths: ArrayLike | None) -> ArrayLike | None:
+        """Of `window`'s targets: how many each sequence has, if they differ."""
+        return lengths
+
     # ---- one window -----------------------------------------------------------------------------------------------
+
+    def _pass(
+        self,
+        x: Array,
+        targets: Array,
+        space: Workspace,
+        *,
+        only: Array | None = None,
+        state: StateLike | None = None,
+        lengths: ArrayLike | None = None,
+        scale: float | None = None,
+        threads: int = 1,
+        dropout_seed: int | list[int] | None = None,
+        keep: bool = True,
+    ) -> tuple[list[Tape], HeadTape]:
+        """Forward and losses; with a ``scale`` also the gradient of scale * (their sum), which is added to `grads`.
+
+        ``only``: bool (T, B), the targets that have a loss. Returns the tapes of `_networks`, and the head's.
+        """
+        if only is not None:
+            targets = self._head.loss.none_but(targets, only)
+        tape, head = self._start(
+            x, state, space, lengths=lengths, threads=threads, dropout_seed=dropout_seed, keep=keep
+        )
+        if scale is None:
+            self._run(tape, head, targets)
+        else:
+            self._run_with_gradients(tape, head, targets, scale, threads)
+        return [tape], head
 
     def _start(
         self,

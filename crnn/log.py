@@ -121,7 +121,8 @@ class TrainingLog:
         tokens = sum(part["tokens"] for part in parts)
         loss = sum(part["train_loss"] * part["tokens"] for part in parts) / max(tokens, 1)
         seconds = sum(part["seconds"] for part in parts)
-        values = (epoch, parts[-1]["update"], loss, tokens, seconds)
+        update = parts[-1]["update"] if parts else self.entries[-1]["update"] if self.entries else 0
+        values = (epoch, update, loss, tokens, seconds)
         entry = {"kind": "epoch", **dict(zip(EPOCH_FIELDS, values, strict=False)), **self._validation}
         self._validation = {}
         self._add(entry)

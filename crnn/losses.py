@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -51,6 +52,19 @@ class Loss(ABC):
         """losses (T, B), and the gradient of scale * their sum; doutputs may be outputs."""
 
 
+def check_weights(weights: ArrayLike | None, size: int) -> Array | None:
+    """A weight for each class, in float64."""
+    if weights is None:
+        return None
+    try:
+        array = np.ascontiguousarray(weights, np.float64)
+    except (TypeError, ValueError, OverflowError):  # no numbers
+        array = np.empty(0)
+    if array.shape != (size,) or not np.isfinite(array).all() or (array < 0).any():
+        raise ValueError(f"class_weight: expected {size} numbers of at least 0, got {weights!r:.200}")
+    return array
+
+
 class CrossEntropy(Loss):
     """Softmax cross-entropy with one class of V for each row: -log softmax(y)[target], in nats.
 
@@ -60,11 +74,7 @@ class CrossEntropy(Loss):
 
     def __init__(self, classes: int, weights: ArrayLike | None = None, smoothing: float = 0.0) -> None:
         self.outputs = classes
-        self.weights = None if weights is None else np.ascontiguousarray(weights, np.float64)
-        if self.weights is not None and (
-            self.weights.shape != (classes,) or not np.isfinite(self.weights).all() or (self.weights < 0).any()
-        ):
-            raise ValueError(f"class_weight: expected {classes} numbers of at least 0, got {weights!r}")
+        self.weights = check_weights(weights, classes)
         if not isinstance(smoothing, int | float) or not 0 <= smoothing < 1:
             raise ValueError(f"label_smoothing: expected a number of at least 0 and below 1, got {smoothing!r}")
         self.smoothing = float(smoothing)
@@ -131,11 +141,7 @@ class BinaryCrossEntropy(RealTargets):
 
     def __init__(self, questions: int, weights: ArrayLike | None = None) -> None:
         self.outputs = self.targets = questions
-        self.weights = None if weights is None else np.ascontiguousarray(weights, np.float64)
-        if self.weights is not None and (
-            self.weights.shape != (questions,) or not np.isfinite(self.weights).all() or (self.weights < 0).any()
-        ):
-            raise ValueError(f"class_weight: expected {questions} numbers of at least 0, got {weights!r}")
+        self.weights = check_weights(weights, questions)
 
     def check(self, name: str, targets: ArrayLike, steps: int, batch: int, dtype: str) -> Array:
         array = super().check(name, targets, steps, batch, dtype)
@@ -155,6 +161,10 @@ class BinaryCrossEntropy(RealTargets):
 KINDS = {"mse": kernels.SQUARED, "mae": kernels.ABSOLUTE, "huber": kernels.HUBER, "quantile": kernels.QUANTILE}
 
 
+def is_level(level: object) -> bool:
+    return isinstance(level, float | np.floating) and bool(0 < level < 1)
+
+
 class Regression(RealTargets):
     """Errors of N values for each row.
 
@@ -166,16 +176,18 @@ class Regression(RealTargets):
     """
 
     def __init__(self, kind: str, values: int, *, delta: float = 1.0, quantiles: Sequence[float] = (0.5,)) -> None:
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise ValueError(f"loss: expected one of {', '.join(KINDS)}, got {kind!r}")
         self.kind, self.targets = kind, values
-        self.levels = list(quantiles) if kind == "quantile" else [0.5]
-        if not self.levels or not all(isinstance(level, float) and 0 < level < 1 for level in self.levels):
-            raise ValueError(f"quantiles: expected numbers between 0 and 1, got {quantiles!r}")
-        if not isinstance(delta, int | float) or not 0 < delta < np.inf:
-            raise ValueError(f"delta: expected a number above 0, got {delta!r}")
+        if not isinstance(quantiles, Sequence | np.ndarray) or not len(quantiles) or not all(map(is_level, quantiles)):
+            raise ValueError(f"quantiles: expected numbers between 0 and 1, got {quantiles!r:.200}")
+        self.quantiles = [float(level) for level in quantiles]
+        self.levels = self.quantiles if kind == "quantile" else [0.5]
+        if not isinstance(delta, int | float) or isinstance(delta, bool) or not 0 < delta <= sys.float_info.max:
+            raise ValueError(f"delta: expected a number above 0, got {delta!r:.200}")
+        self.delta = float(delta)
         self.outputs = values * len(self.levels)
-        self.parameters = {"huber": [float(delta)], "quantile": self.levels}.get(kind)
+        self.parameters = {"huber": [self.delta], "quantile": self.levels}.get(kind)
 
     def run(
         self, losses: Array, doutputs: Array | None, outputs: Array, targets: Array, scale: float, part: Slice

@@ -54,6 +54,8 @@ class LanguageModel(HeadedModel):
     ' not to be, '
     """
 
+    vocab_names = ("vocab",)
+
     def __init__(
         self,
         vocab: Vocab,
@@ -105,10 +107,7 @@ class LanguageModel(HeadedModel):
         self.input_init = input_init
         draw = uniform_draws(seed + 1)
         if input_init is None and embedding_size is None:
-            first = self.params["layer0.W_xh"]
-            for gate in range(self.net.gates):
-                block = first[:, gate * first.shape[1] // self.net.gates :][:, : first.shape[1] // self.net.gates]
-                block[...] = initial_matrix("unit", draw, block.shape, "input_init")
+            self.net.initialise_rows(draw)
         if tied:  # rows that are also summed over: of the size that such weights have
             self.params["embedding"][...] = initial_matrix("glorot", draw, (V, H), "embedding")
         else:

@@ -18,7 +18,7 @@ from crnn._core.rows import Lengths
 from crnn.cells import Recurrence, Slice, recurrence_of
 from crnn.dropout import Masks, check_probability
 from crnn.files import PathLike
-from crnn.initial import initial_matrix, uniform_draws
+from crnn.initial import Draw, initial_matrix, uniform_draws
 from crnn.inputs import Dense, LayerInput, first_input
 from crnn.params import Parameters, ParameterViews, check_dtype
 from crnn.state import State, StateLike
@@ -164,6 +164,12 @@ class RNN(ParameterViews):
             elif kind == "b_h" and self.cell == "lstm":
                 H = values.size // gates
                 values[H : 2 * H] = self.forget_bias
+
+    def initialise_rows(self, draw: Draw) -> None:
+        """Weights of the size that rows need which one-hot ids select: see `crnn.initial.unit`."""
+        for prefix in ("layer0.", "layer0.reverse.")[: self.directions]:
+            for block in np.split(self.params[prefix + "W_xh"], self.gates, axis=1):  # views
+                block[...] = initial_matrix("unit", draw, block.shape, "input_init")
 
     @staticmethod
     def parameter_shapes(
@@ -456,7 +462,7 @@ class RNN(ParameterViews):
     # ---- backward -------------------------------------------------------------------------------------------------
 
     def backward(
-        self, tape: Tape, dy: ArrayLike, dstate: StateLike | None = None, *, threads: int = 1
+        self, tape: Tape, dy: ArrayLike | None, dstate: StateLike | None = None, *, threads: int = 1
     ) -> tuple[Array | None, StateLike]:
         """Backpropagation through all steps of a tape, with the parameters as they were in its forward pass.
 
@@ -464,8 +470,9 @@ class RNN(ParameterViews):
         ----------
         tape : Tape
             From `forward`.
-        dy : array (T, B, output_size)
-            Gradient of the loss at y; read only where there are steps. Not modified.
+        dy : array (T, B, output_size), or None
+            Gradient of the loss at y; read only where there are steps. Not modified. None, with a ``dstate``:
+            zero, for a loss of the state alone.
         dstate : see the class, optional
             Gradient of the loss at the state after the last step; zero if not given.
         threads : int
@@ -478,10 +485,12 @@ class RNN(ParameterViews):
             to `grads`.
         """
         threads = parallel.check_threads(threads)
-        dy = np.asarray(dy)
-        if dy.shape != tape.y.shape:
-            raise ValueError(f"dy: expected shape {tape.y.shape}, got {dy.shape}")
-        dy = self._real("dy", dy)
+        arriving = None
+        if dy is not None or dstate is None:
+            arriving = np.asarray(dy)
+            if arriving.shape != tape.y.shape:
+                raise ValueError(f"dy: expected shape {tape.y.shape}, got {arriving.shape}")
+            arriving = self._real("dy", arriving)
         dafter = None
         if dstate is not None:
             dafter = self._new_state(tape.batch)
@@ -491,7 +500,7 @@ class RNN(ParameterViews):
 
         def rows(number: int) -> None:
             part = tape.part(number)
-            tape.dy[:, part.rows] = dy[:, part.rows]
+            tape.dy[:, part.rows] = 0 if arriving is None else arriving[:, part.rows]
             self._backward_rows(tape, dafter, part)
 
         parallel.run(tape.parts, rows)
@@ -519,7 +528,8 @@ class RNN(ParameterViews):
             cell.pack_backward(self.params)
         if first_time:
             for number, layer in enumerate(tape.layers):
-                layer.dy = np.zeros(layer.y.shape, self.dtype) if self.bidirectional else layer.directions[0][1].dh
+                layer.dy = np.empty(layer.y.shape, self.dtype) if self.bidirectional else layer.directions[0][1].dh
+                layer.dy.fill(0)  # masks multiply what lies beyond a sequence's end, too, though it is never looked at
                 if number:  # what goes back to x arrives at the output of the layer below
                     layer.directions[0][0].dx = tape.layers[number - 1].dy
         for source in tape.sources:

@@ -52,6 +52,14 @@ class Parameters:
         self.values = self._views(self.flat)
         self.grads = self._views(self.flat_grads)
 
+    def part(self, prefix: str, shapes: Shapes) -> Parameters:
+        """The arrays ``prefix`` + name of ``shapes``, which lie side by side, under their names without the prefix."""
+        names = list(self.shapes)
+        first = names.index(prefix + next(iter(shapes)))
+        start = self.count({name: self.shapes[name] for name in names[:first]})
+        chosen = slice(start, start + self.count(shapes))
+        return Parameters(shapes, self.flat.dtype.name, (self.flat[chosen], self.flat_grads[chosen]))
+
     @staticmethod
     def count(shapes: Shapes) -> int:
         """Elements that arrays of these shapes take together."""

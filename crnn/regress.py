@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from crnn.evaluation import RegressionEvaluation
 from crnn.losses import Regression
 from crnn.network import check_size
-from crnn.sequences import Scaling, SequenceData
+from crnn.sequences import Scaling, SequenceData, array_of, check_entries
 from crnn.tasks import NetworkOptions, TaskModel, is_stacked
 
 Array = NDArray[Any]
@@ -78,8 +78,8 @@ class SequenceRegressor(TaskModel[RegressionEvaluation]):
         **network: Unpack[NetworkOptions],
     ) -> None:
         self.output_size = check_size("output_size", output_size)
-        self.loss, self.delta, self.quantiles = loss, float(delta), [float(level) for level in quantiles]
-        chosen = Regression(loss, self.output_size, delta=delta, quantiles=self.quantiles)
+        chosen = Regression(loss, self.output_size, delta=delta, quantiles=quantiles)
+        self.loss, self.delta, self.quantiles = loss, chosen.delta, chosen.quantiles
         self._make(input_size, hidden_size, num_layers, cell, chosen, pooling, steps, scale, seed, network)
         self.scalings["y"] = Scaling(self.output_size)
 
@@ -98,30 +98,29 @@ class SequenceRegressor(TaskModel[RegressionEvaluation]):
         names = ("output_size", "loss", "delta", "quantiles")
         return self._shared_config() | {name: getattr(self, name) for name in names}
 
-    def _encode(self, y: Any, x: list[Array]) -> list[Array]:
+    def _encode(self, name: str, y: Any, x: list[Array]) -> list[Array]:
         if y is None:
-            return self._next_steps(x)
-        if len(y) != len(x):
-            raise ValueError(f"y: expected one entry for each of {len(x)} sequences, got {len(y)}")
+            return self._next_steps(name, x)
+        check_entries(name, y, len(x))
         P = self.output_size
         targets = []
         for i, entry in enumerate(y):
-            values = np.asarray(entry, np.float64)
+            values = array_of(f"{name}[{i}]", entry, np.float64)
             steps = 1 if self.pooling is not None else len(x[i])
             shape = (P,) if self.pooling is not None else (steps, P)
             if values.shape != shape and not (P == 1 and values.shape == shape[:-1]):
-                raise ValueError(f"y[{i}]: expected shape {shape}, got {values.shape}")
+                raise ValueError(f"{name}[{i}]: expected shape {shape}, got {values.shape}")
             if np.isinf(values).any():
-                raise ValueError(f"y[{i}]: expected finite numbers, or NaN for none, got infinity")
+                raise ValueError(f"{name}[{i}]: expected finite numbers, or NaN for none, got infinity")
             targets.append(values.reshape(steps, P))
         return targets
 
-    def _next_steps(self, x: list[Array]) -> list[Array]:
+    def _next_steps(self, name: str, x: list[Array]) -> list[Array]:
         """Forecasting: the target of each step is the next step's input; the last one has none."""
         if self.pooling is not None or x[0].ndim != 2 or self.output_size != self.net.input_size:
             raise ValueError(
-                "y: expected targets; only a model of real inputs with pooling=None and as many outputs as inputs "
-                "can learn from X alone"
+                f"{name}: expected targets; only a model of real inputs with pooling=None and as many outputs as "
+                "inputs can learn from X alone"
             )
         nothing = np.full((1, self.output_size), np.nan)
         return [np.concatenate([np.asarray(series[1:], np.float64), nothing]) for series in x]
@@ -129,7 +128,7 @@ class SequenceRegressor(TaskModel[RegressionEvaluation]):
     def _learn_scaling(self, x: list[Array], y: list[Array]) -> None:
         super()._learn_scaling(x, y)
         if self.scale:
-            self.scalings["y"].learn(y)
+            self.scalings["y"].learn("y", y)
 
     def _scaled_targets(self, targets: list[Array]) -> list[Array]:
         return [self.scalings["y"].apply(values, self.dtype) for values in targets]

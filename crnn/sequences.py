@@ -7,7 +7,7 @@ Sequences are real (T_i, D), or ids (T_i,), given as a list of arrays or, where 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,19 +30,36 @@ class Batch:
     lengths: Array | None  # (B,); None: all T
 
 
-def check_sequences(name: str, X: Any, input_size: int, *, ids: bool) -> list[Array]:
-    """The sequences as arrays, all real (T_i, D) or all ids (T_i,). ``ids``: only ids will do."""
+def check_sequences(name: str, X: Any, input_size: int, *, ids: bool, real: bool = False) -> list[Array]:
+    """The sequences as arrays, real (T_i, D) or ids (T_i,). ``ids``, ``real``: only these will do."""
     if isinstance(X, str | bytes) or not isinstance(X, Sequence | np.ndarray):
         raise TypeError(f"{name}: expected a list of arrays, or an array (N, T, D), got {type(X).__name__}")
     if isinstance(X, np.ndarray) and X.ndim not in (2, 3):
         raise ValueError(f"{name}: expected shape (N, T, {input_size}), or ids (N, T), got {X.shape}")
     if len(X) == 0:
         raise ValueError(f"{name}: expected at least one sequence, got none")
-    return [_check_sequence(f"{name}[{i}]", np.asarray(x), input_size, ids) for i, x in enumerate(X)]
+    named = [(f"{name}[{i}]", x) for i, x in enumerate(X)]
+    return [_check_sequence(each, array_of(each, x), input_size, ids, real) for each, x in named]
 
 
-def _check_sequence(name: str, x: Array, input_size: int, ids: bool) -> Array:
-    if x.dtype.kind in "iu" and x.ndim == 1:
+def array_of(name: str, value: Any, dtype: Any = None) -> Array:
+    """NumPy's array of a value, or an error that calls it ``name``."""
+    try:
+        return np.asarray(value, dtype)
+    except (TypeError, ValueError, OverflowError):  # ragged, or no numbers
+        raise ValueError(f"{name}: expected numbers in an array, got {value!r:.100}") from None
+
+
+def check_entries(name: str, y: Any, n: int) -> None:
+    """Raise unless y has an entry for each of n sequences."""
+    if isinstance(y, str | bytes | Mapping | Set) or not (hasattr(y, "__len__") and hasattr(y, "__getitem__")):
+        raise TypeError(f"{name}: expected a list or an array of targets, got {type(y).__name__}")
+    if len(y) != n:
+        raise ValueError(f"{name}: expected one entry for each of {n} sequences, got {len(y)}")
+
+
+def _check_sequence(name: str, x: Array, input_size: int, ids: bool, real: bool) -> Array:
+    if not real and x.dtype.kind in "iu" and x.ndim == 1 and (ids or input_size > 1):  # one id would say nothing
         if x.size == 0 or x.min() < 0 or x.max() >= input_size:
             got = f"{x.min()} to {x.max()}" if x.size else "none"
             raise ValueError(f"{name}: expected ids from 0 to {input_size - 1}, got {got}")
@@ -67,18 +84,25 @@ class Scaling:
     def __init__(self, size: int) -> None:
         self.mean, self.deviation = np.zeros(size), np.ones(size)
 
-    def learn(self, arrays: Sequence[Array]) -> None:
-        """Take mean and deviation from arrays (T_i, D); NaN counts for nothing."""
+    def learn(self, name: str, arrays: Sequence[Array]) -> None:
+        """Take mean and deviation from arrays (T_i, D); NaN counts for nothing. An error calls them ``name``."""
         size = len(self.mean)
         sums, counts, squares = np.zeros(size), np.zeros(size), np.zeros(size)
+        lowest, highest = np.full(size, np.nan), np.full(size, np.nan)
         rows = [np.ascontiguousarray(array, np.float64) for array in arrays]
         for array in rows:
             kernels.column_sums(sums, counts, array)
-        self.mean = sums / np.maximum(counts, 1)
+            lowest, highest = np.fmin(lowest, np.fmin.reduce(array)), np.fmax(highest, np.fmax.reduce(array))
+        # A sum of equal numbers is rounded: their mean need not be one of them, nor their deviation from it zero.
+        constant = lowest == highest
+        mean = np.where(constant, lowest, sums / np.maximum(counts, 1))
         for array in rows:
-            kernels.column_squares(squares, array, self.mean)
+            kernels.column_squares(squares, array, mean)
         deviation = np.sqrt(squares / np.maximum(counts, 1))
-        self.deviation = np.where(deviation > 0, deviation, 1.0)
+        if not np.isfinite(deviation).all():
+            largest = np.fmax.reduce(np.fmax(-lowest, highest))
+            raise ValueError(f"{name}: expected numbers whose squares have a sum, got some as large as {largest:g}")
+        self.mean, self.deviation = mean, np.where(deviation > 0, deviation, 1.0)
 
     def apply(self, array: Array, dtype: str) -> Array:
         scaled: Array = ((array - self.mean) / self.deviation).astype(dtype)

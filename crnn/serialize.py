@@ -3,9 +3,9 @@
 
 A model file holds one tensor per parameter under its public name, and what data are scaled by. Its header's metadata
 has one key, ``crnn``: a JSON object with ``format`` (a version number), ``kind`` (which class), ``config`` (its
-arguments) and, for a language model, ``vocab``. A file is hostile input: names, shapes, dtypes and values are all
-checked against what the configuration demands. Files are written under a temporary name in the same folder, flushed to
-the disk and then renamed, so the old file survives any failure.
+arguments) and, where the model has them, ``vocab``, or ``source_vocab`` and ``target_vocab``. A file is hostile input:
+names, shapes, dtypes and values are all checked against what the configuration demands. Files are written under a
+temporary name in the same folder, flushed to the disk and then renamed, so the old file survives any failure.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from crnn.network import RNN
 from crnn.optim import Optimizer
 from crnn.params import DTYPES
 from crnn.regress import SequenceRegressor
-from crnn.tasks import TaskModel
+from crnn.seq2seq import SequenceToSequence
+from crnn.sequence_model import SequenceModel
 from crnn.text import Vocab
 
 Array = NDArray[Any]
-Model: TypeAlias = LanguageModel | TaskModel[Any] | RNN
+Model: TypeAlias = LanguageModel | SequenceModel[Any] | RNN
 
 FORMAT = 1
 HEADER_LIMIT = 64 << 20  # bytes; a large word vocabulary takes a few MB
@@ -47,9 +48,9 @@ def save(model: Model, path: PathLike) -> None:
     """Write a model to ``path``, whole or not at all. Raises OSError where the file system does."""
     header = {"format": FORMAT, "kind": type(model).__name__, "config": model.config()}
     tensors = dict(model.params)
-    if isinstance(model, LanguageModel):
-        header["vocab"] = model.vocab.to_dict()
-    elif not isinstance(model, RNN):
+    if not isinstance(model, RNN):
+        header |= {name: vocab.to_dict() for name, vocab in model._vocabs.items()}
+    if isinstance(model, SequenceModel):
         for name, scaling in model.scalings.items():
             tensors |= {f"scaling.{name}.mean": scaling.mean, f"scaling.{name}.deviation": scaling.deviation}
     _write(path, tensors, header)
@@ -91,11 +92,12 @@ def load(path: PathLike) -> Any:
 def _from_header(kind: type[Any], header: Mapping[str, Any], tensors: Mapping[str, Array]) -> Any:
     """A model with the configuration in the header, once all tensors are what that demands; their values not yet."""
     config = _checked_config(header.get("config"), kind)
-    vocab = [Vocab.from_dict(header.get("vocab"))] if kind is LanguageModel else []
-    shapes = {name: (shape, config["dtype"]) for name, shape in kind.shapes_of(config, *map(len, vocab)).items()}
+    vocabs = _vocabs(kind, header)
+    sizes = [len(vocabs["vocab"])] if kind is LanguageModel else []
+    shapes = {name: (shape, config["dtype"]) for name, shape in kind.shapes_of(config, *sizes).items()}
     if sum(math.prod(shape) for shape, _ in shapes.values()) > SIZE_LIMIT:
         raise ValueError(f"expected at most {SIZE_LIMIT} parameters")
-    scaled = kind.scaled_sizes(config) if issubclass(kind, TaskModel) else {}
+    scaled = kind.scaled_sizes(config) if issubclass(kind, SequenceModel) else {}
     for name, size in scaled.items():
         shapes |= dict.fromkeys((f"scaling.{name}.mean", f"scaling.{name}.deviation"), ((size,), "float64"))
     for name, (shape, dtype) in shapes.items():
@@ -106,9 +108,11 @@ def _from_header(kind: type[Any], header: Mapping[str, Any], tensors: Mapping[st
     for rule in ("recurrent_init", "input_init"):  # not used here, but by copies of the model
         if config[rule] is not None:
             initial_matrix(config[rule], uniform_draws(0), (1, 1), rule)
-    model = kind(*vocab, **(config | {"recurrent_init": "zeros", "input_init": "zeros"}))
-    (model if kind is RNN else model.net).recurrent_init = config["recurrent_init"]
-    (model if kind in (RNN, LanguageModel) else model.net).input_init = config["input_init"]
+    model = kind(**vocabs, **(config | {"recurrent_init": "zeros", "input_init": "zeros"}))
+    for net in [model] if kind is RNN else model._networks:
+        net.recurrent_init, net.input_init = config["recurrent_init"], config["input_init"] or "glorot"
+    if kind is LanguageModel:
+        model.input_init = config["input_init"]
     for name in scaled:
         scaling = model.scalings[name]
         scaling.mean, scaling.deviation = tensors[f"scaling.{name}.mean"], tensors[f"scaling.{name}.deviation"]
@@ -117,8 +121,19 @@ def _from_header(kind: type[Any], header: Mapping[str, Any], tensors: Mapping[st
     return model
 
 
+def _vocabs(kind: type[Any], header: Mapping[str, Any]) -> dict[str, Vocab]:
+    """The vocabularies by the names of the arguments: a language model has to have one."""
+    names = () if kind is RNN else kind.vocab_names
+    return {
+        name: Vocab.from_dict(header.get(name))
+        for name in names
+        if kind is LanguageModel or header.get(name) is not None
+    }
+
+
 KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (LanguageModel, SequenceClassifier, SequenceTagger, SequenceRegressor, RNN)
+    kind.__name__: kind
+    for kind in (LanguageModel, SequenceClassifier, SequenceTagger, SequenceRegressor, SequenceToSequence, RNN)
 }
 NETWORK_TYPES: dict[str, tuple[type, ...]] = {
     "hidden_size": (int, list),
@@ -152,14 +167,24 @@ VALUES: dict[str, tuple[type, ...]] = {
     "delta": (float, int),
     "quantiles": (list,),
 }
+WRITTEN: dict[str, tuple[type, ...]] = {
+    "scale": (bool,),
+    "output_size": (int,),
+    "real_source": (bool,),
+    "reverse_source": (bool,),
+    "label_smoothing": (float, int),
+    "longest_target": (int, type(None)),
+    "input_init": (str, type(None)),
+}
 CONFIG_TYPES: dict[type[Any], dict[str, tuple[type, ...]]] = {
     RNN: STACK_TYPES,
     LanguageModel: NETWORK_TYPES | {"tied": (bool,), "input_init": (str, type(None))},
     SequenceClassifier: STACK_TYPES | POOLED | CLASSES,
     SequenceTagger: STACK_TYPES | CLASSES,
     SequenceRegressor: STACK_TYPES | POOLED | VALUES,
+    SequenceToSequence: {name: kind for name, kind in STACK_TYPES.items() if name != "learn_state"} | WRITTEN,
 }
-SIZES = ("input_size", "embedding_size", "num_classes", "output_size", "steps")
+SIZES = ("input_size", "embedding_size", "num_classes", "output_size", "steps", "longest_target")
 
 
 def _checked_config(config: Any, kind: type[Any]) -> dict[str, Any]:

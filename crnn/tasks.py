@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""TaskModel: what models of whole sequences share. The tasks themselves are in classify.py and regress.py.
-
-    X, y --check, scale--> SequenceData --batches of like lengths--> network, pooling, head, loss <-- crnn.fit
-"""
+"""TaskModel: a network, pooling and a head on whole sequences. The tasks themselves are in classify.py and
+regress.py, and what it shares with SequenceToSequence is in sequence_model.py."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,27 +14,17 @@ from numpy.typing import NDArray
 from crnn import parallel
 from crnn._core import loss as kernels
 from crnn.cells import Slice
-from crnn.evaluation import Evaluation, RegressionEvaluation
-from crnn.files import PathLike
-from crnn.headed import HeadedModel, Workspace
+from crnn.headed import Workspace
 from crnn.initial import initial_matrix, uniform_draws
-from crnn.log import TrainingLog
 from crnn.losses import Loss
 from crnn.network import RNN, Shapes, check_flag, check_size, check_sizes
+from crnn.params import check_dtype
 from crnn.pooling import POOLINGS
-from crnn.sequences import (
-    Batch,
-    Scaling,
-    SequenceBatches,
-    SequenceData,
-    by_length,
-    check_sequences,
-    shuffled,
-)
+from crnn.sequence_model import Judged, SequenceModel
+from crnn.sequences import Batch, Scaling, SequenceData, by_length, check_sequences
 
 Array = NDArray[Any]
 _ONE = Slice(0, 1)  # the rows of a single sequence
-Judged = TypeVar("Judged", Evaluation, RegressionEvaluation)
 
 
 class NetworkOptions(TypedDict, total=False):
@@ -55,7 +43,7 @@ class NetworkOptions(TypedDict, total=False):
     input_init: str
 
 
-class TaskModel(HeadedModel, Generic[Judged]):
+class TaskModel(SequenceModel[Judged]):
     """A network on whole sequences, with one output a step or one a sequence; see the subclasses.
 
     Conventions
@@ -65,8 +53,6 @@ class TaskModel(HeadedModel, Generic[Judged]):
     mean and deviation of the training data, which are kept and saved with the model, unless ``scale=False``.
     Results do not depend on ``threads``, and not on how sequences are batched.
     """
-
-    loss_unit = "nats"
 
     def _make(
         self,
@@ -84,7 +70,7 @@ class TaskModel(HeadedModel, Generic[Judged]):
         unknown = sorted(set(options) - NetworkOptions.__annotations__.keys())
         if unknown:
             raise TypeError(f"{type(self).__name__}: unexpected argument {unknown[0]!r}")
-        if pooling is not None and pooling not in POOLINGS:
+        if pooling is not None and (not isinstance(pooling, str) or pooling not in POOLINGS):
             raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
         if (pooling == "flatten") != (steps is not None):
             raise ValueError(f"steps: expected with pooling='flatten', and only there, got {steps!r}")
@@ -97,7 +83,7 @@ class TaskModel(HeadedModel, Generic[Judged]):
             "num_layers": num_layers,
             "cell": cell,
             **options,
-            "dtype": options.get("dtype", "float32"),
+            "dtype": check_dtype(options.get("dtype", "float32")),
             "seed": seed,
         }
         shapes = RNN.parameter_shapes(**network) | self._head_shapes(network, self.steps, loss.outputs)
@@ -127,32 +113,12 @@ class TaskModel(HeadedModel, Generic[Judged]):
         """What is standardised, and how many columns it has."""
         return {"x": config["input_size"]}
 
-    @abstractmethod
-    def config(self) -> dict[str, Any]:
-        """The arguments that make a model of this shape. JSON-able."""
-
     def _shared_config(self) -> dict[str, Any]:
         return self.net.config() | {"pooling": self.pooling, "steps": self.steps, "scale": self.scale}
-
-    @abstractmethod
-    def _encode(self, y: Any, x: list[Array]) -> list[Array]:
-        """Targets for `SequenceData`, one array a sequence."""
 
     def _decode(self, outputs: list[Array], stacked: bool) -> Any:
         """Predictions as users see them, from the head's outputs for each sequence."""
         return np.concatenate(outputs) if self.pooling is not None else _stacked(outputs, stacked)
-
-    def _learn_scaling(self, x: list[Array], y: list[Array]) -> None:
-        """Take mean and deviation from the training data."""
-        if self.scale and x[0].ndim == 2:
-            self.scalings["x"].learn(x)
-
-    def astype(self, dtype: str) -> TaskModel[Judged]:
-        """A copy of the model in another precision."""
-        copy = type(self)(**(self.config() | {"dtype": dtype}))
-        copy.flat_params[...] = self.flat_params
-        copy.scalings = self.scalings
-        return copy
 
     # ---- data -----------------------------------------------------------------------------------------------------
 
@@ -165,141 +131,13 @@ class TaskModel(HeadedModel, Generic[Judged]):
             raise ValueError(f"{name}: expected sequences of {self.steps} steps, for pooling='flatten'")
         return x
 
-    def _scaled(self, x: list[Array]) -> list[Array]:
-        if x[0].ndim == 1:
-            return x
-        return [self.scalings["x"].apply(array, self.dtype) for array in x]
-
-    def data(self, X: Any, y: Any) -> SequenceData:
-        """X and y as `windows` and `evaluate` take them, scaled as the model is."""
-        return self._data(*self._for_evaluation(X, y))
-
     def _data(self, x: list[Array], targets: list[Array]) -> SequenceData:
         padding = -1 if targets[0].dtype.kind in "iu" else np.nan
         return SequenceData(self._scaled(x), targets, single=self.pooling is not None, padding=padding)
 
-    def window(self, x: Any, targets: Any) -> tuple[Array, Array, Array | None]:
-        """A batch of X and y, as `fit` takes them, side by side."""
-        data = self.data(x, targets)
-        batch, wanted = data.batch(np.arange(len(data)))
-        return batch.x, self._check_targets(wanted, batch), batch.lengths
-
     def _check_targets(self, targets: Array, batch: Batch) -> Array:
         steps = 1 if self.pooling is not None else len(batch.x)
         return self._head.loss.check("y", targets, steps, batch.x.shape[1], self.dtype)
-
-    # ---- training -------------------------------------------------------------------------------------------------
-
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        valid: float | tuple[Any, Any] | None = None,
-        epochs: int = 20,
-        batch_size: int = 32,
-        clip_norm: float | None = 1.0,
-        threads: int = 1,
-        **training: Any,
-    ) -> TrainingLog:
-        """Train on sequences and their targets.
-
-        Parameters
-        ----------
-        X : sequences, see the class
-        y : targets, see the class
-        valid : float or (X, y), optional
-            A share of the sequences, chosen by the model's seed, or others, to evaluate on after every epoch; the
-            weights of the best epoch are kept.
-        epochs, batch_size, clip_norm, threads, **training
-            As in `crnn.fit`: optimizer, schedule, patience, checkpoint, resume, log_file and so on.
-
-        Returns
-        -------
-        TrainingLog
-        """
-        from crnn.training import fit
-
-        x = self._sequences("X", X)
-        targets = self._encode(y, x)
-        judged = None
-        if isinstance(valid, tuple | list):
-            if len(valid) != 2:
-                raise ValueError(f"valid: expected a share of X, or a pair (X, y), got {len(valid)} items")
-            valid_x = self._sequences("valid[0]", valid[0])
-            judged = valid_x, self._encode(valid[1], valid_x)
-        elif valid is not None:
-            chosen = self._share_for_validation(valid, len(x))
-            judged = [x[i] for i in chosen], [targets[i] for i in chosen]
-            rest = sorted(set(range(len(x))) - set(chosen))
-            x, targets = [x[i] for i in rest], [targets[i] for i in rest]
-        self._learn_scaling(x, targets)
-        return fit(
-            self,
-            self._data(x, self._scaled_targets(targets)),
-            valid=None if judged is None else self._data(judged[0], self._scaled_targets(judged[1])),
-            epochs=epochs,
-            batch_size=batch_size,
-            clip_norm=clip_norm,
-            threads=threads,
-            **training,
-        )
-
-    def _scaled_targets(self, targets: list[Array]) -> list[Array]:
-        return targets
-
-    def _share_for_validation(self, share: float, n: int) -> list[int]:
-        if not isinstance(share, float) or not 0 < share < 1:
-            raise ValueError(f"valid: expected a share between 0 and 1, or a pair (X, y), got {share!r}")
-        count = round(share * n)
-        if not 0 < count < n:
-            raise ValueError(f"valid: expected a share of {n} sequences that leaves some on both sides, got {share!r}")
-        chosen: list[int] = shuffled(np.random.PCG64([self.seed, 0]), n)[:count].tolist()
-        return sorted(chosen)
-
-    def check_valid(self, data: Any) -> None:
-        """Raise TypeError unless `evaluate` can take this validation data."""
-        if not isinstance(data, SequenceData):
-            raise TypeError(f"valid: expected the model's own data, got {type(data).__name__}; call the model's fit")
-
-    def windows(self, data: Any, batch_size: int, bptt: int) -> SequenceBatches:
-        """The batches of an epoch. `crnn.fit` asks its model for them."""
-        if not isinstance(data, SequenceData):
-            raise TypeError(f"data: expected the model's own data, got {type(data).__name__}; call the model's fit")
-        return SequenceBatches(data, batch_size, self.seed)
-
-    def loss_and_gradients(
-        self,
-        x: Batch,
-        targets: Array,
-        state: None = None,
-        *,
-        reduction: str = "mean",
-        threads: int = 1,
-        workspace: Workspace | None = None,
-        dropout_seed: int | list[int] | None = None,
-    ) -> tuple[float, int, None]:
-        """Forward, loss and backpropagation for a batch of whole sequences; adds to `grads`.
-
-        Returns the sum of the losses, how many predictions they are of, and no state.
-        """
-        if reduction not in ("mean", "sum"):
-            raise ValueError(f"reduction: expected mean or sum, got {reduction!r}")
-        threads = parallel.check_threads(threads)
-        space = workspace or Workspace()
-        wanted = self._check_targets(targets, x)
-        tape, head = self._start(
-            self.net._check_input(x.x),
-            None,
-            space,
-            lengths=x.lengths,
-            threads=threads,
-            dropout_seed=dropout_seed,
-            keep=True,
-        )
-        loss = self._head.loss
-        scale = 1.0 / (loss.weight(wanted) or 1.0) if reduction == "mean" else 1.0
-        return self._run_with_gradients(tape, head, wanted, scale, threads), loss.count(wanted), None
 
     # ---- using ----------------------------------------------------------------------------------------------------
 
@@ -335,18 +173,8 @@ class TaskModel(HeadedModel, Generic[Judged]):
         data = X if isinstance(X, SequenceData) else self._data(*self._for_evaluation(X, y))
         return self._judge(data, self._outputs(data, batch_size, threads))
 
-    def _for_evaluation(self, X: Any, y: Any) -> tuple[list[Array], list[Array]]:
-        x = self._sequences("X", X)
-        return x, self._scaled_targets(self._encode(y, x))
-
     @abstractmethod
     def _judge(self, data: SequenceData, outputs: list[Array]) -> Judged: ...
-
-    def save(self, path: PathLike) -> None:
-        """Write the model to a safetensors file, whole or not at all. `crnn.load` reads it."""
-        from crnn.serialize import save
-
-        save(self, path)
 
     def __repr__(self) -> str:
         return (

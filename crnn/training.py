@@ -177,6 +177,8 @@ def fit(
     sizes = {"epochs": epochs, "batch_size": batch_size, "bptt": bptt, "log_every": log_every}
     for name, size in sizes.items():
         check_size(name, size)
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"seed: expected an integer of at least 0, got {seed!r}")
     for name, value in (("max_updates", max_updates), ("patience", patience)):
         if value is not None:
             check_size(name, value)
@@ -212,6 +214,7 @@ def fit(
     # Windows from one zero state to the next.
     period = len(windows) if carry is None else max(1, carry // bptt)
     period = period if windows.carries_state else 1
+    streams = min(batch_size, VALID_STREAMS) if windows.carries_state else batch_size
     bar = _bar(progress, total, run.update)
     try:
         with _Interrupts() as interrupts:
@@ -225,7 +228,7 @@ def fit(
                         run.write(checkpoint)
                     interrupts.check()
                 if valid is not None:
-                    run.judge(model.evaluate(valid, batch_size=min(batch_size, VALID_STREAMS), threads=threads))
+                    run.judge(model.evaluate(valid, batch_size=streams, threads=threads))
                 run.log.end_epoch()
                 bar.note(run.log)
                 if checkpoint is not None and complete:
@@ -282,7 +285,7 @@ class _Run:
         write_checkpoint(path, arrays, repr(self.optimizer), progress)
 
     def restore(self, path: PathLike) -> None:
-        from crnn.serialize import ModelFileError, read_checkpoint
+        from crnn.serialize import STATE_NAMES, ModelFileError, read_checkpoint
 
         names = ("params", "best", *self.optimizer.array_names)
         arrays, progress = read_checkpoint(path, self.optimizer, dict.fromkeys(names, self.model.flat_params))
@@ -292,13 +295,13 @@ class _Run:
                 f"{os.fspath(path)}: expected a checkpoint within an epoch of {self.cut}, "
                 f"got one of {cut!r:.100} at window {position}"
             )
-        self.model.flat_params[...] = arrays.pop("params")
-        self.best[...] = arrays.pop("best")
-        state = [arrays.pop(name) for name in sorted(arrays) if name.startswith("state.")]
+        state = [arrays.pop(name) for name in STATE_NAMES if name in arrays]
         try:
             self.state = self.model.state_from(state, self.cut["batch_size"]) if state else None
         except (TypeError, ValueError) as error:
             raise ModelFileError(f"{os.fspath(path)}: {error}") from None
+        self.model.flat_params[...] = arrays.pop("params")
+        self.best[...] = arrays.pop("best")
         self.optimizer.set_state(progress["optimizer"], arrays)
         self.update, self.position = progress["update"], position
         self.log.restore(progress["log"])
@@ -405,6 +408,8 @@ def _train_epoch(
 
     def note() -> None:
         nonlocal loss, tokens, started
+        if not tokens:  # nothing was asked for, as of sequences whose classes are unknown
+            return
         now = time.perf_counter()
         rate = run.optimizer.lr * step.lr_scale
         run.log.add_training(epoch, run.update, loss / tokens, tokens, now - started, rate, step.norm)
@@ -423,8 +428,7 @@ def _train_epoch(
         tokens += count
         if run.update % log_every == 0:
             note()
-    if tokens:
-        note()
+    note()
 
 
 class _Bar:

@@ -162,8 +162,8 @@ class Recurrence(ABC):
         gemm.recurrent_backward_weight(dw, h, h0, self.da, scratch, self.reverse, n0, n1, lengths, db)
 
     @abstractmethod
-    def saturation(self) -> Array:
-        """(T,) share of the activations whose slope is nearly 0."""
+    def saturation(self, there: Array) -> Array:
+        """(T,) share of the activations whose slope is nearly 0, at the steps that are ``there``: bool (T, B, 1)."""
 
     def finish_gradients(self, grads: Arrays) -> None:
         """What goes over all rows: the gradient of a learnt initial state."""
@@ -214,15 +214,15 @@ class Plain(Recurrence):
 class Tanh(Plain):
     act = cells.TANH
 
-    def saturation(self) -> Array:
-        return share_of(np.abs(self.h) > SATURATED)
+    def saturation(self, there: Array) -> Array:
+        return share_of(np.abs(self.h) > SATURATED, there)
 
 
 class Relu(Plain):
     act = cells.RELU
 
-    def saturation(self) -> Array:
-        return share_of(self.h <= 0)
+    def saturation(self, there: Array) -> Array:
+        return share_of(self.h <= 0, there)
 
 
 class Lstm(Recurrence):
@@ -266,13 +266,13 @@ class Lstm(Recurrence):
         else:  # what the last span of steps left
             c_after[part.rows] = self.c[self._steps_done - 1, part.rows]
 
-    def saturation(self) -> Array:
+    def saturation(self, there: Array) -> Array:
         """Of the gates and the candidate together."""
         i_f, o = np.s_[:, :, : 2 * self.H], np.s_[:, :, 3 * self.H :]
-        squashed = self._gates.copy()
+        squashed = np.where(there, self._gates, 0)  # elsewhere is what memory held before
         for gates in (i_f, o):
             squashed[gates] = 2 * squashed[gates] - 1  # a sigmoid as the tanh of half its argument
-        return share_of(np.abs(squashed) > SATURATED)
+        return share_of(np.abs(squashed) > SATURATED, there)
 
     def pack_backward(self, values: Arrays) -> None:
         if not self.dh.size:
@@ -323,11 +323,11 @@ class Gru(Recurrence):
             self.b_hn, part.b0, part.b1, part.lengths, self.reverse, **self._masks(t0, t1),
         )  # fmt: skip
 
-    def saturation(self) -> Array:
+    def saturation(self, there: Array) -> Array:
         """Of the gates and the candidate together."""
-        squashed = self._gates.copy()
+        squashed = np.where(there, self._gates, 0)  # elsewhere is what memory held before
         squashed[:, :, : 2 * self.H] = 2 * squashed[:, :, : 2 * self.H] - 1  # as the tanh of half its argument
-        return share_of(np.abs(squashed) > SATURATED)
+        return share_of(np.abs(squashed) > SATURATED, there)
 
     def pack_backward(self, values: Arrays) -> None:
         if not self.dh.size:
@@ -384,8 +384,9 @@ class OriginalGru(Gru):
             gemm.linear_backward_weight(dw, self.hn, self.da, scratch, max(n0, split), n1, lengths, db)
 
 
-def share_of(flat: Array) -> Array:
-    share: Array = flat.mean(axis=(1, 2))
+def share_of(flags: Array, there: Array) -> Array:
+    """(T,) share of flags (T, B, K) that are set, of those that are there."""
+    share: Array = (flags & there).sum(axis=(1, 2)) / (there.sum(axis=(1, 2)) * flags.shape[2])
     return share
 
 

@@ -348,7 +348,7 @@ def gradient_flow(
     for cell in tape.recurrences:
         dh = np.where(there, cell.dh, 0).astype(np.float64)
         norms.append(np.sqrt((dh**2).sum(axis=(1, 2))))
-        saturation.append(cell.saturation())
+        saturation.append(cell.saturation(there))
         w_hh = net.params[cell.prefix + "W_hh"].astype(np.float64)
         gate = {"lstm": 2, "gru": 2}.get(net.cell, 0)  # what makes the candidate
         radii.append(np.abs(np.linalg.eigvals(w_hh[:, gate * cell.H : (gate + 1) * cell.H])).max())

@@ -111,7 +111,7 @@ def _from_header(kind: type[Any], header: Mapping[str, Any], tensors: Mapping[st
     model = kind(**vocabs, **(config | {"recurrent_init": "zeros", "input_init": "zeros"}))
     for net in [model] if kind is RNN else model._networks:
         net.recurrent_init, net.input_init = config["recurrent_init"], config["input_init"] or "glorot"
-    if kind is LanguageModel:
+    if hasattr(model, "input_init"):  # which may also be None
         model.input_init = config["input_init"]
     for name in scaled:
         scaling = model.scalings[name]

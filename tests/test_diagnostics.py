@@ -11,6 +11,7 @@ from model_tools import language_model, network, oracle_forward
 
 import crnn
 import crnn.diagnostics
+from crnn._core import gemm
 
 
 @pytest.mark.thread_unsafe
@@ -127,6 +128,27 @@ def test_norms_are_those_of_the_oracle(rng, cell, loss):
     radius = np.abs(np.linalg.eigvals(net.params["layer0.W_hh"])).max()
     np.testing.assert_allclose(flow.spectral_radius, [radius], rtol=1e-12)
     np.testing.assert_allclose(flow.rate, (flow.norms[:, 0] / flow.norms[:, -1]) ** (1 / 8))
+
+
+@pytest.mark.thread_unsafe
+@pytest.mark.parametrize("cell", ["tanh", "relu", "lstm", "gru"])
+def test_saturation_is_that_of_the_steps_there_are(rng, monkeypatch, cell):
+    """Whatever the memory beyond a sequence's end holds."""
+    fresh = gemm.aligned_empty
+
+    def spoiled(shape, dtype):
+        array = fresh(shape, dtype)
+        array.fill(np.inf)
+        return array
+
+    monkeypatch.setattr(gemm, "aligned_empty", spoiled)
+    net = network(cell=cell)
+    net.flat_params[...] *= 3
+    x = rng.normal(size=(9, 2, 5)).astype(np.float32)
+    long, short = (crnn.gradient_flow(net, x[:T, b : b + 1]).saturation[0] for T, b in ((9, 0), (4, 1)))
+    both = crnn.gradient_flow(net, x, lengths=[9, 4]).saturation[0]
+    np.testing.assert_allclose(both, [*((long[:4] + short) / 2), *long[4:]], rtol=1e-12)
+    assert both.max() > 0
 
 
 @pytest.mark.parametrize("loss", ["last", "mean"])

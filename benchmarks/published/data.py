@@ -44,7 +44,9 @@ def read_ts(path: Path) -> tuple[Array, Array]:
         if line.startswith("@"):
             within = within or line.lower() == "@data"
         elif not within or line.count(":") != 1:
-            raise ValueError(f"{path}, line {number}: expected values, a colon and a label behind @data, got {line:.40}")
+            raise ValueError(
+                f"{path}, line {number}: expected values, a colon and a label behind @data, got {line:.40}"
+            )
         else:
             values, label = line.split(":")
             rows.append([float(value) for value in values.split(",")])

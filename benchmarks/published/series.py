@@ -3,8 +3,8 @@
 
 A bidirectional GRU reads a series a frame at a time. How long frames are, whether each value's change from the one
 before goes with it, and what the head sees (pooling) are chosen on the training file alone: five stratified folds,
-twice, and of all settings the one with the least cross-entropy on the folds left out. The test file is read, but used
-only after that. Beside it 1-NN, the nearest training series by Euclidean distance: as the archive publishes it
+four times, and of all settings the one with the least cross-entropy on the folds left out. The weight decay was found
+in the same way on ItalyPowerDemand's training file, of 0 and 0.3. The test file is read, but used only after that. Beside it 1-NN, the nearest training series by Euclidean distance: as the archive publishes it
 (Dau et al. 2019), and computed here.
 """
 
@@ -23,8 +23,9 @@ from benchmarks.published.report import show
 
 Array = NDArray[Any]
 
-FOLDS, REPEATS, MODELS = 5, 2, 5
-HIDDEN, EPOCHS = 16, 60
+FOLDS, REPEATS, MODELS = 5, 4, 5
+HIDDEN, EPOCHS, DECAY = 16, 60, 0.3
+POOLINGS = ("last", "max", "flatten")
 
 
 @dataclass(frozen=True)
@@ -43,23 +44,20 @@ class Setting:
         return X.reshape(N, T // self.frame, self.frame * D)
 
 
-SETTINGS = [Setting(*values) for values in product(("last", "max", "flatten"), (1, 6), (False, True))]
-
-
 def gunpoint(seed: int) -> None:
     """GunPoint: 50 series of 150 steps to learn from."""
-    run("GunPoint", 0.913, seed)
+    run("GunPoint", (3, 6), 0.913, seed)
 
 
 def italy(seed: int) -> None:
     """ItalyPowerDemand: 67 series of 24 steps to learn from."""
-    run("ItalyPowerDemand", 0.955, seed)
+    run("ItalyPowerDemand", (1, 2), 0.955, seed)
 
 
-def run(name: str, published: float, seed: int) -> None:
+def run(name: str, frames: tuple[int, ...], published: float, seed: int) -> None:
     """Choose, train, and print."""
     X, y, test_X, test_y = archive(name)
-    setting = choose(X, y, seed)
+    setting = choose(frames, X, y, seed)
     show("chosen by cross-validation", f"{setting.pooling}, frames of {setting.frame}, changes: {setting.changes}")
     models = [learn(setting, X, y, seed + k) for k in range(MODELS)]
     x = setting.inputs(test_X)
@@ -68,7 +66,9 @@ def run(name: str, published: float, seed: int) -> None:
     together = (np.unique(y)[likeliest] == test_y).mean()
     beside = f"{published:.3f}: 1-NN, published"
     show(f"GRU {HIDDEN}, seed {seed}", f"{accuracies[0]:.3f}", beside)
-    show(f"mean of {MODELS} seeds", f"{np.mean(accuracies):.3f} ({min(accuracies):.3f} to {max(accuracies):.3f})", beside)
+    show(
+        f"mean of {MODELS} seeds", f"{np.mean(accuracies):.3f} ({min(accuracies):.3f} to {max(accuracies):.3f})", beside
+    )
     show(f"these {MODELS} models together", f"{together:.3f}", beside)
     show("1-NN, computed here", f"{(nearest(X, y, test_X) == test_y).mean():.3f}", beside)
 
@@ -85,25 +85,25 @@ def learn(setting: Setting, X: Array, y: Array, seed: int) -> crnn.SequenceClass
         steps=x.shape[1] if setting.pooling == "flatten" else None,
         seed=seed,
     )
-    rates = {"optimizer": crnn.optim.Adam(lr=1e-2), "schedule": crnn.optim.cosine()}
+    rates = {"optimizer": crnn.optim.AdamW(lr=1e-2, weight_decay=DECAY), "schedule": crnn.optim.cosine()}
     model.fit(x, y, epochs=EPOCHS, batch_size=8, **rates)
     return model
 
 
-def choose(X: Array, y: Array, seed: int) -> Setting:
-    """Of `SETTINGS`, the one with the least cross-entropy on folds left out."""
+def choose(frames: tuple[int, ...], X: Array, y: Array, seed: int) -> Setting:
+    """Of all settings with these frames, the one with the least cross-entropy on folds left out."""
     rng = np.random.default_rng(seed)
     splits = [stratified(y, rng) for _ in range(REPEATS)]
 
     def nats(setting: Setting) -> float:
         losses = []
-        for fold_of, fold in product(splits, range(FOLDS)):
+        for number, (fold_of, fold) in enumerate(product(splits, range(FOLDS))):
             out = fold_of == fold
-            model = learn(setting, X[~out], y[~out], seed)
+            model = learn(setting, X[~out], y[~out], seed + number)
             losses.append(model.evaluate(setting.inputs(X[out]), y[out]).nats)
         return float(np.mean(losses))
 
-    return min(SETTINGS, key=nats)
+    return min((Setting(*each) for each in product(POOLINGS, frames, (False, True))), key=nats)
 
 
 def stratified(y: Array, rng: np.random.Generator) -> Array:

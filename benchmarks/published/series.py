@@ -4,8 +4,9 @@
 A bidirectional GRU reads a series a frame at a time. How long frames are, whether each value's change from the one
 before goes with it, and what the head sees (pooling) are chosen on the training file alone: five stratified folds,
 four times, and of all settings the one with the least cross-entropy on the folds left out. The weight decay was found
-in the same way on ItalyPowerDemand's training file, of 0 and 0.3. The test file is read, but used only after that. Beside it 1-NN, the nearest training series by Euclidean distance: as the archive publishes it
-(Dau et al. 2019), and computed here.
+in the same way on ItalyPowerDemand's training file, of 0 and 0.3. The test file is read, but used only after that.
+Beside it 1-NN, the nearest training series by Euclidean distance: as the archive publishes it (Dau et al. 2019), and
+computed here.
 """
 
 from __future__ import annotations

@@ -29,7 +29,10 @@ def sums(rng: np.random.Generator, count: int, digits: int = DIGITS) -> tuple[li
 
 def run(seed: int) -> None:
     """Train, and print."""
-    X, y = sums(np.random.default_rng(seed), PAIRS)
+    rng = np.random.default_rng(seed)
+    X, y = sums(rng, PAIRS)
+    order = rng.permutation(PAIRS)  # small numbers come early, as their pairs run out
+    X, y = [X[i] for i in order], [y[i] for i in order]
     held = PAIRS // 10
     model = crnn.SequenceToSequence(
         hidden_size=HIDDEN,

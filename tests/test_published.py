@@ -1,122 +1,130 @@
 # SPDX-License-Identifier: MIT
-"""What benchmarks.published learns from: the made data has the shapes and targets that its tasks say."""
+"""The tasks in benchmarks.published: what is asked, and what is right by construction."""
 
-import sys
+import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
-if not (ROOT / "benchmarks" / "published").is_dir():
-    pytest.skip("benchmarks are not here", allow_module_level=True)
-sys.path.append(str(ROOT))
-pytest.importorskip("benchmarks.published")
+MODULES = ("adding", "addition", "airline", "archive", "copy_memory", "data", "__main__")
+adding, addition, airline, archive, copy_memory, data, command = (
+    pytest.importorskip(f"benchmarks.published.{name}", reason="benchmarks are in a clone, not beside every wheel")
+    for name in MODULES
+)
 
-from benchmarks.published import __main__ as command  # noqa: E402
-from benchmarks.published import adding, addition, airline, copying, data, series  # noqa: E402
 
-TS = """# a comment: with a colon
+def test_adding_marks_one_number_in_each_half_and_asks_for_their_sum() -> None:
+    x, y = adding.make(400, 20, 3)
+    assert x.shape == (400, 20, 2)
+    assert y.shape == (400, 1)
+    numbers, marks = x[:, :, 0], x[:, :, 1]
+    assert set(np.unique(marks)) == {0, 1}
+    assert (marks[:, :10].sum(axis=1) == 1).all()
+    assert (marks[:, 10:].sum(axis=1) == 1).all()
+    assert (marks.sum(axis=0) > 0).all()  # every place occurs
+    assert 0 <= numbers.min() < 0.05
+    assert 0.95 < numbers.max() < 1
+    np.testing.assert_allclose(y[:, 0], (numbers * marks).sum(axis=1), rtol=1e-6)
+    assert abs(((adding.make(20_000, 2, 0)[1] - 1) ** 2).mean() - adding.BASELINE) < 0.005
+
+
+def test_copy_asks_for_the_symbols_after_the_mark_and_for_blanks_before() -> None:
+    x, y = copy_memory.make(300, 7, 3)
+    assert x.shape == y.shape == (300, 27)
+    assert set(np.unique(x[:, :10])) == set(range(1, 9))
+    assert (x[:, 10:16] == 0).all()
+    assert (x[:, 16] == 9).all()
+    assert (x[:, 17:] == 0).all()
+    assert (y[:, :17] == 0).all()
+    np.testing.assert_array_equal(y[:, 17:], x[:, :10])
+    assert round(copy_memory.BASELINE, 4) == 0.2971
+
+
+def test_addition_asks_different_questions_and_answers_them_right() -> None:
+    questions, answers = addition.make(2_000, 3, 3)
+    pairs = [tuple(map(int, question.split("+"))) for question in questions]
+    assert [str(a + b) for a, b in pairs] == answers
+    assert len({tuple(sorted(pair)) for pair in pairs}) == 2_000  # a+b and b+a are one question
+    assert {len(part) for question in questions for part in question.split("+")} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("make", [adding.make, copy_memory.make, lambda n, size, seed: addition.make(n, 3, seed)])
+def test_the_seed_decides(make) -> None:
+    first, again, other = (make(30, 12, seed) for seed in (5, 5, 6))
+    for a, b, c in zip(first, again, other, strict=True):
+        assert np.array_equal(a, b)
+        assert not np.array_equal(a, c)
+
+
+TS = """# made by hand
 @problemName Tiny
-@classLabel true a b
+@timeStamps false
+@classLabel true up down
 @data
-1,2.5,-3:a
+1.5,-2,3:up
 
-4,5,6e-1:b
+0,1e-1,7:down
+4,5,6:up
 """
 
 
-def test_the_target_of_adding_is_the_sum_of_a_flagged_number_in_each_half():
-    X, y = adding.sequences(np.random.default_rng(0), 50, steps=21)
-    assert X.shape == (50, 21, 2)
-    assert y.shape == (50,)
-    assert 0 <= X[:, :, 0].min() < X[:, :, 0].max() < 1
-    for x, target in zip(X, y, strict=True):
-        first, second = np.flatnonzero(x[:, 1])
-        assert first < 10 <= second
-        assert target == pytest.approx(x[first, 0] + x[second, 0])
+def test_ts_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.ts"
+    path.write_text(TS)
+    x, labels = data.read_ts(path)
+    np.testing.assert_array_equal(x, [[[1.5], [-2], [3]], [[0], [0.1], [7]], [[4], [5], [6]]])
+    assert labels.tolist() == ["up", "down", "up"]
 
 
-def test_copy_asks_for_the_symbols_only_after_the_marker():
-    X, y = copying.sequences(np.random.default_rng(0), 30, delay=7)
-    assert X.shape == y.shape == (30, 27)
-    assert X[:, :10].max() < copying.ALPHABET
-    assert (np.argwhere(X == copying.MARKER)[:, 1] == 16).all()
-    assert (np.delete(X, 16, axis=1)[:, 10:] == copying.BLANK).all()
-    assert (y[:, :17] == copying.BLANK).all()
-    np.testing.assert_array_equal(y[:, 17:], X[:, :10])
-
-
-def test_the_baseline_of_copy_is_the_loss_of_one_who_knows_only_where_blanks_are():
-    _, y = copying.sequences(np.random.default_rng(0), 1)
-    losses = np.where(y == copying.BLANK, 0.0, np.log(copying.ALPHABET))
-    assert losses.mean() == pytest.approx(copying.BASELINE)
-
-
-def test_sums_are_right_and_no_pair_comes_twice():
-    X, y = addition.sums(np.random.default_rng(0), 300, digits=2)
-    assert {len(x) for x in X} == {5}
-    pairs = [tuple(sorted(int(part) for part in x.split("+"))) for x in X]
-    assert len(set(pairs)) == len(X) == 300
-    assert [sum(pair) for pair in pairs] == [int(answer) for answer in y]
-
-
-def test_a_series_goes_on_from_its_own_yearly_changes():
-    values = np.random.default_rng(0).uniform(100, 600, 50)
-    changes = airline.yearly_changes(values)
-    assert changes.shape == (38,)
-    np.testing.assert_allclose(airline.go_on(values[:20], changes[8:]), values[20:])
-
-
-def test_naive_forecasts_repeat_the_last_month_and_the_last_year():
-    values = np.arange(30.0)
-    forecasts = airline.naive(values, 15)
-    np.testing.assert_array_equal(forecasts["persistence"], np.full(15, 29))
-    np.testing.assert_array_equal(forecasts["seasonal naive"], [*range(18, 30), 18, 19, 20])
-
-
-def test_ts_files_give_series_and_labels(tmp_path):
-    path = tmp_path / "Tiny_TRAIN.ts"
-    path.write_text(TS, encoding="utf-8")
-    X, y = data.read_ts(path)
-    np.testing.assert_array_equal(X, [[[1], [2.5], [-3]], [[4], [5], [0.6]]])
-    assert y.tolist() == ["a", "b"]
-
-
-@pytest.mark.parametrize("line", ["1,2,3", "1:2:a", "1,2:a"])
-def test_ts_files_that_are_not_univariate_and_even_are_refused(tmp_path, line):
-    path = tmp_path / "Tiny_TRAIN.ts"
-    path.write_text(TS + line + "\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"expected"):
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (TS + "1,2:up\n", "line 10: expected 3 values, got 2"),
+        (TS + "1,2,3\n", "line 10: expected one series and a label"),
+        (TS + "1,2,3:4,5,6:up\n", "line 10: expected one series and a label"),
+        ("@problemName Empty\n@data\n", "expected series after @data, got none"),
+    ],
+)
+def test_ts_file_that_is_not_understood_is_refused(tmp_path: Path, text: str, error: str) -> None:
+    path = tmp_path / "tiny.ts"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=error):
         data.read_ts(path)
 
 
-def test_folds_hold_every_series_once_and_classes_evenly():
-    y = np.array(["a"] * 15 + ["b"] * 10)
-    fold_of = series.stratified(y, np.random.default_rng(0))
-    for fold in range(series.FOLDS):
-        assert np.count_nonzero(y[fold_of == fold] == "a") == 3
-        assert np.count_nonzero(y[fold_of == fold] == "b") == 2
+def test_nearest_neighbour_takes_the_label_of_the_nearest() -> None:
+    x = np.array([[0.0, 0, 0], [5, 5, 5], [0, 9, 0]])[:, :, None]
+    wanted = np.array([[4.0, 5, 6], [0, 7, 0], [1, 0, 0]])[:, :, None]
+    assert archive.nearest(x, np.array(["a", "b", "c"]), wanted).tolist() == ["b", "c", "a"]
 
 
-def test_frames_hold_neighbouring_steps_and_their_changes():
-    X = np.arange(12.0).reshape(1, 12, 1) ** 2
-    x = series.Setting("last", 6, True).inputs(X)
-    assert x.shape == (1, 2, 12)
-    np.testing.assert_array_equal(x[0, 1, ::2], X[0, 6:, 0])
-    np.testing.assert_array_equal(x[0, 1, 1::2], np.diff(X[0, 5:, 0]))
+def test_parts_share_out_every_class() -> None:
+    labels = np.array(["a"] * 20 + ["b"] * 11)
+    part = archive.parts_of(labels)
+    assert np.bincount(part[labels == "a"]).tolist() == [4] * 5
+    assert sorted(np.bincount(part[labels == "b"])) == [2, 2, 2, 2, 3]
 
 
-def test_the_nearest_series_gives_its_label():
-    X = np.array([0.0, 10.0])[:, None, None] * np.ones((2, 3, 1))
-    assert series.nearest(X, np.array(["low", "high"]), np.array([[[4.0], [4.9], [5.5]]])).tolist() == ["low"]
+@pytest.mark.parametrize("lag", [1, 12])
+def test_a_forecast_of_a_series_that_grows_evenly_goes_on(lag: int) -> None:
+    series = 100 * 1.01 ** np.arange(60)  # every change of the logarithm is the same, so nothing is left to learn
+    ahead = airline.Setting(lag, 24, 4, epochs=1).forecast(series, 24, 0)
+    np.testing.assert_allclose(ahead, 100 * 1.01 ** np.arange(60, 84), rtol=0.02)
 
 
-@pytest.mark.parametrize("folder", [None, "empty"])
-def test_a_task_without_its_data_says_what_to_set(tmp_path, monkeypatch, capsys, folder):
-    if folder is None:
-        monkeypatch.delenv("CRNN_DATA", raising=False)
-    else:
-        monkeypatch.setenv("CRNN_DATA", str(tmp_path))
+def test_without_data_the_command_says_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.delenv("CRNN_DATA", raising=False)
     assert command.main(["airline"]) == 1
-    assert "set CRNN_DATA to a folder with airline.csv" in capsys.readouterr().err
+    assert "CRNN_DATA" in capsys.readouterr().err
+    monkeypatch.setenv("CRNN_DATA", str(tmp_path))
+    assert command.main(["gunpoint"]) == 1
+    assert "GunPoint/GunPoint_TRAIN.ts" in capsys.readouterr().err
+
+
+def test_every_task_has_a_module() -> None:
+    assert set(command.TASKS) == {"adding", "copy", "addition", "airline", "gunpoint", "italy"}
+    for name in command.TASKS.values():
+        assert importlib.util.find_spec(f"benchmarks.published.{name}") is not None

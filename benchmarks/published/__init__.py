@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Tasks with published figures, learnt by the task models: `python -m benchmarks.published`."""
+"""Tasks with figures that others have published, solved by the task models' own `fit`. See docs/published.md."""

@@ -17,6 +17,7 @@ from crnn.seq2seq import SequenceToSequence
 from crnn.serialize import ModelFileError, load, save
 from crnn.stream import Stream, StreamBatch
 from crnn.text import TextCorpus, TextError, Vocab, VocabError
+from crnn.text_stream import TextStream
 from crnn.training import fit
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "StreamBatch",
     "TextCorpus",
     "TextError",
+    "TextStream",
     "TrainingLog",
     "Vocab",
     "VocabError",

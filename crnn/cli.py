@@ -277,29 +277,35 @@ def score_lines(model: LanguageModel, lines: BinaryIO, out: TextIO, *, carry: bo
     """
     import math
 
-    import numpy as np
-
+    from crnn._core.loss import sum as total
     from crnn.text import VocabError
 
+    if model.dtype != "float32":
+        model = model.astype("float32")  # for four decimals
     vocab = model.vocab
     as_bytes = vocab.unit == "byte"
+    newline: str | bytes = b"\n" if as_bytes else "\n"
+    start = model.stream()
     try:
-        newline = vocab.encode(b"\n" if as_bytes else "\n")
+        start.feed(newline)
     except VocabError:
-        newline = np.empty(0, np.int32)
-    state = None
+        newline = newline[:0]
+    stream = start.copy()
     for raw in iter(lines.readline, b""):
         raw = raw.rstrip(b"\r\n")
         text = raw.decode("utf-8", errors="replace")
+        if not carry:
+            stream = start.copy()
         try:
-            ids = np.concatenate([newline, vocab.encode(raw if as_bytes else text), newline])
+            ids = vocab.encode(raw + b"\n" if as_bytes else text + "\n" if newline else text)
         except VocabError:
             bits = math.inf  # a token of probability zero; the state stays as it was
         else:
-            bits = math.nan
-            if len(ids) > 1:
-                losses, state = model.losses(ids[:-1, None], ids[1:, None], state if carry else None)
-                bits = float(losses.mean()) / math.log(2)
+            if not newline:
+                stream.feed(ids[:1])
+                ids = ids[1:]
+            nats = stream.surprise(ids)
+            bits = total(nats) / len(nats) / math.log(2) if len(nats) else math.nan
         out.write(f"{bits:.4f}\t{text}\n")
         out.flush()
 

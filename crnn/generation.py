@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from crnn.sampling import Sampler
 from crnn.text import EOS, TextError, Vocab
@@ -13,50 +16,72 @@ from crnn.text import EOS, TextError, Vocab
 if TYPE_CHECKING:
     from crnn.models import LanguageModel
 
+Array = NDArray[np.floating[Any]]
 
-def iter_generate(
-    model: LanguageModel,
-    prime: str,
-    length: int | None,
-    *,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    stop: str | None,
-    seed: int | None,
-) -> Iterator[str]:
-    """See `LanguageModel.iter_generate`. Arguments are checked here, before the first piece is asked for."""
-    if length is not None and (not isinstance(length, int) or length < 0):
-        raise ValueError(f"length: expected an integer of at least 0, or None, got {length!r}")
-    if stop == "":
-        raise ValueError("stop: expected a text of at least one character, or None, got ''")
-    sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+
+class Draw:
+    """How text is to be drawn: `length` tokens at most, by a `Sampler`, up to ``stop``. Serves for one text.
+
+    See `LanguageModel.iter_generate` for the arguments, which are checked here.
+    """
+
+    def __init__(
+        self,
+        length: int | None,
+        *,
+        temperature: float,
+        top_k: int | None,
+        top_p: float | None,
+        stop: str | None,
+        seed: int | None,
+    ) -> None:
+        if length is not None and (not isinstance(length, int) or length < 0):
+            raise ValueError(f"length: expected an integer of at least 0, or None, got {length!r}")
+        if stop == "":
+            raise ValueError("stop: expected a text of at least one character, or None, got ''")
+        self.length, self.stop = length, stop
+        self.sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+
+    def pieces(
+        self, logits: Array, step: Callable[[int], Array], vocab: Vocab, after_word: bool
+    ) -> Iterator[str]:
+        """The text that goes on from ``logits`` (V,); ``step`` gives those after one more token, perhaps in place.
+
+        ``after_word``: what came before ends in a word, so that the next one needs a space.
+        """
+        pieces = self._drawn(logits, step, _decoder(vocab, after_word))
+        return pieces if self.stop is None else _until(pieces, self.stop)
+
+    def _drawn(self, logits: Array, step: Callable[[int], Array], decode: Callable[[int], str]) -> Iterator[str]:
+        drawn = 0
+        while self.length is None or drawn < self.length:
+            token = self.sampler(logits)
+            drawn += 1
+            piece = decode(token)
+            if piece:
+                yield piece
+            if drawn != self.length:
+                logits = step(token)
+
+
+def iter_generate(model: LanguageModel, prime: str, draw: Draw) -> Iterator[str]:
+    """See `LanguageModel.iter_generate`. Everything is checked here, before the first piece is asked for."""
     vocab = model.vocab
     if not prime and ("\n" in vocab or EOS in vocab or vocab.unit == "byte"):
         prime = "\n"
-    ids = vocab.encode(prime)
-    if len(ids) == 0:
+    ids = vocab.encode(prime).tolist()
+    if not ids:
         raise TextError("prime: expected at least one token to start from, got an empty text")
-    pieces = _pieces(model, ids.tolist(), length, sampler, _decoder(vocab, after_word=not prime[-1:].isspace()))
-    return pieces if stop is None else _until(pieces, stop)
+    step: Callable[[int], Array]
+    if model.dtype == "float32":
+        step = model.stream().step
+    else:  # of which there are no streams
+        from crnn.models import Stepper
 
-
-def _pieces(
-    model: LanguageModel, ids: list[int], length: int | None, sampler: Sampler, decode: Callable[[int], str]
-) -> Iterator[str]:
-    from crnn.models import Stepper
-
-    stepper = Stepper(model)
+        step = Stepper(model).step
     for token in ids:
-        logits = stepper.step(token)
-    drawn = 0
-    while length is None or drawn < length:
-        token = sampler(logits)
-        drawn += 1
-        piece = decode(token)
-        if piece:
-            yield piece
-        logits = stepper.step(token)
+        logits = step(token)
+    return draw.pieces(logits, step, vocab, after_word=not prime[-1:].isspace())
 
 
 def _decoder(vocab: Vocab, after_word: bool) -> Callable[[int], str]:

@@ -22,6 +22,7 @@ from crnn.params import check_dtype
 from crnn.state import StateLike
 from crnn.streaming import StreamParts
 from crnn.text import IGNORE, StreamBatches, TextError, Vocab, contiguous_batches
+from crnn.text_stream import TextStream
 
 Array = NDArray[Any]
 Ids = NDArray[np.int32]
@@ -145,6 +146,13 @@ class LanguageModel(HeadedModel):
 
     def _stream_parts(self) -> StreamParts:
         return StreamParts(self.net, self._head, ids_only=True)
+
+    def stream(self) -> TextStream:  # type: ignore[override]  # all that a Stream has, which is a final class
+        """A `crnn.TextStream`: reads a text as it comes; from the initial state, with the weights as they are now.
+
+        Raises ValueError for float64. The weights are packed once for all streams, and anew when they have changed.
+        """
+        return TextStream(self._weights_for_streams(), self.vocab)
 
     # ---- one window -----------------------------------------------------------------------------------------------
 
@@ -352,9 +360,8 @@ class LanguageModel(HeadedModel):
         stop : str, optional
             Ends before this text; what could become part of it is held back until it is clear.
         """
-        return generation.iter_generate(
-            self, prime, length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, seed=seed
-        )
+        draw = generation.Draw(length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, seed=seed)
+        return generation.iter_generate(self, prime, draw)
 
     def save(self, path: PathLike) -> None:
         """Write the model to a safetensors file, whole or not at all. `crnn.load` reads it."""

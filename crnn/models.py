@@ -371,7 +371,7 @@ class LanguageModel(HeadedModel):
 
 
 class Stepper:
-    """One token in, logits out: a model's weights packed once, and a state. For generation and line scoring."""
+    """One token in, logits out: what `Stream` is to models in float32, for either precision."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model = model

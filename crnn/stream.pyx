@@ -36,6 +36,7 @@ cdef Py_ssize_t RELEASE_BYTES = 256 << 10
 cdef enum:
     ALIGNMENT = 64      # CRNN_LINE_BYTES
     RUN_STEPS = 32      # steps of a single stream's `run` that share a pass through the weights
+    MOST_ROWS = 1 << 28 # stream.c's MOST_UNITS
 
 
 cdef void *aligned(void *memory) noexcept:
@@ -170,10 +171,7 @@ cdef class StreamWeights:
     cdef object many_inputs(self, str name, x, str letter):
         """A contiguous float32 array (n, D), or int32 ids (n,), in range."""
         cdef cnp.ndarray ids
-        try:
-            array = np.asarray(x)
-        except ValueError:
-            raise ValueError(f"{name}: expected numbers in an array, got {described(x)}") from None
+        array = as_array(name, x)
         if array.dtype.kind in "iu" and array.ndim == 1 or array.size == 0 and array.shape == (0,):
             if array.dtype != np.int32 and array.size:
                 low, high = array.min(), array.max()
@@ -226,9 +224,16 @@ cdef str described(x):
     return f"{type(x).__name__} {x!r:.60}"
 
 
+cdef object as_array(str name, x):
+    try:
+        return np.asarray(x)
+    except (TypeError, ValueError, OverflowError):  # ragged, or no numbers
+        raise ValueError(f"{name}: expected numbers in an array, got {described(x)}") from None
+
+
 cdef object real_array(str name, x, tuple shape):
     """float32, contiguous; a letter in the shape stands for any length."""
-    array = np.asarray(x)
+    array = as_array(name, x)
     good = array.ndim == len(shape) and all(n == m for n, m in zip(array.shape, shape) if not isinstance(m, str))
     if not good or array.dtype not in (np.float32, np.float16):
         expected = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
@@ -510,7 +515,9 @@ cdef class StreamBatch:
         self.weights = weights
         self.free, self.rows = [], None
         self.flags, self.stamps = np.zeros(0, bool), np.zeros(0, np.int64)
-        self.take_rows(counted("n", count))
+        cdef Py_ssize_t n = counted("n", count)
+        self.grow(max(n, 1))
+        self.take_rows(n)
 
     def __dealloc__(self):
         PyMem_RawFree(self.memory)
@@ -543,13 +550,13 @@ cdef class StreamBatch:
 
     cdef int grow(self, Py_ssize_t needed) except -1:
         """Memory for so many rows; by doubling, so that adding a row costs little on average."""
-        cdef Py_ssize_t capacity = max(needed, 2 * self.capacity, 1)
-        flags, stamps = np.zeros(capacity, bool), np.zeros(capacity, np.int64)
-        cdef void *memory = new_memory(crnn_streams_size(self.weights.model, capacity,
-                                                         min(capacity, CRNN_STREAM_ROWS)))
-        cdef crnn_streams *streams = crnn_streams_init(aligned(memory), self.weights.model, capacity,
-                                                       min(capacity, CRNN_STREAM_ROWS))
-        cdef Py_ssize_t row
+        cdef Py_ssize_t capacity = max(needed, min(2 * self.capacity, MOST_ROWS)), row
+        cdef Py_ssize_t most = min(capacity, CRNN_STREAM_ROWS)
+        cdef size_t size = crnn_streams_size(self.weights.model, capacity, most)
+        if size:  # else new_memory says that it is too much
+            flags, stamps = np.zeros(capacity, bool), np.zeros(capacity, np.int64)
+        cdef void *memory = new_memory(size)
+        cdef crnn_streams *streams = crnn_streams_init(aligned(memory), self.weights.model, capacity, most)
         for row in range(self.used):
             crnn_streams_copy(streams, row, self.streams, row)
         flags[:self.capacity], stamps[:self.capacity] = self.flags, self.stamps
@@ -581,7 +588,7 @@ cdef class StreamBatch:
         cdef cnp.ndarray array
         cdef Py_ssize_t i, n
         cdef int32_t row
-        given = np.asarray(rows)
+        given = as_array("rows", rows)
         if given.ndim == 0:
             given = given[None]
         if given.shape == (0,):
@@ -733,6 +740,6 @@ cdef class StreamBatch:
 
 
 cdef Py_ssize_t counted(str name, count) except -1:
-    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not 0 <= count < 1 << 28:
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not 0 <= count < MOST_ROWS:
         raise ValueError(f"{name}: expected an integer of at least 0, got {count!r:.60}")
     return count

@@ -55,7 +55,7 @@ class Streamable:
         from crnn.serialize import contents
 
         parts = self._stream_parts()
-        tensors, header = contents(self)
+        tensors, header = contents(self)  # type: ignore[arg-type]  # of all its kinds
         weights = self._stream_weights() if self._stream_weights is not None else None
         if weights is None or not weights.are_of(tensors, header):
             weights = pack(type(self).__name__, parts, ({name: a.copy() for name, a in tensors.items()}, header))
@@ -65,14 +65,17 @@ class Streamable:
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         from crnn.serialize import restore, to_bytes
 
-        return restore, (to_bytes(self), {"seed": self.seed} if hasattr(self, "seed") else {})
+        unsaved = {"seed": self.seed} if hasattr(self, "seed") else {}
+        return restore, (to_bytes(self), unsaved)  # type: ignore[arg-type]
 
 
 def pack(kind: str, parts: StreamParts, frozen: Any) -> StreamWeights:
     """A model's weights for its streams. ``frozen``: what `crnn.serialize.contents` says, copied."""
     net, head = parts.net, parts.head
     if net.bidirectional:
-        raise ValueError("stream: expected a network that reads forward, got bidirectional=True; it needs whole sequences")
+        raise ValueError(
+            "stream: expected a network that reads forward, got bidirectional=True, which needs whole sequences"
+        )
     if net.dtype != "float32":
         raise ValueError(f"stream: expected float32, got {net.dtype}; use astype('float32').stream()")
     layers = []

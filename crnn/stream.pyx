@@ -140,6 +140,8 @@ cdef class StreamWeights:
     def __reduce__(self):
         from crnn.serialize import frozen_to_bytes
 
+        if self.frozen is None:
+            raise TypeError("StreamWeights: expected those of a model, which can be pickled; these are of none")
         return _weights_from, (frozen_to_bytes(*self.frozen),)
 
     def __copy__(self):

@@ -50,7 +50,7 @@ typedef struct crnn_model_config {
 typedef struct crnn_model crnn_model;
 typedef struct crnn_streams crnn_streams;
 
-/* Bytes that a model of this shape takes; 0 where the config is none: a size below 1, a cell or a pointer that is not
+/* Bytes that a model of this shape takes, a multiple of CRNN_LINE_BYTES; 0 where the config is none: a size below 1, a cell or a pointer that is not
  * there, more than memory could hold. Reads sizes and whether pointers are NULL, no values. */
 size_t crnn_model_size(const crnn_model_config *config);
 

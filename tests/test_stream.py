@@ -471,6 +471,13 @@ def test_two_threads_on_one_stream_are_an_error_and_no_harm():
     assert_same_bits(stream.run(xs), expected)
 
 
+def test_a_step_that_lets_other_threads_run_has_the_bits_of_forward(rng):
+    net, xs = net_of("lstm", 64, 256), sequence(rng, 6, 64)  # 1.3 MB of weights
+    assert_same_bits(stepwise(net.stream(), xs), whole(net, xs))
+    ids = rng.integers(64, size=6)
+    assert_same_bits(stepwise(net.stream(), ids), whole(net, ids))
+
+
 def test_many_threads_with_streams_of_their_own(rng):
     net, xs = net_of("gru", 16, 32), sequence(rng, 200, 16)
     expected, results = whole(net, xs), [None] * 8

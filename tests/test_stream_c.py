@@ -49,7 +49,7 @@ def test_get_include_has_the_headers_of_this_build():
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
     folder = tmp_path_factory.mktemp("libcrnn")
-    run(["make", "-s", "-C", SOURCES, f"OUT={folder}", "CFLAGS=-O1", "CC=" + " ".join(COMPILER)], folder)
+    run(["make", "-s", "-j2", "-C", SOURCES, f"OUT={folder}", "CFLAGS=-O0", "CC=" + " ".join(COMPILER)], folder)
     return folder / "libcrnn.a"
 
 

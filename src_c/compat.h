@@ -21,6 +21,13 @@
 #endif
 #endif
 
+/* Hides from the compiler what it knows of a pointer. */
+#if defined(_MSC_VER) && !defined(__clang__)
+#define OPAQUE(p) ((void)(p))
+#else
+#define OPAQUE(p) __asm__("" : "+r"(p))
+#endif
+
 /* A cache line that will be read, or written, in some thousand cycles. */
 #if defined(_MSC_VER) && !defined(__clang__) && defined(_M_X64)
 #include <xmmintrin.h>

@@ -90,8 +90,9 @@ INLINE void ask_for(ask_list *list, const void *line)
         list->line[list->count++] = line;
 }
 
-/* How far ahead of a product its weights are asked for. */
-enum { WEIGHTS_AHEAD = 32 * LINE };
+/* How far ahead of a product its weights are asked for. A single row goes through them as fast as the second cache gives
+ * them anyway, and asking as well slows it down by a quarter. */
+enum { WEIGHTS_AHEAD = 32 * LINE, ASKING_ROWS = 2 };
 
 /* acc[i][:] += x[i][k0..k1) @ w, whose panels are K lines tall. More rows than the processor has registers for their
  * pointers are best equally far apart: then one pointer in three will do. */
@@ -112,7 +113,8 @@ INLINE void tile_steps(line acc[TILE_ROWS][TILE_PANELS], const int m, const int 
         UNROLL
         for (int j = 0; j < nl; ++j) {
             w_k[j] = line_load(w + j * K * LINE);
-            PREFETCH(w + j * K * LINE + WEIGHTS_AHEAD);
+            if (m >= ASKING_ROWS)
+                PREFETCH(w + j * K * LINE + WEIGHTS_AHEAD);
         }
         UNROLL
         for (int i = 0; i < m; ++i) {

@@ -72,7 +72,7 @@ def test_a_class_of_ones_own_streams_but_is_not_pickled():
     stream = net.stream()
     assert stream.step(1).shape == (4,)
     for thing in (net, stream):
-        with pytest.raises(TypeError, match="model: expected one of LanguageModel.*, got OwnNetwork"):
+        with pytest.raises(TypeError, match=r"model: expected one of LanguageModel.*, got OwnNetwork"):
             pickle.dumps(thing)
 
 

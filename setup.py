@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Builds crnn's extension modules; everything else is said in pyproject.toml.
 
-Every crnn/_core/*.pyx becomes one module. Only ``dispatch`` links the C core, src_c/*.c, each file of which
-is compiled with flags of its own, because an Extension has one set of flags for all its sources.
+Every .pyx becomes one module. Only ``dispatch`` links the kernels and ``stream`` src_c/stream.c: files of src_c are
+compiled with flags of their own, because an Extension has one set of flags for all its sources. The public headers
+are copied to crnn/include, so that a wheel and a checkout have them in the same place.
 
 CRNN_DEBUG=1                     C asserts, Cython's bounds checks, -O1 -g
 CRNN_SANITIZE=address,undefined  gcc's or clang's sanitizers, when compiling and linking
@@ -10,6 +11,7 @@ CRNN_SANITIZE=address,undefined  gcc's or clang's sanitizers, when compiling and
 
 import os
 import platform
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,6 +40,9 @@ ISAS = {"x86_64": X86, "amd64": X86, "aarch64": ARM, "arm64": ARM}
 # -fno-math-errno changes no value: sqrt and its like no longer set errno, and so can be one instruction.
 UNIX = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"]
 MSVC = ["/std:c11", "/O2", "/fp:precise"]
+
+CORE = ("crnn._core.dispatch", "crnn.stream")  # modules that link objects of src_c
+PUBLIC_HEADERS = ("crnn.h", "crnn_stream.h")
 
 DIRECTIVES = {
     "language_level": 3,
@@ -71,7 +76,7 @@ class BuildExt(build_ext):
         stamp = self.note_flags(flags)
         depends = [stamp, *(path.as_posix() for path in Path("src_c").glob("*.h"))]
         core = self.compile_core(flags, depends)
-        pxds = [path.as_posix() for path in Path("crnn/_core").glob("*.pxd")]
+        pxds = [path.as_posix() for path in Path("crnn").rglob("*.pxd")]
         for ext in self.extensions:
             # Cython 3.3 overlooks that `from crnn._core cimport x` depends on x.pxd: a newer .pxd renews all.
             c_file = str(Path(self.build_temp, ext.sources[0]).with_suffix(".c"))
@@ -84,9 +89,9 @@ class BuildExt(build_ext):
             ext.extra_compile_args += flags
             ext.extra_link_args += sanitize
             ext.depends += depends
-            if ext.name == "crnn._core.dispatch":
-                ext.extra_objects = core
-                ext.depends += core
+            if ext.name in CORE:
+                ext.extra_objects = [obj for obj in core if (Path(obj).stem == "stream") == (ext.name == "crnn.stream")]
+                ext.depends += ext.extra_objects
                 ext.libraries += [] if self.msvc else ["m"]  # fma, where it is no instruction
         super().build_extensions()
 
@@ -100,12 +105,12 @@ class BuildExt(build_ext):
         return str(stamp)
 
     def compile_core(self, flags, depends):
-        """Compile src_c/dispatch.c and each of the target's instruction sets; return the objects."""
+        """Compile src_c/dispatch.c, stream.c and each of the target's instruction sets; return the objects."""
         machine = self.plat_name.lower().rpartition("-")[2]  # of the target, never of the host
         if machine == "universal2" or os.environ.get("ARCHFLAGS", "").count("-arch") > 1:
             raise SetupError("ARCHFLAGS: expected one machine, like '-arch arm64'; universal2 is not built")
         isas = ISAS.get(machine, {})
-        own_flags = {"src_c/dispatch.c": []}
+        own_flags = {"src_c/dispatch.c": [], "src_c/stream.c": []}
         for isa, choice in {"generic": ([], []), **isas}.items():
             own_flags |= {path.as_posix(): choice[self.msvc] for path in Path("src_c").glob(f"isa_{isa}_*.c")}
         macros = [(f"CRNN_HAVE_{isa.upper()}", "1") for isa in isas]
@@ -123,6 +128,9 @@ class BuildExt(build_ext):
             return list(pool.map(compile_one, sorted(own_flags)))
 
 
-pyx = sorted(Path("crnn/_core").glob("*.pyx"))
-modules = [Extension(f"crnn._core.{path.stem}", [path.as_posix()]) for path in pyx]
+Path("crnn/include").mkdir(exist_ok=True)
+for header in PUBLIC_HEADERS:
+    shutil.copy2(Path("src_c", header), Path("crnn/include", header))
+pyx = sorted(Path("crnn").rglob("*.pyx"))
+modules = [Extension(".".join(path.with_suffix("").parts), [path.as_posix()]) for path in pyx]
 setup(ext_modules=modules, cmdclass={"build_ext": BuildExt})

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """crnn: recurrent networks that train on the CPU and run one step at a time, from one small wheel."""
 
+import os as _os
+
 from crnn import optim, sampling
 from crnn._core.dispatch import available_isas, built_isas, isa
 from crnn._version import __version__
@@ -13,6 +15,7 @@ from crnn.network import RNN
 from crnn.regress import SequenceRegressor
 from crnn.seq2seq import SequenceToSequence
 from crnn.serialize import ModelFileError, load, save
+from crnn.stream import Stream, StreamBatch
 from crnn.text import TextCorpus, TextError, Vocab, VocabError
 from crnn.training import fit
 
@@ -27,6 +30,8 @@ __all__ = [
     "SequenceRegressor",
     "SequenceTagger",
     "SequenceToSequence",
+    "Stream",
+    "StreamBatch",
     "TextCorpus",
     "TextError",
     "TrainingLog",
@@ -36,6 +41,7 @@ __all__ = [
     "available_isas",
     "built_isas",
     "fit",
+    "get_include",
     "gradient_check",
     "gradient_flow",
     "isa",
@@ -44,3 +50,15 @@ __all__ = [
     "sampling",
     "save",
 ]
+
+
+def get_include() -> str:
+    """Folder of crnn.h and crnn_stream.h, for C programs and for Cython modules that ``cimport crnn.stream``.
+
+    Examples
+    --------
+    >>> import crnn, os
+    >>> sorted(os.listdir(crnn.get_include()))
+    ['crnn.h', 'crnn_stream.h']
+    """
+    return _os.path.join(_os.path.dirname(__file__), "include")

@@ -46,7 +46,7 @@ def _pieces(
 ) -> Iterator[str]:
     from crnn.models import Stepper
 
-    stepper = Stepper(model)
+    stepper = model.stream() if model.dtype == "float32" else Stepper(model)
     for token in ids:
         logits = stepper.step(token)
     drawn = 0

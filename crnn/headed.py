@@ -18,6 +18,7 @@ from crnn.losses import Loss
 from crnn.network import RNN, Shapes
 from crnn.params import Parameters, ParameterViews
 from crnn.state import StateLike, state_from
+from crnn.streaming import Streamable
 from crnn.tape import Tape
 
 Array = NDArray[Any]
@@ -32,7 +33,7 @@ class Workspace:
     source: Tape | None = None  # of an encoder
 
 
-class HeadedModel(ParameterViews, ABC):
+class HeadedModel(Streamable, ParameterViews, ABC):
     """What models share. A subclass makes ``net`` and ``_head`` by `_build`, and says what x and targets are."""
 
     net: RNN  # whose outputs the head reads

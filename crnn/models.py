@@ -20,6 +20,7 @@ from crnn.losses import CrossEntropy
 from crnn.network import RNN, Shapes, check_flag, check_size, check_sizes
 from crnn.params import check_dtype
 from crnn.state import StateLike
+from crnn.streaming import StreamParts
 from crnn.text import IGNORE, StreamBatches, TextError, Vocab, contiguous_batches
 
 Array = NDArray[Any]
@@ -141,6 +142,9 @@ class LanguageModel(HeadedModel):
         copy = LanguageModel(self.vocab, **(self.config() | {"dtype": dtype}))
         copy.flat_params[...] = self.flat_params
         return copy
+
+    def _stream_parts(self) -> StreamParts:
+        return StreamParts(self.net, self._head, ids_only=True)
 
     # ---- one window -----------------------------------------------------------------------------------------------
 
@@ -360,7 +364,7 @@ class LanguageModel(HeadedModel):
 
 
 class Stepper:
-    """One token in, logits out: a model's weights packed once, and a state. For generation and line scoring."""
+    """One token in, logits out: what `Stream` is to models in float32, for either precision."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model = model

@@ -22,6 +22,7 @@ from crnn.initial import Draw, initial_matrix, uniform_draws
 from crnn.inputs import Dense, LayerInput, first_input
 from crnn.params import Parameters, ParameterViews, check_dtype
 from crnn.state import State, StateLike
+from crnn.streaming import Streamable, StreamParts
 from crnn.tape import AHEAD_BYTES, LayerTape, Tape
 
 Array = NDArray[Any]
@@ -40,7 +41,7 @@ def check_flag(name: str, value: object) -> bool:
     return bool(value)
 
 
-class RNN(ParameterViews):
+class RNN(Streamable, ParameterViews):
     """A stack of recurrent layers.
 
     Conventions
@@ -213,6 +214,9 @@ class RNN(ParameterViews):
         from crnn.serialize import save
 
         save(self, path)
+
+    def _stream_parts(self) -> StreamParts:
+        return StreamParts(self)
 
     @property
     def hidden_size(self) -> int | list[int]:

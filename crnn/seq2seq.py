@@ -27,6 +27,7 @@ from crnn.params import check_dtype
 from crnn.sequence_model import SequenceModel
 from crnn.sequences import Batch, Scaling, SequenceData, array_of, by_length, check_entries, check_sequences
 from crnn.state import State, StateLike
+from crnn.streaming import StreamParts
 from crnn.tape import Tape
 from crnn.text import IGNORE, Vocab, VocabError
 
@@ -229,6 +230,12 @@ class SequenceToSequence(SequenceModel[SequenceEvaluation]):
         return (
             f"SequenceToSequence({self.encoder.describe()}, output_size={self.output_size}, "
             f"{self.flat_params.size:,} parameters, dtype={self.dtype!r})"
+        )
+
+    def _stream_parts(self) -> StreamParts:
+        raise ValueError(
+            "stream: expected a model with an output at every step, got a SequenceToSequence, which reads the whole "
+            "source first; its decoder, model.net, has streams of its own"
         )
 
     # ---- data -----------------------------------------------------------------------------------------------------

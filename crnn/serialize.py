@@ -46,6 +46,11 @@ class ModelFileError(ValueError):
 
 def save(model: Model, path: PathLike) -> None:
     """Write a model to ``path``, whole or not at all. Raises OSError where the file system does."""
+    _write(path, *contents(model))
+
+
+def contents(model: Model) -> tuple[dict[str, Array], dict[str, Any]]:
+    """What a model's file holds: tensors, borrowed, and our part of the header."""
     header = {"format": FORMAT, "kind": type(model).__name__, "config": model.config()}
     tensors = dict(model.params)
     if not isinstance(model, RNN):
@@ -53,7 +58,7 @@ def save(model: Model, path: PathLike) -> None:
     if isinstance(model, SequenceModel):
         for name, scaling in model.scalings.items():
             tensors |= {f"scaling.{name}.mean": scaling.mean, f"scaling.{name}.deviation": scaling.deviation}
-    _write(path, tensors, header)
+    return tensors, header
 
 
 def load(path: PathLike) -> Any:
@@ -76,20 +81,68 @@ def load(path: PathLike) -> Any:
     >>> crnn.load(path)
     LanguageModel(8 chars, cell='tanh', hidden_size=8, num_layers=1, 208 parameters, dtype='float32')
     """
-    tensors, header = _read(path)
-    kind = KINDS.get(str(header.get("kind")))
-    if kind is None:
-        raise ModelFileError(f"{os.fspath(path)}: expected one of {', '.join(KINDS)}, got {header.get('kind')!r}")
-    try:
-        model = _from_header(kind, header, tensors)
-    except (TypeError, ValueError) as error:
-        raise ModelFileError(f"{os.fspath(path)}: {error}") from None
-    for name, values in model.params.items():
-        values[...] = tensors[name]
+    return _model(os.fspath(path), *_read(path))
+
+
+def to_bytes(model: Model) -> bytes:
+    """What `save` would write into a file. TypeError for a class that `from_bytes` would not know."""
+    return model_bytes(*contents(model))
+
+
+def model_bytes(tensors: Mapping[str, Array], header: Mapping[str, Any]) -> bytes:
+    """Of what `contents` says, or a copy of that."""
+    if header["kind"] not in KINDS:
+        raise TypeError(f"model: expected one of {', '.join(KINDS)}, got {header['kind']}")
+    return _file_bytes(tensors, header)
+
+
+def from_bytes(content: bytes) -> Any:
+    """The model of `to_bytes`, or of the content of a file that `save` wrote. Raises ModelFileError as `load` does.
+
+    Examples
+    --------
+    >>> import crnn
+    >>> crnn.serialize.from_bytes(crnn.serialize.to_bytes(crnn.RNN(2, 3)))
+    RNN(input_size=2, hidden_size=3, num_layers=1, cell='tanh', embedding_size=None, dtype='float32')
+    """
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise TypeError(f"content: expected bytes, got {type(content).__name__}")
+    whole = bytes(content)
+    header_end = 8 + int.from_bytes(whole[:8], "little")
+    return _model("content", *_parsed("content", whole, header_end))
+
+
+def restore(content: bytes, attributes: Mapping[str, Any]) -> Any:
+    """For pickle and copy: a model that may have diverged, and what its file does not hold."""
+    header_end = 8 + int.from_bytes(content[:8], "little")
+    model = _model("pickle", *_parsed("pickle", content, header_end), finite=False)
+    for name, value in attributes.items():
+        setattr(model, name, value)
     return model
 
 
-def _from_header(kind: type[Any], header: Mapping[str, Any], tensors: Mapping[str, Array]) -> Any:
+def _file_bytes(tensors: Mapping[str, Array], header: Mapping[str, Any]) -> bytes:
+    from safetensors.numpy import save as as_bytes
+
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    return bytes(as_bytes(arrays, metadata={"crnn": json.dumps(header)}))
+
+
+def _model(name: str, tensors: Mapping[str, Array], header: Mapping[str, Any], *, finite: bool = True) -> Any:
+    """The model that a file holds. ``name``: what errors call it."""
+    kind = KINDS.get(str(header.get("kind")))
+    if kind is None:
+        raise ModelFileError(f"{name}: expected one of {', '.join(KINDS)}, got {header.get('kind')!r}")
+    try:
+        model = _from_header(kind, header, tensors, finite)
+    except (TypeError, ValueError) as error:
+        raise ModelFileError(f"{name}: {error}") from None
+    for parameter, values in model.params.items():
+        values[...] = tensors[parameter]
+    return model
+
+
+def _from_header(kind: type[Any], header: Mapping[str, Any], tensors: Mapping[str, Array], finite: bool) -> Any:
     """A model with the configuration in the header, once all tensors are what that demands; their values not yet."""
     config = _checked_config(header.get("config"), kind)
     vocabs = _vocabs(kind, header)
@@ -101,7 +154,7 @@ def _from_header(kind: type[Any], header: Mapping[str, Any], tensors: Mapping[st
     for name, size in scaled.items():
         shapes |= dict.fromkeys((f"scaling.{name}.mean", f"scaling.{name}.deviation"), ((size,), "float64"))
     for name, (shape, dtype) in shapes.items():
-        _check_tensor(name, tensors, shape, dtype)
+        _check_tensor(name, tensors, shape, dtype, finite=finite)
     extra = sorted(set(tensors) - set(shapes))
     if extra:
         raise ValueError(f"expected no tensor {extra[0]!r}")
@@ -203,13 +256,15 @@ def _checked_config(config: Any, kind: type[Any]) -> dict[str, Any]:
     return dict(config)
 
 
-def _check_tensor(name: str, tensors: Mapping[str, Array], shape: tuple[int, ...], dtype: str) -> None:
+def _check_tensor(
+    name: str, tensors: Mapping[str, Array], shape: tuple[int, ...], dtype: str, *, finite: bool = True
+) -> None:
     if name not in tensors:
         raise ValueError(f"expected a tensor {name!r}, found none")
     tensor = tensors[name]
     if tensor.shape != shape or tensor.dtype != dtype:
         raise ValueError(f"{name}: expected {dtype} of shape {shape}, got {tensor.dtype} of shape {tensor.shape}")
-    if not np.isfinite(tensor).all():
+    if finite and not np.isfinite(tensor).all():
         raise ValueError(f"{name}: expected finite values, got NaN or infinity")
 
 
@@ -273,10 +328,7 @@ def _is_log_entry(entry: dict[str, Any]) -> bool:
 
 
 def _write(path: PathLike, tensors: Mapping[str, Array], header: Mapping[str, Any]) -> None:
-    from safetensors.numpy import save as to_bytes
-
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    content = to_bytes(arrays, metadata={"crnn": json.dumps(header)})
+    content = _file_bytes(tensors, header)
     with replacing(path) as file:
         file.write(content)
 
@@ -296,13 +348,16 @@ def read_content(path: PathLike) -> tuple[bytes, int]:
 
 def _read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
     """Tensors and our part of the header, both only as trustworthy as the file."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as from_bytes
+    return _parsed(os.fspath(path), *read_content(path))
 
-    name = os.fspath(path)
-    content, header_end = read_content(path)
+
+def _parsed(name: str, content: bytes, header_end: int) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Of a file's content; errors call it ``name``."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as tensors_of
+
     try:
-        tensors = from_bytes(content)
+        tensors = tensors_of(content)
         metadata = json.loads(content[8:header_end]).get("__metadata__", {})
         header = json.loads(metadata["crnn"]) if "crnn" in metadata else None
     except (SafetensorError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:

@@ -22,6 +22,7 @@ from crnn.params import check_dtype
 from crnn.pooling import POOLINGS
 from crnn.sequence_model import Judged, SequenceModel
 from crnn.sequences import Batch, Scaling, SequenceData, by_length, check_sequences
+from crnn.streaming import StreamParts
 
 Array = NDArray[Any]
 _ONE = Slice(0, 1)  # the rows of a single sequence
@@ -115,6 +116,13 @@ class TaskModel(SequenceModel[Judged]):
 
     def _shared_config(self) -> dict[str, Any]:
         return self.net.config() | {"pooling": self.pooling, "steps": self.steps, "scale": self.scale}
+
+    def _stream_parts(self) -> StreamParts:
+        if self.pooling not in (None, "last"):
+            raise ValueError(
+                f"stream: expected pooling None or 'last', got {self.pooling!r}, which needs whole sequences"
+            )
+        return StreamParts(self.net, self._head, self.scalings["x"], self.scalings.get("y"))
 
     def _decode(self, outputs: list[Array], stacked: bool) -> Any:
         """Predictions as users see them, from the head's outputs for each sequence."""

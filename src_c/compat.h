@@ -41,6 +41,16 @@
 #define PREFETCH_WRITE(p) __builtin_prefetch(p, 1)
 #endif
 
+/* A flag that one thread at a time can take. flag_take: whether it was free. */
+#if defined(_MSC_VER) && !defined(__clang__)
+#include <intrin.h>
+INLINE int flag_take(int *flag) { return !_InterlockedExchange((volatile long *)flag, 1); }
+INLINE void flag_give(int *flag) { _InterlockedExchange((volatile long *)flag, 0); }
+#else
+INLINE int flag_take(int *flag) { return !__atomic_exchange_n(flag, 1, __ATOMIC_ACQUIRE); }
+INLINE void flag_give(int *flag) { __atomic_store_n(flag, 0, __ATOMIC_RELEASE); }
+#endif
+
 /* Denormals cost a hundred cycles each on some CPUs, and fading gradients are full of them. */
 typedef uint64_t float_mode;
 

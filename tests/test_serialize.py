@@ -27,7 +27,7 @@ WORDS = "the cat sat on the mat\nthe dog saw\n"
 
 
 def test_docstring_examples_run():
-    assert doctest.testmod(crnn.serialize) == (0, 6)
+    assert doctest.testmod(crnn.serialize) == (0, 8)
 
 
 # ---- round trip ------------------------------------------------------------------------------------------------

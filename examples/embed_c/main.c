@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT
+ * A network that was trained in Python, run in a C program with no Python in it:
+ *
+ *     python write_weights.py net.bin                                 # makes a network and writes its weights
+ *     make -C ../../src_c OUT=../build/c                              # libcrnn.a in build/c
+ *     cc -O2 -I../../src_c main.c ../../build/c/libcrnn.a -lm -o embed
+ *     ./embed net.bin < inputs                                        # float32 in, float32 out
+ *
+ * Reads steps of input_size raw floats and answers each with output_size raw floats. The weights' file: a line of
+ * whole numbers, int32, then float32 arrays in the order in which they are read below. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "crnn_stream.h"
+
+static void fail(const char *what)
+{
+    fprintf(stderr, "embed: %s\n", what);
+    exit(1);
+}
+
+static void *read_from(FILE *file, size_t count, size_t size)
+{
+    void *values = malloc(count * size);
+    if (!values || fread(values, size, count, file) != count)
+        fail("the weights' file ends too early");
+    return values;
+}
+
+static const float *read_floats(FILE *file, crnn_dim rows, crnn_dim columns)
+{
+    return read_from(file, (size_t)rows * (size_t)columns, sizeof(float));
+}
+
+/* Aligned as crnn wants it. */
+static void *line_aligned(size_t size)
+{
+    char *memory = size ? malloc(size + CRNN_LINE_BYTES) : NULL;
+    if (!memory)
+        fail("no memory, or no such network");
+    return memory + (CRNN_LINE_BYTES - (uintptr_t)memory % CRNN_LINE_BYTES) % CRNN_LINE_BYTES;
+}
+
+int main(int count, char **arguments)
+{
+    FILE *file = count == 2 ? fopen(arguments[1], "rb") : NULL;
+    if (!file)
+        fail("expected the weights' file as the only argument");
+
+    enum { CELL, INPUT_SIZE, HIDDEN_SIZE, NUM_LAYERS, OUTPUT_SIZE, NUMBERS };
+    const int32_t *n = read_from(file, NUMBERS, sizeof(int32_t));
+    const crnn_dim H = n[HIDDEN_SIZE], V = n[OUTPUT_SIZE];
+    const crnn_dim columns = H * (n[CELL] == CRNN_CELL_LSTM ? 4 : n[CELL] >= CRNN_CELL_GRU ? 3 : 1);
+
+    crnn_layer_weights *layers = calloc((size_t)n[NUM_LAYERS], sizeof *layers);
+    for (crnn_dim i = 0, K = n[INPUT_SIZE]; i < n[NUM_LAYERS]; ++i, K = H) {
+        layers[i].cell = n[CELL];
+        layers[i].hidden_size = H;
+        layers[i].W_xh = read_floats(file, K, columns);
+        layers[i].W_hh = read_floats(file, H, columns);
+        layers[i].b_h = read_floats(file, 1, columns);
+        if (n[CELL] == CRNN_CELL_GRU)
+            layers[i].b_hn = read_floats(file, 1, H);
+    }
+    crnn_model_config config = {.input_size = n[INPUT_SIZE], .num_layers = n[NUM_LAYERS], .layers = layers,
+                                .output_size = V};
+    if (V > 0) {
+        config.W_hy = read_floats(file, H, V);
+        config.b_y = read_floats(file, 1, V);
+    }
+    fclose(file);
+
+    /* All memory that crnn will ever use. What was read above is no longer needed once the model is packed. */
+    crnn_model *model = crnn_model_init(line_aligned(crnn_model_size(&config)), &config, crnn_f32(crnn_isa_best()));
+    crnn_streams *stream = crnn_streams_init(line_aligned(crnn_streams_size(model, 1, 1)), model, 1, 1);
+    const size_t outputs = (size_t)crnn_model_output_size(model), inputs = (size_t)config.input_size;
+    float *x = malloc(inputs * sizeof(float)), *y = malloc(outputs * sizeof(float));
+    while (fread(x, sizeof(float), inputs, stdin) == inputs) {
+        crnn_streams_step(stream, y, x, NULL, 1);
+        if (fwrite(y, sizeof(float), outputs, stdout) != outputs)
+            fail("cannot write");
+    }
+    return 0;
+}

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: MIT
+"""Write a model's weights as main.c reads them: python write_weights.py model.safetensors net.bin
+
+Without a model's file: a small one of its own, so that there is something to try.
+"""
+
+import sys
+
+import numpy as np
+
+import crnn
+
+CELLS = {"tanh": 0, "relu": 1, "lstm": 2, "gru": 3}  # crnn_stream.h's CRNN_CELL_...
+
+
+def write_weights(model, path):
+    """``model``: an `RNN` that reads forward, or a model with a head on one; scaling stays in Python here."""
+    net = getattr(model, "net", model)
+    if net.bidirectional or net.embedding_size or net.dtype != "float32" or isinstance(net.hidden_size, list):
+        raise SystemExit("expected a float32 network of equal layers that reads forward, without an embedding")
+    cell = CELLS[net.cell] + (net.cell == "gru" and not net.reset_after)
+    outputs = 0 if model is net else len(model.params["b_y"])
+    with open(path, "wb") as file:
+        np.array([cell, net.input_size, net.hidden_size, net.num_layers, outputs], "<i4").tofile(file)
+        for name, values in model.params.items():  # in crnn's own order, which is main.c's
+            if not name.endswith((".h0", ".c0")):
+                values.astype("<f4").tofile(file)
+
+
+if __name__ == "__main__":
+    *source, target = sys.argv[1:]
+    write_weights(crnn.load(source[0]) if source else crnn.RNN(4, 8, 2, "lstm", seed=1), target)

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: MIT
+"""Streams without Python: the C library and its example, and the example that cimports crnn.stream."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kernel_tools import assert_same_bits
+from model_tools import environment
+from stream_tools import CELLS, net_of, sequence, stepwise, whole
+
+import crnn
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE_C = ROOT / "examples" / "embed_c"
+EXAMPLE_CYTHON = ROOT / "examples" / "embed_cython"
+SOURCES = ROOT / "src_c"
+COMPILER = os.environ.get("CC", "").split() or [name for name in ("cc", "gcc", "clang") if shutil.which(name)][:1]
+
+pytestmark = pytest.mark.thread_unsafe  # they compile
+needs_make = pytest.mark.skipif(
+    sys.platform == "win32" or not COMPILER or not shutil.which("make") or not SOURCES.is_dir(),
+    reason="needs a C compiler, make and src_c",
+)
+
+
+def run(command, folder, **options):
+    done = subprocess.run(
+        list(map(str, command)), cwd=folder, env=environment(), capture_output=True, timeout=600, check=False, **options
+    )
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    return done
+
+
+def test_get_include_has_the_headers_of_this_build():
+    folder = Path(crnn.get_include())
+    assert {path.name for path in folder.iterdir()} == {"crnn.h", "crnn_stream.h"}
+    for path in folder.iterdir():
+        if SOURCES.is_dir():
+            assert path.read_bytes() == (SOURCES / path.name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("libcrnn")
+    run(["make", "-s", "-j2", "-C", SOURCES, f"OUT={folder}", "CFLAGS=-O0", "CC=" + " ".join(COMPILER)], folder)
+    return folder / "libcrnn.a"
+
+
+@pytest.fixture(scope="module")
+def embed(library):
+    program = library.parent / "embed"
+    strict = ["-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{crnn.get_include()}"]
+    run([*COMPILER, *strict, EXAMPLE_C / "main.c", library, "-lm", "-o", program], library.parent)
+    return program
+
+
+def write_weights():
+    spec = importlib.util.spec_from_file_location("write_weights", EXAMPLE_C / "write_weights.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.write_weights
+
+
+def c_outputs(embed, model, xs, folder):
+    write_weights()(model, folder / "net.bin")
+    answer = run([embed, folder / "net.bin"], folder, input=xs.astype("<f4").tobytes()).stdout
+    return np.frombuffer(answer, "<f4").reshape(len(xs), -1)
+
+
+@needs_make
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_c_program_has_pythons_bits(rng, embed, cell, tmp_path):
+    net, xs = net_of(cell, 5, [37, 37]), sequence(rng, 50, 5)
+    assert_same_bits(c_outputs(embed, net, xs, tmp_path), whole(net, xs))
+
+
+@needs_make
+def test_a_c_program_has_pythons_bits_with_a_head(rng, embed, tmp_path):
+    tagger, xs = crnn.SequenceTagger(5, 11, 19, scale=False, seed=1), sequence(rng, 20, 5)
+    assert_same_bits(c_outputs(embed, tagger, xs, tmp_path), stepwise(tagger.stream(), xs))
+
+
+@needs_make
+def test_the_example_runs_as_it_says(embed, tmp_path):
+    run([sys.executable, EXAMPLE_C / "write_weights.py", "net.bin"], tmp_path)
+    crnn.RNN(3, 4, seed=2).save(tmp_path / "m.safetensors")
+    run([sys.executable, EXAMPLE_C / "write_weights.py", "m.safetensors", "other.bin"], tmp_path)
+    assert len(run([embed, "net.bin"], tmp_path, input=bytes(4 * 4 * 2)).stdout) == 8 * 4 * 2
+    assert len(run([embed, "other.bin"], tmp_path, input=bytes(3 * 4 * 2)).stdout) == 4 * 4 * 2
+
+
+CHECKS = r"""
+#include "crnn_stream.h"
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#undef NDEBUG
+
+static float weights[4096];
+static const double mean[4], deviation[4] = {1, 1, 1, 1};
+
+static crnn_layer_weights layer = {CRNN_CELL_GRU, 3, weights, weights, weights, weights, NULL, NULL};
+static crnn_model_config good(void)
+{
+    crnn_model_config c = {.input_size = 4, .num_layers = 1, .layers = &layer};
+    return c;
+}
+
+#define REFUSED(change)                                                                                                \
+    do {                                                                                                               \
+        crnn_model_config c = good();                                                                                  \
+        crnn_layer_weights l = layer;                                                                                  \
+        c.layers = &l;                                                                                                 \
+        change;                                                                                                        \
+        if (crnn_model_size(&c) || crnn_model_init(memory, &c, kernels))                                               \
+            return printf("not refused: %s\n", #change), 1;                                                            \
+    } while (0)
+
+int main(void)
+{
+    const crnn_kernels_f32 *kernels = crnn_f32(crnn_isa_best());
+    char *raw = malloc(1 << 20), *memory = raw + (64 - (uintptr_t)raw % 64);
+    crnn_model_config c = good();
+    const size_t size = crnn_model_size(&c);
+    REFUSED(c.input_size = 0);
+    REFUSED(c.input_size = -1);
+    REFUSED(c.input_size = PTRDIFF_MAX);
+    REFUSED(c.num_layers = 0);
+    REFUSED(c.layers = NULL);
+    REFUSED(l.cell = 5);
+    REFUSED(l.cell = -1);
+    REFUSED(l.hidden_size = 0);
+    REFUSED(l.hidden_size = PTRDIFF_MAX / 4);
+    REFUSED(l.W_xh = NULL);
+    REFUSED(l.W_hh = NULL);
+    REFUSED(l.b_h = NULL);
+    REFUSED(l.b_hn = NULL);
+    REFUSED(c.output_size = -3);
+    REFUSED(c.output_size = 2);
+    REFUSED(c.output_size = 2; c.W_hy = weights);
+    REFUSED(c.output_size = 2; c.b_y = weights);
+    REFUSED(c.embedding = weights);
+    REFUSED(c.embedding_size = 2);
+    REFUSED(c.embedding_size = -2; c.embedding = weights);
+    REFUSED(c.tied = 1);
+    REFUSED(c.tied = 1; c.output_size = 4; c.b_y = weights);
+    REFUSED(c.tied = 1; c.output_size = 4; c.b_y = weights; c.embedding_size = 2; c.embedding = weights);
+    REFUSED(c.tied = 1; c.output_size = 5; c.b_y = weights; c.embedding_size = 3; c.embedding = weights);
+    REFUSED(c.tied = 1; c.output_size = 4; c.b_y = c.W_hy = weights; c.embedding_size = 3; c.embedding = weights);
+    REFUSED(c.x_mean = mean);
+    REFUSED(c.x_deviation = deviation);
+    REFUSED(c.y_mean = mean; c.y_deviation = deviation);
+    if (!size || crnn_model_size(NULL) || crnn_model_init(NULL, &c, kernels) || crnn_model_init(memory, &c, NULL) ||
+        crnn_model_init(memory + 4, &c, kernels))
+        return puts("memory or kernels"), 1;
+
+    /* Nothing is written beside a model or streams. */
+    memset(memory, 0x5a, 1 << 19);
+    crnn_model *model = crnn_model_init(memory, &c, kernels);
+    const size_t of_streams = crnn_streams_size(model, 5, 3);
+    char *after = memory + size;
+    for (size_t i = 0; i < 1000; ++i)
+        if (after[i] != 0x5a)
+            return puts("written beside a model"), 1;
+    if (crnn_streams_size(NULL, 1, 1) || crnn_streams_size(model, 0, 1) || crnn_streams_size(model, 1, 0) ||
+        crnn_streams_size(model, PTRDIFF_MAX / 16, 1) || crnn_streams_init(NULL, model, 1, 1) ||
+        crnn_streams_init(after + 4, model, 1, 1))
+        return puts("streams that are none"), 1;
+    crnn_streams *streams = crnn_streams_init(after, model, 5, 3);
+    float x[20] = {1, 2, 3}, y[15], state[3];
+    const int32_t ids[5] = {3, 2, 1, 0, 3}, rows[3] = {4, 0, 2};
+    crnn_streams_step(streams, y, x, NULL, 5);
+    crnn_streams_step(streams, y, x, rows, 3);
+    crnn_streams_step_ids(streams, y, ids, NULL, 5);
+    crnn_streams_run_ids(streams, y, ids, 5, 4);
+    crnn_streams_run(streams, y, x, 5, 1);
+    crnn_streams_get_state(streams, state, 4);
+    crnn_streams_set_state(streams, state, 2);
+    crnn_streams_copy(streams, 3, streams, 2);
+    crnn_streams_reset(streams, rows, 3);
+    for (size_t i = 0; i < 1000; ++i)
+        if (after[of_streams + i] != 0x5a)
+            return puts("written beside streams"), 1;
+    if (crnn_model_state_size(model) != 3 || crnn_model_input_size(model) != 4 || crnn_model_output_size(model) != 3)
+        return puts("sizes"), 1;
+    free(raw);
+    return 0;
+}
+"""
+
+
+@needs_make
+def test_bad_configs_are_refused_and_memory_is_kept_to(library, tmp_path):
+    (tmp_path / "checks.c").write_text(CHECKS)
+    command = [*COMPILER, "-std=c11", "-g", f"-I{crnn.get_include()}", "checks.c", library, "-lm", "-o", "checks"]
+    run(command, tmp_path)
+    done = subprocess.run([tmp_path / "checks"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@needs_make
+def test_the_headers_are_good_for_cpp(tmp_path):
+    cpp = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    if cpp is None:
+        pytest.skip("no C++ compiler")
+    (tmp_path / "a.cpp").write_text('#include "crnn_stream.h"\nint main() { return crnn_model_size(nullptr) != 0; }\n')
+    run([cpp, "-Wall", "-Wextra", "-Werror", f"-I{crnn.get_include()}", "-c", "a.cpp"], tmp_path)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("Cython") is None, reason="needs Cython")
+@pytest.mark.skipif(importlib.util.find_spec("setuptools") is None, reason="needs setuptools")
+@pytest.mark.skipif(sys.platform != "win32" and not COMPILER, reason="needs a C compiler")
+def test_a_cython_module_has_streams_without_python(rng, tmp_path):
+    shutil.copytree(EXAMPLE_CYTHON, tmp_path / "example", ignore=shutil.ignore_patterns("build", "*.c", "*.so"))
+    run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], tmp_path / "example")
+    path = tmp_path / "example" / ("smooth" + sysconfig.get_config_var("EXT_SUFFIX"))
+    spec = importlib.util.spec_from_file_location("smooth", path)
+    smooth = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(smooth)
+    net, samples = crnn.SequenceTagger(1, 1, 8, scale=False, seed=1), sequence(rng, 100, 1)
+    out = np.full(100, np.nan, np.float32)
+    smooth.follow(net.stream(), samples[:, 0].copy(), out)
+    assert_same_bits(out[:, None], net.stream().run(samples))
+    with pytest.raises(ValueError, match="expected a stream of one input"):
+        smooth.follow(net_of("gru").stream(), out, out)

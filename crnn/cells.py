@@ -70,6 +70,7 @@ class Recurrence(ABC):
         self.h_masked: Array | None = None
         self.h0_masked: Array | None = None
         self.keep_dh = False  # whether the whole gradient at h is wanted after a backward pass
+        self.once = False  # whether one backward pass is all: it may then write over the gates, while they are near
         # Only a backward pass makes these.
         self.dh: Array = self.h[:0]
         self.da: Array = self.h[:0]
@@ -276,7 +277,7 @@ class Lstm(Recurrence):
 
     def pack_backward(self, values: Arrays) -> None:
         if not self.dh.size:
-            self.dh, self.da = self.steps(), self.steps(self.gates)
+            self.dh, self.da = self.steps(), self._gates if self.once else self.steps(self.gates)
             self.w_hh_t = gemm.Packed(self.gates * self.H, self.H, self.dtype)
         self.w_hh_t.pack_transposed(values[self.prefix + "W_hh"])
 
@@ -331,7 +332,8 @@ class Gru(Recurrence):
 
     def pack_backward(self, values: Arrays) -> None:
         if not self.dh.size:
-            self.dh, self.da, self.da_h = self.steps(), self.steps(self.gates), self.steps(self.gates)
+            self.dh, self.da_h = self.steps(), self.steps(self.gates)
+            self.da = self._gates if self.once else self.steps(self.gates)
             self.db = np.zeros(self.gates * self.H, self.dtype)
             self.w_hh_t = gemm.Packed(self.gates * self.H, self.H, self.dtype)
         self.w_hh_t.pack_transposed(values[self.prefix + "W_hh"])
@@ -358,7 +360,7 @@ class OriginalGru(Gru):
 
     def pack_backward(self, values: Arrays) -> None:
         if not self.dh.size:
-            self.dh, self.da = self.steps(), self.steps(self.gates)
+            self.dh, self.da = self.steps(), self._gates if self.once else self.steps(self.gates)
             self.dhn = gemm.aligned_empty((self.B, self.H), self.dtype)
             self.w_hh_t = gemm.Packed(2 * self.H, self.H, self.dtype)
             self.w_hn_t = gemm.Packed(self.H, self.H, self.dtype)

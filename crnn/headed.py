@@ -163,6 +163,8 @@ class HeadedModel(Streamable, ParameterViews, ABC):
     def _run_with_gradients(self, tape: Tape, head: HeadTape, targets: Array, scale: float, threads: int) -> float:
         """Forward, loss and back; adds to `grads`. Returns the sum of the losses."""
         net = self.net
+        for cell in tape.recurrences:
+            cell.once = not cell.keep_dh
         net._pack_backward(tape)
         self._head.pack_backward(head)
 

@@ -85,8 +85,15 @@ def load(path: PathLike) -> Any:
 
 
 def to_bytes(model: Model) -> bytes:
-    """What `save` would write into a file."""
-    return frozen_to_bytes(*contents(model))
+    """What `save` would write into a file. TypeError for a class that `from_bytes` would not know."""
+    return model_bytes(*contents(model))
+
+
+def model_bytes(tensors: Mapping[str, Array], header: Mapping[str, Any]) -> bytes:
+    """Of what `contents` says, or a copy of that."""
+    if header["kind"] not in KINDS:
+        raise TypeError(f"model: expected one of {', '.join(KINDS)}, got {header['kind']}")
+    return _file_bytes(tensors, header)
 
 
 def from_bytes(content: bytes) -> Any:
@@ -114,8 +121,7 @@ def restore(content: bytes, attributes: Mapping[str, Any]) -> Any:
     return model
 
 
-def frozen_to_bytes(tensors: Mapping[str, Array], header: Mapping[str, Any]) -> bytes:
-    """A file's content."""
+def _file_bytes(tensors: Mapping[str, Array], header: Mapping[str, Any]) -> bytes:
     from safetensors.numpy import save as as_bytes
 
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
@@ -322,7 +328,7 @@ def _is_log_entry(entry: dict[str, Any]) -> bool:
 
 
 def _write(path: PathLike, tensors: Mapping[str, Array], header: Mapping[str, Any]) -> None:
-    content = frozen_to_bytes(tensors, header)
+    content = _file_bytes(tensors, header)
     with replacing(path) as file:
         file.write(content)
 

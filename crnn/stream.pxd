@@ -76,8 +76,8 @@ cdef class StreamWeights:
     cdef bint ids_only, has_c
     cdef readonly str isa
     cdef object sizes
-    cdef readonly object frozen
-    cdef readonly str kind
+    cdef object frozen
+    cdef str kind
     cdef str describe(self)
     cdef object one_input(self, x)
     cdef object many_inputs(self, str name, x, str letter)

@@ -138,11 +138,11 @@ cdef class StreamWeights:
         return mine.keys() == tensors.keys() and all(same_bytes(mine[name], tensors[name]) for name in mine)
 
     def __reduce__(self):
-        from crnn.serialize import frozen_to_bytes
+        from crnn.serialize import model_bytes
 
         if self.frozen is None:
             raise TypeError("StreamWeights: expected those of a model, which can be pickled; these are of none")
-        return _weights_from, (frozen_to_bytes(*self.frozen),)
+        return _weights_from, (model_bytes(*self.frozen),)
 
     def __copy__(self):
         return self

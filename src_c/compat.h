@@ -21,6 +21,13 @@
 #endif
 #endif
 
+/* Hides from the compiler what it knows of a pointer. */
+#if defined(_MSC_VER) && !defined(__clang__)
+#define OPAQUE(p) ((void)(p))
+#else
+#define OPAQUE(p) __asm__("" : "+r"(p))
+#endif
+
 /* A cache line that will be read, or written, in some thousand cycles. */
 #if defined(_MSC_VER) && !defined(__clang__) && defined(_M_X64)
 #include <xmmintrin.h>
@@ -44,18 +51,25 @@ INLINE int flag_take(int *flag) { return !__atomic_exchange_n(flag, 1, __ATOMIC_
 INLINE void flag_give(int *flag) { __atomic_store_n(flag, 0, __ATOMIC_RELEASE); }
 #endif
 
-/* Denormals cost a hundred cycles each on some CPUs, and fading gradients are full of them. */
+/* Denormals cost a hundred cycles each on some CPUs, and fading gradients are full of them. Setting the mode takes some
+ * cycles too: where it is set already it is left alone. */
 typedef uint64_t float_mode;
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <xmmintrin.h>
+enum { DENORMALS_OFF = 0x8040 }; /* flush to zero, denormals are zero */
 INLINE float_mode denormals_off(void)
 {
     unsigned mode = _mm_getcsr();
-    _mm_setcsr(mode | 0x8040); /* flush to zero, denormals are zero */
+    if ((mode & DENORMALS_OFF) != DENORMALS_OFF)
+        _mm_setcsr(mode | DENORMALS_OFF);
     return mode;
 }
-INLINE void float_mode_restore(float_mode mode) { _mm_setcsr((unsigned)mode); }
+INLINE void float_mode_restore(float_mode mode)
+{
+    if ((mode & DENORMALS_OFF) != DENORMALS_OFF)
+        _mm_setcsr((unsigned)mode);
+}
 #elif defined(__aarch64__) && !defined(_MSC_VER)
 INLINE float_mode denormals_off(void)
 {

@@ -62,7 +62,7 @@ typedef struct crnn_layer {
     /* backward; also reads what forward wrote */
     const void *w_hh_t, *w_hn_t; /* the transposes, packed (G*H, H); GRU reset_after: w_hh_t is of all three blocks */
     void *dh;    /* (T, B, H), the gradient that arrives at h, OVERWRITTEN with the whole gradient at h */
-    void *da;    /* (T, B, G*H) OVERWRITTEN, the gradient at x @ w_xh + b_h. Plain cell: may be dh */
+    void *da;    /* (T, B, G*H) OVERWRITTEN, the gradient at x @ w_xh + b_h. May be gates; plain cell: may be dh */
     void *da_h;  /* (T, B, G*H) OVERWRITTEN, GRU with reset_after: the gradient at h' @ w_hh, whose n block differs */
     void *dh0;   /* (B, H) OVERWRITTEN */
     void *dc;    /* (B, H), LSTM: the gradient at the last c, OVERWRITTEN with the one at c0 */
@@ -78,8 +78,8 @@ typedef struct crnn_layer {
 #define CRNN_PACKED_SIZE(real, K, N) (CRNN_PANELS(real, N) * CRNN_LINE(real) * (K))
 
 /* Rows of a weight gradient's product that are packed at a time, and the scratch that they and K columns of x need. */
-enum { CRNN_GRAD_ROWS = 256, CRNN_GRAD_PANELS = 2 };
-#define CRNN_GRAD_SCRATCH(real, K) (CRNN_GRAD_ROWS * (CRNN_GRAD_PANELS * CRNN_LINE(real) + (K)))
+enum { CRNN_GRAD_ROWS = 256, CRNN_GRAD_PANELS = 4 };
+#define CRNN_GRAD_SCRATCH(real, K) (CRNN_GRAD_ROWS * (CRNN_GRAD_PANELS * CRNN_LINE(real) + (K)) + CRNN_LINE(real))
 
 #define CRNN_DECLARE_KERNELS(real, suffix)                                                                             \
 typedef struct crnn_kernels_##suffix {                                                                                 \

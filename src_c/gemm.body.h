@@ -25,6 +25,7 @@ typedef struct {
     const real *x[TILE_ROWS];    /* row of x */
     crnn_dim t[TILE_ROWS], b[TILE_ROWS]; /* which rows they are */
     int m;
+    crnn_dim apart;              /* how far one row of x lies from the next; 0: not all equally far */
 } tile_rows;
 
 /* Its nl panels: where their columns lie in a row of y. The first `full` are a line wide, the others `cols` columns. */
@@ -89,61 +90,72 @@ INLINE void ask_for(ask_list *list, const void *line)
         list->line[list->count++] = line;
 }
 
-/* How far ahead of a product its weights are asked for. */
-enum { WEIGHTS_AHEAD = 32 * LINE };
+/* How far ahead of a product its weights are asked for. A single row goes through them as fast as the second cache gives
+ * them anyway, and asking as well slows it down by a quarter. */
+enum { WEIGHTS_AHEAD = 32 * LINE, ASKING_ROWS = 2 };
 
-/* acc[i][:] += x[i][k0..k1) @ w. */
-INLINE void tile_steps(line acc[TILE_ROWS][TILE_PANELS], const int m, const int nl, const real *const *x, const real *w,
-                       crnn_dim K, crnn_dim k0, crnn_dim k1, const void *const *ask)
+/* acc[i][:] += x[i][k0..k1) @ w, whose panels are K lines tall. More rows than the processor has registers for their
+ * pointers are best equally far apart: then one pointer in three will do. */
+INLINE void tile_steps(line acc[TILE_ROWS][TILE_PANELS], const int m, const int nl, const int evenly,
+                       const tile_rows *rows, const real *w, crnn_dim K, crnn_dim k0, crnn_dim k1,
+                       const void *const *ask)
 {
-    for (crnn_dim k = k0; k < k1; ++k) {
+    const real *x[TILE_ROWS];
+    const crnn_dim apart = rows->apart;
+    UNROLL
+    for (int i = 0; i < m; ++i)
+        x[i] = evenly ? rows->x[0] + i * apart + k0 : rows->x[i];
+    w += k0 * LINE;
+    for (crnn_dim k = k0; k < k1; ++k, w += LINE) {
         line w_k[TILE_PANELS];
         if (ask)
-            PREFETCH(ask[k]);
+            PREFETCH(*ask++);
         UNROLL
         for (int j = 0; j < nl; ++j) {
-            w_k[j] = line_load(w + (j * K + k) * LINE);
-            PREFETCH(w + (j * K + k) * LINE + WEIGHTS_AHEAD);
+            w_k[j] = line_load(w + j * K * LINE);
+            if (m >= ASKING_ROWS)
+                PREFETCH(w + j * K * LINE + WEIGHTS_AHEAD);
         }
         UNROLL
         for (int i = 0; i < m; ++i) {
-            line x_ik = line_set1(x[i][k]);
+            line x_ik = line_set1(evenly ? x[i / 3 * 3][i % 3 * apart] : x[i][k]);
             UNROLL
             for (int j = 0; j < nl; ++j)
                 acc[i][j] = line_fma(x_ik, w_k[j], acc[i][j]);
         }
+        if (evenly) {
+            UNROLL
+            for (int i = 0; i < m; i += 3) {
+                ++x[i];
+                OPAQUE(x[i]); /* or the compiler sees that they move together, and computes all m of them anew */
+            }
+        }
     }
 }
 
-/* y[i][:] = init[i][:] + x[i][0..K) @ w: m rows, nl panels that lie one after the other in w. */
-INLINE void tile_forward(const int m, const int nl, const tile_rows *rows, const real *w, crnn_dim K,
-                         const tile_panels *panels, const ask_list *ask)
+/* y[i][:] = init[i][:] + x[i][0..K) @ w, or of that sum the terms k0 .. k1: m rows, nl panels that lie one after the
+ * other in w. */
+INLINE void tile_forward(const int m, const int nl, const int evenly, const tile_rows *rows, const real *w, crnn_dim K,
+                         crnn_dim k0, crnn_dim k1, const tile_panels *panels, const ask_list *ask)
 {
     line acc[TILE_ROWS][TILE_PANELS];
-    tile_start(acc, m, nl, rows->init, panels);
-    const real *x[TILE_ROWS];
-    UNROLL
-    for (int i = 0; i < m; ++i)
-        x[i] = rows->x[i];
-    const crnn_dim asking = ask->count < K ? ask->count : K;
+    tile_start(acc, m, nl, k0 ? (const real *const *)rows->y : rows->init, panels);
+    const crnn_dim asking = ask->count < k1 - k0 ? ask->count : k1 - k0;
     if (asking)
-        tile_steps(acc, m, nl, x, w, K, 0, asking, ask->line);
-    tile_steps(acc, m, nl, x, w, K, asking, K, NULL);
+        tile_steps(acc, m, nl, evenly, rows, w, K, k0, k0 + asking, ask->line);
+    tile_steps(acc, m, nl, evenly, rows, w, K, k0 + asking, k1, NULL);
     tile_finish(acc, m, nl, rows->y, panels);
 }
 
-/* dw[i][:] += sum over k of x[k*m + i] * dy[k][:]: m rows of dw, nl packed panels of dy, CRNN_GRAD_ROWS apart. */
-INLINE void tile_backward_weight(const int m, const int nl, real *dw, crnn_dim lddw, const real *x, const real *dy,
-                                 crnn_dim K, const tile_panels *panels)
+/* acc[i][:] += sum over k0 .. k1 of x[k*m + i] * dy[k][:]. */
+INLINE void tile_steps_weight(line acc[TILE_ROWS][TILE_PANELS], const int m, const int nl, const real *x, const real *dy,
+                              crnn_dim k0, crnn_dim k1, const void *const *ask)
 {
-    line acc[TILE_ROWS][TILE_PANELS];
-    real *dw_i[TILE_ROWS];
-    UNROLL
-    for (int i = 0; i < m; ++i)
-        dw_i[i] = dw + i * lddw;
-    tile_start(acc, m, nl, (const real *const *)dw_i, panels);
-    for (crnn_dim k = 0; k < K; ++k, dy += LINE, x += m) {
+    x += k0 * m, dy += k0 * LINE;
+    for (crnn_dim k = k0; k < k1; ++k, dy += LINE, x += m) {
         line dy_k[TILE_PANELS];
+        if (ask)
+            PREFETCH(*ask++);
         UNROLL
         for (int j = 0; j < nl; ++j)
             dy_k[j] = line_load(dy + j * CRNN_GRAD_ROWS * LINE);
@@ -155,15 +167,32 @@ INLINE void tile_backward_weight(const int m, const int nl, real *dw, crnn_dim l
                 acc[i][j] = line_fma(x_ki, dy_k[j], acc[i][j]);
         }
     }
+}
+
+/* dw[i][:] += sum over k of x[k*m + i] * dy[k][:]: m rows of dw, nl packed panels of dy, CRNN_GRAD_ROWS apart. */
+INLINE void tile_backward_weight(const int m, const int nl, real *dw, crnn_dim lddw, const real *x, const real *dy,
+                                 crnn_dim K, const tile_panels *panels, const ask_list *ask)
+{
+    line acc[TILE_ROWS][TILE_PANELS];
+    real *dw_i[TILE_ROWS];
+    UNROLL
+    for (int i = 0; i < m; ++i)
+        dw_i[i] = dw + i * lddw;
+    tile_start(acc, m, nl, (const real *const *)dw_i, panels);
+    const crnn_dim asking = ask->count < K ? ask->count : K;
+    if (asking)
+        tile_steps_weight(acc, m, nl, x, dy, 0, asking, ask->line);
+    tile_steps_weight(acc, m, nl, x, dy, asking, K, NULL);
     tile_finish(acc, m, nl, dw_i, panels);
 }
 
 /* The tiles that exist: m = 1 .. TILE_ROWS, nl = 1 .. PANELS_FOR(m). */
 #if defined(CRNN_AVX512)
+#define FOR_EACH_TALL_TILE(T)                                                                                          \
+    T(7, 1) T(7, 2) T(8, 1) T(8, 2) T(9, 1) T(9, 2) T(10, 1) T(10, 2) T(11, 1) T(11, 2) T(12, 1) T(12, 2)
 #define FOR_EACH_TILE(T)                                                                                               \
     T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(1, 5) T(1, 6) T(1, 7) T(1, 8) T(2, 1) T(2, 2) T(2, 3) T(2, 4) T(3, 1) T(3, 2)    \
-    T(3, 3) T(3, 4) T(4, 1) T(4, 2) T(4, 3) T(4, 4) T(5, 1) T(5, 2) T(6, 1) T(6, 2) T(7, 1) T(7, 2) T(8, 1) T(8, 2)    \
-    T(9, 1) T(9, 2) T(10, 1) T(10, 2) T(11, 1) T(11, 2) T(12, 1) T(12, 2)
+    T(3, 3) T(3, 4) T(4, 1) T(4, 2) T(4, 3) T(4, 4) T(5, 1) T(5, 2) T(6, 1) T(6, 2) FOR_EACH_TALL_TILE(T)
 #elif defined(CRNN_AVX2) || defined(CRNN_NEON)
 #define FOR_EACH_TILE(T)                                                                                               \
     T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(2, 1) T(2, 2) T(3, 1) T(3, 2) T(4, 1) T(5, 1) T(6, 1)
@@ -171,21 +200,29 @@ INLINE void tile_backward_weight(const int m, const int nl, real *dw, crnn_dim l
 #define FOR_EACH_TILE(T) T(1, 1) T(2, 1) T(3, 1) T(4, 1)
 #endif
 
-static void run_tile_forward(int m, int nl, const tile_rows *rows, const real *w, crnn_dim K, const tile_panels *panels,
-                             const ask_list *ask)
+static void run_tile_forward(int m, int nl, const tile_rows *rows, const real *w, crnn_dim K, crnn_dim k0, crnn_dim k1,
+                             const tile_panels *panels, const ask_list *ask)
 {
-    switch (m * 16 + nl) {
-#define CASE(m, nl) case (m) * 16 + (nl): tile_forward(m, nl, rows, w, K, panels, ask); break;
+    enum { MANY_ROWS = 7 };
+    switch (m * 16 + nl + (m >= MANY_ROWS && rows->apart ? 256 : 0)) {
+#define CASE(m, nl)                                                                                                    \
+    case (m) * 16 + (nl): tile_forward(m, nl, 0, rows, w, K, k0, k1, panels, ask); break;
         FOR_EACH_TILE(CASE)
 #undef CASE
+#if defined(CRNN_AVX512)
+#define CASE(m, nl)                                                                                                    \
+    case (m) * 16 + (nl) + 256: tile_forward(m, nl, 1, rows, w, K, k0, k1, panels, ask); break;
+        FOR_EACH_TALL_TILE(CASE)
+#undef CASE
+#endif
     }
 }
 
 static void run_tile_backward_weight(int m, int nl, real *dw, crnn_dim lddw, const real *x, const real *dy, crnn_dim K,
-                                     const tile_panels *panels)
+                                     const tile_panels *panels, const ask_list *ask)
 {
     switch (m * 16 + nl) {
-#define CASE(m, nl) case (m) * 16 + (nl): tile_backward_weight(m, nl, dw, lddw, x, dy, K, panels); break;
+#define CASE(m, nl) case (m) * 16 + (nl): tile_backward_weight(m, nl, dw, lddw, x, dy, K, panels, ask); break;
         FOR_EACH_TILE(CASE)
 #undef CASE
     }
@@ -227,6 +264,7 @@ typedef struct {
 static void take_rows(tile_rows *rows, int m, const product *p, row_walk *w)
 {
     rows->m = m;
+    rows->apart = 0;
     for (int i = 0; i < m; ++i, walk_on(w)) {
         const crnn_dim b = row_at(w->rows, w->i), g = w->t * w->rows->B + b;
         rows->t[i] = w->t;
@@ -235,16 +273,26 @@ static void take_rows(tile_rows *rows, int m, const product *p, row_walk *w)
         rows->x[i] = x_row(&p->x, w->rows, w->t, b);
         rows->init[i] = p->init.base ? p->init.base + p->init.stride * (p->init.ids ? p->init.ids[g] : g) : NULL;
     }
+    if (m > 1) {
+        const crnn_dim apart = rows->x[1] - rows->x[0];
+        rows->apart = apart;
+        for (int i = 2; i < m; ++i)
+            if (rows->x[i] - rows->x[i - 1] != apart)
+                rows->apart = 0;
+    }
 }
 
-/* The columns of `taken` panels of each gate from `group` on, for m rows; tiles take up to `most` panels at a time. */
-static void run_group(const product *p, const tile_rows *rows, crnn_dim group, int taken, int most)
+/* The columns of `taken` panels of each gate from `group` on, for m rows, terms k0 .. k1; tiles take up to `most` panels
+ * at a time. */
+static void run_group(const product *p, const tile_rows *rows, crnn_dim group, int taken, int most, crnn_dim k0,
+                      crnn_dim k1)
 {
     const crnn_dim n0 = group * LINE, left = p->N - n0, n = left < taken * LINE ? left : taken * LINE;
     const int panels = taken * p->gates, narrow = n < taken * LINE;
     ask_list ask;
     ask.count = 0;
-    if (p->prepare)
+    const int complete = k1 == p->K;
+    if (p->prepare && complete)
         p->prepare(p->context, rows, n0, n, &ask);
     for (int first = 0; first < panels; first += most) {
         const int nl = panels - first < most ? panels - first : most;
@@ -256,19 +304,21 @@ static void run_group(const product *p, const tile_rows *rows, crnn_dim group, i
                 where.full = j;
         }
         assert(0 < rows->m && rows->m <= TILE_ROWS && 0 < nl && nl <= PANELS_FOR(rows->m));
-        run_tile_forward(rows->m, nl, rows, p->w + (group * p->gates + first) * p->K * LINE, p->K, &where, &ask);
+        run_tile_forward(rows->m, nl, rows, p->w + (group * p->gates + first) * p->K * LINE, p->K, k0, k1, &where,
+                         &ask);
         ask.count = 0;
     }
-    if (p->finish)
+    if (p->finish && complete)
         p->finish(p->context, rows, rows->m, n0, n);
 }
 
-/* The rows of steps t0 .. t1 of the slice; `extra` as in row_walk. So many rows at a time that x and their pointers
- * stay in the near caches while all of w passes by. */
+/* The rows of steps t0 .. t1 of the slice; `extra` as in row_walk. So many rows and terms at a time that x and the rows'
+ * pointers stay in the near caches while all of w passes by. A chain that is broken off waits in y, which keeps every
+ * bit of it. */
 static void run_product(const product *p, const crnn_rows *r, crnn_dim t0, crnn_dim t1, crnn_dim extra)
 {
     assert(p->K > 0 && p->N > 0 && p->gates > 0 && 0 <= r->b0 && r->b1 <= r->B);
-    enum { BLOCKS = 12 };
+    enum { BLOCKS = 12, TERMS = 2048 };
     const crnn_dim M = count_rows(r, t0, t1, extra), groups = CRNN_PANELS(real, p->N);
     row_walk walk = walk_from(r, t0, extra);
     for (crnn_dim left = M; left > 0;) {
@@ -278,10 +328,15 @@ static void run_product(const product *p, const crnn_rows *r, crnn_dim t0, crnn_
         for (int i = 0; i < blocks; ++i)
             take_rows(&rows[i], (int)(here / blocks + (i < here % blocks)), p, &walk);
         const int most = PANELS_FOR(rows[0].m), wide = most > p->gates ? most / p->gates : 1;
-        for (crnn_dim group = 0; group < groups; group += wide) {
-            const int taken = groups - group < wide ? (int)(groups - group) : wide;
-            for (int i = 0; i < blocks; ++i)
-                run_group(p, &rows[i], group, taken, most);
+        for (crnn_dim k0 = 0; k0 < p->K; k0 += TERMS) {
+            const crnn_dim k1 = p->K - k0 < 2 * TERMS ? p->K : k0 + TERMS;
+            for (crnn_dim group = 0; group < groups; group += wide) {
+                const int taken = groups - group < wide ? (int)(groups - group) : wide;
+                for (int i = 0; i < blocks; ++i)
+                    run_group(p, &rows[i], group, taken, most, k0, k1);
+            }
+            if (k1 == p->K)
+                break;
         }
         left -= here;
     }
@@ -341,17 +396,40 @@ static void linear_forward(real *y, const real *x, const real *w, const real *bi
     float_mode_restore(mode);
 }
 
-/* One panel of dy, of `left` columns from n on; and db += its rows. */
-static void pack_rows(real *packed, real *db, const real *const *dy, int count, crnn_dim n, crnn_dim left)
+/* np panels of dy from column n on, of which `left` remain, CRNN_GRAD_ROWS apart; and db += its rows. */
+INLINE void pack_rows(const int np, real *packed, real *db, const real *const *dy, int count, crnn_dim n, crnn_dim left)
 {
-    line sum = db ? line_get(db, left) : line_set1(0);
-    for (int k = 0; k < count; ++k, packed += LINE) {
-        const line row = line_get(dy[k] + n, left);
-        line_store(packed, row);
-        sum = line_add(sum, row);
+    enum { ROWS_AHEAD = 8 }; /* they lie too far from each other for the processor to guess */
+    line sum[CRNN_GRAD_PANELS];
+    UNROLL
+    for (int j = 0; j < np; ++j)
+        sum[j] = db ? line_get(db + n + j * LINE, left - j * LINE) : line_set1(0);
+    for (int k = 0; k < count; ++k) {
+        const real *row = dy[k] + n, *next = dy[k + ROWS_AHEAD < count ? k + ROWS_AHEAD : k] + n;
+        UNROLL
+        for (int j = 0; j < np; ++j) {
+            const line value = line_get(row + j * LINE, left - j * LINE);
+            PREFETCH(next + j * LINE);
+            line_store(packed + (j * CRNN_GRAD_ROWS + k) * LINE, value);
+            sum[j] = line_add(sum[j], value);
+        }
     }
     if (db)
-        line_put(db, sum, left);
+        UNROLL
+        for (int j = 0; j < np; ++j)
+            line_put(db + n + j * LINE, sum[j], left - j * LINE);
+}
+
+/* x in the order in which the tiles read it: block of columns, row, column. May write a line beyond its end. */
+static void pack_columns(real *packed, const real *const *x, int count, crnn_dim K, crnn_dim blocks)
+{
+    for (crnn_dim block = 0, k = 0; block < blocks; ++block) {
+        const int m = (int)(K / blocks + (block < K % blocks));
+        for (int row = 0; row < count; ++row, packed += m)
+            for (int i = 0; i < m; i += LINE) /* what is too much is written over */
+                line_store(packed + i, line_get(x[row] + k + i, K - k - i));
+        k += m;
+    }
 }
 
 /* dw += x^T @ dy over all rows that are there, t and then b rising, whatever the slice: so many at a time that two
@@ -374,30 +452,35 @@ static void weight_gradient(real *dw, real *db, const x_source *x, const real *d
                 x_rows[count] = x_row(x, r, t, b);
                 dy_rows[count++] = dy + (t * r->B + b) * N;
             }
-        real *next = x_packed;
-        for (crnn_dim block = 0, k = 0; block < blocks; ++block) {
-            const int m = (int)(K / blocks + (block < K % blocks));
-            for (int row = 0; row < count; ++row, next += m)
-                memcpy(next, x_rows[row] + k, (size_t)m * sizeof(real));
-            k += m;
-        }
-        for (crnn_dim n = n0; n < n1;) {
-            const int nl = most * LINE <= n1 - n ? most : 1;
-            const crnn_dim cols = n1 - n < nl * LINE ? n1 - n : nl * LINE;
-            tile_panels where = {.cols = cols % LINE, .full = (int)(cols / LINE)};
-            for (int j = 0; j < nl; ++j) {
-                where.offset[j] = j * LINE;
-                pack_rows(scratch + j * CRNN_GRAD_ROWS * LINE, db ? db + n + j * LINE : NULL, dy_rows, count,
-                          n + j * LINE, n1 - n);
+        pack_columns(x_packed, x_rows, count, K, blocks);
+        for (crnn_dim n = n0; n < n1; n += CRNN_GRAD_PANELS * LINE) {
+            const crnn_dim left = n1 - n < CRNN_GRAD_PANELS * LINE ? n1 - n : CRNN_GRAD_PANELS * LINE;
+            const int panels = (int)CRNN_PANELS(real, left);
+            if (left == CRNN_GRAD_PANELS * LINE)
+                pack_rows(CRNN_GRAD_PANELS, scratch, db, dy_rows, count, n, left);
+            else
+                for (int j = 0; j < panels; ++j)
+                    pack_rows(1, scratch + j * CRNN_GRAD_ROWS * LINE, db, dy_rows, count, n + j * LINE, left - j * LINE);
+            for (int first = 0, nl; first < panels; first += nl) {
+                nl = panels - first < most ? 1 : most;
+                const crnn_dim cols = left - first * LINE < nl * LINE ? left - first * LINE : nl * LINE;
+                tile_panels where = {.cols = cols % LINE, .full = (int)(cols / LINE)};
+                for (int j = 0; j < nl; ++j)
+                    where.offset[j] = j * LINE;
+                const real *x_block = x_packed;
+                for (crnn_dim block = 0, k = 0; block < blocks; ++block) {
+                    const int m = (int)(K / blocks + (block < K % blocks));
+                    real *dw_kn = dw + k * N + n + first * LINE;
+                    ask_list ask = {.count = 0};
+                    for (crnn_dim i = k + m; i < K && i < k + 2 * m; ++i) /* the next tile's */
+                        for (int j = 0; j < nl; ++j)
+                            ask_for(&ask, dw_kn + (i - k) * N + j * LINE);
+                    run_tile_backward_weight(m, nl, dw_kn, N, x_block, scratch + first * CRNN_GRAD_ROWS * LINE, count,
+                                             &where, &ask);
+                    k += m;
+                    x_block += count * m;
+                }
             }
-            const real *x_block = x_packed;
-            for (crnn_dim block = 0, k = 0; block < blocks; ++block) {
-                const int m = (int)(K / blocks + (block < K % blocks));
-                run_tile_backward_weight(m, nl, dw + k * N + n, N, x_block, scratch, count, &where);
-                k += m;
-                x_block += count * m;
-            }
-            n += nl * LINE;
         }
     }
     float_mode_restore(mode);

@@ -185,7 +185,8 @@ static void gru_prepare_backward(const void *layer, const tile_rows *rows, crnn_
         ask_for(ask, s), ask_for(ask, s + H), ask_for(ask, s + 2 * H);
         ask_for(ask, (const real *)l->hn + g * H + j), ask_for(ask, row_before(l, l->h, l->h0, t, b) + j);
         ask_for(ask, row_before(l, l->dh, l->dh0, t, b) + j);
-        ask_for(ask, da), ask_for(ask, da + H), ask_for(ask, da + 2 * H);
+        if (da != s)
+            ask_for(ask, da), ask_for(ask, da + H), ask_for(ask, da + 2 * H);
         if (l->da_h) {
             const real *da_h = (const real *)l->da_h + g * 3 * H + j;
             ask_for(ask, da_h), ask_for(ask, da_h + H), ask_for(ask, da_h + 2 * H);

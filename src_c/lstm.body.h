@@ -51,7 +51,8 @@ static void lstm_prepare_backward(const void *layer, const tile_rows *rows, crnn
         const real *s = (const real *)l->gates + g * 4 * H + j, *da = (const real *)l->da + g * 4 * H + j;
         ask_for(ask, s), ask_for(ask, s + H), ask_for(ask, s + 2 * H), ask_for(ask, s + 3 * H);
         ask_for(ask, (const real *)l->tanh_c + g * H + j), ask_for(ask, row_before(l, l->c, l->c0, t, b) + j);
-        ask_for(ask, da), ask_for(ask, da + H), ask_for(ask, da + 2 * H), ask_for(ask, da + 3 * H);
+        if (da != s)
+            ask_for(ask, da), ask_for(ask, da + H), ask_for(ask, da + 2 * H), ask_for(ask, da + 3 * H);
     }
 }
 

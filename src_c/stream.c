@@ -355,10 +355,8 @@ static void input_share(const crnn_streams *s, const model_layer *l, const float
         product(s->model->kernels, s->gates, x, &l->W_xh, l->b_h, rows);
         return;
     }
-    const float_mode mode = denormals_off();
     for (crnn_dim i = 0; i < rows->T * rows->B; ++i)
         matrix_row(s->gates + i * l->W_xh.N, &l->W_xh, ids[i], l->b_h);
-    float_mode_restore(mode);
 }
 
 /* One step of rows->B streams, or rows->T steps of one: at most s->most, of x or ids. They are `which` streams, or
@@ -373,6 +371,7 @@ static void advance(crnn_streams *s, float *y, const float *x, const int32_t *id
         x = scaled(s, x, n);
     else if (model->embedding_size)
         x = embedded(s, ids, n);
+    const float_mode mode = denormals_off(); /* once for all kernels */
     for (crnn_dim i = 0; i < model->num_layers; ++i) {
         const model_layer *l = &model->layers[i];
         stream_layer *own = &s->layers[i];
@@ -408,6 +407,7 @@ static void advance(crnn_streams *s, float *y, const float *x, const int32_t *id
     }
     if (model->has_head)
         product(model->kernels, y, x, &model->W_hy, model->b_y, rows);
+    float_mode_restore(mode);
     if (model->y_mean)
         for (crnn_dim i = 0; i < n; ++i)
             for (crnn_dim j = 0, column = 0; j < model->output_size; ++j, ++column, ++y) {

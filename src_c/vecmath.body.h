@@ -67,33 +67,28 @@ INLINE line line_exp_nonpositive(line x)
     return line_fma(power, p, power);
 }
 
-/* quotient = a / d, where d stands for d + rest (d was rounded) and inverse is about 1 / d: what the rounding of d and
- * of the quotient left over is put back, so that close to half an ulp of error remains and the result stays monotone. */
-INLINE line line_divide_refined(line quotient, line a, line d, line rest, line inverse)
-{
-    line left_over = line_fnma(quotient, rest, line_fnma(quotient, d, a));
-    return line_fma(left_over, inverse, quotient);
-}
-
-/* tanh x = u / (2 - u) with u = 1 - e^-2|x|, and the sign of x. u = (1 - 2^n) - 2^n (e^r - 1) keeps all its bits for
- * small x, where n is 0. 1 / (2 - u) is (1 + tanh) / 2. */
+/* The two that follow are a quotient of two sums, each rounded once: numerator falls and denominator rises (or the other
+ * way), so that the rounded quotient is as monotone as they are.
+ *
+ * tanh x = (1 - E) / (1 + E) with E = e^-2|x| = 2^n + 2^n (e^r - 1), and the sign of x. 1 - E keeps all its bits for
+ * small x, where n is 0. */
 INLINE line line_tanh(line x)
 {
-    line one = line_set1(1), two = line_set1(2), half = line_set1((real)0.5), y = line_abs(x);
-    line t, p = line_expm1_reduced(line_max(line_set1(EXP_ZERO), line_mul(line_set1(-2), y)), sizeof(real) > 4, &t);
+    line one = line_set1(1), y = line_mul(line_set1(-2), line_abs(x));
+    line t, p = line_expm1_reduced(line_max(line_set1(EXP_ZERO), y), sizeof(real) > 4, &t);
     line power = line_scale_exponent(one, t);
-    line u = line_fnma(power, p, line_sub(one, power)), d = line_sub(two, u);
-    line q = line_div(u, d), rest = line_sub(line_sub(two, d), u);
-    return line_copysign(line_divide_refined(q, u, d, rest, line_fma(half, q, half)), x);
+    line above = line_fnma(power, p, line_sub(one, power)), below = line_fma(power, p, line_add(one, power));
+    return line_copysign(line_div(above, below), x);
 }
 
-/* sigmoid x = 1 / (1 + e) for x > 0 and e / (1 + e) otherwise, e = e^-|x|, so that small results keep all their bits. */
+/* sigmoid x = 1 / (1 + E) with E = e^-x = 2^n + 2^n (e^r - 1). 1 + 2^n would lose its last bit where n is 24 (in double
+ * 53); the smaller of the two meets the small term first. */
 INLINE line line_sigmoid(line x)
 {
-    line zero = line_set1(0), one = line_set1(1), e = line_exp_nonpositive(line_copysign(x, line_set1(-1)));
-    line a = line_pick(zero, x, e, one), d = line_add(one, e);
-    line q = line_div(a, d), rest = line_sub(e, line_sub(d, one));
-    return line_divide_refined(q, a, d, rest, line_pick(zero, x, line_sub(one, q), q));
+    line one = line_set1(1), y = line_max(line_set1(EXP_ZERO), line_min(line_set1(-EXP_ZERO), line_sub(line_set1(0), x)));
+    line t, p = line_expm1_reduced(y, 1, &t);
+    line power = line_scale_exponent(one, t);
+    return line_div(one, line_add(line_max(one, power), line_fma(power, p, line_min(one, power))));
 }
 
 /* log(1 + x) for 0 <= x <= 1, NaN for NaN: 2 artanh(f) with f = x / (2 + x) <= 1/3. artanh(f) is f + f^3 g(f^2), g being

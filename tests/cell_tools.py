@@ -125,7 +125,7 @@ def backward(
     """All that a cell's backward kernel leaves, after ``kept`` = forward(...).
 
     ``arrived``: dh (T, B, H) and, for an LSTM, dc (B, H). In what is returned dc is the gradient at c0.
-    ``in_place``: in a plain cell da replaces what arrived.
+    ``in_place``: in a plain cell da replaces what arrived, in a gated one a copy of the gates.
     """
     w, h = given["W_hh"], kept["h"]
     (T, B, H), gates, dtype = h.shape, GATES[kind], arrays.dtype
@@ -156,6 +156,8 @@ def backward(
             reads["w_hn_t"] = gemm.Packed(H, H, dtype).pack_transposed(w, 2 * H)
             if mask:
                 mask |= {"h_masked": kept["h_masked"], "h0_masked": arrays.input(given["h0"] * given["mask"])}
+    if in_place and gates > 1:
+        reads["gates"] = out["da"] = arrays.inout(kept["gates"])
     for part in calls(B, T, lengths, parts):
         kernel(**out, **reads, **part, reverse=reverse, **mask)
     return out

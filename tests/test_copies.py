@@ -63,6 +63,19 @@ def test_a_diverged_model_can_be_copied_but_not_loaded():
         from_bytes(to_bytes(net))
 
 
+class OwnNetwork(crnn.RNN):
+    """A class that no file can name."""
+
+
+def test_a_class_of_ones_own_streams_but_is_not_pickled():
+    net = OwnNetwork(3, 4)
+    stream = net.stream()
+    assert stream.step(1).shape == (4,)
+    for thing in (net, stream):
+        with pytest.raises(TypeError, match=r"model: expected one of LanguageModel.*, got OwnNetwork"):
+            pickle.dumps(thing)
+
+
 def test_bytes_are_those_of_the_file(tmp_path):
     model = language_model("gru")
     model.save(tmp_path / "m.safetensors")

@@ -99,14 +99,16 @@ def test_the_whole_gradient_at_h_is_left_in_dh(arrays, rng, kind, masked):
         assert_close(dh[t - 1], exact["dh"][t - 1] + from_later[0])
 
 
-@pytest.mark.parametrize("kind", ["tanh", "relu"])
+@each_kind
 @with_and_without_mask
-def test_the_plain_cell_needs_no_room_for_the_gradient_at_h(arrays, rng, kind, masked):
+def test_the_gradient_at_the_pre_activations_needs_no_room_of_its_own(arrays, rng, kind, masked):
+    """It may take the place of what arrives at a plain cell, and of a gated one's gates."""
     given, arrived = layer(arrays, rng, kind, T, 5, 17, masked), arriving(arrays, rng, T, 5, 17)
     kept = forward(arrays, kind, given)
     apart = backward(arrays, kind, given, kept, arrived)
     in_place = backward(arrays, kind, given, kept, arrived, in_place=True)
-    del apart["dh"]
+    if GATES[kind] == 1:
+        del apart["dh"]
     assert_all_same_bits(in_place, apart)
 
 
@@ -319,7 +321,8 @@ def test_special_pre_activations(arrays, rng, kind):
     with np.errstate(invalid="ignore"):
         wanted, _ = expected_forward(kind, given)
     for name, got in forward(arrays, kind, given).items():
-        np.testing.assert_allclose(got, wanted[name], rtol=1e-6 if arrays.dtype == "f4" else 1e-14, atol=1e-8)
+        rtol, atol = (1e-6, 1e-7) if arrays.dtype == "f4" else (1e-14, 1e-8)  # a GRU's n and h' may cancel
+        np.testing.assert_allclose(got, wanted[name], rtol=rtol, atol=atol)
         assert np.isnan(wanted[name]).mean() < 0.5
 
 

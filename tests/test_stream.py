@@ -113,6 +113,18 @@ def test_special_inputs_have_the_bits_of_forward(rng, kind):
         assert_same_bits(stepwise(net.stream(), xs), whole(net, xs))
 
 
+def test_denormal_weights_have_the_bits_of_forward():
+    """They are read as zero, in a look-up too."""
+    net = net_of("relu", 5, 16)
+    net.flat_params[...] = 0
+    net.params["layer0.W_xh"][...] = 4e-39
+    net.params["layer0.b_h"][...] = 1.5e-38
+    for xs in (np.arange(5), np.eye(5, dtype=np.float32)):
+        expected = whole(net, xs)
+        assert (expected == np.float32(1.5e-38)).all()
+        assert_same_bits(stepwise(net.stream(), xs), expected)
+
+
 # ---- state -------------------------------------------------------------------------------------------------------
 
 

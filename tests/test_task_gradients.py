@@ -124,8 +124,8 @@ def test_loss_and_gradients_follow_the_oracle(rng, dtype, loss, pooling, lengths
         assert count == np.count_nonzero(targets >= 0 if targets.dtype.kind == "i" else ~np.isnan(targets))
         grads = back(dy / weight if reduction == "mean" else dy)
         assert model.grads.keys() == grads.keys()
-        for name, grad in model.grads.items():
-            assert_close(grad, grads[name])
+        for name, grad in model.grads.items():  # errors of the outputs enter the loss's gradient once more
+            assert_close(grad, grads[name], 2 * TOLERANCE[dtype.name])
 
 
 @cells

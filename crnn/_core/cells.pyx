@@ -87,7 +87,7 @@ cdef class Layer:
         return size > 0 and 0 <= start < self.T * size and start % size == 0
 
     cdef int need_apart(self) except -1:
-        """Nothing that is written overlaps anything else; only c0 may be a step of c."""
+        """Nothing that is written overlaps anything else; only c0 may be a step of c, and da may be gates."""
         cdef Py_ssize_t i, j
         for i in range(len(self.written)):
             name, out = self.written[i]
@@ -95,7 +95,7 @@ cdef class Layer:
                 need_apart(name, out, self.written[j][0], self.written[j][1])
             for other_name, other in self.read:
                 if not (name == "c" and other_name == "c0" and self.is_step_of(other, out)):
-                    need_apart(name, out, other_name, other)
+                    need_apart(name, out, other_name, other, name == "da" and other_name == "gates")
         return 0
 
     cdef bint nothing_to_do(self, bint backward) except -1:
@@ -182,7 +182,7 @@ def lstm_backward(da, dh, dc, dh0, gates, c, tanh_c, c0, Packed w_hh_t not None,
 
     da (T, B, 4H) OUT;  dh (T, B, H) OUT, holds what arrives at h when called, the whole gradient at h afterwards;
     dc (B, H) OUT, holds the gradient at the last c when called, the one at c0 afterwards;  dh0 (B, H) OUT;
-    gates, c, tanh_c, c0 IN, from forward;  w_hh_t is W_hh.T packed (4H, H).
+    gates, c, tanh_c, c0 IN, from forward (da may be gates);  w_hh_t is W_hh.T packed (4H, H).
     """
     cdef Layer l = Layer("dh", dh, b0, b1, lengths, reverse)
     l.c.dh, l.c.da = l.steps("dh", dh, True), l.steps("da", da, True, 4)

@@ -163,7 +163,7 @@ def recurrent_backward_weight(dw, h, h0, da, scratch, bint reverse, Py_ssize_t n
 
 
 cdef Py_ssize_t scratch_size(Py_ssize_t line, Py_ssize_t K) noexcept:
-    return CRNN_GRAD_ROWS * (CRNN_GRAD_PANELS * line + K)
+    return CRNN_GRAD_ROWS * (CRNN_GRAD_PANELS * line + K) + line
 
 
 cdef void *scratch_data(scratch, int kind, Py_ssize_t K) except NULL:

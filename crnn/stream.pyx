@@ -255,9 +255,9 @@ cdef inline int enter(int *flag, str what) except -1:
 
 def _weights_from(content):
     """For pickle."""
-    from crnn.serialize import from_bytes
+    from crnn.serialize import restore
 
-    return from_bytes(content).stream().weights
+    return restore(content, {}).stream().weights
 
 
 def _stream_from(weights, state):
@@ -667,7 +667,7 @@ cdef class StreamBatch:
     def add(self, count=1, state=None):
         """``count`` more rows: their numbers, int32 (count,).
 
-        They start from the initial state, or from ``state``: a `Stream`, or a state as `Stream.state` gives it.
+        They start from the initial state, or from ``state``: a stream, or a state as `Stream.state` gives it.
         """
         cdef Py_ssize_t n = counted("count", count)
         cdef cnp.ndarray flat = None if state is None else self.as_flat(state)
@@ -712,7 +712,7 @@ cdef class StreamBatch:
             flag_give(&self.busy)
 
     def set_state(self, row, state):
-        """A row goes on from ``state``: a `Stream`, or a state as `Stream.state` gives it."""
+        """A row goes on from ``state``: a stream, or a state as `Stream.state` gives it."""
         cdef cnp.ndarray flat = self.as_flat(state)
         enter(&self.busy, "stream batch")
         try:
@@ -721,7 +721,7 @@ cdef class StreamBatch:
             flag_give(&self.busy)
 
     cdef cnp.ndarray as_flat(self, state):
-        return self.weights.flat_state("state", state.state if isinstance(state, Stream) else state)
+        return self.weights.flat_state("state", getattr(state, "state", state))
 
     def stream(self, row):
         """A `Stream` that goes on from where this row stands, by itself."""

@@ -59,6 +59,7 @@ def test_a_diverged_model_can_be_copied_but_not_loaded():
     net = net_of("gru")
     net.params["layer0.b_h"][0] = np.nan
     assert np.isnan(copy.deepcopy(net).params["layer0.b_h"][0])
+    assert np.isnan(pickle.loads(pickle.dumps(net.stream())).step(np.zeros(net.input_size, np.float32))).any()
     with pytest.raises(ModelFileError, match=r"content: layer0.b_h: expected finite values"):
         from_bytes(to_bytes(net))
 

@@ -315,6 +315,16 @@ def test_streams_in_one_pickle_share_weights_and_vocabulary():
         assert_same_bits(one.next_probabilities(), other.next_probabilities())
 
 
+def test_a_row_of_a_batch_can_go_on_from_a_text_stream():
+    model = language_model("lstm")
+    stream = model.stream().feed("hello")
+    batch = model.stream_batch(1)
+    batch.set_state(0, stream)
+    batch.add(1, stream)
+    ids = model.vocab.encode("oo")
+    assert_same_bits(batch.step(ids), np.stack([stream.step(int(ids[0]))] * 2))
+
+
 def test_what_a_text_stream_says_of_itself():
     model = language_model("lstm")
     stream = model.stream()

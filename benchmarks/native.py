@@ -116,6 +116,8 @@ def _timed(call: Any, *arguments: Any) -> Times:
 
 def from_c(cell: str, params: Any, x: Array | int) -> Stepper | Missing:
     """A step in C of a network of one layer, or, where there is a ``W_hy``, of a model on ids."""
+    import crnn
+
     loaded = library()
     if isinstance(loaded, Missing):
         return loaded
@@ -124,7 +126,10 @@ def from_c(cell: str, params: Any, x: Array | int) -> Stepper | Missing:
     arrays = [None if a is None else np.ascontiguousarray(a) for a in (*map(params.get, names), W_hy, b_y)]
     D, H = len(params["layer0.W_xh"]), len(params["layer0.W_hh"])
     sizes = [ctypes.c_ssize_t(size) for size in (D, H, 0 if b_y is None else len(b_y))]
-    stream = ctypes.c_void_p(loaded.bench_stream(CELLS[cell], *sizes, *map(_address, arrays)))
+    isa = crnn.isa().encode()
+    stream = ctypes.c_void_p(loaded.bench_stream(isa, CELLS[cell], *sizes, *map(_address, arrays)))
+    if not stream:
+        return Missing("C: no such model, or no memory")
     y = np.empty(H if b_y is None else len(b_y), np.float32)
     if isinstance(x, int):
         times = _timed(loaded.bench_id_steps, stream, _address(y), ctypes.c_int32(x))

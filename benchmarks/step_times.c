@@ -3,6 +3,7 @@
  * when a benchmark runs (see native.py) and called from there: what is timed here knows no Python. */
 #define _POSIX_C_SOURCE 199309L
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "crnn_stream.h"
@@ -20,15 +21,18 @@ static void *line_aligned(size_t size)
     return memory ? memory + (CRNN_LINE_BYTES - (uintptr_t)memory % CRNN_LINE_BYTES) % CRNN_LINE_BYTES : NULL;
 }
 
-/* One stream of one layer, with a head if there is W_hy. NULL: no such model, or no memory. */
-crnn_streams *bench_stream(int cell, crnn_dim D, crnn_dim H, crnn_dim V, const float *W_xh, const float *W_hh,
-                           const float *b_h, const float *b_hn, const float *W_hy, const float *b_y)
+/* One stream of one layer, with a head if there is W_hy, on the instruction set of that name, if built. NULL: no such
+ * model, or no memory. */
+crnn_streams *bench_stream(const char *isa, int cell, crnn_dim D, crnn_dim H, crnn_dim V, const float *W_xh,
+                           const float *W_hh, const float *b_h, const float *b_hn, const float *W_hy, const float *b_y)
 {
     const crnn_layer_weights layer = {.cell = cell, .hidden_size = H, .W_xh = W_xh, .W_hh = W_hh, .b_h = b_h, .b_hn = b_hn};
     const crnn_model_config config = {.input_size = D, .num_layers = 1, .layers = &layer, .output_size = V, .W_hy = W_hy,
                                       .b_y = b_y};
-    crnn_model *model =
-        crnn_model_init(line_aligned(crnn_model_size(&config)), &config, crnn_f32(crnn_isa_best()));
+    int number = 0;
+    while (number + 1 < crnn_isa_count() && strcmp(crnn_isa_name(number), isa))
+        ++number;
+    crnn_model *model = crnn_model_init(line_aligned(crnn_model_size(&config)), &config, crnn_f32(number));
     return model ? crnn_streams_init(line_aligned(crnn_streams_size(model, 1, 1)), model, 1, 1) : NULL;
 }
 

@@ -100,9 +100,9 @@ def join(cell: str, H: int, setting: Setting, streams: int = STREAMS) -> dict[st
     whole, changing, fewer, stream = (*(net.stream_batch(streams) for _ in range(3)), net.stream())
     rows = np.delete(np.arange(streams, dtype=np.int32), streams // 2)
     names = {"x": x, "y": np.empty_like(x), "rows": rows}
-    changed = "remove(k); add(1)"
+    changed = "remove(k); add(1); y = batch.active"  # the last makes anew what the next step would
     contenders: dict[str, Stepper | Missing] = {
-        OURS: statement(changed, {"remove": changing.remove, "add": changing.add, "k": streams // 2}),
+        OURS: statement(changed, {"remove": changing.remove, "add": changing.add, "batch": changing, "k": 1}),
         STEP: statement("step(x, out=y)", names | {"step": whole.step}),
         PAUSED: statement(
             "step(x, rows=rows, out=y)", {"x": x[1:], "y": np.empty_like(x[1:]), "rows": rows, "step": fewer.step}
@@ -154,8 +154,8 @@ ROWS = [
     for cell in ("tanh", "gru", "lstm")
     for H in SIZES
 ]
-ROWS += [
-    Row("stream-join", "us", partial(join, "lstm", 128), goals={STEP: 1.0, SINGLE: 1.0}, lower=True, quick=True),
+ROWS += [  # one going and one coming is two things, each to cost less than a step
+    Row("stream-join", "us", partial(join, "lstm", 128), goals={STEP: 2.0, SINGLE: 0.5}, lower=True, quick=True),
 ]
 ROWS += [
     Row(f"stream-threads-lstm-{H}", "steps/s", partial(threads, "lstm", H, steps), all_cores=all_cores)

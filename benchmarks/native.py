@@ -46,11 +46,11 @@ def library() -> ctypes.CDLL | Missing:
     BUILT.mkdir(parents=True, exist_ok=True)
     target, archive, source = BUILT / "step_times.so", BUILT / "libcrnn.a", HERE / "step_times.c"
     flags = ["-O2", *FLAGS.get(crnn.available_isas()[-1], []), "-shared", "-fPIC", f"-I{sources}"]
-    commands = [
-        ["make", "-s", "-j2", "-C", str(sources), f"OUT={BUILT}", f"CC={compiler}"],
-        [compiler, *flags, str(source), str(archive), "-lm", "-o", str(target)],
-    ]
-    for command in commands:
+    make = ["make", "-s", "-j2", "-C", str(sources), f"OUT={BUILT}", f"CC={compiler}"]
+    link = [compiler, *flags, str(source), str(archive), "-lm", "-o", str(target)]
+    for command in (make, link):
+        if command is link and not _older(target, [archive, source, *sources.glob("*.h")]):
+            break
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             return Missing(f"{command[0]} failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
@@ -70,8 +70,7 @@ def module() -> Any:
         return Missing("no C compiler found (cc, or CC=...)")
     target = BUILT / ("step_times" + sysconfig.get_config_var("EXT_SUFFIX"))
     folder, source = Path(crnn.__file__).parent, HERE / "step_times.pyx"
-    made_of = [source, *folder.rglob("*.pxd"), *folder.rglob("*.h")]
-    if not target.exists() or any(path.stat().st_mtime > target.stat().st_mtime for path in made_of):
+    if _older(target, [source, *folder.rglob("*.pxd"), *folder.rglob("*.h")]):
         try:
             _build(source)
         except Exception as error:  # a compiler's or Cython's, of many kinds
@@ -82,6 +81,10 @@ def module() -> Any:
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
     return loaded
+
+
+def _older(target: Path, made_of: list[Path]) -> bool:
+    return not target.exists() or any(path.stat().st_mtime > target.stat().st_mtime for path in made_of)
 
 
 def _build(source: Path) -> None:

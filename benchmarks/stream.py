@@ -24,19 +24,19 @@ from benchmarks.train import our_model
 if TYPE_CHECKING:
     import crnn
 
-# The design's figures, in us, of the machine they were set on.
+# The design's figures, in us, of the machine they were set on: the goal, and the limit there.
 GOALS = {
-    ("tanh", 64): 0.35,
-    ("tanh", 256): 5.2,
-    ("gru", 64): 1.1,
-    ("gru", 128): 3.9,
-    ("lstm", 32): 0.35,
-    ("lstm", 64): 1.4,
-    ("lstm", 128): 5.1,
-    ("lstm", 512): 95.0,
+    ("tanh", 64): (0.35, 0.15),
+    ("tanh", 256): (5.2, 4.5),
+    ("gru", 64): (1.1, 0.85),
+    ("gru", 128): (3.9, 3.4),
+    ("lstm", 32): (0.35, 0.15),
+    ("lstm", 64): (1.4, 1.13),
+    ("lstm", 128): (5.1, 4.5),
+    ("lstm", 512): (95.0, 86.0),
 }
 CHARACTERS = (("lstm", 128), ("lstm", 256), ("gru", 128))
-GOAL, LIMIT = "design goal", "limit: weights read"
+GOAL, GOAL_HERE, LIMIT = "design goal", "design goal over the limit here", "limit: weights read"
 CHECKED_STEPS = 5
 
 
@@ -51,7 +51,10 @@ def vectors(cell: str, H: int, setting: Setting) -> dict[str, Figure]:
     x = np.random.default_rng(1).standard_normal(H, np.float32)
     figures = race(net, cell, x, setting)
     if (cell, H) in GOALS:
-        figures[GOAL] = Figure(GOALS[cell, H], "of the machine it was set on")
+        goal, limit = GOALS[cell, H]
+        figures[GOAL] = Figure(goal, "of the machine it was set on")
+        here = figures[LIMIT].value
+        figures[GOAL_HERE] = Figure(None if here is None else goal - limit + here, f"{goal - limit:.2g} us over it")
     return figures
 
 
@@ -89,7 +92,7 @@ ROWS = [
         f"stream-{H}" if cell == "tanh" else f"stream-{cell}-{H}",
         "us",
         partial(vectors, cell, H),
-        goals={GOAL: 1.0},
+        goals={GOAL: 1.0, GOAL_HERE: 1.0},
         lower=True,
         quick=H == 32,
     )

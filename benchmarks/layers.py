@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,13 @@ def torch_layers(params: Mapping[str, Array], cell: str, *, one_bias: bool = Fal
     return module
 
 
-def onnx_layer(params: Mapping[str, Array], cell: str, x: Array, threads: int) -> Callable[[], Any]:
-    """One layer in ONNX Runtime, all its buffers bound; what it returns has the outputs in ``.numpy()``."""
+def onnx_layer(
+    params: Mapping[str, Array], cell: str, x: Array, threads: int, *, carried: bool = False
+) -> Callable[[], Any]:
+    """One layer in ONNX Runtime, all its buffers bound; what it returns has the outputs in ``.numpy()``.
+
+    ``carried``: each call goes on from the state that the last one left, and a head in ``params`` follows.
+    """
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
@@ -55,6 +61,9 @@ def onnx_layer(params: Mapping[str, Array], cell: str, x: Array, threads: int) -
         """(..., G*H) as ONNX wants it: (G*H, ...) in its own order of gates."""
         return np.concatenate([gates[..., g * H : (g + 1) * H] for g in ONNX_GATES[cell]], axis=-1).T
 
+    def value(name: str, *shape: int) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
     biases = params["layer0.b_h"], _second_bias(params, 0, GATES[cell] * H)
     weights = {
         "W": blocks(params["layer0.W_xh"])[None],
@@ -62,25 +71,48 @@ def onnx_layer(params: Mapping[str, Array], cell: str, x: Array, threads: int) -
         "B": np.concatenate([blocks(bias) for bias in biases])[None],
     }
     options: dict[str, Any] = {"linear_before_reset": 1} if cell == "gru" else {}
+    parts = ["h", "c"][: 1 + (cell == "lstm")] if carried else []
+    before, after = [f"{part}0" for part in parts], [f"{part}1" for part in parts]
+    nodes = [
+        helper.make_node(
+            ONNX_NAMES[cell], ["x", "W", "R", "B", *[""] * carried, *before], ["y", *after], hidden_size=H, **options
+        )
+    ]
+    output, shape = "y", (T, 1, B, H)
+    if carried and "W_hy" in params:
+        weights |= {"W_hy": params["W_hy"], "b_y": params["b_y"]}
+        nodes += [helper.make_node("MatMul", ["y", "W_hy"], ["a"]), helper.make_node("Add", ["a", "b_y"], ["logits"])]
+        output, shape = "logits", (T, 1, B, len(params["b_y"]))
     graph = helper.make_graph(
-        [helper.make_node(ONNX_NAMES[cell], ["x", "W", "R", "B"], ["y"], hidden_size=H, **options)],
+        nodes,
         cell,
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [T, B, D])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [T, 1, B, H])],
-        [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in weights.items()],
+        [value("x", T, B, D), *(value(name, 1, B, H) for name in before)],
+        [value(output, *shape), *(value(name, 1, B, H) for name in after)],
+        [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(model.SerializeToString(), settings, ["CPUExecutionProvider"])
-    binding = session.io_binding()  # no copies in or out
-    binding.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(x))
-    y = onnxruntime.OrtValue.ortvalue_from_numpy(np.empty((T, 1, B, H), np.float32))
-    binding.bind_ortvalue_output("y", y)
+    y = onnxruntime.OrtValue.ortvalue_from_numpy(np.empty(shape, np.float32))
+    states = [
+        [onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((1, B, H), np.float32)) for _ in parts] for _ in range(2)
+    ]
+
+    def bound(source: int) -> Any:
+        binding = session.io_binding()  # no copies in or out
+        binding.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(x))
+        binding.bind_ortvalue_output(output, y)
+        for k in range(len(parts)):
+            binding.bind_ortvalue_input(before[k], states[source][k])
+            binding.bind_ortvalue_output(after[k], states[1 - source][k])
+        return binding
+
+    turns = cycle([bound(0), bound(1)] if carried else [bound(0)])
 
     def run() -> Any:
-        session.run_with_iobinding(binding)
+        session.run_with_iobinding(next(turns))
         return y
 
     return run

@@ -36,6 +36,7 @@ class Figure:
     note: str = ""
     samples: list[float] = field(default_factory=list)
     curve: list[dict[str, float]] = field(default_factory=list)  # the learn row's epochs
+    percentiles: dict[str, float] = field(default_factory=dict)  # of single steps, where they are timed one by one
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,6 @@ Result = tuple[Row, dict[str, Figure]]
 HEADER = ("row", "threads", "contender", "figure", "ours / theirs", "goal", "", "note")
 BUSY = 0.5  # processes running before we start
 
-NUMBERS = {1, 3, 4, 5}  # columns set flush right
-
 SCALING = "crnn, one thread"
 SCALING_GOAL = 0.9  # of the cores: 1.8 on two
 
@@ -120,8 +118,11 @@ def as_json(row: Row, figures: dict[str, Figure]) -> dict[str, Any]:
 
 
 def table(results: Iterable[Result]) -> str:
-    """One line per contender; ours first in each row."""
-    lines = [HEADER]
+    """One line per contender; ours first in each row. Where single steps were timed, their percentiles too."""
+    results = list(results)
+    tails = list(next((f.percentiles for _, figures in results for f in figures.values() if f.percentiles), {}))
+    lines = [(*HEADER[:4], *tails, *HEADER[4:])]
+    numbers = {1, *range(3, 6 + len(tails))}  # columns set flush right
     for row, figures in results:
         for number, (name, figure) in enumerate(figures.items()):
             times, goal = ratio(row, figures, name) if name != OURS else None, goal_of(row, name)
@@ -131,14 +132,15 @@ def table(results: Iterable[Result]) -> str:
                     "" if number else str(row.threads),
                     name,
                     f"{_short(figure.value)} {row.unit}" if figure.value is not None else "-",
+                    *(_short(figure.percentiles[tail]) if figure.percentiles else "" for tail in tails),
                     f"{times:.2f}" if times is not None else "",
                     f"{goal:.2f}" if goal is not None else "",
                     verdict(row, figures, name),
                     figure.note,
                 )
             )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER) - 1)]
-    cells = [f"{{:{'>' if column in NUMBERS else '<'}{width}}}" for column, width in enumerate(widths)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
+    cells = [f"{{:{'>' if column in numbers else '<'}{width}}}" for column, width in enumerate(widths)]
     layout = "  ".join([*cells, "{}"])
     return "\n".join(layout.format(*line).rstrip() for line in lines)
 

@@ -55,10 +55,10 @@ def cores() -> int:
 
 
 def all_rows() -> list[Row]:
-    from benchmarks import gemm, learn, lengths, memory, sequence, train, tutorial
+    from benchmarks import gemm, learn, lengths, memory, sequence, stream, stream_many, train, tutorial
 
     different: dict[tuple[str, int], Row] = {}  # with a single core, all cores are one thread
-    for subject in (gemm, sequence, lengths, train, tutorial, memory, learn):
+    for subject in (gemm, sequence, lengths, stream, stream_many, train, tutorial, memory, learn):
         for row in subject.ROWS:
             different.setdefault((row.name, row.threads), row)
     return list(different.values())

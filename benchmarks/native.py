@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: MIT
+"""Streams stepped from C and from Cython, and memory read: step_times.c and step_times.pyx, compiled on first use.
+
+Both go to build/benchmarks, and are compiled anew when what they are made of is newer. The C half is linked with
+libcrnn.a, made by src_c/Makefile; the Cython half is compiled against the .pxd files and headers of the crnn that is
+imported.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import shutil
+import subprocess
+import sysconfig
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.latency import Stepper, Times
+from benchmarks.measure import Missing, installed
+from benchmarks.peak import FLAGS
+
+Array = NDArray[Any]
+
+HERE = Path(__file__).parent
+BUILT = HERE.parent / "build" / "benchmarks"
+CELLS = {"tanh": 0, "lstm": 2, "gru": 3}  # crnn_stream.h's CRNN_CELL_...
+
+
+@cache
+def library() -> ctypes.CDLL | Missing:
+    """step_times.c with all of crnn in it."""
+    import crnn
+
+    compiler, sources = os.environ.get("CC", "cc"), HERE.parent / "src_c"
+    for tool in (compiler, "make"):
+        if shutil.which(tool) is None:
+            return Missing(f"not found: {tool}")
+    if not (sources / "Makefile").is_file():
+        return Missing("no src_c/Makefile: C needs a clone")
+    BUILT.mkdir(parents=True, exist_ok=True)
+    target, archive, source = BUILT / "step_times.so", BUILT / "libcrnn.a", HERE / "step_times.c"
+    flags = ["-O2", *FLAGS.get(crnn.available_isas()[-1], []), "-shared", "-fPIC", f"-I{sources}"]
+    make = ["make", "-s", "-j2", "-C", str(sources), f"OUT={BUILT}", f"CC={compiler}"]
+    link = [compiler, *flags, str(source), str(archive), "-lm", "-o", str(target)]
+    for command in (make, link):
+        if command is link and not _older(target, [archive, source, *sources.glob("*.h")]):
+            break
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            return Missing(f"{command[0]} failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+    loaded = ctypes.CDLL(str(target))
+    loaded.bench_stream.restype = ctypes.c_void_p
+    return loaded
+
+
+@cache
+def module() -> Any:
+    """step_times.pyx, imported; or what is missing."""
+    import crnn
+
+    if absent := installed("Cython", "setuptools"):
+        return absent
+    if shutil.which(os.environ.get("CC", "cc")) is None:
+        return Missing("no C compiler found (cc, or CC=...)")
+    target = BUILT / ("step_times" + sysconfig.get_config_var("EXT_SUFFIX"))
+    folder, source = Path(crnn.__file__).parent, HERE / "step_times.pyx"
+    if _older(target, [source, *folder.rglob("*.pxd"), *folder.rglob("*.h")]):
+        try:
+            _build(source)
+        except Exception as error:  # a compiler's or Cython's, of many kinds
+            return Missing(f"Cython: {str(error).strip().splitlines()[-1]}")
+    spec = importlib.util.spec_from_file_location("step_times", target)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def _older(target: Path, made_of: list[Path]) -> bool:
+    return not target.exists() or any(path.stat().st_mtime > target.stat().st_mtime for path in made_of)
+
+
+def _build(source: Path) -> None:
+    from Cython.Build import cythonize
+    from setuptools import Distribution, Extension
+    from setuptools.command.build_ext import build_ext
+
+    import crnn
+
+    extension = Extension("step_times", [str(source)], include_dirs=[crnn.get_include(), np.get_include()])
+    extensions = cythonize([extension], build_dir=str(BUILT / "cython"), force=True, quiet=True)
+    command = build_ext(Distribution({"ext_modules": extensions}))
+    command.build_lib, command.build_temp, command.force = str(BUILT), str(BUILT / "cython"), True
+    command.ensure_finalized()
+    command.run()
+
+
+def _address(array: Array | None) -> ctypes.c_void_p | None:
+    return None if array is None else ctypes.c_void_p(array.ctypes.data)
+
+
+def _timed(call: Any, *arguments: Any) -> Times:
+    """C functions that take (ns, n, block, ...)."""
+
+    def times(n: int, block: int) -> Array:
+        ns = np.empty(n, np.int64)
+        call(_address(ns), ctypes.c_ssize_t(n), ctypes.c_ssize_t(block), *arguments)
+        return ns
+
+    return times
+
+
+def from_c(cell: str, params: Any, x: Array | int) -> Stepper | Missing:
+    """A step in C of a network of one layer, or, where there is a ``W_hy``, of a model on ids."""
+    import crnn
+
+    loaded = library()
+    if isinstance(loaded, Missing):
+        return loaded
+    W_hy, b_y = params.get("W_hy"), params.get("b_y")
+    names = ("layer0.W_xh", "layer0.W_hh", "layer0.b_h", "layer0.b_hn")
+    arrays = [None if a is None else np.ascontiguousarray(a) for a in (*map(params.get, names), W_hy, b_y)]
+    D, H = len(params["layer0.W_xh"]), len(params["layer0.W_hh"])
+    sizes = [ctypes.c_ssize_t(size) for size in (D, H, 0 if b_y is None else len(b_y))]
+    isa = crnn.isa().encode()
+    stream = ctypes.c_void_p(loaded.bench_stream(isa, CELLS[cell], *sizes, *map(_address, arrays)))
+    if not stream:
+        return Missing("C: no such model, or no memory")
+    y = np.empty(H if b_y is None else len(b_y), np.float32)
+    if isinstance(x, int):
+        times = _timed(loaded.bench_id_steps, stream, _address(y), ctypes.c_int32(x))
+    else:
+        times = _timed(loaded.bench_steps, stream, _address(y), _address(x))
+    return Stepper(times, _c_idle(loaded), lambda: y)
+
+
+def from_cython(stream: Any, x: Array | int) -> Stepper | Missing:
+    """``step_into`` or ``step_id_into``, called in a compiled loop."""
+    loaded = module()
+    if isinstance(loaded, Missing):
+        return loaded
+    y = np.empty(stream.output_size, np.float32)
+    call = loaded.id_steps if isinstance(x, int) else loaded.steps
+
+    def times(n: int, block: int) -> Array:
+        ns = np.empty(n, np.int64)
+        call(ns, block, stream, y, x)
+        return ns
+
+    def idle(n: int, block: int) -> Array:
+        ns = np.empty(n, np.int64)
+        loaded.nothing(ns)
+        return ns
+
+    return Stepper(times, idle, lambda: y)
+
+
+def reading(bytes_: int) -> Stepper | Missing:
+    """Reading so much memory over and over, from the cache that it fits in."""
+    loaded = library()
+    if isinstance(loaded, Missing):
+        return loaded
+    memory = np.zeros(bytes_ + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    part = memory[start : start + bytes_ // 64 * 64]
+    times = _timed(loaded.bench_reads, _address(part), ctypes.c_ssize_t(len(part)))
+    return Stepper(times, _c_idle(loaded), note=f"{bytes_ / 1024:.4g} KB of weights")
+
+
+def _c_idle(loaded: ctypes.CDLL) -> Times:
+    def idle(n: int, block: int) -> Array:
+        ns = np.empty(n, np.int64)
+        loaded.bench_nothing(_address(ns), ctypes.c_ssize_t(n))
+        return ns
+
+    return idle

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""A step of one layer in PyTorch, ONNX Runtime and NumPy, with our weights and the state carried from step to step.
+
+``x``: a vector (D,), or the id of a character model, whose one-hot input the peers get ready-made or look up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.latency import Stepper, statement
+from benchmarks.layers import GATES, TORCH_NAMES, onnx_layer, torch_layers
+
+Array = NDArray[Any]
+Params = Mapping[str, Array]
+Input = Array | int
+
+
+def _vector(params: Params, x: Input) -> Array:
+    return np.eye(len(params["layer0.W_xh"]), dtype=np.float32)[x] if isinstance(x, int) else x
+
+
+def torch_nn(params: Params, cell: str, x: Input, threads: int) -> Stepper:
+    """`torch.nn.RNN` and its like, and the head if there is one, in inference mode."""
+    import torch
+
+    torch.set_num_threads(threads)
+    net, text = torch_layers(params, cell).eval(), "y, state = net(x, state)"
+    names = {"net": net, "x": torch.from_numpy(_vector(params, x))[None, None], "state": None}
+    return _with_head(params, text, names)
+
+
+def torch_cell(params: Params, cell: str, x: Input, threads: int) -> Stepper:
+    """`torch.nn.RNNCell` and its like."""
+    import torch
+
+    torch.set_num_threads(threads)
+    H = len(params["layer0.W_hh"])
+    net: Any = getattr(torch.nn, f"{TORCH_NAMES[cell]}Cell")(len(params["layer0.W_xh"]), H).eval()
+    net.load_state_dict({name.removesuffix("_l0"): w for name, w in torch_layers(params, cell).state_dict().items()})
+    names = {"net": net, "x": torch.from_numpy(_vector(params, x))[None], "state": None}
+    if cell == "lstm":
+        return _with_head(params, "state = net(x, state); y = state[0]", names)
+    return _with_head(params, "y = state = net(x, state)", names)
+
+
+def _with_head(params: Params, text: str, names: dict[str, Any]) -> Stepper:
+    import torch
+
+    if "W_hy" in params:
+        head = torch.nn.Linear(*params["W_hy"].shape)
+        with torch.no_grad():
+            head.weight.copy_(torch.from_numpy(params["W_hy"].T))
+            head.bias.copy_(torch.from_numpy(params["b_y"]))
+        text, names = f"{text}; y = head(y)", names | {"head": head}
+    return statement(text, names, around=torch.inference_mode)
+
+
+def onnx_step(params: Params, cell: str, x: Input, threads: int) -> Stepper:
+    """Everything bound: the state goes from one buffer to the other and back."""
+    run = onnx_layer(params, cell, _vector(params, x)[None, None], threads, carried=True)
+    return statement("y = run()", {"run": run})
+
+
+# ---- NumPy -----------------------------------------------------------------------------------------------------------
+
+
+def numpy_product(params: Params, x: Input) -> Stepper:
+    """All that is multiplied in a step as a single ``W @ v``, and nothing else."""
+    parts = [params["layer0.W_hh"]] if isinstance(x, int) else [params["layer0.W_xh"], params["layer0.W_hh"]]
+    W = np.ascontiguousarray(np.concatenate(parts).T)
+    v = np.random.default_rng(0).standard_normal(W.shape[1], np.float32)
+    stepper = statement("y = W @ v", {"W": W, "v": v})
+    return Stepper(stepper.times, stepper.idle, note="no activation, no state, no head")
+
+
+def numpy_cell(params: Params, cell: str, x: Input) -> Stepper:
+    """The whole step as one writes it."""
+    W_xh, W_hh, b_h = (params[f"layer0.{name}"] for name in ("W_xh", "W_hh", "b_h"))
+    b_hn = params.get("layer0.b_hn", b_h)  # a GRU's
+    H, head = len(W_hh), "W_hy" in params
+    U = np.ascontiguousarray(W_hh.T)
+    W = W_xh if isinstance(x, int) else np.ascontiguousarray(W_xh.T)  # an id selects a row
+    V, b_y = (np.ascontiguousarray(params["W_hy"].T), params["b_y"]) if head else (U, b_h)
+    h = c = np.zeros(H, np.float32)
+
+    def sigmoid(a: Array) -> Array:
+        s: Array = 1 / (1 + np.exp(-a))
+        return s
+
+    def step(x: Input) -> Array:
+        nonlocal h, c
+        a, u = (W[x] if isinstance(x, int) else W @ x) + b_h, U @ h
+        if cell == "tanh":
+            h = np.tanh(a + u)
+        elif cell == "gru":
+            gates = sigmoid(a[: 2 * H] + u[: 2 * H])
+            n = np.tanh(a[2 * H :] + gates[:H] * (u[2 * H :] + b_hn))
+            h = n + gates[H:] * (h - n)
+        else:
+            a += u
+            gates = sigmoid(a[: 2 * H])
+            c = gates[H:] * c + gates[:H] * np.tanh(a[2 * H : 3 * H])
+            h = sigmoid(a[3 * H :]) * np.tanh(c)
+        return V @ h + b_y if head else h
+
+    return statement("y = step(x)", {"step": step, "x": x})
+
+
+def weight_bytes(params: Params, cell: str, x: Input) -> int:
+    """Of the float32 weights that a step has to read: of an id's input product one row."""
+    H = len(params["layer0.W_hh"])
+    everything = sum(array.size for array in params.values())
+    unread = params["layer0.W_xh"].size - GATES[cell] * H if isinstance(x, int) else 0
+    return 4 * (everything - unread)

@@ -292,7 +292,7 @@ static void run_group(const product *p, const tile_rows *rows, crnn_dim group, i
     ask_list ask;
     ask.count = 0;
     const int complete = k1 == p->K;
-    if (p->prepare && complete)
+    if (p->prepare && complete && rows->m > 1) /* one row's lines are few, and a stream's are near */
         p->prepare(p->context, rows, n0, n, &ask);
     for (int first = 0; first < panels; first += most) {
         const int nl = panels - first < most ? panels - first : most;

@@ -386,12 +386,21 @@ static void pack_transposed(real *packed, const real *w, crnn_dim ldw, crnn_dim 
     }
 }
 
+static void linear_prepare(const void *context, const tile_rows *rows, crnn_dim n0, crnn_dim n, ask_list *ask)
+{
+    (void)context;
+    for (int i = 0; i < rows->m; ++i)
+        for (crnn_dim j = 0; j < n; j += LINE)
+            ask_for(ask, rows->y[i] + n0 + j);
+}
+
 static void linear_forward(real *y, const real *x, const real *w, const real *bias, crnn_dim K, crnn_dim N,
                            const crnn_rows *rows)
 {
     float_mode mode = denormals_off();
+    const int far = count_rows(rows, 0, rows->T, 0) * N > 1 << 18; /* more than a second cache may hold */
     const product p = {.y = y, .ldy = N, .init = {bias, 0, NULL}, .x = {.x = x, .stride = K}, .w = w, .K = K, .N = N,
-                       .gates = 1};
+                       .gates = 1, .prepare = far ? linear_prepare : NULL};
     run_product(&p, rows, 0, rows->T, 0);
     float_mode_restore(mode);
 }

@@ -87,9 +87,10 @@ static void lstm_cell_backward(const void *layer, const tile_rows *rows, int m, 
 static void lstm_forward(const crnn_layer *l)
 {
     float_mode mode = denormals_off();
+    /* Without a way back the steps of a call are few, and all of it is near. */
     const product p = {.y = l->gates, .ldy = 4 * l->H, .init = input_share(l, 4), .x = state_before(l), .w = l->w_hh,
                        .K = l->H, .N = l->H, .gates = 4, .finish = lstm_cell,
-                       .prepare = lstm_prepare, .context = l};
+                       .prepare = l->tanh_c ? lstm_prepare : NULL, .context = l};
     run_forward(l, &p);
     float_mode_restore(mode);
 }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the tests of streams share: networks and models of every kind, and what they say to whole sequences."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,3 +44,13 @@ def language_model(cell: str, **options: Any) -> crnn.LanguageModel:
 
 def stepwise(stream: crnn.Stream, xs: Any) -> NDArray:
     return np.stack([stream.step(x) for x in xs])
+
+
+def until_let_in(use: Callable[[], Any]) -> Any:
+    """What ``use()`` returns once no other thread is at work on its stream."""
+    while True:
+        try:
+            return use()
+        except RuntimeError as error:
+            if "another thread" not in str(error):
+                raise

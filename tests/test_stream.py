@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from kernel_tools import assert_same_bits
 from model_tools import network, stir
-from stream_tools import CELLS, SHAPES, language_model, net_of, sequence, stepwise, whole
+from stream_tools import CELLS, SHAPES, language_model, net_of, sequence, stepwise, until_let_in, whole
 
 import crnn
 from crnn._core import dispatch
@@ -461,7 +461,7 @@ def test_two_threads_on_one_stream_are_an_error_and_no_harm():
         "set": lambda: setattr(stream, "state", net.stream().state),
         "copy": stream.copy,
     }
-    runner = threading.Thread(target=lambda: results.append(stream.run(xs)))
+    runner = threading.Thread(target=lambda: results.append(until_let_in(lambda: stream.run(xs))))
     runner.start()
     begun = False
     while runner.is_alive() and not begun:

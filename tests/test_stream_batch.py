@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 from kernel_tools import assert_same_bits
-from stream_tools import CELLS, language_model, net_of, sequence, stepwise, whole
+from stream_tools import CELLS, language_model, net_of, sequence, stepwise, until_let_in, whole
 
 from crnn.state import state_arrays
 
@@ -235,7 +235,7 @@ def test_two_threads_on_one_batch_are_an_error_and_no_harm():
         lambda: batch.set_state(0, net.stream()),
         lambda: batch.stream(0),
     ]
-    worker = threading.Thread(target=lambda: results.append(batch.step(x)))
+    worker = threading.Thread(target=lambda: results.append(until_let_in(lambda: batch.step(x))))
     worker.start()
     begun = False
     while worker.is_alive() and not begun:

@@ -65,6 +65,8 @@ def characters(cell: str, H: int, setting: Setting) -> dict[str, Figure]:
 
 
 def race(model: crnn.RNN | crnn.LanguageModel, cell: str, x: step_peers.Input, setting: Setting) -> dict[str, Figure]:
+    import crnn
+
     stream, params, threads = model.stream(), model.params, setting.threads
     steps = [x] * CHECKED_STEPS
     expected = model.stream().run(np.array(steps))
@@ -75,7 +77,7 @@ def race(model: crnn.RNN | crnn.LanguageModel, cell: str, x: step_peers.Input, s
         "crnn, out=": statement(
             "step(x, out=y)", {"step": model.stream().step, "x": x, "y": np.empty(stream.output_size, np.float32)}
         ),
-        "crnn from Cython": native.from_cython(model.stream(), x),
+        "crnn from Cython": native.from_cython(crnn.Stream(stream.weights), x),  # of a text stream too
         "crnn from C": native.from_c(cell, params, x),
         f"torch nn.{name}": torch or step_peers.torch_nn(params, cell, x, threads),
         f"torch nn.{name}Cell": torch or step_peers.torch_cell(params, cell, x, threads),

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any, TextIO
 
@@ -88,6 +87,8 @@ class TrainingLog:
 
     def to_jsonl(self, path: PathLike) -> None:
         """All entries, one JSON object a line."""
+        import json
+
         with open(path, "w", encoding="utf-8") as file:
             file.writelines(json.dumps(entry) + "\n" for entry in self.entries)
 
@@ -135,4 +136,6 @@ class TrainingLog:
     def _add(self, entry: Entry) -> None:
         self.entries.append(entry)
         if self._file is not None:
+            import json
+
             self._file.write(json.dumps(entry) + "\n")

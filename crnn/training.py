@@ -6,7 +6,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import signal
 import sys
 import threading
 import time
@@ -316,6 +315,8 @@ class _Interrupts:
         self.installed = False
 
     def __enter__(self) -> _Interrupts:
+        import signal
+
         in_main = threading.current_thread() is threading.main_thread()
         if in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._note)
@@ -324,6 +325,8 @@ class _Interrupts:
 
     def __exit__(self, *_: object) -> None:
         if self.installed:
+            import signal
+
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Builds crnn's extension modules; everything else is said in pyproject.toml.
 
-Every .pyx becomes one module. Only ``dispatch`` links the kernels and ``stream`` src_c/stream.c: files of src_c are
-compiled with flags of their own, because an Extension has one set of flags for all its sources. The public headers
-are copied to crnn/include, so that a wheel and a checkout have them in the same place.
+Every .pyx becomes one module. Only ``dispatch`` links the kernels, and ``stream`` and ``stream_batch`` src_c/stream.c:
+files of src_c are compiled with flags of their own, because an Extension has one set of flags for all its sources. The
+public headers are copied to crnn/include, so that a wheel and a checkout have them in the same place.
 
 CRNN_DEBUG=1                     C asserts, Cython's bounds checks, -O1 -g
 CRNN_SANITIZE=address,undefined  gcc's or clang's sanitizers, when compiling and linking
@@ -41,7 +41,8 @@ ISAS = {"x86_64": X86, "amd64": X86, "aarch64": ARM, "arm64": ARM}
 UNIX = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"]
 MSVC = ["/std:c11", "/O2", "/fp:precise"]
 
-CORE = ("crnn._core.dispatch", "crnn.stream")  # modules that link objects of src_c
+# Modules that link objects of src_c: the kernels and what asks the CPU, or stream.c.
+CORE = {"crnn._core.dispatch": "kernels", "crnn.stream": "streams", "crnn.stream_batch": "streams"}
 PUBLIC_HEADERS = ("crnn.h", "crnn_stream.h")
 
 DIRECTIVES = {
@@ -90,7 +91,8 @@ class BuildExt(build_ext):
             ext.extra_link_args += sanitize
             ext.depends += depends
             if ext.name in CORE:
-                ext.extra_objects = [obj for obj in core if (Path(obj).stem == "stream") == (ext.name == "crnn.stream")]
+                streams = CORE[ext.name] == "streams"
+                ext.extra_objects = [obj for obj in core if (Path(obj).stem == "stream") == streams]
                 ext.depends += ext.extra_objects
                 ext.libraries += [] if self.msvc else ["m"]  # fma, where it is no instruction
         super().build_extensions()

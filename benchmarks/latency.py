@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from benchmarks.checks import need_close
-from benchmarks.measure import REST, Effort, Figure, Missing
+from benchmarks.measure import CoreShare, Effort, Figure, Missing, turns
 
 Array = NDArray[Any]
 Times = Callable[[int, int], ArrayLike]  # nanoseconds of each of n blocks of so many steps
@@ -98,30 +98,22 @@ def compete(
     plans = {name: _plan(stepper, effort) for name, stepper in present.items()}
     singles: dict[str, list[Array]] = {name: [] for name in present}
     blocks: dict[str, list[Array]] = {name: [] for name in present}
-    cores = dict.fromkeys(present, float("inf"))  # that a contender had, at its worst
-    began = time.perf_counter()
-    for number in range(effort.rounds):
-        if number >= 3 and time.perf_counter() - began > effort.patience:
-            break
-        for name, stepper in present.items():
-            plan = plans[name]
-            time.sleep(REST)
-            stepper.times(1, plan.warm)
-            started, cpu_started = time.perf_counter(), time.process_time()
+    cores = CoreShare()
+    for name in turns(present, effort):
+        stepper, plan = present[name], plans[name]
+        stepper.times(1, plan.warm)
+        with cores.of(name):
             singles[name].append(np.asarray(stepper.times(plan.singles, 1), float) - plan.clock)
             blocks[name].append((np.asarray(stepper.times(plan.blocks, plan.block), float) - plan.loop) / plan.block)
-            seconds = time.perf_counter() - started
-            cores[name] = min(cores[name], (time.process_time() - cpu_started) / seconds)
     figures = {}
     for name, entry in contenders.items():
         if isinstance(entry, Missing):
             figures[name] = Figure(None, entry.reason)
             continue
         alone = np.concatenate(singles[name]) / 1e3
-        short = f"DISTURBED: had {cores[name]:.0%} of a core" if cores[name] < 0.9 else ""
         figures[name] = Figure(
             float(np.median(np.concatenate(blocks[name]))) / 1e3,
-            "; ".join(filter(None, (entry.note, f"{len(alone)} single steps", short))),
+            cores.note(name, entry.note, f"{len(alone)} single steps"),
             [float(np.median(block)) / 1e3 for block in blocks[name]],
             percentiles={label: float(np.percentile(alone, p)) for label, p in PERCENTILES.items()},
         )

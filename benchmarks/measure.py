@@ -6,7 +6,8 @@ from __future__ import annotations
 import importlib.util
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 OURS = "crnn"
@@ -62,36 +63,59 @@ def installed(*modules: str) -> Missing | None:
     return Missing(f"not installed: {', '.join(absent)}") if absent else None
 
 
+def turns(names: Iterable[str], effort: Effort) -> Iterator[str]:
+    """Whose turn it is, round by round, so that a slow minute of the machine meets all of them."""
+    names, began = list(names), time.perf_counter()
+    for number in range(effort.rounds):
+        if number >= 3 and time.perf_counter() - began > effort.patience:
+            return
+        for name in names:
+            time.sleep(REST)
+            yield name
+
+
+class CoreShare:
+    """How much of a core each contender had, at its worst."""
+
+    def __init__(self) -> None:
+        self.least: dict[str, float] = {}
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        started, cpu_started = time.perf_counter(), time.process_time()
+        yield
+        share = (time.process_time() - cpu_started) / (time.perf_counter() - started)
+        self.least[name] = min(self.least.get(name, share), share)
+
+    def note(self, name: str, *others: str) -> str:
+        """``others``, and whether the figure was disturbed."""
+        share = self.least[name]
+        return "; ".join(filter(None, (*others, f"DISTURBED: had {share:.0%} of a core" if share < 0.9 else "")))
+
+
 def race(contenders: Mapping[str, Contender | Missing], effort: Effort) -> dict[str, Figure]:
-    """Rates of all contenders. They take turns, so that a slow minute of the machine meets all of them.
+    """Rates of all contenders, which take turns.
 
     A sample is as many calls as fill ``effort.seconds``, after one call that is not timed.
     """
     present = {name: c for name, c in contenders.items() if isinstance(c, Contender)}
     calls = {name: _calls(c, effort.seconds) for name, c in present.items()}
     samples: dict[str, list[float]] = {name: [] for name in present}
-    cores = dict.fromkeys(present, float("inf"))  # that a contender had, at its worst
-    began = time.perf_counter()
-    for number in range(effort.rounds):
-        if number >= 3 and time.perf_counter() - began > effort.patience:
-            break
-        for name, contender in present.items():
-            time.sleep(REST)
-            contender.run()
-            started, cpu_started = time.perf_counter(), time.process_time()
+    cores = CoreShare()
+    for name in turns(present, effort):
+        contender = present[name]
+        contender.run()
+        with cores.of(name):
+            started = time.perf_counter()
             for _ in range(calls[name]):
                 contender.run()
-            seconds = time.perf_counter() - started
-            samples[name].append(calls[name] * contender.work / seconds)
-            cores[name] = min(cores[name], (time.process_time() - cpu_started) / seconds)
+            samples[name].append(calls[name] * contender.work / (time.perf_counter() - started))
     figures = {}
     for name, entry in contenders.items():
         if isinstance(entry, Missing):
             figures[name] = Figure(None, entry.reason)
         else:
-            short = f"DISTURBED: had {cores[name]:.0%} of a core" if cores[name] < 0.9 else ""
-            note = "; ".join(filter(None, (entry.note, short)))
-            figures[name] = Figure(statistics.median(samples[name]), note, samples[name])
+            figures[name] = Figure(statistics.median(samples[name]), cores.note(name, entry.note), samples[name])
     return figures
 
 

@@ -13,7 +13,8 @@ from crnn.log import TrainingLog
 from crnn.models import LanguageModel
 from crnn.network import RNN
 from crnn.regress import SequenceRegressor
-from crnn.stream import Stream, StreamBatch
+from crnn.stream import Stream
+from crnn.stream_batch import StreamBatch
 from crnn.text import TextCorpus, TextError, Vocab, VocabError
 from crnn.text_stream import TextStream
 from crnn.training import fit

@@ -102,18 +102,12 @@ cdef class Stream:
     cdef int step_id_into(self, float *y, int32_t id) noexcept nogil
 
 
-@cython.final
-cdef class StreamBatch:
-    cdef readonly StreamWeights weights
-    cdef crnn_streams *streams
-    cdef void *memory
-    cdef Py_ssize_t capacity, used
-    cdef int busy
-    cdef object free, rows, flags, stamps
-    cdef long long stamp
-    cdef cnp.ndarray active_rows(self)
-    cdef int grow(self, Py_ssize_t needed) except -1
-    cdef object take_rows(self, Py_ssize_t count)
-    cdef cnp.ndarray checked(self, rows)
-    cdef Py_ssize_t one(self, row) except -1
-    cdef cnp.ndarray as_flat(self, state)
+# ---- for crnn's other streams ------------------------------------------------------------------------------------------
+
+cdef Py_ssize_t RELEASE_BYTES
+cdef void *aligned(void *memory) noexcept
+cdef void *new_memory(size_t size) except NULL
+cdef int enter(int *flag, str what) except -1
+cdef void leave(int *flag) noexcept
+cdef str described(x)
+cdef object as_array(str name, x)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crnn.stream import Stream, StreamBatch, StreamWeights
+from crnn.stream import Stream, StreamWeights
+from crnn.stream_batch import StreamBatch
 
 if TYPE_CHECKING:
     from crnn.heads import Head
@@ -40,7 +41,7 @@ class Streamable:
         """Raises ValueError or TypeError where there is no output at every step."""
 
     def stream(self) -> Stream:
-        """A `crnn.stream.Stream`: one step at a time, from the initial state, with the weights as they are now.
+        """A `crnn.Stream`: one step at a time, from the initial state, with the weights as they are now.
 
         Raises ValueError for a model that reads a sequence from both ends or has no output at every step, and for
         float64. The weights are packed once for all streams, and anew when they have changed.
@@ -48,7 +49,7 @@ class Streamable:
         return Stream(self._weights_for_streams())
 
     def stream_batch(self, n: int = 0) -> StreamBatch:
-        """A `crnn.stream.StreamBatch`: ``n`` independent streams, stepped together. More can be added."""
+        """A `crnn.StreamBatch`: ``n`` independent streams, stepped together. More can be added."""
         return StreamBatch(self._weights_for_streams(), n)
 
     def _weights_for_streams(self) -> StreamWeights:

@@ -6,7 +6,7 @@ from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_CheckExact
 from libc.stdint cimport int32_t
 from libc.string cimport memcpy
 from crnn._core.arrays cimport data
-from crnn.stream cimport Stream, StreamWeights
+from crnn.stream cimport Stream, StreamWeights, enter, leave
 
 import numpy as np
 
@@ -14,10 +14,6 @@ from crnn import generation
 from crnn._core import loss
 from crnn.batching import IGNORE
 from crnn.pieces import EOS, TextError
-
-cdef extern from "compat.h" nogil:
-    int flag_take(int *flag)
-    void flag_give(int *flag)
 
 cnp.import_array()
 
@@ -87,15 +83,6 @@ cdef class TextStream:
     def output_size(self):
         return self.stream.weights.output_size
 
-    cdef int enter(self) except -1:
-        if not flag_take(&self.busy):
-            raise RuntimeError("stream: another thread is at work on it; give each thread a stream of its own")
-        return 0
-
-    cdef int leave(self) except -1:
-        flag_give(&self.busy)
-        return 0
-
     # ---- ids ---------------------------------------------------------------------------------------------------------
 
     def step(self, x, out=None):
@@ -128,7 +115,7 @@ cdef class TextStream:
             out_ = <float *>cnp.PyArray_DATA(<cnp.ndarray>out)
         else:
             out_ = <float *>data("out", out, cnp.NPY_FLOAT32, True, 1, V)
-        self.enter()
+        enter(&self.busy, "stream")
         if self.stream.releases:
             with nogil:
                 self.stream.step_id_into(self.logits_, <int32_t>number)
@@ -136,7 +123,7 @@ cdef class TextStream:
             self.stream.step_id_into(self.logits_, <int32_t>number)
         memcpy(out_, self.logits_, V * sizeof(float))
         self.known, self.last_id, self.ending = True, number, BY_TOKEN
-        self.leave()
+        leave(&self.busy)
         return out
 
     def run(self, xs, out=None):
@@ -156,13 +143,13 @@ cdef class TextStream:
         """
         ids = self.stream.weights.many_inputs("xs", xs, "T")
         cdef Py_ssize_t T = len(ids)
-        self.enter()
+        enter(&self.busy, "stream")
         try:
             out = self.stream.run(ids, out)
             if T:
                 self.now_after(ids[T - 1], out[T - 1], BY_TOKEN)
         finally:
-            self.leave()
+            leave(&self.busy)
         return out
 
     cdef int now_after(self, int id, logits, Ending ending) except -1:
@@ -220,7 +207,7 @@ cdef class TextStream:
             ending = AT_SPACE if text[max(len(text) - 1, 0):].isspace() else IN_WORD
         else:
             ids = self.stream.weights.many_inputs("text", text, "N")
-        self.enter()
+        enter(&self.busy, "stream")
         try:
             if len(ids) and nats is not None:
                 self.need_known()
@@ -241,7 +228,7 @@ cdef class TextStream:
             if len(text):
                 self.ending = ending  # a space alone may be no token
         finally:
-            self.leave()
+            leave(&self.busy)
         return 0
 
     cdef int need_known(self) except -1:
@@ -262,13 +249,13 @@ cdef class TextStream:
         TextError
             Nothing was read since the stream was made, was reset, or had its state set.
         """
-        self.enter()
+        enter(&self.busy, "stream")
         try:
             self.need_known()
             p = np.empty((1, len(self.logits)), np.float32)
             loss.softmax(p, self.logits[None])
         finally:
-            self.leave()
+            leave(&self.busy)
         return p[0]
 
     def next_tokens(self, count=10):
@@ -317,12 +304,12 @@ cdef class TextStream:
 
     def reset(self):
         """Back to the state before the first token: zeros, or the learnt one."""
-        self.enter()
+        enter(&self.busy, "stream")
         try:
             self.stream.reset()
             self.known = False
         finally:
-            self.leave()
+            leave(&self.busy)
 
     @property
     def state(self):
@@ -330,31 +317,31 @@ cdef class TextStream:
 
         What comes next is not part of it: after setting it, `feed` at least a token.
         """
-        self.enter()
+        enter(&self.busy, "stream")
         try:
             return self.stream.state
         finally:
-            self.leave()
+            leave(&self.busy)
 
     @state.setter
     def state(self, value):
-        self.enter()
+        enter(&self.busy, "stream")
         try:
             self.stream.state = value
             self.known = False
         finally:
-            self.leave()
+            leave(&self.busy)
 
     def copy(self):
         """Another stream that goes on from here by itself."""
         cdef TextStream other = TextStream.__new__(TextStream, self.stream.weights, self.vocab)
-        self.enter()
+        enter(&self.busy, "stream")
         try:
             other.stream = self.stream.copy()
             other.logits[:] = self.logits
             other.known, other.last_id, other.ending = self.known, self.last_id, self.ending
         finally:
-            self.leave()
+            leave(&self.busy)
         return other
 
     def __copy__(self):

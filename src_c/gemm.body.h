@@ -328,15 +328,13 @@ static void run_product(const product *p, const crnn_rows *r, crnn_dim t0, crnn_
         for (int i = 0; i < blocks; ++i)
             take_rows(&rows[i], (int)(here / blocks + (i < here % blocks)), p, &walk);
         const int most = PANELS_FOR(rows[0].m), wide = most > p->gates ? most / p->gates : 1;
-        for (crnn_dim k0 = 0; k0 < p->K; k0 += TERMS) {
-            const crnn_dim k1 = p->K - k0 < 2 * TERMS ? p->K : k0 + TERMS;
+        for (crnn_dim k0 = 0, k1; k0 < p->K; k0 = k1) {
+            k1 = p->K - k0 < 2 * TERMS ? p->K : k0 + TERMS;
             for (crnn_dim group = 0; group < groups; group += wide) {
                 const int taken = groups - group < wide ? (int)(groups - group) : wide;
                 for (int i = 0; i < blocks; ++i)
                     run_group(p, &rows[i], group, taken, most, k0, k1);
             }
-            if (k1 == p->K)
-                break;
         }
         left -= here;
     }
@@ -386,6 +384,7 @@ static void pack_transposed(real *packed, const real *w, crnn_dim ldw, crnn_dim 
     }
 }
 
+/* The outputs themselves. */
 static void linear_prepare(const void *context, const tile_rows *rows, crnn_dim n0, crnn_dim n, ask_list *ask)
 {
     (void)context;

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from kernel_tools import assert_same_bits
 from model_tools import run_python
-from stream_tools import CELLS, language_model, net_of, sequence, stepwise, whole
+from stream_tools import CELLS, language_model, net_of, sequence, stepwise, until_let_in, whole
 
 import crnn
 
@@ -182,33 +182,54 @@ def test_whoever_comes_while_a_batch_is_stepped_is_refused():
     assert len(batch) == 3
 
 
-def test_a_step_that_comes_while_a_block_is_run_is_refused_and_the_block_is_what_it_is():
+def test_whoever_comes_while_a_block_is_run_is_refused_and_the_block_is_what_it_is():
     net, T = net_of("lstm", 64, 160), 500
-    x, late = np.ones(64, np.float32), None
-    while late is None and T < 1e7:  # until the run takes long enough for another to come
+    x, late = np.ones(64, np.float32), False
+    while not late and T < 1e7:  # until the run takes long enough for others to come
         T *= 4
         xs = np.random.default_rng(T).normal(size=(T, 64)).astype(np.float32)
         stream, running, result = net.stream(), threading.Event(), []
 
         def work(stream=stream, xs=xs, running=running, result=result):
             running.set()
-            result.append(stream.run(xs))
+            result.append(until_let_in(lambda: stream.run(xs)))
 
         thread = threading.Thread(target=work)
         thread.start()
         running.wait(60)
         kept = np.full(160, 7, np.float32)
-        while thread.is_alive() and late is None:
+        uses = [
+            lambda stream=stream, kept=kept: stream.step(x, out=kept),
+            lambda stream=stream, xs=xs: stream.run(xs[:2]),
+            stream.reset,
+            lambda stream=stream: stream.state,
+            lambda stream=stream: setattr(stream, "state", net.stream().state),
+            stream.copy,
+        ]
+        begun = False
+        while thread.is_alive() and not begun:
             try:
                 _ = stream.state
             except RuntimeError:
-                with pytest.raises(RuntimeError, match="stream: another thread is at work on it; give each thread a"):
-                    stream.step(x, out=kept)
-                late = thread.is_alive()
+                begun = True
+        refused = [message_of(use) for use in uses] if begun else [None]
+        late = thread.is_alive()
         thread.join()
-    assert late is True
+    assert late
+    assert set(refused) == {"stream: another thread is at work on it; give each thread a stream of its own"}
     assert (kept == 7).all()
     assert_same_bits(result[0], net.stream().run(xs))
+    stream.reset()
+    assert_same_bits(stream.run(xs[:100]), net.stream().run(xs[:100]))
+
+
+def message_of(use):
+    """Of the RuntimeError that it raises, or None."""
+    try:
+        use()
+    except RuntimeError as error:
+        return str(error)
+    return None
 
 
 # ---- the floating-point mode -------------------------------------------------------------------------------------
@@ -313,7 +334,7 @@ def test_a_sub_interpreter_is_refused_and_the_first_goes_on():
 FREE_THREADED = """
 import sys, warnings
 warnings.simplefilter("error")
-import crnn.stream, crnn.text_stream, crnn._core.gemm, crnn._core.loss
+import crnn.stream, crnn.stream_batch, crnn.text_stream, crnn._core.gemm, crnn._core.loss
 print(sys._is_gil_enabled())
 """
 

@@ -6,6 +6,7 @@ import pytest
 from kernel_tools import ROWS, WIDTHS, Guarded, assert_close, assert_same_bits, chain32, slices
 
 from crnn._core import gemm
+from crnn._core.rows import Lengths
 
 T, B, D, H, V = 3, 2, 5, 7, 11
 
@@ -134,6 +135,20 @@ def test_linear_forward_has_the_bits_of_the_written_order(arrays, rng):
     x, w = arrays.input(rng.normal(size=(13, 3, 31))), arrays.input(rng.normal(size=(31, 209)))
     bias = arrays.input(rng.normal(size=209))
     assert_same_bits(linear(arrays, x, w, bias).reshape(39, 209), chain32(x.reshape(39, 31), w, bias))
+
+
+@pytest.mark.parametrize("dtype", ["float32"], indirect=True)
+@pytest.mark.parametrize("K", [4095, 4096, 4097, 6145])
+def test_a_long_sum_that_waits_in_y_is_one_chain(arrays, rng, K):
+    """In rows that lie equally far apart, and, where sequences end, in rows that do not."""
+    x, w = arrays.input(rng.normal(size=(2, 13, K))), arrays.input(rng.normal(size=(K, 35)))
+    bias = arrays.input(rng.normal(size=35))
+    wanted = chain32(x.reshape(26, K), w, bias).reshape(2, 13, 35)
+    assert_same_bits(linear(arrays, x, w, bias), wanted)
+    lengths, y = np.where(np.arange(13) % 3, 2, 1), arrays.output(2, 13, 35)
+    gemm.linear_forward(y, x, gemm.Packed(K, 35, arrays.dtype).pack(w), bias, 0, 13, Lengths(lengths, 2, 1))
+    there = np.arange(2)[:, None] < lengths
+    assert_same_bits(y[there], wanted[there])
 
 
 def test_not_a_number_stays_in_its_row_and_column(arrays, rng):

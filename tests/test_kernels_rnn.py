@@ -44,6 +44,14 @@ def layer(arrays: Guarded, rng, T=T, B=B, H=H):
     )
 
 
+@pytest.mark.parametrize("dtype", ["float32"], indirect=True)
+def test_a_cell_is_applied_once_a_long_sum_is_complete(arrays, rng):
+    H = 4097
+    xw, h0, w_hh = layer(arrays, rng, T=1, B=1, H=H)
+    h = forward(arrays, xw, None, h0, w_hh, "relu")
+    assert_same_bits(h[0], np.maximum(chain32(h0, w_hh, xw[0]), 0))
+
+
 # ---- forward -----------------------------------------------------------------------------------------------
 
 

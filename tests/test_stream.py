@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from kernel_tools import assert_same_bits
 from model_tools import network, stir
-from stream_tools import CELLS, SHAPES, language_model, net_of, sequence, stepwise, until_let_in, whole
+from stream_tools import CELLS, SHAPES, language_model, net_of, sequence, stepwise, whole
 
 import crnn
 from crnn._core import dispatch
@@ -445,42 +445,6 @@ def test_streams_give_their_memory_back():
         tracemalloc.stop()
     assert grown < 2000
     assert keep.weights.nbytes > 0
-
-
-def test_two_threads_on_one_stream_are_an_error_and_no_harm():
-    """A long run gives the interpreter's lock back; whoever comes meanwhile is refused, and the run is what it is."""
-    net = net_of("lstm", 64, 256)
-    xs = np.random.default_rng(3).normal(size=(4000, 64)).astype(np.float32)
-    expected = net.stream().run(xs)
-    stream, results, refused = net.stream(), [], []
-    uses = {
-        "step": lambda: stream.step(xs[0]),
-        "run": lambda: stream.run(xs[:2]),
-        "reset": stream.reset,
-        "state": lambda: stream.state,
-        "set": lambda: setattr(stream, "state", net.stream().state),
-        "copy": stream.copy,
-    }
-    runner = threading.Thread(target=lambda: results.append(until_let_in(lambda: stream.run(xs))))
-    runner.start()
-    begun = False
-    while runner.is_alive() and not begun:
-        try:
-            _ = stream.state
-        except RuntimeError:
-            begun = True
-    for name, use in uses.items() if begun else ():
-        try:
-            use()
-        except RuntimeError as error:
-            refused.append((name, str(error)))
-    runner.join()
-    if len(refused) < len(uses):
-        pytest.skip("the run was over before others came")
-    assert all("stream: another thread is at work on it" in error for _, error in refused)
-    assert_same_bits(results[0], expected)
-    stream.reset()
-    assert_same_bits(stream.run(xs), expected)
 
 
 def test_a_step_that_lets_other_threads_run_has_the_bits_of_forward(rng):

@@ -2,12 +2,11 @@
 """StreamBatch: each row has the bits of a stream of its own, whatever the others do; rows come and go."""
 
 import re
-import threading
 
 import numpy as np
 import pytest
 from kernel_tools import assert_same_bits
-from stream_tools import CELLS, language_model, net_of, sequence, stepwise, until_let_in, whole
+from stream_tools import CELLS, language_model, net_of, sequence, stepwise, whole
 
 from crnn.state import state_arrays
 
@@ -220,40 +219,6 @@ def test_a_state_from_another_model_is_refused():
     with pytest.raises(ValueError, match="state: expected shape"):
         batch.add(state=net_of("gru", 5, 8).stream())
     assert len(batch) == 2
-
-
-def test_two_threads_on_one_batch_are_an_error_and_no_harm():
-    net = net_of("lstm", 64, 256)
-    x = np.random.default_rng(3).normal(size=(2000, 64)).astype(np.float32)
-    expected, batch, results, refused = net(x[None])[0][0], net.stream_batch(2000), [], []
-    uses = [
-        lambda: batch.step(x[:1], rows=[0]),
-        batch.add,
-        lambda: batch.remove(0),
-        batch.reset,
-        lambda: batch.state(0),
-        lambda: batch.set_state(0, net.stream()),
-        lambda: batch.stream(0),
-    ]
-    worker = threading.Thread(target=lambda: results.append(until_let_in(lambda: batch.step(x))))
-    worker.start()
-    begun = False
-    while worker.is_alive() and not begun:
-        try:
-            _ = batch.active
-        except RuntimeError:
-            begun = True
-    for use in uses if begun else ():
-        try:
-            use()
-        except RuntimeError as error:
-            refused.append(str(error))
-    worker.join()
-    if len(refused) < len(uses):
-        pytest.skip("the step was over before others came")
-    assert all("stream batch: another thread is at work on it" in error for error in refused)
-    assert_same_bits(results[0], expected)
-    assert len(batch) == 2000
 
 
 def test_what_a_batch_says_of_itself():

@@ -42,7 +42,7 @@ UNIX = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility
 MSVC = ["/std:c11", "/O2", "/fp:precise"]
 
 # Modules that link objects of src_c: the kernels and what asks the CPU, or stream.c.
-CORE = {"crnn._core.dispatch": "kernels", "crnn.stream": "streams", "crnn.stream_batch": "streams"}
+CORE = {"crnn._core.dispatch": "kernels", "crnn.stream.stream": "streams", "crnn.stream.stream_batch": "streams"}
 PUBLIC_HEADERS = ("crnn.h", "crnn_stream.h")
 
 DIRECTIVES = {

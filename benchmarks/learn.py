@@ -78,7 +78,8 @@ def torchs(threads: int, quick: bool) -> Curve:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from crnn.text import IGNORE, TextCorpus, contiguous_batches
+    from crnn.text.corpus import TextCorpus
+    from crnn.text.windows import IGNORE_INDEX, contiguous_batches
 
     torch.set_num_threads(threads)
     torch.manual_seed(1)
@@ -86,11 +87,11 @@ def torchs(threads: int, quick: bool) -> Curve:
     corpus = TextCorpus.from_text(what, unit="char", valid=VALID, test=0.0)
     V = len(corpus.vocab)
 
-    def windows(ids: Any, steps: int, keep_tail: bool) -> list[tuple[Any, Any]]:
-        batches = contiguous_batches(ids, BATCH, steps, keep_tail=keep_tail)
+    def windows(ids: Any, steps: int, drop_last: bool) -> list[tuple[Any, Any]]:
+        batches = contiguous_batches(ids, BATCH, steps, drop_last=drop_last)
         return [(torch.from_numpy(x.astype(np.int64)), torch.from_numpy(y.astype(np.int64))) for x, y in batches]
 
-    train, valid = windows(corpus.train, STEPS, False), windows(corpus.valid, 2 * STEPS, True)
+    train, valid = windows(corpus.train, STEPS, True), windows(corpus.valid, 2 * STEPS, False)
     embedding, rnn, head = torch.nn.Embedding(V, HIDDEN), torch.nn.RNN(HIDDEN, HIDDEN), torch.nn.Linear(HIDDEN, V)
     parameters = [*embedding.parameters(), *rnn.parameters(), *head.parameters()]
     optimizer = torch.optim.Adam(parameters, RATE, fused=True)
@@ -100,7 +101,7 @@ def torchs(threads: int, quick: bool) -> Curve:
 
     def loss_of(x: Any, y: Any, state: Any) -> tuple[Any, Any]:
         h, state = rnn(embedding(x), state)
-        loss = cross_entropy(head(h).view(-1, V), y.view(-1), ignore_index=IGNORE, reduction="sum")
+        loss = cross_entropy(head(h).view(-1, V), y.view(-1), ignore_index=IGNORE_INDEX, reduction="sum")
         return loss, state.detach()
 
     def evaluate() -> float:
@@ -109,7 +110,7 @@ def torchs(threads: int, quick: bool) -> Curve:
             for x, y in valid:
                 loss, state = loss_of(x, y, state)
                 nats += float(loss)
-                count += int((y != IGNORE).sum())
+                count += int((y != IGNORE_INDEX).sum())
         return nats / count
 
     curve: Curve = []

@@ -7,22 +7,24 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from crnn import optim, sampling
 from crnn._core.dispatch import available_isas, built_isas, isa
 from crnn._version import __version__
-from crnn.classify import SequenceClassifier, SequenceTagger
-from crnn.evaluation import Evaluation, RegressionEvaluation, SequenceEvaluation
-from crnn.log import TrainingLog
-from crnn.models import LanguageModel
-from crnn.network import RNN
-from crnn.regress import SequenceRegressor
-from crnn.stream import Stream
-from crnn.stream_batch import StreamBatch
-from crnn.text import TextCorpus, TextError, Vocab, VocabError
-from crnn.text_stream import TextStream
-from crnn.training import fit
+from crnn.models.classifier import SequenceClassifier, SequenceTagger
+from crnn.models.language_model import LanguageModel
+from crnn.models.metrics import Evaluation, RegressionEvaluation, SequenceEvaluation
+from crnn.models.regressor import SequenceRegressor
+from crnn.nn.network import RNN
+from crnn.stream.stream import Stream
+from crnn.stream.stream_batch import StreamBatch
+from crnn.stream.text_stream import TextStream
+from crnn.text.corpus import TextCorpus
+from crnn.text.reading import TextError
+from crnn.text.vocab import Vocab, VocabError
+from crnn.training.fit import fit
+from crnn.training.log import TrainingLog
 
 if _TYPE_CHECKING:
     from crnn.diagnostics import gradient_check, gradient_flow
-    from crnn.seq2seq import SequenceToSequence
-    from crnn.serialize import ModelFileError, load, save
+    from crnn.io.model_file import ModelFileError, load, save
+    from crnn.models.seq2seq import SequenceToSequence
 
 __all__ = [
     "RNN",
@@ -72,23 +74,23 @@ def get_include() -> str:
 
 # What many programs never use is imported when it is first asked for: a third of the time that an import would take.
 _LATER = {
-    "gradient_check": "diagnostics",
-    "gradient_flow": "diagnostics",
-    "SequenceToSequence": "seq2seq",
-    "ModelFileError": "serialize",
-    "load": "serialize",
-    "save": "serialize",
+    "gradient_check": "crnn.diagnostics",
+    "gradient_flow": "crnn.diagnostics",
+    "SequenceToSequence": "crnn.models.seq2seq",
+    "ModelFileError": "crnn.io.model_file",
+    "load": "crnn.io.model_file",
+    "save": "crnn.io.model_file",
 }
 
 
 def __getattr__(name: str) -> object:
     from importlib import import_module
 
-    if name in _LATER.values():
-        return import_module(f"crnn.{name}")
+    if name == "diagnostics":
+        return import_module("crnn.diagnostics")
     if name not in _LATER:
         raise AttributeError(f"module 'crnn' has no attribute {name!r}")
-    value: object = getattr(import_module(f"crnn.{_LATER[name]}"), name)
+    value: object = getattr(import_module(_LATER[name]), name)
     globals()[name] = value
     return value
 

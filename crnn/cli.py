@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 if TYPE_CHECKING:
-    from crnn.models import LanguageModel
+    from crnn.models.language_model import LanguageModel
 
 INTERRUPTED = 130  # what a shell expects of a program ended by Ctrl-C
 
@@ -41,8 +41,8 @@ def cores() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from crnn._version import __version__
-    from crnn.cells import CELLS
-    from crnn.initial import RULES as INITIAL
+    from crnn.nn.cells import CELLS
+    from crnn.nn.init import RULES as INITIAL
     from crnn.optim import RULES, SCHEDULES
 
     # Without this class a default would be said only where its help text repeats it.
@@ -69,13 +69,13 @@ def _parser() -> argparse.ArgumentParser:
     net.add_argument("--hidden", type=int, default=256, help="units of a layer")
     net.add_argument("--layers", type=int, default=1, help="layers")
     net.add_argument("--embedding", type=int, help="size of the tokens' embedding; --hidden if not given; 0: one-hot")
-    net.add_argument("--tied", action="store_true", help="the output weights are the embedding's")
+    net.add_argument("--tie-weights", action="store_true", help="the output weights are the embedding's")
     net.add_argument("--dropout", type=float, default=0.0, help="between layers and before the output")
     net.add_argument("--recurrent-dropout", type=float, default=0.0, help="of the state, one mask a window")
-    net.add_argument("--variational", action="store_true", help="one mask for all steps of a window")
+    net.add_argument("--variational-dropout", action="store_true", help="one mask for all steps of a window")
     net.add_argument("--original-gru", action="store_true", help="reset gate before the product, not after it")
     net.add_argument("--forget-bias", type=float, default=1.0, help="where an LSTM's forget bias starts")
-    net.add_argument("--learn-state", action="store_true", help="the state at the start is a parameter")
+    net.add_argument("--trainable-initial-state", action="store_true", help="the state at the start is a parameter")
     net.add_argument("--recurrent-init", default="orthogonal", help=f"one of {', '.join(INITIAL)}; 0.5*identity works")
     net.add_argument("--input-init", help="likewise; glorot if not given, unit for one-hot tokens")
     net.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="precision")
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     sample = verbs.add_parser("sample", help="let a model write", formatter_class=show)
     sample.set_defaults(run=_sample)
     sample.add_argument("model", type=Path)
-    sample.add_argument("--prime", default="", help="text to go on from")
+    sample.add_argument("--prompt", default="", help="text to go on from")
     sample.add_argument("--length", type=int, default=500, help="tokens to write")
     _sampling_options(sample)
     sample.add_argument("--stop", help="end before this text")
@@ -178,13 +178,13 @@ def _train(arguments: argparse.Namespace) -> int:
         hidden_size=arguments.hidden,
         num_layers=arguments.layers,
         embedding_size=(arguments.hidden if arguments.embedding is None else arguments.embedding) or None,
-        tied=arguments.tied,
+        tie_weights=arguments.tie_weights,
         dropout=arguments.dropout,
-        variational=arguments.variational,
+        variational_dropout=arguments.variational_dropout,
         recurrent_dropout=arguments.recurrent_dropout,
         reset_after=not arguments.original_gru,
         forget_bias=arguments.forget_bias,
-        learn_state=arguments.learn_state,
+        trainable_initial_state=arguments.trainable_initial_state,
         dtype=arguments.dtype,
         recurrent_init=arguments.recurrent_init,
         input_init=arguments.input_init,
@@ -232,7 +232,7 @@ def _train(arguments: argparse.Namespace) -> int:
 def _sample(arguments: argparse.Namespace) -> int:
     model = _load(arguments.model)
     pieces = model.iter_generate(
-        arguments.prime,
+        arguments.prompt,
         arguments.length,
         temperature=arguments.temperature,
         top_k=arguments.top_k,
@@ -240,7 +240,7 @@ def _sample(arguments: argparse.Namespace) -> int:
         stop=arguments.stop,
         seed=arguments.seed,
     )
-    sys.stdout.write(arguments.prime)
+    sys.stdout.write(arguments.prompt)
     for piece in pieces:
         sys.stdout.write(piece)
         sys.stdout.flush()
@@ -278,7 +278,7 @@ def score_lines(model: LanguageModel, lines: BinaryIO, out: TextIO, *, carry: bo
     import math
 
     from crnn._core.loss import sum as total
-    from crnn.text import VocabError
+    from crnn.text.vocab import VocabError
 
     if model.dtype != "float32":
         model = model.astype("float32")  # for four decimals
@@ -304,7 +304,7 @@ def score_lines(model: LanguageModel, lines: BinaryIO, out: TextIO, *, carry: bo
             if not newline:
                 stream.feed(ids[:1])
                 ids = ids[1:]
-            nats = stream.surprise(ids)
+            nats = stream.surprisal(ids)
             bits = total(nats) / len(nats) / math.log(2) if len(nats) else math.nan
         out.write(f"{bits:.4f}\t{text}\n")
         out.flush()
@@ -337,7 +337,7 @@ def _info(arguments: argparse.Namespace) -> int:
 
 def _demo(arguments: argparse.Namespace) -> int:
     import crnn
-    from crnn.demo import documentation_prose
+    from crnn._demo import documentation_prose
 
     text = documentation_prose()
     corpus = crnn.TextCorpus.from_text(text, valid=0.05, test=0.0)
@@ -358,10 +358,10 @@ def _demo(arguments: argparse.Namespace) -> int:
         on_epoch=lambda log: _say(log.summary()) if not sys.stderr.isatty() else None,
     )
     _say("")
-    prime = "The "
-    sys.stdout.write(prime)
+    prompt = "The "
+    sys.stdout.write(prompt)
     for piece in model.iter_generate(
-        prime,
+        prompt,
         arguments.length,
         temperature=arguments.temperature,
         top_k=arguments.top_k,

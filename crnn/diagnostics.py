@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from crnn.headed import HeadedModel, Workspace
-from crnn.heads import HeadTape
-from crnn.losses import Regression
-from crnn.network import RNN
-from crnn.pooling import Max
-from crnn.state import State, StateLike
-from crnn.tape import Tape
+from crnn.models.base import HeadedModel, Workspace
+from crnn.models.head import HeadTape
+from crnn.models.losses import Regression
+from crnn.models.pooling import Max
+from crnn.nn.network import RNN
+from crnn.nn.state import State, StateLike
+from crnn.nn.tape import Tape
 
 Array = NDArray[Any]
 Batch = tuple[ArrayLike, ArrayLike]
@@ -96,7 +96,7 @@ def gradient_check(
         x, targets = net._check_input(_in_float64(batch)), None
     x = x.copy()
     before = None
-    if state is not None or not net.learn_state:
+    if state is not None or not net.trainable_initial_state:
         before = net._new_state(x.shape[1])
         for _, layers in before.parts:
             for array in layers:
@@ -226,9 +226,7 @@ def _network_objective(
     return objective
 
 
-def _model_objective(
-    model: HeadedModel, x: Array, targets: Any, lengths: Any, before: State | None
-) -> Objective:
+def _model_objective(model: HeadedModel, x: Array, targets: Any, lengths: Any, before: State | None) -> Objective:
     weight = model._head.loss.weight(targets) or 1.0
     space, networks = Workspace(), model._networks
 

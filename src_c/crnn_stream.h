@@ -41,9 +41,9 @@ typedef struct crnn_model_config {
     const float *embedding;    /* (D, E): then a step takes an id only */
     crnn_dim output_size;      /* V: a step's output is h @ W_hy + b_y; 0: it is h of the top layer */
     const float *W_hy, *b_y;   /* (H, V), (V) */
-    int tied;                  /* W_hy is the transpose of the embedding: E is H, V is D, and W_hy NULL */
-    const double *x_mean, *x_deviation; /* (D) or NULL: x enters as (x - mean) / deviation. Ids do not */
-    const double *y_mean, *y_deviation; /* (y_columns) or NULL: y leaves as y * deviation + mean, output j by j % y_columns */
+    int tie_weights;                  /* W_hy is the transpose of the embedding: E is H, V is D, and W_hy NULL */
+    const double *x_mean, *x_std; /* (D) or NULL: x enters as (x - mean) / deviation. Ids do not */
+    const double *y_mean, *y_std; /* (y_columns) or NULL: y leaves as y * deviation + mean, output j by j % y_columns */
     crnn_dim y_columns;
 } crnn_model_config;
 

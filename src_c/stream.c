@@ -117,7 +117,7 @@ struct crnn_model {
     const float *embedding; /* (D, E); NULL where there is none, or the columns of W_hy are it */
     matrix W_hy;
     const float *b_y;
-    const double *x_mean, *x_deviation, *y_mean, *y_deviation;
+    const double *x_mean, *x_std, *y_mean, *y_std;
     crnn_dim widest, most_gates; /* of all layers: H, G*H */
     int any_c, any_hn;
     model_layer *layers;
@@ -138,13 +138,13 @@ static int good_config(const crnn_model_config *c)
             return 0;
     }
     const crnn_dim H = c->layers[c->num_layers - 1].hidden_size, E = c->embedding_size, V = c->output_size;
-    if (E ? !good_size(E) || !c->embedding : c->embedding || c->tied)
+    if (E ? !good_size(E) || !c->embedding : c->embedding || c->tie_weights)
         return 0;
-    if (V ? !good_size(V) || !c->b_y || !c->W_hy != !!c->tied : c->tied)
+    if (V ? !good_size(V) || !c->b_y || !c->W_hy != !!c->tie_weights : c->tie_weights)
         return 0;
-    if (c->tied && (E != H || V != c->input_size))
+    if (c->tie_weights && (E != H || V != c->input_size))
         return 0;
-    if (!c->x_mean != !c->x_deviation || !c->y_mean != !c->y_deviation)
+    if (!c->x_mean != !c->x_std || !c->y_mean != !c->y_std)
         return 0;
     return !c->y_mean || good_size(c->y_columns);
 }
@@ -194,21 +194,21 @@ static crnn_model *take_model(arena *a, const crnn_model_config *c, const crnn_k
     made.output_size = made.has_head ? c->output_size : K;
     if (made.has_head) {
         made.W_hy = (matrix){NULL, K, c->output_size};
-        made.W_hy.packed = c->tied ? take_packed(a, kernels, c->embedding, K, K, c->output_size, 1, 1)
+        made.W_hy.packed = c->tie_weights ? take_packed(a, kernels, c->embedding, K, K, c->output_size, 1, 1)
                                    : take_packed(a, kernels, c->W_hy, c->output_size, K, c->output_size, 1, 0);
         made.b_y = take_copy(a, c->b_y, c->output_size, sizeof(float));
     }
-    if (c->embedding_size && !c->tied)
+    if (c->embedding_size && !c->tie_weights)
         made.embedding = take_floats(a, (size_t)c->input_size, c->embedding_size);
     if (made.embedding)
         memcpy((float *)made.embedding, c->embedding,
                (size_t)c->input_size * (size_t)c->embedding_size * sizeof(float));
     made.scaled_x = c->x_mean != NULL;
     made.x_mean = take_copy(a, c->x_mean, c->input_size, sizeof(double));
-    made.x_deviation = take_copy(a, c->x_deviation, c->input_size, sizeof(double));
+    made.x_std = take_copy(a, c->x_std, c->input_size, sizeof(double));
     made.y_columns = c->y_columns;
     made.y_mean = take_copy(a, c->y_mean, c->y_columns, sizeof(double));
-    made.y_deviation = take_copy(a, c->y_deviation, c->y_columns, sizeof(double));
+    made.y_std = take_copy(a, c->y_std, c->y_columns, sizeof(double));
     if (model)
         *model = made;
     return model;
@@ -329,7 +329,7 @@ static const float *scaled(const crnn_streams *s, const float *x, crnn_dim n)
         return x;
     for (crnn_dim i = 0; i < n; ++i)
         for (crnn_dim d = 0; d < D; ++d)
-            s->x[i * D + d] = (float)(((double)x[i * D + d] - model->x_mean[d]) / model->x_deviation[d]);
+            s->x[i * D + d] = (float)(((double)x[i * D + d] - model->x_mean[d]) / model->x_std[d]);
     return s->x;
 }
 
@@ -412,7 +412,7 @@ static void advance(crnn_streams *s, float *y, const float *x, const int32_t *id
         for (crnn_dim i = 0; i < n; ++i)
             for (crnn_dim j = 0, column = 0; j < model->output_size; ++j, ++column, ++y) {
                 column = column == model->y_columns ? 0 : column;
-                *y = (float)((double)*y * model->y_deviation[column] + model->y_mean[column]);
+                *y = (float)((double)*y * model->y_std[column] + model->y_mean[column]);
             }
 }
 

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 import crnn
-from crnn.state import state_arrays
+from crnn.nn.state import state_arrays
 
 BLOCK = 10_000  # steps between two looks
 MOST_GROWTH = 1.0  # MB, after the first tenth
@@ -71,10 +71,10 @@ def many_texts(rounds: int) -> list[str]:
     model = crnn.LanguageModel(crnn.Vocab.from_text("hello, new world!\n"), "gru", 16, seed=1)
     start, sizes = model.stream().feed("hello"), []
     batch = model.stream_batch(64)
-    expected = (start.copy().surprise(", new world!").tobytes(), start.generate(20, seed=1))
+    expected = (start.copy().surprisal(", new world!").tobytes(), start.generate(20, seed=1))
     for number in range(rounds * 10):
         stream = pickle.loads(pickle.dumps(start)) if number % 5 == 0 else start.copy()
-        got = (stream.surprise(", new world!").tobytes(), start.generate(20, seed=1))
+        got = (stream.surprisal(", new world!").tobytes(), start.generate(20, seed=1))
         if got != expected:
             return [f"texts: round {number} differs from the first"]
         rows = batch.add(number % 40)

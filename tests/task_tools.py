@@ -43,7 +43,7 @@ def regressor(P: int = 2, **options: Any) -> crnn.SequenceRegressor:
 
 def everything(model: Any) -> Array:
     """What an error must not change."""
-    parts = [part for scaling in model.scalings.values() for part in (scaling.mean, scaling.deviation)]
+    parts = [part for scaling in model.scalings.values() for part in (scaling.mean, scaling.std)]
     return np.concatenate([model.flat_params.astype(np.float64), *parts])
 
 

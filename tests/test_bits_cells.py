@@ -12,7 +12,7 @@ from model_tools import network, text
 
 import crnn
 from crnn._core import dispatch
-from crnn.state import state_arrays
+from crnn.nn.state import state_arrays
 
 pytestmark = pytest.mark.thread_unsafe  # the instruction set is the process's
 
@@ -25,8 +25,8 @@ def language_model(cell, threads=1, **options):
     """The weights of two layers after 30 updates with all that can be dropped, tied and learnt."""
     corpus = crnn.TextCorpus.from_text(text(1100), valid=0.05, test=0)
     model = crnn.LanguageModel(
-        corpus.vocab, cell, [29, 21], embedding_size=21, tied=True, dropout=0.25, recurrent_dropout=0.125,
-        learn_state=True, seed=5, **INIT, **options,
+        corpus.vocab, cell, [29, 21], embedding_size=21, tie_weights=True, dropout=0.25, recurrent_dropout=0.125,
+        trainable_initial_state=True, seed=5, **INIT, **options,
     )  # fmt: skip
     crnn.fit(
         model, corpus, epochs=3, max_updates=30, batch_size=5, bptt=11, clip_norm=0.5, threads=threads, seed=3,
@@ -45,7 +45,9 @@ def task(kind, cell, threads=1, **options):
     """The weights of a bidirectional model of sequences of different lengths after two epochs."""
     lengths = [3 + i % 9 for i in range(40)]
     X = [draws(n, 3, seed=i) for i, n in enumerate(lengths)]
-    common = dict(hidden_size=[19, 17], cell=cell, bidirectional=True, dropout=0.25, variational=True, seed=4, **INIT)
+    common = dict(
+        hidden_size=[19, 17], cell=cell, bidirectional=True, dropout=0.25, variational_dropout=True, seed=4, **INIT
+    )
     if kind == "classifier":
         model = crnn.SequenceClassifier(3, 2, pooling="mean", label_smoothing=0.1, **common, **options)
         y = [int(x[0, 0] > x[-1, 1]) for x in X]
@@ -61,7 +63,7 @@ def task(kind, cell, threads=1, **options):
 
 TRAININGS = {
     "lstm": partial(language_model, "lstm"),
-    "gru": partial(language_model, "gru", variational=True),
+    "gru": partial(language_model, "gru", variational_dropout=True),
     "gru original": partial(language_model, "gru", reset_after=False),
     "classifier, lstm": partial(task, "classifier", "lstm"),
     "tagger, gru": partial(task, "tagger", "gru"),

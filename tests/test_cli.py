@@ -112,16 +112,21 @@ def test_train_passes_every_option_on(tmp_path, text_file, capsys):
 def test_train_builds_every_kind_of_network(tmp_path, text_file, capsys):
     model = tmp_path / "m"
     options = {"--cell": "lstm", "--layers": 2, "--dropout": 0.25, "--recurrent-dropout": 0.125, "--forget-bias": 0.5}
-    flags = ["--tied", "--variational", "--learn-state"]
+    flags = ["--tie-weights", "--variational-dropout", "--trainable-initial-state"]
     pairs = [part for pair in options.items() for part in pair]
     assert run(capsys, "train", text_file, "-o", model, *TINY, *pairs, *flags)[0] == 0
     config = crnn.load(model).config()
     wanted = {name.strip("-").replace("-", "_"): value for name, value in options.items() if name != "--layers"}
-    assert config == config | wanted | {"num_layers": 2, "tied": True, "variational": True, "learn_state": True}
+    assert config == config | wanted | {
+        "num_layers": 2,
+        "tie_weights": True,
+        "variational_dropout": True,
+        "trainable_initial_state": True,
+    }
     train = ["train", text_file, "-o", model, *TINY]
     assert run(capsys, *train, "--cell", "gru", "--original-gru", "--embedding", 0)[0] == 0
     assert crnn.load(model).config() == crnn.load(model).config() | {"reset_after": False, "embedding_size": None}
-    assert "tied: expected an embedding" in fails(capsys, *train, "--embedding", 3, "--tied")
+    assert "tie_weights: expected an embedding" in fails(capsys, *train, "--embedding", 3, "--tie-weights")
 
 
 @pytest.mark.parametrize("verb", ["sample", "eval", "score"])
@@ -225,7 +230,7 @@ def test_train_looks_for_its_files_before_it_starts(tmp_path, text_file, capsys)
 
 def test_sample_writes_what_generate_does(model_file, capsys):
     model = crnn.load(model_file)
-    status, out, err = run(capsys, "sample", model_file, "--prime", "hello", "--length", 50, "--seed", 3)
+    status, out, err = run(capsys, "sample", model_file, "--prompt", "hello", "--length", 50, "--seed", 3)
     assert (status, err) == (0, "")
     assert out == "hello" + model.generate("hello", 50, seed=3) + "\n"
     options = {"temperature": 0.7, "top_k": 5, "top_p": 0.9, "stop": "o", "seed": 3}
@@ -237,7 +242,7 @@ def test_sample_writes_what_generate_does(model_file, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--prime", "hex"], "char 'x' at position 2 is not in the vocabulary"),
+        (["--prompt", "hex"], "char 'x' at position 2 is not in the vocabulary"),
         (["--temperature", "-1"], "temperature: expected"),
         (["--top-p", "2"], "top_p: expected"),
         (["--length", "-1"], "length: expected"),
@@ -285,10 +290,10 @@ def test_info_tells_what_the_file_holds(model_file, capsys):
 
 
 def test_demo_learns_shows_it_and_writes(tmp_path, capsys, monkeypatch):
-    import crnn.demo
+    import crnn._demo
 
     prose = text(3000)
-    monkeypatch.setattr(crnn.demo, "documentation_prose", lambda: "The " + prose)
+    monkeypatch.setattr(crnn._demo, "documentation_prose", lambda: "The " + prose)
     arguments = ("--hidden", 9, "--epochs", 2, "--length", 30, "--threads", 2)
     status, out, err = run(capsys, "demo", *arguments, "-o", tmp_path / "m")
     assert status == 0
@@ -303,7 +308,7 @@ def test_demo_learns_shows_it_and_writes(tmp_path, capsys, monkeypatch):
 
 
 def test_the_documentation_is_prose():
-    prose = crnn.demo.documentation_prose()
+    prose = crnn._demo.documentation_prose()
     assert len(prose) > 100_000
     assert prose.isascii()
     lines = prose.splitlines()
@@ -404,7 +409,7 @@ def test_score_gives_bits_per_token_of_each_line_between_newlines(capsysbinary, 
     model = crnn.load(model_file)
     assert [line for _, line in rows] == ["hello", "new world", "", "hello"]
     for bits, line in rows:
-        [nats] = model.score([line + "\n"], prime="\n")
+        [nats] = model.score([line + "\n"], prompt="\n")
         assert float(bits) == pytest.approx(nats / math.log(2), abs=6e-5)
     assert rows[0][0] == rows[3][0]  # each line anew
 
@@ -444,7 +449,7 @@ def test_score_of_bytes_and_words(capsysbinary, monkeypatch, tmp_path, unit):
     model.save(tmp_path / "m")
     rows = score(capsysbinary, monkeypatch, tmp_path / "m", "the dog\ncat é\n".encode())
     for bits, line in rows:
-        [nats] = model.score([line + "\n"], prime="\n")
+        [nats] = model.score([line + "\n"], prompt="\n")
         assert float(bits) == pytest.approx(nats / math.log(2), abs=6e-5)
 
 

@@ -13,12 +13,12 @@ from kernel_tools import assert_same_bits
 from stream_tools import CELLS, language_model, net_of, sequence, stepwise, whole
 
 import crnn
-from crnn.serialize import ModelFileError, contents, from_bytes, to_bytes
+from crnn.io.model_file import ModelFileError, contents, from_bytes, to_bytes
 
 MODELS = {
     "network": lambda: net_of("gru", 5, [7, 9], bidirectional=True, dropout=0.25),
-    "float64": lambda: net_of("lstm", dtype="float64", learn_state=True),
-    "language model": lambda: language_model("lstm", embedding_size=21, tied=True),
+    "float64": lambda: net_of("lstm", dtype="float64", trainable_initial_state=True),
+    "language model": lambda: language_model("lstm", embedding_size=21, tie_weights=True),
     "classifier": lambda: crnn.SequenceClassifier(3, classes=["a", "b"], pooling="mean", seed=4),
     "tagger": lambda: crnn.SequenceTagger(3, 2, multilabel=True, seed=4),
     "regressor": lambda: crnn.SequenceRegressor(3, 2, loss="quantile", seed=4),
@@ -152,7 +152,7 @@ def outputs(thing, xs):
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork, in a process with threads
 def test_models_and_streams_go_to_other_processes(rng, method):
-    net, xs = net_of("lstm", learn_state=True), sequence(rng, 12, 5)
+    net, xs = net_of("lstm", trainable_initial_state=True), sequence(rng, 12, 5)
     stream = net.stream()
     stepwise(stream, xs[:5])
     with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:

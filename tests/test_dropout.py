@@ -9,8 +9,8 @@ from kernel_tools import assert_close, assert_same_bits
 from task_tools import LENGTHS, classifier, labels, oracle_outputs, reals, regressor, softmax_loss, tagger
 
 import crnn
-from crnn.dropout import STEPS, Masks
-from crnn.headed import Workspace
+from crnn.models.base import Workspace
+from crnn.nn.dropout import STEPS, Masks
 
 DROPPING = {"dropout": 0.4, "recurrent_dropout": 0.3}
 
@@ -71,13 +71,13 @@ def passes(model, rng, seed, y):
     return total / count, model.flat_grads.copy(), space
 
 
-@pytest.mark.parametrize("variational", [False, True])
+@pytest.mark.parametrize("variational_dropout", [False, True])
 @pytest.mark.parametrize("pooling", [None, "mean"])
-def test_each_step_or_each_sequence_has_a_mask(rng, pooling, variational):
-    options = DROPPING | {"variational": variational, "num_layers": 2, "bidirectional": True}
+def test_each_step_or_each_sequence_has_a_mask(rng, pooling, variational_dropout):
+    options = DROPPING | {"variational_dropout": variational_dropout, "num_layers": 2, "bidirectional": True}
     model = classifier(pooling=pooling, **options) if pooling else tagger(**options)
     _, _, space = passes(model, rng, 5, labels(rng, None if pooling else LENGTHS))
-    steps, B = (1 if variational else max(LENGTHS)), len(LENGTHS)
+    steps, B = (1 if variational_dropout else max(LENGTHS)), len(LENGTHS)
     below, top = space.tape.layers[1].mask, space.head.mask
     assert below.shape == (steps, B, 10)
     assert top.shape == (1 if pooling else steps, B, 10)

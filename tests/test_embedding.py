@@ -54,18 +54,18 @@ def test_workers_forked_after_loading_give_the_parents_bits(rng, tmp_path):
     start = model.stream().feed("hello")
     batch = model.stream_batch(3)
     batch.step([0, 1, 2])
-    expected = start.copy().surprise(TEXT).tobytes()
+    expected = start.copy().surprisal(TEXT).tobytes()
     of_batch = batch.stream(1).run([3, 4]).tobytes()
     of_model = model.forward([[0] * 4] * 5, threads=2)[0].tobytes()  # a child has none of these threads
 
     def work():
         assert model.stream().weights is start.weights
         assert model.forward([[0] * 4] * 5, threads=2)[0].tobytes() == of_model
-        return start.surprise(TEXT).tobytes() + batch.step([9, 3, 9])[1].tobytes()
+        return start.surprisal(TEXT).tobytes() + batch.step([9, 3, 9])[1].tobytes()
 
     for _ in range(3):  # each from where the parent stands
         assert in_child(work) == expected + of_batch[: 12 * 4]
-    assert start.surprise(TEXT).tobytes() == expected
+    assert start.surprisal(TEXT).tobytes() == expected
 
 
 @forks
@@ -92,7 +92,7 @@ def test_a_fork_while_another_thread_steps_leaves_the_child_its_own_streams(rng)
 
 def read_on(model, stream, text):
     """In another process."""
-    return model.stream().feed(text[:1]).surprise(text[1:]), stream.surprise(text), stream.generate(20, seed=5)
+    return model.stream().feed(text[:1]).surprisal(text[1:]), stream.surprisal(text), stream.generate(20, seed=5)
 
 
 @quiet_forks
@@ -254,7 +254,7 @@ def test_calls_put_the_floating_point_mode_back(rng, cell):
         "long run": lambda: stream.run(np.tile(xs, (200, 1))),
         "batch": lambda: batch.step(xs),
         "feed": lambda: of_text.feed(TEXT),
-        "surprise": lambda: of_text.surprise(TEXT),
+        "surprisal": lambda: of_text.surprisal(TEXT),
         "probabilities": of_text.next_probabilities,
         "generate": lambda: of_text.generate(3, seed=1),
         "forward": lambda: net(xs[:, None], threads=2),
@@ -334,7 +334,7 @@ def test_a_sub_interpreter_is_refused_and_the_first_goes_on():
 FREE_THREADED = """
 import sys, warnings
 warnings.simplefilter("error")
-import crnn.stream, crnn.stream_batch, crnn.text_stream, crnn._core.gemm, crnn._core.loss
+import crnn.stream, crnn._core.gemm, crnn._core.loss
 print(sys._is_gil_enabled())
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""generate and iter_generate: what is drawn is what the model predicts; primes, stops, bytes and words."""
+"""generate and iter_generate: what is drawn is what the model predicts; prompts, stops, bytes and words."""
 
 import itertools
 
@@ -8,13 +8,13 @@ import pytest
 from model_tools import language_model, oracle_forward
 
 import crnn
-from crnn.generation import _until
-from crnn.text import TextError
+from crnn.text.generation import _until
+from crnn.text.reading import TextError
 
 
-def greedy(model, prime, length):
+def greedy(model, prompt, length):
     """The likeliest token again and again, the whole text run through the oracle for each."""
-    ids = model.vocab.encode(prime).tolist()
+    ids = model.vocab.encode(prompt).tolist()
     for _ in range(length):
         ids.append(int(oracle_forward(model, np.array(ids)[:, None]).y[-1, 0].argmax()))
     return model.vocab.decode(ids[len(ids) - length :])
@@ -118,24 +118,24 @@ def test_an_empty_prime_is_a_newline_where_there_is_one():
     model = language_model(H=19)
     assert model.generate("", 20, seed=7) == model.generate("\n", 20, seed=7)
     without = language_model("hello")
-    with pytest.raises(TextError, match="prime: expected at least one token to start from, got an empty text"):
+    with pytest.raises(TextError, match="prompt: expected at least one token to start from, got an empty text"):
         without.generate("", 20)
 
 
 def test_arguments_are_checked_before_the_first_piece():
     model = language_model()
     for arguments, error, message in [
-        ({"prime": "hey q"}, crnn.VocabError, "'y' at position 2"),
+        ({"prompt": "hey q"}, crnn.VocabError, "'y' at position 2"),
         ({"length": -1}, ValueError, "length: expected an integer of at least 0, or None, got -1"),
         ({"length": 1.5}, ValueError, "length: .*got 1.5"),
         ({"stop": ""}, ValueError, "stop: expected a text of at least one character, or None, got ''"),
         ({"temperature": -1}, ValueError, "temperature: .*got -1"),
         ({"top_k": 0}, ValueError, "top_k: .*got 0"),
         ({"top_p": 1.5}, ValueError, r"top_p: .*got 1\.5"),
-        ({"prime": 3}, TypeError, "int"),
+        ({"prompt": 3}, TypeError, "int"),
     ]:
         with pytest.raises(error, match=message):
-            model.iter_generate(**({"prime": "hello"} | arguments))
+            model.iter_generate(**({"prompt": "hello"} | arguments))
 
 
 # ---- bytes and words -------------------------------------------------------------------------------------------
@@ -149,9 +149,9 @@ def test_bytes_come_as_whole_characters():
     model.params["layer0.W_xh"][euro[2], 2] = 9
     for unit, following in enumerate((euro[1], euro[2], euro[0])):
         model.params["W_hy"][unit, following] = 50
-    prime = "€€"
-    assert list(model.iter_generate(prime, 6, temperature=0)) == ["€", "€"]
-    assert model.generate(prime, 5, temperature=0) == "€"  # the last character was not finished
+    prompt = "€€"
+    assert list(model.iter_generate(prompt, 6, temperature=0)) == ["€", "€"]
+    assert model.generate(prompt, 5, temperature=0) == "€"  # the last character was not finished
     assert model.generate("€", 9, temperature=0, stop="€€") == ""
 
 
@@ -170,8 +170,8 @@ def test_words_are_joined_by_spaces_and_lines_end_without():
     pieces = list(model.iter_generate("the", 5, temperature=0))
     assert pieces == [" cat", "\n", "the", " cat", "\n"]
     assert model.generate("the cat\n", 2, temperature=0) == "the cat"
-    assert model.generate("the ", 2, temperature=0) == "cat\n"  # the prime brings the space
+    assert model.generate("the ", 2, temperature=0) == "cat\n"  # the prompt brings the space
     assert model.generate("", 2, temperature=0) == "the cat"  # from a line's end
-    prime = "the cat"
-    whole = prime + model.generate(prime, 3, temperature=0)
+    prompt = "the cat"
+    whole = prompt + model.generate(prompt, 3, temperature=0)
     assert whole == "the cat\nthe cat"

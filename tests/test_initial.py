@@ -8,7 +8,7 @@ import pytest
 from kernel_tools import assert_same_bits
 
 import crnn
-from crnn.initial import RULES, initial_matrix, uniform_draws
+from crnn.nn.init import RULES, initial_matrix, uniform_draws
 
 SHAPE = (300, 200)
 
@@ -22,7 +22,7 @@ def made(rule, shape=SHAPE, seed=1):
     [
         ("glorot", math.sqrt(6 / 500)),
         ("uniform", 1 / math.sqrt(200)),
-        ("unit", math.sqrt(3)),
+        ("unit_variance", math.sqrt(3)),
         ("0.5*glorot", 0.5 * math.sqrt(6 / 500)),
     ],
 )
@@ -56,7 +56,7 @@ def test_identity_and_zeros_with_a_gain():
 
 
 def test_the_rules_are_these():
-    assert set(RULES) == {"glorot", "uniform", "unit", "orthogonal", "identity", "zeros"}
+    assert set(RULES) == {"glorot", "uniform", "unit_variance", "orthogonal", "identity", "zeros"}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_unknown_rules_are_named(rule):
             crnn.RNN(2, 3, input_init=rule)
 
 
-@pytest.mark.parametrize("rule", ["glorot", "uniform", "orthogonal", "unit"])
+@pytest.mark.parametrize("rule", ["glorot", "uniform", "orthogonal", "unit_variance"])
 def test_the_seed_decides(rule):
     assert_same_bits(made(rule, (9, 9)), made(rule, (9, 9)))
     assert not np.array_equal(made(rule, (9, 9)), made(rule, (9, 9), seed=2))

@@ -299,7 +299,9 @@ NOT_IN_PYTORCH = {
     "hidden_size: expected one size for all layers, as in PyTorch, got [7, 9]": {"hidden_size": [7, 9]},
     "reset_after: expected True, as in PyTorch's GRU, got False": {"cell": "gru", "reset_after": False},
     "recurrent_dropout: expected 0, as in PyTorch, got 0.1": {"recurrent_dropout": 0.1},
-    "learn_state: expected False, as in PyTorch, got the parameters 'layer0.h0'": {"learn_state": True},
+    "trainable_initial_state: expected False, as in PyTorch, got the parameters 'layer0.h0'": {
+        "trainable_initial_state": True
+    },
     "expected one without an embedding, got embedding_size=3": {"embedding_size": 3},
 }
 
@@ -610,9 +612,9 @@ def test_dropout_carries_over_both_ways(torch):
     assert from_module(torch_module(torch, "gru", dropout=0.3)).dropout == 0.3
     assert to_module(network("gru", dropout=0.3)).dropout == 0.3
     assert to_module(network("gru", 1, dropout=0.3)).dropout == 0  # nothing lies between the layers
-    with pytest.raises(ValueError, match="variational: expected False, as PyTorch's dropout is, got True"):
-        to_module(network("gru", dropout=0.3, variational=True))
-    assert to_module(network("gru", variational=True)).dropout == 0  # of no effect
+    with pytest.raises(ValueError, match="variational_dropout: expected False, as PyTorch's dropout is, got True"):
+        to_module(network("gru", dropout=0.3, variational_dropout=True))
+    assert to_module(network("gru", variational_dropout=True)).dropout == 0  # of no effect
 
 
 def test_batch_first_concerns_only_how_arrays_lie(torch, rng):
@@ -653,8 +655,8 @@ def test_modules_that_have_no_like_are_refused(torch):
         to_module("net")
     with pytest.raises(ValueError, match="model: expected an RNN without an embedding, got embedding_size=3"):
         to_module(crnn.RNN(D, H, 1, "gru", embedding_size=3))
-    with pytest.raises(ValueError, match=r"learn_state: expected False, as in PyTorch, got the parameters"):
-        to_module(language_model("gru", learn_state=True))
+    with pytest.raises(ValueError, match=r"trainable_initial_state: expected False, as in PyTorch, got the parameters"):
+        to_module(language_model("gru", trainable_initial_state=True))
 
 
 # ---- language models -------------------------------------------------------------------------------------------------
@@ -681,7 +683,7 @@ def models_agree(torch, rng, model, run):
         agree(got, part)
 
 
-INPUTS = {"one-hot": {}, "embedding": {"embedding_size": D}, "tied": {"embedding_size": H, "tied": True}}
+INPUTS = {"one-hot": {}, "embedding": {"embedding_size": D}, "tie_weights": {"embedding_size": H, "tie_weights": True}}
 
 
 @cells
@@ -692,7 +694,7 @@ def test_a_language_model_comes_back_from_a_module(torch, rng, dtype, cell, L, g
     module = to_module(model)
     assert module.training
     assert module.dropout.p == 0.25
-    assert (module.head.weight is getattr(module.embedding, "weight", None)) == (given == "tied")
+    assert (module.head.weight is getattr(module.embedding, "weight", None)) == (given == "tie_weights")
     module.eval()
     models_agree(torch, rng, model, module)
     assert module(torch.zeros((T, B), dtype=torch.int64))[0].shape == (T, B, V)  # from a zero state
@@ -704,7 +706,7 @@ def test_a_language_model_comes_back_from_a_module(torch, rng, dtype, cell, L, g
 
 
 def test_a_language_models_module_can_be_trained(torch, rng):
-    model = language_model("gru", embedding_size=H, tied=True)
+    model = language_model("gru", embedding_size=H, tie_weights=True)
     before = model.flat_params.copy()
     module = to_module(model)
     assert len(list(module.parameters())) == 2 * 4 + 2  # two layers, and the matrix that head and embedding share

@@ -12,7 +12,7 @@ from crnn._core import loss, vecmath
 from crnn._core.rows import Lengths
 
 T, B, V = 3, 5, 11
-IGNORE = -100
+IGNORE_INDEX = -100
 
 pytestmark = pytest.mark.usefixtures("isa")
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("isa")
 def cross_entropy(arrays: Guarded, logits, targets, scale=1.0, parts=None):
     losses, dlogits = arrays.output(*targets.shape), arrays.output(*logits.shape)
     for b0, b1 in parts or [(0, targets.shape[1])]:
-        loss.softmax_cross_entropy(losses, dlogits, logits, targets, scale, IGNORE, b0, b1)
+        loss.softmax_cross_entropy(losses, dlogits, logits, targets, scale, IGNORE_INDEX, b0, b1)
     return losses, dlogits
 
 
@@ -32,27 +32,27 @@ def some(arrays: Guarded, rng, V=V, size=3.0):
 @pytest.mark.parametrize("size", [0.01, 3.0, 100.0])
 def test_cross_entropy_and_its_gradient(arrays, rng, V, size):
     logits, targets = some(arrays, rng, V, size)
-    targets[1, 2] = targets[2, 4] = IGNORE
+    targets[1, 2] = targets[2, 4] = IGNORE_INDEX
     losses, dlogits = cross_entropy(arrays, logits, targets, 0.25)
-    expected, gradient = oracle.cross_entropy(logits.astype("f8"), targets, IGNORE)
+    expected, gradient = oracle.cross_entropy(logits.astype("f8"), targets, IGNORE_INDEX)
     if V == 1:  # nothing to choose from
         np.testing.assert_array_equal(losses, 0)
         np.testing.assert_array_equal(dlogits, 0)
         return
     assert_close(losses, expected)
     assert_close(dlogits, 0.25 * gradient)
-    assert (losses[targets == IGNORE] == 0).all()
-    assert (dlogits[targets == IGNORE] == 0).all()
+    assert (losses[targets == IGNORE_INDEX] == 0).all()
+    assert (dlogits[targets == IGNORE_INDEX] == 0).all()
 
 
 @pytest.mark.parametrize("V", [11, 16, 33])
 def test_the_loss_alone_and_in_place_have_the_same_bits(arrays, rng, V):
     logits, targets = some(arrays, rng, V)
-    targets[0, 1] = IGNORE
+    targets[0, 1] = IGNORE_INDEX
     losses, dlogits = cross_entropy(arrays, logits, targets, 0.3)
     alone, in_place, beside = arrays.output(T, B), arrays.inout(logits), arrays.output(T, B)
-    loss.softmax_cross_entropy(alone, None, logits, targets, 0.3, IGNORE, 0, B)
-    loss.softmax_cross_entropy(beside, in_place, in_place, targets, 0.3, IGNORE, 0, B)
+    loss.softmax_cross_entropy(alone, None, logits, targets, 0.3, IGNORE_INDEX, 0, B)
+    loss.softmax_cross_entropy(beside, in_place, in_place, targets, 0.3, IGNORE_INDEX, 0, B)
     assert_same_bits(alone, losses)
     assert_same_bits(beside, losses)
     assert_same_bits(in_place, dlogits)
@@ -137,10 +137,10 @@ def weighted_cross_entropy(logits, targets, weights, smoothing):
     """The loss of each target by PyTorch's definition, from log softmax."""
     log_p = logits - logits.max(axis=-1, keepdims=True)
     log_p -= np.log(np.exp(log_p).sum(axis=-1, keepdims=True))
-    safe = np.where(targets == IGNORE, 0, targets)
+    safe = np.where(targets == IGNORE_INDEX, 0, targets)
     at_target = weights[safe] * -np.take_along_axis(log_p, safe[..., None], axis=-1)[..., 0]
     losses = (1 - smoothing) * at_target + smoothing / logits.shape[-1] * (weights * -log_p).sum(axis=-1)
-    return np.where(targets == IGNORE, 0, losses)
+    return np.where(targets == IGNORE_INDEX, 0, losses)
 
 
 @pytest.mark.parametrize("V", [2, 7, 8, 9, 16, 33, 65])
@@ -148,11 +148,11 @@ def weighted_cross_entropy(logits, targets, weights, smoothing):
 @pytest.mark.parametrize("smoothing", [0.0, 0.125, 1.0])
 def test_weights_and_smoothing_and_their_gradient(arrays, rng, V, weighted, smoothing):
     logits, targets = some(arrays, rng, V)
-    targets[1, 2] = IGNORE
+    targets[1, 2] = IGNORE_INDEX
     weights = rng.uniform(0.2, 3, V) if weighted else np.ones(V)
     given = arrays.input(weights) if weighted else None
     losses, dlogits = arrays.output(T, B), arrays.output(T, B, V)
-    loss.softmax_cross_entropy(losses, dlogits, logits, targets, 0.25, IGNORE, 0, B, None, given, smoothing)
+    loss.softmax_cross_entropy(losses, dlogits, logits, targets, 0.25, IGNORE_INDEX, 0, B, None, given, smoothing)
     x = logits.astype("f8")
     assert_close(losses, weighted_cross_entropy(x, targets, weights, smoothing))
     gradient = difference_gradient(lambda x: weighted_cross_entropy(x, targets, weights, smoothing).sum(), x)
@@ -161,8 +161,8 @@ def test_weights_and_smoothing_and_their_gradient(arrays, rng, V, weighted, smoo
     assert losses[1, 2] == 0
 
     alone, beside, in_place = arrays.output(T, B), arrays.output(T, B), arrays.inout(logits)
-    loss.softmax_cross_entropy(alone, None, logits, targets, 0.25, IGNORE, 0, B, None, given, smoothing)
-    loss.softmax_cross_entropy(beside, in_place, in_place, targets, 0.25, IGNORE, 0, B, None, given, smoothing)
+    loss.softmax_cross_entropy(alone, None, logits, targets, 0.25, IGNORE_INDEX, 0, B, None, given, smoothing)
+    loss.softmax_cross_entropy(beside, in_place, in_place, targets, 0.25, IGNORE_INDEX, 0, B, None, given, smoothing)
     assert_same_bits(alone, losses)
     assert_same_bits(beside, losses)
     assert_same_bits(in_place, dlogits)
@@ -172,7 +172,7 @@ def test_weights_of_one_and_no_smoothing_change_no_bit(arrays, rng):
     logits, targets = some(arrays, rng, 37)
     weighted, gradient = arrays.output(T, B), arrays.output(T, B, 37)
     loss.softmax_cross_entropy(
-        weighted, gradient, logits, targets, 0.3, IGNORE, 0, B, weights=arrays.input(np.ones(37)), smoothing=0.0
+        weighted, gradient, logits, targets, 0.3, IGNORE_INDEX, 0, B, weights=arrays.input(np.ones(37)), smoothing=0.0
     )
     losses, dlogits = cross_entropy(arrays, logits, targets, 0.3)
     assert_same_bits(weighted, losses)
@@ -185,17 +185,17 @@ def test_weights_of_one_and_no_smoothing_change_no_bit(arrays, rng):
 def test_cross_entropy_agrees_with_pytorch(arrays, rng, weighted, smoothing, size):
     torch = pytest.importorskip("torch")
     logits, targets = some(arrays, rng, 37, size)
-    targets[0, 3] = IGNORE
+    targets[0, 3] = IGNORE_INDEX
     weights = arrays.input(rng.uniform(0.2, 3, 37)) if weighted else None
     losses, dlogits = arrays.output(T, B), arrays.output(T, B, 37)
-    loss.softmax_cross_entropy(losses, dlogits, logits, targets, 1.0, IGNORE, 0, B, None, weights, smoothing)
+    loss.softmax_cross_entropy(losses, dlogits, logits, targets, 1.0, IGNORE_INDEX, 0, B, None, weights, smoothing)
     x = torch.tensor(logits.reshape(-1, 37).astype("f8"), requires_grad=True)
     total = torch.nn.functional.cross_entropy(
         x,
         torch.tensor(targets.reshape(-1).astype("i8")),
         weight=torch.tensor(weights.astype("f8")) if weighted else None,
         label_smoothing=smoothing,
-        ignore_index=IGNORE,
+        ignore_index=IGNORE_INDEX,
         reduction="sum",
     )
     total.backward()
@@ -410,7 +410,7 @@ def losses_to_try(arrays, rng):
     reals = arrays.input(answers(rng, T, B, 17))
     made = {
         "softmax": lambda losses, dx, x, *rows: loss.softmax_cross_entropy(
-            losses, dx, x, targets, 0.5, IGNORE, *rows, weights=weights, smoothing=0.1
+            losses, dx, x, targets, 0.5, IGNORE_INDEX, *rows, weights=weights, smoothing=0.1
         ),
         "sigmoid": lambda losses, dx, x, *rows: loss.sigmoid_cross_entropy(
             losses, dx, x, reals, 0.5, *rows, pos_weights=weights

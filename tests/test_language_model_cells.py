@@ -11,7 +11,7 @@ from model_tools import as_oracle, stir, text
 from test_network_cells import arrays_of, states_are_close
 
 import crnn
-from crnn.models import Stepper
+from crnn.models.language_model import Stepper, Workspace
 
 CORPUS = crnn.TextCorpus.from_text(text(700), valid=0.1, test=0)
 V = len(CORPUS.vocab)
@@ -23,10 +23,10 @@ KINDS = {
     "gru": {"cell": "gru"},
     "gru original": {"cell": "gru", "reset_after": False},
     "lstm of two sizes": {"cell": "lstm", "hidden_size": [9, 7], "num_layers": None},
-    "tied": {"cell": "lstm", "embedding_size": 7, "tied": True},
-    "learnt": {"cell": "lstm", "learn_state": True},
+    "tie_weights": {"cell": "lstm", "embedding_size": 7, "tie_weights": True},
+    "learnt": {"cell": "lstm", "trainable_initial_state": True},
     "dropout": {"cell": "gru", "dropout": 0.3, "recurrent_dropout": 0.2},
-    "variational": {"cell": "lstm", "dropout": 0.3, "variational": True, "embedding_size": 5},
+    "variational_dropout": {"cell": "lstm", "dropout": 0.3, "variational_dropout": True, "embedding_size": 5},
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -55,11 +55,11 @@ def test_loss_and_gradients_follow_the_oracle(rng, dtype, kind, given):
     state = None
     if given:
         _, state = model.forward(rng.integers(V, size=(3, 5)))
-    space = crnn.models.Workspace()
+    space = Workspace()
     total, count, after = model.loss_and_gradients(ids, targets, state, workspace=space, dropout_seed=4)
 
     params = as_oracle(model)
-    if model.tied:
+    if model.tie_weights:
         params["W_hy"] = params["embedding"].T
     masks = [layer.mask for layer in space.tape.layers[1:]] + [space.head.mask]
     recurrent = [cell.mask for cell in space.tape.recurrences]
@@ -70,7 +70,7 @@ def test_loss_and_gradients_follow_the_oracle(rng, dtype, kind, given):
     )  # fmt: skip
     losses, dy = oracle.cross_entropy(tape.y, targets, ignore=-1)
     grads, _, _ = oracle.rnn_backward(params, tape, dy / count)
-    if model.tied:
+    if model.tie_weights:
         grads["embedding"] += grads.pop("W_hy").T
     assert count == 29
     assert total == pytest.approx(losses.sum(), rel=1e-6)
@@ -104,7 +104,7 @@ def test_windows_with_the_state_carried_give_the_bits_of_the_whole(rng, kind):
     model = model_of(kind)
     ids, targets = rng.integers(V, size=(2, 12, 5))
     whole, end = model.losses(ids, targets)
-    parts, state, space = [], None, crnn.models.Workspace()
+    parts, state, space = [], None, Workspace()
     for t in range(0, 12, 5):
         losses, state = model.losses(ids[t : t + 5], targets[t : t + 5], state, workspace=space)
         parts.append(losses.copy())
@@ -241,16 +241,18 @@ def test_an_irnn_starts_as_the_identity_and_remembers():
 
 
 def test_a_tied_head_has_no_weights_of_its_own_and_must_fit():
-    model = model_of("tied")
+    model = model_of("tie_weights")
     assert set(model.params) & {"W_hy"} == set()
     logits, _ = model.forward([[1, 2]])
     h, _ = model.net(np.array([[1, 2]]))
     expected = h.astype(float) @ model.params["embedding"].T.astype(float) + model.params["b_y"]
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
     for E in (None, 6):
-        with pytest.raises(ValueError, match=rf"tied: expected an embedding as large .* \(7\), got embedding_size={E}"):
-            crnn.LanguageModel(CORPUS.vocab, "lstm", [9, 7], tied=True, embedding_size=E)
-    crnn.LanguageModel(CORPUS.vocab, "lstm", [9, 7], tied=True, embedding_size=7).forward([[1, 2]])
+        with pytest.raises(
+            ValueError, match=rf"tie_weights: expected an embedding as large .* \(7\), got embedding_size={E}"
+        ):
+            crnn.LanguageModel(CORPUS.vocab, "lstm", [9, 7], tie_weights=True, embedding_size=E)
+    crnn.LanguageModel(CORPUS.vocab, "lstm", [9, 7], tie_weights=True, embedding_size=7).forward([[1, 2]])
 
 
 # ---- states that are none of this model's --------------------------------------------------------------------------

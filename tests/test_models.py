@@ -12,24 +12,24 @@ from kernel_tools import TOLERANCE, assert_close, assert_same_bits
 from model_tools import language_model, oracle_backward, oracle_forward, oracle_losses, text
 
 import crnn
-import crnn.models
-from crnn.models import Stepper, Workspace
-from crnn.text import TextError
+import crnn.models.language_model
+from crnn.models.language_model import Stepper, Workspace
+from crnn.text.reading import TextError
 
-IGNORE = -1
+IGNORE_INDEX = -1
 
 
 def batch(rng, model, T=6, B=5, ignored=3):
     V = len(model.vocab)
     ids, targets = rng.integers(V, size=(T, B)), rng.integers(V, size=(T, B))
-    targets.ravel()[rng.choice(T * B, ignored, replace=False)] = IGNORE
+    targets.ravel()[rng.choice(T * B, ignored, replace=False)] = IGNORE_INDEX
     h0 = rng.normal(size=(model.net.num_layers, B, model.net.hidden_size)).astype(model.dtype)
     return ids, targets, h0
 
 
 @pytest.mark.thread_unsafe
 def test_docstring_examples_run():
-    assert doctest.testmod(crnn.models) == (0, 6)
+    assert doctest.testmod(crnn.models.language_model) == (0, 6)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -42,7 +42,7 @@ def test_loss_and_gradients_follow_the_oracle(rng, dtype, cell, layers, H, E, re
     total, count, state = model.loss_and_gradients(ids, targets, h0, reduction=reduction, threads=threads)
 
     tape = oracle_forward(model, ids, h0)
-    losses, dy = oracle.cross_entropy(tape.y, targets, ignore=IGNORE)
+    losses, dy = oracle.cross_entropy(tape.y, targets, ignore=IGNORE_INDEX)
     grads, _, _ = oracle_backward(model, tape, dy / 27 if reduction == "mean" else dy)
     assert count == 27
     assert total == pytest.approx(losses.sum(), rel=TOLERANCE[dtype.name])
@@ -58,7 +58,7 @@ def test_losses_and_logits_follow_the_oracle(rng, dtype):
     expected, logits = oracle_losses(model, ids, targets, h0)
     losses, state = model.losses(ids, targets, h0)
     assert_close(losses, expected)
-    assert np.all(losses[targets == IGNORE] == 0)
+    assert np.all(losses[targets == IGNORE_INDEX] == 0)
     got, state_too = model.forward(ids, h0)
     assert_close(got, logits)
     assert_same_bits(state, state_too)
@@ -84,7 +84,7 @@ def test_gradients_add_up_over_calls(rng):
 def test_a_window_without_targets_counts_nothing_and_leaves_no_gradient(rng):
     model = language_model()
     ids, targets, _ = batch(rng, model)
-    total, count, _ = model.loss_and_gradients(ids, np.full_like(targets, IGNORE))
+    total, count, _ = model.loss_and_gradients(ids, np.full_like(targets, IGNORE_INDEX))
     assert (total, count) == (0, 0)
     assert not model.flat_grads.any()
 
@@ -173,25 +173,25 @@ def test_evaluate_refuses_a_text_with_nothing_to_predict():
             model.evaluate(nothing)
 
 
-@pytest.mark.parametrize("prime", [None, "h", "hello "])
-def test_score_is_the_oracles_nats_per_token(dtype, prime):
+@pytest.mark.parametrize("prompt", [None, "h", "hello "])
+def test_score_is_the_oracles_nats_per_token(dtype, prompt):
     model = language_model(H=19, L=2, dtype=dtype.name)
     texts = ["world", "we", "\n\n\n\n", "hello, new world!" * 5]
     expected = []
     for each in texts:
-        losses, _ = stream_losses(model, model.vocab.encode((prime or "") + each))
-        expected.append(losses[-(len(each) - (prime is None)) :].mean())
-    np.testing.assert_allclose(model.score(texts, prime=prime), expected, rtol=TOLERANCE[dtype.name])
+        losses, _ = stream_losses(model, model.vocab.encode((prompt or "") + each))
+        expected.append(losses[-(len(each) - (prompt is None)) :].mean())
+    np.testing.assert_allclose(model.score(texts, prompt=prompt), expected, rtol=TOLERANCE[dtype.name])
 
 
 def test_score_of_one_token_needs_a_prime():
     model = language_model()
     expected, _ = stream_losses(model, model.vocab.encode("oh"))
-    np.testing.assert_allclose(model.score(["h"], prime="o"), expected, rtol=1e-6)
+    np.testing.assert_allclose(model.score(["h"], prompt="o"), expected, rtol=1e-6)
     with pytest.raises(TextError, match=r"texts\[1\]: expected at least one token with one before it, got 'h'"):
         model.score(["he", "h"])
     with pytest.raises(TextError, match=r"texts\[0\]"):
-        model.score([""], prime="hello")
+        model.score([""], prompt="hello")
     assert model.score([]) == []
 
 

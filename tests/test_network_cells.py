@@ -119,7 +119,7 @@ def test_ids_and_embeddings_follow_the_oracle(rng, dtype, kind, E, D, bidirectio
 @directions
 @cells
 def test_learned_states_follow_the_oracle(rng, dtype, kind, bidirectional, unequal):
-    net = net_of(kind, 5, [7, 3], None, dtype.name, bidirectional=bidirectional, learn_state=True)
+    net = net_of(kind, 5, [7, 3], None, dtype.name, bidirectional=bidirectional, trainable_initial_state=True)
     learned = [name for name in net.params if name.rsplit(".")[-1] in ("h0", "c0")]
     assert len(learned) == 2 * net.directions * (2 if kind == "lstm" else 1)
     x, lengths = rng.normal(size=(5, 3, 5)).astype(dtype), [2, 5, 3] if unequal else None
@@ -147,13 +147,18 @@ def test_saturated_gates_follow_the_oracle(rng, dtype, kind, bidirectional):
 
 
 @unequal
-@pytest.mark.parametrize("variational", [False, True], ids=["each step", "variational"])
+@pytest.mark.parametrize("variational_dropout", [False, True], ids=["each step", "variational_dropout"])
 @directions
 @cells
 def test_dropout_follows_the_oracle_with_the_masks_that_were_drawn(
-    rng, dtype, kind, bidirectional, variational, unequal
+    rng, dtype, kind, bidirectional, variational_dropout, unequal
 ):
-    options = {"dropout": 0.3, "recurrent_dropout": 0.4, "variational": variational, "bidirectional": bidirectional}
+    options = {
+        "dropout": 0.3,
+        "recurrent_dropout": 0.4,
+        "variational_dropout": variational_dropout,
+        "bidirectional": bidirectional,
+    }
     net = net_of(kind, 5, [17, 7], None, dtype.name, **options)
     x, dy = (rng.normal(size=(5, 13, size)).astype(dtype) for size in (5, net.output_size))
     state, dstate = draw_states(rng, net, 13), draw_states(rng, net, 13)
@@ -170,7 +175,7 @@ def test_dropout_follows_the_oracle_with_the_masks_that_were_drawn(
             np.testing.assert_allclose(np.unique(mask), [0, 1 / (1 - p)], rtol=1e-4)
     for mask in masks["dropout"]:
         steps = np.broadcast_to(mask, (5, *mask.shape[1:]))
-        assert (steps == steps[0]).all() == variational
+        assert (steps == steps[0]).all() == variational_dropout
     truth = oracle_forward(net, x, state, lengths=lengths, **masks)
     grads, true_dx, true_dfirst = oracle_backward(net, truth, dy, dstate)
     assert_close(y, truth.y)
@@ -326,7 +331,7 @@ def test_a_tape_used_again_leaves_nothing_of_its_first_window(rng, kind, bidirec
 @directions
 @cells
 def test_backward_adds_to_the_gradients(rng, kind, bidirectional, unequal):
-    net = net_of(kind, 5, 7, 2, "float64", bidirectional=bidirectional, learn_state=True)
+    net = net_of(kind, 5, 7, 2, "float64", bidirectional=bidirectional, trainable_initial_state=True)
     x, dy = rng.normal(size=(5, 3, 5)), rng.normal(size=(5, 3, net.output_size))
     _, _, tape = net.forward(x, lengths=[2, 5, 3] if unequal else None)
     net.backward(tape, dy)
@@ -343,7 +348,7 @@ def test_backward_adds_to_the_gradients(rng, kind, bidirectional, unequal):
 @directions
 @pytest.mark.parametrize(("kind", "gates"), [("tanh", 1), ("relu", 1), ("lstm", 4), ("gru", 3), ("gru original", 3)])
 def test_names_and_shapes_are_those_of_the_conventions(kind, gates, bidirectional):
-    net = net_of(kind, 11, [7, 3], None, E=5, bidirectional=bidirectional, learn_state=True)
+    net = net_of(kind, 11, [7, 3], None, E=5, bidirectional=bidirectional, trainable_initial_state=True)
     expected = {"embedding": (11, 5)}
     D = 5
     for layer, H in enumerate([7, 3]):

@@ -11,7 +11,7 @@ import pytest
 from kernel_tools import assert_same_bits
 from model_tools import network, run_python
 
-from crnn import parallel
+from crnn import _parallel as parallel
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])

@@ -9,12 +9,14 @@ from kernel_tools import assert_close, assert_same_bits
 from task_tools import CELLS, LENGTHS, D, reals, regressor, values
 
 import crnn
-import crnn.regress
+import crnn.models.classifier
+import crnn.models.regressor
+import crnn.models.tasks
 
 
 @pytest.mark.thread_unsafe
 def test_docstring_examples_run():
-    for module in (crnn.regress, crnn.classify, crnn.tasks):
+    for module in (crnn.models.regressor, crnn.models.classifier, crnn.models.tasks):
         assert doctest.testmod(module).failed == 0
 
 
@@ -52,14 +54,14 @@ def test_without_scaling_x_and_y_are_taken_as_they_are(rng):
     model, _ = fitted(rng, y, scale=False)
     for scaling in model.scalings.values():
         assert not scaling.mean.any()
-        assert (scaling.deviation == 1).all()
+        assert (scaling.std == 1).all()
 
 
 def test_a_target_that_never_changes_is_predicted(rng):
     """Its deviation is 0: nothing is divided by it."""
     y = [[0.1, n] for n in LENGTHS]
     model, X = fitted(rng, y)
-    assert model.scalings["y"].deviation[0] == 1
+    assert model.scalings["y"].std[0] == 1
     assert np.isfinite(model.predict(X)).all()
     assert model.evaluate(X, y).mae < 10
 
@@ -119,7 +121,9 @@ def by_hand(model, series, n, middle=0):
 
 @pytest.mark.parametrize("pooling", [None, "last"])
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("options", [{}, {"learn_state": True, "num_layers": 2}, {"hidden_size": [4, 5]}], ids=repr)
+@pytest.mark.parametrize(
+    "options", [{}, {"trainable_initial_state": True, "num_layers": 2}, {"hidden_size": [4, 5]}], ids=repr
+)
 def test_a_forecast_is_predictions_fed_back(rng, dtype, cell, options, pooling):
     model = regressor(D, cell=cell, pooling=pooling, dtype=dtype.name, **options)
     X = [x + 20 for x in reals(rng)]

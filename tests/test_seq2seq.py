@@ -12,11 +12,11 @@ from model_tools import stir
 from oracle_cells import steps_there
 
 import crnn
-import crnn.seq2seq
+import crnn.models.seq2seq
 from crnn._core import dispatch, gemm
-from crnn.decoding import Steps, beam_search, log_probabilities
-from crnn.headed import Workspace
-from crnn.sequences import Batch
+from crnn.models.base import Workspace
+from crnn.models.data import Batch
+from crnn.models.decoding import Steps, beam_search, log_probabilities
 
 CELLS = [("tanh", True), ("relu", True), ("lstm", True), ("gru", True), ("gru", False)]
 D, V = 5, 6  # source ids or columns; target tokens, without the mark
@@ -154,9 +154,7 @@ def test_gradients_agree_with_differences(rng, cell, reset_after, real, bidirect
     assert check.skipped <= (check.checked // 10 if cell == "relu" else 0)
 
 
-@pytest.mark.parametrize(
-    "name", ["encoder.layer0.W_hh", "encoder.layer1.reverse.b_h", "decoder.layer0.W_xh", "W_hy"]
-)
+@pytest.mark.parametrize("name", ["encoder.layer0.W_hh", "encoder.layer1.reverse.b_h", "decoder.layer0.W_xh", "W_hy"])
 def test_a_wrong_gradient_is_found_and_named(rng, monkeypatch, name):
     original = crnn.SequenceToSequence._pass
 
@@ -359,8 +357,8 @@ def test_evaluation_is_that_of_the_oracle_and_of_the_predictions(rng):
             for x, ids in zip(X, y, strict=True) for i, token in enumerate([*ids, V])]  # fmt: skip
     assert found.accuracy == np.mean(hits)
     answers = model.predict(X, max_length=20)
-    assert found.exact == np.mean([a.tolist() == b.tolist() for a, b in zip(answers, y, strict=True)])
-    assert 0.1 < found.exact < 0.9
+    assert found.exact_match == np.mean([a.tolist() == b.tolist() for a, b in zip(answers, y, strict=True)])
+    assert 0.1 < found.exact_match < 0.9
     assert model.evaluate(model.data(X, y)) == found
 
 
@@ -497,7 +495,7 @@ def test_it_learns_to_copy_and_strings_and_ids_are_the_same(rng):
     of_ids.fit(ids, ids, valid=0.1, **fit)
     assert_same_bits(of_texts.flat_params, of_ids.flat_params)
     assert log.column("train_loss")[-1] < 0.2
-    assert of_texts.evaluate(texts, texts).exact > 0.9
+    assert of_texts.evaluate(texts, texts).exact_match > 0.9
     assert of_texts.evaluate(texts, texts) == of_ids.evaluate(ids, ids)
     assert [vocab.encode(t).tolist() for t in of_texts.predict(texts)] == [a.tolist() for a in of_ids.predict(ids)]
 
@@ -509,7 +507,7 @@ def test_numbers_are_standardised_and_learnt_from(rng):
     model = crnn.SequenceToSequence(1, 1, 16, cell="gru", real_source=True, seed=1)
     model.fit(X, y, epochs=15, optimizer=crnn.optim.Adam(lr=1e-2))
     np.testing.assert_allclose(model.scalings["x"].mean, np.concatenate(X).mean(), rtol=1e-9)
-    assert model.evaluate(X, y).exact > 0.9
+    assert model.evaluate(X, y).exact_match > 0.9
     series = [np.rint(x[:, 0]).astype(int) for x in X[:5]]  # integers, and one axis less
     assert len(model.predict(series)) == 5
 
@@ -525,7 +523,7 @@ def test_words_and_bytes_are_tokens_too(rng):
 
 @pytest.mark.thread_unsafe
 def test_docstring_examples_run():
-    failed, attempted = doctest.testmod(crnn.seq2seq)
+    failed, attempted = doctest.testmod(crnn.models.seq2seq)
     assert (failed, attempted > 6) == (0, True)
 
 

@@ -42,7 +42,7 @@ NUMBERS = [[[0.5, 1, -2, 0, 3]], [[1, 2, 3, 4, 5], [0, 0, 0, 0, 1.5]], [[0.1, 0.
         {},
         {"cell": "gru", "reset_after": False, "hidden_size": [7, 4], "bidirectional": True},
         {"cell": "tanh", "embedding_size": 3, "reverse_source": True, "longest_target": 4},
-        {"cell": "gru", "dropout": 0.2, "variational": True, "recurrent_dropout": 0.1, "label_smoothing": 0.1},
+        {"cell": "gru", "dropout": 0.2, "variational_dropout": True, "recurrent_dropout": 0.1, "label_smoothing": 0.1},
         {"real_source": True, "embedding_size": 2, "forget_bias": 0.5},
         {"real_source": True, "scale": False},
         {"recurrent_init": "0.5*identity", "input_init": "uniform"},
@@ -66,7 +66,7 @@ def test_a_model_comes_back_whole(tmp_path, dtype, options):
     for answers in zip(*(each.predict(X, max_length=5, beam=2) for each in (model, loaded)), strict=True):
         np.testing.assert_array_equal(*answers)
     assert set(load_file(tmp_path / "m")) == {*model.params} | (
-        {"scaling.x.mean", "scaling.x.deviation"} if model.real_source else set()
+        {"scaling.x.mean", "scaling.x.std"} if model.real_source else set()
     )
 
 
@@ -189,7 +189,7 @@ HOSTILE = {
     "another kind": (set_header(kind="SequenceTagger"), "expected a config of"),
     "no config": (set_header(config=None), "expected a config of"),
     "one argument less": (without("config", "reverse_source"), "expected a config of"),
-    "one argument more": (set_config(learn_state=False), "expected a config of"),
+    "one argument more": (set_config(trainable_initial_state=False), "expected a config of"),
     "a flag that is none": (set_config(real_source=1), "expected a config of"),
     "a size that is a truth value": (set_config(output_size=True), "expected a config of"),
     "a size below 1": (set_config(output_size=0), "expected a sensible config"),
@@ -248,8 +248,8 @@ def test_hostile_files_are_refused(tmp_path, name):
 def test_a_file_with_a_scale_of_zero_is_refused(tmp_path):
     path = tmp_path / "m.safetensors"
     make(real_source=True).save(path)
-    edit(path, poke("scaling.x.deviation", 0))
-    with pytest.raises(ModelFileError, match=r"scaling\.x\.deviation: expected numbers above 0"):
+    edit(path, poke("scaling.x.std", 0))
+    with pytest.raises(ModelFileError, match=r"scaling\.x\.std: expected numbers above 0"):
         crnn.load(path)
 
 

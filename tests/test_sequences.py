@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from kernel_tools import assert_same_bits
 
 from crnn._core import dispatch
-from crnn.sequences import Scaling
+from crnn.models.data import Standardizer
 
 # ---- scaling -------------------------------------------------------------------------------------------------------
 
 
 def learned(*arrays):
-    scaling = Scaling(arrays[0].shape[1])
+    scaling = Standardizer(arrays[0].shape[1])
     scaling.learn("X", arrays)
     return scaling
 
@@ -24,7 +24,7 @@ def test_scaling_is_by_mean_and_deviation_of_all_steps(rng):
     together = np.concatenate(arrays)
     scaling = learned(*arrays)
     np.testing.assert_allclose(scaling.mean, together.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(scaling.deviation, together.std(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(scaling.std, together.std(axis=0), rtol=1e-9)
     scaled = scaling.apply(together, "float64")
     np.testing.assert_allclose(scaled.std(axis=0), 1, rtol=1e-9)
     np.testing.assert_allclose(scaling.undo(scaled), together, rtol=1e-12)
@@ -38,7 +38,7 @@ def test_what_is_unknown_counts_for_nothing(rng):
     scaling = learned(holes[:5], holes[5:])
     known = np.delete(values[:, 0], [1, 4])
     np.testing.assert_allclose(scaling.mean, [known.mean(), 0], rtol=1e-12)
-    np.testing.assert_allclose(scaling.deviation, [known.std(), 1], rtol=1e-12)
+    np.testing.assert_allclose(scaling.std, [known.std(), 1], rtol=1e-12)
     assert np.isnan(scaling.apply(holes, "float32")[[1, 4], 0]).all()
 
 
@@ -49,7 +49,7 @@ def test_a_column_that_never_changes_is_only_shifted(value, n):
     column = np.full((n, 2), value)
     column[0, 1] = np.nan
     scaling = learned(column, column)
-    assert_same_bits(scaling.deviation, np.ones(2))
+    assert_same_bits(scaling.std, np.ones(2))
     assert not scaling.apply(column[1:], "float32").any()
 
 
@@ -60,7 +60,7 @@ def test_scaling_has_the_same_bits_on_every_instruction_set(rng, any_isa):
     for isa in dispatch.available_isas():
         dispatch.use_isa(isa)
         scaling = learned(*arrays)
-        results.append(np.stack([scaling.mean, scaling.deviation]))
+        results.append(np.stack([scaling.mean, scaling.std]))
     for result in results:
         assert_same_bits(result, results[0])
 
@@ -69,4 +69,4 @@ def test_numbers_too_large_to_scale_are_refused_and_change_nothing():
     scaling = learned(np.array([[1.0], [3.0]]))
     with pytest.raises(ValueError, match=r"X: expected numbers whose squares .* as large as 1e\+200"):
         scaling.learn("X", [np.array([[-1e200], [1.0]])])
-    assert (scaling.mean, scaling.deviation) == (2, 1)
+    assert (scaling.mean, scaling.std) == (2, 1)

@@ -35,7 +35,9 @@ KINDS = {
     "embedding": lambda **o: classifier(embedding_size=4, **o),
     "regressor": lambda **o: regressor(loss="huber", delta=0.3, pooling="max", **o),
     "quantiles": lambda **o: regressor(loss="quantile", quantiles=[0.3, 0.7], pooling=None, **o),
-    "unscaled": lambda **o: regressor(scale=False, learn_state=True, dropout=0.2, variational=True, **o),
+    "unscaled": lambda **o: regressor(
+        scale=False, trainable_initial_state=True, dropout=0.2, variational_dropout=True, **o
+    ),
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -71,8 +73,8 @@ def test_a_model_comes_back_whole(rng, tmp_path, dtype, kind, cell):
     assert loaded.scalings.keys() == model.scalings.keys()
     for name, scaling in model.scalings.items():
         assert_same_bits(loaded.scalings[name].mean, scaling.mean)
-        assert_same_bits(loaded.scalings[name].deviation, scaling.deviation)
-        assert (scaling.deviation != 1).any() == (kind not in ("unscaled", "embedding"))
+        assert_same_bits(loaded.scalings[name].std, scaling.std)
+        assert (scaling.std != 1).any() == (kind not in ("unscaled", "embedding"))
     for one, other in zip(loaded.predict(X), model.predict(X), strict=True):
         assert np.array_equal(one, other)
         assert type(one) is type(other)
@@ -86,7 +88,12 @@ def test_a_model_comes_back_whole(rng, tmp_path, dtype, kind, cell):
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_network_comes_back_whole(tmp_path, dtype, cell):
     reset = {"cell": "gru", "reset_after": False} if cell == "gru original" else {"cell": cell}
-    options = {"bidirectional": True, "learn_state": True, "recurrent_init": "0.5*identity", "input_init": "uniform"}
+    options = {
+        "bidirectional": True,
+        "trainable_initial_state": True,
+        "recurrent_init": "0.5*identity",
+        "input_init": "uniform",
+    }
     net = network(D, [5, 7], None, dtype=dtype.name, forget_bias=2, dropout=0.25, **options, **reset)
     net.save(tmp_path / "m")
     loaded = crnn.load(tmp_path / "m")
@@ -97,7 +104,7 @@ def test_a_network_comes_back_whole(tmp_path, dtype, cell):
 @pytest.mark.parametrize("input_init", [None, "uniform"])
 def test_a_loaded_models_network_is_described_as_before(tmp_path, input_init):
     of_text = crnn.LanguageModel(crnn.Vocab.from_text("abc"), hidden_size=5, input_init=input_init)
-    for model in (of_text, classifier(input_init=input_init or "unit"), regressor(recurrent_init="glorot")):
+    for model in (of_text, classifier(input_init=input_init or "unit_variance"), regressor(recurrent_init="glorot")):
         model.save(tmp_path / "m")
         loaded = crnn.load(tmp_path / "m")
         assert loaded.net.config() == model.net.config()
@@ -156,7 +163,7 @@ EVERY = {
     "bidirectional is 1": set_config(bidirectional=1),
     "bidirectional is other": set_config(bidirectional=True),
     "reset_after is other": set_config(reset_after=False),
-    "learn_state is other": set_config(learn_state=True),
+    "trainable_initial_state is other": set_config(trainable_initial_state=True),
     "cell is other": set_config(cell="lstm"),
     "forget_bias is a text": set_config(forget_bias="1"),
     "forget_bias is too long": set_config(forget_bias=10**400),
@@ -164,19 +171,19 @@ EVERY = {
     "dropout is 1": set_config(dropout=1.0),
     "dropout is too long": set_config(dropout=10**400),
     "recurrent_dropout is NaN": set_config(recurrent_dropout=float("nan")),
-    "variational is null": set_config(variational=None),
+    "variational_dropout is null": set_config(variational_dropout=None),
     "scale is null": set_config(scale=None),
     "dtype is other": set_config(dtype="float64"),
     "recurrent_init is a file": set_config(recurrent_init="/etc/passwd"),
     "scaling's mean is missing": drop("scaling.x.mean"),
-    "scaling's deviation is missing": drop("scaling.x.deviation"),
+    "scaling's deviation is missing": drop("scaling.x.std"),
     "scaling's mean is NaN": set_tensor("scaling.x.mean", poke(np.nan)),
     "scaling's mean is infinite": set_tensor("scaling.x.mean", poke(np.inf)),
-    "scaling's deviation is 0": set_tensor("scaling.x.deviation", poke(0)),
-    "scaling's deviation is negative": set_tensor("scaling.x.deviation", poke(-1)),
-    "scaling's deviation is NaN": set_tensor("scaling.x.deviation", poke(np.nan)),
+    "scaling's deviation is 0": set_tensor("scaling.x.std", poke(0)),
+    "scaling's deviation is negative": set_tensor("scaling.x.std", poke(-1)),
+    "scaling's deviation is NaN": set_tensor("scaling.x.std", poke(np.nan)),
     "scaling is single": set_tensor("scaling.x.mean", lambda tensor: tensor.astype(np.float32)),
-    "scaling is longer": set_tensor("scaling.x.deviation", lambda tensor: np.append(tensor, 1)),
+    "scaling is longer": set_tensor("scaling.x.std", lambda tensor: np.append(tensor, 1)),
     "scaling has another shape": set_tensor("scaling.x.mean", lambda tensor: tensor[:, None]),
     "scaling of something else": add("scaling.z.mean", ONE),
     "vocabulary's tensor": add("embedding", np.ones((3, 3), np.float32)),
@@ -245,7 +252,7 @@ OF_KIND = {
         "quantiles are too long": set_config(quantiles=[10**400]),
         "quantiles are none": set_config(quantiles=[]),
         "y is not scaled": drop("scaling.y.mean"),
-        "y's deviation is 0": set_tensor("scaling.y.deviation", poke(0)),
+        "y's deviation is 0": set_tensor("scaling.y.std", poke(0)),
     },
     "quantiles": {
         "quantiles are too many": set_config(quantiles=[0.1, 0.2, 0.3]),

@@ -15,7 +15,7 @@ from stream_tools import CELLS, SHAPES, language_model, net_of, sequence, stepwi
 
 import crnn
 from crnn._core import dispatch
-from crnn.state import state_arrays
+from crnn.nn.state import state_arrays
 
 cells = pytest.mark.parametrize("cell", CELLS)
 shapes = pytest.mark.parametrize(("D", "H"), SHAPES, ids=str)
@@ -28,7 +28,7 @@ shapes = pytest.mark.parametrize(("D", "H"), SHAPES, ids=str)
 @cells
 @shapes
 def test_steps_have_the_bits_of_forward(rng, isa, cell, D, H):
-    net, xs = net_of(cell, D, H, learn_state=True), sequence(rng, 40, D)
+    net, xs = net_of(cell, D, H, trainable_initial_state=True), sequence(rng, 40, D)
     stream = net.stream()
     assert_same_bits(stepwise(stream, xs), whole(net, xs))
     _, after = net(xs[:, None])
@@ -47,11 +47,11 @@ def test_ids_have_the_bits_of_forward(rng, isa, cell, D, H):
 @pytest.mark.thread_unsafe
 @cells
 @pytest.mark.parametrize("E", [None, 1, 6, 21])
-@pytest.mark.parametrize("tied", [False, True])
-def test_language_models_have_the_bits_of_forward(rng, isa, cell, E, tied):
-    if tied and E != 21:
+@pytest.mark.parametrize("tie_weights", [False, True])
+def test_language_models_have_the_bits_of_forward(rng, isa, cell, E, tie_weights):
+    if tie_weights and E != 21:
         return
-    model = language_model(cell, embedding_size=E, tied=tied, learn_state=True)
+    model = language_model(cell, embedding_size=E, tie_weights=tie_weights, trainable_initial_state=True)
     ids = rng.integers(len(model.vocab), size=30)
     logits, _ = model.forward(ids[:, None])
     assert_same_bits(stepwise(model.stream(), ids), logits[:, 0])
@@ -61,7 +61,7 @@ def test_language_models_have_the_bits_of_forward(rng, isa, cell, E, tied):
 @cells
 @pytest.mark.parametrize("pieces", [[80], [1, 79], [31, 1, 0, 32, 16], [33, 47]], ids=str)
 def test_run_has_the_bits_of_steps(rng, cell, pieces):
-    net, xs = net_of(cell, 5, [33, 17], learn_state=True), sequence(rng, 80, 5)
+    net, xs = net_of(cell, 5, [33, 17], trainable_initial_state=True), sequence(rng, 80, 5)
     stream, got = net.stream(), []
     for end, n in zip(np.cumsum(pieces), pieces, strict=True):
         got.append(stream.run(xs[end - n : end]))
@@ -145,7 +145,7 @@ def test_a_state_taken_and_set_goes_on_from_there(rng, cell, H):
 
 
 def test_reset_goes_back_to_the_learnt_state(rng):
-    net, xs = net_of("lstm", learn_state=True), sequence(rng, 9, 5)
+    net, xs = net_of("lstm", trainable_initial_state=True), sequence(rng, 9, 5)
     stream = net.stream()
     once = stepwise(stream, xs)
     stream.reset()
@@ -358,7 +358,7 @@ def test_streams_of_a_model_share_its_weights_while_any_lives():
 
 
 def test_training_on_changes_no_stream_but_the_next(rng):
-    net, xs = net_of("lstm", learn_state=True), sequence(rng, 10, 5)
+    net, xs = net_of("lstm", trainable_initial_state=True), sequence(rng, 10, 5)
     stream, before = net.stream(), whole(net, xs)
     first = stepwise(stream, xs[:5])
     stir(net.flat_params, 7)

@@ -8,7 +8,7 @@ import pytest
 from kernel_tools import assert_same_bits
 from stream_tools import CELLS, language_model, net_of, sequence, stepwise, whole
 
-from crnn.state import state_arrays
+from crnn.nn.state import state_arrays
 
 cells = pytest.mark.parametrize("cell", CELLS)
 
@@ -23,7 +23,7 @@ def same_state(one, other):
 @pytest.mark.parametrize(("D", "H"), [(5, [7]), (17, [33, 16])], ids=str)
 @pytest.mark.parametrize("n", [1, 13, 300])  # 300: more than are worked on at a time
 def test_rows_have_the_bits_of_streams(rng, isa, cell, D, H, n):
-    net = net_of(cell, D, H, learn_state=True)
+    net = net_of(cell, D, H, trainable_initial_state=True)
     x = rng.normal(size=(6, n, D)).astype(np.float32)
     batch, (expected, after) = net.stream_batch(n), net(x)
     for x_t, y_t in zip(x, expected, strict=True):
@@ -43,7 +43,7 @@ def after_of(state, row):
     return state[:, row : row + 1]
 
 
-@pytest.mark.parametrize("embedding", [{}, {"embedding_size": 9}, {"embedding_size": 21, "tied": True}], ids=str)
+@pytest.mark.parametrize("embedding", [{}, {"embedding_size": 9}, {"embedding_size": 21, "tie_weights": True}], ids=str)
 @cells
 def test_ids_have_the_bits_of_streams(rng, cell, embedding):
     model = language_model(cell, **embedding)
@@ -57,7 +57,7 @@ def test_ids_have_the_bits_of_streams(rng, cell, embedding):
 @cells
 def test_any_rows_in_any_order_while_the_others_wait(rng, cell):
     """Random histories: each row sees its own inputs only."""
-    net, n = net_of(cell, 5, [7, 18], learn_state=True), 170
+    net, n = net_of(cell, 5, [7, 18], trainable_initial_state=True), 170
     xs = rng.normal(size=(n, 50, 5)).astype(np.float32)
     expected = net(np.ascontiguousarray(xs.transpose(1, 0, 2)))[0]
     batch, done = net.stream_batch(n), np.zeros(n, int)
@@ -76,7 +76,7 @@ def test_any_rows_in_any_order_while_the_others_wait(rng, cell):
 
 
 def test_rows_come_and_go(rng):
-    net = net_of("lstm", learn_state=True)
+    net = net_of("lstm", trainable_initial_state=True)
     batch = net.stream_batch(3)
     assert batch.active.tolist() == [0, 1, 2]
     assert len(batch) == 3
@@ -109,7 +109,7 @@ def test_an_empty_batch_can_be_filled(rng):
 
 
 def test_reset_of_some_rows_and_of_all(rng):
-    net, xs = net_of("lstm", learn_state=True), sequence(rng, 4, 5)
+    net, xs = net_of("lstm", trainable_initial_state=True), sequence(rng, 4, 5)
     batch = net.stream_batch(4)
     first = batch.step(xs)
     second = batch.step(xs)

@@ -150,14 +150,15 @@ int main(void)
     REFUSED(c.embedding = weights);
     REFUSED(c.embedding_size = 2);
     REFUSED(c.embedding_size = -2; c.embedding = weights);
-    REFUSED(c.tied = 1);
-    REFUSED(c.tied = 1; c.output_size = 4; c.b_y = weights);
-    REFUSED(c.tied = 1; c.output_size = 4; c.b_y = weights; c.embedding_size = 2; c.embedding = weights);
-    REFUSED(c.tied = 1; c.output_size = 5; c.b_y = weights; c.embedding_size = 3; c.embedding = weights);
-    REFUSED(c.tied = 1; c.output_size = 4; c.b_y = c.W_hy = weights; c.embedding_size = 3; c.embedding = weights);
+    REFUSED(c.tie_weights = 1);
+    REFUSED(c.tie_weights = 1; c.output_size = 4; c.b_y = weights);
+    REFUSED(c.tie_weights = 1; c.output_size = 4; c.b_y = weights; c.embedding_size = 2; c.embedding = weights);
+    REFUSED(c.tie_weights = 1; c.output_size = 5; c.b_y = weights; c.embedding_size = 3; c.embedding = weights);
+    REFUSED(c.tie_weights = 1; c.output_size = 4; c.b_y = c.W_hy = weights; c.embedding_size = 3;
+            c.embedding = weights);
     REFUSED(c.x_mean = mean);
-    REFUSED(c.x_deviation = deviation);
-    REFUSED(c.y_mean = mean; c.y_deviation = deviation);
+    REFUSED(c.x_std = deviation);
+    REFUSED(c.y_mean = mean; c.y_std = deviation);
     if (!size || crnn_model_size(NULL) || crnn_model_init(NULL, &c, kernels) || crnn_model_init(memory, &c, NULL) ||
         crnn_model_init(memory + 4, &c, kernels))
         return puts("memory or kernels"), 1;

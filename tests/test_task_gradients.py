@@ -133,7 +133,7 @@ def test_loss_and_gradients_follow_the_oracle(rng, dtype, loss, pooling, lengths
 @pytest.mark.parametrize("pooling", [None, "last", "mean", "max"])
 @pytest.mark.parametrize("kind", ["reals", "embedding", "learnt states"])
 def test_every_cell_and_input_follows_the_oracle(rng, cell, bidirectional, pooling, kind):
-    options = {"embedding": {"embedding_size": 2}, "learnt states": {"learn_state": True}}.get(kind, {})
+    options = {"embedding": {"embedding_size": 2}, "learnt states": {"trainable_initial_state": True}}.get(kind, {})
     model, X, y, targets = problem(
         rng, "weighted", pooling, LENGTHS, cell=cell, bidirectional=bidirectional, dtype="float64", **options
     )
@@ -291,7 +291,11 @@ def test_gradients_of_every_loss_and_pooling_agree_with_differences(rng, loss, p
 @directions
 @pytest.mark.parametrize(
     "options",
-    [{"hidden_size": [4, 3, 5]}, {"learn_state": True, "num_layers": 2}, {"embedding_size": 2, "learn_state": True}],
+    [
+        {"hidden_size": [4, 3, 5]},
+        {"trainable_initial_state": True, "num_layers": 2},
+        {"embedding_size": 2, "trainable_initial_state": True},
+    ],
     ids=["sizes", "learnt states", "embedding"],
 )
 @pytest.mark.parametrize("pooling", [None, "last", "max"])
@@ -301,7 +305,7 @@ def test_gradients_of_every_cell_agree_with_differences(rng, cell, bidirectional
         learn_scaling(model, X, y)
     check = checked(model, X, y, samples=4, most_skipped=0.3)
     starts = [name for name in check.errors if name.rpartition(".")[2] in ("h0", "c0")]
-    if options.get("learn_state"):
+    if options.get("trainable_initial_state"):
         assert starts
         assert not any(name.startswith("state") for name in check.errors)
     else:
@@ -310,7 +314,7 @@ def test_gradients_of_every_cell_agree_with_differences(rng, cell, bidirectional
 
 def test_a_learnt_state_is_checked_where_it_is_used(rng, monkeypatch):
     """Spoiled, it is found; given another state it is not used, and that one is checked."""
-    net = crnn.RNN(D, 5, cell="lstm", learn_state=True, bidirectional=True)
+    net = crnn.RNN(D, 5, cell="lstm", trainable_initial_state=True, bidirectional=True)
     net.flat_params[...] += rng.uniform(-0.1, 0.1, net.flat_params.shape)
     x = rng.normal(size=(4, 2, D))
     assert crnn.gradient_check(net, x).largest < 1e-7

@@ -77,7 +77,7 @@ MAKERS = {
     "mean": (classifier, {"pooling": "mean", "cell": "lstm", "hidden_size": [9, 17]}),
     "questions": (classifier, {"multilabel": True, "cell": "tanh"}),
     "tagger": (tagger, {"bidirectional": True, "cell": "gru original"}),
-    "regressor": (regressor, {"cell": "relu", "learn_state": True}),
+    "regressor": (regressor, {"cell": "relu", "trainable_initial_state": True}),
     "every step": (regressor, {"pooling": None, "cell": "lstm"}),
     "embedding": (tagger, {"embedding_size": 4}),
     "ids": (classifier, {}),
@@ -153,7 +153,7 @@ def test_training_gives_the_same_bits_on_every_instruction_set(rng, any_isa, nam
         dispatch.use_isa(isa)
         model = make(**options, dropout=0.2, recurrent_dropout=0.1)
         model.fit(X, y, epochs=3, batch_size=3, valid=0.3, optimizer=crnn.optim.Adam(0.01))
-        scaling = [part for each in model.scalings.values() for part in (each.mean, each.deviation)]
+        scaling = [part for each in model.scalings.values() for part in (each.mean, each.std)]
         results.append([model.flat_params, *scaling, *outputs(model, X)])
     for result in results[1:]:
         for got, wanted in zip(result, results[0], strict=True):

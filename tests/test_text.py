@@ -12,10 +12,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-import crnn.batching
-import crnn.pieces
 import crnn.text
-from crnn.text import EOS, IGNORE, UNKNOWN, TextCorpus, TextError, Vocab, VocabError, contiguous_batches
+import crnn.text.corpus
+import crnn.text.reading
+import crnn.text.vocab
+import crnn.text.windows
+from crnn.text.corpus import TextCorpus
+from crnn.text.reading import EOS, TextError
+from crnn.text.vocab import UNKNOWN, Vocab, VocabError
+from crnn.text.windows import IGNORE_INDEX, contiguous_batches
 
 UNITS = ["char", "byte", "word"]
 # One to four bytes in UTF-8, a Windows line end, a blank line, words longer than the small chunks below.
@@ -35,11 +40,12 @@ def plain_ids(vocab, text):
 
 
 def with_chunk(monkeypatch, size):
-    monkeypatch.setattr(crnn.pieces, "CHUNK", size)
+    monkeypatch.setattr(crnn.text.reading, "CHUNK", size)
 
 
 def test_docstring_examples_run():
-    failed, attempted = doctest.testmod(crnn.text)
+    modules = [crnn.text.vocab, crnn.text.corpus, crnn.text.windows]
+    failed, attempted = map(sum, zip(*map(doctest.testmod, modules), strict=True))
     assert attempted > 10
     assert failed == 0
 
@@ -205,7 +211,7 @@ def test_id_and_token_are_inverse_and_refuse_strangers():
 @pytest.mark.parametrize("unit", UNITS)
 def test_decode_refuses_ids_outside_the_vocabulary(unit):
     vocab = Vocab.from_text("a b", unit)
-    for outside in (IGNORE, len(vocab)):
+    for outside in (IGNORE_INDEX, len(vocab)):
         with pytest.raises(VocabError, match=rf"expected 0\.\.{len(vocab) - 1}, got {outside} at position 1"):
             vocab.decode([0, outside])
     with pytest.raises(TypeError, match="expected integers, got float64"):
@@ -314,9 +320,7 @@ def test_fraction_zero_gives_an_empty_split():
     assert (corpus.train.size, corpus.valid.size, corpus.test.size) == (5, 0, 0)
 
 
-@pytest.mark.parametrize(
-    ("size", "dtype"), [(256, np.uint8), (257, np.uint16), (65536, np.uint16), (65537, np.uint32)]
-)
+@pytest.mark.parametrize(("size", "dtype"), [(256, np.uint8), (257, np.uint16), (65536, np.uint16), (65537, np.uint32)])
 def test_ids_have_the_narrowest_type_that_holds_them(tmp_path, size, dtype):
     text = "".join(chr(code) for code in range(40, 40 + size + 0x800) if not 0xD800 <= code < 0xE000)[:size]
     path = tmp_path / "text.txt"
@@ -426,9 +430,7 @@ def test_empty_text_is_refused(tmp_path, unit):
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 1000])
 @pytest.mark.parametrize("unit", ["char", "word"])
-@pytest.mark.parametrize(
-    ("data", "offset"), [(b"abc\xffdef", 3), ("aé世".encode() + b"\xf0\x9f", 6), (b"\x89PNG", 0)]
-)
+@pytest.mark.parametrize(("data", "offset"), [(b"abc\xffdef", 3), ("aé世".encode() + b"\xf0\x9f", 6), (b"\x89PNG", 0)])
 def test_binary_file_says_where_and_what_to_do(monkeypatch, tmp_path, unit, chunk, data, offset):
     path = tmp_path / "data.bin"
     path.write_bytes(data)
@@ -514,14 +516,14 @@ def test_a_full_disk_is_an_os_error(monkeypatch, tmp_path):
 def test_a_file_that_changes_between_the_two_readings_is_noticed(monkeypatch, tmp_path, second):
     path = tmp_path / "text.txt"
     path.write_text("hello")
-    count = crnn.text.count_tokens
+    count = crnn.text.corpus.count_tokens
 
     def count_then_change(pieces, unit):
         counts = count(pieces, unit)
         path.write_text(second)
         return counts
 
-    monkeypatch.setattr(crnn.text, "count_tokens", count_then_change)
+    monkeypatch.setattr(crnn.text.corpus, "count_tokens", count_then_change)
     with pytest.raises(TextError, match=r"text\.txt: changed while it was read; 5 tokens"):
         TextCorpus.from_file(path, "byte")
 
@@ -552,7 +554,7 @@ def test_training_streams_are_equal_and_lose_fewer_than_b_predictions(tokens, ba
     ids = np.arange(100, 100 + tokens, dtype=np.uint16)  # all different, so that positions can be read off
     batches = contiguous_batches(ids, batch_size, bptt)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(crnn.batching, "_BLOCK", block)
+        monkeypatch.setattr(crnn.text.windows, "_BLOCK", block)
         x, y = joined(batches)
     length = (tokens - 1) // batch_size
     assert x.shape == (length, batch_size) == (batches.steps, batches.batch_size)
@@ -566,11 +568,11 @@ def test_training_streams_are_equal_and_lose_fewer_than_b_predictions(tokens, ba
 def test_evaluation_makes_every_prediction_exactly_once(tokens, batch_size, bptt, block):
     batch_size = min(batch_size, tokens - 1)
     ids = np.arange(100, 100 + tokens, dtype=np.uint16)
-    batches = contiguous_batches(ids, batch_size, bptt, keep_tail=True)
+    batches = contiguous_batches(ids, batch_size, bptt, drop_last=False)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(crnn.batching, "_BLOCK", block)
+        monkeypatch.setattr(crnn.text.windows, "_BLOCK", block)
         x, y = joined(batches)
-    real = y != IGNORE
+    real = y != IGNORE_INDEX
     assert batches.predictions == np.count_nonzero(real) == tokens - 1
     assert batches.dropped == 0
     np.testing.assert_array_equal(x.T[real.T], ids[:-1])
@@ -600,10 +602,10 @@ def test_batches_can_be_iterated_again_and_windows_stay_valid():
 
 def test_a_text_too_short_for_the_batch_says_the_numbers():
     message = r"ids: expected at least 33 tokens for batch_size=32 .*, got 32"
-    for keep_tail in (False, True):
+    for drop_last in (True, False):
         with pytest.raises(TextError, match=message):
-            contiguous_batches(np.arange(32), 32, 8, keep_tail=keep_tail)
-        assert contiguous_batches(np.arange(33), 32, 8, keep_tail=keep_tail).predictions == 32
+            contiguous_batches(np.arange(32), 32, 8, drop_last=drop_last)
+        assert contiguous_batches(np.arange(33), 32, 8, drop_last=drop_last).predictions == 32
     with pytest.raises(TextError, match=r"expected at least 2 tokens .*, got 1"):
         contiguous_batches(TextCorpus.from_text("x").train, 1, 25)
 

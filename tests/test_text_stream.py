@@ -17,7 +17,7 @@ from stream_tools import CELLS, language_model
 
 import crnn
 from crnn._core import loss
-from crnn.text import TextError
+from crnn.text.reading import TextError
 
 cells = pytest.mark.parametrize("cell", CELLS)
 TEXT = "hello, new world!\nold row here\nwello hold!"
@@ -43,7 +43,9 @@ def all_losses(model, ids):
 
 
 @cells
-@pytest.mark.parametrize("options", [{}, {"embedding_size": 21, "tied": True}, {"learn_state": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"embedding_size": 21, "tie_weights": True}, {"trainable_initial_state": True}], ids=str
+)
 def test_a_text_in_pieces_has_the_bits_of_the_whole(cell, options):
     model = language_model(cell, **options)
     ids = model.vocab.encode(TEXT)
@@ -52,7 +54,7 @@ def test_a_text_in_pieces_has_the_bits_of_the_whole(cell, options):
     stream.feed(TEXT[:1])
     nats = []
     for start in range(1, len(TEXT), 7):
-        nats.append(stream.surprise(TEXT[start : start + 7]))
+        nats.append(stream.surprisal(TEXT[start : start + 7]))
         assert_same_bits(stream.next_probabilities(), softmax(logits[min(start + 6, len(TEXT) - 1)]))
     assert_same_bits(np.concatenate(nats), all_losses(model, ids))
 
@@ -65,11 +67,11 @@ def test_every_way_of_reading_leaves_the_stream_at_the_same_place():
         "letters": lambda s: [s.feed(letter) for letter in "hello"],
         "ids": lambda s: s.feed(ids),
         "list": lambda s: s.feed(ids.tolist()),
-        "surprise": lambda s: s.feed("h").surprise("ello"),
+        "surprisal": lambda s: s.feed("h").surprisal("ello"),
         "step": lambda s: [s.step(id) for id in ids.tolist()],
         "step out": lambda s: [s.step(id, out=np.empty(12, "f4")) for id in ids],
         "run": lambda s: s.run(ids),
-        "mixed": lambda s: [s.feed("he"), s.run(ids[2:3]), s.surprise("l"), s.step(int(ids[4]))],
+        "mixed": lambda s: [s.feed("he"), s.run(ids[2:3]), s.surprisal("l"), s.step(int(ids[4]))],
         "reset": lambda s: [s.feed("world"), s.reset(), s.feed("hello")],
     }
     expected = model.stream().feed("hello")
@@ -106,11 +108,11 @@ def test_feed_returns_the_stream():
 
 def test_surprise_agrees_with_score_and_evaluate():
     model = language_model("lstm")
-    [score] = model.score(["hello"], prime="\n")
-    nats = model.stream().feed("\n").surprise("hello")
+    [score] = model.score(["hello"], prompt="\n")
+    nats = model.stream().feed("\n").surprisal("hello")
     assert nats.dtype == np.float32
     assert loss.sum(nats) / 5 == score
-    nats = model.stream().feed(TEXT[0]).surprise(TEXT[1:])
+    nats = model.stream().feed(TEXT[0]).surprisal(TEXT[1:])
     assert nats.mean(dtype=float) == pytest.approx(model.evaluate(TEXT).nats, rel=1e-6)
 
 
@@ -120,7 +122,7 @@ def test_a_long_text_is_read_in_little_memory():
     stream = model.stream().feed(ids[:1])
     tracemalloc.start()
     try:
-        nats = stream.copy().surprise(ids[1:])
+        nats = stream.copy().surprisal(ids[1:])
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -133,7 +135,7 @@ def test_nothing_to_read_changes_nothing():
     stream = language_model("gru").stream()
     for nothing in ("", [], np.empty(0, np.int32)):
         stream.feed(nothing)
-        assert stream.surprise(nothing).shape == (0,)
+        assert stream.surprisal(nothing).shape == (0,)
     with pytest.raises(TextError):
         stream.next_probabilities()
     before = stream.feed("hell").next_probabilities()
@@ -160,7 +162,7 @@ def test_nothing_to_read_changes_nothing():
 def test_what_cannot_be_read_leaves_the_stream_where_it_is(given, error, message):
     stream = language_model("lstm").stream().feed("he")
     before, state = stream.next_probabilities(), stream.state
-    for read in (stream.feed, stream.surprise):
+    for read in (stream.feed, stream.surprisal):
         with pytest.raises(error, match=re.escape(message)):
             read(given)
     assert_same_bits(stream.next_probabilities(), before)
@@ -193,8 +195,8 @@ def test_before_anything_was_fed_nothing_is_expected(made):
     if made == "set":
         stream.state = stream.state
     stream = {"copy": copy.copy, "pickled": lambda s: pickle.loads(pickle.dumps(s))}.get(made, lambda s: s)(stream)
-    uses = [stream.next_probabilities, stream.next_tokens, stream.generate, stream.iter_generate]
-    for use in [*uses, lambda: stream.surprise("h")]:
+    uses = [stream.next_probabilities, stream.top_tokens, stream.generate, stream.iter_generate]
+    for use in [*uses, lambda: stream.surprisal("h")]:
         with pytest.raises(TextError, match="stream: expected at least one token to go on from, got none"):
             use()
     assert stream.feed("h").next_probabilities().shape == (12,)
@@ -205,14 +207,14 @@ def test_next_tokens_are_the_likeliest_first():
     p = stream.next_probabilities()
     assert p.dtype == np.float32
     assert p.sum(dtype=float) == pytest.approx(1, abs=1e-6)
-    pairs = stream.next_tokens(99)
-    assert [token for token, _ in stream.next_tokens()] == [token for token, _ in pairs][:10]
+    pairs = stream.top_tokens(99)
+    assert [token for token, _ in stream.top_tokens()] == [token for token, _ in pairs][:10]
     assert dict(pairs) == dict(zip(stream.vocab.tokens, p.tolist(), strict=True))
     values = [value for _, value in pairs]
     assert values == sorted(values, reverse=True)
     for count in (0, -1, 1.5, True, None):
         with pytest.raises(ValueError, match="count: expected an integer of at least 1, got"):
-            stream.next_tokens(count)
+            stream.top_tokens(count)
     p[:] = 0  # the caller's own
     assert stream.next_probabilities().any()
 
@@ -257,21 +259,21 @@ def test_arguments_are_checked_before_the_first_piece():
             stream.iter_generate(**arguments)
 
 
-@pytest.mark.parametrize("prime", ["the cat", "the cat ", "the cat\n", "the", "dog sat on\nthe "])
+@pytest.mark.parametrize("prompt", ["the cat", "the cat ", "the cat\n", "the", "dog sat on\nthe "])
 @pytest.mark.parametrize("way", ["feed", "pieces", "ids"])
-def test_words_are_spaced_as_after_the_same_prime(prime, way):
+def test_words_are_spaced_as_after_the_same_prime(prompt, way):
     model = plain_model("the cat sat on the mat\nthe dog sat\n", H=13, unit="word")
     stream = model.stream()
     if way == "ids":
-        prime = prime.rstrip(" ")
-        for id in model.vocab.encode(prime):
+        prompt = prompt.rstrip(" ")
+        for id in model.vocab.encode(prompt):
             stream.step(id)
     else:
-        for piece in re.findall(r"\S+|\s+", prime) if way == "pieces" else [prime]:
+        for piece in re.findall(r"\S+|\s+", prompt) if way == "pieces" else [prompt]:
             stream.feed(piece)
     for seed in range(5):
-        assert copy.copy(stream).generate(12, seed=seed) == model.generate(prime, 12, seed=seed)
-        assert pickle.loads(pickle.dumps(stream)).generate(12, seed=seed) == model.generate(prime, 12, seed=seed)
+        assert copy.copy(stream).generate(12, seed=seed) == model.generate(prompt, 12, seed=seed)
+        assert pickle.loads(pickle.dumps(stream)).generate(12, seed=seed) == model.generate(prompt, 12, seed=seed)
 
 
 def test_bytes_are_read_as_bytes_and_as_text():
@@ -279,7 +281,7 @@ def test_bytes_are_read_as_bytes_and_as_text():
     one, two = model.stream().feed("né"), model.stream().feed(b"n\xc3").feed(b"\xa9")
     assert_same_bits(one.next_probabilities(), two.next_probabilities())
     assert one.generate(20, seed=1) == two.generate(20, seed=1) == model.generate("né", 20, seed=1)
-    assert all(isinstance(token, bytes) for token, _ in one.next_tokens(3))
+    assert all(isinstance(token, bytes) for token, _ in one.top_tokens(3))
 
 
 # ---- copies ------------------------------------------------------------------------------------------------------
@@ -297,9 +299,9 @@ def test_a_copy_knows_what_comes_next_and_goes_its_own_way(way):
     other = copies[way](stream)
     assert isinstance(other, crnn.TextStream)
     assert_same_bits(other.next_probabilities(), stream.next_probabilities())
-    expected = stream.copy().surprise(" world")
+    expected = stream.copy().surprisal(" world")
     other.feed("!!!")
-    assert_same_bits(stream.surprise(" world"), expected)
+    assert_same_bits(stream.surprisal(" world"), expected)
 
 
 def test_streams_in_one_pickle_share_weights_and_vocabulary():
@@ -363,12 +365,12 @@ def test_whoever_comes_while_a_text_is_read_is_refused_and_the_text_is_read_to_i
         length *= 4
         ids = np.random.default_rng(length).integers(12, size=length).astype(np.int32)
         stream, result = model.stream().feed("h"), []
-        reader = threading.Thread(target=lambda s=stream, i=ids, r=result: r.append(s.surprise(i)))
+        reader = threading.Thread(target=lambda s=stream, i=ids, r=result: r.append(s.surprisal(i)))
         uses = {
             "step": lambda s=stream: s.step(0),
             "run": lambda s=stream: s.run([0, 1]),
             "feed": lambda s=stream: s.feed("h"),
-            "surprise": lambda s=stream: s.surprise("h"),
+            "surprisal": lambda s=stream: s.surprisal("h"),
             "probabilities": stream.next_probabilities,
             "generate": lambda s=stream: s.generate(1),
             "reset": stream.reset,
@@ -387,5 +389,5 @@ def test_whoever_comes_while_a_text_is_read_is_refused_and_the_text_is_read_to_i
     assert set(refused) == set(uses)
     assert all("stream: another thread is at work on it" in message for message in refused.values())
     alone = model.stream().feed("h")
-    assert_same_bits(result[0], alone.surprise(ids))
+    assert_same_bits(result[0], alone.surprisal(ids))
     assert_same_bits(stream.next_probabilities(), alone.next_probabilities())

@@ -10,7 +10,7 @@ from kernel_tools import assert_close, assert_same_bits
 from model_tools import as_oracle, language_model, text
 
 import crnn
-from crnn.text import contiguous_batches
+from crnn.text.windows import contiguous_batches
 
 IDS = np.random.default_rng(8).integers(12, size=104)
 SETTINGS = {"epochs": 2, "batch_size": 3, "bptt": 5}  # 7 windows an epoch, the last of 4 steps

@@ -11,7 +11,7 @@ import pytest
 from model_tools import language_model
 
 import crnn
-import crnn.log
+import crnn.training.log
 
 IDS = np.random.default_rng(8).integers(12, size=104)
 SETTINGS = {"epochs": 3, "batch_size": 3, "bptt": 5}  # 7 windows an epoch of 102 predictions, 3 times 34 steps
@@ -23,7 +23,7 @@ def fitted(**options):
 
 @pytest.mark.thread_unsafe
 def test_docstring_examples_run():
-    assert doctest.testmod(crnn.log) == (0, 4)
+    assert doctest.testmod(crnn.training.log) == (0, 4)
 
 
 def test_entries_say_what_happened():

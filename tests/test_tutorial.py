@@ -22,7 +22,7 @@ import pytest
 from numpy.typing import NDArray
 
 import crnn
-from crnn.demo import documentation_prose
+from crnn._demo import documentation_prose
 
 UPDATES, H, T, LR, CLIP = 1000, 100, 25, 0.1, 5.0
 TUTORIAL, GENTLE = 1e-8, 10.0  # where Adagrad's sums of squares start

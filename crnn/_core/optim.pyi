@@ -15,9 +15,7 @@ def sgd(
     weight_decay: float,
     nesterov: bool,
 ) -> None: ...
-def adagrad(
-    w: Real, square_sum: Real, g: Real, factor: float, lr: float, eps: float, weight_decay: float
-) -> None: ...
+def adagrad(w: Real, square_sum: Real, g: Real, factor: float, lr: float, eps: float, weight_decay: float) -> None: ...
 def rmsprop(
     w: Real,
     square_avg: Real,

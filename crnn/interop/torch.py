@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn.files import PathLike, replacing
-from crnn.models import LanguageModel
-from crnn.network import RNN
-from crnn.serialize import ModelFileError, read_content
-from crnn.text import Vocab
+from crnn.io.atomic_write import PathLike, replacing
+from crnn.io.model_file import ModelFileError, read_content
+from crnn.models.language_model import LanguageModel
+from crnn.nn.network import RNN
+from crnn.text.vocab import Vocab
 
 if TYPE_CHECKING:
     import torch
@@ -238,7 +238,9 @@ def _recurrent_tensors(net: RNN) -> dict[str, Array]:
         raise ValueError(f"recurrent_dropout: expected 0, as in PyTorch, got {net.recurrent_dropout}")
     learnt = [name for name in net.params if name.endswith((".h0", ".c0"))]
     if learnt:
-        raise ValueError(f"learn_state: expected False, as in PyTorch, got the parameters {_listed(learnt)}")
+        raise ValueError(
+            f"trainable_initial_state: expected False, as in PyTorch, got the parameters {_listed(learnt)}"
+        )
     tensors = {}
     for _, theirs, ours in _places(net.num_layers, net.bidirectional):
         # Copies even where a transpose is contiguous as it is.
@@ -382,7 +384,7 @@ def from_module(
     params["W_hy"] = _part("head.weight", head.weight, (V, H), dtype).T
     params["b_y"] = np.zeros(V, dtype) if head.bias is None else _part("head.bias", head.bias, (V,), dtype)
     model = LanguageModel(
-        vocab, **arguments, tied=tied, dropout=module.dropout, recurrent_init="zeros", input_init="zeros"
+        vocab, **arguments, tie_weights=tied, dropout=module.dropout, recurrent_init="zeros", input_init="zeros"
     )
     model.net.recurrent_init, model.net.input_init, model.input_init = "orthogonal", "glorot", None
     for name, values in model.params.items():
@@ -431,8 +433,8 @@ def _recurrent_module(net: RNN) -> Any:
     import torch
 
     tensors = _recurrent_tensors(net)
-    if net.dropout and net.variational:
-        raise ValueError("variational: expected False, as PyTorch's dropout is, got True")
+    if net.dropout and net.variational_dropout:
+        raise ValueError("variational_dropout: expected False, as PyTorch's dropout is, got True")
     kind = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}.get(net.cell, torch.nn.RNN)
     options: dict[str, Any] = {"nonlinearity": net.cell} if kind is torch.nn.RNN else {}
     options["dropout"] = net.dropout if net.num_layers > 1 else 0.0  # with one layer PyTorch warns that it does nothing
@@ -449,10 +451,10 @@ def _language_module(model: LanguageModel) -> torch.nn.Module:
         embedding = _modules()["OneHot"](V)
     else:
         embedding = _filled({"weight": np.array(params["embedding"])}, torch.nn.Embedding, V, net.embedding_size)
-    weight = params["embedding"] if model.tied else params["W_hy"].T
+    weight = params["embedding"] if model.tie_weights else params["W_hy"].T
     tensors = {"weight": np.array(weight, order="C"), "bias": np.array(params["b_y"])}
     head = _filled(tensors, torch.nn.Linear, net.hidden_sizes[0], V)
-    if model.tied:
+    if model.tie_weights:
         head.weight = embedding.weight
     module: torch.nn.Module = _modules()["LanguageModel"](embedding, rnn, net.dropout, head)
     return module

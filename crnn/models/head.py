@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""Head: from a network's outputs to logits or values, and their loss.
+
+y_t = h_t W_hy + b_y          for every step, or once a sequence, of what `crnn.pooling` makes of its steps
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from crnn import _parallel as parallel
+from crnn._core import gemm
+from crnn._core.rows import Lengths
+from crnn.models.losses import Loss
+from crnn.models.pooling import POOLINGS, Pooling
+from crnn.nn.cells import Slice
+from crnn.nn.dropout import Masks
+
+Array = NDArray[Any]
+
+
+@dataclass(eq=False)
+class HeadTape:
+    """What the head computes for T steps of B rows; backward turns its outputs into their gradient in place.
+
+    With pooling there is one step.
+    """
+
+    outputs: Array  # (T, B, V)
+    losses: Array  # (T, B)
+    weights: gemm.Packed  # W_hy
+    weights_t: gemm.Packed  # W_hy.T
+    mask: Array | None = None  # (T, B, H) or (1, B, H): dropout of h on its way into the head
+    dropped: Array | None = None  # (T, B, H), h * mask
+    pooling: Pooling | None = None
+
+
+class Head:
+    """W_hy (H, V) and b_y (V,) on top of a network, and a loss. Rows and columns are shared out as in `RNN`.
+
+    ``tie_weights``: W_hy is the transpose of the parameter ``embedding`` (V, H). Press, Wolf 2017.
+    ``pooling``: a name in `crnn.pooling.POOLINGS`, for one output a sequence.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, Array],
+        grads: Mapping[str, Array],
+        loss: Loss,
+        *,
+        tie_weights: bool = False,
+        pooling: str | None = None,
+        directions: int = 1,
+    ) -> None:
+        name = "embedding" if tie_weights else "W_hy"
+        self.tie_weights, self.loss = tie_weights, loss
+        self.pooling, self.directions = pooling, directions
+        self.w, self.dw = values[name], grads[name]
+        self.b_y, self.db_y = values["b_y"], grads["b_y"]
+        self.dtype = self.b_y.dtype.name
+        self.inputs = self.w.shape[1] if tie_weights else self.w.shape[0]
+
+    def new_tape(self, steps: int, batch: int, features: int) -> HeadTape:
+        """``features``: size of the network's outputs."""
+        H, V = self.inputs, len(self.b_y)
+        pooling = None
+        if self.pooling is not None:
+            pooling = POOLINGS[self.pooling](steps, batch, features, self.directions, self.dtype)
+            steps = 1
+        return HeadTape(
+            pooling=pooling,
+            outputs=gemm.aligned_empty((steps, batch, V), self.dtype),
+            losses=gemm.aligned_empty((steps, batch), self.dtype),
+            weights=gemm.Packed(H, V, self.dtype),
+            weights_t=gemm.Packed(V, H, self.dtype),
+        )
+
+    def draw_mask(self, tape: HeadTape, masks: Masks | None, p: float, variational_dropout: bool) -> None:
+        """Dropout of what enters the head, in a training pass."""
+        tape.mask = None
+        if masks is not None and p > 0:
+            T, B, H = *tape.losses.shape, self.inputs
+            tape.mask = masks.draw(p, (1 if variational_dropout else T, B, H), self.dtype)
+            if tape.dropped is None:
+                tape.dropped = gemm.aligned_empty((T, B, H), self.dtype)
+
+    def pack_forward(self, tape: HeadTape) -> None:
+        (tape.weights.pack_transposed if self.tie_weights else tape.weights.pack)(self.w)
+
+    def pack_backward(self, tape: HeadTape) -> None:
+        (tape.weights_t.pack if self.tie_weights else tape.weights_t.pack_transposed)(self.w)
+
+    def _inputs(self, tape: HeadTape, h: Array) -> Array:
+        if tape.mask is None:
+            return h if tape.pooling is None else tape.pooling.out
+        assert tape.dropped is not None
+        return tape.dropped
+
+    def forward_rows(self, tape: HeadTape, h: Array, part: Slice) -> None:
+        if tape.pooling is not None:
+            tape.pooling.forward(h, part)
+            h, part = tape.pooling.out, part.single
+        if tape.mask is not None:
+            assert tape.dropped is not None
+            tape.dropped[:, part.rows] = h[:, part.rows] * tape.mask[:, part.rows]
+        x = self._inputs(tape, h)
+        gemm.linear_forward(tape.outputs, x, tape.weights, self.b_y, part.b0, part.b1, part.lengths)
+
+    def apply(self, h: Array) -> Array:
+        """Outputs (B, V) of h (B, H): for a step at a time, without pooling or dropout."""
+        weights = gemm.Packed(self.inputs, len(self.b_y), self.dtype)
+        (weights.pack_transposed if self.tie_weights else weights.pack)(self.w)
+        out = gemm.aligned_empty((1, len(h), len(self.b_y)), self.dtype)
+        gemm.linear_forward(out, h[None], weights, self.b_y, 0, len(h))
+        outputs: Array = out[0]
+        return outputs
+
+    def loss_rows(self, tape: HeadTape, targets: Array, part: Slice) -> None:
+        part = part if tape.pooling is None else part.single
+        self.loss.run(tape.losses, None, tape.outputs, targets, 1.0, part)
+
+    def backward_rows(self, tape: HeadTape, dh: Array, targets: Array, scale: float, part: Slice) -> None:
+        """Losses, and the gradient of scale * (their sum) at h, written into dh."""
+        every_step, dx = part, dh
+        if tape.pooling is not None:
+            part, dx = part.single, tape.pooling.dout
+        self.loss.run(tape.losses, tape.outputs, tape.outputs, targets, scale, part)
+        # forward: outputs = h @ W_hy + b_y, so dh = doutputs @ W_hy.T
+        gemm.linear_forward(dx, tape.outputs, tape.weights_t, None, part.b0, part.b1, part.lengths)
+        if tape.mask is not None:
+            dx[:, part.rows] *= tape.mask[:, part.rows]
+        if tape.pooling is not None:
+            tape.pooling.backward(dh, every_step)
+
+    def weight_gradients(
+        self, tape: HeadTape, h: Array, scratch: Array, part: int, parts: int, lengths: Lengths | None
+    ) -> None:
+        x, doutputs = self._inputs(tape, h), tape.outputs
+        if tape.pooling is not None:
+            lengths = None  # one step each
+        unit = gemm.line_width(self.dtype)
+        n0, n1 = parallel.share(len(self.b_y), part, parts, unit)
+        if self.tie_weights:  # forward: outputs = h @ E.T, so dE += doutputs.T @ h
+            gemm.bias_backward(self.db_y, doutputs, n0, n1, lengths)
+            n0, n1 = parallel.share(self.inputs, part, parts, unit)
+            gemm.linear_backward_weight(self.dw, doutputs, x, scratch, n0, n1, lengths)
+        else:
+            gemm.linear_backward_weight(self.dw, x, doutputs, scratch, n0, n1, lengths, self.db_y)

@@ -1,0 +1,403 @@
+# SPDX-License-Identifier: MIT
+"""LanguageModel: a network on token ids, a softmax head, and the vocabulary that gives them meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from crnn import _parallel as parallel
+from crnn._core import loss
+from crnn.io.atomic_write import PathLike
+from crnn.models.base import HeadedModel, Workspace
+from crnn.models.losses import CrossEntropy
+from crnn.models.metrics import Evaluation
+from crnn.nn.cells import Slice
+from crnn.nn.init import initial_matrix, uniform_draws
+from crnn.nn.network import RNN, Shapes, check_flag, check_size, check_sizes
+from crnn.nn.params import check_dtype
+from crnn.nn.state import StateLike
+from crnn.stream.streaming import StreamParts
+from crnn.stream.text_stream import TextStream
+from crnn.text import generation
+from crnn.text.reading import EOS, TextError
+from crnn.text.vocab import Vocab
+from crnn.text.windows import IGNORE_INDEX, BPTTWindows, contiguous_batches
+
+Array = NDArray[Any]
+Ids = NDArray[np.int32]
+
+
+class LanguageModel(HeadedModel):
+    """Predicts the next token from all before it.
+
+    Conventions
+    -----------
+    ids and targets are integer arrays (T, B), time-major; targets[t, b] is the token after ids[t, b], or
+    `IGNORE_INDEX` (-1) where there is none. state is (L, B, H). Losses are in nats. Parameters are those of `RNN`, ``W_hy`` (H, V) and
+    ``b_y`` (V,), V being len(vocab), in one flat buffer.
+
+    Parameters
+    ----------
+    vocab : Vocab
+    cell, hidden_size, num_layers, embedding_size, dtype, recurrent_init, input_init, seed
+        As in `RNN`; without an ``input_init`` it is glorot, and unit for the rows that one-hot ids select. The head's
+        weights are Glorot-uniform, its biases zero.
+
+    Examples
+    --------
+    >>> import crnn
+    >>> corpus = crnn.TextCorpus.from_text("to be or not to be, " * 200, valid=0.1, test=0.1)
+    >>> model = crnn.LanguageModel(corpus.vocab, hidden_size=32, seed=1)
+    >>> log = crnn.fit(model, corpus, epochs=8, batch_size=4, bptt=16, optimizer=crnn.optim.Adam(lr=1e-2))
+    >>> model.evaluate(corpus.test).perplexity < 1.2
+    True
+    >>> model.generate("to be or", length=12, temperature=0)
+    ' not to be, '
+    """
+
+    vocab_names = ("vocab",)
+
+    def __init__(
+        self,
+        vocab: Vocab,
+        cell: str = "tanh",
+        hidden_size: int | Sequence[int] = 256,
+        num_layers: int | None = None,
+        *,
+        embedding_size: int | None = None,
+        tie_weights: bool = False,
+        dropout: float = 0.0,
+        variational_dropout: bool = False,
+        recurrent_dropout: float = 0.0,
+        reset_after: bool = True,
+        forget_bias: float = 1.0,
+        trainable_initial_state: bool = False,
+        dtype: str = "float32",
+        recurrent_init: str = "orthogonal",
+        input_init: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(vocab, Vocab):
+            raise TypeError(f"vocab: expected a Vocab, got {type(vocab).__name__}")
+        self.vocab, V = vocab, len(vocab)
+        network = {
+            "input_size": V,
+            "hidden_size": hidden_size,
+            "num_layers": num_layers,
+            "cell": cell,
+            "reset_after": reset_after,
+            "forget_bias": forget_bias,
+            "embedding_size": embedding_size,
+            "dropout": dropout,
+            "variational_dropout": variational_dropout,
+            "recurrent_dropout": recurrent_dropout,
+            "trainable_initial_state": trainable_initial_state,
+            "dtype": check_dtype(dtype),
+            "recurrent_init": recurrent_init,
+            "input_init": input_init or "glorot",
+            "seed": seed,
+        }
+        H = check_sizes(hidden_size, num_layers)[-1]
+        self.tie_weights = check_flag("tie_weights", tie_weights)
+        if tie_weights and embedding_size != H:
+            raise ValueError(
+                "tie_weights: expected an embedding as large as the top layer "
+                f"({H}), got embedding_size={embedding_size}"
+            )
+        of_network = {name: value for name, value in network.items() if name != "input_size"}
+        self._build(
+            network,
+            self.shapes_of(of_network | {"tie_weights": self.tie_weights}, V),
+            CrossEntropy(V),
+            tie_weights=tie_weights,
+        )
+        self.input_init = input_init
+        draw = uniform_draws(seed + 1)
+        if input_init is None and embedding_size is None:
+            self.net.initialise_rows(draw)
+        if tie_weights:  # rows that are also summed over: of the size that such weights have
+            self.params["embedding"][...] = initial_matrix("glorot", draw, (V, H), "embedding")
+        else:
+            self.params["W_hy"][...] = initial_matrix("glorot", draw, (H, V), "W_hy")
+
+    @staticmethod
+    def shapes_of(config: Mapping[str, Any], V: int) -> Shapes:
+        """Names and shapes of the parameters of a model with this `config` and V tokens."""
+        H = check_sizes(config["hidden_size"], config["num_layers"])[-1]
+        head: Shapes = {"b_y": (V,)} if config["tie_weights"] else {"W_hy": (H, V), "b_y": (V,)}
+        return RNN.parameter_shapes(V, **config) | head
+
+    def __repr__(self) -> str:
+        net = self.net
+        embedding = f"embedding_size={net.embedding_size}, " if net.embedding_size else ""
+        tied = "tie_weights=True, " if self.tie_weights else ""
+        return (
+            f"LanguageModel({len(self.vocab)} {self.vocab.unit}s, cell={net.cell!r}, hidden_size={net.hidden_size}, "
+            f"num_layers={net.num_layers}, {embedding}{tied}{self.flat_params.size:,} parameters, dtype={self.dtype!r})"
+        )
+
+    def config(self) -> dict[str, Any]:
+        """The arguments that make a model of this shape, but for the vocabulary. JSON-able."""
+        of_net = self.net.config()
+        for name in ("input_size", "bidirectional"):
+            del of_net[name]
+        return of_net | {"tie_weights": self.tie_weights, "input_init": self.input_init}
+
+    def astype(self, dtype: str) -> LanguageModel:
+        """A copy of the model in another precision."""
+        copy = LanguageModel(self.vocab, **(self.config() | {"dtype": dtype}))
+        copy.flat_params[...] = self.flat_params
+        return copy
+
+    def _stream_parts(self) -> StreamParts:
+        return StreamParts(self.net, self._head, ids_only=True)
+
+    def stream(self) -> TextStream:  # type: ignore[override]  # all that a Stream has, which is a final class
+        """A `crnn.TextStream`: reads a text as it comes; from the initial state, with the weights as they are now.
+
+        Raises ValueError for float64. The weights are packed once for all streams, and anew when they have changed.
+        """
+        return TextStream(self._weights_for_streams(), self.vocab)
+
+    # ---- one window -----------------------------------------------------------------------------------------------
+
+    def forward(self, ids: ArrayLike, state: StateLike | None = None, *, threads: int = 1) -> tuple[Array, StateLike]:
+        """Logits (T, B, V) and the state after the last step, both fresh."""
+        threads = parallel.check_threads(threads)
+        tape, head = self._start(self._check_ids("ids", ids), state, Workspace(), threads=threads)
+        self._run(tape, head, None)
+        return head.outputs, tape.after.value
+
+    def losses(
+        self,
+        ids: ArrayLike,
+        targets: ArrayLike,
+        state: StateLike | None = None,
+        *,
+        threads: int = 1,
+        workspace: Workspace | None = None,
+    ) -> tuple[Array, StateLike]:
+        """Losses in nats (T, B), 0 at ignored targets, and the state after the last step.
+
+        With a ``workspace`` both belong to it, otherwise they are fresh.
+        """
+        threads = parallel.check_threads(threads)
+        tape, head = self._start(self._check_ids("ids", ids), state, workspace or Workspace(), threads=threads)
+        self._run(tape, head, self._check_targets(targets, tape.x.shape))
+        return head.losses, tape.after.value
+
+    def loss_and_gradients(
+        self,
+        ids: ArrayLike,
+        targets: ArrayLike,
+        state: StateLike | None = None,
+        *,
+        reduction: str = "mean",
+        threads: int = 1,
+        workspace: Workspace | None = None,
+        dropout_seed: int | list[int] | None = None,
+    ) -> tuple[float, int, StateLike]:
+        """Forward, loss and backpropagation through the T steps of a window; adds to `grads`.
+
+        Parameters
+        ----------
+        ids, targets : int array (T, B)
+        state : optional
+            Before the first step; zeros, or the learnt one, if not given. No gradient flows into a given one: this is
+            where backpropagation is truncated.
+        reduction : {"mean", "sum"}
+            Whether the gradient is that of the mean loss per predicted token or of their sum.
+        dropout_seed : int, optional
+            Drop with the masks that this seed draws. Not given: nothing is dropped.
+
+        Returns
+        -------
+        total : float
+            Sum of the losses in nats.
+        count : int
+            Predicted tokens.
+        state
+            After the last step; belongs to the workspace, if one was given.
+        """
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f"reduction: expected mean or sum, got {reduction!r}")
+        threads = parallel.check_threads(threads)
+        tape, head = self._start(
+            self._check_ids("ids", ids),
+            state,
+            workspace or Workspace(),
+            threads=threads,
+            dropout_seed=dropout_seed,
+            keep=True,
+        )
+        wanted = self._check_targets(targets, tape.x.shape)
+        count = self._head.loss.count(wanted)
+        scale = 1.0 / max(count, 1) if reduction == "mean" else 1.0
+        total = self._run_with_gradients(tape, head, wanted, scale, threads)
+        return total, count, tape.after.value
+
+    def window(self, ids: ArrayLike, targets: ArrayLike) -> tuple[Array, Array, None]:
+        """A batch as `loss_and_gradients` takes it, checked."""
+        x = self._check_ids("ids", ids)
+        return x, self._check_targets(targets, x.shape), None
+
+    def _check_ids(self, name: str, ids: ArrayLike) -> Ids:
+        array = np.asarray(ids)
+        if array.dtype.kind not in "iu":
+            raise TypeError(f"{name}: expected an integer array (T, B), got {array.dtype}")
+        return self.net._check_input(array)
+
+    def _check_targets(self, targets: ArrayLike, shape: tuple[int, ...]) -> Array:
+        return self._head.loss.check("targets", targets, shape[0], shape[1], self.dtype)
+
+    # ---- whole texts ----------------------------------------------------------------------------------------------
+
+    loss_unit = "nats"  # for `fit`
+
+    def check_valid(self, data: Any) -> None:
+        """Raise ValueError unless these are ids that `evaluate` can take."""
+        if np.size(data) < 2:
+            raise ValueError(f"valid: expected at least 2 ids, one to predict from another, got {np.size(data)}")
+
+    def windows(self, ids: ArrayLike, batch_size: int, bptt: int) -> BPTTWindows:
+        """The training windows of a stream of ids. `fit` asks its model for them."""
+        return contiguous_batches(ids, batch_size, bptt)
+
+    def evaluate(self, text: str | bytes | ArrayLike, *, batch_size: int = 1, threads: int = 1) -> Evaluation:
+        """How well the model predicts a text, or a 1-d array of ids, from its second token to its last.
+
+        Parameters
+        ----------
+        batch_size : int
+            1: the state is carried through the whole text. More: the text is cut into as many contiguous streams of
+            equal length, each from a zero state, which is faster and slightly pessimistic. No token is lost either way.
+        """
+        ids = self._ids_of(text)
+        if len(ids) < 2:
+            raise TextError(f"text: expected at least 2 tokens, one to predict from another, got {len(ids)}")
+        batch_size = min(check_size("batch_size", batch_size), len(ids) - 1)
+        bptt = max(1, min(4096 // batch_size, 256))
+        space, state = Workspace(), None
+        total, count, right = 0.0, 0, 0
+        for x, y in contiguous_batches(ids, batch_size, bptt, drop_last=False):
+            losses, state = self.losses(x, y, state, threads=threads, workspace=space)
+            assert space.head is not None
+            total += loss.sum(losses.reshape(-1))
+            predicted = y != IGNORE_INDEX
+            count += int(np.count_nonzero(predicted))
+            right += int(np.count_nonzero((space.head.outputs.argmax(axis=2) == y) & predicted))
+        return Evaluation(total / count, right / count, count)
+
+    def score(self, texts: Iterable[str | bytes], *, prompt: str | bytes | None = None) -> list[float]:
+        """Nats per token of each text, each from a zero state.
+
+        Parameters
+        ----------
+        prompt : str, optional
+            What comes before every text; its own tokens are not counted. Without one the first token of a text has
+            nothing to be predicted from and is not counted either, so a text needs two; with one it needs one.
+        """
+        if isinstance(texts, str | bytes):
+            raise TypeError("texts: expected several texts, as in [text], got one")
+        before = self.vocab.encode(prompt) if prompt else np.empty(0, np.int32)
+        scores = []
+        for number, text in enumerate(texts):
+            ids = np.concatenate([before, self.vocab.encode(text)])
+            skip = max(len(before) - 1, 0)
+            if len(ids) - 1 - skip < 1:
+                raise TextError(f"texts[{number}]: expected at least one token with one before it, got {text!r}")
+            losses, _ = self.losses(ids[:-1, None], ids[1:, None])
+            scores.append(loss.sum(losses[skip:, 0].copy()) / (len(ids) - 1 - skip))
+        return scores
+
+    def _ids_of(self, text: str | bytes | ArrayLike) -> Array:
+        if isinstance(text, str | bytes):
+            return self.vocab.encode(text)
+        ids = np.asarray(text)
+        if ids.ndim != 1:
+            raise ValueError(f"text: expected a text, or ids of shape (N,), got {ids.dtype} of shape {ids.shape}")
+        return ids
+
+    # ---- text from the model --------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompt: str = "",
+        length: int = 200,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        stop: str | None = None,
+        seed: int | None = None,
+    ) -> str:
+        """The text that the model goes on with after ``prompt``. See `iter_generate`."""
+        pieces = self.iter_generate(
+            prompt, length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, seed=seed
+        )
+        return "".join(pieces)
+
+    def iter_generate(
+        self,
+        prompt: str = "",
+        length: int | None = 200,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        stop: str | None = None,
+        seed: int | None = None,
+    ) -> Iterator[str]:
+        """Yield the continuation of ``prompt`` piece by piece as it is drawn.
+
+        Parameters
+        ----------
+        prompt : str
+            Read before anything is drawn; not part of what is yielded. Empty: a newline, if the vocabulary has one.
+        length : int or None
+            Tokens to draw at most; None: for ever.
+        temperature, top_k, top_p, seed
+            As in `crnn.sampling.Sampler`: 0 takes the likeliest token; the same seed gives the same text everywhere.
+        stop : str, optional
+            Ends before this text; what could become part of it is held back until it is clear.
+        """
+        draw = generation.Draw(length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, seed=seed)
+        vocab = self.vocab
+        if not prompt and ("\n" in vocab or EOS in vocab or vocab.unit == "byte"):
+            prompt = "\n"
+        ids = vocab.encode(prompt).tolist()
+        if not ids:
+            raise TextError("prompt: expected at least one token to start from, got an empty text")
+        step = self.stream().step if self.dtype == "float32" else Stepper(self).step
+        for token in ids:
+            logits = step(token)
+        return draw.pieces(logits, step, vocab, after_word=not prompt[-1:].isspace())
+
+    def save(self, path: PathLike) -> None:
+        """Write the model to a safetensors file, whole or not at all. `crnn.load` reads it."""
+        from crnn.io.model_file import save
+
+        save(self, path)
+
+
+class Stepper:
+    """One token in, logits out: what `Stream` is to models in float32, for either precision."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self._token = np.zeros((1, 1), np.int32)
+        self._tape, self._head = model._start(self._token, None, Workspace())
+
+    def step(self, token: int) -> Array:
+        """Logits (V,) of the token after ``token``; overwritten by the next step."""
+        tape, whole = self._tape, Slice(0, 1)
+        self._token[0, 0] = token
+        self._model.net._forward_rows(tape, whole)
+        tape.before.copy_from(tape.after)
+        self._model._head.forward_rows(self._head, tape.y, whole)
+        logits: Array = self._head.outputs[0, 0]
+        return logits

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""Pooling: one vector a sequence from the vectors of its steps, for models with one answer a sequence.
+
+last      the last step's; of the reverse direction, which ends there, the first step's
+mean      the mean over the steps
+max       the largest over the steps, for each unit
+flatten   all steps side by side: every sequence must have the same length
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn._core import gemm, pool
+from crnn.nn.cells import Slice
+
+Array = NDArray[Any]
+
+
+class Pooling(ABC):
+    """Of y (T, B, F), the forward direction's units first, to ``out`` (1, B, F'). Belongs to a tape."""
+
+    def __init__(self, T: int, B: int, F: int, directions: int, dtype: str) -> None:
+        self.T, self.F, self.half = T, F, F // directions
+        self.out = gemm.aligned_empty((1, B, self.size(T, F)), dtype)
+        self.dout = gemm.aligned_empty(self.out.shape, dtype)
+
+    @staticmethod
+    def size(T: int, F: int) -> int:
+        """F', the size of what comes out."""
+        return F
+
+    @abstractmethod
+    def forward(self, y: Array, part: Slice) -> None: ...
+
+    @abstractmethod
+    def backward(self, dy: Array, part: Slice) -> None:
+        """dy OVERWRITTEN with the gradient at y, from `dout`."""
+
+
+class Last(Pooling):
+    def _last(self, part: Slice) -> Any:
+        return -1 if part.lengths is None else part.lengths.lengths[part.rows] - 1
+
+    def forward(self, y: Array, part: Slice) -> None:
+        rows, half = part.rows, self.half
+        self.out[0, rows, :half] = y[self._last(part), rows, :half]
+        self.out[0, rows, half:] = y[0, rows, half:]
+
+    def backward(self, dy: Array, part: Slice) -> None:
+        rows, half = part.rows, self.half
+        dy[:, rows] = 0
+        dy[self._last(part), rows, :half] = self.dout[0, rows, :half]
+        dy[0, rows, half:] = self.dout[0, rows, half:]
+
+
+class Mean(Pooling):
+    def forward(self, y: Array, part: Slice) -> None:
+        pool.pool_mean_forward(self.out[0], y, part.b0, part.b1, part.lengths)
+
+    def backward(self, dy: Array, part: Slice) -> None:
+        pool.pool_mean_backward(dy, self.dout[0], part.b0, part.b1, part.lengths)
+
+
+class Max(Pooling):
+    def __init__(self, *shape: Any) -> None:
+        super().__init__(*shape)
+        self.which = np.zeros(self.out.shape[1:], np.int32)
+
+    def forward(self, y: Array, part: Slice) -> None:
+        pool.pool_max_forward(self.out[0], self.which, y, part.b0, part.b1, part.lengths)
+
+    def backward(self, dy: Array, part: Slice) -> None:
+        pool.pool_max_backward(dy, self.dout[0], self.which, part.b0, part.b1, part.lengths)
+
+
+class Flatten(Pooling):
+    @staticmethod
+    def size(T: int, F: int) -> int:
+        return T * F
+
+    def forward(self, y: Array, part: Slice) -> None:
+        rows = part.rows
+        self.out[0, rows] = y[:, rows].transpose(1, 0, 2).reshape(-1, self.T * self.F)
+
+    def backward(self, dy: Array, part: Slice) -> None:
+        rows = part.rows
+        dy[:, rows] = self.dout[0, rows].reshape(-1, self.T, self.F).transpose(1, 0, 2)
+
+
+POOLINGS: dict[str, type[Pooling]] = {"last": Last, "mean": Mean, "max": Max, "flatten": Flatten}

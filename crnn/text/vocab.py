@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: MIT
+"""Vocab: the numbering of characters, bytes or words; text to ids and back. Knows no corpus and no model."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import repeat
+from typing import Any, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from crnn.text.reading import EOS, Ids, TextError, Unit, codes_of, count_tokens, split_text, words_of
+from crnn.text.windows import check_positive, id_array
+
+__all__ = ["EOS", "UNKNOWN", "Unit", "Vocab", "VocabError"]
+
+UNKNOWN = "<unk>"  # stands for every token outside the vocabulary
+
+_ALL_BYTES = tuple(bytes([value]) for value in range(256))
+
+
+class VocabError(ValueError):
+    """A token outside the vocabulary, or a vocabulary that is not one."""
+
+
+@dataclass(frozen=True, repr=False)
+class Vocab:
+    """An immutable numbering of tokens: characters, bytes or words.
+
+    **Conventions.** Ids are ``0 .. len(vocab) - 1`` in the order of `tokens`. `from_text` sorts (characters
+    by code point, words as `str`), so one text gives one numbering in every run; ``<unk>``, if any, has id 0.
+
+    ======  =======================================================================================
+    unit    a token is
+    ======  =======================================================================================
+    char    one code point, a `str` of length 1. ``<unk>`` has five, so no text can spell it
+    byte    one byte, a `bytes` of length 1. Always all 256, the id is the value: none is unknown
+    word    what `str.split` gives; each ``"\\n"`` is the word ``<eos>``. A text that already writes
+            ``<unk>`` or ``<eos>`` (as Penn Treebank does) means these same tokens
+    ======  =======================================================================================
+
+    Parameters
+    ----------
+    tokens : iterable of str or bytes
+        All different; their order is kept.
+    unit : {"char", "byte", "word"}
+
+    Examples
+    --------
+    >>> vocab = Vocab.from_text("hello")
+    >>> vocab.tokens
+    ('e', 'h', 'l', 'o')
+    >>> vocab.encode("hole")
+    array([1, 3, 2, 0], dtype=int32)
+    >>> vocab.decode([1, 3, 2, 0])
+    'hole'
+    """
+
+    tokens: tuple[str | bytes, ...]
+    unit: Unit = "char"
+
+    def __post_init__(self) -> None:
+        check_unit(self.unit)
+        object.__setattr__(self, "tokens", tuple(self.tokens))
+        if self.unit == "byte":
+            if self.tokens != _ALL_BYTES:
+                raise VocabError("tokens: expected all 256 bytes in order for unit 'byte'")
+            return
+        if not self.tokens:
+            raise VocabError("tokens: expected at least one, got none")
+        for place, token in enumerate(self.tokens):
+            if not isinstance(token, str):
+                raise VocabError(f"tokens[{place}]: expected str, got {type(token).__name__}")
+            if self.unit == "char" and len(token) != 1 and token != UNKNOWN:
+                raise VocabError(f"tokens[{place}]: expected one character or {UNKNOWN!r}, got {token!r}")
+            if self.unit == "word" and token.split() != [token]:
+                raise VocabError(f"tokens[{place}]: expected a word without whitespace, got {token!r}")
+        if len(self._index) < len(self.tokens):
+            repeated = next(token for place, token in enumerate(self.tokens) if self._index[token] > place)
+            raise VocabError(f"tokens: expected all different, got {repeated!r} twice")
+
+    @classmethod
+    def from_text(
+        cls,
+        text: str | bytes,
+        unit: Unit = "char",
+        min_count: int = 1,
+        max_size: int | None = None,
+        unknown: bool | None = None,
+    ) -> Vocab:
+        """The sorted vocabulary of a text.
+
+        Parameters
+        ----------
+        text : str, or bytes for unit "byte"
+        unit : {"char", "byte", "word"}
+        min_count : int
+            Rarer tokens are left out. This and the next two are not for bytes, which are always all there.
+        max_size : int, optional
+            The most tokens to have, ``<unk>`` included. The most frequent stay; of equals, the first sorted.
+        unknown : bool, optional
+            Whether ``<unk>`` stands for tokens left out or never seen. Default: words yes, characters no.
+
+        Raises
+        ------
+        TextError
+            The text is empty.
+        VocabError
+            No token is left.
+        """
+        check_unit(unit)
+        counts, total = count_tokens(split_text(text, unit), unit)
+        if not total:
+            raise TextError(f"text: expected at least one {unit}, got none")
+        return cls._from_counts(counts, unit, min_count, max_size, unknown)
+
+    @classmethod
+    def _from_counts(
+        cls, counts: Mapping[str, int], unit: Unit, min_count: int, max_size: int | None, unknown: bool | None
+    ) -> Vocab:
+        check_positive("min_count", min_count)
+        if max_size is not None:
+            check_positive("max_size", max_size)
+        if unit == "byte":
+            if (min_count, max_size) != (1, None) or unknown:
+                raise VocabError("min_count, max_size, unknown: not for unit 'byte', which is always all 256")
+            return cls(_ALL_BYTES, "byte")
+        if unknown is None:
+            unknown = unit == "word"
+        special = (UNKNOWN,) if unknown or UNKNOWN in counts else ()
+        kept = [token for token, count in counts.items() if count >= min_count and token not in special]
+        if max_size is not None:
+            kept = sorted(kept, key=lambda token: (-counts[token], token))[: max_size - len(special)]
+        if not kept and not special:
+            most = max(counts.values())
+            raise VocabError(f"min_count: expected at most {most} for this text, got {min_count}")
+        return cls(special + tuple(sorted(kept)), unit)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __contains__(self, token: object) -> bool:
+        return token in self._index
+
+    def __repr__(self) -> str:
+        return f"Vocab({len(self)} {self.unit}s{f', {UNKNOWN}' if self.unknown_id is not None else ''})"
+
+    @property
+    def unknown_id(self) -> int | None:
+        """Id of ``<unk>``; None when the vocabulary has none."""
+        return self._index.get(UNKNOWN)
+
+    @cached_property
+    def _index(self) -> dict[str | bytes, int]:
+        return {token: place for place, token in enumerate(self.tokens)}
+
+    @cached_property
+    def _missing_id(self) -> int:
+        """What tokens outside the vocabulary are looked up as: ``<unk>``, or -1."""
+        return -1 if self.unknown_id is None else self.unknown_id
+
+    @cached_property
+    def _table(self) -> Ids:
+        """Id by code point or byte value. The last entry answers for all higher ones (a clipped look-up)."""
+        codes = [ord(token) for token in self.tokens if token != UNKNOWN]
+        table = np.full(max(codes, default=-1) + 2, self._missing_id, np.int32)
+        table[codes] = [place for place, token in enumerate(self.tokens) if token != UNKNOWN]
+        return table
+
+    def id(self, token: str | bytes) -> int:
+        """Id of a token; one outside the vocabulary has that of ``<unk>``, or is a VocabError without it."""
+        found = self._index.get(token, self._missing_id)
+        if found < 0:
+            raise VocabError(f"token: {token!r} is not in the vocabulary of {len(self)} {self.unit}s")
+        return found
+
+    def token(self, id: int) -> str | bytes:
+        """The token of an id."""
+        place = operator.index(id)
+        if not 0 <= place < len(self):
+            raise VocabError(f"id: expected 0..{len(self) - 1}, got {place}")
+        return self.tokens[place]
+
+    def encode(self, text: str | bytes) -> Ids:
+        """Ids of a text.
+
+        Parameters
+        ----------
+        text : str; unit "byte" also takes bytes, and of a str its UTF-8
+
+        Returns
+        -------
+        ids : int32 (N,), fresh
+
+        Raises
+        ------
+        VocabError
+            A token is outside the vocabulary and there is no ``<unk>``.
+
+        Examples
+        --------
+        >>> Vocab.from_text("a b\\n", unit="word").encode("a c\\nb")
+        array([2, 0, 1, 3], dtype=int32)
+        >>> Vocab.from_text("abc").encode("cab!")
+        Traceback (most recent call last):
+            ...
+        crnn.text.vocab.VocabError: text: char '!' at position 3 is not in the vocabulary (use unknown=True?)
+        """
+        parts = list(self._encode_pieces(split_text(text, self.unit), "text"))
+        return np.concatenate(parts) if parts else np.empty(0, np.int32)
+
+    def _encode_pieces(self, pieces: Iterable[str | bytes], source: str) -> Iterator[Ids]:
+        start = 0
+        for piece in pieces:
+            if self.unit == "word":
+                words = words_of(cast(str, piece))
+                ids = np.fromiter(map(self._index.get, words, repeat(self._missing_id)), np.int32, len(words))
+            else:
+                ids = self._table.take(codes_of(piece), mode="clip")
+            if self._missing_id < 0 and ids.size and ids.min() < 0:
+                first = int(ids.argmin())
+                token = words[first] if self.unit == "word" else piece[first]
+                raise VocabError(
+                    f"{source}: {self.unit} {token!r} at position {start + first} is not in the vocabulary "
+                    "(use unknown=True?)"
+                )
+            start += ids.size
+            yield ids
+
+    def decode(self, ids: npt.ArrayLike) -> str:
+        """The text of ids (N,).
+
+        Characters are joined as they are. Words are joined by one space, ``<eos>`` becomes a newline: the
+        result encodes to the same ids. Bytes are read as UTF-8, U+FFFD stands for what is not (see
+        `decode_bytes`).
+        """
+        if self.unit == "byte":
+            return self.decode_bytes(ids).decode("utf-8", errors="replace")
+        tokens = cast("tuple[str, ...]", self.tokens)
+        chosen = [tokens[place] for place in self._known(ids).tolist()]
+        if self.unit == "char":
+            return "".join(chosen)
+        text = " ".join("\n" if word == EOS else word for word in chosen)
+        return text.replace(" \n", "\n").replace("\n ", "\n")
+
+    def decode_bytes(self, ids: npt.ArrayLike) -> bytes:
+        """The exact bytes of ids (N,), for unit "byte"."""
+        if self.unit != "byte":
+            raise VocabError(f"decode_bytes: expected a vocabulary of unit 'byte', got {self.unit!r}")
+        return self._known(ids).astype(np.uint8).tobytes()
+
+    def _known(self, ids: npt.ArrayLike) -> npt.NDArray[Any]:
+        known = id_array(ids)
+        outside = np.flatnonzero((known < 0) | (known >= len(self)))
+        if outside.size:
+            first = outside[0]
+            raise VocabError(f"ids: expected 0..{len(self) - 1}, got {known[first]} at position {first}")
+        return known
+
+    def to_dict(self) -> dict[str, Any]:
+        """The vocabulary as JSON-able values, for the header of a model file."""
+        if self.unit == "byte":
+            return {"unit": self.unit}
+        return {"unit": self.unit, "tokens": list(self.tokens)}
+
+    @classmethod
+    def from_dict(cls, data: object) -> Vocab:
+        """The vocabulary that `to_dict` wrote. Anything else, however malformed, is a VocabError.
+
+        Examples
+        --------
+        >>> vocab = Vocab.from_text("hello")
+        >>> Vocab.from_dict(vocab.to_dict()) == vocab
+        True
+        """
+        if not isinstance(data, dict):
+            raise VocabError(f"vocabulary: expected a dict, got {type(data).__name__}")
+        unit = check_unit(data.get("unit"))
+        expected = {"unit"} if unit == "byte" else {"unit", "tokens"}
+        if set(data) != expected:
+            raise VocabError(f"vocabulary: expected keys {sorted(expected)}, got {sorted(map(str, data))}")
+        tokens = data.get("tokens", _ALL_BYTES)
+        if not isinstance(tokens, list | tuple):
+            raise VocabError(f"tokens: expected a list, got {type(tokens).__name__}")
+        return cls(tuple(tokens), unit)
+
+
+def check_unit(unit: object) -> Unit:
+    if unit not in get_args(Unit):
+        raise VocabError(f"unit: expected 'char', 'byte' or 'word', got {unit!r}")
+    return cast(Unit, unit)

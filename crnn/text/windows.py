@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""Ids to training windows: contiguous streams read side by side, ``bptt`` steps at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crnn.text.reading import Ids, TextError
+
+IGNORE_INDEX = -1  # a target that has no token: padding, left out of the loss
+
+_BLOCK = 1 << 18  # tokens that BPTTWindows arranges at once: 1 MiB
+
+
+class BPTTWindows:
+    """Windows over contiguous streams of ids; made by `contiguous_batches`.
+
+    Iterating yields ``len(batches)`` pairs ``(x, y)``, int32 (T, B), C order, read-only, and starts anew each
+    time. Column b of one window goes on in column b of the next, so the state can be carried. The ids are
+    arranged by blocks of windows: little memory however long they are, and a window costs two slices.
+
+    Attributes
+    ----------
+    batch_size, bptt : int
+        B, and T of all windows but the last, which may be shorter.
+    steps : int
+        Time steps of all windows together.
+    predictions : int
+        Targets that are not `IGNORE_INDEX`.
+    dropped : int
+        Predictions left out so that all streams are equally long; fewer than B, and 0 with ``drop_last=False``.
+    """
+
+    def __init__(self, ids: npt.ArrayLike, batch_size: int, bptt: int, drop_last: bool = True) -> None:
+        check_positive("batch_size", batch_size)
+        check_positive("bptt", bptt)
+        self._ids = id_array(ids)
+        if self._ids.size <= batch_size:
+            raise TextError(
+                f"ids: expected at least {batch_size + 1} tokens for batch_size={batch_size} "
+                f"(an input and its target in each stream), got {self._ids.size}"
+            )
+        if self._ids.dtype not in (np.uint8, np.uint16):  # others may hold what int32, or IGNORE_INDEX, would hide
+            lowest, highest = self._ids.min(), self._ids.max()
+            if lowest < 0 or highest >= 2**31:
+                raise ValueError(f"ids: expected 0..{2**31 - 1}, got {lowest}..{highest}")
+        self.batch_size, self.bptt = int(batch_size), int(bptt)
+        length, extra = divmod(self._ids.size - 1, self.batch_size)
+        self.dropped = extra if drop_last else 0
+        extra -= self.dropped
+        self.predictions = self._ids.size - 1 - self.dropped
+        self.steps = length + (extra > 0)
+        # The first `extra` streams are one longer. A stream's last target is the next one's first input: no
+        # prediction is lost between two streams.
+        self._starts = [b * length + min(b, extra) for b in range(self.batch_size)]
+        self._full = extra or self.batch_size
+
+    def __len__(self) -> int:
+        return -(-self.steps // self.bptt)
+
+    def __repr__(self) -> str:
+        return (
+            f"BPTTWindows({len(self)} windows, batch_size={self.batch_size}, bptt={self.bptt}, "
+            f"predictions={self.predictions}, dropped={self.dropped})"
+        )
+
+    carries_state = True  # for `fit`
+
+    def epoch(self, number: int) -> Iterator[tuple[Ids, Ids]]:
+        """The windows of any epoch: always the same."""
+        return iter(self)
+
+    def __iter__(self) -> Iterator[tuple[Ids, Ids]]:
+        bptt = self.bptt
+        span = bptt * max(1, _BLOCK // (bptt * self.batch_size))
+        for first in range(0, self.steps, span):
+            block = self._block(first, min(first + span, self.steps))
+            inputs, targets = block[:-1], block[1:]
+            for t in range(0, len(inputs), bptt):
+                yield inputs[t : t + bptt], targets[t : t + bptt]
+
+    def _block(self, first: int, last: int) -> Ids:
+        """Tokens first..last (inclusive) of all streams, (last - first + 1, B)."""
+        block = np.full((last - first + 1, self.batch_size), IGNORE_INDEX, np.int32)
+        for b, start in enumerate(self._starts):
+            short = last == self.steps and b >= self._full  # its last target stays IGNORE_INDEX
+            end = last if short else last + 1
+            block[: end - first, b] = self._ids[start + first : start + end]
+        block.flags.writeable = False
+        return block
+
+
+def contiguous_batches(ids: npt.ArrayLike, batch_size: int, bptt: int, *, drop_last: bool = True) -> BPTTWindows:
+    """Cut ids (N,) into B contiguous streams, and those into windows of T steps. A target is the next id.
+
+    The N - 1 predictions are shared out among the streams. For training all streams are equally long, and the
+    tail of fewer than B predictions is dropped. For evaluation, ``drop_last=False`` makes every prediction
+    exactly once: some streams are one longer, the others end with the target `IGNORE_INDEX` (the input is valid).
+
+    Parameters
+    ----------
+    ids : integers (N,)
+        ``corpus.train`` for example; memory-mapped is fine. Borrowed.
+    batch_size, bptt : int
+        B and T.
+    drop_last : bool
+
+    Returns
+    -------
+    batches : BPTTWindows
+
+    Raises
+    ------
+    TextError
+        N is less than B + 1.
+
+    Examples
+    --------
+    >>> batches = contiguous_batches([0, 1, 2, 3, 4, 5, 6, 7], batch_size=2, bptt=2)
+    >>> batches
+    BPTTWindows(2 windows, batch_size=2, bptt=2, predictions=6, dropped=1)
+    >>> for x, y in batches:
+    ...     print(x.tolist(), y.tolist())
+    [[0, 3], [1, 4]] [[1, 4], [2, 5]]
+    [[2, 5]] [[3, 6]]
+    """
+    return BPTTWindows(ids, batch_size, bptt, drop_last)
+
+
+def check_positive(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name}: expected at least 1, got {value}")
+
+
+def id_array(ids: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Ids as a 1-d integer array."""
+    array = np.asarray(ids)
+    if array.ndim != 1:
+        raise ValueError(f"ids: expected shape (N,), got {array.shape}")
+    if not array.size:
+        return array.astype(np.int32)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"ids: expected integers, got {array.dtype}")
+    return array

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""TrainingLog: what happened while training, as a list of dictionaries; CSV and JSON lines from it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TextIO
+
+from crnn.io.atomic_write import PathLike
+
+Entry = dict[str, Any]
+
+TRAINING_FIELDS = ("epoch", "update", "train_loss", "tokens", "seconds", "tokens_per_second", "lr", "grad_norm")
+EPOCH_FIELDS = ("epoch", "update", "train_loss", "tokens", "seconds", "valid_loss", "valid_accuracy")
+
+
+class TrainingLog:
+    """Losses, rates, norms and times of one training.
+
+    Attributes
+    ----------
+    entries : list of dict
+        In order of time. ``kind`` is ``"train"`` every so many updates: epoch, update, train_loss, tokens, seconds and
+        tokens_per_second since the entry before, lr and grad_norm of the last update; or ``"epoch"``: epoch, update,
+        train_loss over the epoch, tokens, seconds of training, valid_loss and valid_accuracy if there is validation
+        data.
+    unit : str
+        Of the losses: nats per predicted token or class, or empty for errors of scaled values.
+    best : dict or None
+        The epoch entry with the lowest valid_loss.
+
+    Examples
+    --------
+    >>> log = TrainingLog()
+    >>> log.add_training(1, 100, 2.5, 6400, 0.1, 1e-3, 0.7)
+    >>> log.end_epoch()
+    >>> log.entries[-1]["train_loss"], log.best
+    (2.5, None)
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.unit = "nats"
+        self._validation: Entry = {}
+        self._file: TextIO | None = None
+
+    # ---- reading --------------------------------------------------------------------------------------------------
+
+    @property
+    def epochs(self) -> int:
+        """Finished epochs."""
+        return sum(entry["kind"] == "epoch" for entry in self.entries)
+
+    @property
+    def best(self) -> Entry | None:
+        judged = [entry for entry in self.entries if not math.isnan(entry.get("valid_loss", math.nan))]
+        return min(judged, key=lambda entry: float(entry["valid_loss"]), default=None)
+
+    @property
+    def epochs_since_best(self) -> int:
+        best = self.best
+        return 0 if best is None else self.epochs - int(best["epoch"])
+
+    def column(self, name: str, kind: str = "train") -> list[Any]:
+        """One field of all entries of a kind that have it."""
+        return [entry[name] for entry in self.entries if entry["kind"] == kind and name in entry]
+
+    def summary(self) -> str:
+        """The last epoch in a line."""
+        last = next((entry for entry in reversed(self.entries) if entry["kind"] == "epoch"), None)
+        if last is None:
+            return "no epoch finished"
+        text = f"epoch {last['epoch']}: train {last['train_loss']:.4f}" + f" {self.unit}" * bool(self.unit)
+        if "valid_loss" in last:
+            text += f", valid {last['valid_loss']:.4f}" + (" (best)" if last is self.best else "")
+        return f"{text}, {last['tokens'] / max(last['seconds'], 1e-9):,.0f} tokens/s, {last['seconds']:.1f} s"
+
+    def to_csv(self, path: PathLike) -> None:
+        """All entries as a table, one row each, empty where an entry has no such field."""
+        import csv
+
+        fields = ["kind", *dict.fromkeys((*TRAINING_FIELDS, *EPOCH_FIELDS))]
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fields)
+            writer.writeheader()
+            writer.writerows(self.entries)
+
+    def to_jsonl(self, path: PathLike) -> None:
+        """All entries, one JSON object a line."""
+        import json
+
+        with open(path, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(entry) + "\n" for entry in self.entries)
+
+    # ---- writing: for `fit` ---------------------------------------------------------------------------------------
+
+    def append_to(self, path: PathLike) -> None:
+        """Entries from now on also go to this file, each at once."""
+        self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115  closed by `close`
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def add_training(
+        self, epoch: int, update: int, loss: float, tokens: int, seconds: float, lr: float, norm: float
+    ) -> None:
+        values = (epoch, update, loss, tokens, seconds, tokens / max(seconds, 1e-9), lr, norm)
+        self._add({"kind": "train", **dict(zip(TRAINING_FIELDS, values, strict=True))})
+
+    def add_validation(self, loss: float, accuracy: float | None) -> bool:
+        """Note how the epoch that is ending did; True if none did better."""
+        best = self.best
+        self._validation = {"valid_loss": loss}
+        if accuracy is not None:
+            self._validation["valid_accuracy"] = accuracy
+        return not math.isnan(loss) and (best is None or loss < best["valid_loss"])
+
+    def end_epoch(self) -> None:
+        epoch = self.epochs + 1
+        parts = [entry for entry in self.entries if entry["kind"] == "train" and entry["epoch"] == epoch]
+        tokens = sum(part["tokens"] for part in parts)
+        loss = sum(part["train_loss"] * part["tokens"] for part in parts) / max(tokens, 1)
+        seconds = sum(part["seconds"] for part in parts)
+        update = parts[-1]["update"] if parts else self.entries[-1]["update"] if self.entries else 0
+        values = (epoch, update, loss, tokens, seconds)
+        entry = {"kind": "epoch", **dict(zip(EPOCH_FIELDS, values, strict=False)), **self._validation}
+        self._validation = {}
+        self._add(entry)
+
+    def restore(self, entries: list[Entry]) -> None:
+        """Go on from the entries of a checkpoint."""
+        self.entries = list(entries)
+
+    def _add(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        if self._file is not None:
+            import json
+
+            self._file.write(json.dumps(entry) + "\n")

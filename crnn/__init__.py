@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from crnn import optim, sampling
 from crnn._core.dispatch import available_isas, built_isas, isa
 from crnn._version import __version__
-from crnn.models.classifier import SequenceClassifier, SequenceTagger
+from crnn.models.classifier import SequenceClassifier
 from crnn.models.language_model import LanguageModel
 from crnn.models.metrics import Evaluation, RegressionEvaluation, SequenceEvaluation
 from crnn.models.regressor import SequenceRegressor
+from crnn.models.tagger import SequenceTagger
 from crnn.nn.network import RNN
 from crnn.stream.stream import Stream
 from crnn.stream.stream_batch import StreamBatch
@@ -23,7 +24,8 @@ from crnn.training.log import TrainingLog
 
 if _TYPE_CHECKING:
     from crnn.diagnostics import gradient_check, gradient_flow
-    from crnn.io.model_file import ModelFileError, load, save
+    from crnn.io.model_file import ModelFileError
+    from crnn.models.files import load, save
     from crnn.models.seq2seq import SequenceToSequence
 
 __all__ = [
@@ -78,8 +80,8 @@ _LATER = {
     "gradient_flow": "crnn.diagnostics",
     "SequenceToSequence": "crnn.models.seq2seq",
     "ModelFileError": "crnn.io.model_file",
-    "load": "crnn.io.model_file",
-    "save": "crnn.io.model_file",
+    "load": "crnn.models.files",
+    "save": "crnn.models.files",
 }
 
 

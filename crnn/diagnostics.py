@@ -8,21 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from crnn.models.base import HeadedModel, Workspace
+from crnn.models.language_model import LanguageModel
+from crnn.checks import Array
 from crnn.models.head import HeadTape
 from crnn.models.losses import Regression
 from crnn.models.pooling import Max
+from crnn.models.predictor import Workspace
+from crnn.models.sequence_model import SequenceModel
 from crnn.nn.network import RNN
 from crnn.nn.state import State, StateLike
 from crnn.nn.tape import Tape
 
-Array = NDArray[Any]
 Batch = tuple[ArrayLike, ArrayLike]
+Model: TypeAlias = LanguageModel | SequenceModel[Any]
 
 
 # ---- are they right? ---------------------------------------------------------------------------------------------
@@ -48,7 +51,7 @@ class GradientCheck:
 
 
 def gradient_check(
-    model: HeadedModel | RNN,
+    model: Model | RNN,
     batch: Batch | ArrayLike,
     *,
     state: StateLike | None = None,
@@ -88,29 +91,29 @@ def gradient_check(
     """
     rng = np.random.default_rng(seed)
     model = model.astype("float64")
-    net = model._networks[0] if isinstance(model, HeadedModel) else model
-    if isinstance(model, HeadedModel):
+    net = model.networks[0] if not isinstance(model, RNN) else model
+    if not isinstance(model, RNN):
         _need_no_lengths(lengths)
         x, targets, lengths = model.window(*batch)  # type: ignore[misc]
     else:
-        x, targets = net._check_input(_in_float64(batch)), None
+        x, targets = net.stack.check_input(_in_float64(batch)), None
     x = x.copy()
     before = None
     if state is not None or not net.trainable_initial_state:
-        before = net._new_state(x.shape[1])
+        before = net.stack.new_state(x.shape[1])
         for _, layers in before.parts:
             for array in layers:
                 array[...] = rng.uniform(-0.5, 0.5, array.shape)
         if state is not None:
             before.fill("state", _in_float64(state))
-    if isinstance(model, HeadedModel):
+    if not isinstance(model, RNN):
         objective = _model_objective(model, x, targets, lengths, before)
     else:
         objective = _network_objective(net, x, lengths, before, rng)
     value, gradients, _ = objective(True)
     arrays = dict(model.params) | ({} if before is None else state_by_name(before))
     arrays |= {"x": x} if x.dtype.kind == "f" else {}
-    kinks = net.cell == "relu" or (isinstance(model, HeadedModel) and _kinked(model))
+    kinks = net.cell == "relu" or (not isinstance(model, RNN) and _kinked(model))
     # What rounding leaves of a difference that should be 0.
     noise = 16 * np.finfo(np.float64).eps * max(1.0, abs(value)) / (step / 1000 if kinks else step)
 
@@ -159,13 +162,13 @@ def _pattern(net: RNN, tape: Tape) -> bytes:
     return b"".join(np.packbits(cell.h > 0).tobytes() for cell in tape.recurrences) if net.cell == "relu" else b""
 
 
-def _kinked(model: HeadedModel) -> bool:
+def _kinked(model: Model) -> bool:
     """Whether the head or the loss has points without a derivative."""
     loss = model._head.loss
     return model._head.pooling == "max" or (isinstance(loss, Regression) and loss.kind != "mse")
 
 
-def _head_pattern(model: HeadedModel, head: HeadTape, targets: Array) -> bytes:
+def _head_pattern(model: Model, head: HeadTape, targets: Array) -> bytes:
     """Which step is the largest, and on which side of its target, or of Huber's delta from it, every value is."""
     pattern = head.pooling.which.tobytes() if isinstance(head.pooling, Max) else b""
     loss = model._head.loss
@@ -205,7 +208,7 @@ def _network_objective(
     net: RNN, x: Array, lengths: ArrayLike | None, before: State | None, rng: np.random.Generator
 ) -> Objective:
     y, _ = net(x, None if before is None else before.value, lengths=lengths)
-    of_y, of_state = rng.normal(size=y.shape), net._new_state(x.shape[1])
+    of_y, of_state = rng.normal(size=y.shape), net.stack.new_state(x.shape[1])
     for array in state_by_name(of_state).values():
         array[...] = rng.normal(size=array.shape)
 
@@ -226,9 +229,9 @@ def _network_objective(
     return objective
 
 
-def _model_objective(model: HeadedModel, x: Array, targets: Any, lengths: Any, before: State | None) -> Objective:
+def _model_objective(model: Model, x: Array, targets: Any, lengths: Any, before: State | None) -> Objective:
     weight = model._head.loss.weight(targets) or 1.0
-    space, networks = Workspace(), model._networks
+    space, networks = Workspace(), model.networks
 
     def objective(with_gradients: bool) -> tuple[float, dict[str, Array], bytes]:
         gradients: dict[str, Array] = {}
@@ -240,7 +243,7 @@ def _model_objective(model: HeadedModel, x: Array, targets: Any, lengths: Any, b
             assert first.dbefore is not None
             gradients = {name: grad.copy() for name, grad in model.grads.items()}
             gradients |= {name: array.copy() for name, array in state_by_name(first.dbefore).items()}
-            dx = networks[0]._dx(first)
+            dx = networks[0].stack.dx(first)
             if dx is not None:
                 gradients["x"] = dx.copy()
         pattern = b"".join(_pattern(net, tape) for net, tape in zip(networks, tapes, strict=True))
@@ -306,7 +309,7 @@ class GradientFlow:
 
 
 def gradient_flow(
-    model: HeadedModel | RNN,
+    model: Model | RNN,
     batch: Batch | ArrayLike,
     *,
     state: StateLike | None = None,
@@ -336,13 +339,13 @@ def gradient_flow(
     if loss not in ("last", "mean"):
         raise ValueError(f"loss: expected last or mean, got {loss!r}")
     copy = model.astype(model.dtype)
-    net = copy._networks[0] if isinstance(copy, HeadedModel) else copy
-    if isinstance(copy, HeadedModel):
+    net = copy.networks[0] if not isinstance(copy, RNN) else copy
+    if not isinstance(copy, RNN):
         _need_no_lengths(lengths)
         x, targets, lengths = copy.window(*batch)  # type: ignore[misc]
         tape = _flow_of_model(copy, x, targets, lengths, state, loss)
     else:
-        x = net._check_input(np.asarray(batch))
+        x = net.stack.check_input(np.asarray(batch))
         y, _, tape = net.forward(x, state, lengths=lengths)
         dy = np.zeros_like(y)
         dy[last_steps(tape) if loss == "last" else slice(None)] = 1
@@ -361,13 +364,13 @@ def gradient_flow(
 
 
 def _flow_of_model(
-    model: HeadedModel, x: Array, targets: Array, lengths: ArrayLike | None, state: StateLike | None, loss: str
+    model: Model, x: Array, targets: Array, lengths: ArrayLike | None, state: StateLike | None, loss: str
 ) -> Tape:
     """The tape of the network that reads x, after a backward pass from the model's loss."""
     space, only, wanted = Workspace(), None, targets
     if loss == "last":
         only = last_targets(targets, model._target_lengths(targets, lengths))
-        wanted = model._head.loss.none_but(targets, only)
+        wanted = model._head.loss.keep_only(targets, only)
     scale = 1.0 / (model._head.loss.weight(wanted) or 1.0)
     tapes, _ = model._pass(x, targets, space, state=state, lengths=lengths)
     _keep_dh(tapes[0])  # before the first backward pass, which makes the arrays

@@ -220,9 +220,7 @@ def _parameters(tensors: Mapping[str, Array], arguments: Mapping[str, Any]) -> d
 
 
 def _network(arguments: dict[str, Any], params: Mapping[str, Array], dropout: float) -> RNN:
-    # Zeros, because to draw weights that are written over takes long; a copy of the configuration draws the usual ones.
-    net = RNN(**arguments, dropout=dropout, recurrent_init="zeros", input_init="zeros")
-    net.recurrent_init, net.input_init = "orthogonal", "glorot"
+    net = RNN(**arguments, dropout=dropout, seed=None)
     for name, values in net.params.items():
         values[...] = params[name]
     return net
@@ -232,8 +230,8 @@ def _recurrent_tensors(net: RNN) -> dict[str, Array]:
     """The layers of a network, whatever is before them."""
     if not isinstance(net.hidden_size, int):
         raise ValueError(f"hidden_size: expected one size for all layers, as in PyTorch, got {net.hidden_size}")
-    if net.cell == "gru" and not net.reset_after:
-        raise ValueError("reset_after: expected True, as in PyTorch's GRU, got False")
+    if net.cell not in CELLS.values() and net.cell != "relu":
+        raise ValueError(f"cell: expected one that PyTorch has, got {net.cell!r}")
     if net.recurrent_dropout:
         raise ValueError(f"recurrent_dropout: expected 0, as in PyTorch, got {net.recurrent_dropout}")
     learnt = [name for name in net.params if name.endswith((".h0", ".c0"))]
@@ -383,10 +381,7 @@ def from_module(
         tied = head.weight is embedding.weight
     params["W_hy"] = _part("head.weight", head.weight, (V, H), dtype).T
     params["b_y"] = np.zeros(V, dtype) if head.bias is None else _part("head.bias", head.bias, (V,), dtype)
-    model = LanguageModel(
-        vocab, **arguments, tie_weights=tied, dropout=module.dropout, recurrent_init="zeros", input_init="zeros"
-    )
-    model.net.recurrent_init, model.net.input_init, model.input_init = "orthogonal", "glorot", None
+    model = LanguageModel(vocab, **arguments, tie_weights=tied, dropout=module.dropout, seed=None)
     for name, values in model.params.items():
         values[...] = params[name]
     return model

@@ -1,339 +1,64 @@
 # SPDX-License-Identifier: MIT
-"""Model files and checkpoints: safetensors, so no code is ever loaded. Knows names, shapes and dtypes, not kernels.
+"""Model files: named tensors and a JSON header in safetensors, so that no code is ever loaded. Knows no class.
 
-A model file holds one tensor per parameter under its public name, and what data are scaled by. Its header's metadata
-has one key, ``crnn``: a JSON object with ``format`` (a version number), ``kind`` (which class), ``config`` (its
-arguments) and, where the model has them, ``vocab``, or ``source_vocab`` and ``target_vocab``. A file is hostile input:
-names, shapes, dtypes and values are all checked against what the configuration demands. Files are written under a
-temporary name in the same folder, flushed to the disk and then renamed, so the old file survives any failure.
+A model file holds one tensor per parameter under its public name, and the statistics that standardise data. Its
+metadata has one key, ``crnn``: a JSON object with ``format`` (a version number), ``kind`` (which class), ``config`` (its
+arguments) and what else that class adds, such as ``vocab``. A file is hostile input: nothing in it is used before it
+has been compared with what the configuration demands. Files are written under a temporary name in the same folder,
+flushed to the disk and then renamed, so the old file survives any failure.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crnn.io.atomic_write import PathLike, replacing
-from crnn.models.classifier import SequenceClassifier, SequenceTagger
-from crnn.models.language_model import LanguageModel
-from crnn.models.regressor import SequenceRegressor
-from crnn.models.seq2seq import SequenceToSequence
-from crnn.models.sequence_model import SequenceModel
-from crnn.nn.init import initial_matrix, uniform_draws
-from crnn.nn.network import RNN
-from crnn.nn.params import DTYPES
-from crnn.optim import Optimizer
-from crnn.text.vocab import Vocab
-from crnn.training.log import EPOCH_FIELDS, TRAINING_FIELDS
 
 Array = NDArray[Any]
-Model: TypeAlias = LanguageModel | SequenceModel[Any] | RNN
+Header = Mapping[str, Any]
 
 FORMAT = 1
 HEADER_LIMIT = 64 << 20  # bytes; a large word vocabulary takes a few MB
-SIZE_LIMIT = 1 << 31  # parameters
+PARAMETER_LIMIT = 1 << 31
 
 
 class ModelFileError(ValueError):
     """A file that is not a model crnn can load."""
 
 
-def save(model: Model, path: PathLike) -> None:
-    """Write a model to ``path``, whole or not at all. Raises OSError where the file system does."""
-    _write(path, *contents(model))
-
-
-def contents(model: Model) -> tuple[dict[str, Array], dict[str, Any]]:
-    """What a model's file holds: tensors, borrowed, and our part of the header."""
-    header = {"format": FORMAT, "kind": type(model).__name__, "config": model.config()}
-    tensors = dict(model.params)
-    if not isinstance(model, RNN):
-        header |= {name: vocab.to_dict() for name, vocab in model._vocabs.items()}
-    if isinstance(model, SequenceModel):
-        for name, scaling in model.scalings.items():
-            tensors |= {f"scaling.{name}.mean": scaling.mean, f"scaling.{name}.std": scaling.std}
-    return tensors, header
-
-
-def load(path: PathLike) -> Any:
-    """Read a model that `save` wrote: a `LanguageModel`, or whichever kind it was.
-
-    Raises
-    ------
-    ModelFileError
-        The file is truncated, damaged, or not a crnn model; the message says what was found.
-    OSError
-        The file cannot be read.
-
-    Examples
-    --------
-    >>> import crnn, tempfile, os
-    >>> corpus = crnn.TextCorpus.from_text("hello world " * 50)
-    >>> model = crnn.LanguageModel(corpus.vocab, hidden_size=8)
-    >>> path = os.path.join(tempfile.mkdtemp(), "m.safetensors")
-    >>> model.save(path)
-    >>> crnn.load(path)
-    LanguageModel(8 chars, cell='tanh', hidden_size=8, num_layers=1, 208 parameters, dtype='float32')
-    """
-    return _model(os.fspath(path), *_read(path))
-
-
-def to_bytes(model: Model) -> bytes:
-    """What `save` would write into a file. TypeError for a class that `from_bytes` would not know."""
-    return model_bytes(*contents(model))
-
-
-def model_bytes(tensors: Mapping[str, Array], header: Mapping[str, Any]) -> bytes:
-    """Of what `contents` says, or a copy of that."""
-    if header["kind"] not in KINDS:
-        raise TypeError(f"model: expected one of {', '.join(KINDS)}, got {header['kind']}")
-    return _file_bytes(tensors, header)
-
-
-def from_bytes(content: bytes) -> Any:
-    """The model of `to_bytes`, or of the content of a file that `save` wrote. Raises ModelFileError as `load` does.
-
-    Examples
-    --------
-    >>> import crnn
-    >>> crnn.io.model_file.from_bytes(crnn.io.model_file.to_bytes(crnn.RNN(2, 3)))
-    RNN(input_size=2, hidden_size=3, num_layers=1, cell='tanh', embedding_size=None, dtype='float32')
-    """
-    if not isinstance(content, bytes | bytearray | memoryview):
-        raise TypeError(f"content: expected bytes, got {type(content).__name__}")
-    whole = bytes(content)
-    header_end = 8 + int.from_bytes(whole[:8], "little")
-    return _model("content", *_parsed("content", whole, header_end))
-
-
-def restore(content: bytes, attributes: Mapping[str, Any]) -> Any:
-    """For pickle and copy: a model that may have diverged, and what its file does not hold."""
-    header_end = 8 + int.from_bytes(content[:8], "little")
-    model = _model("pickle", *_parsed("pickle", content, header_end), finite=False)
-    for name, value in attributes.items():
-        setattr(model, name, value)
-    return model
-
-
-def _file_bytes(tensors: Mapping[str, Array], header: Mapping[str, Any]) -> bytes:
-    from safetensors.numpy import save as as_bytes
-
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    return bytes(as_bytes(arrays, metadata={"crnn": json.dumps(header)}))
-
-
-def _model(name: str, tensors: Mapping[str, Array], header: Mapping[str, Any], *, finite: bool = True) -> Any:
-    """The model that a file holds. ``name``: what errors call it."""
-    kind = KINDS.get(str(header.get("kind")))
-    if kind is None:
-        raise ModelFileError(f"{name}: expected one of {', '.join(KINDS)}, got {header.get('kind')!r}")
-    try:
-        model = _from_header(kind, header, tensors, finite)
-    except (TypeError, ValueError) as error:
-        raise ModelFileError(f"{name}: {error}") from None
-    for parameter, values in model.params.items():
-        values[...] = tensors[parameter]
-    return model
-
-
-def _from_header(kind: type[Any], header: Mapping[str, Any], tensors: Mapping[str, Array], finite: bool) -> Any:
-    """A model with the configuration in the header, once all tensors are what that demands; their values not yet."""
-    config = _checked_config(header.get("config"), kind)
-    vocabs = _vocabs(kind, header)
-    sizes = [len(vocabs["vocab"])] if kind is LanguageModel else []
-    shapes = {name: (shape, config["dtype"]) for name, shape in kind.shapes_of(config, *sizes).items()}
-    if sum(math.prod(shape) for shape, _ in shapes.values()) > SIZE_LIMIT:
-        raise ValueError(f"expected at most {SIZE_LIMIT} parameters")
-    scaled = kind.scaled_sizes(config) if issubclass(kind, SequenceModel) else {}
-    for name, size in scaled.items():
-        shapes |= dict.fromkeys((f"scaling.{name}.mean", f"scaling.{name}.std"), ((size,), "float64"))
-    for name, (shape, dtype) in shapes.items():
-        _check_tensor(name, tensors, shape, dtype, finite=finite)
-    extra = sorted(set(tensors) - set(shapes))
-    if extra:
-        raise ValueError(f"expected no tensor {extra[0]!r}")
-    for rule in ("recurrent_init", "input_init"):  # not used here, but by copies of the model
-        if config[rule] is not None:
-            initial_matrix(config[rule], uniform_draws(0), (1, 1), rule)
-    model = kind(**vocabs, **(config | {"recurrent_init": "zeros", "input_init": "zeros"}))
-    for net in [model] if kind is RNN else model._networks:
-        net.recurrent_init, net.input_init = config["recurrent_init"], config["input_init"] or "glorot"
-    if hasattr(model, "input_init"):  # which may also be None
-        model.input_init = config["input_init"]
-    for name in scaled:
-        scaling = model.scalings[name]
-        scaling.mean, scaling.std = tensors[f"scaling.{name}.mean"], tensors[f"scaling.{name}.std"]
-        if (scaling.std <= 0).any():
-            raise ValueError(f"scaling.{name}.std: expected numbers above 0")
-    return model
-
-
-def _vocabs(kind: type[Any], header: Mapping[str, Any]) -> dict[str, Vocab]:
-    """The vocabularies by the names of the arguments: a language model has to have one."""
-    names = () if kind is RNN else kind.vocab_names
-    return {
-        name: Vocab.from_dict(header.get(name))
-        for name in names
-        if kind is LanguageModel or header.get(name) is not None
-    }
-
-
-KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind
-    for kind in (LanguageModel, SequenceClassifier, SequenceTagger, SequenceRegressor, SequenceToSequence, RNN)
-}
-NETWORK_TYPES: dict[str, tuple[type, ...]] = {
-    "hidden_size": (int, list),
-    "num_layers": (int,),
-    "cell": (str,),
-    "reset_after": (bool,),
-    "forget_bias": (float, int),
-    "embedding_size": (int, type(None)),
-    "dropout": (float, int),
-    "variational_dropout": (bool,),
-    "recurrent_dropout": (float, int),
-    "trainable_initial_state": (bool,),
-    "dtype": (str,),
-    "recurrent_init": (str,),
-    "input_init": (str,),
-}
-STACK_TYPES: dict[str, tuple[type, ...]] = NETWORK_TYPES | {"input_size": (int,), "bidirectional": (bool,)}
-POOLED: dict[str, tuple[type, ...]] = {"pooling": (str, type(None)), "steps": (int, type(None))}
-CLASSES: dict[str, tuple[type, ...]] = {
-    "scale": (bool,),
-    "num_classes": (int,),
-    "classes": (list, type(None)),
-    "multilabel": (bool,),
-    "class_weight": (list, type(None)),
-    "label_smoothing": (float, int),
-}
-VALUES: dict[str, tuple[type, ...]] = {
-    "scale": (bool,),
-    "output_size": (int,),
-    "loss": (str,),
-    "delta": (float, int),
-    "quantiles": (list,),
-}
-WRITTEN: dict[str, tuple[type, ...]] = {
-    "scale": (bool,),
-    "output_size": (int,),
-    "real_source": (bool,),
-    "reverse_source": (bool,),
-    "label_smoothing": (float, int),
-    "longest_target": (int, type(None)),
-    "input_init": (str, type(None)),
-}
-CONFIG_TYPES: dict[type[Any], dict[str, tuple[type, ...]]] = {
-    RNN: STACK_TYPES,
-    LanguageModel: NETWORK_TYPES | {"tie_weights": (bool,), "input_init": (str, type(None))},
-    SequenceClassifier: STACK_TYPES | POOLED | CLASSES,
-    SequenceTagger: STACK_TYPES | CLASSES,
-    SequenceRegressor: STACK_TYPES | POOLED | VALUES,
-    SequenceToSequence: {name: kind for name, kind in STACK_TYPES.items() if name != "trainable_initial_state"}
-    | WRITTEN,
-}
-SIZES = ("input_size", "embedding_size", "num_classes", "output_size", "steps", "longest_target")
-
-
-def _checked_config(config: Any, kind: type[Any]) -> dict[str, Any]:
-    """A configuration whose values have the right types, and no size that is not one."""
-    types = CONFIG_TYPES[kind]
-    known = isinstance(config, dict) and set(config) == set(types)
-    if not known or any(type(config[name]) not in allowed for name, allowed in types.items()):
-        raise ValueError(f"expected a config of {sorted(types)}, got {config!r:.200}")
-    hidden, layers = config["hidden_size"], config["num_layers"]
-    sizes = hidden if isinstance(hidden, list) else [hidden]
-    sizes = sizes + [config[name] for name in SIZES if config.get(name) is not None]
-    sensible = 0 < layers < 10_000 and len(sizes) < 10_000
-    sensible = sensible and all(type(size) is int and 0 < size < SIZE_LIMIT for size in sizes)
-    if not sensible or config["dtype"] not in DTYPES:
-        raise ValueError(f"expected a sensible config, got {config!r:.200}")
-    return dict(config)
-
-
-def _check_tensor(
-    name: str, tensors: Mapping[str, Array], shape: tuple[int, ...], dtype: str, *, finite: bool = True
-) -> None:
-    if name not in tensors:
-        raise ValueError(f"expected a tensor {name!r}, found none")
-    tensor = tensors[name]
-    if tensor.shape != shape or tensor.dtype != dtype:
-        raise ValueError(f"{name}: expected {dtype} of shape {shape}, got {tensor.dtype} of shape {tensor.shape}")
-    if finite and not np.isfinite(tensor).all():
-        raise ValueError(f"{name}: expected finite values, got NaN or infinity")
-
-
-# ---- checkpoints -------------------------------------------------------------------------------------------------
-
-
-STATE_NAMES = [f"state.{number}" for number in range(1000)]  # arrays of the state between two windows
-
-
-def write_checkpoint(path: PathLike, arrays: Mapping[str, Array], optimizer: str, progress: Mapping[str, Any]) -> None:
-    """Write what `fit` needs to go on. ``optimizer`` is its repr: another one cannot take over."""
-    _write(
-        path,
-        arrays,
-        {"format": FORMAT, "kind": "checkpoint", "optimizer": optimizer, "progress": dict(progress)},
-    )
-
-
-def read_checkpoint(
-    path: PathLike, optimizer: Optimizer, like: Mapping[str, Array]
-) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Arrays and progress of a checkpoint that fits this training: arrays as those in ``like``, and perhaps a state."""
-    name = os.fspath(path)
-    arrays, header = _read(path)
-    progress = header.get("progress")
-    if header.get("kind") != "checkpoint" or not isinstance(progress, dict):
-        raise ModelFileError(f"{name}: expected a checkpoint, got {header.get('kind')!r}")
-    if header.get("optimizer") != repr(optimizer):
-        raise ModelFileError(f"{name}: expected a checkpoint of {optimizer!r}, got one of {header.get('optimizer')!r}")
-    try:
-        for key, array in like.items():
-            _check_tensor(key, arrays, array.shape, array.dtype.name)
-    except ValueError as error:
-        raise ModelFileError(f"{name}: {error}") from None
-    if not set(arrays) <= {*like, *STATE_NAMES}:
-        raise ModelFileError(f"{name}: expected the tensors {sorted(like)}, got {sorted(arrays)}")
-    numbers, log = progress.get("optimizer"), progress.get("log")
-    good = (
-        all(type(progress.get(key)) is int and progress[key] >= 0 for key in ("update", "position"))
-        and isinstance(numbers, dict)
-        and numbers.keys() == optimizer.state().keys()
-        and all(type(number) in (int, float) for number in numbers.values())
-        and isinstance(log, list)
-        and all(isinstance(entry, dict) and _is_log_entry(entry) for entry in log)
-    )
-    if not good:
-        raise ModelFileError(f"{name}: expected update, position, optimizer and log, got {progress!r:.200}")
-    return arrays, progress
-
-
-def _is_log_entry(entry: dict[str, Any]) -> bool:
-    fields = {"train": TRAINING_FIELDS, "epoch": EPOCH_FIELDS}.get(str(entry.get("kind")), ("kind",))
-    numbers = [value for key, value in entry.items() if key != "kind"]
-    known = set(entry) <= {"kind", *fields} and {"epoch", "update", "train_loss", "tokens", "seconds"} <= set(entry)
-    return known and all(type(number) in (int, float) for number in numbers)
-
-
-# ---- files -------------------------------------------------------------------------------------------------------
-
-
-def _write(path: PathLike, tensors: Mapping[str, Array], header: Mapping[str, Any]) -> None:
-    content = _file_bytes(tensors, header)
+def write(path: PathLike, tensors: Mapping[str, Array], header: Header) -> None:
+    """Write a file, whole or not at all. Raises OSError where the file system does."""
+    content = to_bytes(tensors, header)
     with replacing(path) as file:
         file.write(content)
 
 
+def to_bytes(tensors: Mapping[str, Array], header: Header) -> bytes:
+    """The content of the file that `write` writes."""
+    from safetensors.numpy import save
+
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    return bytes(save(arrays, metadata={"crnn": json.dumps({"format": FORMAT, **header})}))
+
+
+def read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Tensors and our header, both only as trustworthy as the file. Raises ModelFileError and OSError."""
+    return parse(os.fspath(path), *read_content(path))
+
+
+def from_bytes(name: str, content: bytes) -> tuple[dict[str, Array], dict[str, Any]]:
+    """As `read`, of content that is in memory; errors call it ``name``."""
+    return parse(name, content, 8 + int.from_bytes(content[:8], "little"))
+
+
 def read_content(path: PathLike) -> tuple[bytes, int]:
-    """All of a safetensors file, and where its header ends; nothing of it is checked but that header's length."""
+    """All of a safetensors file, and where its header ends. Checks the length of that header and nothing else."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > HEADER_LIMIT:
@@ -341,22 +66,17 @@ def read_content(path: PathLike) -> tuple[bytes, int]:
                 f"{os.fspath(path)}: expected a safetensors file with a header of at most {HEADER_LIMIT} bytes"
             )
         file.seek(0)
-        # Not mapped: a file cut short meanwhile is a SIGBUS.
+        # Not memory-mapped: a file that is cut short meanwhile would be a SIGBUS.
         return file.read(os.fstat(file.fileno()).st_size), 8 + length
 
 
-def _read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Tensors and our part of the header, both only as trustworthy as the file."""
-    return _parsed(os.fspath(path), *read_content(path))
-
-
-def _parsed(name: str, content: bytes, header_end: int) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Of a file's content; errors call it ``name``."""
+def parse(name: str, content: bytes, header_end: int) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Tensors and our header of a file's content; errors call it ``name``."""
     from safetensors import SafetensorError
-    from safetensors.numpy import load as tensors_of
+    from safetensors.numpy import load
 
     try:
-        tensors = tensors_of(content)
+        tensors = load(content)
         metadata = json.loads(content[8:header_end]).get("__metadata__", {})
         header = json.loads(metadata["crnn"]) if "crnn" in metadata else None
     except (SafetensorError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
@@ -367,3 +87,23 @@ def _parsed(name: str, content: bytes, header_end: int) -> tuple[dict[str, Array
     if header.get("format") != FORMAT:
         raise ModelFileError(f"{name}: expected format {FORMAT}, got {header.get('format')!r}")
     return tensors, header
+
+
+def check_tensor(
+    name: str, tensors: Mapping[str, Array], shape: tuple[int, ...], dtype: str, *, finite: bool = True
+) -> None:
+    """Raise ValueError unless a tensor of this name, shape and dtype is there; ``finite``: without NaN and infinity."""
+    if name not in tensors:
+        raise ValueError(f"expected a tensor {name!r}, found none")
+    tensor = tensors[name]
+    if tensor.shape != shape or tensor.dtype != dtype:
+        raise ValueError(f"{name}: expected {dtype} of shape {shape}, got {tensor.dtype} of shape {tensor.shape}")
+    if finite and not np.isfinite(tensor).all():
+        raise ValueError(f"{name}: expected finite values, got NaN or infinity")
+
+
+def check_no_more(tensors: Mapping[str, Array], expected: Mapping[str, Any]) -> None:
+    """Raise ValueError if there is a tensor that nobody expects."""
+    extra = sorted(set(tensors) - set(expected))
+    if extra:
+        raise ValueError(f"expected no tensor {extra[0]!r}")

@@ -12,12 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from crnn._core import loss as kernels
-from crnn.text.windows import check_positive
-
-Array = NDArray[Any]
+from crnn.checks import Array, check_positive
+from crnn.text.vocab import Vocab, VocabError
 
 SORTED_BATCHES = 32  # so many batches' sequences are sorted by length at a time: little padding, still shuffled
 
@@ -75,42 +72,19 @@ def _check_sequence(name: str, x: Array, input_size: int, ids: bool, real: bool)
     return x
 
 
-class Standardizer:
-    """(x - mean) / deviation for each of D columns; sums in a fixed order, so the same everywhere.
-
-    A column that never changes is only shifted.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.mean, self.std = np.zeros(size), np.ones(size)
-
-    def learn(self, name: str, arrays: Sequence[Array]) -> None:
-        """Take mean and deviation from arrays (T_i, D); NaN counts for nothing. An error calls them ``name``."""
-        size = len(self.mean)
-        sums, counts, squares = np.zeros(size), np.zeros(size), np.zeros(size)
-        lowest, highest = np.full(size, np.nan), np.full(size, np.nan)
-        rows = [np.ascontiguousarray(array, np.float64) for array in arrays]
-        for array in rows:
-            kernels.column_sums(sums, counts, array)
-            lowest, highest = np.fmin(lowest, np.fmin.reduce(array)), np.fmax(highest, np.fmax.reduce(array))
-        # A sum of equal numbers is rounded: their mean need not be one of them, nor their deviation from it zero.
-        constant = lowest == highest
-        mean = np.where(constant, lowest, sums / np.maximum(counts, 1))
-        for array in rows:
-            kernels.column_squares(squares, array, mean)
-        deviation = np.sqrt(squares / np.maximum(counts, 1))
-        if not np.isfinite(deviation).all():
-            largest = np.fmax.reduce(np.fmax(-lowest, highest))
-            raise ValueError(f"{name}: expected numbers whose squares have a sum, got some as large as {largest:g}")
-        self.mean, self.std = mean, np.where(deviation > 0, deviation, 1.0)
-
-    def apply(self, array: Array, dtype: str) -> Array:
-        scaled: Array = ((array - self.mean) / self.std).astype(dtype)
-        return scaled
-
-    def undo(self, array: Array) -> Array:
-        """From scaled values to the original ones, in float64."""
-        return array.astype(np.float64) * self.std + self.mean
+def encode_texts(name: str, texts: Any, vocab: Vocab) -> list[Array]:
+    """Ids of each text; an error names the text's place."""
+    if isinstance(texts, str | bytes) or not isinstance(texts, Sequence | np.ndarray):
+        raise TypeError(f"{name}: expected a list of strings, got {type(texts).__name__}")
+    if not len(texts):
+        raise ValueError(f"{name}: expected at least one string, got none")
+    encoded: list[Array] = []
+    for i, text in enumerate(texts):
+        try:
+            encoded.append(vocab.encode(text))
+        except (TypeError, VocabError) as error:
+            raise type(error)(f"{name}[{i}]{str(error).removeprefix('text')}") from None
+    return encoded
 
 
 class SequenceData:

@@ -8,21 +8,19 @@ smaller token, and before that to the hypothesis that was better so far.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crnn._core import loss as kernels
-from crnn.models.base import HeadedModel, Workspace
+from crnn.checks import Array
+from crnn.models.predictor import Predictor, Workspace
 from crnn.nn.state import State
 from crnn.text.windows import IGNORE_INDEX
 
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Written:
+class Hypothesis:
     """A sequence without its end, and its score: mean log-probability of a token, the end included, in nats."""
 
     tokens: list[int]
@@ -32,26 +30,26 @@ class Written:
 class Steps:
     """The decoder one step at a time, for B rows; ``mark`` is the token that begins and ends sequences."""
 
-    def __init__(self, model: HeadedModel, before: State, mark: int, threads: int) -> None:
-        self.model, self.mark, self.threads = model, mark, threads
+    def __init__(self, predictor: Predictor, before: State, mark: int, threads: int) -> None:
+        self.predictor, self.mark, self.threads = predictor, mark, threads
         self._begin(before)
 
     def _begin(self, before: State) -> None:
         self.tokens = np.full((1, before.batch), self.mark, np.int32)
-        self.tape, self.head = self.model._start(self.tokens, before.value, Workspace(), threads=self.threads)
+        self.tape, self.head = self.predictor.start(self.tokens, before.value, Workspace(), threads=self.threads)
 
     def __call__(self, tokens: Array | None) -> Array:
         """Logits (B, V) of what follows the tokens (B,), or of what comes first."""
         if tokens is not None:
             self.tokens[0] = tokens
-        self.model._run(self.tape, self.head, None)
+        self.predictor.forward(self.tape, self.head, None)
         logits: Array = self.head.outputs[0]
         return logits
 
-    def go_on(self, rows: Array) -> None:
+    def continue_rows(self, rows: Array) -> None:
         """The next step's rows continue these of the last step."""
         after = self.tape.after
-        before = self.tape.before if len(rows) == after.batch else self.model.net._new_state(len(rows))
+        before = self.tape.before if len(rows) == after.batch else self.predictor.net.stack.new_state(len(rows))
         for (_, own), (_, theirs) in zip(before.parts, after.parts, strict=True):
             for mine, values in zip(own, theirs, strict=True):
                 np.take(values, rows, axis=0, out=mine)
@@ -71,7 +69,7 @@ def log_probabilities(logits: Array) -> Array:
     return logs
 
 
-def greedy(steps: Steps, max_length: int, *, scored: bool) -> list[Written]:
+def greedy(steps: Steps, max_length: int, *, scored: bool) -> list[Hypothesis]:
     """The likeliest token each time, for every row. Scores are 0 unless asked for."""
     live = np.arange(steps.tape.batch)
     tokens: list[list[int]] = [[] for _ in live]
@@ -89,11 +87,11 @@ def greedy(steps: Steps, max_length: int, *, scored: bool) -> list[Written]:
             tokens[row].append(token)
         if not len(live):
             break
-        steps.go_on(going)
-    return [Written(*each) for each in zip(tokens, (totals / counts).tolist(), strict=True)]
+        steps.continue_rows(going)
+    return [Hypothesis(*each) for each in zip(tokens, (totals / counts).tolist(), strict=True)]
 
 
-def beam_search(steps: Steps, max_length: int, width: int) -> list[Written]:
+def beam_search(steps: Steps, max_length: int, width: int) -> list[Hypothesis]:
     """The best of the first ``width`` hypotheses that come to their end, for every row.
 
     Each step looks at the 2 * width best continuations of the ``width`` hypotheses: those among the first ``width``
@@ -101,7 +99,7 @@ def beam_search(steps: Steps, max_length: int, width: int) -> list[Written]:
     it is.
     """
     live = list(range(steps.tape.batch))
-    finished: list[list[Written]] = [[] for _ in live]
+    finished: list[list[Hypothesis]] = [[] for _ in live]
     hypotheses: list[list[tuple[float, list[int]]]] = [[(0.0, [])] for _ in live]
     last = None
     for length in range(1, max_length + 1):
@@ -120,10 +118,10 @@ def beam_search(steps: Steps, max_length: int, width: int) -> list[Written]:
                 if token != steps.mark:
                     new.append((total, parent, token))
                 elif rank < width:
-                    finished[sequence].append(Written(old[parent][1], total / length))
+                    finished[sequence].append(Hypothesis(old[parent][1], total / length))
             new = new[:width]
             if length == max_length:
-                finished[sequence] += [Written([*old[p][1], token], total / length) for total, p, token in new]
+                finished[sequence] += [Hypothesis([*old[p][1], token], total / length) for total, p, token in new]
             elif len(finished[sequence]) < width and new:
                 new += [(-np.inf, *new[0][1:])] * (width - len(new))  # dead: there are fewer continuations than that
                 hypotheses[sequence] = [(total, [*old[p][1], token]) for total, p, token in new]
@@ -133,7 +131,7 @@ def beam_search(steps: Steps, max_length: int, width: int) -> list[Written]:
         live = going
         if not live:
             break
-        steps.go_on(np.array(rows))
+        steps.continue_rows(np.array(rows))
         last = np.array(follow, np.int32)
     return [max(each, key=lambda written: written.score) for each in finished]
 

@@ -1,26 +1,22 @@
 # SPDX-License-Identifier: MIT
 """Head: from a network's outputs to logits or values, and their loss.
 
-y_t = h_t W_hy + b_y          for every step, or once a sequence, of what `crnn.pooling` makes of its steps
+    y_t = h_t W_hy + b_y          for every step, or once a sequence, of what `crnn.models.pooling` makes of its steps
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from numpy.typing import NDArray
-
 from crnn import _parallel as parallel
 from crnn._core import gemm
 from crnn._core.rows import Lengths
+from crnn.checks import Array
 from crnn.models.losses import Loss
 from crnn.models.pooling import POOLINGS, Pooling
 from crnn.nn.cells import Slice
 from crnn.nn.dropout import Masks
 
-Array = NDArray[Any]
 
 
 @dataclass(eq=False)
@@ -43,7 +39,7 @@ class Head:
     """W_hy (H, V) and b_y (V,) on top of a network, and a loss. Rows and columns are shared out as in `RNN`.
 
     ``tie_weights``: W_hy is the transpose of the parameter ``embedding`` (V, H). Press, Wolf 2017.
-    ``pooling``: a name in `crnn.pooling.POOLINGS`, for one output a sequence.
+    ``pooling``: a name in `crnn.models.pooling.POOLINGS`, for one output a sequence.
     """
 
     def __init__(

@@ -4,34 +4,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from crnn import _parallel as parallel
 from crnn._core import loss
-from crnn.io.atomic_write import PathLike
-from crnn.models.base import HeadedModel, Workspace
+from crnn._options import takes_options
+from crnn.checks import Array, Ids, check_flag, check_size, check_threads
+from crnn.models.head import Head, HeadTape
 from crnn.models.losses import CrossEntropy
 from crnn.models.metrics import Evaluation
+from crnn.models.predictor import Predictor, Workspace
 from crnn.nn.cells import Slice
+from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
 from crnn.nn.init import initial_matrix, uniform_draws
-from crnn.nn.network import RNN, Shapes, check_flag, check_size, check_sizes
-from crnn.nn.params import check_dtype
-from crnn.nn.state import StateLike
+from crnn.nn.module import Module
+from crnn.nn.network import RNN
+from crnn.nn.params import Parameters, Shapes
+from crnn.nn.state import StateLike, state_from
+from crnn.nn.tape import Tape
+from crnn.stream import TextStream
 from crnn.stream.streaming import StreamParts
-from crnn.stream.text_stream import TextStream
 from crnn.text import generation
 from crnn.text.reading import EOS, TextError
 from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX, BPTTWindows, contiguous_batches
 
-Array = NDArray[Any]
-Ids = NDArray[np.int32]
+CONFIG_TYPES = network_json_types("input_size") | {"tie_weights": (bool,)}  # the input size is the vocabulary's
 
 
-class LanguageModel(HeadedModel):
+class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, attachments={"vocab": Vocab.from_dict}):
     """Predicts the next token from all before it.
 
     Conventions
@@ -43,9 +46,19 @@ class LanguageModel(HeadedModel):
     Parameters
     ----------
     vocab : Vocab
-    cell, hidden_size, num_layers, embedding_size, dtype, recurrent_init, input_init, seed
-        As in `RNN`; without an ``input_init`` it is glorot, and unit for the rows that one-hot ids select. The head's
-        weights are Glorot-uniform, its biases zero.
+    cell : str
+        As in `RNN`.
+    hidden_size : int or sequence of int
+    num_layers : int, optional
+    tie_weights : bool
+        The head's weights are the transpose of the embedding, which must be as large as the top layer. Press, Wolf 2017.
+    seed : int, optional
+        As in `RNN`. The head's weights are Glorot-uniform, its biases zero.
+    input_init : str, optional
+        As in `RNN`; unless given, glorot, and unit_variance for the rows of W_xh that one-hot ids select.
+    bidirectional : bool
+        False: a language model reads forward.
+    {options}
 
     Examples
     --------
@@ -59,8 +72,6 @@ class LanguageModel(HeadedModel):
     ' not to be, '
     """
 
-    vocab_names = ("vocab",)
-
     def __init__(
         self,
         vocab: Vocab,
@@ -68,68 +79,62 @@ class LanguageModel(HeadedModel):
         hidden_size: int | Sequence[int] = 256,
         num_layers: int | None = None,
         *,
-        embedding_size: int | None = None,
         tie_weights: bool = False,
-        dropout: float = 0.0,
-        variational_dropout: bool = False,
-        recurrent_dropout: float = 0.0,
-        reset_after: bool = True,
-        forget_bias: float = 1.0,
-        trainable_initial_state: bool = False,
-        dtype: str = "float32",
-        recurrent_init: str = "orthogonal",
-        input_init: str | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
+        **options: Unpack[NetworkOptions],
     ) -> None:
         if not isinstance(vocab, Vocab):
             raise TypeError(f"vocab: expected a Vocab, got {type(vocab).__name__}")
-        self.vocab, V = vocab, len(vocab)
-        network = {
-            "input_size": V,
-            "hidden_size": hidden_size,
-            "num_layers": num_layers,
-            "cell": cell,
-            "reset_after": reset_after,
-            "forget_bias": forget_bias,
-            "embedding_size": embedding_size,
-            "dropout": dropout,
-            "variational_dropout": variational_dropout,
-            "recurrent_dropout": recurrent_dropout,
-            "trainable_initial_state": trainable_initial_state,
-            "dtype": check_dtype(dtype),
-            "recurrent_init": recurrent_init,
-            "input_init": input_init or "glorot",
-            "seed": seed,
-        }
-        H = check_sizes(hidden_size, num_layers)[-1]
+        self.vocab = vocab
         self.tie_weights = check_flag("tie_weights", tie_weights)
-        if tie_weights and embedding_size != H:
+        self.input_init = options.get("input_init")
+        named = {"cell": cell, "hidden_size": hidden_size, "num_layers": num_layers, "input_size": len(vocab)}
+        config = config_from({"input_init": None} | named | options, type(self).__name__)
+        if config.bidirectional:
+            raise ValueError("bidirectional: expected False for a language model, which reads forward, got True")
+        top = config.hidden_sizes[-1]
+        if tie_weights and config.embedding_size != top:
             raise ValueError(
-                "tie_weights: expected an embedding as large as the top layer "
-                f"({H}), got embedding_size={embedding_size}"
+                f"tie_weights: expected an embedding as large as the top layer ({top}), "
+                f"got embedding_size={config.embedding_size}"
             )
-        of_network = {name: value for name, value in network.items() if name != "input_size"}
-        self._build(
-            network,
-            self.shapes_of(of_network | {"tie_weights": self.tie_weights}, V),
-            CrossEntropy(V),
-            tie_weights=tie_weights,
-        )
-        self.input_init = input_init
-        draw = uniform_draws(seed + 1)
-        if input_init is None and embedding_size is None:
-            self.net.initialise_rows(draw)
-        if tie_weights:  # rows that are also summed over: of the size that such weights have
-            self.params["embedding"][...] = initial_matrix("glorot", draw, (V, H), "embedding")
-        else:
-            self.params["W_hy"][...] = initial_matrix("glorot", draw, (H, V), "W_hy")
+        self._parameters = Parameters(model_shapes(config, self.tie_weights), config.dtype)
+        self.net = RNN.within(self._parameters.part("", config.shapes()), config, seed)
+        self._head = Head(self.params, self.grads, CrossEntropy(len(vocab)), tie_weights=self.tie_weights)
+        self._predictor = Predictor(self.net, self._head)
+        if seed is not None:
+            self._initialise(seed)
 
-    @staticmethod
-    def shapes_of(config: Mapping[str, Any], V: int) -> Shapes:
-        """Names and shapes of the parameters of a model with this `config` and V tokens."""
-        H = check_sizes(config["hidden_size"], config["num_layers"])[-1]
-        head: Shapes = {"b_y": (V,)} if config["tie_weights"] else {"W_hy": (H, V), "b_y": (V,)}
-        return RNN.parameter_shapes(V, **config) | head
+    def _initialise(self, seed: int) -> None:
+        """Draw what is not the network's own."""
+        draw = uniform_draws(seed + 1)
+        if self.input_init is None and self.net.embedding_size is None:
+            self.net.initialise_rows(draw)
+        name = "embedding" if self.tie_weights else "W_hy"  # tied rows are summed over as well: of such weights' size
+        self.params[name][...] = initial_matrix("glorot", draw, self.params[name].shape, name)
+
+    @classmethod
+    def shapes_of(cls, config: Mapping[str, Any], **attached: Any) -> Shapes:
+        """Names and shapes of the parameters of a model with this `config` and this ``vocab``."""
+        if "vocab" not in attached:
+            raise ValueError("vocab: expected a vocabulary, got none")
+        return model_shapes(config_from(dict(config) | {"input_size": len(attached["vocab"])}), config["tie_weights"])
+
+    def config(self) -> dict[str, Any]:
+        """The arguments that make a model of this shape, without the vocabulary. JSON-able."""
+        of_net = self.net.config() | {"tie_weights": self.tie_weights}
+        del of_net["input_size"]
+        return of_net
+
+    @property
+    def networks(self) -> list[RNN]:
+        """The one network, as models of several networks list theirs."""
+        return [self.net]
+
+    @property
+    def dtype(self) -> str:
+        """float32 or float64."""
+        return self.net.dtype
 
     def __repr__(self) -> str:
         net = self.net
@@ -140,23 +145,10 @@ class LanguageModel(HeadedModel):
             f"num_layers={net.num_layers}, {embedding}{tied}{self.flat_params.size:,} parameters, dtype={self.dtype!r})"
         )
 
-    def config(self) -> dict[str, Any]:
-        """The arguments that make a model of this shape, but for the vocabulary. JSON-able."""
-        of_net = self.net.config()
-        for name in ("input_size", "bidirectional"):
-            del of_net[name]
-        return of_net | {"tie_weights": self.tie_weights, "input_init": self.input_init}
-
-    def astype(self, dtype: str) -> LanguageModel:
-        """A copy of the model in another precision."""
-        copy = LanguageModel(self.vocab, **(self.config() | {"dtype": dtype}))
-        copy.flat_params[...] = self.flat_params
-        return copy
-
     def _stream_parts(self) -> StreamParts:
         return StreamParts(self.net, self._head, ids_only=True)
 
-    def stream(self) -> TextStream:  # type: ignore[override]  # all that a Stream has, which is a final class
+    def stream(self) -> TextStream:
         """A `crnn.TextStream`: reads a text as it comes; from the initial state, with the weights as they are now.
 
         Raises ValueError for float64. The weights are packed once for all streams, and anew when they have changed.
@@ -167,9 +159,9 @@ class LanguageModel(HeadedModel):
 
     def forward(self, ids: ArrayLike, state: StateLike | None = None, *, threads: int = 1) -> tuple[Array, StateLike]:
         """Logits (T, B, V) and the state after the last step, both fresh."""
-        threads = parallel.check_threads(threads)
-        tape, head = self._start(self._check_ids("ids", ids), state, Workspace(), threads=threads)
-        self._run(tape, head, None)
+        threads = check_threads(threads)
+        tape, head = self._predictor.start(self._check_ids("ids", ids), state, Workspace(), threads=threads)
+        self._predictor.forward(tape, head, None)
         return head.outputs, tape.after.value
 
     def losses(
@@ -185,9 +177,9 @@ class LanguageModel(HeadedModel):
 
         With a ``workspace`` both belong to it, otherwise they are fresh.
         """
-        threads = parallel.check_threads(threads)
-        tape, head = self._start(self._check_ids("ids", ids), state, workspace or Workspace(), threads=threads)
-        self._run(tape, head, self._check_targets(targets, tape.x.shape))
+        threads = check_threads(threads)
+        tape, head = self._predictor.start(self._check_ids("ids", ids), state, workspace or Workspace(), threads=threads)
+        self._predictor.forward(tape, head, self._check_targets(targets, tape.x.shape))
         return head.losses, tape.after.value
 
     def loss_and_gradients(
@@ -225,8 +217,8 @@ class LanguageModel(HeadedModel):
         """
         if reduction not in ("mean", "sum"):
             raise ValueError(f"reduction: expected mean or sum, got {reduction!r}")
-        threads = parallel.check_threads(threads)
-        tape, head = self._start(
+        threads = check_threads(threads)
+        tape, head = self._predictor.start(
             self._check_ids("ids", ids),
             state,
             workspace or Workspace(),
@@ -237,8 +229,21 @@ class LanguageModel(HeadedModel):
         wanted = self._check_targets(targets, tape.x.shape)
         count = self._head.loss.count(wanted)
         scale = 1.0 / max(count, 1) if reduction == "mean" else 1.0
-        total = self._run_with_gradients(tape, head, wanted, scale, threads)
+        total = self._predictor.forward_backward(tape, head, wanted, scale, threads)
         return total, count, tape.after.value
+
+    def workspace(self) -> Workspace:
+        """Memory that `loss_and_gradients` reuses from window to window."""
+        return Workspace()
+
+    def _pass(self, x: Array, targets: Array, space: Workspace, **options: Any) -> tuple[list[Tape], HeadTape]:
+        """A window, as `Predictor.window`. Returns the tapes of `networks`, and the head's."""
+        tape, head = self._predictor.window(x, targets, space, **options)
+        return [tape], head
+
+    def _target_lengths(self, targets: Array, lengths: ArrayLike | None) -> ArrayLike | None:
+        """How many targets each sequence of a `window` has, if they differ."""
+        return lengths
 
     def window(self, ids: ArrayLike, targets: ArrayLike) -> tuple[Array, Array, None]:
         """A batch as `loss_and_gradients` takes it, checked."""
@@ -249,10 +254,16 @@ class LanguageModel(HeadedModel):
         array = np.asarray(ids)
         if array.dtype.kind not in "iu":
             raise TypeError(f"{name}: expected an integer array (T, B), got {array.dtype}")
-        return self.net._check_input(array)
+        return self.net.stack.check_input(array)
 
     def _check_targets(self, targets: ArrayLike, shape: tuple[int, ...]) -> Array:
         return self._head.loss.check("targets", targets, shape[0], shape[1], self.dtype)
+
+    def state_from(self, arrays: Sequence[Array], batch: int) -> StateLike:
+        """The state that `crnn.nn.state.state_arrays` took apart. Raises ValueError if it is not one of this model's."""
+        like = self.net.stack.new_state(batch)
+        like.fill("state", state_from(arrays, like))
+        return like.value
 
     # ---- whole texts ----------------------------------------------------------------------------------------------
 
@@ -377,11 +388,14 @@ class LanguageModel(HeadedModel):
             logits = step(token)
         return draw.pieces(logits, step, vocab, after_word=not prompt[-1:].isspace())
 
-    def save(self, path: PathLike) -> None:
-        """Write the model to a safetensors file, whole or not at all. `crnn.load` reads it."""
-        from crnn.io.model_file import save
+takes_options(NetworkConfig)(LanguageModel)
 
-        save(self, path)
+
+def model_shapes(config: NetworkConfig, tie_weights: bool) -> Shapes:
+    """Names and shapes of the parameters: the network's, then the head's."""
+    H, V = config.hidden_sizes[-1], config.input_size
+    head: Shapes = {"b_y": (V,)} if tie_weights else {"W_hy": (H, V), "b_y": (V,)}
+    return dict(config.shapes()) | dict(head)
 
 
 class Stepper:
@@ -390,13 +404,13 @@ class Stepper:
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
         self._token = np.zeros((1, 1), np.int32)
-        self._tape, self._head = model._start(self._token, None, Workspace())
+        self._tape, self._head = model._predictor.start(self._token, None, Workspace())
 
     def step(self, token: int) -> Array:
         """Logits (V,) of the token after ``token``; overwritten by the next step."""
         tape, whole = self._tape, Slice(0, 1)
         self._token[0, 0] = token
-        self._model.net._forward_rows(tape, whole)
+        self._model.net.stack.forward(tape, whole)
         tape.before.copy_from(tape.after)
         self._model._head.forward_rows(self._head, tape.y, whole)
         logits: Array = self._head.outputs[0, 0]

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from crnn._core import loss as kernels
+from crnn.checks import Array
 from crnn.nn.cells import Slice
 from crnn.text.windows import IGNORE_INDEX
-
-Array = NDArray[Any]
 
 
 class Loss(ABC):
@@ -42,8 +41,8 @@ class Loss(ABC):
         return float(self.count(targets))
 
     @abstractmethod
-    def none_but(self, targets: Array, wanted: Array) -> Array:
-        """Targets that ask for nothing where ``wanted`` (T, B) is False."""
+    def keep_only(self, targets: Array, wanted: Array) -> Array:
+        """Targets without those where ``wanted`` (T, B) is False."""
 
     @abstractmethod
     def run(
@@ -100,7 +99,7 @@ class CrossEntropy(Loss):
             return float(self.count(targets))
         return kernels.sum(self.weights[targets[targets != IGNORE_INDEX]])
 
-    def none_but(self, targets: Array, wanted: Array) -> Array:
+    def keep_only(self, targets: Array, wanted: Array) -> Array:
         return np.where(wanted, targets, np.int32(IGNORE_INDEX))
 
     def run(
@@ -139,7 +138,7 @@ class RealTargets(Loss):
     def count(self, targets: Array) -> int:
         return targets.size - int(np.count_nonzero(np.isnan(targets)))
 
-    def none_but(self, targets: Array, wanted: Array) -> Array:
+    def keep_only(self, targets: Array, wanted: Array) -> Array:
         return np.where(wanted[:, :, None], targets, targets.dtype.type(np.nan))
 
 
@@ -166,6 +165,16 @@ class BinaryCrossEntropy(RealTargets):
         kernels.sigmoid_cross_entropy(
             losses, doutputs, outputs, targets, scale, part.b0, part.b1, part.lengths, weights
         )
+
+
+def class_loss(targets: Any, weights: ArrayLike | None, smoothing: float) -> CrossEntropy | BinaryCrossEntropy:
+    """The loss of `ClassTargets`."""
+    loss = CrossEntropy(targets.num_classes, weights, smoothing)  # checks both
+    if not targets.multilabel:
+        return loss
+    if smoothing:
+        raise ValueError(f"label_smoothing: expected 0 with multilabel, got {smoothing!r}")
+    return BinaryCrossEntropy(targets.num_classes, weights)
 
 
 KINDS = {"mse": kernels.SQUARED, "mae": kernels.ABSOLUTE, "huber": kernels.HUBER, "quantile": kernels.QUANTILE}

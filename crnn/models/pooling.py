@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Pooling: one vector a sequence from the vectors of its steps, for models with one answer a sequence.
 
-last      the last step's; of the reverse direction, which ends there, the first step's
-mean      the mean over the steps
-max       the largest over the steps, for each unit
-flatten   all steps side by side: every sequence must have the same length
+    last      the last step's; of the reverse direction, which ends there, the first step's
+    mean      the mean over the steps
+    max       the largest over the steps, for each unit
+    flatten   all steps side by side: every sequence must have the same length
 """
 
 from __future__ import annotations

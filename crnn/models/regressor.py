@@ -7,35 +7,47 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 import numpy as np
-from numpy.typing import NDArray
 
-from crnn.models.data import SequenceData, Standardizer, array_of, check_entries
+from crnn._options import takes_options
+from crnn.checks import Array, check_size
 from crnn.models.losses import Regression
 from crnn.models.metrics import RegressionEvaluation
-from crnn.models.tasks import NetworkOptions, TaskModel, is_stacked
-from crnn.nn.network import check_size
+from crnn.models.sequence_model import POOLING_TYPES, SCALE_TYPES, SequenceModel, model_json_types
+from crnn.models.standardizer import Standardizer
+from crnn.models.targets import ValueTargets
+from crnn.nn.config import NetworkConfig, NetworkOptions, config_from
 
-Array = NDArray[Any]
+VALUE_TYPES = {  # options that a model of values adds, with the types a file may hold
+    "output_size": (int,),
+    "loss": (str,),
+    "delta": (float, int),
+    "quantiles": (list,),
+}
 
 
-class SequenceRegressor(TaskModel[RegressionEvaluation]):
-    """Values for every sequence, or with ``pooling=None`` for every step of it. See `TaskModel` for what X may be.
+class SequenceRegressor(
+    SequenceModel[RegressionEvaluation],
+    kind="SequenceRegressor",
+    config_types=model_json_types(SCALE_TYPES, POOLING_TYPES, VALUE_TYPES),
+):
+    """Values for every sequence, or with ``pooling=None`` for every step of it. See
+    `crnn.models.sequence_model.SequenceModel` for what X may be.
 
     y holds N rows of P values, or for each sequence (T_i, P); P may be left out where it is 1. NaN: no target there.
     Targets are standardised as inputs are, and predictions are in the targets' own units.
 
     To forecast, train with ``pooling=None`` and ``y=None``: every step's target is then the next step's input, and
-    `forecast` goes on from the end of a series by feeding predictions back.
+    `forecast` continues a series from its end by feeding predictions back.
 
     Parameters
     ----------
     input_size : int
     output_size : int
         P.
-    hidden_size, num_layers, cell, seed, **network
+    hidden_size, num_layers, cell, seed
         As in `RNN`.
     loss : {"mse", "mae", "huber", "quantile"}
-        See `crnn.losses.Regression`; of standardised targets.
+        See `crnn.models.losses.Regression`; of standardised targets.
     delta : float
         Where Huber's loss turns from squares to lines.
     quantiles : sequence of float
@@ -45,6 +57,7 @@ class SequenceRegressor(TaskModel[RegressionEvaluation]):
         Length of all sequences, for "flatten".
     scale : bool
         Standardise real inputs and targets by the training data.
+    {options}
 
     Examples
     --------
@@ -59,6 +72,7 @@ class SequenceRegressor(TaskModel[RegressionEvaluation]):
     """
 
     loss_unit = ""
+    _targets: ValueTargets
 
     def __init__(
         self,
@@ -74,100 +88,36 @@ class SequenceRegressor(TaskModel[RegressionEvaluation]):
         pooling: str | None = "last",
         steps: int | None = None,
         scale: bool = True,
-        seed: int = 0,
-        **network: Unpack[NetworkOptions],
+        seed: int | None = 0,
+        **options: Unpack[NetworkOptions],
     ) -> None:
+        named = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
+        config = config_from(named | options, type(self).__name__)
         self.output_size = check_size("output_size", output_size)
         chosen = Regression(loss, self.output_size, delta=delta, quantiles=quantiles)
         self.loss, self.delta, self.quantiles = loss, chosen.delta, chosen.quantiles
-        self._make(input_size, hidden_size, num_layers, cell, chosen, pooling, steps, scale, seed, network)
-        self.scalings["y"] = Standardizer(self.output_size)
+        scalings = {"x": Standardizer(config.input_size), "y": Standardizer(self.output_size)}
+        targets = ValueTargets(chosen, scalings["y"], config.input_size, config.dtype)
+        self._compose(config, chosen, targets, scalings, pooling=pooling, steps=steps, scale=scale, seed=seed)
 
     @staticmethod
     def outputs_of(config: Mapping[str, Any]) -> int:
-        """V, the outputs of a head of a model with this `config`."""
         return int(config["output_size"]) * (len(config["quantiles"]) if config["loss"] == "quantile" else 1)
 
     @classmethod
     def scaled_sizes(cls, config: Mapping[str, Any]) -> dict[str, int]:
-        """What is standardised, and how many columns it has."""
         return super().scaled_sizes(config) | {"y": config["output_size"]}
-
-    def config(self) -> dict[str, Any]:
-        """The arguments that make a model of this shape. JSON-able."""
-        names = ("output_size", "loss", "delta", "quantiles")
-        return self._shared_config() | {name: getattr(self, name) for name in names}
-
-    def _encode(self, name: str, y: Any, x: list[Array]) -> list[Array]:
-        if y is None:
-            return self._next_steps(name, x)
-        check_entries(name, y, len(x))
-        P = self.output_size
-        targets = []
-        for i, entry in enumerate(y):
-            values = array_of(f"{name}[{i}]", entry, np.float64)
-            steps = 1 if self.pooling is not None else len(x[i])
-            shape = (P,) if self.pooling is not None else (steps, P)
-            if values.shape != shape and not (P == 1 and values.shape == shape[:-1]):
-                raise ValueError(f"{name}[{i}]: expected shape {shape}, got {values.shape}")
-            if np.isinf(values).any():
-                raise ValueError(f"{name}[{i}]: expected finite numbers, or NaN for none, got infinity")
-            targets.append(values.reshape(steps, P))
-        return targets
-
-    def _next_steps(self, name: str, x: list[Array]) -> list[Array]:
-        """Forecasting: the target of each step is the next step's input; the last one has none."""
-        if self.pooling is not None or x[0].ndim != 2 or self.output_size != self.net.input_size:
-            raise ValueError(
-                f"{name}: expected targets; only a model of real inputs with pooling=None and as many outputs as "
-                "inputs can learn from X alone"
-            )
-        nothing = np.full((1, self.output_size), np.nan)
-        return [np.concatenate([np.asarray(series[1:], np.float64), nothing]) for series in x]
-
-    def _learn_scaling(self, x: list[Array], y: list[Array]) -> None:
-        super()._learn_scaling(x, y)
-        if self.scale:
-            self.scalings["y"].learn("y", y)
-
-    def _scaled_targets(self, targets: list[Array]) -> list[Array]:
-        return [self.scalings["y"].apply(values, self.dtype) for values in targets]
-
-    def _values(self, outputs: Array) -> Array:
-        """Outputs (M, Q*P) in the targets' units: (M, P), or (M, P, Q) for Q quantiles."""
-        levels = self._head.loss.outputs // self.output_size
-        values = self.scalings["y"].undo(outputs.reshape(len(outputs), levels, self.output_size))
-        return values.transpose(0, 2, 1) if self.loss == "quantile" else values[:, 0]
 
     def predict(self, X: Any, *, batch_size: int = 256, threads: int = 1) -> Any:
         """Values (N, P), or with ``pooling=None`` (N, T, P) or a list of (T_i, P); for quantiles a last axis more."""
-        outputs = self._predict(X, batch_size, threads)
-        return self._decode([self._values(out) for out in outputs], is_stacked(X))
-
-    def _middle(self, outputs: Array) -> Array:
-        """(M, P) in the targets' units; of quantiles the one nearest to the median."""
-        values = self._values(outputs)
-        if self.loss != "quantile":
-            return values
-        return values[:, :, int(np.argmin(np.abs(np.array(self.quantiles) - 0.5)))]
-
-    def _judge(self, data: SequenceData, outputs: list[Array]) -> RegressionEvaluation:
-        total, count = self._losses(data, outputs)
-        squares = sizes = 0.0
-        for out, targets in zip(outputs, data.targets, strict=True):
-            error = self._middle(out) - self.scalings["y"].undo(targets)
-            error = error[~np.isnan(error)]
-            squares += float((error**2).sum())
-            sizes += float(np.abs(error).sum())
-        n = max(count, 1)
-        return RegressionEvaluation(total / n, squares / n, sizes / n, count)
+        outputs = self._outputs_for(X, batch_size, threads)
+        return self._arranged([self._targets.values(out) for out in outputs], X)
 
     def forecast(self, series: Any, n: int) -> Array:
         """The next ``n`` steps of a series (T, D), each fed back as the input of the one after: (n, D).
 
-        Of several series, a list or an array (N, T, D), each goes on by itself: (N, n, D). A series of one value a step
-        may be (T,). Predicted quantiles go on
-        from the one nearest to the median.
+        Of several series, a list or an array (N, T, D), each is forecast independently: (N, n, D). A series of one
+        value a step may be (T,). Of predicted quantiles the one nearest to the median is fed back.
         """
         check_size("n", n)
         if self.net.bidirectional or self.output_size != self.net.input_size:
@@ -182,14 +132,17 @@ class SequenceRegressor(TaskModel[RegressionEvaluation]):
         x = self._sequences("series", [series] if single else series)
         if x[0].ndim != 2:
             raise ValueError("series: expected numbers, got ids")
-        ahead = np.stack([self._go_on(values, n) for values in self._scaled(x)])
+        ahead = np.stack([self._continued(values, n) for values in self._scaled(x)])
         return ahead[0] if single else ahead
 
-    def _go_on(self, series: Array, n: int) -> Array:
+    def _continued(self, series: Array, n: int) -> Array:
         y, state = self.net(series[:, None])
         steps = []
         for _ in range(n):
             out = self._head.apply(y[-1])
-            steps.append(self._middle(out)[0])
+            steps.append(self._targets.central(out)[0])
             y, state = self.net(self.scalings["x"].apply(steps[-1], self.dtype)[None, None], state)
         return np.stack(steps)
+
+
+takes_options(NetworkConfig)(SequenceRegressor)

@@ -104,6 +104,10 @@ class Recurrence(ABC):
         assert self.h0_masked is not None
         return self.h_masked, self.h0_masked
 
+    @staticmethod
+    def initialise_bias(b_h: Array, config: Any) -> None:
+        """Set the biases (G*H,) that do not start at zero."""
+
     @abstractmethod
     def pack_forward(self, values: Arrays) -> None: ...
 
@@ -231,6 +235,11 @@ class Lstm(Recurrence):
 
     gates = 4
     has_c = True
+
+    @staticmethod
+    def initialise_bias(b_h: Array, config: Any) -> None:
+        H = b_h.size // 4
+        b_h[H : 2 * H] = config.forget_bias
 
     def __init__(self, *shape: Any, **options: Any) -> None:
         super().__init__(*shape, **options)
@@ -392,10 +401,24 @@ def share_of(flags: Array, there: Array) -> Array:
     return share
 
 
-CELLS: dict[str, type[Recurrence]] = {"tanh": Tanh, "relu": Relu, "lstm": Lstm, "gru": Gru}
+CELLS: dict[str, type[Recurrence]] = {
+    "tanh": Tanh,
+    "relu": Relu,
+    "lstm": Lstm,
+    "gru": Gru,
+    "original_gru": OriginalGru,
+}
 
 
-def recurrence_of(cell: str, reset_after: bool) -> type[Recurrence]:
-    if not isinstance(cell, str) or cell not in CELLS:
-        raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}")
-    return OriginalGru if cell == "gru" and not reset_after else CELLS[cell]
+def check_cell(name: str, value: Any) -> str:
+    """A name in CELLS."""
+    if not isinstance(value, str) or value not in CELLS:
+        raise ValueError(f"{name}: expected one of {', '.join(CELLS)}, got {value!r}")
+    return value
+
+
+def cell_parameters(cell: str, K: int, H: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the parameters of one direction of a layer with K inputs and H units."""
+    G = CELLS[cell].gates
+    shapes: dict[str, tuple[int, ...]] = {"W_xh": (K, G * H), "W_hh": (H, G * H), "b_h": (G * H,)}
+    return shapes | ({"b_hn": (H,)} if cell == "gru" else {})

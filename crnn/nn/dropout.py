@@ -13,12 +13,6 @@ Array = NDArray[Any]
 STEPS = 1 << 16  # a probability is rounded to 16 bits: four draws from each number of the generator
 
 
-def check_probability(name: str, value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
-        raise ValueError(f"{name}: expected a probability of at least 0 and below 1, got {value!r}")
-    return float(value)
-
-
 class Masks:
     """Inverted dropout: each element is 0 with probability p, else 1 / (1 - p). Srivastava et al. 2014.
 

@@ -74,19 +74,30 @@ RULES: dict[str, Callable[[Draw, tuple[int, int]], Array]] = {
 }
 
 
-def initial_matrix(rule: str, draw: Draw, shape: tuple[int, int], argument: str) -> Array:
-    """A matrix made by ``rule``: a name in RULES, or one with a gain in front, as in ``0.5*identity``."""
-    gain, name = 1.0, rule
+def check_rule(name: str, rule: Any) -> str:
+    """The name of a rule in RULES, perhaps with a gain in front, as in ``0.5*identity``."""
+    _parse(name, rule)
+    return str(rule)
+
+
+def _parse(name: str, rule: Any) -> tuple[float, str]:
+    """The gain, and the name in RULES."""
+    gain, kind = 1.0, rule
     if isinstance(rule, str) and "*" in rule:
-        factor, name = (part.strip() for part in rule.split("*", 1))
+        factor, kind = (part.strip() for part in rule.split("*", 1))
         try:
             gain = float(factor)
         except ValueError:
-            name = ""
-    if name not in RULES or not math.isfinite(gain):
+            kind = ""
+    if not isinstance(kind, str) or kind not in RULES or not math.isfinite(gain):
         raise ValueError(
-            f"{argument}: expected one of {', '.join(RULES)}, with a gain in front if wanted "
-            f"(0.5*identity), got {rule!r}"
+            f"{name}: expected one of {', '.join(RULES)}, with a gain in front if wanted (0.5*identity), got {rule!r}"
         )
-    matrix = RULES[name](draw, shape)
+    return gain, kind
+
+
+def initial_matrix(rule: str, draw: Draw, shape: tuple[int, ...], argument: str) -> Array:
+    """A matrix made by ``rule``; errors call it ``argument``."""
+    gain, kind = _parse(argument, rule)
+    matrix = RULES[kind](draw, shape)  # type: ignore[arg-type]  # two sizes
     return matrix if gain == 1.0 else matrix * gain

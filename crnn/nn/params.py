@@ -5,27 +5,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from crnn._core.gemm import aligned_empty
+from crnn.checks import Array
 
-Array = NDArray[Any]
 Shapes = Mapping[str, tuple[int, ...]]
-
-DTYPES = ("float32", "float64")
-
-
-def check_dtype(dtype: object) -> str:
-    try:
-        name = None if dtype is None else np.dtype(dtype).name  # type: ignore[call-overload]  # None means float64 there
-    except TypeError:
-        name = None
-    if name not in DTYPES:
-        raise ValueError(f"dtype: expected float32 or float64, got {dtype!r}")
-    return str(name)
 
 
 class Parameters:
@@ -72,29 +56,3 @@ class Parameters:
             views[name] = flat[start:stop].reshape(shape)
             start = stop
         return views
-
-
-class ParameterViews:
-    """The public views of a network's or a model's `Parameters`."""
-
-    _parameters: Parameters
-
-    @property
-    def params(self) -> Mapping[str, Array]:
-        """Parameters by name: writable views into `flat_params`."""
-        return self._parameters.values
-
-    @property
-    def grads(self) -> Mapping[str, Array]:
-        """Gradients by the parameters' names: writable views into `flat_grads`."""
-        return self._parameters.grads
-
-    @property
-    def flat_params(self) -> Array:
-        """All parameters as one 1-d array, writable."""
-        return self._parameters.flat
-
-    @property
-    def flat_grads(self) -> Array:
-        """All gradients as one 1-d array, writable. `backward` adds to it; set it to 0 before a new step."""
-        return self._parameters.flat_grads

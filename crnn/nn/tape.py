@@ -99,7 +99,7 @@ class Tape:
     """
 
     x: Array  # (T, B, D) real, or (T, B) ids
-    widest: int  # rows of the largest weight matrix: what scratch must be made for
+    max_rows: int  # of a weight matrix: determines the size of the scratch
     keep: bool  # whether there can be a backward pass
     layers: list[LayerTape]
     before: State  # at the first step
@@ -125,7 +125,7 @@ class Tape:
     def scratch(self, part: int) -> Array:
         """Memory of its own for each thread's share of the weight gradients."""
         if part not in self.scratches:
-            self.scratches[part] = gemm.grad_scratch(self.before.dtype, self.widest)
+            self.scratches[part] = gemm.grad_scratch(self.before.dtype, self.max_rows)
         return self.scratches[part]
 
     def part(self, part: int) -> Slice:

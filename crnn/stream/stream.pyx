@@ -20,6 +20,7 @@ from operator import index
 
 import numpy as np
 
+from crnn.io import model_file, registry
 from crnn.nn.state import State
 
 cdef extern from "compat.h" nogil:
@@ -63,13 +64,13 @@ cdef class StreamWeights:
     """
 
     def __cinit__(self, str kind not None, str cell not None, Py_ssize_t input_size, list layers not None,
-                  bint reset_after=True, embedding=None, W_hy=None, b_y=None, bint ids_only=False,
+                  embedding=None, W_hy=None, b_y=None, bint ids_only=False,
                   x_scaling=None, y_scaling=None, frozen=None):
         """``layers``: for each W_xh, W_hh, b_h and what else it has, by name. ``frozen``: tensors and header of the
         model's file. A ``b_y`` without ``W_hy``: the embedding's transpose."""
         cdef crnn_model_config config
         cdef Py_ssize_t K, H, G, count = len(layers), read = 0
-        cdef int code = CELLS[cell] + (cell == "gru" and not reset_after)
+        cdef int code = CELLS[cell]
         cdef int real = cnp.NPY_FLOAT32, double_ = cnp.NPY_FLOAT64
         if count < 1:
             raise ValueError("layers: expected at least one, got none")
@@ -84,7 +85,7 @@ cdef class StreamWeights:
                 config.embedding_size = embedding.shape[1]
                 config.embedding = <float *>data("embedding", embedding, real, False, 2, input_size,
                                                  config.embedding_size)
-            K, G = config.embedding_size or input_size, {"lstm": 4, "gru": 3}.get(cell, 1)
+            K, G = config.embedding_size or input_size, {"lstm": 4, "gru": 3, "original_gru": 3}.get(cell, 1)
             for i, layer in enumerate(layers):
                 H = layer["W_hh"].shape[0]
                 of[i].cell, of[i].hidden_size = code, H
@@ -137,11 +138,10 @@ cdef class StreamWeights:
         return mine.keys() == tensors.keys() and all(same_bytes(mine[name], tensors[name]) for name in mine)
 
     def __reduce__(self):
-        from crnn.io.model_file import model_bytes
-
         if self.frozen is None:
             raise TypeError("StreamWeights: expected those of a model, which can be pickled; these are of none")
-        return _weights_from, (model_bytes(*self.frozen),)
+        registry.check_kind(self.frozen[1]["kind"])
+        return _weights_from, (model_file.to_bytes(*self.frozen),)
 
     def __copy__(self):
         return self
@@ -211,7 +211,8 @@ cdef class StreamWeights:
         return np.concatenate([array.reshape(-1) for _, part in state.parts for array in part])
 
 
-CELLS = {"tanh": CRNN_CELL_TANH, "relu": CRNN_CELL_RELU, "lstm": CRNN_CELL_LSTM, "gru": CRNN_CELL_GRU}
+CELLS = {"tanh": CRNN_CELL_TANH, "relu": CRNN_CELL_RELU, "lstm": CRNN_CELL_LSTM, "gru": CRNN_CELL_GRU,
+         "original_gru": CRNN_CELL_GRU_ORIGINAL}
 
 
 cdef bint same_bytes(cnp.ndarray a, cnp.ndarray b):
@@ -259,9 +260,8 @@ cdef void leave(int *flag) noexcept:
 
 def _weights_from(content):
     """For pickle."""
-    from crnn.io.model_file import restore
-
-    return restore(content, {}).stream().weights
+    tensors, header = model_file.from_bytes("pickle", content)
+    return registry.build("pickle", tensors, header, finite=False).stream().weights
 
 
 def _stream_from(weights, state):

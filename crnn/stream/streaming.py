@@ -1,22 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""What gives a network or a model its streams, and lets it be copied and pickled. See `crnn.stream`."""
+"""Packing the weights of a network or model for its streams."""
 
 from __future__ import annotations
 
-import weakref
-from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crnn.stream.stream import Stream, StreamWeights
-from crnn.stream.stream_batch import StreamBatch
+from crnn.stream.stream import StreamWeights
 
 if TYPE_CHECKING:
-    from crnn.models.data import Standardizer
     from crnn.models.head import Head
+    from crnn.models.standardizer import Standardizer
     from crnn.nn.network import RNN
 
 
@@ -31,47 +27,8 @@ class StreamParts:
     ids_only: bool = False
 
 
-class Streamable:
-    """A network or a model that can be run one step at a time, copied and pickled, all by the values it has."""
-
-    _stream_weights: weakref.ref[StreamWeights] | None = None
-
-    @abstractmethod
-    def _stream_parts(self) -> StreamParts:
-        """Raises ValueError or TypeError where there is no output at every step."""
-
-    def stream(self) -> Stream:
-        """A `crnn.Stream`: one step at a time, from the initial state, with the weights as they are now.
-
-        Raises ValueError for a model that reads a sequence from both ends or has no output at every step, and for
-        float64. The weights are packed once for all streams, and anew when they have changed.
-        """
-        return Stream(self._weights_for_streams())
-
-    def stream_batch(self, n: int = 0) -> StreamBatch:
-        """A `crnn.StreamBatch`: ``n`` independent streams, stepped together. More can be added."""
-        return StreamBatch(self._weights_for_streams(), n)
-
-    def _weights_for_streams(self) -> StreamWeights:
-        from crnn.io.model_file import contents
-
-        parts = self._stream_parts()
-        tensors, header = contents(self)  # type: ignore[arg-type]  # of all its kinds
-        weights = self._stream_weights() if self._stream_weights is not None else None
-        if weights is None or not weights.are_of(tensors, header):
-            weights = pack(type(self).__name__, parts, ({name: a.copy() for name, a in tensors.items()}, header))
-            self._stream_weights = weakref.ref(weights)
-        return weights
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        from crnn.io.model_file import restore, to_bytes
-
-        unsaved = {"seed": self.seed} if hasattr(self, "seed") else {}
-        return restore, (to_bytes(self), unsaved)  # type: ignore[arg-type]
-
-
 def pack(kind: str, parts: StreamParts, frozen: Any) -> StreamWeights:
-    """A model's weights for its streams. ``frozen``: what `crnn.io.model_file.contents` says, copied."""
+    """A model's weights for its streams. ``frozen``: what `Module._contents` says, copied."""
     net, head = parts.net, parts.head
     if net.bidirectional:
         raise ValueError(
@@ -88,7 +45,6 @@ def pack(kind: str, parts: StreamParts, frozen: Any) -> StreamWeights:
         net.cell,
         net.input_size,
         layers,
-        reset_after=net.reset_after,
         embedding=net.params.get("embedding"),
         W_hy=None if head is None or head.tie_weights else head.w,
         b_y=None if head is None else head.b_y,
@@ -100,7 +56,7 @@ def pack(kind: str, parts: StreamParts, frozen: Any) -> StreamWeights:
 
 
 def _scaling(scaling: Standardizer | None) -> Any:
-    """(mean, deviation), or None where they change nothing."""
+    """(mean, std), or None where they change nothing."""
     if scaling is None or (not scaling.mean.any() and (scaling.std == 1).all()):
         return None
     return np.ascontiguousarray(scaling.mean), np.ascontiguousarray(scaling.std)

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""Saving and loading models of every kind. Importing this module registers them all."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import crnn.models.classifier
+import crnn.models.language_model
+import crnn.models.regressor
+import crnn.models.seq2seq
+import crnn.models.tagger  # noqa: F401
+from crnn.io import model_file, registry
+from crnn.io.atomic_write import PathLike
+from crnn.nn.module import Module
+
+__all__ = ["from_bytes", "load", "save", "to_bytes"]
+
+
+def save(model: Module, path: PathLike) -> None:
+    """Write a model to ``path``, whole or not at all. Raises OSError where the file system does."""
+    model.save(path)
+
+
+def load(path: PathLike) -> Any:
+    """Read a model that `save` wrote: a `LanguageModel`, or whichever kind it was.
+
+    Raises
+    ------
+    ModelFileError
+        The file is truncated, damaged, or not a crnn model; the message says what was found.
+    OSError
+        The file cannot be read.
+
+    Examples
+    --------
+    >>> import crnn, tempfile, os
+    >>> corpus = crnn.TextCorpus.from_text("hello world " * 50)
+    >>> model = crnn.LanguageModel(corpus.vocab, hidden_size=8)
+    >>> path = os.path.join(tempfile.mkdtemp(), "m.safetensors")
+    >>> model.save(path)
+    >>> crnn.load(path)
+    LanguageModel(8 chars, cell='tanh', hidden_size=8, num_layers=1, 208 parameters, dtype='float32')
+    """
+    return registry.build(os.fspath(path), *model_file.read(path))
+
+
+def to_bytes(model: Module) -> bytes:
+    """What `save` would write into a file."""
+    return model.to_bytes()
+
+
+def from_bytes(content: bytes) -> Any:
+    """The model of `to_bytes`, or of the content of a file that `save` wrote. Raises ModelFileError as `load` does.
+
+    Examples
+    --------
+    >>> import crnn
+    >>> from crnn.models.files import from_bytes, to_bytes
+    >>> from_bytes(to_bytes(crnn.RNN(2, 3)))
+    RNN(input_size=2, hidden_size=3, num_layers=1, cell='tanh', embedding_size=None, dtype='float32')
+    """
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise TypeError(f"content: expected bytes, got {type(content).__name__}")
+    return registry.build("content", *model_file.from_bytes("content", bytes(content)))

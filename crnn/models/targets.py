@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: MIT
+"""Targets: what y is. From the targets that users give to arrays for the loss, and from outputs to predictions.
+
+    ClassTargets   one class, or with ``multilabel`` one yes or no per class, for every sequence or step
+    ValueTargets   real values, standardised as the training targets are
+    TokenTargets   the tokens of a sequence that is to be written
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import numpy as np
+
+from crnn._core import loss as kernels
+from crnn._core import vecmath
+from crnn.checks import Array, check_flag, check_size
+from crnn.models.data import array_of, check_entries, encode_texts
+from crnn.models.losses import Regression
+from crnn.models.metrics import Evaluation, RegressionEvaluation, SequenceEvaluation
+from crnn.models.standardizer import Standardizer
+from crnn.text.vocab import Vocab
+from crnn.text.windows import IGNORE_INDEX
+
+EvaluationT = TypeVar("EvaluationT", bound=Evaluation | RegressionEvaluation | SequenceEvaluation)
+Label: TypeAlias = str | int
+
+
+class Targets(ABC, Generic[EvaluationT]):
+    """The meaning of a model's targets. ``single``: there is one target a sequence, not one a step."""
+
+    padding: float  # a target that has no loss
+
+    @abstractmethod
+    def encode(self, name: str, y: Any, x: list[Array], single: bool) -> list[Array]:
+        """One array a sequence: (T_i, ...), or with ``single`` (1, ...). Errors call the targets ``name``."""
+
+    def standardised(self, targets: list[Array]) -> list[Array]:
+        """Targets in the units of the loss."""
+        return targets
+
+    @abstractmethod
+    def evaluation(self, total: float, count: int, outputs: list[Array], targets: list[Array]) -> EvaluationT:
+        """How good the head's outputs are: ``total`` is the sum of the losses of ``count`` predictions."""
+
+
+class ClassTargets(Targets[Evaluation]):
+    """Classes 0 .. num_classes - 1, which may have names."""
+
+    padding = IGNORE_INDEX
+
+    def __init__(self, num_classes: int | None, classes: Sequence[Label] | None, multilabel: bool, dtype: str) -> None:
+        self.multilabel, self.dtype = check_flag("multilabel", multilabel), dtype
+        self.padding = np.nan if multilabel else IGNORE_INDEX
+        self.classes: list[Label] | None = None
+        if classes is not None:
+            self.classes = _names("classes", classes)
+            if num_classes is not None and num_classes != len(self.classes):
+                raise ValueError(f"num_classes: expected {len(self.classes)}, as many as classes, got {num_classes!r}")
+            num_classes = len(self.classes)
+        elif num_classes is None:
+            raise ValueError("num_classes: expected it or classes, got neither")
+        self.num_classes = check_size("num_classes", num_classes)
+
+    def encode(self, name: str, y: Any, x: list[Array], single: bool) -> list[Array]:
+        check_entries(name, y, len(x))
+        # Names stay the objects they are: of a name and a -1 NumPy would make two texts.
+        dtype = self.dtype if self.multilabel else None if self.classes is None else object
+        targets: list[Array] = []
+        for i, entry in enumerate(y):
+            labels = array_of(f"{name}[{i}]", entry, dtype)
+            steps = 1 if single else len(x[i])
+            shape: tuple[int, ...] = () if single else (steps,)
+            shape += (self.num_classes,) if self.multilabel else ()
+            if labels.shape != shape:
+                raise ValueError(f"{name}[{i}]: expected shape {shape}, got {labels.shape}")
+            if not self.multilabel:
+                labels = self._ids(f"{name}[{i}]", labels)
+            elif ((labels < 0) | (labels > 1)).any():
+                raise ValueError(f"{name}[{i}]: expected numbers from 0 to 1, or NaN for none, got {labels}")
+            targets.append(labels.reshape(steps, -1) if self.multilabel else labels.reshape(steps))
+        return targets
+
+    def _ids(self, name: str, labels: Array) -> Array:
+        """Class numbers of labels; -1 = unlabelled, ignored by the loss."""
+        if self.classes is None:
+            numbers = labels.dtype.kind in "iu"
+            if not numbers or (labels.size and (labels.min() < IGNORE_INDEX or labels.max() >= self.num_classes)):
+                raise ValueError(
+                    f"{name}: expected class numbers from 0 to {self.num_classes - 1} (or {IGNORE_INDEX} for none), "
+                    "got " + (f"{labels.min()} to {labels.max()}" if numbers else f"{labels.dtype}")
+                )
+            return labels.astype(np.int32)
+        number_of = {label: number for number, label in enumerate(self.classes)}
+        number_of.setdefault(IGNORE_INDEX, IGNORE_INDEX)
+        ids = [number_of.get(label) for label in labels.reshape(-1).tolist()]
+        if None in ids:
+            wrong = labels.reshape(-1)[ids.index(None)]
+            raise ValueError(f"{name}: expected one of {self.classes[:10]!r}, got {wrong!r}")
+        return np.array(ids, np.int32).reshape(labels.shape)
+
+    def labels(self, outputs: Array) -> Array:
+        """The likeliest labels (M,) of logits (M, V); with ``multilabel`` yes or no (M, V)."""
+        if self.multilabel:
+            positive: Array = outputs > 0
+            return positive
+        ids = outputs.argmax(axis=1)
+        if self.classes is None:
+            return ids
+        names = np.array(self.classes)
+        if list(map(repr, names.tolist())) != list(map(repr, self.classes)):  # NumPy would make texts of numbers
+            names = np.array(self.classes, object)
+        chosen: Array = names[ids]
+        return chosen
+
+    def probabilities(self, outputs: Array) -> Array:
+        """Of logits (M, V)."""
+        p = np.empty_like(outputs)
+        if self.multilabel:
+            vecmath.sigmoid(p.reshape(-1), outputs.reshape(-1))
+        else:
+            kernels.softmax(p, outputs)
+        return p
+
+    def evaluation(self, total: float, count: int, outputs: list[Array], targets: list[Array]) -> Evaluation:
+        correct = 0
+        for out, wanted in zip(outputs, targets, strict=True):
+            if self.multilabel:
+                correct += int(np.count_nonzero(((out > 0) == (wanted > 0.5)) & ~np.isnan(wanted)))
+            else:
+                correct += int(np.count_nonzero((out.argmax(axis=1) == wanted) & (wanted != IGNORE_INDEX)))
+        return Evaluation(total / max(count, 1), correct / max(count, 1), count)
+
+
+def _names(argument: str, classes: Any) -> list[Label]:
+    if isinstance(classes, str | bytes) or not isinstance(classes, Sequence | np.ndarray):
+        raise TypeError(f"{argument}: expected a list of names, got {type(classes).__name__}")
+    names = [name.item() if isinstance(name, np.generic) else name for name in classes]
+    if not all(type(name) in (str, int) for name in names) or len(set(names)) != len(names):
+        raise ValueError(f"{argument}: expected different names, strings or integers, got {names!r:.200}")
+    return names
+
+
+class ValueTargets(Targets[RegressionEvaluation]):
+    """P real values for every sequence or step. NaN: no target there."""
+
+    padding = np.nan
+
+    def __init__(self, loss: Regression, standardizer: Standardizer, input_size: int, dtype: str) -> None:
+        self.loss, self.standardizer, self.input_size, self.dtype = loss, standardizer, input_size, dtype
+        self.size = loss.targets  # P
+
+    def encode(self, name: str, y: Any, x: list[Array], single: bool) -> list[Array]:
+        if y is None:
+            return self._next_steps(name, x, single)
+        check_entries(name, y, len(x))
+        P = self.size
+        targets = []
+        for i, entry in enumerate(y):
+            values = array_of(f"{name}[{i}]", entry, np.float64)
+            steps = 1 if single else len(x[i])
+            shape = (P,) if single else (steps, P)
+            if values.shape != shape and not (P == 1 and values.shape == shape[:-1]):
+                raise ValueError(f"{name}[{i}]: expected shape {shape}, got {values.shape}")
+            if np.isinf(values).any():
+                raise ValueError(f"{name}[{i}]: expected finite numbers, or NaN for none, got infinity")
+            targets.append(values.reshape(steps, P))
+        return targets
+
+    def _next_steps(self, name: str, x: list[Array], single: bool) -> list[Array]:
+        """Forecasting: the target of each step is the next step's input; the last step has none."""
+        if single or x[0].ndim != 2 or self.size != self.input_size:
+            raise ValueError(
+                f"{name}: expected targets; only a model of real inputs with pooling=None and as many outputs as "
+                "inputs can learn from X alone"
+            )
+        unknown = np.full((1, self.size), np.nan)
+        return [np.concatenate([np.asarray(series[1:], np.float64), unknown]) for series in x]
+
+    def standardised(self, targets: list[Array]) -> list[Array]:
+        return [self.standardizer.apply(values, self.dtype) for values in targets]
+
+    def values(self, outputs: Array) -> Array:
+        """(M, P) in the targets' own units, of standardised outputs (M, V); (M, P, Q) for Q quantiles."""
+        values = self.standardizer.undo(outputs.reshape(len(outputs), len(self.loss.levels), self.size))
+        return values.transpose(0, 2, 1) if self.loss.kind == "quantile" else values[:, 0]
+
+    def central(self, outputs: Array) -> Array:
+        """(M, P) in the targets' own units; of quantiles the one nearest to the median."""
+        values = self.values(outputs)
+        if self.loss.kind != "quantile":
+            return values
+        nearest: Array = values[:, :, int(np.argmin(np.abs(np.array(self.loss.quantiles) - 0.5)))]
+        return nearest
+
+    def evaluation(self, total: float, count: int, outputs: list[Array], targets: list[Array]) -> RegressionEvaluation:
+        squares = sizes = 0.0
+        for out, wanted in zip(outputs, targets, strict=True):
+            error = self.central(out) - self.standardizer.undo(wanted)
+            error = error[~np.isnan(error)]
+            squares += float((error**2).sum())
+            sizes += float(np.abs(error).sum())
+        n = max(count, 1)
+        return RegressionEvaluation(total / n, squares / n, sizes / n, count)
+
+
+class TokenTargets(Targets[SequenceEvaluation]):
+    """Sequences of tokens 0 .. size - 1, each ended by the token ``size``."""
+
+    padding = IGNORE_INDEX
+
+    def __init__(self, size: int, vocab: Vocab | None) -> None:
+        self.size, self.vocab = size, vocab
+
+    def encode(self, name: str, y: Any, x: list[Array], single: bool) -> list[Array]:
+        check_entries(name, y, len(x))
+        if self.vocab is not None:
+            targets = encode_texts(name, y, self.vocab)
+        else:
+            targets = [_token_ids(f"{name}[{i}]", entry, self.size) for i, entry in enumerate(y)]
+        return [np.append(ids, np.int32(self.size)) for ids in targets]
+
+    def evaluation(self, total: float, count: int, outputs: list[Array], targets: list[Array]) -> SequenceEvaluation:
+        """As above, but ``outputs`` are the likeliest tokens, each predicted from the right ones before it."""
+        hits = [int(np.count_nonzero(out == wanted)) for out, wanted in zip(outputs, targets, strict=True)]
+        # Greedy decoding reads its own tokens: as long as they are right, just these.
+        exact = sum(hit == len(wanted) for hit, wanted in zip(hits, targets, strict=True))
+        return SequenceEvaluation(total / count, sum(hits) / count, count, exact / len(targets))
+
+    def decode(self, tokens: list[int]) -> str | Array:
+        """What users get for the tokens of a written sequence, without its end."""
+        ids = np.array(tokens, np.int32)
+        return ids if self.vocab is None else self.vocab.decode(ids)
+
+
+def _token_ids(name: str, value: Any, limit: int) -> Array:
+    """Ids (M,), perhaps none."""
+    ids = array_of(name, value)
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        raise ValueError(f"{name}: expected integer ids (M,), got {ids.dtype} of shape {ids.shape}")
+    if ids.size and (ids.min() < 0 or ids.max() >= limit):
+        raise ValueError(f"{name}: expected ids from 0 to {limit - 1}, got {ids.min()} to {ids.max()}")
+    return ids.astype(np.int32)

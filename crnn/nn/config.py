@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""NetworkConfig: the options of a network, each declared once with its type, default, check and help text.
+
+`RNN` and the models, their docstrings, the header of model files and the flags of ``crnn train`` all read this list. A
+new option is declared here, in `NetworkConfig` and for type checkers in `NetworkOptions`, and acted on in stack.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+
+from crnn._options import check_options, option, options_of
+from crnn.checks import check_dtype, check_flag, check_probability, check_size
+from crnn.nn.cells import CELLS, cell_parameters, check_cell
+from crnn.nn.init import check_rule
+from crnn.nn.params import Shapes
+
+
+class NetworkOptions(TypedDict, total=False):
+    """The options that `RNN` and the models take by name, for type checkers; their meaning stands in `NetworkConfig`."""
+
+    bidirectional: bool
+    embedding_size: int | None
+    forget_bias: float
+    dropout: float
+    variational_dropout: bool
+    recurrent_dropout: float
+    trainable_initial_state: bool
+    dtype: str
+    recurrent_init: str
+    input_init: str | None
+
+
+def check_hidden_size(name: str, value: Any) -> int | list[int]:
+    """One size for all layers, or a list of one size per layer."""
+    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+        return check_size(name, value)
+    if not len(value):
+        raise ValueError(f"{name}: expected a size for each layer, got {list(value)}")
+    return [check_size(name, size) for size in value]
+
+
+def check_forget_bias(name: str, value: Any) -> float:
+    if not isinstance(value, int | float) or not np.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, got {value!r}")
+    return float(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """The options of a network, checked and normalised."""
+
+    input_size: int = option(check=check_size, help="D: size of the input at each step, or how many ids there are.")
+    hidden_size: int | Sequence[int] = option(
+        check=check_hidden_size,
+        help="H: units of every layer, or a list with the units of each layer.",
+        flag="--hidden",
+    )
+    num_layers: int | None = option(
+        None,
+        check=check_size,
+        help="Number of layers: 1 unless given, or as many as there are sizes in hidden_size.",
+        flag="--layers",
+        json_types=(int,),
+    )
+    cell: str = option("tanh", check=check_cell, help=f"One of {', '.join(CELLS)}.", flag="--cell")
+    bidirectional: bool = option(
+        False,
+        check=check_flag,
+        help="A second recurrence in every layer reads each sequence from its last step to its first.",
+    )
+    embedding_size: int | None = option(
+        None,
+        check=check_size,
+        help="Ids select rows of a trained (D, embedding_size) matrix instead of standing for one-hot vectors.",
+        flag="--embedding",
+    )
+    forget_bias: float = option(
+        1.0,
+        check=check_forget_bias,
+        help="LSTM: initial bias of the forget gate. Jozefowicz, Zaremba, Sutskever 2015.",
+        flag="--forget-bias",
+    )
+    dropout: float = option(
+        0.0,
+        check=check_probability,
+        help="Probability with which an element of a layer's output is dropped on its way to the next layer, and to "
+        "the head of a model, while training. What remains is scaled up.",
+        flag="--dropout",
+    )
+    variational_dropout: bool = option(
+        False,
+        check=check_flag,
+        help="Use one dropout mask for all steps of a sequence. Gal, Ghahramani 2016.",
+        flag="--variational-dropout",
+    )
+    recurrent_dropout: float = option(
+        0.0,
+        check=check_probability,
+        help="Dropout of h on its way through W_hh, with one mask for all steps.",
+        flag="--recurrent-dropout",
+    )
+    trainable_initial_state: bool = option(
+        False,
+        check=check_flag,
+        help="The state before the first step, where none is given, is a parameter.",
+        flag="--trainable-initial-state",
+    )
+    dtype: str = option("float32", check=lambda name, value: check_dtype(value), help="float32 or float64.", flag="--dtype")
+    recurrent_init: str = option(
+        "orthogonal",
+        check=check_rule,
+        help="How each gate's block of W_hh starts: orthogonal, identity, glorot, uniform (the textbook's 1/sqrt(n)), "
+        "unit_variance or zeros, with a gain in front if wanted, as in 0.5*identity. Identity with a relu cell is the "
+        "IRNN of Le, Jaitly, Hinton 2015.",
+        flag="--recurrent-init",
+    )
+    input_init: str | None = option(
+        "glorot",
+        check=check_rule,
+        help="The same for W_xh; None is glorot. Biases start at zero, an embedding with variance 1.",
+        flag="--input-init",
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        sizes, layers = self.hidden_size, self.num_layers
+        if isinstance(sizes, list):
+            if layers is not None and layers != len(sizes):
+                raise ValueError(f"hidden_size: expected a size for each of {layers} layers, got {sizes}")
+        else:
+            sizes = [sizes] * (layers or 1)  # type: ignore[list-item]  # checked: no other sequence is left
+        object.__setattr__(self, "num_layers", len(sizes))
+        object.__setattr__(self, "hidden_size", sizes if len(set(sizes)) > 1 else sizes[0])
+        object.__setattr__(self, "_sizes", tuple(sizes))
+
+    @property
+    def hidden_sizes(self) -> tuple[int, ...]:
+        """H of each layer."""
+        sizes: tuple[int, ...] = self._sizes  # type: ignore[attr-defined]
+        return sizes
+
+    @property
+    def directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def output_size(self) -> int:
+        """Units of the top layer, of both directions."""
+        return self.hidden_sizes[-1] * self.directions
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options by name. JSON-able."""
+        return {each.name: getattr(self, each.name) for each in options_of(type(self))}
+
+    def prefixes(self) -> list[tuple[str, int, int, bool]]:
+        """For every direction of every layer: prefix of its parameters' names, input size, H, whether it is reverse."""
+        found, K = [], self.embedding_size or self.input_size
+        for layer, H in enumerate(self.hidden_sizes):
+            found.append((f"layer{layer}.", K, H, False))
+            if self.bidirectional:
+                found.append((f"layer{layer}.reverse.", K, H, True))
+            K = H * self.directions
+        return found
+
+    def shapes(self) -> Shapes:
+        """Names and shapes of the network's parameters, in their order in the flat buffer."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.embedding_size is not None:
+            shapes["embedding"] = (self.input_size, self.embedding_size)
+        for prefix, K, H, _ in self.prefixes():
+            shapes |= {prefix + name: shape for name, shape in cell_parameters(self.cell, K, H).items()}
+            if self.trainable_initial_state:
+                names = ("h0", "c0") if CELLS[self.cell].has_c else ("h0",)
+                shapes |= {prefix + name: (H,) for name in names}
+        return shapes
+
+
+def config_from(options: Mapping[str, Any], owner: str | None = None) -> NetworkConfig:
+    """The network's part of a model's options. Other names are passed over, or where an ``owner`` is named refused."""
+    names = [each.name for each in options_of(NetworkConfig)]
+    unknown = sorted(set(options) - set(names))
+    if owner is not None and unknown:
+        raise TypeError(f"{owner}: unexpected argument {unknown[0]!r}")
+    return NetworkConfig(**{name: options[name] for name in names if name in options})
+
+
+def network_json_types(*without: str) -> dict[str, tuple[type, ...]]:
+    """The types that options may have in a file's header."""
+    return {each.name: each.json_types for each in options_of(NetworkConfig) if each.name not in without}

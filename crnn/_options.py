@@ -138,7 +138,8 @@ def options_of(config_class: type) -> tuple[Option, ...]:
 
 def check_options(config: Any) -> None:
     """Check every option of a configuration and store the normalised values; for ``__post_init__``."""
-    for each in options_of(type(config)):
+    config_class: type = type(config)
+    for each in options_of(config_class):
         object.__setattr__(config, each.name, each.checked(getattr(config, each.name)))
 
 

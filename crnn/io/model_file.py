@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn.checks import DTYPES
 from crnn.io.atomic_write import PathLike, replacing
 from crnn.models.classifier import SequenceClassifier, SequenceTagger
 from crnn.models.language_model import LanguageModel
@@ -27,7 +28,6 @@ from crnn.models.seq2seq import SequenceToSequence
 from crnn.models.sequence_model import SequenceModel
 from crnn.nn.init import initial_matrix, uniform_draws
 from crnn.nn.network import RNN
-from crnn.nn.params import DTYPES
 from crnn.optim import Optimizer
 from crnn.text.vocab import Vocab
 from crnn.training.log import EPOCH_FIELDS, TRAINING_FIELDS

@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from crnn._core import loss as kernels
 from crnn._core import vecmath
+from crnn.checks import check_flag, check_size
 from crnn.models.data import SequenceData, array_of, check_entries
 from crnn.models.losses import BinaryCrossEntropy, CrossEntropy
 from crnn.models.metrics import Evaluation
 from crnn.models.tasks import NetworkOptions, TaskModel, is_stacked
-from crnn.nn.network import check_flag, check_size
 from crnn.text.windows import IGNORE_INDEX
 
 Array = NDArray[Any]

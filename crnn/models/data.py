@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn._core import loss as kernels
-from crnn.text.windows import check_positive
+from crnn.checks import check_positive
 
 Array = NDArray[Any]
 

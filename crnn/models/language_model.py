@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from crnn import _parallel as parallel
 from crnn._core import loss
+from crnn.checks import check_dtype, check_flag, check_size, check_threads
 from crnn.io.atomic_write import PathLike
 from crnn.models.base import HeadedModel, Workspace
 from crnn.models.losses import CrossEntropy
 from crnn.models.metrics import Evaluation
 from crnn.nn.cells import Slice
 from crnn.nn.init import initial_matrix, uniform_draws
-from crnn.nn.network import RNN, Shapes, check_flag, check_size, check_sizes
-from crnn.nn.params import check_dtype
+from crnn.nn.network import RNN, Shapes, check_sizes
 from crnn.nn.state import StateLike
 from crnn.stream.streaming import StreamParts
 from crnn.stream.text_stream import TextStream
@@ -96,7 +95,7 @@ class LanguageModel(HeadedModel):
             "variational_dropout": variational_dropout,
             "recurrent_dropout": recurrent_dropout,
             "trainable_initial_state": trainable_initial_state,
-            "dtype": check_dtype(dtype),
+            "dtype": check_dtype("dtype", dtype),
             "recurrent_init": recurrent_init,
             "input_init": input_init or "glorot",
             "seed": seed,
@@ -167,7 +166,7 @@ class LanguageModel(HeadedModel):
 
     def forward(self, ids: ArrayLike, state: StateLike | None = None, *, threads: int = 1) -> tuple[Array, StateLike]:
         """Logits (T, B, V) and the state after the last step, both fresh."""
-        threads = parallel.check_threads(threads)
+        threads = check_threads(threads)
         tape, head = self._start(self._check_ids("ids", ids), state, Workspace(), threads=threads)
         self._run(tape, head, None)
         return head.outputs, tape.after.value
@@ -185,7 +184,7 @@ class LanguageModel(HeadedModel):
 
         With a ``workspace`` both belong to it, otherwise they are fresh.
         """
-        threads = parallel.check_threads(threads)
+        threads = check_threads(threads)
         tape, head = self._start(self._check_ids("ids", ids), state, workspace or Workspace(), threads=threads)
         self._run(tape, head, self._check_targets(targets, tape.x.shape))
         return head.losses, tape.after.value
@@ -225,7 +224,7 @@ class LanguageModel(HeadedModel):
         """
         if reduction not in ("mean", "sum"):
             raise ValueError(f"reduction: expected mean or sum, got {reduction!r}")
-        threads = parallel.check_threads(threads)
+        threads = check_threads(threads)
         tape, head = self._start(
             self._check_ids("ids", ids),
             state,

@@ -9,11 +9,11 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn.checks import check_size
 from crnn.models.data import SequenceData, Standardizer, array_of, check_entries
 from crnn.models.losses import Regression
 from crnn.models.metrics import RegressionEvaluation
 from crnn.models.tasks import NetworkOptions, TaskModel, is_stacked
-from crnn.nn.network import check_size
 
 Array = NDArray[Any]
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from crnn import _parallel as parallel
 from crnn._core import loss as kernels
+from crnn.checks import check_dtype, check_flag, check_size, check_threads
 from crnn.models.base import Workspace
 from crnn.models.data import Batch, SequenceData, Standardizer, array_of, by_length, check_entries, check_sequences
 from crnn.models.decoding import Steps, Written, beam_search, greedy
@@ -24,8 +24,7 @@ from crnn.models.metrics import SequenceEvaluation
 from crnn.models.sequence_model import SequenceModel
 from crnn.nn.dropout import Masks
 from crnn.nn.init import initial_matrix, uniform_draws
-from crnn.nn.network import RNN, Shapes, check_flag, check_size, check_sizes
-from crnn.nn.params import check_dtype
+from crnn.nn.network import RNN, Shapes, check_sizes
 from crnn.nn.state import State, StateLike
 from crnn.nn.tape import Tape
 from crnn.stream.streaming import StreamParts
@@ -149,7 +148,7 @@ class SequenceToSequence(SequenceModel[SequenceEvaluation]):
                 "recurrent_dropout": recurrent_dropout,
                 "reset_after": reset_after,
                 "forget_bias": forget_bias,
-                "dtype": check_dtype(dtype),
+                "dtype": check_dtype("dtype", dtype),
                 "recurrent_init": recurrent_init,
                 "input_init": input_init,
             }
@@ -349,7 +348,7 @@ class SequenceToSequence(SequenceModel[SequenceEvaluation]):
             Nats and accuracy of a token, given the right ones before it, over ``count`` tokens, ends included;
             ``exact_match`` is the share of sequences that `predict` would write without a mistake.
         """
-        threads = parallel.check_threads(threads)
+        threads = check_threads(threads)
         data = X if isinstance(X, SequenceData) else self._data(*self._for_evaluation(X, y))
         totals = np.zeros(len(data))
         count = right = exact = 0
@@ -393,7 +392,7 @@ class SequenceToSequence(SequenceModel[SequenceEvaluation]):
         batch_size : int
             Sequences that are worked on side by side.
         """
-        threads, beam = parallel.check_threads(threads), check_size("beam", beam)
+        threads, beam = check_threads(threads), check_size("beam", beam)
         if max_length is None:
             if self.longest_target is None:
                 raise ValueError("max_length: expected an integer of at least 1 for an untrained model, got None")

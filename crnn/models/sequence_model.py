@@ -14,8 +14,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn import _parallel as parallel
 from crnn._core import loss as kernels
+from crnn.checks import check_threads
 from crnn.io.atomic_write import PathLike
 from crnn.models.base import HeadedModel, Workspace
 from crnn.models.data import Batch, SequenceBatches, SequenceData, Standardizer, shuffled
@@ -215,7 +215,7 @@ class SequenceModel(HeadedModel, Generic[Judged]):
         """
         if reduction not in ("mean", "sum"):
             raise ValueError(f"reduction: expected mean or sum, got {reduction!r}")
-        threads = parallel.check_threads(threads)
+        threads = check_threads(threads)
         wanted = self._check_targets(targets, x)
         loss = self._head.loss
         scale = 1.0 / (loss.weight(wanted) or 1.0) if reduction == "mean" else 1.0

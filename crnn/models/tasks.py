@@ -11,8 +11,8 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn import _parallel as parallel
 from crnn._core import loss as kernels
+from crnn.checks import check_dtype, check_flag, check_size, check_threads
 from crnn.models.base import Workspace
 from crnn.models.data import Batch, SequenceData, Standardizer, by_length, check_sequences
 from crnn.models.losses import Loss
@@ -20,8 +20,7 @@ from crnn.models.pooling import POOLINGS
 from crnn.models.sequence_model import Judged, SequenceModel
 from crnn.nn.cells import Slice
 from crnn.nn.init import initial_matrix, uniform_draws
-from crnn.nn.network import RNN, Shapes, check_flag, check_size, check_sizes
-from crnn.nn.params import check_dtype
+from crnn.nn.network import RNN, Shapes, check_sizes
 from crnn.stream.streaming import StreamParts
 
 Array = NDArray[Any]
@@ -84,7 +83,7 @@ class TaskModel(SequenceModel[Judged]):
             "num_layers": num_layers,
             "cell": cell,
             **options,
-            "dtype": check_dtype(options.get("dtype", "float32")),
+            "dtype": check_dtype("dtype", options.get("dtype", "float32")),
             "seed": seed,
         }
         shapes = RNN.parameter_shapes(**network) | self._head_shapes(network, self.steps, loss.outputs)
@@ -151,7 +150,7 @@ class TaskModel(SequenceModel[Judged]):
 
     def _outputs(self, data: SequenceData, batch_size: int, threads: int) -> list[Array]:
         """The head's outputs for each sequence: (T_i, V), or (1, V)."""
-        threads = parallel.check_threads(threads)
+        threads = check_threads(threads)
         outputs: list[Array] = [data.x[0]] * len(data)
         for chosen, batch, _ in by_length(data, check_size("batch_size", batch_size)):
             tape, head = self._start(batch.x, None, Workspace(), lengths=batch.lengths, threads=threads)

@@ -10,36 +10,31 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from crnn import _parallel as parallel
 from crnn._core import gemm
 from crnn._core.rows import Lengths
+from crnn.checks import (
+    Array,
+    check_dtype,
+    check_finite,
+    check_flag,
+    check_probability,
+    check_size,
+    check_threads,
+)
 from crnn.io.atomic_write import PathLike
 from crnn.nn.cells import Recurrence, Slice, recurrence_of
-from crnn.nn.dropout import Masks, check_probability
+from crnn.nn.dropout import Masks
 from crnn.nn.init import Draw, initial_matrix, uniform_draws
 from crnn.nn.inputs import Dense, LayerInput, first_input
-from crnn.nn.params import Parameters, ParameterViews, check_dtype
+from crnn.nn.params import Parameters, ParameterViews
 from crnn.nn.state import State, StateLike
 from crnn.nn.tape import AHEAD_BYTES, LayerTape, Tape
 from crnn.stream.streaming import Streamable, StreamParts
 
-Array = NDArray[Any]
-Ids = NDArray[np.int32]
 Shapes = dict[str, tuple[int, ...]]
-
-
-def check_size(name: str, value: object) -> int:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
-    return int(value)
-
-
-def check_flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool | np.bool_):
-        raise ValueError(f"{name}: expected True or False, got {value!r}")
-    return bool(value)
 
 
 class RNN(Streamable, ParameterViews):
@@ -137,15 +132,13 @@ class RNN(Streamable, ParameterViews):
         self.cell = cell
         self.bidirectional = check_flag("bidirectional", bidirectional)
         self.reset_after = check_flag("reset_after", reset_after)
-        if not isinstance(forget_bias, int | float) or not np.isfinite(forget_bias):
-            raise ValueError(f"forget_bias: expected a finite number, got {forget_bias!r}")
-        self.forget_bias = float(forget_bias)
+        self.forget_bias = check_finite("forget_bias", forget_bias)
         self.embedding_size = None if embedding_size is None else check_size("embedding_size", embedding_size)
         self.dropout = check_probability("dropout", dropout)
         self.variational_dropout = check_flag("variational_dropout", variational_dropout)
         self.recurrent_dropout = check_probability("recurrent_dropout", recurrent_dropout)
         self.trainable_initial_state = check_flag("trainable_initial_state", trainable_initial_state)
-        self.dtype = check_dtype(dtype)
+        self.dtype = check_dtype("dtype", dtype)
         self.recurrent_init, self.input_init = recurrent_init, input_init
         self._recurrence = recurrence_of(cell, self.reset_after)
         self._parameters = _parameters or Parameters(self.parameter_shapes(**self.config()), self.dtype)
@@ -335,7 +328,7 @@ class RNN(Streamable, ParameterViews):
         *,
         keep: bool,
     ) -> Tape:
-        threads = parallel.check_threads(threads)
+        threads = check_threads(threads)
         tape = self._new_tape(self._check_input(x), state, tape, lengths=lengths, threads=threads, keep=keep)
         self._draw_masks(tape, masks)
         self._pack_forward(tape)
@@ -488,7 +481,7 @@ class RNN(Streamable, ParameterViews):
             Gradient at the state before the first step. Both belong to the tape; the parameters' gradients are added
             to `grads`.
         """
-        threads = parallel.check_threads(threads)
+        threads = check_threads(threads)
         arriving = None
         if dy is not None or dstate is None:
             arriving = np.asarray(dy)

@@ -5,27 +5,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from crnn._core.gemm import aligned_empty
+from crnn.checks import Array
 
-Array = NDArray[Any]
 Shapes = Mapping[str, tuple[int, ...]]
-
-DTYPES = ("float32", "float64")
-
-
-def check_dtype(dtype: object) -> str:
-    try:
-        name = None if dtype is None else np.dtype(dtype).name  # type: ignore[call-overload]  # None means float64 there
-    except TypeError:
-        name = None
-    if name not in DTYPES:
-        raise ValueError(f"dtype: expected float32 or float64, got {dtype!r}")
-    return str(name)
 
 
 class Parameters:

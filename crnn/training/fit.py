@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from crnn import optim
 from crnn._core import loss as kernels
 from crnn._core import optim as update_kernels
-from crnn._parallel import check_threads
+from crnn.checks import check_size, check_threads
 from crnn.io.atomic_write import PathLike
 from crnn.models.base import Workspace
 from crnn.models.metrics import Evaluation, RegressionEvaluation
-from crnn.nn.network import check_size
 from crnn.nn.state import StateLike, state_arrays
 from crnn.text.corpus import TextCorpus
 from crnn.training.log import TrainingLog

@@ -9,7 +9,6 @@ Also the aliases for the arrays that annotations name. Knows NumPy alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
@@ -29,7 +28,6 @@ __all__ = [
     "check_probability",
     "check_seed",
     "check_size",
-    "check_tensor",
     "check_threads",
 ]
 
@@ -141,17 +139,3 @@ def check_ids(name: str, ids: ArrayLike) -> Array:
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integers, got {array.dtype}")
     return array
-
-
-def check_tensor(
-    name: str, tensors: Mapping[str, Array], shape: tuple[int, ...], dtype: str, *, finite: bool = True
-) -> Array:
-    """A tensor of a file, by name; ValueError unless it is there, of this shape and type, and finite."""
-    if name not in tensors:
-        raise ValueError(f"expected a tensor {name!r}, found none")
-    tensor = tensors[name]
-    if tensor.shape != shape or tensor.dtype != dtype:
-        raise ValueError(f"{name}: expected {dtype} of shape {shape}, got {tensor.dtype} of shape {tensor.shape}")
-    if finite and not np.isfinite(tensor).all():
-        raise ValueError(f"{name}: expected finite values, got NaN or infinity")
-    return tensor

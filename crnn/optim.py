@@ -17,6 +17,7 @@ import numpy as np
 
 from crnn._core import optim as kernels
 from crnn._core.gemm import aligned_empty
+from crnn._core.loss import sum_of_squares
 from crnn.checks import Array, check_number
 
 Schedule = Callable[[int, int], float]
@@ -292,6 +293,4 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 
 def global_norm(grads: Array) -> float:
     """The 2-norm of a flat gradient, summed in double in a fixed order."""
-    from crnn._core.loss import sum_of_squares
-
     return math.sqrt(sum_of_squares(np.ascontiguousarray(grads)))

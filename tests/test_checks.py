@@ -47,17 +47,3 @@ def test_a_number_in_a_range():
 
 def test_no_limit_is_none():
     assert checks.check_limit("x", None) is None
-
-
-def test_a_files_tensor_has_to_be_there_in_the_right_shape_and_finite():
-    tensors = {"w": np.array([1.0, np.nan]), "b": np.ones(2)}
-    assert checks.check_tensor("b", tensors, (2,), "float64") is tensors["b"]
-    checks.check_tensor("w", tensors, (2,), "float64", finite=False)
-    for name, shape, dtype in (
-        ("c", (2,), "float64"),
-        ("b", (3,), "float64"),
-        ("b", (2,), "float32"),
-        ("w", (2,), "float64"),
-    ):
-        with pytest.raises(ValueError, match=f"{name}.*: expected|expected a tensor '{name}'"):
-            checks.check_tensor(name, tensors, shape, dtype)

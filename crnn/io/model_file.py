@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Model files and checkpoints: safetensors, so no code is ever loaded. Knows names, shapes and dtypes, not kernels.
+"""Model files: safetensors, so no code is ever loaded. Knows names, shapes and dtypes, not kernels.
 
 A model file holds one tensor per parameter under its public name, and what data are scaled by. Its header's metadata
 has one key, ``crnn``: a JSON object with ``format`` (a version number), ``kind`` (which class), ``config`` (its
@@ -28,9 +28,7 @@ from crnn.models.seq2seq import SequenceToSequence
 from crnn.models.sequence_model import SequenceModel
 from crnn.nn.init import initial_matrix, uniform_draws
 from crnn.nn.network import RNN
-from crnn.optim import Optimizer
 from crnn.text.vocab import Vocab
-from crnn.training.log import EPOCH_FIELDS, TRAINING_FIELDS
 
 Array = NDArray[Any]
 Model: TypeAlias = LanguageModel | SequenceModel[Any] | RNN
@@ -46,12 +44,12 @@ class ModelFileError(ValueError):
 
 def save(model: Model, path: PathLike) -> None:
     """Write a model to ``path``, whole or not at all. Raises OSError where the file system does."""
-    _write(path, *contents(model))
+    write(path, *contents(model))
 
 
 def contents(model: Model) -> tuple[dict[str, Array], dict[str, Any]]:
     """What a model's file holds: tensors, borrowed, and our part of the header."""
-    header = {"format": FORMAT, "kind": type(model).__name__, "config": model.config()}
+    header: dict[str, Any] = {"kind": type(model).__name__, "config": model.config()}
     tensors = dict(model.params)
     if not isinstance(model, RNN):
         header |= {name: vocab.to_dict() for name, vocab in model._vocabs.items()}
@@ -81,7 +79,7 @@ def load(path: PathLike) -> Any:
     >>> crnn.load(path)
     LanguageModel(8 chars, cell='tanh', hidden_size=8, num_layers=1, 208 parameters, dtype='float32')
     """
-    return _model(os.fspath(path), *_read(path))
+    return _model(os.fspath(path), *read(path))
 
 
 def to_bytes(model: Model) -> bytes:
@@ -109,13 +107,13 @@ def from_bytes(content: bytes) -> Any:
         raise TypeError(f"content: expected bytes, got {type(content).__name__}")
     whole = bytes(content)
     header_end = 8 + int.from_bytes(whole[:8], "little")
-    return _model("content", *_parsed("content", whole, header_end))
+    return _model("content", *parse("content", whole, header_end))
 
 
 def restore(content: bytes, attributes: Mapping[str, Any]) -> Any:
     """For pickle and copy: a model that may have diverged, and what its file does not hold."""
     header_end = 8 + int.from_bytes(content[:8], "little")
-    model = _model("pickle", *_parsed("pickle", content, header_end), finite=False)
+    model = _model("pickle", *parse("pickle", content, header_end), finite=False)
     for name, value in attributes.items():
         setattr(model, name, value)
     return model
@@ -125,7 +123,7 @@ def _file_bytes(tensors: Mapping[str, Array], header: Mapping[str, Any]) -> byte
     from safetensors.numpy import save as as_bytes
 
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    return bytes(as_bytes(arrays, metadata={"crnn": json.dumps(header)}))
+    return bytes(as_bytes(arrays, metadata={"crnn": json.dumps({"format": FORMAT, **header})}))
 
 
 def _model(name: str, tensors: Mapping[str, Array], header: Mapping[str, Any], *, finite: bool = True) -> Any:
@@ -154,7 +152,7 @@ def _from_header(kind: type[Any], header: Mapping[str, Any], tensors: Mapping[st
     for name, size in scaled.items():
         shapes |= dict.fromkeys((f"scaling.{name}.mean", f"scaling.{name}.std"), ((size,), "float64"))
     for name, (shape, dtype) in shapes.items():
-        _check_tensor(name, tensors, shape, dtype, finite=finite)
+        check_tensor(name, tensors, shape, dtype, finite=finite)
     extra = sorted(set(tensors) - set(shapes))
     if extra:
         raise ValueError(f"expected no tensor {extra[0]!r}")
@@ -257,7 +255,7 @@ def _checked_config(config: Any, kind: type[Any]) -> dict[str, Any]:
     return dict(config)
 
 
-def _check_tensor(
+def check_tensor(
     name: str, tensors: Mapping[str, Array], shape: tuple[int, ...], dtype: str, *, finite: bool = True
 ) -> None:
     if name not in tensors:
@@ -269,64 +267,10 @@ def _check_tensor(
         raise ValueError(f"{name}: expected finite values, got NaN or infinity")
 
 
-# ---- checkpoints -------------------------------------------------------------------------------------------------
-
-
-STATE_NAMES = [f"state.{number}" for number in range(1000)]  # arrays of the state between two windows
-
-
-def write_checkpoint(path: PathLike, arrays: Mapping[str, Array], optimizer: str, progress: Mapping[str, Any]) -> None:
-    """Write what `fit` needs to go on. ``optimizer`` is its repr: another one cannot take over."""
-    _write(
-        path,
-        arrays,
-        {"format": FORMAT, "kind": "checkpoint", "optimizer": optimizer, "progress": dict(progress)},
-    )
-
-
-def read_checkpoint(
-    path: PathLike, optimizer: Optimizer, like: Mapping[str, Array]
-) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Arrays and progress of a checkpoint that fits this training: arrays as those in ``like``, and perhaps a state."""
-    name = os.fspath(path)
-    arrays, header = _read(path)
-    progress = header.get("progress")
-    if header.get("kind") != "checkpoint" or not isinstance(progress, dict):
-        raise ModelFileError(f"{name}: expected a checkpoint, got {header.get('kind')!r}")
-    if header.get("optimizer") != repr(optimizer):
-        raise ModelFileError(f"{name}: expected a checkpoint of {optimizer!r}, got one of {header.get('optimizer')!r}")
-    try:
-        for key, array in like.items():
-            _check_tensor(key, arrays, array.shape, array.dtype.name)
-    except ValueError as error:
-        raise ModelFileError(f"{name}: {error}") from None
-    if not set(arrays) <= {*like, *STATE_NAMES}:
-        raise ModelFileError(f"{name}: expected the tensors {sorted(like)}, got {sorted(arrays)}")
-    numbers, log = progress.get("optimizer"), progress.get("log")
-    good = (
-        all(type(progress.get(key)) is int and progress[key] >= 0 for key in ("update", "position"))
-        and isinstance(numbers, dict)
-        and numbers.keys() == optimizer.state().keys()
-        and all(type(number) in (int, float) for number in numbers.values())
-        and isinstance(log, list)
-        and all(isinstance(entry, dict) and _is_log_entry(entry) for entry in log)
-    )
-    if not good:
-        raise ModelFileError(f"{name}: expected update, position, optimizer and log, got {progress!r:.200}")
-    return arrays, progress
-
-
-def _is_log_entry(entry: dict[str, Any]) -> bool:
-    fields = {"train": TRAINING_FIELDS, "epoch": EPOCH_FIELDS}.get(str(entry.get("kind")), ("kind",))
-    numbers = [value for key, value in entry.items() if key != "kind"]
-    known = set(entry) <= {"kind", *fields} and {"epoch", "update", "train_loss", "tokens", "seconds"} <= set(entry)
-    return known and all(type(number) in (int, float) for number in numbers)
-
-
 # ---- files -------------------------------------------------------------------------------------------------------
 
 
-def _write(path: PathLike, tensors: Mapping[str, Array], header: Mapping[str, Any]) -> None:
+def write(path: PathLike, tensors: Mapping[str, Array], header: Mapping[str, Any]) -> None:
     content = _file_bytes(tensors, header)
     with replacing(path) as file:
         file.write(content)
@@ -345,12 +289,12 @@ def read_content(path: PathLike) -> tuple[bytes, int]:
         return file.read(os.fstat(file.fileno()).st_size), 8 + length
 
 
-def _read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
+def read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
     """Tensors and our part of the header, both only as trustworthy as the file."""
-    return _parsed(os.fspath(path), *read_content(path))
+    return parse(os.fspath(path), *read_content(path))
 
 
-def _parsed(name: str, content: bytes, header_end: int) -> tuple[dict[str, Array], dict[str, Any]]:
+def parse(name: str, content: bytes, header_end: int) -> tuple[dict[str, Array], dict[str, Any]]:
     """Of a file's content; errors call it ``name``."""
     from safetensors import SafetensorError
     from safetensors.numpy import load as tensors_of

@@ -82,6 +82,10 @@ class HeadedModel(Streamable, ParameterViews, ABC):
         like.fill("state", state_from(arrays, like))
         return like.value
 
+    def workspace(self) -> Workspace:
+        """Arrays for `loss_and_gradients` to keep from window to window."""
+        return Workspace()
+
     @abstractmethod
     def astype(self, dtype: str) -> HeadedModel:
         """A copy of the model in another precision."""

@@ -36,8 +36,8 @@ class LanguageModel(HeadedModel):
     Conventions
     -----------
     ids and targets are integer arrays (T, B), time-major; targets[t, b] is the token after ids[t, b], or
-    `IGNORE_INDEX` (-1) where there is none. state is (L, B, H). Losses are in nats. Parameters are those of `RNN`, ``W_hy`` (H, V) and
-    ``b_y`` (V,), V being len(vocab), in one flat buffer.
+    `IGNORE_INDEX` (-1) where there is none. state is (L, B, H). Losses are in nats. Parameters are those of `RNN`,
+    ``W_hy`` (H, V) and ``b_y`` (V,), V being len(vocab), in one flat buffer.
 
     Parameters
     ----------

@@ -15,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn._core import loss as kernels
+from crnn._options import takes_options
 from crnn.checks import check_threads
 from crnn.io.atomic_write import PathLike
 from crnn.models.base import HeadedModel, Workspace
 from crnn.models.data import Batch, SequenceBatches, SequenceData, Standardizer, shuffled
 from crnn.models.metrics import Evaluation, RegressionEvaluation
 from crnn.nn.network import Shapes
+from crnn.training.config import TrainingConfig
+from crnn.training.fit import fit
 from crnn.training.log import TrainingLog
 
 Array = NDArray[Any]
@@ -110,6 +113,7 @@ class SequenceModel(HeadedModel, Generic[Judged]):
 
     # ---- training -------------------------------------------------------------------------------------------------
 
+    @takes_options(TrainingConfig)
     def fit(
         self,
         X: Any,
@@ -132,14 +136,13 @@ class SequenceModel(HeadedModel, Generic[Judged]):
             A share of the sequences, chosen by the model's seed, or others, to evaluate on after every epoch; the
             weights of the best epoch are kept.
         epochs, batch_size, clip_norm, threads, **training
-            As in `crnn.fit`: optimizer, schedule, patience, checkpoint, resume, log_file and so on.
+            As in `crnn.fit`, which lists them all: optimizer, schedule, patience, checkpoint and so on. ``bptt`` and
+            ``carry`` are ignored.
 
         Returns
         -------
         TrainingLog
         """
-        from crnn.training.fit import fit
-
         x = self._sequences("X", X)
         targets = self._encode("y", y, x)
         judged = None

@@ -20,7 +20,7 @@ import inspect
 import textwrap
 import types
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:  # the command line's alone: `import crnn` does without it
     import argparse
@@ -30,6 +30,7 @@ __all__ = [
     "Check",
     "Option",
     "add_flags",
+    "build_config",
     "check_options",
     "from_flags",
     "option",
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 Check = Callable[[str, Any], Any]  # (name, value) -> the value as it is stored; raises ValueError or TypeError
+C = TypeVar("C")
 F = TypeVar("F", bound=Callable[..., Any])
 
 REQUIRED: Any = dataclasses.MISSING  # the default of an option that has none
@@ -138,8 +140,18 @@ def options_of(config_class: type) -> tuple[Option, ...]:
 
 def check_options(config: Any) -> None:
     """Check every option of a configuration and store the normalised values; for ``__post_init__``."""
-    for each in options_of(type(config)):
+    config_class: type = type(config)
+    for each in options_of(config_class):
         object.__setattr__(config, each.name, each.checked(getattr(config, each.name)))
+
+
+def build_config(config_class: Callable[..., C], options: Mapping[str, Any]) -> C:
+    """A configuration of the ``**options`` of a function. An unknown name is a TypeError that lists the known ones."""
+    known = [each.name for each in options_of(cast(type, config_class))]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise TypeError(f"{unknown[0]}: expected one of the options {', '.join(known)}; this one is unknown")
+    return config_class(**options)
 
 
 # ---- Python's side: signature and docstring ------------------------------------------------------------------------

@@ -82,9 +82,3 @@ def share(n: int, part: int, parts: int, unit: int = 1) -> tuple[int, int]:
     """The range of 0 .. n that belongs to ``part`` of ``parts``, in whole units but for the last."""
     units = -(-n // unit)
     return min(n, units * part // parts * unit), min(n, units * (part + 1) // parts * unit)
-
-
-def check_threads(threads: int) -> int:
-    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
-        raise ValueError(f"threads: expected an integer of at least 1, got {threads!r}")
-    return threads

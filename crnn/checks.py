@@ -9,7 +9,6 @@ Also the aliases for the arrays that annotations name. Knows NumPy alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
@@ -20,6 +19,7 @@ __all__ = [
     "Array",
     "Ids",
     "check_dtype",
+    "check_finite",
     "check_flag",
     "check_ids",
     "check_limit",
@@ -28,7 +28,6 @@ __all__ = [
     "check_probability",
     "check_seed",
     "check_size",
-    "check_tensor",
     "check_threads",
 ]
 
@@ -100,6 +99,13 @@ def check_number(name: str, value: object, low: float, high: float = math.inf) -
     return float(value)
 
 
+def check_finite(name: str, value: object) -> float:
+    """A finite number."""
+    if not isinstance(value, int | float) or not np.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, got {value!r}")
+    return float(value)
+
+
 def check_limit(name: str, value: object) -> float | None:
     """A number above 0, or None for no limit."""
     if value is None:
@@ -112,15 +118,15 @@ def check_limit(name: str, value: object) -> float | None:
 # ---- arrays ----------------------------------------------------------------------------------------------------------
 
 
-def check_dtype(dtype: object) -> str:
+def check_dtype(name: str, value: object) -> str:
     """The name of a precision that parameters may have."""
     try:
-        name = None if dtype is None else np.dtype(dtype).name  # type: ignore[call-overload]  # None means float64 there
+        dtype = None if value is None else np.dtype(value).name  # type: ignore[call-overload]  # None means float64 there
     except TypeError:
-        name = None
-    if name not in DTYPES:
-        raise ValueError(f"dtype: expected float32 or float64, got {dtype!r}")
-    return str(name)
+        dtype = None
+    if dtype not in DTYPES:
+        raise ValueError(f"{name}: expected float32 or float64, got {value!r}")
+    return str(dtype)
 
 
 def check_ids(name: str, ids: ArrayLike) -> Array:
@@ -133,17 +139,3 @@ def check_ids(name: str, ids: ArrayLike) -> Array:
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integers, got {array.dtype}")
     return array
-
-
-def check_tensor(
-    name: str, tensors: Mapping[str, Array], shape: tuple[int, ...], dtype: str, *, finite: bool = True
-) -> Array:
-    """A tensor of a file, by name; ValueError unless it is there, of this shape and type, and finite."""
-    if name not in tensors:
-        raise ValueError(f"expected a tensor {name!r}, found none")
-    tensor = tensors[name]
-    if tensor.shape != shape or tensor.dtype != dtype:
-        raise ValueError(f"{name}: expected {dtype} of shape {shape}, got {tensor.dtype} of shape {tensor.shape}")
-    if finite and not np.isfinite(tensor).all():
-        raise ValueError(f"{name}: expected finite values, got NaN or infinity")
-    return tensor

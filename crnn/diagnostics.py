@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from crnn.models.language_model import LanguageModel
 from crnn.checks import Array
 from crnn.models.head import HeadTape
+from crnn.models.language_model import LanguageModel
 from crnn.models.losses import Regression
 from crnn.models.pooling import Max
 from crnn.models.predictor import Workspace

@@ -14,21 +14,13 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crnn._core import optim as kernels
 from crnn._core.gemm import aligned_empty
+from crnn._core.loss import sum_of_squares
+from crnn.checks import Array, check_number
 
-Array = NDArray[Any]
 Schedule = Callable[[int, int], float]
-
-
-def _check(name: str, value: float, low: float, high: float = math.inf, *, open_high: bool = True) -> float:
-    good = isinstance(value, int | float) and low <= value and (value < high if open_high else value <= high)
-    if not good:
-        bound = f" and {'below' if open_high else 'at most'} {high:g}" if high < math.inf else ""
-        raise ValueError(f"{name}: expected a number of at least {low:g}{bound}, got {value!r}")
-    return float(value)
 
 
 class Optimizer(ABC):
@@ -39,8 +31,8 @@ class Optimizer(ABC):
 
     def __init__(self, lr: float, weight_decay: float, array_names: tuple[str, ...]) -> None:
         self.array_names = array_names
-        self.lr = _check("lr", lr, 0.0)
-        self.weight_decay = _check("weight_decay", weight_decay, 0.0)
+        self.lr = check_number("lr", lr, 0.0)
+        self.weight_decay = check_number("weight_decay", weight_decay, 0.0)
         self.updates = 0
         self.arrays: dict[str, Array] = {}
 
@@ -112,7 +104,7 @@ class SGD(Optimizer):
         self, lr: float = 0.1, momentum: float = 0.0, *, nesterov: bool = False, weight_decay: float = 0.0
     ) -> None:
         super().__init__(lr, weight_decay, ("velocity",) if momentum else ())
-        self.momentum = _check("momentum", momentum, 0.0, 1.0)
+        self.momentum = check_number("momentum", momentum, 0.0, 1.0)
         self.nesterov = bool(nesterov)
         if nesterov and not momentum:
             raise ValueError("nesterov: expected a momentum above 0 with it, got momentum=0")
@@ -132,8 +124,8 @@ class Adagrad(Optimizer):
         self, lr: float = 0.01, eps: float = 1e-10, *, initial: float = 0.0, weight_decay: float = 0.0
     ) -> None:
         super().__init__(lr, weight_decay, ("square_sum",))
-        self.eps = _check("eps", eps, 0.0)
-        self.initial = _check("initial", initial, 0.0)
+        self.eps = check_number("eps", eps, 0.0)
+        self.initial = check_number("initial", initial, 0.0)
         if not eps and not initial:
             raise ValueError("eps: expected above 0 unless initial is, got 0 for both: 0 / 0 at a zero gradient")
 
@@ -157,9 +149,9 @@ class RMSprop(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(lr, weight_decay, ("square_avg", "velocity") if momentum else ("square_avg",))
-        self.alpha = _check("alpha", alpha, 0.0, 1.0)
-        self.eps = _check("eps", eps, 1e-30)
-        self.momentum = _check("momentum", momentum, 0.0, 1.0)
+        self.alpha = check_number("alpha", alpha, 0.0, 1.0)
+        self.eps = check_number("eps", eps, 1e-30)
+        self.momentum = check_number("momentum", momentum, 0.0, 1.0)
 
     def _step(self, params: Array, grads: Array, factor: float, lr: float) -> None:
         square_avg, velocity = self.arrays["square_avg"], self.arrays.get("velocity")
@@ -192,9 +184,9 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(lr, weight_decay, ("m", "v"))
-        self.beta1 = _check("beta1", beta1, 0.0, 1.0)
-        self.beta2 = _check("beta2", beta2, 0.0, 1.0)
-        self.eps = _check("eps", eps, 1e-30)
+        self.beta1 = check_number("beta1", beta1, 0.0, 1.0)
+        self.beta2 = check_number("beta2", beta2, 0.0, 1.0)
+        self.eps = check_number("eps", eps, 1e-30)
         self._power1 = self._power2 = 1.0  # beta^updates, by products: pow() is the machine's own
 
     def _step(self, params: Array, grads: Array, factor: float, lr: float) -> None:
@@ -276,7 +268,7 @@ def cosine(final: float = 0.0, warmup: int = 0) -> Schedule:
 
 def exponential(final: float = 0.01, warmup: int = 0) -> Schedule:
     """From 1 down to ``final`` by the same factor every update."""
-    _check("final", final, 1e-30)
+    check_number("final", final, 1e-30)
     return _warmed(lambda k, n: math.exp(math.log(final) * (k / n)), warmup)
 
 
@@ -301,6 +293,4 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 
 def global_norm(grads: Array) -> float:
     """The 2-norm of a flat gradient, summed in double in a fixed order."""
-    from crnn._core.loss import sum_of_squares
-
     return math.sqrt(sum_of_squares(np.ascontiguousarray(grads)))

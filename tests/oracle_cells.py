@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 State = tuple[Array, ...]  # (h,), for an LSTM (h, c); each (B, H)
 Params = dict[str, Array]
 
-GATES = {"tanh": 1, "relu": 1, "lstm": 4, "gru": 3}
+GATES = {"tanh": 1, "relu": 1, "lstm": 4, "gru": 3, "original_gru": 3}
 
 
 def activate(a: Array, activation: str) -> Array:
@@ -132,6 +132,7 @@ STEPS = {
     "relu": (simple_step("relu"), simple_step_back("relu")),
     "lstm": (lstm_step, lstm_step_back),
     "gru": (gru_step, gru_step_back),
+    "original_gru": (gru_step, gru_step_back),  # whose weights have no b_hn
 }
 
 

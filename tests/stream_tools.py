@@ -15,7 +15,7 @@ CELLS: dict[str, dict[str, Any]] = {
     "relu": {"cell": "relu"},
     "lstm": {"cell": "lstm"},
     "gru": {"cell": "gru"},
-    "gru original": {"cell": "gru", "reset_after": False},
+    "original_gru": {"cell": "original_gru"},
 }
 # input size, units of each layer: at, under and over a line of 16 and a tile of 128 columns
 SHAPES = [(1, [1]), (5, [7]), (16, [16]), (17, [33, 15]), (3, [16, 48, 21]), (130, [129])]

@@ -14,7 +14,7 @@ import crnn
 
 Array = NDArray[Any]
 
-CELLS = ["tanh", "relu", "lstm", "gru", "gru original"]
+CELLS = ["tanh", "relu", "lstm", "gru", "original_gru"]
 LENGTHS = [4, 1, 6, 3, 6, 2, 5]  # in no order; some twice
 EQUAL = [5] * 7
 D, V, H = 3, 4, 5  # inputs, classes or ids, units
@@ -22,8 +22,6 @@ D, V, H = 3, 4, 5  # inputs, classes or ids, units
 
 def make(kind: type[Any], *args: Any, cell: str = "gru", **options: Any) -> Any:
     """A small model with weights that hide nothing."""
-    if cell == "gru original":
-        cell, options["reset_after"] = "gru", False
     model = kind(*args, cell=cell, **({"hidden_size": H, "seed": 3} | options))
     stir(model.flat_params)
     return model

@@ -17,7 +17,7 @@ from crnn.nn.state import state_arrays
 pytestmark = pytest.mark.thread_unsafe  # the instruction set is the process's
 
 INIT = {"recurrent_init": "orthogonal", "input_init": "glorot"}  # defaults may change, these may not
-CELLS = {"tanh": {}, "lstm": {}, "gru": {}, "gru original": {"reset_after": False}}
+CELLS = ["tanh", "lstm", "gru", "original_gru"]
 LENGTHS = [5, 1, 8, 8, 3, 7, 2, 8, 4, 6, 5, 8, 1]
 
 
@@ -64,20 +64,20 @@ def task(kind, cell, threads=1, **options):
 TRAININGS = {
     "lstm": partial(language_model, "lstm"),
     "gru": partial(language_model, "gru", variational_dropout=True),
-    "gru original": partial(language_model, "gru", reset_after=False),
+    "original_gru": partial(language_model, "original_gru"),
     "classifier, lstm": partial(task, "classifier", "lstm"),
     "tagger, gru": partial(task, "tagger", "gru"),
-    "regressor, gru original": partial(task, "regressor", "gru", reset_after=False),
+    "regressor, original_gru": partial(task, "regressor", "original_gru"),
     "classifier, lstm, float64": partial(task, "classifier", "lstm", dtype="float64"),
 }
 # See test_bits.py.
 PINNED = {
     "lstm": "cbf1975748fb7b80558700b615886b37b849093701c1a418f6fc2e886d688d8f",
     "gru": "9a07e56a34a480a051d4054d572654058ce28af9dc9f27444fc9455229b3b2d4",
-    "gru original": "54bc4c651d5e802c75408c3b107df73342d02fd60e52ae00a1a518a6ab3089f4",
+    "original_gru": "54bc4c651d5e802c75408c3b107df73342d02fd60e52ae00a1a518a6ab3089f4",
     "classifier, lstm": "c0d1c05eb479259015616eef930091591bd4bd9d43f93dcfe41e8dfa22ae4a2a",
     "tagger, gru": "3f98f8cbd0e236a744ea2d0eac617bee323e86bc23733c08351860b447150bd8",
-    "regressor, gru original": "4217280d9105098d1bc292864c3094a2f517437dda84cc1207eec235c82c4d95",
+    "regressor, original_gru": "4217280d9105098d1bc292864c3094a2f517437dda84cc1207eec235c82c4d95",
     "classifier, lstm, float64": "846903a78f63e94154291df5b40b941821a6e0a8729a412abcd8fbf757388b88",
 }
 trainings = pytest.mark.parametrize("training", TRAININGS)
@@ -108,7 +108,7 @@ def pass_through(net, x, lengths, dy, threads=1):
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_permuted_batch_gives_permuted_results(rng, isa, dtype, cell, lengths):
     T, B, D, H = 8, 13, 11, 37
-    net = network(D, H, 2, cell.split()[0], dtype.name, bidirectional=True, **CELLS[cell])
+    net = network(D, H, 2, cell, dtype.name, bidirectional=True)
     x, dy = rng.normal(size=(T, B, D)).astype(dtype), rng.normal(size=(T, B, 2 * H)).astype(dtype)
     order = rng.permutation(B)
     straight = pass_through(net, x, lengths, dy)
@@ -120,7 +120,7 @@ def test_a_permuted_batch_gives_permuted_results(rng, isa, dtype, cell, lengths)
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_short_sequence_has_the_bits_it_has_alone(rng, isa, dtype, cell):
-    net = network(5, 37, 2, cell.split()[0], dtype.name, bidirectional=True, **CELLS[cell])
+    net = network(5, 37, 2, cell, dtype.name, bidirectional=True)
     x = rng.normal(size=(8, 13, 5)).astype(dtype)
     y, state = net(x, lengths=LENGTHS, threads=2)
     for b, length in enumerate(LENGTHS):
@@ -133,7 +133,7 @@ def test_a_short_sequence_has_the_bits_it_has_alone(rng, isa, dtype, cell):
 @pytest.mark.parametrize("window", [1, 3, 14])
 @pytest.mark.parametrize("cell", CELLS)
 def test_windows_with_the_state_carried_give_the_bits_of_the_whole(rng, isa, dtype, cell, window):
-    net = network(11, 37, 2, cell.split()[0], dtype.name, **CELLS[cell])
+    net = network(11, 37, 2, cell, dtype.name)
     x = rng.normal(size=(14, 3, 11)).astype(dtype)
     whole, _, tape = net.forward(x)
     parts, state = [], None
@@ -152,7 +152,7 @@ def test_forward_and_backward_have_the_same_bits_on_every_instruction_set(rng, a
     results = []
     for isa in dispatch.available_isas():
         dispatch.use_isa(isa)
-        net = network(D, H, 2, cell.split()[0], dtype.name, bidirectional=True, **CELLS[cell])
+        net = network(D, H, 2, cell, dtype.name, bidirectional=True)
         results.append([*pass_through(net, x, LENGTHS, dy, threads=2), net.flat_grads.copy()])
     for result in results[1:]:
         for one, other in zip(result, results[0], strict=True):

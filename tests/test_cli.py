@@ -124,8 +124,8 @@ def test_train_builds_every_kind_of_network(tmp_path, text_file, capsys):
         "trainable_initial_state": True,
     }
     train = ["train", text_file, "-o", model, *TINY]
-    assert run(capsys, *train, "--cell", "gru", "--original-gru", "--embedding", 0)[0] == 0
-    assert crnn.load(model).config() == crnn.load(model).config() | {"reset_after": False, "embedding_size": None}
+    assert run(capsys, *train, "--cell", "original_gru", "--embedding", 0)[0] == 0
+    assert crnn.load(model).config() == crnn.load(model).config() | {"cell": "original_gru", "embedding_size": None}
     assert "tie_weights: expected an embedding" in fails(capsys, *train, "--embedding", 3, "--tie-weights")
 
 

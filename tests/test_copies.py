@@ -13,7 +13,8 @@ from kernel_tools import assert_same_bits
 from stream_tools import CELLS, language_model, net_of, sequence, stepwise, whole
 
 import crnn
-from crnn.io.model_file import ModelFileError, contents, from_bytes, to_bytes
+from crnn import ModelFileError
+from crnn.models.files import from_bytes, to_bytes
 
 MODELS = {
     "network": lambda: net_of("gru", 5, [7, 9], bidirectional=True, dropout=0.25),
@@ -41,7 +42,7 @@ def test_a_copy_has_the_values_and_shares_none(kind, way):
         scaling.mean += 0.5
     other = WAYS[way](model)
     assert repr(other) == repr(model)
-    (mine, header), (theirs, other_header) = contents(model), contents(other)
+    (mine, header), (theirs, other_header) = model._contents(), other._contents()
     assert header == other_header
     assert mine.keys() == theirs.keys()
     for name in mine:

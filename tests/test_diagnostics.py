@@ -12,6 +12,7 @@ from model_tools import language_model, network, oracle_forward
 import crnn
 import crnn.diagnostics
 from crnn._core import gemm
+from crnn.nn.stack import Stack
 
 
 @pytest.mark.thread_unsafe
@@ -50,13 +51,13 @@ def test_gradients_of_a_language_model_agree_with_differences(rng, cell, layers,
 
 def spoil(monkeypatch, name):
     """Make every gradient named so a little wrong, as one forgotten term would."""
-    original = crnn.RNN._finish_gradients
+    original = Stack.finish_gradients
 
     def spoiled(self, tape):
         original(self, tape)
         self.grads[name].reshape(-1)[0] *= 1.001
 
-    monkeypatch.setattr(crnn.RNN, "_finish_gradients", spoiled)
+    monkeypatch.setattr(Stack, "finish_gradients", spoiled)
 
 
 @pytest.mark.parametrize("name", ["layer0.W_xh", "layer0.W_hh", "layer0.b_h", "layer1.W_hh"])

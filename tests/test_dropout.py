@@ -9,7 +9,7 @@ from kernel_tools import assert_close, assert_same_bits
 from task_tools import LENGTHS, classifier, labels, oracle_outputs, reals, regressor, softmax_loss, tagger
 
 import crnn
-from crnn.models.base import Workspace
+from crnn.models.predictor import Workspace
 from crnn.nn.dropout import STEPS, Masks
 
 DROPPING = {"dropout": 0.4, "recurrent_dropout": 0.3}

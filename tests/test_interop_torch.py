@@ -297,7 +297,7 @@ def test_a_nonlinearity_is_refused_where_there_is_none(rng):
 
 NOT_IN_PYTORCH = {
     "hidden_size: expected one size for all layers, as in PyTorch, got [7, 9]": {"hidden_size": [7, 9]},
-    "reset_after: expected True, as in PyTorch's GRU, got False": {"cell": "gru", "reset_after": False},
+    "cell: expected one that PyTorch has, got 'original_gru'": {"cell": "original_gru"},
     "recurrent_dropout: expected 0, as in PyTorch, got 0.1": {"recurrent_dropout": 0.1},
     "trainable_initial_state: expected False, as in PyTorch, got the parameters 'layer0.h0'": {
         "trainable_initial_state": True

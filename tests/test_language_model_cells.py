@@ -11,7 +11,8 @@ from model_tools import as_oracle, stir, text
 from test_network_cells import arrays_of, states_are_close
 
 import crnn
-from crnn.models.language_model import Stepper, Workspace
+from crnn.models.language_model import Stepper
+from crnn.models.predictor import Workspace
 
 CORPUS = crnn.TextCorpus.from_text(text(700), valid=0.1, test=0)
 V = len(CORPUS.vocab)
@@ -21,7 +22,7 @@ KINDS = {
     "IRNN": {"cell": "relu", "recurrent_init": "identity"},
     "lstm": {"cell": "lstm"},
     "gru": {"cell": "gru"},
-    "gru original": {"cell": "gru", "reset_after": False},
+    "original_gru": {"cell": "original_gru"},
     "lstm of two sizes": {"cell": "lstm", "hidden_size": [9, 7], "num_layers": None},
     "tie_weights": {"cell": "lstm", "embedding_size": 7, "tie_weights": True},
     "learnt": {"cell": "lstm", "trainable_initial_state": True},

@@ -13,7 +13,8 @@ from model_tools import language_model, oracle_backward, oracle_forward, oracle_
 
 import crnn
 import crnn.models.language_model
-from crnn.models.language_model import Stepper, Workspace
+from crnn.models.language_model import Stepper
+from crnn.models.predictor import Workspace
 from crnn.text.reading import TextError
 
 IGNORE_INDEX = -1

@@ -11,19 +11,15 @@ from oracle_cells import GATES
 T, B, D, H, V = 5, 3, 5, 7, 11
 LENGTHS = [2, 5, 3]  # one row has every step, and it is not the first
 
-CELLS = ["tanh", "relu", "lstm", "gru", "gru original"]
+CELLS = ["tanh", "relu", "lstm", "gru", "original_gru"]
 cells = pytest.mark.parametrize("cell", CELLS)
 two_ways = pytest.mark.parametrize("directions", [1, 2])
 some_lengths = pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["equal", "unequal"])
 
 
-def cell_of(kind: str) -> str:
-    return kind.removesuffix(" original")
-
-
 def random_params(rng, kind, sizes, D, directions=1, *, learned=False, head=True, embedding=None) -> oracle.Params:
     """A stack of layers of these sizes over an input of size D."""
-    cell = cell_of(kind)
+    cell = kind
     params = {}
     if embedding:
         params["embedding"] = rng.normal(size=(D, embedding))
@@ -86,7 +82,7 @@ def assert_slopes(rng, loss, values: dict[str, np.ndarray], grads: dict[str, np.
 
 def assert_gradients_are_slopes(rng, kind, params, x, state, lengths=None, targets=None, **masks) -> None:
     """The loss: cross-entropy at the outputs, and pull . last state, which makes a dstate."""
-    cell = cell_of(kind)
+    cell = kind
     if targets is None:
         targets = rng.integers(V, size=x.shape[:2])
     if lengths is not None:
@@ -290,7 +286,7 @@ def test_every_row_is_what_it_would_be_alone_and_what_is_padded_does_not_matter(
     dy, dstate = rng.normal(size=(T, B, 3 * directions)), random_states(rng, cell, sizes, B, directions)
     there = np.arange(T)[:, None] < LENGTHS
     x[~there] = dy[~there] = np.nan
-    name = cell_of(cell)
+    name = cell
     tape = oracle.rnn_forward(params, x, state, name, lengths=LENGTHS)
     grads, dx, dfirst = oracle.rnn_backward(params, tape, dy, dstate)
     assert not tape.y[~there].any()
@@ -312,7 +308,7 @@ def test_every_row_is_what_it_would_be_alone_and_what_is_padded_does_not_matter(
 
 @cells
 def test_a_window_cut_in_two_gives_the_same(rng, cell):
-    sizes, name = [4, 3], cell_of(cell)
+    sizes, name = [4, 3], cell
     params, x = random_params(rng, cell, sizes, D), rng.normal(size=(T, B, D))
     whole = oracle.rnn_forward(params, x, None, name)
     first = oracle.rnn_forward(params, x[:2], None, name)
@@ -357,7 +353,7 @@ def test_ids_are_one_hot_rows(rng):
 @two_ways
 @cells
 def test_a_mask_of_the_same_factors_for_every_row_does_what_they_would_do_to_the_weights(rng, cell, directions):
-    sizes, name = [4, 3], cell_of(cell)
+    sizes, name = [4, 3], cell
     params, x = random_params(rng, cell, sizes, D, directions), rng.normal(size=(T, B, D))
     dropout = [rng.uniform(size=size * directions) for size in sizes]
     recurrent = [rng.uniform(size=size) for size in sizes for _ in range(directions)]

@@ -12,6 +12,7 @@ from kernel_tools import assert_same_bits
 from model_tools import network, run_python
 
 from crnn import _parallel as parallel
+from crnn.checks import check_threads
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
@@ -69,7 +70,7 @@ def test_shares_cover_everything_once_in_whole_units():
 @pytest.mark.parametrize("threads", [0, -1, 1.0, "2", None, True])
 def test_bad_numbers_of_threads_are_named(threads):
     with pytest.raises(ValueError, match=f"threads: expected an integer of at least 1, got {threads!r}"):
-        parallel.check_threads(threads)
+        check_threads(threads)
     with pytest.raises(ValueError, match="threads: "):
         network()(np.zeros((1, 1, 5), np.float32), threads=threads)
 

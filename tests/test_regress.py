@@ -11,12 +11,12 @@ from task_tools import CELLS, LENGTHS, D, reals, regressor, values
 import crnn
 import crnn.models.classifier
 import crnn.models.regressor
-import crnn.models.tasks
+import crnn.models.tagger
 
 
 @pytest.mark.thread_unsafe
 def test_docstring_examples_run():
-    for module in (crnn.models.regressor, crnn.models.classifier, crnn.models.tasks):
+    for module in (crnn.models.regressor, crnn.models.classifier, crnn.models.tagger):
         assert doctest.testmod(module).failed == 0
 
 

@@ -14,17 +14,17 @@ from oracle_cells import steps_there
 import crnn
 import crnn.models.seq2seq
 from crnn._core import dispatch, gemm
-from crnn.models.base import Workspace
 from crnn.models.data import Batch
 from crnn.models.decoding import Steps, beam_search, log_probabilities
+from crnn.models.predictor import Workspace
 
-CELLS = [("tanh", True), ("relu", True), ("lstm", True), ("gru", True), ("gru", False)]
+CELLS = ["tanh", "relu", "lstm", "gru", "original_gru"]
 D, V = 5, 6  # source ids or columns; target tokens, without the mark
 
 
-def seq2seq(cell="lstm", reset_after=True, dtype="float64", hidden_size=(7, 4), **options):
+def seq2seq(cell="lstm", dtype="float64", hidden_size=(7, 4), **options):
     model = crnn.SequenceToSequence(
-        D, V, hidden_size, cell=cell, reset_after=reset_after, dtype=dtype, seed=3, **options
+        D, V, hidden_size, cell=cell, dtype=dtype, seed=3, **options
     )
     stir(model.flat_params)
     return model
@@ -88,10 +88,10 @@ def by_the_oracle(model, x, lengths, targets):
 @pytest.mark.parametrize("real", [False, True])
 @pytest.mark.parametrize("embedding_size", [None, 3])
 @pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize(("cell", "reset_after"), CELLS)
-def test_loss_and_gradients_are_those_of_the_oracle(rng, cell, reset_after, bidirectional, embedding_size, real):
+@pytest.mark.parametrize("cell", CELLS)
+def test_loss_and_gradients_are_those_of_the_oracle(rng, cell, bidirectional, embedding_size, real):
     model = seq2seq(
-        cell, reset_after, bidirectional=bidirectional, embedding_size=embedding_size, real_source=real, scale=False
+        cell, bidirectional=bidirectional, embedding_size=embedding_size, real_source=real, scale=False
     )
     batch, targets = batch_of(model, *sequences(rng, real=real))
     assert batch.lengths is not None
@@ -144,9 +144,9 @@ def _all_at(model, batch, targets, token):
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("real", [False, True])
-@pytest.mark.parametrize(("cell", "reset_after"), CELLS)
-def test_gradients_agree_with_differences(rng, cell, reset_after, real, bidirectional):
-    model = seq2seq(cell, reset_after, "float32", real_source=real, bidirectional=bidirectional, embedding_size=3)
+@pytest.mark.parametrize("cell", CELLS)
+def test_gradients_agree_with_differences(rng, cell, real, bidirectional):
+    model = seq2seq(cell, "float32", real_source=real, bidirectional=bidirectional, embedding_size=3)
     check = crnn.gradient_check(model, sequences(rng, real=real), samples=12)
     assert check.largest < 1e-6, str(check)
     states = {"state.h[0]", "state.c[0]"} if cell == "lstm" else {"state[0]"}
@@ -242,9 +242,9 @@ def lively(seed=0, **options):
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("reverse_source", [False, True])
-@pytest.mark.parametrize(("cell", "reset_after"), CELLS)
-def test_greedy_decoding_is_that_of_a_plain_loop(rng, cell, reset_after, reverse_source, bidirectional):
-    model = lively(cell=cell, reset_after=reset_after, reverse_source=reverse_source, bidirectional=bidirectional)
+@pytest.mark.parametrize("cell", CELLS)
+def test_greedy_decoding_is_that_of_a_plain_loop(rng, cell, reverse_source, bidirectional):
+    model = lively(cell=cell, reverse_source=reverse_source, bidirectional=bidirectional)
     X, _ = sequences(rng, 12)
     answers, scores = model.predict(X, max_length=9, scores=True, batch_size=5)
     for x, answer, score in zip(X, answers, scores, strict=True):
@@ -447,8 +447,8 @@ def test_a_workspace_changes_nothing(rng):
 
 @pytest.mark.thread_unsafe
 @pytest.mark.parametrize("rubbish", [np.nan, np.inf])
-@pytest.mark.parametrize(("cell", "reset_after"), CELLS)
-def test_what_memory_held_before_does_not_matter(rng, monkeypatch, cell, reset_after, rubbish):
+@pytest.mark.parametrize("cell", CELLS)
+def test_what_memory_held_before_does_not_matter(rng, monkeypatch, cell, rubbish):
     """Not even as a warning: nothing is computed with what lies beyond the sequences' ends."""
     batch, targets = batch_of(seq2seq(), *sequences(rng, 9))
     results, fresh = [], gemm.aligned_empty
@@ -459,7 +459,7 @@ def test_what_memory_held_before_does_not_matter(rng, monkeypatch, cell, reset_a
         return array
 
     for allocate in (fresh, spoiled):
-        model = seq2seq(cell, reset_after, embedding_size=3, dropout=0.3, recurrent_dropout=0.2)
+        model = seq2seq(cell, embedding_size=3, dropout=0.3, recurrent_dropout=0.2)
         monkeypatch.setattr(gemm, "aligned_empty", allocate)
         total, *_ = model.loss_and_gradients(batch, targets, dropout_seed=1, threads=2)
         results.append(np.append(model.flat_grads, total))
@@ -544,7 +544,7 @@ VOCAB = crnn.Vocab.from_text("abc")
         ({"source_vocab": "abc", "output_size": 2}, "source_vocab: expected a Vocab, got str"),
         ({"bidirectional": 1}, "bidirectional: expected True or False, got 1"),
         ({"reverse_source": None}, "reverse_source: expected True or False, got None"),
-        ({"cell": "lstmm"}, "cell: expected one of tanh, relu, lstm, gru, got 'lstmm'"),
+        ({"cell": "lstmm"}, "cell: expected one of tanh, relu, lstm, gru, original_gru, got 'lstmm'"),
         ({"hidden_size": 0}, "hidden_size: expected an integer of at least 1, got 0"),
         ({"embedding_size": -1}, "embedding_size: expected an integer of at least 1, got -1"),
         ({"dropout": 1.0}, "dropout: expected a probability"),

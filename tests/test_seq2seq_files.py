@@ -40,7 +40,7 @@ NUMBERS = [[[0.5, 1, -2, 0, 3]], [[1, 2, 3, 4, 5], [0, 0, 0, 0, 1.5]], [[0.1, 0.
     "options",
     [
         {},
-        {"cell": "gru", "reset_after": False, "hidden_size": [7, 4], "bidirectional": True},
+        {"cell": "original_gru", "hidden_size": [7, 4], "bidirectional": True},
         {"cell": "tanh", "embedding_size": 3, "reverse_source": True, "longest_target": 4},
         {"cell": "gru", "dropout": 0.2, "variational_dropout": True, "recurrent_dropout": 0.1, "label_smoothing": 0.1},
         {"real_source": True, "embedding_size": 2, "forget_bias": 0.5},

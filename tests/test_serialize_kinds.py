@@ -60,8 +60,7 @@ def data_for(model, rng):
 @kinds
 @pytest.mark.parametrize("cell", CELLS[2:])
 def test_a_model_comes_back_whole(rng, tmp_path, dtype, kind, cell):
-    reset = {"cell": "gru", "reset_after": False} if cell == "gru original" else {"cell": cell}
-    model = KINDS[kind](dtype=dtype.name, **reset)
+    model = KINDS[kind](dtype=dtype.name, cell=cell)
     X, y = data_for(model, rng)
     model.fit(X, y, epochs=1)
     model.save(tmp_path / "m")
@@ -87,14 +86,13 @@ def test_a_model_comes_back_whole(rng, tmp_path, dtype, kind, cell):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_network_comes_back_whole(tmp_path, dtype, cell):
-    reset = {"cell": "gru", "reset_after": False} if cell == "gru original" else {"cell": cell}
     options = {
         "bidirectional": True,
         "trainable_initial_state": True,
         "recurrent_init": "0.5*identity",
         "input_init": "uniform",
     }
-    net = network(D, [5, 7], None, dtype=dtype.name, forget_bias=2, dropout=0.25, **options, **reset)
+    net = network(D, [5, 7], None, dtype=dtype.name, forget_bias=2, dropout=0.25, cell=cell, **options)
     net.save(tmp_path / "m")
     loaded = crnn.load(tmp_path / "m")
     assert loaded.config() == net.config()
@@ -162,7 +160,6 @@ EVERY = {
     "num_layers is a float": set_config(num_layers=1.0),
     "bidirectional is 1": set_config(bidirectional=1),
     "bidirectional is other": set_config(bidirectional=True),
-    "reset_after is other": set_config(reset_after=False),
     "trainable_initial_state is other": set_config(trainable_initial_state=True),
     "cell is other": set_config(cell="lstm"),
     "forget_bias is a text": set_config(forget_bias="1"),

@@ -35,6 +35,7 @@ from task_tools import (
 )
 
 import crnn
+from crnn.nn.stack import Stack
 
 WEIGHTS = [0.5, 2.0, 0.0, 1.5]
 cells = pytest.mark.parametrize("cell", CELLS)
@@ -320,13 +321,13 @@ def test_a_learnt_state_is_checked_where_it_is_used(rng, monkeypatch):
     assert crnn.gradient_check(net, x).largest < 1e-7
     h, c = rng.normal(size=(2, 2, 2, 5))
     assert {"state.h", "state.c"} < crnn.gradient_check(net, x, state=(h, c)).errors.keys()
-    original = crnn.RNN._finish_gradients
+    original = Stack.finish_gradients
 
     def spoiled(self, tape):
         original(self, tape)
         self.grads["layer0.reverse.c0"][0] *= 1.01
 
-    monkeypatch.setattr(crnn.RNN, "_finish_gradients", spoiled)
+    monkeypatch.setattr(Stack, "finish_gradients", spoiled)
     assert crnn.gradient_check(net, x).errors["layer0.reverse.c0"] > 1e-5
 
 

@@ -76,7 +76,7 @@ MAKERS = {
     "two ways": (classifier, {"bidirectional": True, "pooling": "max", "num_layers": 2}),
     "mean": (classifier, {"pooling": "mean", "cell": "lstm", "hidden_size": [9, 17]}),
     "questions": (classifier, {"multilabel": True, "cell": "tanh"}),
-    "tagger": (tagger, {"bidirectional": True, "cell": "gru original"}),
+    "tagger": (tagger, {"bidirectional": True, "cell": "original_gru"}),
     "regressor": (regressor, {"cell": "relu", "trainable_initial_state": True}),
     "every step": (regressor, {"pooling": None, "cell": "lstm"}),
     "embedding": (tagger, {"embedding_size": 4}),

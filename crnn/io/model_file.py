@@ -2,9 +2,9 @@
 """Model files: named tensors and a JSON header in safetensors, so that no code is ever loaded. Knows no class.
 
 A model file holds one tensor per parameter under its public name, and the statistics that standardise data. Its
-metadata has one key, ``crnn``: a JSON object with ``format`` (a version number), ``kind`` (which class), ``config`` (its
-arguments) and what else that class adds, such as ``vocab``. A file is hostile input: nothing in it is used before it
-has been compared with what the configuration demands. Files are written under a temporary name in the same folder,
+metadata has one key, ``crnn``: a JSON object with ``format`` (a version number), ``kind`` (which class), ``config``
+(its arguments) and what else that class adds, such as ``vocab``. A file is hostile input: nothing in it is used before
+it has been compared with what the configuration demands. Files are written under a temporary name in the same folder,
 flushed to the disk and then renamed, so the old file survives any failure.
 """
 

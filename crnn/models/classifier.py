@@ -9,8 +9,8 @@ from typing import Any, Unpack
 from numpy.typing import ArrayLike
 
 from crnn._options import takes_options
-from crnn.models.metrics import Evaluation
 from crnn.models.losses import class_loss
+from crnn.models.metrics import Evaluation
 from crnn.models.sequence_model import POOLING_TYPES, SCALE_TYPES, SequenceModel, model_json_types
 from crnn.models.standardizer import Standardizer
 from crnn.models.targets import ClassTargets, Label
@@ -25,7 +25,11 @@ CLASS_TYPES = {  # options that models of classes add, with the types a file may
 }
 
 
-class SequenceClassifier(SequenceModel[Evaluation], kind="SequenceClassifier", config_types=model_json_types(SCALE_TYPES, POOLING_TYPES, CLASS_TYPES)):
+class SequenceClassifier(
+    SequenceModel[Evaluation],
+    kind="SequenceClassifier",
+    config_types=model_json_types(SCALE_TYPES, POOLING_TYPES, CLASS_TYPES),
+):
     """One class for every sequence. See `crnn.models.sequence_model.SequenceModel` for what X may be.
 
     y holds N labels: class numbers, or names in ``classes``; -1 = unlabelled, ignored by

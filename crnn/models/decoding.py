@@ -18,7 +18,6 @@ from crnn.nn.state import State
 from crnn.text.windows import IGNORE_INDEX
 
 
-
 @dataclass(frozen=True)
 class Hypothesis:
     """A sequence without its end, and its score: mean log-probability of a token, the end included, in nats."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
 from crnn import _parallel as parallel
 from crnn._core import gemm
 from crnn._core.rows import Lengths
@@ -16,7 +17,6 @@ from crnn.models.losses import Loss
 from crnn.models.pooling import POOLINGS, Pooling
 from crnn.nn.cells import Slice
 from crnn.nn.dropout import Masks
-
 
 
 @dataclass(eq=False)

@@ -40,8 +40,8 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
     Conventions
     -----------
     ids and targets are integer arrays (T, B), time-major; targets[t, b] is the token after ids[t, b], or
-    `IGNORE_INDEX` (-1) where there is none. state is (L, B, H). Losses are in nats. Parameters are those of `RNN`, ``W_hy`` (H, V) and
-    ``b_y`` (V,), V being len(vocab), in one flat buffer.
+    `IGNORE_INDEX` (-1) where there is none. state is (L, B, H). Losses are in nats. Parameters are those of
+    `RNN`, ``W_hy`` (H, V) and ``b_y`` (V,), V being len(vocab), in one flat buffer.
 
     Parameters
     ----------
@@ -51,7 +51,8 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
     hidden_size : int or sequence of int
     num_layers : int, optional
     tie_weights : bool
-        The head's weights are the transpose of the embedding, which must be as large as the top layer. Press, Wolf 2017.
+        The head's weights are the transpose of the embedding, which must be as large as the top layer.
+        Press, Wolf 2017.
     seed : int, optional
         As in `RNN`. The head's weights are Glorot-uniform, its biases zero.
     input_init : str, optional
@@ -178,7 +179,9 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         With a ``workspace`` both belong to it, otherwise they are fresh.
         """
         threads = check_threads(threads)
-        tape, head = self._predictor.start(self._check_ids("ids", ids), state, workspace or Workspace(), threads=threads)
+        tape, head = self._predictor.start(
+            self._check_ids("ids", ids), state, workspace or Workspace(), threads=threads
+        )
         self._predictor.forward(tape, head, self._check_targets(targets, tape.x.shape))
         return head.losses, tape.after.value
 
@@ -260,7 +263,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         return self._head.loss.check("targets", targets, shape[0], shape[1], self.dtype)
 
     def state_from(self, arrays: Sequence[Array], batch: int) -> StateLike:
-        """The state that `crnn.nn.state.state_arrays` took apart. Raises ValueError if it is not one of this model's."""
+        """The state that `crnn.nn.state.state_arrays` took apart. ValueError if it is not one of this model's."""
         like = self.net.stack.new_state(batch)
         like.fill("state", state_from(arrays, like))
         return like.value

@@ -65,8 +65,9 @@ class SequenceToSequence(
     a ``target_vocab``, or of ids (M_i,) from 0 to output_size-1; they may be empty. Equally long ones may be one array.
 
     The decoder has one more token, ``output_size``, which starts and ends a sequence: it is the decoder's first input
-    and its last output. So the head has output_size + 1 outputs. In training the decoder is fed with the right tokens, whatever it would have written
-    (teacher forcing). Losses are in nats, of every token and of the mark at the end.
+    and its last output. So the head has output_size + 1 outputs. In training the decoder reads the right tokens,
+    whatever it would have written (teacher forcing). Losses are in nats, of every token and of the one that ends the
+    sequence.
 
     Parameters are those of two `RNN`, ``encoder.layer0.W_xh`` and ``decoder.layer0.W_xh`` and so on, and of the head,
     ``W_hy`` and ``b_y``, in one flat buffer. Results do not depend on ``threads``, on how sequences are batched, or on

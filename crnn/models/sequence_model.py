@@ -193,7 +193,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
         return self._head.loss.check("y", targets, steps, batch.x.shape[1], self.dtype)
 
     def window(self, x: Any, targets: Any) -> tuple[Array, Array, Array | None]:
-        """A batch of X and y, as `fit` takes them: checked, time-major, with the sequences' lengths where they differ."""
+        """A batch of X and y, as `fit` takes them: checked, time-major, and the lengths where they differ."""
         data = self.data(x, targets)
         batch, wanted = data.batch(np.arange(len(data)))
         return batch.x, self._check_targets(wanted, batch), batch.lengths
@@ -292,7 +292,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
         return Workspace()
 
     def state_from(self, arrays: Sequence[Array], batch: int) -> StateLike:
-        """The state that `crnn.nn.state.state_arrays` took apart. Raises ValueError if it is not one of this model's."""
+        """The state that `crnn.nn.state.state_arrays` took apart. ValueError if it is not one of this model's."""
         like = self.net.stack.new_state(batch)
         like.fill("state", state_from(arrays, like))
         return like.value

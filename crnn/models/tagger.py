@@ -9,20 +9,24 @@ from typing import Any, Unpack
 from numpy.typing import ArrayLike
 
 from crnn._options import takes_options
-from crnn.models.metrics import Evaluation
 from crnn.models.classifier import CLASS_TYPES
 from crnn.models.losses import class_loss
+from crnn.models.metrics import Evaluation
 from crnn.models.sequence_model import SCALE_TYPES, SequenceModel, model_json_types
 from crnn.models.standardizer import Standardizer
 from crnn.models.targets import ClassTargets, Label
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from
 
-class SequenceTagger(SequenceModel[Evaluation], kind="SequenceTagger", config_types=model_json_types(SCALE_TYPES, CLASS_TYPES)):
+
+class SequenceTagger(
+    SequenceModel[Evaluation], kind="SequenceTagger", config_types=model_json_types(SCALE_TYPES, CLASS_TYPES)
+):
     """A class for every step of a sequence. See `crnn.models.sequence_model.SequenceModel` for what X
     may be.
 
     y holds for each sequence the labels of its steps (T_i,), or all are one array (N, T): class numbers, or names in
-    ``classes``; -1 = unlabelled, ignored by the loss. With ``multilabel`` there is a last axis of zeros and ones, NaN where unknown.
+    ``classes``; -1 = unlabelled, ignored by the loss. With ``multilabel`` there is a last axis of zeros and ones, NaN
+    where unknown.
     The arguments are those of `SequenceClassifier` without pooling and steps.
 
     Examples
@@ -73,7 +77,7 @@ class SequenceTagger(SequenceModel[Evaluation], kind="SequenceTagger", config_ty
         return self._arranged([self._targets.probabilities(out) for out in outputs], X)
 
     def predict(self, X: Any, *, batch_size: int = 256, threads: int = 1) -> Any:
-        """The likeliest class of each step: (N, T), or a list of (T_i,). With ``multilabel`` a last axis of yes or no."""
+        """The likeliest class of each step: (N, T), or a list of (T_i,); ``multilabel``: yes or no for each class."""
         outputs = self._outputs_for(X, batch_size, threads)
         return self._arranged([self._targets.labels(out) for out in outputs], X)
 

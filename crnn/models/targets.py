@@ -49,8 +49,6 @@ class Targets(ABC, Generic[EvaluationT]):
 class ClassTargets(Targets[Evaluation]):
     """Classes 0 .. num_classes - 1, which may have names."""
 
-    padding = IGNORE_INDEX
-
     def __init__(self, num_classes: int | None, classes: Sequence[Label] | None, multilabel: bool, dtype: str) -> None:
         self.multilabel, self.dtype = check_flag("multilabel", multilabel), dtype
         self.padding = np.nan if multilabel else IGNORE_INDEX
@@ -106,7 +104,7 @@ class ClassTargets(Targets[Evaluation]):
         if self.multilabel:
             positive: Array = outputs > 0
             return positive
-        ids = outputs.argmax(axis=1)
+        ids: Array = outputs.argmax(axis=1)
         if self.classes is None:
             return ids
         names = np.array(self.classes)

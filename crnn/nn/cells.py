@@ -107,6 +107,7 @@ class Recurrence(ABC):
     @staticmethod
     def initialise_bias(b_h: Array, config: Any) -> None:
         """Set the biases (G*H,) that do not start at zero."""
+        return
 
     @abstractmethod
     def pack_forward(self, values: Arrays) -> None: ...

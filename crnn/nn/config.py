@@ -21,7 +21,7 @@ from crnn.nn.params import Shapes
 
 
 class NetworkOptions(TypedDict, total=False):
-    """The options that `RNN` and the models take by name, for type checkers; their meaning stands in `NetworkConfig`."""
+    """The options that `RNN` and the models take by name, for type checkers. `NetworkConfig` says what they mean."""
 
     bidirectional: bool
     embedding_size: int | None
@@ -110,7 +110,7 @@ class NetworkConfig:
         help="The state before the first step, where none is given, is a parameter.",
         flag="--trainable-initial-state",
     )
-    dtype: str = option("float32", check=lambda name, value: check_dtype(value), help="float32 or float64.", flag="--dtype")
+    dtype: str = option("float32", check=check_dtype, help="float32 or float64.", flag="--dtype")
     recurrent_init: str = option(
         "orthogonal",
         check=check_rule,
@@ -155,7 +155,7 @@ class NetworkConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The options by name. JSON-able."""
-        return {each.name: getattr(self, each.name) for each in options_of(type(self))}
+        return {each.name: getattr(self, each.name) for each in options_of(NetworkConfig)}
 
     def prefixes(self) -> list[tuple[str, int, int, bool]]:
         """For every direction of every layer: prefix of its parameters' names, input size, H, whether it is reverse."""

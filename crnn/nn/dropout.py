@@ -3,12 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from crnn.checks import Array, check_seed
 
 STEPS = 1 << 16  # a probability is rounded to 16 bits: four draws from each number of the generator
 
@@ -21,8 +18,8 @@ class Masks:
 
     def __init__(self, seed: int | list[int]) -> None:
         numbers = seed if isinstance(seed, list) else [seed]
-        if not all(isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 0 for n in numbers):
-            raise ValueError(f"dropout_seed: expected an integer of at least 0, got {seed!r}")
+        for number in numbers:
+            check_seed("dropout_seed", number)
         self._raw = np.random.PCG64(seed)
 
     def draw(self, p: float, shape: tuple[int, ...], dtype: str) -> Array:

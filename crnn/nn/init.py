@@ -9,19 +9,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crnn._core import gemm
+from crnn.checks import Array, check_seed
 
-Array = NDArray[Any]
 Draw = Callable[[tuple[int, ...]], Array]
 
 
 def uniform_draws(seed: int) -> Draw:
     """A source of float64 arrays, uniform in [-1, 1), that is the same for the same seed on every machine."""
-    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
-        raise ValueError(f"seed: expected an integer of at least 0, got {seed!r}")
-    raw = np.random.PCG64(seed)
+    raw = np.random.PCG64(check_seed("seed", seed))
 
     def draw(shape: tuple[int, ...]) -> Array:
         bits = raw.random_raw(math.prod(shape)) >> np.uint64(11)

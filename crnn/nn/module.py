@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Self
 
 from numpy.typing import NDArray
 
+from crnn.checks import DTYPES
 from crnn.io import model_file, registry
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import Header
-from crnn.checks import DTYPES
 from crnn.nn.params import Parameters, Shapes
 from crnn.stream import Stream, StreamBatch, StreamWeights
 from crnn.stream.streaming import StreamParts, pack
@@ -100,6 +100,7 @@ class Module(ABC):
 
     def _set_statistics(self, values: Mapping[str, Array]) -> None:
         """Take over `_statistics` from a file. Raises ValueError for values that are none."""
+        return
 
     def _attached(self) -> dict[str, Any]:
         """The values of `attachments` that are not None."""
@@ -108,7 +109,8 @@ class Module(ABC):
 
     def astype(self, dtype: str) -> Self:
         """A copy in another precision."""
-        copy = type(self)(**self._attached(), **(self.config() | {"dtype": dtype}), seed=None)
+        make: Any = type(self)  # of whatever signature
+        copy: Self = make(**self._attached(), **(self.config() | {"dtype": dtype}), seed=None)
         copy.flat_params[...] = self.flat_params
         copy._set_statistics({name: values.copy() for name, values in self._statistics.items()})
         if hasattr(self, "seed"):
@@ -147,8 +149,9 @@ class Module(ABC):
             model_file.check_tensor(name, tensors, shape, config["dtype"], finite=finite)
         for name, size in sizes.items():
             model_file.check_tensor(name, tensors, (size,), "float64", finite=finite)
-        model_file.check_no_more(tensors, shapes | sizes)
-        model = cls(**attached, **config, seed=None)
+        model_file.check_no_more(tensors, {**shapes, **sizes})
+        make: Any = cls  # of whatever signature
+        model: Self = make(**attached, **config, seed=None)
         for name, values in model.params.items():
             values[...] = tensors[name]
         model._set_statistics({name: tensors[name] for name in sizes})

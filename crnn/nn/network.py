@@ -27,11 +27,12 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
     """A stack of recurrent layers, each one cell that is applied at every time step with the same weights.
 
         tanh           h_t = tanh( x_t W_xh + h_{t-1} W_hh + b_h )          "relu": max(0, ...) in place of tanh
-        lstm           i, f, o = sigmoid( x_t W_x* + h_{t-1} W_h* + b_* )   g = tanh( x_t W_xg + h_{t-1} W_hg + b_g )
+        lstm           i, f, o = sigmoid( x_t W_xh + h_{t-1} W_hh + b_h )   g = tanh( x_t W_xh + h_{t-1} W_hh + b_h )
                        c_t = f * c_{t-1} + i * g                            h_t = o * tanh(c_t)
-        gru            r, z = sigmoid( x_t W_x* + h_{t-1} W_h* + b_* )      n = tanh( x_t W_xn + b_n + r * (h_{t-1} W_hn + b_hn) )
+        gru            r, z = sigmoid( x_t W_xh + h_{t-1} W_hh + b_h )
+                       n = tanh( x_t W_xh + b_h + r * (h_{t-1} W_hh + b_hn) )
                        h_t = (1 - z) * n + z * h_{t-1}
-        original_gru   the same with  n = tanh( x_t W_xn + b_n + (r * h_{t-1}) W_hn ), Cho et al. 2014
+        original_gru   the same with  n = tanh( x_t W_xh + b_h + (r * h_{t-1}) W_hh ).  Cho et al. 2014
 
     Conventions
     -----------
@@ -47,11 +48,11 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
     computed there, and the state after the last step is the state after each sequence's own last step.
 
     Parameters are named ``layer0.W_xh`` (D, G*H), ``layer0.W_hh`` (H, G*H), ``layer0.b_h`` (G*H,), ``layer1.W_xh`` and
-    so on, with G gates in blocks: LSTM i, f, g, o; GRU r, z, n (PyTorch's order). A gru also has ``layer0.b_hn`` (H,).
-    The other direction's are ``layer0.reverse.W_xh`` ...; a trainable initial state is ``layer0.h0`` (H,), and
-    ``layer0.c0``; with an embedding of size E there is ``embedding`` (D, E) in front, ``layer0.W_xh`` is (E, G*H), and x
-    must be ids. Results are bit-identical for every ``threads``, on every instruction set and at every position in the
-    batch. Every option is also an attribute.
+    so on, each gate with its block of H columns: LSTM i, f, g, o; GRU r, z, n (PyTorch's order). A gru also has
+    ``layer0.b_hn`` (H,). The other direction's are ``layer0.reverse.W_xh`` ...; a trainable initial state is
+    ``layer0.h0`` (H,), and ``layer0.c0``; with an embedding of size E there is ``embedding`` (D, E) in front,
+    ``layer0.W_xh`` is (E, G*H), and x must be ids. Results are bit-identical for every ``threads``, on every
+    instruction set and at every position in the batch. Every option is also an attribute.
 
     Parameters
     ----------

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
-from crnn import _parallel as parallel
 from crnn._core import gemm
 from crnn._core.rows import Lengths
 from crnn.checks import Array

@@ -13,8 +13,8 @@ from typing import Any, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
+from crnn.checks import check_ids, check_positive
 from crnn.text.reading import EOS, Ids, TextError, Unit, codes_of, count_tokens, split_text, words_of
-from crnn.text.windows import check_positive, id_array
 
 __all__ = ["EOS", "UNKNOWN", "Unit", "Vocab", "VocabError"]
 
@@ -254,7 +254,7 @@ class Vocab:
         return self._known(ids).astype(np.uint8).tobytes()
 
     def _known(self, ids: npt.ArrayLike) -> npt.NDArray[Any]:
-        known = id_array(ids)
+        known = check_ids("ids", ids)
         outside = np.flatnonzero((known < 0) | (known >= len(self)))
         if outside.size:
             first = outside[0]

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from crnn.checks import check_ids, check_positive
 from crnn.text.reading import Ids, TextError
 
 IGNORE_INDEX = -1  # a target that has no token: padding, left out of the loss
@@ -38,7 +38,7 @@ class BPTTWindows:
     def __init__(self, ids: npt.ArrayLike, batch_size: int, bptt: int, drop_last: bool = True) -> None:
         check_positive("batch_size", batch_size)
         check_positive("bptt", bptt)
-        self._ids = id_array(ids)
+        self._ids = check_ids("ids", ids)
         if self._ids.size <= batch_size:
             raise TextError(
                 f"ids: expected at least {batch_size + 1} tokens for batch_size={batch_size} "
@@ -129,22 +129,3 @@ def contiguous_batches(ids: npt.ArrayLike, batch_size: int, bptt: int, *, drop_l
     [[2, 5]] [[3, 6]]
     """
     return BPTTWindows(ids, batch_size, bptt, drop_last)
-
-
-def check_positive(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name}: expected at least 1, got {value}")
-
-
-def id_array(ids: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Ids as a 1-d integer array."""
-    array = np.asarray(ids)
-    if array.ndim != 1:
-        raise ValueError(f"ids: expected shape (N,), got {array.shape}")
-    if not array.size:
-        return array.astype(np.int32)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"ids: expected integers, got {array.dtype}")
-    return array

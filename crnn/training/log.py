@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""TrainingLog: what happened while training, as a list of dictionaries; CSV and JSON lines from it."""
+"""TrainingLog: the entries of a training, as dictionaries; written as CSV or as JSON lines."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Any, TextIO
 
 from crnn.io.atomic_write import PathLike
 
+__all__ = ["EPOCH_FIELDS", "TRAINING_FIELDS", "Entry", "TrainingLog", "is_entry"]
+
 Entry = dict[str, Any]
 
 TRAINING_FIELDS = ("epoch", "update", "train_loss", "tokens", "seconds", "tokens_per_second", "lr", "grad_norm")
 EPOCH_FIELDS = ("epoch", "update", "train_loss", "tokens", "seconds", "valid_loss", "valid_accuracy")
+_REQUIRED_FIELDS = {"epoch", "update", "train_loss", "tokens", "seconds"}
 
 
 class TrainingLog:
@@ -20,12 +23,12 @@ class TrainingLog:
     Attributes
     ----------
     entries : list of dict
-        In order of time. ``kind`` is ``"train"`` every so many updates: epoch, update, train_loss, tokens, seconds and
-        tokens_per_second since the entry before, lr and grad_norm of the last update; or ``"epoch"``: epoch, update,
-        train_loss over the epoch, tokens, seconds of training, valid_loss and valid_accuracy if there is validation
-        data.
+        In order of time. ``kind`` is ``"train"`` for every ``log_every`` updates: epoch, update, train_loss, tokens,
+        seconds and tokens_per_second since the previous entry, lr and grad_norm of the last update; or ``"epoch"``:
+        epoch, update, train_loss over the epoch, tokens, seconds of training, and with validation data valid_loss and
+        valid_accuracy.
     unit : str
-        Of the losses: nats per predicted token or class, or empty for errors of scaled values.
+        Unit of the losses: nats per target token or class, or empty for errors of standardized values.
     best : dict or None
         The epoch entry with the lowest valid_loss.
 
@@ -53,20 +56,22 @@ class TrainingLog:
 
     @property
     def best(self) -> Entry | None:
-        judged = [entry for entry in self.entries if not math.isnan(entry.get("valid_loss", math.nan))]
-        return min(judged, key=lambda entry: float(entry["valid_loss"]), default=None)
+        """The epoch entry with the lowest valid_loss; the first of equals."""
+        evaluated = [entry for entry in self.entries if not math.isnan(entry.get("valid_loss", math.nan))]
+        return min(evaluated, key=lambda entry: float(entry["valid_loss"]), default=None)
 
     @property
     def epochs_since_best(self) -> int:
+        """Finished epochs after the best one; 0 if none was evaluated."""
         best = self.best
         return 0 if best is None else self.epochs - int(best["epoch"])
 
     def column(self, name: str, kind: str = "train") -> list[Any]:
-        """One field of all entries of a kind that have it."""
+        """The values of one field, in all entries of this kind that have it."""
         return [entry[name] for entry in self.entries if entry["kind"] == kind and name in entry]
 
     def summary(self) -> str:
-        """The last epoch in a line."""
+        """The last epoch, in one line of text."""
         last = next((entry for entry in reversed(self.entries) if entry["kind"] == "epoch"), None)
         if last is None:
             return "no epoch finished"
@@ -76,7 +81,7 @@ class TrainingLog:
         return f"{text}, {last['tokens'] / max(last['seconds'], 1e-9):,.0f} tokens/s, {last['seconds']:.1f} s"
 
     def to_csv(self, path: PathLike) -> None:
-        """All entries as a table, one row each, empty where an entry has no such field."""
+        """Write all entries as a table, one row per entry; a field that an entry does not have is empty."""
         import csv
 
         fields = ["kind", *dict.fromkeys((*TRAINING_FIELDS, *EPOCH_FIELDS))]
@@ -86,19 +91,20 @@ class TrainingLog:
             writer.writerows(self.entries)
 
     def to_jsonl(self, path: PathLike) -> None:
-        """All entries, one JSON object a line."""
+        """Write all entries, one JSON object per line."""
         import json
 
         with open(path, "w", encoding="utf-8") as file:
             file.writelines(json.dumps(entry) + "\n" for entry in self.entries)
 
-    # ---- writing: for `fit` ---------------------------------------------------------------------------------------
+    # ---- writing, while training ----------------------------------------------------------------------------------
 
     def append_to(self, path: PathLike) -> None:
-        """Entries from now on also go to this file, each at once."""
+        """Append every entry from now on to this file too, as soon as it is made."""
         self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115  closed by `close`
 
     def close(self) -> None:
+        """Close the file of `append_to`."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -106,11 +112,12 @@ class TrainingLog:
     def add_training(
         self, epoch: int, update: int, loss: float, tokens: int, seconds: float, lr: float, norm: float
     ) -> None:
+        """Add an entry of kind "train"."""
         values = (epoch, update, loss, tokens, seconds, tokens / max(seconds, 1e-9), lr, norm)
         self._add({"kind": "train", **dict(zip(TRAINING_FIELDS, values, strict=True))})
 
     def add_validation(self, loss: float, accuracy: float | None) -> bool:
-        """Note how the epoch that is ending did; True if none did better."""
+        """Set what `end_epoch` will say of validation; True if no epoch before had a loss as low."""
         best = self.best
         self._validation = {"valid_loss": loss}
         if accuracy is not None:
@@ -118,6 +125,7 @@ class TrainingLog:
         return not math.isnan(loss) and (best is None or loss < best["valid_loss"])
 
     def end_epoch(self) -> None:
+        """Add an entry of kind "epoch", from those of kind "train" since the last one."""
         epoch = self.epochs + 1
         parts = [entry for entry in self.entries if entry["kind"] == "train" and entry["epoch"] == epoch]
         tokens = sum(part["tokens"] for part in parts)
@@ -130,7 +138,7 @@ class TrainingLog:
         self._add(entry)
 
     def restore(self, entries: list[Entry]) -> None:
-        """Go on from the entries of a checkpoint."""
+        """Take over the entries of a checkpoint."""
         self.entries = list(entries)
 
     def _add(self, entry: Entry) -> None:
@@ -139,3 +147,12 @@ class TrainingLog:
             import json
 
             self._file.write(json.dumps(entry) + "\n")
+
+
+def is_entry(value: object) -> bool:
+    """Whether a value read from a file is an entry as `TrainingLog` makes them."""
+    if not isinstance(value, dict):
+        return False
+    fields = {"train": TRAINING_FIELDS, "epoch": EPOCH_FIELDS}.get(str(value.get("kind")), ())
+    known = set(value) <= {"kind", *fields} and set(value) >= _REQUIRED_FIELDS
+    return known and all(type(number) in (int, float) for key, number in value.items() if key != "kind")

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""TrainingConfig: the options of a training, each declared once with its type, default, check, help text and flag.
+
+`crnn.fit`, its docstring, the models' own ``fit`` and the flags of ``crnn train`` all read this list. A new option is
+declared here, in `TrainingConfig` and for type checkers in `TrainingOptions`, and acted on in step.py or trainer.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+
+from crnn import optim
+from crnn._options import check_options, option
+from crnn.checks import check_limit, check_seed, check_size
+from crnn.io.atomic_write import PathLike
+from crnn.training.log import TrainingLog
+
+__all__ = ["TrainingConfig", "TrainingOptions"]
+
+
+class TrainingOptions(TypedDict, total=False):
+    """The options that `crnn.fit` takes by name, for type checkers; their meaning stands in `TrainingConfig`."""
+
+    epochs: int
+    batch_size: int
+    bptt: int
+    carry: int | None
+    optimizer: optim.Optimizer | None
+    schedule: optim.Schedule | None
+    clip_norm: float | None
+    clip_value: float | None
+    reduction: Literal["mean", "sum"]
+    max_updates: int | None
+    patience: int | None
+    threads: int
+    seed: int
+    progress: bool | None
+    log_every: int
+    log_file: PathLike | None
+    on_epoch: Callable[[TrainingLog], object] | None
+    checkpoint: PathLike | None
+    resume: bool
+
+
+def _check_reduction(name: str, value: Any) -> str:
+    if value not in ("mean", "sum"):
+        raise ValueError(f"{name}: expected mean or sum, got {value!r}")
+    return str(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The options of a training, checked."""
+
+    epochs: int = option(10, check=check_size, help="Passes over the training data.", flag="--epochs")
+    batch_size: int = option(
+        32, check=check_size, help="Streams of tokens, or sequences, that are read side by side.", flag="--batch"
+    )
+    bptt: int = option(
+        64, check=check_size, help="Steps of a window of tokens, through which gradients flow back.", flag="--bptt"
+    )
+    carry: int | None = option(
+        None,
+        help="Steps after which the state is set to zero, a multiple of bptt; 0: after every window. If not given, the "
+        "state is carried through the whole epoch.",
+        flag="--carry",
+    )
+    optimizer: optim.Optimizer | None = option(
+        None, help="Adam(lr=2e-3) if not given. An optimizer belongs to one model."
+    )
+    schedule: optim.Schedule | None = option(
+        None, help="Factor of the learning rate at each update, such as crnn.optim.cosine()."
+    )
+    clip_norm: float | None = option(
+        None,
+        check=check_limit,
+        help="Largest 2-norm of the gradient: a larger gradient is scaled down to it.",
+        flag="--clip-norm",
+    )
+    clip_value: float | None = option(
+        None,
+        check=check_limit,
+        help="Largest element of the gradient: elements are clipped to [-clip_value, clip_value] before the norm is "
+        "taken.",
+        flag="--clip-value",
+    )
+    reduction: Literal["mean", "sum"] = option(
+        "mean",
+        check=_check_reduction,
+        help="Use the gradient of the mean loss per target, or of the sum of a window's losses as in min-char-rnn.",
+    )
+    max_updates: int | None = option(None, check=check_size, help="Stop after this many updates in all.")
+    patience: int | None = option(
+        None,
+        check=check_size,
+        help="Stop after this many epochs without a lower validation loss.",
+        flag="--patience",
+    )
+    threads: int = option(1, check=check_size, help="Threads; the result does not depend on it.", flag="--threads")
+    seed: int = option(0, check=check_seed, help="Seed of the dropout masks.", flag="--seed")
+    progress: bool | None = option(
+        None, help="Show a progress bar on standard error. If not given: when that is a terminal."
+    )
+    log_every: int = option(100, check=check_size, help="Updates between two entries of the log.")
+    log_file: PathLike | None = option(
+        None, help="Append each entry to this file as it is made, one JSON object per line."
+    )
+    on_epoch: Callable[[TrainingLog], object] | None = option(None, help="Called with the log after every epoch.")
+    checkpoint: PathLike | None = option(
+        None,
+        help="File for weights, optimizer and progress. Written after every epoch and when interrupted, replaced as a "
+        "whole.",
+        flag="--checkpoint",
+    )
+    resume: bool = option(
+        False,
+        help="Continue from the checkpoint if it exists. With otherwise the same arguments the result is bit-identical "
+        "to that of an uninterrupted training.",
+        flag="--resume",
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        carry, bptt = self.carry, self.bptt
+        if carry is not None and not (isinstance(carry, int | np.integer) and carry >= 0 and carry % bptt == 0):
+            raise ValueError(f"carry: expected a multiple of bptt ({bptt}), 0 or None, got {carry!r}")
+        if self.resume and self.checkpoint is None:
+            raise ValueError("resume: expected a checkpoint to resume from, got checkpoint=None")

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: MIT
+"""Interrupts: Ctrl-C waits for the end of the current update."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+__all__ = ["Interrupts"]
+
+
+class Interrupts:
+    """A context in which Ctrl-C is noted until `check`, so that weights, optimizer and log agree.
+
+    A second Ctrl-C raises at once. Only Python's own handler is replaced, and only in the main thread: an application's
+    handler stays in charge.
+    """
+
+    def __init__(self) -> None:
+        self.pending = False
+        self._installed = False
+
+    def __enter__(self) -> Interrupts:
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._note)
+            self._installed = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._installed:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if self.pending:
+            raise KeyboardInterrupt
+        self.pending = True
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if Ctrl-C was pressed."""
+        if self.pending:
+            raise KeyboardInterrupt

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""One update: a window forward and backward, the gradient clipped, the weights changed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from crnn._core import optim as kernels
+from crnn.nn.state import StateLike
+from crnn.optim import Optimizer, global_norm
+from crnn.training.config import TrainingConfig
+from crnn.training.protocols import Trainable
+
+__all__ = ["UpdateStep"]
+
+
+class UpdateStep:
+    """Trains a model on one window at a time.
+
+    Parameters
+    ----------
+    model : Trainable
+    optimizer : Optimizer
+    config : TrainingConfig
+    total : int
+        Updates of the whole training, for the schedule.
+
+    Attributes
+    ----------
+    norm : float
+        2-norm of the last gradient, after ``clip_value`` and before ``clip_norm``.
+    lr : float
+        Learning rate of the last update.
+    """
+
+    def __init__(self, model: Trainable, optimizer: Optimizer, config: TrainingConfig, total: int) -> None:
+        self.model, self.optimizer, self.config, self.total = model, optimizer, config, total
+        new_workspace = getattr(model, "workspace", None)
+        self.workspace: object = None if new_workspace is None else new_workspace()
+        self.norm = 0.0
+        self.lr = optimizer.lr
+
+    def __call__(
+        self, x: Any, targets: Any, state: StateLike | None, update: int, epoch: int
+    ) -> tuple[float, int, StateLike]:
+        """Train on a window; ``update`` and ``epoch`` are its numbers, from 0 and from 1.
+
+        Returns what `Trainable.loss_and_gradients` does. Raises FloatingPointError, before the weights are changed, if
+        the loss or the gradient is not finite.
+        """
+        grads = self.model.flat_grads
+        grads.fill(0)
+        loss, count, state = self.model.loss_and_gradients(
+            x,
+            targets,
+            state,
+            reduction=self.config.reduction,
+            threads=self.config.threads,
+            workspace=self.workspace,
+            dropout_seed=[self.config.seed, update],
+        )
+        self.norm = self._clipped_norm()
+        if not (math.isfinite(loss) and math.isfinite(self.norm)):
+            what = f"gradient's norm is {self.norm}" if math.isfinite(loss) else f"loss is {loss / max(count, 1)}"
+            raise FloatingPointError(
+                f"{what} at update {update + 1} (epoch {epoch}); the weights are those before this update. "
+                "A smaller learning rate or clip_norm may help"
+            )
+        limit = self.config.clip_norm
+        factor = limit / self.norm if limit is not None and self.norm > limit else 1.0
+        lr_scale = 1.0 if self.config.schedule is None else self.config.schedule(update, self.total)
+        self.lr = self.optimizer.lr * lr_scale
+        self.optimizer.update(self.model.flat_params, grads, factor=factor, lr_scale=lr_scale)
+        return loss, count, state
+
+    def _clipped_norm(self) -> float:
+        """The gradient's 2-norm once its elements are clipped."""
+        grads, limit = self.model.flat_grads, self.config.clip_value
+        norm = global_norm(grads)
+        if limit is None or not math.isfinite(norm):  # clipping would hide an infinite element
+            return norm
+        kernels.clip(grads, limit)
+        return global_norm(grads)

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""Trainer: the loop over epochs and their windows, with validation, log, reporter and checkpoint."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import Any
+
+from crnn.training.checkpoint import Checkpoint
+from crnn.training.config import TrainingConfig
+from crnn.training.interrupts import Interrupts
+from crnn.training.log import TrainingLog
+from crnn.training.protocols import Windows
+from crnn.training.reporter import new_reporter
+from crnn.training.run import Run
+from crnn.training.step import UpdateStep
+
+__all__ = ["Trainer"]
+
+# A stream of validation tokens is cut into at most this many streams, each from a zero state: few, since starting from
+# zero costs accuracy.
+VALID_STREAMS = 8
+
+
+class Trainer:
+    """Carries a run on to its end.
+
+    Parameters
+    ----------
+    run : Run
+        All that changes: at its start, or as a checkpoint left it.
+    windows : Windows
+        Of the training data.
+    valid
+        Data for the model's ``evaluate`` after every epoch, or None.
+    config : TrainingConfig
+    """
+
+    def __init__(self, run: Run, windows: Windows, valid: Any, config: TrainingConfig) -> None:
+        self.run, self.windows, self.valid, self.config = run, windows, valid, config
+        updates = len(windows) * config.epochs
+        self.total = updates if config.max_updates is None else min(config.max_updates, updates)
+        self.step = UpdateStep(run.model, run.optimizer, config, self.total)
+        self.checkpoint = Checkpoint(config.checkpoint)
+        self.reporter = new_reporter(config.progress, self.total, run.update)
+        if windows.carries_state:
+            self.windows_per_state = len(windows) if config.carry is None else max(1, config.carry // config.bptt)
+            self.valid_batch_size = min(config.batch_size, VALID_STREAMS)
+        else:
+            self.windows_per_state, self.valid_batch_size = 1, config.batch_size
+
+    def train(self) -> TrainingLog:
+        """Run all epochs that are left."""
+        ending: BaseException | None = None
+        try:
+            with Interrupts() as interrupts:
+                while not self.finished():
+                    self.train_epoch(interrupts)
+        except BaseException as error:
+            ending = error
+            raise
+        finally:
+            self.end(ending)
+        return self.run.log
+
+    def finished(self) -> bool:
+        """Whether no epoch is to follow: all are done, all updates are, or patience is exhausted."""
+        log, config = self.run.log, self.config
+        out_of_patience = config.patience is not None and log.epochs_since_best >= config.patience
+        return log.epochs >= config.epochs or self.run.update >= self.total or out_of_patience
+
+    def end(self, ending: BaseException | None) -> None:
+        """Every training ends here; ``ending`` is what it ends with, or None if it is finished.
+
+        Finished or interrupted, the model gets the weights of its best epoch. After another error it keeps the weights
+        that it had then.
+        """
+        try:
+            if ending is None or isinstance(ending, KeyboardInterrupt):
+                self.run.restore_best()
+        finally:
+            self.reporter.close()
+            self.run.log.close()
+
+    def train_epoch(self, interrupts: Interrupts) -> None:
+        """Train on the windows that are left of an epoch, evaluate, log, write the checkpoint."""
+        run = self.run
+        self.train_windows(interrupts)
+        complete = run.position == len(self.windows)
+        if complete:
+            run.end_epoch()
+        else:  # before the log counts the epoch: resuming continues within it
+            self.checkpoint.write(run)
+            interrupts.check()
+        if self.valid is not None:
+            run.record_validation(
+                run.model.evaluate(self.valid, batch_size=self.valid_batch_size, threads=self.config.threads)
+            )
+        run.log.end_epoch()
+        self.reporter.epoch_logged(run.log)
+        if complete:
+            self.checkpoint.write(run)
+        interrupts.check()
+        if self.config.on_epoch is not None:
+            self.config.on_epoch(run.log)
+
+    def train_windows(self, interrupts: Interrupts) -> None:
+        """Train to the end of the epoch, to the last update, or until interrupted."""
+        run, epoch = self.run, self.run.log.epochs + 1
+        since_entry = _Sums()
+        for x, targets in itertools.islice(self.windows.epoch(epoch), run.position, None):
+            if run.update >= self.total or interrupts.pending:
+                break
+            if run.position % self.windows_per_state == 0:
+                run.state = None
+            loss, count, run.state = self.step(x, targets, run.state, run.update, epoch)
+            run.update += 1
+            run.position += 1
+            since_entry.loss += loss
+            since_entry.count += count
+            if run.update % self.config.log_every == 0:
+                since_entry = self.log_training(epoch, since_entry)
+        self.log_training(epoch, since_entry)
+
+    def log_training(self, epoch: int, sums: _Sums) -> _Sums:
+        """Make an entry of the log, and return sums for the next one."""
+        if not sums.count:  # the windows had no targets, such as sequences whose classes are unknown
+            return sums
+        now, log = time.perf_counter(), self.run.log
+        loss, seconds = sums.loss / sums.count, now - sums.started
+        log.add_training(epoch, self.run.update, loss, sums.count, seconds, self.step.lr, self.step.norm)
+        self.reporter.training_logged(log.entries[-1])
+        return _Sums(now)
+
+
+class _Sums:
+    """Losses and targets since an entry of the log."""
+
+    def __init__(self, started: float | None = None) -> None:
+        self.loss, self.count = 0.0, 0
+        self.started = time.perf_counter() if started is None else started

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""The options of fit: one list, from which signature, docstring and the command line's flags come."""
+
+import inspect
+from typing import get_type_hints
+
+import numpy as np
+import pytest
+from model_tools import language_model
+
+import crnn
+from crnn._options import options_of
+from crnn.training.config import TrainingConfig, TrainingOptions
+
+OPTIONS = options_of(TrainingConfig)
+
+
+def test_the_typed_dictionary_agrees_with_the_list():
+    assert get_type_hints(TrainingOptions) == {each.name: each.type for each in OPTIONS}
+
+
+def test_fits_signature_and_docstring_name_every_option():
+    parameters = inspect.signature(crnn.fit).parameters
+    assert list(parameters)[:4] == ["model", "data", "valid", "log"]
+    assert {name: p.default for name, p in list(parameters.items())[4:]} == {
+        each.name: each.default for each in OPTIONS
+    }
+    assert all(p.kind is p.KEYWORD_ONLY for name, p in parameters.items() if name not in ("model", "data"))
+    text = inspect.getdoc(crnn.fit)
+    for each in OPTIONS:
+        assert f"\n{each.name} : " in text
+
+
+def test_the_models_own_fit_keeps_its_defaults_and_shows_the_rest():
+    parameters = inspect.signature(crnn.SequenceClassifier.fit).parameters
+    assert parameters["epochs"].default == 20
+    assert parameters["clip_norm"].default == 1.0
+    assert {each.name for each in OPTIONS} <= set(parameters)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs: expected an integer of at least 1, got 0"),
+        ({"log_every": 1.5}, "log_every: expected an integer of at least 1, got 1.5"),
+        ({"seed": -1}, "seed: expected an integer of at least 0, got -1"),
+        ({"max_updates": 0}, "max_updates: expected an integer of at least 1, got 0"),
+        ({"clip_norm": 0}, "clip_norm: expected a number above 0, or None, got 0"),
+        ({"clip_value": "1"}, "clip_value: expected a number above 0, or None, got '1'"),
+        ({"reduction": "max"}, "reduction: expected mean or sum, got 'max'"),
+        ({"carry": True, "bptt": 2}, r"carry: expected a multiple of bptt \(2\), 0 or None, got True"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        crnn.fit(language_model(), np.zeros(100, np.int32), **options)
+
+
+def test_an_unknown_option_is_refused_with_the_known_ones():
+    with pytest.raises(TypeError, match=r"^epoch: expected one of the options epochs, batch_size, .*unknown"):
+        crnn.fit(language_model(), np.zeros(100, np.int32), epoch=3)
+    with pytest.raises(TypeError, match=r"^epoch: expected one of the options epochs"):
+        crnn.SequenceClassifier(3, 2).fit([np.zeros((4, 3))] * 2, [0, 1], epoch=3)
+
+
+@pytest.mark.parametrize("model", [language_model(), crnn.SequenceClassifier(3, 2)], ids=lambda m: type(m).__name__)
+def test_models_keep_their_arrays_from_window_to_window(model):
+    assert model.workspace() is not model.workspace()
+    assert model.workspace() is not None

@@ -268,8 +268,8 @@ def test_a_beam_of_one_is_greedy(rng, cell):
     X, _ = sequences(rng, 20)
     data = model._data(model._sequences("X", X), [np.zeros(1, np.int32)] * len(X))
     batch, _ = data.batch(np.arange(len(X)))
-    after = model.encoder._run_forward(batch.x, None, batch.lengths, 1, None, None, keep=False).after
-    found = beam_search(Steps(model, model._handed_over(after), V, 1), 9, 1)
+    after = model.encoder.run_forward(batch.x, None, batch.lengths, 1, None, None, keep=False).after
+    found = beam_search(Steps(model, model._decoder_start(after), V, 1), 9, 1)
     answers, scores = model.predict(X, max_length=9, scores=True)
     assert [each.tokens for each in found] == [answer.tolist() for answer in answers]
     assert [each.score for each in found] == scores.tolist()
@@ -637,7 +637,7 @@ def test_targets_of_a_batch_end_once(rng):
     model = seq2seq()
     batch = Batch(rng.integers(D, size=(3, 2)), None)
     for targets in ([[1, -1], [6, -1]], [[1, -1], [6, 6]], [[1, 2], [-1, 6], [6, -1]]):
-        with pytest.raises(ValueError, match="y: expected at least one token of each sequence, and -1 only behind"):
+        with pytest.raises(ValueError, match="y: expected at least one token of each sequence, and -1 only after"):
             model.loss_and_gradients(batch, np.array(targets))
     for targets in ([[1, 7]], [[-2, 1]]):
         with pytest.raises(ValueError, match="expected ids from 0 to 6"):

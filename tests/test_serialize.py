@@ -18,7 +18,7 @@ from model_tools import language_model, run_python
 from safetensors.numpy import load_file, save_file
 
 import crnn
-import crnn.io.model_file
+import crnn.models.files
 from crnn import ModelFileError
 
 pytestmark = pytest.mark.thread_unsafe  # files at the same path, damaged and read again
@@ -27,7 +27,7 @@ WORDS = "the cat sat on the mat\nthe dog saw\n"
 
 
 def test_docstring_examples_run():
-    assert doctest.testmod(crnn.io.model_file) == (0, 8)
+    assert doctest.testmod(crnn.models.files) == (0, 9)
 
 
 # ---- round trip ------------------------------------------------------------------------------------------------

@@ -99,10 +99,10 @@ def test_classifiers_and_taggers_answer_with_logits(rng, scale):
     classifier = crnn.SequenceClassifier(2, 3, 8, scale=scale, seed=1)
     classifier.fit(X, rng.integers(3, size=10), epochs=1)
     for x in X:
-        tags = np.stack([tagger._probabilities(out[None])[0] for out in stepwise(tagger.stream(), x)])
+        tags = np.stack([tagger._targets.probabilities(out[None])[0] for out in stepwise(tagger.stream(), x)])
         assert_same_bits(tags, tagger.predict_proba([x])[0])
         last = stepwise(classifier.stream(), x)[-1:]
-        assert_same_bits(classifier._probabilities(last), classifier.predict_proba([x]))
+        assert_same_bits(classifier._targets.probabilities(last), classifier.predict_proba([x]))
 
 
 @pytest.mark.parametrize("kind", ["denormal", "huge", "nan"])

@@ -91,7 +91,7 @@ class SequenceClassifier(
         class_weight: ArrayLike | None = None,
         label_smoothing: float = 0.0,
         scale: bool = True,
-        seed: int | None = 0,
+        seed: int = 0,
         **options: Unpack[NetworkOptions],
     ) -> None:
         if pooling is None:

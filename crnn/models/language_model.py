@@ -18,7 +18,7 @@ from crnn.models.metrics import Evaluation
 from crnn.models.predictor import Predictor, Workspace
 from crnn.nn.cells import Slice
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
-from crnn.nn.init import initial_matrix, uniform_draws
+from crnn.nn.init import UNDRAWN, initial_matrix, uniform_draws
 from crnn.nn.module import Module
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
@@ -53,7 +53,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
     tie_weights : bool
         The head's weights are the transpose of the embedding, which must be as large as the top layer.
         Press, Wolf 2017.
-    seed : int, optional
+    seed : int
         As in `RNN`. The head's weights are Glorot-uniform, its biases zero.
     input_init : str, optional
         As in `RNN`; unless given, glorot, and unit_variance for the rows of W_xh that one-hot ids select.
@@ -81,7 +81,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         num_layers: int | None = None,
         *,
         tie_weights: bool = False,
-        seed: int | None = 0,
+        seed: int = 0,
         **options: Unpack[NetworkOptions],
     ) -> None:
         if not isinstance(vocab, Vocab):
@@ -103,7 +103,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         self.net = RNN.within(self._parameters.part("", config.shapes()), config, seed)
         self._head = Head(self.params, self.grads, CrossEntropy(len(vocab)), tie_weights=self.tie_weights)
         self._predictor = Predictor(self.net, self._head)
-        if seed is not None:
+        if seed is not UNDRAWN:
             self._initialise(seed)
 
     def _initialise(self, seed: int) -> None:

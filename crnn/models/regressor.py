@@ -88,7 +88,7 @@ class SequenceRegressor(
         pooling: str | None = "last",
         steps: int | None = None,
         scale: bool = True,
-        seed: int | None = 0,
+        seed: int = 0,
         **options: Unpack[NetworkOptions],
     ) -> None:
         named = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}

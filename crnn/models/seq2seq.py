@@ -27,7 +27,7 @@ from crnn.models.standardizer import Standardizer
 from crnn.models.targets import TokenTargets
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
 from crnn.nn.dropout import Masks
-from crnn.nn.init import initial_matrix, uniform_draws
+from crnn.nn.init import UNDRAWN, initial_matrix, uniform_draws
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
 from crnn.nn.state import State
@@ -97,7 +97,7 @@ class SequenceToSequence(
         Standardise real inputs by the training data.
     longest_target : int, optional
         Tokens of the longest target so far: kept by `fit`, used by `predict`.
-    seed : int, optional
+    seed : int
         As in `RNN`.
     trainable_initial_state : bool
         False: the decoder starts from the encoder's last state.
@@ -134,7 +134,7 @@ class SequenceToSequence(
         label_smoothing: float = 0.0,
         scale: bool = True,
         longest_target: int | None = None,
-        seed: int | None = 0,
+        seed: int = 0,
         **options: Unpack[NetworkOptions],
     ) -> None:
         self.source_vocab, self.target_vocab = source_vocab, target_vocab
@@ -145,7 +145,7 @@ class SequenceToSequence(
             raise ValueError("real_source: expected False with a source_vocab, got True")
         self.reverse_source, self.scale = check_flag("reverse_source", reverse_source), check_flag("scale", scale)
         self.longest_target = None if longest_target is None else check_size("longest_target", longest_target)
-        self.label_smoothing, self.seed = label_smoothing, seed or 0
+        self.label_smoothing, self.seed = label_smoothing, 0 if seed is UNDRAWN else seed
         self.pooling = self.steps = None
         self.input_init = options.get("input_init")
         named = {"input_size": self.input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
@@ -156,11 +156,11 @@ class SequenceToSequence(
         loss = CrossEntropy(self.output_size + 1, smoothing=label_smoothing)
         self._targets = TokenTargets(self.output_size, target_vocab)
         self._parameters = Parameters(stack_shapes(encoder, decoder), both.dtype)
-        self.net = self._network("decoder.", decoder, None if seed is None else seed + 2)
+        self.net = self._network("decoder.", decoder, seed if seed is UNDRAWN else seed + 2)
         self.encoder = self._network("encoder.", encoder, seed)
         self._head = Head(self.params, self.grads, loss)
         self._predictor = Predictor(self.net, self._head)
-        if seed is not None:
+        if seed is not UNDRAWN:
             draw = uniform_draws(seed + 1)
             if self.input_init is None and both.embedding_size is None:
                 for net in self.networks[self.real_source :]:
@@ -169,7 +169,7 @@ class SequenceToSequence(
             weights[...] = initial_matrix("glorot", draw, weights.shape, "W_hy")
         self.scalings = {name: Standardizer(size) for name, size in self.scaled_sizes(self.config()).items()}
 
-    def _network(self, prefix: str, config: NetworkConfig, seed: int | None) -> RNN:
+    def _network(self, prefix: str, config: NetworkConfig, seed: int) -> RNN:
         return RNN.within(self._parameters.part(prefix, config.shapes()), config, seed)
 
     @staticmethod

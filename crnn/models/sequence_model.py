@@ -24,13 +24,14 @@ from crnn.models.standardizer import Standardizer
 from crnn.models.targets import EvaluationT, Targets
 from crnn.nn.cells import Slice
 from crnn.nn.config import NetworkConfig, config_from, network_json_types
-from crnn.nn.init import initial_matrix, uniform_draws
+from crnn.nn.init import UNDRAWN, initial_matrix, uniform_draws
 from crnn.nn.module import Module
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
 from crnn.nn.state import StateLike, state_from
 from crnn.nn.tape import Tape
 from crnn.stream.streaming import StreamParts
+from crnn.text.windows import IGNORE_INDEX
 from crnn.training.fit import fit
 from crnn.training.log import TrainingLog
 
@@ -73,19 +74,19 @@ class SequenceModel(Module, Generic[EvaluationT]):
         pooling: str | None,
         steps: int | None,
         scale: bool,
-        seed: int | None,
+        seed: int,
     ) -> None:
         """One network with its head. SequenceToSequence has two, and composes itself."""
         check_pooling(pooling, steps)
         self.pooling, self.steps = pooling, None if steps is None else check_size("steps", steps)
-        self.scale, self.seed = check_flag("scale", scale), seed or 0
+        self.scale, self.seed = check_flag("scale", scale), 0 if seed is UNDRAWN else seed
         self._targets, self.scalings = targets, scalings
         network = config.shapes()
         self._parameters = Parameters(dict(network) | head_shapes(config, self.steps, loss.outputs), config.dtype)
         self.net = RNN.within(self._parameters.part("", network), config, seed)
         self._head = Head(self.params, self.grads, loss, pooling=pooling, directions=config.directions)
         self._predictor = Predictor(self.net, self._head)
-        if seed is not None:
+        if seed is not UNDRAWN:
             weights = self.params["W_hy"]
             weights[...] = initial_matrix("glorot", uniform_draws(seed + 1), weights.shape, "W_hy")
 
@@ -179,8 +180,8 @@ class SequenceModel(Module, Generic[EvaluationT]):
 
     def _data(self, x: list[Array], targets: list[Array]) -> SequenceData:
         """What `_sequences` and `_encode` have made, with the inputs standardised."""
-        single = self.pooling is not None
-        return SequenceData(self._scaled(x), targets, single=single, padding=self._targets.padding)
+        padding = IGNORE_INDEX if targets[0].dtype.kind in "iu" else np.nan
+        return SequenceData(self._scaled(x), targets, single=self.pooling is not None, padding=padding)
 
     def data(self, X: Any, y: Any) -> SequenceData:
         """X and y as `windows` and `evaluate` take them, standardised as the model's training data were."""

@@ -54,7 +54,7 @@ class SequenceTagger(
         class_weight: ArrayLike | None = None,
         label_smoothing: float = 0.0,
         scale: bool = True,
-        seed: int | None = 0,
+        seed: int = 0,
         **options: Unpack[NetworkOptions],
     ) -> None:
         named = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}

@@ -31,8 +31,6 @@ Label: TypeAlias = str | int
 class Targets(ABC, Generic[EvaluationT]):
     """The meaning of a model's targets. ``single``: there is one target a sequence, not one a step."""
 
-    padding: float  # a target that has no loss
-
     @abstractmethod
     def encode(self, name: str, y: Any, x: list[Array], single: bool) -> list[Array]:
         """One array a sequence: (T_i, ...), or with ``single`` (1, ...). Errors call the targets ``name``."""
@@ -51,7 +49,6 @@ class ClassTargets(Targets[Evaluation]):
 
     def __init__(self, num_classes: int | None, classes: Sequence[Label] | None, multilabel: bool, dtype: str) -> None:
         self.multilabel, self.dtype = check_flag("multilabel", multilabel), dtype
-        self.padding = np.nan if multilabel else IGNORE_INDEX
         self.classes: list[Label] | None = None
         if classes is not None:
             self.classes = _names("classes", classes)
@@ -144,8 +141,6 @@ def _names(argument: str, classes: Any) -> list[Label]:
 class ValueTargets(Targets[RegressionEvaluation]):
     """P real values for every sequence or step. NaN: no target there."""
 
-    padding = np.nan
-
     def __init__(self, loss: Regression, standardizer: Standardizer, input_size: int, dtype: str) -> None:
         self.loss, self.standardizer, self.input_size, self.dtype = loss, standardizer, input_size, dtype
         self.size = loss.targets  # P
@@ -206,8 +201,6 @@ class ValueTargets(Targets[RegressionEvaluation]):
 
 class TokenTargets(Targets[SequenceEvaluation]):
     """Sequences of tokens 0 .. size - 1, each ended by the token ``size``."""
-
-    padding = IGNORE_INDEX
 
     def __init__(self, size: int, vocab: Vocab | None) -> None:
         self.size, self.vocab = size, vocab

@@ -16,6 +16,9 @@ from crnn.checks import Array, check_seed
 Draw = Callable[[tuple[int, ...]], Array]
 
 
+UNDRAWN: Any = object()  # in place of a seed: all weights stay zero, for those who fill them in
+
+
 def uniform_draws(seed: int) -> Draw:
     """A source of float64 arrays, uniform in [-1, 1), that is the same for the same seed on every machine."""
     raw = np.random.PCG64(check_seed("seed", seed))

@@ -15,6 +15,7 @@ from crnn.checks import DTYPES
 from crnn.io import model_file, registry
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import Header
+from crnn.nn.init import UNDRAWN
 from crnn.nn.params import Parameters, Shapes
 from crnn.stream import Stream, StreamBatch, StreamWeights
 from crnn.stream.streaming import StreamParts, pack
@@ -110,7 +111,7 @@ class Module(ABC):
     def astype(self, dtype: str) -> Self:
         """A copy in another precision."""
         make: Any = type(self)  # of whatever signature
-        copy: Self = make(**self._attached(), **(self.config() | {"dtype": dtype}), seed=None)
+        copy: Self = make(**self._attached(), **(self.config() | {"dtype": dtype}), seed=UNDRAWN)
         copy.flat_params[...] = self.flat_params
         copy._set_statistics({name: values.copy() for name, values in self._statistics.items()})
         if hasattr(self, "seed"):
@@ -151,7 +152,7 @@ class Module(ABC):
             model_file.check_tensor(name, tensors, (size,), "float64", finite=finite)
         model_file.check_no_more(tensors, {**shapes, **sizes})
         make: Any = cls  # of whatever signature
-        model: Self = make(**attached, **config, seed=None)
+        model: Self = make(**attached, **config, seed=UNDRAWN)
         for name, values in model.params.items():
             values[...] = tensors[name]
         model._set_statistics({name: tensors[name] for name in sizes})

@@ -14,7 +14,7 @@ from crnn._options import options_of, takes_options
 from crnn.checks import Array, check_threads
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
 from crnn.nn.dropout import Masks
-from crnn.nn.init import Draw, initial_matrix, uniform_draws
+from crnn.nn.init import UNDRAWN, Draw, initial_matrix, uniform_draws
 from crnn.nn.module import Module
 from crnn.nn.params import Parameters, Shapes
 from crnn.nn.stack import Stack
@@ -63,9 +63,8 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
     num_layers : int, optional
         1 unless given, or as many as there are sizes.
     cell : {"tanh", "relu", "lstm", "gru", "original_gru"}
-    seed : int, optional
-        Of the initial weights: the same seed gives the same weights on every machine. None: all weights are zero, to be
-        filled in.
+    seed : int
+        Of the initial weights: the same seed gives the same weights on every machine.
     {options}
 
     Examples
@@ -89,7 +88,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         num_layers: int | None = None,
         cell: str = "tanh",
         *,
-        seed: int | None = 0,
+        seed: int = 0,
         **options: Unpack[NetworkOptions],
     ) -> None:
         named = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
@@ -97,16 +96,16 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         self._setup(config, Parameters(config.shapes(), config.dtype), seed)
 
     @classmethod
-    def within(cls, parameters: Parameters, config: NetworkConfig, seed: int | None) -> Self:
+    def within(cls, parameters: Parameters, config: NetworkConfig, seed: int) -> Self:
         """A network that lives in a part of a model's buffers."""
         net = cls.__new__(cls)
         net._setup(config, parameters, seed)
         return net
 
-    def _setup(self, config: NetworkConfig, parameters: Parameters, seed: int | None) -> None:
+    def _setup(self, config: NetworkConfig, parameters: Parameters, seed: int) -> None:
         self._config, self._parameters = config, parameters
         self.stack = Stack(config, self.params, self.grads)
-        if seed is not None:
+        if seed is not UNDRAWN:
             self._initialise(seed)
 
     def _initialise(self, seed: int) -> None:

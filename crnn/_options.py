@@ -114,9 +114,13 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-@functools.cache
 def options_of(config_class: type) -> tuple[Option, ...]:
     """The options that a dataclass declares, in order; fields not made by `option` are left out."""
+    return _options_of(config_class)
+
+
+@functools.cache
+def _options_of(config_class: type) -> tuple[Option, ...]:
     hints = get_type_hints(config_class)
     found = []
     for field in dataclasses.fields(config_class):
@@ -140,8 +144,7 @@ def options_of(config_class: type) -> tuple[Option, ...]:
 
 def check_options(config: Any) -> None:
     """Check every option of a configuration and store the normalised values; for ``__post_init__``."""
-    config_class: type = type(config)
-    for each in options_of(config_class):
+    for each in options_of(type(config)):
         object.__setattr__(config, each.name, each.checked(getattr(config, each.name)))
 
 

@@ -68,7 +68,6 @@ def _add_network_flags(net: argparse._ArgumentGroup) -> None:
     net.add_argument("--dropout", type=float, default=0.0, help="between layers and before the output")
     net.add_argument("--recurrent-dropout", type=float, default=0.0, help="of the state, one mask a window")
     net.add_argument("--variational-dropout", action="store_true", help="one mask for all steps of a window")
-    net.add_argument("--original-gru", action="store_true", help="reset gate before the product, not after it")
     net.add_argument("--forget-bias", type=float, default=1.0, help="where an LSTM's forget bias starts")
     net.add_argument("--trainable-initial-state", action="store_true", help="the state at the start is a parameter")
     net.add_argument("--recurrent-init", default="orthogonal", help=f"one of {', '.join(INITIAL)}; 0.5*identity works")
@@ -129,7 +128,6 @@ def _model(arguments: argparse.Namespace, vocab: crnn.Vocab) -> crnn.LanguageMod
         dropout=arguments.dropout,
         variational_dropout=arguments.variational_dropout,
         recurrent_dropout=arguments.recurrent_dropout,
-        reset_after=not arguments.original_gru,
         forget_bias=arguments.forget_bias,
         trainable_initial_state=arguments.trainable_initial_state,
         dtype=arguments.dtype,

@@ -26,7 +26,7 @@ from crnn.nn.state import StateLike, state_from
 from crnn.nn.tape import Tape
 from crnn.stream import TextStream
 from crnn.stream.streaming import StreamParts
-from crnn.text import generation
+from crnn.text.generation import TextGenerator
 from crnn.text.reading import EOS, TextError
 from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX, BPTTWindows, contiguous_batches

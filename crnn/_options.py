@@ -228,7 +228,10 @@ def add_flags(
     overrides = overrides or {}
     for each in options_of(config_class):
         if each.flag is not None:
-            arguments = _flag_arguments(each) | dict(overrides.get(each.name, {}))
+            changes = overrides.get(each.name, {})
+            arguments = _flag_arguments(each) | dict(changes)
+            if "default" in changes:
+                arguments.pop("required", None)
             if "choices" in arguments or "action" in arguments:
                 arguments.pop("metavar", None)
             parser.add_argument(each.flag, dest=each.name, **arguments)

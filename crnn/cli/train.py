@@ -9,15 +9,28 @@ from typing import Any
 
 import crnn
 from crnn._options import add_flags, from_flags
+from crnn.checks import DTYPES
 from crnn.cli.common import INTERRUPTED, Verbs, cores, new_verb, say
 from crnn.nn.cells import CELLS
-from crnn.nn.init import RULES as INITIAL
+from crnn.nn.config import NetworkConfig
 from crnn.optim import RULES, SCHEDULES
 from crnn.training.config import TrainingConfig
 
 __all__ = ["add_verb"]
 
-# Where the command line differs from `crnn.fit`: its defaults, what 0 means, what the texts refer to.
+# Where the command line differs from `LanguageModel`: its defaults, what is a single number, what 0 means.
+NETWORK_FLAGS: dict[str, dict[str, Any]] = {
+    "hidden_size": {"type": int, "default": 256, "help": "H: units of each layer"},
+    "num_layers": {"default": 1, "help": "number of layers"},
+    "cell": {"choices": list(CELLS), "help": "kind of recurrent cell"},
+    "embedding_size": {"help": "size of the token embedding; as --hidden if not given; 0: one-hot tokens"},
+    "dtype": {"choices": list(DTYPES), "help": "precision"},
+    "input_init": {
+        "default": None,
+        "help": "the same for W_xh; if not given glorot, or unit_variance for one-hot tokens",
+    },
+}
+# Where it differs from `crnn.fit`: its defaults, what 0 means, what the texts refer to.
 TRAINING_FLAGS: dict[str, dict[str, Any]] = {
     "epochs": {"help": "passes over the text"},
     "batch_size": {"help": "streams that are read side by side"},
@@ -60,19 +73,8 @@ def _add_text_flags(text: argparse._ArgumentGroup) -> None:
 
 
 def _add_network_flags(net: argparse._ArgumentGroup) -> None:
-    net.add_argument("--cell", choices=list(CELLS), default="tanh", help="kind of recurrent cell")
-    net.add_argument("--hidden", type=int, default=256, help="units of a layer")
-    net.add_argument("--layers", type=int, default=1, help="layers")
-    net.add_argument("--embedding", type=int, help="size of the tokens' embedding; --hidden if not given; 0: one-hot")
-    net.add_argument("--tie-weights", action="store_true", help="the output weights are the embedding's")
-    net.add_argument("--dropout", type=float, default=0.0, help="between layers and before the output")
-    net.add_argument("--recurrent-dropout", type=float, default=0.0, help="of the state, one mask a window")
-    net.add_argument("--variational-dropout", action="store_true", help="one mask for all steps of a window")
-    net.add_argument("--forget-bias", type=float, default=1.0, help="where an LSTM's forget bias starts")
-    net.add_argument("--trainable-initial-state", action="store_true", help="the state at the start is a parameter")
-    net.add_argument("--recurrent-init", default="orthogonal", help=f"one of {', '.join(INITIAL)}; 0.5*identity works")
-    net.add_argument("--input-init", help="likewise; glorot if not given, unit for one-hot tokens")
-    net.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="precision")
+    add_flags(net, NetworkConfig, NETWORK_FLAGS)
+    net.add_argument("--tie-weights", action="store_true", help="use the embedding as the output weights")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -118,23 +120,12 @@ def _corpus(arguments: argparse.Namespace) -> crnn.TextCorpus:
 
 
 def _model(arguments: argparse.Namespace, vocab: crnn.Vocab) -> crnn.LanguageModel:
-    return crnn.LanguageModel(
-        vocab,
-        cell=arguments.cell,
-        hidden_size=arguments.hidden,
-        num_layers=arguments.layers,
-        embedding_size=(arguments.hidden if arguments.embedding is None else arguments.embedding) or None,
-        tie_weights=arguments.tie_weights,
-        dropout=arguments.dropout,
-        variational_dropout=arguments.variational_dropout,
-        recurrent_dropout=arguments.recurrent_dropout,
-        forget_bias=arguments.forget_bias,
-        trainable_initial_state=arguments.trainable_initial_state,
-        dtype=arguments.dtype,
-        recurrent_init=arguments.recurrent_init,
-        input_init=arguments.input_init,
-        seed=arguments.seed,
-    )
+    options = from_flags(arguments, NetworkConfig)
+    if options["embedding_size"] is None:
+        options["embedding_size"] = options["hidden_size"]
+    elif options["embedding_size"] == 0:
+        options["embedding_size"] = None
+    return crnn.LanguageModel(vocab, **options, tie_weights=arguments.tie_weights, seed=arguments.seed)
 
 
 def _training_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 import textwrap
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -54,7 +55,7 @@ _JSON_TYPES: dict[Any, tuple[type, ...]] = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Option:
     """One option, as `option` declared it.
 
@@ -114,9 +115,13 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-@functools.cache
 def options_of(config_class: type) -> tuple[Option, ...]:
     """The options that a dataclass declares, in order; fields not made by `option` are left out."""
+    return _options_of(config_class)
+
+
+@functools.cache
+def _options_of(config_class: type) -> tuple[Option, ...]:
     hints = get_type_hints(config_class)
     found = []
     for field in dataclasses.fields(config_class):
@@ -140,8 +145,7 @@ def options_of(config_class: type) -> tuple[Option, ...]:
 
 def check_options(config: Any) -> None:
     """Check every option of a configuration and store the normalised values; for ``__post_init__``."""
-    config_class: type = type(config)
-    for each in options_of(config_class):
+    for each in options_of(type(config)):
         object.__setattr__(config, each.name, each.checked(getattr(config, each.name)))
 
 
@@ -182,22 +186,30 @@ def takes_options(config_class: type) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         signature = signature_with(function, config_class)
         function.__signature__ = signature  # type: ignore[attr-defined]
-        if function.__doc__:  # None under python -OO
-            shown = [each for each in options_of(config_class) if f"\n    {each.name} :" not in function.__doc__]
-            entries = textwrap.indent("\n".join(map(_numpydoc_entry, shown)), "    ")
-            function.__doc__ = function.__doc__.replace("    {options}", entries)
+        text = function.__doc__ or ""  # none under python -OO
+        place = re.search(r"^( *)\{options\}$", text, re.MULTILINE)
+        if place:
+            indent = place[1]  # none since Python 3.13, which dedents docstrings
+            entries = [entry for name, entry in _numpydoc_entries(config_class) if f"\n{indent}{name} :" not in text]
+            function.__doc__ = text.replace(place[0], textwrap.indent("\n".join(entries), indent))
         return function
 
     return decorate
 
 
-def _numpydoc_entry(each: Option) -> str:
-    type_text = each.annotation.removesuffix(" | None") + ", optional" * each.optional
-    if get_origin(each.type) is Literal:
-        type_text = "{" + ", ".join(f'"{choice}"' for choice in get_args(each.type)) + "}"
-    if each.default not in (REQUIRED, None):
-        type_text += f", default {each.default!r}"
-    return f"{each.name} : {type_text}\n" + textwrap.indent(textwrap.fill(each.help, 112), "    ")
+@functools.cache  # several classes share a list
+def _numpydoc_entries(config_class: type) -> list[tuple[str, str]]:
+    """By name, what a docstring says of each option."""
+    entries = []
+    for each in options_of(config_class):
+        type_text = each.annotation.removesuffix(" | None") + ", optional" * each.optional
+        if get_origin(each.type) is Literal:
+            type_text = "{" + ", ".join(f'"{choice}"' for choice in get_args(each.type)) + "}"
+        if each.default not in (REQUIRED, None):
+            type_text += f", default {each.default!r}"
+        help = textwrap.fill(each.help, 116, initial_indent="    ", subsequent_indent="    ")
+        entries.append((each.name, f"{each.name} : {type_text}\n{help}"))
+    return entries
 
 
 # ---- the shell's side: flags -----------------------------------------------------------------------------------------
@@ -216,7 +228,10 @@ def add_flags(
     overrides = overrides or {}
     for each in options_of(config_class):
         if each.flag is not None:
-            arguments = _flag_arguments(each) | dict(overrides.get(each.name, {}))
+            changes = overrides.get(each.name, {})
+            arguments = _flag_arguments(each) | dict(changes)
+            if "default" in changes:
+                arguments.pop("required", None)
             if "choices" in arguments or "action" in arguments:
                 arguments.pop("metavar", None)
             parser.add_argument(each.flag, dest=each.name, **arguments)

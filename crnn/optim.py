@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Optimisers and learning-rate schedules over one flat buffer. Knows no model and no text.
+"""Optimizers and learning-rate schedules over one flat buffer. Knows no model and no text.
 
-Each update is one pass of a C kernel over parameters, gradients and the rule's own arrays; the formulas stand in
-src_c/optim.body.h and agree with torch.optim's. Rates and corrections are rounded to the parameters' precision before
-use, so an update has the same bits everywhere.
+Each update is one pass of a C kernel over the parameters, the gradient and the optimizer's own arrays; the formulas are
+in optim.body.h and agree with those of torch.optim. Learning rates and bias corrections are rounded to the precision of
+the parameters before use, so an update is bit-identical everywhere.
+
+`RULES` and `SCHEDULES` list all of them by the names that the command line uses.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -20,13 +22,39 @@ from crnn._core.gemm import aligned_empty
 from crnn._core.loss import sum_of_squares
 from crnn.checks import Array, check_number
 
-Schedule = Callable[[int, int], float]
+__all__ = [
+    "RULES",
+    "SCHEDULES",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Optimizer",
+    "RMSprop",
+    "Schedule",
+    "constant",
+    "cosine",
+    "exponential",
+    "global_norm",
+    "linear",
+]
+
+Schedule: TypeAlias = Callable[[int, int], float]  # (update from 0, updates in all) -> factor of the learning rate
 
 
 class Optimizer(ABC):
-    """What all rules share: a rate, a count of updates, and arrays as large as the parameters.
+    """What all optimizers share: a learning rate, a count of updates, and arrays of the parameters' size.
 
-    ``arrays`` is made at the first update and belongs to one model from then on.
+    A subclass passes the names of its arrays to ``__init__``, implements `_step` by a call of its kernel, and is listed
+    in `RULES`. Its arguments are attributes of the same names.
+
+    Attributes
+    ----------
+    lr, weight_decay : float
+    updates : int
+        Updates done.
+    arrays : dict of str to array
+        Made at the first update; from then on the optimizer belongs to one model.
     """
 
     def __init__(self, lr: float, weight_decay: float, array_names: tuple[str, ...]) -> None:
@@ -37,16 +65,18 @@ class Optimizer(ABC):
         self.arrays: dict[str, Array] = {}
 
     def update(self, params: Array, grads: Array, *, factor: float = 1.0, lr_scale: float = 1.0) -> None:
-        """Take one step.
+        """Update the parameters once.
 
         Parameters
         ----------
         params : array (n,)
             Changed in place.
         grads : array (n,)
-            Read as ``factor * grads``: clipping by norm costs no pass of its own.
+            The gradient. Not modified.
+        factor : float
+            Multiplies the gradient as it is read, so that clipping by norm needs no separate pass.
         lr_scale : float
-            Where a schedule stands; multiplies ``lr``.
+            Multiplies ``lr``: the value of a schedule.
         """
         if not self.arrays:
             self.arrays = {name: aligned_empty(params.shape, params.dtype) for name in self.array_names}
@@ -62,17 +92,19 @@ class Optimizer(ABC):
         self._step(params, grads, factor, self.lr * lr_scale)
 
     def _fill(self) -> float:
+        """What ``arrays`` start from."""
         return 0.0
 
     @abstractmethod
-    def _step(self, params: Array, grads: Array, factor: float, lr: float) -> None: ...
+    def _step(self, params: Array, grads: Array, factor: float, lr: float) -> None:
+        """One update, with ``factor`` and the scheduled learning rate as `update` describes."""
 
     def state(self) -> dict[str, float]:
-        """The numbers that change from update to update, besides ``arrays``; for checkpoints."""
+        """The numbers that change from update to update, for checkpoints; ``arrays`` is the rest of the state."""
         return {"updates": self.updates}
 
     def set_state(self, numbers: dict[str, float], arrays: dict[str, Array]) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint: from what `state` and ``arrays`` were then."""
         if set(arrays) != set(self.array_names):
             raise ValueError(f"arrays: expected {sorted(self.array_names)}, got {sorted(arrays)}")
         self.updates = int(numbers["updates"])
@@ -83,13 +115,23 @@ class Optimizer(ABC):
         return f"{type(self).__name__}({settings})"
 
     def settings(self) -> dict[str, Any]:
-        """The arguments that make an optimiser like this one."""
+        """The arguments that make an optimizer like this one."""
         not_arguments = ("updates", "arrays", "array_names")
         return {k: value for k, value in vars(self).items() if k not in not_arguments and not k.startswith("_")}
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent: v = momentum v + g, w -= lr v; Nesterov's form looks one step ahead.
+    """Stochastic gradient descent: v = momentum v + g, w -= lr v.
+
+    Parameters
+    ----------
+    lr : float
+    momentum : float
+        In [0, 1).
+    nesterov : bool
+        w -= lr (g + momentum v) instead.
+    weight_decay : float
+        g is the gradient plus weight_decay * w.
 
     Examples
     --------
@@ -115,9 +157,15 @@ class SGD(Optimizer):
 
 
 class Adagrad(Optimizer):
-    """w -= lr g / (sqrt(s) + eps), s being ``initial`` plus the sum of all g^2. Duchi, Hazan, Singer 2011.
+    """w -= lr g / (sqrt(s) + eps), where s is ``initial`` plus the sum of all g^2 so far. Duchi, Hazan, Singer 2011.
 
-    min-char-rnn's ``lr g / sqrt(s + 1e-8)`` is ``Adagrad(lr=0.1, eps=0, initial=1e-8)``.
+    Parameters
+    ----------
+    lr, eps : float
+    initial : float
+        ``Adagrad(lr=0.1, eps=0, initial=1e-8)`` is the ``lr g / sqrt(s + 1e-8)`` of min-char-rnn.
+    weight_decay : float
+        g is the gradient plus weight_decay * w.
     """
 
     def __init__(
@@ -127,7 +175,9 @@ class Adagrad(Optimizer):
         self.eps = check_number("eps", eps, 0.0)
         self.initial = check_number("initial", initial, 0.0)
         if not eps and not initial:
-            raise ValueError("eps: expected above 0 unless initial is, got 0 for both: 0 / 0 at a zero gradient")
+            raise ValueError(
+                "eps: expected above 0 unless initial is, got 0 for both, which is 0 / 0 at a zero gradient"
+            )
 
     def _fill(self) -> float:
         return self.initial
@@ -137,7 +187,19 @@ class Adagrad(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """s = alpha s + (1 - alpha) g^2, w -= lr g / (sqrt(s) + eps), with momentum if wanted. Tieleman, Hinton 2012."""
+    """s = alpha s + (1 - alpha) g^2, w -= lr g / (sqrt(s) + eps). Tieleman, Hinton 2012.
+
+    Parameters
+    ----------
+    lr : float
+    alpha : float
+        In [0, 1).
+    eps : float
+    momentum : float
+        In [0, 1); if above 0, v = momentum v + g / (sqrt(s) + eps), w -= lr v.
+    weight_decay : float
+        g is the gradient plus weight_decay * w.
+    """
 
     def __init__(
         self,
@@ -170,7 +232,18 @@ class RMSprop(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adam, with weight decay as part of the gradient. Kingma, Ba 2015."""
+    """m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2, and with m and v corrected for their bias towards 0
+    w -= lr m / (sqrt(v) + eps). Kingma, Ba 2015.
+
+    Parameters
+    ----------
+    lr : float
+    beta1, beta2 : float
+        In [0, 1).
+    eps : float
+    weight_decay : float
+        g is the gradient plus weight_decay * w.
+    """
 
     decoupled: ClassVar[bool] = False
 
@@ -187,7 +260,7 @@ class Adam(Optimizer):
         self.beta1 = check_number("beta1", beta1, 0.0, 1.0)
         self.beta2 = check_number("beta2", beta2, 0.0, 1.0)
         self.eps = check_number("eps", eps, 1e-30)
-        self._power1 = self._power2 = 1.0  # beta^updates, by products: pow() is the machine's own
+        self._power1 = self._power2 = 1.0  # beta^updates, as products: pow() differs between machines
 
     def _step(self, params: Array, grads: Array, factor: float, lr: float) -> None:
         self._power1 *= self.beta1
@@ -216,7 +289,7 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with weight decay taken from the weights directly. Loshchilov, Hutter 2019."""
+    """`Adam` with decoupled weight decay: w -= lr weight_decay w before each update. Loshchilov, Hutter 2019."""
 
     decoupled = True
 
@@ -232,6 +305,7 @@ class AdamW(Adam):
         super().__init__(lr, beta1, beta2, eps, weight_decay=weight_decay)
 
 
+# Every optimizer by name: the choices of ``crnn train --optimizer``, and what tests are parametrized over.
 RULES: dict[str, Callable[..., Optimizer]] = {
     "sgd": SGD,
     "adagrad": Adagrad,
@@ -241,11 +315,11 @@ RULES: dict[str, Callable[..., Optimizer]] = {
 }
 
 
-# ---- schedules: a factor for lr at update number k (from 0) of n -------------------------------------------------
+# ---- schedules: a factor of lr at update k (from 0) of n ---------------------------------------------------------
 
 
 def constant(warmup: int = 0) -> Schedule:
-    """1 throughout, after a linear rise over ``warmup`` updates."""
+    """Always 1. Every schedule is multiplied by a linear rise to 1 over the first ``warmup`` updates."""
     return _warmed(lambda k, n: 1.0, warmup)
 
 
@@ -267,7 +341,7 @@ def cosine(final: float = 0.0, warmup: int = 0) -> Schedule:
 
 
 def exponential(final: float = 0.01, warmup: int = 0) -> Schedule:
-    """From 1 down to ``final`` by the same factor every update."""
+    """From 1 down to ``final`` exponentially, by the same factor at every update."""
     check_number("final", final, 1e-30)
     return _warmed(lambda k, n: math.exp(math.log(final) * (k / n)), warmup)
 
@@ -283,6 +357,7 @@ def _warmed(schedule: Schedule, warmup: int) -> Schedule:
     return factor
 
 
+# Every schedule by name: the choices of ``crnn train --schedule``.
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "constant": constant,
     "linear": linear,
@@ -292,5 +367,5 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 
 
 def global_norm(grads: Array) -> float:
-    """The 2-norm of a flat gradient, summed in double in a fixed order."""
+    """The 2-norm of a flat gradient, summed in float64 in a fixed order."""
     return math.sqrt(sum_of_squares(np.ascontiguousarray(grads)))

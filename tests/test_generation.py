@@ -8,7 +8,7 @@ import pytest
 from model_tools import language_model, oracle_forward
 
 import crnn
-from crnn.text.generation import _until
+from crnn.text.generation import _until_stop
 from crnn.text.reading import TextError
 
 
@@ -91,7 +91,7 @@ def test_generation_ends_before_the_stop(stop):
 
 def test_a_stop_across_pieces_is_found_and_nothing_of_it_is_yielded():
     def pieces(text, stop):
-        return list(_until(iter(text), stop))
+        return list(_until_stop(iter(text), stop))
 
     assert pieces("abcabd!", "abd") == ["abc"]
     assert "".join(pieces("aaab", "aab")) == "a"
@@ -109,9 +109,9 @@ def test_what_cannot_be_a_stop_is_given_at_once():
             read.append(letter)
             yield letter
 
-    got = [(piece, "".join(read)) for piece in _until(pieces(), "two!")]
+    got = [(piece, "".join(read)) for piece in _until_stop(pieces(), "two!")]
     assert got == [("o", "o"), ("n", "on"), ("e", "one"), (" ", "one "), ("two", "one two")]
-    assert list(_until(iter(["ab", "q"]), "bxyz")) == ["a", "bq"]  # a piece shorter than the stop
+    assert list(_until_stop(iter(["ab", "q"]), "bxyz")) == ["a", "bq"]  # a piece shorter than the stop
 
 
 def test_an_empty_prime_is_a_newline_where_there_is_one():

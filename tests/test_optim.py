@@ -136,6 +136,10 @@ def test_repr_makes_an_optimizer_like_it(case):
     assert optimizer.settings()["lr"] == LR
 
 
+def test_every_rule_is_tested():
+    assert set(crnn.optim.RULES.values()) == {type(case[0]) for case in CASES}
+
+
 def test_rules_have_names():
     assert {name: type(make()).__name__ for name, make in crnn.optim.RULES.items()} == {
         "sgd": "SGD", "adagrad": "Adagrad", "rmsprop": "RMSprop", "adam": "Adam", "adamw": "AdamW"

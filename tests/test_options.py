@@ -110,6 +110,14 @@ def test_the_decorator_fills_in_signature_and_docstring():
         def __init__(self, x, *, rate=1, **options):
             pass
 
+    def dedented(x, rate=1, **options):
+        pass
+
+    dedented.__doc__ = "Do.\n\nParameters\n----------\nx, y : int\nrate : int\n{options}\n"  # as Python 3.13 keeps them
+    text = takes_options(Config)(dedented).__doc__
+    assert text.count("\nrate :") == 1
+    assert "\nlimit : float, optional\n    The largest of all; 5 % is usual.\nmode :" in text
+
     text = inspect.getdoc(function)
     assert 'mode : {"mean", "sum"}, default \'mean\'\n    Of the losses.\n' in text
     assert "{options}" not in text

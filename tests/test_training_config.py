@@ -9,7 +9,8 @@ import pytest
 from model_tools import language_model
 
 import crnn
-from crnn._options import options_of
+from crnn._options import from_flags, options_of
+from crnn.cli import command, train
 from crnn.training.config import TrainingConfig, TrainingOptions
 
 OPTIONS = options_of(TrainingConfig)
@@ -67,3 +68,10 @@ def test_an_unknown_option_is_refused_with_the_known_ones():
 def test_models_keep_their_arrays_from_window_to_window(model):
     assert model.workspace() is not model.workspace()
     assert model.workspace() is not None
+
+
+def test_the_command_lines_defaults_are_fits_but_for_those_it_lists():
+    arguments = command._parser().parse_args(["train", "text", "-o", "model"])
+    for name, value in from_flags(arguments, TrainingConfig).items():
+        default = next(each.default for each in OPTIONS if each.name == name)
+        assert value == train.TRAINING_FLAGS.get(name, {}).get("default", default), name

@@ -26,7 +26,7 @@ from crnn.nn.state import StateLike, state_from
 from crnn.nn.tape import Tape
 from crnn.stream import TextStream
 from crnn.stream.streaming import StreamParts
-from crnn.text import generation
+from crnn.text.generation import TextGenerator
 from crnn.text.reading import EOS, TextError
 from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX, BPTTWindows, contiguous_batches
@@ -350,10 +350,10 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         seed: int | None = None,
     ) -> str:
         """The text that the model goes on with after ``prompt``. See `iter_generate`."""
-        pieces = self.iter_generate(
+        chunks = self.iter_generate(
             prompt, length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, seed=seed
         )
-        return "".join(pieces)
+        return "".join(chunks)
 
     def iter_generate(
         self,
@@ -379,7 +379,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         stop : str, optional
             Ends before this text; what could become part of it is held back until it is clear.
         """
-        draw = generation.Draw(length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, seed=seed)
+        generator = TextGenerator(length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, seed=seed)
         vocab = self.vocab
         if not prompt and ("\n" in vocab or EOS in vocab or vocab.unit == "byte"):
             prompt = "\n"
@@ -389,7 +389,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         step = self.stream().step if self.dtype == "float32" else Stepper(self).step
         for token in ids:
             logits = step(token)
-        return draw.pieces(logits, step, vocab, after_word=not prompt[-1:].isspace())
+        return generator.generate(logits, step, vocab, after_word=not prompt[-1:].isspace())
 
 takes_options(NetworkConfig)(LanguageModel)
 

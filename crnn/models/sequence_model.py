@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from crnn._core import loss as kernels
+from crnn._options import takes_options
 from crnn.checks import Array, check_flag, check_size, check_threads
 from crnn.models.data import Batch, SequenceBatches, SequenceData, by_length, check_sequences, shuffled
 from crnn.models.head import Head, HeadTape
@@ -32,6 +33,7 @@ from crnn.nn.state import StateLike, state_from
 from crnn.nn.tape import Tape
 from crnn.stream.streaming import StreamParts
 from crnn.text.windows import IGNORE_INDEX
+from crnn.training.config import TrainingConfig
 from crnn.training.fit import fit
 from crnn.training.log import TrainingLog
 

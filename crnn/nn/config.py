@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from crnn._options import check_options, option, options_of
-from crnn.checks import check_dtype, check_flag, check_probability, check_size
+from crnn.checks import check_dtype, check_finite, check_flag, check_probability, check_size
 from crnn.nn.cells import CELLS, cell_parameters, check_cell
 from crnn.nn.init import check_rule
 from crnn.nn.params import Shapes
@@ -42,12 +42,6 @@ def check_hidden_size(name: str, value: Any) -> int | list[int]:
     if not len(value):
         raise ValueError(f"{name}: expected a size for each layer, got {list(value)}")
     return [check_size(name, size) for size in value]
-
-
-def check_forget_bias(name: str, value: Any) -> float:
-    if not isinstance(value, int | float) or not np.isfinite(value):
-        raise ValueError(f"{name}: expected a finite number, got {value!r}")
-    return float(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +75,7 @@ class NetworkConfig:
     )
     forget_bias: float = option(
         1.0,
-        check=check_forget_bias,
+        check=check_finite,
         help="LSTM: initial bias of the forget gate. Jozefowicz, Zaremba, Sutskever 2015.",
         flag="--forget-bias",
     )

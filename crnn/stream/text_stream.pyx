@@ -10,9 +10,9 @@ from crnn.stream.stream cimport Stream, StreamWeights, enter, leave
 
 import numpy as np
 
-from crnn.text import generation
 from crnn._core import loss
 from crnn.text.windows import IGNORE_INDEX
+from crnn.text.generation import TextGenerator
 from crnn.text.reading import EOS, TextError
 
 cnp.import_array()
@@ -293,12 +293,12 @@ cdef class TextStream:
         TextError
             As for `next_probabilities`.
         """
-        draw = generation.Draw(length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, seed=seed)
+        generator = TextGenerator(length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, seed=seed)
         cdef TextStream fork = self.copy()
         fork.need_known()
         logits = fork.logits.copy()
         after_word = fork.ending == IN_WORD or fork.ending == BY_TOKEN and self.vocab.token(fork.last_id) != EOS
-        return draw.pieces(logits, lambda id: fork.step(id, logits), self.vocab, after_word)
+        return generator.generate(logits, lambda id: fork.step(id, logits), self.vocab, after_word)
 
     # ---- state -------------------------------------------------------------------------------------------------------
 

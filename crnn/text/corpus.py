@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""TextCorpus: a text as ids, split into training, validation and test parts. Knows no model.
+"""TextCorpus: a text as ids, split into training, validation and test data. Knows no model.
 
 file or str --TextCorpus--> ids (N,) --contiguous_batches--> windows x, y (T, B) int32
 """
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.io.atomic_write import PathLike
-from crnn.text.reading import TextError, Unit, count_tokens, exactly, read_pieces, split_text, store_ids
+from crnn.text.reading import TextError, Unit, check_total, count_tokens, file_chunks, store_ids, text_chunks
 from crnn.text.vocab import Vocab, VocabError, check_unit
 
 __all__ = ["TextCorpus"]
@@ -24,15 +24,15 @@ __all__ = ["TextCorpus"]
 
 @dataclass(frozen=True, repr=False, eq=False)
 class TextCorpus:
-    """A text as ids, split by position: training text first, then validation, then test.
+    """A text as ids, split by position: training data first, then validation, then test data.
 
-    Of N tokens (words for unit "word") ``round(valid * N)`` are for validation, ``round(test * N)`` for test,
-    all others for training; a fraction of 0 gives an empty array. Built by `from_text` or `from_file`.
+    Of N tokens, ``round(valid * N)`` are for validation, ``round(test * N)`` for the test and all others for training;
+    a fraction of 0 gives an empty array. Made by `from_text` or `from_file`.
 
     Attributes
     ----------
     vocab : Vocab
-        Made from the whole text, so that no split holds a token the others do not know.
+        Made from the whole text, so that no split has a token which the others do not know.
     train, valid, test : uint8, uint16 or uint32 (N_split,), read-only
         The narrowest type that holds the ids. Views into one array, or into one memory-mapped file.
 
@@ -77,7 +77,7 @@ class TextCorpus:
         valid, test : float
             Fractions of the tokens, each in [0, 1), together less than 1.
         vocab : Vocab, optional
-            Use this one, as when training goes on with another text. Default: that of the whole text.
+            Use this vocabulary, for example that of a model to train further. Default: that of the whole text.
         min_count, max_size, unknown
             As for `Vocab.from_text`; not together with `vocab`.
 
@@ -86,10 +86,10 @@ class TextCorpus:
         TextError
             The text is empty.
         VocabError
-            A token is outside the vocabulary and there is no ``<unk>``; or contradicting options.
+            A token is outside the vocabulary and there is no ``<unk>``, or options contradict each other.
         """
         unit, make_vocab = _vocab_maker(unit, vocab, min_count, max_size, unknown)
-        return cls._build(partial(split_text, text, unit), "text", unit, make_vocab, valid, test, None)
+        return cls._build(partial(text_chunks, text, unit), "text", unit, make_vocab, valid, test, None)
 
     @classmethod
     def from_file(
@@ -106,27 +106,27 @@ class TextCorpus:
         unknown: bool | None = None,
         ids_path: PathLike | None = None,
     ) -> TextCorpus:
-        r"""A corpus from a file, read twice piece by piece (to count, then to encode), never as a whole.
+        r"""A corpus from a file, which is read twice, to count and to encode, in chunks and never as a whole.
 
-        What is in the file is what is learnt: ``"\r\n"`` stays two characters, a byte order mark stays one
+        The text is not normalised: ``"\r\n"`` stays two characters, a byte order mark stays one
         (``encoding="utf-8-sig"`` drops it).
 
         Parameters
         ----------
         path : path
         encoding : str
-            Of the file's text; unit "byte" reads none.
+            Text encoding of the file; ignored for unit "byte".
         ids_path : path, optional
-            Write the ids to this ``.npy`` file and memory-map it, for a text larger than memory. An existing
-            file is replaced once the new one is complete.
+            Write the ids to this ``.npy`` file and memory-map it, for a text larger than memory. An existing file
+            is replaced once the new one is complete.
         unit, valid, test, vocab, min_count, max_size, unknown
             As for `from_text`.
 
         Raises
         ------
         TextError
-            The file is empty, is not text in this encoding, or holds a NUL character, which text does not:
-            it is binary, or UTF-16 read as something else.
+            The file is empty, is not text in this encoding, or has a NUL character: it is then binary, or UTF-16
+            read in another encoding.
         VocabError
             As for `from_text`.
         OSError
@@ -135,13 +135,13 @@ class TextCorpus:
         if ids_path is not None and os.path.realpath(ids_path) == os.path.realpath(path):
             raise ValueError(f"ids_path: expected another file than the text, got {os.fspath(ids_path)}")
         unit, make_vocab = _vocab_maker(unit, vocab, min_count, max_size, unknown)
-        pieces = partial(read_pieces, path, unit, encoding)
-        return cls._build(pieces, os.fspath(path), unit, make_vocab, valid, test, ids_path)
+        chunks = partial(file_chunks, path, unit, encoding)
+        return cls._build(chunks, os.fspath(path), unit, make_vocab, valid, test, ids_path)
 
     @classmethod
     def _build(
         cls,
-        pieces: Callable[[], Iterator[str | bytes]],
+        chunks: Callable[[], Iterator[str | bytes]],
         source: str,
         unit: Unit,
         make_vocab: Callable[[Mapping[str, int]], Vocab],
@@ -154,13 +154,13 @@ class TextCorpus:
                 raise ValueError(f"{name}: expected a fraction in [0, 1), got {fraction}")
         if valid + test >= 1:
             raise ValueError(f"valid + test: expected less than 1, got {valid} + {test}")
-        counts, total = count_tokens(pieces(), unit)
+        counts, total = count_tokens(chunks(), unit)
         if not total:
             raise TextError(f"{source}: expected at least one {unit}, got none")
         vocab = make_vocab(counts)
         dtype = np.min_scalar_type(len(vocab) - 1)
-        parts = exactly(total, vocab._encode_pieces(pieces(), source), source)
-        ids = store_ids(parts, total, dtype, ids_path)
+        ids_by_chunk = check_total(vocab.encode_chunks(chunks(), source), total, source)
+        ids = store_ids(ids_by_chunk, total, dtype, ids_path)
         test_start = total - round(test * total)
         valid_start = test_start - round(valid * total)
         return cls(vocab, ids[:valid_start], ids[valid_start:test_start], ids[test_start:])
@@ -169,10 +169,10 @@ class TextCorpus:
 def _vocab_maker(
     unit: Unit | None, vocab: Vocab | None, min_count: int, max_size: int | None, unknown: bool | None
 ) -> tuple[Unit, Callable[[Mapping[str, int]], Vocab]]:
-    """The unit of a corpus, and what gives its vocabulary once the tokens are counted."""
+    """The unit of a corpus, and a function from counts of its tokens to its vocabulary."""
     if vocab is None:
         unit = check_unit("char" if unit is None else unit)
-        return unit, lambda counts: Vocab._from_counts(counts, unit, min_count, max_size, unknown)
+        return unit, lambda counts: Vocab.from_counts(counts, unit, min_count, max_size, unknown)
     if (min_count, max_size, unknown) != (1, None, None):
         raise VocabError("min_count, max_size, unknown: not together with vocab, which is complete")
     if unit not in (None, vocab.unit):

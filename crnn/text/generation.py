@@ -1,26 +1,23 @@
 # SPDX-License-Identifier: MIT
-"""Drawing text from a language model, piece by piece."""
+"""TextGenerator: draws a text from a language model, token by token."""
 
 from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Iterator
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from crnn.checks import Array
 from crnn.sampling import Sampler
 from crnn.text.reading import EOS
 from crnn.text.vocab import Vocab
 
-Array = NDArray[np.floating[Any]]
+__all__ = ["TextGenerator"]
 
 
-class Draw:
-    """How text is to be drawn: `length` tokens at most, by a `Sampler`, up to ``stop``. Serves for one text.
+class TextGenerator:
+    """Draws one text: at most ``length`` tokens, by a `Sampler`, up to ``stop``.
 
-    See `LanguageModel.iter_generate` for the arguments, which are checked here.
+    `LanguageModel.iter_generate` documents the arguments, which are checked here.
     """
 
     def __init__(
@@ -40,28 +37,36 @@ class Draw:
         self.length, self.stop = length, stop
         self.sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
 
-    def pieces(self, logits: Array, step: Callable[[int], Array], vocab: Vocab, after_word: bool) -> Iterator[str]:
-        """The text that goes on from ``logits`` (V,); ``step`` gives those after one more token, perhaps in place.
+    def generate(self, logits: Array, step: Callable[[int], Array], vocab: Vocab, after_word: bool) -> Iterator[str]:
+        """Yield the text as it is drawn.
 
-        ``after_word``: what came before ends in a word, so that the next one needs a space.
+        Parameters
+        ----------
+        logits : array (V,)
+            Of the first token.
+        step : callable
+            From a token to the logits of the next one, which may overwrite those before.
+        vocab : Vocab
+        after_word : bool
+            The prompt ends in a word, so that the first word needs a space before it.
         """
-        pieces = self._drawn(logits, step, _decoder(vocab, after_word))
-        return pieces if self.stop is None else _until(pieces, self.stop)
+        chunks = self._draw(logits, step, _decoder(vocab, after_word))
+        return chunks if self.stop is None else _until_stop(chunks, self.stop)
 
-    def _drawn(self, logits: Array, step: Callable[[int], Array], decode: Callable[[int], str]) -> Iterator[str]:
-        drawn = 0
-        while self.length is None or drawn < self.length:
+    def _draw(self, logits: Array, step: Callable[[int], Array], decode: Callable[[int], str]) -> Iterator[str]:
+        count = 0
+        while self.length is None or count < self.length:
             token = self.sampler(logits)
-            drawn += 1
-            piece = decode(token)
-            if piece:
-                yield piece
-            if drawn != self.length:
+            count += 1
+            text = decode(token)
+            if text:
+                yield text
+            if count != self.length:
                 logits = step(token)
 
 
 def _decoder(vocab: Vocab, after_word: bool) -> Callable[[int], str]:
-    """From one id to the text it adds."""
+    """A function from an id to the text that it adds."""
     if vocab.unit == "byte":
         utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")  # a character may take several bytes
         return lambda token: utf8.decode(vocab.decode_bytes([token]))
@@ -82,11 +87,11 @@ def _decoder(vocab: Vocab, after_word: bool) -> Callable[[int], str]:
     return word
 
 
-def _until(pieces: Iterator[str], stop: str) -> Iterator[str]:
-    """The pieces up to ``stop``, holding back an end that may be its beginning."""
+def _until_stop(chunks: Iterator[str], stop: str) -> Iterator[str]:
+    """The text up to ``stop``; an end that may be the beginning of ``stop`` is held back until that is decided."""
     held = ""
-    for piece in pieces:
-        held += piece
+    for chunk in chunks:
+        held += chunk
         found = held.find(stop)
         if found >= 0:
             if found:

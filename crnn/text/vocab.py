@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Vocab: the numbering of characters, bytes or words; text to ids and back. Knows no corpus and no model."""
+"""Vocab: characters, bytes or words by number; text to ids and back. Knows no corpus and no model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
-from crnn.checks import check_ids, check_positive
-from crnn.text.reading import EOS, Ids, TextError, Unit, codes_of, count_tokens, split_text, words_of
+from crnn.checks import Array, Ids, check_ids, check_positive
+from crnn.text.reading import EOS, TextError, Unit, code_points, count_tokens, split_words, text_chunks
 
-__all__ = ["EOS", "UNKNOWN", "Unit", "Vocab", "VocabError"]
+__all__ = ["UNKNOWN", "Vocab", "VocabError", "check_unit"]
 
 UNKNOWN = "<unk>"  # stands for every token outside the vocabulary
 
@@ -24,21 +24,21 @@ _ALL_BYTES = tuple(bytes([value]) for value in range(256))
 
 
 class VocabError(ValueError):
-    """A token outside the vocabulary, or a vocabulary that is not one."""
+    """A token outside the vocabulary, or an invalid vocabulary."""
 
 
 @dataclass(frozen=True, repr=False)
 class Vocab:
-    """An immutable numbering of tokens: characters, bytes or words.
+    """The tokens of a text, characters, bytes or words, and their ids. Immutable.
 
     **Conventions.** Ids are ``0 .. len(vocab) - 1`` in the order of `tokens`. `from_text` sorts (characters
-    by code point, words as `str`), so one text gives one numbering in every run; ``<unk>``, if any, has id 0.
+    by code point, words as `str`), so a text gives the same ids in every run; ``<unk>``, if there is one, has id 0.
 
     ======  =======================================================================================
     unit    a token is
     ======  =======================================================================================
-    char    one code point, a `str` of length 1. ``<unk>`` has five, so no text can spell it
-    byte    one byte, a `bytes` of length 1. Always all 256, the id is the value: none is unknown
+    char    one code point, a `str` of length 1. ``<unk>`` has five, so no text can contain it
+    byte    one byte, a `bytes` of length 1. Always all 256; the id is the value, none is unknown
     word    what `str.split` gives; each ``"\\n"`` is the word ``<eos>``. A text that already writes
             ``<unk>`` or ``<eos>`` (as Penn Treebank does) means these same tokens
     ======  =======================================================================================
@@ -72,15 +72,15 @@ class Vocab:
             return
         if not self.tokens:
             raise VocabError("tokens: expected at least one, got none")
-        for place, token in enumerate(self.tokens):
+        for id, token in enumerate(self.tokens):
             if not isinstance(token, str):
-                raise VocabError(f"tokens[{place}]: expected str, got {type(token).__name__}")
+                raise VocabError(f"tokens[{id}]: expected str, got {type(token).__name__}")
             if self.unit == "char" and len(token) != 1 and token != UNKNOWN:
-                raise VocabError(f"tokens[{place}]: expected one character or {UNKNOWN!r}, got {token!r}")
+                raise VocabError(f"tokens[{id}]: expected one character or {UNKNOWN!r}, got {token!r}")
             if self.unit == "word" and token.split() != [token]:
-                raise VocabError(f"tokens[{place}]: expected a word without whitespace, got {token!r}")
+                raise VocabError(f"tokens[{id}]: expected a word without whitespace, got {token!r}")
         if len(self._index) < len(self.tokens):
-            repeated = next(token for place, token in enumerate(self.tokens) if self._index[token] > place)
+            repeated = next(token for id, token in enumerate(self.tokens) if self._index[token] > id)
             raise VocabError(f"tokens: expected all different, got {repeated!r} twice")
 
     @classmethod
@@ -99,11 +99,12 @@ class Vocab:
         text : str, or bytes for unit "byte"
         unit : {"char", "byte", "word"}
         min_count : int
-            Rarer tokens are left out. This and the next two are not for bytes, which are always all there.
+            Rarer tokens are left out. This and the next two are not for unit "byte", which always has all 256.
         max_size : int, optional
-            The most tokens to have, ``<unk>`` included. The most frequent stay; of equals, the first sorted.
+            Largest size, ``<unk>`` included. The most frequent tokens are kept; of equals, the first sorted.
         unknown : bool, optional
-            Whether ``<unk>`` stands for tokens left out or never seen. Default: words yes, characters no.
+            Whether ``<unk>`` stands for tokens that are left out or never seen. Default: True for words, False for
+            characters.
 
         Raises
         ------
@@ -113,15 +114,21 @@ class Vocab:
             No token is left.
         """
         check_unit(unit)
-        counts, total = count_tokens(split_text(text, unit), unit)
+        counts, total = count_tokens(text_chunks(text, unit), unit)
         if not total:
             raise TextError(f"text: expected at least one {unit}, got none")
-        return cls._from_counts(counts, unit, min_count, max_size, unknown)
+        return cls.from_counts(counts, unit, min_count, max_size, unknown)
 
     @classmethod
-    def _from_counts(
-        cls, counts: Mapping[str, int], unit: Unit, min_count: int, max_size: int | None, unknown: bool | None
+    def from_counts(
+        cls,
+        counts: Mapping[str, int],
+        unit: Unit = "char",
+        min_count: int = 1,
+        max_size: int | None = None,
+        unknown: bool | None = None,
     ) -> Vocab:
+        """As `from_text`, from how often each token occurs in a text; for unit "byte" the counts are not used."""
         check_positive("min_count", min_count)
         if max_size is not None:
             check_positive("max_size", max_size)
@@ -136,8 +143,8 @@ class Vocab:
         if max_size is not None:
             kept = sorted(kept, key=lambda token: (-counts[token], token))[: max_size - len(special)]
         if not kept and not special:
-            most = max(counts.values())
-            raise VocabError(f"min_count: expected at most {most} for this text, got {min_count}")
+            highest = max(counts.values())
+            raise VocabError(f"min_count: expected at most {highest} for this text, got {min_count}")
         return cls(special + tuple(sorted(kept)), unit)
 
     def __len__(self) -> int:
@@ -156,23 +163,23 @@ class Vocab:
 
     @cached_property
     def _index(self) -> dict[str | bytes, int]:
-        return {token: place for place, token in enumerate(self.tokens)}
+        return {token: id for id, token in enumerate(self.tokens)}
 
     @cached_property
     def _missing_id(self) -> int:
-        """What tokens outside the vocabulary are looked up as: ``<unk>``, or -1."""
+        """Id of tokens outside the vocabulary: that of ``<unk>``, or -1 if there is none."""
         return -1 if self.unknown_id is None else self.unknown_id
 
     @cached_property
     def _table(self) -> Ids:
-        """Id by code point or byte value. The last entry answers for all higher ones (a clipped look-up)."""
+        """Id by code point or byte value. The last entry serves all higher ones, by a clipped look-up."""
         codes = [ord(token) for token in self.tokens if token != UNKNOWN]
         table = np.full(max(codes, default=-1) + 2, self._missing_id, np.int32)
-        table[codes] = [place for place, token in enumerate(self.tokens) if token != UNKNOWN]
+        table[codes] = [id for id, token in enumerate(self.tokens) if token != UNKNOWN]
         return table
 
     def id(self, token: str | bytes) -> int:
-        """Id of a token; one outside the vocabulary has that of ``<unk>``, or is a VocabError without it."""
+        """Id of a token. Outside the vocabulary: that of ``<unk>``, or a VocabError if there is none."""
         found = self._index.get(token, self._missing_id)
         if found < 0:
             raise VocabError(f"token: {token!r} is not in the vocabulary of {len(self)} {self.unit}s")
@@ -180,17 +187,18 @@ class Vocab:
 
     def token(self, id: int) -> str | bytes:
         """The token of an id."""
-        place = operator.index(id)
-        if not 0 <= place < len(self):
-            raise VocabError(f"id: expected 0..{len(self) - 1}, got {place}")
-        return self.tokens[place]
+        number = operator.index(id)
+        if not 0 <= number < len(self):
+            raise VocabError(f"id: expected 0..{len(self) - 1}, got {number}")
+        return self.tokens[number]
 
     def encode(self, text: str | bytes) -> Ids:
         """Ids of a text.
 
         Parameters
         ----------
-        text : str; unit "byte" also takes bytes, and of a str its UTF-8
+        text : str
+            Unit "byte" also takes bytes; a str is encoded as UTF-8.
 
         Returns
         -------
@@ -210,20 +218,21 @@ class Vocab:
             ...
         crnn.text.vocab.VocabError: text: char '!' at position 3 is not in the vocabulary (use unknown=True?)
         """
-        parts = list(self._encode_pieces(split_text(text, self.unit), "text"))
-        return np.concatenate(parts) if parts else np.empty(0, np.int32)
+        chunks = list(self.encode_chunks(text_chunks(text, self.unit), "text"))
+        return np.concatenate(chunks) if chunks else np.empty(0, np.int32)
 
-    def _encode_pieces(self, pieces: Iterable[str | bytes], source: str) -> Iterator[Ids]:
+    def encode_chunks(self, chunks: Iterable[str | bytes], source: str) -> Iterator[Ids]:
+        """Ids of each chunk of a text (see `crnn.text.reading`), as `encode`; errors call the text ``source``."""
         start = 0
-        for piece in pieces:
+        for chunk in chunks:
             if self.unit == "word":
-                words = words_of(cast(str, piece))
+                words = split_words(cast(str, chunk))
                 ids = np.fromiter(map(self._index.get, words, repeat(self._missing_id)), np.int32, len(words))
             else:
-                ids = self._table.take(codes_of(piece), mode="clip")
+                ids = self._table.take(code_points(chunk), mode="clip")
             if self._missing_id < 0 and ids.size and ids.min() < 0:
                 first = int(ids.argmin())
-                token = words[first] if self.unit == "word" else piece[first]
+                token = words[first] if self.unit == "word" else chunk[first]
                 raise VocabError(
                     f"{source}: {self.unit} {token!r} at position {start + first} is not in the vocabulary "
                     "(use unknown=True?)"
@@ -234,14 +243,13 @@ class Vocab:
     def decode(self, ids: npt.ArrayLike) -> str:
         """The text of ids (N,).
 
-        Characters are joined as they are. Words are joined by one space, ``<eos>`` becomes a newline: the
-        result encodes to the same ids. Bytes are read as UTF-8, U+FFFD stands for what is not (see
-        `decode_bytes`).
+        Characters are joined as they are. Words are joined by one space and ``<eos>`` becomes a newline, so the
+        result encodes to the same ids. Bytes are decoded as UTF-8, with U+FFFD for invalid ones (see `decode_bytes`).
         """
         if self.unit == "byte":
             return self.decode_bytes(ids).decode("utf-8", errors="replace")
         tokens = cast("tuple[str, ...]", self.tokens)
-        chosen = [tokens[place] for place in self._known(ids).tolist()]
+        chosen = [tokens[id] for id in self._checked(ids).tolist()]
         if self.unit == "char":
             return "".join(chosen)
         text = " ".join("\n" if word == EOS else word for word in chosen)
@@ -251,15 +259,16 @@ class Vocab:
         """The exact bytes of ids (N,), for unit "byte"."""
         if self.unit != "byte":
             raise VocabError(f"decode_bytes: expected a vocabulary of unit 'byte', got {self.unit!r}")
-        return self._known(ids).astype(np.uint8).tobytes()
+        return self._checked(ids).astype(np.uint8).tobytes()
 
-    def _known(self, ids: npt.ArrayLike) -> npt.NDArray[Any]:
-        known = check_ids("ids", ids)
-        outside = np.flatnonzero((known < 0) | (known >= len(self)))
+    def _checked(self, ids: npt.ArrayLike) -> Array:
+        """Ids as an array, all of them inside the vocabulary."""
+        checked = check_ids("ids", ids)
+        outside = np.flatnonzero((checked < 0) | (checked >= len(self)))
         if outside.size:
             first = outside[0]
-            raise VocabError(f"ids: expected 0..{len(self) - 1}, got {known[first]} at position {first}")
-        return known
+            raise VocabError(f"ids: expected 0..{len(self) - 1}, got {checked[first]} at position {first}")
+        return checked
 
     def to_dict(self) -> dict[str, Any]:
         """The vocabulary as JSON-able values, for the header of a model file."""
@@ -290,6 +299,7 @@ class Vocab:
 
 
 def check_unit(unit: object) -> Unit:
+    """One of the three units, or a VocabError."""
     if unit not in get_args(Unit):
         raise VocabError(f"unit: expected 'char', 'byte' or 'word', got {unit!r}")
     return cast(Unit, unit)

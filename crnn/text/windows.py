@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Ids to training windows: contiguous streams read side by side, ``bptt`` steps at a time."""
+"""Training windows of a text: contiguous streams of ids side by side, ``bptt`` steps at a time."""
 
 from __future__ import annotations
 
@@ -8,31 +8,34 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from crnn.checks import check_ids, check_positive
-from crnn.text.reading import Ids, TextError
+from crnn.checks import Ids, check_ids, check_positive
+from crnn.text.reading import TextError
 
-IGNORE_INDEX = -1  # a target that has no token: padding, left out of the loss
+__all__ = ["IGNORE_INDEX", "BPTTWindows", "contiguous_batches"]
 
-_BLOCK = 1 << 18  # tokens that BPTTWindows arranges at once: 1 MiB
+IGNORE_INDEX = -1  # a target without a token, such as padding; ignored by the loss
+
+_BLOCK = 1 << 18  # ids that BPTTWindows copies at once: 1 MiB
 
 
 class BPTTWindows:
     """Windows over contiguous streams of ids; made by `contiguous_batches`.
 
-    Iterating yields ``len(batches)`` pairs ``(x, y)``, int32 (T, B), C order, read-only, and starts anew each
-    time. Column b of one window goes on in column b of the next, so the state can be carried. The ids are
-    arranged by blocks of windows: little memory however long they are, and a window costs two slices.
+    Iterating yields ``len(windows)`` pairs ``(x, y)`` of inputs and targets, int32 (T, B), C order, read-only; every
+    iteration starts from the first. Column b continues across windows, so the state can be carried. Ids are copied in
+    blocks of many windows: memory does not grow with their number, and a window costs two slices.
 
     Attributes
     ----------
     batch_size, bptt : int
         B, and T of all windows but the last, which may be shorter.
     steps : int
-        Time steps of all windows together.
+        Sum of T over all windows.
     predictions : int
         Targets that are not `IGNORE_INDEX`.
     dropped : int
-        Predictions left out so that all streams are equally long; fewer than B, and 0 with ``drop_last=False``.
+        Predictions left out so that all streams have the same length; fewer than B, and 0 with
+        ``drop_last=False``.
     """
 
     def __init__(self, ids: npt.ArrayLike, batch_size: int, bptt: int, drop_last: bool = True) -> None:
@@ -44,7 +47,7 @@ class BPTTWindows:
                 f"ids: expected at least {batch_size + 1} tokens for batch_size={batch_size} "
                 f"(an input and its target in each stream), got {self._ids.size}"
             )
-        if self._ids.dtype not in (np.uint8, np.uint16):  # others may hold what int32, or IGNORE_INDEX, would hide
+        if self._ids.dtype not in (np.uint8, np.uint16):  # others may hold ids that overflow int32 or are negative
             lowest, highest = self._ids.min(), self._ids.max()
             if lowest < 0 or highest >= 2**31:
                 raise ValueError(f"ids: expected 0..{2**31 - 1}, got {lowest}..{highest}")
@@ -54,8 +57,8 @@ class BPTTWindows:
         extra -= self.dropped
         self.predictions = self._ids.size - 1 - self.dropped
         self.steps = length + (extra > 0)
-        # The first `extra` streams are one longer. A stream's last target is the next one's first input: no
-        # prediction is lost between two streams.
+        # The first `extra` streams are one longer. The last target of a stream is the first input of the next one, so
+        # no prediction is lost between two streams.
         self._starts = [b * length + min(b, extra) for b in range(self.batch_size)]
         self._full = extra or self.batch_size
 
@@ -68,10 +71,10 @@ class BPTTWindows:
             f"predictions={self.predictions}, dropped={self.dropped})"
         )
 
-    carries_state = True  # for `fit`
+    carries_state = True  # `fit` carries the state from window to window
 
     def epoch(self, number: int) -> Iterator[tuple[Ids, Ids]]:
-        """The windows of any epoch: always the same."""
+        """The windows of an epoch: the same in all."""
         return iter(self)
 
     def __iter__(self) -> Iterator[tuple[Ids, Ids]]:
@@ -84,7 +87,7 @@ class BPTTWindows:
                 yield inputs[t : t + bptt], targets[t : t + bptt]
 
     def _block(self, first: int, last: int) -> Ids:
-        """Tokens first..last (inclusive) of all streams, (last - first + 1, B)."""
+        """Ids first..last (inclusive) of all streams, (last - first + 1, B)."""
         block = np.full((last - first + 1, self.batch_size), IGNORE_INDEX, np.int32)
         for b, start in enumerate(self._starts):
             short = last == self.steps and b >= self._full  # its last target stays IGNORE_INDEX
@@ -95,23 +98,23 @@ class BPTTWindows:
 
 
 def contiguous_batches(ids: npt.ArrayLike, batch_size: int, bptt: int, *, drop_last: bool = True) -> BPTTWindows:
-    """Cut ids (N,) into B contiguous streams, and those into windows of T steps. A target is the next id.
+    """Cut ids (N,) into B contiguous streams, and these into windows of T steps. A target is the next id.
 
-    The N - 1 predictions are shared out among the streams. For training all streams are equally long, and the
-    tail of fewer than B predictions is dropped. For evaluation, ``drop_last=False`` makes every prediction
-    exactly once: some streams are one longer, the others end with the target `IGNORE_INDEX` (the input is valid).
+    The N - 1 predictions are divided among the streams. For training all streams have the same length, and the last
+    predictions, fewer than B, are dropped. For evaluation, ``drop_last=False`` makes every prediction exactly once:
+    some streams are one step longer, the others end with the target `IGNORE_INDEX` (the input is a valid id).
 
     Parameters
     ----------
     ids : integers (N,)
-        ``corpus.train`` for example; memory-mapped is fine. Borrowed.
+        For example ``corpus.train``; may be memory-mapped. Borrowed.
     batch_size, bptt : int
         B and T.
     drop_last : bool
 
     Returns
     -------
-    batches : BPTTWindows
+    windows : BPTTWindows
 
     Raises
     ------
@@ -120,10 +123,10 @@ def contiguous_batches(ids: npt.ArrayLike, batch_size: int, bptt: int, *, drop_l
 
     Examples
     --------
-    >>> batches = contiguous_batches([0, 1, 2, 3, 4, 5, 6, 7], batch_size=2, bptt=2)
-    >>> batches
+    >>> windows = contiguous_batches([0, 1, 2, 3, 4, 5, 6, 7], batch_size=2, bptt=2)
+    >>> windows
     BPTTWindows(2 windows, batch_size=2, bptt=2, predictions=6, dropped=1)
-    >>> for x, y in batches:
+    >>> for x, y in windows:
     ...     print(x.tolist(), y.tolist())
     [[0, 3], [1, 4]] [[1, 4], [2, 5]]
     [[2, 5]] [[3, 6]]

@@ -13,6 +13,7 @@ from typing import Any
 
 from crnn.checks import Array
 from crnn.io.atomic_write import PathLike
+from crnn.io.model_file import ModelFileError, check_tensor, read, write
 from crnn.nn.state import state_arrays
 from crnn.training.log import is_entry
 from crnn.training.run import Run
@@ -31,8 +32,6 @@ class Checkpoint:
 
     def write(self, run: Run) -> None:
         """Replace the file, as a whole."""
-        from crnn.io.model_file import write
-
         if self.path is None:
             return
         arrays = {"params": run.model.flat_params, "best": run.best, **run.optimizer.arrays}
@@ -49,8 +48,6 @@ class Checkpoint:
 
     def read_into(self, run: Run) -> None:
         """Continue a run from the file. ModelFileError if it does not fit; the run is then unchanged."""
-        from crnn.io.model_file import ModelFileError, read
-
         assert self.path is not None
         name = os.fspath(self.path)
         arrays, header = read(self.path)
@@ -90,8 +87,6 @@ def _checked_progress(header: dict[str, Any], run: Run) -> dict[str, Any]:
 
 def _checked_arrays(arrays: dict[str, Array], run: Run) -> list[Array]:
     """The arrays of the state between two windows, once all others fit the model and the optimizer."""
-    from crnn.io.model_file import check_tensor
-
     params = run.model.flat_params
     names = ["params", "best", *run.optimizer.array_names]
     for name in names:

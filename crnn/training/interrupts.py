@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from types import FrameType
 
@@ -22,6 +21,8 @@ class Interrupts:
         self._installed = False
 
     def __enter__(self) -> Interrupts:
+        import signal  # not by `import crnn`: it takes as long as a module of ours
+
         in_main_thread = threading.current_thread() is threading.main_thread()
         if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._note)
@@ -30,6 +31,8 @@ class Interrupts:
 
     def __exit__(self, *_: object) -> None:
         if self._installed:
+            import signal
+
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:

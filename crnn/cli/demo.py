@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""``crnn demo``: trains on the documentation that comes with every Python, then generates text."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import crnn
+from crnn import _demo
+from crnn.cli.common import Verbs, add_sampling_flags, cores, new_verb, say, write_stream
+
+__all__ = ["add_verb"]
+
+PROMPT = "The "
+
+
+def add_verb(verbs: Verbs) -> None:
+    demo = new_verb(
+        verbs,
+        "demo",
+        run,
+        "train on the prose of Python's documentation in under a minute",
+        "Trains on the documentation topics that come with every Python, then generates text. Needs no file.",
+    )
+    demo.add_argument("--hidden", type=int, default=256, help="units")
+    demo.add_argument("--epochs", type=int, default=24, help="passes over the text")
+    demo.add_argument("--length", type=int, default=400, help="characters to generate at the end")
+    demo.add_argument("--threads", type=int, default=cores(), help="the result does not depend on it")
+    demo.add_argument("-o", "--output", type=Path, help="write the model to this file")
+    add_sampling_flags(demo, temperature=0.7)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    text = _demo.documentation_prose()
+    corpus = crnn.TextCorpus.from_text(text, valid=0.05, test=0.0)
+    model = crnn.LanguageModel(corpus.vocab, hidden_size=arguments.hidden, seed=1)
+    say(
+        f"{len(text):,} characters of Python's own documentation, {len(corpus.vocab)} different; "
+        f"{model.flat_params.size:,} parameters, {arguments.threads} threads, {crnn.isa()}"
+    )
+    crnn.fit(
+        model,
+        corpus,
+        epochs=arguments.epochs,
+        batch_size=16,
+        optimizer=crnn.optim.Adam(lr=2e-3),
+        schedule=crnn.optim.cosine(),
+        clip_norm=0.25,
+        threads=arguments.threads,
+        on_epoch=lambda log: say(log.summary()) if not sys.stderr.isatty() else None,
+    )
+    say("")
+    chunks = model.iter_generate(
+        PROMPT,
+        arguments.length,
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        seed=1 if arguments.seed is None else arguments.seed,
+    )
+    write_stream(PROMPT, chunks)
+    if arguments.output:
+        model.save(arguments.output)
+        say(f"wrote {arguments.output}")
+    return 0

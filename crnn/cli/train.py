@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+"""``crnn train``: a language model from a text file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import crnn
+from crnn._options import add_flags, from_flags
+from crnn.checks import DTYPES
+from crnn.cli.common import INTERRUPTED, Verbs, cores, new_verb, say
+from crnn.nn.cells import CELLS
+from crnn.nn.config import NetworkConfig
+from crnn.optim import RULES, SCHEDULES
+from crnn.training.config import TrainingConfig
+
+__all__ = ["add_verb"]
+
+# Where the command line differs from `LanguageModel`: its defaults, what is a single number, what 0 means.
+NETWORK_FLAGS: dict[str, dict[str, Any]] = {
+    "hidden_size": {"type": int, "default": 256, "help": "H: units of each layer"},
+    "num_layers": {"default": 1, "help": "number of layers"},
+    "cell": {"choices": list(CELLS), "help": "kind of recurrent cell"},
+    "embedding_size": {"help": "size of the token embedding; as --hidden if not given; 0: one-hot tokens"},
+    "dtype": {"choices": list(DTYPES), "help": "precision"},
+    "input_init": {
+        "default": None,
+        "help": "the same for W_xh; if not given glorot, or unit_variance for one-hot tokens",
+    },
+}
+# Where it differs from `crnn.fit`: its defaults, what 0 means, what the texts refer to.
+TRAINING_FLAGS: dict[str, dict[str, Any]] = {
+    "epochs": {"help": "passes over the text"},
+    "batch_size": {"help": "streams that are read side by side"},
+    "clip_norm": {"default": 0.25, "help": "largest 2-norm of the gradient; 0: no limit"},
+    "clip_value": {"default": 0.0, "help": "largest element of the gradient; 0: no limit"},
+    "threads": {"default": cores()},
+    "seed": {"help": "seed of the initial weights and of the dropout masks"},
+    "checkpoint": {
+        "type": Path,
+        "help": "written after every epoch and when interrupted; OUTPUT.checkpoint if not given",
+    },
+}
+
+
+def add_verb(verbs: Verbs) -> None:
+    train = new_verb(verbs, "train", run, "train a language model on a text file")
+    train.add_argument("text", type=Path, help="file to train on")
+    train.add_argument("-o", "--output", type=Path, required=True, help="where to write the model (.safetensors)")
+    _add_text_flags(train.add_argument_group("text"))
+    _add_network_flags(train.add_argument_group("network"))
+    loop = train.add_argument_group("training")
+    add_flags(loop, TrainingConfig, TRAINING_FLAGS)
+    loop.add_argument("--optimizer", choices=list(RULES), default="adam", help="update rule")
+    loop.add_argument("--lr", type=float, default=2e-3, help="learning rate")
+    loop.add_argument("--schedule", choices=list(SCHEDULES), default="cosine", help="schedule of the learning rate")
+    loop.add_argument("--warmup", type=int, default=0, help="updates over which the learning rate rises")
+    loop.add_argument("--log", type=Path, help="write the losses to this file, .csv or .jsonl")
+    loop.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+
+
+def _add_text_flags(text: argparse._ArgumentGroup) -> None:
+    text.add_argument("--unit", choices=["char", "byte", "word"], default="char", help="what is predicted")
+    text.add_argument("--encoding", default="utf-8", help="encoding of the file")
+    text.add_argument("--valid", type=float, default=0.05, help="fraction of the text for validation")
+    text.add_argument("--test", type=float, default=0.05, help="fraction of the text for the test at the end")
+    text.add_argument("--min-count", type=int, default=1, help="rarer tokens become <unk>")
+    text.add_argument("--max-vocab", type=int, help="size of the vocabulary: the most frequent tokens are kept")
+    text.add_argument("--unknown", action="store_true", help="have a token for characters that are not in the text")
+    text.add_argument("--ids", type=Path, help="keep the ids of the text in this file: for texts larger than memory")
+
+
+def _add_network_flags(net: argparse._ArgumentGroup) -> None:
+    add_flags(net, NetworkConfig, NETWORK_FLAGS)
+    net.add_argument("--tie-weights", action="store_true", help="use the embedding as the output weights")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    output: Path = arguments.output
+    for name in ("output", "checkpoint", "log", "ids"):  # now, not after an hour of training
+        path: Path | None = getattr(arguments, name)
+        if path is not None and not path.parent.is_dir():
+            raise FileNotFoundError(f"--{name}: expected a folder that exists, got {path.parent}")
+    corpus = _corpus(arguments)
+    model = _model(arguments, corpus.vocab)
+    say(f"{len(corpus.train):,} {arguments.unit}s to learn from, {len(corpus.vocab)} different; {model}")
+    checkpoint: Path = arguments.checkpoint or output.with_name(output.name + ".checkpoint")
+    log, status = crnn.TrainingLog(), 0
+    try:
+        crnn.fit(model, corpus, log=log, **_training_options(arguments) | {"checkpoint": checkpoint})
+    except KeyboardInterrupt:
+        say("interrupted: keeping the best weights so far")
+        status = INTERRUPTED
+    model.save(output)
+    say(f"{log.summary()}\nwrote {output}")
+    if arguments.log:
+        (log.to_csv if arguments.log.suffix == ".csv" else log.to_jsonl)(arguments.log)
+    if status == 0:
+        checkpoint.unlink(missing_ok=True)
+        if len(corpus.test) > 1:
+            result = model.evaluate(corpus.test, batch_size=arguments.batch_size, threads=arguments.threads)
+            say(f"test {result.nats:.4f} nats, {result.bits:.4f} bits, perplexity {result.perplexity:.2f}")
+    return status
+
+
+def _corpus(arguments: argparse.Namespace) -> crnn.TextCorpus:
+    return crnn.TextCorpus.from_file(
+        arguments.text,
+        unit=arguments.unit,
+        valid=arguments.valid,
+        test=arguments.test,
+        encoding=arguments.encoding,
+        min_count=arguments.min_count,
+        max_size=arguments.max_vocab,
+        unknown=True if arguments.unknown else None,
+        ids_path=arguments.ids,
+    )
+
+
+def _model(arguments: argparse.Namespace, vocab: crnn.Vocab) -> crnn.LanguageModel:
+    options = from_flags(arguments, NetworkConfig)
+    if options["embedding_size"] is None:
+        options["embedding_size"] = options["hidden_size"]
+    elif options["embedding_size"] == 0:
+        options["embedding_size"] = None
+    return crnn.LanguageModel(vocab, **options, tie_weights=arguments.tie_weights, seed=arguments.seed)
+
+
+def _training_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    options = from_flags(arguments, TrainingConfig)
+    return options | {
+        "clip_norm": options["clip_norm"] or None,
+        "clip_value": options["clip_value"] or None,
+        "optimizer": RULES[arguments.optimizer](lr=arguments.lr),
+        "schedule": SCHEDULES[arguments.schedule](warmup=arguments.warmup),
+        "progress": False if arguments.quiet else None,
+    }

@@ -28,6 +28,15 @@ def any_isa() -> Iterator[None]:
     dispatch.use_isa(before)
 
 
+@pytest.fixture
+def isas(any_isa: None) -> list[str]:
+    """The instruction sets of this machine, for tests that compare their results."""
+    available = dispatch.available_isas()
+    if len(available) < 2:
+        pytest.skip("this machine has a single instruction set: nothing to compare")
+    return list(available)
+
+
 @pytest.fixture(params=dispatch.available_isas())
 def isa(request: pytest.FixtureRequest, any_isa: None) -> str:
     """Run the test once on each instruction set that this machine has."""

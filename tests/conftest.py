@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Fixtures shared by the tests: every instruction set, both precisions, arrays with guards around them."""
+"""Fixtures shared by the tests: every instruction set, both precisions, arrays with guards around them, PyTorch."""
 
+import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,14 @@ from crnn._core import dispatch
 def pytest_configure(config: pytest.Config) -> None:
     # pytest-run-parallel's own, known here too so that the tests run without it.
     config.addinivalue_line("markers", "thread_unsafe: switches the instruction set, so runs on one thread")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need PyTorch, so that -m torch selects them."""
+    for item in items:
+        if "torch" in getattr(item, "fixturenames", ()):
+            item.add_marker("torch")
 
 
 def pytest_report_header() -> str:
@@ -55,6 +65,16 @@ def arrays(dtype: np.dtype) -> Iterator[Guarded]:
     guarded = Guarded(dtype)
     yield guarded
     guarded.check()
+
+
+@pytest.fixture(scope="session")
+def torch() -> Any:
+    """PyTorch, on one thread: more threads only get in each other's way at the tests' sizes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's own
+        torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    return torch
 
 
 @pytest.fixture

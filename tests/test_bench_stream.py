@@ -48,8 +48,7 @@ def test_a_step_is_timed_and_agrees_with_numpy(alone, setting, cell, race):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_peers_agree(monkeypatch, setting, cell):
-    torch = pytest.importorskip("torch")
+def test_peers_agree(torch, monkeypatch, setting, cell):
     monkeypatch.setattr(native, "library", lambda: measure.Missing("left out"))
     monkeypatch.setattr(native, "module", lambda: measure.Missing("left out"))
     before = torch.get_num_threads()

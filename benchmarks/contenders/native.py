@@ -50,7 +50,7 @@ def library() -> ctypes.CDLL | Missing:
     make = ["make", "-s", "-j2", "-C", str(sources), f"OUT={BUILT}", f"CC={compiler}"]
     link = [compiler, *flags, str(source), str(archive), "-lm", "-o", str(target)]
     for command in (make, link):
-        if command is link and not _older(target, [archive, source, *sources.glob("*.h")]):
+        if command is link and not _older(target, [archive, source, *sources.rglob("*.h")]):
             break
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`python -m benchmarks`: every row in a process of its own, then a table."""
+"""`python -m benchmarks`: measures every row in a separate process, then prints a table."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.measure import QUICK, THOROUGH, Figure
-from benchmarks.processes import python
-from benchmarks.rows import Row, Setting, all_rows, select
+from benchmarks import report
+from benchmarks.all_rows import all_rows, select
+from benchmarks.base.measure import QUICK, THOROUGH, Figure
+from benchmarks.base.processes import python
+from benchmarks.base.row import Row, Setting
+from benchmarks.rows.learn import draw
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,24 +24,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a smoke run: does everything work? Figures are rough")
     parser.add_argument("--json", metavar="FILE", help="write all samples and the environment there")
     parser.add_argument("--picture", metavar="FILE", help="draw the learn row's curves there (needs matplotlib)")
-    parser.add_argument("--row", metavar="LABEL", help=argparse.SUPPRESS)  # the child's part: measure and print
-    chosen = parser.parse_args(arguments)
+    parser.add_argument("--row", metavar="LABEL", help=argparse.SUPPRESS)  # for the child processes
+    options = parser.parse_args(arguments)
     rows = all_rows()
-    if chosen.list:
+    if options.list:
         for row in rows:
-            print(f"{row.label:18} {row.unit}{'  (only when named)' if row.only_named else ''}")
+            print(f"{row.label:18} {row.unit}{'  (only when named)' if row.long else ''}")
         return 0
-    if chosen.row:
-        row = next(row for row in rows if row.label == chosen.row)
-        setting = Setting(row.threads, QUICK if chosen.quick else THOROUGH, chosen.quick)
+    if options.row:
+        row = next(row for row in rows if row.label == options.row)
+        setting = Setting(row.threads, QUICK if options.quick else THOROUGH, options.quick)
         print(json.dumps({name: asdict(figure) for name, figure in row.run(setting).items()}))
         return 0
-    return run(select(rows, chosen.rows, chosen.quick), chosen.quick, chosen.json, chosen.picture)
+    return run(select(rows, options.rows, options.quick), options.quick, options.json, options.picture)
 
 
 def run(rows: list[Row], quick: bool, json_path: str | None, picture_path: str | None) -> int:
-    from benchmarks import report
-
     about = report.environment()
     print(report.describe(about), flush=True)
     results: list[report.Result] = []
@@ -47,7 +48,7 @@ def run(rows: list[Row], quick: bool, json_path: str | None, picture_path: str |
         print(f"[{number}/{len(rows)}] {row.label}", file=sys.stderr, flush=True)
         try:
             output = python(["-m", "benchmarks", "--row", row.label, *["--quick"] * quick], row.threads)
-        except RuntimeError as error:  # its traceback is on standard error; the others go on
+        except RuntimeError as error:  # its traceback is on standard error; continue with the other rows
             print(error, file=sys.stderr)
             failed += 1
             continue
@@ -59,10 +60,8 @@ def run(rows: list[Row], quick: bool, json_path: str | None, picture_path: str |
         document = {"environment": about, "quick": quick, "rows": [report.as_json(*result) for result in results]}
         Path(json_path).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     if picture_path is not None:
-        from benchmarks.learn import picture
-
         curves = {name: f.curve for row, figures in results if row.name == "learn" for name, f in figures.items()}
-        picture({name: curve for name, curve in curves.items() if curve}, picture_path)
+        draw({name: curve for name, curve in curves.items() if curve}, picture_path)
     return 1 if failed else 0
 
 

@@ -11,9 +11,9 @@ from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
-from benchmarks.measure import OURS, Figure
-from benchmarks.processes import THREAD_VARIABLES, UNSET
-from benchmarks.rows import Row, cores
+from benchmarks.base.measure import OURS, Figure
+from benchmarks.base.processes import THREAD_VARIABLES, UNSET
+from benchmarks.base.row import Row, available_cores
 
 Result = tuple[Row, dict[str, Figure]]
 
@@ -37,7 +37,7 @@ def environment() -> dict[str, Any]:
     seen = (*UNSET, *THREAD_VARIABLES, "CRNN_ISA", "CRNN_DATA")
     return {
         "cpu": _cpu(),
-        "cores": cores(),
+        "cores": available_cores(),
         "load": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "system": platform.platform(),
         "python": sys.version.split()[0],

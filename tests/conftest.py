@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Fixtures shared by the tests: every instruction set, both precisions, arrays with guards around them."""
+"""Fixtures shared by the tests: every instruction set, both precisions, arrays with guards around them, PyTorch."""
 
+import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "thread_unsafe: switches the instruction set, so runs on one thread")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need PyTorch, so that -m torch selects them."""
+    for item in items:
+        if "torch" in getattr(item, "fixturenames", ()):
+            item.add_marker("torch")
+
+
 def pytest_report_header() -> str:
     built, available = (", ".join(isas()) for isas in (dispatch.built_isas, dispatch.available_isas))
     return f"crnn: built for {built}; this CPU runs {available}"
@@ -26,6 +36,15 @@ def any_isa() -> Iterator[None]:
     before = dispatch.isa()
     yield
     dispatch.use_isa(before)
+
+
+@pytest.fixture
+def isas(any_isa: None) -> list[str]:
+    """The instruction sets of this machine, for tests that compare their results."""
+    available = dispatch.available_isas()
+    if len(available) < 2:
+        pytest.skip("this machine has a single instruction set: nothing to compare")
+    return list(available)
 
 
 @pytest.fixture(params=dispatch.available_isas())
@@ -46,6 +65,16 @@ def arrays(dtype: np.dtype) -> Iterator[Guarded]:
     guarded = Guarded(dtype)
     yield guarded
     guarded.check()
+
+
+@pytest.fixture(scope="session")
+def torch() -> Any:
+    """PyTorch, on one thread: more threads only get in each other's way at the tests' sizes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's own
+        torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    return torch
 
 
 @pytest.fixture

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""The benchmark rows of streams at tiny sizes: they run, and nobody is timed who computes something else."""
+"""The benchmark rows of streams at tiny sizes run, and a contender with other results is not timed."""
 
 import numpy as np
 import pytest
 
-REASON = "benchmarks are in a clone, not beside every wheel"
-latency, measure, native, report, rows, stream, stream_many = (
-    pytest.importorskip(f"benchmarks.{name}", reason=REASON)
-    for name in ("latency", "measure", "native", "report", "rows", "stream", "stream_many")
-)
+pytest.importorskip("benchmarks", reason="benchmarks are in a clone, not beside every wheel")
+from benchmarks import all_rows, report
+from benchmarks.base import latency, measure
+from benchmarks.base.row import Setting
+from benchmarks.contenders import native
+from benchmarks.rows import many_streams, stream
 
 pytestmark = pytest.mark.thread_unsafe  # they measure, and count calls
 
@@ -18,18 +19,18 @@ PEERS = ("torch", "onnxruntime")
 
 @pytest.fixture
 def setting():
-    return rows.Setting(1, measure.Effort(rounds=2, seconds=0.002), True)
+    return Setting(1, measure.Effort(rounds=2, seconds=0.002), True)
 
 
 @pytest.fixture
 def alone(monkeypatch):
-    """No peers but NumPy, and nothing to compile."""
+    """NumPy is the only peer, and nothing is compiled."""
     missing = measure.Missing("left out")
-    for module in (stream, stream_many):
-        monkeypatch.setattr(module, "installed", lambda *names: missing)
+    for module in (stream, many_streams):
+        monkeypatch.setattr(module, "unavailable", lambda *names: missing)
     monkeypatch.setattr(native, "library", lambda: missing)
     monkeypatch.setattr(native, "module", lambda: missing)
-    monkeypatch.setattr(stream_many, "peak", lambda threads: missing)
+    monkeypatch.setattr(many_streams, "peak", lambda threads: missing)
 
 
 def present(figures):
@@ -47,15 +48,14 @@ def test_a_step_is_timed_and_agrees_with_numpy(alone, setting, cell, race):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_peers_agree(monkeypatch, setting, cell):
-    torch = pytest.importorskip("torch")
+def test_peers_agree(torch, monkeypatch, setting, cell):
     monkeypatch.setattr(native, "library", lambda: measure.Missing("left out"))
     monkeypatch.setattr(native, "module", lambda: measure.Missing("left out"))
     before = torch.get_num_threads()
     try:
         for race in (stream.vectors, stream.characters):
             assert {name.split()[0] for name in present(race(cell, 5, setting))} >= {"crnn", "torch"}
-        assert any(name.startswith("torch") for name in present(stream_many.batch(cell, 5, False, setting, streams=7)))
+        assert any(name.startswith("torch") for name in present(many_streams.batch(cell, 5, False, setting, streams=7)))
     finally:
         torch.set_num_threads(before)
 
@@ -72,15 +72,15 @@ def test_c_and_cython_agree(setting, cell):
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("ids", [False, True])
 def test_many_streams_are_timed(alone, setting, cell, ids):
-    assert present(stream_many.batch(cell, 5, ids, setting, streams=7)) == {"crnn", "crnn, one by one"}
+    assert present(many_streams.batch(cell, 5, ids, setting, streams=7)) == {"crnn", "crnn, one by one"}
 
 
-def test_coming_going_and_threads_are_timed(alone, setting):
-    assert present(stream_many.join("lstm", 5, setting, streams=7)) >= {"crnn", stream_many.PAUSING}
-    assert present(stream_many.threads("lstm", 5, 10, rows.Setting(2, setting.effort, True))) == {"crnn"}
+def test_adding_and_removing_streams_and_threads_are_timed(alone, setting):
+    assert present(many_streams.join("lstm", 5, setting, streams=7)) >= {"crnn", many_streams.PAUSING}
+    assert present(many_streams.threads("lstm", 5, 10, Setting(2, setting.effort, True))) == {"crnn"}
 
 
-def test_the_loop_makes_as_many_steps_as_it_says_and_keeps_what_they_assign():
+def test_the_loop_makes_n_blocks_of_steps_and_keeps_what_they_assign():
     seen = []
     stepper = latency.statement("y = add(k); k += 1", {"add": lambda k: seen.append(k) or k, "k": 0})
     assert len(stepper.times(4, 1)) == 4
@@ -89,14 +89,14 @@ def test_the_loop_makes_as_many_steps_as_it_says_and_keeps_what_they_assign():
     assert stepper.output() == 18
 
 
-def test_who_computes_something_else_is_not_timed(setting):
+def test_a_contender_with_other_results_is_not_timed(setting):
     wrong = latency.statement("y = f()", {"f": lambda: np.array([1.0, 2.5])})
     with pytest.raises(RuntimeError, match="peer computes something else"):
-        latency.compete({"peer": wrong}, setting.effort, expected=[[1.0, 2.0]])
+        latency.time_steps({"peer": wrong}, setting.effort, expected=[[1.0, 2.0]])
 
 
 def test_the_table_has_percentiles_only_where_single_steps_were_timed(alone, setting):
-    by_name = {row.name: row for row in rows.all_rows()}
+    by_name = {row.name: row for row in all_rows.all_rows()}
     row, other = by_name["stream-64"], by_name["gemm-64"]
     timed, plain = (row, stream.vectors("tanh", 4, setting)), (other, {"crnn": measure.Figure(1.0)})
     assert "p99.9" in report.table([plain, timed]).splitlines()[0]
@@ -104,7 +104,7 @@ def test_the_table_has_percentiles_only_where_single_steps_were_timed(alone, set
 
 
 def test_stream_names_all_rows_of_streams():
-    chosen = rows.select(rows.all_rows(), ["stream"], quick=False)
+    chosen = all_rows.select(all_rows.all_rows(), ["stream"], quick=False)
     assert {row.name.split("-")[0] for row in chosen} == {"stream"}
     assert {"stream-64", "stream-lstm-512", "stream-char-gru-128", "stream-batch-128", "stream-join"} <= {
         row.name for row in chosen

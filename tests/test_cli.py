@@ -448,6 +448,7 @@ def test_score_of_bytes_and_words(capsysbinary, monkeypatch, tmp_path, unit):
     model = language_model("the cat sat on the mat\n", unit=unit)
     model.save(tmp_path / "m")
     rows = score(capsysbinary, monkeypatch, tmp_path / "m", "the dog\ncat é\n".encode())
+    assert [line for _, line in rows] == ["the dog", "cat é"]
     for bits, line in rows:
         [nats] = model.score([line + "\n"], prompt="\n")
         assert float(bits) == pytest.approx(nats / math.log(2), abs=6e-5)

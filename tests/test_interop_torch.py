@@ -5,7 +5,6 @@ import json
 import os
 import re
 import struct
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +29,6 @@ PAGE = Path(__file__).parents[1] / "docs" / "pytorch.md"  # not there when a whe
 cells = pytest.mark.parametrize("cell", CELLS)
 layers = pytest.mark.parametrize("L", [1, 3])
 directions = pytest.mark.parametrize("bidirectional", [False, True])
-
-
-@pytest.fixture(scope="module")
-def torch():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own making
-        torch = pytest.importorskip("torch")
-    torch.set_num_threads(1)
-    return torch
 
 
 def agree(got, expected):

@@ -306,11 +306,10 @@ def test_every_kernel_is_in_the_table():
 
 @kernels
 @pytest.mark.thread_unsafe
-@pytest.mark.usefixtures("any_isa")
 @pytest.mark.parametrize("values", [normal, with_specials, denormal])
-def test_instruction_sets_give_the_same_bits(dtype, kernel, values):
+def test_instruction_sets_give_the_same_bits(isas, dtype, kernel, values):
     results = {}
-    for isa in dispatch.available_isas():
+    for isa in isas:
         dispatch.use_isa(isa)
         results[isa] = KERNELS[kernel](maker(dtype, values))
     for got in results.values():
@@ -318,11 +317,10 @@ def test_instruction_sets_give_the_same_bits(dtype, kernel, values):
             assert_same_bits(mine, generic)
 
 
-@kernels
+# orthonormalize leaves rows that are nearly zero as they are.
+@pytest.mark.parametrize("kernel", [kernel for kernel in KERNELS if kernel != "gemm.orthonormalize"])
 @pytest.mark.usefixtures("isa")
 def test_results_are_never_denormal(dtype, kernel):
-    if kernel == "gemm.orthonormalize":
-        pytest.skip("it gives up on rows that are as good as zero, and leaves them")
     results = KERNELS[kernel](maker(dtype, denormal))
     for result in results:
         small = np.abs(result) < np.finfo(result.dtype).tiny

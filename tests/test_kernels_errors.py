@@ -196,14 +196,20 @@ def test_another_number_of_axes_is_refused(name, argument):
         refused(name, match, **{argument: np.array(wrong)})
 
 
-@each_array
-def test_another_length_of_an_axis_is_refused(name, argument):
+def axes_of_fixed_length() -> list:
+    return [
+        pytest.param(name, argument, axis, id=f"{name}-{argument}-{axis}")
+        for name, argument in (parameter.values for parameter in array_arguments())
+        for axis in range(arguments_of(name)[argument].ndim)
+        if (name, argument, axis) not in ANY_LENGTH
+    ]
+
+
+@pytest.mark.parametrize(("name", "argument", "axis"), axes_of_fixed_length())
+def test_another_length_of_an_axis_is_refused(name, argument, axis):
     value = arguments_of(name)[argument]
-    for axis in range(value.ndim):
-        if (name, argument, axis) in ANY_LENGTH:
-            continue
-        wrong = np.concatenate([value, value], axis=axis)
-        refused(name, r"^(\w+: expected .*\(.*\).*, got .*\(.*\))", **{argument: wrong})
+    wrong = np.concatenate([value, value], axis=axis)
+    refused(name, r"^(\w+: expected .*\(.*\).*, got .*\(.*\))", **{argument: wrong})
 
 
 @each_array
@@ -319,9 +325,9 @@ def test_no_output_overlaps_anything_else(name):
     """Neither by one element nor, but for a few, as the same array."""
     outputs, given = GOOD[name][1].split(), arguments_of(name)
     reals = [key for key, value in given.items() if isinstance(value, np.ndarray) and value.dtype == np.float32]
-    for pair in permutations(reals, 2):
-        if not set(pair) & set(outputs):
-            continue
+    pairs = [pair for pair in permutations(reals, 2) if set(pair) & set(outputs)]
+    assert len(pairs) >= 2
+    for pair in pairs:
         one, other = (given[key] for key in pair)
         match = rf"^({'|'.join(pair)}): expected an array that does not overlap ({'|'.join(pair)})$"
         buffer, start = f4(one.size + other.size), one.size - 1

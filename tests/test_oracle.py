@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The oracle itself: its gradients against central differences and PyTorch's, its losses against closed forms."""
 
-import warnings
-
 import numpy as np
 import oracle
 import pytest
@@ -183,10 +181,7 @@ def in_torch(torch, params, cell, sizes, D, directions):
 @two_ways
 @pytest.mark.parametrize("sizes", [[7], [7, 3], [3, 7, 2], [7, 7]], ids=str)
 @pytest.mark.parametrize("cell", ["tanh", "relu", "lstm", "gru"])
-def test_pytorch_agrees(rng, cell, sizes, directions, lengths):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own making
-        torch = pytest.importorskip("torch")
+def test_pytorch_agrees(torch, rng, cell, sizes, directions, lengths):
     params = random_params(rng, cell, sizes, D, directions, head=False)
     x, state = rng.normal(size=(T, B, D)), random_states(rng, cell, sizes, B, directions)
     dy = rng.normal(size=(T, B, sizes[-1] * directions))

@@ -46,11 +46,8 @@ def test_ids_have_the_bits_of_forward(rng, isa, cell, D, H):
 
 @pytest.mark.thread_unsafe
 @cells
-@pytest.mark.parametrize("E", [None, 1, 6, 21])
-@pytest.mark.parametrize("tie_weights", [False, True])
+@pytest.mark.parametrize(("E", "tie_weights"), [(None, False), (1, False), (6, False), (21, False), (21, True)])
 def test_language_models_have_the_bits_of_forward(rng, isa, cell, E, tie_weights):
-    if tie_weights and E != 21:
-        return
     model = language_model(cell, embedding_size=E, tie_weights=tie_weights, trainable_initial_state=True)
     ids = rng.integers(len(model.vocab), size=30)
     logits, _ = model.forward(ids[:, None])

@@ -1,16 +1,9 @@
 # SPDX-License-Identifier: MIT
 """PyTorch agrees: outputs, states and gradients of nn.RNN, LSTM and GRU, and of a head with cross-entropy on top."""
 
-import warnings
-
 import numpy as np
 import pytest
 from model_tools import language_model, network
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of torch's own making
-    torch = pytest.importorskip("torch")
-torch.set_num_threads(1)  # for sizes like these more only stand in each other's way
 
 TOLERANCE = {"float32": 2e-6, "float64": 1e-10}  # of an array's largest element
 
@@ -24,7 +17,7 @@ def agree(got, tensor):
     assert np.abs(got - expected).max() / scale <= TOLERANCE[got.dtype.name]
 
 
-def torch_twin(net):
+def torch_twin(torch, net):
     """PyTorch's module with a crnn.RNN's weights. It stores (out, in), and has a second bias: zero but for b_hn."""
     kinds = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
     options = {} if net.cell in kinds else {"nonlinearity": net.cell}
@@ -65,7 +58,7 @@ def gradients_agree(net, twin):
             agree(net.grads[prefix + "b_hn"], getattr(twin, "bias_hh" + suffix).grad[2 * net.hidden_size :])
 
 
-def run_twin(twin, x, state, lengths):
+def run_twin(torch, twin, x, state, lengths):
     """y and the state after the last step, of each row its own last step."""
     if lengths is None:
         return twin(x, state)
@@ -79,7 +72,7 @@ def run_twin(twin, x, state, lengths):
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("cell", ["tanh", "relu", "lstm", "gru"])
 @pytest.mark.parametrize("sizes", [(3, 2, 5, 7), (20, 9, 17, 33)], ids=["small", "large"])
-def test_pytorch_agrees_on_outputs_states_and_gradients(rng, dtype, sizes, cell, layers, bidirectional, unequal):
+def test_pytorch_agrees_on_outputs_states_and_gradients(torch, rng, dtype, sizes, cell, layers, bidirectional, unequal):
     T, B, D, H = sizes
     net = network(D, H, layers, cell, dtype.name, bidirectional=bidirectional)
     of_states = (net.num_layers * net.directions, B, H)
@@ -96,9 +89,9 @@ def test_pytorch_agrees_on_outputs_states_and_gradients(rng, dtype, sizes, cell,
     y, last, tape = net.forward(x, whole(state), lengths=lengths)
     dx, dfirst = net.backward(tape, dy, whole(dstate))
 
-    twin = torch_twin(net)
+    twin = torch_twin(torch, net)
     x_t, *state_t = (torch.from_numpy(array).requires_grad_() for array in (x, *state))
-    y_t, last_t = run_twin(twin, x_t, whole(state_t), lengths)
+    y_t, last_t = run_twin(torch, twin, x_t, whole(state_t), lengths)
     torch.autograd.backward([y_t, *parts_of(last_t)], [torch.from_numpy(array) for array in (dy, *dstate)])
     agree(y, y_t)
     agree(dx, x_t.grad)
@@ -111,7 +104,7 @@ def test_pytorch_agrees_on_outputs_states_and_gradients(rng, dtype, sizes, cell,
 
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_a_linear_head_with_cross_entropy_agrees(rng, dtype, layers, reduction):
+def test_a_linear_head_with_cross_entropy_agrees(torch, rng, dtype, layers, reduction):
     model = language_model(H=33, L=layers, dtype=dtype.name)
     V, T, B = len(model.vocab), 11, 5
     ids, targets = rng.integers(V, size=(T, B)), rng.integers(V, size=(T, B))
@@ -119,7 +112,7 @@ def test_a_linear_head_with_cross_entropy_agrees(rng, dtype, layers, reduction):
     h0 = rng.normal(size=(layers, B, 33)).astype(dtype)
     total, count, state = model.loss_and_gradients(ids, targets, h0, reduction=reduction)
 
-    twin = torch_twin(model.net)
+    twin = torch_twin(torch, model.net)
     head = torch.nn.Linear(33, V, dtype=getattr(torch, dtype.name))
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(model.params["W_hy"].T))

@@ -2,11 +2,11 @@
 """The adding problem, T = 200: two of 200 numbers are marked, what is their sum?
 
 Hochreiter, Schmidhuber 1997; in this form, and T = 200, Le, Jaitly, Hinton 2015. Numbers are uniform in [0, 1]; one
-is marked in each half. Whoever always answers 1 has an MSE of 2/12 = 0.1667.
+is marked in each half. Always answering 1 has an MSE of 2/12 = 0.1667.
 
-1,200 updates for every cell. The tanh layer starts once from the textbook's weights, uniform within 1/sqrt(H),
-and once from orthogonal ones, which keep a gradient alive for longer. How the gradient of a sequence's loss changes on
-its way from the last step back to the first is measured before and after training, in float64.
+1,200 updates for every cell. The tanh layer is trained twice: from the textbook's initial weights, uniform within
+1/sqrt(H), and from orthogonal ones, which preserve the gradient for longer. The decay of the gradient of a sequence's
+loss from the last step back to the first is measured before and after training, in float64.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Airline passengers, 1949 to 1960: two years are forecast from the ten before, month after month on its own forecasts.
 
-Box, Jenkins 1970, series G. Ten networks learn the changes of the logarithm, step by step from all pieces of a given
-length, and each feeds its forecasts back; the forecast is their geometric mean. Beside it persistence (the last known
-month, again and again) and the seasonal naive forecast (the last known year, again and again). "Same month a year
-before" knows the first of the two years when it forecasts the second, which nobody else does.
+Box, Jenkins 1970, series G. Ten networks learn the differences of the logarithm from all windows of a given length, and
+each feeds its forecasts back as input; the forecast is their geometric mean. It is compared with persistence (the last
+known month, repeated) and the seasonal naive forecast (the last known year, repeated). "Same month a year before"
+uses the first of the two years to forecast the second, which no other method here may.
 
 The setting is the best of several at forecasting two years from the first 6, 7 and 8 years: `--choose` shows it.
 """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What the tasks of the UCR archive share: a bidirectional layer on a series and its changes, beside 1-NN.
+"""What the tasks of the UCR archive share: a bidirectional layer on a series and its changes, compared with 1-NN.
 
-Settings are chosen by cross-validation on the training file: five parts, each with its share of every class, two seeds;
-of the candidates the one with the smallest mean loss on the parts left out, since accuracies of so few series are
-coarse. `--choose` shows it. The test file is read to report, never to choose.
+Settings are chosen by cross-validation on the training file: five stratified folds, two seeds; the candidate
+with the smallest mean validation loss is chosen, since accuracies of so few series are coarse. `--choose` shows it. The
+test file is only used for the final figure.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 """Copy memory, T = 50: ten symbols, fifty blanks, a mark; then the ten symbols must be written down.
 
 Hochreiter, Schmidhuber 1997; in this form Arjovsky, Shah, Bengio 2016: 8 symbols, a blank, a mark; T + 20 steps in all,
-with a target at each of them, which is the blank but at the last ten. Whoever remembers nothing answers blanks, then
-guesses: 10 log(8) / (T + 20) nats a step.
+each with a target: the blank, except for the last ten. A model without memory answers blanks, then
+guesses: 10 log(8) / (T + 20) nats per step.
 
 The LSTM's forget gate starts at a bias of 4, which is log(T): it then remembers for about T steps (Tallec, Ollivier
 2018).

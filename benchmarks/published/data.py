@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files of the folder that CRNN_DATA names. Nothing of them is part of the project."""
+"""Reads data files from the folder that CRNN_DATA names. The files are not part of the project."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * peak.c: as many multiply-adds a second as one core can do. Independent chains in registers, no memory. The vector's
- * width is that of the instruction set the compiler is told; it contracts a*b + c to an fma where there is one.
- * Compiled when a benchmark runs (see peak.py), with -O2 -ffp-contract=fast. GCC and Clang only. */
+ * peak.c: the multiply-adds per second of one core: independent chains in registers, without memory access. The vector
+ * width is that of the instruction set in the compiler's flags; the compiler contracts a*b + c to an fma if there is one.
+ * Compiled by peak.py when a benchmark runs, with -O2 -ffp-contract=fast. GCC and Clang only. */
 
 #if defined(__AVX512F__)
 enum { BYTES = 64, CHAINS = 16 }; /* 32 registers */
@@ -17,7 +17,7 @@ typedef float vec __attribute__((vector_size(BYTES)));
 
 double crnn_peak_flops(long n) { return 2.0 * CHAINS * (BYTES / sizeof(float)) * (double)n; }
 
-/* n rounds of one multiply-add on every chain. The result is returned so that the work cannot be left out. */
+/* n rounds of one multiply-add on every chain. The result is returned so that the compiler keeps the work. */
 float crnn_peak(long n, float factor, float term)
 {
     vec chain[CHAINS], f = {0}, c = {0};

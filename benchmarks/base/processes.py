@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Fresh processes, so that no row inherits another's thread pools, memory or settings."""
+"""Separate processes, so that no row inherits another row's thread pools, memory or settings."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-# Each library's own name for its number of threads.
+# Each library's name for its number of threads.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-# What slows peers down is taken away: these force OpenBLAS to kernels and blocks that may not be the machine's.
+# Unset for fairness: these force OpenBLAS to kernels and block sizes that may not suit the machine.
 UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 
 def environment_for(threads: int) -> dict[str, str]:
-    """Environment variables of a process that may use so many threads."""
+    """Environment variables of a process that may use ``threads`` threads."""
     variables = {name: value for name, value in os.environ.items() if name not in UNSET}
     variables |= dict.fromkeys(THREAD_VARIABLES, str(threads))
     if threads == 1:
@@ -27,16 +27,16 @@ def environment_for(threads: int) -> dict[str, str]:
     return variables
 
 
-def _on_one_core() -> None:
-    """The one setting that binds everybody alike, XLA included. The last core: the first serves the interrupts."""
+def _bind_to_one_core() -> None:
+    """The one setting that binds every library, XLA included. The last core, because the first serves interrupts."""
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def python(arguments: list[str], threads: int) -> str:
-    """Standard output of a Python process. With one thread it is bound to one core, where the system can do that."""
+    """Standard output of a Python process. With one thread it is bound to one core, where the system supports that."""
     bind: Callable[[], None] | None = None
     if threads == 1 and hasattr(os, "sched_setaffinity"):
-        bind = _on_one_core
+        bind = _bind_to_one_core
     command = [sys.executable, "-W", "ignore", *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment_for(threads), preexec_fn=bind)
     if done.returncode:
@@ -44,8 +44,8 @@ def python(arguments: list[str], threads: int) -> str:
     return done.stdout
 
 
-def call(function: str, *arguments: Any, threads: int = 1) -> Any:
-    """The JSON-able result of ``benchmarks.<function>(*arguments)``, in a process of its own."""
-    module, name = function.rsplit(".", 1)
-    code = f"import json, benchmarks.{module} as m; print(json.dumps(m.{name}(*json.loads({json.dumps(arguments)!r}))))"
+def call(function: Callable[..., Any], *arguments: Any, threads: int = 1) -> Any:
+    """The JSON-able result of a module's function, called in a separate process."""
+    module, name = function.__module__, function.__name__
+    code = f"import json, {module} as m; print(json.dumps(m.{name}(*json.loads({json.dumps(arguments)!r}))))"
     return json.loads(python(["-c", code], threads).splitlines()[-1])

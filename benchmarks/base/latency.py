@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Single steps, timed one by one and in blocks: contenders that take turns, their medians and their tails in us.
+"""Latency of single steps: contenders measured in turns; medians and percentiles in us.
 
-A block's time divided by its steps is the figure, because no clock stands between its steps. One step at a time,
-between two readings of the clock, gives the percentiles; what the same loop takes with nothing in it is taken off.
+The figure is a block's time divided by its number of steps, because no clock is read between them. The percentiles are
+of steps timed one by one, between two readings of the clock. The time of the same loop with an empty body is
+subtracted from both.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from benchmarks.checks import need_close
-from benchmarks.measure import CoreShare, Effort, Figure, Missing, turns
+from benchmarks.base.checks import require_close
+from benchmarks.base.measure import CoreShare, Effort, Figure, Missing, round_robin
 
 Array = NDArray[Any]
-Times = Callable[[int, int], ArrayLike]  # nanoseconds of each of n blocks of so many steps
+Times = Callable[[int, int], ArrayLike]  # (n, block): nanoseconds of each of n blocks of ``block`` steps
 
-BLOCK, BLOCK_SECONDS = 100, 1e-3  # steps in a block, fewer where they take long: what interrupts shows in few blocks
-SINGLES, LEAST_SINGLES = 20_000, 2_000  # of each contender, the fewer where a step takes long
+BLOCK, BLOCK_SECONDS = 100, 1e-3  # steps in a block; fewer if slow, so that an interrupt spoils few blocks
+SINGLES, MIN_SINGLES = 20_000, 2_000  # steps of each contender timed one by one; the minimum where a step is slow
 PERCENTILES = {"p50": 50, "p99": 99, "p99.9": 99.9}
 
 
 @dataclass(frozen=True)
 class Stepper:
-    """One way to make a step, from one state to the next. ``idle``: its loop with nothing in it.
+    """One way to make a step. ``idle`` times the same loop with an empty body.
 
-    ``output``: what the last step put out; None where it computes something else by intent.
+    ``output``: returns the output of the last step; None if the contender computes something else on purpose.
     """
 
     times: Times
@@ -43,37 +44,40 @@ class Stepper:
 LOOPS = """
 def times(n, block):
     global {names}
-    taken, steps = [], range(block)
+    durations, steps = [], range(block)
     if block == 1:
         for _ in range(n):
-            began = clock()
+            start = clock()
             {statement}
-            taken.append(clock() - began)
+            durations.append(clock() - start)
     else:
         for _ in range(n):
-            began = clock()
+            start = clock()
             for _ in steps:
                 {statement}
-            taken.append(clock() - began)
-    return taken
+            durations.append(clock() - start)
+    return durations
 """
 
 
 def statement(
-    text: str, names: dict[str, Any], output: str = "y", around: Callable[[], AbstractContextManager[Any]] = nullcontext
+    text: str,
+    names: dict[str, Any],
+    output: str = "y",
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Stepper:
-    """A stepper of a Python statement, compiled into the loop as ``timeit`` does; it may assign to ``names``.
+    """A stepper of a Python statement, compiled into the timed loop as by ``timeit``; it may assign to ``names``.
 
-    ``around``: a context that is entered once, outside what is timed.
+    ``context`` is entered once, outside the timed part.
     """
     names = {"y": None, **names}
     times, idle = _loop(text, names), _loop("pass", {"y": None})
 
-    def inside(n: int, block: int) -> ArrayLike:
-        with around():
+    def times_in_context(n: int, block: int) -> ArrayLike:
+        with context():
             return times(n, block)
 
-    return Stepper(inside, idle, lambda: names[output])
+    return Stepper(times_in_context, idle, lambda: names[output])
 
 
 def _loop(text: str, names: dict[str, Any]) -> Times:
@@ -84,22 +88,23 @@ def _loop(text: str, names: dict[str, Any]) -> Times:
     return times
 
 
-def compete(
+def time_steps(
     contenders: Mapping[str, Stepper | Missing], effort: Effort, expected: ArrayLike | None = None
 ) -> dict[str, Figure]:
-    """Microseconds a step of all contenders, whose first steps must put out ``expected`` (T, ...)."""
+    """Microseconds per step of all contenders. Their first outputs must agree with ``expected`` (T, ...)."""
     present = {name: c for name, c in contenders.items() if isinstance(c, Stepper)}
     for name, stepper in present.items():
         if expected is not None and stepper.output is not None:
-            for wanted in np.asarray(expected):
+            for expected_t in np.asarray(expected):
                 stepper.times(1, 1)
                 y = stepper.output()
-                need_close(name, np.asarray(y.numpy() if hasattr(y, "numpy") else y).reshape(wanted.shape), wanted)
+                y = np.asarray(y.numpy() if hasattr(y, "numpy") else y)
+                require_close(name, y.reshape(expected_t.shape), expected_t)
     plans = {name: _plan(stepper, effort) for name, stepper in present.items()}
     singles: dict[str, list[Array]] = {name: [] for name in present}
     blocks: dict[str, list[Array]] = {name: [] for name in present}
     cores = CoreShare()
-    for name in turns(present, effort):
+    for name in round_robin(present, effort):
         stepper, plan = present[name], plans[name]
         stepper.times(1, plan.warm)
         with cores.of(name):
@@ -110,19 +115,19 @@ def compete(
         if isinstance(entry, Missing):
             figures[name] = Figure(None, entry.reason)
             continue
-        alone = np.concatenate(singles[name]) / 1e3
+        durations = np.concatenate(singles[name]) / 1e3
         figures[name] = Figure(
             float(np.median(np.concatenate(blocks[name]))) / 1e3,
-            cores.note(name, entry.note, f"{len(alone)} single steps"),
+            cores.note(name, entry.note, f"{len(durations)} single steps"),
             [float(np.median(block)) / 1e3 for block in blocks[name]],
-            percentiles={label: float(np.percentile(alone, p)) for label, p in PERCENTILES.items()},
+            percentiles={label: float(np.percentile(durations, p)) for label, p in PERCENTILES.items()},
         )
     return figures
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """Of one round: how many steps of each kind, and the nanoseconds that clock and loop take."""
+    """One round: the number of steps of each kind, and the nanoseconds that clock and loop take themselves."""
 
     warm: int
     singles: int
@@ -133,14 +138,14 @@ class _Plan:
 
 
 def _plan(stepper: Stepper, effort: Effort) -> _Plan:
-    def steps_in(seconds: float, least: int, most: int) -> int:
-        return int(min(max(least, seconds / cost), most))
+    def steps_in(seconds: float, minimum: int, maximum: int) -> int:
+        return int(min(max(minimum, seconds / cost), maximum))
 
     stepper.times(1, 3)
     cost = float(np.median(np.asarray(stepper.times(5, 3), float))) / 3e9
     share = effort.seconds / 2
-    few = min(LEAST_SINGLES, int(effort.seconds * 8000))
-    singles = steps_in(share, -(-few // effort.rounds), -(-SINGLES // effort.rounds))
+    min_singles = min(MIN_SINGLES, int(effort.seconds * 8000))
+    singles = steps_in(share, -(-min_singles // effort.rounds), -(-SINGLES // effort.rounds))
     block = steps_in(BLOCK_SECONDS, 1, BLOCK)
     blocks = steps_in(share / block, 2, 500)
     clock, loop = (float(np.median(np.asarray(stepper.idle(1000, size), float))) for size in (1, block))

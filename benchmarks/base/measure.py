@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Contenders that take turns, and the figures that come of it."""
+"""Contenders measured in turns, and the figures of each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OURS = "crnn"
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to do a row's work: ``run()`` does ``work`` units (tokens, GFLOP, ...) of it."""
+    """One way to do a row's work. A call of ``run`` does ``work`` units of it (tokens, GFLOP, ...)."""
 
     run: Callable[[], object]
     work: float
@@ -24,19 +24,19 @@ class Contender:
 
 @dataclass(frozen=True)
 class Missing:
-    """A contender that cannot run here, and why."""
+    """A contender that cannot run on this machine, and why."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What came out for one contender: the median, in the row's unit. None: it could not run, the note says why."""
+    """The result of one contender: the median, in the row's unit; None if it could not run (the note says why)."""
 
     value: float | None
     note: str = ""
     samples: list[float] = field(default_factory=list)
-    curve: list[dict[str, float]] = field(default_factory=list)  # the learn row's epochs
+    curve: list[dict[str, float]] = field(default_factory=list)  # of the learn row, by epoch
     percentiles: dict[str, float] = field(default_factory=dict)  # of single steps, where they are timed one by one
 
 
@@ -44,7 +44,7 @@ class Figure:
 class Effort:
     """How long to measure: ``rounds`` samples of about ``seconds`` each for every contender.
 
-    After ``patience`` seconds of a race three samples are enough: on a busy machine some take for ever.
+    After ``patience`` seconds of a race three rounds are enough, so that a busy machine does not take hours.
     """
 
     rounds: int
@@ -54,47 +54,47 @@ class Effort:
 
 THOROUGH = Effort(rounds=9, seconds=0.25)
 QUICK = Effort(rounds=3, seconds=0.03)
-REST = 0.01  # thread pools of the contender before go on spinning for a while
+PAUSE = 0.01  # seconds before each turn: thread pools of the previous contender keep spinning for a while
 
 
-def installed(*modules: str) -> Missing | None:
-    """None if all of them can be imported."""
+def unavailable(*modules: str) -> Missing | None:
+    """The reason if any of these modules cannot be imported, else None."""
     absent = [name for name in modules if importlib.util.find_spec(name) is None]
     return Missing(f"not installed: {', '.join(absent)}") if absent else None
 
 
-def turns(names: Iterable[str], effort: Effort) -> Iterator[str]:
-    """Whose turn it is, round by round, so that a slow minute of the machine meets all of them."""
-    names, began = list(names), time.perf_counter()
+def round_robin(names: Iterable[str], effort: Effort) -> Iterator[str]:
+    """Names in turn, round by round, so that a slow minute of the machine affects all of them alike."""
+    names, started = list(names), time.perf_counter()
     for number in range(effort.rounds):
-        if number >= 3 and time.perf_counter() - began > effort.patience:
+        if number >= 3 and time.perf_counter() - started > effort.patience:
             return
         for name in names:
-            time.sleep(REST)
+            time.sleep(PAUSE)
             yield name
 
 
 class CoreShare:
-    """How much of a core each contender had, at its worst."""
+    """The smallest share of a core that each contender had in any sample."""
 
     def __init__(self) -> None:
-        self.least: dict[str, float] = {}
+        self.minimum: dict[str, float] = {}
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
         started, cpu_started = time.perf_counter(), time.process_time()
         yield
         share = (time.process_time() - cpu_started) / (time.perf_counter() - started)
-        self.least[name] = min(self.least.get(name, share), share)
+        self.minimum[name] = min(self.minimum.get(name, share), share)
 
     def note(self, name: str, *others: str) -> str:
-        """``others``, and whether the figure was disturbed."""
-        share = self.least[name]
+        """``others``, and a warning if other programs disturbed the contender."""
+        share = self.minimum[name]
         return "; ".join(filter(None, (*others, f"DISTURBED: had {share:.0%} of a core" if share < 0.9 else "")))
 
 
 def race(contenders: Mapping[str, Contender | Missing], effort: Effort) -> dict[str, Figure]:
-    """Rates of all contenders, which take turns.
+    """Rates of all contenders, measured in turns.
 
     A sample is as many calls as fill ``effort.seconds``, after one call that is not timed.
     """
@@ -102,7 +102,7 @@ def race(contenders: Mapping[str, Contender | Missing], effort: Effort) -> dict[
     calls = {name: _calls(c, effort.seconds) for name, c in present.items()}
     samples: dict[str, list[float]] = {name: [] for name in present}
     cores = CoreShare()
-    for name in turns(present, effort):
+    for name in round_robin(present, effort):
         contender = present[name]
         contender.run()
         with cores.of(name):
@@ -120,7 +120,7 @@ def race(contenders: Mapping[str, Contender | Missing], effort: Effort) -> dict[
 
 
 def _calls(contender: Contender, seconds: float) -> int:
-    """Calls that take about so long, once warm."""
+    """The number of calls that take about ``seconds`` once warm."""
     contender.run()
     contender.run()
     started, calls = time.perf_counter(), 0
@@ -131,7 +131,7 @@ def _calls(contender: Contender, seconds: float) -> int:
 
 
 def fastest(variants: Mapping[str, Contender]) -> Contender:
-    """The quickest of several settings of one peer, tried briefly; its note names it and those it beat."""
+    """The fastest of several settings of one peer, by a short trial; its note names it and the slower ones."""
     if len(variants) == 1:
         return next(iter(variants.values()))
     figures = race(variants, Effort(rounds=3, seconds=0.1))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""learn: a text learnt from beginning to end by `crnn.fit` and by PyTorch, epoch by epoch, at all cores.
+"""learn: a whole training run of `crnn.fit` and of PyTorch on the same text, epoch by epoch, at all cores.
 
-Tanh RNN, H 256, B 32, T 64, Adam 2e-3 falling to 0 along a cosine, gradient's norm clipped at 0.25, 10 epochs; the last
-tenth of the text is for validation. Both read the same contiguous streams and carry the state; each starts from its
-own library's initial weights. Both have an embedding of size H in front. A process for each, one after the
-other. Seconds are those of the whole loop, validation included.
+Tanh RNN, H 256, B 32, T 64, embedding of size H, Adam with learning rate 2e-3 and cosine decay to 0, gradient norm
+clipped at 0.25, 10 epochs; the last tenth of the text is the validation set. Both read the same contiguous windows and
+carry the state; each starts from its own library's initial weights. The two run one after the other, each in a separate
+process. Seconds are those of the whole loop, validation included.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import OURS, Figure, installed
-from benchmarks.processes import call
-from benchmarks.rows import Row, Setting
-from benchmarks.texts import text
+from benchmarks.base.measure import OURS, Figure, unavailable
+from benchmarks.base.processes import call
+from benchmarks.base.row import Row, Setting
+from benchmarks.base.texts import text
 
 HIDDEN, BATCH, STEPS, EPOCHS = 256, 32, 64, 10
 RATE, CLIP, VALID = 2e-3, 0.25, 0.1
@@ -28,10 +28,10 @@ Curve = list[dict[str, float]]  # epoch, train_loss, valid_loss, seconds since t
 
 
 def measure(setting: Setting) -> dict[str, Figure]:
-    """Seconds to the end; the curves are what a figure's ``curve`` holds."""
+    """Seconds of the whole run; each figure's ``curve`` holds the losses by epoch."""
     figures = {}
-    for who, module, function in ((OURS, "crnn", "learn.ours"), (TORCH, "torch", "learn.torchs")):
-        if absent := installed(module):
+    for who, module, function in ((OURS, "crnn", train_with_crnn), (TORCH, "torch", train_with_torch)):
+        if absent := unavailable(module):
             figures[who] = Figure(None, absent.reason)
             continue
         curve: Curve = call(function, setting.threads, setting.quick, threads=setting.threads)
@@ -41,21 +41,21 @@ def measure(setting: Setting) -> dict[str, Figure]:
     return figures
 
 
-def _settings(quick: bool) -> tuple[str, int]:
+def _text_and_epochs(quick: bool) -> tuple[str, int]:
     return (text()[0][:60_000], 2) if quick else (text()[0], EPOCHS)
 
 
-def ours(threads: int, quick: bool) -> Curve:
+def train_with_crnn(threads: int, quick: bool) -> Curve:
     import crnn
 
-    what, epochs = _settings(quick)
-    corpus = crnn.TextCorpus.from_text(what, unit="char", valid=VALID, test=0.0)
+    learnt_text, epochs = _text_and_epochs(quick)
+    corpus = crnn.TextCorpus.from_text(learnt_text, unit="char", valid=VALID, test=0.0)
     model = crnn.LanguageModel(corpus.vocab, hidden_size=HIDDEN, embedding_size=HIDDEN, seed=0)
     curve: Curve = []
 
     def on_epoch(log: crnn.TrainingLog) -> None:
         entry = log.entries[-1]
-        _note(curve, entry["train_loss"], entry["valid_loss"], started)
+        _append(curve, entry["train_loss"], entry["valid_loss"], started)
 
     started = time.perf_counter()
     crnn.fit(
@@ -74,7 +74,7 @@ def ours(threads: int, quick: bool) -> Curve:
     return curve
 
 
-def torchs(threads: int, quick: bool) -> Curve:
+def train_with_torch(threads: int, quick: bool) -> Curve:
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -83,8 +83,8 @@ def torchs(threads: int, quick: bool) -> Curve:
 
     torch.set_num_threads(threads)
     torch.manual_seed(1)
-    what, epochs = _settings(quick)
-    corpus = TextCorpus.from_text(what, unit="char", valid=VALID, test=0.0)
+    learnt_text, epochs = _text_and_epochs(quick)
+    corpus = TextCorpus.from_text(learnt_text, unit="char", valid=VALID, test=0.0)
     V = len(corpus.vocab)
 
     def windows(ids: Any, steps: int, drop_last: bool) -> list[tuple[Any, Any]]:
@@ -126,16 +126,16 @@ def torchs(threads: int, quick: bool) -> Curve:
             schedule.step()
             nats += float(loss)
             count += y.numel()
-        _note(curve, nats / count, evaluate(), started)
+        _append(curve, nats / count, evaluate(), started)
     return curve
 
 
-def _note(curve: Curve, train_loss: float, valid_loss: float, started: float) -> None:
+def _append(curve: Curve, train_loss: float, valid_loss: float, started: float) -> None:
     seconds = time.perf_counter() - started
     curve.append({"epoch": len(curve) + 1, "train_loss": train_loss, "valid_loss": valid_loss, "seconds": seconds})
 
 
-def picture(curves: dict[str, Curve], path: str) -> None:
+def draw(curves: dict[str, Curve], path: str) -> None:
     """Validation loss over epochs, and over seconds."""
     import matplotlib
 
@@ -156,5 +156,5 @@ def picture(curves: dict[str, Curve], path: str) -> None:
 
 
 ROWS = [
-    Row("learn", "s", measure, all_cores=True, goals={TORCH: 2.0}, lower=True, only_named=True),
+    Row("learn", "s", measure, all_cores=True, goals={TORCH: 2.0}, lower=True, long=True),
 ]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """sequence: one layer of a cell over x (T 128, B 32, D = H), forward only, float32.
 
-Work is the matrix products: 2 * T * B * G * (D*H + H*H). Peers get the same weights and keep their own best layouts.
+Work is the matrix products: 2 * T * B * G * (D*H + H*H). Peers have the same weights, in their own layouts.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.checks import need_close
-from benchmarks.layers import GATES, TORCH_NAMES, onnx_layer, torch_layers
-from benchmarks.measure import OURS, Contender, Figure, Missing, installed, race
-from benchmarks.peak import PEAK, peak
-from benchmarks.rows import Row, Setting
+from benchmarks.base.checks import require_close
+from benchmarks.base.measure import OURS, Contender, Figure, Missing, race, unavailable
+from benchmarks.base.row import Row, Setting
+from benchmarks.contenders.layers import GATES, TORCH_NAMES, onnx_layer, torch_layers
+from benchmarks.contenders.peak import PEAK, peak
 
 Array = NDArray[Any]
-Run = Callable[[], Any]  # returns an array, or what has one to give: .numpy()
+Run = Callable[[], Any]  # returns an array, or something with .numpy()
 
 STEPS, BATCH = 128, 32
 SIZES = (64, 128, 256, 512)
-# The design's figures, in GFLOP/s, and the peak of the machine they were set on.
+# In GFLOP/s, and the peak of the machine where the goals were set.
 GOALS = {"tanh": (75, 90, 98, 100), "gru": (80, 92, 98, 100), "lstm": (88, 98, 105, 106)}
 GOALS_PEAK = 110
 
@@ -43,20 +43,20 @@ def measure(cell: str, H: int, setting: Setting) -> dict[str, Figure]:
     runs: dict[str, Run | Missing] = {
         OURS: lambda: net(x, threads=setting.threads)[0],
         "crnn, tape reused": lambda: net.forward(x, threads=setting.threads, tape=tape)[0],
-        f"torch nn.{TORCH_NAMES[cell]}": installed("torch") or with_torch(net.params, cell, x, setting.threads),
-        "onnxruntime": installed("onnx", "onnxruntime") or onnx_layer(net.params, cell, x, setting.threads),
+        f"torch nn.{TORCH_NAMES[cell]}": unavailable("torch") or torch_run(net.params, cell, x, setting.threads),
+        "onnxruntime": unavailable("onnx", "onnxruntime") or onnx_layer(net.params, cell, x, setting.threads),
     }
     contenders: dict[str, Contender | Missing] = {}
     for name, run in runs.items():
         if not isinstance(run, Missing):
             y = run()
             y = y.numpy() if hasattr(y, "numpy") else y
-            need_close(name, y.reshape(expected.shape), expected)
+            require_close(name, y.reshape(expected.shape), expected)
         contenders[name] = run if isinstance(run, Missing) else Contender(run, work)
     return race(contenders | {PEAK: peak(setting.threads)}, setting.effort)
 
 
-def with_torch(params: Any, cell: str, x: Array, threads: int) -> Run:
+def torch_run(params: Any, cell: str, x: Array, threads: int) -> Run:
     import torch
 
     torch.set_num_threads(threads)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """lengths: sequences of different lengths in one batch, forward and backward; batches/s.
 
-LSTM, T 100, B 32, D 64, H 128, lengths uniform in 1..T in any order. Ours is told the lengths and computes nothing
-beyond them; beside it the same batch with all sequences T long. PyTorch packs the sequences and pads the outputs again,
-or it reads the padded batch as it is, which gives the same gradients where nothing is asked of the padded outputs.
+LSTM, T 100, B 32, D 64, H 128, lengths uniform in 1..T, unsorted. crnn gets the lengths and skips the padding; the same
+batch with all sequences T long is measured too. PyTorch packs the sequences and pads the outputs again, or reads the
+padded batch, which gives the same gradients because the padded outputs have no loss.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.checks import need_close
-from benchmarks.layers import torch_layers
-from benchmarks.measure import OURS, Contender, Figure, Missing, installed, race
-from benchmarks.rows import Row, Setting
+from benchmarks.base.checks import require_close
+from benchmarks.base.measure import OURS, Contender, Figure, Missing, race, unavailable
+from benchmarks.base.row import Row, Setting
+from benchmarks.contenders.layers import torch_layers
 
 Array = NDArray[Any]
-Run = Callable[[], tuple[Array, Array, Array]]  # y, dx and dW_hh, by our layout
+Run = Callable[[], tuple[Array, Array, Array]]  # y, dx and dW_hh, in crnn's layout
 
 STEPS, BATCH, INPUTS, HIDDEN = 100, 32, 64, 128
 ALL_LONG, PACKED, PADDED = "crnn, all T long", "torch, packed", "torch, padded"
@@ -34,24 +34,24 @@ def measure(setting: Setting) -> dict[str, Figure]:
     lengths = rng.integers(1, STEPS, BATCH, endpoint=True)
     x = rng.standard_normal((STEPS, BATCH, INPUTS), np.float32)
     dy = rng.standard_normal((STEPS, BATCH, HIDDEN), np.float32)
-    dy[np.arange(STEPS)[:, None] >= lengths] = 0  # no loss where there is no step
-    ours = our_pass(net, x, dy, lengths, threads)
+    dy[np.arange(STEPS)[:, None] >= lengths] = 0  # the padding has no loss
+    ours = crnn_pass(net, x, dy, lengths, threads)
     expected = [array.copy() for array in ours()]
     contenders: dict[str, Contender | Missing] = {
         OURS: Contender(ours, 1, f"{lengths.sum() / (STEPS * BATCH):.0%} of the steps"),
-        ALL_LONG: Contender(our_pass(net, x, dy, None, threads), 1),
+        ALL_LONG: Contender(crnn_pass(net, x, dy, None, threads), 1),
     }
     for name, packed in ((PACKED, True), (PADDED, False)):
-        absent = installed("torch")
+        absent = unavailable("torch")
         if absent is None:
             run = torch_pass(net.params, x, dy, lengths, threads, packed)
-            for theirs, wanted in zip(run(), expected, strict=True):
-                need_close(name, theirs, wanted)
+            for theirs, expected_array in zip(run(), expected, strict=True):
+                require_close(name, theirs, expected_array)
         contenders[name] = absent or Contender(run, 1)
     return race(contenders, setting.effort)
 
 
-def our_pass(net: Any, x: Array, dy: Array, lengths: Array | None, threads: int) -> Run:
+def crnn_pass(net: Any, x: Array, dy: Array, lengths: Array | None, threads: int) -> Run:
     tape: Any = None
 
     def run() -> tuple[Array, Array, Array]:
@@ -72,7 +72,7 @@ def torch_pass(params: Any, x: Array, dy: Array, lengths: Array, threads: int, p
     net = torch_layers(params, "lstm")
     theirs, gradient = torch.from_numpy(x).requires_grad_(), torch.from_numpy(dy)
     counts = torch.from_numpy(lengths)
-    there = torch.from_numpy(np.arange(STEPS)[:, None] < lengths)[:, :, None]
+    mask = torch.from_numpy(np.arange(STEPS)[:, None] < lengths)[:, :, None]
 
     def run() -> tuple[Array, Array, Array]:
         net.zero_grad(set_to_none=True)
@@ -81,7 +81,7 @@ def torch_pass(params: Any, x: Array, dy: Array, lengths: Array, threads: int, p
             y, _ = net(pack_padded_sequence(theirs, counts, enforce_sorted=False))
             y, _ = pad_packed_sequence(y, total_length=STEPS)
         else:
-            y = net(theirs)[0] * there
+            y = net(theirs)[0] * mask
         y.backward(gradient)
         assert theirs.grad is not None
         return y.detach().numpy(), theirs.grad.numpy(), net.weight_hh_l0.grad.numpy().T

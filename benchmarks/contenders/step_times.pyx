@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
-"""A stream stepped from Cython, with no Python in the loop. Compiled when a benchmark runs (see native.py)."""
+"""Times steps of a stream from Cython, without Python in the loop. Compiled by native.py when a benchmark runs."""
 
 from libc.stdint cimport int32_t, int64_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
@@ -18,15 +18,15 @@ def steps(int64_t[::1] ns not None, Py_ssize_t block, Stream stream not None, fl
           const float[::1] x not None):
     """ns[i] = nanoseconds of ``block`` steps."""
     cdef Py_ssize_t i, k
-    cdef int64_t began
+    cdef int64_t start
     cdef int failed = 0
     if y.shape[0] != stream.output_size or x.shape[0] != stream.input_size:
         raise ValueError(f"expected y ({stream.output_size},) and x ({stream.input_size},)")
     for i in range(ns.shape[0]):
-        began = now()
+        start = now()
         for k in range(block):
             failed |= stream.step_into(&y[0], &x[0])
-        ns[i] = now() - began
+        ns[i] = now() - start
     if failed:
         raise RuntimeError("step_into failed")
 
@@ -34,22 +34,22 @@ def steps(int64_t[::1] ns not None, Py_ssize_t block, Stream stream not None, fl
 def id_steps(int64_t[::1] ns not None, Py_ssize_t block, Stream stream not None, float[::1] y not None, int32_t id):
     """ns[i] = nanoseconds of ``block`` steps."""
     cdef Py_ssize_t i, k
-    cdef int64_t began
+    cdef int64_t start
     cdef int failed = 0
     if y.shape[0] != stream.output_size:
         raise ValueError(f"expected y ({stream.output_size},)")
     for i in range(ns.shape[0]):
-        began = now()
+        start = now()
         for k in range(block):
             failed |= stream.step_id_into(&y[0], id)
-        ns[i] = now() - began
+        ns[i] = now() - start
     if failed:
         raise RuntimeError("step_id_into failed")
 
 
 def nothing(int64_t[::1] ns not None):
     cdef Py_ssize_t i
-    cdef int64_t began
+    cdef int64_t start
     for i in range(ns.shape[0]):
-        began = now()
-        ns[i] = now() - began
+        start = now()
+        ns[i] = now() - start

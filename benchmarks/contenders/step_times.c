@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * step_times.c: a stream stepped by C, timed by C, and how fast memory of a size can be read. Linked with libcrnn.a
- * when a benchmark runs (see native.py) and called from there: what is timed here knows no Python. */
+ * step_times.c: times steps of a stream, and reads of memory, in C without Python. native.py links it with libcrnn.a when
+ * a benchmark runs, and calls it. */
 #define _POSIX_C_SOURCE 199309L
 #include <stdlib.h>
 #include <string.h>
@@ -17,12 +17,12 @@ static int64_t now(void)
 
 static void *line_aligned(size_t size)
 {
-    char *memory = size ? malloc(size + CRNN_LINE_BYTES) : NULL; /* stays for the life of a short process */
+    char *memory = size ? malloc(size + CRNN_LINE_BYTES) : NULL; /* never freed: the process is short */
     return memory ? memory + (CRNN_LINE_BYTES - (uintptr_t)memory % CRNN_LINE_BYTES) % CRNN_LINE_BYTES : NULL;
 }
 
-/* One stream of one layer, with a head if there is W_hy, on the instruction set of that name, if built. NULL: no such
- * model, or no memory. */
+/* One stream of one layer, with an output layer if W_hy is not NULL, on the instruction set named isa. NULL: no such model,
+ * or no memory. */
 crnn_streams *bench_stream(const char *isa, int cell, crnn_dim D, crnn_dim H, crnn_dim V, const float *W_xh,
                            const float *W_hh, const float *b_h, const float *b_hn, const float *W_hy, const float *b_y)
 {
@@ -40,32 +40,32 @@ crnn_streams *bench_stream(const char *isa, int cell, crnn_dim D, crnn_dim H, cr
 void bench_steps(int64_t *ns, crnn_dim n, crnn_dim block, crnn_streams *stream, float *y, const float *x)
 {
     for (crnn_dim i = 0; i < n; ++i) {
-        const int64_t began = now();
+        const int64_t start = now();
         for (crnn_dim k = 0; k < block; ++k)
             crnn_streams_step(stream, y, x, NULL, 1);
-        ns[i] = now() - began;
+        ns[i] = now() - start;
     }
 }
 
 void bench_id_steps(int64_t *ns, crnn_dim n, crnn_dim block, crnn_streams *stream, float *y, int32_t id)
 {
     for (crnn_dim i = 0; i < n; ++i) {
-        const int64_t began = now();
+        const int64_t start = now();
         for (crnn_dim k = 0; k < block; ++k)
             crnn_streams_step_ids(stream, y, &id, NULL, 1);
-        ns[i] = now() - began;
+        ns[i] = now() - start;
     }
 }
 
 void bench_nothing(int64_t *ns, crnn_dim n)
 {
     for (crnn_dim i = 0; i < n; ++i) {
-        const int64_t began = now();
-        ns[i] = now() - began;
+        const int64_t start = now();
+        ns[i] = now() - start;
     }
 }
 
-/* The widest loads there are, sixteen in flight, from `lines` cache lines one after the other. */
+/* Reads `lines` consecutive cache lines with the widest loads available, sixteen in flight. */
 #if defined(__AVX512F__)
 enum { BYTES = 64 };
 #elif defined(__AVX__)
@@ -95,11 +95,11 @@ static int read_once(const char *memory, crnn_dim bytes)
 void bench_reads(int64_t *ns, crnn_dim n, crnn_dim block, const char *memory, crnn_dim bytes)
 {
     for (crnn_dim i = 0; i < n; ++i) {
-        const int64_t began = now();
+        const int64_t start = now();
         for (crnn_dim k = 0; k < block; ++k) {
-            volatile int kept = read_once(memory, bytes); /* so that it is not left out */
+            volatile int kept = read_once(memory, bytes); /* so that the compiler keeps the reads */
             (void)kept;
         }
-        ns[i] = now() - began;
+        ns[i] = now() - start;
     }
 }

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """stream-batch, stream-join, stream-threads: many streams of one model.
 
-stream-batch: 1,000 streams stepped by one product, GFLOP/s of the matrix products beside the machine's peak; D = H, or
-a character model on ids (V 65, head included). stream-join: what it costs that a stream comes, goes or pauses.
-stream-threads: every thread steps a stream of its own.
+stream-batch: 1,000 streams stepped together, as one product; GFLOP/s of the matrix products; D = H, or a character
+model on ids (V 65, output layer included). stream-join: the cost of adding, removing or pausing a stream.
+stream-threads: each thread steps a separate stream.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.checks import need_close
-from benchmarks.job import Job
-from benchmarks.latency import Stepper, compete, statement
-from benchmarks.layers import GATES, TORCH_NAMES, torch_layers
-from benchmarks.measure import OURS, Contender, Figure, Missing, installed, race
-from benchmarks.peak import PEAK, peak
-from benchmarks.rows import Row, Setting
-from benchmarks.train import our_model
+from benchmarks.base.checks import require_close
+from benchmarks.base.latency import Stepper, statement, time_steps
+from benchmarks.base.measure import OURS, Contender, Figure, Missing, race, unavailable
+from benchmarks.base.row import Row, Setting
+from benchmarks.contenders.layers import GATES, TORCH_NAMES, torch_layers
+from benchmarks.contenders.peak import PEAK, peak
+from benchmarks.contenders.training import crnn_model
+from benchmarks.contenders.training_task import TrainingTask
 
 Array = NDArray[Any]
 
@@ -33,18 +33,18 @@ SIZES = (128, 256, 512)
 ONE_BY_ONE = "crnn, one by one"
 OF_PEAK = 0.85
 
-# ---- one product -----------------------------------------------------------------------------------------------------
+# ---- all streams in one step -----------------------------------------------------------------------------------------
 
 
 def batch(cell: str, H: int, ids: bool, setting: Setting, streams: int = STREAMS) -> dict[str, Figure]:
     import crnn
 
-    job, rng = Job(cell, H), np.random.default_rng(1)
-    model: Any = our_model(job, job.random_weights()) if ids else crnn.RNN(H, H, cell=cell, seed=0)
-    x = rng.integers(0, job.vocabulary, streams, np.int32) if ids else rng.standard_normal((streams, H), np.float32)
-    products = GATES[cell] * H * (H if ids else 2 * H) + (H * job.vocabulary if ids else 0)
+    task, rng = TrainingTask(cell, H), np.random.default_rng(1)
+    model: Any = crnn_model(task, task.random_weights()) if ids else crnn.RNN(H, H, cell=cell, seed=0)
+    x = rng.integers(0, task.vocabulary, streams, np.int32) if ids else rng.standard_normal((streams, H), np.float32)
+    products = GATES[cell] * H * (H if ids else 2 * H) + (H * task.vocabulary if ids else 0)
     work = 2.0 * products * streams / 1e9
-    many, y = model.stream_batch(streams), np.empty((streams, job.vocabulary if ids else H), np.float32)
+    many, y = model.stream_batch(streams), np.empty((streams, task.vocabulary if ids else H), np.float32)
     alone, y_alone = [model.stream() for _ in range(streams)], np.empty_like(y)
     single = list(zip([stream.step for stream in alone], x.tolist() if ids else list(x), list(y_alone), strict=True))
 
@@ -59,9 +59,11 @@ def batch(cell: str, H: int, ids: bool, setting: Setting, streams: int = STREAMS
     for contender in contenders.values():
         assert isinstance(contender, Contender)
         contender.run()
-    need_close(ONE_BY_ONE, y_alone, y)
+    require_close(ONE_BY_ONE, y_alone, y)
     if not ids:
-        contenders[f"torch nn.{TORCH_NAMES[cell]}"] = installed("torch") or torch_batch(model.params, cell, x, y, work)
+        contenders[f"torch nn.{TORCH_NAMES[cell]}"] = unavailable("torch") or torch_batch(
+            model.params, cell, x, y, work
+        )
     figures = race(contenders | {PEAK: peak(setting.threads)}, setting.effort)
     for name, figure in figures.items():
         if name != PEAK and figure.value is not None:
@@ -82,11 +84,11 @@ def torch_batch(params: Any, cell: str, x: Array, y: Array, work: float) -> Cont
             out, state = net(theirs, state)
         return out
 
-    need_close("torch", run()[0].numpy(), y)
+    require_close("torch", run()[0].numpy(), y)
     return Contender(run, work)
 
 
-# ---- coming and going ------------------------------------------------------------------------------------------------
+# ---- adding, removing, pausing ---------------------------------------------------------------------------------------
 
 STEP, PAUSED, SINGLE = "a step of all", "a step with rows=, one pausing", "a Stream's step"
 PAUSING = "pausing one, over a step of all"
@@ -97,19 +99,20 @@ def join(cell: str, H: int, setting: Setting, streams: int = STREAMS) -> dict[st
 
     net = crnn.RNN(H, H, cell=cell, seed=0)
     x = np.random.default_rng(1).standard_normal((streams, H), np.float32)
-    whole, changing, fewer, stream = (*(net.stream_batch(streams) for _ in range(3)), net.stream())
+    fixed, changing, partial_batch, stream = (*(net.stream_batch(streams) for _ in range(3)), net.stream())
     rows = np.delete(np.arange(streams, dtype=np.int32), streams // 2)
     names = {"x": x, "y": np.empty_like(x), "rows": rows}
-    changed = "remove(k); add(1); y = batch.active"  # the last makes anew what the next step would
+    change = "remove(k); add(1); y = batch.active"  # `active` is rebuilt, as by the next step
     contenders: dict[str, Stepper | Missing] = {
-        OURS: statement(changed, {"remove": changing.remove, "add": changing.add, "batch": changing, "k": 1}),
-        STEP: statement("step(x, out=y)", names | {"step": whole.step}),
+        OURS: statement(change, {"remove": changing.remove, "add": changing.add, "batch": changing, "k": 1}),
+        STEP: statement("step(x, out=y)", names | {"step": fixed.step}),
         PAUSED: statement(
-            "step(x, rows=rows, out=y)", {"x": x[1:], "y": np.empty_like(x[1:]), "rows": rows, "step": fewer.step}
+            "step(x, rows=rows, out=y)",
+            {"x": x[1:], "y": np.empty_like(x[1:]), "rows": rows, "step": partial_batch.step},
         ),
         SINGLE: statement("step(x, out=y)", {"x": x[0], "y": np.empty_like(x[0]), "step": stream.step}),
     }
-    figures = compete(contenders, setting.effort)
+    figures = time_steps(contenders, setting.effort)
     figures[OURS] = replace(figures[OURS], note=f"one of {streams} goes, one comes; {figures[OURS].note}")
     step, paused = figures[STEP].value, figures[PAUSED].value
     if step is not None and paused is not None:
@@ -128,17 +131,17 @@ def threads(cell: str, H: int, steps: int, setting: Setting) -> dict[str, Figure
     streams = [net.stream() for _ in range(setting.threads)]
     pool = ThreadPoolExecutor(setting.threads)
 
-    def walk(step: Callable[..., Array]) -> Array:
+    def run_stream(step: Callable[..., Array]) -> Array:
         y = np.empty(H, np.float32)
         for _ in range(steps):
             step(x, y)
         return y
 
     def run() -> list[Array]:
-        return list(pool.map(walk, [stream.step for stream in streams]))
+        return list(pool.map(run_stream, [stream.step for stream in streams]))
 
     for y in run():
-        need_close("a thread", y, net(np.broadcast_to(x, (steps, 1, H)).copy())[0][-1, 0])
+        require_close("a thread", y, net(np.broadcast_to(x, (steps, 1, H)).copy())[0][-1, 0])
     return race({OURS: Contender(run, steps * setting.threads)}, setting.effort)
 
 
@@ -154,7 +157,7 @@ ROWS = [
     for cell in ("tanh", "gru", "lstm")
     for H in SIZES
 ]
-ROWS += [  # one going and one coming is two things, each to cost less than a step
+ROWS += [  # a removal and an addition, each of which should cost less than a step
     Row("stream-join", "us", partial(join, "lstm", 128), goals={STEP: 2.0, SINGLE: 0.5}, lower=True, quick=True),
 ]
 ROWS += [

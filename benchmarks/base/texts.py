@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The text that models learn: tinyshakespeare.txt in the folder CRNN_DATA if there, else Python's own documentation."""
+"""The text to train on: tinyshakespeare.txt in the folder CRNN_DATA, or else Python's documentation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def text() -> tuple[str, str]:
-    """A text of about a million characters, and what it is."""
+    """A text of about a million characters, and its name."""
     path = Path(os.environ.get("CRNN_DATA", ""), "tinyshakespeare.txt")
     if path.is_file():
         return path.read_text(encoding="utf-8"), path.name

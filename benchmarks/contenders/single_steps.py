@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A step of one layer in PyTorch, ONNX Runtime and NumPy, with our weights and the state carried from step to step.
 
-``x``: a vector (D,), or the id of a character model, whose one-hot input the peers get ready-made or look up.
+``x``: a vector (D,), or the id of a character model, for which peers get a prepared one-hot vector or look a row up.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.latency import Stepper, statement
-from benchmarks.layers import GATES, TORCH_NAMES, onnx_layer, torch_layers
+from benchmarks.base.latency import Stepper, statement
+from benchmarks.contenders.layers import GATES, TORCH_NAMES, onnx_layer, torch_layers
 
 Array = NDArray[Any]
 Params = Mapping[str, Array]
@@ -25,7 +25,7 @@ def _vector(params: Params, x: Input) -> Array:
 
 
 def torch_nn(params: Params, cell: str, x: Input, threads: int) -> Stepper:
-    """`torch.nn.RNN` and its like, and the head if there is one, in inference mode."""
+    """`torch.nn.RNN`, `GRU` or `LSTM`, and the output layer if there is one, in inference mode."""
     import torch
 
     torch.set_num_threads(threads)
@@ -35,7 +35,7 @@ def torch_nn(params: Params, cell: str, x: Input, threads: int) -> Stepper:
 
 
 def torch_cell(params: Params, cell: str, x: Input, threads: int) -> Stepper:
-    """`torch.nn.RNNCell` and its like."""
+    """`torch.nn.RNNCell`, `GRUCell` or `LSTMCell`."""
     import torch
 
     torch.set_num_threads(threads)
@@ -57,11 +57,11 @@ def _with_head(params: Params, text: str, names: dict[str, Any]) -> Stepper:
             head.weight.copy_(torch.from_numpy(params["W_hy"].T))
             head.bias.copy_(torch.from_numpy(params["b_y"]))
         text, names = f"{text}; y = head(y)", names | {"head": head}
-    return statement(text, names, around=torch.inference_mode)
+    return statement(text, names, context=torch.inference_mode)
 
 
 def onnx_step(params: Params, cell: str, x: Input, threads: int) -> Stepper:
-    """Everything bound: the state goes from one buffer to the other and back."""
+    """With bound buffers: the state alternates between two of them."""
     run = onnx_layer(params, cell, _vector(params, x)[None, None], threads, carried=True)
     return statement("y = run()", {"run": run})
 
@@ -70,7 +70,7 @@ def onnx_step(params: Params, cell: str, x: Input, threads: int) -> Stepper:
 
 
 def numpy_product(params: Params, x: Input) -> Stepper:
-    """All that is multiplied in a step as a single ``W @ v``, and nothing else."""
+    """All matrix products of a step as a single ``W @ v``, and nothing else."""
     parts = [params["layer0.W_hh"]] if isinstance(x, int) else [params["layer0.W_xh"], params["layer0.W_hh"]]
     W = np.ascontiguousarray(np.concatenate(parts).T)
     v = np.random.default_rng(0).standard_normal(W.shape[1], np.float32)
@@ -79,7 +79,7 @@ def numpy_product(params: Params, x: Input) -> Stepper:
 
 
 def numpy_cell(params: Params, cell: str, x: Input) -> Stepper:
-    """The whole step as one writes it."""
+    """The whole step, as one would write it in NumPy."""
     W_xh, W_hh, b_h = (params[f"layer0.{name}"] for name in ("W_xh", "W_hh", "b_h"))
     b_hn = params.get("layer0.b_hn", b_h)  # a GRU's
     H, head = len(W_hh), "W_hy" in params
@@ -112,8 +112,8 @@ def numpy_cell(params: Params, cell: str, x: Input) -> Stepper:
 
 
 def weight_bytes(params: Params, cell: str, x: Input) -> int:
-    """Of the float32 weights that a step has to read: of an id's input product one row."""
+    """Bytes of the float32 weights that a step must read; with an id, one row of W_xh."""
     H = len(params["layer0.W_hh"])
-    everything = sum(array.size for array in params.values())
+    all_weights = sum(array.size for array in params.values())
     unread = params["layer0.W_xh"].size - GATES[cell] * H if isinstance(x, int) else 0
-    return 4 * (everything - unread)
+    return 4 * (all_weights - unread)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a `train` row trains: the shape of a language model, the weights that everybody starts from, what is read."""
+"""What a `train` row trains: a language model's sizes, initial weights and data, the same for all contenders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.layers import GATES
+from benchmarks.contenders.layers import GATES
 
 Array = NDArray[Any]
 Windows = list[tuple[Array, Array]]
@@ -19,8 +19,8 @@ RATE, BETA1, BETA2, EPS, CLIP = 2e-3, 0.9, 0.999, 1e-8, 5.0
 
 
 @dataclass(frozen=True)
-class Job:
-    """A language model and how it is trained. Without an ``embedding`` its ids select rows of W_xh."""
+class TrainingTask:
+    """A language model and how it is trained. Without an ``embedding``, ids select rows of W_xh."""
 
     cell: str
     hidden: int
@@ -32,26 +32,26 @@ class Job:
 
     @property
     def tokens(self) -> int:
-        """In one update."""
+        """Tokens of one update."""
         return self.batch * self.steps
 
     @property
     def windows(self) -> int:
-        """Windows to read, over and over; fewer where an update takes long."""
+        """The number of windows in the data, which repeat; fewer for large models."""
         return 6400 // self.hidden
 
     @property
     def products(self) -> float:
-        """Multiplications and additions of matrix products for a token: forward, and twice that backward.
+        """Multiplications and additions in the matrix products per token: forward, and twice as many backward.
 
-        The input product is a look-up, but where an embedding or another layer is below.
+        The input product of the first layer without an embedding is a look-up, and is not counted.
         """
         H = self.hidden
         inputs = (self.embedding or 0) + (self.layers - 1) * H
         return 3 * 2.0 * (GATES[self.cell] * (self.layers * H + inputs) * H + H * self.vocabulary)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of all parameters, by our names."""
+        """Shapes of all parameters, by crnn's names."""
         V, H, G = self.vocabulary, self.hidden, GATES[self.cell]
         shapes: dict[str, tuple[int, ...]] = {"embedding": (V, self.embedding)} if self.embedding else {}
         for k in range(self.layers):
@@ -62,7 +62,7 @@ class Job:
         return shapes | {"W_hy": (H, V), "b_y": (V,)}
 
     def random_weights(self) -> Weights:
-        """The same for everybody. Those that ids select are large, so that a fault in any shows in the first loss."""
+        """Initial weights. The rows that ids select are large, so that an error in any shows in the first loss."""
         rng, weights = np.random.default_rng(1), {}
         for name, shape in self.shapes().items():
             bound = self.hidden**-0.5 if weights else 1.0
@@ -70,14 +70,14 @@ class Job:
         return weights
 
     def random_ids(self) -> Array:
-        """What is read does not change the speed."""
+        """Random data: it does not change the speed."""
         return np.random.default_rng(0).integers(0, self.vocabulary, self.tokens * self.windows + 1, np.int32)
 
 
-def windows_of(ids: Array, job: Job) -> Windows:
-    """Pairs (x, y), each (T, B): every column goes on from window to window, as in `crnn.text.contiguous_batches`."""
-    x, y = (part.reshape(job.batch, -1).T for part in (ids[:-1], ids[1:]))
+def windows_of(ids: Array, task: TrainingTask) -> Windows:
+    """Pairs (x, y), each (T, B): column b continues across windows."""
+    x, y = (part.reshape(task.batch, -1).T for part in (ids[:-1], ids[1:]))
     return [
-        (np.ascontiguousarray(x[t : t + job.steps]), np.ascontiguousarray(y[t : t + job.steps]))
-        for t in range(0, len(x), job.steps)
+        (np.ascontiguousarray(x[t : t + task.steps]), np.ascontiguousarray(y[t : t + task.steps]))
+        for t in range(0, len(x), task.steps)
     ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Peers' recurrent layers with our weights. Gates: ours and PyTorch's lie i, f, g, o and r, z, n; ONNX's others."""
+"""Peers' recurrent layers with our weights. Gate order of crnn and PyTorch: i, f, g, o and r, z, n; ONNX differs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ ONNX_GATES = {"tanh": [0], "gru": [1, 0, 2], "lstm": [0, 3, 1, 2]}  # z, r, n an
 def torch_layers(params: Mapping[str, Array], cell: str, *, one_bias: bool = False) -> Any:
     """`torch.nn.RNN`, `GRU` or `LSTM` of all the layers in ``params``.
 
-    PyTorch adds two biases where one does, and by default learns both. ``one_bias``: the second learns only what ours
-    has too, a GRU's b_hn, so that training is the same.
+    PyTorch has two biases where one is enough, and trains both. ``one_bias``: of the second, train only what crnn has
+    too (a GRU's b_hn), so that the models are the same.
     """
     import torch
 
@@ -37,8 +37,8 @@ def torch_layers(params: Mapping[str, Array], cell: str, *, one_bias: bool = Fal
             getattr(module, f"bias_ih_l{k}").copy_(torch.from_numpy(params[f"layer{k}.b_h"]))
             second.copy_(torch.from_numpy(_second_bias(params, k, GATES[cell] * H)))
         if one_bias and cell == "gru":
-            learnt = torch.arange(3 * H) >= 2 * H
-            second.register_hook(lambda gradient, learnt=learnt: gradient * learnt)
+            trained = torch.arange(3 * H) >= 2 * H
+            second.register_hook(lambda gradient, trained=trained: gradient * trained)
         elif one_bias:
             second.requires_grad_(False)
     return module
@@ -47,9 +47,9 @@ def torch_layers(params: Mapping[str, Array], cell: str, *, one_bias: bool = Fal
 def onnx_layer(
     params: Mapping[str, Array], cell: str, x: Array, threads: int, *, carried: bool = False
 ) -> Callable[[], Any]:
-    """One layer in ONNX Runtime, all its buffers bound; what it returns has the outputs in ``.numpy()``.
+    """One layer in ONNX Runtime with bound buffers; the outputs are ``.numpy()`` of what a call returns.
 
-    ``carried``: each call goes on from the state that the last one left, and a head in ``params`` follows.
+    ``carried``: each call continues from the state of the previous one, and an output layer in ``params`` is applied.
     """
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
@@ -58,7 +58,7 @@ def onnx_layer(
     H = len(params["layer0.W_hh"])
 
     def blocks(gates: Array) -> Array:
-        """(..., G*H) as ONNX wants it: (G*H, ...) in its own order of gates."""
+        """(..., G*H) as (G*H, ...) in ONNX's order of gates."""
         return np.concatenate([gates[..., g * H : (g + 1) * H] for g in ONNX_GATES[cell]], axis=-1).T
 
     def value(name: str, *shape: int) -> Any:
@@ -119,7 +119,7 @@ def onnx_layer(
 
 
 def _second_bias(params: Mapping[str, Array], layer: int, width: int) -> Array:
-    """Inside the recurrent product: zero but for a GRU's b_hn, the last block."""
+    """The bias of the recurrent product: zero except for a GRU's b_hn, the last block."""
     bias = np.zeros(width, np.float32)
     b_hn = params.get(f"layer{layer}.b_hn")
     if b_hn is not None:

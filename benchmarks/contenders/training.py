@@ -1,38 +1,71 @@
 # SPDX-License-Identifier: MIT
-"""The training step of `train` in PyTorch and in JAX: each function makes one that goes from window to window."""
+"""The training step of a language model in crnn, PyTorch and JAX. Each call of a step trains on the next window."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import cycle
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.job import BETA1, BETA2, CLIP, EPS, RATE, Job, Weights, Windows
-from benchmarks.layers import torch_layers
+from benchmarks.contenders.layers import torch_layers
+from benchmarks.contenders.training_task import BETA1, BETA2, CLIP, EPS, RATE, TrainingTask, Weights, Windows
+
+if TYPE_CHECKING:
+    import crnn
 
 Step = Callable[[], float]  # one update; the mean loss in nats before it
 
 
+def crnn_model(task: TrainingTask, start: Weights) -> crnn.LanguageModel:
+    import crnn
+
+    vocab = crnn.Vocab(tuple(chr(0x4E00 + k) for k in range(task.vocabulary)))  # any distinct characters
+    model = crnn.LanguageModel(vocab, task.cell, task.hidden, task.layers, embedding_size=task.embedding)
+    for name, value in start.items():
+        model.params[name][...] = value
+    return model
+
+
+def crnn_step(model: crnn.LanguageModel, windows: Windows, threads: int) -> Step:
+    import crnn
+    from crnn.models.predictor import Workspace
+
+    optimizer = crnn.optim.Adam(lr=RATE, beta1=BETA1, beta2=BETA2, eps=EPS)
+    space, source = Workspace(), cycle(windows)
+    state: Any = None
+
+    def step() -> float:
+        nonlocal state
+        x, y = next(source)
+        model.flat_grads.fill(0)
+        total, count, state = model.loss_and_gradients(x, y, state, threads=threads, workspace=space)
+        norm = crnn.optim.global_norm(model.flat_grads)
+        optimizer.update(model.flat_params, model.flat_grads, factor=min(1.0, CLIP / max(norm, 1e-30)))
+        return float(total / count)
+
+    return step
+
+
 def torch_step(
-    job: Job, start: Weights, windows: Windows, threads: int, *, one_hot: bool = False, adam: str = "fused"
+    task: TrainingTask, start: Weights, windows: Windows, threads: int, *, one_hot: bool = False, adam: str = "fused"
 ) -> Step:
-    """An embedding in front, as models are usually written: the job's, or one of size H. Or with one-hot vectors."""
+    """With an embedding, as models are usually written: the task's, or one of size H. Or with one-hot vectors."""
     import torch
     from torch.nn.functional import cross_entropy
     from torch.nn.functional import one_hot as to_one_hot
 
     torch.set_num_threads(threads)
-    V, H = job.vocabulary, job.hidden
+    V, H = task.vocabulary, task.hidden
     weights = dict(start)
     with torch.no_grad():
-        embedding = torch.nn.Embedding(V, job.embedding or H)
-        if job.embedding:
+        embedding = torch.nn.Embedding(V, task.embedding or H)
+        if task.embedding:
             embedding.weight.copy_(torch.from_numpy(start["embedding"]))
-        elif not one_hot:  # any embedding of full rank, and the W_xh whose product with it is ours
+        elif not one_hot:  # any embedding of full rank, and a W_xh such that their product is ours
             weights["layer0.W_xh"] = np.linalg.pinv(embedding.weight.numpy()) @ start["layer0.W_xh"]
-        rnn = torch_layers(weights, job.cell, one_bias=same_model(job, one_hot))
+        rnn = torch_layers(weights, task.cell, one_bias=same_model(task, one_hot))
         head = torch.nn.Linear(H, V)
         head.weight.copy_(torch.from_numpy(start["W_hy"].T))
         head.bias.copy_(torch.from_numpy(start["b_y"]))
@@ -47,7 +80,7 @@ def torch_step(
         x, y = next(source)
         optimizer.zero_grad(set_to_none=True)
         h, state = rnn(to_one_hot(x, V).float() if one_hot else embedding(x), state)
-        state = tuple(part.detach() for part in state) if job.cell == "lstm" else state.detach()
+        state = tuple(part.detach() for part in state) if task.cell == "lstm" else state.detach()
         loss: Any = cross_entropy(head(h).view(-1, V), y.view(-1))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, CLIP)
@@ -57,12 +90,12 @@ def torch_step(
     return step
 
 
-def same_model(job: Job, one_hot: bool) -> bool:
-    """Whether PyTorch's has our parameters and no more, so that it stays ours over many updates."""
-    return one_hot or job.embedding is not None
+def same_model(task: TrainingTask, one_hot: bool) -> bool:
+    """Whether PyTorch's model has the same parameters as ours, so that both stay equal over many updates."""
+    return one_hot or task.embedding is not None
 
 
-def jax_step(job: Job, start: Weights, windows: Windows, unroll: int = 1) -> Step:
+def jax_step(task: TrainingTask, start: Weights, windows: Windows, unroll: int = 1) -> Step:
     """One jitted function for the whole step; its buffers are donated."""
     import jax
     import jax.numpy as jnp
@@ -84,11 +117,11 @@ def jax_step(job: Job, start: Weights, windows: Windows, unroll: int = 1) -> Ste
         n = jnp.tanh(xn + r * (hn + params[f"layer{k}.b_hn"]))
         return ((1 - z) * n + z * h,)
 
-    cell = {"tanh": tanh, "lstm": lstm, "gru": gru}[job.cell]
+    cell = {"tanh": tanh, "lstm": lstm, "gru": gru}[task.cell]
 
     def loss(params: Any, x: Any, y: Any, states: Any) -> Any:
         after = []
-        h: Any = params["embedding"][x] if job.embedding else None
+        h: Any = params["embedding"][x] if task.embedding else None
         for k, state in enumerate(states):
 
             def one(state: Any, xw: Any, k: int = k) -> Any:
@@ -117,14 +150,14 @@ def jax_step(job: Job, start: Weights, windows: Windows, unroll: int = 1) -> Ste
     params = {name: jnp.array(value) for name, value in start.items()}
 
     def zeros() -> Any:
-        return jnp.zeros((job.batch, job.hidden))
+        return jnp.zeros((task.batch, task.hidden))
 
     carried = (
         params,
         jax.tree.map(jnp.zeros_like, params),
         jax.tree.map(jnp.zeros_like, params),
         jnp.float32(0),
-        [(zeros(), zeros()) if job.cell == "lstm" else (zeros(),) for _ in range(job.layers)],
+        [(zeros(), zeros()) if task.cell == "lstm" else (zeros(),) for _ in range(task.layers)],
     )
     source: Iterator[Any] = cycle([(jnp.array(x), jnp.array(y)) for x, y in windows])
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """stream: one step of a stream, batch 1, float32, one thread; microseconds.
 
-One layer, D = H; or a character model on ids, V 65, from id to logits. Ours from Python (a fresh output, or ``out=``),
-from Cython and from C; peers get the same weights, a ready tensor, and carry the state too. The limit is what reading
-the weights takes from the cache they fit in.
+One layer with D = H, or a character model on ids (V 65) from an id to logits. crnn is called from Python (a fresh
+output, or ``out=``), from Cython and from C. Peers have the same weights, get a prepared tensor, and carry the state
+too. The limit is the time to read the weights from the smallest cache that holds them.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks import native, step_peers
-from benchmarks.job import Job
-from benchmarks.latency import Stepper, compete, statement
-from benchmarks.layers import TORCH_NAMES
-from benchmarks.measure import OURS, Figure, Missing, installed
-from benchmarks.rows import Row, Setting
-from benchmarks.train import our_model
+from benchmarks.base.latency import Stepper, statement, time_steps
+from benchmarks.base.measure import OURS, Figure, Missing, unavailable
+from benchmarks.base.row import Row, Setting
+from benchmarks.contenders import native, single_steps
+from benchmarks.contenders.layers import TORCH_NAMES
+from benchmarks.contenders.training import crnn_model
+from benchmarks.contenders.training_task import TrainingTask
 
 if TYPE_CHECKING:
     import crnn
 
-# The design's figures, in us, of the machine they were set on: the goal, and the limit there.
+# In us, on the machine where the goals were set: the goal, and the limit measured there.
 GOALS = {
     ("tanh", 64): (0.35, 0.15),
     ("tanh", 256): (5.2, 4.5),
@@ -53,24 +53,24 @@ def vectors(cell: str, H: int, setting: Setting) -> dict[str, Figure]:
     if (cell, H) in GOALS:
         goal, limit = GOALS[cell, H]
         figures[GOAL] = Figure(goal, "of the machine it was set on")
-        here = figures[LIMIT].value
-        figures[GOAL_HERE] = Figure(None if here is None else goal - limit + here, f"{goal - limit:.2g} us over it")
+        local_limit, margin = figures[LIMIT].value, goal - limit
+        figures[GOAL_HERE] = Figure(None if local_limit is None else margin + local_limit, f"{margin:.2g} us over it")
     return figures
 
 
 def characters(cell: str, H: int, setting: Setting) -> dict[str, Figure]:
     """A language model on ids."""
-    job = Job(cell, H)
-    return race(our_model(job, job.random_weights()), cell, 17, setting)
+    task = TrainingTask(cell, H)
+    return race(crnn_model(task, task.random_weights()), cell, 17, setting)
 
 
-def race(model: crnn.RNN | crnn.LanguageModel, cell: str, x: step_peers.Input, setting: Setting) -> dict[str, Figure]:
+def race(model: crnn.RNN | crnn.LanguageModel, cell: str, x: single_steps.Input, setting: Setting) -> dict[str, Figure]:
     import crnn
 
     stream, params, threads = model.stream(), model.params, setting.threads
     steps = [x] * CHECKED_STEPS
     expected = model.stream().run(np.array(steps))
-    torch, onnx = installed("torch"), installed("onnx", "onnxruntime")
+    torch, onnx = unavailable("torch"), unavailable("onnx", "onnxruntime")
     name = TORCH_NAMES[cell]
     contenders: dict[str, Stepper | Missing] = {
         OURS: statement("y = step(x)", {"step": stream.step, "x": x}),
@@ -79,14 +79,14 @@ def race(model: crnn.RNN | crnn.LanguageModel, cell: str, x: step_peers.Input, s
         ),
         "crnn from Cython": native.from_cython(crnn.Stream(stream.weights), x),  # of a text stream too
         "crnn from C": native.from_c(cell, params, x),
-        f"torch nn.{name}": torch or step_peers.torch_nn(params, cell, x, threads),
-        f"torch nn.{name}Cell": torch or step_peers.torch_cell(params, cell, x, threads),
-        "onnxruntime": onnx or step_peers.onnx_step(params, cell, x, threads),
-        "numpy, the cell": step_peers.numpy_cell(params, cell, x),
-        "numpy, W @ v": step_peers.numpy_product(params, x),
-        LIMIT: native.reading(step_peers.weight_bytes(params, cell, x)),
+        f"torch nn.{name}": torch or single_steps.torch_nn(params, cell, x, threads),
+        f"torch nn.{name}Cell": torch or single_steps.torch_cell(params, cell, x, threads),
+        "onnxruntime": onnx or single_steps.onnx_step(params, cell, x, threads),
+        "numpy, the cell": single_steps.numpy_cell(params, cell, x),
+        "numpy, W @ v": single_steps.numpy_product(params, x),
+        LIMIT: native.reading(single_steps.weight_bytes(params, cell, x)),
     }
-    return compete(contenders, setting.effort, expected)
+    return time_steps(contenders, setting.effort, expected)
 
 
 ROWS = [

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Streams stepped from C and from Cython, and memory read: step_times.c and step_times.pyx, compiled on first use.
+"""Steps from C and from Cython, and reads of memory: step_times.c and step_times.pyx, compiled on first use.
 
-Both go to build/benchmarks, and are compiled anew when what they are made of is newer. The C half is linked with
+Both are built in build/benchmarks, and rebuilt when a source is newer. The C half is linked with
 libcrnn.a, made by src_c/Makefile; the Cython half is compiled against the .pxd files and headers of the crnn that is
 imported.
 """
@@ -21,23 +21,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.latency import Stepper, Times
-from benchmarks.measure import Missing, installed
-from benchmarks.peak import FLAGS
+from benchmarks.base.latency import Stepper, Times
+from benchmarks.base.measure import Missing, unavailable
+from benchmarks.contenders.peak import FLAGS
 
 Array = NDArray[Any]
 
 HERE = Path(__file__).parent
-BUILT = HERE.parent / "build" / "benchmarks"
+ROOT = HERE.parents[1]
+BUILT = ROOT / "build" / "benchmarks"
 CELLS = {"tanh": 0, "lstm": 2, "gru": 3}  # crnn_stream.h's CRNN_CELL_...
 
 
 @cache
 def library() -> ctypes.CDLL | Missing:
-    """step_times.c with all of crnn in it."""
+    """step_times.c, linked with libcrnn.a."""
     import crnn
 
-    compiler, sources = os.environ.get("CC", "cc"), HERE.parent / "src_c"
+    compiler, sources = os.environ.get("CC", "cc"), ROOT / "src_c"
     for tool in (compiler, "make"):
         if shutil.which(tool) is None:
             return Missing(f"not found: {tool}")
@@ -49,7 +50,7 @@ def library() -> ctypes.CDLL | Missing:
     make = ["make", "-s", "-j2", "-C", str(sources), f"OUT={BUILT}", f"CC={compiler}"]
     link = [compiler, *flags, str(source), str(archive), "-lm", "-o", str(target)]
     for command in (make, link):
-        if command is link and not _older(target, [archive, source, *sources.glob("*.h")]):
+        if command is link and not _older(target, [archive, source, *sources.rglob("*.h")]):
             break
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
@@ -61,10 +62,10 @@ def library() -> ctypes.CDLL | Missing:
 
 @cache
 def module() -> Any:
-    """step_times.pyx, imported; or what is missing."""
+    """step_times.pyx, compiled and imported."""
     import crnn
 
-    if absent := installed("Cython", "setuptools"):
+    if absent := unavailable("Cython", "setuptools"):
         return absent
     if shutil.which(os.environ.get("CC", "cc")) is None:
         return Missing("no C compiler found (cc, or CC=...)")
@@ -73,7 +74,7 @@ def module() -> Any:
     if _older(target, [source, *folder.rglob("*.pxd"), *folder.rglob("*.h")]):
         try:
             _build(source)
-        except Exception as error:  # a compiler's or Cython's, of many kinds
+        except Exception as error:  # of a compiler or of Cython, of many kinds
             return Missing(f"Cython: {str(error).strip().splitlines()[-1]}")
     spec = importlib.util.spec_from_file_location("step_times", target)
     assert spec is not None
@@ -83,8 +84,8 @@ def module() -> Any:
     return loaded
 
 
-def _older(target: Path, made_of: list[Path]) -> bool:
-    return not target.exists() or any(path.stat().st_mtime > target.stat().st_mtime for path in made_of)
+def _older(target: Path, sources: list[Path]) -> bool:
+    return not target.exists() or any(path.stat().st_mtime > target.stat().st_mtime for path in sources)
 
 
 def _build(source: Path) -> None:
@@ -107,7 +108,7 @@ def _address(array: Array | None) -> ctypes.c_void_p | None:
 
 
 def _timed(call: Any, *arguments: Any) -> Times:
-    """C functions that take (ns, n, block, ...)."""
+    """``times`` of a C function that takes (ns, n, block, ...)."""
 
     def times(n: int, block: int) -> Array:
         ns = np.empty(n, np.int64)
@@ -118,7 +119,7 @@ def _timed(call: Any, *arguments: Any) -> Times:
 
 
 def from_c(cell: str, params: Any, x: Array | int) -> Stepper | Missing:
-    """A step in C of a network of one layer, or, where there is a ``W_hy``, of a model on ids."""
+    """A step in C of a network of one layer, or of a model on ids if ``params`` has a ``W_hy``."""
     import crnn
 
     loaded = library()
@@ -163,7 +164,7 @@ def from_cython(stream: Any, x: Array | int) -> Stepper | Missing:
 
 
 def reading(bytes_: int) -> Stepper | Missing:
-    """Reading so much memory over and over, from the cache that it fits in."""
+    """Reads ``bytes_`` bytes of memory again and again, from the smallest cache that holds them."""
     loaded = library()
     if isinstance(loaded, Missing):
         return loaded

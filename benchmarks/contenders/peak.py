@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The machine's own multiply-add peak: peak.c, compiled with the system's compiler when it is needed."""
+"""The machine's multiply-add peak: peak.c, compiled with the system's compiler on first use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.measure import Contender, Missing
+from benchmarks.base.measure import Contender, Missing
 
 PEAK = "multiply-add peak"
 ROUNDS = 1_000_000  # a few milliseconds
@@ -25,13 +25,13 @@ FLAGS = {
 
 
 def peak(threads: int) -> Contender | Missing:
-    """A contender whose work is multiply-adds in registers, on so many threads at once; its rate is in GFLOP/s."""
+    """A contender that only multiplies and adds in registers, on ``threads`` threads at once; in GFLOP/s."""
     import crnn
 
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         return Missing("no C compiler found (cc, or CC=...)")
-    isa = crnn.available_isas()[-1]  # the best this machine has, whatever CRNN_ISA says
+    isa = crnn.available_isas()[-1]  # the best of this machine, regardless of CRNN_ISA
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder, "peak.so")
         source = Path(__file__).with_name("peak.c")
@@ -39,7 +39,7 @@ def peak(threads: int) -> Contender | Missing:
         built = subprocess.run([*command, str(library), str(source)], capture_output=True, text=True)
         if built.returncode:
             return Missing(f"{compiler} failed: {built.stderr.strip().splitlines()[-1]}")
-        loaded = ctypes.CDLL(str(library))  # stays mapped when the file is gone
+        loaded = ctypes.CDLL(str(library))  # stays loaded when the file is deleted
     loaded.crnn_peak.restype = ctypes.c_float
     loaded.crnn_peak.argtypes = [ctypes.c_long, ctypes.c_float, ctypes.c_float]
     loaded.crnn_peak_flops.restype = ctypes.c_double
@@ -48,7 +48,7 @@ def peak(threads: int) -> Contender | Missing:
 
     def run() -> None:
         others = [pool.submit(loaded.crnn_peak, ROUNDS, 0.999, 0.001) for _ in range(threads - 1)]
-        loaded.crnn_peak(ROUNDS, 0.999, 0.001)  # ctypes lets go of the interpreter's lock
+        loaded.crnn_peak(ROUNDS, 0.999, 0.001)  # ctypes releases the GIL
         for other in others:
             other.result()
 

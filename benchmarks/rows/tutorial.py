@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""tutorial: the NumPy character RNN of the tutorials beside `crnn.fit` with the same updates; characters/s.
+"""tutorial: the NumPy character RNN of the tutorials and `crnn.fit`, with the same updates; characters/s.
 
-H 100, T 25, one text position after the other (batch 1), the sum of the losses, gradients clipped to +-5, Adagrad
+H 100, T 25, batch 1, the sum of the losses, gradients clipped to +-5, Adagrad
 with rate 0.1. The NumPy program is written from the equations in the tutorials' way: column vectors, a dictionary per
-time step, small normal weights to start from, float64 because that is what they use. It may use whatever BLAS NumPy
-has (the note says which), on one thread: its matrices are too small for more.
+time step, small normal initial weights, float64. It uses NumPy's BLAS (the note says which) on one thread: its matrices
+are too small for more.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.checks import need_close
-from benchmarks.gemm import blas_kernel
-from benchmarks.measure import OURS, Contender, Figure, race
-from benchmarks.rows import Row, Setting
-from benchmarks.texts import text
+from benchmarks.base.checks import require_close
+from benchmarks.base.measure import OURS, Contender, Figure, race
+from benchmarks.base.row import Row, Setting
+from benchmarks.base.texts import text
+from benchmarks.contenders.blas import blas_kernel
 
 Array = NDArray[Any]
 
 HIDDEN, STEPS, RATE, CLIP = 100, 25, 0.1, 5.0
-OUR_UPDATES = 1000  # in one call of fit, so that starting it is a small part
+OUR_UPDATES = 1000  # in one call of fit, so that its start-up is a small part
 CHECKED_UPDATES = 20
 
 
@@ -56,10 +56,10 @@ def measure(setting: Setting) -> dict[str, Figure]:
             progress=False,
         )
 
-    # In float64, as the program: this training is chaotic, a difference grows tenfold every few updates.
+    # In float64, as the program: this training is chaotic, and a difference grows tenfold every few updates.
     losses = fit(model("float64"), CHECKED_UPDATES, log_every=1).column("train_loss")
     step = numpy_program(model("float64").params, ids)
-    need_close("the NumPy program", [step() for _ in range(CHECKED_UPDATES)], losses)
+    require_close("the NumPy program", [step() for _ in range(CHECKED_UPDATES)], losses)
     fitted = model()
     return race(
         {
@@ -71,7 +71,7 @@ def measure(setting: Setting) -> dict[str, Figure]:
 
 
 def numpy_program(params: Any, ids: Array) -> Callable[[], float]:
-    """One update per call: the mean loss in nats of the next STEPS characters, before the update."""
+    """Each call is one update on the next STEPS characters; returns their mean loss in nats before it."""
     weights = {name: np.array(value, np.float64) for name, value in params.items()}
     Wxh = weights["layer0.W_xh"].T.copy()  # the tutorials multiply columns from the left
     Whh = weights["layer0.W_hh"].T.copy()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""gemm: y (M, H) = x (M, H) @ w (H, H), our kernel beside NumPy's BLAS and the machine's peak, on one thread.
+"""gemm: y (M, H) = x (M, H) @ w (H, H), crnn's kernel, NumPy's BLAS and the machine's peak, on one thread.
 
 M = 4096 is a layer's input product for a whole window (T 128, B 32); M = 32 is one time step's recurrent product.
 """
@@ -7,14 +7,14 @@ M = 4096 is a layer's input product for a whole window (T 128, B 32); M = 32 is 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from benchmarks.checks import need_close
-from benchmarks.measure import OURS, Contender, Figure, race
-from benchmarks.peak import PEAK, peak
-from benchmarks.rows import Row, Setting
+from benchmarks.base.checks import require_close
+from benchmarks.base.measure import OURS, Contender, Figure, race
+from benchmarks.base.row import Row, Setting
+from benchmarks.contenders.blas import blas_kernel
+from benchmarks.contenders.peak import PEAK, peak
 
 
 def measure(steps: int, H: int, setting: Setting) -> dict[str, Figure]:
@@ -29,33 +29,23 @@ def measure(steps: int, H: int, setting: Setting) -> dict[str, Figure]:
     y = gemm.aligned_empty((steps, batch, H), "float32")
     flat, product = x.reshape(-1, H), np.empty((steps * batch, H), np.float32)
 
-    def ours() -> None:
+    def run_crnn() -> None:
         gemm.linear_forward(y, x, packed, None, 0, batch)
 
-    def numpys() -> None:
+    def run_numpy() -> None:
         np.matmul(flat, w, out=product)
 
-    ours()
-    numpys()
-    need_close("numpy", product, y.reshape(-1, H))
+    run_crnn()
+    run_numpy()
+    require_close("numpy", product, y.reshape(-1, H))
     return race(
         {
-            OURS: Contender(ours, work),
-            "numpy": Contender(numpys, work, blas_kernel()),
+            OURS: Contender(run_crnn, work),
+            "numpy": Contender(run_numpy, work, blas_kernel()),
             PEAK: peak(setting.threads),
         },
         setting.effort,
     )
-
-
-def blas_kernel() -> str:
-    """What NumPy multiplies with: library, version and the kernels it chose for this CPU."""
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
-        return "BLAS unknown: threadpoolctl not installed"
-    pools: list[dict[str, Any]] = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    return ", ".join(f"{p['internal_api']} {p['version']} {p.get('architecture', '')}".strip() for p in pools)
 
 
 ROWS = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Nobody is timed before it has shown that it computes the same thing."""
+"""A contender is timed only after its results have been checked."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 
-def need_close(who: str, theirs: ArrayLike, ours: ArrayLike, tolerance: float = 1e-4) -> None:
-    """Raise unless both agree, relative to the largest element."""
+def require_close(who: str, theirs: ArrayLike, ours: ArrayLike, tolerance: float = 1e-4) -> None:
+    """Raise RuntimeError unless both agree within ``tolerance``, relative to the largest element."""
     a, b = np.asarray(theirs, np.float64), np.asarray(ours, np.float64)
     if a.shape != b.shape:
         raise RuntimeError(f"{who} computes something else: shape {a.shape}, ours {b.shape}")

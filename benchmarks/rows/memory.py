@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """memory: peak resident size of a training run, and what an import costs in time and in memory.
 
-Every contender has processes of its own. A resident size is Linux's VmHWM or VmRSS, elsewhere getrusage's maximum.
+Each contender runs in separate processes. A resident size is Linux's VmHWM or VmRSS, elsewhere getrusage's maximum.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ from __future__ import annotations
 import statistics
 import sys
 
-from benchmarks.measure import OURS, Figure, installed
-from benchmarks.processes import call, python
-from benchmarks.rows import Row, Setting
+from benchmarks.base.measure import OURS, Figure, unavailable
+from benchmarks.base.processes import call, python
+from benchmarks.base.row import Row, Setting
+from benchmarks.contenders.training import crnn_model, crnn_step, jax_step, torch_step
+from benchmarks.contenders.training_task import TrainingTask, windows_of
 
 HIDDEN = 256
 UPDATES = 50
 GOAL = "design goal"
-MOST_MEGABYTES, MOST_MILLISECONDS = 40.0, 20.0
+MAX_MEGABYTES, MAX_MILLISECONDS = 40.0, 20.0
 
 
 def peak_megabytes() -> float:
-    """Of this process, at its largest so far."""
+    """The largest resident size of this process so far."""
     try:
         with open("/proc/self/status", encoding="ascii") as file:
             status = dict(line.split(":", 1) for line in file)
@@ -40,26 +42,23 @@ def training(setting: Setting) -> dict[str, Figure]:
     updates = 5 if setting.quick else UPDATES
     figures = {}
     for who in (OURS, "torch", "jax"):
-        if absent := installed(who):
+        if absent := unavailable(who):
             figures[who] = Figure(None, absent.reason)
         else:
-            figures[who] = Figure(call("memory.train_and_weigh", who, updates, threads=setting.threads))
+            figures[who] = Figure(call(train_and_weigh, who, updates, threads=setting.threads))
     return figures
 
 
 def train_and_weigh(who: str, updates: int) -> float:
-    """Peak resident size in MB of the ``train`` row's updates at H 256, by one contender alone."""
-    from benchmarks import train, train_peers
-    from benchmarks.job import Job, windows_of
-
-    job = Job("tanh", HIDDEN)
-    start, windows = job.random_weights(), windows_of(job.random_ids(), job)
+    """Peak resident size in MB of the ``train`` row's updates at H 256, by one contender, in this process."""
+    task = TrainingTask("tanh", HIDDEN)
+    start, windows = task.random_weights(), windows_of(task.random_ids(), task)
     if who == OURS:
-        step = train.our_step(train.our_model(job, start), windows, threads=1)
+        step = crnn_step(crnn_model(task, start), windows, threads=1)
     elif who == "torch":
-        step = train_peers.torch_step(job, start, windows, threads=1)
+        step = torch_step(task, start, windows, threads=1)
     else:
-        step = train_peers.jax_step(job, start, windows)
+        step = jax_step(task, start, windows)
     for _ in range(updates):
         step()
     return peak_megabytes()
@@ -67,7 +66,7 @@ def train_and_weigh(who: str, updates: int) -> float:
 
 # ---- imports ---------------------------------------------------------------------------------------------------------
 
-# Bare, so that nothing else is there already. Milliseconds and megabytes.
+# Run in a bare interpreter, so that nothing else has been imported. Prints milliseconds and megabytes.
 IMPORT = """
 import sys, time
 started = time.perf_counter()
@@ -85,24 +84,24 @@ print(seconds * 1e3, size)
 
 def import_times(setting: Setting) -> dict[str, Figure]:
     figures = _imports(setting, column=0)
-    numpys = figures["numpy"].value
-    assert numpys is not None
-    return figures | {GOAL: Figure(numpys + MOST_MILLISECONDS, f"numpy and {MOST_MILLISECONDS:.0f} ms")}
+    numpy_time = figures["numpy"].value
+    assert numpy_time is not None
+    return figures | {GOAL: Figure(numpy_time + MAX_MILLISECONDS, f"numpy and {MAX_MILLISECONDS:.0f} ms")}
 
 
 def import_sizes(setting: Setting) -> dict[str, Figure]:
-    return _imports(setting, column=1) | {GOAL: Figure(MOST_MEGABYTES)}
+    return _imports(setting, column=1) | {GOAL: Figure(MAX_MEGABYTES)}
 
 
 def _imports(setting: Setting, column: int) -> dict[str, Figure]:
     figures = {}
     for module in (OURS, "numpy", "onnxruntime", "jax", "torch"):
-        if absent := installed(module):
+        if absent := unavailable(module):
             figures[module] = Figure(None, absent.reason)
             continue
         code = IMPORT.format(module=module)
         runs = [python(["-c", code], setting.threads) for _ in range(2 if setting.quick else 10)]
-        samples = [float(run.split()[column]) for run in runs[1:]]  # the first fills the disk's cache
+        samples = [float(run.split()[column]) for run in runs[1:]]  # the first run fills the disk cache
         figures[module] = Figure(statistics.median(samples), samples=samples)
     return figures
 

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+"""The list of benchmark rows. Everything else reads it: the command, the report, the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from benchmarks.base.row import Row
+from benchmarks.rows import gemm, learn, lengths, many_streams, memory, sequence, stream, train, tutorial
+
+# In the order of the report. A new row stands in its module's ROWS; a new module is named here.
+LISTED = [
+    *gemm.ROWS,
+    *sequence.ROWS,
+    *lengths.ROWS,
+    *stream.ROWS,
+    *many_streams.ROWS,
+    *train.ROWS,
+    *tutorial.ROWS,
+    *memory.ROWS,
+    *learn.ROWS,
+]
+
+
+def all_rows() -> list[Row]:
+    """The rows that differ on this machine: with a single core, all cores are one thread."""
+    distinct: dict[tuple[str, int], Row] = {}
+    for row in LISTED:
+        distinct.setdefault((row.name, row.threads), row)
+    return list(distinct.values())
+
+
+def select(rows: Iterable[Row], names: list[str], quick: bool) -> list[Row]:
+    """Rows with these names, or with names that begin so (``train`` is ``train-128``, ``train-256``, ...)."""
+    rows = list(rows)
+    if not names:
+        return [row for row in rows if not row.long and (row.quick or not quick)]
+    selected: list[Row] = []
+    for name in names:
+        matching = [row for row in rows if name in (row.name, row.label) or row.name.startswith(name + "-")]
+        if not matching:
+            raise SystemExit(f"no row {name!r}; python -m benchmarks --list shows them all")
+        selected += [row for row in matching if row not in selected]
+    return selected

@@ -54,6 +54,7 @@ class Recurrence(ABC):
     in the second cache; a forward pass then takes steps t0 .. t1 with t1 - t0 <= span, in the layer's direction.
     """
 
+    cell: ClassVar[str]  # its name in the list of cells of src_c/cells/cells.h
     gates: ClassVar[int]
     has_c: ClassVar[bool] = False
 
@@ -213,6 +214,7 @@ class Plain(Recurrence):
 
 
 class Tanh(Plain):
+    cell = "tanh"
     act = cells.TANH
 
     def saturation(self, there: Array) -> Array:
@@ -220,6 +222,7 @@ class Tanh(Plain):
 
 
 class Relu(Plain):
+    cell = "relu"
     act = cells.RELU
 
     def saturation(self, there: Array) -> Array:
@@ -229,6 +232,7 @@ class Relu(Plain):
 class Lstm(Recurrence):
     """i, f, g, o from xw + h' @ W_hh;  c = f * c' + i * g;  h = o * tanh(c)."""
 
+    cell = "lstm"
     gates = 4
     has_c = True
 
@@ -299,6 +303,7 @@ class Lstm(Recurrence):
 class Gru(Recurrence):
     """r, z from xw + h' @ W_hh;  n = tanh( xw + r * (h' @ W_hn + b_hn) );  h = (1 - z) * n + z * h'."""
 
+    cell = "gru"
     gates = 3
 
     def __init__(self, *shape: Any, **options: Any) -> None:
@@ -357,6 +362,8 @@ class Gru(Recurrence):
 
 class OriginalGru(Gru):
     """The GRU with its reset gate before the product: n = tanh( xw + (r * h') @ W_hn )."""
+
+    cell = "original_gru"
 
     def pack_backward(self, values: Arrays) -> None:
         if not self.dh.size:

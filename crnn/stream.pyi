@@ -14,7 +14,6 @@ class StreamWeights:
         cell: str,
         input_size: int,
         layers: list[dict[str, Any]],
-        reset_after: bool = ...,
         embedding: NDArray[Any] | None = ...,
         W_hy: NDArray[Any] | None = ...,
         b_y: NDArray[Any] | None = ...,

@@ -85,10 +85,9 @@ def pack(kind: str, parts: StreamParts, frozen: Any) -> StreamWeights:
         layers.append({name.removeprefix(prefix): a for name, a in net.params.items() if name.startswith(prefix)})
     return StreamWeights(
         kind,
-        net.cell,
+        net._recurrence.cell,
         net.input_size,
         layers,
-        reset_after=net.reset_after,
         embedding=net.params.get("embedding"),
         W_hy=None if head is None or head.tied else head.w,
         b_y=None if head is None else head.b_y,

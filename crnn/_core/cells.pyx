@@ -9,13 +9,14 @@ backward takes dh_masked (B, H) as scratch. The cells' equations stand in src_c/
 
 cimport numpy as cnp
 from crnn._core.arrays cimport data, dim, ids_data, need_apart, need_ids_below, real_kind
-from crnn._core.dispatch cimport CRNN_RELU, CRNN_TANH, crnn_layer, f32, f64
+from crnn._core.dispatch cimport cell_number, crnn_layer, f32, f64
 from crnn._core.gemm cimport Packed, packed_data
 from crnn._core.rows cimport rows_of
 
 cnp.import_array()
 
-TANH, RELU = CRNN_TANH, CRNN_RELU
+TANH, RELU = cell_number("tanh"), cell_number("relu")
+cdef int LSTM = cell_number("lstm"), GRU = cell_number("gru"), ORIGINAL_GRU = cell_number("original_gru")
 
 
 cdef class Layer:
@@ -105,8 +106,8 @@ cdef class Layer:
 
 
 cdef int need_activation(int act) except -1:
-    if act != CRNN_TANH and act != CRNN_RELU:
-        raise ValueError(f"act: expected TANH ({CRNN_TANH}) or RELU ({CRNN_RELU}), got {act}")
+    if act != TANH and act != RELU:
+        raise ValueError(f"act: expected TANH ({TANH}) or RELU ({RELU}), got {act}")
     return act
 
 
@@ -118,7 +119,7 @@ def rnn_forward(h, xw, ids, h0, Packed w_hh not None, int act, Py_ssize_t b0, Py
     ids None: xw (T, B, H) IN, may be h.  ids (T, B) IN: row ids[t, b] of the table xw (V, H) IN.
     """
     cdef Layer l = Layer("h", h, b0, b1, lengths, reverse)
-    l.c.act = need_activation(act)
+    need_activation(act)
     l.c.h = l.steps("h", h, True)
     l.input(xw, ids, 1, h)
     l.c.h0, l.c.w_hh = l.state("h0", h0), l.packed("w_hh", w_hh)
@@ -127,7 +128,7 @@ def rnn_forward(h, xw, ids, h0, Packed w_hh not None, int act, Py_ssize_t b0, Py
     if l.nothing_to_do(False):
         return
     with nogil:
-        (f32.rnn_forward if l.kind == cnp.NPY_FLOAT32 else f64.rnn_forward)(&l.c)
+        (f32.cells[act] if l.kind == cnp.NPY_FLOAT32 else f64.cells[act]).forward(&l.c)
 
 
 def rnn_backward(da, dh0, h, Packed w_hh_t not None, int act, Py_ssize_t b0, Py_ssize_t b1, lengths=None,
@@ -138,7 +139,7 @@ def rnn_backward(da, dh0, h, Packed w_hh_t not None, int act, Py_ssize_t b0, Py_
     dh (T, B, H) OUT holds what arrives at h when called, the whole gradient at h afterwards; None: da holds it.
     """
     cdef Layer l = Layer("da", da, b0, b1, lengths, reverse)
-    l.c.act = need_activation(act)
+    need_activation(act)
     l.c.da = l.c.dh = l.steps("da", da, True)
     if dh is not None and dh is not da:
         l.c.dh = l.steps("dh", dh, True)
@@ -149,7 +150,7 @@ def rnn_backward(da, dh0, h, Packed w_hh_t not None, int act, Py_ssize_t b0, Py_
     if l.nothing_to_do(True):
         return
     with nogil:
-        (f32.rnn_backward if l.kind == cnp.NPY_FLOAT32 else f64.rnn_backward)(&l.c)
+        (f32.cells[act] if l.kind == cnp.NPY_FLOAT32 else f64.cells[act]).backward(&l.c)
 
 
 def lstm_forward(h, gates, c, tanh_c, xw, ids, h0, c0, Packed w_hh not None, Py_ssize_t b0, Py_ssize_t b1,
@@ -173,7 +174,7 @@ def lstm_forward(h, gates, c, tanh_c, xw, ids, h0, c0, Packed w_hh not None, Py_
     if l.nothing_to_do(False):
         return
     with nogil:
-        (f32.lstm_forward if l.kind == cnp.NPY_FLOAT32 else f64.lstm_forward)(&l.c)
+        (f32.cells[LSTM] if l.kind == cnp.NPY_FLOAT32 else f64.cells[LSTM]).forward(&l.c)
 
 
 def lstm_backward(da, dh, dc, dh0, gates, c, tanh_c, c0, Packed w_hh_t not None, Py_ssize_t b0, Py_ssize_t b1,
@@ -195,7 +196,7 @@ def lstm_backward(da, dh, dc, dh0, gates, c, tanh_c, c0, Packed w_hh_t not None,
     if l.nothing_to_do(True):
         return
     with nogil:
-        (f32.lstm_backward if l.kind == cnp.NPY_FLOAT32 else f64.lstm_backward)(&l.c)
+        (f32.cells[LSTM] if l.kind == cnp.NPY_FLOAT32 else f64.cells[LSTM]).backward(&l.c)
 
 
 def gru_forward(h, gates, hn, xw, ids, h0, Packed w_hh not None, Packed w_hn not None, b_hn, Py_ssize_t b0,
@@ -208,20 +209,20 @@ def gru_forward(h, gates, hn, xw, ids, h0, Packed w_hh not None, Packed w_hn not
     ids None: xw (T, B, 3H) IN, may be gates.  ids (T, B) IN: xw (V, 3H) IN is a table.
     """
     cdef Layer l = Layer("h", h, b0, b1, lengths, reverse)
-    l.c.reset_after = b_hn is not None
+    cdef int number = ORIGINAL_GRU if b_hn is None else GRU
     l.c.h, l.c.gates, l.c.hn = l.steps("h", h, True), l.steps("gates", gates, True, 3), l.steps("hn", hn, True)
     l.input(xw, ids, 3, gates)
     l.c.h0, l.c.w_hh, l.c.w_hn = l.state("h0", h0), l.packed("w_hh", w_hh, 1, 2), l.packed("w_hn", w_hn)
-    l.c.b_hn = NULL
+    l.c.vectors[0] = NULL
     if b_hn is not None:
-        l.c.b_hn = data("b_hn", b_hn, l.kind, False, 1, l.H)
+        l.c.vectors[0] = data("b_hn", b_hn, l.kind, False, 1, l.H)
         l.read.append(("b_hn", b_hn))
     l.forward_mask(mask, h_masked, h0_masked)
     l.need_apart()
     if l.nothing_to_do(False):
         return
     with nogil:
-        (f32.gru_forward if l.kind == cnp.NPY_FLOAT32 else f64.gru_forward)(&l.c)
+        (f32.cells[number] if l.kind == cnp.NPY_FLOAT32 else f64.cells[number]).forward(&l.c)
 
 
 def gru_backward(da, da_h, dh, dh0, gates, hn, h, h0, Packed w_hh_t not None, Packed w_hn_t, dhn, Py_ssize_t b0,
@@ -236,13 +237,13 @@ def gru_backward(da, da_h, dh, dh0, gates, hn, h, h0, Packed w_hh_t not None, Pa
     that of n's packed (H, H), dhn (B, H) scratch, and with a mask h_masked and h0_masked IN are forward's.
     """
     cdef Layer l = Layer("dh", dh, b0, b1, lengths, reverse)
-    l.c.reset_after = da_h is not None
+    cdef int number = ORIGINAL_GRU if da_h is None else GRU
     l.c.dh, l.c.da, l.c.dh0 = l.steps("dh", dh, True), l.steps("da", da, True, 3), l.state("dh0", dh0, True)
     l.c.gates, l.c.hn = l.steps("gates", gates, False, 3), l.steps("hn", hn, False)
     l.c.h, l.c.h0 = l.steps("h", h, False), l.state("h0", h0)
-    l.c.w_hh_t = l.packed("w_hh_t", w_hh_t, 3 if l.c.reset_after else 2)
+    l.c.w_hh_t = l.packed("w_hh_t", w_hh_t, 3 if number == GRU else 2)
     l.backward_mask(mask, dh_masked)
-    if l.c.reset_after:
+    if number == GRU:
         l.c.da_h = l.steps("da_h", da_h, True, 3)
     else:
         l.c.w_hn_t, l.c.dhn = l.packed("w_hn_t", w_hn_t), l.state("dhn", dhn, True)
@@ -252,4 +253,4 @@ def gru_backward(da, da_h, dh, dh0, gates, hn, h, h0, Packed w_hh_t not None, Pa
     if l.nothing_to_do(True):
         return
     with nogil:
-        (f32.gru_backward if l.kind == cnp.NPY_FLOAT32 else f64.gru_backward)(&l.c)
+        (f32.cells[number] if l.kind == cnp.NPY_FLOAT32 else f64.cells[number]).backward(&l.c)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from crnn import parallel
 from crnn._core import gemm
 from crnn._core.rows import Lengths
-from crnn.cells import Recurrence, Slice, recurrence_of
+from crnn.cells import Recurrence, Slice, cell_parameters, recurrence_of
 from crnn.dropout import Masks, check_probability
 from crnn.files import PathLike
 from crnn.initial import Draw, initial_matrix, uniform_draws
@@ -162,9 +162,8 @@ class RNN(Streamable, ParameterViews):
                     values[:, gate * H : (gate + 1) * H] = block
             elif kind == "embedding":
                 values[...] = initial_matrix("unit", draw, values.shape, "embedding")
-            elif kind == "b_h" and self.cell == "lstm":
-                H = values.size // gates
-                values[H : 2 * H] = self.forget_bias
+            elif kind == "b_h":
+                self._recurrence.initialise_bias(values, self.forget_bias)
 
     def initialise_rows(self, draw: Draw) -> None:
         """Weights of the size that rows need which one-hot ids select: see `crnn.initial.unit`."""
@@ -194,11 +193,7 @@ class RNN(Streamable, ParameterViews):
         for layer, H in enumerate(check_sizes(hidden_size, num_layers)):
             for direction in (".", ".reverse.") if bidirectional else (".",):
                 prefix = f"layer{layer}{direction}"
-                shapes[prefix + "W_xh"] = (input_size, recurrence.gates * H)
-                shapes[prefix + "W_hh"] = (H, recurrence.gates * H)
-                shapes[prefix + "b_h"] = (recurrence.gates * H,)
-                if cell == "gru" and reset_after:
-                    shapes[prefix + "b_hn"] = (H,)
+                shapes |= {prefix + name: shape for name, shape in cell_parameters(recurrence.cell, input_size, H).items()}
                 if learn_state:
                     shapes |= {prefix + name: (H,) for name in (("h0", "c0") if recurrence.has_c else ("h0",))}
             input_size = 2 * H if bidirectional else H
@@ -555,8 +550,7 @@ class RNN(Streamable, ParameterViews):
         """What needs all rows, or all columns of a weight gradient."""
         for source, cell in zip(tape.sources, tape.recurrences, strict=True):
             source.finish(self.grads)
-            if tape.from_start:
-                cell.finish_gradients(self.grads)
+            cell.finish_gradients(self.grads, tape.from_start)
 
 
 def check_sizes(hidden_size: int | Sequence[int], num_layers: int | None) -> tuple[int, ...]:

@@ -546,7 +546,7 @@ VOCAB = crnn.Vocab.from_text("abc")
         ({"source_vocab": "abc", "output_size": 2}, "source_vocab: expected a Vocab, got str"),
         ({"bidirectional": 1}, "bidirectional: expected True or False, got 1"),
         ({"reverse_source": None}, "reverse_source: expected True or False, got None"),
-        ({"cell": "lstmm"}, "cell: expected one of tanh, relu, lstm, gru, got 'lstmm'"),
+        ({"cell": "lstmm"}, "cell: expected one of tanh, relu, lstm, gru, original_gru, got 'lstmm'"),
         ({"hidden_size": 0}, "hidden_size: expected an integer of at least 1, got 0"),
         ({"embedding_size": -1}, "embedding_size: expected an integer of at least 1, got -1"),
         ({"dropout": 1.0}, "dropout: expected a probability"),

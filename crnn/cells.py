@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The cells: what one direction of one recurrent layer keeps for a window, and how its kernels are called.
 
-A cell is described by its entry in the C list (src_c/cells/cells.h): gates, weights, vectors, arrays. `Recurrence` works
-for any such entry; a class of this module adds the equations, and what only its cell does. CELLS lists the classes.
+A cell is described by its entry in the C list (src_c/cells/cells.h): gates, weights, vectors, arrays. `Recurrence`
+works for any such entry; a class of this module adds the equations, and what only its cell does. CELLS lists them.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Recurrence:
     h', c' are the state of the step before, xw is x @ W_xh + b_h, gates lie in blocks of H columns in the order of
     ``info.gate_names``.
 
-    ``keep``: keep what the backward pass needs. Otherwise only ``span`` steps at a time are kept, in arrays that stay in
-    the second cache; a forward pass then takes steps t0 .. t1 with t1 - t0 <= span, in the layer's direction.
+    ``keep``: keep what the backward pass needs. Otherwise only ``span`` steps at a time are kept, in arrays that stay
+    in the second cache; a forward pass then takes steps t0 .. t1 with t1 - t0 <= span, in the layer's direction.
     """
 
     cell: ClassVar[str]  # its name in the C list

@@ -193,7 +193,8 @@ class RNN(Streamable, ParameterViews):
         for layer, H in enumerate(check_sizes(hidden_size, num_layers)):
             for direction in (".", ".reverse.") if bidirectional else (".",):
                 prefix = f"layer{layer}{direction}"
-                shapes |= {prefix + name: shape for name, shape in cell_parameters(recurrence.cell, input_size, H).items()}
+                for name, shape in cell_parameters(recurrence.cell, input_size, H).items():
+                    shapes[prefix + name] = shape
                 if learn_state:
                     shapes |= {prefix + name: (H,) for name in (("h0", "c0") if recurrence.has_c else ("h0",))}
             input_size = 2 * H if bidirectional else H

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The list of cells: every entry in C has a class in Python, an oracle, its equations and its arrays; and vice versa."""
+"""The list of cells: every entry in C has a class in Python, an oracle and its equations; and vice versa."""
 
 import re
 from pathlib import Path

@@ -121,7 +121,7 @@ static crnn_model_config good(void)
         crnn_layer_weights l = layer;                                                                                  \
         c.layers = &l;                                                                                                 \
         change;                                                                                                        \
-        if (crnn_model_size(&c, kernels) || crnn_model_init(memory, &c, kernels))                                               \
+        if (crnn_model_size(&c, kernels) || crnn_model_init(memory, &c, kernels))                                      \
             return printf("not refused: %s\n", #change), 1;                                                            \
     } while (0)
 
@@ -164,8 +164,8 @@ int main(void)
     REFUSED(c.x_mean = mean);
     REFUSED(c.x_deviation = deviation);
     REFUSED(c.y_mean = mean; c.y_deviation = deviation);
-    if (!size || crnn_model_size(NULL, kernels) || crnn_model_size(&c, NULL) || crnn_model_init(NULL, &c, kernels) || crnn_model_init(memory, &c, NULL) ||
-        crnn_model_init(memory + 4, &c, kernels))
+    if (!size || crnn_model_size(NULL, kernels) || crnn_model_size(&c, NULL) || crnn_model_init(NULL, &c, kernels) ||
+        crnn_model_init(memory, &c, NULL) || crnn_model_init(memory + 4, &c, kernels))
         return puts("memory or kernels"), 1;
 
     /* Nothing is written beside a model or streams. */
@@ -217,7 +217,8 @@ def test_the_headers_are_good_for_cpp(tmp_path):
     cpp = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if cpp is None:
         pytest.skip("no C++ compiler")
-    (tmp_path / "a.cpp").write_text('#include "crnn_stream.h"\nint main() { return crnn_model_size(nullptr, nullptr) != 0; }\n')
+    main = "int main() { return crnn_model_size(nullptr, nullptr) != 0; }"
+    (tmp_path / "a.cpp").write_text(f'#include "crnn_stream.h"\n{main}\n')
     run([cpp, "-Wall", "-Wextra", "-Werror", f"-I{crnn.get_include()}", "-c", "a.cpp"], tmp_path)
 
 

@@ -75,7 +75,7 @@ class BuildExt(build_ext):
             flags += ["-O1", "-g"] if DEBUG or SANITIZE else ["-g0"]
 
         stamp = self.note_flags(flags)
-        depends = [stamp, *(path.as_posix() for path in Path("src_c").glob("*.h"))]
+        depends = [stamp, *(path.as_posix() for path in Path("src_c").rglob("*.h"))]
         core = self.compile_core(flags, depends)
         pxds = [path.as_posix() for path in Path("crnn").rglob("*.pxd")]
         for ext in self.extensions:

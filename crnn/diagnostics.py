@@ -20,6 +20,7 @@ from crnn.models.losses import Regression
 from crnn.models.pooling import Max
 from crnn.models.predictor import Workspace
 from crnn.models.sequence_model import SequenceModel
+from crnn.nn.cells import Recurrence
 from crnn.nn.network import RNN
 from crnn.nn.state import State, StateLike
 from crnn.nn.tape import Tape
@@ -113,7 +114,7 @@ def gradient_check(
     value, gradients, _ = objective(True)
     arrays = dict(model.params) | ({} if before is None else state_by_name(before))
     arrays |= {"x": x} if x.dtype.kind == "f" else {}
-    kinks = net.cell == "relu" or (not isinstance(model, RNN) and _kinked(model))
+    kinks = net.stack.cell.has_kinks or (not isinstance(model, RNN) and _kinked(model))
     # What rounding leaves of a difference that should be 0.
     noise = 16 * np.finfo(np.float64).eps * max(1.0, abs(value)) / (step / 1000 if kinks else step)
 
@@ -159,7 +160,9 @@ def _difference(objective: Objective, flat: Array, index: int, step: float, kink
 
 
 def _pattern(net: RNN, tape: Tape) -> bytes:
-    return b"".join(np.packbits(cell.h > 0).tobytes() for cell in tape.recurrences) if net.cell == "relu" else b""
+    if not net.stack.cell.has_kinks:
+        return b""
+    return b"".join(np.packbits(cell.side_of_kinks()).tobytes() for cell in tape.recurrences)
 
 
 def _kinked(model: Model) -> bool:
@@ -357,10 +360,16 @@ def gradient_flow(
         dh = np.where(there, cell.dh, 0).astype(np.float64)
         norms.append(np.sqrt((dh**2).sum(axis=(1, 2))))
         saturation.append(cell.saturation(there))
-        w_hh = net.params[cell.prefix + "W_hh"].astype(np.float64)
-        gate = {"lstm": 2, "gru": 2}.get(net.cell, 0)  # what makes the candidate
-        radii.append(np.abs(np.linalg.eigvals(w_hh[:, gate * cell.H : (gate + 1) * cell.H])).max())
+        radii.append(_spectral_radius(cell, net.params.get(cell.prefix + "W_hh")))
     return GradientFlow(np.array(norms), np.array(saturation), np.array(radii))
+
+
+def _spectral_radius(cell: Recurrence, w_hh: Array | None) -> float:
+    """Of the candidate's block of W_hh; NaN where the cell has none."""
+    if w_hh is None:
+        return float("nan")
+    block = cell.gate(w_hh, cell.info.gate_names[cell.info.candidate]).astype(np.float64)
+    return float(np.abs(np.linalg.eigvals(block)).max())
 
 
 def _flow_of_model(

@@ -23,7 +23,6 @@ typedef ptrdiff_t crnn_dim; /* wide, and signed so that `for (t = T - 1; t >= 0;
 
 enum { CRNN_LINE_BYTES = 64 }; /* a cache line of reals: 16 floats, 8 doubles */
 
-enum { CRNN_TANH = 0, CRNN_RELU = 1 }; /* activations of the plain cell */
 enum { CRNN_SQUARED = 0, CRNN_ABSOLUTE = 1, CRNN_HUBER = 2, CRNN_QUANTILE = 3 }; /* losses of regression */
 
 /* Rows (t, b) of arrays (T, B, ...). A slice is the positions b0 <= i < b1; position i stands for batch row order[i]
@@ -35,40 +34,77 @@ typedef struct crnn_rows {
     const int32_t *order, *lengths; /* (B) */
 } crnn_rows;
 
-/* One direction of a recurrent layer over a window, for the cells' kernels. Arrays are float or double as it is.
- * G gates lie in blocks of H columns: LSTM i, f, g, o; GRU r, z, n (PyTorch's order). "Before" is the step before in
- * the layer's direction: t-1, with reverse t+1; before the first step lie h0 and c0. The cells' equations stand in
- * rnn.body.h, lstm.body.h and gru.body.h. */
+/* ---- cells ------------------------------------------------------------------------------------------------------- */
+
+/* Parameters of shape (H,) that a cell may have besides W_xh, W_hh and b_h. */
+enum { CRNN_CELL_VECTORS = 4 };
+
+/* One direction of a recurrent layer over a window: what a cell's forward and backward functions work on. Arrays are
+ * float or double, as the kernel table is. G gates lie in blocks of H columns, in the order of the cell's gate_names.
+ * "The step before" is t-1, with `reverse` t+1; before a sequence's first step it is h0 and c0. Fields marked with a
+ * flag are for cells that have it in crnn_cell.arrays, w_... for cells with recurrent gates; the others ignore them. */
 typedef struct crnn_layer {
     crnn_rows rows;
     crnn_dim H;
-    int reverse;        /* from each row's last step to its first */
-    int act;            /* plain cell: CRNN_TANH or CRNN_RELU */
-    int reset_after;    /* GRU: the reset gate acts after the recurrent product (PyTorch), or before it (the paper) */
-    /* in */
-    const void *xw;     /* ids NULL: (T, B, G*H), x @ w_xh + b_h.  ids: the table (V, G*H), w_xh + b_h */
-    const int32_t *ids; /* (T, B) or NULL */
-    const void *h0, *c0;      /* (B, H); c0: LSTM */
-    const void *w_hh, *w_hn;  /* packed (H, G*H), gate by gate; GRU: w_hh holds r and z, w_hn (H, H) n */
-    const void *b_hn;         /* (H), GRU with reset_after */
-    const void *mask;         /* (B, H) or NULL: dropout of h before it enters a product with w_hh */
-    const void *h0_masked;    /* (B, H): h0 * mask */
-    /* forward, OVERWRITTEN */
-    void *h;                  /* (T, B, H) */
-    void *gates;              /* (T, B, G*H), after their activations; may be xw. Plain cell: none */
-    void *c, *tanh_c;         /* (T, B, H), LSTM; tanh_c NULL: no way back, gates are of no use. c0 may be a step of c */
-    void *hn;                 /* (T, B, H), GRU: h' @ w_hn + b_hn with reset_after, r * h' otherwise */
-    void *h_masked;           /* (T, B, H), h * mask; with a mask only */
-    /* backward; also reads what forward wrote */
-    const void *w_hh_t, *w_hn_t; /* the transposes, packed (G*H, H); GRU reset_after: w_hh_t is of all three blocks */
-    void *dh;    /* (T, B, H), the gradient that arrives at h, OVERWRITTEN with the whole gradient at h */
-    void *da;    /* (T, B, G*H) OVERWRITTEN, the gradient at x @ w_xh + b_h. May be gates; plain cell: may be dh */
-    void *da_h;  /* (T, B, G*H) OVERWRITTEN, GRU with reset_after: the gradient at h' @ w_hh, whose n block differs */
-    void *dh0;   /* (B, H) OVERWRITTEN */
-    void *dc;    /* (B, H), LSTM: the gradient at the last c, OVERWRITTEN with the one at c0 */
-    void *dhn;   /* (B, H) scratch, GRU without reset_after */
-    void *dh_masked; /* (B, H) scratch, with a mask only */
+    int reverse;             /* from each row's last step to its first */
+
+    /* in, of forward and backward */
+    const void *h0, *c0;     /* (B, H); c0: has_c */
+    const void *mask;        /* (B, H) or NULL: recurrent dropout, multiplies h on its way into a product with W_hh */
+    const void *h0_masked;   /* (B, H), h0 * mask; with a mask only */
+    const void *vectors[CRNN_CELL_VECTORS]; /* (H) each, in the order of the cell's list */
+
+    /* in, forward */
+    const void *xw;          /* ids NULL: (T, B, G*H), x @ W_xh + b_h.  ids: the table (V, G*H), W_xh + b_h */
+    const int32_t *ids;      /* (T, B) or NULL */
+    const void *w_hh;        /* packed (H, packed_gates*H), the gates' panels side by side */
+    const void *w_hn;        /* packed (H, H), the last recurrent gate, where it is not among packed_gates */
+
+    /* out, forward: OVERWRITTEN. in, backward */
+    void *h;                 /* (T, B, H); may be xw where the cell has no `gates` */
+    void *h_masked;          /* (T, B, H), h * mask; with a mask only */
+    void *gates;             /* CRNN_USES_GATES   (T, B, G*H), after their activations; may be xw */
+    void *c;                 /* has_c             (T, B, H); c0 may be one of its steps */
+    void *tanh_c;            /* CRNN_USES_TANH_C  (T, B, H); NULL: inference only, `gates` undefined afterwards */
+    void *hn;                /* CRNN_USES_HN      (T, B, H): GRU h' @ W_hn + b_hn; original GRU r * h' */
+
+    /* in, backward */
+    const void *w_hh_t;      /* W_hh^T, packed (recurrent_gates*H, H); CRNN_USES_DHN: of packed_gates only */
+    const void *w_hn_t;      /* CRNN_USES_DHN     packed (H, H), the transpose of the last recurrent gate */
+
+    /* backward */
+    void *dh;                /* (T, B, H) in: the gradient that arrives at h. out: OVERWRITTEN, the whole gradient at h */
+    void *dc;                /* has_c             (B, H) in: the gradient at the last c. out: OVERWRITTEN, the one at c0 */
+    void *da;                /* (T, B, G*H) out: OVERWRITTEN, the gradient at x @ W_xh + b_h. May be `gates`, or, in a
+                              * cell without them, dh, which then does not keep the gradient at h */
+    void *da_h;              /* CRNN_USES_DA_H    (T, B, G*H) out: OVERWRITTEN, the gradient at h' @ W_hh, if it is not da */
+    void *dh0;               /* (B, H) out: OVERWRITTEN */
+    void *dvectors[CRNN_CELL_VECTORS]; /* CRNN_USES_DVECTORS  (B, H) each, out: ACCUMULATED, the share of every batch row
+                              * in a vector's gradient; their sum over b, b rising, is the gradient */
+    void *dh_masked;         /* (B, H) scratch; with a mask only */
+    void *dhn;               /* CRNN_USES_DHN     (B, H) scratch: the gradient at hn */
 } crnn_layer;
+
+/* Arrays of crnn_layer that not every cell has. */
+enum {
+    CRNN_USES_GATES = 1, CRNN_USES_TANH_C = 2, CRNN_USES_HN = 4, CRNN_USES_DA_H = 8, CRNN_USES_DHN = 16,
+    CRNN_USES_DVECTORS = 32
+};
+
+/* What a cell is. Its equations, its functions and its entry stand in one file of src_c/cells; cells.h lists them all. */
+typedef struct crnn_cell {
+    const char *name;       /* "lstm", as in crnn.RNN(cell="lstm"), in model files and for crnn_cell_find */
+    int gates;              /* G: blocks of H columns in W_xh and b_h */
+    const char *gate_names; /* one letter for each block, in order: "ifgo" */
+    int candidate;          /* the block that proposes the new state: an LSTM's g, a GRU's n */
+    int has_c;              /* the state is (h, c) */
+    int recurrent_gates;    /* W_hh is (H, recurrent_gates*H): the first so many blocks. 0: there is no W_hh */
+    int packed_gates;       /* how many of them w_hh packs together: all, or all but the last, which w_hn holds */
+    unsigned arrays;        /* CRNN_USES_... */
+    const char *vectors[CRNN_CELL_VECTORS + 1]; /* names of further parameters (H,): "b_hn". NULL ends the list */
+    void (*forward)(const crnn_layer *layer);  /* through time, T >= 0 steps */
+    void (*backward)(const crnn_layer *layer); /* and back, T >= 1 */
+} crnn_cell;
 
 /* One column panel of a packed matrix is a line wide and K lines tall: packed[panel][k][lane], the last panel filled
  * up with zeros. The layout is the same on every instruction set; the product's inner loop reads one line per k and
@@ -122,13 +158,8 @@ typedef struct crnn_kernels_##suffix {                                          
     void (*rows_backward)(real *dw, const int32_t *ids, const real *dy, crnn_dim N, crnn_dim n0, crnn_dim n1,          \
                           const crnn_rows *rows);                                                                      \
                                                                                                                        \
-    /* A layer through time, and back. */                                                                              \
-    void (*rnn_forward)(const crnn_layer *layer);                                                                      \
-    void (*rnn_backward)(const crnn_layer *layer);                                                                     \
-    void (*lstm_forward)(const crnn_layer *layer);                                                                     \
-    void (*lstm_backward)(const crnn_layer *layer);                                                                    \
-    void (*gru_forward)(const crnn_layer *layer);                                                                      \
-    void (*gru_backward)(const crnn_layer *layer);                                                                     \
+    /* All cells by number, ended by NULL; the same ones, in the same order, in every table. */                        \
+    const crnn_cell *const *cells;                                                                                     \
                                                                                                                        \
     /* Losses: loss (T, B) OVERWRITTEN; the gradient of scale * (the losses' sum) at a kernel's first input, of the    \
      * same shape, OVERWRITTEN, may be that input itself, or NULL: loss only. Both are 0 where a row has no target     \
@@ -201,6 +232,12 @@ typedef struct crnn_kernels_##suffix {                                          
 CRNN_DECLARE_KERNELS(float, f32)
 CRNN_DECLARE_KERNELS(double, f64)
 #undef CRNN_DECLARE_KERNELS
+
+/* The list of cells, for callers: what each is. Their functions are the generic ones in float32; those of an instruction
+ * set are in its kernel table. */
+int crnn_cell_count(void);
+const crnn_cell *crnn_cell_info(int cell);  /* NULL: there is no cell of this number */
+int crnn_cell_find(const char *name);       /* its number; -1: there is none of this name */
 
 /* Instruction sets by number 0, 1, ... crnn_isa_count() - 1, generic first, the best last. */
 int crnn_isa_count(void);

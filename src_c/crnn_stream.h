@@ -3,7 +3,8 @@
  * and read-only from then on, is shared by any number of sets of streams and of threads; a set of streams holds the
  * states of N independent sequences. One thread at a time works on a set. All memory is the caller's.
  *
- *     crnn_model *model = crnn_model_init(aligned_alloc(64, crnn_model_size(&config)), &config, crnn_f32(crnn_isa_best()));
+ *     const crnn_kernels_f32 *kernels = crnn_f32(crnn_isa_best());
+ *     crnn_model *model = crnn_model_init(aligned_alloc(64, crnn_model_size(&config, kernels)), &config, kernels);
  *     crnn_streams *one = crnn_streams_init(aligned_alloc(64, crnn_streams_size(model, 1, 1)), model, 1, 1);
  *     for (;;) crnn_streams_step(one, y, x, NULL, 1);
  *
@@ -19,17 +20,16 @@
 extern "C" {
 #endif
 
-/* GRU: the reset gate acts after the recurrent product (PyTorch); GRU_ORIGINAL: before it (the paper, ONNX's default). */
-enum { CRNN_CELL_TANH, CRNN_CELL_RELU, CRNN_CELL_LSTM, CRNN_CELL_GRU, CRNN_CELL_GRU_ORIGINAL };
-
-/* One layer, as crnn.RNN names and stores its parameters: C order, G gates in blocks of H columns, LSTM i, f, g, o,
- * GRU r, z, n. K is what feeds the layer: the input, the embedding, or the layer below. */
+/* One layer, as crnn.RNN names and stores its parameters: C order, G gates in blocks of H columns, in the order of the
+ * cell's gate_names. crnn_cell_info says what parameters a cell has. K is the size of the layer's input: of the
+ * network's input, its embedding, or the layer below. */
 typedef struct crnn_layer_weights {
-    int cell;
-    crnn_dim hidden_size;           /* H */
-    const float *W_xh, *W_hh, *b_h; /* (K, G*H), (H, G*H), (G*H) */
-    const float *b_hn;              /* (H), CRNN_CELL_GRU only */
-    const float *h0, *c0;           /* (H), the state that streams start from; NULL: zero. c0: LSTM */
+    int cell;                     /* crnn_cell_find(name) */
+    crnn_dim hidden_size;         /* H */
+    const float *W_xh, *b_h;      /* (K, G*H), (G*H) */
+    const float *W_hh;            /* (H, recurrent_gates*H); NULL where the cell has no recurrent gates */
+    const float *vectors[CRNN_CELL_VECTORS]; /* (H) each, in the order of the cell's list; NULL beyond its end */
+    const float *h0, *c0;         /* (H), the state that streams start from; NULL: zero. c0: has_c */
 } crnn_layer_weights;
 
 /* A stack of layers, and what stands before and after it. All zero but for input_size, num_layers and layers is good. */
@@ -50,9 +50,10 @@ typedef struct crnn_model_config {
 typedef struct crnn_model crnn_model;
 typedef struct crnn_streams crnn_streams;
 
-/* Bytes that a model of this shape takes, a multiple of CRNN_LINE_BYTES; 0 where the config is none: a size below 1, a cell or a pointer that is not
- * there, more than memory could hold. Reads sizes and whether pointers are NULL, no values. */
-size_t crnn_model_size(const crnn_model_config *config);
+/* Bytes that a model of this shape takes, a multiple of CRNN_LINE_BYTES; 0 where the config is invalid: a size below 1,
+ * no such cell, a pointer missing, or more than memory could hold. Reads sizes and whether pointers are NULL, no values;
+ * any kernel table gives the same size. */
+size_t crnn_model_size(const crnn_model_config *config, const crnn_kernels_f32 *kernels);
 
 /* A model in `memory`, of crnn_model_size bytes, aligned to CRNN_LINE_BYTES, which must stay where it is. The config and
  * all it points to may go afterwards. NULL where crnn_model_size says 0, or the memory is NULL or not aligned. */

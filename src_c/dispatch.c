@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * dispatch.c: which instruction sets are built, which this machine runs, and their kernel tables. The only file that
  * knows which sets exist. Asks the CPU and the operating system itself: __builtin_cpu_supports answers 0 under zig cc. */
+#include <string.h>
+
 #include "tables.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
@@ -82,6 +84,27 @@ int crnn_isa_built(int isa) { return sets[isa].f32 != NULL; }
 int crnn_isa_supported(int isa) { return crnn_isa_built(isa) && sets[isa].supported(); }
 const crnn_kernels_f32 *crnn_f32(int isa) { return sets[isa].f32; }
 const crnn_kernels_f64 *crnn_f64(int isa) { return sets[isa].f64; }
+
+int crnn_cell_count(void)
+{
+    int count = 0;
+    while (crnn_f32_generic.cells[count])
+        ++count;
+    return count;
+}
+
+const crnn_cell *crnn_cell_info(int cell)
+{
+    return 0 <= cell && cell < crnn_cell_count() ? crnn_f32_generic.cells[cell] : NULL;
+}
+
+int crnn_cell_find(const char *name)
+{
+    for (int cell = 0; cell < crnn_cell_count(); ++cell)
+        if (strcmp(crnn_f32_generic.cells[cell]->name, name) == 0)
+            return cell;
+    return -1;
+}
 
 int crnn_isa_best(void)
 {

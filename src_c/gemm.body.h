@@ -76,29 +76,29 @@ INLINE void tile_finish(line acc[TILE_ROWS][TILE_PANELS], const int m, const int
                 line_store_n(y[i] + panels->offset[j], acc[i][j], panels->cols);
 }
 
-/* Cache lines that will soon be read or written. A tile asks for one of them at each step: all at once would have to
- * wait for each other. */
-enum { ASKS = 20 * TILE_ROWS };
+/* Cache lines that will soon be read or written. A tile prefetches one of them per k: more at a time would wait for each
+ * other. */
+enum { PREFETCH_LINES = 20 * TILE_ROWS };
 typedef struct {
     int count;
-    const void *line[ASKS];
-} ask_list;
+    const void *line[PREFETCH_LINES];
+} prefetch_list;
 
-INLINE void ask_for(ask_list *list, const void *line)
+INLINE void prefetch_later(prefetch_list *list, const void *line)
 {
-    if (list->count < ASKS)
+    if (list->count < PREFETCH_LINES)
         list->line[list->count++] = line;
 }
 
-/* How far ahead of a product its weights are asked for. A single row goes through them as fast as the second cache gives
- * them anyway, and asking as well slows it down by a quarter. */
-enum { WEIGHTS_AHEAD = 32 * LINE, ASKING_ROWS = 2 };
+/* How far ahead of a product its weights are prefetched. A single row reads them as fast as the second cache delivers
+ * them; prefetching them as well makes it a quarter slower. */
+enum { WEIGHTS_AHEAD = 32 * LINE, PREFETCH_ROWS = 2 };
 
 /* acc[i][:] += x[i][k0..k1) @ w, whose panels are K lines tall. More rows than the processor has registers for their
  * pointers are best equally far apart: then one pointer in three will do. */
 INLINE void tile_steps(line acc[TILE_ROWS][TILE_PANELS], const int m, const int nl, const int evenly,
                        const tile_rows *rows, const real *w, crnn_dim K, crnn_dim k0, crnn_dim k1,
-                       const void *const *ask)
+                       const void *const *lines)
 {
     const real *x[TILE_ROWS];
     const crnn_dim apart = rows->apart;
@@ -108,12 +108,12 @@ INLINE void tile_steps(line acc[TILE_ROWS][TILE_PANELS], const int m, const int 
     w += k0 * LINE;
     for (crnn_dim k = k0; k < k1; ++k, w += LINE) {
         line w_k[TILE_PANELS];
-        if (ask)
-            PREFETCH(*ask++);
+        if (lines)
+            PREFETCH(*lines++);
         UNROLL
         for (int j = 0; j < nl; ++j) {
             w_k[j] = line_load(w + j * K * LINE);
-            if (m >= ASKING_ROWS)
+            if (m >= PREFETCH_ROWS)
                 PREFETCH(w + j * K * LINE + WEIGHTS_AHEAD);
         }
         UNROLL
@@ -136,26 +136,26 @@ INLINE void tile_steps(line acc[TILE_ROWS][TILE_PANELS], const int m, const int 
 /* y[i][:] = init[i][:] + x[i][0..K) @ w, or of that sum the terms k0 .. k1: m rows, nl panels that lie one after the
  * other in w. */
 INLINE void tile_forward(const int m, const int nl, const int evenly, const tile_rows *rows, const real *w, crnn_dim K,
-                         crnn_dim k0, crnn_dim k1, const tile_panels *panels, const ask_list *ask)
+                         crnn_dim k0, crnn_dim k1, const tile_panels *panels, const prefetch_list *list)
 {
     line acc[TILE_ROWS][TILE_PANELS];
     tile_start(acc, m, nl, k0 ? (const real *const *)rows->y : rows->init, panels);
-    const crnn_dim asking = ask->count < k1 - k0 ? ask->count : k1 - k0;
-    if (asking)
-        tile_steps(acc, m, nl, evenly, rows, w, K, k0, k0 + asking, ask->line);
-    tile_steps(acc, m, nl, evenly, rows, w, K, k0 + asking, k1, NULL);
+    const crnn_dim prefetches = list->count < k1 - k0 ? list->count : k1 - k0;
+    if (prefetches)
+        tile_steps(acc, m, nl, evenly, rows, w, K, k0, k0 + prefetches, list->line);
+    tile_steps(acc, m, nl, evenly, rows, w, K, k0 + prefetches, k1, NULL);
     tile_finish(acc, m, nl, rows->y, panels);
 }
 
 /* acc[i][:] += sum over k0 .. k1 of x[k*m + i] * dy[k][:]. */
 INLINE void tile_steps_weight(line acc[TILE_ROWS][TILE_PANELS], const int m, const int nl, const real *x, const real *dy,
-                              crnn_dim k0, crnn_dim k1, const void *const *ask)
+                              crnn_dim k0, crnn_dim k1, const void *const *lines)
 {
     x += k0 * m, dy += k0 * LINE;
     for (crnn_dim k = k0; k < k1; ++k, dy += LINE, x += m) {
         line dy_k[TILE_PANELS];
-        if (ask)
-            PREFETCH(*ask++);
+        if (lines)
+            PREFETCH(*lines++);
         UNROLL
         for (int j = 0; j < nl; ++j)
             dy_k[j] = line_load(dy + j * CRNN_GRAD_ROWS * LINE);
@@ -171,7 +171,7 @@ INLINE void tile_steps_weight(line acc[TILE_ROWS][TILE_PANELS], const int m, con
 
 /* dw[i][:] += sum over k of x[k*m + i] * dy[k][:]: m rows of dw, nl packed panels of dy, CRNN_GRAD_ROWS apart. */
 INLINE void tile_backward_weight(const int m, const int nl, real *dw, crnn_dim lddw, const real *x, const real *dy,
-                                 crnn_dim K, const tile_panels *panels, const ask_list *ask)
+                                 crnn_dim K, const tile_panels *panels, const prefetch_list *list)
 {
     line acc[TILE_ROWS][TILE_PANELS];
     real *dw_i[TILE_ROWS];
@@ -179,10 +179,10 @@ INLINE void tile_backward_weight(const int m, const int nl, real *dw, crnn_dim l
     for (int i = 0; i < m; ++i)
         dw_i[i] = dw + i * lddw;
     tile_start(acc, m, nl, (const real *const *)dw_i, panels);
-    const crnn_dim asking = ask->count < K ? ask->count : K;
-    if (asking)
-        tile_steps_weight(acc, m, nl, x, dy, 0, asking, ask->line);
-    tile_steps_weight(acc, m, nl, x, dy, asking, K, NULL);
+    const crnn_dim prefetches = list->count < K ? list->count : K;
+    if (prefetches)
+        tile_steps_weight(acc, m, nl, x, dy, 0, prefetches, list->line);
+    tile_steps_weight(acc, m, nl, x, dy, prefetches, K, NULL);
     tile_finish(acc, m, nl, dw_i, panels);
 }
 
@@ -201,17 +201,17 @@ INLINE void tile_backward_weight(const int m, const int nl, real *dw, crnn_dim l
 #endif
 
 static void run_tile_forward(int m, int nl, const tile_rows *rows, const real *w, crnn_dim K, crnn_dim k0, crnn_dim k1,
-                             const tile_panels *panels, const ask_list *ask)
+                             const tile_panels *panels, const prefetch_list *list)
 {
     enum { MANY_ROWS = 7 };
     switch (m * 16 + nl + (m >= MANY_ROWS && rows->apart ? 256 : 0)) {
 #define CASE(m, nl)                                                                                                    \
-    case (m) * 16 + (nl): tile_forward(m, nl, 0, rows, w, K, k0, k1, panels, ask); break;
+    case (m) * 16 + (nl): tile_forward(m, nl, 0, rows, w, K, k0, k1, panels, list); break;
         FOR_EACH_TILE(CASE)
 #undef CASE
 #if defined(CRNN_AVX512)
 #define CASE(m, nl)                                                                                                    \
-    case (m) * 16 + (nl) + 256: tile_forward(m, nl, 1, rows, w, K, k0, k1, panels, ask); break;
+    case (m) * 16 + (nl) + 256: tile_forward(m, nl, 1, rows, w, K, k0, k1, panels, list); break;
         FOR_EACH_TALL_TILE(CASE)
 #undef CASE
 #endif
@@ -219,10 +219,10 @@ static void run_tile_forward(int m, int nl, const tile_rows *rows, const real *w
 }
 
 static void run_tile_backward_weight(int m, int nl, real *dw, crnn_dim lddw, const real *x, const real *dy, crnn_dim K,
-                                     const tile_panels *panels, const ask_list *ask)
+                                     const tile_panels *panels, const prefetch_list *list)
 {
     switch (m * 16 + nl) {
-#define CASE(m, nl) case (m) * 16 + (nl): tile_backward_weight(m, nl, dw, lddw, x, dy, K, panels, ask); break;
+#define CASE(m, nl) case (m) * 16 + (nl): tile_backward_weight(m, nl, dw, lddw, x, dy, K, panels, list); break;
         FOR_EACH_TILE(CASE)
 #undef CASE
     }
@@ -242,8 +242,8 @@ typedef struct {
  * In a product of several gates all blocks are complete at these columns. */
 typedef void (*epilogue)(const void *context, const tile_rows *rows, int m, crnn_dim n0, crnn_dim n);
 
-/* Says which lines an epilogue will come to. They lie in too many rows for the processor to guess. */
-typedef void (*preparation)(const void *context, const tile_rows *rows, crnn_dim n0, crnn_dim n, ask_list *ask);
+/* Lists the lines that an epilogue will read or write. They lie in too many rows for the processor to predict. */
+typedef void (*prefetching)(const void *context, const tile_rows *rows, crnn_dim n0, crnn_dim n, prefetch_list *list);
 
 /* y[g, :] = init(g) + x(t, b) @ w, then finish. */
 typedef struct {
@@ -256,7 +256,7 @@ typedef struct {
     crnn_dim K, N; /* N columns in each block of y */
     int gates;
     epilogue finish; /* NULL: nothing */
-    preparation prepare; /* NULL: nothing */
+    prefetching prefetch; /* NULL: nothing */
     const void *context;
 } product;
 
@@ -289,11 +289,11 @@ static void run_group(const product *p, const tile_rows *rows, crnn_dim group, i
 {
     const crnn_dim n0 = group * LINE, left = p->N - n0, n = left < taken * LINE ? left : taken * LINE;
     const int panels = taken * p->gates, narrow = n < taken * LINE;
-    ask_list ask;
-    ask.count = 0;
+    prefetch_list list;
+    list.count = 0;
     const int complete = k1 == p->K;
-    if (p->prepare && complete && rows->m > 1) /* one row's lines are few, and a stream's are near */
-        p->prepare(p->context, rows, n0, n, &ask);
+    if (p->prefetch && complete && rows->m > 1) /* one row's lines are few, and a stream's are near */
+        p->prefetch(p->context, rows, n0, n, &list);
     for (int first = 0; first < panels; first += most) {
         const int nl = panels - first < most ? panels - first : most;
         tile_panels where = {.cols = p->N % LINE, .full = nl};
@@ -305,8 +305,8 @@ static void run_group(const product *p, const tile_rows *rows, crnn_dim group, i
         }
         assert(0 < rows->m && rows->m <= TILE_ROWS && 0 < nl && nl <= PANELS_FOR(rows->m));
         run_tile_forward(rows->m, nl, rows, p->w + (group * p->gates + first) * p->K * LINE, p->K, k0, k1, &where,
-                         &ask);
-        ask.count = 0;
+                         &list);
+        list.count = 0;
     }
     if (p->finish && complete)
         p->finish(p->context, rows, rows->m, n0, n);
@@ -385,12 +385,12 @@ static void pack_transposed(real *packed, const real *w, crnn_dim ldw, crnn_dim 
 }
 
 /* The outputs themselves. */
-static void linear_prepare(const void *context, const tile_rows *rows, crnn_dim n0, crnn_dim n, ask_list *ask)
+static void linear_prefetch(const void *context, const tile_rows *rows, crnn_dim n0, crnn_dim n, prefetch_list *list)
 {
     (void)context;
     for (int i = 0; i < rows->m; ++i)
         for (crnn_dim j = 0; j < n; j += LINE)
-            ask_for(ask, rows->y[i] + n0 + j);
+            prefetch_later(list, rows->y[i] + n0 + j);
 }
 
 static void linear_forward(real *y, const real *x, const real *w, const real *bias, crnn_dim K, crnn_dim N,
@@ -399,7 +399,7 @@ static void linear_forward(real *y, const real *x, const real *w, const real *bi
     float_mode mode = denormals_off();
     const int far = count_rows(rows, 0, rows->T, 0) * N > 1 << 18; /* more than a second cache may hold */
     const product p = {.y = y, .ldy = N, .init = {bias, 0, NULL}, .x = {.x = x, .stride = K}, .w = w, .K = K, .N = N,
-                       .gates = 1, .prepare = far ? linear_prepare : NULL};
+                       .gates = 1, .prefetch = far ? linear_prefetch : NULL};
     run_product(&p, rows, 0, rows->T, 0);
     float_mode_restore(mode);
 }
@@ -479,12 +479,12 @@ static void weight_gradient(real *dw, real *db, const x_source *x, const real *d
                 for (crnn_dim block = 0, k = 0; block < blocks; ++block) {
                     const int m = (int)(K / blocks + (block < K % blocks));
                     real *dw_kn = dw + k * N + n + first * LINE;
-                    ask_list ask = {.count = 0};
+                    prefetch_list list = {.count = 0};
                     for (crnn_dim i = k + m; i < K && i < k + 2 * m; ++i) /* the next tile's */
                         for (int j = 0; j < nl; ++j)
-                            ask_for(&ask, dw_kn + (i - k) * N + j * LINE);
+                            prefetch_later(&list, dw_kn + (i - k) * N + j * LINE);
                     run_tile_backward_weight(m, nl, dw_kn, N, x_block, scratch + first * CRNN_GRAD_ROWS * LINE, count,
-                                             &where, &ask);
+                                             &where, &list);
                     k += m;
                     x_block += count * m;
                 }

@@ -6,9 +6,7 @@
 #include "vecmath.body.h"
 #include "rows.body.h"
 #include "gemm.body.h"
-#include "rnn.body.h"
-#include "lstm.body.h"
-#include "gru.body.h"
+#include "cells/cells.h"
 #include "sums.body.h"
 #include "loss.body.h"
 #include "pool.body.h"
@@ -42,12 +40,7 @@ const crnn_kernels_f64 TABLE_NAME(CRNN_ISA) = {
     .bias_backward = bias_backward,
     .rows_add_bias = rows_add_bias,
     .rows_backward = rows_backward,
-    .rnn_forward = rnn_forward,
-    .rnn_backward = rnn_backward,
-    .lstm_forward = lstm_forward,
-    .lstm_backward = lstm_backward,
-    .gru_forward = gru_forward,
-    .gru_backward = gru_backward,
+    .cells = cells,
     .softmax_cross_entropy = softmax_cross_entropy,
     .sigmoid_cross_entropy = sigmoid_cross_entropy,
     .regression_loss = regression_loss,

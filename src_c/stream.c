@@ -101,12 +101,11 @@ static void matrix_column(float *y, const matrix *w, crnn_dim n)
 /* ---- models -------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    void (*forward)(const crnn_layer *layer);
-    crnn_dim H, gates;
+    const crnn_cell *cell;
+    crnn_dim H;
     matrix W_xh;
     const float *b_h, *h0, *c0;
-    int has_c, has_hn;
-    crnn_layer call; /* what of a call of `forward` the model decides */
+    crnn_layer call; /* what the model decides in a call of cell->forward */
 } model_layer;
 
 struct crnn_model {
@@ -124,18 +123,28 @@ struct crnn_model {
 };
 
 static int good_size(crnn_dim size) { return 0 < size && size <= MOST_UNITS; }
-static crnn_dim gates_of(int cell) { return cell == CRNN_CELL_LSTM ? 4 : cell >= CRNN_CELL_GRU ? 3 : 1; }
 
-static int good_config(const crnn_model_config *c)
+/* NULL: there is no cell of this number. */
+static const crnn_cell *cell_of(const crnn_kernels_f32 *kernels, int number)
 {
-    if (!c || !good_size(c->input_size) || !good_size(c->num_layers) || !c->layers)
+    const crnn_cell *const *cell = kernels->cells;
+    for (; *cell && number > 0; --number)
+        ++cell;
+    return number == 0 ? *cell : NULL;
+}
+
+static int good_config(const crnn_model_config *c, const crnn_kernels_f32 *kernels)
+{
+    if (!c || !kernels || !good_size(c->input_size) || !good_size(c->num_layers) || !c->layers)
         return 0;
     for (crnn_dim i = 0; i < c->num_layers; ++i) {
         const crnn_layer_weights *l = &c->layers[i];
-        if (l->cell < CRNN_CELL_TANH || l->cell > CRNN_CELL_GRU_ORIGINAL || !good_size(l->hidden_size))
+        const crnn_cell *cell = cell_of(kernels, l->cell);
+        if (!cell || !good_size(l->hidden_size) || !l->W_xh || !l->b_h || !l->W_hh != !cell->recurrent_gates)
             return 0;
-        if (!l->W_xh || !l->W_hh || !l->b_h || (l->cell == CRNN_CELL_GRU && !l->b_hn))
-            return 0;
+        for (int v = 0; cell->vectors[v]; ++v)
+            if (!l->vectors[v])
+                return 0;
     }
     const crnn_dim H = c->layers[c->num_layers - 1].hidden_size, E = c->embedding_size, V = c->output_size;
     if (E ? !good_size(E) || !c->embedding : c->embedding || c->tie_weights)
@@ -151,24 +160,22 @@ static int good_config(const crnn_model_config *c)
 
 static void take_layer(arena *a, const crnn_kernels_f32 *kernels, model_layer *l, const crnn_layer_weights *w, crnn_dim K)
 {
-    const crnn_dim H = w->hidden_size, G = gates_of(w->cell), in_w_hh = G == 3 ? 2 : G; /* a GRU's n stands apart */
-    model_layer made = {.H = H, .gates = G, .has_c = w->cell == CRNN_CELL_LSTM, .has_hn = G == 3};
+    const crnn_cell *cell = cell_of(kernels, w->cell);
+    const crnn_dim H = w->hidden_size, G = cell->gates, recurrent = cell->recurrent_gates * H;
+    model_layer made = {.cell = cell, .H = H};
     made.W_xh = (matrix){take_packed(a, kernels, w->W_xh, G * H, K, G * H, 1, 0), K, G * H};
     made.b_h = take_copy(a, w->b_h, G * H, sizeof(float));
     made.call.H = H;
-    made.call.w_hh = take_packed(a, kernels, w->W_hh, G * H, H, H, in_w_hh, 0);
-    if (G == 3)
-        made.call.w_hn = take_packed(a, kernels, w->W_hh + 2 * H, G * H, H, H, 1, 0);
-    if (w->cell == CRNN_CELL_GRU)
-        made.call.b_hn = take_copy(a, w->b_hn, H, sizeof(float));
-    made.call.act = w->cell == CRNN_CELL_RELU ? CRNN_RELU : CRNN_TANH;
-    made.call.reset_after = w->cell == CRNN_CELL_GRU;
+    if (cell->packed_gates)
+        made.call.w_hh = take_packed(a, kernels, w->W_hh, recurrent, H, H, cell->packed_gates, 0);
+    if (cell->recurrent_gates > cell->packed_gates)
+        made.call.w_hn = take_packed(a, kernels, w->W_hh + cell->packed_gates * H, recurrent, H, H, 1, 0);
+    for (int v = 0; cell->vectors[v]; ++v)
+        made.call.vectors[v] = take_copy(a, w->vectors[v], H, sizeof(float));
     made.h0 = take_copy(a, w->h0, H, sizeof(float));
-    made.c0 = made.has_c ? take_copy(a, w->c0, H, sizeof(float)) : NULL;
-    if (l) {
-        made.forward = G == 1 ? kernels->rnn_forward : G == 3 ? kernels->gru_forward : kernels->lstm_forward;
+    made.c0 = cell->has_c ? take_copy(a, w->c0, H, sizeof(float)) : NULL;
+    if (l)
         *l = made;
-    }
 }
 
 /* The model, in the arena's memory if it has any. */
@@ -181,13 +188,14 @@ static crnn_model *take_model(arena *a, const crnn_model_config *c, const crnn_k
     made.embedding_size = c->embedding_size;
     crnn_dim K = c->embedding_size ? c->embedding_size : c->input_size;
     for (crnn_dim i = 0; i < c->num_layers; ++i) {
-        const crnn_dim H = c->layers[i].hidden_size, G = gates_of(c->layers[i].cell);
+        const crnn_cell *cell = cell_of(kernels, c->layers[i].cell);
+        const crnn_dim H = c->layers[i].hidden_size, columns = cell->gates * H;
         take_layer(a, kernels, made.layers ? &made.layers[i] : NULL, &c->layers[i], K);
-        made.any_c |= G == 4;
-        made.any_hn |= G == 3;
-        made.state_size += G == 4 ? 2 * H : H;
+        made.any_c |= cell->has_c;
+        made.any_hn |= (cell->arrays & CRNN_USES_HN) != 0;
+        made.state_size += cell->has_c ? 2 * H : H;
         made.widest = H > made.widest ? H : made.widest;
-        made.most_gates = G * H > made.most_gates ? G * H : made.most_gates;
+        made.most_gates = columns > made.most_gates ? columns : made.most_gates;
         K = H;
     }
     made.has_head = c->output_size > 0;
@@ -214,19 +222,19 @@ static crnn_model *take_model(arena *a, const crnn_model_config *c, const crnn_k
     return model;
 }
 
-size_t crnn_model_size(const crnn_model_config *config)
+size_t crnn_model_size(const crnn_model_config *config, const crnn_kernels_f32 *kernels)
 {
     arena count = {NULL, 0};
-    if (!good_config(config))
+    if (!good_config(config, kernels))
         return 0;
-    take_model(&count, config, NULL);
+    take_model(&count, config, kernels);
     return total(&count);
 }
 
 crnn_model *crnn_model_init(void *memory, const crnn_model_config *config, const crnn_kernels_f32 *kernels)
 {
     arena a = {memory, 0};
-    if (!is_aligned(memory) || !kernels || crnn_model_size(config) == 0)
+    if (!is_aligned(memory) || crnn_model_size(config, kernels) == 0)
         return NULL;
     return take_model(&a, config, kernels);
 }
@@ -239,7 +247,7 @@ int crnn_model_takes_ids_only(const crnn_model *model) { return model->embedding
 /* ---- streams ------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    float *h, *c; /* (N, H); c: LSTM */
+    float *h, *c; /* (N, H); c: has_c */
     crnn_layer call;
 } stream_layer;
 
@@ -249,7 +257,7 @@ struct crnn_streams {
     /* Scratch, `most` rows each. */
     float *x;      /* scaled, or looked up in the embedding */
     float *gates;  /* x @ W_xh + b_h, and there the gates */
-    float *h, *hn; /* out of a layer, and a GRU's second product */
+    float *h, *hn; /* out of a layer, and its hn */
     float *h_before, *c; /* of rows that do not lie side by side, or of several steps */
     stream_layer *layers;
 };
@@ -274,10 +282,10 @@ static crnn_streams *take_streams(arena *a, const crnn_model *model, crnn_dim N,
         const model_layer *of = &model->layers[i];
         stream_layer layer = {.call = of->call};
         layer.h = take_floats(a, (size_t)N, of->H);
-        layer.c = of->has_c ? take_floats(a, (size_t)N, of->H) : NULL;
+        layer.c = of->cell->has_c ? take_floats(a, (size_t)N, of->H) : NULL;
         layer.call.xw = made.gates;
-        layer.call.gates = of->gates > 1 ? made.gates : NULL;
-        layer.call.hn = of->has_hn ? made.hn : NULL;
+        layer.call.gates = of->cell->arrays & CRNN_USES_GATES ? made.gates : NULL;
+        layer.call.hn = of->cell->arrays & CRNN_USES_HN ? made.hn : NULL;
         if (made.layers)
             made.layers[i] = layer;
     }
@@ -393,7 +401,7 @@ static void advance(crnn_streams *s, float *y, const float *x, const int32_t *id
             call->c0 = c;
             call->c = rows->T == 1 ? c : s->c;
         }
-        l->forward(call);
+        l->cell->forward(call);
         if (which) {
             scatter(h, out, which, n, H);
             if (c)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the tests of the cells' kernels share: one way to call them all, and what the oracle says to the same arrays.
 
-Names are the kernels': in a GRU hn is h' @ W_hn + b_hn, or r * h' if the reset comes before the product; da_h is the
-gradient at h' @ W_hh. Everything lies in the order of time, whatever the direction.
+Names are the kernels': see crnn_layer in src_c/crnn.h. Everything lies in the order of time, whatever the direction.
 """
 
 from collections.abc import Iterable
@@ -16,9 +15,9 @@ from oracle_cells import beside, cell_backward, cell_forward, steps_there, turne
 from crnn._core import cells, gemm
 from crnn._core.rows import Lengths
 
-GATES = {"tanh": 1, "relu": 1, "lstm": 4, "gru": 3, "gru, reset before": 3}
-KINDS = list(GATES)
-ACTS = {"tanh": cells.TANH, "relu": cells.RELU}
+KINDS = list(cells.CELLS)
+GATES = {kind: info.gates for kind, info in cells.CELLS.items()}
+GATED = [kind for kind, info in cells.CELLS.items() if "gates" in info.arrays]
 
 Arrays = dict[str, NDArray]
 
@@ -40,17 +39,17 @@ def recurrent_weights(rng: np.random.Generator, H: int, gates: int = 1) -> NDArr
 
 def layer(arrays: Memory, rng: np.random.Generator, kind: str, T: int, B: int, H: int, masked: bool = False) -> Arrays:
     """Everything that goes into a cell's forward kernel, drawn at random."""
-    gates = GATES[kind]
+    info = cells.CELLS[kind]
     given = {
-        "xw": rng.normal(0.5, size=(T, B, gates * H)),  # so that even a single ReLU opens now and then
+        "xw": rng.normal(0.5, size=(T, B, info.gates * H)),  # so that even a single ReLU opens now and then
         "h0": rng.uniform(-1, 1, size=(B, H)),
-        "W_hh": recurrent_weights(rng, H, gates),
     }
-    if kind == "lstm":
+    if info.recurrent_gates:
+        given["W_hh"] = recurrent_weights(rng, H, info.recurrent_gates)
+    if info.has_c:
         given["c0"] = rng.uniform(-2, 2, size=(B, H))
-    if kind == "gru":
-        given["b_hn"] = rng.normal(size=H)
-    if masked:
+    given |= {name: rng.normal(size=H) for name in info.vectors}
+    if masked and info.recurrent_gates:
         given["mask"] = np.where(rng.random((B, H)) < 0.3, 0, 1 / 0.7)
     return {name: arrays.input(value) for name, value in given.items()}
 
@@ -86,27 +85,24 @@ def forward(
     into: Arrays | None = None,
 ) -> Arrays:
     """All that a cell's forward kernel writes. ``into``: arrays to write it to, instead of new ones."""
-    xw, h0, w = given["xw"], given["h0"], given["W_hh"]
-    (B, H), T, gates, dtype = h0.shape, len(xw) if ids is None else len(ids), GATES[kind], arrays.dtype
-    names = {"lstm": ["h", "c", "tanh_c"], "gru": ["h", "hn"], "gru, reset before": ["h", "hn"]}.get(kind, ["h"])
-    mask = {}
+    h0, info, dtype = given["h0"], cells.CELLS[kind], arrays.dtype
+    (B, H), T = h0.shape, len(given["xw"]) if ids is None else len(ids)
+    widths = {"h": 1, "gates": info.gates, "tanh_c": 1, "hn": 1}
+    names = [name for name in widths if name == "h" or name in info.arrays] + ["c"] * info.has_c
+    reads = {name: given.get(name) for name in ("xw", "h0", "mask", *info.vectors)} | {"ids": ids}
+    if info.has_c:
+        reads["c0"] = given["c0"]
     if "mask" in given:
-        names = [*names, "h_masked"]
-        mask = {"mask": given["mask"], "h0_masked": arrays.input(h0 * given["mask"])}
+        names.append("h_masked")
+        reads["h0_masked"] = arrays.input(h0 * given["mask"])
     into = into or {}
-    out = {name: into[name] if name in into else arrays.output(T, B, H) for name in names}
-    if gates > 1:
-        out["gates"] = into["gates"] if "gates" in into else arrays.output(T, B, gates * H)
-    if kind in ACTS:
-        packed = {"w_hh": gemm.Packed(H, H, dtype).pack(w), "act": ACTS[kind]}
-    elif kind == "lstm":
-        packed = {"w_hh": gemm.Packed(H, H, dtype, 4).pack(w), "c0": given["c0"]}
-    else:
-        packed = {"w_hh": gemm.Packed(H, H, dtype, 2).pack(w, 0), "w_hn": gemm.Packed(H, H, dtype).pack(w, 2 * H),
-                  "b_hn": given.get("b_hn")}  # fmt: skip
-    kernel = {"lstm": cells.lstm_forward}.get(kind, cells.rnn_forward if kind in ACTS else cells.gru_forward)
+    out = {name: into[name] if name in into else arrays.output(T, B, widths.get(name, 1) * H) for name in names}
+    if info.recurrent_gates:
+        reads["w_hh"] = gemm.Packed(H, H, dtype, info.packed_gates).pack(given["W_hh"], 0)
+    if info.recurrent_gates > info.packed_gates:
+        reads["w_hn"] = gemm.Packed(H, H, dtype).pack(given["W_hh"], info.packed_gates * H)
     for part in calls(B, T, lengths, parts):
-        kernel(**out, xw=xw, ids=ids, h0=h0, **packed, **part, reverse=reverse, **mask)
+        cells.forward(kind, out | reads, **part, reverse=reverse)
     return out
 
 
@@ -124,42 +120,40 @@ def backward(
 ) -> Arrays:
     """All that a cell's backward kernel leaves, after ``kept`` = forward(...).
 
-    ``arrived``: dh (T, B, H) and, for an LSTM, dc (B, H). In what is returned dc is the gradient at c0.
-    ``in_place``: in a plain cell da replaces what arrived, in a gated one a copy of the gates.
+    ``arrived``: dh (T, B, H) and, for a cell with c, dc (B, H). In what is returned dc is the gradient at c0, and a
+    vector's gradient is given by batch row.
+    ``in_place``: da replaces a copy of the gates, or, in a cell without gates, what arrived.
     """
-    w, h = given["W_hh"], kept["h"]
-    (T, B, H), gates, dtype = h.shape, GATES[kind], arrays.dtype
-    out = {"dh": arrays.inout(arrived["dh"]), "da": arrays.output(T, B, gates * H), "dh0": arrays.output(B, H)}
-    mask, reads = {}, {}
-    if "mask" in given:
-        mask = {"mask": given["mask"], "dh_masked": arrays.output(B, H)}
-    if kind in ACTS:
-        kernel = cells.rnn_backward
-        if in_place:
-            out["da"] = out.pop("dh")
-        reads = {"h": h, "act": ACTS[kind], "w_hh_t": gemm.Packed(H, H, dtype).pack_transposed(w)}
-    elif kind == "lstm":
-        kernel = cells.lstm_backward
+    h, info, dtype = kept["h"], cells.CELLS[kind], arrays.dtype
+    T, B, H = h.shape
+    out = {"dh": arrays.inout(arrived["dh"]), "da": arrays.output(T, B, info.gates * H), "dh0": arrays.output(B, H)}
+    reads = {name: given.get(name) for name in ("h0", "mask", *info.vectors)} | kept
+    unseen = {}  # scratch
+    if info.has_c:
+        reads["c0"] = given["c0"]
         out["dc"] = arrays.inout(arrived["dc"])
-        reads = {name: kept[name] for name in ("gates", "c", "tanh_c")}
-        reads |= {"c0": given["c0"], "w_hh_t": gemm.Packed(4 * H, H, dtype).pack_transposed(w)}
-    else:
-        kernel = cells.gru_backward
-        reads = {"gates": kept["gates"], "hn": kept["hn"], "h": h, "h0": given["h0"], "da_h": None, "dhn": None}
-        if kind == "gru":
-            out["da_h"] = arrays.output(T, B, 3 * H)
-            del reads["da_h"]
-            reads |= {"w_hh_t": gemm.Packed(3 * H, H, dtype).pack_transposed(w), "w_hn_t": None}
-        else:
-            reads["dhn"] = arrays.output(B, H)
-            reads["w_hh_t"] = gemm.Packed(2 * H, H, dtype).pack_transposed(w, 0)
-            reads["w_hn_t"] = gemm.Packed(H, H, dtype).pack_transposed(w, 2 * H)
-            if mask:
-                mask |= {"h_masked": kept["h_masked"], "h0_masked": arrays.input(given["h0"] * given["mask"])}
-    if in_place and gates > 1:
+    if "da_h" in info.arrays:
+        out["da_h"] = arrays.output(T, B, info.gates * H)
+    if "dvectors" in info.arrays:
+        out |= {"d" + name: arrays.inout(np.zeros((B, H))) for name in info.vectors}
+    if "mask" in given:
+        reads["h0_masked"] = arrays.input(given["h0"] * given["mask"])
+        unseen["dh_masked"] = arrays.output(B, H)
+    apart = "dhn" in info.arrays
+    if apart:
+        unseen["dhn"] = arrays.output(B, H)
+        reads["w_hn_t"] = gemm.Packed(H, H, dtype).pack_transposed(given["W_hh"], info.packed_gates * H)
+    if info.recurrent_gates:
+        blocks = info.packed_gates if apart else info.recurrent_gates
+        reads["w_hh_t"] = gemm.Packed(blocks * H, H, dtype).pack_transposed(given["W_hh"], 0)
+    if in_place and "gates" in info.arrays:
         reads["gates"] = out["da"] = arrays.inout(kept["gates"])
+    elif in_place and info.gates == 1:
+        out["da"] = out["dh"]
     for part in calls(B, T, lengths, parts):
-        kernel(**out, **reads, **part, reverse=reverse, **mask)
+        cells.backward(kind, unseen | out | reads, **part, reverse=reverse)
+    if out["da"] is out["dh"]:
+        del out["dh"]
     return out
 
 
@@ -181,7 +175,7 @@ def recurrent_gradient(
     h, h0 = kept["h"], given["h0"]
     if "mask" in given:
         h, h0 = kept["h_masked"], arrays.input(h0 * given["mask"])
-    split = 2 * H if kind == "gru, reset before" else N  # there n's product has another factor: r * h'
+    split = 2 * H if kind == "original_gru" else N  # there n's product has another factor: r * h'
     gemm.recurrent_backward_weight(dw, h, h0, back.get("da_h", back["da"]), scratch, reverse, 0, split, dealt)
     if split < N:
         gemm.linear_backward_weight(dw, kept["hn"], back["da"], scratch, split, N, dealt)
@@ -190,20 +184,28 @@ def recurrent_gradient(
 # ---- the oracle on the same arrays ---------------------------------------------------------------------------------
 
 
+def weights_of(given: Arrays) -> Arrays:
+    """What of `layer` the oracle calls weights."""
+    return {name: a for name, a in given.items() if name not in ("xw", "h0", "c0", "mask")}
+
+
 def expected_forward(kind: str, given: Arrays, lengths: ArrayLike | None = None, reverse: bool = False) -> Any:
     """What `forward` should give, at the steps that are there, and the oracle's run for `expected_backward`."""
     exact = {name: a.astype("f8") for name, a in given.items()}
     turn = (lambda a: turned_round(a, lengths)) if reverse else (lambda a: a)
-    state = (exact["h0"], exact["c0"]) if kind == "lstm" else (exact["h0"],)
-    weights = {name: exact[name] for name in ("W_hh", "b_hn") if name in exact}
-    cell = kind.partition(",")[0]
-    run = cell_forward(cell, turn(exact["xw"]), state, weights, lengths=lengths, mask=exact.get("mask"))
+    info = cells.CELLS[kind]
+    state = (exact["h0"], exact["c0"]) if info.has_c else (exact["h0"],)
+    run = cell_forward(kind, turn(exact["xw"]), state, weights_of(exact), lengths=lengths, mask=exact.get("mask"))
     out = {"h": run.h}
     kept = [np.stack(values) for values in zip(*run.kept, strict=True)]
-    if kind == "lstm":
-        out |= {"gates": beside(*kept[:4]), "c": kept[4], "tanh_c": np.tanh(kept[4])}
-    elif cell == "gru":
-        out |= {"gates": beside(*kept[:3]), "hn": kept[3]}
+    if "gates" in info.arrays:
+        out["gates"] = beside(*kept[: info.gates])
+    if info.has_c:
+        out["c"] = kept[info.gates]
+    if "tanh_c" in info.arrays:
+        out["tanh_c"] = np.tanh(out["c"])
+    if "hn" in info.arrays:
+        out["hn"] = kept[info.gates]
     if "mask" in exact:
         out["h_masked"] = run.h * exact["mask"]
     return {name: turn(a) for name, a in out.items()}, run
@@ -215,12 +217,13 @@ def expected_backward(
     """What `backward` should give, but for dh, and the gradients of the weights."""
     turn = (lambda a: turned_round(a, lengths)) if reverse else (lambda a: a)
     dh = arrived["dh"].astype("f8")
-    dstate = (np.zeros_like(dh[0]), arrived["dc"].astype("f8")) if kind == "lstm" else None
+    info = cells.CELLS[kind]
+    dstate = (np.zeros_like(dh[0]), arrived["dc"].astype("f8")) if info.has_c else None
     da, dstate, grads = cell_backward(run, turn(dh), dstate)
     out = {"da": turn(da), "dh0": dstate[0]}
-    if kind == "lstm":
+    if info.has_c:
         out["dc"] = dstate[1]
-    if kind == "gru":  # forward: n = tanh( xw_n + r * hn )
+    if "da_h" in info.arrays:  # a GRU; forward: n = tanh( xw_n + r * hn )
         r = np.stack([kept[0] for kept in run.kept])
         out["da_h"] = turn(beside(da[..., : -r.shape[-1]], da[..., -r.shape[-1] :] * r))
     return out, grads

@@ -6,9 +6,8 @@
 
     tanh, relu   h = act(a)
     lstm         i, f, o = sigmoid(a_i, a_f, a_o),  g = tanh(a_g);   c = f * c' + i * g;   h = o * tanh(c)
-    gru          r, z = sigmoid(a_r, a_z);   h = (1 - z) * n + z * h'   with
-                 n = tanh(xw_n + r * (p W_hn + b_hn))    if there is a b_hn: the reset comes after the product
-                 n = tanh(xw_n + (r * p) W_hn)           if not
+    gru          r, z = sigmoid(a_r, a_z);   n = tanh(xw_n + r * (p W_hn + b_hn));   h = (1 - z) * n + z * h'
+    original_gru the same with               n = tanh(xw_n + (r * p) W_hn)
 
 A step takes the state before it and returns the state after it, each (h,) or (h, c), and what its way back needs.
 A step back takes the gradient of the state after the step. It adds to the gradients of W_hh and b_hn, and returns
@@ -132,7 +131,7 @@ STEPS = {
     "relu": (simple_step("relu"), simple_step_back("relu")),
     "lstm": (lstm_step, lstm_step_back),
     "gru": (gru_step, gru_step_back),
-    "original_gru": (gru_step, gru_step_back),  # whose weights have no b_hn
+    "original_gru": (gru_step, gru_step_back),  # without a b_hn
 }
 
 
@@ -181,7 +180,7 @@ def cell_forward(
     A row rests after its last step: its state stays, its h is 0.
     """
     T, B, _ = xw.shape
-    there, H = steps_there(T, B, lengths), len(weights["W_hh"])
+    there, H = steps_there(T, B, lengths), state[0].shape[1]
     run = Recurrence(cell, weights, there, 1.0 if mask is None else mask, state, np.empty((T, B, H)))
     step, _ = STEPS[cell]
     for t in range(T):

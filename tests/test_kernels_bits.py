@@ -106,11 +106,12 @@ class Plain:
 
 
 def a_layer(make: Make, kind: str, masked: bool) -> dict[str, NDArray]:
-    H, gates = V, GATES[kind]
-    given = {"xw": make(T, B, gates * H), "h0": make(B, H), "c0": make(B, H), "W_hh": make(H, gates * H) / 8}
-    if kind == "gru":
-        given["b_hn"] = make(H)
-    if masked:
+    H, info = V, cells.CELLS[kind]
+    given = {"xw": make(T, B, info.gates * H), "h0": make(B, H), "c0": make(B, H)}
+    if info.recurrent_gates:
+        given["W_hh"] = make(H, info.recurrent_gates * H) / 8
+    given |= {name: make(H) for name in info.vectors}
+    if masked and info.recurrent_gates:
         given["mask"] = make(B, H)
     return given
 
@@ -252,12 +253,8 @@ KERNELS: dict[str, Callable[[Make], Results]] = {
     "gemm.rows_add_bias": rows_add_bias,
     "gemm.rows_backward": rows_backward,
     "gemm.orthonormalize": orthonormalize,
-    "cells.rnn_forward": together(forward("tanh"), forward("relu")),
-    "cells.rnn_backward": together(backward("tanh"), backward("relu")),
-    "cells.lstm_forward": forward("lstm"),
-    "cells.lstm_backward": backward("lstm"),
-    "cells.gru_forward": together(forward("gru"), forward("gru, reset before")),
-    "cells.gru_backward": together(backward("gru"), backward("gru, reset before")),
+    **{f"cells.forward, {kind}": forward(kind) for kind in cells.CELLS},
+    **{f"cells.backward, {kind}": backward(kind) for kind in cells.CELLS},
     "loss.softmax_cross_entropy": softmax_cross_entropy,
     "loss.sigmoid_cross_entropy": sigmoid_cross_entropy,
     "loss.regression_loss": regression_loss,
@@ -294,14 +291,14 @@ def maker(dtype: np.dtype, values: Callable[..., NDArray]) -> Make:
 
 
 def test_every_kernel_is_in_the_table():
-    helpers = {"aligned_empty", "grad_scratch", "line_width", "need_ids"}
+    helpers = {"aligned_empty", "grad_scratch", "line_width", "need_ids", "argument_names"}
     found = {
         f"{module.__name__.rpartition('.')[2]}.{name}"
         for module in (cells, gemm, loss, optim, pool, vecmath)
         for name, value in vars(module).items()
         if callable(value) and not isinstance(value, type) and not name.startswith("_") and name not in helpers
     }
-    assert found == set(KERNELS)
+    assert found == {name.partition(",")[0] for name in KERNELS}
 
 
 @kernels

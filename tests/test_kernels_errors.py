@@ -3,6 +3,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from itertools import permutations
 
 import numpy as np
@@ -25,15 +26,46 @@ def packed(K: int, N: int, gates: int = 1) -> gemm.Packed:
     return gemm.Packed(K, N, "float32", gates).pack(f4(K, gates * N))
 
 
-CELLS = ["rnn", "lstm", "gru"]
+def cell_arguments(kind: str, backward: bool, masked: bool = False, with_ids: bool = False) -> dict:
+    """Arguments that a cell takes, of the names that it says it does."""
+    info = cells.CELLS[kind]
+    G, split = info.gates, "dhn" in info.arrays
+    steps, rows_, gates = (lambda: f4(T, B, H)), (lambda: f4(B, H)), (lambda: f4(T, B, G * H))
+    makers = {
+        "h": steps, "c": steps, "tanh_c": steps, "hn": steps, "h_masked": steps, "dh": steps, "gates": gates,
+        "da": gates, "da_h": gates, "h0": rows_, "c0": rows_, "mask": rows_, "h0_masked": rows_, "dc": rows_,
+        "dh0": rows_, "dhn": rows_, "dh_masked": rows_, "xw": gates, "ids": lambda: None,
+        "w_hh": lambda: packed(H, H, info.packed_gates), "w_hn": lambda: packed(H, H),
+        "w_hh_t": lambda: packed((info.packed_gates if split else info.recurrent_gates) * H, H),
+        "w_hn_t": lambda: packed(H, H), **{name: lambda: f4(H) for name in info.vectors},
+        **{"d" + name: rows_ for name in info.vectors},
+    }  # fmt: skip
+    if with_ids:
+        makers |= {"xw": lambda: f4(V, G * H), "ids": lambda: ids(T, B)}
+    of_masks = () if masked else ("mask", "h_masked", "h0_masked", "dh_masked")
+    names = [name for name in cells.argument_names(kind, backward) if name not in of_masks]
+    return {name: makers[name]() for name in names} | {"b0": 0, "b1": B}
 
 
-def mask_forward() -> dict[str, np.ndarray]:
-    return {"mask": f4(B, H), "h_masked": f4(T, B, H), "h0_masked": f4(B, H)}
+def cell_wrapper(kind: str, backward: bool) -> Callable:
+    run = cells.backward if backward else cells.forward
+
+    def call(b0: int, b1: int, lengths: object = None, **arrays: object) -> None:
+        run(kind, arrays, b0, b1, lengths)
+
+    return call
 
 
-def mask_backward() -> dict[str, np.ndarray]:
-    return {"mask": f4(B, H), "dh_masked": f4(B, H)}
+def good_cells() -> dict[str, tuple[Callable, str, Callable[[], dict]]]:
+    good = {}
+    for kind, info in cells.CELLS.items():
+        for backward, name in [(False, f"{kind} forward"), (True, f"{kind} backward")]:
+            outputs = " ".join(a for a, written in cells.argument_names(kind, backward).items() if written)
+            ways = [(name, {})] + [(f"{name}, mask", {"masked": True})] * (info.recurrent_gates > 0)
+            ways += [] if backward else [(f"{name}, ids", {"with_ids": True})]
+            for way, options in ways:
+                good[way] = cell_wrapper(kind, backward), outputs, partial(cell_arguments, kind, backward, **options)
+    return good
 
 
 # Every wrapper: the arrays it writes, and arguments that it takes.
@@ -55,46 +87,7 @@ GOOD: dict[str, tuple[Callable, str, Callable[[], dict]]] = {
     "rows_backward": (gemm.rows_backward, "dw", lambda: {
         "dw": f4(V, H), "ids": ids(T, B), "dy": f4(T, B, H), "n0": 0, "n1": H}),
     "orthonormalize": (gemm.orthonormalize, "q", lambda: {"q": f4(D, H)}),
-    "rnn_forward": (cells.rnn_forward, "h", lambda: {
-        "h": f4(T, B, H), "xw": f4(T, B, H), "ids": None, "h0": f4(B, H), "w_hh": packed(H, H),
-        "act": cells.TANH, "b0": 0, "b1": B}),
-    "rnn_forward, ids": (cells.rnn_forward, "h", lambda: {
-        "h": f4(T, B, H), "xw": f4(V, H), "ids": ids(T, B), "h0": f4(B, H), "w_hh": packed(H, H), "act": cells.RELU,
-        "b0": 0, "b1": B}),
-    "rnn_forward, mask": (cells.rnn_forward, "h h_masked", lambda: {
-        "h": f4(T, B, H), "xw": f4(T, B, H), "ids": None, "h0": f4(B, H), "w_hh": packed(H, H),
-        "act": cells.TANH, "b0": 0, "b1": B, **mask_forward()}),
-    "rnn_backward": (cells.rnn_backward, "da dh0", lambda: {
-        "da": f4(T, B, H), "dh0": f4(B, H), "h": f4(T, B, H), "w_hh_t": packed(H, H), "act": cells.TANH,
-        "b0": 0, "b1": B}),
-    "rnn_backward, mask": (cells.rnn_backward, "da dh0 dh dh_masked", lambda: {
-        "da": f4(T, B, H), "dh0": f4(B, H), "h": f4(T, B, H), "w_hh_t": packed(H, H), "act": cells.TANH,
-        "b0": 0, "b1": B, "dh": f4(T, B, H), **mask_backward()}),
-    "lstm_forward": (cells.lstm_forward, "h gates c tanh_c h_masked", lambda: {
-        "h": f4(T, B, H), "gates": f4(T, B, 4 * H), "c": f4(T, B, H), "tanh_c": f4(T, B, H), "xw": f4(T, B, 4 * H),
-        "ids": None, "h0": f4(B, H), "c0": f4(B, H), "w_hh": packed(H, H, 4), "b0": 0, "b1": B, **mask_forward()}),
-    "lstm_forward, ids": (cells.lstm_forward, "h gates c", lambda: {
-        "h": f4(T, B, H), "gates": f4(T, B, 4 * H), "c": f4(T, B, H), "tanh_c": None, "xw": f4(V, 4 * H),
-        "ids": ids(T, B), "h0": f4(B, H), "c0": f4(B, H), "w_hh": packed(H, H, 4), "b0": 0, "b1": B}),
-    "lstm_backward": (cells.lstm_backward, "da dh dc dh0 dh_masked", lambda: {
-        "da": f4(T, B, 4 * H), "dh": f4(T, B, H), "dc": f4(B, H), "dh0": f4(B, H), "gates": f4(T, B, 4 * H),
-        "c": f4(T, B, H), "tanh_c": f4(T, B, H), "c0": f4(B, H), "w_hh_t": packed(4 * H, H), "b0": 0, "b1": B,
-        **mask_backward()}),
-    "gru_forward": (cells.gru_forward, "h gates hn h_masked", lambda: {
-        "h": f4(T, B, H), "gates": f4(T, B, 3 * H), "hn": f4(T, B, H), "xw": f4(T, B, 3 * H), "ids": None,
-        "h0": f4(B, H), "w_hh": packed(H, H, 2), "w_hn": packed(H, H), "b_hn": f4(H), "b0": 0, "b1": B,
-        **mask_forward()}),
-    "gru_forward, ids": (cells.gru_forward, "h gates hn", lambda: {
-        "h": f4(T, B, H), "gates": f4(T, B, 3 * H), "hn": f4(T, B, H), "xw": f4(V, 3 * H), "ids": ids(T, B),
-        "h0": f4(B, H), "w_hh": packed(H, H, 2), "w_hn": packed(H, H), "b_hn": None, "b0": 0, "b1": B}),
-    "gru_backward": (cells.gru_backward, "da da_h dh dh0 dh_masked", lambda: {
-        "da": f4(T, B, 3 * H), "da_h": f4(T, B, 3 * H), "dh": f4(T, B, H), "dh0": f4(B, H), "gates": f4(T, B, 3 * H),
-        "hn": f4(T, B, H), "h": f4(T, B, H), "h0": f4(B, H), "w_hh_t": packed(3 * H, H), "w_hn_t": None, "dhn": None,
-        "b0": 0, "b1": B, **mask_backward()}),
-    "gru_backward, reset before": (cells.gru_backward, "da dh dh0 dhn dh_masked", lambda: {
-        "da": f4(T, B, 3 * H), "da_h": None, "dh": f4(T, B, H), "dh0": f4(B, H), "gates": f4(T, B, 3 * H),
-        "hn": f4(T, B, H), "h": f4(T, B, H), "h0": f4(B, H), "w_hh_t": packed(2 * H, H), "w_hn_t": packed(H, H),
-        "dhn": f4(B, H), "b0": 0, "b1": B, **mask_backward(), "h_masked": f4(T, B, H), "h0_masked": f4(B, H)}),
+    **good_cells(),
     "softmax_cross_entropy": (loss.softmax_cross_entropy, "loss dlogits", lambda: {
         "loss": f4(T, B), "dlogits": f4(T, B, V), "logits": f4(T, B, V), "targets": ids(T, B), "scale": 1.0,
         "ignore": -1, "b0": 0, "b1": B, "weights": f4(V), "smoothing": 0.1}),
@@ -145,7 +138,7 @@ ANY_LENGTH = {("orthonormalize", "q", 0), ("orthonormalize", "q", 1), ("rows_bac
               ("recurrent_backward_weight", "scratch", 0),
               ("pool_mean_forward", "h", 0), ("pool_max_forward", "h", 0), ("pool_mean_backward", "dh", 0),
               ("pool_max_backward", "dh", 0), ("column_sums", "x", 0), ("column_squares", "x", 0),
-              *((f"{cell}_forward, ids", "xw", 0) for cell in CELLS),
+              *((f"{kind} forward, ids", "xw", 0) for kind in cells.CELLS),
               *((name, "x", 0) for name in ("sum", "sum_of_squares", "scale", "clip"))}  # fmt: skip
 
 
@@ -275,8 +268,14 @@ def test_a_slice_across_two_parts_is_refused(name):
     refused(name, match, **more, lengths=lengths, b0=1, b1=3)
 
 
-@pytest.mark.parametrize(("name", "argument"), [("rows_backward", "ids"), ("softmax_cross_entropy", "targets"),
-                                                *((f"{cell}_forward, ids", "ids") for cell in CELLS)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [
+        ("rows_backward", "ids"),
+        ("softmax_cross_entropy", "targets"),
+        *((f"{kind} forward, ids", "ids") for kind in cells.CELLS),
+    ],
+)
 @pytest.mark.parametrize("bad", [-2, V, 2**31 - 1, -(2**31)])
 @pytest.mark.parametrize("where", [0, 3, -1])
 def test_ids_out_of_range_are_refused(name, argument, bad, where):
@@ -290,9 +289,8 @@ def test_no_id_fits_an_empty_table():
     zeros = np.zeros((T, B), np.int32)
     empty = f4(V, H)[:0]  # with memory behind it, should the refusal fail
     refused("rows_backward", "^ids: expected", dw=empty, ids=zeros)
-    refused("rnn_forward, ids", "^ids: expected", xw=empty, ids=zeros)
-    refused("lstm_forward, ids", "^ids: expected", xw=f4(V, 4 * H)[:0], ids=zeros)
-    refused("gru_forward, ids", "^ids: expected", xw=f4(V, 3 * H)[:0], ids=zeros)
+    for kind, info in cells.CELLS.items():
+        refused(f"{kind} forward, ids", "^ids: expected", xw=f4(V, info.gates * H)[:0], ids=zeros)
 
 
 def test_a_target_to_ignore_may_lie_outside_the_classes():
@@ -308,19 +306,23 @@ def test_outputs_that_overlap_inputs_are_refused():
     state = buffer[5 : B * H + 5].reshape(B, H)
     refused("linear_forward", "^y: .* does not overlap x", y=a, x=b, w=packed(H, H))
     refused("linear_forward", "^y: .* does not overlap x", y=a, x=a, w=packed(H, H))
-    refused("rnn_forward", "^h: .* does not overlap xw", h=a, xw=b)
-    refused("rnn_forward", "^h: .* does not overlap h0", h=a, h0=state)
-    refused("rnn_forward, ids", "^h: .* does not overlap xw", h=a, xw=buffer[: V * H].reshape(V, H))
-    refused("rnn_backward", "^da: .* does not overlap h", da=a, h=a)
-    refused("rnn_backward", "^da: .* does not overlap dh0", da=a, dh0=state)
+    refused("tanh forward", "^h: .* does not overlap xw", h=a, xw=b)
+    refused("tanh forward", "^h: .* does not overlap h0", h=a, h0=state)
+    refused("relu forward, ids", "^h: .* does not overlap xw", h=a, xw=buffer[: V * H].reshape(V, H))
+    refused("tanh backward", "^da: .* does not overlap h", da=a, h=a)
+    refused("relu backward", "^dh0: .* does not overlap da", da=a, dh0=state)
 
 
-MAY_BE_THE_SAME = {("rnn_forward", "h", "xw"), ("rnn_forward, mask", "h", "xw"), ("rnn_backward, mask", "da", "dh"),
-                   ("lstm_forward", "gates", "xw"), ("gru_forward", "gates", "xw"), ("lstm_backward", "da", "gates"),
-                   ("gru_backward", "da", "gates"), ("gru_backward, reset before", "da", "gates")}  # fmt: skip
+def may_be_the_same(name: str, *pair: str) -> bool:
+    if name.endswith("ids"):
+        return False
+    kind, _, way = name.partition(" ")
+    gated = "gates" in cells.CELLS[kind].arrays if kind in cells.CELLS else False
+    own = "gates" if gated else "h" if way.startswith("forward") else "dh"
+    return pair == ((own, "xw") if way.startswith("forward") else ("da", own))
 
 
-@pytest.mark.parametrize("name", [name for name in GOOD if name.startswith(("linear", "recurrent", *CELLS))])
+@pytest.mark.parametrize("name", [name for name in GOOD if name.startswith(("linear", "recurrent"))] + list(good_cells()))
 def test_no_output_overlaps_anything_else(name):
     """Neither by one element nor, but for a few, as the same array."""
     outputs, given = GOOD[name][1].split(), arguments_of(name)
@@ -334,7 +336,7 @@ def test_no_output_overlaps_anything_else(name):
         arrays = buffer[: one.size].reshape(one.shape), buffer[start : start + other.size].reshape(other.shape)
         refused(name, match, **dict(zip(pair, arrays, strict=True)))
         same = dict.fromkeys(pair, one)
-        if (name, *sorted(pair)) in MAY_BE_THE_SAME:
+        if may_be_the_same(name, *sorted(pair)):
             GOOD[name][0](**(given | same))
         elif one.shape == other.shape:
             refused(name, match, **same)
@@ -343,10 +345,10 @@ def test_no_output_overlaps_anything_else(name):
 def test_c0_may_be_a_step_of_c_and_nothing_else_of_it():
     c = f4(T, B, H)
     for t in range(T):
-        GOOD["lstm_forward"][0](**(arguments_of("lstm_forward") | {"c": c, "c0": c[t]}))
+        GOOD["lstm forward"][0](**(arguments_of("lstm forward") | {"c": c, "c0": c[t]}))
     for start in (1, H, B * H - 1, B * H + H):
         c0 = c.ravel()[start : start + B * H].reshape(B, H)
-        refused("lstm_forward", "^c: .* does not overlap c0", c=c, c0=c0)
+        refused("lstm forward", "^c: .* does not overlap c0", c=c, c0=c0)
 
 
 def test_losses_overlap_nothing_and_their_gradients_only_their_first_input():
@@ -408,16 +410,20 @@ def test_arrays_side_by_side_do_not_overlap():
 
 def test_packed_weights_of_another_shape_or_precision_are_refused():
     match = rf"^w_hh: expected packed weights \({H}, {H}\) .*, got \({D}, {H}\) in float32"
-    refused("rnn_forward", match, w_hh=packed(D, H))
-    refused("rnn_backward", "^w_hh_t: expected packed weights", w_hh_t=packed(H, D))
-    refused("rnn_forward", "^w_hh: .* in float64", w_hh=gemm.Packed(H, H, "float64"))
+    refused("tanh forward", match, w_hh=packed(D, H))
+    refused("tanh backward", "^w_hh_t: expected packed weights", w_hh_t=packed(H, D))
+    refused("relu forward", "^w_hh: .* in float64", w_hh=gemm.Packed(H, H, "float64"))
     refused("linear_forward", "^w: .* in float64", w=gemm.Packed(D, H, "float64"))
     refused("linear_forward", r"^y: expected .*\(3, 2, 5\)", w=packed(D, D))
     refused("linear_forward", "w", w=None)
-    for name, argument, gates in [("lstm_forward", "w_hh", 4), ("gru_forward", "w_hh", 2), ("gru_forward", "w_hn", 1),
-                                  ("lstm_backward", "w_hh_t", 1), ("gru_backward", "w_hh_t", 1),
-                                  ("gru_backward, reset before", "w_hh_t", 1),
-                                  ("gru_backward, reset before", "w_hn_t", 1)]:  # fmt: skip
+    of_cells = [
+        (name, argument, value.gates)
+        for name in good_cells()
+        for argument, value in arguments_of(name).items()
+        if isinstance(value, gemm.Packed)
+    ]
+    assert {argument for _, argument, _ in of_cells} == {"w_hh", "w_hn", "w_hh_t", "w_hn_t"}
+    for name, argument, gates in of_cells:
         of_gates = f", in {gates} gates" if gates > 1 else ""
         match = rf"^{argument}: expected packed weights .* of the precision of the other arrays{of_gates}, got "
         good = arguments_of(name)[argument]
@@ -462,9 +468,24 @@ def test_packing_refuses_what_does_not_fit():
         gemm.Packed(D, H, "float16")
 
 
-def test_an_unknown_activation_is_refused():
-    for name in ("rnn_forward", "rnn_backward"):
-        refused(name, "^act: expected TANH .* or RELU .*, got 7", act=7)
+def test_an_unknown_cell_is_refused():
+    for run in (cells.forward, cells.backward):
+        with pytest.raises(ValueError, match=r"^cell: expected one of tanh, relu, lstm, gru, .*, got 'GRU'"):
+            run("GRU", {"h": f4(T, B, H), "dh": f4(T, B, H)}, 0, B)
+        with pytest.raises(TypeError, match="cell"):
+            run(3, {}, 0, B)
+
+
+@pytest.mark.parametrize("name", good_cells())
+def test_a_cell_takes_all_of_its_arrays_and_no_others(name):
+    given, kind, backward = arguments_of(name), name.partition(" ")[0], "backward" in name
+    for argument in given:
+        if argument not in ("b0", "b1", "ids", "mask") and (backward or argument != "tanh_c"):
+            kind_of = "packed weights" if argument.startswith("w_h") else ".*array"
+            refused(name, rf"^{argument}: expected {kind_of}.*, got None", **{argument: None})
+    others = {a for cell in cells.CELLS for way in (False, True) for a in cells.argument_names(cell, way)} | {"d"}
+    for argument in others - set(cells.argument_names(kind, backward)):
+        refused(name, f"^{kind}'s .*ward takes h, h0, .*; got {argument}$", **{argument: f4(B, H)})
 
 
 def test_a_velocity_is_needed_with_momentum_only():
@@ -474,7 +495,7 @@ def test_a_velocity_is_needed_with_momentum_only():
 
 def test_backward_through_no_time_is_refused():
     for name in GOOD:
-        if name.startswith(tuple(f"{cell}_backward" for cell in CELLS)):
+        if name.startswith(tuple(f"{kind} backward" for kind in cells.CELLS)):
             steps = {key: a[:0] for key, a in arguments_of(name).items() if isinstance(a, np.ndarray) and a.ndim == 3}
             refused(name, "^da: expected at least one time step, got 0", **steps)
 
@@ -511,15 +532,14 @@ def test_lengths_of_another_batch_are_refused(name):
 
 def test_nothing_is_written_when_arguments_are_refused():
     h, before = f4(T, B, H), f4(T, B, H)
-    refused("rnn_forward, ids", "^ids", h=h, ids=ids(T, B) * V)
+    refused("tanh forward, ids", "^ids", h=h, ids=ids(T, B) * V)
     np.testing.assert_array_equal(h, before)
 
 
 def test_empty_work_is_no_error():
     gemm.linear_forward(f4(0, B, H), f4(0, B, D), packed(D, H), None, 0, B)
-    cells.rnn_forward(f4(0, B, H), f4(0, B, H), None, f4(B, H), packed(H, H), cells.TANH, 0, B)
-    cells.rnn_forward(f4(T, 0, H), f4(T, 0, H), None, f4(0, H), packed(H, H), cells.TANH, 0, 0)
-    for name in ("lstm_forward", "lstm_forward, ids", "gru_forward", "gru_forward, ids"):
+    cells.forward("tanh", {"h": f4(T, 0, H), "xw": f4(T, 0, H), "h0": f4(0, H), "w_hh": packed(H, H)}, 0, 0)
+    for name in [name for name in good_cells() if "forward" in name]:
         given = arguments_of(name)
         steps = {key: a[:0] for key, a in given.items() if isinstance(a, np.ndarray) and (a.ndim == 3 or key == "ids")}
         GOOD[name][0](**(given | steps | ({"xw": given["xw"]} if "ids" in steps else {})))

@@ -128,10 +128,11 @@ def test_cells_read_and_write_only_the_steps_that_are_there(arrays, rng, H, kind
     wanted, grads = expected_backward(kind, run, finite(arrays, arrived), LENGTHS, reverse)
     assert_agree(back, wanted, LENGTHS)
     assert np.isnan(back["dh"][~THERE]).all()
-    before = rng.normal(size=(H, GATES[kind] * H)).astype(arrays.dtype)
-    dw = arrays.inout(before)
-    recurrent_gradient(arrays, kind, given, kept, back, dw, lengths=LENGTHS, reverse=reverse)
-    assert_close(dw, before + grads["W_hh"])
+    if "W_hh" in grads:
+        before = rng.normal(size=grads["W_hh"].shape).astype(arrays.dtype)
+        dw = arrays.inout(before)
+        recurrent_gradient(arrays, kind, given, kept, back, dw, lengths=LENGTHS, reverse=reverse)
+        assert_close(dw, before + grads["W_hh"])
 
 
 @on_every_isa

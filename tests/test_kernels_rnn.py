@@ -9,7 +9,7 @@ from kernel_tools import ROWS, SPECIAL, WIDTHS, Guarded, assert_close, assert_sa
 from crnn._core import cells, gemm, loss
 
 T, B, D, H, V = 3, 2, 5, 7, 11
-ACTS = {"tanh": cells.TANH, "relu": cells.RELU}
+ACTS = ["tanh", "relu"]
 
 pytestmark = pytest.mark.usefixtures("isa")
 activations = pytest.mark.parametrize("activation", ACTS)
@@ -24,15 +24,16 @@ def forward(arrays: Guarded, xw, ids, h0, w_hh, activation, parts=None):
     steps = xw.shape[0] if ids is None else len(ids)
     h, packed = arrays.output(steps, *h0.shape), gemm.Packed(*w_hh.shape, arrays.dtype).pack(w_hh)
     for b0, b1 in parts or [(0, len(h0))]:
-        cells.rnn_forward(h, xw, ids, h0, packed, ACTS[activation], b0, b1)
+        cells.forward(activation, {"h": h, "xw": xw, "ids": ids, "h0": h0, "w_hh": packed}, b0, b1)
     return h
 
 
 def backward(arrays: Guarded, dh, h, w_hh, activation, parts=None):
-    da, dh0 = arrays.inout(dh), arrays.output(*h.shape[1:])
+    da, dh0, h0 = arrays.inout(dh), arrays.output(*h.shape[1:]), arrays.input(np.zeros(h.shape[1:]))
     packed = gemm.Packed(*w_hh.shape, arrays.dtype).pack_transposed(w_hh)
     for b0, b1 in parts or [(0, h.shape[1])]:
-        cells.rnn_backward(da, dh0, h, packed, ACTS[activation], b0, b1)
+        given = {"dh": da, "da": da, "dh0": dh0, "h": h, "h0": h0, "w_hh_t": packed}
+        cells.backward(activation, given, b0, b1)
     return da, dh0
 
 
@@ -80,7 +81,7 @@ def test_forward_of_ids_reads_their_rows(arrays, rng, H, activation):
 def test_forward_may_replace_its_input(arrays, rng, H, activation):
     xw, h0, w_hh = layer(arrays, rng, B=13, H=H)
     h, packed = arrays.inout(xw), gemm.Packed(H, H, arrays.dtype).pack(w_hh)
-    cells.rnn_forward(h, h, None, h0, packed, ACTS[activation], 0, 13)
+    cells.forward(activation, {"h": h, "xw": h, "h0": h0, "w_hh": packed}, 0, 13)
     assert_same_bits(h, forward(arrays, xw, None, h0, w_hh, activation))
 
 
@@ -229,7 +230,7 @@ def test_a_relu_at_zero_is_closed(arrays, rng):
 # ---- the whole network -------------------------------------------------------------------------------------
 
 
-def network(arrays: Guarded, params, x, h0, targets, dstate, act: int):
+def network(arrays: Guarded, params, x, h0, targets, dstate, activation: str):
     """Forward, loss and backward of a stack of layers, kernel by kernel. x (T, B, D) or ids (T, B)."""
     T, B = targets.shape
     everything, L = (0, B), len(h0)
@@ -247,7 +248,7 @@ def network(arrays: Guarded, params, x, h0, targets, dstate, act: int):
         else:
             xw = h
             gemm.linear_forward(xw, inputs[-1], pack(w_xh), b_h, *everything)
-        cells.rnn_forward(h, xw, ids, h0[i], pack(w_hh), act, *everything)
+        cells.forward(activation, {"h": h, "xw": xw, "ids": ids, "h0": h0[i], "w_hh": pack(w_hh)}, *everything)
         inputs.append(h)
         hs.append(h)
     logits, losses = new(T, B, len(params["b_y"])), new(T, B)
@@ -263,7 +264,8 @@ def network(arrays: Guarded, params, x, h0, targets, dstate, act: int):
     dx = None
     for i in reversed(range(L)):
         da[-1] += dstate[i]
-        cells.rnn_backward(da, dh0[i], hs[i], turn(params[f"layer{i}.W_hh"]), act, *everything)
+        given = {"dh": da, "da": da, "dh0": dh0[i], "h": hs[i], "h0": h0[i]}
+        cells.backward(activation, given | {"w_hh_t": turn(params[f"layer{i}.W_hh"])}, *everything)
         before = np.concatenate([h0[i][None], hs[i][:-1]])
         gemm.linear_backward_weight(grads[f"layer{i}.W_hh"], before, da, scratch, *full(da))
         gemm.bias_backward(grads[f"layer{i}.b_h"], da, *full(da))
@@ -295,7 +297,7 @@ def test_a_network_of_kernels_agrees_with_the_oracle(arrays, rng, kind, L, activ
             x = arrays.input(rng.normal(size=(T, B, D)))
         h0, dstate = (arrays.input(rng.uniform(-1, 1, size=(L, B, H))) for _ in range(2))
         targets = rng.integers(V, size=(T, B), dtype=np.int32)
-        losses, y, hs, grads, dx, dh0 = network(arrays, params, x, h0, targets, dstate, ACTS[activation])
+        losses, y, hs, grads, dx, dh0 = network(arrays, params, x, h0, targets, dstate, activation)
 
         exact = {name: p.astype("f8") for name, p in params.items()}
         exact_x, exact_h0, exact_dstate = (

@@ -107,7 +107,8 @@ CHECKS = r"""
 static float weights[4096];
 static const double mean[4], deviation[4] = {1, 1, 1, 1};
 
-static crnn_layer_weights layer = {CRNN_CELL_GRU, 3, weights, weights, weights, weights, NULL, NULL};
+static crnn_layer_weights layer = {.hidden_size = 3, .W_xh = weights, .W_hh = weights, .b_h = weights,
+                                   .vectors = {weights}};
 static crnn_model_config good(void)
 {
     crnn_model_config c = {.input_size = 4, .num_layers = 1, .layers = &layer};
@@ -120,7 +121,7 @@ static crnn_model_config good(void)
         crnn_layer_weights l = layer;                                                                                  \
         c.layers = &l;                                                                                                 \
         change;                                                                                                        \
-        if (crnn_model_size(&c) || crnn_model_init(memory, &c, kernels))                                               \
+        if (crnn_model_size(&c, kernels) || crnn_model_init(memory, &c, kernels))                                      \
             return printf("not refused: %s\n", #change), 1;                                                            \
     } while (0)
 
@@ -128,21 +129,26 @@ int main(void)
 {
     const crnn_kernels_f32 *kernels = crnn_f32(crnn_isa_best());
     char *raw = malloc(1 << 20), *memory = raw + (64 - (uintptr_t)raw % 64);
+    layer.cell = crnn_cell_find("gru");
+    if (!crnn_cell_info(layer.cell) || strcmp(crnn_cell_info(layer.cell)->vectors[0], "b_hn"))
+        return puts("the list of cells"), 1;
+    if (crnn_cell_find("no cell") != -1 || crnn_cell_info(-1) || crnn_cell_info(crnn_cell_count()))
+        return puts("a cell that is none"), 1;
     crnn_model_config c = good();
-    const size_t size = crnn_model_size(&c);
+    const size_t size = crnn_model_size(&c, kernels);
     REFUSED(c.input_size = 0);
     REFUSED(c.input_size = -1);
     REFUSED(c.input_size = PTRDIFF_MAX);
     REFUSED(c.num_layers = 0);
     REFUSED(c.layers = NULL);
-    REFUSED(l.cell = 5);
+    REFUSED(l.cell = crnn_cell_count());
     REFUSED(l.cell = -1);
     REFUSED(l.hidden_size = 0);
     REFUSED(l.hidden_size = PTRDIFF_MAX / 4);
     REFUSED(l.W_xh = NULL);
     REFUSED(l.W_hh = NULL);
     REFUSED(l.b_h = NULL);
-    REFUSED(l.b_hn = NULL);
+    REFUSED(l.vectors[0] = NULL);
     REFUSED(c.output_size = -3);
     REFUSED(c.output_size = 2);
     REFUSED(c.output_size = 2; c.W_hy = weights);
@@ -159,8 +165,8 @@ int main(void)
     REFUSED(c.x_mean = mean);
     REFUSED(c.x_std = deviation);
     REFUSED(c.y_mean = mean; c.y_std = deviation);
-    if (!size || crnn_model_size(NULL) || crnn_model_init(NULL, &c, kernels) || crnn_model_init(memory, &c, NULL) ||
-        crnn_model_init(memory + 4, &c, kernels))
+    if (!size || crnn_model_size(NULL, kernels) || crnn_model_size(&c, NULL) || crnn_model_init(NULL, &c, kernels) ||
+        crnn_model_init(memory, &c, NULL) || crnn_model_init(memory + 4, &c, kernels))
         return puts("memory or kernels"), 1;
 
     /* Nothing is written beside a model or streams. */
@@ -212,7 +218,8 @@ def test_the_headers_are_good_for_cpp(tmp_path):
     cpp = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if cpp is None:
         pytest.skip("no C++ compiler")
-    (tmp_path / "a.cpp").write_text('#include "crnn_stream.h"\nint main() { return crnn_model_size(nullptr) != 0; }\n')
+    main = "int main() { return crnn_model_size(nullptr, nullptr) != 0; }"
+    (tmp_path / "a.cpp").write_text(f'#include "crnn_stream.h"\n{main}\n')
     run([cpp, "-Wall", "-Wextra", "-Werror", f"-I{crnn.get_include()}", "-c", "a.cpp"], tmp_path)
 
 

@@ -30,7 +30,6 @@ Array = NDArray[Any]
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 BUILT = ROOT / "build" / "benchmarks"
-CELLS = {"tanh": 0, "lstm": 2, "gru": 3}  # crnn_stream.h's CRNN_CELL_...
 
 
 @cache
@@ -131,7 +130,7 @@ def from_c(cell: str, params: Any, x: Array | int) -> Stepper | Missing:
     D, H = len(params["layer0.W_xh"]), len(params["layer0.W_hh"])
     sizes = [ctypes.c_ssize_t(size) for size in (D, H, 0 if b_y is None else len(b_y))]
     isa = crnn.isa().encode()
-    stream = ctypes.c_void_p(loaded.bench_stream(isa, CELLS[cell], *sizes, *map(_address, arrays)))
+    stream = ctypes.c_void_p(loaded.bench_stream(isa, cell.encode(), *sizes, *map(_address, arrays)))
     if not stream:
         return Missing("C: no such model, or no memory")
     y = np.empty(H if b_y is None else len(b_y), np.float32)

@@ -23,16 +23,18 @@ static void *line_aligned(size_t size)
 
 /* One stream of one layer, with an output layer if W_hy is not NULL, on the instruction set named isa. NULL: no such model,
  * or no memory. */
-crnn_streams *bench_stream(const char *isa, int cell, crnn_dim D, crnn_dim H, crnn_dim V, const float *W_xh,
+crnn_streams *bench_stream(const char *isa, const char *cell, crnn_dim D, crnn_dim H, crnn_dim V, const float *W_xh,
                            const float *W_hh, const float *b_h, const float *b_hn, const float *W_hy, const float *b_y)
 {
-    const crnn_layer_weights layer = {.cell = cell, .hidden_size = H, .W_xh = W_xh, .W_hh = W_hh, .b_h = b_h, .b_hn = b_hn};
+    const crnn_layer_weights layer = {.cell = crnn_cell_find(cell), .hidden_size = H, .W_xh = W_xh, .W_hh = W_hh,
+                                      .b_h = b_h, .vectors = {b_hn}};
     const crnn_model_config config = {.input_size = D, .num_layers = 1, .layers = &layer, .output_size = V, .W_hy = W_hy,
                                       .b_y = b_y};
     int number = 0;
     while (number + 1 < crnn_isa_count() && strcmp(crnn_isa_name(number), isa))
         ++number;
-    crnn_model *model = crnn_model_init(line_aligned(crnn_model_size(&config)), &config, crnn_f32(number));
+    crnn_model *model = crnn_model_init(line_aligned(crnn_model_size(&config, crnn_f32(number))), &config,
+                                        crnn_f32(number));
     return model ? crnn_streams_init(line_aligned(crnn_streams_size(model, 1, 1)), model, 1, 1) : NULL;
 }
 

@@ -1,255 +1,342 @@
 # SPDX-License-Identifier: MIT
-"""The recurrent cells through time and back: one direction of one layer, for the batch rows b0 .. b1.
+"""The cells' functions through time and back: one direction of one layer, for the batch rows b0 .. b1.
 
-Every array is float32 or float64, all of one call the same, and C-contiguous. `reverse`: from each sequence's last step
-to its first; "before" then is the step after. `lengths`: see `crnn._core.rows`. `mask` (B, H): what h is multiplied by
-before it enters a product with W_hh; then h_masked (T, B, H) OUT is h * mask, h0_masked (B, H) IN is h0 * mask, and
-backward takes dh_masked (B, H) as scratch. The cells' equations stand in src_c/{rnn,lstm,gru}.body.h.
+`forward` and `backward` take the arrays of the C struct crnn_layer by name; FIELDS below says which there are, of which
+shape, and whether they are read or written. What they mean, and the cells' equations, stand in src_c/crnn.h and
+src_c/cells. An array that is None is as good as not given.
 """
 
 cimport numpy as cnp
-from crnn._core.arrays cimport data, dim, ids_data, need_apart, need_ids_below, real_kind
-from crnn._core.dispatch cimport CRNN_RELU, CRNN_TANH, crnn_layer, f32, f64
+from libc.stdint cimport uint64_t
+from libc.string cimport memset
+from crnn._core.arrays cimport data, dim, ids_data, need_ids_below, real_kind
+from crnn._core.dispatch cimport (
+    CRNN_USES_DA_H, CRNN_USES_DHN, CRNN_USES_DVECTORS, CRNN_USES_GATES, CRNN_USES_HN,
+    CRNN_USES_TANH_C, cell_number, crnn_cell, crnn_layer, f32, f64)
 from crnn._core.gemm cimport Packed, packed_data
 from crnn._core.rows cimport rows_of
 
+import collections
+
 cnp.import_array()
 
-TANH, RELU = CRNN_TANH, CRNN_RELU
+# ---- the list of cells ---------------------------------------------------------------------------------------------
+
+# An entry of the C list (struct crnn_cell in src_c/crnn.h). arrays: those of crnn_layer that not every cell has.
+CellInfo = collections.namedtuple(
+    "CellInfo", "name gates gate_names candidate has_c recurrent_gates packed_gates vectors arrays")
+
+cdef dict ARRAY_FLAGS = {
+    "gates": CRNN_USES_GATES, "tanh_c": CRNN_USES_TANH_C, "hn": CRNN_USES_HN, "da_h": CRNN_USES_DA_H,
+    "dhn": CRNN_USES_DHN, "dvectors": CRNN_USES_DVECTORS}
 
 
-cdef class Layer:
-    """What a call's arguments say, checked, as the C struct; and which arrays are written and which only read."""
-    cdef crnn_layer c
-    cdef int kind
-    cdef Py_ssize_t T, B, H
-    cdef list written, read
+cdef object info_of(const crnn_cell *cell):
+    vectors = []
+    while cell.vectors[len(vectors)] != NULL:
+        vectors.append(cell.vectors[len(vectors)].decode())
+    return CellInfo(cell.name.decode(), cell.gates, cell.gate_names.decode(), cell.candidate, bool(cell.has_c),
+                    cell.recurrent_gates, cell.packed_gates, tuple(vectors),
+                    frozenset(name for name, flag in ARRAY_FLAGS.items() if cell.arrays & flag))
 
-    def __cinit__(self, str name, first, Py_ssize_t b0, Py_ssize_t b1, lengths, bint reverse):
-        """`first`: the array (T, B, H), called `name`, that the other shapes follow from."""
-        self.kind = real_kind(name, first)
-        self.T, self.B, self.H = dim(first, 0), dim(first, 1), dim(first, 2)
-        self.c.rows = rows_of(self.T, self.B, b0, b1, lengths)
-        self.c.H, self.c.reverse = self.H, reverse
-        self.written, self.read = [], []
 
-    cdef void *steps(self, str name, array, bint out, Py_ssize_t gates=1) except NULL:
-        """Data of an array (T, B, gates * H)."""
-        cdef void *address = data(name, array, self.kind, out, 3, self.T, self.B, gates * self.H)
-        (self.written if out else self.read).append((name, array))
-        return address
+# ---- the arrays of a layer -------------------------------------------------------------------------------------------
 
-    cdef void *state(self, str name, array, bint out=False) except NULL:
-        """Data of an array (B, H)."""
-        cdef void *address = data(name, array, self.kind, out, 2, self.B, self.H)
-        (self.written if out else self.read).append((name, array))
-        return address
+cdef enum:  # shapes
+    STEPS           # (T, B, H)
+    GATES           # (T, B, G*H)
+    ROWS            # (B, H)
+    VECTOR          # (H,)
+    XW              # (T, B, G*H), or with ids a table (V, G*H)
+    IDS             # (T, B), int32
+    W_HH            # packed: the first packed_gates of W_hh
+    W_HN            # packed: the last recurrent gate of W_hh
+    W_HH_T          # packed transpose: all recurrent gates of W_hh, but in a cell with dhn the first packed_gates
+    W_HN_T          # packed transpose: the last recurrent gate
 
-    cdef void *packed(self, str name, Packed w, Py_ssize_t K_blocks=1, Py_ssize_t gates=1) except NULL:
-        return packed_data(name, w, self.kind, K_blocks * self.H, self.H, gates)
+cdef enum:  # roles in forward and in backward
+    NOT = 0         # not in this pass
+    IN = 1
+    OUT = 2
+    OPTIONAL = 4
 
-    cdef int input(self, xw, ids, Py_ssize_t gates, in_place) except -1:
-        """xw (T, B, gates * H), which may be the array `in_place`; with ids (T, B) a table (V, gates * H)."""
-        cdef Py_ssize_t V
-        self.c.ids = NULL
-        if ids is None:
-            self.c.xw = data("xw", xw, self.kind, False, 3, self.T, self.B, gates * self.H)
-            if xw is in_place or self.c.xw == cnp.PyArray_DATA(<cnp.ndarray>in_place):
-                return 0
+cdef enum:  # which cells have an array, besides CRNN_USES_...
+    ALL_CELLS = 0
+    HAS_C = 1 << 16
+    HAS_W_HH = 1 << 17
+    HAS_W_HN = 1 << 18
+    WITH_MASK = 1 << 19     # cells with a W_hh, in calls with a mask
+
+cdef crnn_layer *AT = NULL  # &AT.h is where h lies in the struct
+
+# Name, place in the struct, shape, role in forward, role in backward, which cells have it. A cell's vectors, IN, and with
+# CRNN_USES_DVECTORS their gradients "d" + name, OUT, come on top: see Binding.
+cdef list FIELDS = [
+    ("h", <Py_ssize_t>&AT.h, STEPS, OUT, IN, ALL_CELLS),
+    ("h0", <Py_ssize_t>&AT.h0, ROWS, IN, IN, ALL_CELLS),
+    ("xw", <Py_ssize_t>&AT.xw, XW, IN, NOT, ALL_CELLS),
+    ("ids", <Py_ssize_t>&AT.ids, IDS, IN | OPTIONAL, NOT, ALL_CELLS),
+    ("gates", <Py_ssize_t>&AT.gates, GATES, OUT, IN, CRNN_USES_GATES),
+    ("c", <Py_ssize_t>&AT.c, STEPS, OUT, IN, HAS_C),
+    ("c0", <Py_ssize_t>&AT.c0, ROWS, IN, IN, HAS_C),
+    ("tanh_c", <Py_ssize_t>&AT.tanh_c, STEPS, OUT | OPTIONAL, IN, CRNN_USES_TANH_C),
+    ("hn", <Py_ssize_t>&AT.hn, STEPS, OUT, IN, CRNN_USES_HN),
+    ("w_hh", <Py_ssize_t>&AT.w_hh, W_HH, IN, NOT, HAS_W_HH),
+    ("w_hn", <Py_ssize_t>&AT.w_hn, W_HN, IN, NOT, HAS_W_HN),
+    ("mask", <Py_ssize_t>&AT.mask, ROWS, IN | OPTIONAL, IN | OPTIONAL, HAS_W_HH),
+    ("h_masked", <Py_ssize_t>&AT.h_masked, STEPS, OUT, IN, WITH_MASK),
+    ("h0_masked", <Py_ssize_t>&AT.h0_masked, ROWS, IN, IN, WITH_MASK),
+    ("w_hh_t", <Py_ssize_t>&AT.w_hh_t, W_HH_T, NOT, IN, HAS_W_HH),
+    ("w_hn_t", <Py_ssize_t>&AT.w_hn_t, W_HN_T, NOT, IN, CRNN_USES_DHN),
+    ("dh", <Py_ssize_t>&AT.dh, STEPS, NOT, OUT, ALL_CELLS),
+    ("dc", <Py_ssize_t>&AT.dc, ROWS, NOT, OUT, HAS_C),
+    ("da", <Py_ssize_t>&AT.da, GATES, NOT, OUT, ALL_CELLS),
+    ("da_h", <Py_ssize_t>&AT.da_h, GATES, NOT, OUT, CRNN_USES_DA_H),
+    ("dh0", <Py_ssize_t>&AT.dh0, ROWS, NOT, OUT, ALL_CELLS),
+    ("dhn", <Py_ssize_t>&AT.dhn, ROWS, NOT, OUT, CRNN_USES_DHN),
+    ("dh_masked", <Py_ssize_t>&AT.dh_masked, ROWS, NOT, OUT, WITH_MASK),
+]
+
+cdef enum:
+    MOST_FIELDS = 64
+
+cdef struct Field:
+    Py_ssize_t offset   # in crnn_layer
+    int shape
+    bint out
+    char which          # for may_share: one of those below, or 0
+
+cdef enum:
+    IS_H = 1
+    IS_GATES
+    IS_XW
+    IS_C
+    IS_C0
+    IS_DH
+    IS_DA
+
+cdef dict WHICH = {"h": IS_H, "gates": IS_GATES, "xw": IS_XW, "c": IS_C, "c0": IS_C0, "dh": IS_DH, "da": IS_DA}
+
+
+cdef class Binding:
+    """The arrays that one cell takes in forward, or in backward."""
+    cdef int number         # of the cell, in the C list
+    cdef crnn_cell cell
+    cdef bint backward
+    cdef list names
+    cdef dict index         # of a name in names and fields
+    cdef Field fields[MOST_FIELDS]
+    cdef uint64_t needed, needed_with_mask  # sets of indices
+
+    def __cinit__(self, int number, bint backward):
+        self.number, self.cell, self.backward = number, f32.cells[number][0], backward
+        self.names, self.index = [], {}
+        cdef unsigned has = self.cell.arrays
+        if self.cell.has_c:
+            has |= HAS_C
+        if self.cell.recurrent_gates:
+            has |= HAS_W_HH | WITH_MASK
+        if self.cell.recurrent_gates > self.cell.packed_gates:
+            has |= HAS_W_HN
+        for name, offset, shape, in_forward, in_backward, which in FIELDS:
+            if which & has == which:
+                self.add(name, offset, shape, in_backward if backward else in_forward, which == WITH_MASK)
+        for v, name in enumerate(info_of(&self.cell).vectors):
+            self.add(name, <Py_ssize_t>&AT.vectors[<int>v], VECTOR, IN)
+            if backward and has & CRNN_USES_DVECTORS:
+                self.add("d" + name, <Py_ssize_t>&AT.dvectors[<int>v], ROWS, OUT)
+
+    cdef int add(self, str name, Py_ssize_t offset, int shape, int role, bint with_mask=False) except -1:
+        cdef int i = len(self.names)
+        if role == NOT:
+            return 0
+        self.names.append(name)
+        self.index[name] = i
+        self.fields[i] = Field(offset, shape, role & OUT != 0, WHICH.get(name, 0))
+        if not role & OPTIONAL:
+            self.needed_with_mask |= <uint64_t>1 << i
+            if not with_mask:
+                self.needed |= <uint64_t>1 << i
+        return 0
+
+
+CELLS = {}
+cdef dict FORWARD = {}, BACKWARD = {}  # Bindings by the cell's name
+
+
+cdef int read_list() except -1:
+    cdef int number = 0
+    while f32.cells[number] != NULL:
+        info = info_of(f32.cells[number])
+        CELLS[info.name] = info
+        FORWARD[info.name], BACKWARD[info.name] = Binding(number, False), Binding(number, True)
+        number += 1
+    return 0
+
+
+read_list()
+
+
+# ---- a call ------------------------------------------------------------------------------------------------------------
+
+cdef struct Memory:     # of an array
+    const char *start
+    const char *end
+    int index
+
+cdef struct Call:
+    crnn_layer layer
+    int kind            # NPY_FLOAT32 or NPY_FLOAT64
+    Py_ssize_t T, B, H
+    uint64_t given      # set of indices
+    int count
+    Memory arrays[MOST_FIELDS]
+
+
+cdef int bind(Call *call, Binding binding, int i, array, ids) except -1:
+    """Check an array and put its address into the struct."""
+    cdef const crnn_cell *cell = &binding.cell
+    cdef int shape = binding.fields[i].shape, kind = call.kind
+    cdef bint out = binding.fields[i].out
+    cdef Py_ssize_t T = call.T, B = call.B, H = call.H
+    cdef str name = binding.names[i]
+    cdef void *address
+    if shape >= W_HH:
+        if not isinstance(array, Packed):
+            raise TypeError(f"{name}: expected packed weights, got {type(array).__name__}")
+        if shape == W_HH:
+            address = packed_data(name, array, kind, H, H, cell.packed_gates)
+        elif shape == W_HH_T:
+            address = packed_data(name, array, kind, H * (cell.packed_gates if cell.arrays & CRNN_USES_DHN
+                                                          else cell.recurrent_gates), H)
         else:
-            V = dim(xw, 0)
-            self.c.xw = data("xw", xw, self.kind, False, 2, V, gates * self.H)
-            self.c.ids = ids_data("ids", ids, 2, self.T, self.B)
-            need_ids_below("ids", self.c.ids, self.T * self.B, V, 0)
-        self.read.append(("xw", xw))
-        return 0
-
-    cdef int forward_mask(self, mask, h_masked, h0_masked) except -1:
-        self.c.mask = NULL
-        if mask is not None:
-            self.c.mask = self.state("mask", mask)
-            self.c.h_masked = self.steps("h_masked", h_masked, True)
-            self.c.h0_masked = self.state("h0_masked", h0_masked)
-        return 0
-
-    cdef int backward_mask(self, mask, dh_masked) except -1:
-        self.c.mask = NULL
-        if mask is not None:
-            self.c.mask = self.state("mask", mask)
-            self.c.dh_masked = self.state("dh_masked", dh_masked, True)
-        return 0
-
-    cdef bint is_step_of(self, state, steps) except -1:
-        """Whether an array (B, H) is one step of an array (T, B, H)."""
-        part, whole = <cnp.ndarray>state, <cnp.ndarray>steps
-        cdef Py_ssize_t start = <char *>cnp.PyArray_DATA(part) - <char *>cnp.PyArray_DATA(whole)
-        cdef Py_ssize_t size = cnp.PyArray_NBYTES(part)
-        return size > 0 and 0 <= start < self.T * size and start % size == 0
-
-    cdef int need_apart(self) except -1:
-        """Nothing that is written overlaps anything else; only c0 may be a step of c, and da may be gates."""
-        cdef Py_ssize_t i, j
-        for i in range(len(self.written)):
-            name, out = self.written[i]
-            for j in range(i + 1, len(self.written)):
-                need_apart(name, out, self.written[j][0], self.written[j][1])
-            for other_name, other in self.read:
-                if not (name == "c" and other_name == "c0" and self.is_step_of(other, out)):
-                    need_apart(name, out, other_name, other, name == "da" and other_name == "gates")
-        return 0
-
-    cdef bint nothing_to_do(self, bint backward) except -1:
-        if backward and self.T == 0:
-            raise ValueError("da: expected at least one time step, got 0")
-        return self.c.rows.b0 == self.c.rows.b1
-
-
-cdef int need_activation(int act) except -1:
-    if act != CRNN_TANH and act != CRNN_RELU:
-        raise ValueError(f"act: expected TANH ({CRNN_TANH}) or RELU ({CRNN_RELU}), got {act}")
-    return act
-
-
-def rnn_forward(h, xw, ids, h0, Packed w_hh not None, int act, Py_ssize_t b0, Py_ssize_t b1, lengths=None,
-                bint reverse=False, mask=None, h_masked=None, h0_masked=None):
-    """h[t] = act( xw[t] + h' @ W_hh ), h' being h of the step before, h0 at the first.
-
-    h (T, B, H) OUT;  h0 (B, H) IN;  w_hh packed (H, H).
-    ids None: xw (T, B, H) IN, may be h.  ids (T, B) IN: row ids[t, b] of the table xw (V, H) IN.
-    """
-    cdef Layer l = Layer("h", h, b0, b1, lengths, reverse)
-    l.c.act = need_activation(act)
-    l.c.h = l.steps("h", h, True)
-    l.input(xw, ids, 1, h)
-    l.c.h0, l.c.w_hh = l.state("h0", h0), l.packed("w_hh", w_hh)
-    l.forward_mask(mask, h_masked, h0_masked)
-    l.need_apart()
-    if l.nothing_to_do(False):
-        return
-    with nogil:
-        (f32.rnn_forward if l.kind == cnp.NPY_FLOAT32 else f64.rnn_forward)(&l.c)
-
-
-def rnn_backward(da, dh0, h, Packed w_hh_t not None, int act, Py_ssize_t b0, Py_ssize_t b1, lengths=None,
-                 bint reverse=False, mask=None, dh_masked=None, dh=None):
-    """da[t] = ( dh[t] + da after @ W_hh.T ) * act'(h[t]),  dh0 = da[first] @ W_hh.T.
-
-    da (T, B, H) OUT;  dh0 (B, H) OUT;  h (T, B, H) IN;  w_hh_t is W_hh.T packed (H, H).
-    dh (T, B, H) OUT holds what arrives at h when called, the whole gradient at h afterwards; None: da holds it.
-    """
-    cdef Layer l = Layer("da", da, b0, b1, lengths, reverse)
-    l.c.act = need_activation(act)
-    l.c.da = l.c.dh = l.steps("da", da, True)
-    if dh is not None and dh is not da:
-        l.c.dh = l.steps("dh", dh, True)
-    l.c.dh0, l.c.h = l.state("dh0", dh0, True), l.steps("h", h, False)
-    l.c.w_hh_t = l.packed("w_hh_t", w_hh_t)
-    l.backward_mask(mask, dh_masked)
-    l.need_apart()
-    if l.nothing_to_do(True):
-        return
-    with nogil:
-        (f32.rnn_backward if l.kind == cnp.NPY_FLOAT32 else f64.rnn_backward)(&l.c)
-
-
-def lstm_forward(h, gates, c, tanh_c, xw, ids, h0, c0, Packed w_hh not None, Py_ssize_t b0, Py_ssize_t b1,
-                 lengths=None, bint reverse=False, mask=None, h_masked=None, h0_masked=None):
-    """i, f, g, o from xw[t] + h' @ W_hh;  c[t] = f * c' + i * g;  h[t] = o * tanh(c[t]).
-
-    h, c, tanh_c (T, B, H), gates (T, B, 4H) OUT, tanh_c None: no way back, gates of no use;
-    h0, c0 (B, H) IN, c0 may be a step of c;
-    w_hh packed (H, H) in 4 gates.  ids None: xw (T, B, 4H) IN, may be gates.  ids (T, B) IN: xw (V, 4H) IN is a table.
-    """
-    cdef Layer l = Layer("h", h, b0, b1, lengths, reverse)
-    l.c.h, l.c.gates = l.steps("h", h, True), l.steps("gates", gates, True, 4)
-    l.c.c, l.c.tanh_c = l.steps("c", c, True), NULL
-    if tanh_c is not None:
-        l.c.tanh_c = l.steps("tanh_c", tanh_c, True)
-    l.input(xw, ids, 4, gates)
-    l.c.h0, l.c.w_hh = l.state("h0", h0), l.packed("w_hh", w_hh, 1, 4)
-    l.c.c0 = l.state("c0", c0)
-    l.forward_mask(mask, h_masked, h0_masked)
-    l.need_apart()
-    if l.nothing_to_do(False):
-        return
-    with nogil:
-        (f32.lstm_forward if l.kind == cnp.NPY_FLOAT32 else f64.lstm_forward)(&l.c)
-
-
-def lstm_backward(da, dh, dc, dh0, gates, c, tanh_c, c0, Packed w_hh_t not None, Py_ssize_t b0, Py_ssize_t b1,
-                  lengths=None, bint reverse=False, mask=None, dh_masked=None):
-    """The reverse of lstm_forward: gradients at the pre-activations and at the initial state.
-
-    da (T, B, 4H) OUT;  dh (T, B, H) OUT, holds what arrives at h when called, the whole gradient at h afterwards;
-    dc (B, H) OUT, holds the gradient at the last c when called, the one at c0 afterwards;  dh0 (B, H) OUT;
-    gates, c, tanh_c, c0 IN, from forward (da may be gates);  w_hh_t is W_hh.T packed (4H, H).
-    """
-    cdef Layer l = Layer("dh", dh, b0, b1, lengths, reverse)
-    l.c.dh, l.c.da = l.steps("dh", dh, True), l.steps("da", da, True, 4)
-    l.c.dc, l.c.dh0 = l.state("dc", dc, True), l.state("dh0", dh0, True)
-    l.c.gates = l.steps("gates", gates, False, 4)
-    l.c.c, l.c.tanh_c = l.steps("c", c, False), l.steps("tanh_c", tanh_c, False)
-    l.c.c0, l.c.w_hh_t = l.state("c0", c0), l.packed("w_hh_t", w_hh_t, 4)
-    l.backward_mask(mask, dh_masked)
-    l.need_apart()
-    if l.nothing_to_do(True):
-        return
-    with nogil:
-        (f32.lstm_backward if l.kind == cnp.NPY_FLOAT32 else f64.lstm_backward)(&l.c)
-
-
-def gru_forward(h, gates, hn, xw, ids, h0, Packed w_hh not None, Packed w_hn not None, b_hn, Py_ssize_t b0,
-                Py_ssize_t b1, lengths=None, bint reverse=False, mask=None, h_masked=None, h0_masked=None):
-    """r, z from xw[t] + h' @ W_hh;  n = tanh( xw[t] + r * (h' @ W_hn + b_hn) );  h[t] = n + z * (h' - n).
-
-    b_hn None: the reset gate acts before the product, n = tanh( xw[t] + (r * h') @ W_hn ).
-    h (T, B, H) OUT;  gates (T, B, 3H) OUT;  hn (T, B, H) OUT is h' @ W_hn + b_hn, or r * h';  h0 (B, H) IN;
-    b_hn (H,) IN;  w_hh packed (H, H) in 2 gates, r and z;  w_hn packed (H, H).
-    ids None: xw (T, B, 3H) IN, may be gates.  ids (T, B) IN: xw (V, 3H) IN is a table.
-    """
-    cdef Layer l = Layer("h", h, b0, b1, lengths, reverse)
-    l.c.reset_after = b_hn is not None
-    l.c.h, l.c.gates, l.c.hn = l.steps("h", h, True), l.steps("gates", gates, True, 3), l.steps("hn", hn, True)
-    l.input(xw, ids, 3, gates)
-    l.c.h0, l.c.w_hh, l.c.w_hn = l.state("h0", h0), l.packed("w_hh", w_hh, 1, 2), l.packed("w_hn", w_hn)
-    l.c.b_hn = NULL
-    if b_hn is not None:
-        l.c.b_hn = data("b_hn", b_hn, l.kind, False, 1, l.H)
-        l.read.append(("b_hn", b_hn))
-    l.forward_mask(mask, h_masked, h0_masked)
-    l.need_apart()
-    if l.nothing_to_do(False):
-        return
-    with nogil:
-        (f32.gru_forward if l.kind == cnp.NPY_FLOAT32 else f64.gru_forward)(&l.c)
-
-
-def gru_backward(da, da_h, dh, dh0, gates, hn, h, h0, Packed w_hh_t not None, Packed w_hn_t, dhn, Py_ssize_t b0,
-                 Py_ssize_t b1, lengths=None, bint reverse=False, mask=None, dh_masked=None, h_masked=None,
-                 h0_masked=None):
-    """The reverse of gru_forward: gradients at the pre-activations and at the initial state.
-
-    da (T, B, 3H) OUT, at x @ W_xh + b_h;  dh (T, B, H) OUT, holds what arrives at h when called, the whole gradient at
-    h afterwards;  dh0 (B, H) OUT;  gates, hn, h, h0 IN, from forward.
-    da_h (T, B, 3H) OUT, at h' @ W_hh: the reset gate acts after the product; w_hh_t is W_hh.T packed (3H, H), w_hn_t
-    and dhn are None. da_h None: it acts before; w_hh_t is the transpose of r's and z's columns packed (2H, H), w_hn_t
-    that of n's packed (H, H), dhn (B, H) scratch, and with a mask h_masked and h0_masked IN are forward's.
-    """
-    cdef Layer l = Layer("dh", dh, b0, b1, lengths, reverse)
-    l.c.reset_after = da_h is not None
-    l.c.dh, l.c.da, l.c.dh0 = l.steps("dh", dh, True), l.steps("da", da, True, 3), l.state("dh0", dh0, True)
-    l.c.gates, l.c.hn = l.steps("gates", gates, False, 3), l.steps("hn", hn, False)
-    l.c.h, l.c.h0 = l.steps("h", h, False), l.state("h0", h0)
-    l.c.w_hh_t = l.packed("w_hh_t", w_hh_t, 3 if l.c.reset_after else 2)
-    l.backward_mask(mask, dh_masked)
-    if l.c.reset_after:
-        l.c.da_h = l.steps("da_h", da_h, True, 3)
+            address = packed_data(name, array, kind, H, H)
     else:
-        l.c.w_hn_t, l.c.dhn = l.packed("w_hn_t", w_hn_t), l.state("dhn", dhn, True)
-        if mask is not None:
-            l.c.h_masked, l.c.h0_masked = l.steps("h_masked", h_masked, False), l.state("h0_masked", h0_masked)
-    l.need_apart()
-    if l.nothing_to_do(True):
-        return
+        if shape == STEPS:
+            address = data(name, array, kind, out, 3, T, B, H)
+        elif shape == GATES or (shape == XW and ids is None):
+            address = data(name, array, kind, out, 3, T, B, cell.gates * H)
+        elif shape == XW:
+            address = data(name, array, kind, out, 2, -1, cell.gates * H)
+        elif shape == ROWS:
+            address = data(name, array, kind, out, 2, B, H)
+        elif shape == VECTOR:
+            address = data(name, array, kind, out, 1, H)
+        else:
+            address = ids_data(name, array, 2, T, B)
+        call.arrays[call.count] = Memory(<char *>address, <char *>address + cnp.PyArray_NBYTES(<cnp.ndarray>array), i)
+        call.count += 1
+    (<void **>(<char *>&call.layer + binding.fields[i].offset))[0] = address
+    call.given |= <uint64_t>1 << i
+    return 0
+
+
+cdef bint may_share(Call *call, Binding binding, const Memory *out, const Memory *other) noexcept:
+    """Whether an output may have memory in common with another array: see crnn_layer in src_c/crnn.h."""
+    cdef bint same = out.start == other.start and out.end == other.end
+    cdef bint has_gates = binding.cell.arrays & CRNN_USES_GATES != 0
+    cdef int which = binding.fields[out.index].which, other_which = binding.fields[other.index].which
+    if which == IS_C and other_which == IS_C0 and not binding.backward:  # a step of c
+        return other.start >= out.start and (other.start - out.start) % (other.end - other.start) == 0
+    if other_which == IS_XW:
+        return same and call.layer.ids == NULL and which == (IS_GATES if has_gates else IS_H)
+    return same and which == IS_DA and other_which == (IS_GATES if has_gates else IS_DH)
+
+
+cdef int need_apart(Call *call, Binding binding) except -1:
+    """No output overlaps another array but where `may_share`."""
+    cdef int i, j
+    cdef const Memory *a
+    cdef const Memory *b
+    cdef bint a_out, b_out
+    for i in range(call.count):
+        a = &call.arrays[i]
+        a_out = binding.fields[a.index].out
+        for j in range(i):
+            b = &call.arrays[j]
+            if a.start >= b.end or b.start >= a.end:
+                continue
+            b_out = binding.fields[b.index].out
+            if (a_out or b_out) and not (a_out and may_share(call, binding, a, b)
+                                         or b_out and may_share(call, binding, b, a)):
+                name, other = binding.names[a.index], binding.names[b.index]
+                if not a_out:
+                    name, other = other, name
+                raise ValueError(f"{name}: expected an array that does not overlap {other}")
+    return 0
+
+
+cdef int run(Binding binding, str of_shapes, Py_ssize_t b0, Py_ssize_t b1, lengths, bint reverse,
+             dict arrays) except -1:
+    """`of_shapes`: the array (T, B, H) that the other shapes and the precision follow from."""
+    cdef Call call
+    cdef int i
+    cdef uint64_t needed
+    memset(&call, 0, sizeof(crnn_layer))
+    call.given = call.count = 0
+    first = arrays.get(of_shapes)
+    call.kind = real_kind(of_shapes, first)
+    call.T, call.B, call.H = dim(first, 0), dim(first, 1), dim(first, 2)
+    call.layer.rows = rows_of(call.T, call.B, b0, b1, lengths)
+    call.layer.H, call.layer.reverse = call.H, reverse
+    ids = arrays.get("ids")
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        index = binding.index.get(name)
+        if index is None:
+            raise TypeError(f"{binding.cell.name.decode()}'s {'backward' if binding.backward else 'forward'} takes "
+                            f"{', '.join(binding.names)}; got {name}")
+        bind(&call, binding, index, array, ids)
+    needed = binding.needed if call.layer.mask == NULL else binding.needed_with_mask
+    if needed & ~call.given:
+        for i in range(len(binding.names)):
+            if needed & ~call.given & (<uint64_t>1 << i):
+                bind(&call, binding, i, None, ids)  # says what is missing
+    if ids is not None:
+        need_ids_below("ids", call.layer.ids, call.T * call.B, dim(arrays["xw"], 0), 0)
+    need_apart(&call, binding)
+    if binding.backward and call.T == 0:
+        raise ValueError("da: expected at least one time step, got 0")
+    if b0 == b1:
+        return 0
+    cdef const crnn_cell *cell = (f32.cells if call.kind == cnp.NPY_FLOAT32 else f64.cells)[binding.number]
     with nogil:
-        (f32.gru_backward if l.kind == cnp.NPY_FLOAT32 else f64.gru_backward)(&l.c)
+        if binding.backward:
+            cell.backward(&call.layer)
+        else:
+            cell.forward(&call.layer)
+    return 0
+
+
+cdef Binding binding_of(str cell, dict bindings):
+    binding = bindings.get(cell)
+    if binding is None:
+        cell_number(cell)  # says which there are
+    return binding
+
+
+def forward(str cell not None, dict arrays not None, Py_ssize_t b0, Py_ssize_t b1, lengths=None, bint reverse=False):
+    """A cell through time: h, and what `backward` needs, from xw, the state before and the weights.
+
+    Always h (T, B, H) OUT, h0 (B, H) IN, xw (T, B, G*H) IN; with ids (T, B) IN xw is a table (V, G*H). xw may be gates,
+    in a cell without gates h. `lengths`: see `crnn._core.rows`. `reverse`: from each sequence's last step to its first.
+    """
+    run(binding_of(cell, FORWARD), "h", b0, b1, lengths, reverse, arrays)
+
+
+def backward(str cell not None, dict arrays not None, Py_ssize_t b0, Py_ssize_t b1, lengths=None, bint reverse=False):
+    """The reverse of `forward`: gradients at the pre-activations and at the initial state.
+
+    What forward was given and wrote, IN; dh (T, B, H) OUT holds what arrives at h when called and the whole gradient at h
+    afterwards; da (T, B, G*H) OUT, may be gates, in a cell without gates dh; dh0 (B, H) OUT; dc (B, H) OUT holds the
+    gradient at the last c when called and the one at c0 afterwards. A vector's gradient, where backward gives it, is
+    ACCUMULATED by batch row: (B, H) OUT.
+    """
+    run(binding_of(cell, BACKWARD), "dh", b0, b1, lengths, reverse, arrays)
+
+
+def argument_names(str cell not None, bint backward):
+    """The arrays that a cell takes: {name: whether it is written}."""
+    cdef Binding binding = binding_of(cell, BACKWARD if backward else FORWARD)
+    return {name: bool(binding.fields[i].out) for i, name in enumerate(binding.names)}

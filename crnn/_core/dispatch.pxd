@@ -7,8 +7,13 @@ cdef extern from "crnn.h" nogil:
     ctypedef Py_ssize_t crnn_dim
     enum:
         CRNN_LINE_BYTES
-        CRNN_TANH
-        CRNN_RELU
+        CRNN_CELL_VECTORS
+        CRNN_USES_GATES
+        CRNN_USES_TANH_C
+        CRNN_USES_HN
+        CRNN_USES_DA_H
+        CRNN_USES_DHN
+        CRNN_USES_DVECTORS
         CRNN_SQUARED
         CRNN_ABSOLUTE
         CRNN_HUBER
@@ -24,14 +29,14 @@ cdef extern from "crnn.h" nogil:
     ctypedef struct crnn_layer:
         crnn_rows rows
         crnn_dim H
-        int reverse, act, reset_after
+        int reverse
         const void *xw
         const int32_t *ids
         const void *h0
         const void *c0
         const void *w_hh
         const void *w_hn
-        const void *b_hn
+        const void *vectors[4]  # CRNN_CELL_VECTORS
         const void *mask
         const void *h0_masked
         void *h
@@ -47,8 +52,19 @@ cdef extern from "crnn.h" nogil:
         void *da_h
         void *dh0
         void *dc
+        void *dvectors[4]
         void *dhn
         void *dh_masked
+
+    ctypedef struct crnn_cell:
+        const char *name
+        int gates
+        const char *gate_names
+        int candidate, has_c, recurrent_gates, packed_gates
+        unsigned arrays
+        const char *vectors[5]
+        void (*forward)(const crnn_layer *layer) noexcept nogil
+        void (*backward)(const crnn_layer *layer) noexcept nogil
 
     # The two structs are one text with `real` replaced; Cython has no macro to say it once.
     ctypedef struct crnn_kernels_f32:
@@ -73,12 +89,7 @@ cdef extern from "crnn.h" nogil:
         void (*rows_add_bias)(float *y, const float *w, const float *bias, crnn_dim V, crnn_dim N) noexcept nogil
         void (*rows_backward)(float *dw, const int32_t *ids, const float *dy, crnn_dim N,
                               crnn_dim n0, crnn_dim n1, const crnn_rows *rows) noexcept nogil
-        void (*rnn_forward)(const crnn_layer *layer) noexcept nogil
-        void (*rnn_backward)(const crnn_layer *layer) noexcept nogil
-        void (*lstm_forward)(const crnn_layer *layer) noexcept nogil
-        void (*lstm_backward)(const crnn_layer *layer) noexcept nogil
-        void (*gru_forward)(const crnn_layer *layer) noexcept nogil
-        void (*gru_backward)(const crnn_layer *layer) noexcept nogil
+        const crnn_cell *const *cells
         void (*softmax_cross_entropy)(float *loss, float *dlogits, const float *logits, const int32_t *targets,
                                       const float *weights, float smoothing, float scale, int32_t ignore, crnn_dim V,
                                       const crnn_rows *rows) noexcept nogil
@@ -135,12 +146,7 @@ cdef extern from "crnn.h" nogil:
         void (*rows_add_bias)(double *y, const double *w, const double *bias, crnn_dim V, crnn_dim N) noexcept nogil
         void (*rows_backward)(double *dw, const int32_t *ids, const double *dy, crnn_dim N,
                               crnn_dim n0, crnn_dim n1, const crnn_rows *rows) noexcept nogil
-        void (*rnn_forward)(const crnn_layer *layer) noexcept nogil
-        void (*rnn_backward)(const crnn_layer *layer) noexcept nogil
-        void (*lstm_forward)(const crnn_layer *layer) noexcept nogil
-        void (*lstm_backward)(const crnn_layer *layer) noexcept nogil
-        void (*gru_forward)(const crnn_layer *layer) noexcept nogil
-        void (*gru_backward)(const crnn_layer *layer) noexcept nogil
+        const crnn_cell *const *cells
         void (*softmax_cross_entropy)(double *loss, double *dlogits, const double *logits, const int32_t *targets,
                                       const double *weights, double smoothing, double scale, int32_t ignore, crnn_dim V,
                                       const crnn_rows *rows) noexcept nogil
@@ -180,6 +186,9 @@ cdef extern from "crnn.h" nogil:
     int crnn_isa_built(int isa)
     int crnn_isa_supported(int isa)
     int crnn_isa_best()
+    int crnn_cell_count()
+    const crnn_cell *crnn_cell_info(int cell)
+    int crnn_cell_find(const char *name)
     const crnn_kernels_f32 *crnn_f32(int isa)
     const crnn_kernels_f64 *crnn_f64(int isa)
 
@@ -191,3 +200,6 @@ ctypedef fused real:
 # good when `use_isa` changes these.
 cdef const crnn_kernels_f32 *f32
 cdef const crnn_kernels_f64 *f64
+
+# The number of a cell by its name; ValueError if there is none.
+cdef int cell_number(str name) except -1

@@ -30,6 +30,14 @@ def use_isa(str name not None):
                      + (" (built in, but this CPU does not run it)" if name in built_isas() else ""))
 
 
+cdef int cell_number(str name) except -1:
+    cdef int number = crnn_cell_find(name.encode())
+    if number < 0:
+        names = [crnn_cell_info(i).name.decode() for i in range(crnn_cell_count())]
+        raise ValueError(f"cell: expected one of {', '.join(names)}, got {name!r}")
+    return number
+
+
 f32 = crnn_f32(crnn_isa_best())
 f64 = crnn_f64(crnn_isa_best())
 if os.environ.get("CRNN_ISA"):

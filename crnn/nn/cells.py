@@ -1,27 +1,23 @@
 # SPDX-License-Identifier: MIT
-"""The cells: what one direction of one recurrent layer keeps for a window, and the kernels that run it.
+"""The cells: what one direction of one recurrent layer keeps for a window, and how its kernels are called.
 
-A `Recurrence` belongs to a tape. Its methods are called in this order: pack_forward, forward for each slice of the
-batch; pack_backward, backward for each slice, weight_gradients for each share of columns. Gates lie in blocks of H
-columns: LSTM i, f, g, o; GRU r, z, n. The equations stand in src_c/{rnn,lstm,gru}.body.h.
+A cell is described by its entry in the C list (src_c/cells/cells.h): gates, weights, vectors, arrays. `Recurrence`
+works for any such entry; a class of this module adds the equations, and what only its cell does. CELLS lists them.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crnn import _parallel as parallel
 from crnn._core import cells, gemm
 from crnn._core.rows import Lengths
+from crnn.checks import Array, Ids
 
-Array = NDArray[Any]
-Ids = NDArray[np.int32]
 Arrays = Mapping[str, Array]
 
 
@@ -47,19 +43,32 @@ class Slice:
         return slice(self.b0, self.b1) if self.lengths is None else self.lengths.order[self.b0 : self.b1]
 
 
-class Recurrence(ABC):
-    """One direction of a layer over T steps of B rows; see the module's text.
+class Recurrence:
+    """One direction of a layer over T steps of B rows, with the arrays of the cell's kernels; belongs to a tape.
 
-    ``keep``: keep what the backward pass needs. Otherwise ``span`` steps at a time are worked on, in arrays that stay
+    Call order: pack_forward, forward for each slice of the batch; pack_backward, backward for each slice,
+    weight_gradients for each share of columns, finish_gradients. A cell's class states its equations for row vectors:
+    h', c' are the state of the step before, xw is x @ W_xh + b_h, gates lie in blocks of H columns in the order of
+    ``info.gate_names``.
+
+    ``keep``: keep what the backward pass needs. Otherwise only ``span`` steps at a time are kept, in arrays that stay
     in the second cache; a forward pass then takes steps t0 .. t1 with t1 - t0 <= span, in the layer's direction.
     """
 
+    cell: ClassVar[str]  # its name in the C list
+    info: ClassVar[cells.CellInfo]  # its entry there
     gates: ClassVar[int]
-    has_c: ClassVar[bool] = False
+    has_c: ClassVar[bool]
+    has_kinks: ClassVar[bool] = False  # whether its equations have points without a derivative
+
+    def __init_subclass__(cls) -> None:
+        cls.info = cells.CELLS[cls.cell]
+        cls.gates, cls.has_c = cls.info.gates, cls.info.has_c
 
     def __init__(
         self, prefix: str, T: int, B: int, H: int, dtype: str, *, reverse: bool, keep: bool, span: int
     ) -> None:
+        info = self.info
         self.prefix, self.T, self.B, self.H, self.dtype = prefix, T, B, H, dtype
         self.reverse, self.keep = reverse, keep
         self.span = T if keep else min(span, T)
@@ -71,29 +80,59 @@ class Recurrence(ABC):
         self.h0_masked: Array | None = None
         self.keep_dh = False  # whether the whole gradient at h is wanted after a backward pass
         self.once = False  # whether one backward pass is all: it may then write over the gates, while they are near
+        # What forward writes for `span` steps, besides h. Named as in the C struct crnn_layer, as all arrays below.
+        self.kept: dict[str, Array] = {}
+        if "gates" in info.arrays:
+            self.kept["gates"] = self._steps(info.gates)
+        if info.has_c:
+            self.kept["c"] = self._steps()
+        if "tanh_c" in info.arrays and keep:
+            self.kept["tanh_c"] = self._steps()
+        if "hn" in info.arrays:
+            self.kept["hn"] = self._steps()
+        if "gates" in info.arrays:
+            self.xw = self.kept["gates"]  # (span, B, G*H): where x @ W_xh + b_h goes before `forward`
+        else:
+            self.xw = self.h if keep else self._steps(info.gates)
+        self.weights: dict[str, Any] = {}  # packed weights, and vectors
+        if info.packed_gates:
+            self.weights["w_hh"] = gemm.Packed(H, H, dtype, info.packed_gates)
+        if info.recurrent_gates > info.packed_gates:
+            self.weights["w_hn"] = gemm.Packed(H, H, dtype)
         # Only a backward pass makes these.
         self.dh: Array = self.h[:0]
         self.da: Array = self.h[:0]
         self.dh0: Array = self.h[:0]  # (B, H), given before pack_backward
         self.dc: Array | None = None  # likewise, where the cell has one
         self.dh_masked: Array | None = None
+        self.weights_t: dict[str, gemm.Packed] = {}
+        self.gradients: dict[str, Array] = {}  # da_h, dhn and the vectors' gradients by row
 
-    def steps(self, gates: int = 1) -> Array:
+    def _steps(self, gates: int = 1) -> Array:
         """Memory for the steps that are worked on at a time."""
         return gemm.aligned_empty((self.span, self.B, gates * self.H), self.dtype)
 
-    @property
-    @abstractmethod
-    def xw(self) -> Array:
-        """Where the input's share x @ W_xh + b_h goes before `forward`: (span, B, G*H)."""
+    @classmethod
+    def gate(cls, array: Array, name: str) -> Array:
+        """The block (..., H) of a gate in an array (..., G*H): a view."""
+        H = array.shape[-1] // cls.gates
+        block = cls.info.gate_names.index(name) * H
+        view: Array = array[..., block : block + H]
+        return view
+
+    # ---- parameters -----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def initialise_bias(cls, b_h: Array, forget_bias: float) -> None:
+        """Initial values of b_h (G*H,), which is zero."""
 
     def take_mask(self, mask: Array | None) -> None:
         """Dropout for the window: h is multiplied by ``mask`` (B, H) before it enters a product with W_hh."""
-        self.mask = mask
-        if mask is not None:
+        self.mask = mask if self.info.recurrent_gates else None
+        if self.mask is not None:
             if self.h_masked is None:
                 self.h_masked = gemm.aligned_empty(self.h.shape, self.dtype)
-            self.h0_masked = self.h0 * mask
+            self.h0_masked = self.h0 * self.mask
 
     @property
     def recurring(self) -> tuple[Array, Array]:
@@ -104,39 +143,39 @@ class Recurrence(ABC):
         assert self.h0_masked is not None
         return self.h_masked, self.h0_masked
 
-    @staticmethod
-    def initialise_bias(b_h: Array, config: Any) -> None:
-        """Set the biases (G*H,) that do not start at zero."""
-        return
+    # ---- forward --------------------------------------------------------------------------------------------------
 
-    @abstractmethod
-    def pack_forward(self, values: Arrays) -> None: ...
+    def pack_forward(self, values: Arrays) -> None:
+        if "w_hh" in self.weights:
+            self.weights["w_hh"].pack(values[self.prefix + "W_hh"], 0)
+        if "w_hn" in self.weights:
+            self.weights["w_hn"].pack(values[self.prefix + "W_hh"], self.info.packed_gates * self.H)
+        for name in self.info.vectors:
+            self.weights[name] = values[self.prefix + name]
 
-    @abstractmethod
     def forward(self, xw: Array, ids: Ids | None, t0: int, t1: int, part: Slice) -> None:
         """Steps t0 .. t1: xw is the array `xw`, or with ids a table of rows."""
-
-    def _start(self, t0: int, t1: int) -> Array:
-        """h before the steps t0 .. t1."""
         before = t1 if self.reverse else t0 - 1
-        return self.h[before] if 0 <= before < self.T else self.h0
-
-    def _masks(self, t0: int, t1: int) -> dict[str, Array]:
-        """The kernels' arguments for dropout of the state."""
-        if self.mask is None:
-            return {}
-        assert self.h_masked is not None
-        assert self.h0_masked is not None
-        before = t1 if self.reverse else t0 - 1
-        start = self.h_masked[before] if 0 <= before < self.T else self.h0_masked
-        return {"mask": self.mask, "h_masked": self.h_masked[t0:t1], "h0_masked": start}
-
-    def _mask_back(self) -> dict[str, Array]:
-        if self.mask is None:
-            return {}
-        if self.dh_masked is None:
-            self.dh_masked = gemm.aligned_empty((self.B, self.H), self.dtype)
-        return {"mask": self.mask, "dh_masked": self.dh_masked}
+        inside = 0 <= before < self.T
+        arrays: dict[str, Any] = {"xw": xw, "ids": ids, "h0": self.h[before] if inside else self.h0}
+        if t1 - t0 == self.T:
+            arrays |= self.kept
+            arrays["h"] = self.h
+        else:
+            local = slice(t0, t1) if self.keep else slice(t1 - t0)
+            arrays |= {name: array[local] for name, array in self.kept.items()}
+            arrays["h"] = self.h[t0:t1]
+        arrays |= self.weights
+        if self.has_c:
+            # Where steps are not kept c0 is a step of the same memory: read before it is written over.
+            step = before if self.keep else 0 if self.reverse else self.span - 1
+            arrays["c0"] = self.kept["c"][step] if inside else self.c0
+        if self.mask is not None:
+            h_masked, h0_masked = self.recurring
+            arrays |= {"mask": self.mask, "h_masked": h_masked[t0:t1]}
+            arrays["h0_masked"] = h_masked[before] if inside else h0_masked
+        cells.forward(self.cell, arrays, part.b0, part.b1, part.lengths, self.reverse)
+        self._steps_done = t1 - t0
 
     def last_step(self, part: Slice) -> Any:
         """Index of the last step in the layer's direction, and of the rows, into arrays (T, B, H)."""
@@ -146,269 +185,187 @@ class Recurrence(ABC):
 
     def finish_forward(self, part: Slice, h_after: Array, c_after: Array | None) -> None:
         """The state after the last step."""
-        h_after[part.rows] = self.h[self.last_step(part)]
+        last = self.last_step(part)
+        h_after[part.rows] = self.h[last]
+        if c_after is not None:
+            if not (self.keep or self.reverse or part.lengths is not None):
+                last = self._steps_done - 1, part.rows  # in what the last span of steps left
+            c_after[part.rows] = self.kept["c"][last]
 
-    @abstractmethod
-    def pack_backward(self, values: Arrays) -> None: ...
+    # ---- backward -------------------------------------------------------------------------------------------------
+
+    def pack_backward(self, values: Arrays) -> None:
+        info, H = self.info, self.H
+        if not self.dh.size:
+            self.dh = self._steps()
+            if "gates" in info.arrays:
+                self.da = self.kept["gates"] if self.once else self._steps(self.gates)
+            else:
+                self.da = self._steps(self.gates) if self.keep_dh or self.gates > 1 else self.dh
+            if "da_h" in info.arrays:
+                self.gradients["da_h"] = self._steps(self.gates)
+            if "dhn" in info.arrays:
+                self.gradients["dhn"] = gemm.aligned_empty((self.B, H), self.dtype)
+            if "dvectors" in info.arrays:
+                for name in info.vectors:
+                    self.gradients["d" + name] = gemm.aligned_empty((self.B, H), self.dtype)
+            if info.recurrent_gates:
+                together = info.packed_gates if "dhn" in info.arrays else info.recurrent_gates
+                self.weights_t["w_hh_t"] = gemm.Packed(together * H, H, self.dtype)
+            if "dhn" in info.arrays:
+                self.weights_t["w_hn_t"] = gemm.Packed(H, H, self.dtype)
+        if "dvectors" in info.arrays:
+            for name in info.vectors:
+                self.gradients["d" + name].fill(0)
+        if "w_hh_t" in self.weights_t:
+            self.weights_t["w_hh_t"].pack_transposed(values[self.prefix + "W_hh"], 0)
+        if "w_hn_t" in self.weights_t:
+            self.weights_t["w_hn_t"].pack_transposed(values[self.prefix + "W_hh"], info.packed_gates * H)
 
     def add_state_gradient(self, part: Slice, dh_after: Array | None, dc_after: Array | None) -> None:
-        """The gradient at the state after the last step joins what arrives at h."""
+        """The gradient at the state after the last step is added to what arrives at h."""
         if dh_after is not None:
             self.dh[self.last_step(part)] += dh_after[part.rows]
+        if self.dc is not None:
+            self.dc[part.rows] = 0 if dc_after is None else dc_after[part.rows]
 
-    @abstractmethod
     def backward(self, part: Slice) -> None:
         """dh holds what arrives at h; leaves da and dh0, and in dh, if `keep_dh` is set, the whole gradient at h."""
+        arrays: dict[str, Any] = {"h": self.h, "h0": self.h0, "dh": self.dh, "da": self.da, "dh0": self.dh0}
+        arrays |= self.kept
+        arrays |= self.weights_t
+        arrays |= self.gradients
+        for name in self.info.vectors:
+            arrays[name] = self.weights[name]
+        if self.has_c:
+            arrays |= {"c0": self.c0, "dc": self.dc}
+        if self.mask is not None:
+            if self.dh_masked is None:
+                self.dh_masked = gemm.aligned_empty((self.B, self.H), self.dtype)
+            arrays |= {"mask": self.mask, "h_masked": self.h_masked, "h0_masked": self.h0_masked}
+            arrays["dh_masked"] = self.dh_masked
+        cells.backward(self.cell, arrays, part.b0, part.b1, part.lengths, self.reverse)
 
     def weight_gradients(self, grads: Arrays, scratch: Array, part: int, parts: int, lengths: Lengths | None) -> None:
         """This part's columns of dW_hh += sum over t of h'.T @ da and of db_h += sum of da."""
         n0, n1 = parallel.share(self.gates * self.H, part, parts, gemm.line_width(self.dtype))
-        dw, db = grads[self.prefix + "W_hh"], grads[self.prefix + "b_h"]
-        h, h0 = self.recurring
+        db = grads[self.prefix + "b_h"]
+        if not self.info.recurrent_gates:
+            gemm.bias_backward(db, self.da, n0, n1, lengths)
+            return
+        dw, (h, h0) = grads[self.prefix + "W_hh"], self.recurring
         gemm.recurrent_backward_weight(dw, h, h0, self.da, scratch, self.reverse, n0, n1, lengths, db)
 
-    @abstractmethod
+    def finish_gradients(self, grads: Arrays, from_start: bool) -> None:
+        """What goes over all rows. ``from_start``: a trainable initial state was used, if there is one."""
+        if from_start:
+            for name, by_row in (("h0", self.dh0), ("c0", self.dc)):
+                if self.prefix + name in grads and by_row is not None:
+                    gemm.bias_backward(grads[self.prefix + name], by_row[None], 0, self.H)
+        if "dvectors" in self.info.arrays:
+            for name in self.info.vectors:
+                gemm.bias_backward(grads[self.prefix + name], self.gradients["d" + name][None], 0, self.H)
+
+    # ---- diagnostics ----------------------------------------------------------------------------------------------
+
     def saturation(self, there: Array) -> Array:
-        """(T,) share of the activations whose slope is nearly 0, at the steps that are ``there``: bool (T, B, 1)."""
+        """(T,) share of the activations whose slope is nearly 0, at the steps that are ``there``: bool (T, B, 1).
 
-    def finish_gradients(self, grads: Arrays) -> None:
-        """What goes over all rows: the gradient of a learnt initial state."""
-        for name, gradient in (("h0", self.dh0), ("c0", self.dc)):
-            if self.prefix + name in grads and gradient is not None:
-                gemm.bias_backward(grads[self.prefix + name], gradient[None], 0, self.H)
+        Here of all gates: the candidate a tanh, the others sigmoids."""
+        squashed = np.where(there, self.kept["gates"], 0)  # elsewhere is what memory held before
+        for name in self.info.gate_names:
+            if name != self.info.gate_names[self.info.candidate]:
+                gate = self.gate(squashed, name)
+                gate[...] = 2 * gate - 1  # a sigmoid as the tanh of half its argument
+        return share_of(np.abs(squashed) > SATURATED, there)
 
-
-class Plain(Recurrence):
-    """h = act( xw + h' @ W_hh ), tanh or ReLU."""
-
-    gates = 1
-    act: ClassVar[int]
-
-    def __init__(self, *shape: Any, **options: Any) -> None:
-        super().__init__(*shape, **options)
-        self.w_hh = gemm.Packed(self.H, self.H, self.dtype)
-        self._share = self.h if self.keep else self.steps()
-
-    @property
-    def xw(self) -> Array:
-        return self._share
-
-    def pack_forward(self, values: Arrays) -> None:
-        self.w_hh.pack(values[self.prefix + "W_hh"])
-
-    def forward(self, xw: Array, ids: Ids | None, t0: int, t1: int, part: Slice) -> None:
-        cells.rnn_forward(
-            self.h[t0:t1], xw, ids, self._start(t0, t1), self.w_hh, self.act, part.b0, part.b1, part.lengths,
-            self.reverse, **self._masks(t0, t1),
-        )  # fmt: skip
-
-    def pack_backward(self, values: Arrays) -> None:
-        if not self.dh.size:
-            self.dh = self.da = gemm.aligned_empty(self.h.shape, self.dtype)
-            if self.keep_dh:
-                self.dh = gemm.aligned_empty(self.h.shape, self.dtype)
-            self.w_hh_t = gemm.Packed(self.H, self.H, self.dtype)
-        self.w_hh_t.pack_transposed(values[self.prefix + "W_hh"])
-
-    def backward(self, part: Slice) -> None:
-        cells.rnn_backward(
-            self.da, self.dh0, self.h, self.w_hh_t, self.act, part.b0, part.b1, part.lengths, self.reverse,
-            dh=self.dh, **self._mask_back(),
-        )  # fmt: skip
+    def side_of_kinks(self) -> Array:
+        """bool: on which side of the points without a derivative every value is; empty for smooth cells."""
+        return self.h[:0] > 0
 
 
-class Tanh(Plain):
-    act = cells.TANH
+class Tanh(Recurrence):
+    """h = tanh( xw + h' @ W_hh ). Elman 1990."""
+
+    cell = "tanh"
 
     def saturation(self, there: Array) -> Array:
         return share_of(np.abs(self.h) > SATURATED, there)
 
 
-class Relu(Plain):
-    act = cells.RELU
+class Relu(Recurrence):
+    """h = max( xw + h' @ W_hh, 0 ). Le, Jaitly, Hinton 2015."""
+
+    cell = "relu"
+    has_kinks = True
 
     def saturation(self, there: Array) -> Array:
         return share_of(self.h <= 0, there)
 
+    def side_of_kinks(self) -> Array:
+        return self.h > 0
+
 
 class Lstm(Recurrence):
-    """i, f, g, o from xw + h' @ W_hh;  c = f * c' + i * g;  h = o * tanh(c)."""
+    """i, f, o = sigmoid( xw + h' @ W_hh );  g = tanh( xw + h' @ W_hh );  c = f * c' + i * g;  h = o * tanh(c).
 
-    gates = 4
-    has_c = True
+    Hochreiter, Schmidhuber 1997; Gers et al. 2000.
+    """
 
-    @staticmethod
-    def initialise_bias(b_h: Array, config: Any) -> None:
-        H = b_h.size // 4
-        b_h[H : 2 * H] = config.forget_bias
+    cell = "lstm"
 
-    def __init__(self, *shape: Any, **options: Any) -> None:
-        super().__init__(*shape, **options)
-        self.w_hh = gemm.Packed(self.H, self.H, self.dtype, self.gates)
-        self._gates, self.c = self.steps(self.gates), self.steps()
-        self.tanh_c = self.steps() if self.keep else None
-
-    @property
-    def xw(self) -> Array:
-        return self._gates
-
-    def pack_forward(self, values: Arrays) -> None:
-        self.w_hh.pack(values[self.prefix + "W_hh"])
-
-    def forward(self, xw: Array, ids: Ids | None, t0: int, t1: int, part: Slice) -> None:
-        local = slice(t0, t1) if self.keep else slice(t1 - t0)
-        before = t1 if self.reverse else t0 - 1
-        c0 = self.c0
-        assert c0 is not None
-        if 0 <= before < self.T:  # if not kept, the same memory as this window's: read before it is written over
-            c0 = self.c[before if self.keep else 0 if self.reverse else self.span - 1]
-        cells.lstm_forward(
-            self.h[t0:t1], self._gates[local], self.c[local], None if self.tanh_c is None else self.tanh_c[local],
-            xw, ids, self._start(t0, t1), c0, self.w_hh, part.b0, part.b1, part.lengths, self.reverse,
-            **self._masks(t0, t1),
-        )  # fmt: skip
-        self._steps_done = t1 - t0
-
-    def finish_forward(self, part: Slice, h_after: Array, c_after: Array | None) -> None:
-        super().finish_forward(part, h_after, c_after)
-        assert c_after is not None
-        if self.keep or self.reverse or part.lengths is not None:
-            c_after[part.rows] = self.c[self.last_step(part)]
-        else:  # what the last span of steps left
-            c_after[part.rows] = self.c[self._steps_done - 1, part.rows]
-
-    def saturation(self, there: Array) -> Array:
-        """Of the gates and the candidate together."""
-        i_f, o = np.s_[:, :, : 2 * self.H], np.s_[:, :, 3 * self.H :]
-        squashed = np.where(there, self._gates, 0)  # elsewhere is what memory held before
-        for gates in (i_f, o):
-            squashed[gates] = 2 * squashed[gates] - 1  # a sigmoid as the tanh of half its argument
-        return share_of(np.abs(squashed) > SATURATED, there)
-
-    def pack_backward(self, values: Arrays) -> None:
-        if not self.dh.size:
-            self.dh, self.da = self.steps(), self._gates if self.once else self.steps(self.gates)
-            self.w_hh_t = gemm.Packed(self.gates * self.H, self.H, self.dtype)
-        self.w_hh_t.pack_transposed(values[self.prefix + "W_hh"])
-
-    def add_state_gradient(self, part: Slice, dh_after: Array | None, dc_after: Array | None) -> None:
-        super().add_state_gradient(part, dh_after, dc_after)
-        assert self.dc is not None
-        self.dc[part.rows] = 0 if dc_after is None else dc_after[part.rows]
-
-    def backward(self, part: Slice) -> None:
-        assert self.tanh_c is not None
-        assert self.dc is not None
-        assert self.c0 is not None
-        cells.lstm_backward(
-            self.da, self.dh, self.dc, self.dh0, self._gates, self.c, self.tanh_c, self.c0, self.w_hh_t,
-            part.b0, part.b1, part.lengths, self.reverse, **self._mask_back(),
-        )  # fmt: skip
+    @classmethod
+    def initialise_bias(cls, b_h: Array, forget_bias: float) -> None:
+        cls.gate(b_h, "f")[...] = forget_bias
 
 
 class Gru(Recurrence):
-    """r, z from xw + h' @ W_hh;  n = tanh( xw + r * (h' @ W_hn + b_hn) );  h = (1 - z) * n + z * h'."""
+    """r, z = sigmoid( xw + h' @ W_hh );  n = tanh( xw + r * (h' @ W_hn + b_hn) );  h = (1 - z) * n + z * h'.
 
-    gates = 3
+    As in PyTorch and cuDNN: the reset gate r acts on the product.
+    """
 
-    def __init__(self, *shape: Any, **options: Any) -> None:
-        super().__init__(*shape, **options)
-        self.w_hh = gemm.Packed(self.H, self.H, self.dtype, 2)  # r, z
-        self.w_hn = gemm.Packed(self.H, self.H, self.dtype)
-        self._gates, self.hn = self.steps(self.gates), self.steps()
-
-    @property
-    def xw(self) -> Array:
-        return self._gates
-
-    def pack_forward(self, values: Arrays) -> None:
-        w_hh = values[self.prefix + "W_hh"]
-        self.w_hh.pack(w_hh, 0)
-        self.w_hn.pack(w_hh, 2 * self.H)
-        self.b_hn = values.get(self.prefix + "b_hn")
-
-    def forward(self, xw: Array, ids: Ids | None, t0: int, t1: int, part: Slice) -> None:
-        local = slice(t0, t1) if self.keep else slice(t1 - t0)
-        cells.gru_forward(
-            self.h[t0:t1], self._gates[local], self.hn[local], xw, ids, self._start(t0, t1), self.w_hh, self.w_hn,
-            self.b_hn, part.b0, part.b1, part.lengths, self.reverse, **self._masks(t0, t1),
-        )  # fmt: skip
-
-    def saturation(self, there: Array) -> Array:
-        """Of the gates and the candidate together."""
-        squashed = np.where(there, self._gates, 0)  # elsewhere is what memory held before
-        squashed[:, :, : 2 * self.H] = 2 * squashed[:, :, : 2 * self.H] - 1  # as the tanh of half its argument
-        return share_of(np.abs(squashed) > SATURATED, there)
-
-    def pack_backward(self, values: Arrays) -> None:
-        if not self.dh.size:
-            self.dh, self.da_h = self.steps(), self.steps(self.gates)
-            self.da = self._gates if self.once else self.steps(self.gates)
-            self.db = np.zeros(self.gates * self.H, self.dtype)
-            self.w_hh_t = gemm.Packed(self.gates * self.H, self.H, self.dtype)
-        self.w_hh_t.pack_transposed(values[self.prefix + "W_hh"])
-
-    def backward(self, part: Slice) -> None:
-        cells.gru_backward(
-            self.da, self.da_h, self.dh, self.dh0, self._gates, self.hn, self.h, self.h0, self.w_hh_t, None, None,
-            part.b0, part.b1, part.lengths, self.reverse, **self._mask_back(),
-        )  # fmt: skip
+    cell = "gru"
 
     def weight_gradients(self, grads: Arrays, scratch: Array, part: int, parts: int, lengths: Lengths | None) -> None:
         n0, n1 = parallel.share(self.gates * self.H, part, parts, gemm.line_width(self.dtype))
         gemm.bias_backward(grads[self.prefix + "b_h"], self.da, n0, n1, lengths)
-        self.db[n0:n1] = 0  # forward: h' @ W_hn + b_hn; the other blocks have no bias on that side
+        # forward: h' @ W_hh, in block n + b_hn, so db_hn is the sum of da_h's block n
+        db = np.zeros(self.gates * self.H, self.dtype)
         dw, (h, h0) = grads[self.prefix + "W_hh"], self.recurring
-        gemm.recurrent_backward_weight(dw, h, h0, self.da_h, scratch, self.reverse, n0, n1, lengths, self.db)
+        da_h = self.gradients["da_h"]
+        gemm.recurrent_backward_weight(dw, h, h0, da_h, scratch, self.reverse, n0, n1, lengths, db)
         n0 = max(n0, 2 * self.H)
         if n0 < n1:
-            grads[self.prefix + "b_hn"][n0 - 2 * self.H : n1 - 2 * self.H] += self.db[n0:n1]
+            grads[self.prefix + "b_hn"][n0 - 2 * self.H : n1 - 2 * self.H] += db[n0:n1]
 
 
-class OriginalGru(Gru):
-    """The GRU with its reset gate before the product: n = tanh( xw + (r * h') @ W_hn )."""
+class OriginalGru(Recurrence):
+    """r, z = sigmoid( xw + h' @ W_hh );  n = tanh( xw + (r * h') @ W_hn );  h = (1 - z) * n + z * h'.
 
-    def pack_backward(self, values: Arrays) -> None:
-        if not self.dh.size:
-            self.dh, self.da = self.steps(), self._gates if self.once else self.steps(self.gates)
-            self.dhn = gemm.aligned_empty((self.B, self.H), self.dtype)
-            self.w_hh_t = gemm.Packed(2 * self.H, self.H, self.dtype)
-            self.w_hn_t = gemm.Packed(self.H, self.H, self.dtype)
-        w_hh = values[self.prefix + "W_hh"]
-        self.w_hh_t.pack_transposed(w_hh, 0)
-        self.w_hn_t.pack_transposed(w_hh, 2 * self.H)
+    The original GRU: the reset gate r acts before the product. Cho et al. 2014; ONNX's default.
+    """
 
-    def backward(self, part: Slice) -> None:
-        masked = {} if self.mask is None else {"h_masked": self.h_masked, "h0_masked": self.h0_masked}
-        cells.gru_backward(
-            self.da, None, self.dh, self.dh0, self._gates, self.hn, self.h, self.h0, self.w_hh_t, self.w_hn_t, self.dhn,
-            part.b0, part.b1, part.lengths, self.reverse, **self._mask_back(), **masked,
-        )  # fmt: skip
+    cell = "original_gru"
 
     def weight_gradients(self, grads: Arrays, scratch: Array, part: int, parts: int, lengths: Lengths | None) -> None:
         n0, n1 = parallel.share(self.gates * self.H, part, parts, gemm.line_width(self.dtype))
         dw, db = grads[self.prefix + "W_hh"], grads[self.prefix + "b_h"]
-        (h, h0), split = self.recurring, 2 * self.H
-        if n0 < split:
-            stop = min(n1, split)
+        (h, h0), rz = self.recurring, 2 * self.H  # columns of r and z
+        if n0 < rz:
+            stop = min(n1, rz)
             gemm.recurrent_backward_weight(dw, h, h0, self.da, scratch, self.reverse, n0, stop, lengths, db)
-        if n1 > split:  # forward: (r * h') @ W_hn
-            gemm.linear_backward_weight(dw, self.hn, self.da, scratch, max(n0, split), n1, lengths, db)
+        if n1 > rz:  # forward: (r * h') @ W_hn
+            gemm.linear_backward_weight(dw, self.kept["hn"], self.da, scratch, max(n0, rz), n1, lengths, db)
+
+
+CELLS: dict[str, type[Recurrence]] = {cls.cell: cls for cls in (Tanh, Relu, Lstm, Gru, OriginalGru)}
 
 
 def share_of(flags: Array, there: Array) -> Array:
     """(T,) share of flags (T, B, K) that are set, of those that are there."""
     share: Array = (flags & there).sum(axis=(1, 2)) / (there.sum(axis=(1, 2)) * flags.shape[2])
     return share
-
-
-CELLS: dict[str, type[Recurrence]] = {
-    "tanh": Tanh,
-    "relu": Relu,
-    "lstm": Lstm,
-    "gru": Gru,
-    "original_gru": OriginalGru,
-}
 
 
 def check_cell(name: str, value: Any) -> str:
@@ -419,7 +376,10 @@ def check_cell(name: str, value: Any) -> str:
 
 
 def cell_parameters(cell: str, K: int, H: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the parameters of one direction of a layer with K inputs and H units."""
-    G = CELLS[cell].gates
-    shapes: dict[str, tuple[int, ...]] = {"W_xh": (K, G * H), "W_hh": (H, G * H), "b_h": (G * H,)}
-    return shapes | ({"b_hn": (H,)} if cell == "gru" else {})
+    """Names and shapes of one direction's parameters, in their order in the flat buffer; K: size of the input."""
+    info = cells.CELLS[cell]
+    shapes: dict[str, tuple[int, ...]] = {"W_xh": (K, info.gates * H)}
+    if info.recurrent_gates:
+        shapes["W_hh"] = (H, info.recurrent_gates * H)
+    shapes["b_h"] = (info.gates * H,)
+    return shapes | dict.fromkeys(info.vectors, (H,))

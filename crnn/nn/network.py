@@ -119,7 +119,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
             elif kind == "embedding":
                 values[...] = initial_matrix("unit_variance", draw, values.shape, "embedding")
             elif kind == "b_h":
-                cell.initialise_bias(values, self._config)
+                cell.initialise_bias(values, self._config.forget_bias)
 
     def _units(self, name: str) -> int:
         """H of the layer that a parameter belongs to."""

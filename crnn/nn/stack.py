@@ -210,8 +210,7 @@ class Stack:
         """The gradients that need all rows, or all columns of a weight gradient."""
         for source, cell in zip(tape.sources, tape.recurrences, strict=True):
             source.finish(self.grads)
-            if tape.from_start:
-                cell.finish_gradients(self.grads)
+            cell.finish_gradients(self.grads, tape.from_start)
 
     def dx(self, tape: Tape) -> Array | None:
         """The gradient at a real x, zero where there are no steps; None for ids."""

@@ -11,11 +11,6 @@ from crnn._core.dispatch cimport crnn_dim, crnn_kernels_f32
 
 cdef extern from "crnn_stream.h" nogil:
     enum:
-        CRNN_CELL_TANH
-        CRNN_CELL_RELU
-        CRNN_CELL_LSTM
-        CRNN_CELL_GRU
-        CRNN_CELL_GRU_ORIGINAL
         CRNN_STREAM_ROWS
 
     ctypedef struct crnn_layer_weights:
@@ -24,7 +19,7 @@ cdef extern from "crnn_stream.h" nogil:
         const float *W_xh
         const float *W_hh
         const float *b_h
-        const float *b_hn
+        const float *vectors[4]
         const float *h0
         const float *c0
 
@@ -48,7 +43,7 @@ cdef extern from "crnn_stream.h" nogil:
     ctypedef struct crnn_streams:
         pass
 
-    size_t crnn_model_size(const crnn_model_config *config)
+    size_t crnn_model_size(const crnn_model_config *config, const crnn_kernels_f32 *kernels)
     crnn_model *crnn_model_init(void *memory, const crnn_model_config *config, const crnn_kernels_f32 *kernels)
     crnn_dim crnn_model_input_size(const crnn_model *model)
     crnn_dim crnn_model_output_size(const crnn_model *model)

@@ -14,7 +14,7 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int32_t
 from libc.string cimport memcmp, memset
 from crnn._core.arrays cimport data, need_apart, need_ids_below
-from crnn._core.dispatch cimport f32
+from crnn._core.dispatch cimport cell_number, crnn_cell, f32
 
 from operator import index
 
@@ -70,7 +70,8 @@ cdef class StreamWeights:
         model's file. A ``b_y`` without ``W_hy``: the embedding's transpose."""
         cdef crnn_model_config config
         cdef Py_ssize_t K, H, G, count = len(layers), read = 0
-        cdef int code = CELLS[cell]
+        cdef int number = cell_number(cell), v
+        cdef const crnn_cell *info = f32.cells[number]
         cdef int real = cnp.NPY_FLOAT32, double_ = cnp.NPY_FLOAT64
         if count < 1:
             raise ValueError("layers: expected at least one, got none")
@@ -85,20 +86,24 @@ cdef class StreamWeights:
                 config.embedding_size = embedding.shape[1]
                 config.embedding = <float *>data("embedding", embedding, real, False, 2, input_size,
                                                  config.embedding_size)
-            K, G = config.embedding_size or input_size, {"lstm": 4, "gru": 3, "original_gru": 3}.get(cell, 1)
+            K, G = config.embedding_size or input_size, info.gates
             for i, layer in enumerate(layers):
-                H = layer["W_hh"].shape[0]
-                of[i].cell, of[i].hidden_size = code, H
+                H = layer["b_h"].shape[0] // G
+                of[i].cell, of[i].hidden_size = number, H
                 of[i].W_xh = <float *>data("W_xh", layer["W_xh"], real, False, 2, K, G * H)
-                of[i].W_hh = <float *>data("W_hh", layer["W_hh"], real, False, 2, H, G * H)
                 of[i].b_h = <float *>data("b_h", layer["b_h"], real, False, 1, G * H)
-                if code == CRNN_CELL_GRU:
-                    of[i].b_hn = <float *>data("b_hn", layer["b_hn"], real, False, 1, H)
+                if info.recurrent_gates:
+                    of[i].W_hh = <float *>data("W_hh", layer["W_hh"], real, False, 2, H, info.recurrent_gates * H)
+                v = 0
+                while info.vectors[v] != NULL:
+                    name = info.vectors[v].decode()
+                    of[i].vectors[v] = <float *>data(name, layer[name], real, False, 1, H)
+                    v += 1
                 if "h0" in layer:
                     of[i].h0 = <float *>data("h0", layer["h0"], real, False, 1, H)
                 if "c0" in layer:
                     of[i].c0 = <float *>data("c0", layer["c0"], real, False, 1, H)
-                read += (0 if i == 0 and ids_only and embedding is None else K * G * H) + H * G * H
+                read += (0 if i == 0 and ids_only and embedding is None else K * G * H) + H * info.recurrent_gates * H
                 K = H
             if b_y is not None:
                 config.output_size = b_y.shape[0]
@@ -113,16 +118,16 @@ cdef class StreamWeights:
             if y_scaling is not None:
                 config.y_columns = y_scaling[0].shape[0]
                 config.y_mean = <double *>data("y's mean", y_scaling[0], double_, False, 1, config.y_columns)
-                config.y_std = <double *>data("y's deviation", y_scaling[1], double_, False, 1, config.y_columns)
-            self.nbytes = crnn_model_size(&config)
+                config.y_std = <double *>data("y's std", y_scaling[1], double_, False, 1, config.y_columns)
+            self.nbytes = crnn_model_size(&config, f32)
             self.memory = new_memory(self.nbytes)
             self.model = crnn_model_init(aligned(self.memory), &config, f32)
         finally:
             PyMem_RawFree(of)
         self.isa = f32.isa.decode()
         self.kind, self.frozen = kind, frozen
-        self.sizes = [layer["W_hh"].shape[0] for layer in layers]
-        self.has_c, self.ids_only = cell == "lstm", ids_only or embedding is not None
+        self.sizes = [layer["b_h"].shape[0] // G for layer in layers]
+        self.has_c, self.ids_only = info.has_c, ids_only or embedding is not None
         self.step_bytes = read * sizeof(float)
         self.input_size, self.output_size = input_size, crnn_model_output_size(self.model)
         self.state_size = crnn_model_state_size(self.model)
@@ -209,10 +214,6 @@ cdef class StreamWeights:
         state = State(self.sizes, self.has_c, 1, "float32")
         state.fill(name, value)
         return np.concatenate([array.reshape(-1) for _, part in state.parts for array in part])
-
-
-CELLS = {"tanh": CRNN_CELL_TANH, "relu": CRNN_CELL_RELU, "lstm": CRNN_CELL_LSTM, "gru": CRNN_CELL_GRU,
-         "original_gru": CRNN_CELL_GRU_ORIGINAL}
 
 
 cdef bint same_bytes(cnp.ndarray a, cnp.ndarray b):

@@ -6,8 +6,8 @@
  *     cc -O2 -I../../src_c main.c ../../build/c/libcrnn.a -lm -o embed
  *     ./embed net.bin < inputs                                        # float32 in, float32 out
  *
- * Reads steps of input_size raw floats and answers each with output_size raw floats. The weights' file: a line of
- * whole numbers, int32, then float32 arrays in the order in which they are read below. */
+ * Reads steps of input_size raw floats and answers each with output_size raw floats. The weights' file: the cell's name
+ * in CELL_NAME bytes, four int32, then float32 arrays in the order in which they are read below. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -47,20 +47,28 @@ int main(int count, char **arguments)
     if (!file)
         fail("expected the weights' file as the only argument");
 
-    enum { CELL, INPUT_SIZE, HIDDEN_SIZE, NUM_LAYERS, OUTPUT_SIZE, NUMBERS };
+    enum { CELL_NAME = 16 };
+    char *name = read_from(file, CELL_NAME, 1);
+    name[CELL_NAME - 1] = '\0';
+    const int number = crnn_cell_find(name);
+    const crnn_cell *cell = crnn_cell_info(number);
+    if (!cell)
+        fail("no such cell in this build of crnn");
+
+    enum { INPUT_SIZE, HIDDEN_SIZE, NUM_LAYERS, OUTPUT_SIZE, NUMBERS };
     const int32_t *n = read_from(file, NUMBERS, sizeof(int32_t));
     const crnn_dim H = n[HIDDEN_SIZE], V = n[OUTPUT_SIZE];
-    const crnn_dim columns = H * (n[CELL] == CRNN_CELL_LSTM ? 4 : n[CELL] >= CRNN_CELL_GRU ? 3 : 1);
 
     crnn_layer_weights *layers = calloc((size_t)n[NUM_LAYERS], sizeof *layers);
     for (crnn_dim i = 0, K = n[INPUT_SIZE]; i < n[NUM_LAYERS]; ++i, K = H) {
-        layers[i].cell = n[CELL];
+        layers[i].cell = number;
         layers[i].hidden_size = H;
-        layers[i].W_xh = read_floats(file, K, columns);
-        layers[i].W_hh = read_floats(file, H, columns);
-        layers[i].b_h = read_floats(file, 1, columns);
-        if (n[CELL] == CRNN_CELL_GRU)
-            layers[i].b_hn = read_floats(file, 1, H);
+        layers[i].W_xh = read_floats(file, K, cell->gates * H);
+        if (cell->recurrent_gates)
+            layers[i].W_hh = read_floats(file, H, cell->recurrent_gates * H);
+        layers[i].b_h = read_floats(file, 1, cell->gates * H);
+        for (int v = 0; cell->vectors[v]; ++v)
+            layers[i].vectors[v] = read_floats(file, 1, H);
     }
     crnn_model_config config = {.input_size = n[INPUT_SIZE], .num_layers = n[NUM_LAYERS], .layers = layers,
                                 .output_size = V};
@@ -71,7 +79,8 @@ int main(int count, char **arguments)
     fclose(file);
 
     /* All memory that crnn will ever use. What was read above is no longer needed once the model is packed. */
-    crnn_model *model = crnn_model_init(line_aligned(crnn_model_size(&config)), &config, crnn_f32(crnn_isa_best()));
+    const crnn_kernels_f32 *kernels = crnn_f32(crnn_isa_best());
+    crnn_model *model = crnn_model_init(line_aligned(crnn_model_size(&config, kernels)), &config, kernels);
     crnn_streams *stream = crnn_streams_init(line_aligned(crnn_streams_size(model, 1, 1)), model, 1, 1);
     const size_t outputs = (size_t)crnn_model_output_size(model), inputs = (size_t)config.input_size;
     float *x = malloc(inputs * sizeof(float)), *y = malloc(outputs * sizeof(float));

@@ -10,7 +10,7 @@ import numpy as np
 
 import crnn
 
-CELLS = {"tanh": 0, "relu": 1, "lstm": 2, "gru": 3, "original_gru": 4}  # crnn_stream.h's CRNN_CELL_...
+CELL_NAME = 16  # bytes that main.c reads for the cell's name
 
 
 def write_weights(model, path):
@@ -18,10 +18,10 @@ def write_weights(model, path):
     net = getattr(model, "net", model)
     if net.bidirectional or net.embedding_size or net.dtype != "float32" or isinstance(net.hidden_size, list):
         raise SystemExit("expected a float32 network of equal layers that reads forward, without an embedding")
-    cell = CELLS[net.cell]
     outputs = 0 if model is net else len(model.params["b_y"])
     with open(path, "wb") as file:
-        np.array([cell, net.input_size, net.hidden_size, net.num_layers, outputs], "<i4").tofile(file)
+        file.write(net.cell.encode().ljust(CELL_NAME, b"\0"))
+        np.array([net.input_size, net.hidden_size, net.num_layers, outputs], "<i4").tofile(file)
         for name, values in model.params.items():  # in crnn's own order, which is main.c's
             if not name.endswith((".h0", ".c0")):
                 values.astype("<f4").tofile(file)

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: MIT
+ * time_loop.h: what all cells share: the loop over time steps, forward and backward, and access to the lines of a layer's
+ * arrays. A step is one product with W_hh from packed weights, whose chains start from the input's share xw, followed by
+ * the cell's arithmetic on the finished tile while it is in the first cache. Knows no cell.
+ *
+ * A cell's arithmetic is written for one line: LINE columns, or fewer at the end, of one row (t, b). A `cell_line` says
+ * which; get_... and put_... reach that line in an array of the layer. h' and c' are h and c of the step before. */
+
+/* Columns j .. j + lanes (LINE of them at most) of row (t, b) of a layer, in each of its gates. */
+typedef struct {
+    const crnn_layer *layer;
+    crnn_dim H, gates; /* G */
+    crnn_dim t, b, j, lanes;
+} cell_line;
+
+typedef void (*line_function)(cell_line at);
+
+/* Calls f for every line in columns n0 .. n0 + n of the first m rows. `gates` and f are constants at every call, so that
+ * the compiler writes the loop out for them. */
+INLINE void for_each_line(const void *layer, crnn_dim gates, const tile_rows *rows, int m, crnn_dim n0, crnn_dim n,
+                          line_function f)
+{
+    const crnn_layer *l = layer;
+    for (int i = 0; i < m; ++i)
+        for (crnn_dim j = 0; j < n; j += LINE)
+            f((cell_line){l, l->H, gates, rows->t[i], rows->b[i], n0 + j, n - j});
+}
+
+/* ---- a line in the layer's arrays ---------------------------------------------------------------------------------- */
+
+/* The row of arrays (T, B, ...) that a line belongs to. */
+INLINE crnn_dim row_of(cell_line at) { return at.t * at.layer->rows.B + at.b; }
+
+/* array[t, b, gate*H + j:] of an array (T, B, G*H) */
+INLINE const real *gate_at(cell_line at, const void *array, int gate)
+{
+    return (const real *)array + (row_of(at) * at.gates + gate) * at.H + at.j;
+}
+
+/* array[t, b, j:] of an array (T, B, H) */
+INLINE const real *step_at(cell_line at, const void *array)
+{
+    return (const real *)array + row_of(at) * at.H + at.j;
+}
+
+/* array[b, j:] of an array (B, H) */
+INLINE const real *batch_row_at(cell_line at, const void *array) { return (const real *)array + at.b * at.H + at.j; }
+
+/* array[t', b, j:] of an array (T, B, H), t' being the step before; before the first step start[b, j:], (B, H) */
+INLINE const real *step_before(cell_line at, const void *array, const void *start)
+{
+    const x_source source = {array, at.H, BEFORE, at.layer->reverse, start};
+    return x_row(&source, &at.layer->rows, at.t, at.b) + at.j;
+}
+
+INLINE line get_gate(cell_line at, const void *array, int gate) { return line_get(gate_at(at, array, gate), at.lanes); }
+INLINE line get_step(cell_line at, const void *array) { return line_get(step_at(at, array), at.lanes); }
+INLINE line get_row(cell_line at, const void *array) { return line_get(batch_row_at(at, array), at.lanes); }
+INLINE line get_vector(cell_line at, const void *array) { return line_get((const real *)array + at.j, at.lanes); }
+INLINE line get_before(cell_line at, const void *array, const void *start)
+{
+    return line_get(step_before(at, array, start), at.lanes);
+}
+
+INLINE void put_gate(cell_line at, void *array, int gate, line value)
+{
+    line_put((real *)gate_at(at, array, gate), value, at.lanes);
+}
+INLINE void put_step(cell_line at, void *array, line value) { line_put((real *)step_at(at, array), value, at.lanes); }
+INLINE void put_row(cell_line at, void *array, line value) { line_put((real *)batch_row_at(at, array), value, at.lanes); }
+
+/* xw[t, b, gate*H + j:], or with ids that of the table's row ids[t, b] */
+INLINE line get_xw(cell_line at, int gate)
+{
+    const crnn_layer *l = at.layer;
+    const crnn_dim row = l->ids ? l->ids[row_of(at)] : row_of(at);
+    return line_get((const real *)l->xw + (row * at.gates + gate) * at.H + at.j, at.lanes);
+}
+
+/* h[t, b, j:] = h, and h_masked, which the next step's product reads if there is a mask. */
+INLINE void put_h(cell_line at, line h)
+{
+    const crnn_layer *l = at.layer;
+    put_step(at, l->h, h);
+    if (l->mask)
+        put_step(at, l->h_masked, line_mul(h, get_row(at, l->mask)));
+}
+
+/* h' as it enters a product with W_hh: through the mask if there is one. */
+INLINE line get_recurrent_h(cell_line at)
+{
+    const crnn_layer *l = at.layer;
+    return l->mask ? get_before(at, l->h_masked, l->h0_masked) : get_before(at, l->h, l->h0);
+}
+
+/* The whole gradient at h[t, b, j:]. The product that brings da @ W_hh^T back from the next step has added it to what
+ * arrived in dh; with a mask it stands in dh_masked by itself. */
+INLINE line get_dh(cell_line at)
+{
+    const crnn_layer *l = at.layer;
+    const line dh = get_step(at, l->dh);
+    return l->mask ? line_fma(get_row(at, l->mask), get_row(at, l->dh_masked), dh) : dh;
+}
+
+/* dh' += x * y, for a path from h' to h that leads past the product: dh' is dh of the step before, or dh0, which counts
+ * as zero if this is the first path that reaches it. */
+INLINE void add_to_dh_before(cell_line at, line x, line y, int first_path)
+{
+    const crnn_layer *l = at.layer;
+    real *dh = (real *)step_before(at, l->dh, l->dh0);
+    const int starts = first_path && at.t == first_step(&l->rows, at.b, l->reverse);
+    line_put(dh, line_fma(x, y, starts ? line_set1(0) : line_get(dh, at.lanes)), at.lanes);
+}
+
+/* dvectors[v][b, j:] += x * y: this row's share in the gradient of the cell's vector v. */
+INLINE void add_to_dvector(cell_line at, int v, line x, line y)
+{
+    void *dvector = at.layer->dvectors[v];
+    put_row(at, dvector, line_fma(x, y, get_row(at, dvector)));
+}
+
+/* s = sigmoid(a), so da = ds * s * (1 - s) */
+INLINE line sigmoid_gradient(line ds, line s) { return line_mul(ds, line_fnma(s, s, s)); }
+/* s = tanh(a), so da = ds * (1 - s*s) */
+INLINE line tanh_gradient(line ds, line s) { return line_mul(ds, line_fnma(s, s, line_set1(1))); }
+
+/* ---- prefetching --------------------------------------------------------------------------------------------------- */
+
+/* The arrays of which a cell's arithmetic reads or writes a line: all G gates of `gates`, `da` and `da_h`, and the step
+ * before of H_BEFORE, C_BEFORE and DH_BEFORE. An array that a layer does not have is passed over. */
+enum {
+    AT_GATES = 1, AT_H = 2, AT_H_BEFORE = 4, AT_C = 8, AT_C_BEFORE = 16, AT_TANH_C = 32, AT_HN = 64, AT_DA = 128,
+    AT_DA_H = 256, AT_DH_BEFORE = 512
+};
+
+/* The lines of `arrays` that a tile's arithmetic will come to. */
+INLINE void prefetch_lines(const void *layer, crnn_dim gates, unsigned arrays, const tile_rows *rows, crnn_dim n0,
+                           crnn_dim n, prefetch_list *list)
+{
+    const crnn_layer *l = layer;
+    for (int i = 0; i < rows->m; ++i)
+        for (crnn_dim j = 0; j < n; j += LINE) {
+            const cell_line at = {l, l->H, gates, rows->t[i], rows->b[i], n0 + j, n - j};
+            if (arrays & AT_GATES)
+                for (int gate = 0; gate < gates; ++gate)
+                    prefetch_later(list, gate_at(at, l->gates, gate));
+            if (arrays & AT_HN)
+                prefetch_later(list, step_at(at, l->hn));
+            if (arrays & AT_TANH_C && l->tanh_c)
+                prefetch_later(list, step_at(at, l->tanh_c));
+            if (arrays & AT_C_BEFORE)
+                prefetch_later(list, step_before(at, l->c, l->c0));
+            if (arrays & AT_C)
+                prefetch_later(list, step_at(at, l->c));
+            if (arrays & AT_H_BEFORE)
+                prefetch_later(list, step_before(at, l->h, l->h0));
+            if (arrays & AT_H)
+                prefetch_later(list, step_at(at, l->h));
+            if (arrays & AT_DH_BEFORE)
+                prefetch_later(list, step_before(at, l->dh, l->dh0));
+            if (arrays & AT_DA && l->da != l->gates)
+                for (int gate = 0; gate < gates; ++gate)
+                    prefetch_later(list, gate_at(at, l->da, gate));
+            if (arrays & AT_DA_H)
+                for (int gate = 0; gate < gates; ++gate)
+                    prefetch_later(list, gate_at(at, l->da_h, gate));
+        }
+}
+
+/* ---- forward through time ------------------------------------------------------------------------------------------ */
+
+/* Where a product's chains start: xw of the first gate, in arrays of G gates. */
+INLINE row_source xw_of(const crnn_layer *l, int gates) { return (row_source){l->xw, gates * l->H, l->ids}; }
+
+/* What enters a product with W_hh: h', through the mask if there is one. */
+INLINE x_source recurrent_h(const crnn_layer *l)
+{
+    return l->mask ? (x_source){l->h_masked, l->H, BEFORE, l->reverse, l->h0_masked}
+                   : (x_source){l->h, l->H, BEFORE, l->reverse, l->h0};
+}
+
+/* The step that comes s-th in the layer's direction, s = 0 .. T-1. */
+INLINE crnn_dim step_number(const crnn_layer *l, crnn_dim s) { return l->reverse ? l->rows.T - 1 - s : s; }
+
+/* One product per step, followed by its `finish`. */
+static void run_forward(const crnn_layer *l, const product *p)
+{
+    for (crnn_dim s = 0; s < l->rows.T; ++s) {
+        const crnn_dim t = step_number(l, s);
+        run_product(p, &l->rows, t, t + 1, 0);
+    }
+}
+
+/* ---- and back ------------------------------------------------------------------------------------------------------ */
+
+/* The product da @ W_hh^T, which brings the gradient from the step after back to h. da: an array with rows of `stride`,
+ * of which the first K columns belong to w_hh_t. */
+INLINE product product_back(const crnn_layer *l, const void *da, crnn_dim stride, crnn_dim K, epilogue finish,
+                            prefetching prefetch)
+{
+    product p = {.y = l->dh, .ldy = l->H, .x = {da, stride, AFTER, l->reverse, NULL}, .w = l->w_hh_t, .K = K,
+                 .N = l->H, .gates = 1, .finish = finish, .prefetch = prefetch, .context = l};
+    if (l->mask)
+        p.y = l->dh_masked, p.per_row = 1;
+    else
+        p.init = (row_source){l->dh, l->H, NULL};
+    return p;
+}
+
+/* Step t: the product for the rows that have a step after it in the layer's direction, the arithmetic for all that
+ * have step t. */
+static void step_back(const crnn_layer *l, const product *p, crnn_dim t)
+{
+    const crnn_rows *r = &l->rows;
+    const crnn_dim end = end_of_rows(r, t, r->b1); /* positions b0 .. end have a step t */
+    const crnn_dim after_end = l->reverse ? (t > 0 ? end : r->b0) : end_of_rows(r, t + 1, r->b1);
+    if (after_end > r->b0)
+        run_product(p, r, t, t + 1, !l->reverse);
+    if (l->mask) /* no gradient comes back to the others */
+        for (crnn_dim i = after_end; i < end; ++i)
+            memset((real *)l->dh_masked + row_at(r, i) * l->H, 0, (size_t)l->H * sizeof(real));
+    finish_rows(p, r, t, after_end);
+}
+
+/* dh0 = mask * (da[first step] @ W_hh^T), added to what is in dh0 if `accumulate`. p: as for the steps. */
+static void back_to_start(const crnn_layer *l, const product *p, int accumulate)
+{
+    const crnn_rows *r = &l->rows;
+    product last = *p;
+    last.y = l->mask ? l->dh_masked : l->dh0;
+    last.per_row = 1;
+    last.init = (row_source){!l->mask && accumulate ? l->dh0 : NULL, l->H, NULL};
+    last.x.step = FIRST;
+    last.finish = NULL;
+    last.prefetch = NULL;
+    run_product(&last, r, 0, 1, 0); /* every row has a step 0; FIRST finds the row's own first step */
+    if (!l->mask)
+        return;
+    for (crnn_dim i = r->b0; i < r->b1; ++i)
+        for (crnn_dim j = 0; j < l->H; j += LINE) {
+            const cell_line at = {l, l->H, 1, 0, row_at(r, i), j, l->H - j};
+            const line start = accumulate ? get_row(at, l->dh0) : line_set1(0);
+            put_row(at, l->dh0, line_fma(get_row(at, l->mask), get_row(at, l->dh_masked), start));
+        }
+}
+
+/* All steps from the last to the first, then dh0. For cells with one product per step. */
+static void run_backward(const crnn_layer *l, const product *p)
+{
+    for (crnn_dim s = l->rows.T - 1; s >= 0; --s)
+        step_back(l, p, step_number(l, s));
+    back_to_start(l, p, 0);
+}

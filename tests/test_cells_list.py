@@ -10,7 +10,7 @@ import pytest
 
 import crnn
 from crnn._core import cells
-from crnn.cells import CELLS, Recurrence, cell_parameters
+from crnn.nn.cells import CELLS, Recurrence, cell_parameters
 
 SOURCES = Path(__file__).parents[1] / "src_c" / "cells"
 
@@ -68,7 +68,7 @@ def test_a_network_of_the_cell_has_the_parameters_that_the_list_says(name):
 
 @each_cell
 def test_a_network_of_the_cell_trains_and_streams(rng, name):
-    net = crnn.RNN(5, 7, 2, cell=name, learn_state=True, seed=0)
+    net = crnn.RNN(5, 7, 2, cell=name, trainable_initial_state=True, seed=0)
     for values in net.params.values():
         values += rng.uniform(-0.3, 0.3, values.shape).astype("f4")
     x = rng.normal(size=(6, 1, 5))

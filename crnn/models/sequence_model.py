@@ -207,6 +207,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
 
     # ---- training -------------------------------------------------------------------------------------------------
 
+    @takes_options(TrainingConfig)
     def fit(
         self,
         X: Any,
@@ -229,7 +230,8 @@ class SequenceModel(Module, Generic[EvaluationT]):
             A share of the sequences, chosen by the model's seed, or others, to evaluate on after every epoch; the
             weights of the best epoch are kept.
         epochs, batch_size, clip_norm, threads, **training
-            As in `crnn.fit`: optimizer, schedule, patience, checkpoint, resume, log_file and so on.
+            As in `crnn.fit`, which lists them all: optimizer, schedule, patience, checkpoint and so on. ``bptt`` and
+            ``carry`` are ignored.
 
         Returns
         -------

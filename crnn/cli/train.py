@@ -18,7 +18,7 @@ from crnn.training.config import TrainingConfig
 
 __all__ = ["add_verb"]
 
-# Where the command line differs from `LanguageModel`: its defaults, what is a single number, what 0 means.
+# Where the command line differs from `LanguageModel`: defaults, single numbers where lists are possible, 0 for None.
 NETWORK_FLAGS: dict[str, dict[str, Any]] = {
     "hidden_size": {"type": int, "default": 256, "help": "H: units of each layer"},
     "num_layers": {"default": 1, "help": "number of layers"},
@@ -30,7 +30,7 @@ NETWORK_FLAGS: dict[str, dict[str, Any]] = {
         "help": "the same for W_xh; if not given glorot, or unit_variance for one-hot tokens",
     },
 }
-# Where it differs from `crnn.fit`: its defaults, what 0 means, what the texts refer to.
+# Where it differs from `crnn.fit`: defaults, 0 for None, help texts that speak of a text.
 TRAINING_FLAGS: dict[str, dict[str, Any]] = {
     "epochs": {"help": "passes over the text"},
     "batch_size": {"help": "streams that are read side by side"},

@@ -117,7 +117,7 @@ class TrainingLog:
         self._add({"kind": "train", **dict(zip(TRAINING_FIELDS, values, strict=True))})
 
     def add_validation(self, loss: float, accuracy: float | None) -> bool:
-        """Set what `end_epoch` will say of validation; True if no epoch before had a loss as low."""
+        """Record the validation of the current epoch, for `end_epoch`. True if its loss is the lowest so far."""
         best = self.best
         self._validation = {"valid_loss": loss}
         if accuracy is not None:

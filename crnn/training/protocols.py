@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `fit` needs of a model, of its data and of its evaluations. Knows no class of models."""
+"""Protocols: what `fit` needs of a model, of its windows and of its evaluations."""
 
 from __future__ import annotations
 

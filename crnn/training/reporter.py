@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reporters: what someone who waits for a training sees. One protocol; a tqdm bar, or nothing."""
+"""Reporters: how a training is shown while it runs. A protocol, a tqdm bar, and one that shows nothing."""
 
 from __future__ import annotations
 

@@ -37,11 +37,6 @@ class Run:
         self.position = 0
         self.state: StateLike | None = None
 
-    @property
-    def within_epoch(self) -> bool:
-        """Whether an epoch has been begun and not finished."""
-        return self.position > 0
-
     def end_epoch(self) -> None:
         """All windows have been read: the next epoch starts from the first, with a fresh state."""
         self.position, self.state = 0, None

@@ -24,12 +24,12 @@ VALID_STREAMS = 8
 
 
 class Trainer:
-    """Carries a run on to its end.
+    """Runs a training to its end, from its start or from a checkpoint.
 
     Parameters
     ----------
     run : Run
-        All that changes: at its start, or as a checkpoint left it.
+        Everything that changes while training.
     windows : Windows
         Of the training data.
     valid
@@ -51,7 +51,7 @@ class Trainer:
             self.windows_per_state, self.valid_batch_size = 1, config.batch_size
 
     def train(self) -> TrainingLog:
-        """Run all epochs that are left."""
+        """Train for all remaining epochs. Returns the log."""
         ending: BaseException | None = None
         try:
             with Interrupts() as interrupts:
@@ -65,16 +65,16 @@ class Trainer:
         return self.run.log
 
     def finished(self) -> bool:
-        """Whether no epoch is to follow: all are done, all updates are, or patience is exhausted."""
+        """Whether all epochs or all updates are done, or patience is exhausted."""
         log, config = self.run.log, self.config
         out_of_patience = config.patience is not None and log.epochs_since_best >= config.patience
         return log.epochs >= config.epochs or self.run.update >= self.total or out_of_patience
 
     def end(self, ending: BaseException | None) -> None:
-        """Every training ends here; ``ending`` is what it ends with, or None if it is finished.
+        """The one way out of every training; ``ending`` is the exception it ends with, None if it is finished.
 
-        Finished or interrupted, the model gets the weights of its best epoch. After another error it keeps the weights
-        that it had then.
+        Finished or interrupted, the model gets the weights of its best epoch. After any other exception it keeps the
+        weights it has.
         """
         try:
             if ending is None or isinstance(ending, KeyboardInterrupt):
@@ -84,13 +84,13 @@ class Trainer:
             self.run.log.close()
 
     def train_epoch(self, interrupts: Interrupts) -> None:
-        """Train on the windows that are left of an epoch, evaluate, log, write the checkpoint."""
+        """Train on the remaining windows of an epoch, evaluate, log, write the checkpoint."""
         run = self.run
         self.train_windows(interrupts)
         complete = run.position == len(self.windows)
         if complete:
             run.end_epoch()
-        else:  # before the log counts the epoch: resuming continues within it
+        else:  # before the log counts the epoch, so that resuming continues within it
             self.checkpoint.write(run)
             interrupts.check()
         if self.valid is not None:
@@ -124,7 +124,7 @@ class Trainer:
         self.log_training(epoch, since_entry)
 
     def log_training(self, epoch: int, sums: _Sums) -> _Sums:
-        """Make an entry of the log, and return sums for the next one."""
+        """Add an entry to the log. Returns the sums for the next one."""
         if not sums.count:  # the windows had no targets, such as sequences whose classes are unknown
             return sums
         now, log = time.perf_counter(), self.run.log

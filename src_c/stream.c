@@ -1,242 +1,314 @@
 /* SPDX-License-Identifier: MIT
- * stream.c: models and streams of crnn_stream.h, on the kernels of crnn.h. The only place that knows how a model's
- * weights are stored: as float32, in packed panels. Never allocates; refuses what crnn_model_size refuses. */
+ * stream.c: models and streams of crnn_stream.h, on the kernels of crnn.h. One text for both precisions: arrays of a
+ * model's precision are void *, and element() finds their elements. How packed weights are stored only packing.h knows.
+ * Never allocates; refuses what crnn_model_size refuses. */
 #include "crnn_stream.h"
 
 #include <assert.h>
 #include <string.h>
 
 #include "compat.h"
+#include "packing.h"
 
-enum { LINE = CRNN_LINE(float) };
-static const size_t MOST_BYTES = (size_t)-1 / 4;
-static const crnn_dim MOST_UNITS = (crnn_dim)1 << 28; /* ids and rows are int32_t, and G*H is to be one too */
+static const size_t MAX_BYTES = (size_t)-1 / 4;
+static const crnn_dim MAX_SIZE = (crnn_dim)1 << 28; /* ids and rows are int32_t, and G*H must fit into one too */
 
-/* ---- memory that is dealt out -------------------------------------------------------------------------------------- */
+/* ---- the caller's memory ------------------------------------------------------------------------------------------- */
 
-/* Without a base it only counts. More than MOST_BYTES is too much. */
+/* Allots memory from `base` on; with base NULL it only counts. used > MAX_BYTES: more than memory could hold. */
 typedef struct {
     char *base;
     size_t used;
 } arena;
 
-static size_t times(size_t a, size_t b) { return b && a > MOST_BYTES / b ? MOST_BYTES + 1 : a * b; }
+static size_t times(size_t a, size_t b) { return b && a > MAX_BYTES / b ? MAX_BYTES + 1 : a * b; }
 
-static void *take(arena *a, size_t count, size_t size)
+static void *allot(arena *a, size_t count, size_t size)
 {
     const size_t bytes = times(count, size);
-    void *taken = a->base ? a->base + a->used : NULL;
-    if (bytes > MOST_BYTES || a->used > MOST_BYTES)
-        a->used = MOST_BYTES + 1;
+    void *memory = a->base ? a->base + a->used : NULL;
+    if (bytes > MAX_BYTES || a->used > MAX_BYTES)
+        a->used = MAX_BYTES + 1;
     else
         a->used += (bytes + CRNN_LINE_BYTES - 1) / CRNN_LINE_BYTES * CRNN_LINE_BYTES;
-    return taken;
+    return memory;
 }
 
-static size_t total(const arena *a) { return a->used > MOST_BYTES ? 0 : a->used; }
+/* Memory for an array like `values`; NULL if that is NULL. */
+static void *allot_like(arena *a, const void *values, crnn_dim count, size_t size)
+{
+    return values ? allot(a, (size_t)count, size) : NULL;
+}
+
+static crnn_packed allot_packed(arena *a, crnn_dim K, crnn_dim N, crnn_dim gates, crnn_format format)
+{
+    crnn_packed w = {.K = K, .N = N, .gates = gates, .format = format};
+    w.data = allot(a, 1, crnn_packed_size(&w));
+    return w;
+}
+
+static size_t total(const arena *a) { return a->used > MAX_BYTES ? 0 : a->used; }
 static int is_aligned(const void *memory) { return memory && (uintptr_t)memory % CRNN_LINE_BYTES == 0; }
-
-static float *take_floats(arena *a, size_t rows, crnn_dim columns)
-{
-    return take(a, times(rows, (size_t)columns), sizeof(float));
-}
-
-/* A copy, or NULL of NULL. */
-static void *take_copy(arena *a, const void *values, crnn_dim count, size_t size)
-{
-    if (!values)
-        return NULL;
-    void *copy = take(a, (size_t)count, size);
-    if (copy)
-        memcpy(copy, values, (size_t)count * size);
-    return copy;
-}
-
-/* ---- weights ------------------------------------------------------------------------------------------------------- */
-
-/* A matrix (K, N) for products with it from the left. */
-typedef struct {
-    const float *packed;
-    crnn_dim K, N;
-} matrix;
-
-/* w: its `gates` blocks of N columns are packed side by side, from rows of ldw; or the transpose of w (N, K). */
-static float *take_packed(arena *a, const crnn_kernels_f32 *kernels, const float *w, crnn_dim ldw, crnn_dim K, crnn_dim N,
-                          crnn_dim gates, int transposed)
-{
-    float *packed = take_floats(a, times((size_t)CRNN_PANELS(float, N) * (size_t)gates, (size_t)K), LINE);
-    if (packed && transposed)
-        kernels->pack_transposed(packed, w, ldw, K, N);
-    else if (packed)
-        kernels->pack_gates(packed, w, ldw, K, N, gates);
-    return packed;
-}
-
-static void product(const crnn_kernels_f32 *kernels, float *y, const float *x, const matrix *w, const float *bias,
-                    const crnn_rows *rows)
-{
-    kernels->linear_forward(y, x, w->packed, bias, w->K, w->N, rows);
-}
-
-/* y (N) = row k of w, plus the bias: the bits of rows_add_bias. */
-static void matrix_row(float *RESTRICT y, const matrix *w, crnn_dim k, const float *RESTRICT bias)
-{
-    const float *from = w->packed + k * LINE;
-    crnn_dim left = w->N;
-    for (; left >= LINE; left -= LINE, from += w->K * LINE, y += LINE, bias += LINE)
-        for (int j = 0; j < LINE; ++j)
-            y[j] = bias[j] + from[j];
-    for (crnn_dim j = 0; j < left; ++j)
-        y[j] = bias[j] + from[j];
-}
-
-/* y (K) = column n of w. */
-static void matrix_column(float *y, const matrix *w, crnn_dim n)
-{
-    const float *from = w->packed + n / LINE * w->K * LINE + n % LINE;
-    for (crnn_dim k = 0; k < w->K; ++k)
-        y[k] = from[k * LINE];
-}
 
 /* ---- models -------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     const crnn_cell *cell;
     crnn_dim H;
-    matrix W_xh;
-    const float *b_h, *h0, *c0;
-    crnn_layer call; /* what the model decides in a call of cell->forward */
+    crnn_packed W_xh, W_hh, W_hn; /* W_hh: the packed_gates; W_hn: a last recurrent gate that is not among them */
+    void *b_h, *h0, *c0, *vectors[CRNN_CELL_VECTORS];
 } model_layer;
 
 struct crnn_model {
-    const crnn_kernels_f32 *kernels;
-    crnn_dim input_size, output_size, state_size, num_layers, y_columns;
-    crnn_dim embedding_size;
-    int scaled_x, has_head;
-    const float *embedding; /* (D, E); NULL where there is none, or the columns of W_hy are it */
-    matrix W_hy;
-    const float *b_y;
-    const double *x_mean, *x_std, *y_mean, *y_std;
-    crnn_dim widest, most_gates; /* of all layers: H, G*H */
-    int any_c, any_hn;
+    crnn_tables kernels; /* of the model's precision; the other table is NULL */
+    crnn_format format;
+    size_t size; /* of an element: a float or a double */
+    crnn_dim input_size, output_size, state_size, num_layers, embedding_size, y_columns;
+    int has_head, tie_weights;
+    void *embedding; /* (D, E); NULL with tie_weights: then it is read from the columns of W_hy */
+    crnn_packed W_hy;
+    void *b_y;
+    double *x_mean, *x_std, *y_mean, *y_std;
+    crnn_dim max_H, max_columns; /* over the layers: H, G*H */
+    int any_c, any_hn;           /* whether any layer has them */
     model_layer *layers;
 };
 
-static int good_size(crnn_dim size) { return 0 < size && size <= MOST_UNITS; }
+static void *element(const crnn_model *model, const void *array, crnn_dim index)
+{
+    return (char *)array + index * (crnn_dim)model->size;
+}
+
+static int valid_size(crnn_dim size) { return 0 < size && size <= MAX_SIZE; }
 
 /* NULL: there is no cell of this number. */
-static const crnn_cell *cell_of(const crnn_kernels_f32 *kernels, int number)
+static const crnn_cell *cell_of(const crnn_tables *kernels, int number)
 {
-    const crnn_cell *const *cell = kernels->cells;
+    const crnn_cell *const *cell = kernels->f32 ? kernels->f32->cells : kernels->f64->cells;
     for (; *cell && number > 0; --number)
         ++cell;
     return number == 0 ? *cell : NULL;
 }
 
-static int good_config(const crnn_model_config *c, const crnn_kernels_f32 *kernels)
+static int valid_config(const crnn_model_config *c, const crnn_tables *kernels)
 {
-    if (!c || !kernels || !good_size(c->input_size) || !good_size(c->num_layers) || !c->layers)
+    if (!c || !valid_size(c->input_size) || !valid_size(c->num_layers) || !c->layers)
         return 0;
     for (crnn_dim i = 0; i < c->num_layers; ++i) {
         const crnn_layer_weights *l = &c->layers[i];
         const crnn_cell *cell = cell_of(kernels, l->cell);
-        if (!cell || !good_size(l->hidden_size) || !l->W_xh || !l->b_h || !l->W_hh != !cell->recurrent_gates)
+        if (!cell || !valid_size(l->hidden_size) || !l->W_xh || !l->b_h || !l->W_hh != !cell->recurrent_gates)
             return 0;
         for (int v = 0; cell->vectors[v]; ++v)
             if (!l->vectors[v])
                 return 0;
     }
     const crnn_dim H = c->layers[c->num_layers - 1].hidden_size, E = c->embedding_size, V = c->output_size;
-    if (E ? !good_size(E) || !c->embedding : c->embedding || c->tie_weights)
+    if (E ? !valid_size(E) || !c->embedding : c->embedding || c->tie_weights)
         return 0;
-    if (V ? !good_size(V) || !c->b_y || !c->W_hy != !!c->tie_weights : c->tie_weights)
+    if (V ? !valid_size(V) || !c->b_y || !c->W_hy != !!c->tie_weights : c->tie_weights)
         return 0;
     if (c->tie_weights && (E != H || V != c->input_size))
         return 0;
     if (!c->x_mean != !c->x_std || !c->y_mean != !c->y_std)
         return 0;
-    return !c->y_mean || good_size(c->y_columns);
+    return !c->y_mean || valid_size(c->y_columns);
 }
 
-static void take_layer(arena *a, const crnn_kernels_f32 *kernels, model_layer *l, const crnn_layer_weights *w, crnn_dim K)
+static model_layer lay_out_layer(arena *a, const crnn_model *model, const crnn_layer_weights *w, crnn_dim K)
 {
-    const crnn_cell *cell = cell_of(kernels, w->cell);
-    const crnn_dim H = w->hidden_size, G = cell->gates, recurrent = cell->recurrent_gates * H;
-    model_layer made = {.cell = cell, .H = H};
-    made.W_xh = (matrix){take_packed(a, kernels, w->W_xh, G * H, K, G * H, 1, 0), K, G * H};
-    made.b_h = take_copy(a, w->b_h, G * H, sizeof(float));
-    made.call.H = H;
+    const crnn_cell *cell = cell_of(&model->kernels, w->cell);
+    const crnn_dim H = w->hidden_size;
+    model_layer layer = {.cell = cell, .H = H};
+    layer.W_xh = allot_packed(a, K, cell->gates * H, 1, model->format);
     if (cell->packed_gates)
-        made.call.w_hh = take_packed(a, kernels, w->W_hh, recurrent, H, H, cell->packed_gates, 0);
+        layer.W_hh = allot_packed(a, H, H, cell->packed_gates, model->format);
     if (cell->recurrent_gates > cell->packed_gates)
-        made.call.w_hn = take_packed(a, kernels, w->W_hh + cell->packed_gates * H, recurrent, H, H, 1, 0);
+        layer.W_hn = allot_packed(a, H, H, 1, model->format);
+    layer.b_h = allot_like(a, w->b_h, cell->gates * H, model->size);
     for (int v = 0; cell->vectors[v]; ++v)
-        made.call.vectors[v] = take_copy(a, w->vectors[v], H, sizeof(float));
-    made.h0 = take_copy(a, w->h0, H, sizeof(float));
-    made.c0 = cell->has_c ? take_copy(a, w->c0, H, sizeof(float)) : NULL;
-    if (l)
-        *l = made;
+        layer.vectors[v] = allot_like(a, w->vectors[v], H, model->size);
+    layer.h0 = allot_like(a, w->h0, H, model->size);
+    layer.c0 = cell->has_c ? allot_like(a, w->c0, H, model->size) : NULL;
+    return layer;
 }
 
-/* The model, in the arena's memory if it has any. */
-static crnn_model *take_model(arena *a, const crnn_model_config *c, const crnn_kernels_f32 *kernels)
+/* Sizes and memory of a model; no values yet. NULL where the arena only counts. */
+static crnn_model *lay_out_model(arena *a, const crnn_model_config *c, const crnn_tables *kernels)
 {
-    crnn_model *model = take(a, 1, sizeof(crnn_model)), made = {.kernels = kernels};
-    made.layers = take(a, (size_t)c->num_layers, sizeof(model_layer));
-    made.input_size = c->input_size;
-    made.num_layers = c->num_layers;
-    made.embedding_size = c->embedding_size;
+    crnn_model *memory = allot(a, 1, sizeof(crnn_model)), model = {.kernels = *kernels};
+    model.format = kernels->f32 ? CRNN_FORMAT_F32 : CRNN_FORMAT_F64;
+    model.size = crnn_element_size(model.format);
+    model.layers = allot(a, (size_t)c->num_layers, sizeof(model_layer));
+    model.input_size = c->input_size;
+    model.num_layers = c->num_layers;
+    model.embedding_size = c->embedding_size;
+    model.tie_weights = c->tie_weights;
     crnn_dim K = c->embedding_size ? c->embedding_size : c->input_size;
     for (crnn_dim i = 0; i < c->num_layers; ++i) {
-        const crnn_cell *cell = cell_of(kernels, c->layers[i].cell);
-        const crnn_dim H = c->layers[i].hidden_size, columns = cell->gates * H;
-        take_layer(a, kernels, made.layers ? &made.layers[i] : NULL, &c->layers[i], K);
-        made.any_c |= cell->has_c;
-        made.any_hn |= (cell->arrays & CRNN_USES_HN) != 0;
-        made.state_size += cell->has_c ? 2 * H : H;
-        made.widest = H > made.widest ? H : made.widest;
-        made.most_gates = columns > made.most_gates ? columns : made.most_gates;
+        const model_layer layer = lay_out_layer(a, &model, &c->layers[i], K);
+        const crnn_dim H = layer.H, columns = layer.W_xh.N;
+        model.any_c |= layer.cell->has_c;
+        model.any_hn |= (layer.cell->arrays & CRNN_USES_HN) != 0;
+        model.state_size += layer.cell->has_c ? 2 * H : H;
+        model.max_H = H > model.max_H ? H : model.max_H;
+        model.max_columns = columns > model.max_columns ? columns : model.max_columns;
+        if (model.layers)
+            model.layers[i] = layer;
         K = H;
     }
-    made.has_head = c->output_size > 0;
-    made.output_size = made.has_head ? c->output_size : K;
-    if (made.has_head) {
-        made.W_hy = (matrix){NULL, K, c->output_size};
-        made.W_hy.packed = c->tie_weights ? take_packed(a, kernels, c->embedding, K, K, c->output_size, 1, 1)
-                                   : take_packed(a, kernels, c->W_hy, c->output_size, K, c->output_size, 1, 0);
-        made.b_y = take_copy(a, c->b_y, c->output_size, sizeof(float));
+    model.has_head = c->output_size > 0;
+    model.output_size = model.has_head ? c->output_size : K;
+    if (model.has_head) {
+        model.W_hy = allot_packed(a, K, c->output_size, 1, model.format);
+        model.b_y = allot_like(a, c->b_y, c->output_size, model.size);
     }
-    if (c->embedding_size && !c->tie_weights)
-        made.embedding = take_floats(a, (size_t)c->input_size, c->embedding_size);
-    if (made.embedding)
-        memcpy((float *)made.embedding, c->embedding,
-               (size_t)c->input_size * (size_t)c->embedding_size * sizeof(float));
-    made.scaled_x = c->x_mean != NULL;
-    made.x_mean = take_copy(a, c->x_mean, c->input_size, sizeof(double));
-    made.x_std = take_copy(a, c->x_std, c->input_size, sizeof(double));
-    made.y_columns = c->y_columns;
-    made.y_mean = take_copy(a, c->y_mean, c->y_columns, sizeof(double));
-    made.y_std = take_copy(a, c->y_std, c->y_columns, sizeof(double));
-    if (model)
-        *model = made;
+    if (!c->tie_weights)
+        model.embedding = allot_like(a, c->embedding, c->input_size, times((size_t)c->embedding_size, model.size));
+    model.x_mean = allot_like(a, c->x_mean, c->input_size, sizeof(double));
+    model.x_std = allot_like(a, c->x_std, c->input_size, sizeof(double));
+    model.y_columns = c->y_mean ? c->y_columns : 0;
+    model.y_mean = allot_like(a, c->y_mean, c->y_columns, sizeof(double));
+    model.y_std = allot_like(a, c->y_std, c->y_columns, sizeof(double));
+    if (memory)
+        *memory = model;
+    return memory;
+}
+
+/* What is done with each parameter of a model and of a config, which has it unpacked. */
+typedef enum { PACK, UNPACK, COMPARE } exchange;
+
+/* 0: they differ. */
+static int exchange_matrix(const crnn_model *model, exchange action, const crnn_packed *w, const void *values,
+                           crnn_dim ldw)
+{
+    if (action == PACK)
+        crnn_pack(w, &model->kernels, values, ldw);
+    else if (action == UNPACK)
+        crnn_unpack(w, (void *)values, ldw);
+    return action != COMPARE || crnn_packed_equals(w, values, ldw);
+}
+
+static int exchange_transposed(const crnn_model *model, exchange action, const crnn_packed *w, const void *values,
+                               crnn_dim ldw)
+{
+    if (action == PACK)
+        crnn_pack_transposed(w, &model->kernels, values, ldw);
+    else if (action == UNPACK)
+        crnn_unpack_transposed(w, (void *)values, ldw);
+    return action != COMPARE || crnn_packed_equals_transposed(w, values, ldw);
+}
+
+/* Arrays that are not there are NULL in both. */
+static int exchange_array(exchange action, void *own, const void *values, crnn_dim count, size_t size)
+{
+    const size_t bytes = (size_t)count * size;
+    if (!own || !values)
+        return own == values;
+    if (action == PACK)
+        memcpy(own, values, bytes);
+    else if (action == UNPACK)
+        memcpy((void *)values, own, bytes);
+    return action != COMPARE || memcmp(own, values, bytes) == 0;
+}
+
+static int exchange_layer(const crnn_model *model, exchange action, const model_layer *l, const crnn_layer_weights *w)
+{
+    const crnn_cell *cell = l->cell;
+    const crnn_dim H = l->H, ldw = cell->recurrent_gates * H;
+    int same = exchange_matrix(model, action, &l->W_xh, w->W_xh, l->W_xh.N);
+    if (cell->packed_gates)
+        same = same && exchange_matrix(model, action, &l->W_hh, w->W_hh, ldw);
+    if (cell->recurrent_gates > cell->packed_gates)
+        same = same && exchange_matrix(model, action, &l->W_hn, element(model, w->W_hh, cell->packed_gates * H), ldw);
+    same = same && exchange_array(action, l->b_h, w->b_h, l->W_xh.N, model->size);
+    for (int v = 0; cell->vectors[v]; ++v)
+        same = same && exchange_array(action, l->vectors[v], w->vectors[v], H, model->size);
+    same = same && exchange_array(action, l->h0, w->h0, H, model->size);
+    return same && (!cell->has_c || exchange_array(action, l->c0, w->c0, H, model->size));
+}
+
+/* Every parameter of a model, with the config's array of the same shape. 0: COMPARE has found a difference. */
+static int exchange_all(const crnn_model *model, exchange action, const crnn_model_config *c)
+{
+    const crnn_dim D = model->input_size, E = model->embedding_size, V = model->output_size;
+    int same = 1;
+    for (crnn_dim i = 0; i < model->num_layers; ++i)
+        same = same && exchange_layer(model, action, &model->layers[i], &c->layers[i]);
+    if (model->tie_weights)
+        same = same && exchange_transposed(model, action, &model->W_hy, c->embedding, E);
+    else {
+        same = same && exchange_array(action, model->embedding, c->embedding, D * E, model->size);
+        same = same && (!model->has_head || exchange_matrix(model, action, &model->W_hy, c->W_hy, V));
+    }
+    same = same && (!model->has_head || exchange_array(action, model->b_y, c->b_y, V, model->size));
+    same = same && exchange_array(action, model->x_mean, c->x_mean, D, sizeof(double));
+    same = same && exchange_array(action, model->x_std, c->x_std, D, sizeof(double));
+    same = same && exchange_array(action, model->y_mean, c->y_mean, model->y_columns, sizeof(double));
+    return same && exchange_array(action, model->y_std, c->y_std, model->y_columns, sizeof(double));
+}
+
+/* Whether a config describes a model of this shape. */
+static int same_shape(const crnn_model *model, const crnn_model_config *c)
+{
+    if (!valid_config(c, &model->kernels) || c->input_size != model->input_size || c->num_layers != model->num_layers ||
+        c->embedding_size != model->embedding_size || !c->tie_weights != !model->tie_weights)
+        return 0;
+    for (crnn_dim i = 0; i < c->num_layers; ++i)
+        if (c->layers[i].hidden_size != model->layers[i].H ||
+            cell_of(&model->kernels, c->layers[i].cell) != model->layers[i].cell)
+            return 0;
+    return c->output_size == (model->has_head ? model->output_size : 0) &&
+           (c->y_mean ? c->y_columns : 0) == model->y_columns;
+}
+
+static size_t model_size(const crnn_model_config *config, const crnn_tables *kernels)
+{
+    arena count = {NULL, 0};
+    if ((!kernels->f32 && !kernels->f64) || !valid_config(config, kernels))
+        return 0;
+    lay_out_model(&count, config, kernels);
+    return total(&count);
+}
+
+static crnn_model *model_init(void *memory, const crnn_model_config *config, const crnn_tables *kernels)
+{
+    arena a = {memory, 0};
+    if (!is_aligned(memory) || model_size(config, kernels) == 0)
+        return NULL;
+    crnn_model *model = lay_out_model(&a, config, kernels);
+    exchange_all(model, PACK, config);
     return model;
 }
 
 size_t crnn_model_size(const crnn_model_config *config, const crnn_kernels_f32 *kernels)
 {
-    arena count = {NULL, 0};
-    if (!good_config(config, kernels))
-        return 0;
-    take_model(&count, config, kernels);
-    return total(&count);
+    return model_size(config, &(crnn_tables){.f32 = kernels});
+}
+
+size_t crnn_model_size_f64(const crnn_model_config *config, const crnn_kernels_f64 *kernels)
+{
+    return model_size(config, &(crnn_tables){.f64 = kernels});
 }
 
 crnn_model *crnn_model_init(void *memory, const crnn_model_config *config, const crnn_kernels_f32 *kernels)
 {
-    arena a = {memory, 0};
-    if (!is_aligned(memory) || crnn_model_size(config, kernels) == 0)
-        return NULL;
-    return take_model(&a, config, kernels);
+    return model_init(memory, config, &(crnn_tables){.f32 = kernels});
+}
+
+crnn_model *crnn_model_init_f64(void *memory, const crnn_model_config *config, const crnn_kernels_f64 *kernels)
+{
+    return model_init(memory, config, &(crnn_tables){.f64 = kernels});
+}
+
+int crnn_model_equals(const crnn_model *model, const crnn_model_config *config)
+{
+    return same_shape(model, config) && exchange_all(model, COMPARE, config);
+}
+
+int crnn_model_unpack(const crnn_model *model, const crnn_model_config *config)
+{
+    return same_shape(model, config) && exchange_all(model, UNPACK, config);
 }
 
 crnn_dim crnn_model_input_size(const crnn_model *model) { return model->input_size; }
@@ -247,136 +319,161 @@ int crnn_model_takes_ids_only(const crnn_model *model) { return model->embedding
 /* ---- streams ------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    float *h, *c; /* (N, H); c: has_c */
-    crnn_layer call;
+    void *h, *c;     /* (N, H); c: has_c */
+    crnn_layer call; /* arguments of the cell's forward; those that change from call to call are set in advance() */
 } stream_layer;
 
 struct crnn_streams {
     const crnn_model *model;
-    crnn_dim N, most;
-    /* Scratch, `most` rows each. */
-    float *x;      /* scaled, or looked up in the embedding */
-    float *gates;  /* x @ W_xh + b_h, and there the gates */
-    float *h, *hn; /* out of a layer, and its hn */
-    float *h_before, *c; /* of rows that do not lie side by side, or of several steps */
+    crnn_dim N, block;
+    /* Scratch, `block` rows each. */
+    void *x;            /* standardised input, or rows of the embedding */
+    void *gates;        /* x @ W_xh + b_h, then the gates */
+    void *h, *hn;       /* a layer's output, and its hn */
+    void *h_before, *c; /* gathered from rows that are not contiguous; c also of several steps */
     stream_layer *layers;
 };
 
-static crnn_streams *take_streams(arena *a, const crnn_model *model, crnn_dim N, crnn_dim most)
+/* NULL where the arena only counts. */
+static crnn_streams *lay_out_streams(arena *a, const crnn_model *model, crnn_dim N, crnn_dim block)
 {
-    const size_t rows = (size_t)most;
-    crnn_streams *streams = take(a, 1, sizeof(crnn_streams)), made = {.model = model, .N = N, .most = most};
-    made.layers = take(a, (size_t)model->num_layers, sizeof(stream_layer));
-    if (model->scaled_x || model->embedding_size)
-        made.x = take_floats(a, rows, model->embedding_size ? model->embedding_size : model->input_size);
-    made.gates = take_floats(a, rows, model->most_gates);
-    made.h = take_floats(a, rows, model->widest);
+    crnn_streams *memory = allot(a, 1, sizeof(crnn_streams)), streams = {.model = model, .N = N, .block = block};
+    const size_t row = times((size_t)block, model->size), state = times((size_t)N, model->size);
+    streams.layers = allot(a, (size_t)model->num_layers, sizeof(stream_layer));
+    if (model->x_mean || model->embedding_size)
+        streams.x = allot(a, row, (size_t)(model->embedding_size ? model->embedding_size : model->input_size));
+    streams.gates = allot(a, row, (size_t)model->max_columns);
+    streams.h = allot(a, row, (size_t)model->max_H);
     if (model->any_hn)
-        made.hn = take_floats(a, rows, model->widest);
-    if (most > 1) {
-        made.h_before = take_floats(a, rows, model->widest);
+        streams.hn = allot(a, row, (size_t)model->max_H);
+    if (block > 1) {
+        streams.h_before = allot(a, row, (size_t)model->max_H);
         if (model->any_c)
-            made.c = take_floats(a, rows, model->widest);
+            streams.c = allot(a, row, (size_t)model->max_H);
     }
     for (crnn_dim i = 0; i < model->num_layers; ++i) {
         const model_layer *of = &model->layers[i];
-        stream_layer layer = {.call = of->call};
-        layer.h = take_floats(a, (size_t)N, of->H);
-        layer.c = of->cell->has_c ? take_floats(a, (size_t)N, of->H) : NULL;
-        layer.call.xw = made.gates;
-        layer.call.gates = of->cell->arrays & CRNN_USES_GATES ? made.gates : NULL;
-        layer.call.hn = of->cell->arrays & CRNN_USES_HN ? made.hn : NULL;
-        if (made.layers)
-            made.layers[i] = layer;
+        stream_layer layer = {.call = {.H = of->H, .w_hh = of->W_hh.data, .w_hn = of->W_hn.data, .xw = streams.gates}};
+        layer.h = allot(a, state, (size_t)of->H);
+        layer.c = of->cell->has_c ? allot(a, state, (size_t)of->H) : NULL;
+        layer.call.gates = of->cell->arrays & CRNN_USES_GATES ? streams.gates : NULL;
+        layer.call.hn = of->cell->arrays & CRNN_USES_HN ? streams.hn : NULL;
+        for (int v = 0; of->cell->vectors[v]; ++v)
+            layer.call.vectors[v] = of->vectors[v];
+        if (streams.layers)
+            streams.layers[i] = layer;
     }
-    if (streams)
-        *streams = made;
-    return streams;
+    if (memory)
+        *memory = streams;
+    return memory;
 }
 
-size_t crnn_streams_size(const crnn_model *model, crnn_dim N, crnn_dim most)
+size_t crnn_streams_size(const crnn_model *model, crnn_dim N, crnn_dim block)
 {
     arena count = {NULL, 0};
-    if (!model || !good_size(N) || !good_size(most))
+    if (!model || !valid_size(N) || !valid_size(block))
         return 0;
-    take_streams(&count, model, N, most);
+    lay_out_streams(&count, model, N, block);
     return total(&count);
 }
 
-crnn_streams *crnn_streams_init(void *memory, const crnn_model *model, crnn_dim N, crnn_dim most)
+crnn_streams *crnn_streams_init(void *memory, const crnn_model *model, crnn_dim N, crnn_dim block)
 {
     arena a = {memory, 0};
-    if (!is_aligned(memory) || crnn_streams_size(model, N, most) == 0)
+    if (!is_aligned(memory) || crnn_streams_size(model, N, block) == 0)
         return NULL;
-    crnn_streams *streams = take_streams(&a, model, N, most);
+    crnn_streams *streams = lay_out_streams(&a, model, N, block);
     crnn_streams_reset(streams, NULL, N);
     return streams;
 }
 
-static void copy(float *to, const float *from, crnn_dim count) { memcpy(to, from, (size_t)count * sizeof(float)); }
-
-/* to[i] = from[rows[i]], and the other way round. */
-static void gather(float *to, const float *from, const int32_t *rows, crnn_dim n, crnn_dim H)
+static void copy(const crnn_model *model, void *to, const void *from, crnn_dim count)
 {
-    for (crnn_dim i = 0; i < n; ++i)
-        copy(to + i * H, from + rows[i] * H, H);
+    memcpy(to, from, (size_t)count * model->size);
 }
 
-static void scatter(float *to, const float *from, const int32_t *rows, crnn_dim n, crnn_dim H)
+/* to[i, :] = from[rows[i], :], i < n. */
+static void gather(const crnn_model *model, void *to, const void *from, const int32_t *rows, crnn_dim n, crnn_dim H)
 {
     for (crnn_dim i = 0; i < n; ++i)
-        copy(to + rows[i] * H, from + i * H, H);
+        copy(model, element(model, to, i * H), element(model, from, rows[i] * H), H);
 }
 
-/* x as the first layer's product takes it, for n vectors or, with an embedding, ids. */
-static const float *scaled(const crnn_streams *s, const float *x, crnn_dim n)
+/* to[rows[i], :] = from[i, :], i < n. */
+static void scatter(const crnn_model *model, void *to, const void *from, const int32_t *rows, crnn_dim n, crnn_dim H)
+{
+    for (crnn_dim i = 0; i < n; ++i)
+        copy(model, element(model, to, rows[i] * H), element(model, from, i * H), H);
+}
+
+/* s->x (n, D) = (x - x_mean) / x_std */
+static const void *standardised(const crnn_streams *s, const void *x, crnn_dim n)
 {
     const crnn_model *model = s->model;
-    const crnn_dim D = model->input_size;
-    if (!model->scaled_x)
-        return x;
     for (crnn_dim i = 0; i < n; ++i)
-        for (crnn_dim d = 0; d < D; ++d)
-            s->x[i * D + d] = (float)(((double)x[i * D + d] - model->x_mean[d]) / model->x_std[d]);
+        for (crnn_dim d = 0; d < model->input_size; ++d) {
+            const crnn_dim at = i * model->input_size + d;
+            const double mean = model->x_mean[d], std = model->x_std[d];
+            if (model->format == CRNN_FORMAT_F32)
+                ((float *)s->x)[at] = (float)(((double)((const float *)x)[at] - mean) / std);
+            else
+                ((double *)s->x)[at] = (((const double *)x)[at] - mean) / std;
+        }
     return s->x;
 }
 
-static const float *embedded(const crnn_streams *s, const int32_t *ids, crnn_dim n)
+/* y (n, output) = y * y_std + y_mean */
+static void restore_units(const crnn_model *model, void *y, crnn_dim n)
+{
+    for (crnn_dim i = 0; i < n; ++i)
+        for (crnn_dim j = 0, column = 0; j < model->output_size; ++j, ++column) {
+            column = column == model->y_columns ? 0 : column;
+            const crnn_dim at = i * model->output_size + j;
+            const double mean = model->y_mean[column], std = model->y_std[column];
+            if (model->format == CRNN_FORMAT_F32)
+                ((float *)y)[at] = (float)((double)((float *)y)[at] * std + mean);
+            else
+                ((double *)y)[at] = ((double *)y)[at] * std + mean;
+        }
+}
+
+/* x (n, E): rows of the embedding. */
+static const void *embedded(const crnn_streams *s, const int32_t *ids, crnn_dim n)
 {
     const crnn_model *model = s->model;
     const crnn_dim E = model->embedding_size;
     if (model->embedding && n == 1)
-        return model->embedding + *ids * E;
+        return element(model, model->embedding, *ids * E);
     for (crnn_dim i = 0; i < n; ++i)
         if (model->embedding)
-            copy(s->x + i * E, model->embedding + ids[i] * E, E);
+            copy(model, element(model, s->x, i * E), element(model, model->embedding, ids[i] * E), E);
         else
-            matrix_column(s->x + i * E, &model->W_hy, ids[i]);
+            crnn_packed_column(&model->W_hy, element(model, s->x, i * E), ids[i]);
     return s->x;
 }
 
-/* What the layer's own kernel starts from: x @ W_xh + b_h, or the row that an id selects. */
-static void input_share(const crnn_streams *s, const model_layer *l, const float *x, const int32_t *ids,
-                        const crnn_rows *rows)
+/* s->gates = x @ W_xh + b_h, or the rows of W_xh that ids select, plus b_h. */
+static void input_product(const crnn_streams *s, const model_layer *l, const void *x, const int32_t *ids,
+                          const crnn_rows *rows)
 {
-    if (x) {
-        product(s->model->kernels, s->gates, x, &l->W_xh, l->b_h, rows);
-        return;
-    }
-    for (crnn_dim i = 0; i < rows->T * rows->B; ++i)
-        matrix_row(s->gates + i * l->W_xh.N, &l->W_xh, ids[i], l->b_h);
+    const crnn_model *model = s->model;
+    if (x)
+        crnn_packed_product(&l->W_xh, &model->kernels, s->gates, x, l->b_h, rows);
+    else
+        for (crnn_dim i = 0; i < rows->T * rows->B; ++i)
+            crnn_packed_row(&l->W_xh, &model->kernels, element(model, s->gates, i * l->W_xh.N), ids[i], l->b_h);
 }
 
-/* One step of rows->B streams, or rows->T steps of one: at most s->most, of x or ids. They are `which` streams, or
- * lie side by side from `first` on. */
-static void advance(crnn_streams *s, float *y, const float *x, const int32_t *ids, crnn_dim first, const int32_t *which,
-                    const crnn_rows *rows)
+/* One pass through the weights: one step of rows->B streams, or rows->T steps of one; at most s->block, of x or ids.
+ * scattered: their rows; NULL: rows first, first + 1, ... */
+static void advance(crnn_streams *s, void *y, const void *x, const int32_t *ids, crnn_dim first,
+                    const int32_t *scattered, const crnn_rows *rows)
 {
     const crnn_model *model = s->model;
     const crnn_dim n = rows->T * rows->B;
-    assert(0 < n && n <= s->most && !(model->embedding_size && x));
-    if (x)
-        x = scaled(s, x, n);
+    assert(0 < n && n <= s->block && !(model->embedding_size && x));
+    if (x && model->x_mean)
+        x = standardised(s, x, n);
     else if (model->embedding_size)
         x = embedded(s, ids, n);
     const float_mode mode = denormals_off(); /* once for all kernels */
@@ -385,16 +482,16 @@ static void advance(crnn_streams *s, float *y, const float *x, const int32_t *id
         stream_layer *own = &s->layers[i];
         crnn_layer *call = &own->call;
         const crnn_dim H = l->H;
-        float *h = own->h + first * H, *c = own->c ? own->c + first * H : NULL;
-        float *out = i + 1 < model->num_layers || model->has_head ? s->h : y;
-        input_share(s, l, x, ids, rows);
+        void *h = element(model, own->h, first * H), *c = own->c ? element(model, own->c, first * H) : NULL;
+        void *out = i + 1 < model->num_layers || model->has_head ? s->h : y;
+        input_product(s, l, x, ids, rows);
         call->rows = *rows;
         call->h = out; /* not into the state itself: while h is written the product still reads h' */
-        if (which) {
-            gather(s->h_before, h, which, n, H);
+        if (scattered) {
+            gather(model, s->h_before, h, scattered, n, H);
             call->h0 = s->h_before;
             if (c)
-                gather(s->c, c, which, n, H);
+                gather(model, s->c, c, scattered, n, H);
             call->c0 = call->c = s->c;
         } else {
             call->h0 = h;
@@ -402,29 +499,25 @@ static void advance(crnn_streams *s, float *y, const float *x, const int32_t *id
             call->c = rows->T == 1 ? c : s->c;
         }
         l->cell->forward(call);
-        if (which) {
-            scatter(h, out, which, n, H);
+        if (scattered) {
+            scatter(model, h, out, scattered, n, H);
             if (c)
-                scatter(c, s->c, which, n, H);
+                scatter(model, c, s->c, scattered, n, H);
         } else {
-            copy(h, out + (n - rows->B) * H, rows->B * H);
+            copy(model, h, element(model, out, (n - rows->B) * H), rows->B * H);
             if (c && rows->T > 1)
-                copy(c, s->c + (n - 1) * H, H);
+                copy(model, c, element(model, s->c, (n - 1) * H), H);
         }
         x = out;
     }
     if (model->has_head)
-        product(model->kernels, y, x, &model->W_hy, model->b_y, rows);
+        crnn_packed_product(&model->W_hy, &model->kernels, y, x, model->b_y, rows);
     float_mode_restore(mode);
     if (model->y_mean)
-        for (crnn_dim i = 0; i < n; ++i)
-            for (crnn_dim j = 0, column = 0; j < model->output_size; ++j, ++column, ++y) {
-                column = column == model->y_columns ? 0 : column;
-                *y = (float)((double)*y * model->y_std[column] + model->y_mean[column]);
-            }
+        restore_units(model, y, n);
 }
 
-static int side_by_side(const int32_t *rows, crnn_dim n)
+static int are_contiguous(const int32_t *rows, crnn_dim n)
 {
     for (crnn_dim i = 1; i < n; ++i)
         if (rows[i] != rows[0] + i)
@@ -432,103 +525,107 @@ static int side_by_side(const int32_t *rows, crnn_dim n)
     return 1;
 }
 
-static void step(crnn_streams *s, float *y, const float *x, const int32_t *ids, const int32_t *which, crnn_dim M)
+static void step(crnn_streams *s, void *y, const void *x, const int32_t *ids, const int32_t *rows, crnn_dim M)
 {
     const crnn_model *model = s->model;
-    for (crnn_dim i = 0; i < M; i += s->most) {
-        const crnn_dim n = M - i < s->most ? M - i : s->most;
-        const crnn_rows rows = {.T = 1, .B = n, .b0 = 0, .b1 = n};
-        const int together = !which || side_by_side(which + i, n);
-        advance(s, y + i * model->output_size, x ? x + i * model->input_size : NULL, ids ? ids + i : NULL,
-                !which ? i : together ? which[i] : 0, together ? NULL : which + i, &rows);
+    for (crnn_dim i = 0; i < M; i += s->block) {
+        const crnn_dim n = M - i < s->block ? M - i : s->block;
+        const crnn_rows slice = {.T = 1, .B = n, .b0 = 0, .b1 = n};
+        const int contiguous = !rows || are_contiguous(rows + i, n);
+        advance(s, element(model, y, i * model->output_size), x ? element(model, x, i * model->input_size) : NULL,
+                ids ? ids + i : NULL, !rows ? i : contiguous ? rows[i] : 0, contiguous ? NULL : rows + i, &slice);
     }
 }
 
-void crnn_streams_step(crnn_streams *streams, float *y, const float *x, const int32_t *rows, crnn_dim M)
+void crnn_streams_step(crnn_streams *streams, void *y, const void *x, const int32_t *rows, crnn_dim M)
 {
     step(streams, y, x, NULL, rows, M);
 }
 
-void crnn_streams_step_ids(crnn_streams *streams, float *y, const int32_t *ids, const int32_t *rows, crnn_dim M)
+void crnn_streams_step_ids(crnn_streams *streams, void *y, const int32_t *ids, const int32_t *rows, crnn_dim M)
 {
     step(streams, y, NULL, ids, rows, M);
 }
 
-static void run(crnn_streams *s, float *y, const float *x, const int32_t *ids, crnn_dim T, crnn_dim row)
+static void run(crnn_streams *s, void *y, const void *x, const int32_t *ids, crnn_dim T, crnn_dim row)
 {
     const crnn_model *model = s->model;
-    for (crnn_dim t = 0; t < T; t += s->most) {
-        const crnn_dim n = T - t < s->most ? T - t : s->most;
-        const crnn_rows rows = {.T = n, .B = 1, .b0 = 0, .b1 = 1};
-        advance(s, y + t * model->output_size, x ? x + t * model->input_size : NULL, ids ? ids + t : NULL, row, NULL,
-                &rows);
+    for (crnn_dim t = 0; t < T; t += s->block) {
+        const crnn_dim n = T - t < s->block ? T - t : s->block;
+        const crnn_rows slice = {.T = n, .B = 1, .b0 = 0, .b1 = 1};
+        advance(s, element(model, y, t * model->output_size), x ? element(model, x, t * model->input_size) : NULL,
+                ids ? ids + t : NULL, row, NULL, &slice);
     }
 }
 
-void crnn_streams_run(crnn_streams *streams, float *ys, const float *xs, crnn_dim T, crnn_dim row)
+void crnn_streams_run(crnn_streams *streams, void *ys, const void *xs, crnn_dim T, crnn_dim row)
 {
     run(streams, ys, xs, NULL, T, row);
 }
 
-void crnn_streams_run_ids(crnn_streams *streams, float *ys, const int32_t *ids, crnn_dim T, crnn_dim row)
+void crnn_streams_run_ids(crnn_streams *streams, void *ys, const int32_t *ids, crnn_dim T, crnn_dim row)
 {
     run(streams, ys, NULL, ids, T, row);
 }
 
 /* ---- states -------------------------------------------------------------------------------------------------------- */
 
-static void start(float *state, const float *from, crnn_dim H)
+/* state (H) = start, or zero where that is NULL. */
+static void set_start(const crnn_model *model, void *state, const void *start, crnn_dim H)
 {
-    if (from)
-        copy(state, from, H);
+    if (start)
+        copy(model, state, start, H);
     else
-        memset(state, 0, (size_t)H * sizeof(float));
+        memset(state, 0, (size_t)H * model->size);
 }
 
 void crnn_streams_reset(crnn_streams *streams, const int32_t *rows, crnn_dim M)
 {
-    for (crnn_dim i = 0; i < streams->model->num_layers; ++i) {
-        const model_layer *l = &streams->model->layers[i];
+    const crnn_model *model = streams->model;
+    for (crnn_dim i = 0; i < model->num_layers; ++i) {
+        const model_layer *l = &model->layers[i];
         const stream_layer *own = &streams->layers[i];
         for (crnn_dim m = 0; m < M; ++m) {
-            const crnn_dim at = (rows ? rows[m] : m) * l->H;
-            start(own->h + at, l->h0, l->H);
+            const crnn_dim offset = (rows ? rows[m] : m) * l->H;
+            set_start(model, element(model, own->h, offset), l->h0, l->H);
             if (own->c)
-                start(own->c + at, l->c0, l->H);
+                set_start(model, element(model, own->c, offset), l->c0, l->H);
         }
     }
 }
 
-/* The arrays that a stream's state lies in, in its vector's order: array 0 .. 2*L-1, NULL where a layer has no c. */
-static float *state_array(const crnn_streams *s, crnn_dim i, crnn_dim row, crnn_dim *H)
+/* Part i of a row's state, 0 <= i < 2*L, in the order of its vector: (H), or NULL where a layer has no c. */
+static void *state_part(const crnn_streams *s, crnn_dim i, crnn_dim row, crnn_dim *H)
 {
     const crnn_dim L = s->model->num_layers;
     const stream_layer *own = &s->layers[i % L];
-    float *array = i < L ? own->h : own->c;
+    void *array = i < L ? own->h : own->c;
     *H = s->model->layers[i % L].H;
-    return array ? array + row * *H : NULL;
+    return array ? element(s->model, array, row * *H) : NULL;
 }
 
-void crnn_streams_get_state(const crnn_streams *streams, float *state, crnn_dim row)
+void crnn_streams_get_state(const crnn_streams *streams, void *state, crnn_dim row)
 {
-    crnn_dim H;
-    for (crnn_dim i = 0; i < 2 * streams->model->num_layers; ++i) {
-        const float *array = state_array(streams, i, row, &H);
-        if (array) {
-            copy(state, array, H);
-            state += H;
+    const crnn_model *model = streams->model;
+    crnn_dim H, offset = 0;
+    for (crnn_dim i = 0; i < 2 * model->num_layers; ++i) {
+        const void *part = state_part(streams, i, row, &H);
+        if (part) {
+            copy(model, element(model, state, offset), part, H);
+            offset += H;
         }
     }
 }
 
-void crnn_streams_set_state(crnn_streams *streams, const float *state, crnn_dim row)
+void crnn_streams_set_state(crnn_streams *streams, const void *state, crnn_dim row)
 {
-    crnn_dim H;
-    for (crnn_dim i = 0; i < 2 * streams->model->num_layers; ++i) {
-        float *array = state_array(streams, i, row, &H);
-        if (array) {
-            copy(array, state, H);
-            state += H;
+    const crnn_model *model = streams->model;
+    crnn_dim H, offset = 0;
+    for (crnn_dim i = 0; i < 2 * model->num_layers; ++i) {
+        void *part = state_part(streams, i, row, &H);
+        if (part) {
+            copy(model, part, element(model, state, offset), H);
+            offset += H;
         }
     }
 }
@@ -539,8 +636,8 @@ void crnn_streams_copy(crnn_streams *streams, crnn_dim row, const crnn_streams *
     if (streams == from && row == from_row)
         return;
     for (crnn_dim i = 0; i < 2 * streams->model->num_layers; ++i) {
-        float *array = state_array(streams, i, row, &H);
-        if (array)
-            copy(array, state_array(from, i, from_row, &H), H);
+        void *part = state_part(streams, i, row, &H);
+        if (part)
+            copy(streams->model, part, state_part(from, i, from_row, &H), H);
     }
 }

@@ -69,13 +69,13 @@ class OwnNetwork(crnn.RNN):
     """A class that no file can name."""
 
 
-def test_a_class_of_ones_own_streams_but_is_not_pickled():
+def test_a_class_of_ones_own_is_not_pickled_but_its_streams_are():
     net = OwnNetwork(3, 4)
     stream = net.stream()
     assert stream.step(1).shape == (4,)
-    for thing in (net, stream):
-        with pytest.raises(TypeError, match=r"model: expected one of LanguageModel.*, got OwnNetwork"):
-            pickle.dumps(thing)
+    with pytest.raises(TypeError, match=r"model: expected one of LanguageModel.*, got OwnNetwork"):
+        pickle.dumps(net)
+    assert_same_bits(pickle.loads(pickle.dumps(stream)).step(2), stream.step(2))  # by their values
 
 
 def test_bytes_are_those_of_the_file(tmp_path):
@@ -109,6 +109,37 @@ def test_a_copied_stream_goes_on_from_where_it_stands(rng, cell, way):
     for _ in range(2):
         assert_same_bits(stepwise(stream, xs[5:]), whole(net, xs)[5:])
         stream = other
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("E", [None, 9, 33])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_pickle_holds_the_weights_bit_for_bit(cell, dtype, E):
+    """Unpacked and packed again: at, under and over the width of a panel, and transposed."""
+    model = language_model(
+        cell, hidden_size=[16, 33], embedding_size=E, tie_weights=E == 33, trainable_initial_state=True, dtype=dtype
+    )
+    stream = model.stream()
+    weights = pickle.loads(pickle.dumps(stream)).weights
+    assert weights is not stream.weights
+    assert weights.dtype == dtype
+    assert repr(weights) == repr(stream.weights)
+    ids = [3, 1, 4, 1, 5]
+    assert_same_bits(crnn.Stream(weights).run(ids), crnn.Stream(stream.weights).run(ids))
+    again = weights.__reduce__()[1][0]
+    assert weights.holds(again)
+    assert stream.weights.holds(again)
+    again.layers[1]["W_hh"][32, 5] += 1
+    assert not weights.holds(again)
+
+
+def test_a_regressors_statistics_are_in_its_streams_pickle(rng):
+    model = crnn.SequenceRegressor(3, 2, loss="quantile", pooling=None, seed=4)
+    X = [rng.normal(7, 3, (9, 3)).astype("f4") for _ in range(4)]
+    model.fit(X, [x[:, :2] * 5 for x in X], epochs=1)
+    stream = model.stream()
+    other = pickle.loads(pickle.dumps(stream))
+    assert_same_bits(other.run(X[0]), stream.run(X[0]))
 
 
 def test_streams_in_one_pickle_share_one_copy_of_the_weights(rng):

@@ -46,9 +46,28 @@ def test_ids_have_the_bits_of_forward(rng, isa, cell, D, H):
 
 @pytest.mark.thread_unsafe
 @cells
+@shapes
+def test_float64_networks_have_the_bits_of_forward(rng, isa, cell, D, H):
+    net, xs = net_of(cell, D, H, trainable_initial_state=True, dtype="float64"), rng.normal(size=(40, D))
+    stream = net.stream()
+    assert stream.weights.dtype == "float64"
+    assert_same_bits(stepwise(stream, xs[:20]), whole(net, xs)[:20])
+    assert_same_bits(stream.run(xs[20:]), whole(net, xs)[20:])
+    _, after = net(xs[:, None])
+    for mine, theirs in zip(state_arrays(stream.state), state_arrays(after), strict=True):
+        assert_same_bits(mine, theirs)
+    ids = rng.integers(D, size=40)
+    assert_same_bits(stepwise(net.stream(), ids), whole(net, ids))
+
+
+@pytest.mark.thread_unsafe
+@cells
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("E", "tie_weights"), [(None, False), (1, False), (6, False), (21, False), (21, True)])
-def test_language_models_have_the_bits_of_forward(rng, isa, cell, E, tie_weights):
-    model = language_model(cell, embedding_size=E, tie_weights=tie_weights, trainable_initial_state=True)
+def test_language_models_have_the_bits_of_forward(rng, isa, cell, dtype, E, tie_weights):
+    model = language_model(
+        cell, embedding_size=E, tie_weights=tie_weights, trainable_initial_state=True, dtype=dtype
+    )
     ids = rng.integers(len(model.vocab), size=30)
     logits, _ = model.forward(ids[:, None])
     assert_same_bits(stepwise(model.stream(), ids), logits[:, 0])
@@ -76,16 +95,17 @@ def test_steps_and_runs_mix(rng):
 
 @pytest.mark.parametrize("pooling", ["last", None])
 @pytest.mark.parametrize("loss", ["mse", "quantile"])
-def test_a_regressor_answers_in_the_targets_units(rng, loss, pooling):
-    model = crnn.SequenceRegressor(3, 2, 9, loss=loss, pooling=pooling, seed=1)
-    X = [rng.normal([1, -50, 3e4], [0.1, 7, 900], (12, 3)).astype(np.float32) for _ in range(8)]
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_regressor_answers_in_the_targets_units(rng, dtype, loss, pooling):
+    model = crnn.SequenceRegressor(3, 2, 9, loss=loss, pooling=pooling, dtype=dtype, seed=1)
+    X = [rng.normal([1, -50, 3e4], [0.1, 7, 900], (12, 3)).astype(dtype) for _ in range(8)]
     y = [x[-1, :2] * 3 + 8 if pooling else x[:, :2] * 3 + 8 for x in X]
     model.fit(X, y, epochs=2)
     for x in X:
         got, predicted = stepwise(model.stream(), x), model.predict([x])[0]
         last = got.reshape(12, -1, 2)  # blocks of the targets' columns, one for each level
         last = last.transpose(0, 2, 1) if loss == "quantile" else last[:, 0]
-        assert_same_bits(last[-1] if pooling else last, np.asarray(predicted, np.float32))
+        assert_same_bits(last[-1] if pooling else last, np.asarray(predicted, dtype))
 
 
 @pytest.mark.parametrize("scale", [False, True])
@@ -236,6 +256,25 @@ def test_step_refuses_what_is_no_input_and_stays_where_it_is(rng, x, error, text
 
 
 @pytest.mark.parametrize(
+    ("x", "text"),
+    [
+        (np.zeros(5, "f4"), "x: expected float64 of shape (5,), got float32 of shape (5,); say astype('float64')"),
+        (np.zeros(5, int), "x: expected float64 of shape (5,), got int64 of shape (5,)"),
+        (1.0, "x: expected a float64 array of shape (5,), or an id, got float 1.0"),
+    ],
+)
+def test_a_float64_stream_refuses_other_precisions(x, text):
+    stream = net_of("lstm", dtype="float64").stream()
+    with pytest.raises(TypeError, match=re.escape(text)):
+        stream.step(x)
+    with pytest.raises(ValueError, match="out: expected writable C-contiguous float64 array"):
+        stream.step(np.zeros(5), out=np.zeros(7, "f4"))
+    with pytest.raises(TypeError, match="expected float64, got float32"):
+        stream.state = net_of("lstm").stream().state
+    assert_same_bits(stream.step(np.ones(5, np.float16)), net_of("lstm", dtype="float64").stream().step(np.ones(5)))
+
+
+@pytest.mark.parametrize(
     ("xs", "error", "text"),
     [
         (np.zeros((3, 4), "f4"), ValueError, "xs: expected float32 of shape (T, 5), got float32 of shape (3, 4)"),
@@ -321,7 +360,6 @@ def test_a_stream_needs_weights():
     ("model", "text"),
     [
         (lambda: network(bidirectional=True), "expected a network that reads forward, got bidirectional=True"),
-        (lambda: network(dtype="float64"), "expected float32, got float64; use astype('float32').stream()"),
         (lambda: crnn.SequenceClassifier(3, 2, pooling="mean"), "expected pooling None or 'last', got 'mean'"),
         (lambda: crnn.SequenceRegressor(3, 2, pooling="flatten", steps=4), "expected pooling None or 'last', got 'fl"),
         (lambda: crnn.SequenceToSequence(3, 4), "expected a model with an output at every step"),
@@ -364,6 +402,35 @@ def test_training_on_changes_no_stream_but_the_next(rng):
     assert_same_bits(stepwise(stream, xs), before)
     assert net.stream().weights is not stream.weights
     assert_same_bits(stepwise(net.stream(), xs), whole(net, xs))
+
+
+@cells
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("E", "tie_weights"), [(None, False), (21, False), (21, True)])
+def test_a_change_of_any_bit_is_noticed(cell, dtype, E, tie_weights):
+    """In every parameter: at its first and last place, and -0 for 0."""
+    model = language_model(
+        cell, hidden_size=[33, 21], embedding_size=E, tie_weights=tie_weights, trainable_initial_state=True, dtype=dtype
+    )
+    for name, values in model.params.items():
+        for place in (0, values.size // 2, values.size - 1):
+            values.flat[place] = 0
+            stream = model.stream()
+            assert model.stream().weights is stream.weights
+            values.flat[place] = -0.0
+            assert model.stream().weights is not stream.weights, (name, place)
+
+
+@pytest.mark.thread_unsafe
+def test_weights_are_in_memory_once_besides_the_models_own():
+    net = net_of("lstm", 64, 256)
+    tracemalloc.start()
+    try:
+        stream = net.stream()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert stream.weights.nbytes < peak < 1.05 * stream.weights.nbytes
 
 
 def test_learning_another_scaling_counts_as_a_change(rng):

@@ -34,13 +34,14 @@ def test_rows_have_the_bits_of_streams(rng, isa, cell, D, H, n):
     same_state(batch.state(n - 1), after_of(after, n - 1))
 
 
-def after_of(state, row):
-    """One row of a batch's state."""
+def after_of(state, rows):
+    """One row of a batch's state, or several."""
+    chosen = [rows] if isinstance(rows, int) else rows
     if isinstance(state, tuple):
-        return tuple(after_of(part, row) for part in state)
+        return tuple(after_of(part, chosen) for part in state)
     if isinstance(state, list):
-        return [part[row : row + 1] for part in state]
-    return state[:, row : row + 1]
+        return [part[chosen] for part in state]
+    return state[:, chosen].copy()
 
 
 @pytest.mark.parametrize("embedding", [{}, {"embedding_size": 9}, {"embedding_size": 21, "tie_weights": True}], ids=str)
@@ -138,6 +139,63 @@ def test_streams_become_rows_and_rows_streams(rng, cell, H):
     assert_same_bits(stepwise(fork, xs[5:]), expected[5:])
     assert_same_bits(batch.step(xs[5:6], rows=row), expected[5:6])  # undisturbed
     same_state(batch.state(0), batch.state(1))
+
+
+# ---- many rows at once -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("H", [7, [7, 9]], ids=str)
+@cells
+def test_rows_continue_from_selected_rows(rng, cell, H, dtype):
+    """Fewer rows, more rows, each several times, in any order: as streams that are copied."""
+    net = net_of(cell, 5, H, dtype=dtype, trainable_initial_state=True)
+    batch, streams = net.stream_batch(4), [net.stream() for _ in range(4)]
+    for rows in ([3, 0, 0, 2], [1, 2], [0, 1, 1, 0, 1, 1, 0], [6, 5, 4, 3, 2, 1, 0], list(range(7)) * 30, [200], []):
+        x = rng.normal(size=(len(streams), 5)).astype(dtype)
+        for y, stream, x_m in zip(batch.step(x), streams, x, strict=True):
+            assert_same_bits(y, stream.step(x_m))
+        batch.select(rows)
+        streams = [streams[row].copy() for row in rows]
+        assert batch.active.tolist() == list(range(len(rows)))
+        for row, stream in enumerate(streams):
+            same_state(batch.state(row), stream.state)
+
+
+def test_selection_is_of_active_rows_and_free_numbers_are_forgotten(rng):
+    batch = net_of("gru").stream_batch(5)
+    xs = sequence(rng, 5, 5)
+    batch.step(xs)
+    batch.remove([0, 2])
+    with pytest.raises(ValueError, match="rows: expected active rows, got 2 at position 1"):
+        batch.select(np.array([1, 2], "i4"))
+    expected = [batch.state(row) for row in (4, 1)]
+    batch.select([4, 1])
+    assert batch.active.tolist() == [0, 1]
+    same_state(batch.state(0), expected[0])
+    same_state(batch.state(1), expected[1])
+    assert batch.add(2).tolist() == [2, 3]
+    assert not np.any(state_arrays(batch.state(2))[0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("H", [7, [7, 9]], ids=str)
+@cells
+def test_states_of_many_rows_are_those_of_a_batch(rng, cell, H, dtype):
+    net = net_of(cell, 5, H, dtype=dtype)
+    _, after = net(rng.normal(size=(3, 6, 5)).astype(dtype))
+    batch = net.stream_batch(6)
+    batch.set_states(after)
+    same_state(batch.states(), after)
+    same_state(batch.states([2, 0, 2]), after_of(after, [2, 0, 2]))
+    x = rng.normal(size=(6, 5)).astype(dtype)
+    assert_same_bits(batch.step(x), net(x[None], after)[0][0])
+    batch.set_states(after_of(after, [1, 3]), rows=[5, 0])
+    same_state(batch.states([5, 0]), after_of(after, [1, 3]))
+    with pytest.raises(ValueError, match=r"states.*: expected"):
+        batch.set_states(after, rows=[0, 1])
+    with pytest.raises(ValueError, match="rows: expected each row once, got 0 again at position 1"):
+        batch.set_states(after_of(after, [1, 3]), rows=[0, 0])
 
 
 def test_out_is_written_and_returned(rng):

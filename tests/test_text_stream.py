@@ -348,11 +348,16 @@ def test_a_text_stream_needs_weights_and_a_vocabulary_that_belong_together():
         crnn.TextStream(crnn.RNN(3, 4).stream().weights, crnn.Vocab.from_text("abc"))
 
 
-def test_models_in_float64_write_but_have_no_streams():
+def test_float64_models_read_and_write_in_float64():
     model = plain_model(H=19, dtype="float64")
-    with pytest.raises(ValueError, match=r"stream: expected float32, got float64; use astype\('float32'\)"):
-        model.stream()
-    assert model.generate("hello", 20, seed=7) == model.astype("float32").stream().feed("hello").generate(20, seed=7)
+    ids = model.vocab.encode("hello")
+    stream = model.stream().feed("h")
+    assert_same_bits(stream.surprisal("ello"), all_losses(model, ids))
+    assert_same_bits(stream.next_probabilities(), softmax(forward(model, ids)[-1]))
+    assert stream.next_probabilities().dtype == np.float64
+    assert stream.generate(20, seed=7) == model.generate("hello", 20, seed=7)
+    other = pickle.loads(pickle.dumps(stream))
+    assert_same_bits(other.step(0, out=np.empty(len(model.vocab))), stream.step(0))
 
 
 # ---- threads -----------------------------------------------------------------------------------------------------

@@ -36,37 +36,36 @@ cdef class Packed:
     def __init__(self, Py_ssize_t K, Py_ssize_t N, dtype, Py_ssize_t gates=1):
         if K < 1 or N < 1 or gates < 1:
             raise ValueError(f"Packed: expected K, N and gates of at least 1, got {K}, {N} and {gates}")
-        cdef Py_ssize_t line = line_width(dtype)
-        self.buffer = aligned_empty(((N + line - 1) // line * gates, K, line), dtype)
-        self.data = cnp.PyArray_DATA(<cnp.ndarray>self.buffer)
-        self.kind = real_kind("dtype", self.buffer)
+        self.kind = real_kind("dtype", np.empty(0, dtype))
         self.K, self.N, self.gates = K, N, gates
+        self.matrix.K, self.matrix.N, self.matrix.gates = K, N, gates
+        self.matrix.format = CRNN_FORMAT_F32 if self.kind == cnp.NPY_FLOAT32 else CRNN_FORMAT_F64
+        self.buffer = aligned_empty((crnn_packed_size(&self.matrix),), np.uint8)
+        self.matrix.data = cnp.PyArray_DATA(<cnp.ndarray>self.buffer)
 
     def pack(self, w, first=None):
         """Take over the values of w (K, gates * N) IN, or of its columns from ``first`` on. Returns self."""
         cdef Py_ssize_t columns = self.gates * self.N, n0 = 0 if first is None else first
         cdef Py_ssize_t ldw = columns if first is None else dim(w, 1)
-        cdef void *w_ = data("w", w, self.kind, False, 2, self.K, ldw)
+        cdef char *w_ = <char *>data("w", w, self.kind, False, 2, self.K, ldw)
+        cdef crnn_tables kernels = crnn_tables(f32, f64)
         need_range("first", n0, n0 + columns, ldw, 1)
+        w_ += n0 * crnn_element_size(self.matrix.format)
         with nogil:
-            if self.kind == cnp.NPY_FLOAT32:
-                f32.pack_gates(<float *>self.data, <float *>w_ + n0, ldw, self.K, self.N, self.gates)
-            else:
-                f64.pack_gates(<double *>self.data, <double *>w_ + n0, ldw, self.K, self.N, self.gates)
+            crnn_pack(&self.matrix, &kernels, w_, ldw)
         return self
 
     def pack_transposed(self, w, first=None):
         """Take over the transpose of w (N, K) IN, or of its K columns from ``first`` on. Returns self."""
         cdef Py_ssize_t n0 = 0 if first is None else first, ldw = self.K if first is None else dim(w, 1)
-        cdef void *w_ = data("w", w, self.kind, False, 2, self.N, ldw)
+        cdef char *w_ = <char *>data("w", w, self.kind, False, 2, self.N, ldw)
+        cdef crnn_tables kernels = crnn_tables(f32, f64)
         need_range("first", n0, n0 + self.K, ldw, 1)
         if self.gates != 1:
             raise ValueError(f"w: expected to be packed for a product without gates, got {self.gates} gates")
+        w_ += n0 * crnn_element_size(self.matrix.format)
         with nogil:
-            if self.kind == cnp.NPY_FLOAT32:
-                f32.pack_transposed(<float *>self.data, <float *>w_ + n0, ldw, self.K, self.N)
-            else:
-                f64.pack_transposed(<double *>self.data, <double *>w_ + n0, ldw, self.K, self.N)
+            crnn_pack_transposed(&self.matrix, &kernels, w_, ldw)
         return self
 
 
@@ -77,9 +76,9 @@ cdef void *packed_data(str name, Packed packed, int kind, Py_ssize_t K, Py_ssize
     if packed.kind != kind or packed.K != K or packed.N != N or packed.gates != gates:
         raise ValueError(f"{name}: expected packed weights ({K}, {gates * N}) of the precision of the other arrays"
                          f"{f', in {gates} gates' if gates > 1 else ''}, "
-                         f"got ({packed.K}, {packed.gates * packed.N}) in {packed.buffer.dtype}"
+                         f"got ({packed.K}, {packed.gates * packed.N}) in {'float32' if packed.kind == cnp.NPY_FLOAT32 else 'float64'}"
                          f"{f', in {packed.gates} gates' if packed.gates > 1 else ''}")
-    return packed.data
+    return packed.matrix.data
 
 
 def linear_forward(y, x, Packed w not None, bias, Py_ssize_t b0, Py_ssize_t b1, lengths=None):
@@ -92,17 +91,15 @@ def linear_forward(y, x, Packed w not None, bias, Py_ssize_t b0, Py_ssize_t b1, 
     cdef Py_ssize_t T = dim(y, 0), B = dim(y, 1)
     cdef void *y_ = data("y", y, kind, True, 3, T, B, w.N)
     cdef void *x_ = data("x", x, kind, False, 3, T, B, w.K)
-    cdef void *w_ = packed_data("w", w, kind, w.K, w.N)
+    packed_data("w", w, kind, w.K, w.N)
     cdef void *bias_ = NULL if bias is None else data("bias", bias, kind, False, 1, w.N)
     cdef crnn_rows rows = rows_of(T, B, b0, b1, lengths)
     need_apart("y", y, "x", x)
     if bias is not None:
         need_apart("y", y, "bias", bias)
+    cdef crnn_tables kernels = crnn_tables(f32, f64)
     with nogil:
-        if kind == cnp.NPY_FLOAT32:
-            f32.linear_forward(<float *>y_, <float *>x_, <float *>w_, <float *>bias_, w.K, w.N, &rows)
-        else:
-            f64.linear_forward(<double *>y_, <double *>x_, <double *>w_, <double *>bias_, w.K, w.N, &rows)
+        crnn_packed_product(&w.matrix, &kernels, y_, x_, bias_, &rows)
 
 
 def linear_backward_weight(dw, x, dy, scratch, Py_ssize_t n0, Py_ssize_t n1, lengths=None, db=None):

@@ -25,7 +25,7 @@ from crnn.nn.params import Parameters, Shapes
 from crnn.nn.state import StateLike, state_from
 from crnn.nn.tape import Tape
 from crnn.stream import TextStream
-from crnn.stream.streaming import StreamParts
+from crnn.stream.parts import StreamParts
 from crnn.text.generation import TextGenerator
 from crnn.text.reading import EOS, TextError
 from crnn.text.vocab import Vocab
@@ -147,12 +147,12 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         )
 
     def _stream_parts(self) -> StreamParts:
-        return StreamParts(self.net, self._head, ids_only=True)
+        return self._predictor.stream_parts(type(self).__name__, ids_only=True)
 
     def stream(self) -> TextStream:
         """A `crnn.TextStream`: reads a text as it comes; from the initial state, with the weights as they are now.
 
-        Raises ValueError for float64. The weights are packed once for all streams, and anew when they have changed.
+        The weights are packed once for all streams, and again when they have changed.
         """
         return TextStream(self._weights_for_streams(), self.vocab)
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from numpy.typing import ArrayLike
 
@@ -15,6 +15,7 @@ from crnn.nn.dropout import Masks
 from crnn.nn.network import RNN
 from crnn.nn.state import StateLike
 from crnn.nn.tape import Tape
+from crnn.stream.parts import StreamParts
 
 Seed = int | list[int] | None
 
@@ -33,6 +34,12 @@ class Predictor:
 
     def __init__(self, net: RNN, head: Head) -> None:
         self.net, self.head = net, head
+
+    def stream_parts(self, kind: str, *, ids_only: bool = False) -> StreamParts:
+        """What one step of network and head computes, for a model of the class ``kind``."""
+        head = self.head
+        w = None if head.tie_weights else head.w
+        return replace(self.net._stream_parts(), kind=kind, W_hy=w, b_y=head.b_y, ids_only=ids_only)
 
     def start(
         self,

@@ -32,7 +32,7 @@ from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
 from crnn.nn.state import State
 from crnn.nn.tape import Tape
-from crnn.stream.streaming import StreamParts
+from crnn.stream.parts import StreamParts
 from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX
 

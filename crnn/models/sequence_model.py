@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Generic
 
 import numpy as np
@@ -31,7 +32,7 @@ from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
 from crnn.nn.state import StateLike, state_from
 from crnn.nn.tape import Tape
-from crnn.stream.streaming import StreamParts
+from crnn.stream.parts import StreamParts
 from crnn.text.windows import IGNORE_INDEX
 from crnn.training.config import TrainingConfig
 from crnn.training.fit import fit
@@ -386,7 +387,13 @@ class SequenceModel(Module, Generic[EvaluationT]):
             raise ValueError(
                 f"stream: expected pooling None or 'last', got {self.pooling!r}, which needs whole sequences"
             )
-        return StreamParts(self.net, self._head, self.scalings["x"], self.scalings.get("y"))
+        parts = self._predictor.stream_parts(type(self).__name__)
+        used = {
+            name: (np.ascontiguousarray(s.mean), np.ascontiguousarray(s.std))
+            for name, s in self.scalings.items()
+            if not s.is_identity
+        }
+        return replace(parts, x=used.get("x"), y=used.get("y"))
 
 
 def check_pooling(pooling: Any, steps: Any) -> None:

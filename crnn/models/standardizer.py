@@ -49,6 +49,11 @@ class Standardizer:
         return array.astype(np.float64) * self.std + self.mean
 
     @property
+    def is_identity(self) -> bool:
+        """Whether it changes nothing."""
+        return not self.mean.any() and bool((self.std == 1).all())
+
+    @property
     def statistics(self) -> tuple[Array, Array]:
         """Mean and std, as a file holds them."""
         return self.mean, self.std

@@ -18,7 +18,8 @@ from crnn.io.model_file import Header
 from crnn.nn.init import UNDRAWN
 from crnn.nn.params import Parameters, Shapes
 from crnn.stream import Stream, StreamBatch, StreamWeights
-from crnn.stream.streaming import StreamParts, pack
+from crnn.stream.parts import StreamParts
+from crnn.stream.weights import stream_weights
 
 Array = NDArray[Any]
 JsonTypes = Mapping[str, tuple[type, ...]]  # of the values of a configuration, by option
@@ -166,13 +167,13 @@ class Module(ABC):
 
     @abstractmethod
     def _stream_parts(self) -> StreamParts:
-        """What one step goes through. Raises ValueError or TypeError where there is no output at every step."""
+        """What one step computes. Raises ValueError where there is no output at every step."""
 
     def stream(self) -> Any:
         """A `crnn.Stream`: one step at a time, from the initial state, with the weights as they are now.
 
-        Raises ValueError for a model that reads a sequence from both ends or has no output at every step, and for
-        float64. The weights are packed once for all streams, and anew when they have changed.
+        Raises ValueError for a model that reads a sequence from both ends or has no output at every step. The weights
+        are packed once for all streams, and again when they have changed.
         """
         return Stream(self._weights_for_streams())
 
@@ -181,13 +182,8 @@ class Module(ABC):
         return StreamBatch(self._weights_for_streams(), n)
 
     def _weights_for_streams(self) -> StreamWeights:
-        parts = self._stream_parts()
-        tensors, header = self._contents()
-        weights = self._stream_weights() if self._stream_weights is not None else None
-        if weights is None or not weights.are_of(tensors, header):
-            copies = {name: array.copy() for name, array in tensors.items()}
-            weights = pack(type(self).__name__, parts, (copies, header))
-            self._stream_weights = weakref.ref(weights)
+        weights = stream_weights(self._stream_parts(), self._stream_weights)
+        self._stream_weights = weakref.ref(weights)
         return weights
 
 

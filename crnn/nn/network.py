@@ -20,7 +20,7 @@ from crnn.nn.params import Parameters, Shapes
 from crnn.nn.stack import Stack
 from crnn.nn.state import State, StateLike
 from crnn.nn.tape import Tape
-from crnn.stream.streaming import StreamParts
+from crnn.stream.parts import StreamParts
 
 
 class RNN(Module, kind="RNN", config_types=network_json_types()):
@@ -211,7 +211,17 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
 
     def _stream_parts(self) -> StreamParts:
-        return StreamParts(self)
+        if self.bidirectional:
+            raise ValueError(
+                "stream: expected a network that reads forward, got bidirectional=True, which needs whole sequences"
+            )
+        layers = [
+            {name.removeprefix(prefix): array for name, array in self.params.items() if name.startswith(prefix)}
+            for prefix in (f"layer{layer}." for layer in range(self.num_layers))
+        ]
+        return StreamParts(
+            type(self).__name__, self.cell, self.input_size, layers, embedding=self.params.get("embedding")
+        )
 
     # ---- forward --------------------------------------------------------------------------------------------------
 

@@ -4,18 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from crnn._core import gemm
+from crnn.stream.state import StateLike, check_state
 
 Array = NDArray[Any]
-# What users see: an array (L*directions, B, H), or where sizes differ a list of arrays (B, H_l); an LSTM's is a pair
-# (h, c) of these.
-Layers: TypeAlias = Any
-StateLike: TypeAlias = Any
+Layers = Any  # an array (L*directions, B, H), or where sizes differ a list of arrays (B, H_l)
 
 
 class State:
@@ -42,30 +40,10 @@ class State:
 
     def fill(self, name: str, value: StateLike) -> None:
         """Take over the values of a state that a user gave as the argument ``name``."""
-        if self.c is None:
-            self._fill(name, self.h, value)
-            return
-        if not isinstance(value, tuple | list) or len(value) != 2:
-            raise ValueError(f"{name}: expected a pair (h, c), got {type(value).__name__}")
-        self._fill(f"{name}[0]", self.h, value[0])
-        self._fill(f"{name}[1]", self.c, value[1])
-
-    def _fill(self, name: str, own: Layers, given: ArrayLike | Sequence[ArrayLike]) -> None:
-        if isinstance(own, list):
-            if not isinstance(given, tuple | list) or len(given) != len(own):
-                raise ValueError(f"{name}: expected a list of {len(own)} arrays, got {type(given).__name__}")
-            for i, (array, values) in enumerate(zip(own, given, strict=True)):
-                array[...] = self._checked(f"{name}[{i}]", values, array.shape)
-        else:
-            own[...] = self._checked(name, given, own.shape)
-
-    def _checked(self, name: str, given: Any, shape: tuple[int, ...]) -> Array:
-        array = np.asarray(given)
-        if array.shape != shape:
-            raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
-        if array.dtype != self.dtype:  # another precision is an oversight: refused, not rounded
-            raise TypeError(f"{name}: expected {self.dtype}, got {array.dtype}")
-        return array
+        arrays = check_state(name, value, self.sizes, self.c is not None, self.batch, self.dtype)
+        own = [array for _, part in self.parts for array in part]
+        for array, values in zip(own, arrays, strict=True):
+            array[...] = values
 
     def copy_from(self, other: State) -> None:
         for (_, own), (_, theirs) in zip(self.parts, other.parts, strict=True):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""For `cimport crnn.stream`: the C functions of crnn_stream.h, and streams without Python in the way.
+"""For `cimport crnn.stream`: the C functions of crnn_stream.h, and streams that are stepped without Python.
 
 Compile with ``include_dirs=[crnn.get_include()]``.
 """
@@ -7,30 +7,30 @@ Compile with ``include_dirs=[crnn.get_include()]``.
 cimport cython
 cimport numpy as cnp
 from libc.stdint cimport int32_t
-from crnn._core.dispatch cimport crnn_dim, crnn_kernels_f32
+from crnn._core.dispatch cimport crnn_dim, crnn_kernels_f32, crnn_kernels_f64
 
 cdef extern from "crnn_stream.h" nogil:
     enum:
-        CRNN_STREAM_ROWS
+        CRNN_STREAM_BLOCK
 
     ctypedef struct crnn_layer_weights:
         int cell
         crnn_dim hidden_size
-        const float *W_xh
-        const float *W_hh
-        const float *b_h
-        const float *vectors[4]
-        const float *h0
-        const float *c0
+        const void *W_xh
+        const void *b_h
+        const void *W_hh
+        const void *vectors[4]  # CRNN_CELL_VECTORS
+        const void *h0
+        const void *c0
 
     ctypedef struct crnn_model_config:
         crnn_dim input_size, num_layers
         const crnn_layer_weights *layers
         crnn_dim embedding_size
-        const float *embedding
+        const void *embedding
         crnn_dim output_size
-        const float *W_hy
-        const float *b_y
+        const void *W_hy
+        const void *b_y
         int tie_weights
         const double *x_mean
         const double *x_std
@@ -44,20 +44,24 @@ cdef extern from "crnn_stream.h" nogil:
         pass
 
     size_t crnn_model_size(const crnn_model_config *config, const crnn_kernels_f32 *kernels)
+    size_t crnn_model_size_f64(const crnn_model_config *config, const crnn_kernels_f64 *kernels)
     crnn_model *crnn_model_init(void *memory, const crnn_model_config *config, const crnn_kernels_f32 *kernels)
+    crnn_model *crnn_model_init_f64(void *memory, const crnn_model_config *config, const crnn_kernels_f64 *kernels)
+    int crnn_model_equals(const crnn_model *model, const crnn_model_config *config)
+    int crnn_model_unpack(const crnn_model *model, const crnn_model_config *config)
     crnn_dim crnn_model_input_size(const crnn_model *model)
     crnn_dim crnn_model_output_size(const crnn_model *model)
     crnn_dim crnn_model_state_size(const crnn_model *model)
     int crnn_model_takes_ids_only(const crnn_model *model)
-    size_t crnn_streams_size(const crnn_model *model, crnn_dim N, crnn_dim most)
-    crnn_streams *crnn_streams_init(void *memory, const crnn_model *model, crnn_dim N, crnn_dim most)
-    void crnn_streams_step(crnn_streams *streams, float *y, const float *x, const int32_t *rows, crnn_dim M)
-    void crnn_streams_step_ids(crnn_streams *streams, float *y, const int32_t *ids, const int32_t *rows, crnn_dim M)
-    void crnn_streams_run(crnn_streams *streams, float *ys, const float *xs, crnn_dim T, crnn_dim row)
-    void crnn_streams_run_ids(crnn_streams *streams, float *ys, const int32_t *ids, crnn_dim T, crnn_dim row)
+    size_t crnn_streams_size(const crnn_model *model, crnn_dim N, crnn_dim block)
+    crnn_streams *crnn_streams_init(void *memory, const crnn_model *model, crnn_dim N, crnn_dim block)
+    void crnn_streams_step(crnn_streams *streams, void *y, const void *x, const int32_t *rows, crnn_dim M)
+    void crnn_streams_step_ids(crnn_streams *streams, void *y, const int32_t *ids, const int32_t *rows, crnn_dim M)
+    void crnn_streams_run(crnn_streams *streams, void *ys, const void *xs, crnn_dim T, crnn_dim row)
+    void crnn_streams_run_ids(crnn_streams *streams, void *ys, const int32_t *ids, crnn_dim T, crnn_dim row)
     void crnn_streams_reset(crnn_streams *streams, const int32_t *rows, crnn_dim M)
-    void crnn_streams_get_state(const crnn_streams *streams, float *state, crnn_dim row)
-    void crnn_streams_set_state(crnn_streams *streams, const float *state, crnn_dim row)
+    void crnn_streams_get_state(const crnn_streams *streams, void *state, crnn_dim row)
+    void crnn_streams_set_state(crnn_streams *streams, const void *state, crnn_dim row)
     void crnn_streams_copy(crnn_streams *streams, crnn_dim row, const crnn_streams *from_, crnn_dim from_row)
 
 
@@ -67,18 +71,19 @@ cdef class StreamWeights:
     cdef crnn_model *model
     cdef void *memory
     cdef readonly Py_ssize_t nbytes, input_size, output_size
-    cdef Py_ssize_t step_bytes, state_size
+    cdef readonly str isa, dtype
+    cdef int real               # NumPy's number of the dtype
+    cdef Py_ssize_t step_bytes  # of weights that a step reads
+    cdef Py_ssize_t state_size
     cdef bint ids_only, has_c
-    cdef readonly str isa
-    cdef object sizes
-    cdef object frozen
-    cdef str kind
+    cdef list sizes             # H of each layer
+    cdef object shapes          # StreamParts with shapes in the place of arrays
     cdef str describe(self)
     cdef object one_input(self, x)
     cdef object many_inputs(self, str name, x, str letter)
-    cdef cnp.ndarray fresh(self, Py_ssize_t rows)
-    cdef object state_of(self, const crnn_streams *streams, Py_ssize_t row)
-    cdef cnp.ndarray flat_state(self, str name, value)
+    cdef cnp.ndarray new_outputs(self, Py_ssize_t rows)
+    cdef object states_of(self, const crnn_streams *streams, const int32_t *rows, Py_ssize_t M)
+    cdef cnp.ndarray flat_states(self, str name, value, Py_ssize_t M)
 
 
 @cython.final
@@ -86,13 +91,14 @@ cdef class Stream:
     cdef readonly StreamWeights weights
     cdef crnn_streams *streams
     cdef void *memory
-    cdef Py_ssize_t most
+    cdef Py_ssize_t block  # steps that share a pass through the weights
     cdef int busy
-    cdef bint releases
-    cdef int resize(self, Py_ssize_t most) except -1
+    cdef bint releases     # a step is long enough to let other threads run
+    cdef int resize(self, Py_ssize_t block) except -1
+    cdef int advance(self, void *y, const void *x, int32_t id) noexcept nogil
 
-    # One step: y (output_size) OVERWRITTEN, x (input_size). Returns 0, or -1, nothing done, if another thread is
-    # at work on this stream, the model takes ids only, or the id is out of range.
+    # One step of a float32 model: y (output_size) OVERWRITTEN, x (input_size). Returns 0; or -1, nothing done, if another
+    # thread is using this stream, the model is float64 or takes ids only, or the id is out of range.
     cdef int step_into(self, float *y, const float *x) noexcept nogil
     cdef int step_id_into(self, float *y, int32_t id) noexcept nogil
 
@@ -102,7 +108,7 @@ cdef class Stream:
 cdef Py_ssize_t RELEASE_BYTES
 cdef void *aligned(void *memory) noexcept
 cdef void *new_memory(size_t size) except NULL
-cdef int enter(int *flag, str what) except -1
-cdef void leave(int *flag) noexcept
+cdef int acquire(int *flag, str what) except -1
+cdef void release(int *flag) noexcept
 cdef str described(x)
 cdef object as_array(str name, x)

@@ -3,25 +3,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from crnn.nn.state import StateLike
+from crnn.stream.parts import StreamParts
+from crnn.stream.state import StateLike
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 
 class StreamWeights:
-    def __init__(
-        self,
-        kind: str,
-        cell: str,
-        input_size: int,
-        layers: list[dict[str, Any]],
-        embedding: NDArray[Any] | None = ...,
-        W_hy: NDArray[Any] | None = ...,
-        b_y: NDArray[Any] | None = ...,
-        ids_only: bool = ...,
-        x_scaling: tuple[NDArray[Any], NDArray[Any]] | None = ...,
-        y_scaling: tuple[NDArray[Any], NDArray[Any]] | None = ...,
-        frozen: Any = ...,
-    ) -> None: ...
+    def __init__(self, parts: StreamParts) -> None: ...
     @property
     def nbytes(self) -> int: ...
     @property
@@ -29,8 +17,10 @@ class StreamWeights:
     @property
     def output_size(self) -> int: ...
     @property
+    def dtype(self) -> str: ...
+    @property
     def isa(self) -> str: ...
-    def are_of(self, tensors: dict[str, NDArray[Any]], header: dict[str, Any]) -> bool: ...
+    def holds(self, parts: StreamParts) -> bool: ...
 
 class Stream:
     def __init__(self, weights: StreamWeights) -> None: ...

@@ -1,27 +1,28 @@
 # SPDX-License-Identifier: MIT
 """One step at a time: `Stream`, and the packed weights that all streams of a model share. Many at once: stream_batch.pyx.
 
-``model.stream()`` makes one. Every output has the bits that ``forward`` gives there for the whole sequence. Streams
-keep the weights they were made with: training the model on changes only later ones.
+``model.stream()`` makes one. Every output is bit-identical to that of ``forward`` for the whole sequence. Streams keep
+the weights they were made with: further training of the model affects only streams made later.
 
-What counts as input, everywhere: a float32 array, or one of float16, which is converted; any other precision is an
-oversight and refused, not rounded. Ids are Python or NumPy integers of any kind, from 0 to input_size-1.
+Inputs, everywhere: an array of the model's precision, or of float16, which is converted; any other precision would be
+rounded unasked and is refused. Ids are Python or NumPy integers of any kind, from 0 to input_size-1.
 """
 
 cimport numpy as cnp
 from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_CheckExact
-from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int32_t
-from libc.string cimport memcmp, memset
-from crnn._core.arrays cimport data, need_apart, need_ids_below
-from crnn._core.dispatch cimport cell_number, crnn_cell, f32
+from libc.string cimport memset
+from crnn._core.arrays cimport data, dim, need_apart, need_ids_below, real_kind
+from crnn._core.dispatch cimport cell_number, crnn_cell, f32, f64
 
+from dataclasses import replace
+from functools import partial
 from operator import index
 
 import numpy as np
 
-from crnn.io import model_file, registry
-from crnn.nn.state import State
+from crnn.stream.state import check_state
 
 cdef extern from "compat.h" nogil:
     int flag_take(int *flag)
@@ -29,14 +30,14 @@ cdef extern from "compat.h" nogil:
 
 cnp.import_array()
 
-# Weights that a call reads, in bytes times its rows or steps, from which on it lets other threads run meanwhile. That is
-# 2 us of work; to give up the interpreter's lock and take it back is 30 ns alone, but where another thread is busy with
-# Python it is the rest of that one's turn, which smaller steps had better not risk.
+# A call that reads more bytes of weights than this, times its rows or steps, releases the interpreter's lock. It is
+# 2 us of work. Releasing and acquiring the lock takes 30 ns; but where another thread is running Python, acquiring it
+# takes the rest of that thread's turn, too long for smaller steps.
 RELEASE_BYTES = 256 << 10
 
 cdef enum:
     ALIGNMENT = 64      # CRNN_LINE_BYTES
-    RUN_STEPS = 32      # steps of a single stream's `run` that share a pass through the weights
+    RUN_BLOCK = 32      # steps of a single stream's `run` that share a pass through the weights
 
 
 cdef void *aligned(void *memory) noexcept:
@@ -52,101 +53,61 @@ cdef void *new_memory(size_t size) except NULL:
 
 
 cdef class StreamWeights:
-    """A model's weights, packed once, read-only, shared by all its streams; made by ``model.stream()``.
+    """A model's packed weights, read-only and shared by all its streams; ``model.stream()`` makes them.
+
+    Pickles carry the unpacked values.
 
     Attributes
     ----------
     nbytes : int
         Memory that the packed weights take.
     input_size, output_size : int
+    dtype : str
+        "float32" or "float64": of inputs, outputs and states.
     isa : str
         Instruction set that their streams run on.
     """
 
-    def __cinit__(self, str kind not None, str cell not None, Py_ssize_t input_size, list layers not None,
-                  embedding=None, W_hy=None, b_y=None, bint ids_only=False,
-                  x_scaling=None, y_scaling=None, frozen=None):
-        """``layers``: for each W_xh, W_hh, b_h and what else it has, by name. ``frozen``: tensors and header of the
-        model's file. A ``b_y`` without ``W_hy``: the embedding's transpose."""
-        cdef crnn_model_config config
-        cdef Py_ssize_t K, H, G, count = len(layers), read = 0
-        cdef int number = cell_number(cell), v
-        cdef const crnn_cell *info = f32.cells[number]
-        cdef int real = cnp.NPY_FLOAT32, double_ = cnp.NPY_FLOAT64
-        if count < 1:
-            raise ValueError("layers: expected at least one, got none")
-        memset(&config, 0, sizeof(config))
-        cdef crnn_layer_weights *of = <crnn_layer_weights *>PyMem_RawMalloc(count * sizeof(crnn_layer_weights))
-        if of == NULL:
-            raise MemoryError()
-        try:
-            memset(of, 0, count * sizeof(crnn_layer_weights))
-            config.input_size, config.num_layers, config.layers = input_size, count, of
-            if embedding is not None:
-                config.embedding_size = embedding.shape[1]
-                config.embedding = <float *>data("embedding", embedding, real, False, 2, input_size,
-                                                 config.embedding_size)
-            K, G = config.embedding_size or input_size, info.gates
-            for i, layer in enumerate(layers):
-                H = layer["b_h"].shape[0] // G
-                of[i].cell, of[i].hidden_size = number, H
-                of[i].W_xh = <float *>data("W_xh", layer["W_xh"], real, False, 2, K, G * H)
-                of[i].b_h = <float *>data("b_h", layer["b_h"], real, False, 1, G * H)
-                if info.recurrent_gates:
-                    of[i].W_hh = <float *>data("W_hh", layer["W_hh"], real, False, 2, H, info.recurrent_gates * H)
-                v = 0
-                while info.vectors[v] != NULL:
-                    name = info.vectors[v].decode()
-                    of[i].vectors[v] = <float *>data(name, layer[name], real, False, 1, H)
-                    v += 1
-                if "h0" in layer:
-                    of[i].h0 = <float *>data("h0", layer["h0"], real, False, 1, H)
-                if "c0" in layer:
-                    of[i].c0 = <float *>data("c0", layer["c0"], real, False, 1, H)
-                read += (0 if i == 0 and ids_only and embedding is None else K * G * H) + H * info.recurrent_gates * H
-                K = H
-            if b_y is not None:
-                config.output_size = b_y.shape[0]
-                config.b_y = <float *>data("b_y", b_y, real, False, 1, config.output_size)
-                config.tie_weights = W_hy is None
-                if W_hy is not None:
-                    config.W_hy = <float *>data("W_hy", W_hy, real, False, 2, K, config.output_size)
-                read += K * config.output_size
-            if x_scaling is not None:
-                config.x_mean = <double *>data("x's mean", x_scaling[0], double_, False, 1, input_size)
-                config.x_std = <double *>data("x's deviation", x_scaling[1], double_, False, 1, input_size)
-            if y_scaling is not None:
-                config.y_columns = y_scaling[0].shape[0]
-                config.y_mean = <double *>data("y's mean", y_scaling[0], double_, False, 1, config.y_columns)
-                config.y_std = <double *>data("y's std", y_scaling[1], double_, False, 1, config.y_columns)
-            self.nbytes = crnn_model_size(&config, f32)
-            self.memory = new_memory(self.nbytes)
-            self.model = crnn_model_init(aligned(self.memory), &config, f32)
-        finally:
-            PyMem_RawFree(of)
+    def __cinit__(self, parts not None):
+        """``parts``: a `crnn.stream.parts.StreamParts`."""
+        cdef Config config = Config(parts)
+        self.real, self.dtype = config.real, config.dtype
+        self.sizes, self.has_c, self.step_bytes = config.sizes, config.has_c, config.step_bytes
+        if self.real == cnp.NPY_FLOAT32:
+            self.nbytes = crnn_model_size(&config.c, f32)
+        else:
+            self.nbytes = crnn_model_size_f64(&config.c, f64)
+        self.memory = new_memory(self.nbytes)
+        if self.real == cnp.NPY_FLOAT32:
+            self.model = crnn_model_init(aligned(self.memory), &config.c, f32)
+        else:
+            self.model = crnn_model_init_f64(aligned(self.memory), &config.c, f64)
         self.isa = f32.isa.decode()
-        self.kind, self.frozen = kind, frozen
-        self.sizes = [layer["b_h"].shape[0] // G for layer in layers]
-        self.has_c, self.ids_only = info.has_c, ids_only or embedding is not None
-        self.step_bytes = read * sizeof(float)
-        self.input_size, self.output_size = input_size, crnn_model_output_size(self.model)
+        self.shapes = parts.map(np.shape)
+        self.ids_only = parts.ids_only or parts.embedding is not None
+        self.input_size, self.output_size = parts.input_size, crnn_model_output_size(self.model)
         self.state_size = crnn_model_state_size(self.model)
 
     def __dealloc__(self):
         PyMem_RawFree(self.memory)
 
-    def are_of(self, tensors, header):
-        """Whether the model they were made of has these tensors and this header still."""
-        if self.frozen is None or self.isa != f32.isa.decode() or header != self.frozen[1]:
+    def holds(self, parts):
+        """Whether these weights are what ``parts``, a `crnn.stream.parts.StreamParts`, would be packed to now."""
+        cdef Config config
+        if self.isa != f32.isa.decode() or parts.map(np.shape) != self.shapes:
             return False
-        mine = self.frozen[0]
-        return mine.keys() == tensors.keys() and all(same_bytes(mine[name], tensors[name]) for name in mine)
+        config = Config(parts)
+        return config.real == self.real and crnn_model_equals(self.model, &config.c) == 1
 
     def __reduce__(self):
-        if self.frozen is None:
-            raise TypeError("StreamWeights: expected those of a model, which can be pickled; these are of none")
-        registry.check_kind(self.frozen[1]["kind"])
-        return _weights_from, (model_file.to_bytes(*self.frozen),)
+        def statistics(shapes):
+            return None if shapes is None else tuple(np.empty(shape) for shape in shapes)
+
+        parts = self.shapes.map(partial(np.empty, dtype=self.dtype))
+        parts = replace(parts, x=statistics(self.shapes.x), y=statistics(self.shapes.y))
+        cdef Config config = Config(parts)
+        crnn_model_unpack(self.model, &config.c)
+        return StreamWeights, (parts,)
 
     def __copy__(self):
         return self
@@ -158,24 +119,24 @@ cdef class StreamWeights:
         return f"StreamWeights({self.describe()})"
 
     cdef str describe(self):
-        return (f"{self.kind}, input_size={self.input_size}, output_size={self.output_size}, "
+        return (f"{self.shapes.kind}, input_size={self.input_size}, output_size={self.output_size}, "
                 f"{self.nbytes / 2 ** 20:.3g} MB of weights")
 
     # ---- arguments ---------------------------------------------------------------------------------------------------
 
     cdef object one_input(self, x):
-        """The fast path has not taken it: a contiguous float32 array (D,), an id, or an error."""
+        """An input that the fast path does not know: a contiguous real array (D,), an id, or an error."""
         if isinstance(x, np.ndarray) and x.ndim == 0:
             x = x[()]
         if isinstance(x, (int, np.integer)) and not isinstance(x, bool):
             return index(x)
         if isinstance(x, (np.ndarray, list, tuple)) and not self.ids_only:
-            return real_array("x", x, (self.input_size,))
-        expected = "an integer id" if self.ids_only else f"a float32 array of shape ({self.input_size},), or an id"
+            return real_array("x", x, self.dtype, (self.input_size,))
+        expected = "an integer id" if self.ids_only else f"a {self.dtype} array of shape ({self.input_size},), or an id"
         raise TypeError(f"x: expected {expected}, got {described(x)}")
 
     cdef object many_inputs(self, str name, x, str letter):
-        """A contiguous float32 array (n, D), or int32 ids (n,), in range."""
+        """A contiguous real array (n, D), or int32 ids (n,), in range."""
         cdef cnp.ndarray ids
         array = as_array(name, x)
         if array.dtype.kind in "iu" and array.ndim == 1 or array.size == 0 and array.shape == (0,):
@@ -188,37 +149,112 @@ cdef class StreamWeights:
             return ids
         if self.ids_only:
             raise TypeError(f"{name}: expected integer ids ({letter},), got {described(x)}")
-        return real_array(name, array, (letter, self.input_size))
+        return real_array(name, array, self.dtype, (letter, self.input_size))
 
-    cdef cnp.ndarray fresh(self, Py_ssize_t rows):
+    cdef cnp.ndarray new_outputs(self, Py_ssize_t rows):
         cdef cnp.npy_intp *shape = [rows, self.output_size]
-        return cnp.PyArray_SimpleNew(2, shape, cnp.NPY_FLOAT32)
+        return cnp.PyArray_SimpleNew(2, shape, self.real)
 
     # ---- states as users see them ------------------------------------------------------------------------------------
 
-    cdef object state_of(self, const crnn_streams *streams, Py_ssize_t row):
-        flat = np.empty(self.state_size, np.float32)
-        crnn_streams_get_state(streams, <float *>cnp.PyArray_DATA(<cnp.ndarray>flat), row)
-        parts, start = [], 0
+    cdef object states_of(self, const crnn_streams *streams, const int32_t *rows, Py_ssize_t M):
+        """The states of M rows, of the form that the network's own has for a batch of M."""
+        cdef cnp.ndarray flat = np.empty((M, self.state_size), self.dtype)
+        cdef char *row = <char *>cnp.PyArray_DATA(flat)
+        cdef Py_ssize_t i, start = 0
+        for i in range(M):
+            crnn_streams_get_state(streams, row, rows[i])
+            row += self.state_size * cnp.PyArray_ITEMSIZE(flat)
+        parts = []
         for _ in range(1 + self.has_c):
             arrays = []
             for size in self.sizes:
-                arrays.append(flat[start:start + size].reshape(1, size))
+                arrays.append(np.ascontiguousarray(flat[:, start:start + size]))
                 start += size
-            if len(set(self.sizes)) == 1:
-                arrays = flat[start - sum(self.sizes):start].reshape(len(self.sizes), 1, self.sizes[0])
-            parts.append(arrays)
+            parts.append(np.stack(arrays) if len(set(self.sizes)) == 1 else arrays)
         return tuple(parts) if self.has_c else parts[0]
 
-    cdef cnp.ndarray flat_state(self, str name, value):
-        state = State(self.sizes, self.has_c, 1, "float32")
-        state.fill(name, value)
-        return np.concatenate([array.reshape(-1) for _, part in state.parts for array in part])
+    cdef cnp.ndarray flat_states(self, str name, value, Py_ssize_t M):
+        """States as a user gives them for M rows: an array (M, state_size)."""
+        return np.concatenate(check_state(name, value, self.sizes, self.has_c, M, self.dtype), axis=1)
 
 
-cdef bint same_bytes(cnp.ndarray a, cnp.ndarray b):
-    return (cnp.PyArray_NBYTES(a) == cnp.PyArray_NBYTES(b)
-            and memcmp(cnp.PyArray_DATA(a), cnp.PyArray_DATA(b), cnp.PyArray_NBYTES(a)) == 0)
+cdef class Config:
+    """A crnn_model_config of `StreamParts`, checked. Borrows their arrays."""
+    cdef crnn_model_config c
+    cdef crnn_layer_weights *layers
+    cdef object parts
+    cdef int real
+    cdef str dtype
+    cdef list sizes
+    cdef bint has_c
+    cdef Py_ssize_t step_bytes
+
+    def __cinit__(self, parts):
+        cdef Py_ssize_t D = parts.input_size, K, E, H, i, elements = 0
+        if not parts.layers:
+            raise ValueError("layers: expected at least one, got none")
+        self.parts, self.sizes = parts, []
+        self.real = real_kind("W_xh", parts.layers[0]["W_xh"])
+        self.dtype = "float32" if self.real == cnp.NPY_FLOAT32 else "float64"
+        memset(&self.c, 0, sizeof(self.c))
+        self.c.input_size, self.c.num_layers = D, len(parts.layers)
+        self.layers = <crnn_layer_weights *>PyMem_RawCalloc(self.c.num_layers, sizeof(crnn_layer_weights))
+        if self.layers == NULL:
+            raise MemoryError()
+        self.c.layers = self.layers
+        E = 0 if parts.embedding is None else parts.embedding.shape[1]
+        if E:
+            self.c.embedding_size, self.c.embedding = E, data("embedding", parts.embedding, self.real, False, 2, D, E)
+        K = E or D
+        for i in range(self.c.num_layers):
+            elements += self.layer(&self.layers[i], parts.layers[i], K)
+            if i == 0 and parts.ids_only and not E:
+                elements -= K * dim(parts.layers[0]["W_xh"], 1)  # a row look-up
+            K = self.layers[i].hidden_size
+        if parts.b_y is not None:
+            self.head(parts.W_hy, parts.b_y, K)
+            elements += K * self.c.output_size
+        if parts.x is not None:
+            self.c.x_mean = <double *>data("x's mean", parts.x[0], cnp.NPY_FLOAT64, False, 1, D)
+            self.c.x_std = <double *>data("x's std", parts.x[1], cnp.NPY_FLOAT64, False, 1, D)
+        if parts.y is not None:
+            self.c.y_columns = parts.y[0].shape[0]
+            self.c.y_mean = <double *>data("y's mean", parts.y[0], cnp.NPY_FLOAT64, False, 1, self.c.y_columns)
+            self.c.y_std = <double *>data("y's std", parts.y[1], cnp.NPY_FLOAT64, False, 1, self.c.y_columns)
+        self.step_bytes = elements * (4 if self.real == cnp.NPY_FLOAT32 else 8)
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.layers)
+
+    cdef Py_ssize_t layer(self, crnn_layer_weights *w, values, Py_ssize_t K) except -1:
+        """Take over one layer's parameters, by name; how many elements its matrices have."""
+        cdef int number = cell_number(self.parts.cell), v = 0
+        cdef const crnn_cell *cell = f32.cells[number]
+        cdef Py_ssize_t G = cell.gates, R = cell.recurrent_gates, H = values["b_h"].shape[0] // G
+        w.cell, w.hidden_size, self.has_c = number, H, cell.has_c
+        w.W_xh = data("W_xh", values["W_xh"], self.real, False, 2, K, G * H)
+        w.b_h = data("b_h", values["b_h"], self.real, False, 1, G * H)
+        if R:
+            w.W_hh = data("W_hh", values["W_hh"], self.real, False, 2, H, R * H)
+        while cell.vectors[v] != NULL:
+            name = cell.vectors[v].decode()
+            w.vectors[v] = data(name, values[name], self.real, False, 1, H)
+            v += 1
+        if "h0" in values:
+            w.h0 = data("h0", values["h0"], self.real, False, 1, H)
+        if "c0" in values:
+            w.c0 = data("c0", values["c0"], self.real, False, 1, H)
+        self.sizes.append(H)
+        return K * G * H + H * R * H
+
+    cdef int head(self, W_hy, b_y, Py_ssize_t K) except -1:
+        cdef Py_ssize_t V = b_y.shape[0]
+        self.c.output_size, self.c.tie_weights = V, W_hy is None
+        self.c.b_y = data("b_y", b_y, self.real, False, 1, V)
+        if W_hy is not None:
+            self.c.W_hy = data("W_hy", W_hy, self.real, False, 2, K, V)
+        return 0
 
 
 cdef str described(x):
@@ -234,35 +270,31 @@ cdef object as_array(str name, x):
         raise ValueError(f"{name}: expected numbers in an array, got {described(x)}") from None
 
 
-cdef object real_array(str name, x, tuple shape):
-    """float32, contiguous; a letter in the shape stands for any length."""
+cdef object real_array(str name, x, str dtype, tuple shape):
+    """Of the model's precision and contiguous; a letter in the shape stands for any length."""
     array = as_array(name, x)
     good = array.ndim == len(shape) and all(n == m for n, m in zip(array.shape, shape) if not isinstance(m, str))
-    if not good or array.dtype not in (np.float32, np.float16):
+    if not good or array.dtype not in (dtype, np.float16):
         expected = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
-        hint = "; say astype('float32') if rounding is meant" if good and array.dtype == np.float64 else ""
-        raise (TypeError if good else ValueError)(f"{name}: expected float32 of shape ({expected}), "
+        hint = ""
+        if good and array.dtype.kind == "f":
+            hint = f"; say astype('{dtype}')" + (" if rounding is meant" if dtype == "float32" else "")
+        raise (TypeError if good else ValueError)(f"{name}: expected {dtype} of shape ({expected}), "
                                                   f"got {array.dtype} of shape {array.shape}{hint}")
-    return np.ascontiguousarray(array, np.float32)
+    return np.ascontiguousarray(array, dtype)
 
 
 cdef int busy_error(str what) except -1:
     raise RuntimeError(f"{what}: another thread is at work on it; give each thread a stream of its own")
 
 
-cdef int enter(int *flag, str what) except -1:
-    """Be the one thread at work on ``what``, or raise RuntimeError; until `leave`."""
+cdef int acquire(int *flag, str what) except -1:
+    """Acquire exclusive use of ``what`` until `release`, or raise RuntimeError."""
     return 0 if flag_take(flag) else busy_error(what)
 
 
-cdef void leave(int *flag) noexcept:
+cdef void release(int *flag) noexcept:
     flag_give(flag)
-
-
-def _weights_from(content):
-    """For pickle."""
-    tensors, header = model_file.from_bytes("pickle", content)
-    return registry.build("pickle", tensors, header, finite=False).stream().weights
 
 
 def _stream_from(weights, state):
@@ -275,8 +307,8 @@ def _stream_from(weights, state):
 cdef class Stream:
     """A model on one sequence, a step at a time; ``model.stream()`` makes one.
 
-    What is allocated in a step is its fresh output, and with ``out=`` nothing. One thread at a time: a second one that
-    comes in meanwhile gets a RuntimeError, and changes nothing.
+    A step allocates nothing but its output, with ``out=`` nothing at all. One thread at a time may use a stream: a
+    second one meanwhile gets a RuntimeError, and changes nothing. Inputs, outputs and states have the model's precision.
 
     Attributes
     ----------
@@ -303,14 +335,14 @@ cdef class Stream:
     def __dealloc__(self):
         PyMem_RawFree(self.memory)
 
-    cdef int resize(self, Py_ssize_t most) except -1:
+    cdef int resize(self, Py_ssize_t block) except -1:
         """So many steps at a time; the state stays."""
-        cdef void *memory = new_memory(crnn_streams_size(self.weights.model, 1, most))
-        cdef crnn_streams *streams = crnn_streams_init(aligned(memory), self.weights.model, 1, most)
+        cdef void *memory = new_memory(crnn_streams_size(self.weights.model, 1, block))
+        cdef crnn_streams *streams = crnn_streams_init(aligned(memory), self.weights.model, 1, block)
         if self.streams != NULL:
             crnn_streams_copy(streams, 0, self.streams, 0)
         PyMem_RawFree(self.memory)
-        self.memory, self.streams, self.most = memory, streams, most
+        self.memory, self.streams, self.block = memory, streams, block
         return 0
 
     @property
@@ -321,48 +353,55 @@ cdef class Stream:
     def output_size(self):
         return self.weights.output_size
 
-    cdef int step_into(self, float *y, const float *x) noexcept nogil:
-        if self.weights.ids_only or not flag_take(&self.busy):
+    cdef int advance(self, void *y, const void *x, int32_t id) noexcept nogil:
+        """One step on x, or where that is NULL on an id, both checked. -1: another thread is using the stream."""
+        if not flag_take(&self.busy):
             return -1
-        crnn_streams_step(self.streams, y, x, NULL, 1)
+        if x != NULL:
+            crnn_streams_step(self.streams, y, x, NULL, 1)
+        else:
+            crnn_streams_step_ids(self.streams, y, &id, NULL, 1)
         flag_give(&self.busy)
         return 0
 
-    cdef int step_id_into(self, float *y, int32_t id) noexcept nogil:
-        if not 0 <= id < self.weights.input_size or not flag_take(&self.busy):
+    cdef int step_into(self, float *y, const float *x) noexcept nogil:
+        if self.weights.ids_only or self.weights.real != cnp.NPY_FLOAT32:
             return -1
-        crnn_streams_step_ids(self.streams, y, &id, NULL, 1)
-        flag_give(&self.busy)
-        return 0
+        return self.advance(y, x, 0)
+
+    cdef int step_id_into(self, float *y, int32_t id) noexcept nogil:
+        if not 0 <= id < self.weights.input_size or self.weights.real != cnp.NPY_FLOAT32:
+            return -1
+        return self.advance(y, NULL, id)
 
     def step(self, x, out=None):
         """The output of one more step.
 
         Parameters
         ----------
-        x : float32 array (input_size,), or an integer id
+        x : array (input_size,), or an integer id
             Not kept.
-        out : float32 array (output_size,), optional
+        out : array (output_size,), optional
             Where to write the output; C-contiguous. May be x itself.
 
         Returns
         -------
         array (output_size,)
-            Fresh, or ``out``. Of a network h of its top layer; of a model what its head makes of that: logits, or
-            values in the targets' own units. Quantiles lie in blocks of the targets' columns, one block for each level.
+            Fresh, or ``out``. Of a network: h of its top layer. Of a model: its head's output, which is logits, or
+            values in the targets' own units; quantiles in blocks of the targets' columns, one block for each level.
         """
         cdef StreamWeights weights = self.weights
-        cdef const float *x_ = NULL
-        cdef float *y_
+        cdef const void *x_ = NULL
+        cdef void *y_
         cdef int32_t id = 0
         cdef int overflow = 0, failed
         cdef long number = 0
         cdef cnp.npy_intp size = weights.output_size
-        if (cnp.PyArray_Check(x) and not weights.ids_only and cnp.PyArray_TYPE(<cnp.ndarray>x) == cnp.NPY_FLOAT32
+        if (cnp.PyArray_Check(x) and not weights.ids_only and cnp.PyArray_TYPE(<cnp.ndarray>x) == weights.real
                 and cnp.PyArray_NDIM(<cnp.ndarray>x) == 1
                 and cnp.PyArray_DIM(<cnp.ndarray>x, 0) == weights.input_size
                 and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>x)):
-            x_ = <const float *>cnp.PyArray_DATA(<cnp.ndarray>x)
+            x_ = cnp.PyArray_DATA(<cnp.ndarray>x)
         else:
             if not PyLong_CheckExact(x):
                 x = weights.one_input(x)
@@ -372,29 +411,29 @@ cdef class Stream:
                     raise ValueError(f"x: expected an id from 0 to {weights.input_size - 1}, got {x}")
                 id = <int32_t>number
             else:
-                x_ = <const float *>cnp.PyArray_DATA(<cnp.ndarray>x)
+                x_ = cnp.PyArray_DATA(<cnp.ndarray>x)
         if out is None:
-            out = cnp.PyArray_SimpleNew(1, &size, cnp.NPY_FLOAT32)
-            y_ = <float *>cnp.PyArray_DATA(<cnp.ndarray>out)
+            out = cnp.PyArray_SimpleNew(1, &size, weights.real)
+            y_ = cnp.PyArray_DATA(<cnp.ndarray>out)
         else:
-            y_ = <float *>data("out", out, cnp.NPY_FLOAT32, True, 1, size)
+            y_ = data("out", out, weights.real, True, 1, size)
         if self.releases:
             with nogil:
-                failed = self.step_into(y_, x_) if x_ != NULL else self.step_id_into(y_, id)
+                failed = self.advance(y_, x_, id)
         else:
-            failed = self.step_into(y_, x_) if x_ != NULL else self.step_id_into(y_, id)
+            failed = self.advance(y_, x_, id)
         if failed:
             busy_error("stream")
         return out
 
     def run(self, xs, out=None):
-        """The outputs of T more steps in one call, with the bits of `step`.
+        """The outputs of T more steps in one call, bit-identical to those of `step`.
 
         Parameters
         ----------
-        xs : float32 array (T, input_size), or integer ids (T,)
-        out : float32 array (T, output_size), optional
-            Where to write them; C-contiguous, apart from xs.
+        xs : array (T, input_size), or integer ids (T,)
+        out : array (T, output_size), optional
+            Where to write them; C-contiguous, not overlapping xs.
 
         Returns
         -------
@@ -406,51 +445,52 @@ cdef class Stream:
         cdef Py_ssize_t T = cnp.PyArray_DIM(x, 0)
         cdef bint ids = cnp.PyArray_NDIM(x) == 1
         if out is None:
-            out = weights.fresh(T)
-        cdef float *y_ = <float *>data("out", out, cnp.NPY_FLOAT32, True, 2, T, weights.output_size)
+            out = weights.new_outputs(T)
+        cdef void *y_ = data("out", out, weights.real, True, 2, T, weights.output_size)
         cdef void *x_ = cnp.PyArray_DATA(x)
         need_apart("out", out, "xs", x)
-        enter(&self.busy, "stream")
+        acquire(&self.busy, "stream")
         try:
-            if T > 1 and self.most == 1:
-                self.resize(RUN_STEPS)
+            if T > 1 and self.block == 1:
+                self.resize(RUN_BLOCK)
             if weights.step_bytes * T > RELEASE_BYTES:
                 with nogil:
                     run_streams(self.streams, y_, x_, ids, T)
             else:
                 run_streams(self.streams, y_, x_, ids, T)
         finally:
-            leave(&self.busy)
+            release(&self.busy)
         return out
 
     def reset(self):
-        """Back to the state before the first step: zeros, or the learnt one."""
-        enter(&self.busy, "stream")
+        """Back to the initial state: zeros, or the trainable one."""
+        acquire(&self.busy, "stream")
         crnn_streams_reset(self.streams, NULL, 1)
-        leave(&self.busy)
+        release(&self.busy)
 
     @property
     def state(self):
-        """The state, of the form that the network's own has for a batch of one; a copy. Writable as a whole."""
-        enter(&self.busy, "stream")
+        """The state, in the form of the network's own state for a batch of one; a copy. Assign a whole state to set it."""
+        cdef int32_t row = 0
+        acquire(&self.busy, "stream")
         try:
-            return self.weights.state_of(self.streams, 0)
+            return self.weights.states_of(self.streams, &row, 1)
         finally:
-            leave(&self.busy)
+            release(&self.busy)
 
     @state.setter
     def state(self, value):
-        cdef cnp.ndarray flat = self.weights.flat_state("state", value)
-        enter(&self.busy, "stream")
-        crnn_streams_set_state(self.streams, <float *>cnp.PyArray_DATA(flat), 0)
-        leave(&self.busy)
+        cdef cnp.ndarray flat = self.weights.flat_states("state", value, 1)
+        acquire(&self.busy, "stream")
+        crnn_streams_set_state(self.streams, cnp.PyArray_DATA(flat), 0)
+        release(&self.busy)
 
     def copy(self):
-        """Another stream that goes on from here by itself."""
+        """Another stream that continues from here independently."""
         cdef Stream other = Stream(self.weights)
-        enter(&self.busy, "stream")
+        acquire(&self.busy, "stream")
         crnn_streams_copy(other.streams, 0, self.streams, 0)
-        leave(&self.busy)
+        release(&self.busy)
         return other
 
     def __copy__(self):
@@ -466,8 +506,8 @@ cdef class Stream:
         return f"Stream({self.weights.describe()})"
 
 
-cdef void run_streams(crnn_streams *streams, float *y, const void *x, bint ids, Py_ssize_t T) noexcept nogil:
+cdef void run_streams(crnn_streams *streams, void *y, const void *x, bint ids, Py_ssize_t T) noexcept nogil:
     if ids:
         crnn_streams_run_ids(streams, y, <const int32_t *>x, T, 0)
     else:
-        crnn_streams_run(streams, y, <const float *>x, T, 0)
+        crnn_streams_run(streams, y, x, T, 0)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Many streams of one model, stepped together: `StreamBatch`; ``model.stream_batch(n)`` makes one. See stream.pyx for
-what counts as input."""
+what inputs may be."""
 
 cimport cython
 cimport numpy as cnp
@@ -8,9 +8,9 @@ from cpython.mem cimport PyMem_RawFree
 from libc.stdint cimport int32_t
 from crnn._core.arrays cimport data, need_apart
 from crnn.stream.stream cimport (
-    CRNN_STREAM_ROWS, RELEASE_BYTES, Stream, StreamWeights, aligned, as_array, crnn_streams, crnn_streams_copy,
+    CRNN_STREAM_BLOCK, RELEASE_BYTES, Stream, StreamWeights, acquire, aligned, as_array, crnn_streams, crnn_streams_copy,
     crnn_streams_init, crnn_streams_reset, crnn_streams_set_state, crnn_streams_size, crnn_streams_step,
-    crnn_streams_step_ids, described, enter, leave, new_memory,
+    crnn_streams_step_ids, described, new_memory, release,
 )
 
 import heapq
@@ -20,32 +20,31 @@ import numpy as np
 cnp.import_array()
 
 cdef enum:
-    MOST_ROWS = 1 << 28  # stream.c's MOST_UNITS
+    MAX_ROWS = 1 << 28  # stream.c's MAX_SIZE
 
 
 def _batch_from(weights, length, rows, states):
     """For pickle."""
     batch = StreamBatch(weights, length)
     batch.remove(sorted(set(range(length)) - set(rows)))
-    for row, state in zip(rows, states):
-        batch.set_state(row, state)
+    batch.set_states(states)
     return batch
 
 
-cdef void step_streams(crnn_streams *streams, float *y, const void *x, bint ids, const int32_t *rows,
+cdef void step_streams(crnn_streams *streams, void *y, const void *x, bint ids, const int32_t *rows,
                        Py_ssize_t M) noexcept nogil:
     if ids:
         crnn_streams_step_ids(streams, y, <const int32_t *>x, rows, M)
     else:
-        crnn_streams_step(streams, y, <const float *>x, rows, M)
+        crnn_streams_step(streams, y, x, rows, M)
 
 
 @cython.final
 cdef class StreamBatch:
     """Many streams of one model that are stepped together; ``model.stream_batch(n)`` makes one.
 
-    A stream is a row, and has a number. Rows may come and go at any time; a number that is free is given out again.
-    Each row has the bits of a `Stream` of its own, whatever the others do. One thread at a time.
+    A stream is a row, and has a number. Rows can be added and removed at any time; the numbers of removed rows are used
+    again. Each row is bit-identical to a separate `Stream`, whatever the others do. One thread at a time.
 
     Attributes
     ----------
@@ -72,6 +71,8 @@ cdef class StreamBatch:
     cdef readonly StreamWeights weights
     cdef crnn_streams *streams
     cdef void *memory
+    cdef crnn_streams *spare    # memory that `select` copies into, of the same capacity; NULL: none yet
+    cdef void *spare_memory
     cdef Py_ssize_t capacity, used
     cdef int busy
     cdef object free, rows, flags, stamps
@@ -87,6 +88,7 @@ cdef class StreamBatch:
 
     def __dealloc__(self):
         PyMem_RawFree(self.memory)
+        PyMem_RawFree(self.spare_memory)
 
     @property
     def input_size(self):
@@ -97,17 +99,17 @@ cdef class StreamBatch:
         return self.weights.output_size
 
     def __len__(self):
-        """How many rows are active."""
+        """The number of active rows."""
         return self.used - len(self.free)
 
     @property
     def active(self):
-        """The rows there are, int32, rising."""
-        enter(&self.busy, "stream batch")
+        """The numbers of the active rows, int32, in rising order."""
+        acquire(&self.busy, "stream batch")
         try:
             return self.active_rows().copy()
         finally:
-            leave(&self.busy)
+            release(&self.busy)
 
     cdef cnp.ndarray active_rows(self):
         if self.rows is None:
@@ -116,41 +118,51 @@ cdef class StreamBatch:
 
     cdef int grow(self, Py_ssize_t needed) except -1:
         """Memory for so many rows; by doubling, so that adding a row costs little on average."""
-        cdef Py_ssize_t capacity = max(needed, min(2 * self.capacity, MOST_ROWS)), row
-        cdef Py_ssize_t most = min(capacity, CRNN_STREAM_ROWS)
-        cdef size_t size = crnn_streams_size(self.weights.model, capacity, most)
-        if size:  # else new_memory says that it is too much
-            flags, stamps = np.zeros(capacity, bool), np.zeros(capacity, np.int64)
-        cdef void *memory = new_memory(size)
-        cdef crnn_streams *streams = crnn_streams_init(aligned(memory), self.weights.model, capacity, most)
+        cdef Py_ssize_t capacity = max(needed, min(2 * self.capacity, MAX_ROWS)), row
+        cdef void *memory
+        cdef crnn_streams *streams = self.allocate(capacity, &memory)
         for row in range(self.used):
             crnn_streams_copy(streams, row, self.streams, row)
-        flags[:self.capacity], stamps[:self.capacity] = self.flags, self.stamps
+        self.replace_memory(streams, memory, capacity)
+        return 0
+
+    cdef crnn_streams *allocate(self, Py_ssize_t capacity, void **memory) except NULL:
+        cdef Py_ssize_t block = min(capacity, CRNN_STREAM_BLOCK)
+        cdef size_t size = crnn_streams_size(self.weights.model, capacity, block)
+        memory[0] = new_memory(size)
+        return crnn_streams_init(aligned(memory[0]), self.weights.model, capacity, block)
+
+    cdef int replace_memory(self, crnn_streams *streams, void *memory, Py_ssize_t capacity) except -1:
         PyMem_RawFree(self.memory)
-        self.memory, self.streams, self.capacity = memory, streams, capacity
-        self.flags, self.stamps = flags, stamps
+        PyMem_RawFree(self.spare_memory)
+        self.spare, self.spare_memory = NULL, NULL
+        self.memory, self.streams = memory, streams
+        cdef Py_ssize_t more = capacity - self.capacity
+        self.capacity = capacity
+        self.flags = np.concatenate([self.flags, np.zeros(more, bool)])
+        self.stamps = np.concatenate([self.stamps, np.zeros(more, np.int64)])
         return 0
 
     cdef object take_rows(self, Py_ssize_t count):
-        """So many fresh rows, those that were freed first."""
-        again = [heapq.heappop(self.free) for _ in range(min(count, len(self.free)))]
-        cdef Py_ssize_t new = count - len(again)
+        """So many rows in their initial state; free numbers first."""
+        reused = [heapq.heappop(self.free) for _ in range(min(count, len(self.free)))]
+        cdef Py_ssize_t new = count - len(reused)
         try:
             if self.used + new > self.capacity:
                 self.grow(self.used + new)
         except BaseException:
-            for row in again:
+            for row in reused:
                 heapq.heappush(self.free, row)
             raise
-        rows = np.array(again + list(range(self.used, self.used + new)), np.int32)
+        rows = np.array(reused + list(range(self.used, self.used + new)), np.int32)
         self.used += new
         self.flags[rows] = True
         self.rows = None
         crnn_streams_reset(self.streams, <int32_t *>cnp.PyArray_DATA(<cnp.ndarray>rows), count)
         return rows
 
-    cdef cnp.ndarray checked(self, rows):
-        """Numbers of active rows, all different, as int32."""
+    cdef cnp.ndarray checked(self, rows, bint different=True):
+        """Numbers of active rows, all different unless they need not be, as int32."""
         cdef cnp.ndarray array
         cdef Py_ssize_t i, n
         cdef int32_t row
@@ -167,15 +179,15 @@ cdef class StreamBatch:
                                  f"got {given.min()} to {given.max()}")
         array = np.ascontiguousarray(given, np.int32)
         cdef int32_t *row_ = <int32_t *>cnp.PyArray_DATA(array)
-        cdef cnp.npy_bool *there = <cnp.npy_bool *>cnp.PyArray_DATA(<cnp.ndarray>self.flags)
+        cdef cnp.npy_bool *active = <cnp.npy_bool *>cnp.PyArray_DATA(<cnp.ndarray>self.flags)
         cdef long long *stamps = <long long *>cnp.PyArray_DATA(<cnp.ndarray>self.stamps)
         n = cnp.PyArray_DIM(array, 0)
         self.stamp += 1
         for i in range(n):
             row = row_[i]
-            if not 0 <= row < self.used or not there[row]:
+            if not 0 <= row < self.used or not active[row]:
                 raise ValueError(f"rows: expected active rows, got {row} at position {i}")
-            if stamps[row] == self.stamp:
+            if different and stamps[row] == self.stamp:
                 raise ValueError(f"rows: expected each row once, got {row} again at position {i}")
             stamps[row] = self.stamp
         return array
@@ -188,15 +200,15 @@ cdef class StreamBatch:
         return row
 
     def step(self, x, rows=None, out=None):
-        """The outputs of one more step of M rows; the others wait.
+        """The outputs of one more step of M rows; the others stay where they are.
 
         Parameters
         ----------
-        x : float32 array (M, input_size), or integer ids (M,)
+        x : array (M, input_size), or integer ids (M,)
         rows : integers (M,), optional
             Which rows, each once, in any order; not given: all, in rising order.
-        out : float32 array (M, output_size), optional
-            Where to write the outputs; C-contiguous, apart from x.
+        out : array (M, output_size), optional
+            Where to write the outputs; C-contiguous, not overlapping x.
 
         Returns
         -------
@@ -208,12 +220,12 @@ cdef class StreamBatch:
         cdef Py_ssize_t M = cnp.PyArray_DIM(x_array, 0)
         cdef bint ids = cnp.PyArray_NDIM(x_array) == 1
         if out is None:
-            out = weights.fresh(M)
-        cdef float *y_ = <float *>data("out", out, cnp.NPY_FLOAT32, True, 2, M, weights.output_size)
+            out = weights.new_outputs(M)
+        cdef void *y_ = data("out", out, weights.real, True, 2, M, weights.output_size)
         cdef void *x_ = cnp.PyArray_DATA(x_array)
         cdef int32_t *rows_
         need_apart("out", out, "x", x_array)
-        enter(&self.busy, "stream batch")
+        acquire(&self.busy, "stream batch")
         try:
             chosen = self.active_rows() if rows is None else self.checked(rows)
             if cnp.PyArray_DIM(chosen, 0) != M:
@@ -225,7 +237,7 @@ cdef class StreamBatch:
             else:
                 step_streams(self.streams, y_, x_, ids, rows_, M)
         finally:
-            leave(&self.busy)
+            release(&self.busy)
         return out
 
     def add(self, count=1, state=None):
@@ -235,77 +247,150 @@ cdef class StreamBatch:
         """
         cdef Py_ssize_t n = counted("count", count)
         cdef cnp.ndarray flat = None if state is None else self.as_flat(state)
-        enter(&self.busy, "stream batch")
+        acquire(&self.busy, "stream batch")
         try:
             rows = self.take_rows(n)
             if flat is not None:
                 for row in rows:
-                    crnn_streams_set_state(self.streams, <float *>cnp.PyArray_DATA(flat), row)
+                    crnn_streams_set_state(self.streams, cnp.PyArray_DATA(flat), row)
             return rows
         finally:
-            leave(&self.busy)
+            release(&self.busy)
 
     def remove(self, rows):
-        """Rows, integers (M,) or one, that are no more; their numbers are given out again."""
-        enter(&self.busy, "stream batch")
+        """Remove rows, integers (M,) or one. `add` uses their numbers again."""
+        acquire(&self.busy, "stream batch")
         try:
-            gone = self.checked(rows)
-            self.flags[gone] = False
+            removed = self.checked(rows)
+            self.flags[removed] = False
             self.rows = None
-            for row in gone.tolist():
+            for row in removed.tolist():
                 heapq.heappush(self.free, row)
         finally:
-            leave(&self.busy)
+            release(&self.busy)
 
     def reset(self, rows=None):
-        """Rows, integers (M,) or one, back to the state before the first step; not given: all."""
+        """Rows, integers (M,) or one, back to the initial state; not given: all."""
         cdef cnp.ndarray chosen
-        enter(&self.busy, "stream batch")
+        acquire(&self.busy, "stream batch")
         try:
             chosen = self.active_rows() if rows is None else self.checked(rows)
             crnn_streams_reset(self.streams, <int32_t *>cnp.PyArray_DATA(chosen), cnp.PyArray_DIM(chosen, 0))
         finally:
-            leave(&self.busy)
+            release(&self.busy)
+
+    def select(self, rows):
+        """Row m continues from where ``rows[m]`` stands, for all m at once; the batch then has the rows 0 .. M-1.
+
+        As a beam search does after each step, and whoever drops rows for good: what is not selected is removed.
+
+        Parameters
+        ----------
+        rows : integers (M,)
+            Active rows, in any order; the same one several times makes copies of it.
+        """
+        cdef cnp.ndarray chosen
+        cdef Py_ssize_t M, m
+        cdef int32_t *rows_
+        cdef crnn_streams *streams
+        cdef void *memory
+        acquire(&self.busy, "stream batch")
+        try:
+            chosen = self.checked(rows, different=False)
+            M, rows_ = cnp.PyArray_DIM(chosen, 0), <int32_t *>cnp.PyArray_DATA(chosen)
+            if M > self.capacity:
+                streams = self.allocate(M, &memory)
+            else:
+                if self.spare == NULL:
+                    self.spare = self.allocate(self.capacity, &self.spare_memory)
+                streams = self.spare
+            for m in range(M):
+                crnn_streams_copy(streams, m, self.streams, rows_[m])
+            if M > self.capacity:
+                self.replace_memory(streams, memory, M)
+            else:
+                self.streams, self.spare = streams, self.streams
+                self.memory, self.spare_memory = self.spare_memory, self.memory
+            self.used, self.free, self.rows = M, [], None
+            self.flags[:] = False
+            self.flags[:M] = True
+        finally:
+            release(&self.busy)
 
     def state(self, row):
-        """A row's state, of the form that `Stream.state` has; a copy."""
-        enter(&self.busy, "stream batch")
+        """A row's state, in the form of `Stream.state`; a copy."""
+        cdef int32_t number
+        acquire(&self.busy, "stream batch")
         try:
-            return self.weights.state_of(self.streams, self.one(row))
+            number = self.one(row)
+            return self.weights.states_of(self.streams, &number, 1)
         finally:
-            leave(&self.busy)
+            release(&self.busy)
+
+    def states(self, rows=None):
+        """The states of M rows, in the form of the network's own state for a batch of M; a copy.
+
+        Parameters
+        ----------
+        rows : integers (M,), optional
+            Active rows, in any order; not given: all, in rising order.
+        """
+        cdef cnp.ndarray chosen
+        acquire(&self.busy, "stream batch")
+        try:
+            chosen = self.active_rows() if rows is None else self.checked(rows, different=False)
+            return self.weights.states_of(self.streams, <int32_t *>cnp.PyArray_DATA(chosen), cnp.PyArray_DIM(chosen, 0))
+        finally:
+            release(&self.busy)
 
     def set_state(self, row, state):
-        """A row goes on from ``state``: a stream, or a state as `Stream.state` gives it."""
+        """A row continues from ``state``: a stream's, or a state in the form of `Stream.state`."""
         cdef cnp.ndarray flat = self.as_flat(state)
-        enter(&self.busy, "stream batch")
+        acquire(&self.busy, "stream batch")
         try:
-            crnn_streams_set_state(self.streams, <float *>cnp.PyArray_DATA(flat), self.one(row))
+            crnn_streams_set_state(self.streams, cnp.PyArray_DATA(flat), self.one(row))
         finally:
-            leave(&self.busy)
+            release(&self.busy)
+
+    def set_states(self, states, rows=None):
+        """M rows continue from ``states``, in the form of `states`; rows as there, but each once."""
+        cdef cnp.ndarray flat, chosen
+        cdef char *state
+        cdef int32_t *rows_
+        cdef Py_ssize_t m
+        acquire(&self.busy, "stream batch")
+        try:
+            chosen = self.active_rows() if rows is None else self.checked(rows)
+            flat = self.weights.flat_states("states", states, cnp.PyArray_DIM(chosen, 0))
+            state, rows_ = <char *>cnp.PyArray_DATA(flat), <int32_t *>cnp.PyArray_DATA(chosen)
+            for m in range(cnp.PyArray_DIM(chosen, 0)):
+                crnn_streams_set_state(self.streams, state, rows_[m])
+                state += cnp.PyArray_STRIDE(flat, 0)
+        finally:
+            release(&self.busy)
 
     cdef cnp.ndarray as_flat(self, state):
-        return self.weights.flat_state("state", getattr(state, "state", state))
+        return self.weights.flat_states("state", getattr(state, "state", state), 1)
 
     def stream(self, row):
-        """A `Stream` that goes on from where this row stands, by itself."""
+        """A `Stream` that continues from where this row stands, independently."""
         cdef Stream stream = Stream(self.weights)
-        enter(&self.busy, "stream batch")
+        acquire(&self.busy, "stream batch")
         try:
             crnn_streams_copy(stream.streams, 0, self.streams, self.one(row))
         finally:
-            leave(&self.busy)
+            release(&self.busy)
         return stream
 
     def __reduce__(self):
         rows = self.active.tolist()
-        return _batch_from, (self.weights, self.used, rows, [self.state(row) for row in rows])
+        return _batch_from, (self.weights, self.used, rows, self.states())
 
     def __repr__(self):
         return f"StreamBatch({len(self)} streams of {self.weights.describe()})"
 
 
 cdef Py_ssize_t counted(str name, count) except -1:
-    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not 0 <= count < MOST_ROWS:
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not 0 <= count < MAX_ROWS:
         raise ValueError(f"{name}: expected an integer of at least 0, got {count!r:.60}")
     return count

@@ -4,11 +4,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from crnn.nn.state import StateLike
+from crnn.stream.state import StateLike
 from crnn.stream.stream import StreamWeights
 from crnn.text.vocab import Vocab
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 Text = str | bytes | ArrayLike
 
 class TextStream:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""TextStream: a language model that reads a text as it comes, says what it expects next, and writes on from there."""
+"""TextStream: a language model that reads a text as it arrives, predicts the next token, and continues the text."""
 
 cimport numpy as cnp
 from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_CheckExact
 from libc.stdint cimport int32_t
 from libc.string cimport memcpy
 from crnn._core.arrays cimport data
-from crnn.stream.stream cimport Stream, StreamWeights, enter, leave
+from crnn.stream.stream cimport Stream, StreamWeights, acquire, release
 
 import numpy as np
 
@@ -19,7 +19,7 @@ cnp.import_array()
 
 cdef enum:
     BLOCK = 1 << 18  # logits of a long text that are in memory at a time: 1 MiB
-    LEAST = 32       # steps that share a pass through the weights
+    MIN_BLOCK = 32   # steps that share a pass through the weights
 
 cdef enum Ending:    # of what has been read
     BY_TOKEN, IN_WORD, AT_SPACE
@@ -28,9 +28,9 @@ cdef enum Ending:    # of what has been read
 cdef class TextStream:
     """A language model on one text, as much at a time as there is; ``model.stream()`` makes one.
 
-    However a text is cut, by `feed`, `surprisal`, `run` and `step` in any order, it is read with the bits of the whole; only
-    words, where they are the tokens, have to stay whole. What is given is checked before any of it is read. One thread at
-    a time: a second one that comes in meanwhile gets a RuntimeError, and changes nothing.
+    A text may be given in pieces, to `feed`, `surprisal`, `run` and `step` in any order: results are bit-identical to those
+    of the whole text. Only words, where they are the tokens, must not be cut. A piece is checked before any of it is
+    read. One thread at a time may use a stream: a second one meanwhile gets a RuntimeError, and changes nothing.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ cdef class TextStream:
     >>> stream = model.stream().feed("to be or n")
     >>> stream.top_tokens(1)[0][0]
     'o'
-    >>> stream.generate(9, temperature=0)          # a fork writes; the stream stays where it is
+    >>> stream.generate(9, temperature=0)          # by a copy; the stream itself does not move
     'ot to be,'
     >>> expected, odd = stream.copy().surprisal("ot").sum(), stream.copy().surprisal("or").sum()
     >>> bool(expected < 1 < odd)
@@ -58,7 +58,7 @@ cdef class TextStream:
 
     cdef Stream stream
     cdef cnp.ndarray logits     # of the next token, (V,), where `known`
-    cdef float *logits_
+    cdef void *logits_
     cdef bint known
     cdef int busy, last_id
     cdef Ending ending
@@ -68,8 +68,8 @@ cdef class TextStream:
         if not weights.input_size == weights.output_size == len(vocab):
             raise ValueError(f"vocab: expected {weights.input_size} tokens, as {weights!r} has, got {len(vocab)}")
         self.stream, self.vocab = Stream(weights), vocab
-        self.logits = np.zeros(weights.output_size, np.float32)
-        self.logits_ = <float *>cnp.PyArray_DATA(self.logits)
+        self.logits = np.zeros(weights.output_size, weights.dtype)
+        self.logits_ = cnp.PyArray_DATA(self.logits)
 
     @property
     def weights(self):
@@ -92,7 +92,7 @@ cdef class TextStream:
         ----------
         x : int
             An id, from 0 to V-1.
-        out : float32 array (V,), optional
+        out : array (V,), optional
             Where to write the logits; C-contiguous.
 
         Returns
@@ -104,37 +104,37 @@ cdef class TextStream:
         cdef cnp.npy_intp V = weights.output_size
         cdef int overflow = 0
         cdef long number
-        cdef float *out_
+        cdef void *out_
         if not PyLong_CheckExact(x):
             x = weights.one_input(x)
         number = PyLong_AsLongAndOverflow(x, &overflow)
         if overflow or not 0 <= number < V:
             raise ValueError(f"x: expected an id from 0 to {V - 1}, got {x}")
         if out is None:
-            out = cnp.PyArray_SimpleNew(1, &V, cnp.NPY_FLOAT32)
-            out_ = <float *>cnp.PyArray_DATA(<cnp.ndarray>out)
+            out = cnp.PyArray_SimpleNew(1, &V, weights.real)
+            out_ = cnp.PyArray_DATA(<cnp.ndarray>out)
         else:
-            out_ = <float *>data("out", out, cnp.NPY_FLOAT32, True, 1, V)
-        enter(&self.busy, "stream")
+            out_ = data("out", out, weights.real, True, 1, V)
+        acquire(&self.busy, "stream")
         if self.stream.releases:
             with nogil:
-                self.stream.step_id_into(self.logits_, <int32_t>number)
+                self.stream.advance(self.logits_, NULL, <int32_t>number)
         else:
-            self.stream.step_id_into(self.logits_, <int32_t>number)
-        memcpy(out_, self.logits_, V * sizeof(float))
+            self.stream.advance(self.logits_, NULL, <int32_t>number)
+        memcpy(out_, self.logits_, cnp.PyArray_NBYTES(self.logits))
         self.known, self.last_id, self.ending = True, number, BY_TOKEN
-        leave(&self.busy)
+        release(&self.busy)
         return out
 
     def run(self, xs, out=None):
-        """The logits after each of T more tokens in one call, with the bits of `step`.
+        """The logits after each of T more tokens in one call, bit-identical to those of `step`.
 
         Parameters
         ----------
         xs : integers (T,)
             Ids.
-        out : float32 array (T, V), optional
-            Where to write them; C-contiguous, apart from xs.
+        out : array (T, V), optional
+            Where to write them; C-contiguous, not overlapping xs.
 
         Returns
         -------
@@ -143,13 +143,13 @@ cdef class TextStream:
         """
         ids = self.stream.weights.many_inputs("xs", xs, "T")
         cdef Py_ssize_t T = len(ids)
-        enter(&self.busy, "stream")
+        acquire(&self.busy, "stream")
         try:
             out = self.stream.run(ids, out)
             if T:
                 self.now_after(ids[T - 1], out[T - 1], BY_TOKEN)
         finally:
-            leave(&self.busy)
+            release(&self.busy)
         return out
 
     cdef int now_after(self, int id, logits, Ending ending) except -1:
@@ -160,7 +160,7 @@ cdef class TextStream:
     # ---- text --------------------------------------------------------------------------------------------------------
 
     def feed(self, text):
-        """Read on. Returns the stream itself.
+        """Read more text. Returns the stream itself.
 
         Parameters
         ----------
@@ -176,7 +176,7 @@ cdef class TextStream:
         return self
 
     def surprisal(self, text):
-        """Read on, and say how unexpected each token was: nats, given all before it.
+        """Read more text, and return each token's surprisal: nats, given all tokens before it.
 
         Parameters
         ----------
@@ -184,7 +184,7 @@ cdef class TextStream:
 
         Returns
         -------
-        float32 array (N,), fresh
+        array (N,), fresh
             -log of the probability of each token; `LanguageModel.losses` gives the same for the whole text.
 
         Raises
@@ -196,7 +196,7 @@ cdef class TextStream:
         """
         nats = []
         self.read(text, nats)
-        return np.concatenate(nats) if nats else np.empty(0, np.float32)
+        return np.concatenate(nats) if nats else np.empty(0, self.logits.dtype)
 
     cdef int read(self, text, list nats) except -1:
         """``nats``: where to append them, or None."""
@@ -207,20 +207,20 @@ cdef class TextStream:
             ending = AT_SPACE if text[max(len(text) - 1, 0):].isspace() else IN_WORD
         else:
             ids = self.stream.weights.many_inputs("text", text, "N")
-        enter(&self.busy, "stream")
+        acquire(&self.busy, "stream")
         try:
             if len(ids) and nats is not None:
                 self.need_known()
             # Row 0: the logits before a block's first token; each row tells the loss of the token after it.
-            rows = max(1, min(len(ids), max(BLOCK // V, LEAST)))
-            logits = np.empty((rows + 1, V), np.float32)
+            rows = max(1, min(len(ids), max(BLOCK // V, MIN_BLOCK)))
+            logits = np.empty((rows + 1, V), self.logits.dtype)
             logits[0] = self.logits
             for start in range(0, len(ids), rows):
                 block = ids[start:start + rows]
                 n = len(block)
                 self.stream.run(block, logits[1:n + 1])
                 if nats is not None:
-                    losses = np.empty((n, 1), np.float32)
+                    losses = np.empty((n, 1), self.logits.dtype)
                     loss.softmax_cross_entropy(losses, None, logits[:n, None], block[:, None], 1.0, IGNORE_INDEX, 0, 1)
                     nats.append(losses[:, 0])
                 logits[0] = logits[n]
@@ -228,7 +228,7 @@ cdef class TextStream:
             if len(text):
                 self.ending = ending  # a space alone may be no token
         finally:
-            leave(&self.busy)
+            release(&self.busy)
         return 0
 
     cdef int need_known(self) except -1:
@@ -237,11 +237,11 @@ cdef class TextStream:
         return 0
 
     def next_probabilities(self):
-        """The probability of each token to be the next, given all that was read.
+        """The probability of each token to be the next one, given all tokens so far.
 
         Returns
         -------
-        float32 array (V,), fresh
+        array (V,), fresh
             By id; sums to 1 up to rounding.
 
         Raises
@@ -249,22 +249,22 @@ cdef class TextStream:
         TextError
             Nothing was read since the stream was made, was reset, or had its state set.
         """
-        enter(&self.busy, "stream")
+        acquire(&self.busy, "stream")
         try:
             self.need_known()
-            p = np.empty((1, len(self.logits)), np.float32)
+            p = np.empty((1, len(self.logits)), self.logits.dtype)
             loss.softmax(p, self.logits[None])
         finally:
-            leave(&self.busy)
+            release(&self.busy)
         return p[0]
 
     def top_tokens(self, count=10):
-        """The tokens that are likeliest to be the next: a list of pairs (token, probability), likeliest first.
+        """The most probable next tokens: a list of pairs (token, probability), most probable first.
 
         Parameters
         ----------
         count : int
-            How many; as many as there are if it is more.
+            How many; at most V are returned.
         """
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
             raise ValueError(f"count: expected an integer of at least 1, got {count!r:.60}")
@@ -273,15 +273,15 @@ cdef class TextStream:
         return [(self.vocab.tokens[id], float(p[id])) for id in likeliest]
 
     def generate(self, length=200, *, temperature=1.0, top_k=None, top_p=None, stop=None, seed=None):
-        """The text that the model goes on with from here, as `LanguageModel.generate` after the same text.
+        """The model's continuation of the text so far, as `LanguageModel.generate` gives it for that prompt.
 
-        A fork writes it: the stream stays where it is.
+        A copy generates it: the stream itself does not move.
         """
         return "".join(self.iter_generate(length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop,
                                           seed=seed))
 
     def iter_generate(self, length=200, *, temperature=1.0, top_k=None, top_p=None, stop=None, seed=None):
-        """Yield what `generate` gives, piece by piece as it is drawn; from where the stream stands now.
+        """Yield what `generate` returns, piece by piece as it is drawn; from the stream's present state.
 
         Parameters
         ----------
@@ -303,45 +303,45 @@ cdef class TextStream:
     # ---- state -------------------------------------------------------------------------------------------------------
 
     def reset(self):
-        """Back to the state before the first token: zeros, or the learnt one."""
-        enter(&self.busy, "stream")
+        """Back to the initial state: zeros, or the trainable one."""
+        acquire(&self.busy, "stream")
         try:
             self.stream.reset()
             self.known = False
         finally:
-            leave(&self.busy)
+            release(&self.busy)
 
     @property
     def state(self):
-        """The state, of the form that the network's own has for a batch of one; a copy. Writable as a whole.
+        """The state, in the form of the network's own state for a batch of one; a copy. Assign a whole state to set it.
 
-        What comes next is not part of it: after setting it, `feed` at least a token.
+        The prediction of the next token is not part of it: after setting it, `feed` at least one token.
         """
-        enter(&self.busy, "stream")
+        acquire(&self.busy, "stream")
         try:
             return self.stream.state
         finally:
-            leave(&self.busy)
+            release(&self.busy)
 
     @state.setter
     def state(self, value):
-        enter(&self.busy, "stream")
+        acquire(&self.busy, "stream")
         try:
             self.stream.state = value
             self.known = False
         finally:
-            leave(&self.busy)
+            release(&self.busy)
 
     def copy(self):
-        """Another stream that goes on from here by itself."""
+        """Another stream that continues from here independently."""
         cdef TextStream other = TextStream.__new__(TextStream, self.stream.weights, self.vocab)
-        enter(&self.busy, "stream")
+        acquire(&self.busy, "stream")
         try:
             other.stream = self.stream.copy()
             other.logits[:] = self.logits
             other.known, other.last_id, other.ending = self.known, self.last_id, self.ending
         finally:
-            leave(&self.busy)
+            release(&self.busy)
         return other
 
     def __copy__(self):

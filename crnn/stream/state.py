@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+"""The state of a stack of layers as users see it, and as arrays (B, H).
+
+Users see an array (L, B, H), or where sizes differ a list of L arrays (B, H_l); of cells with c a pair (h, c) of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+StateLike: TypeAlias = Any
+
+
+def check_state(name: str, value: StateLike, sizes: Sequence[int], has_c: bool, batch: int, dtype: str) -> list[Array]:
+    """The arrays (batch, H) of a state that a user gave as the argument ``name``: h of each layer, then c of each.
+
+    Borrowed. Raises ValueError for other shapes and TypeError for another precision, which would be rounded unasked.
+    """
+    if not has_c:
+        return _check_part(name, value, sizes, batch, dtype)
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise ValueError(f"{name}: expected a pair (h, c), got {type(value).__name__}")
+    return [array for i, part in enumerate(value) for array in _check_part(f"{name}[{i}]", part, sizes, batch, dtype)]
+
+
+def _check_part(name: str, part: Any, sizes: Sequence[int], batch: int, dtype: str) -> list[Array]:
+    if len(set(sizes)) == 1:
+        return list(_check_array(name, part, (len(sizes), batch, sizes[0]), dtype))
+    if not isinstance(part, tuple | list) or len(part) != len(sizes):
+        raise ValueError(f"{name}: expected a list of {len(sizes)} arrays, got {type(part).__name__}")
+    return [
+        _check_array(f"{name}[{i}]", array, (batch, size), dtype)
+        for i, (array, size) in enumerate(zip(part, sizes, strict=True))
+    ]
+
+
+def _check_array(name: str, value: Any, shape: tuple[int, ...], dtype: str) -> Array:
+    array = np.asarray(value)
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+    if array.dtype != dtype:
+        raise TypeError(f"{name}: expected {dtype}, got {array.dtype}")
+    return array

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: MIT
+ * packing.h: weight matrices as the products read them. The only place that knows how weights are stored: packing,
+ * unpacking, rows, columns and the comparison with an unpacked matrix all stand here, and the layout itself in crnn.h.
+ * Allocates nothing, checks nothing. */
+#ifndef CRNN_PACKING_H
+#define CRNN_PACKING_H
+
+#include <string.h>
+
+#include "compat.h"
+#include "crnn.h"
+
+/* Element types of packed weights, and of the arrays that are multiplied by them. */
+typedef enum { CRNN_FORMAT_F32, CRNN_FORMAT_F64 } crnn_format;
+
+/* The kernels of an instruction set; a table that is not needed may be NULL. */
+typedef struct crnn_tables {
+    const crnn_kernels_f32 *f32;
+    const crnn_kernels_f64 *f64;
+} crnn_tables;
+
+/* A matrix (K, gates*N), packed for products x @ w: gates blocks of N columns. */
+typedef struct crnn_packed {
+    void *data; /* crnn_packed_size bytes, aligned to CRNN_LINE_BYTES */
+    crnn_dim K, N, gates;
+    crnn_format format;
+} crnn_packed;
+
+INLINE size_t crnn_element_size(crnn_format format) { return format == CRNN_FORMAT_F32 ? sizeof(float) : sizeof(double); }
+
+/* Elements in a line, and panels of all gates. */
+INLINE crnn_dim packed_line(const crnn_packed *w) { return CRNN_LINE_BYTES / (crnn_dim)crnn_element_size(w->format); }
+INLINE crnn_dim packed_panels(const crnn_packed *w) { return (w->N + packed_line(w) - 1) / packed_line(w) * w->gates; }
+
+/* Bytes of w->data; K, N, gates and format are given. The largest size_t: more than memory could hold. */
+INLINE size_t crnn_packed_size(const crnn_packed *w)
+{
+    const size_t row = (size_t)packed_panels(w) * CRNN_LINE_BYTES;
+    return (size_t)w->K > (size_t)-1 / row ? (size_t)-1 : (size_t)w->K * row;
+}
+
+/* w OVERWRITTEN with values (K, gates*N), row stride ldw; or, of one gate, with the transpose of values (N, K). */
+INLINE void crnn_pack(const crnn_packed *w, const crnn_tables *kernels, const void *values, crnn_dim ldw)
+{
+    if (w->format == CRNN_FORMAT_F32)
+        kernels->f32->pack_gates(w->data, values, ldw, w->K, w->N, w->gates);
+    else
+        kernels->f64->pack_gates(w->data, values, ldw, w->K, w->N, w->gates);
+}
+
+INLINE void crnn_pack_transposed(const crnn_packed *w, const crnn_tables *kernels, const void *values, crnn_dim ldw)
+{
+    if (w->format == CRNN_FORMAT_F32)
+        kernels->f32->pack_transposed(w->data, values, ldw, w->K, w->N);
+    else
+        kernels->f64->pack_transposed(w->data, values, ldw, w->K, w->N);
+}
+
+/* y (T, B, N) = x (T, B, K) @ w + bias (N), OVERWRITTEN; bias NULL: zero. Of one gate. y and x do not overlap. */
+INLINE void crnn_packed_product(const crnn_packed *w, const crnn_tables *kernels, void *y, const void *x,
+                                const void *bias, const crnn_rows *rows)
+{
+    if (w->format == CRNN_FORMAT_F32)
+        kernels->f32->linear_forward(y, x, w->data, bias, w->K, w->N, rows);
+    else
+        kernels->f64->linear_forward(y, x, w->data, bias, w->K, w->N, rows);
+}
+
+/* y (N) = w[k, :] + bias (N), OVERWRITTEN: bit-identical to the kernel rows_add_bias. Of one gate. */
+INLINE void crnn_packed_row(const crnn_packed *w, const crnn_tables *kernels, void *y, crnn_dim k, const void *bias)
+{
+    const char *source = (const char *)w->data + k * CRNN_LINE_BYTES;
+    const size_t size = crnn_element_size(w->format);
+    char *target = y;
+    crnn_dim columns = w->N;
+    for (; columns >= packed_line(w); columns -= packed_line(w)) {
+        memcpy(target, source, CRNN_LINE_BYTES);
+        target += CRNN_LINE_BYTES;
+        source += w->K * CRNN_LINE_BYTES;
+    }
+    if (columns)
+        memcpy(target, source, (size_t)columns * size);
+    if (w->format == CRNN_FORMAT_F32)
+        kernels->f32->rows_add_bias(y, y, bias, 1, w->N);
+    else
+        kernels->f64->rows_add_bias(y, y, bias, 1, w->N);
+}
+
+/* y (K) = w[:, n], OVERWRITTEN. Of one gate. */
+INLINE void crnn_packed_column(const crnn_packed *w, void *y, crnn_dim n)
+{
+    const crnn_dim line = packed_line(w);
+    const char *source = (const char *)w->data + n / line * w->K * CRNN_LINE_BYTES;
+    if (w->format == CRNN_FORMAT_F32)
+        for (crnn_dim k = 0; k < w->K; ++k)
+            ((float *)y)[k] = ((const float *)source)[k * line + n % line];
+    else
+        for (crnn_dim k = 0; k < w->K; ++k)
+            ((double *)y)[k] = ((const double *)source)[k * line + n % line];
+}
+
+/* A panel: its data (K, line), and which columns of the unpacked matrix it holds. */
+typedef struct packed_panel {
+    const char *data;
+    crnn_dim column, columns;
+} packed_panel;
+
+INLINE packed_panel packed_panel_of(const crnn_packed *w, crnn_dim panel)
+{
+    const crnn_dim line = packed_line(w), n = panel / w->gates * line;
+    const packed_panel p = {(const char *)w->data + panel * w->K * CRNN_LINE_BYTES, panel % w->gates * w->N + n,
+                                w->N - n < line ? w->N - n : line};
+    return p;
+}
+
+/* values (K, gates*N), row stride ldw, OVERWRITTEN with w. */
+INLINE void crnn_unpack(const crnn_packed *w, void *values, crnn_dim ldw)
+{
+    const crnn_dim size = (crnn_dim)crnn_element_size(w->format);
+    for (crnn_dim panel = 0; panel < packed_panels(w); ++panel) {
+        const packed_panel p = packed_panel_of(w, panel);
+        for (crnn_dim k = 0; k < w->K; ++k)
+            memcpy((char *)values + (k * ldw + p.column) * size, p.data + k * CRNN_LINE_BYTES,
+                   (size_t)(p.columns * size));
+    }
+}
+
+/* values (N, K), row stride ldw, OVERWRITTEN with the transpose of w, of one gate. */
+INLINE void crnn_unpack_transposed(const crnn_packed *w, void *values, crnn_dim ldw)
+{
+    for (crnn_dim n = 0; n < w->N; ++n)
+        crnn_packed_column(w, (char *)values + n * ldw * (crnn_dim)crnn_element_size(w->format), n);
+}
+
+INLINE uint64_t load_u64(const char *from)
+{
+    uint64_t bits;
+    memcpy(&bits, from, sizeof bits);
+    return bits;
+}
+
+INLINE uint32_t load_u32(const char *from)
+{
+    uint32_t bits;
+    memcpy(&bits, from, sizeof bits);
+    return bits;
+}
+
+/* Whether w holds values (K, gates*N), row stride ldw, bit for bit. */
+INLINE int crnn_packed_equals(const crnn_packed *w, const void *values, crnn_dim ldw)
+{
+    const crnn_dim size = (crnn_dim)crnn_element_size(w->format);
+    for (crnn_dim panel = 0; panel < packed_panels(w); ++panel) {
+        const packed_panel p = packed_panel_of(w, panel);
+        const char *mine = p.data, *theirs = (const char *)values + p.column * size;
+        uint64_t difference = 0;
+        for (crnn_dim k = 0; k < w->K; ++k, mine += CRNN_LINE_BYTES, theirs += ldw * size)
+            if (p.columns == packed_line(w)) {
+                UNROLL
+                for (int byte = 0; byte < CRNN_LINE_BYTES; byte += 8)
+                    difference |= load_u64(mine + byte) ^ load_u64(theirs + byte);
+            } else
+                difference |= memcmp(mine, theirs, (size_t)(p.columns * size)) != 0;
+        if (difference)
+            return 0;
+    }
+    return 1;
+}
+
+/* Whether w, of one gate, holds the transpose of values (N, K), row stride ldw, bit for bit. */
+INLINE int crnn_packed_equals_transposed(const crnn_packed *w, const void *values, crnn_dim ldw)
+{
+    enum { BLOCK = 16 }; /* rows of w compared together, so that a cache line of values is used up at once */
+    const crnn_dim size = (crnn_dim)crnn_element_size(w->format);
+    for (crnn_dim panel = 0; panel < packed_panels(w); ++panel) {
+        const packed_panel p = packed_panel_of(w, panel);
+        uint64_t difference = 0;
+        for (crnn_dim k0 = 0; k0 < w->K; k0 += BLOCK) {
+            const crnn_dim count = w->K - k0 < BLOCK ? w->K - k0 : BLOCK;
+            for (crnn_dim j = 0; j < p.columns; ++j) {
+                const char *mine = p.data + k0 * CRNN_LINE_BYTES + j * size;
+                const char *theirs = (const char *)values + ((p.column + j) * ldw + k0) * size;
+                if (w->format == CRNN_FORMAT_F32)
+                    for (crnn_dim k = 0; k < count; ++k)
+                        difference |= load_u32(mine + k * CRNN_LINE_BYTES) ^ load_u32(theirs + k * 4);
+                else
+                    for (crnn_dim k = 0; k < count; ++k)
+                        difference |= load_u64(mine + k * CRNN_LINE_BYTES) ^ load_u64(theirs + k * 8);
+            }
+        }
+        if (difference)
+            return 0;
+    }
+    return 1;
+}
+
+#endif

@@ -40,7 +40,8 @@ cdef class Packed:
         self.K, self.N, self.gates = K, N, gates
         self.matrix.K, self.matrix.N, self.matrix.gates = K, N, gates
         self.matrix.format = CRNN_FORMAT_F32 if self.kind == cnp.NPY_FLOAT32 else CRNN_FORMAT_F64
-        self.buffer = aligned_empty((crnn_packed_size(&self.matrix),), np.uint8)
+        cdef size_t elements = crnn_packed_size(&self.matrix) // crnn_element_size(self.matrix.format)
+        self.buffer = aligned_empty((elements,), dtype)
         self.matrix.data = cnp.PyArray_DATA(<cnp.ndarray>self.buffer)
 
     def pack(self, w, first=None):

@@ -11,7 +11,6 @@ from model_tools import as_oracle, stir, text
 from test_network_cells import arrays_of, states_are_close
 
 import crnn
-from crnn.models.language_model import Stepper
 from crnn.models.predictor import Workspace
 
 CORPUS = crnn.TextCorpus.from_text(text(700), valid=0.1, test=0)
@@ -185,9 +184,9 @@ def test_streaming_gives_the_bits_of_the_whole_window_and_drops_nothing(rng, kin
     model = model_of(kind)
     ids = rng.integers(V, size=30)
     logits, _ = model.forward(ids[:, None])
-    stepper = Stepper(model)
+    stream = model.stream()
     for token, expected in zip(ids.tolist(), logits[:, 0], strict=True):
-        assert_same_bits(stepper.step(token), expected)
+        assert_same_bits(stream.step(token), expected)
     undropped = model_of(kind, dropout=0.0, recurrent_dropout=0.0)
     assert_same_bits(undropped.forward(ids[:, None])[0], logits)
 

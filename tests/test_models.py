@@ -13,7 +13,6 @@ from model_tools import language_model, oracle_backward, oracle_forward, oracle_
 
 import crnn
 import crnn.models.language_model
-from crnn.models.language_model import Stepper
 from crnn.models.predictor import Workspace
 from crnn.text.reading import TextError
 
@@ -209,20 +208,21 @@ def test_score_refuses_one_text_and_unknown_characters():
 
 @pytest.mark.thread_unsafe
 @pytest.mark.parametrize("E", [None, 3])
-def test_a_stepper_gives_the_bits_of_the_whole_window(rng, isa, dtype, E):
+def test_a_stream_gives_the_bits_of_the_whole_window(rng, isa, dtype, E):
     model = language_model(H=37, L=2, dtype=dtype.name, E=E)
     ids = rng.integers(len(model.vocab), size=40)
     logits, _ = model.forward(ids[:, None])
-    stepper = Stepper(model)
+    stream = model.stream()
     for token, expected in zip(ids.tolist(), logits[:, 0], strict=True):
-        assert_same_bits(stepper.step(token), expected)
+        assert_same_bits(stream.step(token), expected)
 
 
-def test_a_stepper_refuses_a_token_outside_the_vocabulary():
-    model = language_model()
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_stream_refuses_a_token_outside_the_vocabulary(dtype):
+    model = language_model(dtype=dtype)
     for token in (-1, len(model.vocab)):
         with pytest.raises(ValueError, match=f"got .*{token}"):
-            Stepper(model).step(token)
+            model.stream().step(token)
 
 
 def test_the_network_and_its_model_share_their_weights_and_gradients(rng):

@@ -16,7 +16,6 @@ from crnn.models.head import Head, HeadTape
 from crnn.models.losses import CrossEntropy
 from crnn.models.metrics import Evaluation
 from crnn.models.predictor import Predictor, Workspace
-from crnn.nn.cells import Slice
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
 from crnn.nn.init import UNDRAWN, initial_matrix, uniform_draws
 from crnn.nn.module import Module
@@ -386,7 +385,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         ids = vocab.encode(prompt).tolist()
         if not ids:
             raise TextError("prompt: expected at least one token to start from, got an empty text")
-        step = self.stream().step if self.dtype == "float32" else Stepper(self).step
+        step = self.stream().step
         for token in ids:
             logits = step(token)
         return generator.generate(logits, step, vocab, after_word=not prompt[-1:].isspace())
@@ -399,22 +398,3 @@ def model_shapes(config: NetworkConfig, tie_weights: bool) -> Shapes:
     H, V = config.hidden_sizes[-1], config.input_size
     head: Shapes = {"b_y": (V,)} if tie_weights else {"W_hy": (H, V), "b_y": (V,)}
     return dict(config.shapes()) | dict(head)
-
-
-class Stepper:
-    """One token in, logits out: what `Stream` is to models in float32, for either precision."""
-
-    def __init__(self, model: LanguageModel) -> None:
-        self._model = model
-        self._token = np.zeros((1, 1), np.int32)
-        self._tape, self._head = model._predictor.start(self._token, None, Workspace())
-
-    def step(self, token: int) -> Array:
-        """Logits (V,) of the token after ``token``; overwritten by the next step."""
-        tape, whole = self._tape, Slice(0, 1)
-        self._token[0, 0] = token
-        self._model.net.stack.forward(tape, whole)
-        tape.before.copy_from(tape.after)
-        self._model._head.forward_rows(self._head, tape.y, whole)
-        logits: Array = self._head.outputs[0, 0]
-        return logits

@@ -16,6 +16,7 @@ import crnn.models.seq2seq
 from crnn._core import dispatch, gemm
 from crnn.models.data import Batch
 from crnn.models.decoding import Steps, beam_search, log_probabilities
+from crnn.stream import StreamWeights
 from crnn.models.predictor import Workspace
 
 CELLS = ["tanh", "relu", "lstm", "gru", "original_gru"]
@@ -269,7 +270,8 @@ def test_a_beam_of_one_is_greedy(rng, cell):
     data = model._data(model._sequences("X", X), [np.zeros(1, np.int32)] * len(X))
     batch, _ = data.batch(np.arange(len(X)))
     after = model.encoder.run_forward(batch.x, None, batch.lengths, 1, None, None, keep=False).after
-    found = beam_search(Steps(model._predictor, model._decoder_start(after), V, 1), 9, 1)
+    weights = StreamWeights(model._predictor.stream_parts("decoder"))
+    found = beam_search(Steps(weights, model._decoder_start(after).value, len(X), V), 9, 1)
     answers, scores = model.predict(X, max_length=9, scores=True)
     assert [each.tokens for each in found] == [answer.tolist() for answer in answers]
     assert [each.score for each in found] == scores.tolist()

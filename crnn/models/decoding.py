@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Writing sequences from a first state, token by token: greedily, or by beam search. For SequenceToSequence.
+"""Decoding sequences from a first state, token by token: greedily, or by beam search. For SequenceToSequence.
 
-Every row is computed by itself, so that what is written does not depend on what else is in the batch. Ties go to the
-smaller token, and before that to the hypothesis that was better so far.
+Every row is computed independently, so results do not depend on what else is in the batch. Ties go to the smaller token,
+and before that to the hypothesis that was better so far.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 
 from crnn._core import loss as kernels
 from crnn.checks import Array
-from crnn.models.predictor import Predictor, Workspace
-from crnn.nn.state import State
+from crnn.stream import StreamBatch, StreamWeights
+from crnn.stream.state import StateLike
 from crnn.text.windows import IGNORE_INDEX
 
 
@@ -27,33 +27,20 @@ class Hypothesis:
 
 
 class Steps:
-    """The decoder one step at a time, for B rows; ``mark`` is the token that begins and ends sequences."""
+    """The decoder one step at a time, for a batch of rows; ``mark`` is the token that starts and ends sequences."""
 
-    def __init__(self, predictor: Predictor, before: State, mark: int, threads: int) -> None:
-        self.predictor, self.mark, self.threads = predictor, mark, threads
-        self._begin(before)
-
-    def _begin(self, before: State) -> None:
-        self.tokens = np.full((1, before.batch), self.mark, np.int32)
-        self.tape, self.head = self.predictor.start(self.tokens, before.value, Workspace(), threads=self.threads)
+    def __init__(self, weights: StreamWeights, start: StateLike, rows: int, mark: int) -> None:
+        self.batch, self.mark = StreamBatch(weights, rows), mark
+        self.batch.set_states(start)
+        self.first = np.full(rows, mark, np.int32)
 
     def __call__(self, tokens: Array | None) -> Array:
         """Logits (B, V) of what follows the tokens (B,), or of what comes first."""
-        if tokens is not None:
-            self.tokens[0] = tokens
-        self.predictor.forward(self.tape, self.head, None)
-        logits: Array = self.head.outputs[0]
-        return logits
+        return self.batch.step(self.first if tokens is None else tokens)
 
     def continue_rows(self, rows: Array) -> None:
-        """The next step's rows continue these of the last step."""
-        after = self.tape.after
-        before = self.tape.before if len(rows) == after.batch else self.predictor.net.stack.new_state(len(rows))
-        for (_, own), (_, theirs) in zip(before.parts, after.parts, strict=True):
-            for mine, values in zip(own, theirs, strict=True):
-                np.take(values, rows, axis=0, out=mine)
-        if before is not self.tape.before:
-            self._begin(before)
+        """Row i of the next step continues from where row ``rows[i]`` of the last step stands."""
+        self.batch.select(rows)
 
 
 def log_probabilities(logits: Array) -> Array:
@@ -70,7 +57,7 @@ def log_probabilities(logits: Array) -> Array:
 
 def greedy(steps: Steps, max_length: int, *, scored: bool) -> list[Hypothesis]:
     """The likeliest token each time, for every row. Scores are 0 unless asked for."""
-    live = np.arange(steps.tape.batch)
+    live = np.arange(len(steps.batch))
     tokens: list[list[int]] = [[] for _ in live]
     totals, counts = np.zeros(len(live)), np.zeros(len(live), np.int64)
     last = None
@@ -80,13 +67,14 @@ def greedy(steps: Steps, max_length: int, *, scored: bool) -> list[Hypothesis]:
         if scored:
             totals[live] += log_probabilities(logits)[np.arange(len(live)), last]
         counts[live] += 1
-        going = np.flatnonzero(last != steps.mark)
-        live, last = live[going], last[going]
+        unfinished = np.flatnonzero(last != steps.mark)
+        if len(unfinished) < len(live):
+            live, last = live[unfinished], last[unfinished]
+            steps.continue_rows(unfinished)
         for row, token in zip(live.tolist(), last.tolist(), strict=True):
             tokens[row].append(token)
         if not len(live):
             break
-        steps.continue_rows(going)
     return [Hypothesis(*each) for each in zip(tokens, (totals / counts).tolist(), strict=True)]
 
 
@@ -94,17 +82,17 @@ def beam_search(steps: Steps, max_length: int, width: int) -> list[Hypothesis]:
     """The best of the first ``width`` hypotheses that come to their end, for every row.
 
     Each step looks at the 2 * width best continuations of the ``width`` hypotheses: those among the first ``width``
-    that end are finished, the first ``width`` that do not end go on. What still goes on at ``max_length`` counts as
-    it is.
+    that end are finished, the first ``width`` that do not end are continued. Hypotheses that are unfinished at
+    ``max_length`` count as they are.
     """
-    live = list(range(steps.tape.batch))
+    live = list(range(len(steps.batch)))
     finished: list[list[Hypothesis]] = [[] for _ in live]
     hypotheses: list[list[tuple[float, list[int]]]] = [[(0.0, [])] for _ in live]
     last = None
     for length in range(1, max_length + 1):
         logs = log_probabilities(steps(last))
         vocab, before = logs.shape[1], len(logs) // len(live)
-        going, rows, follow = [], [], []
+        unfinished, rows, follow = [], [], []
         for number, sequence in enumerate(live):
             old = hypotheses[sequence]
             sums = np.array([total for total, _ in old])[:, None] + logs[number * before : (number + 1) * before]
@@ -124,13 +112,13 @@ def beam_search(steps: Steps, max_length: int, width: int) -> list[Hypothesis]:
             elif len(finished[sequence]) < width and new:
                 new += [(-np.inf, *new[0][1:])] * (width - len(new))  # dead: there are fewer continuations than that
                 hypotheses[sequence] = [(total, [*old[p][1], token]) for total, p, token in new]
-                going.append(sequence)
+                unfinished.append(sequence)
                 rows += [number * before + parent for _, parent, _ in new]
                 follow += [token for _, _, token in new]
-        live = going
+        live = unfinished
         if not live:
             break
-        steps.continue_rows(np.array(rows))
+        steps.continue_rows(np.array(rows, np.int32))
         last = np.array(follow, np.int32)
     return [max(each, key=lambda written: written.score) for each in finished]
 

@@ -13,6 +13,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import ArrayLike
 
+from crnn import _parallel as parallel
 from crnn._core import loss as kernels
 from crnn._options import takes_options
 from crnn.checks import Array, check_flag, check_size, check_threads
@@ -32,6 +33,7 @@ from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
 from crnn.nn.state import State
 from crnn.nn.tape import Tape
+from crnn.stream import StreamWeights
 from crnn.stream.parts import StreamParts
 from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX
@@ -348,18 +350,26 @@ class SequenceToSequence(
         check_size("max_length", max_length)
         x = self._sequences("X", X)
         data = self._data(x, [NOTHING] * len(x))
-        written: list[Hypothesis] = [Hypothesis([], 0.0)] * len(x)
+        hypotheses = [Hypothesis([], 0.0)] * len(x)
+        weights = StreamWeights(self._predictor.stream_parts(type(self).__name__, ids_only=True))
         for chosen, batch, _ in by_length(data, check_size("batch_size", batch_size)):
             source = self.encoder.run_forward(batch.x, None, batch.lengths, threads, None, None, keep=False)
-            before = self._decoder_start(source.after)
-            best = greedy(Steps(self._predictor, before, self._mark, threads), max_length, scored=scores or beam > 1)
-            if beam > 1:
-                found = beam_search(Steps(self._predictor, before, self._mark, threads), max_length, beam)
-                best = [max(pair, key=lambda each: each.score) for pair in zip(best, found, strict=True)]
-            for i, each in zip(chosen, best, strict=True):
-                written[i] = each
-        answers = [self._targets.decode(each.tokens) for each in written]
-        return (answers, np.array([each.score for each in written])) if scores else answers
+            start = self._decoder_start(source.after)
+            parts = min(threads, len(chosen))
+
+            def decode(part: int, chosen: Array = chosen, start: State = start, parts: int = parts) -> None:
+                first, last = parallel.share(len(chosen), part, parts)
+                rows = start.rows(first, last)
+                best = greedy(Steps(weights, rows, last - first, self._mark), max_length, scored=scores or beam > 1)
+                if beam > 1:
+                    found = beam_search(Steps(weights, rows, last - first, self._mark), max_length, beam)
+                    best = [max(pair, key=lambda each: each.score) for pair in zip(best, found, strict=True)]
+                for i, each in zip(chosen[first:last], best, strict=True):
+                    hypotheses[i] = each
+
+            parallel.run(parts, decode)
+        answers = [self._targets.decode(each.tokens) for each in hypotheses]
+        return (answers, np.array([each.score for each in hypotheses])) if scores else answers
 
 takes_options(NetworkConfig)(SequenceToSequence)
 

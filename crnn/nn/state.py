@@ -45,6 +45,14 @@ class State:
         for array, values in zip(own, arrays, strict=True):
             array[...] = values
 
+    def rows(self, start: int, stop: int) -> StateLike:
+        """The batch rows start .. stop as users see them; borrowed."""
+        parts = [
+            part[:, start:stop] if isinstance(part, np.ndarray) else [array[start:stop] for array in part]
+            for _, part in self.parts
+        ]
+        return parts[0] if self.c is None else tuple(parts)
+
     def copy_from(self, other: State) -> None:
         for (_, own), (_, theirs) in zip(self.parts, other.parts, strict=True):
             for mine, values in zip(own, theirs, strict=True):

@@ -10,13 +10,16 @@ import numpy as np
 
 from crnn._options import takes_options
 from crnn.checks import Array, check_size
+from crnn.models.data import by_length
 from crnn.models.losses import Regression
 from crnn.models.metrics import RegressionEvaluation
 from crnn.models.sequence_model import POOLING_TYPES, SCALE_TYPES, SequenceModel, model_json_types
 from crnn.models.standardizer import Standardizer
 from crnn.models.targets import ValueTargets
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from
+from crnn.stream import StreamBatch, StreamWeights
 
+BATCH = 256  # series that `forecast` reads at a time
 VALUE_TYPES = {  # options that a model of values adds, with the types a file may hold
     "output_size": (int,),
     "loss": (str,),
@@ -132,17 +135,26 @@ class SequenceRegressor(
         x = self._sequences("series", [series] if single else series)
         if x[0].ndim != 2:
             raise ValueError("series: expected numbers, got ids")
-        ahead = np.stack([self._continued(values, n) for values in self._scaled(x)])
+        ahead = self._continued(x, n)
         return ahead[0] if single else ahead
 
-    def _continued(self, series: Array, n: int) -> Array:
-        y, state = self.net(series[:, None])
-        steps = []
-        for _ in range(n):
-            out = self._head.apply(y[-1])
-            steps.append(self._targets.central(out)[0])
-            y, state = self.net(self.scalings["x"].apply(steps[-1], self.dtype)[None, None], state)
-        return np.stack(steps)
+    def _continued(self, x: list[Array], n: int) -> Array:
+        """The next n steps of each series: (N, n, D). All are stepped together."""
+        parts = self._predictor.stream_parts(type(self).__name__)  # standardised here, in float64
+        streams = StreamBatch(StreamWeights(parts), len(x))
+        outputs = np.empty((len(x), streams.output_size), self.dtype)
+        no_targets = [np.zeros((1, self.output_size), self.dtype)] * len(x)
+        for chosen, batch, _ in by_length(self._data(x, no_targets), BATCH):
+            tape = self.net.run_forward(batch.x, None, batch.lengths, 1, None, None, keep=False)
+            last = tape.steps - 1 if batch.lengths is None else np.asarray(batch.lengths) - 1
+            outputs[chosen] = self._head.apply(np.ascontiguousarray(tape.y[last, np.arange(len(chosen))]))
+            streams.set_states(tape.after.value, chosen)
+        ahead = np.empty((len(x), n, self.output_size))
+        for step in range(n):
+            ahead[:, step] = self._targets.central(outputs)
+            if step < n - 1:
+                streams.step(self.scalings["x"].apply(ahead[:, step], self.dtype), out=outputs)
+        return ahead
 
 
 takes_options(NetworkConfig)(SequenceRegressor)

@@ -65,9 +65,7 @@ def test_float64_networks_have_the_bits_of_forward(rng, isa, cell, D, H):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("E", "tie_weights"), [(None, False), (1, False), (6, False), (21, False), (21, True)])
 def test_language_models_have_the_bits_of_forward(rng, isa, cell, dtype, E, tie_weights):
-    model = language_model(
-        cell, embedding_size=E, tie_weights=tie_weights, trainable_initial_state=True, dtype=dtype
-    )
+    model = language_model(cell, embedding_size=E, tie_weights=tie_weights, trainable_initial_state=True, dtype=dtype)
     ids = rng.integers(len(model.vocab), size=30)
     logits, _ = model.forward(ids[:, None])
     assert_same_bits(stepwise(model.stream(), ids), logits[:, 0])

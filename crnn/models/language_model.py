@@ -390,6 +390,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
             logits = step(token)
         return generator.generate(logits, step, vocab, after_word=not prompt[-1:].isspace())
 
+
 takes_options(NetworkConfig)(LanguageModel)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """SequenceToSequence: an encoder reads a sequence, a decoder that starts from its last state writes another.
 
-    x_1 .. x_T --encoder--> state --decoder, fed with mark, y_1 .. y_M--> head --> y_1 .. y_M, mark
+x_1 .. x_T --encoder--> state --decoder, fed with mark, y_1 .. y_M--> head --> y_1 .. y_M, mark
 """
 
 from __future__ import annotations
@@ -238,9 +238,7 @@ class SequenceToSequence(
         wanted = self._head.loss.check("y", array, max(len(array), 1), batch.x.shape[1], self.dtype)
         there = wanted != IGNORE_INDEX
         if not there[0].all() or (there[1:] > there[:-1]).any():
-            raise ValueError(
-                f"y: expected at least one token of each sequence, and {IGNORE_INDEX} only after its last"
-            )
+            raise ValueError(f"y: expected at least one token of each sequence, and {IGNORE_INDEX} only after its last")
         return wanted
 
     def _target_lengths(self, targets: Array, lengths: ArrayLike | None) -> Array | None:
@@ -370,6 +368,7 @@ class SequenceToSequence(
             parallel.run(parts, decode)
         answers = [self._targets.decode(each.tokens) for each in hypotheses]
         return (answers, np.array([each.score for each in hypotheses])) if scores else answers
+
 
 takes_options(NetworkConfig)(SequenceToSequence)
 

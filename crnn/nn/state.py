@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from crnn._core import gemm
 from crnn.stream.state import StateLike, check_state
 
+__all__ = ["State", "StateLike", "state_arrays", "state_from"]
+
 Array = NDArray[Any]
-Layers = Any  # an array (L*directions, B, H), or where sizes differ a list of arrays (B, H_l)
+Layers: TypeAlias = Any  # an array (L*directions, B, H), or where sizes differ a list of arrays (B, H_l)
 
 
 class State:

@@ -16,8 +16,8 @@ import crnn.models.seq2seq
 from crnn._core import dispatch, gemm
 from crnn.models.data import Batch
 from crnn.models.decoding import Steps, beam_search, log_probabilities
-from crnn.stream import StreamWeights
 from crnn.models.predictor import Workspace
+from crnn.stream import StreamWeights
 
 CELLS = ["tanh", "relu", "lstm", "gru", "original_gru"]
 D, V = 5, 6  # source ids or columns; target tokens, without the mark

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Decoding sequences from a first state, token by token: greedily, or by beam search. For SequenceToSequence.
 
-Every row is computed independently, so results do not depend on what else is in the batch. Ties go to the smaller token,
-and before that to the hypothesis that was better so far.
+Every row is computed independently, so results do not depend on what else is in the batch. Ties go to the smaller
+token, and before that to the hypothesis that was better so far.
 """
 
 from __future__ import annotations

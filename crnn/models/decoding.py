@@ -30,9 +30,10 @@ class Steps:
     """The decoder one step at a time, for a batch of rows; ``mark`` is the token that starts and ends sequences."""
 
     def __init__(self, weights: StreamWeights, start: StateLike, rows: int, mark: int) -> None:
-        self.batch, self.mark = StreamBatch(weights, rows), mark
+        self.batch: StreamBatch = StreamBatch(weights, rows)
         self.batch.set_states(start)
-        self.first = np.full(rows, mark, np.int32)
+        self.mark: int = mark
+        self.first: Array = np.full(rows, mark, np.int32)
 
     def __call__(self, tokens: Array | None) -> Array:
         """Logits (B, V) of what follows the tokens (B,), or of what comes first."""

@@ -204,6 +204,98 @@ int main(void)
 """
 
 
+PRECISIONS = r"""
+#include "crnn_stream.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A model in float and the same in double: equal to their config, unpacked to it, and of nearly the same outputs. */
+enum { D = 5, H = 19, V = 3, G = 4, COUNT = D * G * H + H * G * H + G * H + 2 * H + H * V + V };
+
+static void *memory(size_t size) { return size ? aligned_alloc(CRNN_LINE_BYTES, size) : NULL; }
+
+/* The parameters lie one behind the other in `values`, of elements of `size` bytes. */
+static void point_to(crnn_model_config *c, crnn_layer_weights *l, void *values, size_t size)
+{
+    char *at = values;
+    *l = (crnn_layer_weights){.cell = crnn_cell_find("lstm"), .hidden_size = H};
+    *c = (crnn_model_config){.input_size = D, .num_layers = 1, .layers = l, .output_size = V};
+    l->W_xh = at, at += D * G * H * size;
+    l->W_hh = at, at += H * G * H * size;
+    l->b_h = at, at += G * H * size;
+    l->h0 = at, at += H * size;
+    l->c0 = at, at += H * size;
+    c->W_hy = at, at += H * V * size;
+    c->b_y = at;
+}
+
+static float f[COUNT], f_back[COUNT];
+static double d[COUNT], d_back[COUNT];
+
+int main(void)
+{
+    const int isa = crnn_isa_best();
+    for (int i = 0; i < COUNT; ++i)
+        d[i] = f[i] = (float)((i * 7919 % 1000) - 500) / 1000;
+    crnn_model_config c;
+    crnn_layer_weights l;
+    point_to(&c, &l, f, sizeof(float));
+    crnn_model *single = crnn_model_init(memory(crnn_model_size(&c, crnn_f32(isa))), &c, crnn_f32(isa));
+    if (!crnn_model_equals(single, &c))
+        return puts("a model is not what it was made of"), 1;
+    for (int i = 0; i < COUNT; ++i) {
+        const float before = f[i];
+        f[i] += 1;
+        if (crnn_model_equals(single, &c))
+            return printf("a change of element %d is not noticed\n", i), 1;
+        f[i] = before;
+    }
+    c.output_size = V - 1;
+    if (crnn_model_equals(single, &c) || crnn_model_unpack(single, &c) || crnn_model_equals(single, NULL))
+        return puts("another shape is not noticed"), 1;
+    point_to(&c, &l, f_back, sizeof(float));
+    if (!crnn_model_unpack(single, &c) || memcmp(f, f_back, sizeof f))
+        return puts("not unpacked as it was packed"), 1;
+
+    point_to(&c, &l, d, sizeof(double));
+    const crnn_kernels_f64 *kernels = crnn_f64(isa);
+    crnn_model *twice = crnn_model_init_f64(memory(crnn_model_size_f64(&c, kernels)), &c, kernels);
+    if (!twice || crnn_model_init_f64(NULL, &c, kernels) || crnn_model_size_f64(&c, NULL))
+        return puts("a model without memory or kernels"), 1;
+    if (!crnn_model_equals(twice, &c))
+        return puts("no model in double"), 1;
+    point_to(&c, &l, d_back, sizeof(double));
+    if (!crnn_model_unpack(twice, &c) || memcmp(d, d_back, sizeof d))
+        return puts("not unpacked as it was packed, in double"), 1;
+    crnn_streams *s1 = crnn_streams_init(memory(crnn_streams_size(single, 2, 4)), single, 2, 4);
+    crnn_streams *s2 = crnn_streams_init(memory(crnn_streams_size(twice, 2, 4)), twice, 2, 4);
+    const float x[D] = {1, -2, 3, -4, 5};
+    const double x2[D] = {1, -2, 3, -4, 5};
+    for (int t = 0; t < 20; ++t) {
+        float y[V];
+        double y2[V];
+        const int32_t row = 1;
+        crnn_streams_step(s1, y, x, &row, 1);
+        crnn_streams_step(s2, y2, x2, &row, 1);
+        for (int i = 0; i < V; ++i)
+            if (!(y[i] - y2[i] < 1e-4 && y2[i] - y[i] < 1e-4))
+                return printf("step %d: %g in float, %g in double\n", t, y[i], y2[i]), 1;
+    }
+    return 0;
+}
+"""
+
+
+@needs_make
+def test_float_and_double_models_are_compared_unpacked_and_stepped(library, tmp_path):
+    (tmp_path / "precisions.c").write_text(PRECISIONS)
+    command = [*COMPILER, "-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{crnn.get_include()}", "precisions.c", library]
+    run([*command, "-lm", "-o", "precisions"], tmp_path)
+    done = subprocess.run([tmp_path / "precisions"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout
+
+
 @needs_make
 def test_bad_configs_are_refused_and_memory_is_kept_to(library, tmp_path):
     (tmp_path / "checks.c").write_text(CHECKS)

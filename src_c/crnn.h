@@ -98,8 +98,8 @@ typedef struct crnn_cell {
     const char *gate_names; /* one letter for each block, in order: "ifgo" */
     int candidate;          /* the block that proposes the new state: an LSTM's g, a GRU's n */
     int has_c;              /* the state is (h, c) */
-    int recurrent_gates;    /* W_hh is (H, recurrent_gates*H): the first so many blocks. 0: there is no W_hh */
-    int packed_gates;       /* how many of them w_hh packs together: all, or all but the last, which w_hn holds */
+    int recurrent_gates;    /* W_hh is (H, recurrent_gates*H): G, or 0 where there is no product with h' and no W_hh */
+    int packed_gates;       /* how many of them w_hh holds: all, or all but the last, which w_hn holds */
     unsigned arrays;        /* CRNN_USES_... */
     const char *vectors[CRNN_CELL_VECTORS + 1]; /* names of further parameters (H,): "b_hn". NULL ends the list */
     void (*forward)(const crnn_layer *layer);  /* through time, T >= 0 steps */

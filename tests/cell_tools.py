@@ -226,6 +226,8 @@ def expected_backward(
     if "da_h" in info.arrays:  # a GRU; forward: n = tanh( xw_n + r * hn )
         r = np.stack([kept[0] for kept in run.kept])
         out["da_h"] = turn(beside(da[..., : -r.shape[-1]], da[..., -r.shape[-1] :] * r))
+    if "dvectors" in info.arrays:
+        out |= {"d" + name: grads[name] for name in info.vectors}  # summed over rows
     return out, grads
 
 
@@ -238,7 +240,16 @@ def assert_agree(got: Arrays, expected: Arrays, lengths: ArrayLike | None = None
             there = steps_there(*mine.shape[:2], lengths)[..., 0]
             assert np.isnan(mine[~there]).all(), f"{name}: written where there is no step"
             mine, wanted = mine[there], wanted[there]
+        elif mine.ndim > wanted.ndim:
+            mine = mine.astype("f8").sum(axis=0).astype(mine.dtype)  # a vector's gradient is given by row
         assert_close(mine, wanted)
+
+
+def before_a_call(kind: str, name: str, after: NDArray, arrived: Arrays) -> NDArray:
+    """What an array that `forward` or `backward` returns held before: what arrived, zero to add to, or NaN."""
+    if name in arrived:
+        return arrived[name].copy()
+    return np.full_like(after, 0 if name.removeprefix("d") in cells.CELLS[kind].vectors else np.nan)
 
 
 def assert_all_same_bits(got: Arrays, expected: Arrays) -> None:

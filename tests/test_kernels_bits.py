@@ -142,6 +142,8 @@ def backward(kind: str) -> Callable[[Make], Results]:
             back = cell_tools.backward(memory, kind, given, kept, {"dh": make(T, B, V), "dc": make(B, V)}, **ways)
             if masked:
                 back["dh"][LENGTHS.padding()] = 0
+                if not cells.CELLS[kind].recurrent_gates:  # no mask: what arrived at the last step is copied
+                    back["dh"][0] = 0
             else:  # what arrived at the last step is copied, not computed; through an open ReLU, too
                 for name in ("dh", "da") if kind == "relu" else ("dh",):
                     back[name] = back[name][:-1]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """SequenceToSequence: an encoder reads a sequence, a decoder that starts from its last state writes another.
 
-x_1 .. x_T --encoder--> state --decoder, fed with mark, y_1 .. y_M--> head --> y_1 .. y_M, mark
+    x_1 .. x_T --encoder--> state --decoder, fed with mark, y_1 .. y_M--> head --> y_1 .. y_M, mark
 """
 
 from __future__ import annotations

@@ -191,6 +191,14 @@ static void run_forward(const crnn_layer *l, const product *p)
     }
 }
 
+/* Cells without a W_hh: only `finish`, for all rows of every step. */
+INLINE void run_forward_without_product(const crnn_layer *l, epilogue finish)
+{
+    const product none = {.N = l->H, .finish = finish, .context = l};
+    for (crnn_dim s = 0; s < l->rows.T; ++s)
+        finish_rows(&none, &l->rows, step_number(l, s), l->rows.b0);
+}
+
 /* ---- and back ------------------------------------------------------------------------------------------------------ */
 
 /* The product da @ W_hh^T, which brings the gradient from the step after back to h. da: an array with rows of `stride`,
@@ -250,4 +258,12 @@ static void run_backward(const crnn_layer *l, const product *p)
     for (crnn_dim s = l->rows.T - 1; s >= 0; --s)
         step_back(l, p, step_number(l, s));
     back_to_start(l, p, 0);
+}
+
+/* Cells without a W_hh: `finish` sends all of the gradient at h' to dh of the step before, at last to dh0. */
+INLINE void run_backward_without_product(const crnn_layer *l, epilogue finish)
+{
+    const product none = {.N = l->H, .finish = finish, .context = l};
+    for (crnn_dim s = l->rows.T - 1; s >= 0; --s)
+        finish_rows(&none, &l->rows, step_number(l, s), l->rows.b0);
 }

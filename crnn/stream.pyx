@@ -22,7 +22,7 @@ import numpy as np
 
 from crnn.state import State
 
-cdef extern from "compat.h" nogil:
+cdef extern from "simd/compat.h" nogil:
     int flag_take(int *flag)
     void flag_give(int *flag)
 

@@ -62,14 +62,14 @@ static void gru_candidate(const void *layer, const tile_rows *rows, int m, crnn_
 }
 
 /* Both products of a step; what the second one finds is asked for by the first. */
-static void gru_prepare(const void *layer, const tile_rows *rows, crnn_dim n0, crnn_dim n, ask_list *ask)
+static void gru_prepare(const void *layer, const tile_rows *rows, crnn_dim n0, crnn_dim n, prefetch_list *ask)
 {
     const crnn_layer *l = layer;
     const crnn_dim H = l->H;
     FOR_EACH_LINE(rows, rows->m, n0, n) {
         const real *a = (const real *)l->gates + g * 3 * H + j;
-        ask_for(ask, a), ask_for(ask, a + H), ask_for(ask, a + 2 * H);
-        ask_for(ask, (const real *)l->hn + g * H + j), ask_for(ask, (const real *)l->h + g * H + j);
+        prefetch_add(ask, a), prefetch_add(ask, a + H), prefetch_add(ask, a + 2 * H);
+        prefetch_add(ask, (const real *)l->hn + g * H + j), prefetch_add(ask, (const real *)l->h + g * H + j);
         (void)b, (void)t;
     }
 }
@@ -80,7 +80,7 @@ static void gru_forward(const crnn_layer *l)
     const crnn_dim H = l->H, T = l->rows.T;
     const product gates = {.y = l->gates, .ldy = 3 * H, .init = input_share(l, 3), .x = state_before(l), .w = l->w_hh,
                            .K = H, .N = H, .gates = 2, .finish = l->reset_after ? NULL : gru_reset,
-                           .prepare = gru_prepare, .context = l};
+                           .prefetch = gru_prepare, .context = l};
     product new = {.ldy = H, .w = l->w_hn, .K = H, .N = H, .gates = 1, .context = l};
     if (l->reset_after) {
         new.y = l->hn;
@@ -176,20 +176,20 @@ static void gru_reset_backward(const void *layer, const tile_rows *rows, int m, 
     }
 }
 
-static void gru_prepare_backward(const void *layer, const tile_rows *rows, crnn_dim n0, crnn_dim n, ask_list *ask)
+static void gru_prepare_backward(const void *layer, const tile_rows *rows, crnn_dim n0, crnn_dim n, prefetch_list *ask)
 {
     const crnn_layer *l = layer;
     const crnn_dim H = l->H;
     FOR_EACH_LINE(rows, rows->m, n0, n) {
         const real *s = (const real *)l->gates + g * 3 * H + j, *da = (const real *)l->da + g * 3 * H + j;
-        ask_for(ask, s), ask_for(ask, s + H), ask_for(ask, s + 2 * H);
-        ask_for(ask, (const real *)l->hn + g * H + j), ask_for(ask, row_before(l, l->h, l->h0, t, b) + j);
-        ask_for(ask, row_before(l, l->dh, l->dh0, t, b) + j);
+        prefetch_add(ask, s), prefetch_add(ask, s + H), prefetch_add(ask, s + 2 * H);
+        prefetch_add(ask, (const real *)l->hn + g * H + j), prefetch_add(ask, row_before(l, l->h, l->h0, t, b) + j);
+        prefetch_add(ask, row_before(l, l->dh, l->dh0, t, b) + j);
         if (da != s)
-            ask_for(ask, da), ask_for(ask, da + H), ask_for(ask, da + 2 * H);
+            prefetch_add(ask, da), prefetch_add(ask, da + H), prefetch_add(ask, da + 2 * H);
         if (l->da_h) {
             const real *da_h = (const real *)l->da_h + g * 3 * H + j;
-            ask_for(ask, da_h), ask_for(ask, da_h + H), ask_for(ask, da_h + 2 * H);
+            prefetch_add(ask, da_h), prefetch_add(ask, da_h + H), prefetch_add(ask, da_h + 2 * H);
         }
     }
 }
@@ -204,7 +204,7 @@ static void gru_backward(const crnn_layer *l)
         p = product_back(l, l->da_h, 3 * H, 3 * H, gru_cell_backward);
     else
         p = product_back(l, l->da, 3 * H, 2 * H, gru_candidate_backward); /* r and z; n has a product of its own */
-    p.prepare = gru_prepare_backward;
+    p.prefetch = gru_prepare_backward;
     const product reset = {.y = l->dhn, .ldy = H, .per_row = 1, .w = l->w_hn_t, .K = H, .N = H, .gates = 1,
                            .x = {.x = l->reset_after ? NULL : (const real *)l->da + 2 * H, .stride = 3 * H},
                            .finish = gru_reset_backward, .context = l};

@@ -29,30 +29,30 @@ static void lstm_cell(const void *layer, const tile_rows *rows, int m, crnn_dim 
     }
 }
 
-static void lstm_prepare(const void *layer, const tile_rows *rows, crnn_dim n0, crnn_dim n, ask_list *ask)
+static void lstm_prepare(const void *layer, const tile_rows *rows, crnn_dim n0, crnn_dim n, prefetch_list *ask)
 {
     const crnn_layer *l = layer;
     const crnn_dim H = l->H;
     FOR_EACH_LINE(rows, rows->m, n0, n) {
         const real *a = (const real *)l->gates + g * 4 * H + j;
-        ask_for(ask, a), ask_for(ask, a + H), ask_for(ask, a + 2 * H), ask_for(ask, a + 3 * H);
-        ask_for(ask, row_before(l, l->c, l->c0, t, b) + j);
-        ask_for(ask, (const real *)l->c + g * H + j), ask_for(ask, (const real *)l->h + g * H + j);
+        prefetch_add(ask, a), prefetch_add(ask, a + H), prefetch_add(ask, a + 2 * H), prefetch_add(ask, a + 3 * H);
+        prefetch_add(ask, row_before(l, l->c, l->c0, t, b) + j);
+        prefetch_add(ask, (const real *)l->c + g * H + j), prefetch_add(ask, (const real *)l->h + g * H + j);
         if (l->tanh_c)
-            ask_for(ask, (const real *)l->tanh_c + g * H + j);
+            prefetch_add(ask, (const real *)l->tanh_c + g * H + j);
     }
 }
 
-static void lstm_prepare_backward(const void *layer, const tile_rows *rows, crnn_dim n0, crnn_dim n, ask_list *ask)
+static void lstm_prepare_backward(const void *layer, const tile_rows *rows, crnn_dim n0, crnn_dim n, prefetch_list *ask)
 {
     const crnn_layer *l = layer;
     const crnn_dim H = l->H;
     FOR_EACH_LINE(rows, rows->m, n0, n) {
         const real *s = (const real *)l->gates + g * 4 * H + j, *da = (const real *)l->da + g * 4 * H + j;
-        ask_for(ask, s), ask_for(ask, s + H), ask_for(ask, s + 2 * H), ask_for(ask, s + 3 * H);
-        ask_for(ask, (const real *)l->tanh_c + g * H + j), ask_for(ask, row_before(l, l->c, l->c0, t, b) + j);
+        prefetch_add(ask, s), prefetch_add(ask, s + H), prefetch_add(ask, s + 2 * H), prefetch_add(ask, s + 3 * H);
+        prefetch_add(ask, (const real *)l->tanh_c + g * H + j), prefetch_add(ask, row_before(l, l->c, l->c0, t, b) + j);
         if (da != s)
-            ask_for(ask, da), ask_for(ask, da + H), ask_for(ask, da + 2 * H), ask_for(ask, da + 3 * H);
+            prefetch_add(ask, da), prefetch_add(ask, da + H), prefetch_add(ask, da + 2 * H), prefetch_add(ask, da + 3 * H);
     }
 }
 
@@ -90,7 +90,7 @@ static void lstm_forward(const crnn_layer *l)
     /* Without a way back the steps of a call are few, and all of it is near. */
     const product p = {.y = l->gates, .ldy = 4 * l->H, .init = input_share(l, 4), .x = state_before(l), .w = l->w_hh,
                        .K = l->H, .N = l->H, .gates = 4, .finish = lstm_cell,
-                       .prepare = l->tanh_c ? lstm_prepare : NULL, .context = l};
+                       .prefetch = l->tanh_c ? lstm_prepare : NULL, .context = l};
     run_forward(l, &p);
     float_mode_restore(mode);
 }
@@ -100,7 +100,7 @@ static void lstm_backward(const crnn_layer *l)
     assert(l->rows.T > 0 && l->tanh_c);
     float_mode mode = denormals_off();
     product p = product_back(l, l->da, 4 * l->H, 4 * l->H, lstm_cell_backward);
-    p.prepare = lstm_prepare_backward;
+    p.prefetch = lstm_prepare_backward;
     for (crnn_dim s = 0; s < l->rows.T; ++s)
         step_back(l, &p, l->reverse ? s : l->rows.T - 1 - s);
     back_to_start(l, &p, 0);

@@ -90,7 +90,7 @@ static void back_to_start(const crnn_layer *l, const product *p, int started)
     last.init = (row_source){!l->mask && started ? l->dh0 : NULL, l->H, NULL};
     last.x.step = FIRST;
     last.finish = NULL;
-    last.prepare = NULL;
+    last.prefetch = NULL;
     run_product(&last, r, 0, 1, 0); /* every row has a step 0; FIRST finds the one meant */
     if (l->mask)
         for (crnn_dim i = r->b0; i < r->b1; ++i) {

@@ -6,7 +6,7 @@
 #include <assert.h>
 #include <string.h>
 
-#include "compat.h"
+#include "simd/compat.h"
 
 enum { LINE = CRNN_LINE(float) };
 static const size_t MOST_BYTES = (size_t)-1 / 4;

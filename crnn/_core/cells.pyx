@@ -9,7 +9,8 @@ backward takes dh_masked (B, H) as scratch. The cells' equations stand in src_c/
 
 cimport numpy as cnp
 from crnn._core.arrays cimport data, dim, ids_data, need_apart, need_ids_below, real_kind
-from crnn._core.dispatch cimport CRNN_RELU, CRNN_TANH, crnn_layer, f32, f64
+from crnn._core.dispatch cimport f32, f64
+from crnn._core.header cimport CRNN_RELU, CRNN_TANH, crnn_layer
 from crnn._core.gemm cimport Packed, packed_data
 from crnn._core.rows cimport rows_of
 

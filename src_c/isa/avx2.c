@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * isa_avx2_f32.c: every kernel in float32 for AVX2 and FMA. */
-#define CRNN_AVX2
-#define CRNN_F32
-#include "kernels.body.h"
+ * avx2.c: every kernel for AVX2 and FMA. */
+#include "simd/avx2.h"
+
+#include "isa/kernels.body.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * isa_avx512_f32.c: every kernel in float32 for AVX-512 F, DQ, VL. */
-#define CRNN_AVX512
-#define CRNN_F32
-#include "kernels.body.h"
+ * avx512.c: every kernel for AVX-512 F, DQ, VL and BW. */
+#include "simd/avx512.h"
+
+#include "isa/kernels.body.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * isa_generic_f32.c: every kernel in float32 for plain C: the readable reference, and the fallback. */
-#define CRNN_GENERIC
-#define CRNN_F32
-#include "kernels.body.h"
+ * generic.c: every kernel for plain C: the readable reference, and the fallback. */
+#include "simd/generic.h"
+
+#include "isa/kernels.body.h"

@@ -8,14 +8,14 @@
  *     PANELS_FOR(m)             the largest nl for m rows. Few rows take more panels, so that enough independent chains
  *                               hide the latency of an fma
  *     FOR_EACH_TILE(T)          T(m, nl) for every m = 1 .. TILE_ROWS, nl = 1 .. PANELS_FOR(m)
- *     FOR_EACH_TALL_TILE(T)     those that are also compiled for rows of x at a uniform stride: m of at least
- *                               TALL_TILE_ROWS, more rows than there are registers for pointers to them */
+ * Tiles of TALL_TILE_ROWS or more have more rows than there are registers for pointers to them. They are compiled once
+ * more for rows of x at a uniform stride. */
 enum { TALL_TILE_ROWS = 7 };
 
 /* The m rows that a tile works on. */
 typedef struct {
     real *y[TILE_ROWS];          /* out: row of y */
-    const real *init[TILE_ROWS]; /* what the chain starts from; NULL: zero */
+    const real *init[TILE_ROWS]; /* what the chain starts from; all NULL: zero */
     const real *x[TILE_ROWS];    /* row of x */
     crnn_dim t[TILE_ROWS], b[TILE_ROWS]; /* which rows they are */
     int m;
@@ -28,24 +28,50 @@ typedef struct {
     int full;
 } tile_panels;
 
+/* Panels that are not full go through memory where a tile has several rows: one copy of that code for all tiles, which
+ * otherwise was two thirds of their code. */
+NOINLINE static void load_partial(real *buffer, int m, int nl, const real *const *init, const tile_panels *panels)
+{
+    for (int i = 0; i < m; ++i)
+        for (int j = 0; j < nl; ++j, buffer += LINE)
+            line_store(buffer, line_get(init[i] + panels->offset[j], j < panels->full ? LINE : panels->cols));
+}
+
+NOINLINE static void store_partial(real *const *y, int m, int nl, const real *buffer, const tile_panels *panels)
+{
+    for (int i = 0; i < m; ++i)
+        for (int j = 0; j < nl; ++j, buffer += LINE)
+            line_put(y[i] + panels->offset[j], line_load(buffer), j < panels->full ? LINE : panels->cols);
+}
+
+/* acc[i][j] = panel j of init[i]; init[0] NULL: all zero. */
 INLINE void tile_start(line acc[TILE_ROWS][TILE_PANELS], const int m, const int nl, const real *const *init,
                        const tile_panels *panels)
 {
-    const int all_full = panels->full == nl; /* nearly always: one branch instead of many */
-    UNROLL
-    for (int i = 0; i < m; ++i) {
-        const real *from = init[i];
-        if (from && all_full) {
+    if (!init[0]) {
+        UNROLL
+        for (int i = 0; i < m; ++i)
             UNROLL
             for (int j = 0; j < nl; ++j)
-                acc[i][j] = line_load(from + panels->offset[j]);
-        } else {
+                acc[i][j] = line_set1(0);
+    } else if (panels->full == nl) {
+        UNROLL
+        for (int i = 0; i < m; ++i)
             UNROLL
             for (int j = 0; j < nl; ++j)
-                acc[i][j] = !from             ? line_set1(0)
-                            : j < panels->full ? line_load(from + panels->offset[j])
-                                               : line_load_n(from + panels->offset[j], panels->cols);
-        }
+                acc[i][j] = line_load(init[i] + panels->offset[j]);
+    } else if (m == 1) {
+        UNROLL
+        for (int j = 0; j < nl; ++j)
+            acc[0][j] = line_get(init[0] + panels->offset[j], j < panels->full ? LINE : panels->cols);
+    } else {
+        real buffer[TILE_ROWS * TILE_PANELS * LINE];
+        load_partial(buffer, m, nl, init, panels);
+        UNROLL
+        for (int i = 0; i < m; ++i)
+            UNROLL
+            for (int j = 0; j < nl; ++j)
+                acc[i][j] = line_load(buffer + (i * nl + j) * LINE);
     }
 }
 
@@ -58,16 +84,19 @@ INLINE void tile_finish(line acc[TILE_ROWS][TILE_PANELS], const int m, const int
             UNROLL
             for (int j = 0; j < nl; ++j)
                 line_store(y[i] + panels->offset[j], acc[i][j]);
-        return;
-    }
-    UNROLL
-    for (int i = 0; i < m; ++i)
+    } else if (m == 1) {
         UNROLL
         for (int j = 0; j < nl; ++j)
-            if (j < panels->full)
-                line_store(y[i] + panels->offset[j], acc[i][j]);
-            else
-                line_store_n(y[i] + panels->offset[j], acc[i][j], panels->cols);
+            line_put(y[0] + panels->offset[j], acc[0][j], j < panels->full ? LINE : panels->cols);
+    } else {
+        real buffer[TILE_ROWS * TILE_PANELS * LINE];
+        UNROLL
+        for (int i = 0; i < m; ++i)
+            UNROLL
+            for (int j = 0; j < nl; ++j)
+                line_store(buffer + (i * nl + j) * LINE, acc[i][j]);
+        store_partial(y, m, nl, buffer, panels);
+    }
 }
 
 /* Cache lines that will soon be read or written. A tile issues one prefetch per k: all at once would exceed the
@@ -186,12 +215,12 @@ static void run_tile_forward(int m, int nl, const tile_rows *rows, const real *w
 {
     switch (m * 16 + nl + (m >= TALL_TILE_ROWS && rows->x_stride ? 256 : 0)) {
 #define CASE(m, nl)                                                                                                    \
-    case (m) * 16 + (nl): tile_forward(m, nl, 0, rows, w, K, k0, k1, panels, prefetch); break;
+    case (m) * 16 + (nl): tile_forward(m, nl, 0, rows, w, K, k0, k1, panels, prefetch); break;                         \
+    case (m) * 16 + (nl) + 256:                                                                                        \
+        if (m >= TALL_TILE_ROWS)                                                                                       \
+            tile_forward(m, nl, 1, rows, w, K, k0, k1, panels, prefetch);                                              \
+        break;
         FOR_EACH_TILE(CASE)
-#undef CASE
-#define CASE(m, nl)                                                                                                    \
-    case (m) * 16 + (nl) + 256: tile_forward(m, nl, 1, rows, w, K, k0, k1, panels, prefetch); break;
-        FOR_EACH_TALL_TILE(CASE)
 #undef CASE
     }
 }
@@ -200,7 +229,11 @@ static void run_tile_backward_weight(int m, int nl, real *dw, crnn_dim lddw, con
                                      const tile_panels *panels, const prefetch_list *prefetch)
 {
     switch (m * 16 + nl) {
-#define CASE(m, nl) case (m) * 16 + (nl): tile_backward_weight(m, nl, dw, lddw, x, dy, K, panels, prefetch); break;
+#define CASE(m, nl)                                                                                                    \
+    case (m) * 16 + (nl):                                                                                              \
+        if (nl <= PANELS_FOR(TILE_ROWS)) /* the only ones that occur */                                                \
+            tile_backward_weight(m, nl, dw, lddw, x, dy, K, panels, prefetch);                                         \
+        break;
         FOR_EACH_TILE(CASE)
 #undef CASE
     }

@@ -109,7 +109,7 @@ class BuildExt(build_ext):
         """Note compiler and flags in a file that everything built depends on; return its path."""
         stamp = Path(self.build_temp, "flags.txt")
         stamp.parent.mkdir(parents=True, exist_ok=True)
-        write(stamp, repr([getattr(self.compiler, "compiler_so", "msvc"), flags, DEBUG]))
+        write(stamp, repr([getattr(self.compiler, "compiler_so", "msvc"), flags, DEBUG]).encode())
         return str(stamp)
 
     def compile_core(self, pool, flags, depends):
@@ -139,7 +139,7 @@ class BuildExt(build_ext):
 
 
 def announced(compile_):
-    """A compiler's method `compile` that says what it has done: a build is long enough to wonder. pip shows it with -v."""
+    """A compiler's method ``compile`` that also prints what it has compiled; pip shows that with -v."""
 
     def compile_and_say(sources, output_dir=None, *args, **kwargs):
         start = time.perf_counter()
@@ -151,10 +151,10 @@ def announced(compile_):
     return compile_and_say
 
 
-def write(path, text):
-    """Write a file, unless it says that already: what depends on it is not to be built anew."""
-    if not path.exists() or path.read_text("utf-8") != text:
-        path.write_text(text, "utf-8")
+def write(path, content):
+    """Write a file, unless it has that content already: what depends on it is not to be built anew."""
+    if not path.exists() or path.read_bytes() != content:
+        path.write_bytes(content)
 
 
 def kernels_pxd():
@@ -192,16 +192,19 @@ def stub(pyx):
     pxd = pyx.with_suffix(".pxd")
     declarations = (pxd.read_text("utf-8") if pxd.exists() else "") + "\n" + text
     imports = re.findall(r"^from (crnn\S+) cimport (.*)$", text, re.M)
-    classes = [f"from {module} import {name}" for module, names in imports for name in re.findall(r"[A-Z][a-z]\w*", names)]
-    lines = STUB_HEAD.format(pyx.name, "\n".join(classes)).splitlines()
+    classes = [(module, name) for module, names in imports for name in re.findall(r"\b[A-Z][a-z]\w*", names)]
+    classes = "\n".join(f"from {module} import {name}" for module, name in classes)
+    lines = STUB_HEAD.format(pyx.name, classes).splitlines()
 
     def typed(argument):
-        declaration, equals, default = re.fullmatch(r"([^=]*?) ?(?:(=) ?(.*))?", argument).groups()
+        declaration, equals, _ = (part.strip() for part in argument.partition("="))
         if declaration == "self" or ":" in declaration:
             return declaration + (" = ..." if equals else "")
         *ctype, name = declaration.removesuffix(" not None").split()
         kind = STUB_TYPES.get(*ctype, *ctype) if ctype else "Any"
-        return f"{name}: {kind}" + (" | None" * (default == "None")) + (" = ..." if equals else "")
+        if kind[0].isupper() and kind != "Any" and declaration.endswith(name):
+            kind += " | None"  # of a class, and not declared "not None"
+        return f"{name}: {kind}" + (" = ..." if equals else "")
 
     grammar = r"^([A-Z][A-Z_, ]*) = CRNN_|^cdef class (\w+)|^( *)def (\w+)\((.*?)\)(?: -> (.*?))?:$"
     for constants, cls, indent, name, arguments, returns in re.findall(grammar, text, re.M | re.S):
@@ -221,10 +224,10 @@ def stub(pyx):
 
 Path("crnn/include").mkdir(exist_ok=True)
 for header in PUBLIC_HEADERS:
-    write(Path("crnn/include", header), Path("src_c", header).read_text("utf-8"))
-write(Path("crnn/_core/kernels.pxd"), kernels_pxd())
+    write(Path("crnn/include", header), Path("src_c", header).read_bytes())
+write(Path("crnn/_core/kernels.pxd"), kernels_pxd().encode())
 for path in Path("crnn/_core").glob("*.pyx"):
-    write(path.with_suffix(".pyi"), stub(path))
+    write(path.with_suffix(".pyi"), stub(path).encode())
 pyx = sorted(Path("crnn").rglob("*.pyx"))
 modules = [Extension(".".join(path.with_suffix("").parts), [path.as_posix()]) for path in pyx]
 setup(ext_modules=modules, cmdclass={"build_ext": BuildExt})

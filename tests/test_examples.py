@@ -170,7 +170,7 @@ def test_c_code_quoted_in_docs_is_ours(page: Path) -> None:
     def plain(line: str) -> str:
         return " ".join(re.sub(r"/\*.*?\*/", "", line).split())
 
-    source = {plain(line) for file in (ROOT / "src_c").glob("*.h") for line in file.read_text("utf-8").splitlines()}
+    source = {plain(line) for file in (ROOT / "src_c").rglob("*.h") for line in file.read_text("utf-8").splitlines()}
     for block in re.findall(r"^```c\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL):
         assert [line for line in block.splitlines() if plain(line) not in source] == []
 

@@ -59,7 +59,7 @@ __all__ = [
 
 
 def get_include() -> str:
-    """Folder of crnn.h, crnn_stream.h and kernels.def, for C programs and for Cython modules that ``cimport crnn.stream``.
+    """Folder of crnn.h and its like, for C programs and for Cython modules that ``cimport crnn.stream``.
 
     Examples
     --------

@@ -2,8 +2,12 @@
 """Builds crnn's extension modules; everything else is said in pyproject.toml.
 
 Every .pyx becomes one module. Only ``dispatch`` links the kernels, and ``stream`` and ``stream_batch`` src_c/stream.c:
-files of src_c are compiled with flags of their own, because an Extension has one set of flags for all its sources. The
-public headers are copied to crnn/include, so that a wheel and a checkout have them in the same place.
+files of src_c are compiled with flags of their own, because an Extension has one set of flags for all its sources.
+What is written into crnn/ before anything is built, from its one source, and is not committed:
+
+    crnn/include/            the public headers of src_c, so that a wheel and a checkout have them in the same place
+    crnn/_core/kernels.pxd   Cython's declarations of the kernels in src_c/kernels.def
+    crnn/_core/*.pyi         for type checkers, the signatures of the .pyx
 
 CRNN_DEBUG=1                     C asserts, Cython's bounds checks, -O1 -g
 CRNN_SANITIZE=address,undefined  gcc's or clang's sanitizers, when compiling and linking
@@ -11,8 +15,9 @@ CRNN_SANITIZE=address,undefined  gcc's or clang's sanitizers, when compiling and
 
 import os
 import platform
-import shutil
+import re
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,25 +35,19 @@ from setuptools.modified import newer_group
 DEBUG = os.environ.get("CRNN_DEBUG", "0") not in ("", "0")
 SANITIZE = os.environ.get("CRNN_SANITIZE", "")
 
-# Instruction set: flags for gcc and clang, flags for MSVC. A machine not named here has generic only.
-AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mprefer-vector-width=512"]
-X86 = {"avx2": (["-mavx2", "-mfma"], ["/arch:AVX2"]), "avx512": (AVX512, ["/arch:AVX512"])}
-ARM = {"neon": ([], [])}
-ISAS = {"x86_64": X86, "amd64": X86, "aarch64": ARM, "arm64": ARM}
-
-# The order of arithmetic is a promise: nothing here lets a compiler contract, reorder or approximate it.
-# -fno-math-errno changes no value: sqrt and its like no longer set errno, and so can be one instruction.
-UNIX = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"]
-MSVC = ["/std:c11", "/O2", "/fp:precise"]
+# The machines of src_c/isa/sets.def, by the names that platforms give them. On any other there is generic only.
+MACHINES = {"x86_64": "x86", "amd64": "x86", "aarch64": "arm", "arm64": "arm"}
+SETS = Path("src_c/isa/sets.def").read_text("utf-8")
 
 # Modules that link objects of src_c: the kernels and what asks the CPU, or stream.c.
 CORE = {"crnn._core.dispatch": "kernels", "crnn.stream.stream": "streams", "crnn.stream.stream_batch": "streams"}
-PUBLIC_HEADERS = ("crnn.h", "crnn_stream.h")
+PUBLIC_HEADERS = ("crnn.h", "crnn_stream.h", "kernels.def")
 
 DIRECTIVES = {
     "language_level": 3,
     "embedsignature": True,
     "freethreading_compatible": True,
+    "annotation_typing": False,  # annotations are for type checkers, C types for the compiler
     "boundscheck": DEBUG,
     "initializedcheck": DEBUG,
     "wraparound": False,  # when debugging too, where a negative index then is an IndexError
@@ -56,27 +55,32 @@ DIRECTIVES = {
 
 
 class BuildExt(build_ext):
-    """build_ext that also compiles the C core, once per instruction set."""
+    """build_ext that also compiles the C core, once per instruction set and precision."""
 
     def finalize_options(self):
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
+        self.inplace = True  # beside their sources too, or a plain install leaves a checkout where `import crnn` fails
 
     def build_extensions(self):
         import numpy
         from Cython.Build import cythonize
 
         self.msvc = self.compiler.compiler_type == "msvc"
+        self.compiler.compile = announced(self.compiler.compile)
+        (common,) = re.findall(r'^CRNN_FLAGS\("(.*)", "(.*)"\)$', SETS, re.M)
+        flags = common[self.msvc].split()
         sanitize = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
-        flags = list(MSVC) if self.msvc else [*UNIX, *sanitize]
+        flags += [] if self.msvc else ["-fvisibility=hidden", *sanitize]
         if SANITIZE:
             flags += ["-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
         if not self.msvc:  # Python's own flags may carry -g, which makes a wheel five times as large
             flags += ["-O1", "-g"] if DEBUG or SANITIZE else ["-g0"]
 
         stamp = self.note_flags(flags)
-        depends = [stamp, *(path.as_posix() for path in Path("src_c").rglob("*.h"))]
-        core = self.compile_core(flags, depends)
+        depends = [stamp, *(path.as_posix() for path in Path("src_c").rglob("*.[hd]*"))]
+        pool = ThreadPoolExecutor(self.parallel)
+        core = self.compile_core(pool, flags, depends)  # while Cython translates
         pxds = [path.as_posix() for path in Path("crnn").rglob("*.pxd")]
         for ext in self.extensions:
             # Cython 3.3 overlooks that `from crnn._core cimport x` depends on x.pxd: a newer .pxd renews all.
@@ -87,9 +91,13 @@ class BuildExt(build_ext):
             ext.include_dirs += ["src_c", numpy.get_include()]
             ext.define_macros.append(("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"))
             ext.undef_macros += ["NDEBUG"] * DEBUG
-            ext.extra_compile_args += flags
+            # What only checks arguments and calls a kernel is as fast with -O1, and compiled in half the time.
+            ext.extra_compile_args += flags + ["-O1"] * (ext.name.startswith("crnn._core.") and not self.msvc)
             ext.extra_link_args += sanitize
             ext.depends += depends
+        core = [job.result() for job in core]
+        pool.shutdown()
+        for ext in self.extensions:
             if ext.name in CORE:
                 streams = CORE[ext.name] == "streams"
                 ext.extra_objects = [obj for obj in core if (Path(obj).stem == "stream") == streams]
@@ -100,39 +108,132 @@ class BuildExt(build_ext):
     def note_flags(self, flags):
         """Note compiler and flags in a file that everything built depends on; return its path."""
         stamp = Path(self.build_temp, "flags.txt")
-        text = repr([getattr(self.compiler, "compiler_so", "msvc"), flags, DEBUG])
-        if not stamp.exists() or stamp.read_text() != text:
-            stamp.parent.mkdir(parents=True, exist_ok=True)
-            stamp.write_text(text)
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        write(stamp, repr([getattr(self.compiler, "compiler_so", "msvc"), flags, DEBUG]).encode())
         return str(stamp)
 
-    def compile_core(self, flags, depends):
-        """Compile src_c/dispatch.c, stream.c and each of the target's instruction sets; return the objects."""
-        machine = self.plat_name.lower().rpartition("-")[2]  # of the target, never of the host
-        if machine == "universal2" or os.environ.get("ARCHFLAGS", "").count("-arch") > 1:
+    def compile_core(self, pool, flags, depends):
+        """Start to compile src_c/dispatch.c, stream.c and each of the target's instruction sets; the futures' results
+        are the objects."""
+        target = self.plat_name.lower().rpartition("-")[2]  # never the host
+        if target == "universal2" or os.environ.get("ARCHFLAGS", "").count("-arch") > 1:
             raise SetupError("ARCHFLAGS: expected one machine, like '-arch arm64'; universal2 is not built")
-        isas = ISAS.get(machine, {})
-        own_flags = {"src_c/dispatch.c": [], "src_c/stream.c": []}
-        for isa, choice in {"generic": ([], []), **isas}.items():
-            own_flags |= {path.as_posix(): choice[self.msvc] for path in Path("src_c").glob(f"isa_{isa}_*.c")}
-        macros = [(f"CRNN_HAVE_{isa.upper()}", "1") for isa in isas]
-        macros.append(("NDEBUG",) if DEBUG else ("NDEBUG", None))  # undefined, or defined
+        machines = ("any", MACHINES.get(target))
+        jobs = [("src_c/stream.c", "", []), ("src_c/dispatch.c", "", [])]  # source, precision, flags
+        for isa, machine, *own in re.findall(r'^CRNN_SET\((\w+), (\w+), "(.*)", "(.*)"\)$', SETS, re.M):
+            if machine in machines:
+                jobs += [(f"src_c/isa/{isa}.c", real, own[self.msvc].split()) for real in ("f32", "f64")]
+        ndebug = ("NDEBUG",) if DEBUG else ("NDEBUG", None)  # undefined, or defined
         warnings = ["/W3"] if self.msvc else ["-Wall", "-Wextra"]
 
-        def compile_one(source):
-            (obj,) = self.compiler.object_filenames([source], output_dir=self.build_temp)
+        def compile_one(source, real, own_flags):
+            folder = str(Path(self.build_temp, real))
+            (obj,) = self.compiler.object_filenames([source], output_dir=folder)
             if self.force or newer_group([source, *depends], obj):
-                args = [*warnings, *flags, *own_flags[source]]
-                self.compiler.compile([source], self.build_temp, macros, ["src_c"], extra_postargs=args)
+                macros = [ndebug, *([(f"CRNN_{real.upper()}", "1")] if real else [])]
+                args = [*warnings, *flags, *own_flags]
+                self.compiler.compile([source], folder, macros, ["src_c"], extra_postargs=args)
             return obj
 
-        with ThreadPoolExecutor(self.parallel) as pool:
-            return list(pool.map(compile_one, sorted(own_flags)))
+        return [pool.submit(compile_one, *job) for job in reversed(jobs)]  # the longest first
+
+
+def announced(compile_):
+    """A compiler's method ``compile`` that also prints what it has compiled; pip shows that with -v."""
+
+    def compile_and_say(sources, output_dir=None, *args, **kwargs):
+        start = time.perf_counter()
+        objects = compile_(sources, output_dir, *args, **kwargs)
+        name = re.sub(r".*/temp\.[^/]*/", "", Path(objects[0]).as_posix())
+        print(f"crnn: compiled {name} in {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+        return objects
+
+    return compile_and_say
+
+
+def write(path, content):
+    """Write a file, unless it has that content already: what depends on it is not to be built anew."""
+    if not path.exists() or path.read_bytes() != content:
+        path.write_bytes(content)
+
+
+def kernels_pxd():
+    """Cython's declarations of the kernels in src_c/kernels.def: one table for each precision."""
+    text = re.sub(r"/\*.*?\*/", "", Path("src_c/kernels.def").read_text("utf-8"), flags=re.S)
+    kernels = re.findall(r"^CRNN_KERNEL\((\w+), (\w+), \((.*?)\)\)$", text, re.M | re.S)
+    lines = ["# Made by setup.py from src_c/kernels.def.", "from libc.stdint cimport int32_t"]
+    lines += ["from crnn._core.header cimport crnn_cell, crnn_dim, crnn_rows", "", 'cdef extern from "crnn.h" nogil:']
+    for suffix, real in ("f32", "float"), ("f64", "double"):
+        lines += [f"    ctypedef struct crnn_kernels_{suffix}:", "        const char *isa"]
+        lines += ["        const crnn_cell *const *cells"]
+        for returns, name, arguments in kernels:
+            arguments = re.sub(r"\breal\b", real, re.sub(r"\s+", " ", arguments))
+            lines.append(f"        {returns} (*{name})({arguments}) noexcept nogil")
+    return "\n".join(lines) + "\n"
+
+
+STUB_HEAD = """# Made by setup.py from {}.
+from collections.abc import Sequence
+from typing import Any
+
+from numpy import float64, floating, int32
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+{}
+Real = NDArray[floating]
+Doubles = NDArray[float64]
+Ids = NDArray[int32]
+"""
+STUB_TYPES = {
+    "Py_ssize_t": "int", "int32_t": "int", "bint": "bool", "double": "float", "dict": "dict[str, Any]", "object": "Any"
+}
+
+
+def stub(pyx):
+    """A .pyx for type checkers: constants, annotated variables, classes, signatures. Annotations are kept, C types become Python's, an
+    argument with neither is Any; what a function without ``->`` returns is None."""
+    text = pyx.read_text("utf-8")
+    pxd = pyx.with_suffix(".pxd")
+    declarations = (pxd.read_text("utf-8") if pxd.exists() else "") + "\n" + text
+    imports = re.findall(r"^from (crnn\S+) c?import (.*)$", text, re.M)
+    classes = [(module, name) for module, names in imports for name in re.findall(r"\b[A-Z][a-z]\w*", names)]
+    classes = "\n".join(f"from {module} import {name}" for module, name in classes)
+    lines = STUB_HEAD.format(pyx.name, classes).splitlines()
+
+    def typed(argument):
+        declaration, equals, _ = (part.strip() for part in argument.partition("="))
+        if declaration == "self" or ":" in declaration:
+            return declaration + (" = ..." if equals else "")
+        *ctype, name = declaration.removesuffix(" not None").split()
+        kind = STUB_TYPES.get(*ctype, *ctype) if ctype else "Any"
+        if kind[0].isupper() and kind != "Any" and declaration.endswith(name):
+            kind += " | None"  # of a class, and not declared "not None"
+        return f"{name}: {kind}" + (" = ..." if equals else "")
+
+    grammar = r"^([A-Z][A-Z_, ]*) = CRNN_|^([A-Z]\w*: [^=\n]*\w\]?) = |^cdef class (\w+)"
+    grammar += r"|^( *)def (\w+)\((.*?)\)(?: -> (.*?))?:$"
+    for constants, variable, cls, indent, name, arguments, returns in re.findall(grammar, text, re.M | re.S):
+        if constants:
+            lines += [f"{constant}: int" for constant in constants.split(", ")]
+        elif variable:
+            lines.append(variable)
+        elif cls:
+            body = re.search(rf"^cdef class {cls}:\n(.*?)^(?=\S)", declarations, re.M | re.S)[1]
+            lines.append(f"class {cls}:")
+            for kind, names in re.findall(r"cdef readonly (\w+) ([\w, ]*\w)", body):
+                lines += [f"    {name}: {STUB_TYPES.get(kind, kind)}" for name in names.split(", ")]
+        else:
+            split = [typed(argument) for argument in re.split(r",\s*(?![^\[]*\])", arguments) if argument]
+            name = name.replace("__cinit__", "__init__")
+            lines.append(f"{indent}def {name}({', '.join(split)}) -> {returns or None}: ...")
+    return "\n".join(lines) + "\n"
 
 
 Path("crnn/include").mkdir(exist_ok=True)
 for header in PUBLIC_HEADERS:
-    shutil.copy2(Path("src_c", header), Path("crnn/include", header))
+    write(Path("crnn/include", header), Path("src_c", header).read_bytes())
+write(Path("crnn/_core/kernels.pxd"), kernels_pxd().encode())
+for path in Path("crnn/_core").glob("*.pyx"):
+    write(path.with_suffix(".pyi"), stub(path).encode())
 pyx = sorted(Path("crnn").rglob("*.pyx"))
 modules = [Extension(".".join(path.with_suffix("").parts), [path.as_posix()]) for path in pyx]
 setup(ext_modules=modules, cmdclass={"build_ext": BuildExt})

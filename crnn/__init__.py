@@ -63,13 +63,13 @@ __all__ = [
 
 
 def get_include() -> str:
-    """Folder of crnn.h and crnn_stream.h, for C programs and for Cython modules that ``cimport crnn.stream``.
+    """Folder of crnn.h and its like, for C programs and for Cython modules that ``cimport crnn.stream``.
 
     Examples
     --------
     >>> import crnn, os
     >>> sorted(os.listdir(crnn.get_include()))
-    ['crnn.h', 'crnn_stream.h']
+    ['crnn.h', 'crnn_stream.h', 'kernels.def']
     """
     return _os.path.join(_os.path.dirname(__file__), "include")
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * crnn.h: every kernel of crnn, as one table of functions per precision, and the contract they keep.
+ * crnn.h: every kernel of crnn, as one table of functions per precision, and the contract they keep. The list of the
+ * kernels is kernels.def, which lies beside this file.
  * Plain C11. Nothing here allocates, prints, exits, knows Python or keeps writable globals.
  *
  * Letters   T time steps  B batch  D input size  H hidden size  V vocabulary or classes
@@ -27,7 +28,7 @@ enum { CRNN_SQUARED = 0, CRNN_ABSOLUTE = 1, CRNN_HUBER = 2, CRNN_QUANTILE = 3 };
 
 /* Rows (t, b) of arrays (T, B, ...). A slice is the positions b0 <= i < b1; position i stands for batch row order[i]
  * (order NULL: i itself), which has the steps 0 <= t < lengths[row] (lengths NULL: T), at least one. Within a slice the
- * lengths do not rise, so that the rows that are there at step t are its first ones. Other rows are not touched.
+ * lengths are non-increasing, so the rows active at step t form a prefix. Other rows are not touched.
  * Weight gradients go over all rows of all slices, t and then b rising, whatever b0, b1 and order say. */
 typedef struct crnn_rows {
     crnn_dim T, B, b0, b1;
@@ -117,121 +118,24 @@ typedef struct crnn_cell {
 enum { CRNN_GRAD_ROWS = 256, CRNN_GRAD_PANELS = 4 };
 #define CRNN_GRAD_SCRATCH(real, K) (CRNN_GRAD_ROWS * (CRNN_GRAD_PANELS * CRNN_LINE(real) + (K)) + CRNN_LINE(real))
 
-#define CRNN_DECLARE_KERNELS(real, suffix)                                                                             \
-typedef struct crnn_kernels_##suffix {                                                                                 \
-    const char *isa;                                                                                                   \
-                                                                                                                       \
-    /* y[i] = f(x[i]), i < n. OVERWRITTEN; y may be x. At most 2 ulp (float64 2.1); denormal results are 0.            \
-     * log1p, log(1 + x), is for 0 <= x <= 1 only. */                                                                  \
-    void (*exp)(real *y, const real *x, crnn_dim n);                                                                   \
-    void (*tanh)(real *y, const real *x, crnn_dim n);                                                                  \
-    void (*sigmoid)(real *y, const real *x, crnn_dim n);                                                               \
-    void (*log1p)(real *y, const real *x, crnn_dim n);                                                                 \
-                                                                                                                       \
-    /* packed (CRNN_PACKED_SIZE) OVERWRITTEN with w (K, N), row stride ldw. pack_gates takes w (K, gates*N) and puts   \
-     * the gates' panels of the same columns side by side; pack_transposed takes w (N, K) and packs its transpose. */  \
-    void (*pack_gates)(real *packed, const real *w, crnn_dim ldw, crnn_dim K, crnn_dim N, crnn_dim gates);             \
-    void (*pack_transposed)(real *packed, const real *w, crnn_dim ldw, crnn_dim K, crnn_dim N);                        \
-                                                                                                                       \
-    /* y (T, B, N) = x (T, B, K) @ w + bias (N), OVERWRITTEN; w packed; bias NULL: zero. y and x do not overlap. */    \
-    void (*linear_forward)(real *y, const real *x, const real *w, const real *bias, crnn_dim K, crnn_dim N,            \
-                           const crnn_rows *rows);                                                                     \
-                                                                                                                       \
-    /* dw (K, N) += x (T, B, K)^T @ dy (T, B, N), ACCUMULATED; db (N) or NULL += sum over rows of dy, ACCUMULATED.     \
-     * scratch: CRNN_GRAD_SCRATCH of K. T may be 0. */                                                                 \
-    void (*linear_backward_weight)(real *dw, real *db, const real *x, const real *dy, real *scratch, crnn_dim K,       \
-                                   crnn_dim N, crnn_dim n0, crnn_dim n1, const crnn_rows *rows);                       \
-                                                                                                                       \
-    /* dw (H, N) += h'^T @ da (T, B, N), ACCUMULATED; h' is h (T, B, H) of the step before, h0 (B, H) at the first;    \
-     * db and scratch (of H) as above. */                                                                              \
-    void (*recurrent_backward_weight)(real *dw, real *db, const real *h, const real *h0, const real *da,               \
-                                      real *scratch, int reverse, crnn_dim H, crnn_dim N, crnn_dim n0, crnn_dim n1,    \
-                                      const crnn_rows *rows);                                                          \
-                                                                                                                       \
-    /* db (N) += sum over rows of dy (T, B, N), ACCUMULATED. */                                                        \
-    void (*bias_backward)(real *db, const real *dy, crnn_dim N, crnn_dim n0, crnn_dim n1, const crnn_rows *rows);      \
-                                                                                                                       \
-    /* y (V, N) = w (V, N) + bias (N), OVERWRITTEN: the rows that a one-hot input selects, bias added once. */         \
-    void (*rows_add_bias)(real *y, const real *w, const real *bias, crnn_dim V, crnn_dim N);                           \
-                                                                                                                       \
-    /* dw (V, N): dw[ids[t,b], :] += dy[t,b,:], ACCUMULATED. ids (T, B) in 0 .. V-1. */                                \
-    void (*rows_backward)(real *dw, const int32_t *ids, const real *dy, crnn_dim N, crnn_dim n0, crnn_dim n1,          \
-                          const crnn_rows *rows);                                                                      \
-                                                                                                                       \
-    /* All cells by number, ended by NULL; the same ones, in the same order, in every table. */                        \
-    const crnn_cell *const *cells;                                                                                     \
-                                                                                                                       \
-    /* Losses: loss (T, B) OVERWRITTEN; the gradient of scale * (the losses' sum) at a kernel's first input, of the    \
-     * same shape, OVERWRITTEN, may be that input itself, or NULL: loss only. Both are 0 where a row has no target     \
-     * and, unlike the outputs of other kernels, in the rows of a slice that lie beyond a sequence's end. */           \
-                                                                                                                       \
-    /* Softmax cross-entropy of logits (T, B, V) with targets (T, B), in nats. With w = weights (V) (NULL: ones),      \
-     * e = smoothing, 0 to 1, and -log p[v] = log(sum_u exp(logits[g,u])) - logits[g,v]:                               \
-     *     loss[g] = (1 - e) * w[target] * -log p[target]  +  e / V * sum_v w[v] * -log p[v]        (PyTorch's)        \
-     *     dlogits[g,:] = scale * ( p - onehot(target) )                            where w is 1 and e is 0            \
-     * A target equal to `ignore` is none; any other is in 0 .. V-1. */                                                \
-    void (*softmax_cross_entropy)(real *loss, real *dlogits, const real *logits, const int32_t *targets,               \
-                                  const real *weights, real smoothing, real scale, int32_t ignore, crnn_dim V,         \
-                                  const crnn_rows *rows);                                                              \
-                                                                                                                       \
-    /* Sigmoid cross-entropy of logits (T, B, V): V questions a row, answered by targets (T, B, V) from 0 to 1 or NaN, \
-     * which is no answer: loss and gradient 0. With w = pos_weights (V) (NULL: ones) and x = logits[g,v]:             \
-     *     loss[g] = sum_v w[v] * t * log(1 + e^-x)  +  (1 - t) * log(1 + e^x)                      (PyTorch's)        \
-     *     dlogits[g,v] = scale * ( sigmoid(x) - t )                                                where w is 1 */    \
-    void (*sigmoid_cross_entropy)(real *loss, real *dlogits, const real *logits, const real *targets,                  \
-                                  const real *pos_weights, real scale, crnn_dim V, const crnn_rows *rows);             \
-                                                                                                                       \
-    /* Loss of P predictions y (T, B, P*N), in blocks of N columns, of targets (T, B, N); P is 1 but for quantiles.    \
-     * loss[g] = the sum over all columns of, with e = y - target, and q the block's number of parameters (P):         \
-     *     CRNN_SQUARED  e^2        CRNN_HUBER     e^2 / 2 where |e| <= q, else q (|e| - q / 2)                        \
-     *     CRNN_ABSOLUTE |e|        CRNN_QUANTILE  (1 - q) e where e > 0, else -q e                                    \
-     * Where e is 0 the slope is 0. A NaN target is missing: loss and gradient 0. parameters NULL: not needed. */      \
-    void (*regression_loss)(real *loss, real *dy, const real *y, const real *targets, int kind,                        \
-                            const real *parameters, crnn_dim P, real scale, crnn_dim N, const crnn_rows *rows);        \
-                                                                                                                       \
-    /* p (M, V) = softmax of each row of logits, OVERWRITTEN; p may be logits. */                                      \
-    void (*softmax)(real *p, const real *logits, crnn_dim M, crnn_dim V);                                              \
-                                                                                                                       \
-    /* One vector a sequence from its steps' h (T, B, H): their mean, or the largest of each column, from the first    \
-     * step `which` (B, H) that has it; NaN is larger than any number. Backward reads no h.                            \
-     * out, which (B, H) OVERWRITTEN. dh (T, B, H) OVERWRITTEN, with 0 beyond a sequence's end. T >= 1. */             \
-    void (*pool_mean_forward)(real *out, const real *h, crnn_dim H, const crnn_rows *rows);                            \
-    void (*pool_mean_backward)(real *dh, const real *dout, crnn_dim H, const crnn_rows *rows);                         \
-    void (*pool_max_forward)(real *out, int32_t *which, const real *h, crnn_dim H, const crnn_rows *rows);             \
-    void (*pool_max_backward)(real *dh, const real *dout, const int32_t *which, crnn_dim H, const crnn_rows *rows);    \
-                                                                                                                       \
-    /* Sums over a flat array, in double. */                                                                           \
-    double (*sum)(const real *x, crnn_dim n);                                                                          \
-    double (*sum_of_squares)(const real *x, crnn_dim n);                                                               \
-                                                                                                                       \
-    /* Of each column of x (M, N), m rising, NaN left out: the sum and the number of what is there, and the sum of the \
-     * squares of x - means. sums, counts, squares (N) ACCUMULATED, in double whatever x is. */                        \
-    void (*column_sums)(double *sums, double *counts, const real *x, crnn_dim M, crnn_dim N);                          \
-    void (*column_squares)(double *squares, const real *x, const double *means, crnn_dim M, crnn_dim N);               \
-                                                                                                                       \
-    /* x *= factor;  x = min(max(x, -limit), limit). x OVERWRITTEN. NaN stays NaN. */                                  \
-    void (*scale)(real *x, real factor, crnn_dim n);                                                                   \
-    void (*clip)(real *x, real limit, crnn_dim n);                                                                     \
-                                                                                                                       \
-    /* One update of w (n) by its gradient g (n), g first multiplied by `factor` (clipping by norm).                   \
-     * w and the state arrays OVERWRITTEN. The formulas stand in optim.body.h. */                                      \
-    void (*sgd)(real *w, real *velocity, const real *g, real factor, real lr, real momentum, real weight_decay,        \
-                int nesterov, crnn_dim n);                                                                             \
-    void (*adagrad)(real *w, real *square_sum, const real *g, real factor, real lr, real eps, real weight_decay,       \
-                    crnn_dim n);                                                                                       \
-    void (*rmsprop)(real *w, real *square_avg, real *velocity, const real *g, real factor, real lr, real alpha,        \
-                    real eps, real momentum, real weight_decay, crnn_dim n);                                           \
-    void (*adam)(real *w, real *m, real *v, const real *g, real factor, real step_size, real beta1, real beta2,        \
-                 real root_correction, real eps, real weight_decay, real decoupled_decay, crnn_dim n);                 \
-                                                                                                                       \
-    /* The n columns of q (H, n), row stride H: q[:, j] made orthonormal in rising j by Gram-Schmidt, done twice.      \
-     * Columns are rows of the array: q[j*H + i]. Returns 0, or 1 + j where column j depends on the earlier ones. */   \
-    crnn_dim (*orthonormalize)(real *q, crnn_dim n, crnn_dim H);                                                       \
-} crnn_kernels_##suffix;
+/* The kernels of one precision on one instruction set. kernels.def lists them, each with its contract. */
+#define CRNN_KERNEL(type, name, arguments) type (*name) arguments;
+typedef struct crnn_kernels_f32 {
+    const char *isa;
+    const crnn_cell *const *cells; /* all cells by number, ended by NULL; the same ones, in the same order, in every table */
+#define real float
+#include "kernels.def"
+#undef real
+} crnn_kernels_f32;
 
-CRNN_DECLARE_KERNELS(float, f32)
-CRNN_DECLARE_KERNELS(double, f64)
-#undef CRNN_DECLARE_KERNELS
+typedef struct crnn_kernels_f64 {
+    const char *isa;
+    const crnn_cell *const *cells;
+#define real double
+#include "kernels.def"
+#undef real
+} crnn_kernels_f64;
+#undef CRNN_KERNEL
 
 /* The list of cells, for callers: what each is. Their functions are the generic ones in float32; those of an instruction
  * set are in its kernel table. */

@@ -1,11 +1,18 @@
 /* SPDX-License-Identifier: MIT
- * dispatch.c: which instruction sets are built, which this machine runs, and their kernel tables. The only file that
- * knows which sets exist. Asks the CPU and the operating system itself: __builtin_cpu_supports answers 0 under zig cc. */
+ * dispatch.c: which instruction sets are built, which this machine runs, and their kernel tables. The list of the sets is
+ * isa/sets.def. Asks the CPU and the operating system itself: __builtin_cpu_supports answers 0 under zig cc. */
 #include <string.h>
 
-#include "tables.h"
+#include "crnn.h"
 
+static int cpu_has_generic(void) { return 1; }
+
+/* FOR_<machine>(built, absent): which of the two an instruction set of that machine is in this binary. */
+#define FOR_any(built, absent) built
 #if defined(__x86_64__) || defined(_M_X64)
+#define FOR_x86(built, absent) built
+#define FOR_arm(built, absent) absent
+
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>
 static void cpuid(unsigned leaf, unsigned out[4]) { __cpuidex((int *)out, (int)leaf, 0); }
@@ -49,9 +56,24 @@ static int cpu_has_avx512(void)
     cpuid(7, leaf7);
     return has(leaf7[EBX], F | DQ | BW | VL);
 }
+
+#elif defined(__aarch64__) || defined(_M_ARM64)
+#define FOR_x86(built, absent) absent
+#define FOR_arm(built, absent) built
+
+static int cpu_has_neon(void) { return 1; } /* every 64-bit ARM has it */
+
+#else
+#define FOR_x86(built, absent) absent
+#define FOR_arm(built, absent) absent
 #endif
 
-static int always(void) { return 1; }
+#define CRNN_FLAGS(gcc, msvc)
+#define CRNN_SET(name, machine, gcc, msvc)                                                                             \
+    extern const crnn_kernels_f32 crnn_f32_##name;                                                                     \
+    extern const crnn_kernels_f64 crnn_f64_##name;
+#include "isa/sets.def"
+#undef CRNN_SET
 
 static const struct {
     const char *name;
@@ -59,22 +81,10 @@ static const struct {
     const crnn_kernels_f64 *f64;
     int (*supported)(void);
 } sets[] = {
-    {"generic", &crnn_f32_generic, &crnn_f64_generic, always},
-#if defined(CRNN_HAVE_NEON)
-    {"neon", &crnn_f32_neon, &crnn_f64_neon, always},
-#else
-    {"neon", NULL, NULL, NULL},
-#endif
-#if defined(CRNN_HAVE_AVX2)
-    {"avx2", &crnn_f32_avx2, &crnn_f64_avx2, cpu_has_avx2},
-#else
-    {"avx2", NULL, NULL, NULL},
-#endif
-#if defined(CRNN_HAVE_AVX512)
-    {"avx512", &crnn_f32_avx512, &crnn_f64_avx512, cpu_has_avx512},
-#else
-    {"avx512", NULL, NULL, NULL},
-#endif
+#define ENTRY(...) {__VA_ARGS__},
+#define CRNN_SET(name, machine, gcc, msvc)                                                                             \
+    FOR_##machine(ENTRY(#name, &crnn_f32_##name, &crnn_f64_##name, cpu_has_##name), ENTRY(#name, NULL, NULL, NULL))
+#include "isa/sets.def"
 };
 enum { SETS = sizeof sets / sizeof sets[0] };
 
@@ -84,6 +94,15 @@ int crnn_isa_built(int isa) { return sets[isa].f32 != NULL; }
 int crnn_isa_supported(int isa) { return crnn_isa_built(isa) && sets[isa].supported(); }
 const crnn_kernels_f32 *crnn_f32(int isa) { return sets[isa].f32; }
 const crnn_kernels_f64 *crnn_f64(int isa) { return sets[isa].f64; }
+
+int crnn_isa_best(void)
+{
+    int best = 0;
+    for (int isa = 1; isa < SETS; ++isa)
+        if (crnn_isa_supported(isa))
+            best = isa;
+    return best;
+}
 
 int crnn_cell_count(void)
 {
@@ -104,13 +123,4 @@ int crnn_cell_find(const char *name)
         if (strcmp(crnn_f32_generic.cells[cell]->name, name) == 0)
             return cell;
     return -1;
-}
-
-int crnn_isa_best(void)
-{
-    int best = 0;
-    for (int isa = 1; isa < SETS; ++isa)
-        if (crnn_isa_supported(isa))
-            best = isa;
-    return best;
 }

@@ -7,8 +7,8 @@
 #include <assert.h>
 #include <string.h>
 
-#include "compat.h"
-#include "packing.h"
+#include "simd/compat.h"
+#include "linalg/packing.h"
 
 static const size_t MAX_BYTES = (size_t)-1 / 4;
 static const crnn_dim MAX_SIZE = (crnn_dim)1 << 28; /* ids and rows are int32_t, and G*H must fit into one too */

@@ -40,7 +40,7 @@ def run(command, folder, **options):
 
 def test_get_include_has_the_headers_of_this_build():
     folder = Path(crnn.get_include())
-    assert {path.name for path in folder.iterdir()} == {"crnn.h", "crnn_stream.h"}
+    assert {path.name for path in folder.iterdir()} == {"crnn.h", "crnn_stream.h", "kernels.def"}
     for path in folder.iterdir():
         if SOURCES.is_dir():
             assert path.read_bytes() == (SOURCES / path.name).read_bytes()
@@ -94,6 +94,36 @@ def test_the_example_runs_as_it_says(embed, tmp_path):
     run([sys.executable, EXAMPLE_C / "write_weights.py", "m.safetensors", "other.bin"], tmp_path)
     assert len(run([embed, "net.bin"], tmp_path, input=bytes(4 * 4 * 2)).stdout) == 8 * 4 * 2
     assert len(run([embed, "other.bin"], tmp_path, input=bytes(3 * 4 * 2)).stdout) == 4 * 4 * 2
+
+
+EMPTY_SLOTS = r"""
+#include "crnn.h"
+#include <stdio.h>
+
+int main(void)
+{
+    int empty = 0;
+    for (int isa = 0; isa < crnn_isa_count(); ++isa) {
+        if (!crnn_isa_built(isa))
+            continue;
+        const crnn_kernels_f32 *f32 = crnn_f32(isa);
+        const crnn_kernels_f64 *f64 = crnn_f64(isa);
+#define CRNN_KERNEL(type, name, arguments)                                                                             \
+    if (!f32->name || !f64->name)                                                                                      \
+        printf("%s: no %s\n", f32->isa, #name), ++empty;
+#include "kernels.def"
+    }
+    return empty;
+}
+"""
+
+
+@needs_make
+def test_every_kernel_is_bound_in_every_table(library, tmp_path):
+    (tmp_path / "slots.c").write_text(EMPTY_SLOTS)
+    strict = ["-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{crnn.get_include()}"]
+    run([*COMPILER, *strict, "slots.c", library, "-lm", "-o", "slots"], tmp_path)
+    assert run([tmp_path / "slots"], tmp_path).stdout == b""
 
 
 CHECKS = r"""

@@ -10,21 +10,20 @@ cimport numpy as cnp
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 from crnn._core.arrays cimport data, dim, ids_data, need_ids_below, real_kind
-from crnn._core.dispatch cimport (
+from crnn._core.dispatch cimport cell_number, f32, f64
+from crnn._core.header cimport (
     CRNN_USES_DA_H, CRNN_USES_DHN, CRNN_USES_DVECTORS, CRNN_USES_GATES, CRNN_USES_HN,
-    CRNN_USES_TANH_C, cell_number, crnn_cell, crnn_layer, f32, f64)
+    CRNN_USES_TANH_C, crnn_cell, crnn_layer)
 from crnn._core.gemm cimport Packed, packed_data
 from crnn._core.rows cimport rows_of
 
-import collections
+from typing import Any
+
+from crnn._core.cell_info import CellInfo
 
 cnp.import_array()
 
 # ---- the list of cells ---------------------------------------------------------------------------------------------
-
-# An entry of the C list (struct crnn_cell in src_c/crnn.h). arrays: those of crnn_layer that not every cell has.
-CellInfo = collections.namedtuple(
-    "CellInfo", "name gates gate_names candidate has_c recurrent_gates packed_gates vectors arrays")
 
 cdef dict ARRAY_FLAGS = {
     "gates": CRNN_USES_GATES, "tanh_c": CRNN_USES_TANH_C, "hn": CRNN_USES_HN, "da_h": CRNN_USES_DA_H,
@@ -160,7 +159,7 @@ cdef class Binding:
         return 0
 
 
-CELLS = {}
+CELLS: dict[str, CellInfo] = {}  # by name
 cdef dict FORWARD = {}, BACKWARD = {}  # Bindings by the cell's name
 
 
@@ -336,7 +335,7 @@ def backward(str cell not None, dict arrays not None, Py_ssize_t b0, Py_ssize_t 
     run(binding_of(cell, BACKWARD), "dh", b0, b1, lengths, reverse, arrays)
 
 
-def argument_names(str cell not None, bint backward):
+def argument_names(str cell not None, bint backward) -> dict[str, bool]:
     """The arrays that a cell takes: {name: whether it is written}."""
     cdef Binding binding = binding_of(cell, BACKWARD if backward else FORWARD)
     return {name: bool(binding.fields[i].out) for i, name in enumerate(binding.names)}

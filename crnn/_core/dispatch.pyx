@@ -4,17 +4,17 @@
 import os
 
 
-def built_isas():
+def built_isas() -> tuple[str, ...]:
     """Instruction sets compiled into this build, slowest first, whether or not this CPU runs them."""
     return tuple(crnn_isa_name(i).decode() for i in range(crnn_isa_count()) if crnn_isa_built(i))
 
 
-def available_isas():
+def available_isas() -> tuple[str, ...]:
     """Instruction sets that are built in and that this CPU and operating system run, slowest first."""
     return tuple(crnn_isa_name(i).decode() for i in range(crnn_isa_count()) if crnn_isa_supported(i))
 
 
-def isa():
+def isa() -> str:
     """The instruction set in use."""
     return f32.isa.decode()
 

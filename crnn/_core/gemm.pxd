@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-from crnn._core.dispatch cimport crnn_dim, crnn_kernels_f32, crnn_kernels_f64, crnn_rows
+from crnn._core.header cimport crnn_dim, crnn_rows
+from crnn._core.kernels cimport crnn_kernels_f32, crnn_kernels_f64
 
-cdef extern from "packing.h" nogil:
+cdef extern from "linalg/packing.h" nogil:
     ctypedef enum crnn_format:
         CRNN_FORMAT_F32
         CRNN_FORMAT_F64

@@ -4,8 +4,9 @@
 cimport numpy as cnp
 from libc.stdint cimport int32_t
 from crnn._core.arrays cimport data, dim, ids_data, need_apart, need_ids_below, need_range, real_kind
-from crnn._core.dispatch cimport CRNN_GRAD_PANELS, CRNN_GRAD_ROWS, CRNN_LINE_BYTES, crnn_rows, f32, f64
-from crnn._core.rows cimport all_rows_of, rows_of
+from crnn._core.dispatch cimport f32, f64
+from crnn._core.header cimport CRNN_GRAD_PANELS, CRNN_GRAD_ROWS, CRNN_LINE_BYTES, crnn_rows
+from crnn._core.rows cimport Lengths, all_rows_of, rows_of
 
 import numpy as np
 
@@ -14,7 +15,7 @@ cnp.import_array()
 LINE_BYTES = CRNN_LINE_BYTES
 
 
-def aligned_empty(shape, dtype):
+def aligned_empty(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
     """An uninitialised C-order array that starts on a cache line, where vector loads are cheapest."""
     dtype = np.dtype(dtype)
     cdef Py_ssize_t size = dtype.itemsize
@@ -27,13 +28,13 @@ def aligned_empty(shape, dtype):
     return raw[start:start + size].view(dtype).reshape(shape)
 
 
-def line_width(dtype):
+def line_width(dtype: DTypeLike) -> int:
     """Reals in a cache line: the unit in which columns are shared out."""
     return CRNN_LINE_BYTES // np.dtype(dtype).itemsize
 
 
 cdef class Packed:
-    def __init__(self, Py_ssize_t K, Py_ssize_t N, dtype, Py_ssize_t gates=1):
+    def __init__(self, Py_ssize_t K, Py_ssize_t N, dtype: DTypeLike, Py_ssize_t gates=1):
         if K < 1 or N < 1 or gates < 1:
             raise ValueError(f"Packed: expected K, N and gates of at least 1, got {K}, {N} and {gates}")
         self.kind = real_kind("dtype", np.empty(0, dtype))
@@ -44,7 +45,7 @@ cdef class Packed:
         self.buffer = aligned_empty((elements,), dtype)
         self.matrix.data = cnp.PyArray_DATA(<cnp.ndarray>self.buffer)
 
-    def pack(self, w, first=None):
+    def pack(self, w: Real, first: int | None = None) -> Packed:
         """Take over the values of w (K, gates * N) IN, or of its columns from ``first`` on. Returns self."""
         cdef Py_ssize_t columns = self.gates * self.N, n0 = 0 if first is None else first
         cdef Py_ssize_t ldw = columns if first is None else dim(w, 1)
@@ -56,7 +57,7 @@ cdef class Packed:
             crnn_pack(&self.matrix, &kernels, w_, ldw)
         return self
 
-    def pack_transposed(self, w, first=None):
+    def pack_transposed(self, w: Real, first: int | None = None) -> Packed:
         """Take over the transpose of w (N, K) IN, or of its K columns from ``first`` on. Returns self."""
         cdef Py_ssize_t n0 = 0 if first is None else first, ldw = self.K if first is None else dim(w, 1)
         cdef char *w_ = <char *>data("w", w, self.kind, False, 2, self.N, ldw)
@@ -82,7 +83,8 @@ cdef void *packed_data(str name, Packed packed, int kind, Py_ssize_t K, Py_ssize
     return packed.matrix.data
 
 
-def linear_forward(y, x, Packed w not None, bias, Py_ssize_t b0, Py_ssize_t b1, lengths=None):
+def linear_forward(y: Real, x: Real, Packed w not None, bias: Real | None, Py_ssize_t b0, Py_ssize_t b1,
+                   lengths: Lengths | None = None):
     """y[:, b0:b1] = x[:, b0:b1] @ w + bias.
 
     y (T, B, N) OUT;  x (T, B, K) IN;  w packed (K, N);  bias (N,) IN or None. With `lengths` b0 and b1 are positions in
@@ -103,7 +105,8 @@ def linear_forward(y, x, Packed w not None, bias, Py_ssize_t b0, Py_ssize_t b1, 
         crnn_packed_product(&w.matrix, &kernels, y_, x_, bias_, &rows)
 
 
-def linear_backward_weight(dw, x, dy, scratch, Py_ssize_t n0, Py_ssize_t n1, lengths=None, db=None):
+def linear_backward_weight(dw: Real, x: Real, dy: Real, scratch: Real, Py_ssize_t n0, Py_ssize_t n1,
+                           lengths: Lengths | None = None, db: Real | None = None):
     """dw[:, n0:n1] += x.T @ dy[:, n0:n1], over all rows in order; db[n0:n1] += sum of dy[:, :, n0:n1], if given.
 
     dw (K, N), db (N,) ACCUMULATED;  x (T, B, K) IN;  dy (T, B, N) IN;  scratch OUT, from grad_scratch(dtype, K).
@@ -129,8 +132,8 @@ def linear_backward_weight(dw, x, dy, scratch, Py_ssize_t n0, Py_ssize_t n1, len
                                        K, N, n0, n1, &rows)
 
 
-def recurrent_backward_weight(dw, h, h0, da, scratch, bint reverse, Py_ssize_t n0, Py_ssize_t n1, lengths=None,
-                              db=None):
+def recurrent_backward_weight(dw: Real, h: Real, h0: Real, da: Real, scratch: Real, bint reverse, Py_ssize_t n0,
+                              Py_ssize_t n1, lengths: Lengths | None = None, db: Real | None = None):
     """dw[:, n0:n1] += sum over t of h'[t].T @ da[t, :, n0:n1], h' being h of the step before, h0 at the first;
     db[n0:n1] += sum of da[:, :, n0:n1], if given.
 
@@ -185,12 +188,12 @@ cdef int need_gradient_apart(dw, db, scratch, list inputs) except -1:
     return 0
 
 
-def grad_scratch(dtype, Py_ssize_t K):
+def grad_scratch(dtype: DTypeLike, Py_ssize_t K) -> NDArray[Any]:
     """Scratch for the gradients of weights (K or less, N); each thread needs its own."""
     return aligned_empty((scratch_size(line_width(dtype), K),), dtype)
 
 
-def bias_backward(db, dy, Py_ssize_t n0, Py_ssize_t n1, lengths=None):
+def bias_backward(db: Real, dy: Real, Py_ssize_t n0, Py_ssize_t n1, lengths: Lengths | None = None):
     """db[n0:n1] += sum of dy[:, :, n0:n1] over all rows.  db (N,) ACCUMULATED;  dy (T, B, N) IN."""
     cdef int kind = real_kind("db", db)
     cdef Py_ssize_t N = dim(db, 0), T = dim(dy, 0), B = dim(dy, 1)
@@ -206,7 +209,7 @@ def bias_backward(db, dy, Py_ssize_t n0, Py_ssize_t n1, lengths=None):
             f64.bias_backward(<double *>db_, <double *>dy_, N, n0, n1, &rows)
 
 
-def rows_add_bias(y, w, bias):
+def rows_add_bias(y: Real, w: Real, bias: Real):
     """y = w + bias.  y (V, N) OUT;  w (V, N) IN;  bias (N,) IN."""
     cdef int kind = real_kind("y", y)
     cdef Py_ssize_t V = dim(y, 0), N = dim(y, 1)
@@ -222,7 +225,7 @@ def rows_add_bias(y, w, bias):
             f64.rows_add_bias(<double *>y_, <double *>w_, <double *>bias_, V, N)
 
 
-def rows_backward(dw, ids, dy, Py_ssize_t n0, Py_ssize_t n1, lengths=None):
+def rows_backward(dw: Real, ids: Ids, dy: Real, Py_ssize_t n0, Py_ssize_t n1, lengths: Lengths | None = None):
     """dw[ids[t, b], n0:n1] += dy[t, b, n0:n1], over all rows in order.
 
     dw (V, N) ACCUMULATED;  ids (T, B) IN, from 0 to V-1;  dy (T, B, N) IN.
@@ -243,13 +246,13 @@ def rows_backward(dw, ids, dy, Py_ssize_t n0, Py_ssize_t n1, lengths=None):
             f64.rows_backward(<double *>dw_, ids_, <double *>dy_, N, n0, n1, &rows)
 
 
-def need_ids(str name not None, ids, Py_ssize_t limit):
+def need_ids(str name not None, ids: Ids, Py_ssize_t limit):
     """Raise ValueError, naming the argument, unless ids (T, B) IN are all from 0 to limit-1."""
     cdef Py_ssize_t T = dim(ids, 0), B = dim(ids, 1)
     need_ids_below(name, ids_data(name, ids, 2, T, B), T * B, limit, 0)
 
 
-def orthonormalize(q):
+def orthonormalize(q: Real) -> int:
     """Make the rows of q (n, H), n <= H, orthonormal in rising order. q OVERWRITTEN.
 
     Returns 0, or 1 + the number of the first row that depends on those before it.

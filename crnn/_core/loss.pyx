@@ -4,16 +4,18 @@
 cimport numpy as cnp
 from libc.stdint cimport int32_t
 from crnn._core.arrays cimport data, dim, ids_data, need_apart, need_ids_below, real_kind
-from crnn._core.dispatch cimport CRNN_ABSOLUTE, CRNN_HUBER, CRNN_QUANTILE, CRNN_SQUARED, crnn_rows, f32, f64
-from crnn._core.rows cimport rows_of
+from crnn._core.dispatch cimport f32, f64
+from crnn._core.header cimport CRNN_ABSOLUTE, CRNN_HUBER, CRNN_QUANTILE, CRNN_SQUARED, crnn_rows
+from crnn._core.rows cimport Lengths, rows_of
 
 cnp.import_array()
 
 SQUARED, ABSOLUTE, HUBER, QUANTILE = CRNN_SQUARED, CRNN_ABSOLUTE, CRNN_HUBER, CRNN_QUANTILE
 
 
-def softmax_cross_entropy(loss, dlogits, logits, targets, double scale, int32_t ignore, Py_ssize_t b0, Py_ssize_t b1,
-                          lengths=None, weights=None, double smoothing=0.0):
+def softmax_cross_entropy(loss: Real, dlogits: Real | None, logits: Real, targets: Ids, double scale, int32_t ignore,
+                          Py_ssize_t b0, Py_ssize_t b1, lengths: Lengths | None = None,
+                          weights: Real | None = None, double smoothing=0.0):
     """loss = -log softmax(logits)[target] in nats, dlogits = scale * (softmax(logits) - onehot(target)).
 
     loss (T, B) OUT;  dlogits (T, B, V) OUT, may be logits, or None;  logits (T, B, V) IN;
@@ -42,8 +44,8 @@ def softmax_cross_entropy(loss, dlogits, logits, targets, double scale, int32_t 
                                       <double *>weights_, smoothing, scale, ignore, V, &rows)
 
 
-def sigmoid_cross_entropy(loss, dlogits, logits, targets, double scale, Py_ssize_t b0, Py_ssize_t b1, lengths=None,
-                          pos_weights=None):
+def sigmoid_cross_entropy(loss: Real, dlogits: Real | None, logits: Real, targets: Real, double scale, Py_ssize_t b0,
+                          Py_ssize_t b1, lengths: Lengths | None = None, pos_weights: Real | None = None):
     """loss = the sum over V yes-or-no questions of -log(probability of the answer), the probability of a yes being
     sigmoid(logits); dlogits = scale * (sigmoid(logits) - targets).
 
@@ -69,8 +71,8 @@ def sigmoid_cross_entropy(loss, dlogits, logits, targets, double scale, Py_ssize
                                       <double *>weights_, scale, V, &rows)
 
 
-def regression_loss(loss, dy, y, targets, int kind, parameters, double scale, Py_ssize_t b0, Py_ssize_t b1,
-                    lengths=None):
+def regression_loss(loss: Real, dy: Real | None, y: Real, targets: Real, int kind, parameters: Real | None,
+                    double scale, Py_ssize_t b0, Py_ssize_t b1, lengths: Lengths | None = None):
     """loss = the sum over a row of what `kind` makes of the errors y - targets; dy = scale * its slope.
 
     loss (T, B) OUT;  dy (T, B, P*N) OUT, may be y, or None;  y (T, B, P*N) IN;  targets (T, B, N) IN, NaN where
@@ -120,7 +122,7 @@ cdef int need_loss_apart(loss, str gradient_name, gradient, str input_name, inpu
     return 0
 
 
-def softmax(p, logits):
+def softmax(p: Real, logits: Real):
     """p[m] = softmax(logits[m]).  p (M, V) OUT, may be logits;  logits (M, V) IN."""
     cdef int kind = real_kind("p", p)
     cdef Py_ssize_t M = dim(p, 0), V = dim(p, 1)
@@ -134,7 +136,7 @@ def softmax(p, logits):
             f64.softmax(<double *>p_, <double *>logits_, M, V)
 
 
-def sum(x):
+def sum(x: Real) -> float:
     """The sum of x (n,) IN, in double, in a fixed order."""
     cdef int kind = real_kind("x", x)
     cdef Py_ssize_t n = dim(x, 0)
@@ -145,7 +147,7 @@ def sum(x):
     return total
 
 
-def sum_of_squares(x):
+def sum_of_squares(x: Real) -> float:
     """The sum of the squares of x (n,) IN, in double, in a fixed order."""
     cdef int kind = real_kind("x", x)
     cdef Py_ssize_t n = dim(x, 0)
@@ -156,7 +158,7 @@ def sum_of_squares(x):
     return total
 
 
-def column_sums(sums, counts, x):
+def column_sums(sums: Doubles, counts: Doubles, x: Real):
     """sums += the sums of x's columns, counts += how many numbers those are, NaN left out.
 
     sums, counts (N,) ACCUMULATED, float64;  x (M, N) IN.
@@ -176,7 +178,7 @@ def column_sums(sums, counts, x):
             f64.column_sums(sums_, counts_, <double *>x_, M, N)
 
 
-def column_squares(squares, x, means):
+def column_squares(squares: Doubles, x: Real, means: Doubles):
     """squares += the sums of (x - means)**2 over x's columns, NaN left out.
 
     squares (N,) ACCUMULATED, float64;  x (M, N) IN;  means (N,) IN, float64.

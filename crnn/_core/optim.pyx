@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Clipping and update rules over flat buffers. The formulas stand in src_c/optim.body.h.
+"""Clipping and update rules over flat buffers. The formulas stand in src_c/train/optim.body.h.
 
 Every rule: w (n,) OUT;  its state arrays (n,) OUT;  g (n,) IN, the gradient, multiplied by ``factor`` as it is read.
 Rates arrive as double and are rounded to the arrays' precision here, before any arithmetic.
@@ -12,7 +12,7 @@ from crnn._core.dispatch cimport f32, f64
 cnp.import_array()
 
 
-def scale(x, double factor):
+def scale(x: Real, double factor):
     """x *= factor.  x (n,) OUT."""
     cdef int kind = real_kind("x", x)
     cdef Py_ssize_t n = dim(x, 0)
@@ -24,7 +24,7 @@ def scale(x, double factor):
             f64.scale(<double *>x_, factor, n)
 
 
-def clip(x, double limit):
+def clip(x: Real, double limit):
     """x = min(max(x, -limit), limit); NaN stays.  x (n,) OUT."""
     cdef int kind = real_kind("x", x)
     cdef Py_ssize_t n = dim(x, 0)
@@ -36,7 +36,8 @@ def clip(x, double limit):
             f64.clip(<double *>x_, limit, n)
 
 
-def sgd(w, velocity, g, double factor, double lr, double momentum, double weight_decay, bint nesterov):
+def sgd(w: Real, velocity: Real | None, g: Real, double factor, double lr, double momentum, double weight_decay,
+        bint nesterov):
     """Stochastic gradient descent; velocity (n,) OUT, or None where momentum is 0."""
     cdef int kind = real_kind("w", w)
     cdef Py_ssize_t n = dim(w, 0)
@@ -52,7 +53,7 @@ def sgd(w, velocity, g, double factor, double lr, double momentum, double weight
             f64.sgd(<double *>w_, <double *>velocity_, <double *>g_, factor, lr, momentum, weight_decay, nesterov, n)
 
 
-def adagrad(w, square_sum, g, double factor, double lr, double eps, double weight_decay):
+def adagrad(w: Real, square_sum: Real, g: Real, double factor, double lr, double eps, double weight_decay):
     """Adagrad; square_sum (n,) OUT."""
     cdef int kind = real_kind("w", w)
     cdef Py_ssize_t n = dim(w, 0)
@@ -68,8 +69,8 @@ def adagrad(w, square_sum, g, double factor, double lr, double eps, double weigh
             f64.adagrad(<double *>w_, <double *>s_, <double *>g_, factor, lr, eps, weight_decay, n)
 
 
-def rmsprop(w, square_avg, velocity, g, double factor, double lr, double alpha, double eps, double momentum,
-            double weight_decay):
+def rmsprop(w: Real, square_avg: Real, velocity: Real | None, g: Real, double factor, double lr, double alpha,
+            double eps, double momentum, double weight_decay):
     """RMSprop; square_avg (n,) OUT; velocity (n,) OUT, or None where momentum is 0."""
     cdef int kind = real_kind("w", w)
     cdef Py_ssize_t n = dim(w, 0)
@@ -87,8 +88,8 @@ def rmsprop(w, square_avg, velocity, g, double factor, double lr, double alpha, 
                         momentum, weight_decay, n)
 
 
-def adam(w, m, v, g, double factor, double step_size, double beta1, double beta2, double root_correction, double eps,
-         double weight_decay, double decoupled_decay):
+def adam(w: Real, m: Real, v: Real, g: Real, double factor, double step_size, double beta1, double beta2,
+         double root_correction, double eps, double weight_decay, double decoupled_decay):
     """Adam and AdamW; m, v (n,) OUT."""
     cdef int kind = real_kind("w", w)
     cdef Py_ssize_t n = dim(w, 0)

@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""One vector a sequence from the vectors of its steps, for models with one answer a sequence.
+"""Pooling over time: one vector per sequence from the vectors of its steps.
 
-Batch rows b0 .. b1; with `lengths` positions in their order, and what lies beyond a sequence's end counts for nothing.
+Batch rows b0 .. b1; with `lengths` positions in their order, and steps beyond the end of a sequence are ignored.
 """
 
 cimport numpy as cnp
 from libc.stdint cimport int32_t
 from crnn._core.arrays cimport data, dim, ids_data, need_apart, real_kind
-from crnn._core.dispatch cimport crnn_rows, f32, f64
-from crnn._core.rows cimport rows_of
+from crnn._core.dispatch cimport f32, f64
+from crnn._core.header cimport crnn_rows
+from crnn._core.rows cimport Lengths, rows_of
 
 cnp.import_array()
 
 
-def pool_mean_forward(out, h, Py_ssize_t b0, Py_ssize_t b1, lengths=None):
+def pool_mean_forward(out: Real, h: Real, Py_ssize_t b0, Py_ssize_t b1, lengths: Lengths | None = None):
     """out[b] = the mean of h[t, b] over the steps.  out (B, H) OUT;  h (T, B, H) IN."""
     cdef int kind = real_kind("out", out)
     cdef Py_ssize_t T = dim(h, 0), B = dim(out, 0), H = dim(out, 1)
@@ -29,7 +30,7 @@ def pool_mean_forward(out, h, Py_ssize_t b0, Py_ssize_t b1, lengths=None):
             f64.pool_mean_forward(<double *>out_, <double *>h_, H, &rows)
 
 
-def pool_mean_backward(dh, dout, Py_ssize_t b0, Py_ssize_t b1, lengths=None):
+def pool_mean_backward(dh: Real, dout: Real, Py_ssize_t b0, Py_ssize_t b1, lengths: Lengths | None = None):
     """dh[t, b] = dout[b] / the number of steps, 0 beyond the last.  dh (T, B, H) OUT;  dout (B, H) IN."""
     cdef int kind = real_kind("dh", dh)
     cdef Py_ssize_t T = dim(dh, 0), B = dim(dh, 1), H = dim(dh, 2)
@@ -44,7 +45,8 @@ def pool_mean_backward(dh, dout, Py_ssize_t b0, Py_ssize_t b1, lengths=None):
             f64.pool_mean_backward(<double *>dh_, <double *>dout_, H, &rows)
 
 
-def pool_max_forward(out, which, h, Py_ssize_t b0, Py_ssize_t b1, lengths=None):
+def pool_max_forward(out: Real, which: Ids, h: Real, Py_ssize_t b0, Py_ssize_t b1,
+                     lengths: Lengths | None = None):
     """out[b, j] = the largest h[t, b, j], and which[b, j] the first t that has it. NaN is larger than any number.
 
     out (B, H) OUT;  which (B, H) OUT, int32;  h (T, B, H) IN.
@@ -66,7 +68,8 @@ def pool_max_forward(out, which, h, Py_ssize_t b0, Py_ssize_t b1, lengths=None):
             f64.pool_max_forward(<double *>out_, which_, <double *>h_, H, &rows)
 
 
-def pool_max_backward(dh, dout, which, Py_ssize_t b0, Py_ssize_t b1, lengths=None):
+def pool_max_backward(dh: Real, dout: Real, which: Ids, Py_ssize_t b0, Py_ssize_t b1,
+                      lengths: Lengths | None = None):
     """dh[t, b, j] = dout[b, j] where t is which[b, j], and 0 elsewhere.
 
     dh (T, B, H) OUT;  dout (B, H) IN;  which (B, H) IN, int32, as pool_max_forward wrote it.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 from libc.stdint cimport int32_t
-from crnn._core.dispatch cimport crnn_rows
+from crnn._core.header cimport crnn_rows
 
 cdef class Lengths:
     """Sequences of different lengths in a batch, and the order in which threads take them."""

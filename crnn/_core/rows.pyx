@@ -17,7 +17,7 @@ cdef class Lengths:
     a time step are always a part's first ones: what is finished costs nothing, and nothing is copied.
     """
 
-    def __init__(self, lengths, Py_ssize_t T, Py_ssize_t parts):
+    def __init__(self, lengths: ArrayLike, Py_ssize_t T, Py_ssize_t parts):
         lengths = np.asarray(lengths)
         if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or lengths.size == 0:
             raise ValueError(f"lengths: expected integers of shape (B,), got {lengths.dtype} of shape {lengths.shape}")
@@ -33,11 +33,11 @@ cdef class Lengths:
         self.bounds = np.cumsum([0, *map(len, dealt)]).tolist()
         self.lengths.flags.writeable = self.order.flags.writeable = False
 
-    def part(self, Py_ssize_t part):
+    def part(self, Py_ssize_t part) -> tuple[int, int]:
         """The positions b0 .. b1 of a part."""
         return self.bounds[part], self.bounds[part + 1]
 
-    def single(self):
+    def single(self) -> Lengths:
         """The same order and parts for arrays (1, B, ...), that have one step for each sequence."""
         cdef Lengths one = Lengths.__new__(Lengths)
         one.T, one.B, one.order, one.bounds = 1, self.B, self.order, self.bounds
@@ -45,7 +45,7 @@ cdef class Lengths:
         one.lengths.flags.writeable = False
         return one
 
-    def padding(self):
+    def padding(self) -> NDArray[Any]:
         """Where there is no step: bool (T, B)."""
         return np.arange(self.T)[:, None] >= self.lengths
 

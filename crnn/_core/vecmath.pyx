@@ -4,40 +4,36 @@
 cimport numpy as cnp
 from crnn._core.arrays cimport data, dim, need_apart, real_kind
 from crnn._core.dispatch cimport f32, f64
+from crnn._core.header cimport crnn_dim
 
 cnp.import_array()
 
 
-def exp(y, x):
+ctypedef void (*map_f32)(float *y, const float *x, crnn_dim n) noexcept nogil
+ctypedef void (*map_f64)(double *y, const double *x, crnn_dim n) noexcept nogil
+
+
+def exp(y: Real, x: Real):
     """y = e**x.  y (n,) OUT, may be x;  x (n,) IN. At most 2 ulp; results below the normal range are 0."""
-    cdef int kind = real_kind("y", y)
-    cdef Py_ssize_t n = dim(y, 0)
-    cdef void *y_ = data("y", y, kind, True, 1, n)
-    cdef void *x_ = data("x", x, kind, False, 1, n)
-    need_apart("y", y, "x", x, or_same=True)
-    with nogil:
-        if kind == cnp.NPY_FLOAT32:
-            f32.exp(<float *>y_, <float *>x_, n)
-        else:
-            f64.exp(<double *>y_, <double *>x_, n)
+    map_array(y, x, f32.exp_array, f64.exp_array)
 
 
-def tanh(y, x):
+def tanh(y: Real, x: Real):
     """y = tanh(x).  y (n,) OUT, may be x;  x (n,) IN. At most 2 ulp, monotone."""
-    cdef int kind = real_kind("y", y)
-    cdef Py_ssize_t n = dim(y, 0)
-    cdef void *y_ = data("y", y, kind, True, 1, n)
-    cdef void *x_ = data("x", x, kind, False, 1, n)
-    need_apart("y", y, "x", x, or_same=True)
-    with nogil:
-        if kind == cnp.NPY_FLOAT32:
-            f32.tanh(<float *>y_, <float *>x_, n)
-        else:
-            f64.tanh(<double *>y_, <double *>x_, n)
+    map_array(y, x, f32.tanh_array, f64.tanh_array)
 
 
-def sigmoid(y, x):
+def sigmoid(y: Real, x: Real):
     """y = 1 / (1 + e**-x).  y (n,) OUT, may be x;  x (n,) IN. At most 2 ulp, monotone."""
+    map_array(y, x, f32.sigmoid_array, f64.sigmoid_array)
+
+
+def log1p(y: Real, x: Real):
+    """y = log(1 + x).  y (n,) OUT, may be x;  x (n,) IN, must be in [0, 1]; not checked. At most 2 ulp, monotone."""
+    map_array(y, x, f32.log1p_array, f64.log1p_array)
+
+
+cdef int map_array(y, x, map_f32 single, map_f64 double_) except -1:
     cdef int kind = real_kind("y", y)
     cdef Py_ssize_t n = dim(y, 0)
     cdef void *y_ = data("y", y, kind, True, 1, n)
@@ -45,20 +41,7 @@ def sigmoid(y, x):
     need_apart("y", y, "x", x, or_same=True)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
-            f32.sigmoid(<float *>y_, <float *>x_, n)
+            single(<float *>y_, <float *>x_, n)
         else:
-            f64.sigmoid(<double *>y_, <double *>x_, n)
-
-
-def log1p(y, x):
-    """y = log(1 + x).  y (n,) OUT, may be x;  x (n,) IN, from 0 to 1: nobody looks. At most 2 ulp, monotone."""
-    cdef int kind = real_kind("y", y)
-    cdef Py_ssize_t n = dim(y, 0)
-    cdef void *y_ = data("y", y, kind, True, 1, n)
-    cdef void *x_ = data("x", x, kind, False, 1, n)
-    need_apart("y", y, "x", x, or_same=True)
-    with nogil:
-        if kind == cnp.NPY_FLOAT32:
-            f32.log1p(<float *>y_, <float *>x_, n)
-        else:
-            f64.log1p(<double *>y_, <double *>x_, n)
+            double_(<double *>y_, <double *>x_, n)
+    return 0

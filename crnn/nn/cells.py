@@ -15,6 +15,7 @@ import numpy as np
 
 from crnn import _parallel as parallel
 from crnn._core import cells, gemm
+from crnn._core.cell_info import CellInfo
 from crnn._core.rows import Lengths
 from crnn.checks import Array, Ids
 
@@ -56,7 +57,7 @@ class Recurrence:
     """
 
     cell: ClassVar[str]  # its name in the C list
-    info: ClassVar[cells.CellInfo]  # its entry there
+    info: ClassVar[CellInfo]  # its entry there
     gates: ClassVar[int]
     has_c: ClassVar[bool]
     has_kinks: ClassVar[bool] = False  # whether its equations have points without a derivative

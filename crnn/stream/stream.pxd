@@ -7,7 +7,8 @@ Compile with ``include_dirs=[crnn.get_include()]``.
 cimport cython
 cimport numpy as cnp
 from libc.stdint cimport int32_t
-from crnn._core.dispatch cimport crnn_dim, crnn_kernels_f32, crnn_kernels_f64
+from crnn._core.header cimport crnn_dim
+from crnn._core.kernels cimport crnn_kernels_f32, crnn_kernels_f64
 
 cdef extern from "crnn_stream.h" nogil:
     enum:

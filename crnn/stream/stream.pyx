@@ -14,7 +14,8 @@ from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int32_t
 from libc.string cimport memset
 from crnn._core.arrays cimport data, dim, need_apart, need_ids_below, real_kind
-from crnn._core.dispatch cimport cell_number, crnn_cell, f32, f64
+from crnn._core.dispatch cimport cell_number, f32, f64
+from crnn._core.header cimport crnn_cell
 
 from dataclasses import replace
 from functools import partial
@@ -24,7 +25,7 @@ import numpy as np
 
 from crnn.stream.state import check_state
 
-cdef extern from "compat.h" nogil:
+cdef extern from "simd/compat.h" nogil:
     int flag_take(int *flag)
     void flag_give(int *flag)
 

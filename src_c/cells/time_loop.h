@@ -143,27 +143,27 @@ INLINE void prefetch_lines(const void *layer, crnn_dim gates, unsigned arrays, c
             const cell_line at = {l, l->H, gates, rows->t[i], rows->b[i], n0 + j, n - j};
             if (arrays & AT_GATES)
                 for (int gate = 0; gate < gates; ++gate)
-                    prefetch_later(list, gate_at(at, l->gates, gate));
+                    prefetch_add(list, gate_at(at, l->gates, gate));
             if (arrays & AT_HN)
-                prefetch_later(list, step_at(at, l->hn));
+                prefetch_add(list, step_at(at, l->hn));
             if (arrays & AT_TANH_C && l->tanh_c)
-                prefetch_later(list, step_at(at, l->tanh_c));
+                prefetch_add(list, step_at(at, l->tanh_c));
             if (arrays & AT_C_BEFORE)
-                prefetch_later(list, step_before(at, l->c, l->c0));
+                prefetch_add(list, step_before(at, l->c, l->c0));
             if (arrays & AT_C)
-                prefetch_later(list, step_at(at, l->c));
+                prefetch_add(list, step_at(at, l->c));
             if (arrays & AT_H_BEFORE)
-                prefetch_later(list, step_before(at, l->h, l->h0));
+                prefetch_add(list, step_before(at, l->h, l->h0));
             if (arrays & AT_H)
-                prefetch_later(list, step_at(at, l->h));
+                prefetch_add(list, step_at(at, l->h));
             if (arrays & AT_DH_BEFORE)
-                prefetch_later(list, step_before(at, l->dh, l->dh0));
+                prefetch_add(list, step_before(at, l->dh, l->dh0));
             if (arrays & AT_DA && l->da != l->gates)
                 for (int gate = 0; gate < gates; ++gate)
-                    prefetch_later(list, gate_at(at, l->da, gate));
+                    prefetch_add(list, gate_at(at, l->da, gate));
             if (arrays & AT_DA_H)
                 for (int gate = 0; gate < gates; ++gate)
-                    prefetch_later(list, gate_at(at, l->da_h, gate));
+                    prefetch_add(list, gate_at(at, l->da_h, gate));
         }
 }
 
@@ -204,7 +204,7 @@ INLINE void run_forward_without_product(const crnn_layer *l, epilogue finish)
 /* The product da @ W_hh^T, which brings the gradient from the step after back to h. da: an array with rows of `stride`,
  * of which the first K columns belong to w_hh_t. */
 INLINE product product_back(const crnn_layer *l, const void *da, crnn_dim stride, crnn_dim K, epilogue finish,
-                            prefetching prefetch)
+                            prefetcher prefetch)
 {
     product p = {.y = l->dh, .ldy = l->H, .x = {da, stride, AFTER, l->reverse, NULL}, .w = l->w_hh_t, .K = K,
                  .N = l->H, .gates = 1, .finish = finish, .prefetch = prefetch, .context = l};

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * pool.body.h: one vector a sequence from those of all its steps, and back: their mean, or the largest of each column.
- * Steps beyond a sequence's end count for nothing. */
+ * pool.body.h: pooling over time, forward and backward: the mean of a sequence's vectors, or the maximum per column.
+ * Steps beyond the end of a sequence are ignored. */
 
 /* out[b] = (sum_t h[t,b]) * (1 / length) */
 static void pool_mean_forward(real *out, const real *h, crnn_dim H, const crnn_rows *rows)
@@ -8,12 +8,12 @@ static void pool_mean_forward(real *out, const real *h, crnn_dim H, const crnn_r
     float_mode mode = denormals_off();
     for (crnn_dim i = rows->b0; i < rows->b1; ++i)
         memset(out + row_at(rows, i) * H, 0, (size_t)H * sizeof(real));
-    for (row_walk w = walk_from(rows, 0, 0); w.end > rows->b0; walk_on(&w)) {
+    for (row_walk w = walk_from(rows, 0, 0); w.end > rows->b0; walk_next(&w)) {
         const crnn_dim b = row_at(rows, w.i);
         real *out_b = out + b * H;
         const real *h_tb = h + (w.t * rows->B + b) * H; /* h[t, b, :] */
-        for (crnn_dim j = 0, left = H; left > 0; j += LINE, left -= LINE)
-            line_put(out_b + j, line_add(line_get(out_b + j, left), line_get(h_tb + j, left)), left);
+        for (crnn_dim j = 0, remaining = H; remaining > 0; j += LINE, remaining -= LINE)
+            line_put(out_b + j, line_add(line_get(out_b + j, remaining), line_get(h_tb + j, remaining)), remaining);
     }
     for (crnn_dim i = rows->b0; i < rows->b1; ++i) {
         const crnn_dim b = row_at(rows, i);
@@ -35,21 +35,21 @@ static void pool_mean_backward(real *dh, const real *dout, crnn_dim H, const crn
                 memset(dh_tb, 0, (size_t)H * sizeof(real));
                 continue;
             }
-            const line share = line_set1(1 / (real)steps);
-            for (crnn_dim j = 0, left = H; left > 0; j += LINE, left -= LINE)
-                line_put(dh_tb + j, line_mul(share, line_get(dout_b + j, left)), left);
+            const line weight = line_set1(1 / (real)steps);
+            for (crnn_dim j = 0, remaining = H; remaining > 0; j += LINE, remaining -= LINE)
+                line_put(dh_tb + j, line_mul(weight, line_get(dout_b + j, remaining)), remaining);
         }
     float_mode_restore(mode);
 }
 
-/* Plain loops without a sum in them: comparing is exact in any order, and compilers turn them into vector code.
- * Adding 0 makes a denormal 0, which comparing and copying do not on ARM. */
+/* Plain loops without a sum: comparisons are exact in any order, and compilers vectorise them. Adding 0 turns a
+ * denormal into 0, which comparing and copying do not on ARM. */
 
 /* out[b,j] = h[t,b,j] at the first t where it is largest, t = which[b,j]; NaN counts as larger than any number. */
 static void pool_max_forward(real *out, int32_t *which, const real *h, crnn_dim H, const crnn_rows *rows)
 {
     float_mode mode = denormals_off();
-    for (row_walk w = walk_from(rows, 0, 0); w.end > rows->b0; walk_on(&w)) {
+    for (row_walk w = walk_from(rows, 0, 0); w.end > rows->b0; walk_next(&w)) {
         const crnn_dim b = row_at(rows, w.i);
         const int32_t t = (int32_t)w.t;
         const real *RESTRICT h_tb = h + (w.t * rows->B + b) * H;

@@ -143,8 +143,8 @@ INLINE double log_of_sum(double x)
     static void name##_array(real *y, const real *x, crnn_dim n)                                                       \
     {                                                                                                                  \
         float_mode mode = denormals_off();                                                                             \
-        for (crnn_dim i = 0, left = n; left > 0; i += LINE, left -= LINE)                                              \
-            line_put(y + i, line_##name(line_get(x + i, left)), left);                                                 \
+        for (crnn_dim i = 0, remaining = n; remaining > 0; i += LINE, remaining -= LINE)                               \
+            line_put(y + i, line_##name(line_get(x + i, remaining)), remaining);                                       \
         float_mode_restore(mode);                                                                                      \
     }
 DEFINE_MAP(exp)

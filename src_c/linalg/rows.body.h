@@ -27,7 +27,7 @@ INLINE row_walk walk_from(const crnn_rows *r, crnn_dim t, crnn_dim extra)
     return (row_walk){r, t, r->b0, end_of_rows(r, t + extra, r->b1), extra};
 }
 
-INLINE void walk_on(row_walk *w)
+INLINE void walk_next(row_walk *w)
 {
     if (++w->i >= w->end) {
         w->i = w->rows->b0;

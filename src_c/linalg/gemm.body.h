@@ -3,55 +3,75 @@
  * each element's chain of fused multiply-adds is never split, so the tile's shape does not show in the bits.
  * Tiles widen over outputs only. Refuses alpha, beta and strides: the callers need none. */
 
-/* Largest tile. Few rows take more panels, so that enough independent chains hide the latency of an fma. */
-#if defined(CRNN_AVX512)
-enum { TILE_ROWS = 12, TILE_PANELS = 8 };
-#define PANELS_FOR(m) ((m) == 1 ? 8 : (m) <= 4 ? 4 : 2)
-#elif defined(CRNN_AVX2)
-enum { TILE_ROWS = 6, TILE_PANELS = 4 };
-#define PANELS_FOR(m) ((m) == 1 ? 4 : (m) <= 3 ? 2 : 1)
-#elif defined(CRNN_NEON)
-enum { TILE_ROWS = 6, TILE_PANELS = 4 };
-#define PANELS_FOR(m) ((m) == 1 ? 4 : (m) <= 3 ? 2 : 1)
-#else
-enum { TILE_ROWS = 4, TILE_PANELS = 1 };
-#define PANELS_FOR(m) 1
-#endif
+/* An instruction set says how large its tiles are (simd/avx2.h, for one):
+ *     TILE_ROWS, TILE_PANELS    the largest m and nl
+ *     PANELS_FOR(m)             the largest nl for m rows. Few rows take more panels, so that enough independent chains
+ *                               hide the latency of an fma
+ *     FOR_EACH_TILE(T)          T(m, nl) for every m = 1 .. TILE_ROWS, nl = 1 .. PANELS_FOR(m)
+ * Tiles of TALL_TILE_ROWS or more have more rows than there are registers for pointers to them. They are compiled once
+ * more for rows of x at a uniform stride. */
+enum { TALL_TILE_ROWS = 7 };
 
 /* The m rows that a tile works on. */
 typedef struct {
     real *y[TILE_ROWS];          /* out: row of y */
-    const real *init[TILE_ROWS]; /* what the chain starts from; NULL: zero */
+    const real *init[TILE_ROWS]; /* what the chain starts from; all NULL: zero */
     const real *x[TILE_ROWS];    /* row of x */
     crnn_dim t[TILE_ROWS], b[TILE_ROWS]; /* which rows they are */
     int m;
-    crnn_dim apart;              /* how far one row of x lies from the next; 0: not all equally far */
+    crnn_dim x_stride;           /* from one row of x to the next; 0: not uniform */
 } tile_rows;
 
-/* Its nl panels: where their columns lie in a row of y. The first `full` are a line wide, the others `cols` columns. */
+/* Its nl panels: the offsets of their columns in a row of y. The first `full` are a line wide, the rest `cols`. */
 typedef struct {
     crnn_dim offset[TILE_PANELS], cols;
     int full;
 } tile_panels;
 
+/* Panels that are not full go through memory where a tile has several rows: one copy of that code for all tiles, which
+ * otherwise was two thirds of their code. */
+NOINLINE static void load_partial(real *buffer, int m, int nl, const real *const *init, const tile_panels *panels)
+{
+    for (int i = 0; i < m; ++i)
+        for (int j = 0; j < nl; ++j, buffer += LINE)
+            line_store(buffer, line_get(init[i] + panels->offset[j], j < panels->full ? LINE : panels->cols));
+}
+
+NOINLINE static void store_partial(real *const *y, int m, int nl, const real *buffer, const tile_panels *panels)
+{
+    for (int i = 0; i < m; ++i)
+        for (int j = 0; j < nl; ++j, buffer += LINE)
+            line_put(y[i] + panels->offset[j], line_load(buffer), j < panels->full ? LINE : panels->cols);
+}
+
+/* acc[i][j] = panel j of init[i]; init[0] NULL: all zero. */
 INLINE void tile_start(line acc[TILE_ROWS][TILE_PANELS], const int m, const int nl, const real *const *init,
                        const tile_panels *panels)
 {
-    const int all_full = panels->full == nl; /* nearly always: one question instead of many */
-    UNROLL
-    for (int i = 0; i < m; ++i) {
-        const real *from = init[i];
-        if (from && all_full) {
+    if (!init[0]) {
+        UNROLL
+        for (int i = 0; i < m; ++i)
             UNROLL
             for (int j = 0; j < nl; ++j)
-                acc[i][j] = line_load(from + panels->offset[j]);
-        } else {
+                acc[i][j] = line_set1(0);
+    } else if (panels->full == nl) {
+        UNROLL
+        for (int i = 0; i < m; ++i)
             UNROLL
             for (int j = 0; j < nl; ++j)
-                acc[i][j] = !from             ? line_set1(0)
-                            : j < panels->full ? line_load(from + panels->offset[j])
-                                               : line_load_n(from + panels->offset[j], panels->cols);
-        }
+                acc[i][j] = line_load(init[i] + panels->offset[j]);
+    } else if (m == 1) {
+        UNROLL
+        for (int j = 0; j < nl; ++j)
+            acc[0][j] = line_get(init[0] + panels->offset[j], j < panels->full ? LINE : panels->cols);
+    } else {
+        real buffer[TILE_ROWS * TILE_PANELS * LINE];
+        load_partial(buffer, m, nl, init, panels);
+        UNROLL
+        for (int i = 0; i < m; ++i)
+            UNROLL
+            for (int j = 0; j < nl; ++j)
+                acc[i][j] = line_load(buffer + (i * nl + j) * LINE);
     }
 }
 
@@ -64,70 +84,73 @@ INLINE void tile_finish(line acc[TILE_ROWS][TILE_PANELS], const int m, const int
             UNROLL
             for (int j = 0; j < nl; ++j)
                 line_store(y[i] + panels->offset[j], acc[i][j]);
-        return;
-    }
-    UNROLL
-    for (int i = 0; i < m; ++i)
+    } else if (m == 1) {
         UNROLL
         for (int j = 0; j < nl; ++j)
-            if (j < panels->full)
-                line_store(y[i] + panels->offset[j], acc[i][j]);
-            else
-                line_store_n(y[i] + panels->offset[j], acc[i][j], panels->cols);
+            line_put(y[0] + panels->offset[j], acc[0][j], j < panels->full ? LINE : panels->cols);
+    } else {
+        real buffer[TILE_ROWS * TILE_PANELS * LINE];
+        UNROLL
+        for (int i = 0; i < m; ++i)
+            UNROLL
+            for (int j = 0; j < nl; ++j)
+                line_store(buffer + (i * nl + j) * LINE, acc[i][j]);
+        store_partial(y, m, nl, buffer, panels);
+    }
 }
 
-/* Cache lines that will soon be read or written. A tile prefetches one of them per k: more at a time would wait for each
- * other. */
+/* Cache lines that will soon be read or written. A tile issues one prefetch per k: all at once would exceed the
+ * processor's outstanding loads. */
 enum { PREFETCH_LINES = 20 * TILE_ROWS };
 typedef struct {
     int count;
     const void *line[PREFETCH_LINES];
 } prefetch_list;
 
-INLINE void prefetch_later(prefetch_list *list, const void *line)
+INLINE void prefetch_add(prefetch_list *list, const void *line)
 {
     if (list->count < PREFETCH_LINES)
         list->line[list->count++] = line;
 }
 
-/* How far ahead of a product its weights are prefetched. A single row reads them as fast as the second cache delivers
- * them; prefetching them as well makes it a quarter slower. */
-enum { WEIGHTS_AHEAD = 32 * LINE, PREFETCH_ROWS = 2 };
+/* Distance at which a product prefetches its weights, and the fewest rows for which it does. A single row reads them at
+ * the rate of the second-level cache anyway; prefetching slows it down by a quarter. */
+enum { WEIGHTS_AHEAD = 32 * LINE, WEIGHTS_PREFETCH_ROWS = 2 };
 
-/* acc[i][:] += x[i][k0..k1) @ w, whose panels are K lines tall. More rows than the processor has registers for their
- * pointers are best equally far apart: then one pointer in three will do. */
-INLINE void tile_steps(line acc[TILE_ROWS][TILE_PANELS], const int m, const int nl, const int evenly,
+/* acc[i][:] += x[i][k0..k1) @ w, whose panels are K lines tall. uniform: the rows of x have a uniform stride, and one
+ * pointer serves three of them. */
+INLINE void tile_steps(line acc[TILE_ROWS][TILE_PANELS], const int m, const int nl, const int uniform,
                        const tile_rows *rows, const real *w, crnn_dim K, crnn_dim k0, crnn_dim k1,
-                       const void *const *lines)
+                       const void *const *prefetch)
 {
     const real *x[TILE_ROWS];
-    const crnn_dim apart = rows->apart;
+    const crnn_dim stride = rows->x_stride;
     UNROLL
     for (int i = 0; i < m; ++i)
-        x[i] = evenly ? rows->x[0] + i * apart + k0 : rows->x[i];
+        x[i] = uniform ? rows->x[0] + i * stride + k0 : rows->x[i];
     w += k0 * LINE;
     for (crnn_dim k = k0; k < k1; ++k, w += LINE) {
         line w_k[TILE_PANELS];
-        if (lines)
-            PREFETCH(*lines++);
+        if (prefetch)
+            PREFETCH(*prefetch++);
         UNROLL
         for (int j = 0; j < nl; ++j) {
             w_k[j] = line_load(w + j * K * LINE);
-            if (m >= PREFETCH_ROWS)
+            if (m >= WEIGHTS_PREFETCH_ROWS)
                 PREFETCH(w + j * K * LINE + WEIGHTS_AHEAD);
         }
         UNROLL
         for (int i = 0; i < m; ++i) {
-            line x_ik = line_set1(evenly ? x[i / 3 * 3][i % 3 * apart] : x[i][k]);
+            line x_ik = line_set1(uniform ? x[i / 3 * 3][i % 3 * stride] : x[i][k]);
             UNROLL
             for (int j = 0; j < nl; ++j)
                 acc[i][j] = line_fma(x_ik, w_k[j], acc[i][j]);
         }
-        if (evenly) {
+        if (uniform) {
             UNROLL
             for (int i = 0; i < m; i += 3) {
                 ++x[i];
-                OPAQUE(x[i]); /* or the compiler sees that they move together, and computes all m of them anew */
+                OPAQUE(x[i]); /* else the compiler sees that they move together, and recomputes all m */
             }
         }
     }
@@ -135,27 +158,27 @@ INLINE void tile_steps(line acc[TILE_ROWS][TILE_PANELS], const int m, const int 
 
 /* y[i][:] = init[i][:] + x[i][0..K) @ w, or of that sum the terms k0 .. k1: m rows, nl panels that lie one after the
  * other in w. */
-INLINE void tile_forward(const int m, const int nl, const int evenly, const tile_rows *rows, const real *w, crnn_dim K,
-                         crnn_dim k0, crnn_dim k1, const tile_panels *panels, const prefetch_list *list)
+INLINE void tile_forward(const int m, const int nl, const int uniform, const tile_rows *rows, const real *w, crnn_dim K,
+                         crnn_dim k0, crnn_dim k1, const tile_panels *panels, const prefetch_list *prefetch)
 {
     line acc[TILE_ROWS][TILE_PANELS];
     tile_start(acc, m, nl, k0 ? (const real *const *)rows->y : rows->init, panels);
-    const crnn_dim prefetches = list->count < k1 - k0 ? list->count : k1 - k0;
+    const crnn_dim prefetches = prefetch->count < k1 - k0 ? prefetch->count : k1 - k0;
     if (prefetches)
-        tile_steps(acc, m, nl, evenly, rows, w, K, k0, k0 + prefetches, list->line);
-    tile_steps(acc, m, nl, evenly, rows, w, K, k0 + prefetches, k1, NULL);
+        tile_steps(acc, m, nl, uniform, rows, w, K, k0, k0 + prefetches, prefetch->line);
+    tile_steps(acc, m, nl, uniform, rows, w, K, k0 + prefetches, k1, NULL);
     tile_finish(acc, m, nl, rows->y, panels);
 }
 
 /* acc[i][:] += sum over k0 .. k1 of x[k*m + i] * dy[k][:]. */
-INLINE void tile_steps_weight(line acc[TILE_ROWS][TILE_PANELS], const int m, const int nl, const real *x, const real *dy,
-                              crnn_dim k0, crnn_dim k1, const void *const *lines)
+INLINE void tile_steps_weight(line acc[TILE_ROWS][TILE_PANELS], const int m, const int nl, const real *x,
+                              const real *dy, crnn_dim k0, crnn_dim k1, const void *const *prefetch)
 {
     x += k0 * m, dy += k0 * LINE;
     for (crnn_dim k = k0; k < k1; ++k, dy += LINE, x += m) {
         line dy_k[TILE_PANELS];
-        if (lines)
-            PREFETCH(*lines++);
+        if (prefetch)
+            PREFETCH(*prefetch++);
         UNROLL
         for (int j = 0; j < nl; ++j)
             dy_k[j] = line_load(dy + j * CRNN_GRAD_ROWS * LINE);
@@ -169,9 +192,10 @@ INLINE void tile_steps_weight(line acc[TILE_ROWS][TILE_PANELS], const int m, con
     }
 }
 
-/* dw[i][:] += sum over k of x[k*m + i] * dy[k][:]: m rows of dw, nl packed panels of dy, CRNN_GRAD_ROWS apart. */
+/* dw[i][:] += sum over k of x[k*m + i] * dy[k][:]: m rows of dw, nl packed panels of dy, CRNN_GRAD_ROWS lines
+ * tall. */
 INLINE void tile_backward_weight(const int m, const int nl, real *dw, crnn_dim lddw, const real *x, const real *dy,
-                                 crnn_dim K, const tile_panels *panels, const prefetch_list *list)
+                                 crnn_dim K, const tile_panels *panels, const prefetch_list *prefetch)
 {
     line acc[TILE_ROWS][TILE_PANELS];
     real *dw_i[TILE_ROWS];
@@ -179,50 +203,37 @@ INLINE void tile_backward_weight(const int m, const int nl, real *dw, crnn_dim l
     for (int i = 0; i < m; ++i)
         dw_i[i] = dw + i * lddw;
     tile_start(acc, m, nl, (const real *const *)dw_i, panels);
-    const crnn_dim prefetches = list->count < K ? list->count : K;
+    const crnn_dim prefetches = prefetch->count < K ? prefetch->count : K;
     if (prefetches)
-        tile_steps_weight(acc, m, nl, x, dy, 0, prefetches, list->line);
+        tile_steps_weight(acc, m, nl, x, dy, 0, prefetches, prefetch->line);
     tile_steps_weight(acc, m, nl, x, dy, prefetches, K, NULL);
     tile_finish(acc, m, nl, dw_i, panels);
 }
 
-/* The tiles that exist: m = 1 .. TILE_ROWS, nl = 1 .. PANELS_FOR(m). */
-#if defined(CRNN_AVX512)
-#define FOR_EACH_TALL_TILE(T)                                                                                          \
-    T(7, 1) T(7, 2) T(8, 1) T(8, 2) T(9, 1) T(9, 2) T(10, 1) T(10, 2) T(11, 1) T(11, 2) T(12, 1) T(12, 2)
-#define FOR_EACH_TILE(T)                                                                                               \
-    T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(1, 5) T(1, 6) T(1, 7) T(1, 8) T(2, 1) T(2, 2) T(2, 3) T(2, 4) T(3, 1) T(3, 2)    \
-    T(3, 3) T(3, 4) T(4, 1) T(4, 2) T(4, 3) T(4, 4) T(5, 1) T(5, 2) T(6, 1) T(6, 2) FOR_EACH_TALL_TILE(T)
-#elif defined(CRNN_AVX2) || defined(CRNN_NEON)
-#define FOR_EACH_TILE(T)                                                                                               \
-    T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(2, 1) T(2, 2) T(3, 1) T(3, 2) T(4, 1) T(5, 1) T(6, 1)
-#else
-#define FOR_EACH_TILE(T) T(1, 1) T(2, 1) T(3, 1) T(4, 1)
-#endif
-
 static void run_tile_forward(int m, int nl, const tile_rows *rows, const real *w, crnn_dim K, crnn_dim k0, crnn_dim k1,
-                             const tile_panels *panels, const prefetch_list *list)
+                             const tile_panels *panels, const prefetch_list *prefetch)
 {
-    enum { MANY_ROWS = 7 };
-    switch (m * 16 + nl + (m >= MANY_ROWS && rows->apart ? 256 : 0)) {
+    switch (m * 16 + nl + (m >= TALL_TILE_ROWS && rows->x_stride ? 256 : 0)) {
 #define CASE(m, nl)                                                                                                    \
-    case (m) * 16 + (nl): tile_forward(m, nl, 0, rows, w, K, k0, k1, panels, list); break;
+    case (m) * 16 + (nl): tile_forward(m, nl, 0, rows, w, K, k0, k1, panels, prefetch); break;                         \
+    case (m) * 16 + (nl) + 256:                                                                                        \
+        if (m >= TALL_TILE_ROWS)                                                                                       \
+            tile_forward(m, nl, 1, rows, w, K, k0, k1, panels, prefetch);                                              \
+        break;
         FOR_EACH_TILE(CASE)
 #undef CASE
-#if defined(CRNN_AVX512)
-#define CASE(m, nl)                                                                                                    \
-    case (m) * 16 + (nl) + 256: tile_forward(m, nl, 1, rows, w, K, k0, k1, panels, list); break;
-        FOR_EACH_TALL_TILE(CASE)
-#undef CASE
-#endif
     }
 }
 
 static void run_tile_backward_weight(int m, int nl, real *dw, crnn_dim lddw, const real *x, const real *dy, crnn_dim K,
-                                     const tile_panels *panels, const prefetch_list *list)
+                                     const tile_panels *panels, const prefetch_list *prefetch)
 {
     switch (m * 16 + nl) {
-#define CASE(m, nl) case (m) * 16 + (nl): tile_backward_weight(m, nl, dw, lddw, x, dy, K, panels, list); break;
+#define CASE(m, nl)                                                                                                    \
+    case (m) * 16 + (nl):                                                                                              \
+        if (nl <= PANELS_FOR(TILE_ROWS)) /* the only ones that occur */                                                \
+            tile_backward_weight(m, nl, dw, lddw, x, dy, K, panels, prefetch);                                         \
+        break;
         FOR_EACH_TILE(CASE)
 #undef CASE
     }
@@ -230,7 +241,7 @@ static void run_tile_backward_weight(int m, int nl, real *dw, crnn_dim lddw, con
 
 /* ---- whole products ------------------------------------------------------------------------------------------------ */
 
-/* Where row g = t*B + b of a product starts from: base + stride * (ids ? ids[g] : g). A bias has stride 0.
+/* What the chains of row g = t*B + b of a product start from: base + stride * (ids ? ids[g] : g). A bias has stride 0.
  * base NULL: zero. */
 typedef struct {
     const real *base;
@@ -238,12 +249,12 @@ typedef struct {
     const int32_t *ids;
 } row_source;
 
-/* What is done to n columns from n0 of m rows of y once their chains are complete, while they are in the first cache.
- * In a product of several gates all blocks are complete at these columns. */
+/* Applied to n columns from n0 of m rows of y once their chains are complete, while they are in the first-level cache.
+ * In a product of several gates these columns of all blocks are complete. */
 typedef void (*epilogue)(const void *context, const tile_rows *rows, int m, crnn_dim n0, crnn_dim n);
 
-/* Lists the lines that an epilogue will read or write. They lie in too many rows for the processor to predict. */
-typedef void (*prefetching)(const void *context, const tile_rows *rows, crnn_dim n0, crnn_dim n, prefetch_list *list);
+/* Lists the lines that an epilogue will read or write, spread over too many rows for the hardware prefetcher. */
+typedef void (*prefetcher)(const void *context, const tile_rows *rows, crnn_dim n0, crnn_dim n, prefetch_list *list);
 
 /* y[g, :] = init(g) + x(t, b) @ w, then finish. */
 typedef struct {
@@ -256,16 +267,16 @@ typedef struct {
     crnn_dim K, N; /* N columns in each block of y */
     int gates;
     epilogue finish; /* NULL: nothing */
-    prefetching prefetch; /* NULL: nothing */
+    prefetcher prefetch; /* NULL: nothing */
     const void *context;
 } product;
 
-/* Set up the next m rows of a walk. */
-static void take_rows(tile_rows *rows, int m, const product *p, row_walk *w)
+/* The next m rows of a walk. */
+static void tile_rows_next(tile_rows *rows, int m, const product *p, row_walk *w)
 {
     rows->m = m;
-    rows->apart = 0;
-    for (int i = 0; i < m; ++i, walk_on(w)) {
+    rows->x_stride = 0;
+    for (int i = 0; i < m; ++i, walk_next(w)) {
         const crnn_dim b = row_at(w->rows, w->i), g = w->t * w->rows->B + b;
         rows->t[i] = w->t;
         rows->b[i] = b;
@@ -274,69 +285,68 @@ static void take_rows(tile_rows *rows, int m, const product *p, row_walk *w)
         rows->init[i] = p->init.base ? p->init.base + p->init.stride * (p->init.ids ? p->init.ids[g] : g) : NULL;
     }
     if (m > 1) {
-        const crnn_dim apart = rows->x[1] - rows->x[0];
-        rows->apart = apart;
+        const crnn_dim stride = rows->x[1] - rows->x[0];
+        rows->x_stride = stride;
         for (int i = 2; i < m; ++i)
-            if (rows->x[i] - rows->x[i - 1] != apart)
-                rows->apart = 0;
+            if (rows->x[i] - rows->x[i - 1] != stride)
+                rows->x_stride = 0;
     }
 }
 
-/* The columns of `taken` panels of each gate from `group` on, for m rows, terms k0 .. k1; tiles take up to `most` panels
- * at a time. */
-static void run_group(const product *p, const tile_rows *rows, crnn_dim group, int taken, int most, crnn_dim k0,
-                      crnn_dim k1)
+/* The columns of `group_panels` panels of each gate from `group` on, for m rows, terms k0 .. k1, in tiles of up to
+ * max_panels panels. */
+static void run_group(const product *p, const tile_rows *rows, crnn_dim group, int group_panels, int max_panels,
+                      crnn_dim k0, crnn_dim k1)
 {
-    const crnn_dim n0 = group * LINE, left = p->N - n0, n = left < taken * LINE ? left : taken * LINE;
-    const int panels = taken * p->gates, narrow = n < taken * LINE;
-    prefetch_list list;
-    list.count = 0;
+    const crnn_dim n0 = group * LINE, remaining = p->N - n0;
+    const crnn_dim n = remaining < group_panels * LINE ? remaining : group_panels * LINE;
+    const int panels = group_panels * p->gates, partial = n < group_panels * LINE;
+    prefetch_list prefetch;
+    prefetch.count = 0;
     const int complete = k1 == p->K;
-    if (p->prefetch && complete && rows->m > 1) /* one row's lines are few, and a stream's are near */
-        p->prefetch(p->context, rows, n0, n, &list);
-    for (int first = 0; first < panels; first += most) {
-        const int nl = panels - first < most ? panels - first : most;
-        tile_panels where = {.cols = p->N % LINE, .full = nl};
+    if (p->prefetch && complete && rows->m > 1) /* one row has few lines, and a stream's are in cache */
+        p->prefetch(p->context, rows, n0, n, &prefetch);
+    for (int first = 0; first < panels; first += max_panels) {
+        const int nl = panels - first < max_panels ? panels - first : max_panels;
+        tile_panels tile = {.cols = p->N % LINE, .full = nl};
         for (int j = 0; j < nl; ++j) { /* panel by panel of the first gate's columns, its gates side by side */
-            const int of_group = (first + j) / p->gates;
-            where.offset[j] = n0 + (first + j - of_group * p->gates) * p->N + of_group * LINE;
-            if (narrow && of_group == taken - 1 && where.full > j)
-                where.full = j;
+            const int panel = (first + j) / p->gates, gate = first + j - panel * p->gates;
+            tile.offset[j] = n0 + gate * p->N + panel * LINE;
+            if (partial && panel == group_panels - 1 && tile.full > j)
+                tile.full = j;
         }
         assert(0 < rows->m && rows->m <= TILE_ROWS && 0 < nl && nl <= PANELS_FOR(rows->m));
-        run_tile_forward(rows->m, nl, rows, p->w + (group * p->gates + first) * p->K * LINE, p->K, k0, k1, &where,
-                         &list);
-        list.count = 0;
+        run_tile_forward(rows->m, nl, rows, p->w + (group * p->gates + first) * p->K * LINE, p->K, k0, k1, &tile,
+                         &prefetch);
+        prefetch.count = 0;
     }
     if (p->finish && complete)
         p->finish(p->context, rows, rows->m, n0, n);
 }
 
-/* The rows of steps t0 .. t1 of the slice; `extra` as in row_walk. So many rows and terms at a time that x and the rows'
- * pointers stay in the near caches while all of w passes by. A chain that is broken off waits in y, which keeps every
- * bit of it. */
+/* The rows of steps t0 .. t1 of the slice; `extra` as in row_walk. As many rows and terms at a time as keep x and the
+ * rows' pointers in the near caches while all of w passes by. A chain that is interrupted is kept in y, exactly. */
 static void run_product(const product *p, const crnn_rows *r, crnn_dim t0, crnn_dim t1, crnn_dim extra)
 {
     assert(p->K > 0 && p->N > 0 && p->gates > 0 && 0 <= r->b0 && r->b1 <= r->B);
     enum { BLOCKS = 12, TERMS = 2048 };
-    const crnn_dim M = count_rows(r, t0, t1, extra), groups = CRNN_PANELS(real, p->N);
+    const crnn_dim groups = CRNN_PANELS(real, p->N);
     row_walk walk = walk_from(r, t0, extra);
-    for (crnn_dim left = M; left > 0;) {
-        const crnn_dim here = left < BLOCKS * TILE_ROWS ? left : BLOCKS * TILE_ROWS;
-        const int blocks = (int)((here + TILE_ROWS - 1) / TILE_ROWS);
+    for (crnn_dim remaining = count_rows(r, t0, t1, extra), count; remaining > 0; remaining -= count) {
+        count = remaining < BLOCKS * TILE_ROWS ? remaining : BLOCKS * TILE_ROWS;
+        const int blocks = (int)((count + TILE_ROWS - 1) / TILE_ROWS);
         tile_rows rows[BLOCKS];
         for (int i = 0; i < blocks; ++i)
-            take_rows(&rows[i], (int)(here / blocks + (i < here % blocks)), p, &walk);
-        const int most = PANELS_FOR(rows[0].m), wide = most > p->gates ? most / p->gates : 1;
+            tile_rows_next(&rows[i], (int)(count / blocks + (i < count % blocks)), p, &walk);
+        const int max_panels = PANELS_FOR(rows[0].m), width = max_panels > p->gates ? max_panels / p->gates : 1;
         for (crnn_dim k0 = 0, k1; k0 < p->K; k0 = k1) {
             k1 = p->K - k0 < 2 * TERMS ? p->K : k0 + TERMS;
-            for (crnn_dim group = 0; group < groups; group += wide) {
-                const int taken = groups - group < wide ? (int)(groups - group) : wide;
+            for (crnn_dim group = 0; group < groups; group += width) {
+                const int group_panels = groups - group < width ? (int)(groups - group) : width;
                 for (int i = 0; i < blocks; ++i)
-                    run_group(p, &rows[i], group, taken, most, k0, k1);
+                    run_group(p, &rows[i], group, group_panels, max_panels, k0, k1);
             }
         }
-        left -= here;
     }
 }
 
@@ -355,68 +365,40 @@ static void finish_rows(const product *p, const crnn_rows *r, crnn_dim t, crnn_d
     }
 }
 
-static void pack_gates(real *packed, const real *w, crnn_dim ldw, crnn_dim K, crnn_dim N, crnn_dim gates)
-{
-    for (crnn_dim n = 0; n < N; n += LINE)
-        for (crnn_dim gate = 0; gate < gates; ++gate)
-            for (crnn_dim k = 0; k < K; ++k, packed += LINE) {
-                const real *w_kn = w + k * ldw + gate * N + n; /* w[k, gate*N + n ...] */
-                line_store(packed, line_get(w_kn, N - n));
-            }
-}
-
-static void pack_transposed(real *packed, const real *w, crnn_dim ldw, crnn_dim K, crnn_dim N)
-{
-    enum { BLOCK = 16 }; /* columns of w read together, so that a cache line of w is used up while it is near */
-    for (crnn_dim n = 0; n < N; n += LINE, packed += K * LINE) {
-        int lanes = N - n < LINE ? (int)(N - n) : LINE;
-        for (crnn_dim k0 = 0; k0 < K; k0 += BLOCK) {
-            crnn_dim k1 = k0 + BLOCK < K ? k0 + BLOCK : K;
-            for (int j = 0; j < lanes; ++j) {
-                const real *w_n = w + (n + j) * ldw; /* w[n+j, :] */
-                for (crnn_dim k = k0; k < k1; ++k)
-                    packed[k * LINE + j] = w_n[k];
-            }
-            for (int j = lanes; j < LINE; ++j)
-                for (crnn_dim k = k0; k < k1; ++k)
-                    packed[k * LINE + j] = 0;
-        }
-    }
-}
-
-/* The outputs themselves. */
+/* The outputs. */
 static void linear_prefetch(const void *context, const tile_rows *rows, crnn_dim n0, crnn_dim n, prefetch_list *list)
 {
     (void)context;
     for (int i = 0; i < rows->m; ++i)
         for (crnn_dim j = 0; j < n; j += LINE)
-            prefetch_later(list, rows->y[i] + n0 + j);
+            prefetch_add(list, rows->y[i] + n0 + j);
 }
 
 static void linear_forward(real *y, const real *x, const real *w, const real *bias, crnn_dim K, crnn_dim N,
                            const crnn_rows *rows)
 {
     float_mode mode = denormals_off();
-    const int far = count_rows(rows, 0, rows->T, 0) * N > 1 << 18; /* more than a second cache may hold */
+    const int large = count_rows(rows, 0, rows->T, 0) * N > 1 << 18; /* y may exceed the second-level cache */
     const product p = {.y = y, .ldy = N, .init = {bias, 0, NULL}, .x = {.x = x, .stride = K}, .w = w, .K = K, .N = N,
-                       .gates = 1, .prefetch = far ? linear_prefetch : NULL};
+                       .gates = 1, .prefetch = large ? linear_prefetch : NULL};
     run_product(&p, rows, 0, rows->T, 0);
     float_mode_restore(mode);
 }
 
-/* np panels of dy from column n on, of which `left` remain, CRNN_GRAD_ROWS apart; and db += its rows. */
-INLINE void pack_rows(const int np, real *packed, real *db, const real *const *dy, int count, crnn_dim n, crnn_dim left)
+/* np panels, CRNN_GRAD_ROWS lines tall, of dy from column n on, of which `remaining` exist; and db += its rows. */
+INLINE void pack_rows(const int np, real *packed, real *db, const real *const *dy, int count, crnn_dim n,
+                      crnn_dim remaining)
 {
-    enum { ROWS_AHEAD = 8 }; /* they lie too far from each other for the processor to guess */
+    enum { ROWS_AHEAD = 8 }; /* the hardware prefetcher does not follow rows */
     line sum[CRNN_GRAD_PANELS];
     UNROLL
     for (int j = 0; j < np; ++j)
-        sum[j] = db ? line_get(db + n + j * LINE, left - j * LINE) : line_set1(0);
+        sum[j] = db ? line_get(db + n + j * LINE, remaining - j * LINE) : line_set1(0);
     for (int k = 0; k < count; ++k) {
         const real *row = dy[k] + n, *next = dy[k + ROWS_AHEAD < count ? k + ROWS_AHEAD : k] + n;
         UNROLL
         for (int j = 0; j < np; ++j) {
-            const line value = line_get(row + j * LINE, left - j * LINE);
+            const line value = line_get(row + j * LINE, remaining - j * LINE);
             PREFETCH(next + j * LINE);
             line_store(packed + (j * CRNN_GRAD_ROWS + k) * LINE, value);
             sum[j] = line_add(sum[j], value);
@@ -425,7 +407,7 @@ INLINE void pack_rows(const int np, real *packed, real *db, const real *const *d
     if (db)
         UNROLL
         for (int j = 0; j < np; ++j)
-            line_put(db + n + j * LINE, sum[j], left - j * LINE);
+            line_put(db + n + j * LINE, sum[j], remaining - j * LINE);
 }
 
 /* x in the order in which the tiles read it: block of columns, row, column. May write a line beyond its end. */
@@ -434,22 +416,22 @@ static void pack_columns(real *packed, const real *const *x, int count, crnn_dim
     for (crnn_dim block = 0, k = 0; block < blocks; ++block) {
         const int m = (int)(K / blocks + (block < K % blocks));
         for (int row = 0; row < count; ++row, packed += m)
-            for (int i = 0; i < m; i += LINE) /* what is too much is written over */
+            for (int i = 0; i < m; i += LINE) /* lanes beyond m are overwritten by the next store */
                 line_store(packed + i, line_get(x[row] + k + i, K - k - i));
         k += m;
     }
 }
 
-/* dw += x^T @ dy over all rows that are there, t and then b rising, whatever the slice: so many at a time that two
- * panels of dy stay in the first cache. They and x are packed in the order in which the tiles read them.
- * db += sum of dy's rows, where it is not NULL: dy passes by anyway. */
+/* dw += x^T @ dy over all rows, t and then b rising, whatever the slice; as many at a time as keep two panels of dy in
+ * the first-level cache. They and x are packed in the order in which the tiles read them.
+ * db, unless NULL, += sum of dy's rows, which are read anyway. */
 static void weight_gradient(real *dw, real *db, const x_source *x, const real *dy, real *scratch,
                             crnn_dim K, crnn_dim N, crnn_dim n0, crnn_dim n1, const crnn_rows *r)
 {
     assert(K > 0 && 0 <= n0 && n0 <= n1 && n1 <= N);
     float_mode mode = denormals_off();
     const crnn_dim blocks = (K + TILE_ROWS - 1) / TILE_ROWS;
-    const int most = PANELS_FOR(TILE_ROWS);
+    const int max_panels = PANELS_FOR(TILE_ROWS);
     real *x_packed = scratch + CRNN_GRAD_ROWS * CRNN_GRAD_PANELS * LINE; /* [block of columns][row][column] */
     crnn_dim t = 0, b = 0;
     while (t < r->T) {
@@ -462,29 +444,30 @@ static void weight_gradient(real *dw, real *db, const x_source *x, const real *d
             }
         pack_columns(x_packed, x_rows, count, K, blocks);
         for (crnn_dim n = n0; n < n1; n += CRNN_GRAD_PANELS * LINE) {
-            const crnn_dim left = n1 - n < CRNN_GRAD_PANELS * LINE ? n1 - n : CRNN_GRAD_PANELS * LINE;
-            const int panels = (int)CRNN_PANELS(real, left);
-            if (left == CRNN_GRAD_PANELS * LINE)
-                pack_rows(CRNN_GRAD_PANELS, scratch, db, dy_rows, count, n, left);
+            const crnn_dim remaining = n1 - n < CRNN_GRAD_PANELS * LINE ? n1 - n : CRNN_GRAD_PANELS * LINE;
+            const int panels = (int)CRNN_PANELS(real, remaining);
+            if (remaining == CRNN_GRAD_PANELS * LINE)
+                pack_rows(CRNN_GRAD_PANELS, scratch, db, dy_rows, count, n, remaining);
             else
                 for (int j = 0; j < panels; ++j)
-                    pack_rows(1, scratch + j * CRNN_GRAD_ROWS * LINE, db, dy_rows, count, n + j * LINE, left - j * LINE);
+                    pack_rows(1, scratch + j * CRNN_GRAD_ROWS * LINE, db, dy_rows, count, n + j * LINE,
+                              remaining - j * LINE);
             for (int first = 0, nl; first < panels; first += nl) {
-                nl = panels - first < most ? 1 : most;
-                const crnn_dim cols = left - first * LINE < nl * LINE ? left - first * LINE : nl * LINE;
-                tile_panels where = {.cols = cols % LINE, .full = (int)(cols / LINE)};
+                nl = panels - first < max_panels ? 1 : max_panels;
+                const crnn_dim cols = remaining - first * LINE < nl * LINE ? remaining - first * LINE : nl * LINE;
+                tile_panels tile = {.cols = cols % LINE, .full = (int)(cols / LINE)};
                 for (int j = 0; j < nl; ++j)
-                    where.offset[j] = j * LINE;
+                    tile.offset[j] = j * LINE;
                 const real *x_block = x_packed;
                 for (crnn_dim block = 0, k = 0; block < blocks; ++block) {
                     const int m = (int)(K / blocks + (block < K % blocks));
                     real *dw_kn = dw + k * N + n + first * LINE;
-                    prefetch_list list = {.count = 0};
+                    prefetch_list prefetch = {.count = 0};
                     for (crnn_dim i = k + m; i < K && i < k + 2 * m; ++i) /* the next tile's */
                         for (int j = 0; j < nl; ++j)
-                            prefetch_later(&list, dw_kn + (i - k) * N + j * LINE);
+                            prefetch_add(&prefetch, dw_kn + (i - k) * N + j * LINE);
                     run_tile_backward_weight(m, nl, dw_kn, N, x_block, scratch + first * CRNN_GRAD_ROWS * LINE, count,
-                                             &where, &list);
+                                             &tile, &prefetch);
                     k += m;
                     x_block += count * m;
                 }
@@ -531,14 +514,14 @@ static void bias_backward(real *db, const real *dy, crnn_dim N, crnn_dim n0, crn
         line_store(db + n + 2 * LINE, db2);
         line_store(db + n + 3 * LINE, db3);
     }
-    for (crnn_dim left = n1 - n; left > 0; n += LINE, left -= LINE) {
-        line db_n = line_get(db + n, left);
+    for (crnn_dim remaining = n1 - n; remaining > 0; n += LINE, remaining -= LINE) {
+        line db_n = line_get(db + n, remaining);
         const real *dy_g = dy + n;
         for (crnn_dim t = 0; t < r->T; ++t)
             for (crnn_dim b = 0; b < r->B; ++b, dy_g += N)
                 if (t < steps_of(r, b))
-                    db_n = line_add(db_n, line_get(dy_g, left));
-        line_put(db + n, db_n, left);
+                    db_n = line_add(db_n, line_get(dy_g, remaining));
+        line_put(db + n, db_n, remaining);
     }
     float_mode_restore(mode);
 }
@@ -547,8 +530,8 @@ static void rows_add_bias(real *y, const real *w, const real *bias, crnn_dim V, 
 {
     float_mode mode = denormals_off();
     for (crnn_dim v = 0; v < V; ++v, y += N, w += N)
-        for (crnn_dim n = 0, left = N; left > 0; n += LINE, left -= LINE)
-            line_put(y + n, line_add(line_get(bias + n, left), line_get(w + n, left)), left);
+        for (crnn_dim n = 0, remaining = N; remaining > 0; n += LINE, remaining -= LINE)
+            line_put(y + n, line_add(line_get(bias + n, remaining), line_get(w + n, remaining)), remaining);
     float_mode_restore(mode);
 }
 
@@ -562,8 +545,8 @@ static void rows_backward(real *dw, const int32_t *ids, const real *dy, crnn_dim
                 continue;
             assert(*ids >= 0);
             real *dw_id = dw + (crnn_dim)*ids * N; /* dw[ids[t,b], :] */
-            for (crnn_dim n = n0, left = n1 - n0; left > 0; n += LINE, left -= LINE)
-                line_put(dw_id + n, line_add(line_get(dw_id + n, left), line_get(dy + n, left)), left);
+            for (crnn_dim n = n0, remaining = n1 - n0; remaining > 0; n += LINE, remaining -= LINE)
+                line_put(dw_id + n, line_add(line_get(dw_id + n, remaining), line_get(dy + n, remaining)), remaining);
         }
     float_mode_restore(mode);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * loss.body.h: softmax, and the losses with their gradients. */
 
-/* The largest of one row. NaN may be overlooked. */
+/* The largest of one row. NaN may be ignored. */
 INLINE real max_of_row(const real *logits, crnn_dim V)
 {
     real lanes[LINE];
@@ -44,17 +44,17 @@ static real exp_row(real *p, const real *logits, crnn_dim V, real max)
 
 INLINE void scale_row(real *x, real factor, crnn_dim n)
 {
-    for (crnn_dim i = 0, left = n; left > 0; i += LINE, left -= LINE)
-        line_put(x + i, line_mul(line_get(x + i, left), line_set1(factor)), left);
+    for (crnn_dim i = 0, remaining = n; remaining > 0; i += LINE, remaining -= LINE)
+        line_put(x + i, line_mul(line_get(x + i, remaining), line_set1(factor)), remaining);
 }
 
 /* x = factor * x - spread * w; w is 1 where weights is NULL. */
 INLINE void scale_row_less(real *x, real factor, real spread, const real *weights, crnn_dim n)
 {
-    for (crnn_dim i = 0, left = n; left > 0; i += LINE, left -= LINE) {
-        line w = weights ? line_get(weights + i, left) : line_set1(1);
-        line y = line_mul(line_get(x + i, left), line_set1(factor));
-        line_put(x + i, line_fnma(line_set1(spread), w, y), left);
+    for (crnn_dim i = 0, remaining = n; remaining > 0; i += LINE, remaining -= LINE) {
+        line w = weights ? line_get(weights + i, remaining) : line_set1(1);
+        line y = line_mul(line_get(x + i, remaining), line_set1(factor));
+        line_put(x + i, line_fnma(line_set1(spread), w, y), remaining);
     }
 }
 
@@ -80,16 +80,16 @@ INLINE real fold_line(line a)
 static real sum_below(const real *logits, const real *weights, crnn_dim V, real max)
 {
     line total = line_set1(0);
-    for (crnn_dim v = 0, left = V; left > 0; v += LINE, left -= LINE) {
-        line w = weights ? line_get(weights + v, left) : line_set1(1);
-        line below = line_sub(line_set1(max), line_get(logits + v, left));
-        total = line_add(total, line_first(line_mul(w, below), left));
+    for (crnn_dim v = 0, remaining = V; remaining > 0; v += LINE, remaining -= LINE) {
+        line w = weights ? line_get(weights + v, remaining) : line_set1(1);
+        line below = line_sub(line_set1(max), line_get(logits + v, remaining));
+        total = line_add(total, line_first(line_mul(w, below), remaining));
     }
     return fold_line(total);
 }
 
-/* A row that does not count: beyond its sequence's end, or without a target. */
-INLINE void leave_out(real *loss, real *dx, crnn_dim n)
+/* A row that is ignored: beyond the end of its sequence, or without a target. */
+INLINE void zero_row(real *loss, real *dx, crnn_dim n)
 {
     *loss = 0;
     if (dx)
@@ -113,7 +113,7 @@ static void softmax_cross_entropy(real *loss, real *dlogits, const real *logits,
             real *dlogits_g = dlogits ? dlogits + g * V : NULL;
             const int32_t target = targets[g];
             if (target == ignore || t >= steps_of(rows, b)) {
-                leave_out(loss + g, dlogits_g, V);
+                zero_row(loss + g, dlogits_g, V);
                 continue;
             }
             assert(0 <= target && target < V);
@@ -141,10 +141,10 @@ static void softmax_cross_entropy(real *loss, real *dlogits, const real *logits,
     float_mode_restore(mode);
 }
 
-/* Class by class, with p = sigmoid(x), t the target and w the weight of what is there:
+/* Per class, with p = sigmoid(x), t the target and w the weight of a positive label:
  *     loss = w t log(1 + e^-x) + (1 - t) log(1 + e^x)        its gradient = (1 - t) p - w t (1 - p)
- * All of it comes from e^-|x|, and nothing is left of small results by subtracting. A term without a target or whose
- * factor is 0 is 0, however large or undefined the other factor. */
+ * Both are computed from e^-|x|, without cancellation in small results. A term without a target, or whose factor is 0,
+ * is 0, however large or undefined the other factor. */
 static void sigmoid_cross_entropy(real *loss, real *dlogits, const real *logits, const real *targets,
                                   const real *pos_weights, real scale, crnn_dim V, const crnn_rows *rows)
 {
@@ -156,26 +156,27 @@ static void sigmoid_cross_entropy(real *loss, real *dlogits, const real *logits,
             const real *logits_g = logits + g * V, *targets_g = targets + g * V;
             real *dlogits_g = dlogits ? dlogits + g * V : NULL;
             if (t >= steps_of(rows, b)) {
-                leave_out(loss + g, dlogits_g, V);
+                zero_row(loss + g, dlogits_g, V);
                 continue;
             }
             line total = zero;
-            for (crnn_dim v = 0, left = V; left > 0; v += LINE, left -= LINE) {
-                line x = line_get(logits_g + v, left), there = line_get(targets_g + v, left);
-                line weighted = pos_weights ? line_mul(line_get(pos_weights + v, left), there) : there;
-                line absent = line_sub(one, there);
-                line e = line_exp_nonpositive(line_copysign(x, line_set1(-1))), log_of_both = line_log1p(e);
-                line if_there = line_mul(weighted, line_add(line_max(zero, line_sub(zero, x)), log_of_both));
-                line if_absent = line_mul(absent, line_add(line_max(zero, x), log_of_both));
-                line loss_v = line_add(line_pick(there, zero, if_there, zero), line_pick(one, there, if_absent, zero));
-                total = line_add(total, line_first(loss_v, left));
+            for (crnn_dim v = 0, remaining = V; remaining > 0; v += LINE, remaining -= LINE) {
+                line x = line_get(logits_g + v, remaining), target = line_get(targets_g + v, remaining);
+                line positive = pos_weights ? line_mul(line_get(pos_weights + v, remaining), target) : target;
+                line negative = line_sub(one, target);
+                line e = line_exp_nonpositive(line_copysign(x, line_set1(-1))), log_term = line_log1p(e);
+                line loss_positive = line_mul(positive, line_add(line_max(zero, line_sub(zero, x)), log_term));
+                line loss_negative = line_mul(negative, line_add(line_max(zero, x), log_term));
+                line loss_v = line_add(line_pick(target, zero, loss_positive, zero),
+                                       line_pick(one, target, loss_negative, zero));
+                total = line_add(total, line_first(loss_v, remaining));
                 if (!dlogits_g)
                     continue;
                 line larger = line_div(one, line_add(one, e)), smaller = line_mul(e, larger);
                 line p = line_pick(x, zero, larger, smaller), not_p = line_pick(x, zero, smaller, larger);
-                line up = line_pick(one, there, line_mul(absent, p), zero);
-                line down = line_pick(there, zero, line_mul(weighted, not_p), zero);
-                line_put(dlogits_g + v, line_mul(line_set1(scale), line_sub(up, down)), left);
+                line up = line_pick(one, target, line_mul(negative, p), zero);
+                line down = line_pick(target, zero, line_mul(positive, not_p), zero);
+                line_put(dlogits_g + v, line_mul(line_set1(scale), line_sub(up, down)), remaining);
             }
             loss[g] = fold_line(total);
         }
@@ -216,21 +217,22 @@ static void regression_loss(real *loss, real *dy, const real *y, const real *tar
             const crnn_dim b = row_at(rows, i), g = t * rows->B + b;
             const real *targets_g = targets + g * N;
             if (t >= steps_of(rows, b)) {
-                leave_out(loss + g, dy ? dy + g * P * N : NULL, P * N);
+                zero_row(loss + g, dy ? dy + g * P * N : NULL, P * N);
                 continue;
             }
             line total = zero;
             for (crnn_dim p = 0; p < P; ++p) {
                 const line parameter = line_set1(parameters ? parameters[p] : 0);
                 const crnn_dim start = (g * P + p) * N; /* y[t, b, p*N] */
-                for (crnn_dim n = 0, left = N; left > 0; n += LINE, left -= LINE) {
-                    line target = line_get(targets_g + n, left), slope;
-                    line e = line_sub(line_get(y + start + n, left), target);
+                for (crnn_dim n = 0, remaining = N; remaining > 0; n += LINE, remaining -= LINE) {
+                    line target = line_get(targets_g + n, remaining), slope;
+                    line e = line_sub(line_get(y + start + n, remaining), target);
                     line loss_n = residual_loss(kind, e, parameter, &slope);
                     line known = line_abs(target), any = line_set1(-1); /* known > any unless NaN */
-                    total = line_add(total, line_pick(known, any, loss_n, zero)); /* past the row's end it is 0 too */
+                    total = line_add(total, line_pick(known, any, loss_n, zero)); /* 0 beyond the row's end too */
                     if (dy)
-                        line_put(dy + start + n, line_mul(line_set1(scale), line_pick(known, any, slope, zero)), left);
+                        line_put(dy + start + n, line_mul(line_set1(scale), line_pick(known, any, slope, zero)),
+                                 remaining);
                 }
             }
             loss[g] = fold_line(total);

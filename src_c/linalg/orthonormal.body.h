@@ -5,8 +5,8 @@ static real dot(const real *x, const real *y, crnn_dim n)
 {
     real lanes[LINE];
     line sum = line_set1(0);
-    for (crnn_dim i = 0, left = n; left > 0; i += LINE, left -= LINE) /* missing lanes add 0 */
-        sum = line_fma(line_get(x + i, left), line_get(y + i, left), sum);
+    for (crnn_dim i = 0, remaining = n; remaining > 0; i += LINE, remaining -= LINE) /* missing lanes add 0 */
+        sum = line_fma(line_get(x + i, remaining), line_get(y + i, remaining), sum);
     line_store(lanes, sum);
     return fold_sum(lanes);
 }
@@ -15,8 +15,8 @@ static real dot(const real *x, const real *y, crnn_dim n)
 static void subtract_multiple(real *y, const real *x, real factor, crnn_dim n)
 {
     const line f = line_set1(factor);
-    for (crnn_dim i = 0, left = n; left > 0; i += LINE, left -= LINE)
-        line_put(y + i, line_fnma(f, line_get(x + i, left), line_get(y + i, left)), left);
+    for (crnn_dim i = 0, remaining = n; remaining > 0; i += LINE, remaining -= LINE)
+        line_put(y + i, line_fnma(f, line_get(x + i, remaining), line_get(y + i, remaining)), remaining);
 }
 
 /* Each column loses its share along the earlier ones, twice: the second pass takes what rounding left in the first

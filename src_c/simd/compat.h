@@ -7,11 +7,13 @@
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #define INLINE static __forceinline
+#define NOINLINE __declspec(noinline)
 #define UNROLL
 #define RESTRICT __restrict
 #define ALIGNED(bytes) __declspec(align(bytes))
 #else
 #define INLINE static inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
 #define RESTRICT restrict
 #define ALIGNED(bytes) __attribute__((aligned(bytes)))
 #if defined(__clang__)

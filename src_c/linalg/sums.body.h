@@ -21,7 +21,7 @@ static double sum(const real *x, crnn_dim n)
             lanes[j] += (double)x[i + j];
     for (int j = 0; i < n; ++i, ++j)
         lanes[j] += (double)x[i];
-    volatile double total = fold_doubles(lanes); /* keeps the last additions this side of the mode's return */
+    volatile double total = fold_doubles(lanes); /* keeps the last additions before the mode is restored */
     float_mode_restore(mode);
     return total;
 }
@@ -41,7 +41,7 @@ static double sum_of_squares(const real *x, crnn_dim n)
     return total;
 }
 
-/* ---- over the rows of a matrix, in rising order, each column by itself ------------------------------------------- */
+/* ---- per column of a matrix, over its rows in rising order ------------------------------------------------------- */
 
 static void column_sums(double *sums, double *counts, const real *x, crnn_dim M, crnn_dim N)
 {
@@ -65,8 +65,8 @@ static void column_squares(double *squares, const real *x, const double *means, 
         const real *RESTRICT x_m = x + m * N;
         double *RESTRICT squares_ = squares;
         for (crnn_dim n = 0; n < N; ++n) {
-            const double apart = (double)x_m[n] - means[n];
-            squares_[n] += x_m[n] == x_m[n] ? apart * apart : 0;
+            const double deviation = (double)x_m[n] - means[n];
+            squares_[n] += x_m[n] == x_m[n] ? deviation * deviation : 0;
         }
     }
     float_mode_restore(mode);

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-#include "compat.h"
+#include "simd/compat.h"
 #include "crnn.h"
 
 /* Element types of packed weights, and of the arrays that are multiplied by them. */

@@ -14,8 +14,8 @@ static void clip(real *x, real limit, crnn_dim n)
     float_mode mode = denormals_off();
     const line high = line_set1(limit), low = line_set1(-limit), one = line_set1(1);
     /* In this order of arguments NaN passes through. The product makes a denormal 0, which comparing does not on ARM. */
-    for (crnn_dim i = 0, left = n; left > 0; i += LINE, left -= LINE)
-        line_put(x + i, line_max(low, line_min(high, line_mul(one, line_get(x + i, left)))), left);
+    for (crnn_dim i = 0, remaining = n; remaining > 0; i += LINE, remaining -= LINE)
+        line_put(x + i, line_max(low, line_min(high, line_mul(one, line_get(x + i, remaining)))), remaining);
     float_mode_restore(mode);
 }
 
@@ -31,14 +31,14 @@ static void sgd(real *w, real *velocity, const real *g, real factor, real lr, re
 {
     float_mode mode = denormals_off();
     const line f = line_set1(factor), rate = line_set1(lr), mu = line_set1(momentum), decay = line_set1(weight_decay);
-    for (crnn_dim i = 0, left = n; left > 0; i += LINE, left -= LINE) {
-        line w_i = line_get(w + i, left), step = decayed(line_get(g + i, left), w_i, f, decay);
+    for (crnn_dim i = 0, remaining = n; remaining > 0; i += LINE, remaining -= LINE) {
+        line w_i = line_get(w + i, remaining), step = decayed(line_get(g + i, remaining), w_i, f, decay);
         if (momentum != 0) {
-            line v_i = line_fma(mu, line_get(velocity + i, left), step);
-            line_put(velocity + i, v_i, left);
+            line v_i = line_fma(mu, line_get(velocity + i, remaining), step);
+            line_put(velocity + i, v_i, remaining);
             step = nesterov ? line_fma(mu, v_i, step) : v_i;
         }
-        line_put(w + i, line_fnma(rate, step, w_i), left);
+        line_put(w + i, line_fnma(rate, step, w_i), remaining);
     }
     float_mode_restore(mode);
 }
@@ -49,12 +49,12 @@ static void adagrad(real *w, real *square_sum, const real *g, real factor, real 
 {
     float_mode mode = denormals_off();
     const line f = line_set1(factor), rate = line_set1(lr), small = line_set1(eps), decay = line_set1(weight_decay);
-    for (crnn_dim i = 0, left = n; left > 0; i += LINE, left -= LINE) {
-        line w_i = line_get(w + i, left), g_i = decayed(line_get(g + i, left), w_i, f, decay);
-        line s_i = line_fma(g_i, g_i, line_get(square_sum + i, left));
-        line_put(square_sum + i, s_i, left);
+    for (crnn_dim i = 0, remaining = n; remaining > 0; i += LINE, remaining -= LINE) {
+        line w_i = line_get(w + i, remaining), g_i = decayed(line_get(g + i, remaining), w_i, f, decay);
+        line s_i = line_fma(g_i, g_i, line_get(square_sum + i, remaining));
+        line_put(square_sum + i, s_i, remaining);
         line step = line_div(g_i, line_add(line_sqrt(s_i), small));
-        line_put(w + i, line_fnma(rate, step, w_i), left);
+        line_put(w + i, line_fnma(rate, step, w_i), remaining);
     }
     float_mode_restore(mode);
 }
@@ -67,16 +67,16 @@ static void rmsprop(real *w, real *square_avg, real *velocity, const real *g, re
     float_mode mode = denormals_off();
     const line f = line_set1(factor), rate = line_set1(lr), small = line_set1(eps), decay = line_set1(weight_decay);
     const line old = line_set1(alpha), fresh = line_set1(1 - alpha), mu = line_set1(momentum);
-    for (crnn_dim i = 0, left = n; left > 0; i += LINE, left -= LINE) {
-        line w_i = line_get(w + i, left), g_i = decayed(line_get(g + i, left), w_i, f, decay);
-        line s_i = line_fma(fresh, line_mul(g_i, g_i), line_mul(old, line_get(square_avg + i, left)));
-        line_put(square_avg + i, s_i, left);
+    for (crnn_dim i = 0, remaining = n; remaining > 0; i += LINE, remaining -= LINE) {
+        line w_i = line_get(w + i, remaining), g_i = decayed(line_get(g + i, remaining), w_i, f, decay);
+        line s_i = line_fma(fresh, line_mul(g_i, g_i), line_mul(old, line_get(square_avg + i, remaining)));
+        line_put(square_avg + i, s_i, remaining);
         line step = line_div(g_i, line_add(line_sqrt(s_i), small));
         if (momentum != 0) {
-            step = line_fma(mu, line_get(velocity + i, left), step);
-            line_put(velocity + i, step, left);
+            step = line_fma(mu, line_get(velocity + i, remaining), step);
+            line_put(velocity + i, step, remaining);
         }
-        line_put(w + i, line_fnma(rate, step, w_i), left);
+        line_put(w + i, line_fnma(rate, step, w_i), remaining);
     }
     float_mode_restore(mode);
 }
@@ -92,15 +92,15 @@ static void adam(real *w, real *m, real *v, const real *g, real factor, real ste
     const line f = line_set1(factor), step = line_set1(step_size), decay = line_set1(weight_decay);
     const line b1 = line_set1(beta1), b2 = line_set1(beta2), c1 = line_set1(1 - beta1), c2 = line_set1(1 - beta2);
     const line root = line_set1(root_correction), small = line_set1(eps), shrink = line_set1(decoupled_decay);
-    for (crnn_dim i = 0, left = n; left > 0; i += LINE, left -= LINE) {
-        line w_i = line_get(w + i, left), g_i = decayed(line_get(g + i, left), w_i, f, decay);
-        line m_i = line_fma(c1, g_i, line_mul(b1, line_get(m + i, left)));
-        line v_i = line_fma(c2, line_mul(g_i, g_i), line_mul(b2, line_get(v + i, left)));
-        line_put(m + i, m_i, left);
-        line_put(v + i, v_i, left);
+    for (crnn_dim i = 0, remaining = n; remaining > 0; i += LINE, remaining -= LINE) {
+        line w_i = line_get(w + i, remaining), g_i = decayed(line_get(g + i, remaining), w_i, f, decay);
+        line m_i = line_fma(c1, g_i, line_mul(b1, line_get(m + i, remaining)));
+        line v_i = line_fma(c2, line_mul(g_i, g_i), line_mul(b2, line_get(v + i, remaining)));
+        line_put(m + i, m_i, remaining);
+        line_put(v + i, v_i, remaining);
         line ratio = line_div(m_i, line_fma(line_sqrt(v_i), root, small));
         w_i = line_fnma(shrink, w_i, w_i);
-        line_put(w + i, line_fnma(step, ratio, w_i), left);
+        line_put(w + i, line_fnma(step, ratio, w_i), remaining);
     }
     float_mode_restore(mode);
 }

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT
+ * avx2.h: the native vector of AVX2 and FMA, and the tiles of its matrix products. The operations are
+ * explained in simd.h, the tiles in gemm.body.h. */
+#include <immintrin.h>
+
+#if !defined(__AVX2__) || (!defined(__FMA__) && !defined(_MSC_VER))
+#error "this file needs AVX2 and FMA switched on"
+#endif
+
+#include "simd/real.h"
+
+#define CRNN_ISA avx2
+#define VECS 2 /* in a line */
+enum { VEC = LINE / VECS };
+
+/* vec_mask(n) is a window of this: n set lanes, then clear ones. */
+#if defined(CRNN_F32)
+typedef __m256 vec;
+#define X(op) _mm256_##op##_ps
+#define BITS_OF _mm256_castps_si256
+#define FROM_BITS _mm256_castsi256_ps
+#define BITS_ADD _mm256_add_epi32
+#define BITS_SHL _mm256_slli_epi32
+static const real_bits lanes_set[2 * 8] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+#else
+typedef __m256d vec;
+#define X(op) _mm256_##op##_pd
+#define BITS_OF _mm256_castpd_si256
+#define FROM_BITS _mm256_castsi256_pd
+#define BITS_ADD _mm256_add_epi64
+#define BITS_SHL _mm256_slli_epi64
+static const real_bits lanes_set[2 * 4] = {-1, -1, -1, -1, 0, 0, 0, 0};
+#endif
+INLINE __m256i vec_mask(crnn_dim n) { return _mm256_loadu_si256((const __m256i *)(lanes_set + VEC - n)); }
+INLINE vec vec_load_n(const real *p, crnn_dim n) { return X(maskload)(p, vec_mask(n)); }
+INLINE void vec_store_n(real *p, vec a, crnn_dim n) { X(maskstore)(p, vec_mask(n), a); }
+INLINE vec vec_pick(vec a, vec b, vec x, vec y) { return X(blendv)(y, x, X(cmp)(a, b, _CMP_GT_OQ)); }
+#include "simd/avx.h"
+
+/* ---- tiles ------------------------------------------------------------------------------------------------------- */
+
+enum { TILE_ROWS = 6, TILE_PANELS = 4 };
+#define PANELS_FOR(m) ((m) == 1 ? 4 : (m) <= 3 ? 2 : 1)
+#define FOR_EACH_TILE(T) T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(2, 1) T(2, 2) T(3, 1) T(3, 2) T(4, 1) T(5, 1) T(6, 1)

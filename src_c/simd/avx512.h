@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT
+ * avx512.h: the native vector of AVX-512 F, DQ, VL and BW, and the tiles of its matrix products. The operations are
+ * explained in simd.h, the tiles in gemm.body.h. */
+#include <immintrin.h>
+
+#if !defined(__AVX512F__) || !defined(__AVX512DQ__) || !defined(__AVX512VL__) || !defined(__AVX512BW__)
+#error "this file needs AVX-512 F, DQ, VL and BW switched on"
+#endif
+
+#include "simd/real.h"
+
+#define CRNN_ISA avx512
+#define VECS 1 /* in a line */
+enum { VEC = LINE / VECS };
+
+#if defined(CRNN_F32)
+typedef __m512 vec;
+#define X(op) _mm512_##op##_ps
+#define MASK(n) ((__mmask16)((1u << (n)) - 1))
+#define BITS_OF _mm512_castps_si512
+#define FROM_BITS _mm512_castsi512_ps
+#define BITS_ADD _mm512_add_epi32
+#define BITS_SHL _mm512_slli_epi32
+#else
+typedef __m512d vec;
+#define X(op) _mm512_##op##_pd
+#define MASK(n) ((__mmask8)((1u << (n)) - 1))
+#define BITS_OF _mm512_castpd_si512
+#define FROM_BITS _mm512_castsi512_pd
+#define BITS_ADD _mm512_add_epi64
+#define BITS_SHL _mm512_slli_epi64
+#endif
+INLINE vec vec_load_n(const real *p, crnn_dim n) { return X(maskz_loadu)(MASK(n), p); }
+INLINE void vec_store_n(real *p, vec a, crnn_dim n) { X(mask_storeu)(p, MASK(n), a); }
+INLINE vec vec_pick(vec a, vec b, vec x, vec y)
+{
+#if defined(CRNN_F32)
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), y, x);
+#else
+    return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(a, b, _CMP_GT_OQ), y, x);
+#endif
+}
+#include "simd/avx.h"
+
+/* ---- tiles ------------------------------------------------------------------------------------------------------- */
+
+enum { TILE_ROWS = 12, TILE_PANELS = 8 };
+#define PANELS_FOR(m) ((m) == 1 ? 8 : (m) <= 4 ? 4 : 2)
+#define FOR_EACH_TILE(T)                                                                                               \
+    T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(1, 5) T(1, 6) T(1, 7) T(1, 8) T(2, 1) T(2, 2) T(2, 3) T(2, 4) T(3, 1) T(3, 2)    \
+    T(3, 3) T(3, 4) T(4, 1) T(4, 2) T(4, 3) T(4, 4) T(5, 1) T(5, 2) T(6, 1) T(6, 2)                                    \
+    T(7, 1) T(7, 2) T(8, 1) T(8, 2) T(9, 1) T(9, 2) T(10, 1) T(10, 2) T(11, 1) T(11, 2) T(12, 1) T(12, 2)

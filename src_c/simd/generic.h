@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT
+ * generic.h: plain C, whose vector is one number, and the tiles of its matrix products. The operations are explained in
+ * simd.h, the tiles in gemm.body.h. */
+#include "simd/real.h"
+
+#define CRNN_ISA generic
+#if defined(CRNN_F32)
+#define VECS 16 /* in a line */
+#else
+#define VECS 8
+#endif
+enum { VEC = LINE / VECS };
+
+typedef real vec;
+INLINE vec vec_load(const real *p) { return *p; }
+INLINE void vec_store(real *p, vec a) { *p = a; }
+INLINE vec vec_load_n(const real *p, crnn_dim n) { return n ? *p : 0; }
+INLINE void vec_store_n(real *p, vec a, crnn_dim n)
+{
+    if (n)
+        *p = a;
+}
+INLINE vec vec_set1(real x) { return x; }
+INLINE vec vec_add(vec a, vec b) { return a + b; }
+INLINE vec vec_sub(vec a, vec b) { return a - b; }
+INLINE vec vec_mul(vec a, vec b) { return a * b; }
+INLINE vec vec_div(vec a, vec b) { return a / b; }
+#if defined(CRNN_F32)
+INLINE vec vec_fma(vec a, vec b, vec c) { return fmaf(a, b, c); }
+INLINE vec vec_sqrt(vec a) { return sqrtf(a); }
+INLINE vec vec_abs(vec a) { return fabsf(a); }
+INLINE vec vec_copysign(vec a, vec sign) { return copysignf(a, sign); }
+#else
+INLINE vec vec_fma(vec a, vec b, vec c) { return fma(a, b, c); }
+INLINE vec vec_sqrt(vec a) { return sqrt(a); }
+INLINE vec vec_abs(vec a) { return fabs(a); }
+INLINE vec vec_copysign(vec a, vec sign) { return copysign(a, sign); }
+#endif
+INLINE vec vec_fnma(vec a, vec b, vec c) { return vec_fma(-a, b, c); }
+INLINE vec vec_pick(vec a, vec b, vec x, vec y) { return a > b ? x : y; }
+INLINE vec vec_min(vec a, vec b) { return a < b ? a : b; }
+INLINE vec vec_max(vec a, vec b) { return a > b ? a : b; }
+INLINE vec vec_scale_exponent(vec p, vec t)
+{
+    uint64_t p_bits = 0, t_bits = 0; /* unsigned: what is shifted out is meant to go */
+    memcpy(&p_bits, &p, sizeof p);
+    memcpy(&t_bits, &t, sizeof t);
+    p_bits += t_bits << EXPONENT_SHIFT;
+    real_bits bits = (real_bits)p_bits;
+    memcpy(&p, &bits, sizeof p);
+    return p;
+}
+
+/* ---- tiles ------------------------------------------------------------------------------------------------------- */
+
+enum { TILE_ROWS = 4, TILE_PANELS = 1 };
+#define PANELS_FOR(m) 1
+#define FOR_EACH_TILE(T) T(1, 1) T(2, 1) T(3, 1) T(4, 1)

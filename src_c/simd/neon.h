@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: MIT
+ * neon.h: the native vector of 64-bit ARM, and the tiles of its matrix products. The operations are
+ * explained in simd.h, the tiles in gemm.body.h. */
+#include <arm_neon.h>
+
+#if !defined(__aarch64__) && !defined(_M_ARM64)
+#error "this file is for 64-bit ARM"
+#endif
+
+#include "simd/real.h"
+
+#define CRNN_ISA neon
+#define VECS 4 /* in a line */
+enum { VEC = LINE / VECS };
+
+#if defined(CRNN_F32)
+typedef float32x4_t vec;
+#define X(op) op##_f32
+#define BITS_OF vreinterpretq_s32_f32
+#define FROM_BITS vreinterpretq_f32_s32
+#define BITS_ADD vaddq_s32
+#define BITS_SHL vshlq_n_s32
+#define SIGN_BIT vreinterpretq_u32_s32(vdupq_n_s32(INT32_MIN))
+#else
+typedef float64x2_t vec;
+#define X(op) op##_f64
+#define BITS_OF vreinterpretq_s64_f64
+#define FROM_BITS vreinterpretq_f64_s64
+#define BITS_ADD vaddq_s64
+#define BITS_SHL vshlq_n_s64
+#define SIGN_BIT vreinterpretq_u64_s64(vdupq_n_s64(INT64_MIN))
+#endif
+INLINE vec vec_load(const real *p) { return X(vld1q)(p); }
+INLINE void vec_store(real *p, vec a) { X(vst1q)(p, a); }
+INLINE vec vec_load_n(const real *p, crnn_dim n)
+{
+    real lanes[VEC] = {0};
+    for (crnn_dim i = 0; i < n; ++i)
+        lanes[i] = p[i];
+    return vec_load(lanes);
+}
+INLINE void vec_store_n(real *p, vec a, crnn_dim n)
+{
+    real lanes[VEC];
+    vec_store(lanes, a);
+    for (crnn_dim i = 0; i < n; ++i)
+        p[i] = lanes[i];
+}
+INLINE vec vec_set1(real x) { return X(vdupq_n)(x); }
+INLINE vec vec_add(vec a, vec b) { return X(vaddq)(a, b); }
+INLINE vec vec_sub(vec a, vec b) { return X(vsubq)(a, b); }
+INLINE vec vec_mul(vec a, vec b) { return X(vmulq)(a, b); }
+INLINE vec vec_div(vec a, vec b) { return X(vdivq)(a, b); }
+INLINE vec vec_fma(vec a, vec b, vec c) { return X(vfmaq)(c, a, b); }
+INLINE vec vec_fnma(vec a, vec b, vec c) { return X(vfmsq)(c, a, b); }
+INLINE vec vec_sqrt(vec a) { return X(vsqrtq)(a); }
+INLINE vec vec_abs(vec a) { return X(vabsq)(a); }
+INLINE vec vec_copysign(vec a, vec sign) { return X(vbslq)(SIGN_BIT, sign, a); }
+INLINE vec vec_pick(vec a, vec b, vec x, vec y) { return X(vbslq)(X(vcgtq)(a, b), x, y); }
+INLINE vec vec_min(vec a, vec b) { return X(vbslq)(X(vcltq)(a, b), a, b); }
+INLINE vec vec_max(vec a, vec b) { return X(vbslq)(X(vcgtq)(a, b), a, b); }
+INLINE vec vec_scale_exponent(vec p, vec t)
+{
+    return FROM_BITS(BITS_ADD(BITS_OF(p), BITS_SHL(BITS_OF(t), EXPONENT_SHIFT)));
+}
+
+/* ---- tiles ------------------------------------------------------------------------------------------------------- */
+
+enum { TILE_ROWS = 6, TILE_PANELS = 4 };
+#define PANELS_FOR(m) ((m) == 1 ? 4 : (m) <= 3 ? 2 : 1)
+#define FOR_EACH_TILE(T) T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(2, 1) T(2, 2) T(3, 1) T(3, 2) T(4, 1) T(5, 1) T(6, 1)

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT
+ * real.h: `real`, float or double as CRNN_F32 or CRNN_F64 says, and how many of them are a line. */
+#ifndef CRNN_REAL_H
+#define CRNN_REAL_H
+
+#include <assert.h>
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#include "simd/compat.h"
+#include "crnn.h"
+
+#if defined(__FAST_MATH__)
+#error "the order of arithmetic is a promise: build without fast-math"
+#endif
+#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16
+#error "the bits are a promise: build with arithmetic in the precision of its type (on i386: -msse2 -mfpmath=sse)"
+#endif
+
+#if defined(CRNN_F32)
+typedef float real;
+typedef int32_t real_bits;
+enum { EXPONENT_SHIFT = 23 };
+#elif defined(CRNN_F64)
+typedef double real;
+typedef int64_t real_bits;
+enum { EXPONENT_SHIFT = 52 };
+#else
+#error "define CRNN_F32 or CRNN_F64"
+#endif
+
+enum { LINE = CRNN_LINE_BYTES / sizeof(real) };
+
+#endif

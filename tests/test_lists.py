@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""The lists that src_c keeps: kernels, instruction sets; and what the build makes of them and of the .pyx."""
+
+import ast
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from model_tools import environment
+
+import crnn
+from crnn._core import dispatch
+
+ROOT = Path(__file__).parents[1]
+CORE = Path(dispatch.__file__).parent
+LIST = Path(crnn.get_include(), "kernels.def").read_text("utf-8")
+KERNELS = re.findall(r"^CRNN_KERNEL\(\w+, (\w+),", LIST, re.MULTILINE)
+SETS = ROOT / "src_c" / "isa" / "sets.def"
+STUBS = sorted(CORE.glob("*.pyi"))
+in_clone = pytest.mark.skipif(not SETS.exists(), reason="the sources are not part of this tree")
+
+
+def test_no_kernel_is_listed_twice():
+    assert len(KERNELS) > 30
+    assert len(set(KERNELS)) == len(KERNELS)
+
+
+def test_cython_knows_every_kernel_in_both_precisions():
+    declared = re.findall(r"\(\*(\w+)\)\(.*\) noexcept nogil$", (CORE / "kernels.pxd").read_text("utf-8"), re.MULTILINE)
+    assert declared == KERNELS * 2
+
+
+@in_clone
+@pytest.mark.parametrize("name", KERNELS)
+def test_every_kernel_has_a_wrapper_for_both_precisions(name):
+    sources = [*(ROOT / "crnn" / "_core").glob("*.pyx"), ROOT / "src_c" / "linalg" / "packing.h"]  # for packed weights
+    wrappers = "".join(path.read_text("utf-8") for path in sources).replace("->", ".")
+    assert re.search(rf"\bf32\.{name}\b", wrappers)
+    assert re.search(rf"\bf64\.{name}\b", wrappers)
+
+
+@in_clone
+def test_every_instruction_set_has_its_files():
+    names = re.findall(r"^CRNN_SET\((\w+), (?:any|x86|arm), \".*\", \".*\"\)$", SETS.read_text("utf-8"), re.MULTILINE)
+    assert names[0] == "generic"
+    assert set(dispatch.built_isas()) <= set(names)
+    assert {path.stem for path in SETS.parent.glob("*.c")} == set(names)
+    assert all((ROOT / "src_c" / "simd" / f"{name}.h").exists() for name in names)
+
+
+@pytest.mark.parametrize("stub", STUBS, ids=lambda path: path.stem)
+def test_stubs_name_the_arguments_that_the_functions_have(stub):
+    module = importlib.import_module(f"crnn._core.{stub.stem}")
+    for node in ast.parse(stub.read_text("utf-8")).body:
+        if isinstance(node, ast.FunctionDef):
+            arguments = [argument.arg for argument in node.args.args]
+            assert arguments == list(inspect.signature(getattr(module, node.name)).parameters), node.name
+        elif isinstance(node, ast.ClassDef):
+            assert inspect.isclass(getattr(module, node.name)), node.name
+        elif isinstance(node, ast.AnnAssign):
+            assert isinstance(getattr(module, node.target.id), int), node.target.id
+
+
+def test_there_are_stubs():
+    assert {"dispatch", "gemm", "loss"} <= {path.stem for path in STUBS}
+
+
+def test_import_works_in_the_folder_of_the_clone():
+    """Its folder crnn/ comes before the installed package there."""
+    command = [sys.executable, "-c", "import crnn"]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr

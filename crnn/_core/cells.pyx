@@ -66,9 +66,10 @@ cdef enum:  # which cells have an array, besides CRNN_USES_...
     HAS_W_HN = 1 << 18
     WITH_MASK = 1 << 19     # cells with a W_hh, in calls with a mask
 
-cdef crnn_layer *AT = NULL  # &AT.h is where h lies in the struct
+cdef crnn_layer EXAMPLE           # only its fields' places count
+cdef crnn_layer *AT = &EXAMPLE    # &AT.h less AT is where h lies in the struct
 
-# Name, place in the struct, shape, role in forward, role in backward, which cells have it. A cell's vectors, IN, and with
+# Name, address in the example, shape, role in forward, role in backward, which cells have it. A cell's vectors, IN, and with
 # CRNN_USES_DVECTORS their gradients "d" + name, OUT, come on top: see Binding.
 cdef list FIELDS = [
     ("h", <Py_ssize_t>&AT.h, STEPS, OUT, IN, ALL_CELLS),
@@ -137,21 +138,21 @@ cdef class Binding:
             has |= HAS_W_HH | WITH_MASK
         if self.cell.recurrent_gates > self.cell.packed_gates:
             has |= HAS_W_HN
-        for name, offset, shape, in_forward, in_backward, which in FIELDS:
+        for name, address, shape, in_forward, in_backward, which in FIELDS:
             if which & has == which:
-                self.add(name, offset, shape, in_backward if backward else in_forward, which == WITH_MASK)
+                self.add(name, address, shape, in_backward if backward else in_forward, which == WITH_MASK)
         for v, name in enumerate(info_of(&self.cell).vectors):
             self.add(name, <Py_ssize_t>&AT.vectors[<int>v], VECTOR, IN)
             if backward and has & CRNN_USES_DVECTORS:
                 self.add("d" + name, <Py_ssize_t>&AT.dvectors[<int>v], ROWS, OUT)
 
-    cdef int add(self, str name, Py_ssize_t offset, int shape, int role, bint with_mask=False) except -1:
+    cdef int add(self, str name, Py_ssize_t address, int shape, int role, bint with_mask=False) except -1:
         cdef int i = len(self.names)
         if role == NOT:
             return 0
         self.names.append(name)
         self.index[name] = i
-        self.fields[i] = Field(offset, shape, role & OUT != 0, WHICH.get(name, 0))
+        self.fields[i] = Field(address - <Py_ssize_t>AT, shape, role & OUT != 0, WHICH.get(name, 0))
         if not role & OPTIONAL:
             self.needed_with_mask |= <uint64_t>1 << i
             if not with_mask:

@@ -63,13 +63,13 @@ INLINE void lstm_line_backward(cell_line at)
     const line dh = get_dh(at);
     put_step(at, l->dh, dh);
     /* forward: h = o * tanh(c), and c is the c' of the next step, from which l->dc comes */
-    const line dc = line_add(get_row(at, l->dc), tanh_gradient(line_mul(dh, o), tanh_c));
+    const line dc = line_add(get_state(at, l->dc), tanh_gradient(line_mul(dh, o), tanh_c));
     /* forward: c = f * c' + i * g */
     put_gate(at, l->da, LSTM_I, sigmoid_gradient(line_mul(dc, g), i));
     put_gate(at, l->da, LSTM_F, sigmoid_gradient(line_mul(dc, c_before), f));
     put_gate(at, l->da, LSTM_G, tanh_gradient(line_mul(dc, i), g));
     put_gate(at, l->da, LSTM_O, sigmoid_gradient(line_mul(dh, tanh_c), o));
-    put_row(at, l->dc, line_mul(dc, f));
+    put_state(at, l->dc, line_mul(dc, f));
 }
 
 static void lstm_finish_backward(const void *layer, const tile_rows *rows, int m, crnn_dim n0, crnn_dim n)

@@ -58,12 +58,12 @@ INLINE void original_gru_line_backward_zn(cell_line at)
 INLINE void original_gru_line_backward_r(cell_line at)
 {
     const crnn_layer *l = at.layer;
-    const line r = get_gate(at, l->gates, GRU_R), dhn = get_row(at, l->dhn);
+    const line r = get_gate(at, l->gates, GRU_R), dhn = get_state(at, l->dhn);
     /* forward: hn = r * h', h' through the mask */
     put_gate(at, l->da, GRU_R, sigmoid_gradient(line_mul(dhn, get_recurrent_h(at)), r));
     line dh_before = line_mul(dhn, r);
     if (l->mask)
-        dh_before = line_mul(dh_before, get_row(at, l->mask));
+        dh_before = line_mul(dh_before, get_state(at, l->mask));
     add_to_dh_before(at, dh_before, line_set1(1), 0);
 }
 

@@ -6,45 +6,58 @@
  * A cell's arithmetic is written for one line: LINE columns, or fewer at the end, of one row (t, b). A `cell_line` says
  * which; get_... and put_... reach that line in an array of the layer. h' and c' are h and c of the step before. */
 
-/* Columns j .. j + lanes (LINE of them at most) of row (t, b) of a layer, in each of its gates. */
+/* A line from column j on of row (t, b) of a layer, in each of its gates. `columns` are left of the tile: the line has all
+ * of them, but LINE at most. */
 typedef struct {
     const crnn_layer *layer;
-    crnn_dim H, gates; /* G */
-    crnn_dim t, b, j, lanes;
+    crnn_dim H, gates;                   /* gates: G */
+    crnn_dim t, b, row;                  /* row = t*B + b */
+    crnn_dim j, columns;
+    crnn_dim gates_tb, step_tb, state_b; /* offset of column j of row (t, b) in arrays (T, B, G*H), its first gate, and
+                                          * (T, B, H); of row b in arrays (B, H) */
 } cell_line;
 
-typedef void (*line_function)(cell_line at);
+INLINE cell_line line_at(const crnn_layer *l, crnn_dim H, crnn_dim gates, crnn_dim t, crnn_dim b, crnn_dim j,
+                         crnn_dim columns)
+{
+    const crnn_dim row = t * l->rows.B + b;
+    return (cell_line){l, H, gates, t, b, row, j, columns, row * gates * H + j, row * H + j, b * H + j};
+}
+
+/* The next LINE columns of the same row. */
+INLINE cell_line next_line(cell_line at)
+{
+    at.j += LINE, at.gates_tb += LINE, at.step_tb += LINE, at.state_b += LINE, at.columns -= LINE;
+    return at;
+}
 
 /* Calls f for every line in columns n0 .. n0 + n of the first m rows. `gates` and f are constants at every call, so that
  * the compiler writes the loop out for them. */
+typedef void (*line_function)(cell_line at);
+
 INLINE void for_each_line(const void *layer, crnn_dim gates, const tile_rows *rows, int m, crnn_dim n0, crnn_dim n,
                           line_function f)
 {
     const crnn_layer *l = layer;
+    const crnn_dim H = l->H;
     for (int i = 0; i < m; ++i)
-        for (crnn_dim j = 0; j < n; j += LINE)
-            f((cell_line){l, l->H, gates, rows->t[i], rows->b[i], n0 + j, n - j});
+        for (cell_line at = line_at(l, H, gates, rows->t[i], rows->b[i], n0, n); at.columns > 0; at = next_line(at))
+            f(at);
 }
 
 /* ---- a line in the layer's arrays ---------------------------------------------------------------------------------- */
 
-/* The row of arrays (T, B, ...) that a line belongs to. */
-INLINE crnn_dim row_of(cell_line at) { return at.t * at.layer->rows.B + at.b; }
-
 /* array[t, b, gate*H + j:] of an array (T, B, G*H) */
 INLINE const real *gate_at(cell_line at, const void *array, int gate)
 {
-    return (const real *)array + (row_of(at) * at.gates + gate) * at.H + at.j;
+    return (const real *)array + at.gates_tb + gate * at.H;
 }
 
 /* array[t, b, j:] of an array (T, B, H) */
-INLINE const real *step_at(cell_line at, const void *array)
-{
-    return (const real *)array + row_of(at) * at.H + at.j;
-}
+INLINE const real *step_at(cell_line at, const void *array) { return (const real *)array + at.step_tb; }
 
 /* array[b, j:] of an array (B, H) */
-INLINE const real *batch_row_at(cell_line at, const void *array) { return (const real *)array + at.b * at.H + at.j; }
+INLINE const real *state_at(cell_line at, const void *array) { return (const real *)array + at.state_b; }
 
 /* array[t', b, j:] of an array (T, B, H), t' being the step before; before the first step start[b, j:], (B, H) */
 INLINE const real *step_before(cell_line at, const void *array, const void *start)
@@ -53,28 +66,28 @@ INLINE const real *step_before(cell_line at, const void *array, const void *star
     return x_row(&source, &at.layer->rows, at.t, at.b) + at.j;
 }
 
-INLINE line get_gate(cell_line at, const void *array, int gate) { return line_get(gate_at(at, array, gate), at.lanes); }
-INLINE line get_step(cell_line at, const void *array) { return line_get(step_at(at, array), at.lanes); }
-INLINE line get_row(cell_line at, const void *array) { return line_get(batch_row_at(at, array), at.lanes); }
-INLINE line get_vector(cell_line at, const void *array) { return line_get((const real *)array + at.j, at.lanes); }
+INLINE line get_gate(cell_line at, const void *array, int gate) { return line_get(gate_at(at, array, gate), at.columns); }
+INLINE line get_step(cell_line at, const void *array) { return line_get(step_at(at, array), at.columns); }
+INLINE line get_state(cell_line at, const void *array) { return line_get(state_at(at, array), at.columns); }
+INLINE line get_vector(cell_line at, const void *array) { return line_get((const real *)array + at.j, at.columns); }
 INLINE line get_before(cell_line at, const void *array, const void *start)
 {
-    return line_get(step_before(at, array, start), at.lanes);
+    return line_get(step_before(at, array, start), at.columns);
 }
 
 INLINE void put_gate(cell_line at, void *array, int gate, line value)
 {
-    line_put((real *)gate_at(at, array, gate), value, at.lanes);
+    line_put((real *)gate_at(at, array, gate), value, at.columns);
 }
-INLINE void put_step(cell_line at, void *array, line value) { line_put((real *)step_at(at, array), value, at.lanes); }
-INLINE void put_row(cell_line at, void *array, line value) { line_put((real *)batch_row_at(at, array), value, at.lanes); }
+INLINE void put_step(cell_line at, void *array, line value) { line_put((real *)step_at(at, array), value, at.columns); }
+INLINE void put_state(cell_line at, void *array, line value) { line_put((real *)state_at(at, array), value, at.columns); }
 
 /* xw[t, b, gate*H + j:], or with ids that of the table's row ids[t, b] */
 INLINE line get_xw(cell_line at, int gate)
 {
     const crnn_layer *l = at.layer;
-    const crnn_dim row = l->ids ? l->ids[row_of(at)] : row_of(at);
-    return line_get((const real *)l->xw + (row * at.gates + gate) * at.H + at.j, at.lanes);
+    const crnn_dim first = l->ids ? l->ids[at.row] * at.gates * at.H + at.j : at.gates_tb;
+    return line_get((const real *)l->xw + first + gate * at.H, at.columns);
 }
 
 /* h[t, b, j:] = h, and h_masked, which the next step's product reads if there is a mask. */
@@ -83,7 +96,7 @@ INLINE void put_h(cell_line at, line h)
     const crnn_layer *l = at.layer;
     put_step(at, l->h, h);
     if (l->mask)
-        put_step(at, l->h_masked, line_mul(h, get_row(at, l->mask)));
+        put_step(at, l->h_masked, line_mul(h, get_state(at, l->mask)));
 }
 
 /* h' as it enters a product with W_hh: through the mask if there is one. */
@@ -99,7 +112,7 @@ INLINE line get_dh(cell_line at)
 {
     const crnn_layer *l = at.layer;
     const line dh = get_step(at, l->dh);
-    return l->mask ? line_fma(get_row(at, l->mask), get_row(at, l->dh_masked), dh) : dh;
+    return l->mask ? line_fma(get_state(at, l->mask), get_state(at, l->dh_masked), dh) : dh;
 }
 
 /* dh' += x * y, for a path from h' to h that leads past the product: dh' is dh of the step before, or dh0, which counts
@@ -109,14 +122,14 @@ INLINE void add_to_dh_before(cell_line at, line x, line y, int first_path)
     const crnn_layer *l = at.layer;
     real *dh = (real *)step_before(at, l->dh, l->dh0);
     const int starts = first_path && at.t == first_step(&l->rows, at.b, l->reverse);
-    line_put(dh, line_fma(x, y, starts ? line_set1(0) : line_get(dh, at.lanes)), at.lanes);
+    line_put(dh, line_fma(x, y, starts ? line_set1(0) : line_get(dh, at.columns)), at.columns);
 }
 
 /* dvectors[v][b, j:] += x * y: this row's share in the gradient of the cell's vector v. */
 INLINE void add_to_dvector(cell_line at, int v, line x, line y)
 {
     void *dvector = at.layer->dvectors[v];
-    put_row(at, dvector, line_fma(x, y, get_row(at, dvector)));
+    put_state(at, dvector, line_fma(x, y, get_state(at, dvector)));
 }
 
 /* s = sigmoid(a), so da = ds * s * (1 - s) */
@@ -138,9 +151,9 @@ INLINE void prefetch_lines(const void *layer, crnn_dim gates, unsigned arrays, c
                            crnn_dim n, prefetch_list *list)
 {
     const crnn_layer *l = layer;
+    const crnn_dim H = l->H;
     for (int i = 0; i < rows->m; ++i)
-        for (crnn_dim j = 0; j < n; j += LINE) {
-            const cell_line at = {l, l->H, gates, rows->t[i], rows->b[i], n0 + j, n - j};
+        for (cell_line at = line_at(l, H, gates, rows->t[i], rows->b[i], n0, n); at.columns > 0; at = next_line(at)) {
             if (arrays & AT_GATES)
                 for (int gate = 0; gate < gates; ++gate)
                     prefetch_add(list, gate_at(at, l->gates, gate));
@@ -246,9 +259,9 @@ static void back_to_start(const crnn_layer *l, const product *p, int accumulate)
         return;
     for (crnn_dim i = r->b0; i < r->b1; ++i)
         for (crnn_dim j = 0; j < l->H; j += LINE) {
-            const cell_line at = {l, l->H, 1, 0, row_at(r, i), j, l->H - j};
-            const line start = accumulate ? get_row(at, l->dh0) : line_set1(0);
-            put_row(at, l->dh0, line_fma(get_row(at, l->mask), get_row(at, l->dh_masked), start));
+            const cell_line at = line_at(l, l->H, 1, 0, row_at(r, i), j, l->H - j);
+            const line start = accumulate ? get_state(at, l->dh0) : line_set1(0);
+            put_state(at, l->dh0, line_fma(get_state(at, l->mask), get_state(at, l->dh_masked), start));
         }
 }
 

@@ -222,6 +222,18 @@ def test_vectors_of_any_layout_are_taken(rng, D):
         assert_same_bits(net.stream().step(given), expected)
     half = x.astype(np.float16)
     assert_same_bits(net.stream().step(half), net.stream().step(half.astype(np.float32)))
+    assert_same_bits(net.stream().run(shifted[None])[0], expected)
+    assert_same_bits(net.stream_batch(1).step(shifted[None])[0], expected)
+
+
+@pytest.mark.parametrize("dtype", ["i4", "u1", "i8", ">i4", ">u2"])
+def test_ids_of_any_type_and_layout_are_taken(dtype):
+    net, ids = net_of("gru"), np.array([3, 1, 4, 0, 2], dtype)
+    expected = net.stream().run([3, 1, 4, 0, 2])
+    shifted = np.frombuffer(b"\0" + ids.tobytes(), np.uint8)[1:].view(dtype)  # not aligned
+    for given in (ids, np.repeat(ids, 2)[::2], shifted):
+        assert_same_bits(net.stream().run(given), expected)
+        assert_same_bits(net.stream_batch(5).step(given, rows=given), net.stream_batch(5).step(given))
 
 
 WRONG = [

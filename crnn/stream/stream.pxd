@@ -113,3 +113,4 @@ cdef int acquire(int *flag, str what) except -1
 cdef void release(int *flag) noexcept
 cdef str described(x)
 cdef object as_array(str name, x)
+cdef cnp.ndarray plain_array(array, int kind)

@@ -145,7 +145,7 @@ cdef class StreamWeights:
                 low, high = array.min(), array.max()
                 if low < 0 or high >= self.input_size:
                     raise ValueError(f"{name}: expected ids from 0 to {self.input_size - 1}, got {low} to {high}")
-            ids = np.ascontiguousarray(array, np.int32)
+            ids = plain_array(array, cnp.NPY_INT32)
             need_ids_below(name, <int32_t *>cnp.PyArray_DATA(ids), cnp.PyArray_SIZE(ids), self.input_size, 0)
             return ids
         if self.ids_only:
@@ -271,6 +271,11 @@ cdef object as_array(str name, x):
         raise ValueError(f"{name}: expected numbers in an array, got {described(x)}") from None
 
 
+cdef cnp.ndarray plain_array(array, int kind):
+    """The array as C reads it, of NumPy's type ``kind``: contiguous, aligned and in native byte order."""
+    return cnp.PyArray_FROM_OTF(array, kind, cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_FORCECAST)
+
+
 cdef object real_array(str name, x, str dtype, tuple shape):
     """Of the model's precision and contiguous; a letter in the shape stands for any length."""
     array = as_array(name, x)
@@ -282,7 +287,7 @@ cdef object real_array(str name, x, str dtype, tuple shape):
             hint = f"; say astype('{dtype}')" + (" if rounding is meant" if dtype == "float32" else "")
         raise (TypeError if good else ValueError)(f"{name}: expected {dtype} of shape ({expected}), "
                                                   f"got {array.dtype} of shape {array.shape}{hint}")
-    return np.ascontiguousarray(array, dtype)
+    return plain_array(array, cnp.NPY_FLOAT32 if dtype == "float32" else cnp.NPY_FLOAT64)
 
 
 cdef int busy_error(str what) except -1:

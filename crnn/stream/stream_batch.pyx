@@ -10,7 +10,7 @@ from crnn._core.arrays cimport data, need_apart
 from crnn.stream.stream cimport (
     CRNN_STREAM_BLOCK, RELEASE_BYTES, Stream, StreamWeights, acquire, aligned, as_array, crnn_streams, crnn_streams_copy,
     crnn_streams_init, crnn_streams_reset, crnn_streams_set_state, crnn_streams_size, crnn_streams_step,
-    crnn_streams_step_ids, described, new_memory, release,
+    crnn_streams_step_ids, described, new_memory, plain_array, release,
 )
 
 import heapq
@@ -177,7 +177,7 @@ cdef class StreamBatch:
             if given.min() < 0 or given.max() >= self.used:
                 raise ValueError(f"rows: expected active rows, from 0 to {self.used - 1}, "
                                  f"got {given.min()} to {given.max()}")
-        array = np.ascontiguousarray(given, np.int32)
+        array = plain_array(given, cnp.NPY_INT32)
         cdef int32_t *row_ = <int32_t *>cnp.PyArray_DATA(array)
         cdef cnp.npy_bool *active = <cnp.npy_bool *>cnp.PyArray_DATA(<cnp.ndarray>self.flags)
         cdef long long *stamps = <long long *>cnp.PyArray_DATA(<cnp.ndarray>self.stamps)

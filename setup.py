@@ -189,8 +189,8 @@ STUB_TYPES = {
 
 
 def stub(pyx):
-    """A .pyx for type checkers: constants, annotated variables, classes, signatures. Annotations are kept, C types become
-    Python's, an argument with neither is Any; what a function without ``->`` returns is None."""
+    """A .pyx for type checkers: constants, annotated variables, classes, signatures. Annotations are kept, C types
+    become Python's, an argument with neither is Any; what a function without ``->`` returns is None."""
     text = pyx.read_text("utf-8")
     pxd = pyx.with_suffix(".pxd")
     declarations = (pxd.read_text("utf-8") if pxd.exists() else "") + "\n" + text

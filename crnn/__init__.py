@@ -7,26 +7,22 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from crnn import optim, sampling
 from crnn._core.dispatch import available_isas, built_isas, isa
 from crnn._version import __version__
-from crnn.models.classifier import SequenceClassifier
-from crnn.models.language_model import LanguageModel
-from crnn.models.metrics import Evaluation, RegressionEvaluation, SequenceEvaluation
-from crnn.models.regressor import SequenceRegressor
-from crnn.models.tagger import SequenceTagger
 from crnn.nn.network import RNN
-from crnn.stream.stream import Stream
-from crnn.stream.stream_batch import StreamBatch
-from crnn.stream.text_stream import TextStream
-from crnn.text.corpus import TextCorpus
-from crnn.text.reading import TextError
-from crnn.text.vocab import Vocab, VocabError
-from crnn.training.fit import fit
-from crnn.training.log import TrainingLog
+from crnn.stream import Stream, StreamBatch, TextStream
+from crnn.text import TextCorpus, TextError, Vocab, VocabError
 
 if _TYPE_CHECKING:
     from crnn.diagnostics import gradient_check, gradient_flow
     from crnn.io.model_file import ModelFileError
+    from crnn.models.classifier import SequenceClassifier
     from crnn.models.files import load, save
+    from crnn.models.language_model import LanguageModel
+    from crnn.models.metrics import Evaluation, RegressionEvaluation, SequenceEvaluation
+    from crnn.models.regressor import SequenceRegressor
     from crnn.models.seq2seq import SequenceToSequence
+    from crnn.models.tagger import SequenceTagger
+    from crnn.training.fit import fit
+    from crnn.training.log import TrainingLog
 
 __all__ = [
     "RNN",
@@ -74,12 +70,21 @@ def get_include() -> str:
     return _os.path.join(_os.path.dirname(__file__), "include")
 
 
-# What many programs never use is imported when it is first asked for: a third of the time that an import would take.
-_LATER = {
+# Models, training and diagnostics are imported when they are first used: a program that runs a network needs none.
+_LAZY = {
+    "Evaluation": "crnn.models.metrics",
+    "LanguageModel": "crnn.models.language_model",
+    "ModelFileError": "crnn.io.model_file",
+    "RegressionEvaluation": "crnn.models.metrics",
+    "SequenceClassifier": "crnn.models.classifier",
+    "SequenceEvaluation": "crnn.models.metrics",
+    "SequenceRegressor": "crnn.models.regressor",
+    "SequenceTagger": "crnn.models.tagger",
+    "SequenceToSequence": "crnn.models.seq2seq",
+    "TrainingLog": "crnn.training.log",
+    "fit": "crnn.training.fit",
     "gradient_check": "crnn.diagnostics",
     "gradient_flow": "crnn.diagnostics",
-    "SequenceToSequence": "crnn.models.seq2seq",
-    "ModelFileError": "crnn.io.model_file",
     "load": "crnn.models.files",
     "save": "crnn.models.files",
 }
@@ -90,9 +95,9 @@ def __getattr__(name: str) -> object:
 
     if name == "diagnostics":
         return import_module("crnn.diagnostics")
-    if name not in _LATER:
+    if name not in _LAZY:
         raise AttributeError(f"module 'crnn' has no attribute {name!r}")
-    value: object = getattr(import_module(_LATER[name]), name)
+    value: object = getattr(import_module(_LAZY[name]), name)
     globals()[name] = value
     return value
 

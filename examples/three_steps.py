@@ -4,9 +4,9 @@
     python examples/three_steps.py                  # everything, in a few seconds
     python examples/three_steps.py --plot flow.png  # and a picture of part 2 (needs matplotlib: the extra `plot`)
 
-Part 1 writes the equations out in plain NumPy, prints every intermediate value with its shape, and sets the results
-beside the library's. Part 2 lets gradients travel back over 5, 20 and 80 steps and shows them fade and explode.
-Part 3 measures what steps and units cost. Only the times of part 3 differ from run to run.
+Part 1 computes the equations in plain NumPy, prints every intermediate value with its shape, and compares the results with
+crnn's. Part 2 propagates gradients back over 5, 20 and 80 steps and shows them fade and explode. Part 3 measures how time
+grows with steps and units. Only the times of part 3 differ from run to run.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def title(text: str) -> None:
 
 
 def show(what: str, value: Any) -> Any:
-    """Print what it is, its shape and its numbers, a matrix row by row; hand the value back."""
-    numbers = np.round(value, 5) + 0.0  # + 0.0 makes a 0 of -0
+    """Print a label, the shape and the numbers, a matrix row by row. Returns the value."""
+    numbers = np.round(value, 5) + 0.0  # + 0.0 turns -0 into 0
     text = np.array2string(numbers, floatmode="fixed", precision=5, sign=" ", prefix=" " * 48, max_line_width=110)
     print(f"{what:<40} {shape_of(value):<6} {text}")
     return value
@@ -50,15 +50,15 @@ def shape_of(value: Any) -> str:
 def three_steps() -> None:
     title("1. Three steps by hand")
     print("""
-The network reads one character at each step and says which comes next:
+The network reads one character at each step and predicts the next one:
 
-    h_t = tanh( x_t W_xh + h_{t-1} W_hh + b_h )     what it remembers, from what it reads and what it remembered
+    h_t = tanh( x_t W_xh + h_{t-1} W_hh + b_h )     the hidden state, from the input and the previous state
     y_t = h_t W_hy + b_y                            a score (logit) for each character
     p_t = softmax( y_t )                            the scores as probabilities
-    loss = mean over t of -log p_t[target_t]        cross-entropy: small when the right character was expected
+    loss = mean over t of -log p_t[target_t]        cross-entropy: small if the right character was expected
 
-The text is "hell", the alphabet e h l o: it reads h, e, l and should expect e, l, l. A character goes in as a
-one-hot row. There are V = 4 characters and H = 3 hidden units, and h_0 is what an earlier text has left behind.
+The text is "hell", the alphabet e h l o: the network reads h, e, l and should predict e, l, l. Each character is a
+one-hot row. There are V = 4 characters and H = 3 hidden units; h_0 is the state after some earlier text.
 """)
     x_1, x_2, x_3 = np.array([0.0, 1, 0, 0]), np.array([1.0, 0, 0, 0]), np.array([0.0, 0, 1, 0])  # h, e, l
     target_1, target_2, target_3 = np.array([1.0, 0, 0, 0]), np.array([0.0, 0, 1, 0]), np.array([0.0, 0, 1, 0])
@@ -73,7 +73,7 @@ one-hot row. There are V = 4 characters and H = 3 hidden units, and h_0 is what 
     for name, value in weights.items():
         show(name.removeprefix("layer0."), value)
 
-    print("\nForward. The same lines at every step; only h goes from one step to the next.\n")
+    print("\nForward. Every step computes the same lines; only h is passed from one step to the next.\n")
     show("x_1: it reads h", x_1)
     a_1 = show("a_1 = x_1 W_xh + h_0 W_hh + b_h", x_1 @ W_xh + h_0 @ W_hh + b_h)
     h_1 = show("h_1 = tanh(a_1)", np.tanh(a_1))
@@ -98,9 +98,9 @@ one-hot row. There are V = 4 characters and H = 3 hidden units, and h_0 is what 
     loss = show("loss = (loss_1 + loss_2 + loss_3) / 3", (loss_1 + loss_2 + loss_3) / 3)
 
     print("""
-Backward. d in front of a name is the gradient of the loss at it, of the same shape. The last step comes first:
-h_2 serves twice, for y_2 and for a_3, so dh_2 has two parts, and the second is known only after step 3.
-tanh' is 1 - h*h; the gradient of -log softmax at the scores is p - target; the 3 is the mean's.
+Backward. A name with d in front is the gradient of the loss with respect to it, of the same shape. The last step
+comes first: h_2 is used twice, for y_2 and for a_3, so dh_2 has two terms, and the second is known only after step 3.
+The derivative of tanh is 1 - h*h. The gradient of -log softmax(y)[target] is p - target; the mean divides it by 3.
 """)
     dy_3 = show("dy_3 = (p_3 - target_3) / 3", (p_3 - target_3) / 3)
     dh_3 = show("dh_3 = dy_3 W_hy^T", dy_3 @ W_hy.T)
@@ -117,31 +117,31 @@ tanh' is 1 - h*h; the gradient of -log softmax at the scores is p - target; the 
     dh_0 = show("dh_0 = da_1 W_hh^T", da_1 @ W_hh.T)
 
     print("""
-The weights are the same at every step, so a weight's gradient is the sum of what each step adds. Step t used
-W_hh in a_t = ... + h_{t-1} W_hh, which adds the outer product h_{t-1}^T da_t:
+All steps share the same weights, so the gradient of a weight is the sum of the contributions of all steps. Step t
+used W_hh in a_t = ... + h_{t-1} W_hh, so it contributes the outer product h_{t-1}^T da_t:
 """)
     from_1 = show("from step 1: h_0^T da_1", np.outer(h_0, da_1))
     from_2 = show("from step 2: h_1^T da_2", np.outer(h_1, da_2))
     from_3 = show("from step 3: h_2^T da_3", np.outer(h_2, da_3))
     dW_hh = show("dW_hh = their sum", from_1 + from_2 + from_3)
     print("""
-How much is each? The norm says how long a part is; the share how far it goes in the sum's direction,
-<part, dW_hh> / <dW_hh, dW_hh>. Shares add up to 100 %, norms do not: parts may pull different ways.
+How much does each step contribute? The norm is the length of a contribution. The share is its length in the direction
+of the sum, <part, dW_hh> / <dW_hh, dW_hh>. Shares add up to 100 %; norms do not, because directions differ.
 """)
     print(f"{'':>12} {'norm':>10} {'share':>10}")
     for name, part in (("step 1", from_1), ("step 2", from_2), ("step 3", from_3), ("dW_hh", dW_hh)):
         print(f"{name:>12} {np.linalg.norm(part):10.6f} {(part * dW_hh).sum() / (dW_hh * dW_hh).sum():10.2%}")
 
     print("""
-The other parameters are used once a step too, so their gradients are such sums as well. A row of dW_xh belongs to a
-character: it holds the da of the step that read it, and nothing for o, which was never read.
+The other parameters are used once per step too, so their gradients are also sums over the steps. Each row of dW_xh
+belongs to a character: it is the da of the step that read the character, and zero for o, which was never read.
 """)
     dW_xh = show("dW_xh = sum of x_t^T da_t", np.outer(x_1, da_1) + np.outer(x_2, da_2) + np.outer(x_3, da_3))
     db_h = show("db_h  = sum of da_t", da_1 + da_2 + da_3)
     dW_hy = show("dW_hy = sum of h_t^T dy_t", np.outer(h_1, dy_1) + np.outer(h_2, dy_2) + np.outer(h_3, dy_3))
     db_y = show("db_y  = sum of dy_t", dy_1 + dy_2 + dy_3)
 
-    title("The same by the library, digit by digit")
+    title("The same with crnn, digit by digit")
     model = crnn.LanguageModel(crnn.Vocab.from_text("hello"), hidden_size=3, dtype="float64")
     for name, value in weights.items():
         model.params[name][...] = value
@@ -149,7 +149,7 @@ character: it holds the da of the step that read it, and nothing for o, which wa
     state = h_0[None, None, :]  # (L, B, H), one layer
     logits, _ = model.forward(ids[:-1], state)
     total, count, _ = model.loss_and_gradients(ids[:-1], ids[1:], state)
-    # The network without its head, on one-hot rows: given the gradients at its outputs it finds the one at h_0 too.
+    # The network without its head, on one-hot rows: from the gradient of its outputs it computes that of h_0 too.
     net = crnn.RNN(input_size=4, hidden_size=3, dtype="float64")
     net.flat_params[...] = model.flat_params[: net.flat_params.size]
     h, _, tape = net.forward(np.stack([x_1, x_2, x_3])[:, None], state)
@@ -165,7 +165,7 @@ character: it holds the da of the step that read it, and nothing for o, which wa
         ("db_y", db_y, model.grads["b_y"]),
         ("dh_0", dh_0, dstate[0, 0]),
     ]
-    print("\nThe nine numbers of dW_hh, then the largest difference in every array:\n")
+    print("\nThe nine elements of dW_hh, then the largest difference in every array:\n")
     print(f"{'':>12} {'by hand':>22} {'crnn':>22} {'difference':>12}")
     for (i, j), mine in np.ndenumerate(dW_hh):
         theirs = model.grads["layer0.W_hh"][i, j]
@@ -176,9 +176,9 @@ character: it holds the da of the step that read it, and nothing for o, which wa
         print(f"{name:>16} {shape_of(mine):<6} largest difference {difference:.1e}")
     print(f"\nLargest difference of all: {max(differences):.1e}")
     print("""
-Two neighbouring float64 numbers just above 1 differ by 2.2e-16, so only rounding is left: crnn multiplies and adds
-in one rounding (fused), and brings its own exp and tanh. A third witness is the slope of the loss itself, from its
-values a little to both sides of every weight and of h_0 (crnn.gradient_check):
+Two neighbouring float64 numbers just above 1 differ by 2.2e-16, so the differences are rounding errors: crnn uses
+fused multiply-adds, which round once, and has its own exp and tanh. Central differences are a third check: the slope
+of the loss from its values a little to both sides of every weight and of h_0 (crnn.gradient_check):
 """)
     check = crnn.gradient_check(model, (ids[:-1], ids[1:]), state=state)
     print(f"Largest relative error against the slopes: {check.largest:.1e} ({check.checked} numbers)")
@@ -190,23 +190,23 @@ values a little to both sides of every weight and of h_0 (crnn.gradient_check):
 def fade_or_explode(plot: str | None) -> None:
     title("2. Gradients fade or explode")
     print("""
-With a loss at the last step only, the gradient goes back by one factor a step, W_hh^T and the slopes 1 - h*h:
+If only the last step has a loss, each step back multiplies the gradient by the slopes 1 - h*h and by W_hh^T:
 
     dh_{t-1} = ( dh_t * (1 - h_t*h_t) ) W_hh^T
 
-What T - 1 such factors do depends on W_hh's spectral radius, its largest |eigenvalue|. Here W_hh (H = 32) is a random
-orthogonal matrix, which has radius 1 and changes no length, times 0.5, 1.0 or 1.5. The numbers are |dh_1| / |dh_T|:
-what is left at the first step of the gradient at the last, by crnn.gradient_flow.""")
+The effect of T - 1 such factors depends on the spectral radius of W_hh, its largest |eigenvalue|. Here W_hh (H = 32) is
+a random orthogonal matrix, which has radius 1 and preserves lengths, times 0.5, 1.0 or 1.5. The table shows
+|dh_1| / |dh_T|: the norm of the gradient at the first step relative to the last, from crnn.gradient_flow.""")
     norms = {size: flow_table(name, size) for name, size in (("A. Tiny", TINY), ("B. Ordinary", ORDINARY))}
     print("""
-A. Inputs this small keep tanh in its straight middle, where its slope is 1, so only the matrix acts: what is left
-   is radius^(T-1). At 5 steps all three networks could learn. At 80 the first has forgotten (10^-24 of a
-   gradient teaches nothing), and the third would throw its weights away in one update (10^14): clip_norm, which
-   limits a gradient's length, is for this.
-B. Ordinary inputs move h away from 0, where the slope is below 1. So radius 1.0 fades as well, though slowly, and
-   radius 1.5 grows only as far as tanh lets it: the slopes nearly cancel the 1.5. Orthogonal weights of radius 1
-   (crnn's default) are a good start and no cure. LSTM and GRU cells were invented for this: they carry memory
-   on by adding to it, not through W_hh and tanh.""")
+A. Inputs this small keep tanh near 0, where its slope is 1, so only the matrix matters: the ratio is radius^(T-1).
+   With 5 steps all three networks could learn. With 80 steps the first cannot (a gradient of 10^-24 changes
+   nothing), and one update would destroy the weights of the third (10^14). clip_norm limits the norm of the gradient
+   for this reason.
+B. Ordinary inputs move h away from 0, where the slope is below 1. So gradients fade with radius 1.0 as well, though
+   slowly, and with radius 1.5 they grow much less, because the slopes nearly cancel the 1.5. Orthogonal weights of
+   radius 1 (crnn's default) are a good start, but not a cure. LSTM and GRU cells were invented for this: they update
+   their memory by addition, not through W_hh and tanh.""")
     if plot:
         draw(norms, plot)
         print(f"\nThe picture is in {plot}: tiny inputs solid, ordinary ones dashed.")
@@ -215,7 +215,7 @@ B. Ordinary inputs move h away from 0, where the slope is below 1. So radius 1.0
 
 
 def flow_table(name: str, size: float) -> Norms:
-    """Print what is left of gradients; return their norms at every step, by radius and length."""
+    """Print ratios of gradient norms. Returns the norms at every step, by radius and length."""
     x = size * np.random.default_rng(0).uniform(-1, 1, (max(LENGTHS), 1, 8))
     norms: Norms = {}
     print(f"\n{name} inputs, within +-{size:g}\n")
@@ -247,7 +247,7 @@ def draw(norms: dict[float, Norms], path: str) -> None:
         ax.grid(alpha=0.3)
     panels[0].set_ylabel(r"$|\partial L/\partial h_t|\;/\;|\partial L/\partial h_T|$")
     panels[0].legend(title="solid: tiny inputs\ndashed: ordinary ones", loc="lower left")
-    figure.suptitle("What is left of the last step's gradient on its way back to step 1")
+    figure.suptitle("Norm of the gradient at each step, relative to the last step")
     figure.savefig(path, dpi=120)
 
 
@@ -257,9 +257,9 @@ def draw(norms: dict[float, Norms], path: str) -> None:
 def cost() -> None:
     title("3. What it costs: O(T H^2)")
     print("""
-One step multiplies a row of h by W_hh: H*H multiplications. Forward does this T times, and backward twice as many:
-once for dh, once for dW_hh. So twice the steps should take twice the time, and twice the units four times.
-Character ids go in (a row of W_xh each, no product), batch of 16, float32, one thread; medians, in milliseconds.""")
+One step multiplies a row of h by W_hh: H*H multiplications. Forward does this T times, backward 2 T times: for dh and
+for dW_hh. So twice the steps should take twice the time, and twice the units four times the time. The inputs are
+character ids (a row of W_xh each, no product), batch 16, float32, one thread; medians in milliseconds.""")
     for expected, settings in (
         (2, [(T, 128) for T in (4, 8, 16, 32, 64, 128)]),
         (4, [(32, H) for H in (16, 32, 64, 128, 256, 512)]),
@@ -272,15 +272,15 @@ Character ids go in (a row of W_xh each, no product), batch of 16, float32, one 
             print(f"{T:5}{H:5}{now[0] * 1e3:11.3f}{ratios[0]:>7}{now[1] * 1e3:11.3f}{ratios[1]:>7}")
             before = now
     print("""
-Small sizes grow by less. A call has costs of its own whatever T is (Python, laying out W_hh for the kernels), and a
-step has costs that grow with H only, not H*H: tanh, reading ids, writing h. At H = 16 they are most of the work. Where
-H is large the product is, and the ratio comes near 4. More than 4 means that something has outgrown a cache, or that
-the machine has other work. With CRNN_ISA=generic, plain C, the product is so slow that it leads everywhere, and the
-ratios come out cleaner.""")
+At small sizes time grows by less. A call has costs that do not depend on T (Python, packing W_hh for the kernels), and a
+step has costs that grow with H, not H*H: tanh, reading ids, writing h. At H = 16 they are most of the work. At large H
+the product dominates, and the ratio approaches 4. More than 4 means that some array no longer fits a cache, or that
+the machine is busy. With CRNN_ISA=generic, plain C, the product is so slow that it always dominates, and the ratios
+are closer to 2 and 4.""")
 
 
 def measure(T: int, H: int) -> list[float]:
-    """Median seconds of a forward and of a backward pass: 25 of them, or fewer where one is slow."""
+    """Median seconds of a forward and of a backward pass: of 25, or of fewer if they are slow."""
     net = crnn.RNN(input_size=64, hidden_size=H, seed=0)
     ids = np.random.default_rng(0).integers(0, 64, (T, 16)).astype(np.int32)
     dy = np.full((T, 16, H), 1 / (16 * T), np.float32)

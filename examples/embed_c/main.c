@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT
- * A network that was trained in Python, run in a C program with no Python in it:
+ * Runs a network that was trained in Python in a C program without Python:
  *
- *     python write_weights.py net.bin                                 # makes a network and writes its weights
+ *     python write_weights.py net.bin                                 # writes the weights of a small network
  *     make -C ../../src_c OUT=../build/c                              # libcrnn.a in build/c
  *     cc -O2 -I../../src_c main.c ../../build/c/libcrnn.a -lm -o embed
  *     ./embed net.bin < inputs                                        # float32 in, float32 out
  *
- * Reads steps of input_size raw floats and answers each with output_size raw floats. The weights' file: the cell's name
- * in CELL_NAME bytes, four int32, then float32 arrays in the order in which they are read below. */
+ * Reads input_size raw floats per step and writes output_size raw floats. The file of weights contains the cell's name in
+ * CELL_NAME bytes, four int32, then float32 arrays in the order in which they are read below. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -23,7 +23,7 @@ static void *read_from(FILE *file, size_t count, size_t size)
 {
     void *values = malloc(count * size);
     if (!values || fread(values, size, count, file) != count)
-        fail("the weights' file ends too early");
+        fail("the file of weights is too short");
     return values;
 }
 
@@ -32,7 +32,7 @@ static const float *read_floats(FILE *file, crnn_dim rows, crnn_dim columns)
     return read_from(file, (size_t)rows * (size_t)columns, sizeof(float));
 }
 
-/* Aligned as crnn wants it. */
+/* Memory aligned to CRNN_LINE_BYTES, as crnn requires. */
 static void *line_aligned(size_t size)
 {
     char *memory = size ? malloc(size + CRNN_LINE_BYTES) : NULL;
@@ -45,7 +45,7 @@ int main(int count, char **arguments)
 {
     FILE *file = count == 2 ? fopen(arguments[1], "rb") : NULL;
     if (!file)
-        fail("expected the weights' file as the only argument");
+        fail("expected one argument: the file of weights");
 
     enum { CELL_NAME = 16 };
     char *name = read_from(file, CELL_NAME, 1);
@@ -78,7 +78,7 @@ int main(int count, char **arguments)
     }
     fclose(file);
 
-    /* All memory that crnn will ever use. What was read above is no longer needed once the model is packed. */
+    /* All memory that crnn uses. The arrays read above are not needed after crnn_model_init, which packs them. */
     const crnn_kernels_f32 *kernels = crnn_f32(crnn_isa_best());
     crnn_model *model = crnn_model_init(line_aligned(crnn_model_size(&config, kernels)), &config, kernels);
     crnn_streams *stream = crnn_streams_init(line_aligned(crnn_streams_size(model, 1, 1)), model, 1, 1);

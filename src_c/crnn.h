@@ -24,7 +24,13 @@ typedef ptrdiff_t crnn_dim; /* wide, and signed so that `for (t = T - 1; t >= 0;
 
 enum { CRNN_LINE_BYTES = 64 }; /* a cache line of reals: 16 floats, 8 doubles */
 
-enum { CRNN_SQUARED = 0, CRNN_ABSOLUTE = 1, CRNN_HUBER = 2, CRNN_QUANTILE = 3 }; /* losses of regression */
+/* Losses of regression, of an error e = y - target; q: the loss's parameter, if it has one. The slope at e = 0 is 0. */
+enum {
+    CRNN_SQUARED = 0,  /* e^2 */
+    CRNN_ABSOLUTE = 1, /* |e| */
+    CRNN_HUBER = 2,    /* e^2 / 2 where |e| <= q, else q (|e| - q / 2) */
+    CRNN_QUANTILE = 3  /* (1 - q) e where e > 0, else -q e */
+};
 
 /* Rows (t, b) of arrays (T, B, ...). A slice is the positions b0 <= i < b1; position i stands for batch row order[i]
  * (order NULL: i itself), which has the steps 0 <= t < lengths[row] (lengths NULL: T), at least one. Within a slice the

@@ -14,10 +14,6 @@ cdef extern from "crnn.h" nogil:
         CRNN_USES_DA_H
         CRNN_USES_DHN
         CRNN_USES_DVECTORS
-        CRNN_SQUARED
-        CRNN_ABSOLUTE
-        CRNN_HUBER
-        CRNN_QUANTILE
         CRNN_GRAD_ROWS
         CRNN_GRAD_PANELS
 

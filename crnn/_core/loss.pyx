@@ -5,8 +5,15 @@ cimport numpy as cnp
 from libc.stdint cimport int32_t
 from crnn._core.arrays cimport data, dim, ids_data, need_apart, need_ids_below, real_kind
 from crnn._core.dispatch cimport f32, f64
-from crnn._core.header cimport CRNN_ABSOLUTE, CRNN_HUBER, CRNN_QUANTILE, CRNN_SQUARED, crnn_rows
+from crnn._core.header cimport crnn_rows
 from crnn._core.rows cimport Lengths, rows_of
+
+cdef extern from "crnn.h":
+    enum:
+        CRNN_SQUARED
+        CRNN_ABSOLUTE
+        CRNN_HUBER
+        CRNN_QUANTILE
 
 cnp.import_array()
 

@@ -141,9 +141,8 @@ def test_every_rule_is_tested():
 
 
 def test_rules_have_names():
-    assert {name: type(make()).__name__ for name, make in crnn.optim.RULES.items()} == {
-        "sgd": "SGD", "adagrad": "Adagrad", "rmsprop": "RMSprop", "adam": "Adam", "adamw": "AdamW"
-    }  # fmt: skip
+    for name, make in crnn.optim.RULES.items():
+        assert type(make()).__name__.lower() == name
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def run(threads: int, function: Part) -> None:
         raise failure
 
 
-def share(n: int, part: int, parts: int, unit: int = 1) -> tuple[int, int]:
+def part_range(n: int, part: int, parts: int, unit: int = 1) -> tuple[int, int]:
     """The range of 0 .. n that belongs to ``part`` of ``parts``, in whole units but for the last."""
     units = -(-n // unit)
     return min(n, units * part // parts * unit), min(n, units * (part + 1) // parts * unit)

@@ -106,7 +106,7 @@ def gradient_check(
             for array in layers:
                 array[...] = rng.uniform(-0.5, 0.5, array.shape)
         if state is not None:
-            before.fill("state", _in_float64(state))
+            before.assign("state", _in_float64(state))
     if not isinstance(model, RNN):
         objective = _model_objective(model, x, targets, lengths, before)
     else:

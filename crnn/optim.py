@@ -54,8 +54,13 @@ class Optimizer(ABC):
     updates : int
         Updates done.
     arrays : dict of str to array
-        Made at the first update; from then on the optimizer belongs to one model.
+        Arrays (n,) of the parameters' size and dtype, such as a moving average of the gradient. Created by the first
+        update; from then on the optimizer belongs to one model.
     """
+
+    lr: float
+    weight_decay: float
+    updates: int
 
     def __init__(self, lr: float, weight_decay: float, array_names: tuple[str, ...]) -> None:
         self.array_names = array_names
@@ -146,8 +151,8 @@ class SGD(Optimizer):
         self, lr: float = 0.1, momentum: float = 0.0, *, nesterov: bool = False, weight_decay: float = 0.0
     ) -> None:
         super().__init__(lr, weight_decay, ("velocity",) if momentum else ())
-        self.momentum = check_number("momentum", momentum, 0.0, 1.0)
-        self.nesterov = bool(nesterov)
+        self.momentum: float = check_number("momentum", momentum, 0.0, 1.0)
+        self.nesterov: bool = bool(nesterov)
         if nesterov and not momentum:
             raise ValueError("nesterov: expected a momentum above 0 with it, got momentum=0")
 
@@ -172,8 +177,8 @@ class Adagrad(Optimizer):
         self, lr: float = 0.01, eps: float = 1e-10, *, initial: float = 0.0, weight_decay: float = 0.0
     ) -> None:
         super().__init__(lr, weight_decay, ("square_sum",))
-        self.eps = check_number("eps", eps, 0.0)
-        self.initial = check_number("initial", initial, 0.0)
+        self.eps: float = check_number("eps", eps, 0.0)
+        self.initial: float = check_number("initial", initial, 0.0)
         if not eps and not initial:
             raise ValueError(
                 "eps: expected above 0 unless initial is, got 0 for both, which is 0 / 0 at a zero gradient"
@@ -211,9 +216,9 @@ class RMSprop(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(lr, weight_decay, ("square_avg", "velocity") if momentum else ("square_avg",))
-        self.alpha = check_number("alpha", alpha, 0.0, 1.0)
-        self.eps = check_number("eps", eps, 1e-30)
-        self.momentum = check_number("momentum", momentum, 0.0, 1.0)
+        self.alpha: float = check_number("alpha", alpha, 0.0, 1.0)
+        self.eps: float = check_number("eps", eps, 1e-30)
+        self.momentum: float = check_number("momentum", momentum, 0.0, 1.0)
 
     def _step(self, params: Array, grads: Array, factor: float, lr: float) -> None:
         square_avg, velocity = self.arrays["square_avg"], self.arrays.get("velocity")
@@ -257,9 +262,9 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(lr, weight_decay, ("m", "v"))
-        self.beta1 = check_number("beta1", beta1, 0.0, 1.0)
-        self.beta2 = check_number("beta2", beta2, 0.0, 1.0)
-        self.eps = check_number("eps", eps, 1e-30)
+        self.beta1: float = check_number("beta1", beta1, 0.0, 1.0)
+        self.beta2: float = check_number("beta2", beta2, 0.0, 1.0)
+        self.eps: float = check_number("eps", eps, 1e-30)
         self._power1 = self._power2 = 1.0  # beta^updates, as products: pow() differs between machines
 
     def _step(self, params: Array, grads: Array, factor: float, lr: float) -> None:

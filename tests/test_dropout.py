@@ -10,7 +10,7 @@ from task_tools import LENGTHS, classifier, labels, oracle_outputs, reals, regre
 
 import crnn
 from crnn.models.predictor import Workspace
-from crnn.nn.dropout import STEPS, Masks
+from crnn.nn.dropout import LEVELS, Masks
 
 DROPPING = {"dropout": 0.4, "recurrent_dropout": 0.3}
 
@@ -24,11 +24,11 @@ def test_a_mask_is_zeros_and_one_larger_number_whose_mean_is_one(p, seed, dtype)
     mask = Masks(seed).draw(p, (5, 7), dtype)
     assert mask.shape == (5, 7)
     assert mask.dtype == dtype
-    dropped = min(round(p * STEPS), STEPS - 1) / STEPS  # the probability that 16 bits can say
+    dropped = min(round(p * LEVELS), LEVELS - 1) / LEVELS  # the probability that 16 bits can say
     kept = np.unique(mask[mask != 0])
     assert len(kept) <= 1
     np.testing.assert_allclose(kept * (1 - dropped), 1, rtol=1e-6)
-    assert abs(dropped - p) <= 1 / STEPS
+    assert abs(dropped - p) <= 1 / LEVELS
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])

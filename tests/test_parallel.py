@@ -58,7 +58,7 @@ def test_shares_cover_everything_once_in_whole_units():
     for n in (1, 7, 16, 33, 100):
         for unit in (1, 8, 16):
             for parts in (1, 2, 3, 40):
-                shares = [parallel.share(n, part, parts, unit) for part in range(parts)]
+                shares = [parallel.part_range(n, part, parts, unit) for part in range(parts)]
                 assert shares[0][0] == 0
                 assert shares[-1][1] == n
                 assert all(one[1] == other[0] for one, other in itertools.pairwise(shares))

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from crnn.io.atomic_write import PathLike, replacing
 from crnn.io.model_file import ModelFileError, read_content
 from crnn.models.language_model import LanguageModel
-from crnn.nn.init import UNDRAWN
+from crnn.nn.init import UNINITIALISED
 from crnn.nn.network import RNN
 from crnn.text.vocab import Vocab
 
@@ -221,7 +221,7 @@ def _parameters(tensors: Mapping[str, Array], arguments: Mapping[str, Any]) -> d
 
 
 def _network(arguments: dict[str, Any], params: Mapping[str, Array], dropout: float) -> RNN:
-    net = RNN(**arguments, dropout=dropout, seed=UNDRAWN)
+    net = RNN(**arguments, dropout=dropout, seed=UNINITIALISED)
     for name, values in net.params.items():
         values[...] = params[name]
     return net
@@ -382,7 +382,7 @@ def from_module(
         tied = head.weight is embedding.weight
     params["W_hy"] = _part("head.weight", head.weight, (V, H), dtype).T
     params["b_y"] = np.zeros(V, dtype) if head.bias is None else _part("head.bias", head.bias, (V,), dtype)
-    model = LanguageModel(vocab, **arguments, tie_weights=tied, dropout=module.dropout, seed=UNDRAWN)
+    model = LanguageModel(vocab, **arguments, tie_weights=tied, dropout=module.dropout, seed=UNINITIALISED)
     for name, values in model.params.items():
         values[...] = params[name]
     return model

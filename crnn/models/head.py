@@ -139,10 +139,10 @@ class Head:
         if tape.pooling is not None:
             lengths = None  # one step each
         unit = gemm.line_width(self.dtype)
-        n0, n1 = parallel.share(len(self.b_y), part, parts, unit)
+        n0, n1 = parallel.part_range(len(self.b_y), part, parts, unit)
         if self.tie_weights:  # forward: outputs = h @ E.T, so dE += doutputs.T @ h
             gemm.bias_backward(self.db_y, doutputs, n0, n1, lengths)
-            n0, n1 = parallel.share(self.inputs, part, parts, unit)
+            n0, n1 = parallel.part_range(self.inputs, part, parts, unit)
             gemm.linear_backward_weight(self.dw, doutputs, x, scratch, n0, n1, lengths)
         else:
             gemm.linear_backward_weight(self.dw, x, doutputs, scratch, n0, n1, lengths, self.db_y)

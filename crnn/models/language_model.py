@@ -17,7 +17,7 @@ from crnn.models.losses import CrossEntropy
 from crnn.models.metrics import Evaluation
 from crnn.models.predictor import Predictor, Workspace
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
-from crnn.nn.init import UNDRAWN, initial_matrix, uniform_draws
+from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
 from crnn.nn.module import Module
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
@@ -99,10 +99,10 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
                 f"got embedding_size={config.embedding_size}"
             )
         self._parameters = Parameters(model_shapes(config, self.tie_weights), config.dtype)
-        self.net = RNN.within(self._parameters.part("", config.shapes()), config, seed)
+        self.net = RNN.from_parameters(self._parameters.part("", config.shapes()), config, seed)
         self._head = Head(self.params, self.grads, CrossEntropy(len(vocab)), tie_weights=self.tie_weights)
         self._predictor = Predictor(self.net, self._head)
-        if seed is not UNDRAWN:
+        if seed is not UNINITIALISED:
             self._initialise(seed)
 
     def _initialise(self, seed: int) -> None:
@@ -264,7 +264,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
     def state_from(self, arrays: Sequence[Array], batch: int) -> StateLike:
         """The state that `crnn.nn.state.state_arrays` took apart. ValueError if it is not one of this model's."""
         like = self.net.stack.new_state(batch)
-        like.fill("state", state_from(arrays, like))
+        like.assign("state", state_from(arrays, like))
         return like.value
 
     # ---- whole texts ----------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ class Predictor:
         """Forward, losses, and the gradient of scale * (their sum), added to the gradients. Returns that sum."""
         stack, head = self.net.stack, self.head
         for cell in tape.recurrences:
-            cell.once = not cell.keep_dh
+            cell.overwrite_gates = not cell.keep_dh
         stack.pack_backward(tape)
         head.pack_backward(head_tape)
 

@@ -28,7 +28,7 @@ from crnn.models.standardizer import Standardizer
 from crnn.models.targets import TokenTargets
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
 from crnn.nn.dropout import Masks
-from crnn.nn.init import UNDRAWN, initial_matrix, uniform_draws
+from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
 from crnn.nn.state import State
@@ -147,7 +147,7 @@ class SequenceToSequence(
             raise ValueError("real_source: expected False with a source_vocab, got True")
         self.reverse_source, self.scale = check_flag("reverse_source", reverse_source), check_flag("scale", scale)
         self.longest_target = None if longest_target is None else check_size("longest_target", longest_target)
-        self.label_smoothing, self.seed = label_smoothing, 0 if seed is UNDRAWN else seed
+        self.label_smoothing, self.seed = label_smoothing, 0 if seed is UNINITIALISED else seed
         self.pooling = self.steps = None
         self.input_init = options.get("input_init")
         named = {"input_size": self.input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
@@ -158,11 +158,11 @@ class SequenceToSequence(
         loss = CrossEntropy(self.output_size + 1, smoothing=label_smoothing)
         self._targets = TokenTargets(self.output_size, target_vocab)
         self._parameters = Parameters(stack_shapes(encoder, decoder), both.dtype)
-        self.net = self._network("decoder.", decoder, seed if seed is UNDRAWN else seed + 2)
+        self.net = self._network("decoder.", decoder, seed if seed is UNINITIALISED else seed + 2)
         self.encoder = self._network("encoder.", encoder, seed)
         self._head = Head(self.params, self.grads, loss)
         self._predictor = Predictor(self.net, self._head)
-        if seed is not UNDRAWN:
+        if seed is not UNINITIALISED:
             draw = uniform_draws(seed + 1)
             if self.input_init is None and both.embedding_size is None:
                 for net in self.networks[self.real_source :]:
@@ -172,7 +172,7 @@ class SequenceToSequence(
         self.scalings = {name: Standardizer(size) for name, size in self.scaled_sizes(self.config()).items()}
 
     def _network(self, prefix: str, config: NetworkConfig, seed: int) -> RNN:
-        return RNN.within(self._parameters.part(prefix, config.shapes()), config, seed)
+        return RNN.from_parameters(self._parameters.part(prefix, config.shapes()), config, seed)
 
     @staticmethod
     def outputs_of(config: Mapping[str, Any]) -> int:
@@ -356,7 +356,7 @@ class SequenceToSequence(
             parts = min(threads, len(chosen))
 
             def decode(part: int, chosen: Array = chosen, start: State = start, parts: int = parts) -> None:
-                first, last = parallel.share(len(chosen), part, parts)
+                first, last = parallel.part_range(len(chosen), part, parts)
                 rows = start.rows(first, last)
                 best = greedy(Steps(weights, rows, last - first, self._mark), max_length, scored=scores or beam > 1)
                 if beam > 1:

@@ -26,7 +26,7 @@ from crnn.models.standardizer import Standardizer
 from crnn.models.targets import EvaluationT, Targets
 from crnn.nn.cells import Slice
 from crnn.nn.config import NetworkConfig, config_from, network_json_types
-from crnn.nn.init import UNDRAWN, initial_matrix, uniform_draws
+from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
 from crnn.nn.module import Module
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
@@ -82,14 +82,14 @@ class SequenceModel(Module, Generic[EvaluationT]):
         """One network with its head. SequenceToSequence has two, and composes itself."""
         check_pooling(pooling, steps)
         self.pooling, self.steps = pooling, None if steps is None else check_size("steps", steps)
-        self.scale, self.seed = check_flag("scale", scale), 0 if seed is UNDRAWN else seed
+        self.scale, self.seed = check_flag("scale", scale), 0 if seed is UNINITIALISED else seed
         self._targets, self.scalings = targets, scalings
         network = config.shapes()
         self._parameters = Parameters(dict(network) | head_shapes(config, self.steps, loss.outputs), config.dtype)
-        self.net = RNN.within(self._parameters.part("", network), config, seed)
+        self.net = RNN.from_parameters(self._parameters.part("", network), config, seed)
         self._head = Head(self.params, self.grads, loss, pooling=pooling, directions=config.directions)
         self._predictor = Predictor(self.net, self._head)
-        if seed is not UNDRAWN:
+        if seed is not UNINITIALISED:
             weights = self.params["W_hy"]
             weights[...] = initial_matrix("glorot", uniform_draws(seed + 1), weights.shape, "W_hy")
 
@@ -300,7 +300,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
     def state_from(self, arrays: Sequence[Array], batch: int) -> StateLike:
         """The state that `crnn.nn.state.state_arrays` took apart. ValueError if it is not one of this model's."""
         like = self.net.stack.new_state(batch)
-        like.fill("state", state_from(arrays, like))
+        like.assign("state", state_from(arrays, like))
         return like.value
 
     def loss_and_gradients(

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The cells: what one direction of one recurrent layer keeps for a window, and how its kernels are called.
+"""The cells: the arrays of one direction of one recurrent layer for a window, and the calls of the cell's kernels.
 
-A cell is described by its entry in the C list (src_c/cells/cells.h): gates, weights, vectors, arrays. `Recurrence`
-works for any such entry; a class of this module adds the equations, and what only its cell does. CELLS lists them.
+An entry of the C list (src_c/cells/cells.h) describes each cell: its gates, weights, vectors and arrays. `Recurrence`
+works for every such entry. A subclass states the equations and overrides what is specific to its cell. CELLS lists the
+subclasses by name.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from crnn.checks import Array, Ids
 Arrays = Mapping[str, Array]
 
 
-SATURATED = 0.97  # |tanh| beyond which 1 - tanh^2, the slope, is below 0.06; a sigmoid's is then below 0.03
+# Of |tanh|: beyond it the slope 1 - tanh^2 is below 0.06, and the slope of the corresponding sigmoid below 0.03.
+SATURATED = 0.97
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A share of a batch: positions b0 .. b1, of rows as they lie, or of ``lengths.order``."""
+    """Some rows of a batch: rows b0 .. b1-1, or with ``lengths`` the rows ``lengths.order[b0:b1]``."""
 
     b0: int
     b1: int
@@ -35,54 +37,94 @@ class Slice:
 
     @property
     def single(self) -> Slice:
-        """The same rows of arrays that have one step for each."""
+        """The same rows, for arrays with a single time step."""
         return Slice(self.b0, self.b1, None if self.lengths is None else self.lengths.single())
 
     @property
     def rows(self) -> Any:
-        """An index for the batch axis."""
+        """Index of the rows along the batch axis: a slice, or an integer array."""
         return slice(self.b0, self.b1) if self.lengths is None else self.lengths.order[self.b0 : self.b1]
 
 
 class Recurrence:
-    """One direction of a layer over T steps of B rows, with the arrays of the cell's kernels; belongs to a tape.
+    """One direction of a layer over T steps of B rows, with the arrays that the cell's kernels use. Owned by a tape.
 
-    Call order: pack_forward, forward for each slice of the batch; pack_backward, backward for each slice,
-    weight_gradients for each share of columns, finish_gradients. A cell's class states its equations for row vectors:
-    h', c' are the state of the step before, xw is x @ W_xh + b_h, gates lie in blocks of H columns in the order of
-    ``info.gate_names``.
+    Conventions
+    -----------
+    The docstring of a subclass states its equations for row vectors: h' and c' are the state of the previous step, xw
+    is x @ W_xh + b_h. Gates are blocks of H columns, in the order of ``info.gate_names``. Arrays have the names of the
+    fields of the C struct ``crnn_layer`` and the type ``dtype``; S is ``chunk_steps``, G the number of gates.
 
-    ``keep``: keep what the backward pass needs. Otherwise only ``span`` steps at a time are kept, in arrays that stay
-    in the second cache; a forward pass then takes steps t0 .. t1 with t1 - t0 <= span, in the layer's direction.
+    Methods are called in this order: pack_forward; forward for each slice of the batch; pack_backward; backward for
+    each slice; weight_gradients for each range of columns; finish_gradients.
+
+    Parameters
+    ----------
+    prefix : str
+        Of the parameters' names, such as "layer0.reverse.".
+    T, B, H : int
+        Steps, rows and units.
+    dtype : str
+    reverse : bool
+        Run from the last step to the first.
+    keep : bool
+        Keep what the backward pass needs. If False, `forward` is called for one chunk of at most ``chunk_steps`` steps
+        at a time, in the layer's direction, and each chunk overwrites the last one: the arrays then stay in the L2
+        cache.
+    chunk_steps : int
     """
 
-    cell: ClassVar[str]  # its name in the C list
-    info: ClassVar[CellInfo]  # its entry there
-    gates: ClassVar[int]
+    cell: ClassVar[str]  # name in the C list
+    info: ClassVar[CellInfo]  # entry in the C list
+    gates: ClassVar[int]  # G
     has_c: ClassVar[bool]
-    has_kinks: ClassVar[bool] = False  # whether its equations have points without a derivative
+    has_kinks: ClassVar[bool] = False  # whether the equations have points without a derivative
+
+    prefix: str
+    T: int
+    B: int
+    H: int
+    dtype: str
+    reverse: bool
+    keep: bool
+    chunk_steps: int  # S: T with `keep`
+    h: Array  # (T, B, H)
+    h0: Array  # (B, H), borrowed; set before pack_forward
+    c0: Array | None  # (B, H), borrowed; set before pack_forward where the cell has c
+    mask: Array | None  # (B, H): dropout of the state
+    h_masked: Array | None  # (T, B, H): h * mask
+    h0_masked: Array | None  # (B, H): h0 * mask
+    kept: dict[str, Array]  # what `forward` writes besides h: gates (S, B, G*H), and c, tanh_c, hn (S, B, H)
+    xw: Array  # (S, B, G*H): x @ W_xh + b_h, written before `forward`
+    weights: dict[str, Any]  # packed weights, and vectors (H,)
+    keep_dh: bool  # keep the whole gradient at h in `dh` after a backward pass
+    overwrite_gates: bool  # the only backward pass follows at once: `da` may overwrite the gates, which are in cache
+    # Allocated by pack_backward, empty or None before.
+    dh: Array  # (T, B, H)
+    da: Array  # (T, B, G*H): gradient at xw
+    dh0: Array  # (B, H), borrowed; set before pack_backward
+    dc: Array | None  # (B, H), borrowed; set before pack_backward where the cell has c
+    dh_masked: Array | None  # (B, H), scratch
+    weights_t: dict[str, gemm.Packed]  # transposed weights
+    gradients: dict[str, Array]  # da_h (T, B, G*H), dhn (B, H), and the vectors' gradients by row (B, H)
+    _last_chunk_steps: int  # steps of the last call of `forward`
 
     def __init_subclass__(cls) -> None:
         cls.info = cells.CELLS[cls.cell]
         cls.gates, cls.has_c = cls.info.gates, cls.info.has_c
 
     def __init__(
-        self, prefix: str, T: int, B: int, H: int, dtype: str, *, reverse: bool, keep: bool, span: int
+        self, prefix: str, T: int, B: int, H: int, dtype: str, *, reverse: bool, keep: bool, chunk_steps: int
     ) -> None:
         info = self.info
         self.prefix, self.T, self.B, self.H, self.dtype = prefix, T, B, H, dtype
         self.reverse, self.keep = reverse, keep
-        self.span = T if keep else min(span, T)
+        self.chunk_steps = T if keep else min(chunk_steps, T)
         self.h = gemm.aligned_empty((T, B, H), dtype)
-        self.h0: Array = self.h[:0]  # (B, H), given before pack_forward
-        self.c0: Array | None = None  # likewise, where the cell has one
-        self.mask: Array | None = None  # (B, H): dropout of the state
-        self.h_masked: Array | None = None
-        self.h0_masked: Array | None = None
-        self.keep_dh = False  # whether the whole gradient at h is wanted after a backward pass
-        self.once = False  # whether one backward pass is all: it may then write over the gates, while they are near
-        # What forward writes for `span` steps, besides h. Named as in the C struct crnn_layer, as all arrays below.
-        self.kept: dict[str, Array] = {}
+        self.h0 = self.dh = self.da = self.dh0 = self.h[:0]
+        self.c0 = self.mask = self.h_masked = self.h0_masked = self.dc = self.dh_masked = None
+        self.keep_dh = self.overwrite_gates = False
+        self.kept, self.weights, self.weights_t, self.gradients = {}, {}, {}, {}
         if "gates" in info.arrays:
             self.kept["gates"] = self._steps(info.gates)
         if info.has_c:
@@ -92,30 +134,21 @@ class Recurrence:
         if "hn" in info.arrays:
             self.kept["hn"] = self._steps()
         if "gates" in info.arrays:
-            self.xw = self.kept["gates"]  # (span, B, G*H): where x @ W_xh + b_h goes before `forward`
+            self.xw = self.kept["gates"]
         else:
             self.xw = self.h if keep else self._steps(info.gates)
-        self.weights: dict[str, Any] = {}  # packed weights, and vectors
         if info.packed_gates:
             self.weights["w_hh"] = gemm.Packed(H, H, dtype, info.packed_gates)
         if info.recurrent_gates > info.packed_gates:
             self.weights["w_hn"] = gemm.Packed(H, H, dtype)
-        # Only a backward pass makes these.
-        self.dh: Array = self.h[:0]
-        self.da: Array = self.h[:0]
-        self.dh0: Array = self.h[:0]  # (B, H), given before pack_backward
-        self.dc: Array | None = None  # likewise, where the cell has one
-        self.dh_masked: Array | None = None
-        self.weights_t: dict[str, gemm.Packed] = {}
-        self.gradients: dict[str, Array] = {}  # da_h, dhn and the vectors' gradients by row
 
     def _steps(self, gates: int = 1) -> Array:
-        """Memory for the steps that are worked on at a time."""
-        return gemm.aligned_empty((self.span, self.B, gates * self.H), self.dtype)
+        """A new array (S, B, gates*H), not initialised."""
+        return gemm.aligned_empty((self.chunk_steps, self.B, gates * self.H), self.dtype)
 
     @classmethod
     def gate(cls, array: Array, name: str) -> Array:
-        """The block (..., H) of a gate in an array (..., G*H): a view."""
+        """View of a gate's block (..., H) in an array (..., G*H)."""
         H = array.shape[-1] // cls.gates
         block = cls.info.gate_names.index(name) * H
         view: Array = array[..., block : block + H]
@@ -125,10 +158,10 @@ class Recurrence:
 
     @classmethod
     def initialise_bias(cls, b_h: Array, forget_bias: float) -> None:
-        """Initial values of b_h (G*H,), which is zero."""
+        """Set initial values in b_h (G*H,), which is zero on entry."""
 
-    def take_mask(self, mask: Array | None) -> None:
-        """Dropout for the window: h is multiplied by ``mask`` (B, H) before it enters a product with W_hh."""
+    def set_mask(self, mask: Array | None) -> None:
+        """Set the dropout mask (B, H) of the window: h is multiplied by it before each product with W_hh."""
         self.mask = mask if self.info.recurrent_gates else None
         if self.mask is not None:
             if self.h_masked is None:
@@ -136,8 +169,8 @@ class Recurrence:
             self.h0_masked = self.h0 * self.mask
 
     @property
-    def recurring(self) -> tuple[Array, Array]:
-        """What enters the products with W_hh: h and h0, through the mask if there is one."""
+    def recurrent_inputs(self) -> tuple[Array, Array]:
+        """The inputs of the products with W_hh: h (T, B, H) and h0 (B, H), masked if there is a mask."""
         if self.mask is None:
             return self.h, self.h0
         assert self.h_masked is not None
@@ -147,6 +180,7 @@ class Recurrence:
     # ---- forward --------------------------------------------------------------------------------------------------
 
     def pack_forward(self, values: Arrays) -> None:
+        """Pack the weights for `forward`. ``values``: the network's parameters by name."""
         if "w_hh" in self.weights:
             self.weights["w_hh"].pack(values[self.prefix + "W_hh"], 0)
         if "w_hn" in self.weights:
@@ -155,7 +189,10 @@ class Recurrence:
             self.weights[name] = values[self.prefix + name]
 
     def forward(self, xw: Array, ids: Ids | None, t0: int, t1: int, part: Slice) -> None:
-        """Steps t0 .. t1: xw is the array `xw`, or with ids a table of rows."""
+        """Run steps t0 .. t1-1 for the rows of ``part``.
+
+        ``xw`` is (t1-t0, B, G*H), or with ``ids`` (t1-t0, B) a table (V, G*H) of which the ids select rows.
+        """
         before = t1 if self.reverse else t0 - 1
         inside = 0 <= before < self.T
         arrays: dict[str, Any] = {"xw": xw, "ids": ids, "h0": self.h[before] if inside else self.h0}
@@ -168,53 +205,38 @@ class Recurrence:
             arrays["h"] = self.h[t0:t1]
         arrays |= self.weights
         if self.has_c:
-            # Where steps are not kept c0 is a step of the same memory: read before it is written over.
-            step = before if self.keep else 0 if self.reverse else self.span - 1
+            # Without `keep`, c0 is a step of the chunk's own memory. The kernel reads it before it is overwritten.
+            step = before if self.keep else 0 if self.reverse else self.chunk_steps - 1
             arrays["c0"] = self.kept["c"][step] if inside else self.c0
         if self.mask is not None:
-            h_masked, h0_masked = self.recurring
+            h_masked, h0_masked = self.recurrent_inputs
             arrays |= {"mask": self.mask, "h_masked": h_masked[t0:t1]}
             arrays["h0_masked"] = h_masked[before] if inside else h0_masked
         cells.forward(self.cell, arrays, part.b0, part.b1, part.lengths, self.reverse)
-        self._steps_done = t1 - t0
+        self._last_chunk_steps = t1 - t0
 
     def last_step(self, part: Slice) -> Any:
-        """Index of the last step in the layer's direction, and of the rows, into arrays (T, B, H)."""
+        """Index into arrays (T, B, H) of each row's last step in the layer's direction."""
         if self.reverse or part.lengths is None:
             return (0 if self.reverse else -1), part.rows
         return part.lengths.lengths[part.rows] - 1, part.rows
 
     def finish_forward(self, part: Slice, h_after: Array, c_after: Array | None) -> None:
-        """The state after the last step."""
+        """Copy the state after the last step into h_after and c_after (B, H)."""
         last = self.last_step(part)
         h_after[part.rows] = self.h[last]
         if c_after is not None:
             if not (self.keep or self.reverse or part.lengths is not None):
-                last = self._steps_done - 1, part.rows  # in what the last span of steps left
+                last = self._last_chunk_steps - 1, part.rows  # `kept` holds the last chunk only
             c_after[part.rows] = self.kept["c"][last]
 
     # ---- backward -------------------------------------------------------------------------------------------------
 
     def pack_backward(self, values: Arrays) -> None:
+        """Pack the transposed weights and prepare the arrays of `backward`."""
         info, H = self.info, self.H
         if not self.dh.size:
-            self.dh = self._steps()
-            if "gates" in info.arrays:
-                self.da = self.kept["gates"] if self.once else self._steps(self.gates)
-            else:
-                self.da = self._steps(self.gates) if self.keep_dh or self.gates > 1 else self.dh
-            if "da_h" in info.arrays:
-                self.gradients["da_h"] = self._steps(self.gates)
-            if "dhn" in info.arrays:
-                self.gradients["dhn"] = gemm.aligned_empty((self.B, H), self.dtype)
-            if "dvectors" in info.arrays:
-                for name in info.vectors:
-                    self.gradients["d" + name] = gemm.aligned_empty((self.B, H), self.dtype)
-            if info.recurrent_gates:
-                together = info.packed_gates if "dhn" in info.arrays else info.recurrent_gates
-                self.weights_t["w_hh_t"] = gemm.Packed(together * H, H, self.dtype)
-            if "dhn" in info.arrays:
-                self.weights_t["w_hn_t"] = gemm.Packed(H, H, self.dtype)
+            self._allocate_backward()
         if "dvectors" in info.arrays:
             for name in info.vectors:
                 self.gradients["d" + name].fill(0)
@@ -223,15 +245,39 @@ class Recurrence:
         if "w_hn_t" in self.weights_t:
             self.weights_t["w_hn_t"].pack_transposed(values[self.prefix + "W_hh"], info.packed_gates * H)
 
+    def _allocate_backward(self) -> None:
+        info, H = self.info, self.H
+        self.dh = self._steps()
+        if "gates" in info.arrays:
+            self.da = self.kept["gates"] if self.overwrite_gates else self._steps(self.gates)
+        else:
+            self.da = self._steps(self.gates) if self.keep_dh or self.gates > 1 else self.dh
+        if "da_h" in info.arrays:
+            self.gradients["da_h"] = self._steps(self.gates)
+        if "dhn" in info.arrays:
+            self.gradients["dhn"] = gemm.aligned_empty((self.B, H), self.dtype)
+        if "dvectors" in info.arrays:
+            for name in info.vectors:
+                self.gradients["d" + name] = gemm.aligned_empty((self.B, H), self.dtype)
+        if info.recurrent_gates:
+            gates_of_w_hh_t = info.packed_gates if "dhn" in info.arrays else info.recurrent_gates
+            self.weights_t["w_hh_t"] = gemm.Packed(gates_of_w_hh_t * H, H, self.dtype)
+        if "dhn" in info.arrays:
+            self.weights_t["w_hn_t"] = gemm.Packed(H, H, self.dtype)
+
     def add_state_gradient(self, part: Slice, dh_after: Array | None, dc_after: Array | None) -> None:
-        """The gradient at the state after the last step is added to what arrives at h."""
+        """Add the gradient (B, H) at the state after the last step to `dh`, and set `dc`. None is zero."""
         if dh_after is not None:
             self.dh[self.last_step(part)] += dh_after[part.rows]
         if self.dc is not None:
             self.dc[part.rows] = 0 if dc_after is None else dc_after[part.rows]
 
     def backward(self, part: Slice) -> None:
-        """dh holds what arrives at h; leaves da and dh0, and in dh, if `keep_dh` is set, the whole gradient at h."""
+        """Backpropagate through all steps of the rows of ``part``.
+
+        On entry `dh` holds the gradient at h from outside the recurrence. `da` and `dh0` (and `dc`, at c0) are
+        OVERWRITTEN; with `keep_dh`, `dh` holds the whole gradient at h afterwards.
+        """
         arrays: dict[str, Any] = {"h": self.h, "h0": self.h0, "dh": self.dh, "da": self.da, "dh0": self.dh0}
         arrays |= self.kept
         arrays |= self.weights_t
@@ -248,18 +294,21 @@ class Recurrence:
         cells.backward(self.cell, arrays, part.b0, part.b1, part.lengths, self.reverse)
 
     def weight_gradients(self, grads: Arrays, scratch: Array, part: int, parts: int, lengths: Lengths | None) -> None:
-        """This part's columns of dW_hh += sum over t of h'.T @ da and of db_h += sum of da."""
-        n0, n1 = parallel.share(self.gates * self.H, part, parts, gemm.line_width(self.dtype))
+        """dW_hh += sum over t of h'.T @ da and db_h += sum of da, for the columns that belong to ``part``."""
+        n0, n1 = parallel.part_range(self.gates * self.H, part, parts, gemm.line_width(self.dtype))
         db = grads[self.prefix + "b_h"]
         if not self.info.recurrent_gates:
             gemm.bias_backward(db, self.da, n0, n1, lengths)
             return
-        dw, (h, h0) = grads[self.prefix + "W_hh"], self.recurring
+        dw, (h, h0) = grads[self.prefix + "W_hh"], self.recurrent_inputs
         gemm.recurrent_backward_weight(dw, h, h0, self.da, scratch, self.reverse, n0, n1, lengths, db)
 
-    def finish_gradients(self, grads: Arrays, from_start: bool) -> None:
-        """What goes over all rows. ``from_start``: a trainable initial state was used, if there is one."""
-        if from_start:
+    def finish_gradients(self, grads: Arrays, from_initial_state: bool) -> None:
+        """Add the gradients that are sums over all rows: of the vectors, and of a trainable initial state.
+
+        ``from_initial_state``: the forward pass was given no state, so a trainable initial state was used.
+        """
+        if from_initial_state:
             for name, by_row in (("h0", self.dh0), ("c0", self.dc)):
                 if self.prefix + name in grads and by_row is not None:
                     gemm.bias_backward(grads[self.prefix + name], by_row[None], 0, self.H)
@@ -269,19 +318,21 @@ class Recurrence:
 
     # ---- diagnostics ----------------------------------------------------------------------------------------------
 
-    def saturation(self, there: Array) -> Array:
-        """(T,) share of the activations whose slope is nearly 0, at the steps that are ``there``: bool (T, B, 1).
+    def saturation(self, in_sequence: Array) -> Array:
+        """Fraction (T,) of the activations whose slope is nearly 0.
 
-        Here of all gates: the candidate a tanh, the others sigmoids."""
-        squashed = np.where(there, self.kept["gates"], 0)  # elsewhere is what memory held before
+        ``in_sequence``, bool (T, B, 1): False for padding, which is not counted. This default counts all gates: the
+        candidate is a tanh, the others are sigmoids.
+        """
+        squashed = np.where(in_sequence, self.kept["gates"], 0)  # padding is not initialised
         for name in self.info.gate_names:
             if name != self.info.gate_names[self.info.candidate]:
                 gate = self.gate(squashed, name)
-                gate[...] = 2 * gate - 1  # a sigmoid as the tanh of half its argument
-        return share_of(np.abs(squashed) > SATURATED, there)
+                gate[...] = 2 * gate - 1  # sigmoid(a) = (1 + tanh(a / 2)) / 2
+        return _fraction(np.abs(squashed) > SATURATED, in_sequence)
 
     def side_of_kinks(self) -> Array:
-        """bool: on which side of the points without a derivative every value is; empty for smooth cells."""
+        """bool array: the side of the kink (point without a derivative) of every value; empty for smooth cells."""
         return self.h[:0] > 0
 
 
@@ -290,8 +341,9 @@ class Tanh(Recurrence):
 
     cell = "tanh"
 
-    def saturation(self, there: Array) -> Array:
-        return share_of(np.abs(self.h) > SATURATED, there)
+    def saturation(self, in_sequence: Array) -> Array:
+        """Fraction (T,) of the units with |h| > SATURATED."""
+        return _fraction(np.abs(self.h) > SATURATED, in_sequence)
 
 
 class Relu(Recurrence):
@@ -300,8 +352,9 @@ class Relu(Recurrence):
     cell = "relu"
     has_kinks = True
 
-    def saturation(self, there: Array) -> Array:
-        return share_of(self.h <= 0, there)
+    def saturation(self, in_sequence: Array) -> Array:
+        """Fraction (T,) of the units that are 0."""
+        return _fraction(self.h <= 0, in_sequence)
 
     def side_of_kinks(self) -> Array:
         return self.h > 0
@@ -329,11 +382,11 @@ class Gru(Recurrence):
     cell = "gru"
 
     def weight_gradients(self, grads: Arrays, scratch: Array, part: int, parts: int, lengths: Lengths | None) -> None:
-        n0, n1 = parallel.share(self.gates * self.H, part, parts, gemm.line_width(self.dtype))
+        n0, n1 = parallel.part_range(self.gates * self.H, part, parts, gemm.line_width(self.dtype))
         gemm.bias_backward(grads[self.prefix + "b_h"], self.da, n0, n1, lengths)
-        # forward: h' @ W_hh, in block n + b_hn, so db_hn is the sum of da_h's block n
+        # forward: h' @ W_hh, plus b_hn in block n, so db_hn is the sum of block n of da_h
         db = np.zeros(self.gates * self.H, self.dtype)
-        dw, (h, h0) = grads[self.prefix + "W_hh"], self.recurring
+        dw, (h, h0) = grads[self.prefix + "W_hh"], self.recurrent_inputs
         da_h = self.gradients["da_h"]
         gemm.recurrent_backward_weight(dw, h, h0, da_h, scratch, self.reverse, n0, n1, lengths, db)
         n0 = max(n0, 2 * self.H)
@@ -350,9 +403,9 @@ class OriginalGru(Recurrence):
     cell = "original_gru"
 
     def weight_gradients(self, grads: Arrays, scratch: Array, part: int, parts: int, lengths: Lengths | None) -> None:
-        n0, n1 = parallel.share(self.gates * self.H, part, parts, gemm.line_width(self.dtype))
+        n0, n1 = parallel.part_range(self.gates * self.H, part, parts, gemm.line_width(self.dtype))
         dw, db = grads[self.prefix + "W_hh"], grads[self.prefix + "b_h"]
-        (h, h0), rz = self.recurring, 2 * self.H  # columns of r and z
+        (h, h0), rz = self.recurrent_inputs, 2 * self.H  # columns of r and z
         if n0 < rz:
             stop = min(n1, rz)
             gemm.recurrent_backward_weight(dw, h, h0, self.da, scratch, self.reverse, n0, stop, lengths, db)
@@ -363,21 +416,21 @@ class OriginalGru(Recurrence):
 CELLS: dict[str, type[Recurrence]] = {cls.cell: cls for cls in (Tanh, Relu, Lstm, Gru, OriginalGru)}
 
 
-def share_of(flags: Array, there: Array) -> Array:
-    """(T,) share of flags (T, B, K) that are set, of those that are there."""
-    share: Array = (flags & there).sum(axis=(1, 2)) / (there.sum(axis=(1, 2)) * flags.shape[2])
-    return share
+def _fraction(flags: Array, in_sequence: Array) -> Array:
+    """Fraction (T,) of the flags (T, B, K) that are set, padding left out."""
+    fraction: Array = (flags & in_sequence).sum(axis=(1, 2)) / (in_sequence.sum(axis=(1, 2)) * flags.shape[2])
+    return fraction
 
 
 def check_cell(name: str, value: Any) -> str:
-    """A name in CELLS."""
+    """Return ``value`` if it is a name in CELLS. Raises ValueError, which calls it ``name``."""
     if not isinstance(value, str) or value not in CELLS:
         raise ValueError(f"{name}: expected one of {', '.join(CELLS)}, got {value!r}")
     return value
 
 
 def cell_parameters(cell: str, K: int, H: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of one direction's parameters, in their order in the flat buffer; K: size of the input."""
+    """Names and shapes of one direction's parameters, in the order of the flat buffer. K is the size of its input."""
     info = cells.CELLS[cell]
     shapes: dict[str, tuple[int, ...]] = {"W_xh": (K, info.gates * H)}
     if info.recurrent_gates:

@@ -2,7 +2,7 @@
 """NetworkConfig: the options of a network, each declared once with its type, default, check and help text.
 
 `RNN` and the models, their docstrings, the header of model files and the flags of ``crnn train`` all read this list. A
-new option is declared here, in `NetworkConfig` and for type checkers in `NetworkOptions`, and acted on in stack.py.
+new option is declared in `NetworkConfig`, and for type checkers in `NetworkOptions`, and implemented in stack.py.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class NetworkOptions(TypedDict, total=False):
 
 
 def check_hidden_size(name: str, value: Any) -> int | list[int]:
-    """One size for all layers, or a list of one size per layer."""
+    """One size for all layers, or a list with the size of each layer. Raises ValueError, which calls it ``name``."""
     if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
         return check_size(name, value)
     if not len(value):
@@ -101,16 +101,16 @@ class NetworkConfig:
     trainable_initial_state: bool = option(
         False,
         check=check_flag,
-        help="The state before the first step, where none is given, is a parameter.",
+        help="The state before the first step is a parameter; it is used where no state is given.",
         flag="--trainable-initial-state",
     )
     dtype: str = option("float32", check=check_dtype, help="float32 or float64.", flag="--dtype")
     recurrent_init: str = option(
         "orthogonal",
         check=check_rule,
-        help="How each gate's block of W_hh starts: orthogonal, identity, glorot, uniform (the textbook's 1/sqrt(n)), "
-        "unit_variance or zeros, with a gain in front if wanted, as in 0.5*identity. Identity with a relu cell is the "
-        "IRNN of Le, Jaitly, Hinton 2015.",
+        help="How each gate's block of W_hh is initialised: orthogonal, identity, glorot, uniform (the textbook's "
+        "1/sqrt(n)), unit_variance or zeros, optionally after a gain, as in 0.5*identity. Identity with a relu cell is "
+        "the IRNN of Le, Jaitly, Hinton 2015.",
         flag="--recurrent-init",
     )
     input_init: str | None = option(
@@ -140,11 +140,12 @@ class NetworkConfig:
 
     @property
     def directions(self) -> int:
+        """2 if bidirectional, otherwise 1."""
         return 2 if self.bidirectional else 1
 
     @property
     def output_size(self) -> int:
-        """Units of the top layer, of both directions."""
+        """Units of the top layer, all directions together."""
         return self.hidden_sizes[-1] * self.directions
 
     def to_dict(self) -> dict[str, Any]:
@@ -153,16 +154,17 @@ class NetworkConfig:
 
     def prefixes(self) -> list[tuple[str, int, int, bool]]:
         """For every direction of every layer: prefix of its parameters' names, input size, H, whether it is reverse."""
-        found, K = [], self.embedding_size or self.input_size
+        prefixes: list[tuple[str, int, int, bool]] = []
+        K = self.embedding_size or self.input_size
         for layer, H in enumerate(self.hidden_sizes):
-            found.append((f"layer{layer}.", K, H, False))
+            prefixes.append((f"layer{layer}.", K, H, False))
             if self.bidirectional:
-                found.append((f"layer{layer}.reverse.", K, H, True))
+                prefixes.append((f"layer{layer}.reverse.", K, H, True))
             K = H * self.directions
-        return found
+        return prefixes
 
     def shapes(self) -> Shapes:
-        """Names and shapes of the network's parameters, in their order in the flat buffer."""
+        """Names and shapes of the network's parameters, in the order of the flat buffer."""
         shapes: dict[str, tuple[int, ...]] = {}
         if self.embedding_size is not None:
             shapes["embedding"] = (self.input_size, self.embedding_size)
@@ -175,7 +177,20 @@ class NetworkConfig:
 
 
 def config_from(options: Mapping[str, Any], owner: str | None = None) -> NetworkConfig:
-    """The network's part of a model's options. Other names are passed over, or where an ``owner`` is named refused."""
+    """The configuration of a model's network, from the model's options.
+
+    Parameters
+    ----------
+    options : mapping of str to value
+    owner : str, optional
+        Name of the class whose arguments these are: an option that `NetworkConfig` does not have is then a TypeError.
+        If not given, such options are ignored.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As the checks of the options raise them.
+    """
     names = [each.name for each in options_of(NetworkConfig)]
     unknown = sorted(set(options) - set(names))
     if owner is not None and unknown:
@@ -184,5 +199,5 @@ def config_from(options: Mapping[str, Any], owner: str | None = None) -> Network
 
 
 def network_json_types(*without: str) -> dict[str, tuple[type, ...]]:
-    """The types that options may have in a file's header."""
+    """The types that each network option may have in a file's header, except those named in ``without``."""
     return {each.name: each.json_types for each in options_of(NetworkConfig) if each.name not in without}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Dropout masks: comparisons of uniform draws, the same on every machine and for any number of threads."""
+"""Dropout masks from uniform random integers: the same on every machine and for any number of threads."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import numpy as np
 
 from crnn.checks import Array, check_seed
 
-STEPS = 1 << 16  # a probability is rounded to 16 bits: four draws from each number of the generator
+LEVELS = 1 << 16  # probabilities are rounded to 16 bits: each 64-bit number of the generator gives four draws
 
 
 class Masks:
-    """Inverted dropout: each element is 0 with probability p, else 1 / (1 - p). Srivastava et al. 2014.
+    """Inverted dropout: each element is 0 with probability p, otherwise 1 / (1 - p). Srivastava et al. 2014.
 
-    The same ``seed``, an integer or several, gives the same masks in the order in which they are drawn.
+    Parameters
+    ----------
+    seed : int or list of int
+        At least 0. Determines the sequence of masks.
     """
 
     def __init__(self, seed: int | list[int]) -> None:
@@ -23,10 +26,11 @@ class Masks:
         self._raw = np.random.PCG64(seed)
 
     def draw(self, p: float, shape: tuple[int, ...], dtype: str) -> Array:
+        """The next mask: a fresh array of this shape and dtype."""
         count = int(np.prod(shape))
         raw = self._raw.random_raw(-(-count // 4)).astype("<u8", copy=False)
         draws = raw.view("<u2")[:count]
-        dropped = min(round(p * STEPS), STEPS - 1)
+        dropped = min(round(p * LEVELS), LEVELS - 1)
         mask = (draws >= dropped).astype(dtype)
-        mask *= mask.dtype.type(STEPS / (STEPS - dropped))
+        mask *= mask.dtype.type(LEVELS / (LEVELS - dropped))
         return mask.reshape(shape)

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Initial weights, by name. The same bits everywhere: uniform draws from PCG64 and exact arithmetic, no normal draws
-(they need a logarithm) and no LAPACK (whose order of operations is the machine's own)."""
+"""Initial weights by name of the rule, bit-identical on every machine.
+
+Rules use uniform draws of PCG64 and exact arithmetic. Normal draws need a logarithm, and LAPACK's order of operations
+differs between machines, so neither is used.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,13 @@ import numpy as np
 from crnn._core import gemm
 from crnn.checks import Array, check_seed
 
-Draw = Callable[[tuple[int, ...]], Array]
+Draw = Callable[[tuple[int, ...]], Array]  # from a shape to a fresh float64 array, uniform in [-1, 1)
 
-
-UNDRAWN: Any = object()  # in place of a seed: all weights stay zero, for those who fill them in
+UNINITIALISED: Any = object()  # in place of a seed: all weights stay zero, because the caller sets them afterwards
 
 
 def uniform_draws(seed: int) -> Draw:
-    """A source of float64 arrays, uniform in [-1, 1), that is the same for the same seed on every machine."""
+    """A function that draws float64 arrays uniform in [-1, 1). The seed determines the sequence on every machine."""
     raw = np.random.PCG64(check_seed("seed", seed))
 
     def draw(shape: tuple[int, ...]) -> Array:
@@ -31,36 +33,46 @@ def uniform_draws(seed: int) -> Draw:
 
 
 def glorot(draw: Draw, shape: tuple[int, int]) -> Array:
-    """Uniform within sqrt(6 / (in + out)): activations and gradients keep their size. Glorot, Bengio 2010."""
+    """Uniform in +-sqrt(6 / (in + out)), which preserves the variance of activations and gradients.
+
+    Glorot, Bengio 2010.
+    """
     return draw(shape) * math.sqrt(6.0 / (shape[0] + shape[1]))
 
 
 def uniform(draw: Draw, shape: tuple[int, int]) -> Array:
-    """Uniform within 1 / sqrt(out), the textbook's rule; for recurrent layers also PyTorch's."""
+    """Uniform in +-1 / sqrt(out), the textbook rule and PyTorch's for recurrent layers."""
     return draw(shape) * (1.0 / math.sqrt(shape[1]))
 
 
 def unit_variance(draw: Draw, shape: tuple[int, int]) -> Array:
-    """Uniform with variance 1: for rows that are looked up, not summed over. Of a one-hot input one row is active, so
-    what it adds has the size of its weights; Glorot's rule, made for sums, leaves it too faint to learn quickly."""
+    """Uniform with variance 1, for the rows that one-hot inputs select.
+
+    A one-hot input activates a single row, so its contribution is as large as a weight. Glorot's rule assumes a sum
+    over all rows, which makes this contribution so small that training is slow.
+    """
     return draw(shape) * math.sqrt(3.0)
 
 
 def orthogonal(draw: Draw, shape: tuple[int, int]) -> Array:
-    """An orthogonal matrix: the state is turned, neither stretched nor shrunk. Saxe, McClelland, Ganguli 2014."""
+    """A square orthogonal matrix, which preserves the norm of the state. Saxe, McClelland, Ganguli 2014.
+
+    Raises ArithmeticError if the random rows are linearly dependent.
+    """
     square = draw(shape)
     failed = gemm.orthonormalize(square)
-    if failed:  # for random rows a matter of 1 in 10^10; not silently passed over all the same
+    if failed:  # about once in 10^10 matrices
         raise ArithmeticError(f"orthogonal: row {failed - 1} depends on those before it; try another seed")
     return square
 
 
 def identity(draw: Draw, shape: tuple[int, int]) -> Array:
-    """The identity, for ReLU layers that remember (IRNN). Le, Jaitly, Hinton 2015."""
+    """The identity matrix; with ReLU cells this is the IRNN. Le, Jaitly, Hinton 2015."""
     return np.eye(shape[0])
 
 
 def zeros(draw: Draw, shape: tuple[int, int]) -> Array:
+    """All zero."""
     return np.zeros(shape)
 
 
@@ -75,13 +87,13 @@ RULES: dict[str, Callable[[Draw, tuple[int, int]], Array]] = {
 
 
 def check_rule(name: str, rule: Any) -> str:
-    """The name of a rule in RULES, perhaps with a gain in front, as in ``0.5*identity``."""
+    """``rule`` if it is a name in RULES, with an optional gain as in ``0.5*identity``. Errors call it ``name``."""
     _parse(name, rule)
     return str(rule)
 
 
 def _parse(name: str, rule: Any) -> tuple[float, str]:
-    """The gain, and the name in RULES."""
+    """The gain and the name in RULES."""
     gain, kind = 1.0, rule
     if isinstance(rule, str) and "*" in rule:
         factor, kind = (part.strip() for part in rule.split("*", 1))
@@ -97,7 +109,7 @@ def _parse(name: str, rule: Any) -> tuple[float, str]:
 
 
 def initial_matrix(rule: str, draw: Draw, shape: tuple[int, ...], argument: str) -> Array:
-    """A matrix made by ``rule``; errors call it ``argument``."""
+    """A fresh float64 matrix of this shape, by ``rule`` (see `check_rule`). Errors call the rule ``argument``."""
     gain, kind = _parse(argument, rule)
     matrix = RULES[kind](draw, shape)  # type: ignore[arg-type]  # two sizes
     return matrix if gain == 1.0 else matrix * gain

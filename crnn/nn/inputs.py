@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""What feeds a layer: how x_t W_xh + b_h is computed and reversed, by kind of input.
+"""The input of a layer: x_t W_xh + b_h and its gradients, for each kind of x.
 
-    Dense      x (T, B, D) real: one product for all steps
-    Rows       ids (T, B): the row W_xh[id] + b_h, from a table (V, G*H) made once per window
-    Embedded   ids and an embedding E (V, D). Where V is not larger than T*B: rows of the table E W_xh + b_h, so the
-               product is made once per token of the vocabulary. Where it is: Dense, on the gathered rows of E.
+    Dense           x (T, B, D) real: one product for all steps
+    Rows            ids (T, B) as one-hot vectors: row W_xh[id] + b_h of a table (V, G*H), computed once per window
+    EmbeddedRows    ids and an embedding E (V, D), V <= T*B: rows of the table E W_xh + b_h, so the product is computed
+                    once per token of the vocabulary
+    EmbeddedDense   ids and an embedding E (V, D), V > T*B: Dense, on the gathered rows of E
 
-An input belongs to a tape, and to one direction of one layer. All have the same methods, called in this order: take
-(another x of the same shape), pack_forward, share for each slice of the batch and some steps at a time; pack_backward,
-backward for each slice, weight_gradients for each share of columns, finish.
+An input is owned by a tape and belongs to one direction of one layer. `LayerInput` documents the methods.
 """
 
 from __future__ import annotations
@@ -30,51 +29,87 @@ Arrays = Mapping[str, Array]
 
 
 class LayerInput(Protocol):
-    """See the module's text. da (T, B, G*H); values and grads are the parameters of the network, by name."""
+    """What a layer needs of its input.
 
-    x: Array
-    dx: Array | None
+    Methods are called in the order in which they are listed: project for each slice of the batch and range of steps,
+    backward for each slice, weight_gradients for each range of columns. ``values`` and ``grads`` are the network's
+    parameters and their gradients by name; da (T, B, G*H) is the gradient at x_t W_xh + b_h.
+    """
 
-    def take(self, x: Array) -> None: ...
-    def pack_forward(self, values: Arrays) -> None: ...
-    def share(self, xw: Array, t0: int, t1: int, part: Slice) -> tuple[Array, Ids | None]: ...
-    def pack_backward(self, values: Arrays) -> None: ...
-    def backward(self, da: Array, part: Slice) -> None: ...
+    @property
+    def x(self) -> Array:
+        """(T, B, D) real, or ids (T, B); borrowed."""
+        ...
+
+    dx: Array | None  # (T, B, D): gradient at x, written by `backward`; None for ids
+
+    def set_input(self, x: Array) -> None:
+        """Use another x of the same shape and dtype."""
+        ...
+
+    def pack_forward(self, values: Arrays) -> None:
+        """Pack the weights for `project`."""
+        ...
+
+    def project(self, xw: Array, t0: int, t1: int, part: Slice) -> tuple[Array, Ids | None]:
+        """x_t W_xh + b_h for steps t0 .. t1-1 and the rows of ``part``.
+
+        Returns ``xw`` (t1-t0, B, G*H), OVERWRITTEN, and None; or a table (V, G*H) and the ids (t1-t0, B) that select
+        its rows.
+        """
+        ...
+
+    def pack_backward(self, values: Arrays) -> None:
+        """Pack the transposed weights and allocate what `backward` writes."""
+        ...
+
+    def backward(self, da: Array, part: Slice) -> None:
+        """OVERWRITE `dx` for the rows of ``part``."""
+        ...
+
     def weight_gradients(
         self, grads: Arrays, da: Array, scratch: Array, part: int, parts: int, lengths: Lengths | None
-    ) -> None: ...
-    def finish(self, grads: Arrays) -> None: ...
+    ) -> None:
+        """ACCUMULATE the weights' gradients, for the columns that belong to ``part`` of ``parts``."""
+        ...
+
+    def finish_gradients(self, grads: Arrays) -> None:
+        """ACCUMULATE the gradients that need all columns."""
+        ...
 
 
 class Dense:
-    """x (T, B, D) real: the first layer's input, or the output of the layer below.
+    """x (T, B, D) real: the first layer's input, or the output of the layer below."""
 
-    dx (T, B, D) is where `backward` leaves the gradient at x.
-    """
+    x: Array  # (T, B, D), borrowed
+    dx: Array | None  # (T, B, D)
+    w_name: str  # the parameter W_xh (D, G*H)
+    b_name: str  # the parameter b_h (G*H,)
+    weights: gemm.Packed  # W_xh
+    weights_t: gemm.Packed | None  # W_xh.T
+    bias: Array  # (G*H,), borrowed
 
     def __init__(self, prefix: str, x: Array, width: int) -> None:
-        self.x = x
-        self.dx: Array | None = None
+        self.x, self.dx = x, None
         self.w_name, self.b_name = prefix + "W_xh", prefix + "b_h"
         self.weights = gemm.Packed(x.shape[2], width, x.dtype)
-        self.weights_t: gemm.Packed | None = None
+        self.weights_t = None
 
-    def take(self, x: Array) -> None:
+    def set_input(self, x: Array) -> None:
         self.x = x
 
     def pack_forward(self, values: Arrays) -> None:
         self.weights.pack(values[self.w_name])
         self.bias = values[self.b_name]
 
-    def share(self, xw: Array, t0: int, t1: int, part: Slice) -> tuple[Array, Ids | None]:
-        """The share of steps t0 .. t1: here computed into ``xw``, elsewhere rows of a table and the ids that pick."""
+    def project(self, xw: Array, t0: int, t1: int, part: Slice) -> tuple[Array, Ids | None]:
         gemm.linear_forward(xw, self.x[t0:t1], self.weights, self.bias, part.b0, part.b1, part.lengths)
         return xw, None
 
     def pack_backward(self, values: Arrays) -> None:
         if self.dx is None:
             self.dx = gemm.aligned_empty(self.x.shape, self.x.dtype)
-            self.dx.fill(0)  # the rows beyond a sequence's end are added up, though never looked at
+            self.dx.fill(0)  # bidirectional layers add padding as well: it must be initialised
         if self.weights_t is None:
             self.weights_t = gemm.Packed(self.weights.N, self.weights.K, self.x.dtype)
         self.weights_t.pack_transposed(values[self.w_name])
@@ -88,29 +123,34 @@ class Dense:
     def weight_gradients(
         self, grads: Arrays, da: Array, scratch: Array, part: int, parts: int, lengths: Lengths | None
     ) -> None:
-        n0, n1 = parallel.share(da.shape[2], part, parts, gemm.line_width(da.dtype))
+        n0, n1 = parallel.part_range(da.shape[2], part, parts, gemm.line_width(da.dtype))
         gemm.linear_backward_weight(grads[self.w_name], self.x, da, scratch, n0, n1, lengths)  # dW_xh += x.T @ da
 
-    def finish(self, grads: Arrays) -> None:
+    def finish_gradients(self, grads: Arrays) -> None:
         pass
 
 
 class Rows:
     """ids (T, B) as one-hot vectors: the table is W_xh + b_h, and its gradient is scattered into dW_xh."""
 
+    x: Array  # ids (T, B), borrowed
+    dx: Array | None  # always None
+    w_name: str  # the parameter W_xh (V, G*H)
+    b_name: str  # the parameter b_h (G*H,)
+    table: Array  # (V, G*H)
+
     def __init__(self, prefix: str, ids: Ids, vocab_size: int, width: int, dtype: str) -> None:
-        self.x: Array = ids
-        self.dx: Array | None = None
+        self.x, self.dx = ids, None
         self.w_name, self.b_name = prefix + "W_xh", prefix + "b_h"
         self.table = gemm.aligned_empty((vocab_size, width), dtype)
 
-    def take(self, x: Array) -> None:
+    def set_input(self, x: Array) -> None:
         self.x = x
 
     def pack_forward(self, values: Arrays) -> None:
         gemm.rows_add_bias(self.table, values[self.w_name], values[self.b_name])
 
-    def share(self, xw: Array, t0: int, t1: int, part: Slice) -> tuple[Array, Ids | None]:
+    def project(self, xw: Array, t0: int, t1: int, part: Slice) -> tuple[Array, Ids | None]:
         return self.table, self.x[t0:t1]
 
     def pack_backward(self, values: Arrays) -> None:
@@ -122,22 +162,26 @@ class Rows:
     def weight_gradients(
         self, grads: Arrays, da: Array, scratch: Array, part: int, parts: int, lengths: Lengths | None
     ) -> None:
-        n0, n1 = parallel.share(da.shape[2], part, parts, gemm.line_width(da.dtype))
+        n0, n1 = parallel.part_range(da.shape[2], part, parts, gemm.line_width(da.dtype))
         gemm.rows_backward(grads[self.w_name], self.x, da, n0, n1, lengths)  # forward: a = W_xh[id], so dW_xh[id] += da
 
-    def finish(self, grads: Arrays) -> None:
+    def finish_gradients(self, grads: Arrays) -> None:
         pass
 
 
 class EmbeddedRows(Rows):
     """ids (T, B) through an embedding E (V, D), for a small vocabulary: the table is E @ W_xh + b_h."""
 
+    embedding: Array  # (1, V, D), borrowed: the kernels of products take three axes
+    dtable: Array | None  # (V, G*H)
+    weights: gemm.Packed  # W_xh
+    weights_t: gemm.Packed | None  # W_xh.T
+
     def __init__(self, prefix: str, ids: Ids, embedding: Array, width: int) -> None:
         super().__init__(prefix, ids, len(embedding), width, embedding.dtype.name)
-        self.embedding = embedding[None]  # (1, V, D): the products take three axes
+        self.embedding = embedding[None]
         self.weights = gemm.Packed(embedding.shape[1], width, embedding.dtype)
-        self.dtable: Array | None = None
-        self.weights_t: gemm.Packed | None = None
+        self.dtable = self.weights_t = None
 
     def pack_forward(self, values: Arrays) -> None:
         self.weights.pack(values[self.w_name])
@@ -154,14 +198,14 @@ class EmbeddedRows(Rows):
         self, grads: Arrays, da: Array, scratch: Array, part: int, parts: int, lengths: Lengths | None
     ) -> None:
         assert self.dtable is not None
-        n0, n1 = parallel.share(da.shape[2], part, parts, gemm.line_width(da.dtype))
+        n0, n1 = parallel.part_range(da.shape[2], part, parts, gemm.line_width(da.dtype))
         self.dtable[:, n0:n1] = 0
         gemm.rows_backward(self.dtable, self.x, da, n0, n1, lengths)
         # forward: table = E @ W_xh + b_h, so dW_xh += E.T @ dtable
         gemm.linear_backward_weight(grads[self.w_name], self.embedding, self.dtable[None], scratch, n0, n1)
 
-    def finish(self, grads: Arrays) -> None:
-        """dE += dtable @ W_xh.T, which needs all columns of dtable."""
+    def finish_gradients(self, grads: Arrays) -> None:
+        """ACCUMULATE dE += dtable @ W_xh.T, which needs all columns of dtable."""
         assert self.dtable is not None
         assert self.weights_t is not None
         dE = gemm.aligned_empty(self.embedding.shape, self.dtable.dtype)
@@ -172,19 +216,22 @@ class EmbeddedRows(Rows):
 class EmbeddedDense(Dense):
     """ids (T, B) through an embedding E (V, D), for a vocabulary larger than the window: x = E[ids].
 
-    Of two directions only the first passes the gradient on to E: both of their dx have been added up there.
+    In a bidirectional layer only the forward direction adds to dE, because its dx is by then the sum of both.
     """
+
+    ids: Array  # (T, B), borrowed
+    embedding: Array  # (V, D), borrowed
 
     def __init__(self, prefix: str, ids: Ids, embedding: Array, width: int) -> None:
         super().__init__(prefix, gemm.aligned_empty((*ids.shape, embedding.shape[1]), embedding.dtype), width)
         self.ids, self.embedding = ids, embedding
 
-    def take(self, x: Array) -> None:
+    def set_input(self, x: Array) -> None:
         self.ids = x
 
-    def share(self, xw: Array, t0: int, t1: int, part: Slice) -> tuple[Array, Ids | None]:
+    def project(self, xw: Array, t0: int, t1: int, part: Slice) -> tuple[Array, Ids | None]:
         self.x[t0:t1, part.rows] = self.embedding[self.ids[t0:t1, part.rows]]
-        return super().share(xw, t0, t1, part)
+        return super().project(xw, t0, t1, part)
 
     def weight_gradients(
         self, grads: Arrays, da: Array, scratch: Array, part: int, parts: int, lengths: Lengths | None
@@ -192,13 +239,13 @@ class EmbeddedDense(Dense):
         super().weight_gradients(grads, da, scratch, part, parts, lengths)
         if self.dx is None or ".reverse." in self.w_name:
             return
-        n0, n1 = parallel.share(self.dx.shape[2], part, parts, gemm.line_width(da.dtype))
+        n0, n1 = parallel.part_range(self.dx.shape[2], part, parts, gemm.line_width(da.dtype))
         # forward: x = E[id], so dE[id] += dx
         gemm.rows_backward(grads["embedding"], self.ids, self.dx, n0, n1, lengths)
 
 
 def first_input(x: Array, embedding: Array | None, prefix: str, vocab_size: int, width: int, dtype: str) -> LayerInput:
-    """What feeds the first layer: x (T, B, D) real, or ids (T, B)."""
+    """The input of the first layer, for x (T, B, D) real or ids (T, B). ``width`` is G*H."""
     if x.ndim == 3:
         return Dense(prefix, x, width)
     if embedding is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Module: what networks and models share. Parameters in one flat buffer, a configuration, a file, streams, copies."""
+"""Module: the base of networks and models, with parameters in a flat buffer, configuration, files, streams, copies."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from crnn.checks import DTYPES
 from crnn.io import model_file, registry
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import Header
-from crnn.nn.init import UNDRAWN
+from crnn.nn.init import UNINITIALISED
 from crnn.nn.params import Parameters, Shapes
 from crnn.stream import Stream, StreamBatch, StreamWeights
 from crnn.stream.parts import StreamParts
 from crnn.stream.weights import stream_weights
 
 Array = NDArray[Any]
-JsonTypes = Mapping[str, tuple[type, ...]]  # of the values of a configuration, by option
+JsonTypes = Mapping[str, tuple[type, ...]]  # the types that a value in a file's configuration may have, by option
 
-SIZES = ("input_size", "embedding_size", "num_classes", "output_size", "steps", "longest_target")
+SIZES = ("input_size", "embedding_size", "num_classes", "output_size", "steps", "longest_target")  # limited in files
 
 
 class Module(ABC):
-    """A network or a model: named parameters in one flat buffer, made from a configuration that JSON can hold.
+    """A network or a model: named parameters in one flat buffer, described by a configuration that JSON can hold.
 
-    A class that can be saved names itself and says what its file's header holds::
+    A subclass that can be saved registers itself and declares what the header of its file holds::
 
         class LanguageModel(Module, kind="LanguageModel", config_types={...}, attachments={"vocab": Vocab.from_dict}):
 
-    ``config_types``: the options in `config`, with the types that JSON may give them. ``attachments``: arguments that
-    stand beside the configuration, with the function that makes each from what `to_dict` of it wrote.
+    ``kind`` is the name of the class in files; a class without one cannot be saved. ``config_types`` maps each option
+    in `config` to the types that its JSON value may have. ``attachments`` are arguments of the class that are saved
+    beside the configuration: each has a method ``to_dict``, and the mapping holds the function that reverses it.
     """
 
     config_types: ClassVar[JsonTypes] = {}
@@ -76,7 +77,7 @@ class Module(ABC):
 
     @property
     def flat_grads(self) -> Array:
-        """All gradients as one 1-d array, writable. `backward` adds to it; set it to 0 before a new step."""
+        """All gradients as one 1-d array, writable. Backward passes ACCUMULATE into it: set it to 0 before a step."""
         return self._parameters.flat_grads
 
     # ---- configuration --------------------------------------------------------------------------------------------
@@ -101,7 +102,7 @@ class Module(ABC):
         return {}
 
     def _set_statistics(self, values: Mapping[str, Array]) -> None:
-        """Take over `_statistics` from a file. Raises ValueError for values that are none."""
+        """Set `_statistics` to values from a file. Raises ValueError for impossible values."""
         return
 
     def _attached(self) -> dict[str, Any]:
@@ -110,9 +111,9 @@ class Module(ABC):
         return {name: value for name, value in named.items() if value is not None}
 
     def astype(self, dtype: str) -> Self:
-        """A copy in another precision."""
-        make: Any = type(self)  # of whatever signature
-        copy: Self = make(**self._attached(), **(self.config() | {"dtype": dtype}), seed=UNDRAWN)
+        """A copy in another precision, float32 or float64. Shares no memory with this one."""
+        make: Any = type(self)  # each class has its own signature
+        copy: Self = make(**self._attached(), **(self.config() | {"dtype": dtype}), seed=UNINITIALISED)
         copy.flat_params[...] = self.flat_params
         copy._set_statistics({name: values.copy() for name, values in self._statistics.items()})
         if hasattr(self, "seed"):
@@ -122,24 +123,27 @@ class Module(ABC):
     # ---- files ----------------------------------------------------------------------------------------------------
 
     def save(self, path: PathLike) -> None:
-        """Write a safetensors file, whole or not at all; `crnn.load` reads it. Raises OSError where the system does."""
+        """Write a safetensors file, atomically; `crnn.load` reads it.
+
+        Raises OSError if the file cannot be written, TypeError for a class that is not registered.
+        """
         registry.check_kind(type(self).__name__)
         model_file.write(path, *self._contents())
 
     def to_bytes(self) -> bytes:
-        """The content of the file that `save` writes. TypeError for a class that no file can name."""
+        """The content of the file that `save` writes. Raises TypeError for a class that is not registered."""
         registry.check_kind(type(self).__name__)
         return model_file.to_bytes(*self._contents())
 
     def _contents(self) -> tuple[dict[str, Array], dict[str, Any]]:
-        """What the file holds: tensors, borrowed, and the header."""
+        """The content of the file: tensors, borrowed, and header."""
         header = {"kind": type(self).__name__, "config": self.config()}
         header |= {name: value.to_dict() for name, value in self._attached().items()}
         return dict(self.params) | self._statistics, header
 
     @classmethod
     def _from_file(cls, header: Header, tensors: Mapping[str, Array], finite: bool = True) -> Self:
-        """The model of a file, once all in it is what its configuration demands. Raises TypeError and ValueError."""
+        """The model of a file, after everything in it has been checked. Raises TypeError and ValueError."""
         config = check_config(header.get("config"), cls.config_types)
         attached = {name: read(header.get(name)) for name, read in cls.attachments.items()}
         attached = {name: value for name, value in attached.items() if value is not None}
@@ -152,8 +156,8 @@ class Module(ABC):
         for name, size in sizes.items():
             model_file.check_tensor(name, tensors, (size,), "float64", finite=finite)
         model_file.check_no_more(tensors, {**shapes, **sizes})
-        make: Any = cls  # of whatever signature
-        model: Self = make(**attached, **config, seed=UNDRAWN)
+        make: Any = cls  # each class has its own signature
+        model: Self = make(**attached, **config, seed=UNINITIALISED)
         for name, values in model.params.items():
             values[...] = tensors[name]
         model._set_statistics({name: tensors[name] for name in sizes})
@@ -167,18 +171,21 @@ class Module(ABC):
 
     @abstractmethod
     def _stream_parts(self) -> StreamParts:
-        """What one step computes. Raises ValueError where there is no output at every step."""
+        """The weights of one step. Raises ValueError for a model without an output at every step."""
 
     def stream(self) -> Any:
-        """A `crnn.Stream`: one step at a time, from the initial state, with the weights as they are now.
+        """A `crnn.Stream`: inference one step at a time, from the initial state.
 
-        Raises ValueError for a model that reads a sequence from both ends or has no output at every step. The weights
-        are packed once for all streams, and again when they have changed.
+        It keeps the current weights: later changes do not affect it. Packed weights are shared by all streams until the
+        model's weights change. Raises ValueError for a bidirectional model and for one without an output at every step.
         """
         return Stream(self._weights_for_streams())
 
     def stream_batch(self, n: int = 0) -> StreamBatch:
-        """A `crnn.StreamBatch`: ``n`` independent streams, stepped together. More can be added."""
+        """A `crnn.StreamBatch`: ``n`` independent streams that are stepped together. More can be added.
+
+        Weights and errors as in `stream`.
+        """
         return StreamBatch(self._weights_for_streams(), n)
 
     def _weights_for_streams(self) -> StreamWeights:
@@ -188,7 +195,7 @@ class Module(ABC):
 
 
 def _restored(cls: type[Module], content: bytes, attributes: Mapping[str, Any]) -> Module:
-    """For pickle and copy: a model that may have diverged, and what its file does not hold."""
+    """The model that pickle or copy restores: its weights may be NaN, and ``attributes`` are not in a file."""
     tensors, header = model_file.from_bytes("pickle", content)
     model = cls._from_file(header, tensors, finite=False)
     for name, value in attributes.items():
@@ -197,7 +204,7 @@ def _restored(cls: type[Module], content: bytes, attributes: Mapping[str, Any]) 
 
 
 def check_config(config: Any, types: JsonTypes) -> dict[str, Any]:
-    """A configuration from a file, whose values have the right types, and no size that is none."""
+    """A configuration from a file, as a fresh dict. Raises ValueError for wrong options, types, sizes or dtypes."""
     known = isinstance(config, dict) and set(config) == set(types)
     if not known or any(type(config[name]) not in allowed for name, allowed in types.items()):
         raise ValueError(f"expected a config of {sorted(types)}, got {config!r:.200}")

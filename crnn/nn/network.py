@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""RNN: a stack of recurrent layers on arrays, as users see it. Knows no text, no loss and no optimizer."""
+"""RNN: the public class of a stack of recurrent layers on arrays. Knows no text, loss or optimizer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crnn._options import options_of, takes_options
 from crnn.checks import Array, check_threads
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
 from crnn.nn.dropout import Masks
-from crnn.nn.init import UNDRAWN, Draw, initial_matrix, uniform_draws
+from crnn.nn.init import UNINITIALISED, Draw, initial_matrix, uniform_draws
 from crnn.nn.module import Module
 from crnn.nn.params import Parameters, Shapes
 from crnn.nn.stack import Stack
@@ -24,7 +24,7 @@ from crnn.stream.parts import StreamParts
 
 
 class RNN(Module, kind="RNN", config_types=network_json_types()):
-    """A stack of recurrent layers, each one cell that is applied at every time step with the same weights.
+    """A stack of recurrent layers. Each layer applies its cell, with the same weights, at every time step.
 
         tanh           h_t = tanh( x_t W_xh + h_{t-1} W_hh + b_h )          "relu": max(0, ...) in place of tanh
         lstm           i, f, o = sigmoid( x_t W_xh + h_{t-1} W_hh + b_h )   g = tanh( x_t W_xh + h_{t-1} W_hh + b_h )
@@ -36,35 +36,38 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
 
     Conventions
     -----------
-    Arrays are time-major and C-contiguous, in the network's ``dtype``: x (T, B, D), y (T, B, output_size), with T time
-    steps, B sequences in a batch, D input_size, H hidden_size. x may also be integer ids (T, B) from 0 to D-1, which
-    stand for one-hot vectors and cost a row look-up. output_size is H, or 2*H when bidirectional, the forward half
-    first.
+    T is the number of time steps, B of sequences in the batch, D the input_size, H the hidden_size, L the number of
+    layers, G the number of gates. Arrays are time-major and C-contiguous, in the network's ``dtype``: x (T, B, D),
+    y (T, B, output_size). output_size is H, or 2*H if bidirectional, the forward direction first. x may also be integer
+    ids (T, B) in 0 .. D-1, which stand for one-hot vectors; their product with W_xh is a row look-up.
 
-    state is an array (L*directions, B, H), layer by layer, each with its directions; an LSTM's is a pair (h, c) of such
-    arrays. Where layers have different sizes, a list of arrays (B, H_l) stands in place of the array.
+    state is an array (L*directions, B, H), ordered by layer and then by direction; for an LSTM it is a pair (h, c) of
+    such arrays. If the layers' sizes differ, each array is a list of arrays (B, H_l) instead.
 
-    lengths, integers (B,) in any order: sequence b has the steps 0 .. lengths[b]-1. Outputs beyond are 0, nothing is
-    computed there, and the state after the last step is the state after each sequence's own last step.
+    lengths are integers (B,) in any order: sequence b consists of the steps 0 .. lengths[b]-1. Later steps are padding:
+    they are not computed, and outputs there are 0. The state after the last step is that after the last step of each
+    sequence.
 
     Parameters are named ``layer0.W_xh`` (D, G*H), ``layer0.W_hh`` (H, G*H), ``layer0.b_h`` (G*H,), ``layer1.W_xh`` and
-    so on, each gate with its block of H columns: LSTM i, f, g, o; GRU r, z, n (PyTorch's order). A gru also has
-    ``layer0.b_hn`` (H,). The other direction's are ``layer0.reverse.W_xh`` ...; a trainable initial state is
-    ``layer0.h0`` (H,), and ``layer0.c0``; with an embedding of size E there is ``embedding`` (D, E) in front,
-    ``layer0.W_xh`` is (E, G*H), and x must be ids. Results are bit-identical for every ``threads``, on every
-    instruction set and at every position in the batch. Every option is also an attribute.
+    so on. Each gate is a block of H columns: LSTM i, f, g, o; GRU r, z, n (PyTorch's order). A gru also has
+    ``layer0.b_hn`` (H,). The reverse direction has ``layer0.reverse.W_xh`` and so on. A trainable initial state is
+    ``layer0.h0`` (H,), and ``layer0.c0`` (H,). With an embedding of size E, the first parameter is ``embedding``
+    (D, E), ``layer0.W_xh`` is (E, G*H), and x must be ids.
+
+    Results are bit-identical for any number of threads, on every instruction set and at every position in the batch.
+    Every option is also an attribute.
 
     Parameters
     ----------
     input_size : int
-        D: size of the input at each step, or how many ids there are.
+        D: size of the input at each step, or the number of ids.
     hidden_size : int or sequence of int
-        H: units of every layer, or of each.
+        H: units of every layer, or a sequence with the units of each layer.
     num_layers : int, optional
-        1 unless given, or as many as there are sizes.
+        L: 1 unless given, or the length of ``hidden_size``.
     cell : {"tanh", "relu", "lstm", "gru", "original_gru"}
     seed : int
-        Of the initial weights: the same seed gives the same weights on every machine.
+        Seed of the initial weights, which are the same on every machine.
     {options}
 
     Examples
@@ -81,6 +84,8 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
     (4, 12)
     """
 
+    stack: Stack
+
     def __init__(
         self,
         input_size: int,
@@ -96,8 +101,8 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         self._setup(config, Parameters(config.shapes(), config.dtype), seed)
 
     @classmethod
-    def within(cls, parameters: Parameters, config: NetworkConfig, seed: int) -> Self:
-        """A network that lives in a part of a model's buffers."""
+    def from_parameters(cls, parameters: Parameters, config: NetworkConfig, seed: int) -> Self:
+        """A network whose parameters are ``parameters``, such as a part of a model's buffer; borrowed."""
         net = cls.__new__(cls)
         net._setup(config, parameters, seed)
         return net
@@ -105,7 +110,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
     def _setup(self, config: NetworkConfig, parameters: Parameters, seed: int) -> None:
         self._config, self._parameters = config, parameters
         self.stack = Stack(config, self.params, self.grads)
-        if seed is not UNDRAWN:
+        if seed is not UNINITIALISED:
             self._initialise(seed)
 
     def _initialise(self, seed: int) -> None:
@@ -122,11 +127,11 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
                 cell.initialise_bias(values, self._config.forget_bias)
 
     def _units(self, name: str) -> int:
-        """H of the layer that a parameter belongs to."""
+        """H of the layer of the parameter ``name``."""
         return self.params[name.rpartition(".")[0] + ".b_h"].size // self.gates
 
     def initialise_rows(self, draw: Draw) -> None:
-        """Draw W_xh anew for inputs that are one-hot ids: see `crnn.nn.init.unit_variance`."""
+        """Draw the first layer's W_xh again by the rule for one-hot ids, `crnn.nn.init.unit_variance`."""
         for prefix in ("layer0.", "layer0.reverse.")[: self.directions]:
             for block in np.split(self.params[prefix + "W_xh"], self.gates, axis=1):  # views
                 block[...] = initial_matrix("unit_variance", draw, block.shape, "input_init")
@@ -139,11 +144,11 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         return config_from(config).shapes()
 
     def config(self) -> dict[str, Any]:
-        """The arguments that make a network of this shape. JSON-able."""
+        """The arguments that make a network of this shape, as values that JSON can hold."""
         return self._config.to_dict()
 
     def __getattr__(self, name: str) -> Any:
-        """Every option of the network is an attribute."""
+        """The option ``name``. Every option of the network is an attribute."""
         config = self.__dict__.get("_config")
         if config is None or name not in config.__dataclass_fields__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -156,7 +161,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
 
     @property
     def hidden_size(self) -> int | list[int]:
-        """Units of every layer, or a list of them where they differ."""
+        """H: units of every layer, or a list if they differ."""
         sizes = self.hidden_sizes
         return list(sizes) if len(set(sizes)) > 1 else sizes[0]
 
@@ -182,12 +187,12 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
 
     @property
     def gates(self) -> int:
-        """G: 1, GRU 3, LSTM 4."""
+        """G: number of gates of the cell, such as 1 for tanh, 3 for a GRU, 4 for an LSTM."""
         return self.stack.cell.gates
 
     @property
     def output_size(self) -> int:
-        """Size of y: the top layer's units, of both directions."""
+        """Size of y: units of the top layer, all directions together."""
         return self._config.output_size
 
     @property
@@ -197,14 +202,14 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
 
     @property
     def embedding_size(self) -> int | None:
-        """Size of the embedding, None without one."""
+        """E: size of the embedding; None without one."""
         return self._config.embedding_size
 
     def __repr__(self) -> str:
         return f"RNN({self.describe()}, dtype={self.dtype!r})"
 
     def describe(self) -> str:
-        """The arguments that matter, as one would write them: sizes, cell, and what differs from the default."""
+        """The arguments as Python source: sizes, cell, and every option that differs from its default."""
         always = ("input_size", "hidden_size", "num_layers", "cell", "embedding_size")
         others = [o for o in options_of(NetworkConfig) if o.name not in (*always, "dtype")]
         shown = [*always, *(o.name for o in others if getattr(self, o.name) != o.default)]
@@ -233,7 +238,20 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         lengths: ArrayLike | None = None,
         threads: int = 1,
     ) -> tuple[Array, StateLike]:
-        """Output (T, B, output_size) and the state after the last step, both fresh; nothing is dropped."""
+        """Run all steps for inference, without dropout.
+
+        Parameters
+        ----------
+        x, state, lengths, threads
+            As in `forward`.
+
+        Returns
+        -------
+        y : array (T, B, output_size)
+            Output of the top layer, fresh.
+        state
+            State after the last step, fresh.
+        """
         tape = self.run_forward(x, state, lengths, threads, None, None, keep=False)
         return tape.y, tape.after.value
 
@@ -252,26 +270,33 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         Parameters
         ----------
         x : array (T, B, D), or integer ids (T, B)
-            T and B at least 1. Not modified; the tape keeps it, so leave it alone until `backward`.
+            T and B at least 1. Not modified. The tape borrows it: do not change it before `backward`.
         state : see the class, optional
-            State before the first step; zeros, or the learnt one, if not given.
+            State before the first step. If not given: the trainable initial state if there is one, otherwise zeros.
         lengths : integers (B,), optional
             Steps of each sequence, from 1 to T; all T if not given.
         threads : int
-            Threads to split the batch over.
+            Number of threads that the batch is split over.
         tape : Tape, optional
-            One from an earlier call, to be written over if it has the right shape.
+            From an earlier call; overwritten instead of allocating a new one if it has the right shape.
         dropout_seed : int, optional
-            Training: drop with masks that this seed draws. Not given: nothing is dropped.
+            Apply dropout, with masks drawn from this seed. If not given, nothing is dropped.
 
         Returns
         -------
         y : array (T, B, output_size)
-            Outputs of the top layer. Belongs to the tape.
+            Output of the top layer. Belongs to the tape.
         state
             State after the last step. Belongs to the tape.
         tape : Tape
             For `backward`.
+
+        Raises
+        ------
+        ValueError
+            A shape, a length or an id is wrong.
+        TypeError
+            x or the state has another dtype than the network.
         """
         masks = None if dropout_seed is None else Masks(dropout_seed)
         tape = self.run_forward(x, state, lengths, threads, tape, masks, keep=True)
@@ -288,7 +313,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         *,
         keep: bool,
     ) -> Tape:
-        """All of `forward`; with ``keep=False`` the tape serves for no backward pass."""
+        """`forward` with given masks. With ``keep=False`` the tape cannot be used for a backward pass."""
         threads, stack = check_threads(threads), self.stack
         tape = stack.new_tape(stack.check_input(x), state, tape, lengths=lengths, threads=threads, keep=keep)
         stack.draw_masks(tape, masks)
@@ -301,15 +326,16 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
     def backward(
         self, tape: Tape, dy: ArrayLike | None, dstate: StateLike | None = None, *, threads: int = 1
     ) -> tuple[Array | None, StateLike]:
-        """Backpropagation through all steps of a tape, with the parameters as they were in its forward pass.
+        """Backpropagate through all steps of a tape, and ACCUMULATE the gradients of the parameters in `grads`.
+
+        The parameters must be those of the tape's forward pass.
 
         Parameters
         ----------
         tape : Tape
             From `forward`.
         dy : array (T, B, output_size), or None
-            Gradient of the loss at y; read only where there are steps. Not modified. None, with a ``dstate``:
-            zero, for a loss of the state alone.
+            Gradient of the loss at y. Not modified; padding is not read. None means zero, and needs a ``dstate``.
         dstate : see the class, optional
             Gradient of the loss at the state after the last step; zero if not given.
         threads : int
@@ -317,27 +343,27 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         Returns
         -------
         dx : array (T, B, D), or None for ids
+            Gradient at x. Belongs to the tape.
         dstate
-            Gradient at the state before the first step. Both belong to the tape; the parameters' gradients are added
-            to `grads`.
+            Gradient at the state before the first step. Belongs to the tape.
         """
         threads, stack = check_threads(threads), self.stack
-        arriving = None
+        dy_array = None
         if dy is not None or dstate is None:
-            arriving = np.asarray(dy)
-            if arriving.shape != tape.y.shape:
-                raise ValueError(f"dy: expected shape {tape.y.shape}, got {arriving.shape}")
-            arriving = stack.check_real("dy", arriving)
+            dy_array = np.asarray(dy)
+            if dy_array.shape != tape.y.shape:
+                raise ValueError(f"dy: expected shape {tape.y.shape}, got {dy_array.shape}")
+            dy_array = stack.check_real("dy", dy_array)
         dafter: State | None = None
         if dstate is not None:
             dafter = stack.new_state(tape.batch)
-            dafter.fill("dstate", dstate)
+            dafter.assign("dstate", dstate)
         stack.pack_backward(tape)
         assert tape.dbefore is not None
 
         def rows(number: int) -> None:
             part = tape.part(number)
-            tape.dy[:, part.rows] = 0 if arriving is None else arriving[:, part.rows]
+            tape.dy[:, part.rows] = 0 if dy_array is None else dy_array[:, part.rows]
             stack.backward(tape, dafter, part)
 
         parallel.run(tape.parts, rows)

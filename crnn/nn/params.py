@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Parameters: one flat buffer, one of the same size for gradients, and named views into both."""
+"""Parameters: a flat buffer, a second one of the same size for the gradients, and named views into both."""
 
 from __future__ import annotations
 
@@ -13,17 +13,24 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Parameters:
-    """Named arrays that lie one after the other in a flat buffer, and their gradients likewise.
+    """Named arrays that are consecutive views into a flat buffer, and their gradients in a second one.
 
     Parameters
     ----------
-    shapes : mapping of name to shape
-        In the order in which they lie in the buffer.
+    shapes : mapping of str to tuple of int
+        Shape of each array by name, in the order of the buffer.
     dtype : str
         float32 or float64.
     buffers : (flat, flat_grads), optional
-        Existing buffers to live in, 1-d arrays of the right size; fresh zeros if not given.
+        1-d arrays of the right size, borrowed; fresh zeros if not given.
     """
+
+    shapes: dict[str, tuple[int, ...]]
+    size: int  # n, elements of all arrays together
+    flat: Array  # (n,)
+    flat_grads: Array  # (n,)
+    values: dict[str, Array]  # views into `flat`
+    grads: dict[str, Array]  # views into `flat_grads`
 
     def __init__(self, shapes: Shapes, dtype: str, buffers: tuple[Array, Array] | None = None) -> None:
         self.shapes = dict(shapes)
@@ -37,7 +44,10 @@ class Parameters:
         self.grads = self._views(self.flat_grads)
 
     def part(self, prefix: str, shapes: Shapes) -> Parameters:
-        """The arrays ``prefix`` + name of ``shapes``, which lie side by side, under their names without the prefix."""
+        """The arrays named ``prefix`` + name for each name in ``shapes``, under their names without the prefix.
+
+        They must be consecutive in the buffer. The result borrows this object's buffers.
+        """
         names = list(self.shapes)
         first = names.index(prefix + next(iter(shapes)))
         start = self.count({name: self.shapes[name] for name in names[:first]})
@@ -46,11 +56,12 @@ class Parameters:
 
     @staticmethod
     def count(shapes: Shapes) -> int:
-        """Elements that arrays of these shapes take together."""
+        """Number of elements of arrays of these shapes."""
         return sum(math.prod(shape) for shape in shapes.values())
 
     def _views(self, flat: Array) -> dict[str, Array]:
-        views, start = {}, 0
+        views: dict[str, Array] = {}
+        start = 0
         for name, shape in self.shapes.items():
             stop = start + math.prod(shape)
             views[name] = flat[start:stop].reshape(shape)

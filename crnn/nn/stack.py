@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Stack: the layers of a network over one window, forward and back. Knows no loss, no optimizer and no file.
+"""Stack: forward and backward pass of a network's layers over one window. Knows no loss, optimizer or file.
 
     h_t = cell( x_t W_xh + b_h, h_{t-1} W_hh )        for every layer; the next layer's x is this one's h
 
-A window is run in this order: new_tape, draw_masks, pack_forward, forward for each slice of the batch; then
-pack_backward, backward for each slice, weight_gradients for each share of columns, finish_gradients. Callers run the
-slices on threads of their own and may do more with each, as `crnn.models.predictor` does.
+The methods are called in this order: new_tape, draw_masks, pack_forward, forward for each slice of the batch;
+pack_backward, backward for each slice, weight_gradients for each range of columns, finish_gradients. Methods that take
+a slice or a part may run in different threads. The caller starts the threads, so that `crnn.models.predictor` can
+compute the head's part of a slice in the same thread.
 """
 
 from __future__ import annotations
@@ -23,22 +24,30 @@ from crnn.nn.config import NetworkConfig
 from crnn.nn.dropout import Masks
 from crnn.nn.inputs import Dense, LayerInput, first_input
 from crnn.nn.state import State, StateLike
-from crnn.nn.tape import AHEAD_BYTES, LayerTape, Tape
+from crnn.nn.tape import CHUNK_BYTES, LayerTape, Tape
 
 Arrays = Mapping[str, Array]
 
 
 class Stack:
-    """The layers that a configuration describes, on given parameters and gradients."""
+    """The layers that a configuration describes. Borrows the parameters and the gradients."""
+
+    config: NetworkConfig
+    params: Arrays  # by name, shapes as `NetworkConfig.shapes` lists them
+    grads: Arrays  # the same names and shapes
+    cell: type[Recurrence]
 
     def __init__(self, config: NetworkConfig, params: Arrays, grads: Arrays) -> None:
         self.config, self.params, self.grads = config, params, grads
         self.cell = CELLS[config.cell]
 
-    # ---- what comes in --------------------------------------------------------------------------------------------
+    # ---- arguments ------------------------------------------------------------------------------------------------
 
     def check_input(self, x: ArrayLike) -> Array:
-        """x (T, B, D) real in the network's dtype, or ids (T, B) as int32, C-contiguous."""
+        """x as the kernels take it: C-contiguous, (T, B, D) in the network's dtype, or ids (T, B) as int32.
+
+        Borrowed if possible. Raises ValueError for a wrong shape or an id out of range, TypeError for a wrong dtype.
+        """
         D = self.config.input_size
         array = np.asarray(x)
         if array.dtype.kind in "iu":
@@ -47,7 +56,7 @@ class Stack:
             if array.dtype != np.int32 and (array.min() < 0 or array.max() >= D):
                 raise ValueError(f"x: expected ids from 0 to {D - 1}, got {array.min()} to {array.max()}")
             array = np.ascontiguousarray(array, np.int32)
-            gemm.need_ids("x", array, D)  # NumPy's min and max take longer than a small window's step
+            gemm.need_ids("x", array, D)  # faster than NumPy's min and max, which cost more than a small window
             return array
         if self.config.embedding_size is not None:
             raise TypeError(f"x: expected integer ids (T, B) for the embedding, got {array.dtype}")
@@ -56,13 +65,13 @@ class Stack:
         return self.check_real("x", array)
 
     def check_real(self, name: str, array: Array) -> Array:
-        """C-contiguous, in the network's dtype. Another precision is an oversight: refused, not rounded."""
+        """``array``, C-contiguous. Raises TypeError unless it has the network's dtype: it is never rounded silently."""
         if array.dtype != self.config.dtype:
             raise TypeError(f"{name}: expected {self.config.dtype}, got {array.dtype}")
         return np.ascontiguousarray(array)
 
     def new_state(self, batch: int) -> State:
-        """Memory for the state of every layer and direction."""
+        """A state for ``batch`` rows, not initialised."""
         sizes = [H for H in self.config.hidden_sizes for _ in range(self.config.directions)]
         return State(sizes, self.cell.has_c, batch, self.config.dtype)
 
@@ -79,30 +88,44 @@ class Stack:
         keep: bool = True,
         max_rows: int = 0,
     ) -> Tape:
-        """A tape, or the given one if it fits, with x and the state before the first step in place.
+        """A tape that holds x and the state before the first step.
 
-        ``max_rows``: rows of the largest weight matrix whose gradient the caller will compute in the tape's scratch.
+        Parameters
+        ----------
+        x : array (T, B, D), or ids (T, B)
+            As `check_input` returns it; borrowed until the backward pass.
+        state : see `RNN`, or None
+            Copied. None: the trainable initial state, or zeros.
+        tape : Tape or None
+            Reused if it has the right shape.
+        lengths : integers (B,), optional
+        threads : int
+            Slices that the batch is split into.
+        keep : bool
+            Whether a backward pass follows.
+        max_rows : int
+            Rows of the largest weight matrix whose gradient the caller will compute in the tape's scratch.
         """
         parts = min(threads, x.shape[1])
-        given = None if lengths is None else Lengths(lengths, len(x), parts)
-        if given is not None and x.shape[1] != given.B:
-            raise ValueError(f"lengths: expected shape ({x.shape[1]},), got ({given.B},)")
+        checked_lengths = None if lengths is None else Lengths(lengths, len(x), parts)
+        if checked_lengths is not None and x.shape[1] != checked_lengths.B:
+            raise ValueError(f"lengths: expected shape ({x.shape[1]},), got ({checked_lengths.B},)")
         if not (
             tape is not None
             and tape.x.shape == x.shape
             and tape.x.dtype == x.dtype
             and tape.keep == keep
-            and (keep or (tape.lengths is None) == (given is None))
+            and (keep or (tape.lengths is None) == (checked_lengths is None))
         ):
             matrix_rows = (len(values) for values in self.params.values() if values.ndim == 2)
-            tape = self._make_tape(x, keep, given is not None, max(max_rows, *matrix_rows))
+            tape = self._make_tape(x, keep, checked_lengths is not None, max(max_rows, *matrix_rows))
         tape.x = tape.layers[0].x = x
-        tape.lengths, tape.parts = given, parts
+        tape.lengths, tape.parts = checked_lengths, parts
         for source, _ in tape.layers[0].directions:
-            source.take(x)
-        tape.from_start = state is None
+            source.set_input(x)
+        tape.from_initial_state = state is None
         if state is not None:
-            tape.before.fill("state", state)
+            tape.before.assign("state", state)
         else:
             for name, arrays in tape.before.parts:
                 for array, cell in zip(arrays, tape.recurrences, strict=True):
@@ -110,42 +133,48 @@ class Stack:
         return tape
 
     def _make_tape(self, x: Array, keep: bool, with_lengths: bool, max_rows: int) -> Tape:
-        config, dtype = self.config, self.config.dtype
-        T, B = x.shape[:2]
+        config, dtype, B = self.config, self.config.dtype, x.shape[1]
         before, after = self.new_state(B), self.new_state(B)
         layers: list[LayerTape] = []
-        prefixes = config.prefixes()
-        for layer, H in enumerate(config.hidden_sizes):
+        for number in range(len(config.hidden_sizes)):
             below = layers[-1].y if layers else None
             dropped = below is not None and config.dropout > 0
             if below is not None:
                 x = gemm.aligned_empty(below.shape, dtype) if dropped else below
-            width = self.cell.gates * H
-            step_bytes = max(1, B * width * np.dtype(dtype).itemsize)
-            span = T if with_lengths else max(1, AHEAD_BYTES // step_bytes)
-            directions: list[tuple[LayerInput, Recurrence]] = []
-            for place in range(layer * config.directions, (layer + 1) * config.directions):
-                prefix, _, _, reverse = prefixes[place]
-                cell = self.cell(prefix, T, B, H, dtype, reverse=reverse, keep=keep, span=span)
-                cell.h0 = before.h[place]
-                if before.c is not None:
-                    cell.c0 = before.c[place]
-                source = (
-                    Dense(prefix, x, width)
-                    if layer
-                    else first_input(x, self.params.get("embedding"), prefix, config.input_size, width, dtype)
-                )
-                directions.append((source, cell))
-            y = directions[0][1].h
-            if config.bidirectional:
-                y = gemm.aligned_empty((T, B, 2 * H), dtype)
-            layers.append(LayerTape(x, directions, y, below if dropped else None))
+            layer = self._make_layer(number, x, before, keep, with_lengths)
+            if dropped:
+                layer.below = below
+            layers.append(layer)
         return Tape(x=layers[0].x, max_rows=max_rows, keep=keep, layers=layers, before=before, after=after)
+
+    def _make_layer(self, number: int, x: Array, before: State, keep: bool, with_lengths: bool) -> LayerTape:
+        """Layer ``number`` of a new tape, which reads x (T, B, K), or ids (T, B)."""
+        config, dtype = self.config, self.config.dtype
+        T, B, H = *x.shape[:2], config.hidden_sizes[number]
+        width = self.cell.gates * H
+        step_bytes = max(1, B * width * np.dtype(dtype).itemsize)
+        chunk_steps = T if with_lengths else max(1, CHUNK_BYTES // step_bytes)
+        prefixes = config.prefixes()
+        directions: list[tuple[LayerInput, Recurrence]] = []
+        for index in range(number * config.directions, (number + 1) * config.directions):
+            prefix, _, _, reverse = prefixes[index]
+            cell = self.cell(prefix, T, B, H, dtype, reverse=reverse, keep=keep, chunk_steps=chunk_steps)
+            cell.h0 = before.h[index]
+            if before.c is not None:
+                cell.c0 = before.c[index]
+            source = (
+                Dense(prefix, x, width)
+                if number
+                else first_input(x, self.params.get("embedding"), prefix, config.input_size, width, dtype)
+            )
+            directions.append((source, cell))
+        y = gemm.aligned_empty((T, B, 2 * H), dtype) if config.bidirectional else directions[0][1].h
+        return LayerTape(x, directions, y)
 
     # ---- forward --------------------------------------------------------------------------------------------------
 
     def draw_masks(self, tape: Tape, masks: Masks | None) -> None:
-        """Dropout masks for a training pass, in a fixed order; without ``masks`` nothing is dropped."""
+        """Draw the dropout masks of a training pass, in a fixed order. None: nothing is dropped."""
         config = self.config
         for layer in tape.layers:
             layer.mask = None
@@ -157,63 +186,70 @@ class Stack:
                 mask = None
                 if masks is not None and config.recurrent_dropout > 0:
                     mask = masks.draw(config.recurrent_dropout, cell.h0.shape, config.dtype)
-                cell.take_mask(mask)
+                cell.set_mask(mask)
 
     def pack_forward(self, tape: Tape) -> None:
-        """Bring the weights into the layout that the forward products read."""
+        """Pack the weights for the products of the forward pass."""
         for source, cell in zip(tape.sources, tape.recurrences, strict=True):
             source.pack_forward(self.params)
             cell.pack_forward(self.params)
 
     def forward(self, tape: Tape, part: Slice) -> None:
-        """All layers and steps of a slice of the batch."""
+        """Run all layers and steps for one slice of the batch."""
         for number, layer in enumerate(tape.layers):
             layer.forward(part, tape.after, number * self.config.directions)
 
     # ---- backward -------------------------------------------------------------------------------------------------
 
     def pack_backward(self, tape: Tape) -> None:
-        """Bring the weights into the layout of the backward products; make the arrays that only these need."""
+        """Pack the weights for the products of the backward pass, and allocate its arrays the first time.
+
+        Raises ValueError for a tape that was made with ``keep=False``.
+        """
         if not tape.keep:
             raise ValueError("tape: expected one from forward, got one that keeps nothing for a backward pass")
         first_time = tape.dbefore is None
         if tape.dbefore is None:
             tape.dbefore = self.new_state(tape.batch)
-        for place, cell in enumerate(tape.recurrences):
-            cell.dh0 = tape.dbefore.h[place]
+        for index, cell in enumerate(tape.recurrences):
+            cell.dh0 = tape.dbefore.h[index]
             if tape.dbefore.c is not None:
-                cell.dc = tape.dbefore.c[place]
+                cell.dc = tape.dbefore.c[index]
             cell.pack_backward(self.params)
         if first_time:
             for number, layer in enumerate(tape.layers):
-                two = len(layer.directions) > 1
-                layer.dy = np.empty(layer.y.shape, self.config.dtype) if two else layer.directions[0][1].dh
-                layer.dy.fill(0)  # masks multiply the rows beyond a sequence's end as well
-                if number:  # the gradient at x arrives at the output of the layer below
+                bidirectional = len(layer.directions) > 1
+                layer.dy = np.empty(layer.y.shape, self.config.dtype) if bidirectional else layer.directions[0][1].dh
+                layer.dy.fill(0)  # masks multiply padding as well: it must be initialised
+                if number:  # the gradient at x is the gradient at the output of the layer below
                     layer.directions[0][0].dx = tape.layers[number - 1].dy
         for source in tape.sources:
             source.pack_backward(self.params)
 
     def backward(self, tape: Tape, dafter: State | None, part: Slice) -> None:
-        """From the top layer down; on entry tape.dy holds the gradient at the top layer's output."""
+        """Backpropagate through all layers and steps of one slice of the batch.
+
+        On entry ``tape.dy`` is the gradient at y; ``dafter`` is the gradient at the state after the last step, None is
+        zero.
+        """
         for number in reversed(range(len(tape.layers))):
             tape.layers[number].backward(part, dafter, number * self.config.directions)
 
     def weight_gradients(self, tape: Tape, part: int, parts: int) -> None:
-        """This part's columns of all weights' gradients, added to `grads`."""
+        """ACCUMULATE the gradients of all weights in `grads`, for the columns that belong to ``part`` of ``parts``."""
         scratch = tape.scratch(part)
         for source, cell in zip(tape.sources, tape.recurrences, strict=True):
             source.weight_gradients(self.grads, cell.da, scratch, part, parts, tape.lengths)
             cell.weight_gradients(self.grads, scratch, part, parts, tape.lengths)
 
     def finish_gradients(self, tape: Tape) -> None:
-        """The gradients that need all rows, or all columns of a weight gradient."""
+        """ACCUMULATE the gradients that need all rows, or all columns of a weight gradient."""
         for source, cell in zip(tape.sources, tape.recurrences, strict=True):
-            source.finish(self.grads)
-            cell.finish_gradients(self.grads, tape.from_start)
+            source.finish_gradients(self.grads)
+            cell.finish_gradients(self.grads, tape.from_initial_state)
 
     def dx(self, tape: Tape) -> Array | None:
-        """The gradient at a real x, zero where there are no steps; None for ids."""
+        """The gradient at a real x (T, B, D), 0 for padding; None for ids. Belongs to the tape."""
         dx = tape.sources[0].dx if tape.x.ndim == 3 else None
         if dx is not None and tape.lengths is not None:
             dx[tape.lengths.padding()] = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The state of a stack: h of every layer and direction, and c where the cell has one."""
+"""The state of a stack: h of every layer and direction, and c if the cell has one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ from crnn.stream.state import StateLike, check_state
 __all__ = ["State", "StateLike", "state_arrays", "state_from"]
 
 Array = NDArray[Any]
-Layers: TypeAlias = Any  # an array (L*directions, B, H), or where sizes differ a list of arrays (B, H_l)
+Layers: TypeAlias = Any  # an array (L*directions, B, H), or a list of arrays (B, H_l) if the layers' sizes differ
 
 
 class State:
     """Arrays for a batch of B rows: ``h[i]``, ``c[i]`` (B, H) of layer i // directions, direction i % directions."""
+
+    sizes: tuple[int, ...]  # H of every layer and direction
+    batch: int  # B
+    dtype: str
+    h: Layers
+    c: Layers | None
 
     def __init__(self, sizes: Sequence[int], has_c: bool, batch: int, dtype: str) -> None:
         self.sizes, self.batch, self.dtype = tuple(sizes), batch, dtype
@@ -33,50 +39,48 @@ class State:
 
     @property
     def value(self) -> StateLike:
-        """As users see it; borrowed."""
+        """The state in the form of the public API: h, or (h, c); borrowed."""
         return self.h if self.c is None else (self.h, self.c)
 
     @property
     def parts(self) -> list[tuple[str, Layers]]:
+        """[("h", h)], or [("h", h), ("c", c)]; borrowed."""
         return [("h", self.h)] if self.c is None else [("h", self.h), ("c", self.c)]
 
-    def fill(self, name: str, value: StateLike) -> None:
-        """Take over the values of a state that a user gave as the argument ``name``."""
+    def assign(self, name: str, value: StateLike) -> None:
+        """Copy the values of a state given by a user. Raises ValueError and TypeError, which call it ``name``."""
         arrays = check_state(name, value, self.sizes, self.c is not None, self.batch, self.dtype)
         own = [array for _, part in self.parts for array in part]
         for array, values in zip(own, arrays, strict=True):
             array[...] = values
 
     def rows(self, start: int, stop: int) -> StateLike:
-        """The batch rows start .. stop as users see them; borrowed."""
+        """The batch rows start .. stop-1 in the form of the public API; borrowed."""
         parts = [
             part[:, start:stop] if isinstance(part, np.ndarray) else [array[start:stop] for array in part]
             for _, part in self.parts
         ]
         return parts[0] if self.c is None else tuple(parts)
 
-    def copy_from(self, other: State) -> None:
-        for (_, own), (_, theirs) in zip(self.parts, other.parts, strict=True):
-            for mine, values in zip(own, theirs, strict=True):
-                mine[...] = values
-
 
 def state_arrays(value: StateLike) -> list[Array]:
-    """The arrays a state consists of, for saving: `state_from` makes the state of them again."""
+    """The arrays of a state in a fixed order, for a checkpoint; `state_from` is the inverse."""
     if isinstance(value, np.ndarray):
         return [value]
     return [array for part in value for array in state_arrays(part)]
 
 
 def state_from(arrays: Sequence[Array], like: State) -> StateLike:
-    """A state as users see it, of the form of ``like``."""
+    """The state that `state_arrays` listed, in the form of the public API. ``like`` is a state of the same network.
+
+    Raises ValueError for another number of arrays.
+    """
     expected = len(state_arrays(like.value))
     if len(arrays) != expected:
         raise ValueError(f"state: expected {expected} arrays, got {len(arrays)}")
-    pending = list(arrays)
-
-    def take(part: Layers) -> Layers:
-        return [pending.pop(0) for _ in part] if isinstance(part, list) else pending.pop(0)
-
-    parts = [take(part) for _, part in like.parts]
+    remaining = iter(arrays)
+    parts = [
+        [next(remaining) for _ in part] if isinstance(part, list) else next(remaining)
+        for _, part in like.parts
+    ]
     return parts[0] if len(parts) == 1 else tuple(parts)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tape: what a forward pass through a stack leaves for the backward pass, layer by layer."""
+"""Tape: what the forward pass of a stack keeps for the backward pass, layer by layer."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ from crnn.nn.state import State
 
 Array = NDArray[Any]
 
-AHEAD_BYTES = 256 * 1024  # how far a product for all steps goes ahead of the recurrence; 2 % faster at H = 512
+# x_t W_xh + b_h is computed for a chunk of steps before the recurrence runs through them. A chunk has at most so many
+# bytes, so that it is still in the L2 cache when it is read: 2 % faster at H = 512.
+CHUNK_BYTES = 256 * 1024
 
 
 @dataclass(eq=False)
 class LayerTape:
-    """One layer of a tape; the arrays of each direction lie in its `Recurrence`."""
+    """One layer of a tape. The arrays of each direction belong to its `Recurrence`."""
 
-    x: Array  # (T, B, K), or ids (T, B): what the directions read
+    x: Array  # (T, B, K), or ids (T, B): input of all directions
     directions: list[tuple[LayerInput, Recurrence]]
-    y: Array  # (T, B, H*directions); with one direction its h
-    below: Array | None = None  # the output of the layer below, where dropout stands between it and x
+    y: Array  # (T, B, H*directions); with one direction the h of its recurrence
+    below: Array | None = None  # (T, B, K): output of the layer below, if dropout is applied between it and x
     mask: Array | None = None  # (T, B, K) or (1, B, K): x = below * mask
-    dy: Array | None = None  # (T, B, H*directions), what arrives at y; with one direction its dh
+    dy: Array | None = None  # (T, B, H*directions): gradient at y; with one direction the dh of its recurrence
 
     def forward(self, part: Slice, after: State, first: int) -> None:
-        """All steps of a slice. ``first``: this layer's place in the state."""
+        """Run all steps for the rows of ``part``. ``first``: index of this layer's first direction in a state."""
         rows = part.rows
         if self.below is not None:
             self.x[:, rows] = self.below[:, rows] if self.mask is None else self.below[:, rows] * self.mask[:, rows]
         for number, (source, cell) in enumerate(self.directions):
-            for t0, t1 in self._spans(cell, part):
+            for t0, t1 in self._chunks(cell, part):
                 local = slice(t0, t1) if cell.keep else slice(t1 - t0)
-                xw, ids = source.share(cell.xw[local], t0, t1, part)
+                xw, ids = source.project(cell.xw[local], t0, t1, part)
                 cell.forward(xw, ids, t0, t1, part)
             cell.finish_forward(part, after.h[first + number], None if after.c is None else after.c[first + number])
             if part.lengths is not None:
@@ -48,19 +50,22 @@ class LayerTape:
             if len(self.directions) > 1:
                 self.y[:, rows, number * cell.H : (number + 1) * cell.H] = cell.h[:, rows]
 
-    def _spans(self, cell: Recurrence, part: Slice) -> Iterator[tuple[int, int]]:
-        """The product for all steps goes ahead by some steps only, so that what it leaves is still in the second cache.
-        Where sequences have different lengths it takes them all."""
-        T, span = cell.T, cell.T
+    def _chunks(self, cell: Recurrence, part: Slice) -> Iterator[tuple[int, int]]:
+        """The chunks (t0, t1) of steps, in the direction of ``cell``: one chunk of all steps if there are lengths."""
+        T, steps = cell.T, cell.T
         if part.lengths is None:
-            span = max(1, AHEAD_BYTES // max(1, (part.b1 - part.b0) * cell.xw.strides[1]))
-            span = min(span, cell.span)
-        starts = range(0, T, span)
+            steps = max(1, CHUNK_BYTES // max(1, (part.b1 - part.b0) * cell.xw.strides[1]))
+            steps = min(steps, cell.chunk_steps)
+        starts = range(0, T, steps)
         for t0 in reversed(starts) if cell.reverse else starts:
-            yield t0, min(t0 + span, T)
+            yield t0, min(t0 + steps, T)
 
     def backward(self, part: Slice, dafter: State | None, first: int) -> None:
-        """On entry dy holds what arrives at y; leaves the gradient at the output of the layer below in its dy."""
+        """Backpropagate through all steps of the rows of ``part``.
+
+        On entry dy is the gradient at y. The gradient at x, or at ``below``, is written into the dx of the first
+        direction, which is the dy of the layer below.
+        """
         rows = part.rows
         for number, (source, cell) in enumerate(self.directions):
             if len(self.directions) > 1:
@@ -83,7 +88,7 @@ class LayerTape:
 
 
 def clear_padding(array: Array, part: Slice) -> None:
-    """Zero the rows of a slice beyond their sequences' ends."""
+    """Set array[t, b] to 0 for the rows of ``part`` and all t beyond the end of sequence b."""
     assert part.lengths is not None
     lengths = part.lengths.lengths
     for b in part.rows.tolist():
@@ -92,24 +97,23 @@ def clear_padding(array: Array, part: Slice) -> None:
 
 @dataclass(eq=False)
 class Tape:
-    """What a forward pass leaves for the backward pass.
+    """What a forward pass keeps for the backward pass.
 
-    Made by `RNN.forward`. A tape handed to a second forward pass of the same shape is written over instead of a new
-    one being made: memory that is warm and already there.
+    Made by `RNN.forward`. A tape that is passed to another forward pass of the same shape is overwritten, which saves
+    the allocation and keeps its memory in cache.
     """
 
-    x: Array  # (T, B, D) real, or (T, B) ids
-    max_rows: int  # of a weight matrix: determines the size of the scratch
-    keep: bool  # whether there can be a backward pass
+    x: Array  # (T, B, D) real, or ids (T, B); borrowed
+    max_rows: int  # largest number of rows of a weight matrix: determines the size of `scratch`
+    keep: bool  # whether a backward pass is possible
     layers: list[LayerTape]
-    before: State  # at the first step
-    after: State  # after the last step
-    from_start: bool = True  # no state was given: the learnt one, or zeros
+    before: State  # state before the first step
+    after: State  # state after the last step
+    from_initial_state: bool = True  # no state was given: `before` is the trainable initial state, or zeros
     lengths: Lengths | None = None
-    parts: int = 1  # that rows are shared out to
-    # Only a backward pass makes these.
-    dbefore: State | None = None
-    scratches: dict[int, Array] = field(default_factory=dict)  # by part of the work
+    parts: int = 1  # slices that the batch is split into, one per thread
+    dbefore: State | None = None  # gradient at `before`; allocated by the first backward pass
+    scratches: dict[int, Array] = field(default_factory=dict)  # see `scratch`
 
     @property
     def y(self) -> Array:
@@ -118,34 +122,38 @@ class Tape:
 
     @property
     def dy(self) -> Array:
-        """(T, B, output_size): where the gradient at y is put."""
+        """(T, B, output_size): the gradient at y, written by the caller of `Stack.backward`."""
         assert self.layers[-1].dy is not None
         return self.layers[-1].dy
 
     def scratch(self, part: int) -> Array:
-        """Memory of its own for each thread's share of the weight gradients."""
+        """Scratch memory for the weight gradients of one part of the work, that is of one thread."""
         if part not in self.scratches:
             self.scratches[part] = gemm.grad_scratch(self.before.dtype, self.max_rows)
         return self.scratches[part]
 
     def part(self, part: int) -> Slice:
-        """The rows that belong to ``part``."""
+        """The slice of the batch with number ``part``, 0 .. parts-1."""
         if self.lengths is not None:
             return Slice(*self.lengths.part(part), self.lengths)
-        return Slice(*parallel.share(self.batch, part, self.parts))
+        return Slice(*parallel.part_range(self.batch, part, self.parts))
 
     @property
     def recurrences(self) -> list[Recurrence]:
+        """The recurrence of every direction of every layer."""
         return [cell for layer in self.layers for _, cell in layer.directions]
 
     @property
     def sources(self) -> list[LayerInput]:
+        """The input of every direction of every layer."""
         return [source for layer in self.layers for source, _ in layer.directions]
 
     @property
     def steps(self) -> int:
+        """T."""
         return int(self.x.shape[0])
 
     @property
     def batch(self) -> int:
+        """B."""
         return int(self.x.shape[1])

@@ -20,6 +20,10 @@ class TextGenerator:
     `LanguageModel.iter_generate` documents the arguments, which are checked here.
     """
 
+    length: int | None
+    stop: str | None
+    sampler: Sampler
+
     def __init__(
         self,
         length: int | None,

@@ -38,6 +38,12 @@ class BPTTWindows:
         ``drop_last=False``.
     """
 
+    batch_size: int
+    bptt: int
+    steps: int
+    predictions: int
+    dropped: int
+
     def __init__(self, ids: npt.ArrayLike, batch_size: int, bptt: int, drop_last: bool = True) -> None:
         check_positive("batch_size", batch_size)
         check_positive("bptt", bptt)

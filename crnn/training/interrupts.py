@@ -17,7 +17,7 @@ class Interrupts:
     """
 
     def __init__(self) -> None:
-        self.pending = False
+        self.pending: bool = False
         self._installed = False
 
     def __enter__(self) -> Interrupts:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from crnn.checks import Array
 from crnn.nn.state import StateLike
 from crnn.optim import Optimizer
 from crnn.training.log import TrainingLog
@@ -30,12 +31,21 @@ class Run:
         After the last of these windows; None: the next one starts from the initial state.
     """
 
+    model: Trainable
+    optimizer: Optimizer
+    log: TrainingLog
+    cut: dict[str, int]
+    best: Array  # (n,), like the model's flat_params
+    update: int
+    position: int
+    state: StateLike | None
+
     def __init__(self, model: Trainable, optimizer: Optimizer, log: TrainingLog, cut: dict[str, int]) -> None:
         self.model, self.optimizer, self.log, self.cut = model, optimizer, log, cut
         self.best = model.flat_params.copy()
         self.update = 0
         self.position = 0
-        self.state: StateLike | None = None
+        self.state = None
 
     def end_epoch(self) -> None:
         """All windows have been read: the next epoch starts from the first, with a fresh state."""

@@ -34,10 +34,18 @@ class UpdateStep:
         Learning rate of the last update.
     """
 
+    model: Trainable
+    optimizer: Optimizer
+    config: TrainingConfig
+    total: int
+    workspace: object  # what the model's `workspace` returned, None if it has no such method
+    norm: float
+    lr: float
+
     def __init__(self, model: Trainable, optimizer: Optimizer, config: TrainingConfig, total: int) -> None:
         self.model, self.optimizer, self.config, self.total = model, optimizer, config, total
         new_workspace = getattr(model, "workspace", None)
-        self.workspace: object = None if new_workspace is None else new_workspace()
+        self.workspace = None if new_workspace is None else new_workspace()
         self.norm = 0.0
         self.lr = optimizer.lr
 

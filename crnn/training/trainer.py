@@ -12,7 +12,7 @@ from crnn.training.config import TrainingConfig
 from crnn.training.interrupts import Interrupts
 from crnn.training.log import TrainingLog
 from crnn.training.protocols import Windows
-from crnn.training.reporter import new_reporter
+from crnn.training.reporter import Reporter, new_reporter
 from crnn.training.run import Run
 from crnn.training.step import UpdateStep
 
@@ -36,6 +36,17 @@ class Trainer:
         Data for the model's ``evaluate`` after every epoch, or None.
     config : TrainingConfig
     """
+
+    run: Run
+    windows: Windows
+    valid: Any
+    config: TrainingConfig
+    total: int  # updates of the whole training
+    step: UpdateStep
+    checkpoint: Checkpoint
+    reporter: Reporter
+    windows_per_state: int  # windows after which the state is set to zero
+    valid_batch_size: int
 
     def __init__(self, run: Run, windows: Windows, valid: Any, config: TrainingConfig) -> None:
         self.run, self.windows, self.valid, self.config = run, windows, valid, config
@@ -138,5 +149,6 @@ class _Sums:
     """Losses and targets since an entry of the log."""
 
     def __init__(self, started: float | None = None) -> None:
-        self.loss, self.count = 0.0, 0
-        self.started = time.perf_counter() if started is None else started
+        self.loss: float = 0.0
+        self.count: int = 0
+        self.started: float = time.perf_counter() if started is None else started

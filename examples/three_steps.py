@@ -4,9 +4,9 @@
     python examples/three_steps.py                  # everything, in a few seconds
     python examples/three_steps.py --plot flow.png  # and a picture of part 2 (needs matplotlib: the extra `plot`)
 
-Part 1 computes the equations in plain NumPy, prints every intermediate value with its shape, and compares the results with
-crnn's. Part 2 propagates gradients back over 5, 20 and 80 steps and shows them fade and explode. Part 3 measures how time
-grows with steps and units. Only the times of part 3 differ from run to run.
+Part 1 computes the equations in plain NumPy, prints every intermediate value with its shape, and compares the results
+with crnn's. Part 2 propagates gradients back over 5, 20 and 80 steps and shows them fade and explode. Part 3 measures
+how time grows with steps and units. Only the times of part 3 differ from run to run.
 """
 
 from __future__ import annotations
@@ -272,8 +272,8 @@ character ids (a row of W_xh each, no product), batch 16, float32, one thread; m
             print(f"{T:5}{H:5}{now[0] * 1e3:11.3f}{ratios[0]:>7}{now[1] * 1e3:11.3f}{ratios[1]:>7}")
             before = now
     print("""
-At small sizes time grows by less. A call has costs that do not depend on T (Python, packing W_hh for the kernels), and a
-step has costs that grow with H, not H*H: tanh, reading ids, writing h. At H = 16 they are most of the work. At large H
+At small sizes time grows by less. A call has costs that do not depend on T (Python, packing W_hh for the kernels), and
+a step has costs that grow with H, not H*H: tanh, reading ids, writing h. At H = 16 they are most of the work. At large H
 the product dominates, and the ratio approaches 4. More than 4 means that some array no longer fits a cache, or that
 the machine is busy. With CRNN_ISA=generic, plain C, the product is so slow that it always dominates, and the ratios
 are closer to 2 and 4.""")

@@ -273,8 +273,8 @@ character ids (a row of W_xh each, no product), batch 16, float32, one thread; m
             before = now
     print("""
 At small sizes time grows by less. A call has costs that do not depend on T (Python, packing W_hh for the kernels), and
-a step has costs that grow with H, not H*H: tanh, reading ids, writing h. At H = 16 they are most of the work. At large H
-the product dominates, and the ratio approaches 4. More than 4 means that some array no longer fits a cache, or that
+a step has costs that grow with H, not H*H: tanh, reading ids, writing h. At H = 16 they are most of the work. At large
+H the product dominates, and the ratio approaches 4. More than 4 means that some array no longer fits a cache, or that
 the machine is busy. With CRNN_ISA=generic, plain C, the product is so slow that it always dominates, and the ratios
 are closer to 2 and 4.""")
 

@@ -422,6 +422,21 @@ def _fraction(flags: Array, in_sequence: Array) -> Array:
     return fraction
 
 
+def equations(indent: int) -> str:
+    """The equations of all cells, as their docstrings state them; for the docstring of `crnn.RNN`."""
+    margin, lines = " " * indent, []
+    for name, cls in CELLS.items():
+        stated = (cls.__doc__ or "").partition("\n")[0].partition(". ")[0].rstrip(".")
+        start = f"{margin}{name:<14} "
+        for equation in stated.split(";  "):
+            if lines and not start.strip() and len(lines[-1]) + len(equation) < 110:
+                lines[-1] += ";  " + equation
+            else:
+                lines.append(start + equation)
+            start = " " * len(start)
+    return "\n".join(lines)
+
+
 def check_cell(name: str, value: Any) -> str:
     """Return ``value`` if it is a name in CELLS. Raises ValueError, which calls it ``name``."""
     if not isinstance(value, str) or value not in CELLS:

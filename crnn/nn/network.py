@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from crnn import _parallel as parallel
 from crnn._options import options_of, takes_options
 from crnn.checks import Array, check_threads
+from crnn.nn.cells import equations
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
 from crnn.nn.dropout import Masks
 from crnn.nn.init import UNINITIALISED, Draw, initial_matrix, uniform_draws
@@ -24,15 +25,14 @@ from crnn.stream.parts import StreamParts
 
 
 class RNN(Module, kind="RNN", config_types=network_json_types()):
-    """A stack of recurrent layers. Each layer applies its cell, with the same weights, at every time step.
+    """A stack of recurrent layers. Each layer applies its cell, with the same weights, at every time step: for "tanh"
 
-        tanh           h_t = tanh( x_t W_xh + h_{t-1} W_hh + b_h )          "relu": max(0, ...) in place of tanh
-        lstm           i, f, o = sigmoid( x_t W_xh + h_{t-1} W_hh + b_h )   g = tanh( x_t W_xh + h_{t-1} W_hh + b_h )
-                       c_t = f * c_{t-1} + i * g                            h_t = o * tanh(c_t)
-        gru            r, z = sigmoid( x_t W_xh + h_{t-1} W_hh + b_h )
-                       n = tanh( x_t W_xh + b_h + r * (h_{t-1} W_hh + b_hn) )
-                       h_t = (1 - z) * n + z * h_{t-1}
-        original_gru   the same with  n = tanh( x_t W_xh + b_h + (r * h_{t-1}) W_hh ).  Cho et al. 2014
+        h_t = tanh( x_t W_xh + h_{t-1} W_hh + b_h )
+
+    In the equations of the cells, xw is x_t W_xh + b_h, h' is h_{t-1}, c' is c_{t-1}, and each gate has a block of H
+    columns of the weights and of xw:
+
+    {equations}
 
     Conventions
     -----------
@@ -65,7 +65,8 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         H: units of every layer, or a sequence with the units of each layer.
     num_layers : int, optional
         L: 1 unless given, or the length of ``hidden_size``.
-    cell : {"tanh", "relu", "lstm", "gru", "original_gru"}
+    cell : str
+        The name of one of the cells above.
     seed : int
         Seed of the initial weights, which are the same on every machine.
     {options}
@@ -372,4 +373,6 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         return stack.dx(tape), tape.dbefore.value
 
 
+if RNN.__doc__:  # None under python -OO
+    RNN.__doc__ = RNN.__doc__.replace("    {equations}", equations(indent=8))
 takes_options(NetworkConfig)(RNN)

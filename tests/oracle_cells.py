@@ -26,6 +26,7 @@ State = tuple[Array, ...]  # (h,), for an LSTM (h, c); each (B, H)
 Params = dict[str, Array]
 
 GATES = {"tanh": 1, "relu": 1, "lstm": 4, "gru": 3, "original_gru": 3}
+WITHOUT_W_HH: set[str] = set()  # cells that have no product with the state before
 
 
 def activate(a: Array, activation: str) -> Array:

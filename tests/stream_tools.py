@@ -9,20 +9,15 @@ from model_tools import network, stir
 from numpy.typing import NDArray
 
 import crnn
+from crnn._core import cells
 
-CELLS: dict[str, dict[str, Any]] = {
-    "tanh": {"cell": "tanh"},
-    "relu": {"cell": "relu"},
-    "lstm": {"cell": "lstm"},
-    "gru": {"cell": "gru"},
-    "original_gru": {"cell": "original_gru"},
-}
+CELLS = list(cells.CELLS)
 # input size, units of each layer: at, under and over a line of 16 and a tile of 128 columns
 SHAPES = [(1, [1]), (5, [7]), (16, [16]), (17, [33, 15]), (3, [16, 48, 21]), (130, [129])]
 
 
 def net_of(cell: str, D: int = 5, H: Any = 7, **options: Any) -> crnn.RNN:
-    return network(D, H, None, **CELLS[cell], **options)
+    return network(D, H, None, cell, **options)
 
 
 def sequence(rng: np.random.Generator, T: int, D: int) -> NDArray[np.float32]:
@@ -37,7 +32,7 @@ def whole(net: crnn.RNN, xs: NDArray, state: Any = None) -> NDArray:
 
 def language_model(cell: str, **options: Any) -> crnn.LanguageModel:
     vocab = crnn.Vocab.from_text("hello, new world!\n", "char")
-    model = crnn.LanguageModel(vocab, **CELLS[cell], seed=3, **({"hidden_size": 21} | options))
+    model = crnn.LanguageModel(vocab, cell, seed=3, **({"hidden_size": 21} | options))
     stir(model.flat_params)
     return model
 

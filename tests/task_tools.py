@@ -11,10 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from oracle_cells import steps_there
 
 import crnn
+from crnn._core import cells
 
 Array = NDArray[Any]
 
-CELLS = ["tanh", "relu", "lstm", "gru", "original_gru"]
+CELLS = list(cells.CELLS)
 LENGTHS = [4, 1, 6, 3, 6, 2, 5]  # in no order; some twice
 EQUAL = [5] * 7
 D, V, H = 3, 4, 5  # inputs, classes or ids, units

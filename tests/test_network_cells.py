@@ -7,7 +7,9 @@ import pytest
 from kernel_tools import assert_close, assert_same_bits
 from model_tools import network, oracle_backward, oracle_forward
 
-cells = pytest.mark.parametrize("kind", ["tanh", "relu", "lstm", "gru", "original_gru"])
+from crnn._core import cells as core
+
+cells = pytest.mark.parametrize("kind", core.CELLS)
 directions = pytest.mark.parametrize("bidirectional", [False, True], ids=["one way", "two ways"])
 unequal = pytest.mark.parametrize("unequal", [False, True], ids=["equal", "unequal"])
 

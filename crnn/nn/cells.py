@@ -424,7 +424,7 @@ def _fraction(flags: Array, in_sequence: Array) -> Array:
 
 def equations(indent: int) -> str:
     """The equations of all cells, as their docstrings state them; for the docstring of `crnn.RNN`."""
-    margin, lines = " " * indent, []
+    margin, lines = " " * indent, list[str]()
     for name, cls in CELLS.items():
         stated = (cls.__doc__ or "").partition("\n")[0].partition(". ")[0].rstrip(".")
         start = f"{margin}{name:<14} "

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from oracle_cells import (
+    GATES,
     Array,
     Params,
     Recurrence,
@@ -121,8 +122,8 @@ def unpacked_states(states: States, cell: str) -> list[State]:
 
 def stack(params: Params) -> list[str]:
     """The names' prefixes of each layer and direction, in the order of the states."""
-    layers = sum(name.startswith("layer") and name.endswith(".W_hh") and "reverse" not in name for name in params)
-    directions = ("", "reverse.") if "layer0.reverse.W_hh" in params else ("",)
+    layers = sum(name.startswith("layer") and name.endswith(".b_h") and "reverse" not in name for name in params)
+    directions = ("", "reverse.") if "layer0.reverse.b_h" in params else ("",)
     return [f"layer{layer}.{direction}" for layer in range(layers) for direction in directions]
 
 
@@ -134,7 +135,7 @@ def first_states(params: Params, cell: str, B: int) -> tuple[list[State], bool]:
     """The parameters' learned ones, or zeros."""
     prefixes, parts = stack(params), ("h0", "c0") if cell == "lstm" else ("h0",)
     learned = f"{prefixes[0]}h0" in params
-    zeros = {prefix: np.zeros(len(params[f"{prefix}W_hh"])) for prefix in prefixes}
+    zeros = {prefix: np.zeros(len(params[f"{prefix}b_h"]) // GATES[cell]) for prefix in prefixes}
     return [
         tuple(np.tile(params[prefix + part] if learned else zeros[prefix], (B, 1)) for part in parts)
         for prefix in prefixes
@@ -173,7 +174,7 @@ def rnn_forward(
         starts, learned = first_states(params, cell, B)
     else:
         starts = unpacked_states(state, cell)
-    directions = 2 if "layer0.reverse.W_hh" in params else 1
+    directions = 2 if "layer0.reverse.b_h" in params else 1
     layers = len(prefixes) // directions
     masks = [1.0 if mask is None else mask for mask in [*(dropout or []), *[None] * layers][:layers]]
     inputs, runs, hs = [], [], []

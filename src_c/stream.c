@@ -410,30 +410,33 @@ static void scatter(const crnn_model *model, void *to, const void *from, const i
 static const void *standardised(const crnn_streams *s, const void *x, crnn_dim n)
 {
     const crnn_model *model = s->model;
-    for (crnn_dim i = 0; i < n; ++i)
-        for (crnn_dim d = 0; d < model->input_size; ++d) {
-            const crnn_dim at = i * model->input_size + d;
-            const double mean = model->x_mean[d], std = model->x_std[d];
-            if (model->format == CRNN_FORMAT_F32)
-                ((float *)s->x)[at] = (float)(((double)((const float *)x)[at] - mean) / std);
-            else
-                ((double *)s->x)[at] = (((const double *)x)[at] - mean) / std;
-        }
+    const double *mean = model->x_mean, *std = model->x_std;
+    const crnn_dim D = model->input_size;
+    for (crnn_dim i = 0; i < n; ++i) {
+        const void *from = element(model, x, i * D);
+        void *to = element(model, s->x, i * D);
+        if (model->format == CRNN_FORMAT_F32)
+            for (crnn_dim d = 0; d < D; ++d)
+                ((float *)to)[d] = (float)(((double)((const float *)from)[d] - mean[d]) / std[d]);
+        else
+            for (crnn_dim d = 0; d < D; ++d)
+                ((double *)to)[d] = (((const double *)from)[d] - mean[d]) / std[d];
+    }
     return s->x;
 }
 
-/* y (n, output) = y * y_std + y_mean */
+/* y (n, output) = y * y_std + y_mean, in blocks of y_columns columns */
 static void restore_units(const crnn_model *model, void *y, crnn_dim n)
 {
-    for (crnn_dim i = 0; i < n; ++i)
-        for (crnn_dim j = 0, column = 0; j < model->output_size; ++j, ++column) {
+    const double *mean = model->y_mean, *std = model->y_std;
+    const crnn_dim V = model->output_size;
+    for (crnn_dim i = 0; i < n; ++i, y = element(model, y, V))
+        for (crnn_dim j = 0, column = 0; j < V; ++j, ++column) {
             column = column == model->y_columns ? 0 : column;
-            const crnn_dim at = i * model->output_size + j;
-            const double mean = model->y_mean[column], std = model->y_std[column];
             if (model->format == CRNN_FORMAT_F32)
-                ((float *)y)[at] = (float)((double)((float *)y)[at] * std + mean);
+                ((float *)y)[j] = (float)((double)((float *)y)[j] * std[column] + mean[column]);
             else
-                ((double *)y)[at] = ((double *)y)[at] * std + mean;
+                ((double *)y)[j] = ((double *)y)[j] * std[column] + mean[column];
         }
 }
 

@@ -361,3 +361,5 @@ def test_a_cython_module_has_streams_without_python(rng, tmp_path):
     assert_same_bits(out[:, None], net.stream().run(samples))
     with pytest.raises(ValueError, match="expected a stream of one input"):
         smooth.follow(net_of("gru").stream(), out, out)
+    with pytest.raises(ValueError, match="in float32"):
+        smooth.follow(net_of("gru", 1, 1, dtype="float64").stream(), out, out)

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""crnn: recurrent networks that train on the CPU and run one step at a time, from one small wheel."""
+"""crnn: recurrent networks for the CPU, trained on whole sequences and run one step at a time.
+
+Networks and models: `RNN`, `LanguageModel`, `SequenceClassifier`, `SequenceTagger`, `SequenceRegressor`,
+`SequenceToSequence`. Training: `fit`, `optim`. Inference one step at a time: `Stream`, `StreamBatch`, `TextStream`.
+Text: `Vocab`, `TextCorpus`, `sampling`. Files: `save`, `load`. Diagnostics: `gradient_check`, `gradient_flow`.
+"""
 
 import os as _os
 from typing import TYPE_CHECKING as _TYPE_CHECKING
@@ -59,7 +64,7 @@ __all__ = [
 
 
 def get_include() -> str:
-    """Folder of crnn.h and its like, for C programs and for Cython modules that ``cimport crnn.stream``.
+    """The folder of the C headers, for C programs and for Cython modules that ``cimport crnn.stream``.
 
     Examples
     --------
@@ -70,7 +75,8 @@ def get_include() -> str:
     return _os.path.join(_os.path.dirname(__file__), "include")
 
 
-# Models, training and diagnostics are imported when they are first used: a program that runs a network needs none.
+# Models, training and diagnostics are imported when they are first used, since a program that only runs a network needs
+# none of them.
 _LAZY = {
     "Evaluation": "crnn.models.metrics",
     "LanguageModel": "crnn.models.language_model",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Looking at gradients: are they right (gradient_check), and do they fade or explode (gradient_flow)?
+"""Diagnostics of gradients: are they correct (gradient_check), and do they vanish or explode (gradient_flow)?
 
-Numbers first, pictures from them. Nothing here touches weights, so NumPy's own arithmetic is good enough.
+Models are not changed. Results are computed with NumPy, so they are not bit-identical on every machine.
 """
 
 from __future__ import annotations
@@ -25,21 +25,36 @@ from crnn.nn.network import RNN
 from crnn.nn.state import State, StateLike
 from crnn.nn.tape import Tape
 
-Batch = tuple[ArrayLike, ArrayLike]
+__all__ = ["GradientCheck", "GradientFlow", "gradient_check", "gradient_flow"]
+
+Batch: TypeAlias = tuple[ArrayLike, ArrayLike]
 Model: TypeAlias = LanguageModel | SequenceModel[Any]
+# From whether gradients are wanted to a scalar, its gradients by name, and on which side of their kinks (points without
+# a derivative) all values are: while a difference is taken, that must not change.
+Objective: TypeAlias = Callable[[bool], tuple[float, dict[str, Array], bytes]]
 
 
-# ---- are they right? ---------------------------------------------------------------------------------------------
+# ---- gradient check ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """Relative error of each gradient: largest |computed - numerical| over the array's largest |numerical|, or where
-    that is no more than rounding, over 1."""
+    """The result of `gradient_check`.
+
+    Attributes
+    ----------
+    errors : dict of str to float
+        For each array the largest |computed - numerical|, divided by the largest |numerical|, or by 1 if that is only
+        rounding error.
+    checked : int
+        Number of elements that were compared.
+    skipped : int
+        Number of elements where a kink (of ReLU, max or |error|) is so near that there is no derivative to compare.
+    """
 
     errors: dict[str, float]
-    checked: int  # elements compared
-    skipped: int  # elements on a kink (ReLU, max, |error|), where there is no derivative to compare with
+    checked: int
+    skipped: int
 
     @property
     def largest(self) -> float:
@@ -67,21 +82,25 @@ def gradient_check(
     ----------
     model : RNN, or a model
         Not changed: a float64 copy is checked.
-    batch : (ids, targets) for a LanguageModel, (X, y) for models of whole sequences; x for an RNN
-        As in their ``loss_and_gradients``, ``fit`` and ``forward``. An RNN's loss is a fixed random combination of its
-        outputs and of its state after the last step.
-    state : array (L, B, H), optional
-        State before the first step, of x; small random numbers if not given, or the learnt state of a model that has
-        one.
+    batch : (ids, targets) for a LanguageModel, (X, y) for models of whole sequences, x for an RNN
+        As in their ``loss_and_gradients``, ``fit`` and ``forward``. The loss of an RNN is a random linear combination
+        of its outputs and of its state after the last step.
+    state : see `RNN`, optional
+        State before the first step of x. If not given: the trainable initial state if the model has one, otherwise
+        small random numbers.
+    lengths : integers (B,), optional
+        As in `RNN.forward`; with an RNN only.
     samples : int or None
-        Elements to check in each array, chosen at random; None: all.
+        Number of elements of each array to check, chosen at random; None: all.
     step : float
-        Distance of the differences, which are of fourth order: error about step**4.
+        Step of the differences, which are of fourth order: their error is about step**4.
+    seed : int
+        Of the random numbers.
 
     Returns
     -------
     GradientCheck
-        For every parameter, for ``state`` but where it is learnt, and for ``x`` where it is real.
+        Of every parameter; of ``state`` unless it is a parameter; of ``x`` if it is real.
 
     Examples
     --------
@@ -92,103 +111,127 @@ def gradient_check(
     """
     rng = np.random.default_rng(seed)
     model = model.astype("float64")
-    net = model.networks[0] if not isinstance(model, RNN) else model
+    rng = np.random.default_rng(seed)
+    model = model.astype("float64")
+    net = _first_network(model)
     if not isinstance(model, RNN):
-        _need_no_lengths(lengths)
+        _check_no_lengths(lengths)
         x, targets, lengths = model.window(*batch)  # type: ignore[misc]
     else:
         x, targets = net.stack.check_input(_in_float64(batch)), None
     x = x.copy()
     before = None
     if state is not None or not net.trainable_initial_state:
-        before = net.stack.new_state(x.shape[1])
-        for _, layers in before.parts:
-            for array in layers:
-                array[...] = rng.uniform(-0.5, 0.5, array.shape)
+        before = _random_state(net, x.shape[1], rng)
         if state is not None:
             before.assign("state", _in_float64(state))
     if not isinstance(model, RNN):
         objective = _model_objective(model, x, targets, lengths, before)
     else:
         objective = _network_objective(net, x, lengths, before, rng)
-    value, gradients, _ = objective(True)
     arrays = dict(model.params) | ({} if before is None else state_by_name(before))
     arrays |= {"x": x} if x.dtype.kind == "f" else {}
-    kinks = net.stack.cell.has_kinks or (not isinstance(model, RNN) and _kinked(model))
-    # What rounding leaves of a difference that should be 0.
-    noise = 16 * np.finfo(np.float64).eps * max(1.0, abs(value)) / (step / 1000 if kinks else step)
+    kinks = net.stack.cell.has_kinks or (not isinstance(model, RNN) and _has_kinks(model))
+    return _compare(objective, arrays, samples, step, kinks, rng)
 
+
+def _compare(
+    objective: Objective,
+    arrays: dict[str, Array],
+    samples: int | None,
+    step: float,
+    kinks: bool,
+    rng: np.random.Generator,
+) -> GradientCheck:
+    """Compare the gradients of an objective with differences in random elements of the arrays that it reads."""
+    value, gradients, _ = objective(True)
+    # Largest rounding error of a difference whose true value is 0.
+    noise = 16 * np.finfo(np.float64).eps * max(1.0, abs(value)) / (step / 1000 if kinks else step)
     errors, checked, skipped = {}, 0, 0
     for name, array in arrays.items():
         size = array.size
-        chosen = np.arange(size) if samples is None or samples >= size else rng.choice(size, samples, replace=False)
+        indices = np.arange(size) if samples is None or samples >= size else rng.choice(size, samples, replace=False)
         pairs = []
-        for index in chosen:
-            numerical = _difference(objective, array.reshape(-1), int(index), step, kinks)
-            if numerical is None:
+        for index in indices:
+            difference = _difference(objective, array.reshape(-1), int(index), step, kinks)
+            if difference is None:
                 skipped += 1
             else:
-                pairs.append((gradients[name].reshape(-1)[index], numerical))
+                pairs.append((gradients[name].reshape(-1)[index], difference))
         if pairs:
-            computed, numerical_ = np.array(pairs).T
-            largest = np.abs(numerical_).max()
-            errors[name] = float(np.abs(computed - numerical_).max() / (largest if largest > noise else 1.0))
+            computed, numerical = np.array(pairs).T
+            largest = np.abs(numerical).max()
+            errors[name] = float(np.abs(computed - numerical).max() / (largest if largest > noise else 1.0))
             checked += len(pairs)
     return GradientCheck(errors, checked, skipped)
 
 
-# From "gradients too?" to the loss, the gradients by name, and which ReLUs are on: their pattern must not change while
-# a difference is taken.
-Objective = Callable[[bool], tuple[float, dict[str, Array], bytes]]
-
-
 def _difference(objective: Objective, flat: Array, index: int, step: float, kinks: bool) -> float | None:
-    """Fourth-order central difference; with kinks, by the first step that stays on one side of all of them."""
-    here = flat[index]
+    """Fourth-order central difference of the objective at flat[index].
+
+    With kinks, the step is reduced until all points are on the same side of every kink; None if they never are.
+    """
+    center = flat[index]
     for size in (step, step / 10, step / 100, step / 1000) if kinks else (step,):
         values, patterns = [], set()
         for distance in (-2, -1, 1, 2):
-            flat[index] = here + distance * size
+            flat[index] = center + distance * size
             value, _, pattern = objective(False)
             values.append(value)
             patterns.add(pattern)
-        flat[index] = here
+        flat[index] = center
         if not kinks or len(patterns) == 1:
             before2, before1, after1, after2 = values
             return float((8 * (after1 - before1) - (after2 - before2)) / (12 * size))
     return None
 
 
-def _pattern(net: RNN, tape: Tape) -> bytes:
+def _kink_pattern(net: RNN, tape: Tape) -> bytes:
+    """On which side of its kinks every unit of the network is; empty for smooth cells."""
     if not net.stack.cell.has_kinks:
         return b""
     return b"".join(np.packbits(cell.side_of_kinks()).tobytes() for cell in tape.recurrences)
 
 
-def _kinked(model: Model) -> bool:
+def _has_kinks(model: Model) -> bool:
     """Whether the head or the loss has points without a derivative."""
-    loss = model._head.loss
-    return model._head.pooling == "max" or (isinstance(loss, Regression) and loss.kind != "mse")
+    head = model._predictor.head
+    return head.pooling == "max" or (isinstance(head.loss, Regression) and head.loss.kind != "mse")
 
 
-def _head_pattern(model: Model, head: HeadTape, targets: Array) -> bytes:
-    """Which step is the largest, and on which side of its target, or of Huber's delta from it, every value is."""
-    pattern = head.pooling.which.tobytes() if isinstance(head.pooling, Max) else b""
-    loss = model._head.loss
+def _head_kink_pattern(model: Model, head_tape: HeadTape, targets: Array) -> bytes:
+    """Which step has the maximum, and on which side of the kinks of the loss every error is."""
+    pattern = head_tape.pooling.which.tobytes() if isinstance(head_tape.pooling, Max) else b""
+    loss = model._predictor.head.loss
     if isinstance(loss, Regression) and loss.kind != "mse":
-        errors = head.outputs.reshape(*targets.shape[:2], len(loss.levels), -1) - targets[:, :, None]
+        errors = head_tape.outputs.reshape(*targets.shape[:2], len(loss.levels), -1) - targets[:, :, None]
         for kink in (-loss.delta, loss.delta) if loss.kind == "huber" else (0.0,):
             pattern += np.packbits(errors > kink).tobytes()
     return pattern
 
 
-def _need_no_lengths(lengths: object) -> None:
+def _first_network(model: Model | RNN) -> RNN:
+    """The network that reads x."""
+    return model if isinstance(model, RNN) else model._predictor.networks[0]
+
+
+def _check_no_lengths(lengths: object) -> None:
+    """Raise ValueError if there are lengths: those of a model's sequences are known."""
     if lengths is not None:
         raise ValueError("lengths: expected with an RNN only; a model's sequences have their own")
 
 
+def _random_state(net: RNN, batch: int, rng: np.random.Generator) -> State:
+    """A state of small random numbers, uniform in [-0.5, 0.5)."""
+    state = net.stack.new_state(batch)
+    for _, layers in state.parts:
+        for array in layers:
+            array[...] = rng.uniform(-0.5, 0.5, array.shape)
+    return state
+
+
 def _in_float64(value: Any) -> Any:
-    """Arrays in a state, or x, in float64; ids stay ids."""
+    """x or a state with all arrays in float64; ids are not converted."""
     if isinstance(value, tuple | list) and value and not np.isscalar(value[0]) and np.ndim(value[0]):
         return type(value)(_in_float64(part) for part in value)
     array = np.asarray(value)
@@ -196,7 +239,7 @@ def _in_float64(value: Any) -> Any:
 
 
 def state_by_name(state: State) -> dict[str, Array]:
-    """The arrays of a state: ``state``, or ``state.h`` and ``state.c``, and with [i] where layers differ in size."""
+    """The arrays of a state by name: "state", or "state.h" and "state.c"; with [i] if the layers' sizes differ."""
     named: dict[str, Array] = {}
     for part, layers in state.parts:
         name = "state" if len(state.parts) == 1 else f"state.{part}"
@@ -210,67 +253,70 @@ def state_by_name(state: State) -> dict[str, Array]:
 def _network_objective(
     net: RNN, x: Array, lengths: ArrayLike | None, before: State | None, rng: np.random.Generator
 ) -> Objective:
+    """A random linear combination of the outputs and of the state after the last step."""
     y, _ = net(x, None if before is None else before.value, lengths=lengths)
-    of_y, of_state = rng.normal(size=y.shape), net.stack.new_state(x.shape[1])
-    for array in state_by_name(of_state).values():
+    dy, dstate = rng.normal(size=y.shape), net.stack.new_state(x.shape[1])
+    for array in state_by_name(dstate).values():
         array[...] = rng.normal(size=array.shape)
 
     def objective(with_gradients: bool) -> tuple[float, dict[str, Array], bytes]:
         y, _, tape = net.forward(x, None if before is None else before.value, lengths=lengths)
-        pairs = zip(state_by_name(tape.after).values(), state_by_name(of_state).values(), strict=True)
-        value = float(np.sum(y * of_y) + sum(np.sum(after * factor) for after, factor in pairs))
+        pairs = zip(state_by_name(tape.after).values(), state_by_name(dstate).values(), strict=True)
+        value = float(np.sum(y * dy) + sum(np.sum(after * factor) for after, factor in pairs))
         gradients: dict[str, Array] = {}
         if with_gradients:
             net.flat_grads.fill(0)
-            dx, _ = net.backward(tape, of_y, of_state.value)
+            dx, _ = net.backward(tape, dy, dstate.value)
             assert tape.dbefore is not None
             gradients = {name: grad.copy() for name, grad in net.grads.items()} | state_by_name(tape.dbefore)
             if dx is not None:
                 gradients["x"] = dx
-        return value, gradients, _pattern(net, tape)
+        return value, gradients, _kink_pattern(net, tape)
 
     return objective
 
 
 def _model_objective(model: Model, x: Array, targets: Any, lengths: Any, before: State | None) -> Objective:
-    weight = model._head.loss.weight(targets) or 1.0
-    space, networks = Workspace(), model.networks
+    """The mean loss of a model."""
+    predictor, workspace = model._predictor, Workspace()
+    weight = predictor.head.loss.weight(targets) or 1.0
 
     def objective(with_gradients: bool) -> tuple[float, dict[str, Array], bytes]:
         gradients: dict[str, Array] = {}
         start, scale = None if before is None else before.value, 1.0 / weight if with_gradients else None
         model.flat_grads.fill(0)
-        tapes, head = model._pass(x, targets, space, state=start, lengths=lengths, scale=scale)
+        tapes, head_tape = predictor.window(x, targets, workspace, state=start, lengths=lengths, scale=scale)
         if with_gradients:
             first = tapes[0]
             assert first.dbefore is not None
             gradients = {name: grad.copy() for name, grad in model.grads.items()}
             gradients |= {name: array.copy() for name, array in state_by_name(first.dbefore).items()}
-            dx = networks[0].stack.dx(first)
+            dx = predictor.networks[0].stack.dx(first)
             if dx is not None:
                 gradients["x"] = dx.copy()
-        pattern = b"".join(_pattern(net, tape) for net, tape in zip(networks, tapes, strict=True))
-        pattern += b"" if with_gradients else _head_pattern(model, head, targets)
-        return float(head.losses.sum()) / weight, gradients, pattern
+        pattern = b"".join(_kink_pattern(net, tape) for net, tape in zip(predictor.networks, tapes, strict=True))
+        pattern += b"" if with_gradients else _head_kink_pattern(model, head_tape, targets)
+        return float(head_tape.losses.sum()) / weight, gradients, pattern
 
     return objective
 
 
-# ---- do they fade or explode? ------------------------------------------------------------------------------------
+# ---- gradient flow -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class GradientFlow:
-    """How a loss's gradient travels back through time.
+    """The gradient of a loss at the state of every step: the result of `gradient_flow`.
 
     Attributes
     ----------
-    norms : array (L, T)
+    norms : float64 array (L*directions, T)
         2-norm of dL/dh_t over batch and units.
-    saturation : array (L, T)
-        tanh: share of units with |h| > 0.97, whose slope is nearly 0. ReLU: share of units at 0, whose slope is 0.
-    spectral_radius : array (L,)
-        Largest |eigenvalue| of W_hh: below 1 gradients tend to fade, above 1 they can explode.
+    saturation : array (L*directions, T)
+        Fraction of the activations whose slope is nearly 0. tanh: |h| > 0.97. ReLU: h = 0. Gated cells: all gates.
+    spectral_radius : float64 array (L*directions,)
+        Largest |eigenvalue| of W_hh, of gated cells of the candidate's block: gradients tend to vanish below 1 and can
+        explode above 1. NaN for cells without W_hh.
     """
 
     norms: Array
@@ -279,7 +325,7 @@ class GradientFlow:
 
     @property
     def rate(self) -> Array:
-        """(L,) factor by which the norm changes per step back in time, on average from the last step to the first."""
+        """Factor (L*directions,) by which the norm changes per step back in time, averaged over all steps."""
         first, last = self.norms[:, 0], self.norms[:, -1]
         steps = max(self.norms.shape[1] - 1, 1)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -296,7 +342,17 @@ class GradientFlow:
         return "\n".join(lines)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the norms over time, a line for each layer, and return the axes. Needs the extra ``plot``."""
+        """Plot the norms over time, one line per layer. Needs the extra ``plot``.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; fresh ones, not connected to pyplot, if not given.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+        """
         if ax is None:
             from matplotlib.figure import Figure
 
@@ -319,17 +375,24 @@ def gradient_flow(
     lengths: Any = None,
     loss: str = "last",
 ) -> GradientFlow:
-    """Measure |dL/dh_t| for every time step and layer; of a SequenceToSequence for its encoder.
+    """Measure |dL/dh_t| for every time step and layer; for a SequenceToSequence, of its encoder.
 
     Parameters
     ----------
     model : RNN, or a model
-        Its gradients are left as they are.
-    batch : (ids, targets) for a LanguageModel, (X, y) for models of whole sequences; x for an RNN
-    state : array (L, B, H), optional
+        Not changed, including its gradients.
+    batch : (ids, targets) for a LanguageModel, (X, y) for models of whole sequences, x for an RNN
+    state : see `RNN`, optional
+        State before the first step.
+    lengths : integers (B,), optional
+        As in `RNN.forward`; with an RNN only.
     loss : {"last", "mean"}
-        Where the gradient starts: at the last step only, so that the norms show what is left of it on the way back, or
-        at the mean loss of all steps. An RNN has no loss of its own: its gradient starts at the sum of its outputs.
+        L: the loss of the last step only, so that the norms show how the gradient changes on its way back, or the mean
+        loss of all steps. For an RNN, which has no loss, the sum of its outputs at these steps.
+
+    Returns
+    -------
+    GradientFlow
 
     Examples
     --------
@@ -342,9 +405,9 @@ def gradient_flow(
     if loss not in ("last", "mean"):
         raise ValueError(f"loss: expected last or mean, got {loss!r}")
     copy = model.astype(model.dtype)
-    net = copy.networks[0] if not isinstance(copy, RNN) else copy
+    net = _first_network(copy)
     if not isinstance(copy, RNN):
-        _need_no_lengths(lengths)
+        _check_no_lengths(lengths)
         x, targets, lengths = copy.window(*batch)  # type: ignore[misc]
         tape = _flow_of_model(copy, x, targets, lengths, state, loss)
     else:
@@ -354,18 +417,20 @@ def gradient_flow(
         dy[last_steps(tape) if loss == "last" else slice(None)] = 1
         _keep_dh(tape)
         net.backward(tape, dy)
-    there = np.ones((tape.steps, tape.batch, 1), bool) if tape.lengths is None else ~tape.lengths.padding()[:, :, None]
+    in_sequence = np.ones((tape.steps, tape.batch, 1), bool)
+    if tape.lengths is not None:
+        in_sequence = ~tape.lengths.padding()[:, :, None]
     norms, saturation, radii = [], [], []
     for cell in tape.recurrences:
-        dh = np.where(there, cell.dh, 0).astype(np.float64)
+        dh = np.where(in_sequence, cell.dh, 0).astype(np.float64)
         norms.append(np.sqrt((dh**2).sum(axis=(1, 2))))
-        saturation.append(cell.saturation(there))
+        saturation.append(cell.saturation(in_sequence))
         radii.append(_spectral_radius(cell, net.params.get(cell.prefix + "W_hh")))
     return GradientFlow(np.array(norms), np.array(saturation), np.array(radii))
 
 
 def _spectral_radius(cell: Recurrence, w_hh: Array | None) -> float:
-    """Of the candidate's block of W_hh; NaN where the cell has none."""
+    """Spectral radius of the candidate's block of W_hh; NaN for a cell without W_hh."""
     if w_hh is None:
         return float("nan")
     block = cell.gate(w_hh, cell.info.gate_names[cell.info.candidate]).astype(np.float64)
@@ -376,24 +441,25 @@ def _flow_of_model(
     model: Model, x: Array, targets: Array, lengths: ArrayLike | None, state: StateLike | None, loss: str
 ) -> Tape:
     """The tape of the network that reads x, after a backward pass from the model's loss."""
-    space, only, wanted = Workspace(), None, targets
+    predictor, workspace, only, wanted = model._predictor, Workspace(), None, targets
     if loss == "last":
-        only = last_targets(targets, model._target_lengths(targets, lengths))
-        wanted = model._head.loss.keep_only(targets, only)
-    scale = 1.0 / (model._head.loss.weight(wanted) or 1.0)
-    tapes, _ = model._pass(x, targets, space, state=state, lengths=lengths)
-    _keep_dh(tapes[0])  # before the first backward pass, which makes the arrays
-    tapes, _ = model._pass(x, targets, space, only=only, state=state, lengths=lengths, scale=scale)
+        only = last_targets(targets, predictor.target_lengths(targets, lengths))
+        wanted = predictor.head.loss.keep_only(targets, only)
+    scale = 1.0 / (predictor.head.loss.weight(wanted) or 1.0)
+    tapes, _ = predictor.window(x, targets, workspace, state=state, lengths=lengths)
+    _keep_dh(tapes[0])  # before the first backward pass, which allocates the arrays
+    tapes, _ = predictor.window(x, targets, workspace, only=only, state=state, lengths=lengths, scale=scale)
     return tapes[0]
 
 
 def _keep_dh(tape: Tape) -> None:
+    """Make the next backward pass keep the whole gradient at h in every recurrence."""
     for cell in tape.recurrences:
         cell.keep_dh = True
 
 
 def last_targets(targets: Array, lengths: ArrayLike | None) -> Array:
-    """bool (T, B): each sequence's last target; the only one, where it has one."""
+    """bool (T, B): True for the last target of each sequence."""
     T, B = targets.shape[:2]
     last = np.full(B, T) if lengths is None or T == 1 else np.asarray(lengths)
     flags: Array = np.arange(1, T + 1)[:, None] == last
@@ -401,7 +467,7 @@ def last_targets(targets: Array, lengths: ArrayLike | None) -> Array:
 
 
 def last_steps(tape: Tape) -> Any:
-    """Index of each sequence's last step into (T, B, ...)."""
+    """Index into arrays (T, B, ...) of the last step of each sequence."""
     if tape.lengths is None:
         return -1
     return tape.lengths.lengths - 1, np.arange(tape.batch)

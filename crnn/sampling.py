@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""From logits to an id: temperature, top-k, top-p, and a draw that is the same on every machine.
+"""Sampling an id from logits: temperature, top-k, top-p and a random draw, bit-identical on every machine.
 
-Only sorts, comparisons, sequential sums (`np.cumsum`) and the core's own exp stand between the logits and the
-id, so equal logits and an equal seed give equal ids on any CPU.
+Sorting, comparisons, sequential sums (`np.cumsum`) and the exp of the C core are the only operations, so the same
+logits and seed give the same id on every CPU.
 """
 
 from __future__ import annotations
@@ -20,20 +20,25 @@ __all__ = ["Sampler"]
 class Sampler:
     """Draws ids from logits.
 
-    The logits are divided by the temperature, then cut to the `top_k` most likely ids, then to the `top_p`
-    nucleus of those, and one of the rest is drawn by its softmax probability (float64). Of equal logits the
-    lower index counts as the likelier. An id of probability zero (logit -inf, or cut) is never drawn.
+    The logits are divided by the temperature. Of these the `top_k` most probable ids are kept, and of those the `top_p`
+    nucleus. One of the remaining ids is drawn by its softmax probability, computed in float64. Of equal logits, that of
+    the lower id counts as the larger. An id of probability zero (logit -inf, or not kept) is never drawn.
 
     Parameters
     ----------
     temperature : float
-        Below 1 sharper, above 1 flatter; 0 always takes the largest logit.
+        Values below 1 sharpen the distribution, values above 1 flatten it; 0 always takes the largest logit.
     top_k : int, optional
         Keep at most this many ids.
     top_p : float, optional
-        Keep the fewest most likely ids that together have at least this probability, in (0, 1] [1]_.
+        Keep the smallest number of most probable ids whose probabilities sum to at least this, in (0, 1] [1]_.
     seed : int, optional
-        Of the draws. Default: from the operating system, different every time.
+        Seed of the draws. If not given, the operating system provides one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is out of range or of the wrong type.
 
     References
     ----------
@@ -47,6 +52,10 @@ class Sampler:
     >>> Sampler(temperature=0)([1.0, 3.0, 3.0])
     1
     """
+
+    temperature: float
+    top_k: int | None
+    top_p: float | None
 
     def __init__(
         self,
@@ -83,33 +92,39 @@ class Sampler:
         Returns
         -------
         id : int
-            In 0 .. V - 1. A temperature of 0 uses no random number, otherwise each call uses one.
+            In 0 .. V - 1. Each call uses one random number, or none if the temperature is 0.
 
         Raises
         ------
         ValueError
-            Not of shape (V,), a NaN or +inf among the logits, or all of them -inf.
+            The logits are not of shape (V,), contain NaN or +inf, or are all -inf.
         """
         values, best = _checked(logits)
         if self.temperature == 0:
             return best
-        heights = np.cumsum(self._weights(values, best))
-        # The first height above u * total belongs to a weight > 0. There is one: u <= 1 - 2**-53, so that
-        # u * total < total after rounding too.
+        cumulative = np.cumsum(self._weights(values, best))
+        # The first cumulative weight above u * total belongs to a weight > 0. It exists: u <= 1 - 2**-53, so
+        # u * total < total also after rounding.
         uniform = (self._bits.random_raw() >> 11) * 2.0**-53
-        return int(heights.searchsorted(uniform * heights[-1], side="right"))
+        return int(cumulative.searchsorted(uniform * cumulative[-1], side="right"))
 
     def probabilities(self, logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """The probabilities that a call draws by, after temperature, top-k and top-p.
+        """The probabilities of the ids in a call with the same logits, after temperature, top-k and top-p.
 
         Parameters
         ----------
         logits : float (V,)
+            Not modified.
 
         Returns
         -------
         probabilities : float64 (V,), fresh
             Sums to 1 up to rounding.
+
+        Raises
+        ------
+        ValueError
+            As in a call.
 
         Examples
         --------
@@ -126,27 +141,27 @@ class Sampler:
         return weights
 
     def _weights(self, values: npt.NDArray[np.float64], best: int) -> npt.NDArray[np.float64]:
-        """Softmax numerators, the largest 1; 0 for what top-k and top-p cut. Overwrites `values`."""
-        with np.errstate(over="ignore"):  # a tiny temperature sends all but the best to -inf, rightly
+        """Softmax numerators, fresh, the largest 1; 0 for ids that top-k and top-p exclude. Overwrites `values`."""
+        with np.errstate(over="ignore"):  # with a tiny temperature all but the largest become -inf, as they should
             values -= values[best]
-            # A temperature changes no order, so top-k may come first, while a huge one has not made all values equal.
+            # Top-k comes first: the temperature keeps the order, but a huge one would make all values equal.
             if self.top_k is not None and self.top_k < values.size:
                 _keep_largest(values, self.top_k, np.partition(values, -self.top_k)[-self.top_k])
             values /= self.temperature
         if self.top_p is not None and self.top_p < 1:
-            falling = np.sort(values)[::-1].copy()
-            heights = np.cumsum(_exp(falling))
-            last = int(heights.searchsorted(self.top_p * heights[-1]))
-            _keep_largest(values, last + 1, falling[last])
+            descending = np.sort(values)[::-1].copy()
+            cumulative = np.cumsum(_exp(descending))
+            last = int(cumulative.searchsorted(self.top_p * cumulative[-1]))
+            _keep_largest(values, last + 1, descending[last])
         return _exp(values)
 
 
 def _checked(logits: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], int]:
-    """A float64 copy of the logits, and the index of the first largest."""
+    """A float64 copy of the logits, and the index of their first maximum. Raises ValueError."""
     values = np.array(logits, np.float64)
     if values.ndim != 1 or not values.size:
         raise ValueError(f"logits: expected shape (V,), got {values.shape}")
-    best = int(values.argmax())  # of the first NaN, if there is one
+    best = int(values.argmax())  # if there is a NaN, the index of the first one
     if not math.isfinite(values[best]):
         largest = values[best]
         raise ValueError(f"logits: expected finite numbers (or -inf, not all), got {largest} at index {best}")
@@ -154,7 +169,7 @@ def _checked(logits: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], int]:
 
 
 def _keep_largest(values: npt.NDArray[np.float64], count: int, smallest: np.float64) -> None:
-    """Set all but the `count` largest values to -inf; of those equal to the smallest the first stay."""
+    """Set all but the `count` largest values to -inf; of values equal to `smallest`, the first ones are kept."""
     kept = values >= smallest
     surplus = np.count_nonzero(kept) - count
     if surplus:
@@ -163,6 +178,7 @@ def _keep_largest(values: npt.NDArray[np.float64], count: int, smallest: np.floa
 
 
 def _exp(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """exp of the C core, fresh: bit-identical on every machine."""
     out = np.empty_like(values)
     exp(out, values)
     return out

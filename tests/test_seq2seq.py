@@ -16,6 +16,7 @@ import crnn.models.seq2seq
 from crnn._core import cells, dispatch, gemm
 from crnn.models.data import Batch
 from crnn.models.decoding import Steps, beam_search, log_probabilities
+from crnn.models.encoder_decoder import EncoderDecoder
 from crnn.models.predictor import Workspace
 from crnn.stream import StreamWeights
 
@@ -138,7 +139,7 @@ def test_label_smoothing_mixes_in_the_mean_over_all_tokens(rng):
 
 def _all_at(model, batch, targets, token):
     """The sum of -log p(token) at every step, the decoder being fed with the targets."""
-    _, head = model._pass(batch.x, targets, Workspace(), lengths=batch.lengths)
+    _, head = model._predictor.window(batch.x, targets, Workspace(), lengths=batch.lengths)
     there = steps_there(*targets.shape, (targets != -1).sum(axis=0))[..., 0]
     return oracle.cross_entropy(head.outputs, np.where(there, token, -1), ignore=-1)[0][there].sum()
 
@@ -157,15 +158,17 @@ def test_gradients_agree_with_differences(rng, cell, real, bidirectional):
 
 @pytest.mark.parametrize("name", ["encoder.layer0.W_hh", "encoder.layer1.reverse.b_h", "decoder.layer0.W_xh", "W_hy"])
 def test_a_wrong_gradient_is_found_and_named(rng, monkeypatch, name):
-    original = crnn.SequenceToSequence._pass
+    original = EncoderDecoder.window
 
     def spoiled(self, *arguments, scale=None, **options):
         result = original(self, *arguments, scale=scale, **options)
         if scale is not None:
-            self.grads[name].reshape(-1)[0] *= 1.1
+            network, _, parameter = name.partition(".")
+            grads = {"encoder": self.encoder.grads, "decoder": self.net.grads, "W_hy": {"": self.head.dw}}
+            grads[network][parameter].reshape(-1)[0] *= 1.1
         return result
 
-    monkeypatch.setattr(crnn.SequenceToSequence, "_pass", spoiled)
+    monkeypatch.setattr(EncoderDecoder, "window", spoiled)
     model = seq2seq(hidden_size=(3, 2), bidirectional=True)
     errors = crnn.gradient_check(model, sequences(rng), samples=None).errors
     assert errors.pop(name) > 1e-6
@@ -271,7 +274,7 @@ def test_a_beam_of_one_is_greedy(rng, cell):
     batch, _ = data.batch(np.arange(len(X)))
     after = model.encoder.run_forward(batch.x, None, batch.lengths, 1, None, None, keep=False).after
     weights = StreamWeights(model._predictor.stream_parts("decoder"))
-    found = beam_search(Steps(weights, model._decoder_start(after).value, len(X), V), 9, 1)
+    found = beam_search(Steps(weights, model._predictor.decoder_start(after).value, len(X), V), 9, 1)
     answers, scores = model.predict(X, max_length=9, scores=True)
     assert [each.tokens for each in found] == [answer.tolist() for answer in answers]
     assert [each.score for each in found] == scores.tolist()
@@ -429,7 +432,7 @@ def test_answers_do_not_depend_on_threads_batches_or_order(rng, real, beam):
 def test_nothing_is_computed_for_padding(rng):
     model = seq2seq()
     batch, targets = batch_of(model, *sequences(rng))
-    tapes, _ = model._pass(batch.x, targets, Workspace(), lengths=batch.lengths)
+    tapes, _ = model._predictor.window(batch.x, targets, Workspace(), lengths=batch.lengths)
     np.testing.assert_array_equal(tapes[0].lengths.lengths, batch.lengths)
     np.testing.assert_array_equal(tapes[1].lengths.lengths, (targets != -1).sum(axis=0))
 
@@ -475,7 +478,7 @@ def test_dropout_acts_in_encoder_and_decoder_and_only_when_training(rng):
     losses = {model.loss_and_gradients(batch, targets, dropout_seed=seed)[0] for seed in (1, 2, [1, 2], None)}
     assert len(losses) == 4
     assert model.loss_and_gradients(batch, targets)[0] == model.loss_and_gradients(batch, targets)[0]
-    tapes, _ = model._pass(batch.x, targets, Workspace(), lengths=batch.lengths, dropout_seed=1)
+    tapes, _ = model._predictor.window(batch.x, targets, Workspace(), lengths=batch.lengths, dropout_seed=1)
     masks = [tape.layers[1].mask for tape in tapes]
     assert all((mask == 0).any() for mask in masks)
     rows = min(map(len, masks))

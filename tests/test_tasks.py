@@ -187,9 +187,9 @@ def test_a_share_for_validation_is_chosen_by_the_seed_and_not_trained_on(rng):
     X, y = reals(rng, LENGTHS * 3), labels(rng, n=21)
     y[1] = 0
     model = classifier()
-    chosen = model._share_for_validation(0.25, 21)
+    chosen = model._validation_indices(0.25, 21)
     assert len(set(chosen)) == 5
-    assert chosen == classifier()._share_for_validation(0.25, 21) != classifier(seed=4)._share_for_validation(0.25, 21)
+    assert chosen == classifier()._validation_indices(0.25, 21) != classifier(seed=4)._validation_indices(0.25, 21)
     rest = [i for i in range(21) if i not in chosen]
     by_hand = classifier()
     log = model.fit(X, y, valid=0.25, epochs=4, batch_size=4)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``crnn demo``: trains on the documentation that comes with every Python, then generates text."""
+"""``crnn demo``: trains on the documentation that is part of every Python installation, then generates text."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ PROMPT = "The "
 
 
 def add_verb(verbs: Verbs) -> None:
+    """Add the command to the parser."""
     demo = new_verb(
         verbs,
         "demo",
         run,
         "train on the prose of Python's documentation in under a minute",
-        "Trains on the documentation topics that come with every Python, then generates text. Needs no file.",
+        "Trains on the documentation topics of this Python installation, then generates text. Needs no file.",
     )
-    demo.add_argument("--hidden", type=int, default=256, help="units")
+    demo.add_argument("--hidden", type=int, default=256, help="units of the layer")
     demo.add_argument("--epochs", type=int, default=24, help="passes over the text")
     demo.add_argument("--length", type=int, default=400, help="characters to generate at the end")
-    demo.add_argument("--threads", type=int, default=cores(), help="the result does not depend on it")
+    demo.add_argument("--threads", type=int, default=cores(), help="threads; the result does not depend on it")
     demo.add_argument("-o", "--output", type=Path, help="write the model to this file")
     add_sampling_flags(demo, temperature=0.7)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Train, print, generate. Returns the exit status."""
     text = _demo.documentation_prose()
     corpus = crnn.TextCorpus.from_text(text, valid=0.05, test=0.0)
     model = crnn.LanguageModel(corpus.vocab, hidden_size=arguments.hidden, seed=1)

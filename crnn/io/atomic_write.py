@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Writing a file whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ PathLike = str | os.PathLike[str]
 
 @contextlib.contextmanager
 def replacing(path: PathLike) -> Iterator[BinaryIO]:
-    """A file to write: under another name in the same folder, flushed to the disk, and given its name when the block
-    ends. Whatever goes wrong before that leaves the old file as it was and nothing beside it."""
+    """Context manager for a binary file that replaces ``path`` when the block ends.
+
+    The file is written under a temporary name in the same folder, flushed to the disk and renamed. After an exception
+    the old file is unchanged and the temporary one is removed. Raises OSError if the file cannot be written.
+    """
     path = os.path.abspath(path)
     if not os.path.isdir(os.path.dirname(path)):
         raise FileNotFoundError(f"{path}: expected a folder that exists, got {os.path.dirname(path)}")

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Model files: named tensors and a JSON header in safetensors, so that no code is ever loaded. Knows no class.
+"""Model files: named tensors and a JSON header in safetensors, which cannot contain code. Knows no model class.
 
 A model file holds one tensor per parameter under its public name, and the statistics that standardise data. Its
-metadata has one key, ``crnn``: a JSON object with ``format`` (a version number), ``kind`` (which class), ``config``
-(its arguments) and what else that class adds, such as ``vocab``. A file is hostile input: nothing in it is used before
-it has been compared with what the configuration demands. Files are written under a temporary name in the same folder,
-flushed to the disk and then renamed, so the old file survives any failure.
+metadata has one key, ``crnn``: a JSON object with ``format`` (a version number), ``kind`` (the class), ``config`` (its
+arguments) and what the class adds, such as ``vocab``. A file is hostile input: nothing in it is used before it has been
+compared with what the configuration requires. Files are written atomically.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ PARAMETER_LIMIT = 1 << 31
 
 
 class ModelFileError(ValueError):
-    """A file that is not a model crnn can load."""
+    """The file is not a model that crnn can load; the message has its name and what was found."""
 
 
 def write(path: PathLike, tensors: Mapping[str, Array], header: Header) -> None:
-    """Write a file, whole or not at all. Raises OSError where the file system does."""
+    """Write a file atomically. Raises OSError if it cannot be written."""
     content = to_bytes(tensors, header)
     with replacing(path) as file:
         file.write(content)
@@ -48,17 +47,20 @@ def to_bytes(tensors: Mapping[str, Array], header: Header) -> bytes:
 
 
 def read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Tensors and our header, both only as trustworthy as the file. Raises ModelFileError and OSError."""
+    """Tensors and the ``crnn`` header of a file, whose contents are not checked. Raises ModelFileError and OSError."""
     return parse(os.fspath(path), *read_content(path))
 
 
 def from_bytes(name: str, content: bytes) -> tuple[dict[str, Array], dict[str, Any]]:
-    """As `read`, of content that is in memory; errors call it ``name``."""
+    """As `read`, from the content of a file. Errors call it ``name``."""
     return parse(name, content, 8 + int.from_bytes(content[:8], "little"))
 
 
 def read_content(path: PathLike) -> tuple[bytes, int]:
-    """All of a safetensors file, and where its header ends. Checks the length of that header and nothing else."""
+    """The content of a safetensors file, and the offset at which its header ends.
+
+    Raises ModelFileError if the header is too long, and OSError. Checks nothing else.
+    """
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > HEADER_LIMIT:
@@ -66,12 +68,15 @@ def read_content(path: PathLike) -> tuple[bytes, int]:
                 f"{os.fspath(path)}: expected a safetensors file with a header of at most {HEADER_LIMIT} bytes"
             )
         file.seek(0)
-        # Not memory-mapped: a file that is cut short meanwhile would be a SIGBUS.
+        # Not memory-mapped: if the file is truncated while it is read, that would be a SIGBUS.
         return file.read(os.fstat(file.fileno()).st_size), 8 + length
 
 
 def parse(name: str, content: bytes, header_end: int) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Tensors and our header of a file's content; errors call it ``name``."""
+    """Tensors and the ``crnn`` header, from a content and the offset at which the safetensors header ends.
+
+    Raises ModelFileError, which calls the file ``name``.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -92,7 +97,7 @@ def parse(name: str, content: bytes, header_end: int) -> tuple[dict[str, Array],
 def check_tensor(
     name: str, tensors: Mapping[str, Array], shape: tuple[int, ...], dtype: str, *, finite: bool = True
 ) -> None:
-    """Raise ValueError unless a tensor of this name, shape and dtype is there; ``finite``: without NaN and infinity."""
+    """Raise ValueError unless there is a tensor of this name, shape and dtype; ``finite``: without NaN and infinity."""
     if name not in tensors:
         raise ValueError(f"expected a tensor {name!r}, found none")
     tensor = tensors[name]
@@ -103,7 +108,7 @@ def check_tensor(
 
 
 def check_no_more(tensors: Mapping[str, Array], expected: Mapping[str, Any]) -> None:
-    """Raise ValueError if there is a tensor that nobody expects."""
+    """Raise ValueError if there is a tensor whose name is not in ``expected``."""
     extra = sorted(set(tensors) - set(expected))
     if extra:
         raise ValueError(f"expected no tensor {extra[0]!r}")

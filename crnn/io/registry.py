@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The kinds of models, by the names that files give them. Every class registers itself; this module imports none."""
+"""The kinds of models by their names in files. Classes register themselves; this module imports none of them."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from numpy.typing import NDArray
 
 from crnn.io.model_file import Header, ModelFileError
 
-# (header, tensors, whether values must be finite) -> a model; raises TypeError or ValueError for what it refuses
+# From (header, tensors, whether values must be finite) to a model; raises TypeError or ValueError for a wrong file.
 Builder = Callable[[Header, Mapping[str, NDArray[Any]], bool], Any]
 
 _builders: dict[str, Builder] = {}
 
 
 def register(kind: str, build: Builder) -> None:
-    """Make a kind known: ``build`` makes the model of a file whose header names it."""
+    """Register a kind: ``build`` makes the model of a file whose header has this ``kind``."""
     _builders[kind] = build
 
 
 def kinds() -> list[str]:
-    """The names of all kinds whose modules have been imported."""
+    """The names of all registered kinds, sorted. A kind is registered when its module is imported."""
     return sorted(_builders)
 
 
 def check_kind(kind: str) -> None:
-    """Raise TypeError for a kind that no file could be loaded as, such as a subclass of a user's own."""
+    """Raise TypeError for a kind that is not registered, such as a user's subclass: its file could not be loaded."""
     if kind not in _builders:
         raise TypeError(f"model: expected one of {', '.join(kinds())}, got {kind}")
 

@@ -3,59 +3,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 from numpy.typing import ArrayLike
 
 from crnn._options import takes_options
-from crnn.models.losses import class_loss
+from crnn.models.class_model import CLASS_TYPES, ClassModel
 from crnn.models.metrics import Evaluation
 from crnn.models.sequence_model import POOLING_TYPES, SCALE_TYPES, SequenceModel, model_json_types
 from crnn.models.standardizer import Standardizer
 from crnn.models.targets import ClassTargets, Label
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from
 
-CLASS_TYPES = {  # options that models of classes add, with the types a file may hold
-    "num_classes": (int,),
-    "classes": (list, type(None)),
-    "multilabel": (bool,),
-    "class_weight": (list, type(None)),
-    "label_smoothing": (float, int),
-}
-
 
 class SequenceClassifier(
+    ClassModel,
     SequenceModel[Evaluation],
     kind="SequenceClassifier",
     config_types=model_json_types(SCALE_TYPES, POOLING_TYPES, CLASS_TYPES),
 ):
-    """One class for every sequence. See `crnn.models.sequence_model.SequenceModel` for what X may be.
+    """Predicts one class for every sequence.
 
-    y holds N labels: class numbers, or names in ``classes``; -1 = unlabelled, ignored by
-    the loss. With ``multilabel`` N rows of zeros and
-    ones, one for each class, NaN where unknown.
+    Conventions
+    -----------
+    X is as in `crnn.models.sequence_model.SequenceModel`. y has N labels: class numbers, or names in ``classes``;
+    -1 = unlabelled, ignored by the loss. With ``multilabel``, y is (N, num_classes): 1 for each class that applies,
+    0 for the others, NaN = unlabelled. Losses are in nats.
 
     Parameters
     ----------
     input_size : int
-        D, or how many ids there are.
+        D: size of the input at each step, or the number of ids.
     num_classes : int, optional
-        If ``classes`` are not named.
+        V; may be left out if ``classes`` is given.
     hidden_size, num_layers, cell, seed
         As in `RNN`.
     classes : sequence of str or int, optional
-        Names of the classes; `predict` answers with them.
+        Names of the classes, which `predict` returns.
     multilabel : bool
-        Each class is a separate yes-or-no question.
+        Classes are independent binary labels: any number of them can apply.
     pooling : {"last", "mean", "max", "flatten"}
-        What the head sees of the steps' outputs, see `crnn.models.pooling`.
+        How the outputs of the steps become the input of the head, see `crnn.models.pooling`.
     steps : int, optional
-        Length of all sequences, for "flatten".
+        Length of all sequences; needed for "flatten" only.
     class_weight : sequence of float, optional
-        What a target of each class weighs in the loss.
+        Weight of each class in the loss; with ``multilabel``, of its positive targets.
     label_smoothing : float
-        Share of a target that is spread over all classes. Szegedy et al. 2016.
+        Fraction of the target probability that is spread evenly over all classes. Szegedy et al. 2016.
     scale : bool
         Standardise real inputs by the training data.
     {options}
@@ -96,29 +91,29 @@ class SequenceClassifier(
     ) -> None:
         if pooling is None:
             raise ValueError("pooling: expected one, got None; a SequenceTagger has a class for every step")
-        named = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
-        config = config_from(named | options, type(self).__name__)
-        targets = ClassTargets(num_classes, classes, multilabel, config.dtype)
-        loss = class_loss(targets, class_weight, label_smoothing)
-        self.num_classes, self.classes, self.multilabel = targets.num_classes, targets.classes, targets.multilabel
-        self.class_weight = None if loss.weights is None else loss.weights.tolist()
-        self.label_smoothing = float(label_smoothing)
+        network = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
+        config = config_from(options, type(self).__name__, **network)
+        targets, loss = self._set_class_options(
+            num_classes, classes, multilabel, class_weight, label_smoothing, config.dtype
+        )
         scalings = {"x": Standardizer(config.input_size)}
         self._compose(config, loss, targets, scalings, pooling=pooling, steps=steps, scale=scale, seed=seed)
 
-    @staticmethod
-    def outputs_of(config: Mapping[str, Any]) -> int:
-        return int(config["num_classes"])
-
     def predict_proba(self, X: Any, *, batch_size: int = 256, threads: int = 1) -> Any:
-        """Probabilities of the classes (N, V)."""
-        outputs = self._outputs_for(X, batch_size, threads)
-        return self._arranged([self._targets.probabilities(out) for out in outputs], X)
+        """Probabilities of the classes: an array (N, V) in the model's dtype, fresh. Arguments as in `predict`."""
+        return self._predict(X, self._targets.probabilities, batch_size, threads)
 
     def predict(self, X: Any, *, batch_size: int = 256, threads: int = 1) -> Any:
-        """The likeliest class of each sequence (N,); with ``multilabel`` yes or no for each class (N, V)."""
-        outputs = self._outputs_for(X, batch_size, threads)
-        return self._arranged([self._targets.labels(out) for out in outputs], X)
+        """The most probable class of each sequence: an array (N,), fresh; with ``multilabel`` bool (N, V).
+
+        Parameters
+        ----------
+        X : sequences, see the class
+        batch_size : int
+            Sequences that are computed at a time; does not change the result.
+        threads : int
+        """
+        return self._predict(X, self._targets.labels, batch_size, threads)
 
 
 takes_options(NetworkConfig)(SequenceClassifier)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Whole sequences: checked, scaled, and put together in batches of like lengths. Knows no model.
+"""Whole sequences: checks, and batches of sequences of similar lengths. Knows no model.
 
-Sequences are real (T_i, D), or ids (T_i,), given as a list of arrays or, where all are equally long, as one array
-(N, T, D) or (N, T).
+Sequences are real (T_i, D) or ids (T_i,). They are given as a list of arrays or, if all have the same length, as one
+array (N, T, D) or (N, T).
 """
 
 from __future__ import annotations
@@ -16,19 +16,34 @@ import numpy as np
 from crnn.checks import Array, check_positive
 from crnn.text.vocab import Vocab, VocabError
 
-SORTED_BATCHES = 32  # so many batches' sequences are sorted by length at a time: little padding, still shuffled
+SORTED_BATCHES = 32  # sequences of so many batches at a time are sorted by length: little padding, still shuffled
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Sequences side by side, time-major: x (T, B, D) real or (T, B) ids, padded with zeros."""
+    """A batch of sequences, time-major."""
 
-    x: Array
-    lengths: Array | None  # (B,); None: all T
+    x: Array  # (T, B, D) real, or ids (T, B); padded with zeros
+    lengths: Array | None  # int32 (B,); None: all T
 
 
 def check_sequences(name: str, X: Any, input_size: int, *, ids: bool, real: bool = False) -> list[Array]:
-    """The sequences as arrays, real (T_i, D) or ids (T_i,). ``ids``, ``real``: only these will do."""
+    """The sequences X as arrays, real (T_i, D) or int32 ids (T_i,); real ones are borrowed if possible.
+
+    Parameters
+    ----------
+    name : str
+        What errors call X.
+    X : list of arrays, or array
+    input_size : int
+        D, or the number of ids.
+    ids, real : bool
+        Accept only ids, or only real sequences.
+
+    Raises
+    ------
+    TypeError, ValueError
+    """
     if isinstance(X, str | bytes) or not isinstance(X, Sequence | np.ndarray):
         raise TypeError(f"{name}: expected a list of arrays, or an array (N, T, D), got {type(X).__name__}")
     if isinstance(X, np.ndarray) and X.ndim not in (2, 3):
@@ -40,15 +55,15 @@ def check_sequences(name: str, X: Any, input_size: int, *, ids: bool, real: bool
 
 
 def array_of(name: str, value: Any, dtype: Any = None) -> Array:
-    """NumPy's array of a value, or an error that calls it ``name``."""
+    """``value`` as a NumPy array. Raises ValueError, which calls it ``name``."""
     try:
         return np.asarray(value, dtype)
-    except (TypeError, ValueError, OverflowError):  # ragged, or no numbers
+    except (TypeError, ValueError, OverflowError):  # ragged, or not numbers
         raise ValueError(f"{name}: expected numbers in an array, got {value!r:.100}") from None
 
 
 def check_entries(name: str, y: Any, n: int) -> None:
-    """Raise unless y has an entry for each of n sequences."""
+    """Raise TypeError or ValueError unless y is a list or array with one entry for each of n sequences."""
     if isinstance(y, str | bytes | Mapping | Set) or not (hasattr(y, "__len__") and hasattr(y, "__getitem__")):
         raise TypeError(f"{name}: expected a list or an array of targets, got {type(y).__name__}")
     if len(y) != n:
@@ -56,7 +71,7 @@ def check_entries(name: str, y: Any, n: int) -> None:
 
 
 def _check_sequence(name: str, x: Array, input_size: int, ids: bool, real: bool) -> Array:
-    if not real and x.dtype.kind in "iu" and x.ndim == 1 and (ids or input_size > 1):  # one id would say nothing
+    if not real and x.dtype.kind in "iu" and x.ndim == 1 and (ids or input_size > 1):  # one id carries no information
         if x.size == 0 or x.min() < 0 or x.max() >= input_size:
             got = f"{x.min()} to {x.max()}" if x.size else "none"
             raise ValueError(f"{name}: expected ids from 0 to {input_size - 1}, got {got}")
@@ -73,7 +88,7 @@ def _check_sequence(name: str, x: Array, input_size: int, ids: bool, real: bool)
 
 
 def encode_texts(name: str, texts: Any, vocab: Vocab) -> list[Array]:
-    """Ids of each text; an error names the text's place."""
+    """Ids (T_i,) of each text. Raises TypeError, ValueError and VocabError, which name the text's index."""
     if isinstance(texts, str | bytes) or not isinstance(texts, Sequence | np.ndarray):
         raise TypeError(f"{name}: expected a list of strings, got {type(texts).__name__}")
     if not len(texts):
@@ -88,17 +103,30 @@ def encode_texts(name: str, texts: Any, vocab: Vocab) -> list[Array]:
 
 
 class SequenceData:
-    """Sequences ready for a model, and their targets.
+    """Checked and standardised sequences of a model, and their targets. Borrows the arrays.
 
     Parameters
     ----------
     x : list of arrays
         Real (T_i, D) in the model's precision, or int32 ids (T_i,).
     targets : list of arrays
-        One a sequence: of each step, (T_i, ...), or with ``single`` of the whole, (1, ...).
-    padding
-        What a target is where there is none.
+        One per sequence: (T_i, ...), or with ``single`` (1, ...).
+    single : bool
+        One target per sequence instead of one per step.
+    padding : float
+        Value of a missing target.
+
+    Attributes
+    ----------
+    lengths : int array (N,)
+        T_i.
     """
+
+    x: list[Array]
+    targets: list[Array]
+    single: bool
+    padding: float
+    lengths: Array
 
     def __init__(self, x: list[Array], targets: list[Array], *, single: bool, padding: float) -> None:
         self.x, self.targets, self.single, self.padding = x, targets, single, padding
@@ -108,31 +136,42 @@ class SequenceData:
         return len(self.x)
 
     def part(self, chosen: Sequence[int] | Array) -> SequenceData:
-        """Some of the sequences."""
+        """The sequences with the indices ``chosen``; borrowed."""
         x, targets = [self.x[i] for i in chosen], [self.targets[i] for i in chosen]
         return SequenceData(x, targets, single=self.single, padding=self.padding)
 
     def batch(self, chosen: Array) -> tuple[Batch, Array]:
-        """Sequences side by side, and their targets (T, B, ...), or (1, B, ...)."""
-        together = side_by_side([self.x[i] for i in chosen], 0)
-        targets = side_by_side([self.targets[i] for i in chosen], self.padding)
+        """A batch of the sequences with these indices, and its targets (T, B, ...) or (1, B, ...); both fresh."""
+        x = _pad_and_stack([self.x[i] for i in chosen], 0)
+        targets = _pad_and_stack([self.targets[i] for i in chosen], self.padding)
         lengths = self.lengths[chosen]
-        return Batch(together, None if (lengths == lengths[0]).all() else lengths.astype(np.int32)), targets
+        return Batch(x, None if (lengths == lengths[0]).all() else lengths.astype(np.int32)), targets
 
 
-def side_by_side(arrays: Sequence[Array], padding: float) -> Array:
-    """Arrays (T_i, ...) as one (T, B, ...)."""
+def _pad_and_stack(arrays: Sequence[Array], padding: float) -> Array:
+    """Arrays (T_i, ...) as one array (T, B, ...), T the largest T_i."""
     longest = max(len(array) for array in arrays)
-    together = np.full((longest, len(arrays), *arrays[0].shape[1:]), padding, arrays[0].dtype)
+    stacked = np.full((longest, len(arrays), *arrays[0].shape[1:]), padding, arrays[0].dtype)
     for b, array in enumerate(arrays):
-        together[: len(array), b] = array
-    return together
+        stacked[: len(array), b] = array
+    return stacked
 
 
 class SequenceBatches:
-    """An epoch's batches, shuffled by ``seed`` and the epoch's number; sequences of like lengths go together."""
+    """The training batches of sequences, grouped by similar lengths. `len` is the number of batches of an epoch.
 
-    carries_state = False  # for `fit`
+    Parameters
+    ----------
+    data : SequenceData
+    batch_size : int
+    seed : int
+        With the epoch's number it determines the order of the batches and what they contain.
+    """
+
+    carries_state: bool = False  # for `fit`: each batch starts from the initial state
+    data: SequenceData
+    batch_size: int  # B of all batches but the last of a block
+    seed: int
 
     def __init__(self, data: SequenceData, batch_size: int, seed: int) -> None:
         check_positive("batch_size", batch_size)
@@ -142,13 +181,13 @@ class SequenceBatches:
         return -(-len(self.data) // self.batch_size)
 
     def epoch(self, number: int) -> Iterator[tuple[Batch, Array]]:
-        """The batches of epoch 1, 2, ...: the same each time."""
+        """The batches and their targets of epoch ``number``, 1, 2, ...: the same at every call."""
         draws = np.random.PCG64([self.seed, number])
         order = shuffled(draws, len(self.data))
-        span = self.batch_size * SORTED_BATCHES
-        batches = []
-        for first in range(0, len(order), span):
-            block = order[first : first + span]
+        block_size = self.batch_size * SORTED_BATCHES
+        batches: list[Array] = []
+        for first in range(0, len(order), block_size):
+            block = order[first : first + block_size]
             if len(set(self.data.lengths[block].tolist())) > 1:
                 block = block[np.argsort(self.data.lengths[block], kind="stable")]
             batches += [block[b : b + self.batch_size] for b in range(0, len(block), self.batch_size)]
@@ -157,12 +196,12 @@ class SequenceBatches:
 
 
 def shuffled(draws: np.random.PCG64, n: int) -> Array:
-    """0 .. n-1 in an order that draws of 64 bits decide: the same in every version of NumPy."""
+    """A random permutation of 0 .. n-1 that is the same in every version of NumPy."""
     return np.argsort(draws.random_raw(n), kind="stable")
 
 
 def by_length(data: SequenceData, batch_size: int) -> Iterator[tuple[Array, Batch, Array]]:
-    """All sequences once, longest first, so that batches hold like lengths: which they are, x and targets."""
+    """All sequences once, longest first: yields the indices (B,), the batch and its targets."""
     order = np.argsort(-data.lengths, kind="stable")
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]

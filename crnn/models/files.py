@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Saving and loading models of every kind. Importing this module registers them all."""
+"""Saving and loading models of every kind. Importing this module registers all kinds."""
 
 from __future__ import annotations
 
@@ -19,12 +19,23 @@ __all__ = ["from_bytes", "load", "save", "to_bytes"]
 
 
 def save(model: Module, path: PathLike) -> None:
-    """Write a model to ``path``, whole or not at all. Raises OSError where the file system does."""
+    """Write a model to ``path`` atomically, as a safetensors file.
+
+    Raises OSError if the file cannot be written, TypeError for a user's subclass, which could not be loaded.
+    """
     model.save(path)
 
 
 def load(path: PathLike) -> Any:
-    """Read a model that `save` wrote: a `LanguageModel`, or whichever kind it was.
+    """Read a model that `save` wrote.
+
+    Parameters
+    ----------
+    path : str or path
+
+    Returns
+    -------
+    model : RNN, LanguageModel, or another registered kind
 
     Raises
     ------
@@ -47,12 +58,12 @@ def load(path: PathLike) -> Any:
 
 
 def to_bytes(model: Module) -> bytes:
-    """What `save` would write into a file."""
+    """The content of the file that `save` writes. Raises TypeError as `save` does."""
     return model.to_bytes()
 
 
 def from_bytes(content: bytes) -> Any:
-    """The model of `to_bytes`, or of the content of a file that `save` wrote. Raises ModelFileError as `load` does.
+    """Read a model from what `to_bytes` returned, or from the content of a file. Raises ModelFileError as `load` does.
 
     Examples
     --------

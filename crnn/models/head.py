@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Head: from a network's outputs to logits or values, and their loss.
+"""Head: a linear layer that turns a network's outputs into logits or values, and their loss.
 
-    y_t = h_t W_hy + b_y          for every step, or once a sequence, of what `crnn.models.pooling` makes of its steps
+    y_t = h_t W_hy + b_y          for every step, or once per sequence for the result of `crnn.models.pooling`
 """
 
 from __future__ import annotations
@@ -21,26 +21,45 @@ from crnn.nn.dropout import Masks
 
 @dataclass(eq=False)
 class HeadTape:
-    """What the head computes for T steps of B rows; backward turns its outputs into their gradient in place.
+    """The arrays of a head for T steps of B rows; with pooling T is 1."""
 
-    With pooling there is one step.
-    """
-
-    outputs: Array  # (T, B, V)
+    outputs: Array  # (T, B, V); the backward pass overwrites them with their gradient
     losses: Array  # (T, B)
     weights: gemm.Packed  # W_hy
     weights_t: gemm.Packed  # W_hy.T
-    mask: Array | None = None  # (T, B, H) or (1, B, H): dropout of h on its way into the head
-    dropped: Array | None = None  # (T, B, H), h * mask
+    mask: Array | None = None  # (T, B, H) or (1, B, H): dropout of the head's input
+    dropped: Array | None = None  # (T, B, H): h * mask
     pooling: Pooling | None = None
 
 
 class Head:
-    """W_hy (H, V) and b_y (V,) on top of a network, and a loss. Rows and columns are shared out as in `RNN`.
+    """W_hy (H, V) and b_y (V,) on top of a network, and a loss.
 
-    ``tie_weights``: W_hy is the transpose of the parameter ``embedding`` (V, H). Press, Wolf 2017.
-    ``pooling``: a name in `crnn.models.pooling.POOLINGS`, for one output a sequence.
+    Methods take slices of the batch or ranges of columns, as those of `crnn.nn.stack.Stack` do.
+
+    Parameters
+    ----------
+    values, grads : mapping of str to array
+        The model's parameters and gradients by name; borrowed.
+    loss : Loss
+    tie_weights : bool
+        W_hy is the transpose of the parameter ``embedding`` (V, H). Press, Wolf 2017.
+    pooling : str, optional
+        A name in `crnn.models.pooling.POOLINGS`, for one output per sequence.
+    directions : int
+        Of the network.
     """
+
+    tie_weights: bool
+    loss: Loss
+    pooling: str | None
+    directions: int
+    w: Array  # W_hy (H, V), or the embedding (V, H)
+    dw: Array  # its gradient
+    b_y: Array  # (V,)
+    db_y: Array  # (V,)
+    dtype: str
+    inputs: int  # H; with pooling "flatten" T*H
 
     def __init__(
         self,
@@ -58,10 +77,10 @@ class Head:
         self.w, self.dw = values[name], grads[name]
         self.b_y, self.db_y = values["b_y"], grads["b_y"]
         self.dtype = self.b_y.dtype.name
-        self.inputs = self.w.shape[1] if tie_weights else self.w.shape[0]
+        self.inputs = int(self.w.shape[1] if tie_weights else self.w.shape[0])
 
     def new_tape(self, steps: int, batch: int, features: int) -> HeadTape:
-        """``features``: size of the network's outputs."""
+        """A tape for the outputs (steps, batch, features) of the network."""
         H, V = self.inputs, len(self.b_y)
         pooling = None
         if self.pooling is not None:
@@ -76,7 +95,7 @@ class Head:
         )
 
     def draw_mask(self, tape: HeadTape, masks: Masks | None, p: float, variational_dropout: bool) -> None:
-        """Dropout of what enters the head, in a training pass."""
+        """Draw the dropout mask of the head's input. None: nothing is dropped."""
         tape.mask = None
         if masks is not None and p > 0:
             T, B, H = *tape.losses.shape, self.inputs
@@ -85,18 +104,22 @@ class Head:
                 tape.dropped = gemm.aligned_empty((T, B, H), self.dtype)
 
     def pack_forward(self, tape: HeadTape) -> None:
+        """Pack the weights for the forward product."""
         (tape.weights.pack_transposed if self.tie_weights else tape.weights.pack)(self.w)
 
     def pack_backward(self, tape: HeadTape) -> None:
+        """Pack the weights for the backward product."""
         (tape.weights_t.pack if self.tie_weights else tape.weights_t.pack_transposed)(self.w)
 
     def _inputs(self, tape: HeadTape, h: Array) -> Array:
+        """The head's input (T, B, H): h after pooling and dropout."""
         if tape.mask is None:
             return h if tape.pooling is None else tape.pooling.out
         assert tape.dropped is not None
         return tape.dropped
 
     def forward_rows(self, tape: HeadTape, h: Array, part: Slice) -> None:
+        """Compute the outputs of h (T, B, H) for the rows of ``part``."""
         if tape.pooling is not None:
             tape.pooling.forward(h, part)
             h, part = tape.pooling.out, part.single
@@ -107,7 +130,7 @@ class Head:
         gemm.linear_forward(tape.outputs, x, tape.weights, self.b_y, part.b0, part.b1, part.lengths)
 
     def apply(self, h: Array) -> Array:
-        """Outputs (B, V) of h (B, H): for a step at a time, without pooling or dropout."""
+        """Outputs (B, V) of h (B, H), fresh, without pooling or dropout."""
         weights = gemm.Packed(self.inputs, len(self.b_y), self.dtype)
         (weights.pack_transposed if self.tie_weights else weights.pack)(self.w)
         out = gemm.aligned_empty((1, len(h), len(self.b_y)), self.dtype)
@@ -116,11 +139,12 @@ class Head:
         return outputs
 
     def loss_rows(self, tape: HeadTape, targets: Array, part: Slice) -> None:
+        """Compute the losses of the outputs for the rows of ``part``."""
         part = part if tape.pooling is None else part.single
         self.loss.run(tape.losses, None, tape.outputs, targets, 1.0, part)
 
     def backward_rows(self, tape: HeadTape, dh: Array, targets: Array, scale: float, part: Slice) -> None:
-        """Losses, and the gradient of scale * (their sum) at h, written into dh."""
+        """Compute the losses for the rows of ``part``, and OVERWRITE dh with the gradient of scale * (their sum)."""
         every_step, dx = part, dh
         if tape.pooling is not None:
             part, dx = part.single, tape.pooling.dout
@@ -135,9 +159,10 @@ class Head:
     def weight_gradients(
         self, tape: HeadTape, h: Array, scratch: Array, part: int, parts: int, lengths: Lengths | None
     ) -> None:
+        """ACCUMULATE the gradients of W_hy and b_y, for the columns that belong to ``part`` of ``parts``."""
         x, doutputs = self._inputs(tape, h), tape.outputs
         if tape.pooling is not None:
-            lengths = None  # one step each
+            lengths = None  # every sequence has one step
         unit = gemm.line_width(self.dtype)
         n0, n1 = parallel.part_range(len(self.b_y), part, parts, unit)
         if self.tie_weights:  # forward: outputs = h @ E.T, so dE += doutputs.T @ h

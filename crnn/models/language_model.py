@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""LanguageModel: a network on token ids, a softmax head, and the vocabulary that gives them meaning."""
+"""LanguageModel: a network on token ids with a softmax head, and the vocabulary of the tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from crnn._core import loss
 from crnn._options import takes_options
 from crnn.checks import Array, Ids, check_flag, check_size, check_threads
-from crnn.models.head import Head, HeadTape
+from crnn.models.head import Head
 from crnn.models.losses import CrossEntropy
 from crnn.models.metrics import Evaluation
 from crnn.models.predictor import Predictor, Workspace
@@ -21,8 +21,7 @@ from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
 from crnn.nn.module import Module
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
-from crnn.nn.state import StateLike, state_from
-from crnn.nn.tape import Tape
+from crnn.nn.state import StateLike
 from crnn.stream import TextStream
 from crnn.stream.parts import StreamParts
 from crnn.text.generation import TextGenerator
@@ -34,30 +33,28 @@ CONFIG_TYPES = network_json_types("input_size") | {"tie_weights": (bool,)}  # th
 
 
 class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, attachments={"vocab": Vocab.from_dict}):
-    """Predicts the next token from all before it.
+    """Predicts the next token of a text from all previous tokens.
 
     Conventions
     -----------
-    ids and targets are integer arrays (T, B), time-major; targets[t, b] is the token after ids[t, b], or
-    `IGNORE_INDEX` (-1) where there is none. state is (L, B, H). Losses are in nats. Parameters are those of
-    `RNN`, ``W_hy`` (H, V) and ``b_y`` (V,), V being len(vocab), in one flat buffer.
+    T is the number of steps of a window, B of streams that are read in parallel, V is len(vocab). ids and targets are
+    integer arrays (T, B), time-major: targets[t, b] is the token after ids[t, b], or `IGNORE_INDEX` (-1) = missing,
+    ignored by the loss. state is as in `RNN`. Losses are in nats. Parameters are those of `RNN`, ``W_hy`` (H, V) and
+    ``b_y`` (V,), in one flat buffer.
 
     Parameters
     ----------
     vocab : Vocab
-    cell : str
+    cell, hidden_size, num_layers
         As in `RNN`.
-    hidden_size : int or sequence of int
-    num_layers : int, optional
     tie_weights : bool
-        The head's weights are the transpose of the embedding, which must be as large as the top layer.
-        Press, Wolf 2017.
+        W_hy is the transpose of the embedding, whose size must be that of the top layer. Press, Wolf 2017.
     seed : int
-        As in `RNN`. The head's weights are Glorot-uniform, its biases zero.
+        Seed of the initial weights. The head's weights are initialised by the glorot rule, its biases are zero.
     input_init : str, optional
-        As in `RNN`; unless given, glorot, and unit_variance for the rows of W_xh that one-hot ids select.
+        As in `RNN`. If not given: unit_variance for the rows of W_xh that one-hot ids select, glorot for the others.
     bidirectional : bool
-        False: a language model reads forward.
+        Must be False: a language model predicts from previous tokens only.
     {options}
 
     Examples
@@ -71,6 +68,14 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
     >>> model.generate("to be or", length=12, temperature=0)
     ' not to be, '
     """
+
+    loss_unit: str = "nats"  # for `crnn.fit`
+    vocab: Vocab
+    tie_weights: bool
+    input_init: str | None
+    net: RNN
+    _head: Head
+    _predictor: Predictor
 
     def __init__(
         self,
@@ -88,8 +93,8 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         self.vocab = vocab
         self.tie_weights = check_flag("tie_weights", tie_weights)
         self.input_init = options.get("input_init")
-        named = {"cell": cell, "hidden_size": hidden_size, "num_layers": num_layers, "input_size": len(vocab)}
-        config = config_from({"input_init": None} | named | options, type(self).__name__)
+        network = {"input_size": len(vocab), "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
+        config = config_from({"input_init": None, **options}, type(self).__name__, **network)
         if config.bidirectional:
             raise ValueError("bidirectional: expected False for a language model, which reads forward, got True")
         top = config.hidden_sizes[-1]
@@ -106,11 +111,11 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
             self._initialise(seed)
 
     def _initialise(self, seed: int) -> None:
-        """Draw what is not the network's own."""
+        """Initialise the head's weights, and the rows of W_xh that one-hot ids select."""
         draw = uniform_draws(seed + 1)
         if self.input_init is None and self.net.embedding_size is None:
             self.net.initialise_rows(draw)
-        name = "embedding" if self.tie_weights else "W_hy"  # tied rows are summed over as well: of such weights' size
+        name = "embedding" if self.tie_weights else "W_hy"  # tied rows need the scale that suits the head's sums
         self.params[name][...] = initial_matrix("glorot", draw, self.params[name].shape, name)
 
     @classmethod
@@ -121,15 +126,10 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         return model_shapes(config_from(dict(config) | {"input_size": len(attached["vocab"])}), config["tie_weights"])
 
     def config(self) -> dict[str, Any]:
-        """The arguments that make a model of this shape, without the vocabulary. JSON-able."""
-        of_net = self.net.config() | {"tie_weights": self.tie_weights}
-        del of_net["input_size"]
-        return of_net
-
-    @property
-    def networks(self) -> list[RNN]:
-        """The one network, as models of several networks list theirs."""
-        return [self.net]
+        """The arguments that make a model of this shape, without the vocabulary, as values that JSON can hold."""
+        config = self.net.config() | {"tie_weights": self.tie_weights}
+        del config["input_size"]  # the vocabulary determines it
+        return config
 
     @property
     def dtype(self) -> str:
@@ -149,16 +149,20 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         return self._predictor.stream_parts(type(self).__name__, ids_only=True)
 
     def stream(self) -> TextStream:
-        """A `crnn.TextStream`: reads a text as it comes; from the initial state, with the weights as they are now.
+        """A `crnn.TextStream`: reads and generates text incrementally, from the initial state.
 
-        The weights are packed once for all streams, and again when they have changed.
+        It keeps the current weights: later changes do not affect it. Packed weights are shared by all streams until the
+        model's weights change.
         """
         return TextStream(self._weights_for_streams(), self.vocab)
 
     # ---- one window -----------------------------------------------------------------------------------------------
 
     def forward(self, ids: ArrayLike, state: StateLike | None = None, *, threads: int = 1) -> tuple[Array, StateLike]:
-        """Logits (T, B, V) and the state after the last step, both fresh."""
+        """Logits (T, B, V) of the next tokens and the state after the last step, both fresh.
+
+        Arguments and errors as in `RNN.forward`; ids must be integers, otherwise TypeError is raised.
+        """
         threads = check_threads(threads)
         tape, head = self._predictor.start(self._check_ids("ids", ids), state, Workspace(), threads=threads)
         self._predictor.forward(tape, head, None)
@@ -173,9 +177,10 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         threads: int = 1,
         workspace: Workspace | None = None,
     ) -> tuple[Array, StateLike]:
-        """Losses in nats (T, B), 0 at ignored targets, and the state after the last step.
+        """Losses in nats (T, B), 0 where targets are missing, and the state after the last step.
 
-        With a ``workspace`` both belong to it, otherwise they are fresh.
+        With a ``workspace`` both belong to it, otherwise they are fresh. Raises TypeError and ValueError for wrong ids,
+        targets or states.
         """
         threads = check_threads(threads)
         tape, head = self._predictor.start(
@@ -195,60 +200,59 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         workspace: Workspace | None = None,
         dropout_seed: int | list[int] | None = None,
     ) -> tuple[float, int, StateLike]:
-        """Forward, loss and backpropagation through the T steps of a window; adds to `grads`.
+        """Forward pass, losses and backward pass of a window; ACCUMULATES the gradients in `grads`.
 
         Parameters
         ----------
-        ids, targets : int array (T, B)
+        ids, targets : integer arrays (T, B)
         state : optional
-            Before the first step; zeros, or the learnt one, if not given. No gradient flows into a given one: this is
-            where backpropagation is truncated.
+            State before the first step. If not given: the trainable initial state if there is one, otherwise zeros. No
+            gradient flows into a given state: backpropagation is truncated there.
         reduction : {"mean", "sum"}
-            Whether the gradient is that of the mean loss per predicted token or of their sum.
+            Whether the gradient is that of the mean loss per target or of the sum of the losses.
+        threads : int
+        workspace : Workspace, optional
+            Memory to reuse.
         dropout_seed : int, optional
-            Drop with the masks that this seed draws. Not given: nothing is dropped.
+            Seed of the dropout masks. If not given, nothing is dropped.
 
         Returns
         -------
         total : float
             Sum of the losses in nats.
         count : int
-            Predicted tokens.
+            Number of targets.
         state
-            After the last step; belongs to the workspace, if one was given.
+            State after the last step. Belongs to the workspace if one was given, otherwise fresh.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Wrong ids, targets, state or reduction.
         """
         if reduction not in ("mean", "sum"):
             raise ValueError(f"reduction: expected mean or sum, got {reduction!r}")
         threads = check_threads(threads)
-        tape, head = self._predictor.start(
-            self._check_ids("ids", ids),
-            state,
-            workspace or Workspace(),
-            threads=threads,
-            dropout_seed=dropout_seed,
-            keep=True,
-        )
-        wanted = self._check_targets(targets, tape.x.shape)
+        x, wanted, _ = self.window(ids, targets)
         count = self._head.loss.count(wanted)
         scale = 1.0 / max(count, 1) if reduction == "mean" else 1.0
-        total = self._predictor.forward_backward(tape, head, wanted, scale, threads)
-        return total, count, tape.after.value
+        (tape,), head = self._predictor.window(
+            x,
+            wanted,
+            workspace or Workspace(),
+            state=state,
+            scale=scale,
+            threads=threads,
+            dropout_seed=dropout_seed,
+        )
+        return loss.sum(head.losses.reshape(-1)), count, tape.after.value
 
     def workspace(self) -> Workspace:
-        """Memory that `loss_and_gradients` reuses from window to window."""
+        """A new workspace for `losses` and `loss_and_gradients`."""
         return Workspace()
 
-    def _pass(self, x: Array, targets: Array, space: Workspace, **options: Any) -> tuple[list[Tape], HeadTape]:
-        """A window, as `Predictor.window`. Returns the tapes of `networks`, and the head's."""
-        tape, head = self._predictor.window(x, targets, space, **options)
-        return [tape], head
-
-    def _target_lengths(self, targets: Array, lengths: ArrayLike | None) -> ArrayLike | None:
-        """How many targets each sequence of a `window` has, if they differ."""
-        return lengths
-
     def window(self, ids: ArrayLike, targets: ArrayLike) -> tuple[Array, Array, None]:
-        """A batch as `loss_and_gradients` takes it, checked."""
+        """Checked ids and targets, int32 (T, B), as the kernels take them; and no lengths."""
         x = self._check_ids("ids", ids)
         return x, self._check_targets(targets, x.shape), None
 
@@ -262,57 +266,72 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         return self._head.loss.check("targets", targets, shape[0], shape[1], self.dtype)
 
     def state_from(self, arrays: Sequence[Array], batch: int) -> StateLike:
-        """The state that `crnn.nn.state.state_arrays` took apart. ValueError if it is not one of this model's."""
-        like = self.net.stack.new_state(batch)
-        like.assign("state", state_from(arrays, like))
-        return like.value
+        """The state that `crnn.nn.state.state_arrays` listed, for checkpoints; see `Predictor.state_from`."""
+        return self._predictor.state_from(arrays, batch)
 
     # ---- whole texts ----------------------------------------------------------------------------------------------
 
-    loss_unit = "nats"  # for `fit`
-
     def check_valid(self, data: Any) -> None:
-        """Raise ValueError unless these are ids that `evaluate` can take."""
+        """Raise ValueError unless ``data`` has enough ids for `evaluate`. For `crnn.fit`."""
         if np.size(data) < 2:
             raise ValueError(f"valid: expected at least 2 ids, one to predict from another, got {np.size(data)}")
 
     def windows(self, ids: ArrayLike, batch_size: int, bptt: int) -> BPTTWindows:
-        """The training windows of a stream of ids. `fit` asks its model for them."""
+        """The training windows of ids (N,), for `crnn.fit`: see `crnn.text.windows.contiguous_batches`."""
         return contiguous_batches(ids, batch_size, bptt)
 
     def evaluate(self, text: str | bytes | ArrayLike, *, batch_size: int = 1, threads: int = 1) -> Evaluation:
-        """How well the model predicts a text, or a 1-d array of ids, from its second token to its last.
+        """Evaluate the predictions of all tokens of a text but the first.
 
         Parameters
         ----------
+        text : str, bytes, or ids (N,)
+            N at least 2.
         batch_size : int
-            1: the state is carried through the whole text. More: the text is cut into as many contiguous streams of
-            equal length, each from a zero state, which is faster and slightly pessimistic. No token is lost either way.
+            1: the state is carried through the whole text. More: the text is cut into as many contiguous streams, each
+            from the initial state. This is faster, and slightly pessimistic. Every token is predicted in both cases.
+        threads : int
+
+        Returns
+        -------
+        Evaluation
+
+        Raises
+        ------
+        TextError, ValueError
+            The text has fewer than 2 tokens, or an argument is wrong.
         """
         ids = self._ids_of(text)
         if len(ids) < 2:
             raise TextError(f"text: expected at least 2 tokens, one to predict from another, got {len(ids)}")
         batch_size = min(check_size("batch_size", batch_size), len(ids) - 1)
         bptt = max(1, min(4096 // batch_size, 256))
-        space, state = Workspace(), None
-        total, count, right = 0.0, 0, 0
+        workspace, state = Workspace(), None
+        total, count, correct = 0.0, 0, 0
         for x, y in contiguous_batches(ids, batch_size, bptt, drop_last=False):
-            losses, state = self.losses(x, y, state, threads=threads, workspace=space)
-            assert space.head is not None
+            losses, state = self.losses(x, y, state, threads=threads, workspace=workspace)
+            assert workspace.head is not None
             total += loss.sum(losses.reshape(-1))
             predicted = y != IGNORE_INDEX
             count += int(np.count_nonzero(predicted))
-            right += int(np.count_nonzero((space.head.outputs.argmax(axis=2) == y) & predicted))
-        return Evaluation(total / count, right / count, count)
+            correct += int(np.count_nonzero((workspace.head.outputs.argmax(axis=2) == y) & predicted))
+        return Evaluation(total / count, correct / count, count)
 
     def score(self, texts: Iterable[str | bytes], *, prompt: str | bytes | None = None) -> list[float]:
-        """Nats per token of each text, each from a zero state.
+        """Mean loss in nats per token of each text. Each is read from the initial state.
 
         Parameters
         ----------
-        prompt : str, optional
-            What comes before every text; its own tokens are not counted. Without one the first token of a text has
-            nothing to be predicted from and is not counted either, so a text needs two; with one it needs one.
+        texts : iterable of str or bytes
+            Each of at least 2 tokens, or with a ``prompt`` of at least 1.
+        prompt : str or bytes, optional
+            Read before every text; its tokens do not count. Without a prompt the first token of each text does not
+            count, because there is nothing to predict it from.
+
+        Raises
+        ------
+        TextError
+            A text is too short; the message has its index.
         """
         if isinstance(texts, str | bytes):
             raise TypeError("texts: expected several texts, as in [text], got one")
@@ -328,6 +347,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         return scores
 
     def _ids_of(self, text: str | bytes | ArrayLike) -> Array:
+        """Ids (N,) of a text, or given ids."""
         if isinstance(text, str | bytes):
             return self.vocab.encode(text)
         ids = np.asarray(text)
@@ -335,7 +355,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
             raise ValueError(f"text: expected a text, or ids of shape (N,), got {ids.dtype} of shape {ids.shape}")
         return ids
 
-    # ---- text from the model --------------------------------------------------------------------------------------
+    # ---- generation -----------------------------------------------------------------------------------------------
 
     def generate(
         self,
@@ -348,7 +368,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         stop: str | None = None,
         seed: int | None = None,
     ) -> str:
-        """The text that the model goes on with after ``prompt``. See `iter_generate`."""
+        """A continuation of ``prompt`` as one string. Arguments and errors as in `iter_generate`."""
         chunks = self.iter_generate(
             prompt, length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, seed=seed
         )
@@ -365,18 +385,26 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         stop: str | None = None,
         seed: int | None = None,
     ) -> Iterator[str]:
-        """Yield the continuation of ``prompt`` piece by piece as it is drawn.
+        """Yield a continuation of ``prompt`` in pieces, as tokens are drawn.
 
         Parameters
         ----------
         prompt : str
-            Read before anything is drawn; not part of what is yielded. Empty: a newline, if the vocabulary has one.
+            Read first; not part of the result. If empty, a newline is read, provided that the vocabulary has one.
         length : int or None
-            Tokens to draw at most; None: for ever.
+            Largest number of tokens to draw; None: no limit.
         temperature, top_k, top_p, seed
-            As in `crnn.sampling.Sampler`: 0 takes the likeliest token; the same seed gives the same text everywhere.
+            As in `crnn.sampling.Sampler`. The same seed gives the same text on every machine.
         stop : str, optional
-            Ends before this text; what could become part of it is held back until it is clear.
+            Generation ends before the first occurrence of this string. Text that may be the beginning of it is yielded
+            only when it is known not to be.
+
+        Raises
+        ------
+        TextError
+            The prompt has no token and cannot be replaced by a newline.
+        TypeError, ValueError, VocabError
+            An argument is wrong.
         """
         generator = TextGenerator(length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, seed=seed)
         vocab = self.vocab

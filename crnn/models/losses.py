@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Losses: what a head's outputs are compared with, and the gradient of it. Thin: the sums are the kernels'."""
+"""Losses of a head's outputs, and their gradients. The sums are computed by the C kernels."""
 
 from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,46 +17,62 @@ from crnn.text.windows import IGNORE_INDEX
 
 
 class Loss(ABC):
-    """A loss of outputs (T, B, V): one number for every row (t, b), the sum over what the row predicts.
+    """A loss of outputs (T, B, V): one number for every row (t, b), the sum of the losses of the row's predictions.
+
+    Conventions
+    -----------
+    Targets are arrays (T, B) or (T, B, N) that `check` has returned. A target that is missing has loss 0.
 
     Attributes
     ----------
     outputs : int
-        V, the outputs it needs.
+        V.
     """
 
     outputs: int
 
     @abstractmethod
     def check(self, name: str, targets: ArrayLike, steps: int, batch: int, dtype: str) -> Array:
-        """Targets as the kernels take them, or an error that calls them ``name``."""
+        """Targets as the kernels take them; borrowed if possible. Raises ValueError, which calls them ``name``."""
 
     @abstractmethod
     def count(self, targets: Array) -> int:
-        """How many predictions the targets ask for."""
+        """Number of targets that are not missing."""
 
     def weight(self, targets: Array) -> float:
-        """What the sum of the losses is divided by for their mean."""
+        """The divisor that turns the sum of the losses into their mean."""
         return float(self.count(targets))
 
     @abstractmethod
     def keep_only(self, targets: Array, wanted: Array) -> Array:
-        """Targets without those where ``wanted`` (T, B) is False."""
+        """A copy of the targets in which those with ``wanted`` (T, B) False are missing."""
 
     @abstractmethod
     def run(
         self, losses: Array, doutputs: Array | None, outputs: Array, targets: Array, scale: float, part: Slice
     ) -> None:
-        """losses (T, B), and the gradient of scale * their sum; doutputs may be outputs."""
+        """Compute the losses and their gradient for the rows of ``part``.
+
+        Parameters
+        ----------
+        losses : array (T, B)
+            OVERWRITTEN.
+        doutputs : array (T, B, V) or None
+            OVERWRITTEN with the gradient of scale * (sum of the losses). May be ``outputs``. None: no gradient.
+        outputs : array (T, B, V)
+        targets : array (T, B) or (T, B, N)
+        scale : float
+        part : Slice
+        """
 
 
 def check_weights(weights: ArrayLike | None, size: int) -> Array | None:
-    """A weight for each class, in float64."""
+    """Class weights as float64 (size,); None is returned as it is. Raises ValueError."""
     if weights is None:
         return None
     try:
         array = np.ascontiguousarray(weights, np.float64)
-    except (TypeError, ValueError, OverflowError):  # no numbers
+    except (TypeError, ValueError, OverflowError):  # not numbers
         array = np.empty(0)
     if array.shape != (size,) or not np.isfinite(array).all() or (array < 0).any():
         raise ValueError(f"class_weight: expected {size} numbers of at least 0, got {weights!r:.200}")
@@ -65,11 +80,22 @@ def check_weights(weights: ArrayLike | None, size: int) -> Array | None:
 
 
 class CrossEntropy(Loss):
-    """Softmax cross-entropy with one class of V for each row: -log softmax(y)[target], in nats.
+    """Softmax cross-entropy in nats: -log softmax(y)[target], one target of V classes for each row.
 
-    A target of `IGNORE_INDEX` (-1) has no loss. Weights and smoothing are those of PyTorch's ``cross_entropy``: the
-    mean is weighted, and a share ``smoothing`` of the target is spread over all classes.
+    A target of `IGNORE_INDEX` (-1) is missing. Weights and smoothing have the meaning of PyTorch's ``cross_entropy``.
+
+    Parameters
+    ----------
+    classes : int
+        V.
+    weights : sequence of float, optional
+        Weight of each class's loss, for a weighted mean.
+    smoothing : float
+        Fraction of the target probability that is spread evenly over all classes, in [0, 1). Szegedy et al. 2016.
     """
+
+    weights: Array | None  # float64 (V,)
+    smoothing: float
 
     def __init__(self, classes: int, weights: ArrayLike | None = None, smoothing: float = 0.0) -> None:
         self.outputs = classes
@@ -89,7 +115,7 @@ class CrossEntropy(Loss):
                 f"{name}: expected ids from 0 to {self.outputs - 1}, or {IGNORE_INDEX} for none, "
                 f"got {array.min()} to {array.max()}"
             )
-        return np.ascontiguousarray(array, np.int32)  # int32 is checked where it is read
+        return np.ascontiguousarray(array, np.int32)  # the kernel's wrapper checks the range of int32
 
     def count(self, targets: Array) -> int:
         return int(np.count_nonzero(targets != IGNORE_INDEX))
@@ -122,7 +148,7 @@ class CrossEntropy(Loss):
 
 
 class RealTargets(Loss):
-    """What losses with real targets (T, B, N) share. NaN: no target there."""
+    """Base of the losses with real targets (T, B, N). NaN = missing."""
 
     targets: int  # N
 
@@ -143,14 +169,22 @@ class RealTargets(Loss):
 
 
 class BinaryCrossEntropy(RealTargets):
-    """V yes-or-no questions for each row: the sum of -log(probability given to the answer), in nats.
+    """Sigmoid cross-entropy in nats: V independent binary targets for each row, whose losses are summed.
 
-    Targets lie between 0 (no) and 1 (yes). ``weights``: what a yes of each question weighs.
+    Parameters
+    ----------
+    labels : int
+        V. Targets are in [0, 1].
+    weights : sequence of float, optional
+        Weight of the positive term of each label.
     """
 
-    def __init__(self, questions: int, weights: ArrayLike | None = None) -> None:
-        self.outputs = self.targets = questions
-        self.weights = check_weights(weights, questions)
+    targets: int
+    weights: Array | None  # float64 (V,)
+
+    def __init__(self, labels: int, weights: ArrayLike | None = None) -> None:
+        self.outputs = self.targets = labels
+        self.weights = check_weights(weights, labels)
 
     def check(self, name: str, targets: ArrayLike, steps: int, batch: int, dtype: str) -> Array:
         array = super().check(name, targets, steps, batch, dtype)
@@ -167,38 +201,57 @@ class BinaryCrossEntropy(RealTargets):
         )
 
 
-def class_loss(targets: Any, weights: ArrayLike | None, smoothing: float) -> CrossEntropy | BinaryCrossEntropy:
-    """The loss of `ClassTargets`."""
-    loss = CrossEntropy(targets.num_classes, weights, smoothing)  # checks both
-    if not targets.multilabel:
+def class_loss(
+    num_classes: int, multilabel: bool, weights: ArrayLike | None, smoothing: float
+) -> CrossEntropy | BinaryCrossEntropy:
+    """`CrossEntropy`, or with ``multilabel`` `BinaryCrossEntropy`, which has no label smoothing.
+
+    Raises ValueError, which calls the arguments class_weight and label_smoothing.
+    """
+    loss = CrossEntropy(num_classes, weights, smoothing)  # checks both arguments
+    if not multilabel:
         return loss
     if smoothing:
         raise ValueError(f"label_smoothing: expected 0 with multilabel, got {smoothing!r}")
-    return BinaryCrossEntropy(targets.num_classes, weights)
+    return BinaryCrossEntropy(num_classes, weights)
 
 
 KINDS = {"mse": kernels.SQUARED, "mae": kernels.ABSOLUTE, "huber": kernels.HUBER, "quantile": kernels.QUANTILE}
 
 
-def is_level(level: object) -> bool:
+def _is_level(level: object) -> bool:
     return isinstance(level, float | np.floating) and bool(0 < level < 1)
 
 
 class Regression(RealTargets):
-    """Errors of N values for each row.
+    """Losses of the errors e of N values for each row.
 
     Parameters
     ----------
     kind : {"mse", "mae", "huber", "quantile"}
-        e**2; |e|; e**2 / 2 up to ``delta`` and delta * (|e| - delta/2) beyond; or the pinball loss of ``quantiles``,
-        whose outputs lie in blocks of N.
+        e**2; |e|; e**2 / 2 for |e| <= delta and delta * (|e| - delta/2) beyond; or the pinball loss of each quantile,
+        with N outputs for the first quantile, then N for the next, and so on.
+    values : int
+        N.
+    delta : float
+        Above 0.
+    quantiles : sequence of float
+        Levels, each in (0, 1).
     """
+
+    kind: str
+    targets: int
+    outputs: int
+    quantiles: list[float]
+    levels: list[float]  # Q: the quantiles that are predicted, or [0.5] for the other kinds
+    delta: float
+    parameters: list[float] | None  # of the kernel
 
     def __init__(self, kind: str, values: int, *, delta: float = 1.0, quantiles: Sequence[float] = (0.5,)) -> None:
         if not isinstance(kind, str) or kind not in KINDS:
             raise ValueError(f"loss: expected one of {', '.join(KINDS)}, got {kind!r}")
         self.kind, self.targets = kind, values
-        if not isinstance(quantiles, Sequence | np.ndarray) or not len(quantiles) or not all(map(is_level, quantiles)):
+        if not isinstance(quantiles, Sequence | np.ndarray) or not len(quantiles) or not all(map(_is_level, quantiles)):
             raise ValueError(f"quantiles: expected numbers between 0 and 1, got {quantiles!r:.200}")
         self.quantiles = [float(level) for level in quantiles]
         self.levels = self.quantiles if kind == "quantile" else [0.5]
@@ -206,7 +259,7 @@ class Regression(RealTargets):
             raise ValueError(f"delta: expected a number above 0, got {delta!r:.200}")
         self.delta = float(delta)
         self.outputs = values * len(self.levels)
-        self.parameters = {"huber": [self.delta], "quantile": self.levels}.get(kind)
+        self.parameters = [self.delta] if kind == "huber" else self.levels if kind == "quantile" else None
 
     def run(
         self, losses: Array, doutputs: Array | None, outputs: Array, targets: Array, scale: float, part: Slice

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `evaluate` finds."""
+"""The results of ``evaluate``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,17 @@ LN2 = math.log(2.0)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a model predicts classes or tokens: means over ``count`` predictions."""
+    """How well a model predicts classes or tokens.
+
+    Attributes
+    ----------
+    nats : float
+        Mean loss per prediction.
+    accuracy : float
+        Fraction of the predictions whose most probable class is the target.
+    count : int
+        Number of predictions.
+    """
 
     nats: float
     accuracy: float
@@ -19,7 +29,7 @@ class Evaluation:
 
     @property
     def loss(self) -> float:
-        """What training lowers: ``nats``."""
+        """The quantity that training minimises: ``nats``."""
         return self.nats
 
     @property
@@ -29,33 +39,52 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        """exp(nats): the usual figure for words."""
+        """exp(nats), the usual measure of word models."""
         return math.exp(self.nats) if self.nats < 700 else math.inf
 
 
 @dataclass(frozen=True)
 class SequenceEvaluation(Evaluation):
-    """How well a model writes sequences: means over their ``count`` tokens, each predicted from the right ones before
-    it, and the share of sequences that it writes without a mistake when left to itself."""
+    """How well a model predicts target sequences.
+
+    Attributes
+    ----------
+    nats, accuracy : float
+        Per target token, given the true tokens before it.
+    count : int
+        Number of target tokens, ends of sequences included.
+    exact_match : float
+        Fraction of the sequences that greedy decoding reproduces exactly.
+    """
 
     exact_match: float
 
 
 @dataclass(frozen=True)
 class RegressionEvaluation:
-    """How well a model predicts values: means over ``count`` of them, in their own units."""
+    """How well a model predicts values.
 
-    loss: float  # what training lowers, of scaled values
+    Attributes
+    ----------
+    loss : float
+        The quantity that training minimises: mean loss of standardised values.
+    mse, mae : float
+        Mean squared and mean absolute error, in the units of the targets.
+    count : int
+        Number of values.
+    """
+
+    loss: float
     mse: float
     mae: float
     count: int
 
     @property
     def rmse(self) -> float:
-        """Square root of the mean squared error: in the values' own units."""
+        """Square root of the mean squared error, in the units of the targets."""
         return math.sqrt(self.mse)
 
     @property
     def accuracy(self) -> None:
-        """Values have none."""
+        """None: not defined for values."""
         return None

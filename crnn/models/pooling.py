@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Pooling: one vector a sequence from the vectors of its steps, for models with one answer a sequence.
+"""Pooling: one vector per sequence from the vectors of its steps, for models with one output per sequence.
 
-    last      the last step's; of the reverse direction, which ends there, the first step's
+    last      the vector of the last step; for the reverse direction, which ends at the first step, of that one
     mean      the mean over the steps
-    max       the largest over the steps, for each unit
-    flatten   all steps side by side: every sequence must have the same length
+    max       the maximum over the steps, for each unit
+    flatten   the vectors of all steps concatenated: all sequences must have the same length
 """
 
 from __future__ import annotations
@@ -22,7 +22,16 @@ Array = NDArray[Any]
 
 
 class Pooling(ABC):
-    """Of y (T, B, F), the forward direction's units first, to ``out`` (1, B, F'). Belongs to a tape."""
+    """From y (T, B, F), the forward direction's units first, to ``out`` (1, B, F'). Owned by a tape.
+
+    ``half`` is F divided by the number of directions.
+    """
+
+    T: int
+    F: int
+    half: int
+    out: Array  # (1, B, F')
+    dout: Array  # (1, B, F'): gradient at `out`, written by the caller of `backward`
 
     def __init__(self, T: int, B: int, F: int, directions: int, dtype: str) -> None:
         self.T, self.F, self.half = T, F, F // directions
@@ -31,18 +40,21 @@ class Pooling(ABC):
 
     @staticmethod
     def size(T: int, F: int) -> int:
-        """F', the size of what comes out."""
+        """F'."""
         return F
 
     @abstractmethod
-    def forward(self, y: Array, part: Slice) -> None: ...
+    def forward(self, y: Array, part: Slice) -> None:
+        """OVERWRITE `out` for the rows of ``part``."""
 
     @abstractmethod
     def backward(self, dy: Array, part: Slice) -> None:
-        """dy OVERWRITTEN with the gradient at y, from `dout`."""
+        """OVERWRITE dy (T, B, F) with the gradient at y, from `dout`, for the rows of ``part``."""
 
 
 class Last(Pooling):
+    """The last step."""
+
     def _last(self, part: Slice) -> Any:
         return -1 if part.lengths is None else part.lengths.lengths[part.rows] - 1
 
@@ -59,6 +71,8 @@ class Last(Pooling):
 
 
 class Mean(Pooling):
+    """The mean over the steps."""
+
     def forward(self, y: Array, part: Slice) -> None:
         pool.pool_mean_forward(self.out[0], y, part.b0, part.b1, part.lengths)
 
@@ -67,8 +81,12 @@ class Mean(Pooling):
 
 
 class Max(Pooling):
-    def __init__(self, *shape: Any) -> None:
-        super().__init__(*shape)
+    """The maximum over the steps."""
+
+    which: Array  # int32 (B, F): the step of each maximum
+
+    def __init__(self, T: int, B: int, F: int, directions: int, dtype: str) -> None:
+        super().__init__(T, B, F, directions, dtype)
         self.which = np.zeros(self.out.shape[1:], np.int32)
 
     def forward(self, y: Array, part: Slice) -> None:
@@ -79,6 +97,8 @@ class Max(Pooling):
 
 
 class Flatten(Pooling):
+    """All steps concatenated."""
+
     @staticmethod
     def size(T: int, F: int) -> int:
         return T * F

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Predictor: a network and a head on top of it, run over one window. Forward, losses and gradients. Knows no text."""
+"""Predictor: a network and a head, run over one window: forward pass, losses and gradients. Knows no text."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from numpy.typing import ArrayLike
@@ -13,7 +14,7 @@ from crnn.checks import Array
 from crnn.models.head import Head, HeadTape
 from crnn.nn.dropout import Masks
 from crnn.nn.network import RNN
-from crnn.nn.state import StateLike
+from crnn.nn.state import StateLike, state_from
 from crnn.nn.tape import Tape
 from crnn.stream.parts import StreamParts
 
@@ -22,52 +23,78 @@ Seed = int | list[int] | None
 
 @dataclass(eq=False)
 class Workspace:
-    """Arrays of one window shape, reused from window to window while training."""
+    """The tapes of one window, reused by the next window of the same shape. Empty at first."""
 
     tape: Tape | None = None
     head: HeadTape | None = None
-    encoder: Tape | None = None
+    encoder: Tape | None = None  # see `EncoderDecoder`
 
 
 class Predictor:
-    """A network and the head that reads its outputs."""
+    """A network and the head that reads its outputs.
+
+    Models have one, and so do not inherit from each other what `crnn.fit`, evaluation and diagnostics need.
+    """
+
+    net: RNN  # whose outputs the head reads
+    head: Head
 
     def __init__(self, net: RNN, head: Head) -> None:
         self.net, self.head = net, head
 
+    @property
+    def networks(self) -> list[RNN]:
+        """All networks, first the one that reads x."""
+        return [self.net]
+
+    def target_lengths(self, targets: Array, lengths: ArrayLike | None) -> ArrayLike | None:
+        """Number of targets (B,) of each sequence of a window whose sequences have ``lengths``; None: all T."""
+        return lengths
+
+    def state_from(self, arrays: Sequence[Array], batch: int) -> StateLike:
+        """The state of ``batch`` rows that `crnn.nn.state.state_arrays` listed, fresh.
+
+        Raises ValueError or TypeError for arrays that are not a state of this network.
+        """
+        state = self.net.stack.new_state(batch)
+        state.assign("state", state_from(arrays, state))
+        return state.value
+
     def stream_parts(self, kind: str, *, ids_only: bool = False) -> StreamParts:
-        """What one step of network and head computes, for a model of the class ``kind``."""
+        """The weights of one step of network and head, for streams of a model of the class ``kind``."""
         head = self.head
         w = None if head.tie_weights else head.w
         return replace(self.net._stream_parts(), kind=kind, W_hy=w, b_y=head.b_y, ids_only=ids_only)
+
+    # ---- one window -----------------------------------------------------------------------------------------------
 
     def start(
         self,
         x: Array,
         state: StateLike | None,
-        space: Workspace,
+        workspace: Workspace,
         *,
         lengths: ArrayLike | None = None,
         threads: int = 1,
         dropout_seed: Seed = None,
         keep: bool = False,
     ) -> tuple[Tape, HeadTape]:
-        """Tapes for a window, from the workspace where they fit, with masks drawn and the weights packed."""
+        """Tapes for a window, with masks drawn and weights packed. They are taken from the workspace if they fit."""
         stack, head = self.net.stack, self.head
         masks = None if dropout_seed is None else Masks(dropout_seed)
         rows = len(head.w)
-        tape = stack.new_tape(x, state, space.tape, lengths=lengths, threads=threads, keep=keep, max_rows=rows)
-        if space.head is None or tape is not space.tape:
-            space.head = head.new_tape(tape.steps, tape.batch, self.net.output_size)
-        space.tape = tape
+        tape = stack.new_tape(x, state, workspace.tape, lengths=lengths, threads=threads, keep=keep, max_rows=rows)
+        if workspace.head is None or tape is not workspace.tape:
+            workspace.head = head.new_tape(tape.steps, tape.batch, self.net.output_size)
+        workspace.tape = tape
         stack.draw_masks(tape, masks)
-        head.draw_mask(space.head, masks, stack.config.dropout, stack.config.variational_dropout)
+        head.draw_mask(workspace.head, masks, stack.config.dropout, stack.config.variational_dropout)
         stack.pack_forward(tape)
-        head.pack_forward(space.head)
-        return tape, space.head
+        head.pack_forward(workspace.head)
+        return tape, workspace.head
 
     def forward(self, tape: Tape, head_tape: HeadTape, targets: Array | None) -> None:
-        """Through network and head; losses where there are targets."""
+        """Run network and head; compute the losses if there are targets."""
 
         def rows(number: int) -> None:
             part = tape.part(number)
@@ -79,7 +106,10 @@ class Predictor:
         parallel.run(tape.parts, rows)
 
     def forward_backward(self, tape: Tape, head_tape: HeadTape, targets: Array, scale: float, threads: int) -> float:
-        """Forward, losses, and the gradient of scale * (their sum), added to the gradients. Returns that sum."""
+        """Run network and head, compute the losses, and ACCUMULATE the gradient of scale * (their sum).
+
+        Returns the sum of the losses.
+        """
         stack, head = self.net.stack, self.head
         for cell in tape.recurrences:
             cell.overwrite_gates = not cell.keep_dh
@@ -106,7 +136,7 @@ class Predictor:
         self,
         x: Array,
         targets: Array,
-        space: Workspace,
+        workspace: Workspace,
         *,
         only: Array | None = None,
         state: StateLike | None = None,
@@ -115,18 +145,38 @@ class Predictor:
         threads: int = 1,
         dropout_seed: Seed = None,
         keep: bool = True,
-    ) -> tuple[Tape, HeadTape]:
-        """Start, then forward with losses; with a ``scale`` also the gradient of scale * (their sum).
+    ) -> tuple[list[Tape], HeadTape]:
+        """Run a window, compute its losses, and with a ``scale`` ACCUMULATE the gradient of scale * (their sum).
 
-        ``only``: bool (T, B), the targets that have a loss.
+        Parameters
+        ----------
+        x : array (T, B, D), or ids (T, B)
+            As `Stack.check_input` returns it; borrowed by the tape.
+        targets : array (T, B) or (T, B, N)
+            As `Loss.check` returns it.
+        workspace : Workspace
+        only : bool array (T, B), optional
+            Targets whose losses count; all if not given.
+        state, lengths, threads, dropout_seed
+            As in `RNN.forward`.
+        scale : float, optional
+        keep : bool
+            Whether a backward pass may follow.
+
+        Returns
+        -------
+        tapes : list of Tape
+            One for each of `networks`. Belong to the workspace.
+        head_tape : HeadTape
+            Belongs to the workspace.
         """
         if only is not None:
             targets = self.head.loss.keep_only(targets, only)
         tape, head_tape = self.start(
-            x, state, space, lengths=lengths, threads=threads, dropout_seed=dropout_seed, keep=keep
+            x, state, workspace, lengths=lengths, threads=threads, dropout_seed=dropout_seed, keep=keep
         )
         if scale is None:
             self.forward(tape, head_tape, targets)
         else:
             self.forward_backward(tape, head_tape, targets, scale, threads)
-        return tape, head_tape
+        return [tape], head_tape

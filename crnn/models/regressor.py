@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""SequenceRegressor: values for every sequence, or for every step of it; and forecasts fed back on themselves."""
+"""SequenceRegressor: real values for every sequence or for every step, and forecasts from fed-back predictions."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from crnn.models.sequence_model import POOLING_TYPES, SCALE_TYPES, SequenceModel
 from crnn.models.standardizer import Standardizer
 from crnn.models.targets import ValueTargets
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from
+from crnn.nn.module import JsonTypes
 from crnn.stream import StreamBatch, StreamWeights
 
-BATCH = 256  # series that `forecast` reads at a time
-VALUE_TYPES = {  # options that a model of values adds, with the types a file may hold
+FORECAST_BATCH = 256  # series that `forecast` reads at a time
+VALUE_TYPES: JsonTypes = {  # the options that SequenceRegressor adds, with the types that a file may hold
     "output_size": (int,),
     "loss": (str,),
     "delta": (float, int),
@@ -33,31 +34,36 @@ class SequenceRegressor(
     kind="SequenceRegressor",
     config_types=model_json_types(SCALE_TYPES, POOLING_TYPES, VALUE_TYPES),
 ):
-    """Values for every sequence, or with ``pooling=None`` for every step of it. See
-    `crnn.models.sequence_model.SequenceModel` for what X may be.
+    """Predicts real values for every sequence, or with ``pooling=None`` for every step.
 
-    y holds N rows of P values, or for each sequence (T_i, P); P may be left out where it is 1. NaN: no target there.
-    Targets are standardised as inputs are, and predictions are in the targets' own units.
+    Conventions
+    -----------
+    X is as in `crnn.models.sequence_model.SequenceModel`. y is (N, P), or with ``pooling=None`` a list of arrays
+    (T_i, P) or one array (N, T, P); the last axis may be left out if P is 1. NaN = missing. Targets are standardised as
+    inputs are; predictions are in the units of the targets.
 
-    To forecast, train with ``pooling=None`` and ``y=None``: every step's target is then the next step's input, and
-    `forecast` continues a series from its end by feeding predictions back.
+    To forecast, train with ``pooling=None`` and ``y=None``: the target of each step is then the input of the next step.
+    `forecast` continues a series by feeding predictions back as inputs.
 
     Parameters
     ----------
     input_size : int
+        D: size of the input at each step, or the number of ids.
     output_size : int
         P.
     hidden_size, num_layers, cell, seed
         As in `RNN`.
     loss : {"mse", "mae", "huber", "quantile"}
-        See `crnn.models.losses.Regression`; of standardised targets.
+        Loss of standardised targets, see `crnn.models.losses.Regression`.
     delta : float
-        Where Huber's loss turns from squares to lines.
+        Error beyond which Huber's loss is linear, in standardised units.
     quantiles : sequence of float
-        Levels for "quantile": predictions then have a last axis of them.
+        Levels Q for the "quantile" loss; predictions then have a last axis (Q,).
     pooling : {"last", "mean", "max", "flatten"} or None
+        How the outputs of the steps become the input of the head, see `crnn.models.pooling`. None: values for every
+        step.
     steps : int, optional
-        Length of all sequences, for "flatten".
+        Length of all sequences; needed for "flatten" only.
     scale : bool
         Standardise real inputs and targets by the training data.
     {options}
@@ -67,14 +73,18 @@ class SequenceRegressor(
     >>> import numpy as np, crnn
     >>> wave = np.sin(np.arange(400) / 5)[:, None]
     >>> model = crnn.SequenceRegressor(1, 1, hidden_size=16, pooling=None, seed=0)
-    >>> pieces = [wave[i : i + 60] for i in range(0, 340, 10)]
-    >>> log = model.fit(pieces, None, epochs=60, batch_size=8, optimizer=crnn.optim.Adam(lr=1e-2))
+    >>> windows = [wave[i : i + 60] for i in range(0, 340, 10)]
+    >>> log = model.fit(windows, None, epochs=60, batch_size=8, optimizer=crnn.optim.Adam(lr=1e-2))
     >>> ahead = model.forecast(wave, 5)
     >>> bool(np.abs(ahead[:, 0] - np.sin(np.arange(400, 405) / 5)).max() < 0.1)
     True
     """
 
-    loss_unit = ""
+    loss_unit: str = ""
+    output_size: int  # P
+    loss: str
+    delta: float
+    quantiles: list[float]
     _targets: ValueTargets
 
     def __init__(
@@ -94,17 +104,18 @@ class SequenceRegressor(
         seed: int = 0,
         **options: Unpack[NetworkOptions],
     ) -> None:
-        named = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
-        config = config_from(named | options, type(self).__name__)
+        network = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
+        config = config_from(options, type(self).__name__, **network)
         self.output_size = check_size("output_size", output_size)
-        chosen = Regression(loss, self.output_size, delta=delta, quantiles=quantiles)
-        self.loss, self.delta, self.quantiles = loss, chosen.delta, chosen.quantiles
+        regression = Regression(loss, self.output_size, delta=delta, quantiles=quantiles)
+        self.loss, self.delta, self.quantiles = loss, regression.delta, regression.quantiles
         scalings = {"x": Standardizer(config.input_size), "y": Standardizer(self.output_size)}
-        targets = ValueTargets(chosen, scalings["y"], config.input_size, config.dtype)
-        self._compose(config, chosen, targets, scalings, pooling=pooling, steps=steps, scale=scale, seed=seed)
+        targets = ValueTargets(regression, scalings["y"], config.input_size, config.dtype)
+        self._compose(config, regression, targets, scalings, pooling=pooling, steps=steps, scale=scale, seed=seed)
 
     @staticmethod
     def outputs_of(config: Mapping[str, Any]) -> int:
+        """V, the number of outputs of the head of a model with this `config`: P, or P*Q for quantiles."""
         return int(config["output_size"]) * (len(config["quantiles"]) if config["loss"] == "quantile" else 1)
 
     @classmethod
@@ -112,15 +123,42 @@ class SequenceRegressor(
         return super().scaled_sizes(config) | {"y": config["output_size"]}
 
     def predict(self, X: Any, *, batch_size: int = 256, threads: int = 1) -> Any:
-        """Values (N, P), or with ``pooling=None`` (N, T, P) or a list of (T_i, P); for quantiles a last axis more."""
-        outputs = self._outputs_for(X, batch_size, threads)
-        return self._arranged([self._targets.values(out) for out in outputs], X)
+        """Values in the units of the targets, float64, fresh.
+
+        Parameters
+        ----------
+        X : sequences, see the class
+        batch_size : int
+            Sequences that are computed at a time; does not change the result.
+        threads : int
+
+        Returns
+        -------
+        values : array (N, P)
+            With ``pooling=None`` a list of arrays (T_i, P), or one array (N, T, P) if X is one. With the "quantile"
+            loss there is a last axis (Q,).
+        """
+        return self._predict(X, self._targets.values, batch_size, threads)
 
     def forecast(self, series: Any, n: int) -> Array:
-        """The next ``n`` steps of a series (T, D), each fed back as the input of the one after: (n, D).
+        """The next ``n`` steps of a series; each predicted step is fed back as the input of the next one.
 
-        Of several series, a list or an array (N, T, D), each is forecast independently: (N, n, D). A series of one
-        value a step may be (T,). Of predicted quantiles the one nearest to the median is fed back.
+        Parameters
+        ----------
+        series : array (T, D), or several series as a list or an array (N, T, D)
+            A series may be (T,) if D is 1. Each is forecast independently.
+        n : int
+
+        Returns
+        -------
+        values : array (n, D), or (N, n, D) for several series
+            In the units of the series, float64, fresh. With the "quantile" loss the quantile nearest to the median.
+
+        Raises
+        ------
+        ValueError
+            The model is bidirectional, has another number of outputs than of inputs, or pooling other than "last"; or
+            the series are not real.
         """
         check_size("n", n)
         if self.net.bidirectional or self.output_size != self.net.input_size:
@@ -135,26 +173,27 @@ class SequenceRegressor(
         x = self._sequences("series", [series] if single else series)
         if x[0].ndim != 2:
             raise ValueError("series: expected numbers, got ids")
-        ahead = self._continued(x, n)
-        return ahead[0] if single else ahead
+        values = self._forecast(x, n)
+        return values[0] if single else values
 
-    def _continued(self, x: list[Array], n: int) -> Array:
-        """The next n steps of each series: (N, n, D). All are stepped together."""
-        parts = self._predictor.stream_parts(type(self).__name__)  # standardised here, in float64
+    def _forecast(self, x: list[Array], n: int) -> Array:
+        """The next n steps of each series (T_i, D), not standardised: (N, n, D). All series are stepped together."""
+        # The streams do not standardise, because their float32 inputs would be rounded before. It is done here.
+        parts = self._predictor.stream_parts(type(self).__name__)
         streams = StreamBatch(StreamWeights(parts), len(x))
         outputs = np.empty((len(x), streams.output_size), self.dtype)
         no_targets = [np.zeros((1, self.output_size), self.dtype)] * len(x)
-        for chosen, batch, _ in by_length(self._data(x, no_targets), BATCH):
+        for chosen, batch, _ in by_length(self._data(x, no_targets), FORECAST_BATCH):
             tape = self.net.run_forward(batch.x, None, batch.lengths, 1, None, None, keep=False)
             last = tape.steps - 1 if batch.lengths is None else np.asarray(batch.lengths) - 1
             outputs[chosen] = self._head.apply(np.ascontiguousarray(tape.y[last, np.arange(len(chosen))]))
             streams.set_states(tape.after.value, chosen)
-        ahead = np.empty((len(x), n, self.output_size))
+        values = np.empty((len(x), n, self.output_size))
         for step in range(n):
-            ahead[:, step] = self._targets.central(outputs)
+            values[:, step] = self._targets.point_values(outputs)
             if step < n - 1:
-                streams.step(self.scalings["x"].apply(ahead[:, step], self.dtype), out=outputs)
-        return ahead
+                streams.step(self.scalings["x"].apply(values[:, step], self.dtype), out=outputs)
+        return values
 
 
 takes_options(NetworkConfig)(SequenceRegressor)

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""SequenceToSequence: an encoder reads a sequence, a decoder that starts from its last state writes another.
-
-    x_1 .. x_T --encoder--> state --decoder, fed with mark, y_1 .. y_M--> head --> y_1 .. y_M, mark
-"""
+"""SequenceToSequence: an encoder reads a source sequence, a decoder predicts a target sequence from its last state."""
 
 from __future__ import annotations
 
@@ -18,28 +15,28 @@ from crnn._core import loss as kernels
 from crnn._options import takes_options
 from crnn.checks import Array, check_flag, check_size, check_threads
 from crnn.models.data import Batch, SequenceData, by_length, check_sequences, encode_texts
-from crnn.models.decoding import Hypothesis, Steps, beam_search, greedy
-from crnn.models.head import Head, HeadTape
+from crnn.models.decoding import Hypothesis, decode
+from crnn.models.encoder_decoder import EncoderDecoder
+from crnn.models.head import Head
 from crnn.models.losses import CrossEntropy
 from crnn.models.metrics import SequenceEvaluation
-from crnn.models.predictor import Predictor, Workspace
+from crnn.models.predictor import Workspace
 from crnn.models.sequence_model import SCALE_TYPES, SequenceModel, head_shapes
 from crnn.models.standardizer import Standardizer
 from crnn.models.targets import TokenTargets
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
-from crnn.nn.dropout import Masks
 from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
+from crnn.nn.module import JsonTypes
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
 from crnn.nn.state import State
-from crnn.nn.tape import Tape
 from crnn.stream import StreamWeights
 from crnn.stream.parts import StreamParts
 from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX
 
-NOTHING = np.zeros(1, np.int32)  # in place of a target, where there is none
-OWN_TYPES = {  # options that the model adds, with the types a file may hold
+NO_TARGET = np.zeros(1, np.int32)  # placeholder in data without targets
+OWN_TYPES: JsonTypes = {  # the options that the model adds, with the types that a file may hold
     "output_size": (int,),
     "real_source": (bool,),
     "reverse_source": (bool,),
@@ -55,54 +52,58 @@ def _optional_vocab(data: object) -> Vocab | None:
 class SequenceToSequence(
     SequenceModel[SequenceEvaluation],
     kind="SequenceToSequence",
-    config_types=network_json_types("trainable_initial_state") | SCALE_TYPES | OWN_TYPES,
+    config_types={**network_json_types("trainable_initial_state"), **SCALE_TYPES, **OWN_TYPES},
     attachments={"source_vocab": _optional_vocab, "target_vocab": _optional_vocab},
 ):
-    """Writes a sequence for every sequence it reads. Sutskever, Vinyals, Le 2014; Cho et al. 2014.
+    """Predicts a target sequence for every source sequence. Sutskever, Vinyals, Le 2014; Cho et al. 2014.
 
     Conventions
     -----------
-    X is a list of N sequences: strings, with a ``source_vocab``; otherwise ids (T_i,) from 0 to input_size-1, or with
-    ``real_source`` numbers (T_i, D), standardised as those of `SequenceClassifier` are. y is a list of N strings, with
-    a ``target_vocab``, or of ids (M_i,) from 0 to output_size-1; they may be empty. Equally long ones may be one array.
+    X is a list of N source sequences: strings, with a ``source_vocab``; otherwise ids (T_i,) in 0 .. input_size-1, or
+    with ``real_source`` real (T_i, D), standardised by the training data. y is a list of N target sequences: strings,
+    with a ``target_vocab``; otherwise ids (M_i,) in 0 .. output_size-1. Targets may be empty. Sequences of the same
+    length may be one array.
 
-    The decoder has one more token, ``output_size``, which starts and ends a sequence: it is the decoder's first input
-    and its last output. So the head has output_size + 1 outputs. In training the decoder reads the right tokens,
-    whatever it would have written (teacher forcing). Losses are in nats, of every token and of the one that ends the
-    sequence.
+    The decoder has an additional token with the id ``output_size``, which starts and ends every target: it is the
+    decoder's first input and its last output. The head has V = output_size + 1 outputs. In training and evaluation the
+    decoder reads the true tokens, whatever it predicts (teacher forcing). Losses are in nats, and include that of the
+    token which ends the sequence.
 
-    Parameters are those of two `RNN`, ``encoder.layer0.W_xh`` and ``decoder.layer0.W_xh`` and so on, and of the head,
-    ``W_hy`` and ``b_y``, in one flat buffer. Results do not depend on ``threads``, on how sequences are batched, or on
-    their order.
+    Parameters are those of two `RNN`, ``encoder.layer0.W_xh``, ``decoder.layer0.W_xh`` and so on, and those of the
+    head, ``W_hy`` and ``b_y``, in one flat buffer. Results do not depend on the number of threads, or on the batch that
+    a sequence is in.
 
     Parameters
     ----------
-    input_size, output_size : int, optional
-        How many source and target ids there are, or D; not needed with vocabularies.
+    input_size : int, optional
+        Number of source ids, or D; may be left out with a ``source_vocab``.
+    output_size : int, optional
+        Number of target ids; may be left out with a ``target_vocab``.
     hidden_size, num_layers, cell
         As in `RNN`, for the encoder, and for the decoder if the encoder is not bidirectional.
     source_vocab, target_vocab : Vocab, optional
     real_source : bool
-        X are numbers.
+        The sources are real.
     bidirectional : bool
-        The encoder reads in both directions. A layer of the decoder then has as many units as both, and starts from
-        the forward direction's last state beside the reverse direction's.
+        The encoder reads in both directions. A layer of the decoder then has as many units as both directions of the
+        encoder's layer, and starts from their last states, concatenated.
     embedding_size : int, optional
-        For source and target, wherever they are ids. Not given: they are one-hot vectors.
+        Size of the embeddings of source and target ids. If not given, ids are one-hot vectors.
     reverse_source : bool
-        The source is read from its end, so that its beginning is near to the target's.
+        The encoder reads the source in reverse order, which brings its beginning close to that of the target.
     input_init : str, optional
-        As in `RNN`; unless given, glorot, and unit_variance for the rows of W_xh that one-hot ids select.
+        As in `RNN`. If not given: unit_variance for the rows of W_xh that one-hot ids select, glorot for the others.
     label_smoothing : float
-        Share of a target that is spread over all tokens, in evaluation too. Szegedy et al. 2016.
+        Fraction of the target probability that is spread evenly over all tokens, in evaluation too.
+        Szegedy et al. 2016.
     scale : bool
         Standardise real inputs by the training data.
     longest_target : int, optional
-        Tokens of the longest target so far: kept by `fit`, used by `predict`.
+        Number of tokens of the longest training target, which limits the length of predictions. Updated by `fit`.
     seed : int
         As in `RNN`.
     trainable_initial_state : bool
-        False: the decoder starts from the encoder's last state.
+        Must be False: the decoder starts from the encoder's last state.
     {options}
 
     Examples
@@ -119,7 +120,24 @@ class SequenceToSequence(
     ['172', '09']
     """
 
+    source_vocab: Vocab | None
+    target_vocab: Vocab | None
+    input_size: int
+    output_size: int
+    encoder: RNN
+    net: RNN  # the decoder
+    real_source: bool
+    reverse_source: bool
+    scale: bool
+    longest_target: int | None
+    label_smoothing: float
+    seed: int
+    pooling: str | None  # always None
+    steps: int | None  # always None
+    input_init: str | None
+    scalings: dict[str, Standardizer]
     _targets: TokenTargets
+    _predictor: EncoderDecoder
 
     def __init__(
         self,
@@ -150,22 +168,25 @@ class SequenceToSequence(
         self.label_smoothing, self.seed = label_smoothing, 0 if seed is UNINITIALISED else seed
         self.pooling = self.steps = None
         self.input_init = options.get("input_init")
-        named = {"input_size": self.input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
-        both = config_from({"input_init": None} | named | options, type(self).__name__)
-        if both.trainable_initial_state:
+        network = {"input_size": self.input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
+        shared = config_from({"input_init": None, **options}, type(self).__name__, **network)
+        if shared.trainable_initial_state:
             raise ValueError("trainable_initial_state: expected False for a SequenceToSequence, got True")
-        encoder, decoder = stacks(both, self.output_size, self.real_source)
-        loss = CrossEntropy(self.output_size + 1, smoothing=label_smoothing)
-        self._targets = TokenTargets(self.output_size, target_vocab)
-        self._parameters = Parameters(stack_shapes(encoder, decoder), both.dtype)
+        self._compose_networks(shared, CrossEntropy(self.output_size + 1, smoothing=label_smoothing), seed)
+
+    def _compose_networks(self, shared: NetworkConfig, loss: CrossEntropy, seed: int) -> None:
+        """Set the attributes of encoder, decoder and head. ``shared``: the options of both networks."""
+        encoder, decoder = network_configs(shared, self.output_size, self.real_source)
+        self._targets = TokenTargets(self.output_size, self.target_vocab)
+        self._parameters = Parameters(model_shapes(encoder, decoder), shared.dtype)
         self.net = self._network("decoder.", decoder, seed if seed is UNINITIALISED else seed + 2)
         self.encoder = self._network("encoder.", encoder, seed)
         self._head = Head(self.params, self.grads, loss)
-        self._predictor = Predictor(self.net, self._head)
+        self._predictor = EncoderDecoder(self.encoder, self.net, self._head, boundary=self.output_size)
         if seed is not UNINITIALISED:
             draw = uniform_draws(seed + 1)
-            if self.input_init is None and both.embedding_size is None:
-                for net in self.networks[self.real_source :]:
+            if self.input_init is None and shared.embedding_size is None:
+                for net in [self.net] if self.real_source else [self.encoder, self.net]:
                     net.initialise_rows(draw)
             weights = self.params["W_hy"]
             weights[...] = initial_matrix("glorot", draw, weights.shape, "W_hy")
@@ -180,29 +201,20 @@ class SequenceToSequence(
 
     @classmethod
     def shapes_of(cls, config: Mapping[str, Any], **attached: Any) -> Shapes:
-        return stack_shapes(*stacks(config_from(config), config["output_size"], config["real_source"]))
+        return model_shapes(*network_configs(config_from(config), config["output_size"], config["real_source"]))
 
     @classmethod
     def scaled_sizes(cls, config: Mapping[str, Any]) -> dict[str, int]:
         return {"x": config["input_size"]} if config["real_source"] else {}
 
     def config(self) -> dict[str, Any]:
-        of_encoder = self.encoder.config() | {"embedding_size": self.decoder.embedding_size}
-        return {name: of_encoder.get(name, getattr(self, name, None)) for name in self.config_types}
+        network = self.encoder.config() | {"embedding_size": self.decoder.embedding_size}
+        return {name: network.get(name, getattr(self, name, None)) for name in self.config_types}
 
     @property
     def decoder(self) -> RNN:
-        """The network that writes."""
+        """The network that predicts the target; the same as ``net``."""
         return self.net
-
-    @property
-    def networks(self) -> list[RNN]:
-        return [self.encoder, self.decoder]
-
-    @property
-    def _mark(self) -> int:
-        """The token that starts and ends a written sequence."""
-        return self.output_size
 
     def __repr__(self) -> str:
         return (
@@ -229,89 +241,51 @@ class SequenceToSequence(
         return [np.ascontiguousarray(sequence[::-1]) for sequence in x] if self.reverse_source else x
 
     def _learn_scaling(self, x: list[Array], y: list[Array]) -> None:
-        """And how long targets are."""
+        """Set `scalings` and ``longest_target`` from the training data."""
         super()._learn_scaling(x, y)
         self.longest_target = max(self.longest_target or 1, *(len(ids) - 1 for ids in y))
 
     def _check_targets(self, targets: ArrayLike, batch: Batch) -> Array:
         array = np.asarray(targets)
         wanted = self._head.loss.check("y", array, max(len(array), 1), batch.x.shape[1], self.dtype)
-        there = wanted != IGNORE_INDEX
-        if not there[0].all() or (there[1:] > there[:-1]).any():
+        present = wanted != IGNORE_INDEX
+        if not present[0].all() or (present[1:] > present[:-1]).any():
             raise ValueError(f"y: expected at least one token of each sequence, and {IGNORE_INDEX} only after its last")
         return wanted
 
-    def _target_lengths(self, targets: Array, lengths: ArrayLike | None) -> Array | None:
-        counts = np.count_nonzero(targets != IGNORE_INDEX, axis=0)
-        return None if (counts == len(targets)).all() else counts.astype(np.int32)
-
-    # ---- one batch ------------------------------------------------------------------------------------------------
-
-    def _decoder_start(self, after: State) -> State:
-        """The decoder's first state: the encoder's last one, its directions side by side."""
-        before, D = self.decoder.stack.new_state(after.batch), self.encoder.directions
-        for (_, own), (_, theirs) in zip(before.parts, after.parts, strict=True):
-            for layer, array in enumerate(own):
-                np.concatenate(theirs[layer * D : (layer + 1) * D], axis=1, out=array)
-        return before
-
-    def _encoder_gradient(self, dbefore: State) -> State:
-        """The gradient at the encoder's last state."""
-        dafter, D = self.encoder.stack.new_state(dbefore.batch), self.encoder.directions
-        for (_, own), (_, theirs) in zip(dafter.parts, dbefore.parts, strict=True):
-            for place, array in enumerate(own):
-                H = array.shape[1]
-                array[...] = theirs[place // D][:, place % D * H : (place % D + 1) * H]
-        return dafter
-
-    def _pass(self, x: Array, targets: Array, space: Workspace, **options: Any) -> tuple[list[Tape], HeadTape]:
-        seed, scale, threads = options.get("dropout_seed"), options.get("scale"), options.get("threads", 1)
-        masks = None
-        if seed is not None:  # other masks than the decoder's
-            masks = Masks([*(seed if isinstance(seed, list) else [seed]), 1])
-        state, lengths, keep = options.pop("state", None), options.pop("lengths", None), options.get("keep", True)
-        encoder = self.encoder.run_forward(x, state, lengths, threads, space.encoder, masks, keep=keep)
-        space.encoder = encoder
-        inputs = np.concatenate([np.full((1, targets.shape[1]), self._mark, np.int32), targets[:-1]])
-        inputs[inputs == IGNORE_INDEX] = self._mark  # beyond a sequence's end, where nothing is computed
-        tape, head = self._predictor.window(
-            self.decoder.stack.check_input(inputs),
-            targets,
-            space,
-            state=self._decoder_start(encoder.after).value,
-            lengths=self._target_lengths(targets, None),
-            **options,
-        )
-        if scale is not None and tape.dbefore is not None:
-            self.encoder.backward(encoder, None, self._encoder_gradient(tape.dbefore).value, threads=threads)
-        return [encoder, tape], head
-
-    # ---- using ----------------------------------------------------------------------------------------------------
+    # ---- evaluation and prediction --------------------------------------------------------------------------------
 
     def evaluate(self, X: Any, y: Any = None, *, batch_size: int = 256, threads: int = 1) -> SequenceEvaluation:
-        """How well the model predicts y from X; X may also be the model's own `data`.
+        """Evaluate the predictions for X against y.
+
+        Parameters
+        ----------
+        X, y, batch_size, threads
+            As in `SequenceModel.evaluate`.
 
         Returns
         -------
         SequenceEvaluation
-            Nats and accuracy of a token, given the right ones before it, over ``count`` tokens, ends included;
-            ``exact_match`` is the share of sequences that `predict` would write without a mistake.
+            Per target token, given the true tokens before it; the ends of sequences count as tokens. ``exact_match`` is
+            the fraction of the sequences that `predict` reproduces exactly.
         """
         threads = check_threads(threads)
         data = X if isinstance(X, SequenceData) else self.data(X, y)
         totals = np.zeros(len(data))
-        likeliest: list[Array] = [data.x[0]] * len(data)
+        predicted: list[Array] = [data.x[0]] * len(data)
         for chosen, batch, targets in by_length(data, check_size("batch_size", batch_size)):
             wanted = self._check_targets(targets, batch)
-            _, head = self._pass(batch.x, wanted, Workspace(), lengths=batch.lengths, threads=threads, keep=False)
+            _, head = self._predictor.window(
+                batch.x, wanted, Workspace(), lengths=batch.lengths, threads=threads, keep=False
+            )
             tokens = head.outputs.argmax(axis=2)
             for b, i in enumerate(chosen):
                 count = len(data.targets[i])
                 totals[i] = kernels.sum(head.losses[:count, b].copy())
-                likeliest[i] = tokens[:count, b]
-        # fsum rounds once, so the sum is the same in every order
+                predicted[i] = tokens[:count, b]
+        # fsum rounds once, so the sum does not depend on the order.
         count = sum(len(wanted) for wanted in data.targets)
-        return self._targets.evaluation(math.fsum(totals), count, likeliest, data.targets)
+        return self._targets.evaluation(math.fsum(totals), count, predicted, data.targets)
 
     def predict(
         self,
@@ -323,22 +297,35 @@ class SequenceToSequence(
         batch_size: int = 256,
         threads: int = 1,
     ) -> Any:
-        """What the model writes for each sequence: N strings, or arrays of ids (M_i,).
+        """Predict the target sequence of each source sequence.
 
         Parameters
         ----------
         X : sequences, see the class
         max_length : int, optional
-            Tokens to write at most; not given: twice as many as the longest training target has.
+            Largest number of tokens of a prediction; if not given, twice that of the longest training target.
         beam : int
-            1: always the likeliest token. More: beam search with so many hypotheses. Of the finished ones, and of what
-            ``beam=1`` would write, it takes that with the highest score, so a wider beam is never worse than none. Of
-            equal scores the first found counts.
+            1: greedy decoding, which chooses the most probable token at every step. More: beam search with this many
+            hypotheses. The result is the hypothesis with the highest score, that of greedy decoding included, so beam
+            search never gives a lower score than greedy decoding.
         scores : bool
-            Return a pair of the sequences and their scores, float64 (N,): the mean log-probability in nats of the
-            sequence's tokens and its end. To divide by the length keeps short sequences from being preferred.
+            Return the scores as well.
         batch_size : int
-            Sequences that are worked on side by side.
+            Sequences that are decoded at a time; does not change the result.
+        threads : int
+
+        Returns
+        -------
+        sequences : list of N strings, or of N int32 arrays (M_i,)
+            Strings with a ``target_vocab``.
+        scores : float64 array (N,), only with ``scores=True``
+            Mean log-probability in nats per token, the end of the sequence included. The mean does not favour short
+            sequences as the sum would.
+
+        Raises
+        ------
+        ValueError
+            ``max_length`` is not given for an untrained model, or an argument is wrong.
         """
         threads, beam = check_threads(threads), check_size("beam", beam)
         if max_length is None:
@@ -347,50 +334,49 @@ class SequenceToSequence(
             max_length = 2 * self.longest_target
         check_size("max_length", max_length)
         x = self._sequences("X", X)
-        data = self._data(x, [NOTHING] * len(x))
+        data = self._data(x, [NO_TARGET] * len(x))
         hypotheses = [Hypothesis([], 0.0)] * len(x)
         weights = StreamWeights(self._predictor.stream_parts(type(self).__name__, ids_only=True))
         for chosen, batch, _ in by_length(data, check_size("batch_size", batch_size)):
-            source = self.encoder.run_forward(batch.x, None, batch.lengths, threads, None, None, keep=False)
-            start = self._decoder_start(source.after)
+            tape = self.encoder.run_forward(batch.x, None, batch.lengths, threads, None, None, keep=False)
+            start = self._predictor.decoder_start(tape.after)
             parts = min(threads, len(chosen))
 
-            def decode(part: int, chosen: Array = chosen, start: State = start, parts: int = parts) -> None:
+            def decode_part(part: int, chosen: Array = chosen, start: State = start, parts: int = parts) -> None:
                 first, last = parallel.part_range(len(chosen), part, parts)
                 rows = start.rows(first, last)
-                best = greedy(Steps(weights, rows, last - first, self._mark), max_length, scored=scores or beam > 1)
-                if beam > 1:
-                    found = beam_search(Steps(weights, rows, last - first, self._mark), max_length, beam)
-                    best = [max(pair, key=lambda each: each.score) for pair in zip(best, found, strict=True)]
-                for i, each in zip(chosen[first:last], best, strict=True):
-                    hypotheses[i] = each
+                decoded = decode(weights, rows, last - first, self.output_size, max_length, beam, scored=scores)
+                for i, hypothesis in zip(chosen[first:last], decoded, strict=True):
+                    hypotheses[i] = hypothesis
 
-            parallel.run(parts, decode)
-        answers = [self._targets.decode(each.tokens) for each in hypotheses]
-        return (answers, np.array([each.score for each in hypotheses])) if scores else answers
+            parallel.run(parts, decode_part)
+        sequences = [self._targets.decode(hypothesis.tokens) for hypothesis in hypotheses]
+        return (sequences, np.array([hypothesis.score for hypothesis in hypotheses])) if scores else sequences
 
 
 takes_options(NetworkConfig)(SequenceToSequence)
 
 
-def stacks(both: NetworkConfig, output_size: int, real_source: bool) -> tuple[NetworkConfig, NetworkConfig]:
+def network_configs(
+    shared: NetworkConfig, output_size: int, real_source: bool
+) -> tuple[NetworkConfig, NetworkConfig]:
     """The configurations of encoder and decoder, from the options that they share."""
-    options = both.to_dict() | {"num_layers": None, "hidden_size": list(both.hidden_sizes)}
-    encoder = options | {"embedding_size": None if real_source else both.embedding_size}
-    sizes = [H * both.directions for H in both.hidden_sizes]
+    options = shared.to_dict() | {"num_layers": None, "hidden_size": list(shared.hidden_sizes)}
+    encoder = options | {"embedding_size": None if real_source else shared.embedding_size}
+    sizes = [H * shared.directions for H in shared.hidden_sizes]
     decoder = options | {"input_size": output_size + 1, "hidden_size": sizes, "bidirectional": False}
     return NetworkConfig(**encoder), NetworkConfig(**decoder)
 
 
-def stack_shapes(encoder: NetworkConfig, decoder: NetworkConfig) -> Shapes:
+def model_shapes(encoder: NetworkConfig, decoder: NetworkConfig) -> Shapes:
     """Names and shapes of the parameters: the encoder's, the decoder's, then the head's."""
-    shapes = {prefix + name: shape for prefix, config in (("encoder.", encoder), ("decoder.", decoder))
-              for name, shape in config.shapes().items()}  # fmt: skip
+    shapes = {"encoder." + name: shape for name, shape in encoder.shapes().items()}
+    shapes |= {"decoder." + name: shape for name, shape in decoder.shapes().items()}
     return shapes | head_shapes(decoder, None, decoder.input_size)
 
 
 def _size_of(name: str, size: int | None, vocab_name: str, vocab: Vocab | None) -> int:
-    """How many ids there are: given, or the vocabulary's."""
+    """The number of ids: that of the vocabulary, or the given one. Raises TypeError and ValueError."""
     if vocab is None:
         if size is None:
             raise ValueError(f"{name}: expected it or a {vocab_name}, got neither")

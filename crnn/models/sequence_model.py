@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
 """SequenceModel: a network, a head with its loss, and targets, trained on whole sequences.
 
-    X, y --check, standardise--> SequenceData --batches of like lengths--> the model's pass and loss <-- crnn.fit
+    X, y --check, standardise--> SequenceData --batches of similar lengths--> loss_and_gradients <-- crnn.fit
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic
 
@@ -18,7 +18,7 @@ from crnn._core import loss as kernels
 from crnn._options import takes_options
 from crnn.checks import Array, check_flag, check_size, check_threads
 from crnn.models.data import Batch, SequenceBatches, SequenceData, by_length, check_sequences, shuffled
-from crnn.models.head import Head, HeadTape
+from crnn.models.head import Head
 from crnn.models.losses import Loss
 from crnn.models.pooling import POOLINGS
 from crnn.models.predictor import Predictor, Seed, Workspace
@@ -27,38 +27,38 @@ from crnn.models.targets import EvaluationT, Targets
 from crnn.nn.cells import Slice
 from crnn.nn.config import NetworkConfig, config_from, network_json_types
 from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
-from crnn.nn.module import Module
+from crnn.nn.module import JsonTypes, Module
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
-from crnn.nn.state import StateLike, state_from
-from crnn.nn.tape import Tape
+from crnn.nn.state import StateLike
 from crnn.stream.parts import StreamParts
 from crnn.text.windows import IGNORE_INDEX
 from crnn.training.config import TrainingConfig
 from crnn.training.fit import fit
 from crnn.training.log import TrainingLog
 
-ONE_ROW = Slice(0, 1)  # the batch of a single sequence
-SCALE_TYPES = {"scale": (bool,)}  # options that models add to their network's, with the types a file may hold
-POOLING_TYPES = {"pooling": (str, type(None)), "steps": (int, type(None))}
+ONE_ROW = Slice(0, 1)  # of a batch of one sequence
+# Options that models add to those of their network, with the types that a file may hold.
+SCALE_TYPES: JsonTypes = {"scale": (bool,)}
+POOLING_TYPES: JsonTypes = {"pooling": (str, type(None)), "steps": (int, type(None))}
 
 
 class SequenceModel(Module, Generic[EvaluationT]):
-    """What the models of whole sequences share; see `SequenceClassifier` and the others.
+    """Base of the models of whole sequences, such as `SequenceClassifier`.
 
     Conventions
     -----------
-    X is a list of N sequences, real (T_i, D) or integer ids (T_i,), or an array of equally long ones, (N, T, D) or
-    (N, T). Lengths may differ; nothing is computed for padding. Real inputs are standardised column by column with the
-    mean and standard deviation of the training data, which are kept and saved with the model, unless ``scale=False``.
-    Results do not depend on ``threads``, nor on how sequences are batched.
+    X is a list of N sequences, real (T_i, D) or integer ids (T_i,), or one array (N, T, D) or (N, T) if all have the
+    same length. Padding is never computed. Unless ``scale=False``, the columns of real inputs are standardised by the
+    mean and standard deviation of the training data, which are saved with the model. Results do not depend on the
+    number of threads or on the batch that a sequence is in.
     """
 
-    loss_unit = "nats"
+    loss_unit: str = "nats"  # for `crnn.fit`
     net: RNN  # whose outputs the head reads
     scalings: dict[str, Standardizer]  # of real inputs "x", and of real targets "y"
     seed: int
-    scale: bool  # whether `scalings` are learnt
+    scale: bool  # whether `fit` sets `scalings`
     pooling: str | None
     steps: int | None
     _head: Head
@@ -79,7 +79,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
         scale: bool,
         seed: int,
     ) -> None:
-        """One network with its head. SequenceToSequence has two, and composes itself."""
+        """Set the attributes of a model with one network. SequenceToSequence, which has two, does not use this."""
         check_pooling(pooling, steps)
         self.pooling, self.steps = pooling, None if steps is None else check_size("steps", steps)
         self.scale, self.seed = check_flag("scale", scale), 0 if seed is UNINITIALISED else seed
@@ -96,7 +96,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
     @staticmethod
     @abstractmethod
     def outputs_of(config: Mapping[str, Any]) -> int:
-        """V, the outputs of the head of a model with this `config`."""
+        """V, the number of outputs of the head of a model with this `config`."""
 
     @classmethod
     def shapes_of(cls, config: Mapping[str, Any], **attached: Any) -> Shapes:
@@ -105,19 +105,14 @@ class SequenceModel(Module, Generic[EvaluationT]):
         return dict(network.shapes()) | head_shapes(network, config.get("steps"), cls.outputs_of(config))
 
     def config(self) -> dict[str, Any]:
-        """The arguments that make a model of this shape, without vocabularies. JSON-able."""
-        of_net = self.net.config()
-        return of_net | {name: getattr(self, name) for name in self.config_types if name not in of_net}
+        """The arguments that make a model of this shape, without vocabularies, as values that JSON can hold."""
+        network = self.net.config()
+        return network | {name: getattr(self, name) for name in self.config_types if name not in network}
 
     @property
     def dtype(self) -> str:
         """float32 or float64."""
         return self.net.dtype
-
-    @property
-    def networks(self) -> list[RNN]:
-        """All networks, the one that reads x first."""
-        return [self.net]
 
     def __repr__(self) -> str:
         return (
@@ -129,7 +124,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
 
     @classmethod
     def scaled_sizes(cls, config: Mapping[str, Any]) -> dict[str, int]:
-        """What is standardised, and how many columns it has."""
+        """Number of columns of everything that is standardised: "x", and "y" if targets are real."""
         return {"x": config["input_size"]}
 
     @classmethod
@@ -138,10 +133,10 @@ class SequenceModel(Module, Generic[EvaluationT]):
 
     @property
     def _statistics(self) -> dict[str, Array]:
-        found: dict[str, Array] = {}
+        statistics: dict[str, Array] = {}
         for name, scaling in self.scalings.items():
-            found |= {f"scaling.{name}.mean": scaling.mean, f"scaling.{name}.std": scaling.std}
-        return found
+            statistics |= {f"scaling.{name}.mean": scaling.mean, f"scaling.{name}.std": scaling.std}
+        return statistics
 
     def _set_statistics(self, values: Mapping[str, Array]) -> None:
         for name, scaling in self.scalings.items():
@@ -149,13 +144,14 @@ class SequenceModel(Module, Generic[EvaluationT]):
             scaling.set_statistics(f"scaling.{name}.std", mean, std)
 
     def _learn_scaling(self, x: list[Array], y: list[Array]) -> None:
-        """Take mean and standard deviation from the training data."""
+        """Set `scalings` from the training data, as `_sequences` and `_encode` return them."""
         if self.scale and x[0].ndim == 2:
             self.scalings["x"].learn("X", x)
         if self.scale and "y" in self.scalings:
             self.scalings["y"].learn("y", y)
 
     def _scaled(self, x: list[Array]) -> list[Array]:
+        """Sequences standardised, in the model's dtype; ids as they are."""
         if x[0].ndim == 1:
             return x
         return [self.scalings["x"].apply(array, self.dtype) for array in x]
@@ -163,7 +159,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
     # ---- data -----------------------------------------------------------------------------------------------------
 
     def _sequences(self, name: str, X: Any) -> list[Array]:
-        """The inputs X, which errors call ``name``, one array a sequence."""
+        """The inputs X as one array per sequence. Raises TypeError and ValueError, which call them ``name``."""
         x = check_sequences(name, X, self.net.input_size, ids=self.net.embedding_size is not None)
         if len({array.ndim for array in x}) > 1:
             raise ValueError(f"{name}: expected either numbers or ids, got both")
@@ -172,39 +168,36 @@ class SequenceModel(Module, Generic[EvaluationT]):
         return x
 
     def _encode(self, name: str, y: Any, x: list[Array]) -> list[Array]:
-        """Targets for `SequenceData`, one array a sequence. An error calls them ``name``."""
+        """The targets y as one array per sequence, not standardised. Errors call them ``name``."""
         return self._targets.encode(name, y, x, single=self.pooling is not None)
 
-    def _known(self, name: str, targets: list[Array]) -> list[Array]:
-        """Refuse targets of which none is known: their loss would be 0, the best there is."""
+    def _check_any_target(self, name: str, targets: list[Array]) -> None:
+        """Raise ValueError, which calls the targets ``name``, if all are missing: their loss would be 0."""
         if not any(self._head.loss.count(array) for array in targets):
             raise ValueError(f"{name}: expected at least one target, got only unknown ones")
-        return targets
 
     def _data(self, x: list[Array], targets: list[Array]) -> SequenceData:
-        """What `_sequences` and `_encode` have made, with the inputs standardised."""
+        """Data of sequences, which are standardised here, and targets, which are already."""
         padding = IGNORE_INDEX if targets[0].dtype.kind in "iu" else np.nan
         return SequenceData(self._scaled(x), targets, single=self.pooling is not None, padding=padding)
 
     def data(self, X: Any, y: Any) -> SequenceData:
-        """X and y as `windows` and `evaluate` take them, standardised as the model's training data were."""
+        """X and y checked and standardised, as `evaluate` and `crnn.fit` take them."""
         x = self._sequences("X", X)
-        return self._data(x, self._targets.standardised(self._known("y", self._encode("y", y, x))))
+        targets = self._encode("y", y, x)
+        self._check_any_target("y", targets)
+        return self._data(x, self._targets.standardised(targets))
 
     def _check_targets(self, targets: ArrayLike, batch: Batch) -> Array:
-        """A batch's targets as the kernels take them."""
+        """The targets of a batch as the kernels take them."""
         steps = 1 if self.pooling is not None else len(batch.x)
         return self._head.loss.check("y", targets, steps, batch.x.shape[1], self.dtype)
 
     def window(self, x: Any, targets: Any) -> tuple[Array, Array, Array | None]:
-        """A batch of X and y, as `fit` takes them: checked, time-major, and the lengths where they differ."""
+        """X and y as one batch: x (T, B, D) or ids (T, B), targets (T, B, ...), and lengths (B,), None if equal."""
         data = self.data(x, targets)
         batch, wanted = data.batch(np.arange(len(data)))
         return batch.x, self._check_targets(wanted, batch), batch.lengths
-
-    def _target_lengths(self, targets: Array, lengths: ArrayLike | None) -> ArrayLike | None:
-        """How many targets each sequence of a `window` has, if they differ."""
-        return lengths
 
     # ---- training -------------------------------------------------------------------------------------------------
 
@@ -228,8 +221,8 @@ class SequenceModel(Module, Generic[EvaluationT]):
         X : sequences, see the class
         y : targets, see the class
         valid : float or (X, y), optional
-            A share of the sequences, chosen by the model's seed, or others, to evaluate on after every epoch; the
-            weights of the best epoch are kept.
+            Validation data, to evaluate on after every epoch; the weights of the best epoch are kept. A float in (0, 1)
+            is the fraction of the sequences to take from X and y, at random by the model's seed.
         epochs, batch_size, clip_norm, threads, **training
             As in `crnn.fit`, which lists them all: optimizer, schedule, patience, checkpoint and so on. ``bptt`` and
             ``carry`` are ignored.
@@ -237,23 +230,31 @@ class SequenceModel(Module, Generic[EvaluationT]):
         Returns
         -------
         TrainingLog
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is wrong; the model is then unchanged.
+        FloatingPointError, KeyboardInterrupt
+            As in `crnn.fit`.
         """
         x = self._sequences("X", X)
         targets = self._encode("y", y, x)
-        held_out = None
+        valid_x: list[Array] = []
+        valid_targets: list[Array] = []
         if isinstance(valid, tuple | list):
             if len(valid) != 2:
                 raise ValueError(f"valid: expected a share of X, or a pair (X, y), got {len(valid)} items")
             valid_x = self._sequences("valid[0]", valid[0])
-            held_out = valid_x, self._encode("valid[1]", valid[1], valid_x)
+            valid_targets = self._encode("valid[1]", valid[1], valid_x)
         elif valid is not None:
-            chosen = self._share_for_validation(valid, len(x))
-            held_out = [x[i] for i in chosen], [targets[i] for i in chosen]
+            chosen = self._validation_indices(valid, len(x))
+            valid_x, valid_targets = [x[i] for i in chosen], [targets[i] for i in chosen]
             rest = sorted(set(range(len(x))) - set(chosen))
             x, targets = [x[i] for i in rest], [targets[i] for i in rest]
-        self._known("y", targets)
-        if held_out is not None:
-            self._known("valid", held_out[1])
+        self._check_any_target("y", targets)
+        if valid is not None:
+            self._check_any_target("valid", valid_targets)
         weights, statistics = self.flat_params.copy(), self._statistics
         try:
             self._learn_scaling(x, targets)
@@ -261,7 +262,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
             return fit(
                 self,
                 self._data(x, standardised(targets)),
-                valid=None if held_out is None else self._data(held_out[0], standardised(held_out[1])),
+                valid=None if valid is None else self._data(valid_x, standardised(valid_targets)),
                 epochs=epochs,
                 batch_size=batch_size,
                 clip_norm=clip_norm,
@@ -269,39 +270,40 @@ class SequenceModel(Module, Generic[EvaluationT]):
                 **training,
             )
         except BaseException:
-            if np.array_equal(weights, self.flat_params):  # not trained yet: they belong to the statistics of before
+            if np.array_equal(weights, self.flat_params):  # not trained: the weights fit the previous statistics
                 self._set_statistics(statistics)
             raise
 
-    def _share_for_validation(self, share: float, n: int) -> list[int]:
-        if not isinstance(share, float) or not 0 < share < 1:
-            raise ValueError(f"valid: expected a share between 0 and 1, or a pair (X, y), got {share!r}")
-        count = round(share * n)
+    def _validation_indices(self, fraction: float, n: int) -> list[int]:
+        """The indices, in ascending order, of a random fraction of n sequences. Raises ValueError."""
+        if not isinstance(fraction, float) or not 0 < fraction < 1:
+            raise ValueError(f"valid: expected a share between 0 and 1, or a pair (X, y), got {fraction!r}")
+        count = round(fraction * n)
         if not 0 < count < n:
-            raise ValueError(f"valid: expected a share of {n} sequences that leaves some on both sides, got {share!r}")
+            raise ValueError(
+                f"valid: expected a share of {n} sequences that leaves some on both sides, got {fraction!r}"
+            )
         chosen: list[int] = shuffled(np.random.PCG64([self.seed, 0]), n)[:count].tolist()
         return sorted(chosen)
 
     def check_valid(self, data: Any) -> None:
-        """Raise TypeError unless `evaluate` can take this validation data."""
+        """Raise TypeError unless ``data`` is of the kind that `data` returns. For `crnn.fit`."""
         if not isinstance(data, SequenceData):
             raise TypeError(f"valid: expected the model's own data, got {type(data).__name__}; call the model's fit")
 
     def windows(self, data: Any, batch_size: int, bptt: int) -> SequenceBatches:
-        """The batches of an epoch, for `crnn.fit`."""
+        """The batches of ``data``, for `crnn.fit`. ``bptt`` is ignored. Raises TypeError as `check_valid` does."""
         if not isinstance(data, SequenceData):
             raise TypeError(f"data: expected the model's own data, got {type(data).__name__}; call the model's fit")
         return SequenceBatches(data, batch_size, self.seed)
 
     def workspace(self) -> Workspace:
-        """Memory that `loss_and_gradients` reuses from batch to batch."""
+        """A new workspace for `loss_and_gradients`."""
         return Workspace()
 
     def state_from(self, arrays: Sequence[Array], batch: int) -> StateLike:
-        """The state that `crnn.nn.state.state_arrays` took apart. ValueError if it is not one of this model's."""
-        like = self.net.stack.new_state(batch)
-        like.assign("state", state_from(arrays, like))
-        return like.value
+        """The state that `crnn.nn.state.state_arrays` listed, for checkpoints; see `Predictor.state_from`."""
+        return self._predictor.state_from(arrays, batch)
 
     def loss_and_gradients(
         self,
@@ -311,12 +313,34 @@ class SequenceModel(Module, Generic[EvaluationT]):
         *,
         reduction: str = "mean",
         threads: int = 1,
-        workspace: Any = None,
+        workspace: Workspace | None = None,
         dropout_seed: Seed = None,
     ) -> tuple[float, int, None]:
-        """Forward, loss and backpropagation for a batch of whole sequences; adds to `grads`.
+        """Forward pass, losses and backward pass of a batch; ACCUMULATES the gradients in `grads`.
 
-        Returns the sum of the losses, how many predictions they are of, and no state.
+        Parameters
+        ----------
+        x : Batch
+        targets : array (T, B, ...), or (1, B, ...) with pooling
+            As `SequenceData.batch` returns them.
+        state : None
+            Sequences start from the initial state.
+        reduction : {"mean", "sum"}
+            Whether the gradient is that of the mean loss per target, weighted if there are class weights, or of the
+            sum of the losses.
+        threads : int
+        workspace : Workspace, optional
+            Memory to reuse.
+        dropout_seed : int, optional
+            Seed of the dropout masks. If not given, nothing is dropped.
+
+        Returns
+        -------
+        total : float
+            Sum of the losses.
+        count : int
+            Number of targets.
+        state : None
         """
         if reduction not in ("mean", "sum"):
             raise ValueError(f"reduction: expected mean or sum, got {reduction!r}")
@@ -324,8 +348,8 @@ class SequenceModel(Module, Generic[EvaluationT]):
         wanted = self._check_targets(targets, x)
         loss = self._head.loss
         scale = 1.0 / (loss.weight(wanted) or 1.0) if reduction == "mean" else 1.0
-        _, head = self._pass(
-            self.networks[0].stack.check_input(x.x),
+        _, head = self._predictor.window(
+            self._predictor.networks[0].stack.check_input(x.x),
             wanted,
             workspace or Workspace(),
             lengths=x.lengths,
@@ -335,15 +359,10 @@ class SequenceModel(Module, Generic[EvaluationT]):
         )
         return kernels.sum(head.losses.reshape(-1)), loss.count(wanted), None
 
-    def _pass(self, x: Array, targets: Array, space: Workspace, **options: Any) -> tuple[list[Tape], HeadTape]:
-        """A window, as `Predictor.window`. Returns the tapes of `networks`, and the head's."""
-        tape, head = self._predictor.window(x, targets, space, **options)
-        return [tape], head
-
-    # ---- using ----------------------------------------------------------------------------------------------------
+    # ---- evaluation and prediction --------------------------------------------------------------------------------
 
     def _outputs(self, data: SequenceData, batch_size: int, threads: int) -> list[Array]:
-        """The head's outputs for each sequence: (T_i, V), or (1, V)."""
+        """The head's outputs for each sequence, fresh: (T_i, V), or with pooling (1, V)."""
         threads = check_threads(threads)
         outputs: list[Array] = [data.x[0]] * len(data)
         for chosen, batch, _ in by_length(data, check_size("batch_size", batch_size)):
@@ -353,20 +372,21 @@ class SequenceModel(Module, Generic[EvaluationT]):
                 outputs[i] = head.outputs[: 1 if data.single else data.lengths[i], b].copy()
         return outputs
 
-    def _outputs_for(self, X: Any, batch_size: int, threads: int) -> list[Array]:
-        """`_outputs` of X alone."""
+    def _predict(self, X: Any, from_outputs: Callable[[Array], Array], batch_size: int, threads: int) -> Any:
+        """Predictions for X. ``from_outputs`` makes them from the head's outputs (M, V) of one sequence.
+
+        Returns an array (N, ...) with pooling, otherwise a list of arrays (T_i, ...), or an array (N, T, ...) if X is
+        an array.
+        """
         x = self._sequences("X", X)
         no_targets = [np.zeros((1, 1), np.int32)] * len(x)
-        return self._outputs(self._data(x, no_targets), batch_size, threads)
-
-    def _arranged(self, predictions: list[Array], X: Any) -> Any:
-        """One array (N, ...) of one prediction a sequence; of one a step a list, or an array where X is one."""
+        predictions = [from_outputs(each) for each in self._outputs(self._data(x, no_targets), batch_size, threads)]
         if self.pooling is not None:
             return np.concatenate(predictions)
         return np.stack(predictions) if isinstance(X, np.ndarray) else predictions
 
     def _losses(self, data: SequenceData, outputs: list[Array]) -> tuple[float, int]:
-        """Sum of the losses and number of predictions, sequence by sequence."""
+        """Sum of the losses, in the order of the sequences, and number of targets."""
         total, count, loss = 0.0, 0, self._head.loss
         for out, targets in zip(outputs, data.targets, strict=True):
             wanted = loss.check("y", targets[:, None], len(targets), 1, self.dtype)
@@ -377,7 +397,25 @@ class SequenceModel(Module, Generic[EvaluationT]):
         return total, count
 
     def evaluate(self, X: Any, y: Any = None, *, batch_size: int = 256, threads: int = 1) -> EvaluationT:
-        """How well the model predicts y from X; X may also be the model's own `data`."""
+        """Evaluate the predictions for X against y.
+
+        Parameters
+        ----------
+        X : sequences, see the class; or what `data` returns, without y
+        y : targets, see the class
+        batch_size : int
+            Sequences that are computed at a time; does not change the result.
+        threads : int
+
+        Returns
+        -------
+        Evaluation or RegressionEvaluation
+
+        Raises
+        ------
+        TypeError, ValueError
+            Sequences or targets are wrong, or all targets are missing.
+        """
         data = X if isinstance(X, SequenceData) else self.data(X, y)
         outputs = self._outputs(data, batch_size, threads)
         return self._targets.evaluation(*self._losses(data, outputs), outputs, data.targets)
@@ -388,16 +426,16 @@ class SequenceModel(Module, Generic[EvaluationT]):
                 f"stream: expected pooling None or 'last', got {self.pooling!r}, which needs whole sequences"
             )
         parts = self._predictor.stream_parts(type(self).__name__)
-        used = {
-            name: (np.ascontiguousarray(s.mean), np.ascontiguousarray(s.std))
-            for name, s in self.scalings.items()
-            if not s.is_identity
+        statistics = {
+            name: (np.ascontiguousarray(scaling.mean), np.ascontiguousarray(scaling.std))
+            for name, scaling in self.scalings.items()
+            if not scaling.is_identity
         }
-        return replace(parts, x=used.get("x"), y=used.get("y"))
+        return replace(parts, x=statistics.get("x"), y=statistics.get("y"))
 
 
 def check_pooling(pooling: Any, steps: Any) -> None:
-    """``pooling`` is None or a name in POOLINGS; ``steps`` goes with "flatten" alone."""
+    """Raise ValueError unless pooling is None or a name in POOLINGS, and steps is given for "flatten" only."""
     if pooling is not None and (not isinstance(pooling, str) or pooling not in POOLINGS):
         raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
     if (pooling == "flatten") != (steps is not None):
@@ -405,12 +443,12 @@ def check_pooling(pooling: Any, steps: Any) -> None:
 
 
 def head_shapes(config: NetworkConfig, steps: int | None, outputs: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a head's parameters; ``steps``: whose outputs it reads side by side."""
+    """Names and shapes of a head's parameters. ``steps``: number of steps that it reads, for pooling "flatten"."""
     return {"W_hy": (config.output_size * (steps or 1), outputs), "b_y": (outputs,)}
 
 
-def model_json_types(*parts: Mapping[str, tuple[type, ...]]) -> dict[str, tuple[type, ...]]:
-    """The types of a sequence model's options in a file: its network's, and those of ``parts``."""
+def model_json_types(*parts: JsonTypes) -> dict[str, tuple[type, ...]]:
+    """The types that a sequence model's options may have in a file: those of its network, and ``parts``."""
     types = network_json_types()
     for part in parts:
         types |= part

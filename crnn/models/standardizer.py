@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Standardizer: columns of data brought to mean 0 and standard deviation 1, and back."""
+"""Standardizer: scales columns of data to mean 0 and standard deviation 1, and back."""
 
 from __future__ import annotations
 
@@ -12,16 +12,23 @@ from crnn.checks import Array
 
 
 class Standardizer:
-    """(x - mean) / std for each of D columns. Sums run in a fixed order, so the result is the same everywhere.
+    """(x - mean) / std for each of D columns; the identity at first.
 
-    A column that never changes is only shifted.
+    The std of a constant column is taken as 1. Sums are computed in a fixed order, so statistics are bit-identical on
+    every machine.
     """
+
+    mean: Array  # float64 (D,)
+    std: Array  # float64 (D,)
 
     def __init__(self, size: int) -> None:
         self.mean, self.std = np.zeros(size), np.ones(size)
 
     def learn(self, name: str, arrays: Sequence[Array]) -> None:
-        """Take mean and std from arrays (T_i, D); NaN is left out. An error calls them ``name``."""
+        """Set mean and std to those of arrays (T_i, D); NaN is ignored.
+
+        Raises ValueError, which calls the arrays ``name``, if the sum of the squares overflows.
+        """
         size = len(self.mean)
         sums, counts, squares = np.zeros(size), np.zeros(size), np.zeros(size)
         lowest, highest = np.full(size, np.nan), np.full(size, np.nan)
@@ -29,7 +36,7 @@ class Standardizer:
         for array in rows:
             kernels.column_sums(sums, counts, array)
             lowest, highest = np.fmin(lowest, np.fmin.reduce(array)), np.fmax(highest, np.fmax.reduce(array))
-        # A sum of equal numbers is rounded: their mean need not be one of them, nor their distance from it zero.
+        # Sums are rounded: the computed mean of equal numbers may differ from them.
         constant = lowest == highest
         mean = np.where(constant, lowest, sums / np.maximum(counts, 1))
         for array in rows:
@@ -41,25 +48,21 @@ class Standardizer:
         self.mean, self.std = mean, np.where(std > 0, std, 1.0)
 
     def apply(self, array: Array, dtype: str) -> Array:
+        """(array - mean) / std, fresh, in ``dtype``."""
         scaled: Array = ((array - self.mean) / self.std).astype(dtype)
         return scaled
 
     def undo(self, array: Array) -> Array:
-        """From scaled values to the original ones, in float64."""
+        """array * std + mean, fresh, in float64."""
         return array.astype(np.float64) * self.std + self.mean
 
     @property
     def is_identity(self) -> bool:
-        """Whether it changes nothing."""
+        """Whether all means are 0 and all stds 1."""
         return not self.mean.any() and bool((self.std == 1).all())
 
-    @property
-    def statistics(self) -> tuple[Array, Array]:
-        """Mean and std, as a file holds them."""
-        return self.mean, self.std
-
     def set_statistics(self, name: str, mean: Array, std: Array) -> None:
-        """Take over what a file holds; errors call it ``name``."""
+        """Set mean and std, borrowed. Raises ValueError, which calls std ``name``, unless all are above 0."""
         if (std <= 0).any():
             raise ValueError(f"{name}: expected numbers above 0")
         self.mean, self.std = mean, std

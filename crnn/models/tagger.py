@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 from numpy.typing import ArrayLike
 
 from crnn._options import takes_options
-from crnn.models.classifier import CLASS_TYPES
-from crnn.models.losses import class_loss
+from crnn.models.class_model import CLASS_TYPES, ClassModel
 from crnn.models.metrics import Evaluation
 from crnn.models.sequence_model import SCALE_TYPES, SequenceModel, model_json_types
 from crnn.models.standardizer import Standardizer
@@ -19,20 +18,31 @@ from crnn.nn.config import NetworkConfig, NetworkOptions, config_from
 
 
 class SequenceTagger(
-    SequenceModel[Evaluation], kind="SequenceTagger", config_types=model_json_types(SCALE_TYPES, CLASS_TYPES)
+    ClassModel,
+    SequenceModel[Evaluation],
+    kind="SequenceTagger",
+    config_types=model_json_types(SCALE_TYPES, CLASS_TYPES),
 ):
-    """A class for every step of a sequence. See `crnn.models.sequence_model.SequenceModel` for what X
-    may be.
+    """Predicts a class for every step of a sequence.
 
-    y holds for each sequence the labels of its steps (T_i,), or all are one array (N, T): class numbers, or names in
-    ``classes``; -1 = unlabelled, ignored by the loss. With ``multilabel`` there is a last axis of zeros and ones, NaN
-    where unknown.
-    The arguments are those of `SequenceClassifier` without pooling and steps.
+    Conventions
+    -----------
+    X is as in `crnn.models.sequence_model.SequenceModel`. y has the labels (T_i,) of each sequence, as a list or as one
+    array (N, T): class numbers, or names in ``classes``; -1 = unlabelled, ignored by the loss. With ``multilabel``
+    there is a last axis (V,): 1 for each class that applies, 0 for the others, NaN = unlabelled. Losses are in nats.
+
+    Parameters
+    ----------
+    input_size, num_classes, hidden_size, num_layers, cell
+        As in `SequenceClassifier`.
+    classes, multilabel, class_weight, label_smoothing, scale, seed
+        As in `SequenceClassifier`.
+    {options}
 
     Examples
     --------
     >>> import numpy as np, crnn
-    >>> X = np.random.default_rng(0).integers(0, 2, (100, 12))              # bits; the tag: is their sum so far odd?
+    >>> X = np.random.default_rng(0).integers(0, 2, (100, 12))              # the tag: is the sum so far odd?
     >>> tagger = crnn.SequenceTagger(2, 2, hidden_size=16, seed=0)
     >>> log = tagger.fit(X, X.cumsum(axis=1) % 2, epochs=60, optimizer=crnn.optim.Adam(lr=2e-2))
     >>> tagger.predict(np.array([[1, 0, 1, 1]]))
@@ -57,29 +67,34 @@ class SequenceTagger(
         seed: int = 0,
         **options: Unpack[NetworkOptions],
     ) -> None:
-        named = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
-        config = config_from(named | options, type(self).__name__)
-        targets = ClassTargets(num_classes, classes, multilabel, config.dtype)
-        loss = class_loss(targets, class_weight, label_smoothing)
-        self.num_classes, self.classes, self.multilabel = targets.num_classes, targets.classes, targets.multilabel
-        self.class_weight = None if loss.weights is None else loss.weights.tolist()
-        self.label_smoothing = float(label_smoothing)
+        network = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
+        config = config_from(options, type(self).__name__, **network)
+        targets, loss = self._set_class_options(
+            num_classes, classes, multilabel, class_weight, label_smoothing, config.dtype
+        )
         scalings = {"x": Standardizer(config.input_size)}
         self._compose(config, loss, targets, scalings, pooling=None, steps=None, scale=scale, seed=seed)
 
-    @staticmethod
-    def outputs_of(config: Mapping[str, Any]) -> int:
-        return int(config["num_classes"])
-
     def predict_proba(self, X: Any, *, batch_size: int = 256, threads: int = 1) -> Any:
-        """Probabilities of the classes: (N, T, V), or a list of (T_i, V)."""
-        outputs = self._outputs_for(X, batch_size, threads)
-        return self._arranged([self._targets.probabilities(out) for out in outputs], X)
+        """Probabilities of the classes, fresh: a list of arrays (T_i, V), or one array (N, T, V) if X is one.
+
+        Arguments as in `predict`.
+        """
+        return self._predict(X, self._targets.probabilities, batch_size, threads)
 
     def predict(self, X: Any, *, batch_size: int = 256, threads: int = 1) -> Any:
-        """The likeliest class of each step: (N, T), or a list of (T_i,); ``multilabel``: yes or no for each class."""
-        outputs = self._outputs_for(X, batch_size, threads)
-        return self._arranged([self._targets.labels(out) for out in outputs], X)
+        """The most probable class of each step, fresh: a list of arrays (T_i,), or one array (N, T) if X is one.
+
+        With ``multilabel`` there is a last axis (V,) of bool.
+
+        Parameters
+        ----------
+        X : sequences, see the class
+        batch_size : int
+            Sequences that are computed at a time; does not change the result.
+        threads : int
+        """
+        return self._predict(X, self._targets.labels, batch_size, threads)
 
 
 takes_options(NetworkConfig)(SequenceTagger)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Targets: what y is. From the targets that users give to arrays for the loss, and from outputs to predictions.
+"""Targets: the kinds of y. They turn users' targets into arrays for the loss, and outputs into predictions.
 
-    ClassTargets   one class, or with ``multilabel`` one yes or no per class, for every sequence or step
-    ValueTargets   real values, standardised as the training targets are
-    TokenTargets   the tokens of a sequence that is to be written
+    ClassTargets   one class, or with ``multilabel`` a binary label per class, for every sequence or step
+    ValueTargets   real values, standardised by the training data, for every sequence or step
+    TokenTargets   a sequence of tokens for every sequence
 """
 
 from __future__ import annotations
@@ -29,27 +29,70 @@ Label: TypeAlias = str | int
 
 
 class Targets(ABC, Generic[EvaluationT]):
-    """The meaning of a model's targets. ``single``: there is one target a sequence, not one a step."""
+    """The meaning of a model's targets."""
 
     @abstractmethod
     def encode(self, name: str, y: Any, x: list[Array], single: bool) -> list[Array]:
-        """One array a sequence: (T_i, ...), or with ``single`` (1, ...). Errors call the targets ``name``."""
+        """Targets as numbers, one fresh array per sequence.
+
+        Parameters
+        ----------
+        name : str
+            What errors call the targets.
+        y
+            Targets as users give them to ``fit``.
+        x : list of arrays (T_i, ...)
+            The inputs.
+        single : bool
+            One target per sequence, so that the arrays are (1, ...); otherwise one per step, (T_i, ...).
+
+        Raises
+        ------
+        TypeError, ValueError
+        """
 
     def standardised(self, targets: list[Array]) -> list[Array]:
-        """Targets in the units of the loss."""
+        """Encoded targets in the units of the loss."""
         return targets
 
     @abstractmethod
     def evaluation(self, total: float, count: int, outputs: list[Array], targets: list[Array]) -> EvaluationT:
-        """How good the head's outputs are: ``total`` is the sum of the losses of ``count`` predictions."""
+        """The evaluation of a head's outputs.
+
+        Parameters
+        ----------
+        total : float
+            Sum of the losses of ``count`` predictions.
+        count : int
+        outputs : list of arrays (T_i, V), or (1, V)
+        targets : list of arrays
+            In the units of the loss.
+        """
 
 
 class ClassTargets(Targets[Evaluation]):
-    """Classes 0 .. num_classes - 1, which may have names."""
+    """Classes 0 .. num_classes - 1, with optional names.
+
+    Parameters
+    ----------
+    num_classes : int, optional
+        V; may be left out if there are names.
+    classes : sequence of str or int, optional
+        Names of the classes, all different.
+    multilabel : bool
+        Targets are binary labels (V,) instead of one class.
+    dtype : str
+        Of multilabel targets.
+    """
+
+    num_classes: int
+    classes: list[Label] | None
+    multilabel: bool
+    dtype: str
 
     def __init__(self, num_classes: int | None, classes: Sequence[Label] | None, multilabel: bool, dtype: str) -> None:
         self.multilabel, self.dtype = check_flag("multilabel", multilabel), dtype
-        self.classes: list[Label] | None = None
+        self.classes = None
         if classes is not None:
             self.classes = _names("classes", classes)
             if num_classes is not None and num_classes != len(self.classes):
@@ -61,7 +104,7 @@ class ClassTargets(Targets[Evaluation]):
 
     def encode(self, name: str, y: Any, x: list[Array], single: bool) -> list[Array]:
         check_entries(name, y, len(x))
-        # Names stay the objects they are: of a name and a -1 NumPy would make two texts.
+        # dtype object keeps names as they are: NumPy would turn a name and a -1 into two strings.
         dtype = self.dtype if self.multilabel else None if self.classes is None else object
         targets: list[Array] = []
         for i, entry in enumerate(y):
@@ -97,7 +140,7 @@ class ClassTargets(Targets[Evaluation]):
         return np.array(ids, np.int32).reshape(labels.shape)
 
     def labels(self, outputs: Array) -> Array:
-        """The likeliest labels (M,) of logits (M, V); with ``multilabel`` yes or no (M, V)."""
+        """The most probable class (M,) of each row of logits (M, V); with ``multilabel`` bool (M, V)."""
         if self.multilabel:
             positive: Array = outputs > 0
             return positive
@@ -105,13 +148,13 @@ class ClassTargets(Targets[Evaluation]):
         if self.classes is None:
             return ids
         names = np.array(self.classes)
-        if list(map(repr, names.tolist())) != list(map(repr, self.classes)):  # NumPy would make texts of numbers
+        if list(map(repr, names.tolist())) != list(map(repr, self.classes)):  # NumPy turned numbers into strings
             names = np.array(self.classes, object)
         chosen: Array = names[ids]
         return chosen
 
     def probabilities(self, outputs: Array) -> Array:
-        """Of logits (M, V)."""
+        """Probabilities (M, V) of logits (M, V), fresh."""
         p = np.empty_like(outputs)
         if self.multilabel:
             vecmath.sigmoid(p.reshape(-1), outputs.reshape(-1))
@@ -130,6 +173,7 @@ class ClassTargets(Targets[Evaluation]):
 
 
 def _names(argument: str, classes: Any) -> list[Label]:
+    """The names of classes as str and int objects. Raises TypeError and ValueError, which call them ``argument``."""
     if isinstance(classes, str | bytes) or not isinstance(classes, Sequence | np.ndarray):
         raise TypeError(f"{argument}: expected a list of names, got {type(classes).__name__}")
     names = [name.item() if isinstance(name, np.generic) else name for name in classes]
@@ -139,11 +183,27 @@ def _names(argument: str, classes: Any) -> list[Label]:
 
 
 class ValueTargets(Targets[RegressionEvaluation]):
-    """P real values for every sequence or step. NaN: no target there."""
+    """P real values for every sequence or step. NaN = missing.
+
+    Parameters
+    ----------
+    loss : Regression
+    standardizer : Standardizer
+        Of P columns.
+    input_size : int
+    dtype : str
+        Of standardised targets.
+    """
+
+    loss: Regression
+    standardizer: Standardizer
+    input_size: int
+    dtype: str
+    size: int  # P
 
     def __init__(self, loss: Regression, standardizer: Standardizer, input_size: int, dtype: str) -> None:
         self.loss, self.standardizer, self.input_size, self.dtype = loss, standardizer, input_size, dtype
-        self.size = loss.targets  # P
+        self.size = loss.targets
 
     def encode(self, name: str, y: Any, x: list[Array], single: bool) -> list[Array]:
         if y is None:
@@ -163,7 +223,7 @@ class ValueTargets(Targets[RegressionEvaluation]):
         return targets
 
     def _next_steps(self, name: str, x: list[Array], single: bool) -> list[Array]:
-        """Forecasting: the target of each step is the next step's input; the last step has none."""
+        """Targets for forecasting: that of each step is the input of the next step; that of the last is missing."""
         if single or x[0].ndim != 2 or self.size != self.input_size:
             raise ValueError(
                 f"{name}: expected targets; only a model of real inputs with pooling=None and as many outputs as "
@@ -176,12 +236,15 @@ class ValueTargets(Targets[RegressionEvaluation]):
         return [self.standardizer.apply(values, self.dtype) for values in targets]
 
     def values(self, outputs: Array) -> Array:
-        """(M, P) in the targets' own units, of standardised outputs (M, V); (M, P, Q) for Q quantiles."""
+        """Predictions (M, P) in the units of the targets, from outputs (M, V); for Q quantiles (M, P, Q)."""
         values = self.standardizer.undo(outputs.reshape(len(outputs), len(self.loss.levels), self.size))
         return values.transpose(0, 2, 1) if self.loss.kind == "quantile" else values[:, 0]
 
-    def central(self, outputs: Array) -> Array:
-        """(M, P) in the targets' own units; of quantiles the one nearest to the median."""
+    def point_values(self, outputs: Array) -> Array:
+        """One prediction for each value (M, P), in the units of the targets: of quantiles that nearest to the median.
+
+        ``outputs`` are (M, V).
+        """
         values = self.values(outputs)
         if self.loss.kind != "quantile":
             return values
@@ -191,7 +254,7 @@ class ValueTargets(Targets[RegressionEvaluation]):
     def evaluation(self, total: float, count: int, outputs: list[Array], targets: list[Array]) -> RegressionEvaluation:
         squares = sizes = 0.0
         for out, wanted in zip(outputs, targets, strict=True):
-            error = self.central(out) - self.standardizer.undo(wanted)
+            error = self.point_values(out) - self.standardizer.undo(wanted)
             error = error[~np.isnan(error)]
             squares += float((error**2).sum())
             sizes += float(np.abs(error).sum())
@@ -200,7 +263,10 @@ class ValueTargets(Targets[RegressionEvaluation]):
 
 
 class TokenTargets(Targets[SequenceEvaluation]):
-    """Sequences of tokens 0 .. size - 1, each ended by the token ``size``."""
+    """Sequences of tokens 0 .. size - 1, each followed by the token ``size``. With a ``vocab`` they are strings."""
+
+    size: int
+    vocab: Vocab | None
 
     def __init__(self, size: int, vocab: Vocab | None) -> None:
         self.size, self.vocab = size, vocab
@@ -214,20 +280,20 @@ class TokenTargets(Targets[SequenceEvaluation]):
         return [np.append(ids, np.int32(self.size)) for ids in targets]
 
     def evaluation(self, total: float, count: int, outputs: list[Array], targets: list[Array]) -> SequenceEvaluation:
-        """As above, but ``outputs`` are the likeliest tokens, each predicted from the right ones before it."""
+        """As in `Targets`, but ``outputs`` are the most probable tokens (M_i,), given the true tokens before them."""
         hits = [int(np.count_nonzero(out == wanted)) for out, wanted in zip(outputs, targets, strict=True)]
-        # Greedy decoding reads its own tokens: as long as they are right, just these.
+        # A sequence without a miss is what greedy decoding writes: it reads its own tokens, which are the true ones.
         exact = sum(hit == len(wanted) for hit, wanted in zip(hits, targets, strict=True))
         return SequenceEvaluation(total / count, sum(hits) / count, count, exact / len(targets))
 
     def decode(self, tokens: list[int]) -> str | Array:
-        """What users get for the tokens of a written sequence, without its end."""
+        """A predicted sequence, without its end, as a string or as ids (M,)."""
         ids = np.array(tokens, np.int32)
         return ids if self.vocab is None else self.vocab.decode(ids)
 
 
 def _token_ids(name: str, value: Any, limit: int) -> Array:
-    """Ids (M,), perhaps none."""
+    """Ids (M,) as int32, M >= 0. Raises ValueError, which calls them ``name``."""
     ids = array_of(name, value)
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
         raise ValueError(f"{name}: expected integer ids (M,), got {ids.dtype} of shape {ids.shape}")

@@ -176,7 +176,7 @@ class NetworkConfig:
         return shapes
 
 
-def config_from(options: Mapping[str, Any], owner: str | None = None) -> NetworkConfig:
+def config_from(options: Mapping[str, Any], owner: str | None = None, **arguments: Any) -> NetworkConfig:
     """The configuration of a model's network, from the model's options.
 
     Parameters
@@ -185,6 +185,8 @@ def config_from(options: Mapping[str, Any], owner: str | None = None) -> Network
     owner : str, optional
         Name of the class whose arguments these are: an option that `NetworkConfig` does not have is then a TypeError.
         If not given, such options are ignored.
+    **arguments
+        Further options.
 
     Raises
     ------
@@ -192,6 +194,7 @@ def config_from(options: Mapping[str, Any], owner: str | None = None) -> Network
         As the checks of the options raise them.
     """
     names = [each.name for each in options_of(NetworkConfig)]
+    options = {**options, **arguments}
     unknown = sorted(set(options) - set(names))
     if owner is not None and unknown:
         raise TypeError(f"{owner}: unexpected argument {unknown[0]!r}")

@@ -97,8 +97,14 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         seed: int = 0,
         **options: Unpack[NetworkOptions],
     ) -> None:
-        named = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
-        config = config_from(named | options, type(self).__name__)
+        config = config_from(
+            options,
+            type(self).__name__,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            cell=cell,
+        )
         self._setup(config, Parameters(config.shapes(), config.dtype), seed)
 
     @classmethod

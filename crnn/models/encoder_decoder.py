@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""EncoderDecoder: the predictor of a model whose decoder starts from the last state of its encoder.
+
+    x_1 .. x_T --encoder--> state --decoder, fed with boundary, y_1 .. y_M--> head --> y_1 .. y_M, boundary
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from crnn.checks import Array
+from crnn.models.head import Head, HeadTape
+from crnn.models.predictor import Predictor, Seed, Workspace
+from crnn.nn.dropout import Masks
+from crnn.nn.network import RNN
+from crnn.nn.state import State, StateLike
+from crnn.nn.tape import Tape
+from crnn.text.windows import IGNORE_INDEX
+
+
+class EncoderDecoder(Predictor):
+    """An encoder, a decoder and the head that reads the decoder's outputs. Sutskever, Vinyals, Le 2014.
+
+    Parameters
+    ----------
+    encoder, decoder : RNN
+        A layer of the decoder has as many units as all directions of the encoder's layer together.
+    head : Head
+    boundary : int
+        The token that starts and ends a target sequence.
+    """
+
+    encoder: RNN
+    boundary: int
+
+    def __init__(self, encoder: RNN, decoder: RNN, head: Head, boundary: int) -> None:
+        super().__init__(decoder, head)
+        self.encoder, self.boundary = encoder, boundary
+
+    @property
+    def networks(self) -> list[RNN]:
+        return [self.encoder, self.net]
+
+    def target_lengths(self, targets: Array, lengths: ArrayLike | None) -> Array | None:
+        """Number of targets (B,) of each sequence, from the targets (M, B) themselves; None: all M."""
+        counts = np.count_nonzero(targets != IGNORE_INDEX, axis=0)
+        return None if (counts == len(targets)).all() else counts.astype(np.int32)
+
+    def decoder_start(self, encoded: State) -> State:
+        """The decoder's first state, fresh: the encoder's last state ``encoded``, its directions concatenated."""
+        start, directions = self.net.stack.new_state(encoded.batch), self.encoder.directions
+        for (_, layers), (_, of_encoder) in zip(start.parts, encoded.parts, strict=True):
+            for layer, array in enumerate(layers):
+                np.concatenate(of_encoder[layer * directions : (layer + 1) * directions], axis=1, out=array)
+        return start
+
+    def encoder_gradient(self, dstart: State) -> State:
+        """The gradient at the encoder's last state, fresh, from the gradient at the decoder's first state."""
+        dencoded, directions = self.encoder.stack.new_state(dstart.batch), self.encoder.directions
+        for (_, layers), (_, of_decoder) in zip(dencoded.parts, dstart.parts, strict=True):
+            for index, array in enumerate(layers):
+                layer, direction = divmod(index, directions)
+                H = array.shape[1]
+                array[...] = of_decoder[layer][:, direction * H : (direction + 1) * H]
+        return dencoded
+
+    def window(
+        self,
+        x: Array,
+        targets: Array,
+        workspace: Workspace,
+        *,
+        only: Array | None = None,
+        state: StateLike | None = None,
+        lengths: ArrayLike | None = None,
+        scale: float | None = None,
+        threads: int = 1,
+        dropout_seed: Seed = None,
+        keep: bool = True,
+    ) -> tuple[list[Tape], HeadTape]:
+        """As `Predictor.window`: x, ``state`` and ``lengths`` are the encoder's, ``targets`` (M, B) are token ids.
+
+        The decoder reads the boundary token and then the targets, whatever it predicts (teacher forcing).
+        """
+        masks = None
+        if dropout_seed is not None:  # not the same masks as the decoder
+            masks = Masks([*(dropout_seed if isinstance(dropout_seed, list) else [dropout_seed]), 1])
+        encoder_tape = self.encoder.run_forward(x, state, lengths, threads, workspace.encoder, masks, keep=keep)
+        workspace.encoder = encoder_tape
+        inputs = np.concatenate([np.full((1, targets.shape[1]), self.boundary, np.int32), targets[:-1]])
+        inputs[inputs == IGNORE_INDEX] = self.boundary  # padding must be valid ids, though it is not computed
+        (tape,), head_tape = super().window(
+            self.net.stack.check_input(inputs),
+            targets,
+            workspace,
+            only=only,
+            state=self.decoder_start(encoder_tape.after).value,
+            lengths=self.target_lengths(targets, None),
+            scale=scale,
+            threads=threads,
+            dropout_seed=dropout_seed,
+            keep=keep,
+        )
+        if scale is not None:
+            assert tape.dbefore is not None
+            self.encoder.backward(encoder_tape, None, self.encoder_gradient(tape.dbefore).value, threads=threads)
+        return [encoder_tape, tape], head_tape

@@ -464,7 +464,8 @@ def test_what_memory_held_before_does_not_matter(rng, monkeypatch, cell, rubbish
         return array
 
     for allocate in (fresh, spoiled):
-        model = seq2seq(cell, embedding_size=3, dropout=0.3, recurrent_dropout=0.2)
+        recurrent_dropout = 0.2 if cells.CELLS[cell].info.recurrent_gates else 0.0
+        model = seq2seq(cell, embedding_size=3, dropout=0.3, recurrent_dropout=recurrent_dropout)
         monkeypatch.setattr(gemm, "aligned_empty", allocate)
         total, *_ = model.loss_and_gradients(batch, targets, dropout_seed=1, threads=2)
         results.append(np.append(model.flat_grads, total))
@@ -549,7 +550,7 @@ VOCAB = crnn.Vocab.from_text("abc")
         ({"source_vocab": "abc", "output_size": 2}, "source_vocab: expected a Vocab, got str"),
         ({"bidirectional": 1}, "bidirectional: expected True or False, got 1"),
         ({"reverse_source": None}, "reverse_source: expected True or False, got None"),
-        ({"cell": "lstmm"}, "cell: expected one of tanh, relu, lstm, gru, original_gru, got 'lstmm'"),
+        ({"cell": "lstmm"}, "cell: expected one of tanh, relu, lstm, gru, "),
         ({"hidden_size": 0}, "hidden_size: expected an integer of at least 1, got 0"),
         ({"embedding_size": -1}, "embedding_size: expected an integer of at least 1, got -1"),
         ({"dropout": 1.0}, "dropout: expected a probability"),

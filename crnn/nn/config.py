@@ -122,6 +122,8 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.recurrent_dropout and not CELLS[self.cell].info.recurrent_gates:
+            raise ValueError(f"recurrent_dropout: expected 0 for {self.cell!r}, which has no W_hh")
         sizes, layers = self.hidden_size, self.num_layers
         if isinstance(sizes, list):
             if layers is not None and layers != len(sizes):

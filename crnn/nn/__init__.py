@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Networks: configuration, cells, parameters, state, and the forward and backward pass. `crnn.RNN` is the public class."""
+"""Networks: configuration, cells, parameters, state, forward and backward pass. `crnn.RNN` is the public class."""

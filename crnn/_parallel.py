@@ -35,6 +35,7 @@ class _Pool:
                 self.size += 1
 
     def _work(self) -> None:
+        """Run jobs for ever."""
         while True:
             function, part, results = self.jobs.get()
             try:

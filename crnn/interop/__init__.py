@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""To and from other libraries: each a module of its own, which ``import crnn`` does not import."""
+"""Conversion from and to other libraries. ``import crnn`` does not import these modules."""

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""To and from PyTorch: state dictionaries, modules, and safetensors files under PyTorch's names.
+"""Conversion from and to PyTorch: state dictionaries, modules, and safetensors files with PyTorch's names.
 
-    PyTorch, stored (out, in)                      crnn, stored (in, out)
+    PyTorch, shape (out, in)                       crnn, shape (in, out)
     weight_ih_l0                                   layer0.W_xh
     weight_hh_l0                                   layer0.W_hh
     bias_ih_l0 + bias_hh_l0                        layer0.b_h
-    bias_ih_l0, bias_hh_l0 (a GRU's part for n)    layer0.b_h, layer0.b_hn (that part)
+    bias_ih_l0, bias_hh_l0 (block n of a GRU)      layer0.b_h, layer0.b_hn (block n)
     weight_ih_l0_reverse                           layer0.reverse.W_xh
 
-The gates lie in the same order. State dictionaries and files are names and arrays: only `from_module` and `to_module`
-import torch.
+The order of the gates is the same. Only `from_module` and `to_module` import torch: state dictionaries and files are
+names and arrays.
 """
 
 from __future__ import annotations
@@ -35,11 +35,13 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-FIRST = "weight_ih_l0"  # every recurrent module has it
+__all__ = ["from_module", "from_state_dict", "load_file", "save_file", "to_module", "to_state_dict"]
+
+FIRST = "weight_ih_l0"  # a tensor that every recurrent module has
 NAME = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh)_l(0|[1-9][0-9]{0,3})(_reverse)?")
-CELLS = {1: "tanh", 3: "gru", 4: "lstm"}  # by the number of gates; 1 may be relu as well
-MODES = {"RNN_TANH": "tanh", "RNN_RELU": "relu", "GRU": "gru", "LSTM": "lstm"}
-STORED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # a file's dtypes
+CELLS = {1: "tanh", 3: "gru", 4: "lstm"}  # by number of gates; 1 can also be relu
+MODES = {"RNN_TANH": "tanh", "RNN_RELU": "relu", "GRU": "gru", "LSTM": "lstm"}  # by ``module.mode``
+FILE_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # NumPy's dtypes by those of a file
 
 
 # ---- state dictionaries ----------------------------------------------------------------------------------------------
@@ -54,25 +56,29 @@ def from_state_dict(
 ) -> RNN:
     """A network with the weights of an ``nn.RNN``, ``nn.GRU`` or ``nn.LSTM``.
 
-    Cell, sizes, layers, directions and dtype are those of the tensors. float16 and bfloat16 become float32; float32 and
-    float64 keep their bits, but that PyTorch's two biases become their sum where the cell has only that.
+    Cell, sizes, layers, directions and dtype are inferred from the tensors. float16 and bfloat16 are converted to
+    float32. float32 and float64 are copied exactly, except that PyTorch's two biases are added where the cell has one.
 
     Parameters
     ----------
-    state_dict : mapping of name to array or torch.Tensor
-        May hold other modules' tensors too. Not modified, nothing is shared with it.
+    state_dict : mapping of str to array or torch.Tensor
+        May contain the tensors of other modules. Not modified; the network shares no memory with it.
     prefix : str, optional
-        What stands before ``weight_ih_l0``, as in ``"encoder.lstm."``. Not needed where only one thing does.
+        Text before ``weight_ih_l0`` in the names, such as ``"encoder.lstm."``. Needed only if there are several.
     nonlinearity : {"tanh", "relu"}, optional
-        Of a plain RNN, whose weights do not tell: tanh unless given.
+        Of an ``nn.RNN``; tanh if not given, because the weights do not determine it.
     dropout : float
-        Between layers, while training. It is not part of a state dictionary.
+        Dropout between layers, which is not part of a state dictionary.
+
+    Returns
+    -------
+    net : RNN
 
     Raises
     ------
     ValueError
-        The tensors are not those of one such module: the message names the one at fault. A projection (``proj_size``),
-        which crnn does not have, is refused here.
+        The tensors are not those of one such module; the message names the wrong one. Projections (``proj_size``) are
+        not supported.
 
     Examples
     --------
@@ -89,15 +95,25 @@ def from_state_dict(
 
 
 def to_state_dict(net: RNN) -> dict[str, Array]:
-    """The weights under PyTorch's names, as fresh arrays: what ``load_state_dict`` of the like module takes as tensors.
+    """The weights as a state dictionary of the corresponding PyTorch module.
 
-    ``bias_hh`` is zero but for a GRU's b_hn, so that nothing is rounded.
+    Parameters
+    ----------
+    net : RNN
+
+    Returns
+    -------
+    state_dict : dict of str to array
+        Fresh C-contiguous arrays in the network's dtype. ``bias_hh`` is zero except for the b_hn of a GRU, so that no
+        value is rounded.
 
     Raises
     ------
     ValueError
-        PyTorch's modules have no such network: an embedding, a learnt initial state, dropout of recurrent connections,
-        a GRU that resets before the product, or layers of different sizes.
+        PyTorch has no such module: the network has an embedding, a trainable initial state, recurrent dropout, layers
+        of different sizes, or a cell that PyTorch does not have, such as the original GRU.
+    TypeError
+        ``net`` is not an RNN.
     """
     if not isinstance(net, RNN):
         raise TypeError(f"net: expected an RNN, got {type(net).__name__}")
@@ -107,7 +123,7 @@ def to_state_dict(net: RNN) -> dict[str, Array]:
 
 
 def _select(names: Iterable[str], prefix: str | None) -> dict[str, str]:
-    """Names of one module's tensors, without the prefix: with it."""
+    """The names of one module's tensors: from the name without the prefix to the full name."""
     names = list(names)
     found = sorted(name.removesuffix(FIRST) for name in names if name.endswith(FIRST))
     if not found:
@@ -121,18 +137,18 @@ def _select(names: Iterable[str], prefix: str | None) -> dict[str, str]:
 
 
 def _listed(names: list[str]) -> str:
-    """A few of them: a file may hold very many, and very long ones."""
+    """The first names, for a message: a file may contain very many and very long ones."""
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return ", ".join(f"{name!r:.80}" for name in names[:8]) + more if names else "no tensors"
 
 
 def _array(name: str, value: Any) -> Array:
-    """A NumPy array of a tensor or array, float32 or float64."""
+    """A tensor or array as a NumPy array, float32 or float64; borrowed if possible."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
     array = np.asarray(value)
-    if array.dtype.name in ("float16", "bfloat16"):  # the latter from a package that gives NumPy the type
+    if array.dtype.name in ("float16", "bfloat16"):  # packages such as ml_dtypes add bfloat16 to NumPy
         array = array.astype(np.float32)
     if array.dtype.name not in ("float32", "float64"):
         raise ValueError(f"{name}: expected float32, float64, float16 or bfloat16, got {array.dtype}")
@@ -140,7 +156,10 @@ def _array(name: str, value: Any) -> Array:
 
 
 def _arguments(tensors: Mapping[str, Array], nonlinearity: str | None) -> dict[str, Any]:
-    """Those of the RNN that these tensors make, once every tensor is there, of the right shape and of one dtype."""
+    """The arguments of the RNN that has these tensors.
+
+    Raises ValueError unless all tensors are present, with the right shapes and the same dtype.
+    """
     if nonlinearity not in (None, "tanh", "relu"):
         raise ValueError(f"nonlinearity: expected tanh or relu, got {nonlinearity!r}")
     layers = _layers(tensors)
@@ -157,11 +176,11 @@ def _arguments(tensors: Mapping[str, Array], nonlinearity: str | None) -> dict[s
     bidirectional = any(name.endswith("_reverse") for name in tensors)
     biased = any(name.startswith("bias") for name in tensors)
     expected: dict[str, tuple[int, ...]] = {}
-    for layer, place, _ in _places(layers, bidirectional):
-        expected["weight_ih" + place] = (rows, H * (1 + bidirectional) if layer else D)
-        expected["weight_hh" + place] = (rows, H)
+    for layer, suffix, _ in _layer_names(layers, bidirectional):
+        expected["weight_ih" + suffix] = (rows, H * (1 + bidirectional) if layer else D)
+        expected["weight_hh" + suffix] = (rows, H)
         if biased:
-            expected["bias_ih" + place] = expected["bias_hh" + place] = (rows,)
+            expected["bias_ih" + suffix] = expected["bias_hh" + suffix] = (rows,)
     for name, shape in expected.items():
         if name not in tensors:
             raise ValueError(f"{name}: expected a tensor of shape {shape}, found none")
@@ -181,8 +200,8 @@ def _arguments(tensors: Mapping[str, Array], nonlinearity: str | None) -> dict[s
 
 
 def _layers(names: Iterable[str]) -> int:
-    """How many there are, if they are numbered without a gap and every name is one that a plain stack has."""
-    layers = set()
+    """The number of layers. Raises ValueError for a gap in their numbers, or for a name that is not a plain stack's."""
+    layers: set[int] = set()
     for name in names:
         match = NAME.fullmatch(name)
         if match is None:
@@ -194,8 +213,8 @@ def _layers(names: Iterable[str]) -> int:
     return len(layers)
 
 
-def _places(layers: int, bidirectional: bool) -> Iterator[tuple[int, str, str]]:
-    """Of every direction of every layer: the layer, and what names it in PyTorch, behind, and here, in front."""
+def _layer_names(layers: int, bidirectional: bool) -> Iterator[tuple[int, str, str]]:
+    """For every direction of every layer: number of the layer, suffix of PyTorch's names, prefix of crnn's names."""
     for layer in range(layers):
         yield layer, f"_l{layer}", f"layer{layer}."
         if bidirectional:
@@ -203,52 +222,58 @@ def _places(layers: int, bidirectional: bool) -> Iterator[tuple[int, str, str]]:
 
 
 def _parameters(tensors: Mapping[str, Array], arguments: Mapping[str, Any]) -> dict[str, Array]:
-    """The RNN's own, some of them views of the tensors."""
+    """The parameters of the RNN with these arguments; the weights are views of the tensors."""
     params: dict[str, Array] = {}
-    for _, theirs, ours in _places(arguments["num_layers"], arguments["bidirectional"]):
-        params[ours + "W_xh"] = tensors["weight_ih" + theirs].T
-        params[ours + "W_hh"] = tensors["weight_hh" + theirs].T
-        none = np.zeros(len(tensors["weight_hh" + theirs]), arguments["dtype"])
-        outside = tensors.get("bias_ih" + theirs, none)
-        inside = np.array(tensors.get("bias_hh" + theirs, none))
+    for _, suffix, prefix in _layer_names(arguments["num_layers"], arguments["bidirectional"]):
+        params[prefix + "W_xh"] = tensors["weight_ih" + suffix].T
+        params[prefix + "W_hh"] = tensors["weight_hh" + suffix].T
+        zeros = np.zeros(len(tensors["weight_hh" + suffix]), arguments["dtype"])
+        bias_ih = tensors.get("bias_ih" + suffix, zeros)
+        bias_hh = np.array(tensors.get("bias_hh" + suffix, zeros))
         if arguments["cell"] == "gru":
             n = 2 * arguments["hidden_size"]
-            params[ours + "b_hn"] = inside[n:].copy()
-            inside[n:] = 0
-        with np.errstate(over="ignore", invalid="ignore"):  # a file's sums are looked at afterwards
-            params[ours + "b_h"] = outside + inside
+            params[prefix + "b_hn"] = bias_hh[n:].copy()
+            bias_hh[n:] = 0
+        with np.errstate(over="ignore", invalid="ignore"):  # `load_file` checks the sums
+            params[prefix + "b_h"] = bias_ih + bias_hh
     return params
 
 
 def _network(arguments: dict[str, Any], params: Mapping[str, Array], dropout: float) -> RNN:
+    """A network with copies of these parameters."""
     net = RNN(**arguments, dropout=dropout, seed=UNINITIALISED)
-    for name, values in net.params.items():
-        values[...] = params[name]
+    _set_params(net, params)
     return net
 
 
+def _set_params(model: RNN | LanguageModel, params: Mapping[str, Array]) -> None:
+    """Copy values into all parameters."""
+    for name, values in model.params.items():
+        values[...] = params[name]
+
+
 def _recurrent_tensors(net: RNN) -> dict[str, Array]:
-    """The layers of a network, whatever is before them."""
+    """The tensors of a network's layers, without its embedding; fresh. Raises ValueError as `to_state_dict` does."""
     if not isinstance(net.hidden_size, int):
         raise ValueError(f"hidden_size: expected one size for all layers, as in PyTorch, got {net.hidden_size}")
     if net.cell not in CELLS.values() and net.cell != "relu":
         raise ValueError(f"cell: expected one that PyTorch has, got {net.cell!r}")
     if net.recurrent_dropout:
         raise ValueError(f"recurrent_dropout: expected 0, as in PyTorch, got {net.recurrent_dropout}")
-    learnt = [name for name in net.params if name.endswith((".h0", ".c0"))]
-    if learnt:
+    states = [name for name in net.params if name.endswith((".h0", ".c0"))]
+    if states:
         raise ValueError(
-            f"trainable_initial_state: expected False, as in PyTorch, got the parameters {_listed(learnt)}"
+            f"trainable_initial_state: expected False, as in PyTorch, got the parameters {_listed(states)}"
         )
-    tensors = {}
-    for _, theirs, ours in _places(net.num_layers, net.bidirectional):
-        # Copies even where a transpose is contiguous as it is.
-        tensors["weight_ih" + theirs] = np.array(net.params[ours + "W_xh"].T, order="C")
-        tensors["weight_hh" + theirs] = np.array(net.params[ours + "W_hh"].T, order="C")
-        tensors["bias_ih" + theirs] = np.array(net.params[ours + "b_h"])
-        tensors["bias_hh" + theirs] = np.zeros_like(tensors["bias_ih" + theirs])
+    tensors: dict[str, Array] = {}
+    for _, suffix, prefix in _layer_names(net.num_layers, net.bidirectional):
+        # np.array copies, also where the transpose is contiguous.
+        tensors["weight_ih" + suffix] = np.array(net.params[prefix + "W_xh"].T, order="C")
+        tensors["weight_hh" + suffix] = np.array(net.params[prefix + "W_hh"].T, order="C")
+        tensors["bias_ih" + suffix] = np.array(net.params[prefix + "b_h"])
+        tensors["bias_hh" + suffix] = np.zeros_like(tensors["bias_ih" + suffix])
         if net.cell == "gru":
-            tensors["bias_hh" + theirs][2 * net.hidden_size :] = net.params[ours + "b_hn"]
+            tensors["bias_hh" + suffix][2 * net.hidden_size :] = net.params[prefix + "b_hn"]
     return tensors
 
 
@@ -258,7 +283,7 @@ def _recurrent_tensors(net: RNN) -> dict[str, Array]:
 def load_file(
     path: PathLike, prefix: str | None = None, *, nonlinearity: str | None = None, dropout: float = 0.0
 ) -> RNN:
-    """Read a safetensors file that holds a state dictionary, as ``safetensors.torch.save_file`` writes; without torch.
+    """Read a network from a safetensors file that ``safetensors.torch.save_file`` wrote. Does not need torch.
 
     Parameters
     ----------
@@ -266,22 +291,27 @@ def load_file(
     prefix, nonlinearity, dropout
         As in `from_state_dict`.
 
+    Returns
+    -------
+    net : RNN
+
     Raises
     ------
     ModelFileError
-        The file is truncated, damaged, or does not hold just what was asked for; the message says what was found.
+        The file is truncated or damaged, its tensors are not those of one module, or a value is not finite; the message
+        says what was found.
     OSError
         The file cannot be read.
     """
     from safetensors import SafetensorError, deserialize
 
-    # No size in the file is believed: safetensors compares every shape with the bytes that are there, and a network
-    # takes in proportion to the tensors that it is made of.
+    # A hostile file cannot make this allocate much more than its own size: safetensors compares every shape with the
+    # length of the data, and the network is as large as its tensors.
     content, _ = read_content(path)
     parse: Any = deserialize  # not typed
     try:
         entries = dict(parse(content))
-        tensors = {bare: _stored(name, entries[name]) for bare, name in _select(entries, prefix).items()}
+        tensors = {bare: _file_array(name, entries[name]) for bare, name in _select(entries, prefix).items()}
         arguments = _arguments(tensors, nonlinearity)
         params = _parameters(tensors, arguments)
         for name, values in params.items():
@@ -293,7 +323,10 @@ def load_file(
 
 
 def save_file(net: RNN, path: PathLike) -> None:
-    """Write `to_state_dict` as a safetensors file, whole or not at all. ``safetensors.torch.load_file`` reads it."""
+    """Write `to_state_dict` as a safetensors file, atomically; ``safetensors.torch.load_file`` reads it.
+
+    Raises TypeError and ValueError as `to_state_dict` does, OSError if the file cannot be written.
+    """
     from safetensors.numpy import save as to_bytes
 
     content = to_bytes(to_state_dict(net), metadata={"format": "pt"})
@@ -301,12 +334,12 @@ def save_file(net: RNN, path: PathLike) -> None:
         file.write(content)
 
 
-def _stored(name: str, entry: Mapping[str, Any]) -> Array:
-    """The array of a file's entry. NumPy has no bfloat16: the upper half of a float32."""
-    if entry["dtype"] not in STORED:
-        raise ValueError(f"{name}: expected one of {', '.join(STORED)}, got {entry['dtype']}")
-    array = np.frombuffer(entry["data"], STORED[entry["dtype"]]).reshape(entry["shape"])
-    if entry["dtype"] == "BF16":
+def _file_array(name: str, entry: Mapping[str, Any]) -> Array:
+    """The array of an entry of a file, float32 or float64. Raises ValueError for another dtype."""
+    if entry["dtype"] not in FILE_DTYPES:
+        raise ValueError(f"{name}: expected one of {', '.join(FILE_DTYPES)}, got {entry['dtype']}")
+    array = np.frombuffer(entry["data"], FILE_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    if entry["dtype"] == "BF16":  # NumPy has no bfloat16: it is the upper half of a float32
         array = (array.astype(np.uint32) << 16).view(np.float32)
     return _array(name, array.astype(array.dtype.newbyteorder("="), copy=False))
 
@@ -336,19 +369,23 @@ def from_module(
     Parameters
     ----------
     module : torch.nn.RNN, torch.nn.GRU or torch.nn.LSTM
-        Not modified. Its dropout is taken over. ``batch_first`` only says how PyTorch's arrays lie: here they are
-        (T, B, D) always.
+        Not modified. The network has the same dropout. ``batch_first`` is ignored: arrays are always (T, B, D).
     head : torch.nn.Linear, optional
         From hidden states to logits.
     embedding : torch.nn.Embedding, optional
         Without one, the module's inputs are one-hot tokens.
     vocab : Vocab, optional
-        What the ids mean. Head and vocabulary come together.
+        The vocabulary of the ids; needed with a head.
+
+    Returns
+    -------
+    model : RNN or LanguageModel
+        Shares no memory with the modules.
 
     Raises
     ------
     TypeError, ValueError
-        As `from_state_dict`, and where the parts do not fit each other.
+        As in `from_state_dict`, or the modules do not match each other.
     """
     import torch
 
@@ -377,18 +414,18 @@ def from_module(
     else:
         if embedding.max_norm is not None:
             raise ValueError(f"embedding: expected no max_norm, got {embedding.max_norm}")
-        params["embedding"] = _part("embedding.weight", embedding.weight, (V, D), dtype)
+        params["embedding"] = _checked_array("embedding.weight", embedding.weight, (V, D), dtype)
         arguments["embedding_size"] = D
         tied = head.weight is embedding.weight
-    params["W_hy"] = _part("head.weight", head.weight, (V, H), dtype).T
-    params["b_y"] = np.zeros(V, dtype) if head.bias is None else _part("head.bias", head.bias, (V,), dtype)
+    params["W_hy"] = _checked_array("head.weight", head.weight, (V, H), dtype).T
+    params["b_y"] = np.zeros(V, dtype) if head.bias is None else _checked_array("head.bias", head.bias, (V,), dtype)
     model = LanguageModel(vocab, **arguments, tie_weights=tied, dropout=module.dropout, seed=UNINITIALISED)
-    for name, values in model.params.items():
-        values[...] = params[name]
+    _set_params(model, params)
     return model
 
 
-def _part(name: str, tensor: Any, shape: tuple[int, ...], dtype: str) -> Array:
+def _checked_array(name: str, tensor: Any, shape: tuple[int, ...], dtype: str) -> Array:
+    """The tensor as an array of this shape and dtype. Raises ValueError, which calls it ``name``."""
     array = _array(name, tensor)
     if array.shape != shape or array.dtype != dtype:
         raise ValueError(f"{name}: expected {dtype} of shape {shape}, got {array.dtype} of shape {array.shape}")
@@ -396,7 +433,7 @@ def _part(name: str, tensor: Any, shape: tuple[int, ...], dtype: str) -> Array:
 
 
 def to_module(model: RNN | LanguageModel) -> torch.nn.Module:
-    """The like PyTorch module with the same weights, on the CPU, as new: in training mode.
+    """The corresponding PyTorch module with the same weights, on the CPU and in training mode.
 
     Parameters
     ----------
@@ -404,16 +441,18 @@ def to_module(model: RNN | LanguageModel) -> torch.nn.Module:
 
     Returns
     -------
-    module : torch.nn.RNN, torch.nn.GRU or torch.nn.LSTM
-        For an RNN; it takes (T, B, D). For a LanguageModel a module with the attributes ``embedding``, ``rnn``,
-        ``dropout`` and ``head`` that is called with ids (T, B), an int64 tensor, and perhaps a state, and returns
-        logits (T, B, V) and the state after the last step. Its embedding is an ``nn.Embedding``, tied to the head if
-        the model's is, or what makes ids one-hot.
+    module : torch.nn.Module
+        For an RNN an ``nn.RNN``, ``nn.GRU`` or ``nn.LSTM`` that takes x (T, B, D). For a LanguageModel a module with
+        the attributes ``embedding``, ``rnn``, ``dropout`` and ``head``; it takes int64 ids (T, B) and optionally a
+        state, and returns logits (T, B, V) and the state after the last step. ``embedding`` is an ``nn.Embedding``,
+        whose weight the head shares if the model has tied weights, or a module that makes ids one-hot.
 
     Raises
     ------
+    TypeError
+        ``model`` is not an RNN or LanguageModel.
     ValueError
-        As `to_state_dict`, but that a LanguageModel may have an embedding; and for variational dropout.
+        As in `to_state_dict`, except that a LanguageModel may have an embedding; or the model has variational dropout.
     """
     if isinstance(model, RNN):
         if model.embedding_size is not None:
@@ -426,6 +465,7 @@ def to_module(model: RNN | LanguageModel) -> torch.nn.Module:
 
 
 def _recurrent_module(net: RNN) -> Any:
+    """The ``nn.RNN``, ``nn.GRU`` or ``nn.LSTM`` of a network, without its embedding."""
     import torch
 
     tensors = _recurrent_tensors(net)
@@ -439,6 +479,7 @@ def _recurrent_module(net: RNN) -> Any:
 
 
 def _language_module(model: LanguageModel) -> torch.nn.Module:
+    """The module of a language model, see `to_module`."""
     import torch
 
     net, params, V = model.net, model.params, len(model.vocab)
@@ -457,10 +498,10 @@ def _language_module(model: LanguageModel) -> torch.nn.Module:
 
 
 def _filled(tensors: Mapping[str, Array], kind: Any, *sizes: int, **options: Any) -> Any:
-    """A module of that kind that has taken over these arrays, and so their dtype."""
+    """A module ``kind(*sizes, **options)`` whose parameters are these arrays, whose memory it shares."""
     import torch
 
-    with torch.device("meta"):  # takes neither memory nor numbers from torch's generator
+    with torch.device("meta"):  # allocates no memory and draws no random numbers
         module = kind(*sizes, **options)
     module.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()}, assign=True)
     return module
@@ -468,13 +509,13 @@ def _filled(tensors: Mapping[str, Array], kind: Any, *sizes: int, **options: Any
 
 @cache
 def _modules() -> dict[str, Any]:
-    """Classes of our own, made when first needed because they are torch's children."""
+    """Module classes by name. They are defined here because their base class needs the import of torch."""
     import torch
 
     Module: Any = torch.nn.Module
 
     class OneHot(Module):  # type: ignore[misc]
-        """ids (T, B) to (T, B, size)"""
+        """From ids (T, B) to one-hot vectors (T, B, size)."""
 
         def __init__(self, size: int) -> None:
             super().__init__()
@@ -487,7 +528,7 @@ def _modules() -> dict[str, Any]:
             return str(self.size)
 
     class LanguageModel(Module):  # type: ignore[misc]
-        """Ids (T, B) and a state to logits (T, B, V) and the state after the last step."""
+        """From ids (T, B) and a state to logits (T, B, V) and the state after the last step."""
 
         def __init__(self, embedding: torch.nn.Module, rnn: torch.nn.Module, dropout: float, head: torch.nn.Module):
             super().__init__()

@@ -71,6 +71,7 @@ def check_entries(name: str, y: Any, n: int) -> None:
 
 
 def _check_sequence(name: str, x: Array, input_size: int, ids: bool, real: bool) -> Array:
+    """One sequence, see `check_sequences`."""
     if not real and x.dtype.kind in "iu" and x.ndim == 1 and (ids or input_size > 1):  # one id carries no information
         if x.size == 0 or x.min() < 0 or x.max() >= input_size:
             got = f"{x.min()} to {x.max()}" if x.size else "none"

@@ -257,12 +257,14 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         return x, self._check_targets(targets, x.shape), None
 
     def _check_ids(self, name: str, ids: ArrayLike) -> Ids:
+        """Ids (T, B) as int32. Raises TypeError and ValueError, which call them ``name``."""
         array = np.asarray(ids)
         if array.dtype.kind not in "iu":
             raise TypeError(f"{name}: expected an integer array (T, B), got {array.dtype}")
         return self.net.stack.check_input(array)
 
     def _check_targets(self, targets: ArrayLike, shape: tuple[int, ...]) -> Array:
+        """Targets as int32 of this shape (T, B). Raises ValueError."""
         return self._head.loss.check("targets", targets, shape[0], shape[1], self.dtype)
 
     def state_from(self, arrays: Sequence[Array], batch: int) -> StateLike:

@@ -220,6 +220,7 @@ KINDS = {"mse": kernels.SQUARED, "mae": kernels.ABSOLUTE, "huber": kernels.HUBER
 
 
 def _is_level(level: object) -> bool:
+    """Whether this is a float in (0, 1)."""
     return isinstance(level, float | np.floating) and bool(0 < level < 1)
 
 

@@ -56,6 +56,7 @@ class Last(Pooling):
     """The last step."""
 
     def _last(self, part: Slice) -> Any:
+        """Index of each row's last step along the time axis."""
         return -1 if part.lengths is None else part.lengths.lengths[part.rows] - 1
 
     def forward(self, y: Array, part: Slice) -> None:

@@ -46,6 +46,7 @@ OWN_TYPES: JsonTypes = {  # the options that the model adds, with the types that
 
 
 def _optional_vocab(data: object) -> Vocab | None:
+    """A vocabulary from a file, or None."""
     return None if data is None else Vocab.from_dict(data)
 
 
@@ -193,6 +194,7 @@ class SequenceToSequence(
         self.scalings = {name: Standardizer(size) for name, size in self.scaled_sizes(self.config()).items()}
 
     def _network(self, prefix: str, config: NetworkConfig, seed: int) -> RNN:
+        """A network on the parameters whose names begin with ``prefix``."""
         return RNN.from_parameters(self._parameters.part(prefix, config.shapes()), config, seed)
 
     @staticmethod

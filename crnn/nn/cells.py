@@ -246,6 +246,7 @@ class Recurrence:
             self.weights_t["w_hn_t"].pack_transposed(values[self.prefix + "W_hh"], info.packed_gates * H)
 
     def _allocate_backward(self) -> None:
+        """Allocate the arrays that only a backward pass needs."""
         info, H = self.info, self.H
         self.dh = self._steps()
         if "gates" in info.arrays:

@@ -189,6 +189,7 @@ class Module(ABC):
         return StreamBatch(self._weights_for_streams(), n)
 
     def _weights_for_streams(self) -> StreamWeights:
+        """The packed weights, reused while a stream holds them and the parameters are unchanged."""
         weights = stream_weights(self._stream_parts(), self._stream_weights)
         self._stream_weights = weakref.ref(weights)
         return weights

@@ -115,12 +115,14 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         return net
 
     def _setup(self, config: NetworkConfig, parameters: Parameters, seed: int) -> None:
+        """Set all attributes; draw the initial weights unless ``seed`` is UNINITIALISED."""
         self._config, self._parameters = config, parameters
         self.stack = Stack(config, self.params, self.grads)
         if seed is not UNINITIALISED:
             self._initialise(seed)
 
     def _initialise(self, seed: int) -> None:
+        """Draw the initial weights, in the order of the parameters."""
         draw, cell = uniform_draws(seed), self.stack.cell
         for name, values in self.params.items():
             kind = name.rpartition(".")[2]

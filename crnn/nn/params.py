@@ -60,6 +60,7 @@ class Parameters:
         return sum(math.prod(shape) for shape in shapes.values())
 
     def _views(self, flat: Array) -> dict[str, Array]:
+        """Consecutive views of the shapes into ``flat`` (n,), by name."""
         views: dict[str, Array] = {}
         start = 0
         for name, shape in self.shapes.items():

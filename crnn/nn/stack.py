@@ -133,6 +133,7 @@ class Stack:
         return tape
 
     def _make_tape(self, x: Array, keep: bool, with_lengths: bool, max_rows: int) -> Tape:
+        """A new tape for windows of the shape of x; arguments as in `new_tape`."""
         config, dtype, B = self.config, self.config.dtype, x.shape[1]
         before, after = self.new_state(B), self.new_state(B)
         layers: list[LayerTape] = []

@@ -33,6 +33,7 @@ class State:
         self.c = self._arrays() if has_c else None
 
     def _arrays(self) -> Layers:
+        """Memory for h or c of every layer and direction, not initialised."""
         if len(set(self.sizes)) == 1:
             return gemm.aligned_empty((len(self.sizes), self.batch, self.sizes[0]), self.dtype)
         return [gemm.aligned_empty((self.batch, size), self.dtype) for size in self.sizes]

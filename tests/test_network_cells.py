@@ -6,6 +6,7 @@ import oracle
 import pytest
 from kernel_tools import assert_close, assert_same_bits
 from model_tools import network, oracle_backward, oracle_forward
+from oracle_cells import WITHOUT_W_HH
 
 from crnn._core import cells as core
 
@@ -153,7 +154,7 @@ def test_saturated_gates_follow_the_oracle(rng, dtype, kind, bidirectional):
 def test_dropout_follows_the_oracle_with_the_masks_that_were_drawn(
     rng, dtype, kind, bidirectional, variational_dropout, unequal
 ):
-    recurrent_dropout = 0.0 if kind in oracle.WITHOUT_W_HH else 0.4
+    recurrent_dropout = 0.0 if kind in WITHOUT_W_HH else 0.4
     options = {
         "dropout": 0.3,
         "recurrent_dropout": recurrent_dropout,
@@ -190,7 +191,7 @@ def test_dropout_follows_the_oracle_with_the_masks_that_were_drawn(
 
 @cells
 def test_there_is_no_dropout_without_its_seed_and_each_seed_has_its_own(rng, kind):
-    options = {"dropout": 0.3, "recurrent_dropout": 0.0 if kind in oracle.WITHOUT_W_HH else 0.4}
+    options = {"dropout": 0.3, "recurrent_dropout": 0.0 if kind in WITHOUT_W_HH else 0.4}
     net, plain = net_of(kind, 5, 7, 2, **options), net_of(kind, 5, 7, 2)
     x = rng.normal(size=(5, 3, 5)).astype(np.float32)
     assert_same_bits(net.forward(x)[0], plain(x)[0])

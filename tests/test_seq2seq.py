@@ -464,7 +464,7 @@ def test_what_memory_held_before_does_not_matter(rng, monkeypatch, cell, rubbish
         return array
 
     for allocate in (fresh, spoiled):
-        recurrent_dropout = 0.2 if cells.CELLS[cell].info.recurrent_gates else 0.0
+        recurrent_dropout = 0.2 if cells.CELLS[cell].recurrent_gates else 0.0
         model = seq2seq(cell, embedding_size=3, dropout=0.3, recurrent_dropout=recurrent_dropout)
         monkeypatch.setattr(gemm, "aligned_empty", allocate)
         total, *_ = model.loss_and_gradients(batch, targets, dropout_seed=1, threads=2)

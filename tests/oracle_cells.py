@@ -25,8 +25,8 @@ Array = NDArray[np.float64]
 State = tuple[Array, ...]  # (h,), for an LSTM (h, c); each (B, H)
 Params = dict[str, Array]
 
-GATES = {"tanh": 1, "relu": 1, "lstm": 4, "gru": 3, "original_gru": 3}
-WITHOUT_W_HH: set[str] = set()  # cells that have no product with the state before
+GATES = {"tanh": 1, "relu": 1, "lstm": 4, "gru": 3, "original_gru": 3, "min_gru": 2}
+WITHOUT_W_HH = {"min_gru"}  # cells that have no product with the state before
 
 
 def activate(a: Array, activation: str) -> Array:
@@ -127,12 +127,28 @@ def gru_step_back(
     return beside(da_r, da_z, da_n), dp + da_r @ W_hr.T + da_z @ W_hz.T, (dh * z,)
 
 
+def min_gru_step(w: Params, xw: Array, p: Array, before: State) -> tuple[State, State]:
+    a_z, a_n = gates(xw, 2)
+    z, n = sigmoid(a_z), np.where(a_n >= 0, a_n + 0.5, sigmoid(a_n))
+    return ((1 - z) * before[0] + z * n,), (z, n)
+
+
+def min_gru_step_back(
+    w: Params, grads: Params, kept: State, p: Array, before: State, dafter: State
+) -> tuple[Array, Array, State]:
+    (z, n), (dh,) = kept, dafter
+    dn = dh * z
+    da = beside(dh * (n - before[0]) * z * (1 - z), np.where(n >= 0.5, dn, dn * n * (1 - n)))
+    return da, np.zeros_like(dh), (dh * (1 - z),)
+
+
 STEPS = {
     "tanh": (simple_step("tanh"), simple_step_back("tanh")),
     "relu": (simple_step("relu"), simple_step_back("relu")),
     "lstm": (lstm_step, lstm_step_back),
     "gru": (gru_step, gru_step_back),
     "original_gru": (gru_step, gru_step_back),  # without a b_hn
+    "min_gru": (min_gru_step, min_gru_step_back),
 }
 
 

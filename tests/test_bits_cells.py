@@ -11,13 +11,14 @@ from kernel_tools import assert_same_bits
 from model_tools import network, text
 
 import crnn
+from crnn._core import cells as core
 from crnn._core import dispatch
 from crnn.nn.state import state_arrays
 
 pytestmark = pytest.mark.thread_unsafe  # the instruction set is the process's
 
 INIT = {"recurrent_init": "orthogonal", "input_init": "glorot"}  # defaults may change, these may not
-CELLS = ["tanh", "lstm", "gru", "original_gru"]
+CELLS = ["tanh", "lstm", "gru", "original_gru", "min_gru"]
 LENGTHS = [5, 1, 8, 8, 3, 7, 2, 8, 4, 6, 5, 8, 1]
 
 
@@ -25,7 +26,8 @@ def language_model(cell, threads=1, **options):
     """The weights of two layers after 30 updates with all that can be dropped, tied and learnt."""
     corpus = crnn.TextCorpus.from_text(text(1100), valid=0.05, test=0)
     model = crnn.LanguageModel(
-        corpus.vocab, cell, [29, 21], embedding_size=21, tie_weights=True, dropout=0.25, recurrent_dropout=0.125,
+        corpus.vocab, cell, [29, 21], embedding_size=21, tie_weights=True, dropout=0.25,
+        recurrent_dropout=0.125 if core.CELLS[cell].recurrent_gates else 0.0,
         trainable_initial_state=True, seed=5, **INIT, **options,
     )  # fmt: skip
     crnn.fit(
@@ -65,6 +67,7 @@ TRAININGS = {
     "lstm": partial(language_model, "lstm"),
     "gru": partial(language_model, "gru", variational_dropout=True),
     "original_gru": partial(language_model, "original_gru"),
+    "min_gru": partial(language_model, "min_gru"),
     "classifier, lstm": partial(task, "classifier", "lstm"),
     "tagger, gru": partial(task, "tagger", "gru"),
     "regressor, original_gru": partial(task, "regressor", "original_gru"),
@@ -75,6 +78,7 @@ PINNED = {
     "lstm": "cbf1975748fb7b80558700b615886b37b849093701c1a418f6fc2e886d688d8f",
     "gru": "9a07e56a34a480a051d4054d572654058ce28af9dc9f27444fc9455229b3b2d4",
     "original_gru": "54bc4c651d5e802c75408c3b107df73342d02fd60e52ae00a1a518a6ab3089f4",
+    "min_gru": "da5f1980d74de75236f533a7990a60762ac5001ab92c27b29bc7864eb58701d8",
     "classifier, lstm": "c0d1c05eb479259015616eef930091591bd4bd9d43f93dcfe41e8dfa22ae4a2a",
     "tagger, gru": "3f98f8cbd0e236a744ea2d0eac617bee323e86bc23733c08351860b447150bd8",
     "regressor, original_gru": "4217280d9105098d1bc292864c3094a2f517437dda84cc1207eec235c82c4d95",

@@ -78,6 +78,15 @@ def test_a_network_of_the_cell_trains_and_streams(rng, name):
     np.testing.assert_array_equal([stream.step(x_t) for x_t in x[:, 0].astype("f4")], y[:, 0])
 
 
+@pytest.mark.parametrize("name", sorted(oracle_cells.WITHOUT_W_HH))
+def test_recurrent_dropout_needs_a_recurrent_product(name):
+    message = f"recurrent_dropout: expected 0 for '{name}', which has no W_hh"
+    with pytest.raises(ValueError, match=message):
+        crnn.RNN(5, 7, cell=name, recurrent_dropout=0.1)
+    with pytest.raises(ValueError, match=message):
+        crnn.SequenceClassifier(5, 2, cell=name, recurrent_dropout=0.1)
+
+
 @each_cell
 def test_diagnostics_know_the_cells_candidate_and_its_saturation(rng, name):
     net, x = crnn.RNN(5, 7, cell=name, seed=0), rng.normal(size=(6, 2, 5)).astype("f4")

@@ -414,7 +414,26 @@ class OriginalGru(Recurrence):
             gemm.linear_backward_weight(dw, self.kept["hn"], self.da, scratch, max(n0, rz), n1, lengths, db)
 
 
-CELLS: dict[str, type[Recurrence]] = {cls.cell: cls for cls in (Tanh, Relu, Lstm, Gru, OriginalGru)}
+class MinGru(Recurrence):
+    """z = sigmoid( xw );  n = g( xw ), g(a) = a + 0.5 for a >= 0, else sigmoid(a);  h = (1 - z) * h' + z * n.
+
+    The minimal GRU: gate and candidate depend on the input alone, so there is no W_hh, and the one product is done for
+    all steps at once. Feng et al. 2024 (arXiv 2410.01201).
+    """
+
+    cell = "min_gru"
+    has_kinks = True
+
+    def saturation(self, in_sequence: Array) -> Array:
+        """Fraction (T,) of the gates z whose slope is nearly 0."""
+        z = np.where(in_sequence, self.gate(self.kept["gates"], "z"), 0.5)
+        return _fraction(np.abs(2 * z - 1) > SATURATED, in_sequence)
+
+    def side_of_kinks(self) -> Array:
+        return self.gate(self.kept["gates"], "n") >= 0.5
+
+
+CELLS: dict[str, type[Recurrence]] = {cls.cell: cls for cls in (Tanh, Relu, Lstm, Gru, OriginalGru, MinGru)}
 
 
 def _fraction(flags: Array, in_sequence: Array) -> Array:

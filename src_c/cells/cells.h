@@ -6,5 +6,7 @@
 #include "lstm.h"
 #include "gru.h"
 #include "original_gru.h"
+#include "min_gru.h"
 
-static const crnn_cell *const cells[] = {&tanh_cell, &relu_cell, &lstm_cell, &gru_cell, &original_gru_cell, NULL};
+static const crnn_cell *const cells[] = {&tanh_cell, &relu_cell, &lstm_cell, &gru_cell, &original_gru_cell,
+                                         &min_gru_cell, NULL};

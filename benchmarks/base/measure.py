@@ -37,7 +37,7 @@ class Figure:
     note: str = ""
     samples: list[float] = field(default_factory=list)
     curve: list[dict[str, float]] = field(default_factory=list)  # of the learn row, by epoch
-    percentiles: dict[str, float] = field(default_factory=dict)  # of single steps, where they are timed one by one
+    percentiles: dict[str, float] = field(default_factory=dict)  # of single steps, if they are timed one by one
 
 
 @dataclass(frozen=True)

@@ -68,8 +68,8 @@ class TrainingConfig:
     )
     carry: int | None = option(
         None,
-        help="Steps after which the state is set to zero, a multiple of bptt; 0: after every window. If not given, the "
-        "state is carried through the whole epoch.",
+        help="Steps after which the state is reset to the initial state, a multiple of bptt; 0: after every window. If "
+        "not given, the state is carried through the whole epoch.",
         flag="--carry",
     )
     optimizer: optim.Optimizer | None = option(

@@ -45,7 +45,7 @@ class Trainer:
     step: UpdateStep
     checkpoint: Checkpoint
     reporter: Reporter
-    windows_per_state: int  # windows after which the state is set to zero
+    windows_per_state: int  # windows after which the state is reset to the initial state
     valid_batch_size: int
 
     def __init__(self, run: Run, windows: Windows, valid: Any, config: TrainingConfig) -> None:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Speed and memory of crnn, measured beside its peers on the machine at hand. `python -m benchmarks --help`."""
+"""Speed and memory of crnn, compared with other libraries on this machine. `python -m benchmarks --help`."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`python -m benchmarks`: measures every row in a separate process, then prints a table."""
+"""`python -m benchmarks`: measure every row in a separate process, then print a table."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from benchmarks.rows.learn import draw
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Parse the arguments, and list, measure or run rows. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("rows", nargs="*", help="rows, or the beginnings of their names; all short ones if none")
-    parser.add_argument("--list", action="store_true", help="show the rows and stop")
-    parser.add_argument("--quick", action="store_true", help="a smoke run: does everything work? Figures are rough")
-    parser.add_argument("--json", metavar="FILE", help="write all samples and the environment there")
-    parser.add_argument("--picture", metavar="FILE", help="draw the learn row's curves there (needs matplotlib)")
+    parser.add_argument("rows", nargs="*", help="names of rows, or prefixes of them; if none, all short rows")
+    parser.add_argument("--list", action="store_true", help="list the rows and exit")
+    parser.add_argument("--quick", action="store_true", help="smoke test with few samples; figures are rough")
+    parser.add_argument("--json", metavar="FILE", help="write all samples and the environment to this file")
+    parser.add_argument("--picture", metavar="FILE", help="draw the curves of the learn row there (needs matplotlib)")
     parser.add_argument("--row", metavar="LABEL", help=argparse.SUPPRESS)  # for the child processes
     options = parser.parse_args(arguments)
     rows = all_rows()
@@ -40,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(rows: list[Row], quick: bool, json_path: str | None, picture_path: str | None) -> int:
+    """Measure rows in separate processes, print the table and write the files. Returns 1 if a row failed, else 0."""
     about = report.environment()
     print(report.describe(about), flush=True)
     results: list[report.Result] = []

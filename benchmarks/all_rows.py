@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The list of benchmark rows. Everything else reads it: the command, the report, the tests."""
+"""The list of benchmark rows, which the command, the report and the tests read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from benchmarks.base.row import Row
 from benchmarks.rows import gemm, learn, lengths, many_streams, memory, sequence, stream, train, tutorial
 
-# In the order of the report. A new row stands in its module's ROWS; a new module is named here.
+# In the order of the report. A new row is added to the ROWS of its module; a new module is added here.
 LISTED = [
     *gemm.ROWS,
     *sequence.ROWS,
@@ -23,7 +23,7 @@ LISTED = [
 
 
 def all_rows() -> list[Row]:
-    """The rows that differ on this machine: with a single core, all cores are one thread."""
+    """The distinct rows on this machine: with a single core, the rows at all cores repeat those on one thread."""
     distinct: dict[tuple[str, int], Row] = {}
     for row in LISTED:
         distinct.setdefault((row.name, row.threads), row)
@@ -31,7 +31,7 @@ def all_rows() -> list[Row]:
 
 
 def select(rows: Iterable[Row], names: list[str], quick: bool) -> list[Row]:
-    """Rows with these names, or with names that begin so (``train`` is ``train-128``, ``train-256``, ...)."""
+    """Rows with these names, or with these prefixes (``train`` selects ``train-128``, ``train-256``, ...)."""
     rows = list(rows)
     if not names:
         return [row for row in rows if not row.long and (row.quick or not quick)]

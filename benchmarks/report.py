@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Results as an aligned table, and what they were measured on."""
+"""Results as an aligned table, and the environment in which they were measured."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from benchmarks.base.row import Row, available_cores
 Result = tuple[Row, dict[str, Figure]]
 
 HEADER = ("row", "threads", "contender", "figure", "ours / theirs", "goal", "", "note")
-BUSY = 0.5  # processes running before we start
+BUSY = 0.5  # load average from which the machine counts as busy
 
 SCALING = "crnn, one thread"
 SCALING_GOAL = 0.9  # of the cores: 1.8 on two
 
 
 def environment() -> dict[str, Any]:
-    """What the figures depend on, JSON-able."""
+    """What the figures depend on, as values that JSON can hold."""
     import crnn
 
     versions = {}
@@ -57,6 +57,7 @@ def _cpu() -> str:
 
 
 def describe(about: dict[str, Any]) -> str:
+    """The environment as text."""
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     variables = ", ".join(f"{name}={value}" for name, value in about["variables"].items()) or "none"
     busy = about["load"] is not None and about["load"][0] > BUSY
@@ -72,7 +73,7 @@ def describe(about: dict[str, Any]) -> str:
 
 
 def ratio(row: Row, figures: dict[str, Figure], name: str) -> float | None:
-    """How many times better ours is than a contender."""
+    """How many times better crnn is than a contender; None if one of them has no figure."""
     ours, theirs = figures[OURS].value, figures[name].value
     if not ours or not theirs:
         return None
@@ -80,7 +81,7 @@ def ratio(row: Row, figures: dict[str, Figure], name: str) -> float | None:
 
 
 def add_scaling(results: list[Result]) -> None:
-    """A row at all cores is also compared with ours on one thread, if that was measured."""
+    """Compare the rows at all cores also with crnn on one thread, if that was measured."""
     ours = {row.name: figures[OURS] for row, figures in results if not row.all_cores}
     for row, figures in results:
         if row.all_cores and row.name in ours:
@@ -88,17 +89,18 @@ def add_scaling(results: list[Result]) -> None:
 
 
 def goal_of(row: Row, name: str) -> float | None:
+    """The smallest `ratio` that meets the goal of a row for a contender; None if there is no goal."""
     return SCALING_GOAL * row.threads if name == SCALING else row.goals.get(name)
 
 
 def verdict(row: Row, figures: dict[str, Figure], name: str) -> str:
-    """met, MISSED, or nothing where there is no goal or no figure."""
+    """Either "met" or "MISSED", or empty if there is no goal or no figure."""
     times, goal = ratio(row, figures, name), goal_of(row, name)
     return "" if times is None or goal is None else "met" if times >= goal else "MISSED"
 
 
 def as_json(row: Row, figures: dict[str, Figure]) -> dict[str, Any]:
-    """A row with all its samples."""
+    """A row with all samples, as values that JSON can hold."""
     return {
         "row": row.name,
         "threads": row.threads,
@@ -118,11 +120,11 @@ def as_json(row: Row, figures: dict[str, Figure]) -> dict[str, Any]:
 
 
 def table(results: Iterable[Result]) -> str:
-    """One line per contender; ours first in each row. Where single steps were timed, their percentiles too."""
+    """One line per contender, crnn first in each row; with percentiles if single steps were timed."""
     results = list(results)
     tails = list(next((f.percentiles for _, figures in results for f in figures.values() if f.percentiles), {}))
     lines = [(*HEADER[:4], *tails, *HEADER[4:])]
-    numbers = {1, *range(3, 6 + len(tails))}  # columns set flush right
+    numbers = {1, *range(3, 6 + len(tails))}  # right-aligned columns
     for row, figures in results:
         for number, (name, figure) in enumerate(figures.items()):
             times, goal = ratio(row, figures, name) if name != OURS else None, goal_of(row, name)

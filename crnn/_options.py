@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Options declared once: a frozen dataclass whose fields carry check, help text and command-line flag.
+"""Options declared once: fields of a frozen dataclass with their check, help text and command-line flag.
 
     @dataclass(frozen=True, kw_only=True)
     class NetworkConfig:
@@ -8,8 +8,8 @@
         def __post_init__(self) -> None:
             check_options(self)
 
-From such a class come the signature and the docstring of a function that takes ``**options``, the flags of the command
-line, and the types that a file's JSON header may hold.
+Such a class determines the signature and the docstring of a function that takes ``**options``, the flags of the command
+line, and the types that are valid in the JSON header of a file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-if TYPE_CHECKING:  # the command line's alone: `import crnn` does without it
+if TYPE_CHECKING:  # only the command line needs it; `import crnn` does not load it
     import argparse
 
 __all__ = [
@@ -40,11 +40,11 @@ __all__ = [
     "takes_options",
 ]
 
-Check = Callable[[str, Any], Any]  # (name, value) -> the value as it is stored; raises ValueError or TypeError
+Check = Callable[[str, Any], Any]  # (name, value) -> the normalised value; raises ValueError or TypeError
 C = TypeVar("C")
 F = TypeVar("F", bound=Callable[..., Any])
 
-REQUIRED: Any = dataclasses.MISSING  # the default of an option that has none
+REQUIRED: Any = dataclasses.MISSING  # default of an option without a default
 
 _JSON_TYPES: dict[Any, tuple[type, ...]] = {
     int: (int,),
@@ -57,7 +57,7 @@ _JSON_TYPES: dict[Any, tuple[type, ...]] = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Option:
-    """One option, as `option` declared it.
+    """One option, as declared by `option`.
 
     Attributes
     ----------
@@ -65,14 +65,14 @@ class Option:
     type : type
         The resolved annotation. If it admits None, None is not checked further.
     annotation : str
-        The same as the source spells it.
+        The annotation as written in the source.
     default
-        `REQUIRED` where there is none.
+        `REQUIRED` if there is none.
     check : callable or None
     help : str
         Sentences for the docstring and for ``--help``.
     flag : str or None
-        None: not an option of the command line.
+        Command-line flag; None if the command line does not have this option.
     json_types : tuple of type
         Exact types that a JSON value of this option may have; empty if it is never written to a file.
     """
@@ -88,17 +88,17 @@ class Option:
 
     @property
     def optional(self) -> bool:
-        """Whether None is a value of this option."""
+        """Whether None is a valid value of this option."""
         return type(None) in _alternatives(self.type)
 
     def checked(self, value: Any) -> Any:
-        """The value as it is stored. Raises what the check raises."""
+        """The normalised value. Raises what `check` raises."""
         if self.check is None or (value is None and self.optional):
             return value
         return self.check(self.name, value)
 
     def has_json_type(self, value: Any) -> bool:
-        """Whether a value from a JSON header has one of the exact types of this option (a bool is no int)."""
+        """Whether a value from a JSON header has one of the exact types of this option (bool is not int)."""
         return type(value) in self.json_types
 
 
@@ -110,13 +110,13 @@ def option(
     flag: str | None = None,
     json_types: Iterable[type] | None = None,
 ) -> Any:
-    """A dataclass field that is an `Option`. ``json_types``: derived from the annotation if not given."""
+    """A dataclass field for an `Option`. ``json_types`` are derived from the annotation if not given."""
     metadata = {"check": check, "help": " ".join(help.split()), "flag": flag, "json_types": json_types}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def options_of(config_class: type) -> tuple[Option, ...]:
-    """The options that a dataclass declares, in order; fields not made by `option` are left out."""
+    """The options that a dataclass declares, in order, without fields that `option` did not make."""
     return _options_of(config_class)
 
 
@@ -144,13 +144,13 @@ def _options_of(config_class: type) -> tuple[Option, ...]:
 
 
 def check_options(config: Any) -> None:
-    """Check every option of a configuration and store the normalised values; for ``__post_init__``."""
+    """Check every option of a configuration and store the normalised values. Call it in ``__post_init__``."""
     for each in options_of(type(config)):
         object.__setattr__(config, each.name, each.checked(getattr(config, each.name)))
 
 
 def build_config(config_class: Callable[..., C], options: Mapping[str, Any]) -> C:
-    """A configuration of the ``**options`` of a function. An unknown name is a TypeError that lists the known ones."""
+    """A configuration from the ``**options`` of a function. An unknown name raises TypeError with the known names."""
     known = [each.name for each in options_of(cast(type, config_class))]
     unknown = sorted(set(options) - set(known))
     if unknown:
@@ -158,15 +158,15 @@ def build_config(config_class: Callable[..., C], options: Mapping[str, Any]) -> 
     return config_class(**options)
 
 
-# ---- Python's side: signature and docstring ------------------------------------------------------------------------
+# ---- signature and docstring ---------------------------------------------------------------------------------------
 
 
 def signature_with(function: Callable[..., Any], config_class: type) -> inspect.Signature:
-    """The signature of a function with its ``**options`` spelled out; parameters that it names itself stay."""
+    """The signature of a function, with a parameter for each option instead of ``**options``. Explicit ones stay."""
     signature = inspect.signature(function)
-    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    named = {parameter.name for parameter in own}
-    spelled = [
+    explicit = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    named = {parameter.name for parameter in explicit}
+    added = [
         inspect.Parameter(
             each.name,
             inspect.Parameter.KEYWORD_ONLY,
@@ -176,30 +176,30 @@ def signature_with(function: Callable[..., Any], config_class: type) -> inspect.
         for each in options_of(config_class)
         if each.name not in named
     ]
-    return signature.replace(parameters=[*own, *spelled])
+    return signature.replace(parameters=[*explicit, *added])
 
 
 def takes_options(config_class: type) -> Callable[[F], F]:
-    """Decorator of a function with ``**options``: shows them in its signature, and in place of a docstring's line
-    ``{options}`` their numpydoc entries."""
+    """Decorator of a function with ``**options``, which shows the options in the function's signature, and replaces the
+    line ``{options}`` of its docstring by their numpydoc entries."""
 
     def decorate(function: F) -> F:
         signature = signature_with(function, config_class)
         function.__signature__ = signature  # type: ignore[attr-defined]
         text = function.__doc__ or ""  # none under python -OO
-        place = re.search(r"^( *)\{options\}$", text, re.MULTILINE)
-        if place:
-            indent = place[1]  # none since Python 3.13, which dedents docstrings
+        placeholder = re.search(r"^( *)\{options\}$", text, re.MULTILINE)
+        if placeholder:
+            indent = placeholder[1]  # none since Python 3.13, which dedents docstrings
             entries = [entry for name, entry in _numpydoc_entries(config_class) if f"\n{indent}{name} :" not in text]
-            function.__doc__ = text.replace(place[0], textwrap.indent("\n".join(entries), indent))
+            function.__doc__ = text.replace(placeholder[0], textwrap.indent("\n".join(entries), indent))
         return function
 
     return decorate
 
 
-@functools.cache  # several classes share a list
+@functools.cache  # several classes have the same options
 def _numpydoc_entries(config_class: type) -> list[tuple[str, str]]:
-    """By name, what a docstring says of each option."""
+    """Name and numpydoc entry of each option."""
     entries = []
     for each in options_of(config_class):
         type_text = each.annotation.removesuffix(" | None") + ", optional" * each.optional
@@ -212,7 +212,7 @@ def _numpydoc_entries(config_class: type) -> list[tuple[str, str]]:
     return entries
 
 
-# ---- the shell's side: flags -----------------------------------------------------------------------------------------
+# ---- command-line flags ----------------------------------------------------------------------------------------------
 
 
 def add_flags(
@@ -222,8 +222,8 @@ def add_flags(
 ) -> None:
     """Add a flag for every option that has one.
 
-    ``overrides``: by an option's name, arguments of ``add_argument`` that differ on the command line, such as another
-    default, a help text or choices.
+    ``overrides`` gives, by option name, arguments of ``add_argument`` that differ on the command line, such as the
+    default, the help text or the choices.
     """
     overrides = overrides or {}
     for each in options_of(config_class):
@@ -238,14 +238,15 @@ def add_flags(
 
 
 def from_flags(namespace: argparse.Namespace, config_class: type) -> dict[str, Any]:
-    """The values that `add_flags` made argparse read, by the options' names."""
+    """The parsed values of the flags that `add_flags` added, by option name."""
     return {each.name: getattr(namespace, each.name) for each in options_of(config_class) if each.flag is not None}
 
 
 def _flag_arguments(each: Option) -> dict[str, Any]:
+    """The arguments of ``add_argument`` for an option."""
     assert each.flag is not None
     text = each.help.removesuffix(".").replace("%", "%%")
-    if not text[:2].isupper():  # an abbreviation stays
+    if not text[:2].isupper():  # an abbreviation keeps its capitals
         text = text[:1].lower() + text[1:]
     arguments: dict[str, Any] = {"help": text}
     if each.default is REQUIRED:
@@ -270,11 +271,12 @@ def _flag_arguments(each: Option) -> dict[str, Any]:
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, or the one type."""
+    """The members of a union, or the type itself."""
     return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
 
 
 def _json_types(annotation: Any) -> tuple[type, ...]:
+    """The exact types of the JSON values that an annotation admits."""
     found: list[type] = []
     for kind in _alternatives(annotation):
         origin = get_origin(kind)

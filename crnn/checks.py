@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Checks of arguments, each once: they return the value as it is stored, or name the argument in the error.
+"""Argument checks. Each returns the normalised value, or raises an error that names the argument.
 
     check_size("batch_size", 0)     ->  ValueError: batch_size: expected an integer of at least 1, got 0
 
-Also the aliases for the arrays that annotations name. Knows NumPy alone.
+Also type aliases for arrays. Depends on NumPy only.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 Array: TypeAlias = NDArray[Any]
-Ids: TypeAlias = NDArray[np.int32]  # tokens, classes or other one-hot inputs by number
+Ids: TypeAlias = NDArray[np.int32]  # of tokens, classes or other one-hot inputs
 
 DTYPES = ("float32", "float64")  # of parameters and activations
 
@@ -41,17 +41,17 @@ DTYPES = ("float32", "float64")  # of parameters and activations
 
 
 def check_size(name: str, value: object) -> int:
-    """An integer of at least 1."""
+    """An integer of at least 1, else ValueError."""
     return _integer(name, value, 1)
 
 
 def check_threads(threads: object) -> int:
-    """A number of threads."""
+    """A number of threads: an integer of at least 1, else ValueError."""
     return _integer("threads", threads, 1)
 
 
 def check_seed(name: str, value: object) -> int:
-    """What NumPy's PCG64 can be seeded with: an integer of at least 0."""
+    """A seed for NumPy's PCG64: an integer of at least 0, else ValueError."""
     return _integer(name, value, 0)
 
 
@@ -62,7 +62,7 @@ def _integer(name: str, value: object, lowest: int) -> int:
 
 
 def check_positive(name: str, value: object) -> int:
-    """As `check_size`, for the texts' functions: what is no integer at all is a TypeError."""
+    """As `check_size`, but raises TypeError for a value that is not an integer. For `crnn.text`."""
     if not _is_integer(value):
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     if value < 1:
@@ -78,21 +78,21 @@ def _is_integer(value: object) -> TypeGuard[int]:
 
 
 def check_flag(name: str, value: object) -> bool:
-    """True or False, not merely something that is true or false."""
+    """True or False, else ValueError; other truthy or falsy values are rejected."""
     if not isinstance(value, bool | np.bool_):
         raise ValueError(f"{name}: expected True or False, got {value!r}")
     return bool(value)
 
 
 def check_probability(name: str, value: object) -> float:
-    """A probability of dropping something, which cannot be 1."""
+    """A dropout probability: a number in [0, 1), else ValueError."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
         raise ValueError(f"{name}: expected a probability of at least 0 and below 1, got {value!r}")
     return float(value)
 
 
 def check_number(name: str, value: object, low: float, high: float = math.inf) -> float:
-    """A number in [low, high)."""
+    """A number in [low, high), else ValueError."""
     if not isinstance(value, int | float) or not low <= value < high:
         bound = f" and below {high:g}" if high < math.inf else ""
         raise ValueError(f"{name}: expected a number of at least {low:g}{bound}, got {value!r}")
@@ -100,14 +100,14 @@ def check_number(name: str, value: object, low: float, high: float = math.inf) -
 
 
 def check_finite(name: str, value: object) -> float:
-    """A finite number."""
+    """A finite number, else ValueError."""
     if not isinstance(value, int | float) or not np.isfinite(value):
         raise ValueError(f"{name}: expected a finite number, got {value!r}")
     return float(value)
 
 
 def check_limit(name: str, value: object) -> float | None:
-    """A number above 0, or None for no limit."""
+    """A number above 0, or None for no limit; else ValueError."""
     if value is None:
         return None
     if not isinstance(value, int | float) or not value > 0:
@@ -119,7 +119,7 @@ def check_limit(name: str, value: object) -> float | None:
 
 
 def check_dtype(name: str, value: object) -> str:
-    """The name of a precision that parameters may have."""
+    """The name of a dtype of parameters, one of DTYPES; else ValueError."""
     try:
         dtype = None if value is None else np.dtype(value).name  # type: ignore[call-overload]  # None means float64 there
     except TypeError:
@@ -130,7 +130,7 @@ def check_dtype(name: str, value: object) -> str:
 
 
 def check_ids(name: str, ids: ArrayLike) -> Array:
-    """Ids (N,) of any integer type; not copied where they are an array already."""
+    """Ids (N,) of any integer type, not copied if they are an array. Raises ValueError and TypeError."""
     array = np.asarray(ids)
     if array.ndim != 1:
         raise ValueError(f"{name}: expected shape (N,), got {array.shape}")

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""What rows are made of: contenders, figures, how they are measured. Imports no other folder of the benchmarks."""
+"""Contenders, figures and their measurement. Imports no other folder of the benchmarks."""

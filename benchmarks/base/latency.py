@@ -24,7 +24,7 @@ Array = NDArray[Any]
 Times = Callable[[int, int], ArrayLike]  # (n, block): nanoseconds of each of n blocks of ``block`` steps
 
 BLOCK, BLOCK_SECONDS = 100, 1e-3  # steps in a block; fewer if slow, so that an interrupt spoils few blocks
-SINGLES, MIN_SINGLES = 20_000, 2_000  # steps of each contender timed one by one; the minimum where a step is slow
+SINGLES, MIN_SINGLES = 20_000, 2_000  # steps of each contender timed one by one; the minimum if a step is slow
 PERCENTILES = {"p50": 50, "p99": 99, "p99.9": 99.9}
 
 

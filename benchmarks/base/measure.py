@@ -37,7 +37,7 @@ class Figure:
     note: str = ""
     samples: list[float] = field(default_factory=list)
     curve: list[dict[str, float]] = field(default_factory=list)  # of the learn row, by epoch
-    percentiles: dict[str, float] = field(default_factory=dict)  # of single steps, where they are timed one by one
+    percentiles: dict[str, float] = field(default_factory=dict)  # of single steps, if they are timed one by one
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Effort:
 
 THOROUGH = Effort(rounds=9, seconds=0.25)
 QUICK = Effort(rounds=3, seconds=0.03)
-PAUSE = 0.01  # seconds before each turn: thread pools of the previous contender keep spinning for a while
+PAUSE = 0.01  # seconds before each sample: thread pools of the previous contender keep spinning for a while
 
 
 def unavailable(*modules: str) -> Missing | None:
@@ -82,6 +82,7 @@ class CoreShare:
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
+        """Context manager that measures one sample of a contender."""
         started, cpu_started = time.perf_counter(), time.process_time()
         yield
         share = (time.process_time() - cpu_started) / (time.perf_counter() - started)

@@ -33,7 +33,7 @@ def _bind_to_one_core() -> None:
 
 
 def python(arguments: list[str], threads: int) -> str:
-    """Standard output of a Python process. With one thread it is bound to one core, where the system supports that."""
+    """Standard output of a Python process. With one thread it is bound to one core, if the system supports that."""
     bind: Callable[[], None] | None = None
     if threads == 1 and hasattr(os, "sched_setaffinity"):
         bind = _bind_to_one_core

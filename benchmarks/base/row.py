@@ -40,10 +40,12 @@ class Row:
 
     @property
     def label(self) -> str:
+        """Name of the row on the command line; with the suffix of all cores if it runs on them."""
         return f"{self.name}@{ALL_CORES}" if self.all_cores else self.name
 
     @property
     def threads(self) -> int:
+        """Number of threads of the row on this machine."""
         return available_cores() if self.all_cores else 1
 
 

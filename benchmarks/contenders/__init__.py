@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""What is compared: crnn, and its peers with the same weights. Imports only base."""
+"""What is compared: crnn and other libraries, with the same weights. Imports only base."""

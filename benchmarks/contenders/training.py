@@ -19,6 +19,7 @@ Step = Callable[[], float]  # one update; the mean loss in nats before it
 
 
 def crnn_model(task: TrainingTask, start: Weights) -> crnn.LanguageModel:
+    """crnn's language model of a task, with the initial weights ``start``."""
     import crnn
 
     vocab = crnn.Vocab(tuple(chr(0x4E00 + k) for k in range(task.vocabulary)))  # any distinct characters
@@ -29,6 +30,7 @@ def crnn_model(task: TrainingTask, start: Weights) -> crnn.LanguageModel:
 
 
 def crnn_step(model: crnn.LanguageModel, windows: Windows, threads: int) -> Step:
+    """A training step of crnn, which repeats the windows in a cycle."""
     import crnn
     from crnn.models.predictor import Workspace
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Tasks with figures that others have published, solved by the task models' own `fit`. See docs/published.md."""
+"""Tasks with published results, solved by the `fit` methods of the task models. See docs/published.md."""

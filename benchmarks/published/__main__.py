@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`python -m benchmarks.published`: learn a task and print what came of it beside the published figure."""
+"""`python -m benchmarks.published`: train a model on a task, and print its result and the published figure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.published.data import NoData
 
-TASKS = {  # what it is called: its module
+TASKS = {  # name: module
     "adding": "adding",
     "copy": "copy_memory",
     "addition": "addition",
@@ -22,13 +22,14 @@ TASKS = {  # what it is called: its module
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the tasks that the arguments name. Returns 1 if a data file is missing, else 0."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.published", description=__doc__)
     parser.add_argument("tasks", nargs="+", choices=[*TASKS, "all"], metavar="task", help=", ".join([*TASKS, "all"]))
-    parser.add_argument("--seed", type=int, default=0, help="of the made data, the first weights and the batches")
+    parser.add_argument("--seed", type=int, default=0, help="seed of generated data, initial weights and batches")
     parser.add_argument(
         "--choose",
         action="store_true",
-        help="airline, gunpoint, italy: show how the settings were chosen, on the training part alone, and stop",
+        help="airline, gunpoint, italy: show how the settings were chosen, on the training part only, and exit",
     )
     chosen = parser.parse_args(arguments)
     missing = False
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             for line in task.choose(chosen.seed) if chosen.choose else task.run(chosen.seed):
                 print("  " + line, flush=True)
-        except NoData as error:  # the others go on
+        except NoData as error:  # continue with the others
             print(f"{name}: {error}", file=sys.stderr)
             missing = True
             continue

@@ -29,6 +29,8 @@ BASELINE = 2 / 12
 
 @dataclass(frozen=True)
 class Contender:
+    """One network to train: cell, learning rate and initialisation of W_hh."""
+
     name: str
     cell: str
     lr: float
@@ -55,6 +57,7 @@ def make(n: int, steps: int, seed: int | list[int]) -> tuple[Array, Array]:
 
 
 def run(seed: int) -> Iterator[str]:
+    """Train on the adding problem. Yields the lines of the report."""
     x, y = make(TRAIN, STEPS, [seed, 0])
     test = make(TEST, STEPS, [seed, 1])
     yield f"{'':26}{'MSE':>9}{'s':>6}   per step back, and |dL/dh_first| / |dL/dh_last|: untrained; trained"
@@ -80,7 +83,7 @@ def run(seed: int) -> Iterator[str]:
 
 
 def flow(model: crnn.SequenceRegressor, data: tuple[Array, Array]) -> str:
-    """How the gradient fades: float64, because what is left may be too small for float32."""
+    """How the gradient vanishes. In float64, because it may be too small for float32."""
     x, y = data
     found = crnn.gradient_flow(model.astype("float64"), (x[:100], y[:100]))
     return f"{found.rate[0]:.3f}, {found.norms[0, 0] / found.norms[0, -1]:.0e}"

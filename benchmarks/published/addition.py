@@ -22,7 +22,7 @@ PUBLISHED = 0.99
 
 
 def make(n: int, digits: int, seed: int | list[int]) -> tuple[list[str], list[str]]:
-    """Different questions, and their answers."""
+    """Distinct questions, and their answers."""
     rng = np.random.default_rng(seed)
     questions: dict[tuple[int, int], str] = {}
     while len(questions) < n:
@@ -34,8 +34,9 @@ def make(n: int, digits: int, seed: int | list[int]) -> tuple[list[str], list[st
 
 
 def run(seed: int) -> Iterator[str]:
+    """Train on addition. Yields the lines of the report."""
     questions, answers = make(QUESTIONS, DIGITS, seed)
-    # The short ones are soon used up, so they come first: shuffle.
+    # Short questions are few, so they are exhausted early and come first: shuffle.
     order = np.random.default_rng([seed, 1]).permutation(QUESTIONS)
     questions, answers = [questions[i] for i in order], [answers[i] for i in order]
     started = time.perf_counter()

@@ -30,7 +30,7 @@ REPORT_MEMBERS, CHOICE_MEMBERS = 10, 5
 
 @dataclass(frozen=True)
 class Setting:
-    """``lag``: a change is from that many months before; ``piece``: months of changes in a training sequence."""
+    """A model of the changes over ``lag`` months, trained on sequences of ``piece`` months."""
 
     lag: int
     piece: int
@@ -39,6 +39,7 @@ class Setting:
     cell: str = "gru"
 
     def forecast(self, series: Array, n: int, seed: int) -> Array:
+        """Train a network on a series (N,), and forecast the next n values (n,)."""
         logs = np.log(series)
         changes = (logs[self.lag :] - logs[: -self.lag])[:, None]
         piece = min(self.piece, len(changes))
@@ -70,11 +71,13 @@ def errors(forecast: Array, truth: Array) -> tuple[float, float]:
 
 
 def mean_of(forecasts: list[Array]) -> Array:
+    """Geometric mean of several forecasts."""
     mean: Array = np.exp(np.mean(np.log(forecasts), axis=0))
     return mean
 
 
 def choose(seed: int) -> Iterator[str]:
+    """Compare all candidates on the training part. Yields the lines of the report."""
     known = read_column(find("airline.csv"))[:-AHEAD]
     results = []
     for setting in CANDIDATES:
@@ -89,6 +92,7 @@ def choose(seed: int) -> Iterator[str]:
 
 
 def run(seed: int) -> Iterator[str]:
+    """Train on the airline passengers. Yields the lines of the report."""
     series = read_column(find("airline.csv"))
     known, truth = series[:-AHEAD], series[-AHEAD:]
     yield f"{'thousands of passengers':26}{'RMSE':>9}{'MAE':>9}{'s':>6}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the tasks of the UCR archive share: a bidirectional layer on a series and its changes, compared with 1-NN.
+"""Shared by the tasks of the UCR archive: a bidirectional layer on a series and its changes, compared with 1-NN.
 
 Settings are chosen by cross-validation on the training file: five stratified folds, two seeds; the candidate
 with the smallest mean validation loss is chosen, since accuracies of so few series are coarse. `--choose` shows it. The
@@ -26,7 +26,7 @@ PARTS, CHOICE_SEEDS, REPORT_SEEDS = 5, 2, 5
 
 @dataclass(frozen=True)
 class Setting:
-    """How a series is classified. ``changes``: x[t] - x[t-1] is an input too."""
+    """How a series is classified. If ``changes``, x[t] - x[t-1] is also an input."""
 
     hidden_size: int
     pooling: str
@@ -39,9 +39,11 @@ class Setting:
     weight_decay: float = 0.0
 
     def inputs(self, x: Array) -> Array:
+        """The inputs (N, T, 1 or 2) of the network for series (N, T, 1)."""
         return np.concatenate([x, np.diff(x, axis=1, prepend=x[:, :1])], axis=2) if self.changes else x
 
     def learn(self, x: Array, labels: Array, seed: int) -> crnn.SequenceClassifier:
+        """Train a classifier on series (N, T, 1) and their labels (N,)."""
         x = self.inputs(x)
         model = crnn.SequenceClassifier(
             x.shape[2],
@@ -68,13 +70,13 @@ class Setting:
 
 
 def nearest(x: Array, labels: Array, wanted: Array) -> Array:
-    """Labels of those series that are nearest, by Euclidean distance, to the wanted ones."""
+    """Labels of the nearest neighbours by Euclidean distance."""
     distances = [((x - series) ** 2).sum(axis=(1, 2)) for series in wanted]
     return labels[np.argmin(distances, axis=1)]
 
 
 def parts_of(labels: Array) -> Array:
-    """Which of the parts each series belongs to; the classes are spread over them evenly."""
+    """The number of the fold of each series; stratified by class."""
     rng, part = np.random.default_rng(0), np.empty(len(labels), int)
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
@@ -83,7 +85,7 @@ def parts_of(labels: Array) -> Array:
 
 
 def cross_validate(setting: Setting, x: Array, labels: Array, seed: int) -> tuple[float, float]:
-    """Mean loss and accuracy on the parts left out."""
+    """Mean loss and accuracy on the held-out folds."""
     part = parts_of(labels)
     nats, right = 0.0, 0.0
     for left_out in range(PARTS):
@@ -96,6 +98,7 @@ def cross_validate(setting: Setting, x: Array, labels: Array, seed: int) -> tupl
 
 
 def choose(name: str, candidates: tuple[Setting, ...], seed: int) -> Iterator[str]:
+    """Compare the candidates by cross-validation on the training part. Yields the lines of the report."""
     x, labels = read_ts(find(name, f"{name}_TRAIN.ts"))
     results = []
     for setting in candidates:
@@ -106,6 +109,7 @@ def choose(name: str, candidates: tuple[Setting, ...], seed: int) -> Iterator[st
 
 
 def run(name: str, setting: Setting, published: float, seed: int) -> Iterator[str]:
+    """Train with several seeds and classify the test series. Yields the lines of the report."""
     train = read_ts(find(name, f"{name}_TRAIN.ts"))
     x, labels = read_ts(find(name, f"{name}_TEST.ts"))
     yield f"{'':26}{'accuracy':>9}{'s':>6}"

@@ -41,6 +41,7 @@ def make(n: int, blanks: int, seed: int | list[int]) -> tuple[Array, Array]:
 
 
 def run(seed: int) -> Iterator[str]:
+    """Train on the copy memory task. Yields the lines of the report."""
     x, y = make(TRAIN, BLANKS, [seed, 0])
     test_x, test_y = make(TEST, BLANKS, [seed, 1])
     yield f"{'':26}{'nats':>9}{'symbols right':>15}{'s':>6}"

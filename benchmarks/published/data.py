@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reads data files from the folder that CRNN_DATA names. The files are not part of the project."""
+"""Read data files from the folder in the environment variable CRNN_DATA. The files are not part of the project."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Array = NDArray[Any]
 
 
 class NoData(Exception):
-    """A file is not there."""
+    """A data file does not exist."""
 
 
 def find(*parts: str) -> Path:
-    """A file in the folder CRNN_DATA."""
+    """Path of a file in the folder CRNN_DATA. Raises NoData if it does not exist."""
     wanted, folder = "/".join(parts), os.environ.get("CRNN_DATA")
     if not folder:
         raise NoData(f"needs {wanted}: let the environment variable CRNN_DATA name a folder that holds it")

@@ -26,8 +26,10 @@ CHOSEN = Setting(32, "max", changes=True)
 
 
 def choose(seed: int) -> Iterator[str]:
+    """Compare the candidates on the training part. Yields the lines of the report."""
     return archive.choose(NAME, CANDIDATES, seed)
 
 
 def run(seed: int) -> Iterator[str]:
+    """Train on GunPoint. Yields the lines of the report."""
     return archive.run(NAME, CHOSEN, PUBLISHED, seed)

@@ -23,8 +23,10 @@ CHOSEN = Setting(16, "last", changes=True, epochs=15, weight_decay=0.3)
 
 
 def choose(seed: int) -> Iterator[str]:
+    """Compare the candidates on the training part. Yields the lines of the report."""
     return archive.choose(NAME, CANDIDATES, seed)
 
 
 def run(seed: int) -> Iterator[str]:
+    """Train on ItalyPowerDemand. Yields the lines of the report."""
     return archive.run(NAME, CHOSEN, PUBLISHED, seed)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""What is measured: one module per subject, each with its ROWS. Imports only base and contenders, and no other row."""
+"""The benchmark rows: one module per subject, each with its ROWS. Modules import base and contenders, but no rows."""

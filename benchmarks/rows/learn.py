@@ -46,10 +46,11 @@ def _text_and_epochs(quick: bool) -> tuple[str, int]:
 
 
 def train_with_crnn(threads: int, quick: bool) -> Curve:
+    """Train with `crnn.fit`. Returns the losses by epoch."""
     import crnn
 
-    learnt_text, epochs = _text_and_epochs(quick)
-    corpus = crnn.TextCorpus.from_text(learnt_text, unit="char", valid=VALID, test=0.0)
+    training_text, epochs = _text_and_epochs(quick)
+    corpus = crnn.TextCorpus.from_text(training_text, unit="char", valid=VALID, test=0.0)
     model = crnn.LanguageModel(corpus.vocab, hidden_size=HIDDEN, embedding_size=HIDDEN, seed=0)
     curve: Curve = []
 
@@ -75,6 +76,7 @@ def train_with_crnn(threads: int, quick: bool) -> Curve:
 
 
 def train_with_torch(threads: int, quick: bool) -> Curve:
+    """Train the same model with PyTorch. Returns the losses by epoch."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -83,8 +85,8 @@ def train_with_torch(threads: int, quick: bool) -> Curve:
 
     torch.set_num_threads(threads)
     torch.manual_seed(1)
-    learnt_text, epochs = _text_and_epochs(quick)
-    corpus = TextCorpus.from_text(learnt_text, unit="char", valid=VALID, test=0.0)
+    training_text, epochs = _text_and_epochs(quick)
+    corpus = TextCorpus.from_text(training_text, unit="char", valid=VALID, test=0.0)
     V = len(corpus.vocab)
 
     def windows(ids: Any, steps: int, drop_last: bool) -> list[tuple[Any, Any]]:

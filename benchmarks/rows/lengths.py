@@ -27,6 +27,7 @@ ALL_LONG, PACKED, PADDED = "crnn, all T long", "torch, packed", "torch, padded"
 
 
 def measure(setting: Setting) -> dict[str, Figure]:
+    """Figures of crnn with and without lengths, and of PyTorch with packed and padded sequences."""
     import crnn
 
     rng, threads = np.random.default_rng(0), setting.threads
@@ -52,6 +53,7 @@ def measure(setting: Setting) -> dict[str, Figure]:
 
 
 def crnn_pass(net: Any, x: Array, dy: Array, lengths: Array | None, threads: int) -> Run:
+    """A forward and backward pass in crnn, which returns y, dx and dW_hh."""
     tape: Any = None
 
     def run() -> tuple[Array, Array, Array]:
@@ -65,6 +67,7 @@ def crnn_pass(net: Any, x: Array, dy: Array, lengths: Array | None, threads: int
 
 
 def torch_pass(params: Any, x: Array, dy: Array, lengths: Array, threads: int, packed: bool) -> Run:
+    """A forward and backward pass in PyTorch, which returns y, dx and dW_hh."""
     import torch
     from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 

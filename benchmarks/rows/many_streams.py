@@ -37,6 +37,7 @@ OF_PEAK = 0.85
 
 
 def batch(cell: str, H: int, ids: bool, setting: Setting, streams: int = STREAMS) -> dict[str, Figure]:
+    """Figures of one step of all streams: as a batch, one by one, and in PyTorch."""
     import crnn
 
     task, rng = TrainingTask(cell, H), np.random.default_rng(1)
@@ -73,6 +74,7 @@ def batch(cell: str, H: int, ids: bool, setting: Setting, streams: int = STREAMS
 
 
 def torch_batch(params: Any, cell: str, x: Array, y: Array, work: float) -> Contender:
+    """A step of a batch in PyTorch, whose first output must agree with y."""
     import torch
 
     torch.set_num_threads(1)
@@ -95,6 +97,7 @@ PAUSING = "pausing one, over a step of all"
 
 
 def join(cell: str, H: int, setting: Setting, streams: int = STREAMS) -> dict[str, Figure]:
+    """Times of removing and adding a stream, and of steps with and without ``rows``."""
     import crnn
 
     net = crnn.RNN(H, H, cell=cell, seed=0)
@@ -124,6 +127,7 @@ def join(cell: str, H: int, setting: Setting, streams: int = STREAMS) -> dict[st
 
 
 def threads(cell: str, H: int, steps: int, setting: Setting) -> dict[str, Figure]:
+    """Figures of streams that are stepped by one thread each."""
     import crnn
 
     net = crnn.RNN(H, H, cell=cell, seed=0)

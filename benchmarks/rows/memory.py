@@ -39,6 +39,7 @@ def peak_megabytes() -> float:
 
 
 def training(setting: Setting) -> dict[str, Figure]:
+    """Peak resident sizes of a training run, each in a separate process."""
     updates = 5 if setting.quick else UPDATES
     figures = {}
     for who in (OURS, "torch", "jax"):
@@ -83,6 +84,7 @@ print(seconds * 1e3, size)
 
 
 def import_times(setting: Setting) -> dict[str, Figure]:
+    """Times of importing each library, in ms."""
     figures = _imports(setting, column=0)
     numpy_time = figures["numpy"].value
     assert numpy_time is not None
@@ -90,6 +92,7 @@ def import_times(setting: Setting) -> dict[str, Figure]:
 
 
 def import_sizes(setting: Setting) -> dict[str, Figure]:
+    """Memory that importing each library takes, in MB."""
     return _imports(setting, column=1) | {GOAL: Figure(MAX_MEGABYTES)}
 
 

@@ -30,6 +30,7 @@ GOALS_PEAK = 110
 
 
 def measure(cell: str, H: int, setting: Setting) -> dict[str, Figure]:
+    """Figures in GFLOP/s of the forward pass of one layer."""
     import crnn
 
     work = GATES[cell] * 4.0 * STEPS * BATCH * H * H / 1e9
@@ -57,6 +58,7 @@ def measure(cell: str, H: int, setting: Setting) -> dict[str, Figure]:
 
 
 def torch_run(params: Any, cell: str, x: Array, threads: int) -> Run:
+    """The forward pass in PyTorch."""
     import torch
 
     torch.set_num_threads(threads)

@@ -65,6 +65,7 @@ def characters(cell: str, H: int, setting: Setting) -> dict[str, Figure]:
 
 
 def race(model: crnn.RNN | crnn.LanguageModel, cell: str, x: single_steps.Input, setting: Setting) -> dict[str, Figure]:
+    """Latencies of a step of all contenders, whose outputs must agree with those of crnn."""
     import crnn
 
     stream, params, threads = model.stream(), model.params, setting.threads

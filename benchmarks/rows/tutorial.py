@@ -29,6 +29,7 @@ CHECKED_UPDATES = 20
 
 
 def measure(setting: Setting) -> dict[str, Figure]:
+    """Figures in characters/s of crnn and of the program of the tutorials."""
     import crnn
 
     corpus = crnn.TextCorpus.from_text(text()[0], unit="char", valid=0.0, test=0.0)

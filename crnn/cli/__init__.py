@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The ``crnn`` command: one file per verb. Every verb is a few calls that Python users also have."""
+"""The ``crnn`` command: one file per subcommand, each a few calls of the public Python API."""
 
 from crnn.cli.command import main
 

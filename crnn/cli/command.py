@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""main: parses the arguments of ``crnn``, runs a verb, turns errors into a line and an exit status."""
+"""main: parse the arguments of ``crnn``, run a subcommand, and report errors as one line and an exit status."""
 
 from __future__ import annotations
 
@@ -14,29 +14,40 @@ from crnn.cli.common import INTERRUPTED
 
 __all__ = ["main"]
 
-VERBS = (train, sample, evaluate, score, info, demo)  # each has add_verb(), in the order of ``crnn --help``
+SUBCOMMANDS = (train, sample, evaluate, score, info, demo)  # each has add_subcommand(); in the order of ``crnn --help``
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``crnn`` with these arguments and return the exit status."""
+    """Run ``crnn``.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the process if not given.
+
+    Returns
+    -------
+    int
+        Exit status: 0, 1 after an error, or 130 if interrupted by Ctrl-C.
+    """
     arguments = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
         return run(arguments)
-    except BrokenPipeError:  # the reader of our output has stopped, as in `crnn sample m | head`
+    except BrokenPipeError:  # the reader of standard output has exited, as in `crnn sample m | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
     except (ValueError, OSError, ArithmeticError, MemoryError) as error:
-        print(f"crnn {arguments.verb}: {error}", file=sys.stderr)
+        print(f"crnn {arguments.command}: {error}", file=sys.stderr)
         return 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("crnn", description="Recurrent networks for text, trained on the CPU.")
     parser.add_argument("--version", action="version", version=f"crnn {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb in VERBS:
-        verb.add_verb(verbs)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for subcommand in SUBCOMMANDS:
+        subcommand.add_subcommand(subparsers)
     return parser

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What several verbs share: their parsers, sampling flags, loading a language model, messages."""
+"""Shared by the subcommands: parsers, sampling flags, loading a language model, messages."""
 
 from __future__ import annotations
 
@@ -14,25 +14,29 @@ import crnn
 
 __all__ = [
     "INTERRUPTED",
-    "Verbs",
+    "Subparsers",
     "add_sampling_flags",
     "cores",
     "load_language_model",
-    "new_verb",
+    "new_subcommand",
     "say",
     "write_stream",
 ]
 
-Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # what a verb's parser is added to
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # as ``add_subparsers`` returns them
 
-INTERRUPTED = 130  # what a shell expects of a program ended by Ctrl-C
+INTERRUPTED = 130  # conventional exit status of a program ended by Ctrl-C
 
 
-def new_verb(
-    verbs: Verbs, name: str, run: Callable[[argparse.Namespace], int], help: str, description: str | None = None
+def new_subcommand(
+    subparsers: Subparsers,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    help: str,
+    description: str | None = None,
 ) -> argparse.ArgumentParser:
-    """The parser of a verb; ``run`` takes the arguments and returns the exit status."""
-    parser = verbs.add_parser(
+    """The parser of a subcommand, added to ``subparsers``. ``run`` takes the arguments and returns the exit status."""
+    parser = subparsers.add_parser(
         name,
         help=help,
         description=description,
@@ -43,21 +47,24 @@ def new_verb(
 
 
 def add_sampling_flags(parser: argparse.ArgumentParser, temperature: float = 1.0) -> None:
-    parser.add_argument("--temperature", type=float, default=temperature, help="0: always the likeliest token")
-    parser.add_argument("--top-k", type=int, help="draw from this many of the likeliest tokens")
-    parser.add_argument("--top-p", type=float, help="draw from the likeliest tokens that make up this probability")
-    parser.add_argument("--seed", type=int, help="the same seed gives the same text")
+    """Add the flags of `crnn.sampling.Sampler`; ``temperature`` is the default temperature."""
+    parser.add_argument("--temperature", type=float, default=temperature, help="0: always the most probable token")
+    parser.add_argument("--top-k", type=int, help="sample from this many of the most probable tokens")
+    parser.add_argument(
+        "--top-p", type=float, help="sample from the fewest most probable tokens that have this probability together"
+    )
+    parser.add_argument("--seed", type=int, help="seed of the sampling; the same seed gives the same text")
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def load_language_model(path: Path) -> crnn.LanguageModel:
-    """The language model in a file. ValueError for any other kind of model."""
+    """The language model in a file. Raises ValueError if the file has another kind of model."""
     model: Any = crnn.load(path)
     if not isinstance(model, crnn.LanguageModel):
         raise ValueError(f"{path}: expected a LanguageModel, got a {type(model).__name__}")
@@ -65,12 +72,12 @@ def load_language_model(path: Path) -> crnn.LanguageModel:
 
 
 def say(text: str) -> None:
-    """A message for whoever runs the command: standard output is for results."""
+    """Print a message to standard error; standard output is for results."""
     print(text, file=sys.stderr)
 
 
 def write_stream(prompt: str, chunks: Iterable[str]) -> None:
-    """Write a text as it is generated, and a newline."""
+    """Write the prompt, the text as it is generated, and a newline to standard output."""
     sys.stdout.write(prompt)
     for chunk in chunks:
         sys.stdout.write(chunk)

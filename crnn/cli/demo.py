@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``crnn demo``: trains on the documentation that is part of every Python installation, then generates text."""
+"""``crnn demo``: train on the documentation that is part of every Python installation, then generate text."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 import crnn
 from crnn import _demo
-from crnn.cli.common import Verbs, add_sampling_flags, cores, new_verb, say, write_stream
+from crnn.cli.common import Subparsers, add_sampling_flags, cores, new_subcommand, say, write_stream
 
-__all__ = ["add_verb"]
+__all__ = ["add_subcommand"]
 
 PROMPT = "The "
 
 
-def add_verb(verbs: Verbs) -> None:
-    """Add the command to the parser."""
-    demo = new_verb(
-        verbs,
+def add_subcommand(subparsers: Subparsers) -> None:
+    """Add ``crnn demo`` to the parsers."""
+    demo = new_subcommand(
+        subparsers,
         "demo",
         run,
         "train on the prose of Python's documentation in under a minute",
@@ -34,7 +34,7 @@ def add_verb(verbs: Verbs) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, print, generate. Returns the exit status."""
+    """Train a model, generate text with it, and save it if asked to. Returns the exit status."""
     text = _demo.documentation_prose()
     corpus = crnn.TextCorpus.from_text(text, valid=0.05, test=0.0)
     model = crnn.LanguageModel(corpus.vocab, hidden_size=arguments.hidden, seed=1)

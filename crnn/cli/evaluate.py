@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``crnn eval``: how well a model predicts a text file."""
+"""``crnn eval``: evaluate a language model on a text file."""
 
 from __future__ import annotations
 
@@ -7,23 +7,28 @@ import argparse
 from pathlib import Path
 
 import crnn
-from crnn.cli.common import Verbs, cores, load_language_model, new_verb
+from crnn.cli.common import Subparsers, cores, load_language_model, new_subcommand
 
-__all__ = ["add_verb"]
+__all__ = ["add_subcommand"]
 
 
-def add_verb(verbs: Verbs) -> None:
-    evaluate = new_verb(verbs, "eval", run, "how well a model predicts a text")
+def add_subcommand(subparsers: Subparsers) -> None:
+    """Add ``crnn eval`` to the parsers."""
+    evaluate = new_subcommand(subparsers, "eval", run, "evaluate a language model on a text file")
     evaluate.add_argument("model", type=Path)
     evaluate.add_argument("text", type=Path)
     evaluate.add_argument("--encoding", default="utf-8", help="encoding of the file")
     evaluate.add_argument(
-        "--batch", type=int, default=1, help="cut the text into this many streams: faster, less accurate"
+        "--batch",
+        type=int,
+        default=1,
+        help="split the text into this many parallel streams: faster; less accurate, as each starts without context",
     )
-    evaluate.add_argument("--threads", type=int, default=cores(), help="the result does not depend on it")
+    evaluate.add_argument("--threads", type=int, default=cores(), help="threads; the result does not depend on it")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Print loss, perplexity and accuracy of a model on a text file. Returns the exit status."""
     model = load_language_model(arguments.model)
     corpus = crnn.TextCorpus.from_file(
         arguments.text, vocab=model.vocab, valid=0.0, test=0.0, encoding=arguments.encoding

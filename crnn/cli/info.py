@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``crnn info``: what a model file holds."""
+"""``crnn info``: show the contents of a model file."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import argparse
 from pathlib import Path
 
 import crnn
-from crnn.cli.common import Verbs, new_verb
+from crnn.cli.common import Subparsers, new_subcommand
 
-__all__ = ["add_verb"]
+__all__ = ["add_subcommand"]
 
 
-def add_verb(verbs: Verbs) -> None:
-    info = new_verb(verbs, "info", run, "what a model file holds")
+def add_subcommand(subparsers: Subparsers) -> None:
+    """Add ``crnn info`` to the parsers."""
+    info = new_subcommand(subparsers, "info", run, "show the contents of a model file")
     info.add_argument("model", type=Path)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Print configuration, vocabulary and parameter shapes of a model file. Returns the exit status."""
     model = crnn.load(arguments.model)
     size = arguments.model.stat().st_size
     print(f"{arguments.model}: {size:,} bytes\n{model}")

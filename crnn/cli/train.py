@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``crnn train``: a language model from a text file."""
+"""``crnn train``: train a language model on a text file."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Any
 import crnn
 from crnn._options import add_flags, from_flags
 from crnn.checks import DTYPES
-from crnn.cli.common import INTERRUPTED, Verbs, cores, new_verb, say
+from crnn.cli.common import INTERRUPTED, Subparsers, cores, new_subcommand, say
 from crnn.nn.cells import CELLS
 from crnn.nn.config import NetworkConfig
 from crnn.optim import RULES, SCHEDULES
 from crnn.training.config import TrainingConfig
 
-__all__ = ["add_verb"]
+__all__ = ["add_subcommand"]
 
-# Where the command line differs from `LanguageModel`: defaults, single numbers where lists are possible, 0 for None.
+# Differences of the command line from `LanguageModel`: defaults, one size instead of a list, 0 for None.
 NETWORK_FLAGS: dict[str, dict[str, Any]] = {
     "hidden_size": {"type": int, "default": 256, "help": "H: units of each layer"},
     "num_layers": {"default": 1, "help": "number of layers"},
     "cell": {"choices": list(CELLS), "help": "kind of recurrent cell"},
-    "embedding_size": {"help": "size of the token embedding; as --hidden if not given; 0: one-hot tokens"},
+    "embedding_size": {"help": "size of the token embedding; that of --hidden if not given; 0: one-hot tokens"},
     "dtype": {"choices": list(DTYPES), "help": "precision"},
     "input_init": {
         "default": None,
-        "help": "the same for W_xh; if not given glorot, or unit_variance for one-hot tokens",
+        "help": "as --recurrent-init, for W_xh; glorot if not given, or unit_variance for one-hot tokens",
     },
 }
-# Where it differs from `crnn.fit`: defaults, 0 for None, help texts that speak of a text.
+# Differences from `crnn.fit`: defaults, 0 for None, help texts specific to language models.
 TRAINING_FLAGS: dict[str, dict[str, Any]] = {
     "epochs": {"help": "passes over the text"},
-    "batch_size": {"help": "streams that are read side by side"},
+    "batch_size": {"help": "parallel streams that the text is split into"},
     "clip_norm": {"default": 0.25, "help": "largest 2-norm of the gradient; 0: no limit"},
     "clip_value": {"default": 0.0, "help": "largest element of the gradient; 0: no limit"},
     "threads": {"default": cores()},
@@ -45,8 +45,9 @@ TRAINING_FLAGS: dict[str, dict[str, Any]] = {
 }
 
 
-def add_verb(verbs: Verbs) -> None:
-    train = new_verb(verbs, "train", run, "train a language model on a text file")
+def add_subcommand(subparsers: Subparsers) -> None:
+    """Add ``crnn train`` to the parsers."""
+    train = new_subcommand(subparsers, "train", run, "train a language model on a text file")
     train.add_argument("text", type=Path, help="file to train on")
     train.add_argument("-o", "--output", type=Path, required=True, help="where to write the model (.safetensors)")
     _add_text_flags(train.add_argument_group("text"))
@@ -56,20 +57,20 @@ def add_verb(verbs: Verbs) -> None:
     loop.add_argument("--optimizer", choices=list(RULES), default="adam", help="update rule")
     loop.add_argument("--lr", type=float, default=2e-3, help="learning rate")
     loop.add_argument("--schedule", choices=list(SCHEDULES), default="cosine", help="schedule of the learning rate")
-    loop.add_argument("--warmup", type=int, default=0, help="updates over which the learning rate rises")
+    loop.add_argument("--warmup", type=int, default=0, help="updates of the warm-up, in which the learning rate rises")
     loop.add_argument("--log", type=Path, help="write the losses to this file, .csv or .jsonl")
     loop.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
 
 
 def _add_text_flags(text: argparse._ArgumentGroup) -> None:
-    text.add_argument("--unit", choices=["char", "byte", "word"], default="char", help="what is predicted")
+    text.add_argument("--unit", choices=["char", "byte", "word"], default="char", help="kind of token")
     text.add_argument("--encoding", default="utf-8", help="encoding of the file")
     text.add_argument("--valid", type=float, default=0.05, help="fraction of the text for validation")
     text.add_argument("--test", type=float, default=0.05, help="fraction of the text for the test at the end")
-    text.add_argument("--min-count", type=int, default=1, help="rarer tokens become <unk>")
-    text.add_argument("--max-vocab", type=int, help="size of the vocabulary: the most frequent tokens are kept")
-    text.add_argument("--unknown", action="store_true", help="have a token for characters that are not in the text")
-    text.add_argument("--ids", type=Path, help="keep the ids of the text in this file: for texts larger than memory")
+    text.add_argument("--min-count", type=int, default=1, help="tokens that occur less often become <unk>")
+    text.add_argument("--max-vocab", type=int, help="largest size of the vocabulary; the most frequent tokens are kept")
+    text.add_argument("--unknown", action="store_true", help="add <unk>, for tokens that are not in the text")
+    text.add_argument("--ids", type=Path, help="memory-map the ids in this file, for texts larger than memory")
 
 
 def _add_network_flags(net: argparse._ArgumentGroup) -> None:
@@ -78,8 +79,9 @@ def _add_network_flags(net: argparse._ArgumentGroup) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Train a model and save it, the best weights so far if interrupted. Returns the exit status."""
     output: Path = arguments.output
-    for name in ("output", "checkpoint", "log", "ids"):  # now, not after an hour of training
+    for name in ("output", "checkpoint", "log", "ids"):  # fail now rather than after training
         path: Path | None = getattr(arguments, name)
         if path is not None and not path.parent.is_dir():
             raise FileNotFoundError(f"--{name}: expected a folder that exists, got {path.parent}")

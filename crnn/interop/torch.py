@@ -57,7 +57,7 @@ def from_state_dict(
     """A network with the weights of an ``nn.RNN``, ``nn.GRU`` or ``nn.LSTM``.
 
     Cell, sizes, layers, directions and dtype are inferred from the tensors. float16 and bfloat16 are converted to
-    float32. float32 and float64 are copied exactly, except that PyTorch's two biases are added where the cell has one.
+    float32. float32 and float64 are copied exactly, except that PyTorch's two biases are added if the cell has one.
 
     Parameters
     ----------
@@ -267,7 +267,7 @@ def _recurrent_tensors(net: RNN) -> dict[str, Array]:
         )
     tensors: dict[str, Array] = {}
     for _, suffix, prefix in _layer_names(net.num_layers, net.bidirectional):
-        # np.array copies, also where the transpose is contiguous.
+        # np.array copies even if the transpose is contiguous.
         tensors["weight_ih" + suffix] = np.array(net.params[prefix + "W_xh"].T, order="C")
         tensors["weight_hh" + suffix] = np.array(net.params[prefix + "W_hh"].T, order="C")
         tensors["bias_ih" + suffix] = np.array(net.params[prefix + "b_h"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Networks and models run one step at a time: one stream, many at once, or a text as it comes."""
+"""Networks and models run one step at a time: one stream, many at once, or a text as it arrives."""
 
 from crnn.stream.stream import Stream, StreamWeights
 from crnn.stream.stream_batch import StreamBatch

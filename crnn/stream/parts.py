@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a stream's weights are packed from: names and arrays, of whatever network or model they belong to."""
+"""StreamParts: the arrays that the weights of a stream are packed from, in one form for all networks and models."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ Statistics = tuple[Array, Array]  # (mean, std), float64, one for each column
 
 @dataclass(frozen=True)
 class StreamParts:
-    """What one step computes. Arrays are C-contiguous, all of one precision but for the statistics; borrowed.
+    """The weights of one step. Arrays are C-contiguous and of the same dtype, except for the statistics; borrowed.
 
     Attributes
     ----------
     kind : str
-        The model's class, for messages.
+        Name of the model's class, for messages.
     cell : str
         The cell's name in C: "tanh", "lstm", ...
     input_size : int
-        Elements of x, or how many ids there are.
+        Number of elements of x, or of ids.
     layers : sequence of mappings
-        Each layer's parameters by name: W_xh, W_hh, b_h, the cell's further vectors, and h0, c0 where they are learnt.
+        Each layer's parameters by name: W_xh, W_hh, b_h, the cell's other vectors, and h0, c0 if they are trainable.
     embedding : array (input_size, E), optional
-        A step then takes ids only.
+        If given, steps accept ids only.
     W_hy, b_y : arrays (H, V) and (V,), optional
-        The head; without one the output is h of the top layer. b_y alone: W_hy is the embedding's transpose.
+        The head; without one, outputs are h of the top layer. If only b_y is given, W_hy is the embedding's transpose.
     ids_only : bool
-        Refuse real inputs.
+        Reject real inputs.
     x, y : (mean, std), optional
-        Inputs are standardised; outputs, column j by statistic j % len(mean), are given in the targets' units.
+        Statistics to standardise inputs, and to convert outputs to the units of the targets: column j by element
+        j % len(mean).
     """
 
     kind: str
@@ -49,17 +50,17 @@ class StreamParts:
     y: Statistics | None = None
 
     def map(self, function: Callable[[Any], Any]) -> StreamParts:
-        """The same with ``function(array)`` in the place of every array."""
+        """A copy in which every array is replaced by ``function(array)``."""
 
-        def of(part: Any) -> Any:
+        def mapped(part: Any) -> Any:
             return None if part is None else function(part)
 
         return replace(
             self,
             layers=[{name: function(array) for name, array in layer.items()} for layer in self.layers],
-            embedding=of(self.embedding),
-            W_hy=of(self.W_hy),
-            b_y=of(self.b_y),
+            embedding=mapped(self.embedding),
+            W_hy=mapped(self.W_hy),
+            b_y=mapped(self.b_y),
             x=None if self.x is None else (function(self.x[0]), function(self.x[1])),
             y=None if self.y is None else (function(self.y[0]), function(self.y[1])),
         )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The state of a stack of layers as users see it, and as arrays (B, H).
+"""The state of a stack of layers, in its public form and as arrays (B, H).
 
-Users see an array (L, B, H), or where sizes differ a list of L arrays (B, H_l); of cells with c a pair (h, c) of these.
+The public form is an array (L, B, H), or a list of L arrays (B, H_l) if sizes differ; for cells with c, a pair (h, c).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ StateLike: TypeAlias = Any
 
 
 def check_state(name: str, value: StateLike, sizes: Sequence[int], has_c: bool, batch: int, dtype: str) -> list[Array]:
-    """The arrays (batch, H) of a state that a user gave as the argument ``name``: h of each layer, then c of each.
+    """The arrays (batch, H) of a state that was passed as the argument ``name``: h of each layer, then c of each.
 
-    Borrowed. Raises ValueError for other shapes and TypeError for another precision, which would be rounded unasked.
+    Borrowed. Raises ValueError for other shapes, and TypeError for another dtype, so that nothing is rounded silently.
     """
     if not has_c:
         return _check_part(name, value, sizes, batch, dtype)

@@ -73,12 +73,12 @@ cdef class StreamWeights:
     cdef void *memory
     cdef readonly Py_ssize_t nbytes, input_size, output_size
     cdef readonly str isa, dtype
-    cdef int real               # NumPy's number of the dtype
-    cdef Py_ssize_t step_bytes  # of weights that a step reads
+    cdef int real               # NumPy's type number of the dtype
+    cdef Py_ssize_t step_bytes  # bytes of weights that a step reads
     cdef Py_ssize_t state_size
     cdef bint ids_only, has_c
     cdef list sizes             # H of each layer
-    cdef object shapes          # StreamParts with shapes in the place of arrays
+    cdef object shapes          # StreamParts with shapes instead of arrays
     cdef str describe(self)
     cdef object one_input(self, x)
     cdef object many_inputs(self, str name, x, str letter)
@@ -94,12 +94,12 @@ cdef class Stream:
     cdef void *memory
     cdef Py_ssize_t block  # steps that share a pass through the weights
     cdef int busy
-    cdef bint releases     # a step is long enough to let other threads run
+    cdef bint releases     # whether a step releases the GIL
     cdef int resize(self, Py_ssize_t block) except -1
     cdef int advance(self, void *y, const void *x, int32_t id) noexcept nogil
 
-    # One step of a float32 model: y (output_size) OVERWRITTEN, x (input_size). Returns 0; or -1, nothing done, if another
-    # thread is using this stream, the model is float64 or takes ids only, or the id is out of range.
+    # One step of a float32 model: y (output_size) is OVERWRITTEN, x (input_size). Returns 0, or -1 and does nothing if
+    # another thread is using this stream, the model is float64 or accepts ids only, or the id is out of range.
     cdef int step_into(self, float *y, const float *x) noexcept nogil
     cdef int step_id_into(self, float *y, int32_t id) noexcept nogil
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""One step at a time: `Stream`, and the packed weights that all streams of a model share. Many at once: stream_batch.pyx.
+"""Stream: a model run one step at a time; StreamWeights: the packed weights that all streams of a model share.
 
-``model.stream()`` makes one. Every output is bit-identical to that of ``forward`` for the whole sequence. Streams keep
-the weights they were made with: further training of the model affects only streams made later.
+``model.stream()`` makes a stream. Outputs are bit-identical to those of ``forward`` for the whole sequence. A stream
+keeps the weights it was made with: further training of the model affects only streams that are made later.
 
-Inputs, everywhere: an array of the model's precision, or of float16, which is converted; any other precision would be
-rounded unasked and is refused. Ids are Python or NumPy integers of any kind, from 0 to input_size-1.
+Real inputs of all streams are arrays of the model's dtype, or of float16, which is converted; other dtypes are
+rejected, so that nothing is rounded silently. Ids are Python or NumPy integers of any type, from 0 to input_size-1.
 """
 
 cimport numpy as cnp
@@ -31,9 +31,9 @@ cdef extern from "simd/compat.h" nogil:
 
 cnp.import_array()
 
-# A call that reads more bytes of weights than this, times its rows or steps, releases the interpreter's lock. It is
-# 2 us of work. Releasing and acquiring the lock takes 30 ns; but where another thread is running Python, acquiring it
-# takes the rest of that thread's turn, too long for smaller steps.
+# A call releases the GIL if its bytes of weights, times its rows or steps, are more than this: 2 us of work. Releasing
+# and acquiring the GIL takes 30 ns. But if another thread is running Python code, acquiring it takes up to the switch
+# interval, too long for smaller steps.
 RELEASE_BYTES = 256 << 10
 
 cdef enum:
@@ -46,7 +46,7 @@ cdef void *aligned(void *memory) noexcept:
 
 
 cdef void *new_memory(size_t size) except NULL:
-    """For `aligned`; PyMem_RawFree gives it back."""
+    """Memory for `aligned`; free it with PyMem_RawFree. Raises MemoryError."""
     cdef void *memory = PyMem_RawMalloc(size + ALIGNMENT) if size else NULL
     if memory == NULL:
         raise MemoryError(f"a model or streams: cannot have {size or 'so many'} bytes")
@@ -56,17 +56,17 @@ cdef void *new_memory(size_t size) except NULL:
 cdef class StreamWeights:
     """A model's packed weights, read-only and shared by all its streams; ``model.stream()`` makes them.
 
-    Pickles carry the unpacked values.
+    Pickles contain the unpacked values.
 
     Attributes
     ----------
     nbytes : int
-        Memory that the packed weights take.
+        Size of the packed weights.
     input_size, output_size : int
     dtype : str
-        "float32" or "float64": of inputs, outputs and states.
+        "float32" or "float64": dtype of inputs, outputs and states.
     isa : str
-        Instruction set that their streams run on.
+        Instruction set that the streams run on.
     """
 
     def __cinit__(self, parts not None):
@@ -93,7 +93,7 @@ cdef class StreamWeights:
         PyMem_RawFree(self.memory)
 
     def holds(self, parts):
-        """Whether these weights are what ``parts``, a `crnn.stream.parts.StreamParts`, would be packed to now."""
+        """Whether packing ``parts``, a `crnn.stream.parts.StreamParts`, would give the same weights."""
         cdef Config config
         if self.isa != f32.isa.decode() or parts.map(np.shape) != self.shapes:
             return False
@@ -126,7 +126,10 @@ cdef class StreamWeights:
     # ---- arguments ---------------------------------------------------------------------------------------------------
 
     cdef object one_input(self, x):
-        """An input that the fast path does not know: a contiguous real array (D,), an id, or an error."""
+        """Convert an input that the fast path of `step` does not handle, to a contiguous real array (D,) or an id.
+
+        Raises TypeError and ValueError.
+        """
         if isinstance(x, np.ndarray) and x.ndim == 0:
             x = x[()]
         if isinstance(x, (int, np.integer)) and not isinstance(x, bool):
@@ -137,7 +140,7 @@ cdef class StreamWeights:
         raise TypeError(f"x: expected {expected}, got {described(x)}")
 
     cdef object many_inputs(self, str name, x, str letter):
-        """A contiguous real array (n, D), or int32 ids (n,), in range."""
+        """Inputs as a contiguous real array (n, D) or int32 ids (n,). Raises TypeError and ValueError."""
         cdef cnp.ndarray ids
         array = as_array(name, x)
         if array.dtype.kind in "iu" and array.ndim == 1 or array.size == 0 and array.shape == (0,):
@@ -156,10 +159,10 @@ cdef class StreamWeights:
         cdef cnp.npy_intp *shape = [rows, self.output_size]
         return cnp.PyArray_SimpleNew(2, shape, self.real)
 
-    # ---- states as users see them ------------------------------------------------------------------------------------
+    # ---- states in their public form ---------------------------------------------------------------------------------
 
     cdef object states_of(self, const crnn_streams *streams, const int32_t *rows, Py_ssize_t M):
-        """The states of M rows, of the form that the network's own has for a batch of M."""
+        """The states of M rows, in the form of the network's state for a batch of M; a copy."""
         cdef cnp.ndarray flat = np.empty((M, self.state_size), self.dtype)
         cdef char *row = <char *>cnp.PyArray_DATA(flat)
         cdef Py_ssize_t i, start = 0
@@ -176,12 +179,12 @@ cdef class StreamWeights:
         return tuple(parts) if self.has_c else parts[0]
 
     cdef cnp.ndarray flat_states(self, str name, value, Py_ssize_t M):
-        """States as a user gives them for M rows: an array (M, state_size)."""
+        """States of M rows, given in their public form, as an array (M, state_size). Raises as `check_state`."""
         return np.concatenate(check_state(name, value, self.sizes, self.has_c, M, self.dtype), axis=1)
 
 
 cdef class Config:
-    """A crnn_model_config of `StreamParts`, checked. Borrows their arrays."""
+    """The crnn_model_config of `StreamParts`. Checks and borrows their arrays; raises TypeError and ValueError."""
     cdef crnn_model_config c
     cdef crnn_layer_weights *layers
     cdef object parts
@@ -211,7 +214,7 @@ cdef class Config:
         for i in range(self.c.num_layers):
             elements += self.layer(&self.layers[i], parts.layers[i], K)
             if i == 0 and parts.ids_only and not E:
-                elements -= K * dim(parts.layers[0]["W_xh"], 1)  # a row look-up
+                elements -= K * dim(parts.layers[0]["W_xh"], 1)  # a row look-up reads one row only
             K = self.layers[i].hidden_size
         if parts.b_y is not None:
             self.head(parts.W_hy, parts.b_y, K)
@@ -229,7 +232,7 @@ cdef class Config:
         PyMem_RawFree(self.layers)
 
     cdef Py_ssize_t layer(self, crnn_layer_weights *w, values, Py_ssize_t K) except -1:
-        """Take over one layer's parameters, by name; how many elements its matrices have."""
+        """Set ``w`` to the parameters of one layer, by name. Returns the number of elements of its matrices."""
         cdef int number = cell_number(self.parts.cell), v = 0
         cdef const crnn_cell *cell = f32.cells[number]
         cdef Py_ssize_t G = cell.gates, R = cell.recurrent_gates, H = values["b_h"].shape[0] // G
@@ -267,25 +270,25 @@ cdef str described(x):
 cdef object as_array(str name, x):
     try:
         return np.asarray(x)
-    except (TypeError, ValueError, OverflowError):  # ragged, or no numbers
+    except (TypeError, ValueError, OverflowError):  # ragged, or not numbers
         raise ValueError(f"{name}: expected numbers in an array, got {described(x)}") from None
 
 
 cdef cnp.ndarray plain_array(array, int kind):
-    """The array as C reads it, of NumPy's type ``kind``: contiguous, aligned and in native byte order."""
+    """The array in the form that C reads: of NumPy's type ``kind``, contiguous, aligned, in native byte order."""
     return cnp.PyArray_FROM_OTF(array, kind, cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_FORCECAST)
 
 
 cdef object real_array(str name, x, str dtype, tuple shape):
-    """Of the model's precision and contiguous; a letter in the shape stands for any length."""
+    """``x`` as a contiguous array. A letter in ``shape`` stands for any length. Raises TypeError and ValueError."""
     array = as_array(name, x)
-    good = array.ndim == len(shape) and all(n == m for n, m in zip(array.shape, shape) if not isinstance(m, str))
-    if not good or array.dtype not in (dtype, np.float16):
+    fits = array.ndim == len(shape) and all(n == m for n, m in zip(array.shape, shape) if not isinstance(m, str))
+    if not fits or array.dtype not in (dtype, np.float16):
         expected = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
         hint = ""
-        if good and array.dtype.kind == "f":
+        if fits and array.dtype.kind == "f":
             hint = f"; say astype('{dtype}')" + (" if rounding is meant" if dtype == "float32" else "")
-        raise (TypeError if good else ValueError)(f"{name}: expected {dtype} of shape ({expected}), "
+        raise (TypeError if fits else ValueError)(f"{name}: expected {dtype} of shape ({expected}), "
                                                   f"got {array.dtype} of shape {array.shape}{hint}")
     return plain_array(array, cnp.NPY_FLOAT32 if dtype == "float32" else cnp.NPY_FLOAT64)
 
@@ -311,16 +314,16 @@ def _stream_from(weights, state):
 
 
 cdef class Stream:
-    """A model on one sequence, a step at a time; ``model.stream()`` makes one.
+    """A model that processes one sequence, step by step; ``model.stream()`` makes one.
 
-    A step allocates nothing but its output, with ``out=`` nothing at all. One thread at a time may use a stream: a
-    second one meanwhile gets a RuntimeError, and changes nothing. Inputs, outputs and states have the model's precision.
+    A step allocates only its output; with ``out=``, nothing. Only one thread at a time may use a stream: a concurrent
+    call raises RuntimeError and changes nothing. Inputs, outputs and states have the model's dtype.
 
     Attributes
     ----------
     input_size, output_size : int
     weights : StreamWeights
-        Shared by all streams of the model; ``weights.nbytes`` says how large they are.
+        Shared by all streams of the model; ``weights.nbytes`` is their size.
 
     Examples
     --------
@@ -342,7 +345,7 @@ cdef class Stream:
         PyMem_RawFree(self.memory)
 
     cdef int resize(self, Py_ssize_t block) except -1:
-        """So many steps at a time; the state stays."""
+        """Allocate memory for ``block`` steps at a time. The state is kept."""
         cdef void *memory = new_memory(crnn_streams_size(self.weights.model, 1, block))
         cdef crnn_streams *streams = crnn_streams_init(aligned(memory), self.weights.model, 1, block)
         if self.streams != NULL:
@@ -360,7 +363,7 @@ cdef class Stream:
         return self.weights.output_size
 
     cdef int advance(self, void *y, const void *x, int32_t id) noexcept nogil:
-        """One step on x, or where that is NULL on an id, both checked. -1: another thread is using the stream."""
+        """One step on x, or on an id if x is NULL; not checked. Returns -1 if another thread is using the stream."""
         if not flag_take(&self.busy):
             return -1
         if x != NULL:
@@ -386,15 +389,15 @@ cdef class Stream:
         Parameters
         ----------
         x : array (input_size,), or an integer id
-            Not kept.
+            Not referenced after the call.
         out : array (output_size,), optional
             Where to write the output; C-contiguous. May be x itself.
 
         Returns
         -------
         array (output_size,)
-            Fresh, or ``out``. Of a network: h of its top layer. Of a model: its head's output, which is logits, or
-            values in the targets' own units; quantiles in blocks of the targets' columns, one block for each level.
+            Fresh, or ``out``. For a network, h of its top layer. For a model, the output of its head: logits, or values
+            in the units of the targets. Quantiles are in blocks of the targets' columns, one block for each level.
         """
         cdef StreamWeights weights = self.weights
         cdef const void *x_ = NULL
@@ -469,14 +472,14 @@ cdef class Stream:
         return out
 
     def reset(self):
-        """Back to the initial state: zeros, or the trainable one."""
+        """Reset to the initial state: the trainable one, or zeros."""
         acquire(&self.busy, "stream")
         crnn_streams_reset(self.streams, NULL, 1)
         release(&self.busy)
 
     @property
     def state(self):
-        """The state, in the form of the network's own state for a batch of one; a copy. Assign a whole state to set it."""
+        """The state, in the form of the network's own state for a batch of one; a copy. Assign a state to set it."""
         cdef int32_t row = 0
         acquire(&self.busy, "stream")
         try:
@@ -492,7 +495,7 @@ cdef class Stream:
         release(&self.busy)
 
     def copy(self):
-        """Another stream that continues from here independently."""
+        """A copy of this stream, which continues independently."""
         cdef Stream other = Stream(self.weights)
         acquire(&self.busy, "stream")
         crnn_streams_copy(other.streams, 0, self.streams, 0)

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Many streams of one model, stepped together: `StreamBatch`; ``model.stream_batch(n)`` makes one. See stream.pyx for
-what inputs may be."""
+"""StreamBatch: many streams of one model, stepped together. See stream.pyx for the types of inputs."""
 
 cimport cython
 cimport numpy as cnp
@@ -43,8 +42,9 @@ cdef void step_streams(crnn_streams *streams, void *y, const void *x, bint ids, 
 cdef class StreamBatch:
     """Many streams of one model that are stepped together; ``model.stream_batch(n)`` makes one.
 
-    A stream is a row, and has a number. Rows can be added and removed at any time; the numbers of removed rows are used
-    again. Each row is bit-identical to a separate `Stream`, whatever the others do. One thread at a time.
+    Each stream is a row, with a number. Rows can be added and removed at any time; the numbers of removed rows are
+    reused. Each row is bit-identical to a separate `Stream`, independently of the other rows. Only one thread at a time
+    may use a batch: a concurrent call raises RuntimeError and changes nothing.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ cdef class StreamBatch:
     (2, 4)
     >>> batch.add()
     array([2], dtype=int32)
-    >>> batch.step(x, rows=[2, 0]).shape           # row 1 waits
+    >>> batch.step(x, rows=[2, 0]).shape           # row 1 is not stepped
     (2, 4)
     >>> batch.remove(1)
     >>> batch.active
@@ -71,7 +71,7 @@ cdef class StreamBatch:
     cdef readonly StreamWeights weights
     cdef crnn_streams *streams
     cdef void *memory
-    cdef crnn_streams *spare    # memory that `select` copies into, of the same capacity; NULL: none yet
+    cdef crnn_streams *spare    # memory of the same capacity that `select` copies into; NULL if not allocated yet
     cdef void *spare_memory
     cdef Py_ssize_t capacity, used
     cdef int busy
@@ -82,7 +82,7 @@ cdef class StreamBatch:
         self.weights = weights
         self.free, self.rows = [], None
         self.flags, self.stamps = np.zeros(0, bool), np.zeros(0, np.int64)
-        cdef Py_ssize_t n = counted("n", count)
+        cdef Py_ssize_t n = check_count("n", count)
         self.grow(max(n, 1))
         self.take_rows(n)
 
@@ -104,7 +104,7 @@ cdef class StreamBatch:
 
     @property
     def active(self):
-        """The numbers of the active rows, int32, in rising order."""
+        """The numbers of the active rows, int32, in ascending order."""
         acquire(&self.busy, "stream batch")
         try:
             return self.active_rows().copy()
@@ -117,7 +117,7 @@ cdef class StreamBatch:
         return self.rows
 
     cdef int grow(self, Py_ssize_t needed) except -1:
-        """Memory for so many rows; by doubling, so that adding a row costs little on average."""
+        """Allocate memory for ``needed`` rows or more. It doubles, so adding a row takes constant amortised time."""
         cdef Py_ssize_t capacity = max(needed, min(2 * self.capacity, MAX_ROWS)), row
         cdef void *memory
         cdef crnn_streams *streams = self.allocate(capacity, &memory)
@@ -144,7 +144,7 @@ cdef class StreamBatch:
         return 0
 
     cdef object take_rows(self, Py_ssize_t count):
-        """So many rows in their initial state; free numbers first."""
+        """Activate ``count`` rows in their initial state. Returns their numbers, int32 (count,), free numbers first."""
         reused = [heapq.heappop(self.free) for _ in range(min(count, len(self.free)))]
         cdef Py_ssize_t new = count - len(reused)
         try:
@@ -161,8 +161,8 @@ cdef class StreamBatch:
         crnn_streams_reset(self.streams, <int32_t *>cnp.PyArray_DATA(<cnp.ndarray>rows), count)
         return rows
 
-    cdef cnp.ndarray checked(self, rows, bint different=True):
-        """Numbers of active rows, all different unless they need not be, as int32."""
+    cdef cnp.ndarray checked(self, rows, bint distinct=True):
+        """``rows`` as int32 (M,). Raises unless all are active and, if ``distinct``, no row occurs twice."""
         cdef cnp.ndarray array
         cdef Py_ssize_t i, n
         cdef int32_t row
@@ -187,12 +187,13 @@ cdef class StreamBatch:
             row = row_[i]
             if not 0 <= row < self.used or not active[row]:
                 raise ValueError(f"rows: expected active rows, got {row} at position {i}")
-            if different and stamps[row] == self.stamp:
+            if distinct and stamps[row] == self.stamp:
                 raise ValueError(f"rows: expected each row once, got {row} again at position {i}")
             stamps[row] = self.stamp
         return array
 
     cdef Py_ssize_t one(self, row) except -1:
+        """The number of one row. Raises TypeError and ValueError unless it is active."""
         if isinstance(row, bool) or not isinstance(row, (int, np.integer)):
             raise TypeError(f"row: expected an integer, got {described(row)}")
         if not 0 <= row < self.used or not self.flags[row]:
@@ -200,20 +201,20 @@ cdef class StreamBatch:
         return row
 
     def step(self, x, rows=None, out=None):
-        """The outputs of one more step of M rows; the others stay where they are.
+        """The outputs of one more step of M rows; the states of the other rows do not change.
 
         Parameters
         ----------
         x : array (M, input_size), or integer ids (M,)
         rows : integers (M,), optional
-            Which rows, each once, in any order; not given: all, in rising order.
+            Active rows, each once, in any order. If not given: all, in ascending order.
         out : array (M, output_size), optional
             Where to write the outputs; C-contiguous, not overlapping x.
 
         Returns
         -------
         array (M, output_size)
-            Fresh, or ``out``; row m is that of ``rows[m]``. As in `Stream.step`.
+            Fresh, or ``out``; row m is the output of ``rows[m]``, see `Stream.step`.
         """
         cdef StreamWeights weights = self.weights
         cdef cnp.ndarray x_array = weights.many_inputs("x", x, "M"), chosen
@@ -241,11 +242,21 @@ cdef class StreamBatch:
         return out
 
     def add(self, count=1, state=None):
-        """``count`` more rows: their numbers, int32 (count,).
+        """Add rows.
 
-        They start from the initial state, or from ``state``: a stream, or a state as `Stream.state` gives it.
+        Parameters
+        ----------
+        count : int
+            Number of rows to add.
+        state : Stream, TextStream, or state in the form of `Stream.state`, optional
+            State from which all of them start; the initial state if not given.
+
+        Returns
+        -------
+        int32 (count,)
+            The numbers of the new rows.
         """
-        cdef Py_ssize_t n = counted("count", count)
+        cdef Py_ssize_t n = check_count("count", count)
         cdef cnp.ndarray flat = None if state is None else self.as_flat(state)
         acquire(&self.busy, "stream batch")
         try:
@@ -258,7 +269,7 @@ cdef class StreamBatch:
             release(&self.busy)
 
     def remove(self, rows):
-        """Remove rows, integers (M,) or one. `add` uses their numbers again."""
+        """Remove rows, given as integers (M,) or one integer. `add` reuses their numbers."""
         acquire(&self.busy, "stream batch")
         try:
             removed = self.checked(rows)
@@ -270,7 +281,7 @@ cdef class StreamBatch:
             release(&self.busy)
 
     def reset(self, rows=None):
-        """Rows, integers (M,) or one, back to the initial state; not given: all."""
+        """Reset rows, given as integers (M,) or one integer, to the initial state; all if not given."""
         cdef cnp.ndarray chosen
         acquire(&self.busy, "stream batch")
         try:
@@ -280,14 +291,15 @@ cdef class StreamBatch:
             release(&self.busy)
 
     def select(self, rows):
-        """Row m continues from where ``rows[m]`` stands, for all m at once; the batch then has the rows 0 .. M-1.
+        """Replace all rows by copies of selected rows, as beam search does after each step.
 
-        As a beam search does after each step, and whoever drops rows for good: what is not selected is removed.
+        Afterwards the batch has the rows 0 .. M-1, and row m continues from the state of the former row ``rows[m]``.
+        Rows that are not selected are removed.
 
         Parameters
         ----------
         rows : integers (M,)
-            Active rows, in any order; the same one several times makes copies of it.
+            Active rows, in any order; a row may occur several times.
         """
         cdef cnp.ndarray chosen
         cdef Py_ssize_t M, m
@@ -296,7 +308,7 @@ cdef class StreamBatch:
         cdef void *memory
         acquire(&self.busy, "stream batch")
         try:
-            chosen = self.checked(rows, different=False)
+            chosen = self.checked(rows, distinct=False)
             M, rows_ = cnp.PyArray_DIM(chosen, 0), <int32_t *>cnp.PyArray_DATA(chosen)
             if M > self.capacity:
                 streams = self.allocate(M, &memory)
@@ -333,18 +345,18 @@ cdef class StreamBatch:
         Parameters
         ----------
         rows : integers (M,), optional
-            Active rows, in any order; not given: all, in rising order.
+            Active rows, in any order. If not given: all, in ascending order.
         """
         cdef cnp.ndarray chosen
         acquire(&self.busy, "stream batch")
         try:
-            chosen = self.active_rows() if rows is None else self.checked(rows, different=False)
+            chosen = self.active_rows() if rows is None else self.checked(rows, distinct=False)
             return self.weights.states_of(self.streams, <int32_t *>cnp.PyArray_DATA(chosen), cnp.PyArray_DIM(chosen, 0))
         finally:
             release(&self.busy)
 
     def set_state(self, row, state):
-        """A row continues from ``state``: a stream's, or a state in the form of `Stream.state`."""
+        """Set the state of a row: to that of a stream, or to a state in the form of `Stream.state`."""
         cdef cnp.ndarray flat = self.as_flat(state)
         acquire(&self.busy, "stream batch")
         try:
@@ -353,7 +365,7 @@ cdef class StreamBatch:
             release(&self.busy)
 
     def set_states(self, states, rows=None):
-        """M rows continue from ``states``, in the form of `states`; rows as there, but each once."""
+        """Set the states of M rows, in the form of `states`. ``rows`` as in `states`, but each at most once."""
         cdef cnp.ndarray flat, chosen
         cdef char *state
         cdef int32_t *rows_
@@ -373,7 +385,7 @@ cdef class StreamBatch:
         return self.weights.flat_states("state", getattr(state, "state", state), 1)
 
     def stream(self, row):
-        """A `Stream` that continues from where this row stands, independently."""
+        """A `Stream` that continues from the state of a row, independently."""
         cdef Stream stream = Stream(self.weights)
         acquire(&self.busy, "stream batch")
         try:
@@ -390,7 +402,7 @@ cdef class StreamBatch:
         return f"StreamBatch({len(self)} streams of {self.weights.describe()})"
 
 
-cdef Py_ssize_t counted(str name, count) except -1:
+cdef Py_ssize_t check_count(str name, count) except -1:
     if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not 0 <= count < MAX_ROWS:
         raise ValueError(f"{name}: expected an integer of at least 0, got {count!r:.60}")
     return count

@@ -18,19 +18,20 @@ from crnn.text.reading import EOS, TextError
 cnp.import_array()
 
 cdef enum:
-    BLOCK = 1 << 18  # logits of a long text that are in memory at a time: 1 MiB
+    BLOCK = 1 << 18  # logits of a long text that are in memory at the same time: 1 MiB
     MIN_BLOCK = 32   # steps that share a pass through the weights
 
-cdef enum Ending:    # of what has been read
+cdef enum Ending:    # how the text so far ends
     BY_TOKEN, IN_WORD, AT_SPACE
 
 
 cdef class TextStream:
-    """A language model on one text, as much at a time as there is; ``model.stream()`` makes one.
+    """A language model that reads one text incrementally; ``model.stream()`` makes one.
 
-    A text may be given in pieces, to `feed`, `surprisal`, `run` and `step` in any order: results are bit-identical to those
-    of the whole text. Only words, where they are the tokens, must not be cut. A piece is checked before any of it is
-    read. One thread at a time may use a stream: a second one meanwhile gets a RuntimeError, and changes nothing.
+    The text may be passed in pieces to `feed`, `surprisal`, `run` and `step`, in any order: results are bit-identical
+    to those for the whole text. If the tokens are words, a piece must not end within a word. A piece is checked before
+    any of it is read. Only one thread at a time may use a stream: a concurrent call raises RuntimeError and changes
+    nothing.
 
     Attributes
     ----------
@@ -38,7 +39,7 @@ cdef class TextStream:
     input_size, output_size : int
         Both V, the size of the vocabulary.
     weights : StreamWeights
-        Shared by all streams of the model; ``crnn.Stream(text_stream.weights)`` is one without a text.
+        Shared by all streams of the model; ``crnn.Stream(text_stream.weights)`` is a stream of ids.
 
     Examples
     --------
@@ -49,15 +50,15 @@ cdef class TextStream:
     >>> stream = model.stream().feed("to be or n")
     >>> stream.top_tokens(1)[0][0]
     'o'
-    >>> stream.generate(9, temperature=0)          # by a copy; the stream itself does not move
+    >>> stream.generate(9, temperature=0)          # from a copy; the stream does not change
     'ot to be,'
-    >>> expected, odd = stream.copy().surprisal("ot").sum(), stream.copy().surprisal("or").sum()
-    >>> bool(expected < 1 < odd)
+    >>> probable, improbable = stream.copy().surprisal("ot").sum(), stream.copy().surprisal("or").sum()
+    >>> bool(probable < 1 < improbable)
     True
     """
 
     cdef Stream stream
-    cdef cnp.ndarray logits     # of the next token, (V,), where `known`
+    cdef cnp.ndarray logits     # (V,) of the next token, valid if `known`
     cdef void *logits_
     cdef bint known
     cdef int busy, last_id
@@ -86,12 +87,12 @@ cdef class TextStream:
     # ---- ids ---------------------------------------------------------------------------------------------------------
 
     def step(self, x, out=None):
-        """The logits of the token after one more.
+        """Read one token, and return the logits of the next one.
 
         Parameters
         ----------
         x : int
-            An id, from 0 to V-1.
+            The id of the token, from 0 to V-1.
         out : array (V,), optional
             Where to write the logits; C-contiguous.
 
@@ -127,12 +128,12 @@ cdef class TextStream:
         return out
 
     def run(self, xs, out=None):
-        """The logits after each of T more tokens in one call, bit-identical to those of `step`.
+        """Read T tokens in one call, and return the logits after each, bit-identical to those of `step`.
 
         Parameters
         ----------
         xs : integers (T,)
-            Ids.
+            Ids of the tokens.
         out : array (T, V), optional
             Where to write them; C-contiguous, not overlapping xs.
 
@@ -147,12 +148,13 @@ cdef class TextStream:
         try:
             out = self.stream.run(ids, out)
             if T:
-                self.now_after(ids[T - 1], out[T - 1], BY_TOKEN)
+                self.set_prediction(ids[T - 1], out[T - 1], BY_TOKEN)
         finally:
             release(&self.busy)
         return out
 
-    cdef int now_after(self, int id, logits, Ending ending) except -1:
+    cdef int set_prediction(self, int id, logits, Ending ending) except -1:
+        """Store the logits of the token after ``id``, the last one read."""
         self.logits[:] = logits
         self.known, self.last_id, self.ending = True, id, ending
         return 0
@@ -165,18 +167,18 @@ cdef class TextStream:
         Parameters
         ----------
         text : str, bytes (unit "byte"), or ids (N,)
-            May be empty. Of any length: memory does not grow with it.
+            May be empty. Memory use does not grow with its length.
 
         Raises
         ------
         VocabError
-            A token is not in the vocabulary; nothing has been read.
+            A token is not in the vocabulary; then nothing is read.
         """
         self.read(text, None)
         return self
 
     def surprisal(self, text):
-        """Read more text, and return each token's surprisal: nats, given all tokens before it.
+        """Read more text, and return the surprisal of each token in nats, given all tokens before it.
 
         Parameters
         ----------
@@ -190,7 +192,7 @@ cdef class TextStream:
         Raises
         ------
         TextError
-            Nothing was read before, so that the first token has nothing to be predicted from.
+            Nothing was read before, so there is no prediction of the first token.
         VocabError
             As for `feed`.
         """
@@ -199,7 +201,7 @@ cdef class TextStream:
         return np.concatenate(nats) if nats else np.empty(0, self.logits.dtype)
 
     cdef int read(self, text, list nats) except -1:
-        """``nats``: where to append them, or None."""
+        """Read text or ids, and append the surprisals to ``nats`` unless it is None."""
         cdef Py_ssize_t V = self.stream.weights.output_size, rows, start, n
         cdef Ending ending = BY_TOKEN
         if isinstance(text, (str, bytes)):
@@ -211,7 +213,7 @@ cdef class TextStream:
         try:
             if len(ids) and nats is not None:
                 self.need_known()
-            # Row 0: the logits before a block's first token; each row tells the loss of the token after it.
+            # Row i has the logits that predict token i of a block; row 0 is from before the block.
             rows = max(1, min(len(ids), max(BLOCK // V, MIN_BLOCK)))
             logits = np.empty((rows + 1, V), self.logits.dtype)
             logits[0] = self.logits
@@ -224,30 +226,31 @@ cdef class TextStream:
                     loss.softmax_cross_entropy(losses, None, logits[:n, None], block[:, None], 1.0, IGNORE_INDEX, 0, 1)
                     nats.append(losses[:, 0])
                 logits[0] = logits[n]
-                self.now_after(block[n - 1], logits[n], ending)
+                self.set_prediction(block[n - 1], logits[n], ending)
             if len(text):
-                self.ending = ending  # a space alone may be no token
+                self.ending = ending  # also if there are no tokens, as in a text of a space, for unit "word"
         finally:
             release(&self.busy)
         return 0
 
     cdef int need_known(self) except -1:
+        """Raise TextError unless there is a prediction of the next token."""
         if not self.known:
             raise TextError("stream: expected at least one token to go on from, got none; feed a text first")
         return 0
 
     def next_probabilities(self):
-        """The probability of each token to be the next one, given all tokens so far.
+        """The probability that each token is the next one, given all tokens so far.
 
         Returns
         -------
         array (V,), fresh
-            By id; sums to 1 up to rounding.
+            Indexed by id; the sum is 1 up to rounding.
 
         Raises
         ------
         TextError
-            Nothing was read since the stream was made, was reset, or had its state set.
+            Nothing was read since the stream was made or reset, or since its state was set.
         """
         acquire(&self.busy, "stream")
         try:
@@ -264,24 +267,24 @@ cdef class TextStream:
         Parameters
         ----------
         count : int
-            How many; at most V are returned.
+            Number of tokens; at most V are returned.
         """
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
             raise ValueError(f"count: expected an integer of at least 1, got {count!r:.60}")
         p = self.next_probabilities()
-        likeliest = np.argsort(-p, kind="stable")[:count]
-        return [(self.vocab.tokens[id], float(p[id])) for id in likeliest]
+        most_probable = np.argsort(-p, kind="stable")[:count]
+        return [(self.vocab.tokens[id], float(p[id])) for id in most_probable]
 
     def generate(self, length=200, *, temperature=1.0, top_k=None, top_p=None, stop=None, seed=None):
-        """The model's continuation of the text so far, as `LanguageModel.generate` gives it for that prompt.
+        """The model's continuation of the text so far, as `LanguageModel.generate` returns it for that prompt.
 
-        A copy generates it: the stream itself does not move.
+        It is generated from a copy; the stream does not change. For parameters and errors see `iter_generate`.
         """
         return "".join(self.iter_generate(length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop,
                                           seed=seed))
 
     def iter_generate(self, length=200, *, temperature=1.0, top_k=None, top_p=None, stop=None, seed=None):
-        """Yield what `generate` returns, piece by piece as it is drawn; from the stream's present state.
+        """Yield what `generate` returns, in pieces as the tokens are sampled, from the stream's current state.
 
         Parameters
         ----------
@@ -303,7 +306,7 @@ cdef class TextStream:
     # ---- state -------------------------------------------------------------------------------------------------------
 
     def reset(self):
-        """Back to the initial state: zeros, or the trainable one."""
+        """Reset to the initial state: the trainable one, or zeros."""
         acquire(&self.busy, "stream")
         try:
             self.stream.reset()
@@ -313,9 +316,9 @@ cdef class TextStream:
 
     @property
     def state(self):
-        """The state, in the form of the network's own state for a batch of one; a copy. Assign a whole state to set it.
+        """The state, in the form of the network's own state for a batch of one; a copy. Assign a state to set it.
 
-        The prediction of the next token is not part of it: after setting it, `feed` at least one token.
+        The state does not include the prediction of the next token: after setting it, `feed` at least one token.
         """
         acquire(&self.busy, "stream")
         try:
@@ -333,7 +336,7 @@ cdef class TextStream:
             release(&self.busy)
 
     def copy(self):
-        """Another stream that continues from here independently."""
+        """A copy of this stream, which continues independently."""
         cdef TextStream other = TextStream.__new__(TextStream, self.stream.weights, self.vocab)
         acquire(&self.busy, "stream")
         try:
@@ -351,9 +354,9 @@ cdef class TextStream:
         return self.copy()
 
     def __reduce__(self):
-        cdef TextStream now = self.copy()
-        return _text_stream_from, (now.weights, now.vocab, now.stream.state, now.logits if now.known else None,
-                                   now.last_id, <int>now.ending)
+        cdef TextStream copy = self.copy()
+        return _text_stream_from, (copy.weights, copy.vocab, copy.stream.state, copy.logits if copy.known else None,
+                                   copy.last_id, <int>copy.ending)
 
     def __repr__(self):
         return f"TextStream({self.stream.weights.describe()})"
@@ -364,5 +367,5 @@ def _text_stream_from(weights, vocab, state, logits, last_id, ending):
     cdef TextStream stream = TextStream(weights, vocab)
     stream.stream.state = state
     if logits is not None:
-        stream.now_after(last_id, logits, ending)
+        stream.set_prediction(last_id, logits, ending)
     return stream

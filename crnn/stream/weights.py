@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A model's packed weights, shared by its streams while they have not changed."""
+"""The packed weights of a model, shared by its streams as long as the model does not change."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from crnn.stream.stream import StreamWeights
 
 
 def stream_weights(parts: StreamParts, cached: weakref.ref[StreamWeights] | None = None) -> StreamWeights:
-    """Weights packed from ``parts``: those of an earlier call, if they are still alive and hold the same values."""
+    """Weights packed from ``parts``. Returns ``cached`` if it is still alive and has the same values."""
     weights = None if cached is None else cached()
     return weights if weights is not None and weights.holds(parts) else StreamWeights(parts)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Texts: vocabularies, corpora and the windows they are trained in. Needs numpy alone and knows no model."""
+"""Text data: vocabularies, corpora and training windows. Depends on NumPy only; knows no model."""
 
 from crnn.text.corpus import TextCorpus
 from crnn.text.reading import EOS, TextError

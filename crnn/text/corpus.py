@@ -32,7 +32,7 @@ class TextCorpus:
     Attributes
     ----------
     vocab : Vocab
-        Made from the whole text, so that no split has a token which the others do not know.
+        Built from the whole text, so that it contains the tokens of every split.
     train, valid, test : uint8, uint16 or uint32 (N_split,), read-only
         The narrowest type that holds the ids. Views into one array, or into one memory-mapped file.
 
@@ -106,10 +106,10 @@ class TextCorpus:
         unknown: bool | None = None,
         ids_path: PathLike | None = None,
     ) -> TextCorpus:
-        r"""A corpus from a file, which is read twice, to count and to encode, in chunks and never as a whole.
+        r"""A corpus from a file, which is read twice in chunks: to count the tokens and to encode them.
 
-        The text is not normalised: ``"\r\n"`` stays two characters, a byte order mark stays one
-        (``encoding="utf-8-sig"`` drops it).
+        The text is not normalised: ``"\r\n"`` remains two characters, and a byte order mark remains one character
+        (``encoding="utf-8-sig"`` removes it).
 
         Parameters
         ----------
@@ -149,6 +149,7 @@ class TextCorpus:
         test: float,
         ids_path: PathLike | None,
     ) -> TextCorpus:
+        """A corpus of the text that ``chunks()`` yields, the same on both calls. Errors call the text ``source``."""
         for name, fraction in (("valid", valid), ("test", test)):
             if not 0 <= fraction < 1:
                 raise ValueError(f"{name}: expected a fraction in [0, 1), got {fraction}")
@@ -169,7 +170,7 @@ class TextCorpus:
 def _vocab_maker(
     unit: Unit | None, vocab: Vocab | None, min_count: int, max_size: int | None, unknown: bool | None
 ) -> tuple[Unit, Callable[[Mapping[str, int]], Vocab]]:
-    """The unit of a corpus, and a function from counts of its tokens to its vocabulary."""
+    """The unit of a corpus, and a function that makes its vocabulary from the counts of its tokens."""
     if vocab is None:
         unit = check_unit("char" if unit is None else unit)
         return unit, lambda counts: Vocab.from_counts(counts, unit, min_count, max_size, unknown)

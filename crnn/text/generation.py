@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""TextGenerator: draws a text from a language model, token by token."""
+"""TextGenerator: samples a text from a language model, token by token."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["TextGenerator"]
 
 
 class TextGenerator:
-    """Draws one text: at most ``length`` tokens, by a `Sampler`, up to ``stop``.
+    """Samples one text of at most ``length`` tokens, which ends before the first ``stop``.
 
     `LanguageModel.iter_generate` documents the arguments, which are checked here.
     """
@@ -42,17 +42,17 @@ class TextGenerator:
         self.sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
 
     def generate(self, logits: Array, step: Callable[[int], Array], vocab: Vocab, after_word: bool) -> Iterator[str]:
-        """Yield the text as it is drawn.
+        """Yield the text in pieces, as its tokens are sampled.
 
         Parameters
         ----------
         logits : array (V,)
-            Of the first token.
+            Logits of the first token.
         step : callable
-            From a token to the logits of the next one, which may overwrite those before.
+            Returns the logits (V,) of the token after the given one. May overwrite the previous logits.
         vocab : Vocab
         after_word : bool
-            The prompt ends in a word, so that the first word needs a space before it.
+            Whether the prompt ends in a word, so that the first word needs a space before it.
         """
         chunks = self._draw(logits, step, _decoder(vocab, after_word))
         return chunks if self.stop is None else _until_stop(chunks, self.stop)
@@ -70,7 +70,7 @@ class TextGenerator:
 
 
 def _decoder(vocab: Vocab, after_word: bool) -> Callable[[int], str]:
-    """A function from an id to the text that it adds."""
+    """A function that returns the text that the next id appends."""
     if vocab.unit == "byte":
         utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")  # a character may take several bytes
         return lambda token: utf8.decode(vocab.decode_bytes([token]))
@@ -92,7 +92,7 @@ def _decoder(vocab: Vocab, after_word: bool) -> Callable[[int], str]:
 
 
 def _until_stop(chunks: Iterator[str], stop: str) -> Iterator[str]:
-    """The text up to ``stop``; an end that may be the beginning of ``stop`` is held back until that is decided."""
+    """The text before ``stop``. A suffix that may be the start of ``stop`` is withheld until the next chunks decide."""
     held = ""
     for chunk in chunks:
         held += chunk

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Texts and files as a sequence of chunks: read, decoded, counted, and their ids stored.
+"""Read texts and files as a sequence of chunks: decode, count tokens, store ids.
 
-A text is always processed in chunks of `CHUNK` characters, in memory as from a file, so that temporary arrays stay in
-the cache and a file may be larger than memory. Words are never cut: their chunks end after whitespace.
+A text is processed in chunks of `CHUNK` characters, whether it is in memory or in a file, so that temporary arrays stay
+in the cache and a file may be larger than memory. Words are never split: with unit "word", chunks end after whitespace.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ __all__ = [
 
 Unit = Literal["char", "byte", "word"]
 
-EOS = "<eos>"  # a newline, when the units are words
+EOS = "<eos>"  # the token of a newline, for unit "word"
 
 CODE_POINTS = 0x110000
 CHUNK = 1 << 17  # characters, or bytes of a file: 128 Ki keeps the temporaries in L2 and encodes fastest
 
 
 class TextError(ValueError):
-    """A text that cannot be read, or is too short for what is asked of it."""
+    """A text that cannot be read, or is too short."""
 
 
 # ---- chunks ----------------------------------------------------------------------------------------------------------
 
 
 def text_chunks(text: str | bytes, unit: Unit) -> Iterator[str | bytes]:
-    """The chunks of a text in memory: bytes for unit "byte", else str."""
+    """The chunks of a text in memory: bytes for unit "byte", else str. Raises TypeError for another type of text."""
     if unit == "byte" and isinstance(text, str):
         text = text.encode("utf-8", "surrogatepass")
     if not isinstance(text, bytes if unit == "byte" else str):
@@ -61,7 +61,11 @@ def text_chunks(text: str | bytes, unit: Unit) -> Iterator[str | bytes]:
 
 
 def file_chunks(path: PathLike, unit: Unit, encoding: str) -> Iterator[str | bytes]:
-    """The chunks of a file: bytes for unit "byte", else decoded text."""
+    """The chunks of a file: bytes for unit "byte", else str.
+
+    Raises TextError if the file is not text in this encoding, ValueError for an unknown encoding, OSError if the file
+    cannot be read. The errors are raised while iterating.
+    """
     if unit == "byte":
         return _byte_chunks(path)
     chunks = _decoded_chunks(path, encoding)
@@ -69,7 +73,7 @@ def file_chunks(path: PathLike, unit: Unit, encoding: str) -> Iterator[str | byt
 
 
 def _chunks_of_whole_words(chunks: Iterable[str]) -> Iterator[str]:
-    """The same text in other chunks, each of which ends after whitespace, so that no word is cut."""
+    """The same text in other chunks that end after whitespace, so that no word is split."""
     held: list[str] = []
     for chunk in chunks:
         end = len(chunk)
@@ -96,7 +100,7 @@ def _decoded_chunks(path: PathLike, encoding: str) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder(encoding)()
     bytes_read = characters_read = 0
     for chunk in chain(_byte_chunks(path), (b"",)):
-        begin = bytes_read - len(decoder.getstate()[0])  # the decoder holds the first bytes of a cut character
+        begin = bytes_read - len(decoder.getstate()[0])  # the decoder holds the first bytes of a split character
         try:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeError as error:
@@ -118,7 +122,7 @@ def _decoded_chunks(path: PathLike, encoding: str) -> Iterator[str]:
 
 
 def code_points(chunk: str | bytes) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """Code points of a str, or the values of bytes."""
+    """Code points (N,) of a str, uint32, or the values of bytes, uint8."""
     if isinstance(chunk, bytes):
         return np.frombuffer(chunk, np.uint8)
     return np.frombuffer(chunk.encode("utf-32-le", "surrogatepass"), "<u4")
@@ -130,7 +134,7 @@ def split_words(chunk: str) -> list[str]:
 
 
 def count_tokens(chunks: Iterable[str | bytes], unit: Unit) -> tuple[dict[str, int], int]:
-    """How often each token occurs (empty for bytes, whose vocabulary is fixed), and the number of all tokens."""
+    """The count of each token (empty for bytes, whose vocabulary is fixed), and the total number of tokens."""
     if unit == "byte":
         return {}, sum(map(len, chunks))
     if unit == "word":
@@ -149,14 +153,14 @@ def count_tokens(chunks: Iterable[str | bytes], unit: Unit) -> tuple[dict[str, i
 
 
 def check_total(chunks: Iterable[Ids], total: int, source: str) -> Iterator[Ids]:
-    """The same chunks of ids; a TextError unless they hold ``total`` ids, as were counted before."""
-    seen = 0
+    """Yield the chunks. Raises TextError unless they have ``total`` ids, the number that was counted before."""
+    count = 0
     for chunk in chunks:
-        seen += chunk.size
-        if seen > total:
+        count += chunk.size
+        if count > total:
             break
         yield chunk
-    if seen != total:
+    if count != total:
         raise TextError(f"{source}: changed while it was read; {total} tokens were counted at first")
 
 
@@ -171,7 +175,7 @@ def store_ids(chunks: Iterable[Ids], total: int, dtype: np.dtype[Any], ids_path:
         ids.flags.writeable = False
         return ids
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (total,)}
-    with replacing(ids_path) as file:  # not a writable map: there a full disk is a SIGBUS
+    with replacing(ids_path) as file:  # not a writable memory map, for which a full disk is a SIGBUS
         np.lib.format.write_array_header_1_0(file, header)
         for chunk in chunks:
             file.write(chunk.astype(dtype).data)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Vocab: characters, bytes or words by number; text to ids and back. Knows no corpus and no model."""
+"""Vocab: the tokens of a text and their ids; encodes and decodes texts. Knows no corpus and no model."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ class Vocab:
     """The tokens of a text, characters, bytes or words, and their ids. Immutable.
 
     **Conventions.** Ids are ``0 .. len(vocab) - 1`` in the order of `tokens`. `from_text` sorts (characters
-    by code point, words as `str`), so a text gives the same ids in every run; ``<unk>``, if there is one, has id 0.
+    by code point, words as `str`), so the ids of a text are the same in every run. The id of ``<unk>`` is 0.
 
     ======  =======================================================================================
     unit    a token is
     ======  =======================================================================================
-    char    one code point, a `str` of length 1. ``<unk>`` has five, so no text can contain it
-    byte    one byte, a `bytes` of length 1. Always all 256; the id is the value, none is unknown
-    word    what `str.split` gives; each ``"\\n"`` is the word ``<eos>``. A text that already writes
-            ``<unk>`` or ``<eos>`` (as Penn Treebank does) means these same tokens
+    char    one code point, a `str` of length 1. ``<unk>`` has five: it cannot occur in a text
+    byte    one byte, a `bytes` of length 1. Always all 256, so none is unknown; id and value agree
+    word    a word as `str.split` returns it; each ``"\\n"`` is the word ``<eos>``. ``<unk>`` and
+            ``<eos>`` in a text (as in the Penn Treebank) are encoded as these tokens
     ======  =======================================================================================
 
     Parameters
     ----------
     tokens : iterable of str or bytes
-        All different; their order is kept.
+        Distinct; the id of a token is its position.
     unit : {"char", "byte", "word"}
 
     Examples
@@ -99,19 +99,18 @@ class Vocab:
         text : str, or bytes for unit "byte"
         unit : {"char", "byte", "word"}
         min_count : int
-            Rarer tokens are left out. This and the next two are not for unit "byte", which always has all 256.
+            Tokens with a lower count are left out. This and the next two do not apply to unit "byte".
         max_size : int, optional
-            Largest size, ``<unk>`` included. The most frequent tokens are kept; of equals, the first sorted.
+            Largest size, including ``<unk>``. The most frequent tokens are kept; ties are broken by sorted order.
         unknown : bool, optional
-            Whether ``<unk>`` stands for tokens that are left out or never seen. Default: True for words, False for
-            characters.
+            Whether ``<unk>`` replaces tokens outside the vocabulary. Default: True for words, False for characters.
 
         Raises
         ------
         TextError
             The text is empty.
         VocabError
-            No token is left.
+            No token is left, or an option does not apply to the unit.
         """
         check_unit(unit)
         counts, total = count_tokens(text_chunks(text, unit), unit)
@@ -128,7 +127,7 @@ class Vocab:
         max_size: int | None = None,
         unknown: bool | None = None,
     ) -> Vocab:
-        """As `from_text`, from how often each token occurs in a text; for unit "byte" the counts are not used."""
+        """As `from_text`, from the count of each token. For unit "byte" the counts are ignored."""
         check_positive("min_count", min_count)
         if max_size is not None:
             check_positive("max_size", max_size)
@@ -158,7 +157,7 @@ class Vocab:
 
     @property
     def unknown_id(self) -> int | None:
-        """Id of ``<unk>``; None when the vocabulary has none."""
+        """Id of ``<unk>``; None if the vocabulary has none."""
         return self._index.get(UNKNOWN)
 
     @cached_property
@@ -172,21 +171,21 @@ class Vocab:
 
     @cached_property
     def _table(self) -> Ids:
-        """Id by code point or byte value. The last entry serves all higher ones, by a clipped look-up."""
+        """Ids indexed by code point or byte value. Look-ups clip higher values to the last entry."""
         codes = [ord(token) for token in self.tokens if token != UNKNOWN]
         table = np.full(max(codes, default=-1) + 2, self._missing_id, np.int32)
         table[codes] = [id for id, token in enumerate(self.tokens) if token != UNKNOWN]
         return table
 
     def id(self, token: str | bytes) -> int:
-        """Id of a token. Outside the vocabulary: that of ``<unk>``, or a VocabError if there is none."""
+        """Id of a token; outside the vocabulary, that of ``<unk>``. Raises VocabError if there is no ``<unk>``."""
         found = self._index.get(token, self._missing_id)
         if found < 0:
             raise VocabError(f"token: {token!r} is not in the vocabulary of {len(self)} {self.unit}s")
         return found
 
     def token(self, id: int) -> str | bytes:
-        """The token of an id."""
+        """The token of an id. Raises VocabError if the id is out of range."""
         number = operator.index(id)
         if not 0 <= number < len(self):
             raise VocabError(f"id: expected 0..{len(self) - 1}, got {number}")
@@ -222,7 +221,7 @@ class Vocab:
         return np.concatenate(chunks) if chunks else np.empty(0, np.int32)
 
     def encode_chunks(self, chunks: Iterable[str | bytes], source: str) -> Iterator[Ids]:
-        """Ids of each chunk of a text (see `crnn.text.reading`), as `encode`; errors call the text ``source``."""
+        """Yield the ids of each chunk of a text, see `crnn.text.reading`. Raises VocabError, which names ``source``."""
         start = 0
         for chunk in chunks:
             if self.unit == "word":
@@ -256,13 +255,13 @@ class Vocab:
         return text.replace(" \n", "\n").replace("\n ", "\n")
 
     def decode_bytes(self, ids: npt.ArrayLike) -> bytes:
-        """The exact bytes of ids (N,), for unit "byte"."""
+        """The bytes of ids (N,). Raises VocabError unless the unit is "byte"."""
         if self.unit != "byte":
             raise VocabError(f"decode_bytes: expected a vocabulary of unit 'byte', got {self.unit!r}")
         return self._checked(ids).astype(np.uint8).tobytes()
 
     def _checked(self, ids: npt.ArrayLike) -> Array:
-        """Ids as an array, all of them inside the vocabulary."""
+        """Ids as an array. Raises VocabError if one is out of range."""
         checked = check_ids("ids", ids)
         outside = np.flatnonzero((checked < 0) | (checked >= len(self)))
         if outside.size:
@@ -271,14 +270,14 @@ class Vocab:
         return checked
 
     def to_dict(self) -> dict[str, Any]:
-        """The vocabulary as JSON-able values, for the header of a model file."""
+        """The vocabulary as values that JSON can hold, for the header of a model file."""
         if self.unit == "byte":
             return {"unit": self.unit}
         return {"unit": self.unit, "tokens": list(self.tokens)}
 
     @classmethod
     def from_dict(cls, data: object) -> Vocab:
-        """The vocabulary that `to_dict` wrote. Anything else, however malformed, is a VocabError.
+        """The vocabulary that `to_dict` returned. Raises VocabError for any other value.
 
         Examples
         --------
@@ -299,7 +298,7 @@ class Vocab:
 
 
 def check_unit(unit: object) -> Unit:
-    """One of the three units, or a VocabError."""
+    """Check a unit. Raises VocabError unless it is one of the three."""
     if unit not in get_args(Unit):
         raise VocabError(f"unit: expected 'char', 'byte' or 'word', got {unit!r}")
     return cast(Unit, unit)

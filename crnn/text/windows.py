@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Training windows of a text: contiguous streams of ids side by side, ``bptt`` steps at a time."""
+"""Training windows of a text: contiguous streams of ids as columns of a batch, ``bptt`` steps at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crnn.text.reading import TextError
 
 __all__ = ["IGNORE_INDEX", "BPTTWindows", "contiguous_batches"]
 
-IGNORE_INDEX = -1  # a target without a token, such as padding; ignored by the loss
+IGNORE_INDEX = -1  # target of padding; ignored by the loss
 
 _BLOCK = 1 << 18  # ids that BPTTWindows copies at once: 1 MiB
 
@@ -23,12 +23,12 @@ class BPTTWindows:
 
     Iterating yields ``len(windows)`` pairs ``(x, y)`` of inputs and targets, int32 (T, B), C order, read-only; every
     iteration starts from the first. Column b continues across windows, so the state can be carried. Ids are copied in
-    blocks of many windows: memory does not grow with their number, and a window costs two slices.
+    blocks of many windows: memory use does not grow with the number of windows, and a window is two slices.
 
     Attributes
     ----------
     batch_size, bptt : int
-        B, and T of all windows but the last, which may be shorter.
+        B, and T of all windows except the last, which may be shorter.
     steps : int
         Sum of T over all windows.
     predictions : int
@@ -63,8 +63,8 @@ class BPTTWindows:
         extra -= self.dropped
         self.predictions = self._ids.size - 1 - self.dropped
         self.steps = length + (extra > 0)
-        # The first `extra` streams are one longer. The last target of a stream is the first input of the next one, so
-        # no prediction is lost between two streams.
+        # The first `extra` streams are one step longer. The last target of a stream is the first input of the next one,
+        # so no prediction is lost between two streams.
         self._starts = [b * length + min(b, extra) for b in range(self.batch_size)]
         self._full = extra or self.batch_size
 
@@ -80,7 +80,7 @@ class BPTTWindows:
     carries_state = True  # `fit` carries the state from window to window
 
     def epoch(self, number: int) -> Iterator[tuple[Ids, Ids]]:
-        """The windows of an epoch: the same in all."""
+        """The windows, which are the same in every epoch."""
         return iter(self)
 
     def __iter__(self) -> Iterator[tuple[Ids, Ids]]:
@@ -104,9 +104,9 @@ class BPTTWindows:
 
 
 def contiguous_batches(ids: npt.ArrayLike, batch_size: int, bptt: int, *, drop_last: bool = True) -> BPTTWindows:
-    """Cut ids (N,) into B contiguous streams, and these into windows of T steps. A target is the next id.
+    """Split ids (N,) into B contiguous streams, and these into windows of T steps. Each target is the next id.
 
-    The N - 1 predictions are divided among the streams. For training all streams have the same length, and the last
+    The N - 1 predictions are divided among the streams. For training, all streams have the same length, and the last
     predictions, fewer than B, are dropped. For evaluation, ``drop_last=False`` makes every prediction exactly once:
     some streams are one step longer, the others end with the target `IGNORE_INDEX` (the input is a valid id).
 
@@ -126,6 +126,8 @@ def contiguous_batches(ids: npt.ArrayLike, batch_size: int, bptt: int, *, drop_l
     ------
     TextError
         N is less than B + 1.
+    TypeError, ValueError
+        ``ids`` are not integers (N,) in the range of int32, or a size is wrong.
 
     Examples
     --------

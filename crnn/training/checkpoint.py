@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Checkpoints: a `Run` written to a file, and read back when everything in that file fits.
+"""Checkpoint: write a `Run` to a file, and read it back once the whole file has been validated.
 
-A safetensors file with the tensors ``params``, ``best``, the optimizer's own arrays, and ``state.0`` ... within an
-epoch; its header has ``kind`` "checkpoint", ``optimizer`` (its repr: a checkpoint of a different optimizer is rejected)
-and ``progress``: update, position, cut, the optimizer's numbers and the log.
+The file is a safetensors file with the tensors ``params``, ``best``, the optimizer's arrays, and within an epoch
+``state.0``, ``state.1`` and so on. Its header has ``kind`` "checkpoint", ``optimizer`` (its repr: a checkpoint of a
+different optimizer is rejected) and ``progress``: update, position, cut, the optimizer's numbers and the log.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ __all__ = ["Checkpoint"]
 
 
 class Checkpoint:
-    """The checkpoint file of a training; ``path`` None: there is none, and nothing is written."""
+    """The checkpoint file of a training run. If ``path`` is None there is no file, and `write` does nothing."""
 
     def __init__(self, path: PathLike | None) -> None:
         self.path = path
 
     def exists(self) -> bool:
+        """Whether there is a file to resume from."""
         return self.path is not None and os.path.exists(self.path)
 
     def write(self, run: Run) -> None:
-        """Replace the file, as a whole."""
+        """Write the file, atomically."""
         if self.path is None:
             return
         arrays = {"params": run.model.flat_params, "best": run.best, **run.optimizer.arrays}
@@ -47,7 +48,7 @@ class Checkpoint:
         write(self.path, arrays, {"kind": "checkpoint", "optimizer": repr(run.optimizer), "progress": progress})
 
     def read_into(self, run: Run) -> None:
-        """Continue a run from the file. ModelFileError if it does not fit; the run is then unchanged."""
+        """Set a run to the state in the file. Raises ModelFileError if it does not fit; the run is then unchanged."""
         assert self.path is not None
         name = os.fspath(self.path)
         arrays, header = read(self.path)
@@ -66,6 +67,7 @@ class Checkpoint:
 
 
 def _checked_progress(header: dict[str, Any], run: Run) -> dict[str, Any]:
+    """The ``progress`` of a header. Raises ValueError unless it is valid and of the run's optimizer."""
     progress = header.get("progress")
     if header.get("kind") != "checkpoint" or not isinstance(progress, dict):
         raise ValueError(f"expected a checkpoint, got {header.get('kind')!r}")
@@ -86,7 +88,7 @@ def _checked_progress(header: dict[str, Any], run: Run) -> dict[str, Any]:
 
 
 def _checked_arrays(arrays: dict[str, Array], run: Run) -> list[Array]:
-    """The arrays of the state between two windows, once all others fit the model and the optimizer."""
+    """The arrays of the state. Raises ValueError unless all other arrays fit the model and the optimizer."""
     params = run.model.flat_params
     names = ["params", "best", *run.optimizer.array_names]
     for name in names:
@@ -98,6 +100,7 @@ def _checked_arrays(arrays: dict[str, Array], run: Run) -> list[Array]:
 
 
 def _checked_position(progress: dict[str, Any], run: Run) -> int:
+    """The window to continue from. Raises ValueError unless it is in an epoch that is split as the run's."""
     position: int = progress["position"]
     cut = progress.get("cut")
     if position and (cut != run.cut or position >= run.cut["windows"]):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""TrainingConfig: the options of a training, each declared once with its type, default, check, help text and flag.
+"""TrainingConfig: the options of a training run, each declared once with its type, default, check, help text and flag.
 
-`crnn.fit`, its docstring, the models' own ``fit`` and the flags of ``crnn train`` all read this list. A new option is
-declared here, in `TrainingConfig` and for type checkers in `TrainingOptions`, and acted on in step.py or trainer.py.
+`crnn.fit`, its docstring, the models' ``fit`` methods and the flags of ``crnn train`` all read this list. A new option
+is declared here, in `TrainingConfig` and for type checkers in `TrainingOptions`, and used in step.py or trainer.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["TrainingConfig", "TrainingOptions"]
 
 
 class TrainingOptions(TypedDict, total=False):
-    """The options that `crnn.fit` takes by name, for type checkers; their meaning stands in `TrainingConfig`."""
+    """The options that `crnn.fit` takes by name, for type checkers; see `TrainingConfig` for their meaning."""
 
     epochs: int
     batch_size: int
@@ -54,19 +54,22 @@ def _check_reduction(name: str, value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """The options of a training, checked."""
+    """The options of a training run, checked."""
 
     epochs: int = option(10, check=check_size, help="Passes over the training data.", flag="--epochs")
     batch_size: int = option(
-        32, check=check_size, help="Streams of tokens, or sequences, that are read side by side.", flag="--batch"
+        32, check=check_size, help="Parallel streams of tokens, or sequences, in a batch.", flag="--batch"
     )
     bptt: int = option(
-        64, check=check_size, help="Steps of a window of tokens, through which gradients flow back.", flag="--bptt"
+        64,
+        check=check_size,
+        help="Steps of truncated backpropagation through time: the length of a window of tokens.",
+        flag="--bptt",
     )
     carry: int | None = option(
         None,
-        help="Steps after which the state is set to zero, a multiple of bptt; 0: after every window. If not given, the "
-        "state is carried through the whole epoch.",
+        help="Steps after which the state is reset to the initial state, a multiple of bptt; 0: after every window. If "
+        "not given, the state is carried through the whole epoch.",
         flag="--carry",
     )
     optimizer: optim.Optimizer | None = option(
@@ -78,14 +81,14 @@ class TrainingConfig:
     clip_norm: float | None = option(
         None,
         check=check_limit,
-        help="Largest 2-norm of the gradient: a larger gradient is scaled down to it.",
+        help="Largest 2-norm of the gradient; a larger gradient is scaled down to this norm.",
         flag="--clip-norm",
     )
     clip_value: float | None = option(
         None,
         check=check_limit,
-        help="Largest element of the gradient: elements are clipped to [-clip_value, clip_value] before the norm is "
-        "taken.",
+        help="Largest absolute value of the gradient's elements; they are clipped to [-clip_value, clip_value] before "
+        "the norm is computed.",
         flag="--clip-value",
     )
     reduction: Literal["mean", "sum"] = option(
@@ -93,7 +96,7 @@ class TrainingConfig:
         check=_check_reduction,
         help="Use the gradient of the mean loss per target, or of the sum of a window's losses as in min-char-rnn.",
     )
-    max_updates: int | None = option(None, check=check_size, help="Stop after this many updates in all.")
+    max_updates: int | None = option(None, check=check_size, help="Stop after this many updates in total.")
     patience: int | None = option(
         None,
         check=check_size,
@@ -103,23 +106,22 @@ class TrainingConfig:
     threads: int = option(1, check=check_size, help="Threads; the result does not depend on it.", flag="--threads")
     seed: int = option(0, check=check_seed, help="Seed of the dropout masks.", flag="--seed")
     progress: bool | None = option(
-        None, help="Show a progress bar on standard error. If not given: when that is a terminal."
+        None, help="Show a progress bar on standard error. If not given, only when that is a terminal."
     )
     log_every: int = option(100, check=check_size, help="Updates between two entries of the log.")
     log_file: PathLike | None = option(
-        None, help="Append each entry to this file as it is made, one JSON object per line."
+        None, help="Append each entry of the log to this file at once, one JSON object per line."
     )
     on_epoch: Callable[[TrainingLog], object] | None = option(None, help="Called with the log after every epoch.")
     checkpoint: PathLike | None = option(
         None,
-        help="File for weights, optimizer and progress. Written after every epoch and when interrupted, replaced as a "
-        "whole.",
+        help="File for weights, optimizer and progress. Written atomically after every epoch and when interrupted.",
         flag="--checkpoint",
     )
     resume: bool = option(
         False,
-        help="Continue from the checkpoint if it exists. With otherwise the same arguments the result is bit-identical "
-        "to that of an uninterrupted training.",
+        help="Continue from the checkpoint if it exists. If the other arguments are the same, the result is "
+        "bit-identical to that of an uninterrupted run.",
         flag="--resume",
     )
 

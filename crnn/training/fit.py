@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""fit: train a model. Windows in, updates out; knows losses and flat buffers, not cells, text or heads."""
+"""fit: train a model. Knows it by the protocol `Trainable`, not by its cells or head."""
 
 from __future__ import annotations
 
@@ -29,42 +29,42 @@ def fit(
 ) -> TrainingLog:
     """Train a model by truncated backpropagation through time.
 
-    A language model's stream of tokens is cut into ``batch_size`` contiguous streams, which are read side by side in
-    windows of ``bptt`` steps. Gradients flow within a window; the state is carried from window to window. The models of
-    whole sequences call this from their own ``fit``, with batches of ``batch_size`` sequences; they ignore ``bptt`` and
-    ``carry``.
+    The training tokens of a language model are split into ``batch_size`` contiguous streams, which are processed in
+    parallel, in windows of ``bptt`` steps. Gradients flow within a window; the state is carried across windows. The
+    ``fit`` methods of the models of whole sequences call this function with batches of ``batch_size`` sequences; they
+    ignore ``bptt`` and ``carry``.
 
     Parameters
     ----------
     model : LanguageModel, or another `Trainable`
         Changed in place.
     data : TextCorpus or 1-d array of ids
-        What the model's ``windows`` takes. A corpus brings its own validation part.
+        Training data, as the model's ``windows`` takes it. A corpus also provides the validation data.
     valid : 1-d array of ids, optional
-        What to evaluate on after every epoch. The weights of the best epoch are kept.
+        Validation data, to evaluate on after every epoch. The weights of the best epoch are kept.
     log : TrainingLog, optional
-        An empty log to fill in, which is then there even if training is interrupted.
+        An empty log to record in. Its entries are available even if training is interrupted.
     {options}
 
     Returns
     -------
     TrainingLog
-        Losses, rates, norms and times; ``log.best`` is the best epoch.
+        Losses, learning rates, gradient norms and times; ``log.best`` is the entry of the best epoch.
 
     Raises
     ------
     FloatingPointError
-        A loss or gradient is NaN or infinite; the message has the update's number. The weights are those before that
-        update.
+        A loss or gradient is NaN or infinite; the message states the number of the update. The weights are those before
+        that update.
     KeyboardInterrupt
-        Passed on once the current update is done, the checkpoint is written, and the weights of the best epoch so far
-        are back in the model.
+        Raised after the current update is done, the checkpoint is written, and the weights of the best epoch so far are
+        restored.
     """
     config = build_config(TrainingConfig, options)
     train, valid = _split(model, data, valid)
     if config.patience is not None and valid is None:
         raise ValueError("patience: expected validation data with it, got none")
-    if valid is not None:  # now, not after an epoch
+    if valid is not None:  # fail now rather than after an epoch
         model.check_valid(valid)
     windows = model.windows(train, config.batch_size, config.bptt)
     cut = {"windows": len(windows), "batch_size": config.batch_size, "bptt": config.bptt}
@@ -80,7 +80,7 @@ def fit(
 
 
 def _split(model: Trainable, data: Any, valid: Any) -> tuple[Any, Any]:
-    """Training and validation data: a corpus has both."""
+    """Training and validation data. A corpus provides both, unless ``valid`` is given."""
     if not isinstance(data, TextCorpus):
         return data, valid
     if getattr(model, "vocab", data.vocab) != data.vocab:

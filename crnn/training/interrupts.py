@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Interrupts: Ctrl-C waits for the end of the current update."""
+"""Interrupts: Ctrl-C takes effect at the end of the current update."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["Interrupts"]
 
 
 class Interrupts:
-    """A context in which Ctrl-C is noted until `check`, so that weights, optimizer and log agree.
+    """Context manager that defers Ctrl-C to the next `check`, so that weights, optimizer and log are consistent.
 
-    A second Ctrl-C raises at once. Only Python's own handler is replaced, and only in the main thread: an application's
-    handler stays in charge.
+    A second Ctrl-C raises KeyboardInterrupt immediately. Only Python's default handler is replaced, and only in the
+    main thread; a handler that an application has installed stays in place.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Interrupts:
         self._installed = False
 
     def __enter__(self) -> Interrupts:
-        import signal  # not by `import crnn`: it takes as long as a module of ours
+        import signal  # imported here because it would slow down `import crnn`
 
         in_main_thread = threading.current_thread() is threading.main_thread()
         if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -41,6 +41,6 @@ class Interrupts:
         self.pending = True
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if Ctrl-C was pressed."""
+        """Raise KeyboardInterrupt if Ctrl-C was pressed since `__enter__`."""
         if self.pending:
             raise KeyboardInterrupt

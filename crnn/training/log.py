@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""TrainingLog: the entries of a training, as dictionaries; written as CSV or as JSON lines."""
+"""TrainingLog: the entries of a training run, as dictionaries; written as CSV or as JSON lines."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _REQUIRED_FIELDS = {"epoch", "update", "train_loss", "tokens", "seconds"}
 
 
 class TrainingLog:
-    """Losses, rates, norms and times of one training.
+    """Losses, learning rates, gradient norms and times of one training run.
 
     Attributes
     ----------
     entries : list of dict
-        In order of time. ``kind`` is ``"train"`` for every ``log_every`` updates: epoch, update, train_loss, tokens,
-        seconds and tokens_per_second since the previous entry, lr and grad_norm of the last update; or ``"epoch"``:
-        epoch, update, train_loss over the epoch, tokens, seconds of training, and with validation data valid_loss and
-        valid_accuracy.
+        In chronological order. An entry of ``kind`` "train" is added every ``log_every`` updates, with epoch, update,
+        train_loss, tokens, seconds and tokens_per_second since the previous entry, and lr and grad_norm of the last
+        update. One of ``kind`` "epoch" has epoch, update, train_loss over the epoch, tokens, seconds of training, and
+        with validation data valid_loss and valid_accuracy.
     unit : str
         Unit of the losses: nats per target token or class, or empty for errors of standardized values.
     best : dict or None
@@ -51,18 +51,18 @@ class TrainingLog:
 
     @property
     def epochs(self) -> int:
-        """Finished epochs."""
+        """Number of finished epochs."""
         return sum(entry["kind"] == "epoch" for entry in self.entries)
 
     @property
     def best(self) -> Entry | None:
-        """The epoch entry with the lowest valid_loss; the first of equals."""
+        """The epoch entry with the lowest valid_loss, the first if several are equal; None without validation data."""
         evaluated = [entry for entry in self.entries if not math.isnan(entry.get("valid_loss", math.nan))]
         return min(evaluated, key=lambda entry: float(entry["valid_loss"]), default=None)
 
     @property
     def epochs_since_best(self) -> int:
-        """Finished epochs after the best one; 0 if none was evaluated."""
+        """Number of finished epochs after the best one; 0 if none was evaluated."""
         best = self.best
         return 0 if best is None else self.epochs - int(best["epoch"])
 
@@ -71,7 +71,7 @@ class TrainingLog:
         return [entry[name] for entry in self.entries if entry["kind"] == kind and name in entry]
 
     def summary(self) -> str:
-        """The last epoch, in one line of text."""
+        """One line of text about the last epoch."""
         last = next((entry for entry in reversed(self.entries) if entry["kind"] == "epoch"), None)
         if last is None:
             return "no epoch finished"
@@ -97,10 +97,10 @@ class TrainingLog:
         with open(path, "w", encoding="utf-8") as file:
             file.writelines(json.dumps(entry) + "\n" for entry in self.entries)
 
-    # ---- writing, while training ----------------------------------------------------------------------------------
+    # ---- recording, while training --------------------------------------------------------------------------------
 
     def append_to(self, path: PathLike) -> None:
-        """Append every entry from now on to this file too, as soon as it is made."""
+        """From now on, also append every new entry to this file."""
         self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115  closed by `close`
 
     def close(self) -> None:
@@ -117,7 +117,7 @@ class TrainingLog:
         self._add({"kind": "train", **dict(zip(TRAINING_FIELDS, values, strict=True))})
 
     def add_validation(self, loss: float, accuracy: float | None) -> bool:
-        """Record the validation of the current epoch, for `end_epoch`. True if its loss is the lowest so far."""
+        """Record the validation of the current epoch for `end_epoch`. Returns whether its loss is the lowest so far."""
         best = self.best
         self._validation = {"valid_loss": loss}
         if accuracy is not None:
@@ -125,20 +125,20 @@ class TrainingLog:
         return not math.isnan(loss) and (best is None or loss < best["valid_loss"])
 
     def end_epoch(self) -> None:
-        """Add an entry of kind "epoch", from those of kind "train" since the last one."""
+        """Add an entry of kind "epoch", which summarises those of kind "train" since the previous one."""
         epoch = self.epochs + 1
-        parts = [entry for entry in self.entries if entry["kind"] == "train" and entry["epoch"] == epoch]
-        tokens = sum(part["tokens"] for part in parts)
-        loss = sum(part["train_loss"] * part["tokens"] for part in parts) / max(tokens, 1)
-        seconds = sum(part["seconds"] for part in parts)
-        update = parts[-1]["update"] if parts else self.entries[-1]["update"] if self.entries else 0
+        updates = [entry for entry in self.entries if entry["kind"] == "train" and entry["epoch"] == epoch]
+        tokens = sum(entry["tokens"] for entry in updates)
+        loss = sum(entry["train_loss"] * entry["tokens"] for entry in updates) / max(tokens, 1)
+        seconds = sum(entry["seconds"] for entry in updates)
+        update = updates[-1]["update"] if updates else self.entries[-1]["update"] if self.entries else 0
         values = (epoch, update, loss, tokens, seconds)
-        entry = {"kind": "epoch", **dict(zip(EPOCH_FIELDS, values, strict=False)), **self._validation}
+        summary = {"kind": "epoch", **dict(zip(EPOCH_FIELDS, values, strict=False)), **self._validation}
         self._validation = {}
-        self._add(entry)
+        self._add(summary)
 
     def restore(self, entries: list[Entry]) -> None:
-        """Take over the entries of a checkpoint."""
+        """Replace all entries by those of a checkpoint."""
         self.entries = list(entries)
 
     def _add(self, entry: Entry) -> None:

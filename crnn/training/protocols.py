@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Protocols: what `fit` needs of a model, of its windows and of its evaluations."""
+"""Protocols: what `fit` requires of a model, of its windows and of its evaluations."""
 
 from __future__ import annotations
 
@@ -15,47 +15,58 @@ __all__ = ["Evaluation", "Trainable", "Windows"]
 class Windows(Protocol):
     """The windows (x, targets) of an epoch, as the model's `loss_and_gradients` takes them."""
 
-    carries_state: bool  # whether a window continues where the one before it ended
+    carries_state: bool  # whether each window continues where the previous one ended
 
     def __len__(self) -> int: ...
 
     def epoch(self, number: int) -> Iterator[tuple[Any, Any]]:
-        """The windows of epoch 1, 2, ... in order, the same each time."""
+        """The windows of epoch ``number``, from 1, in order; the same on every call."""
         ...
 
 
 class Evaluation(Protocol):
-    """How well a model did on validation data."""
+    """The result of `Trainable.evaluate`."""
 
     @property
     def loss(self) -> float:
-        """What training lowers."""
+        """The loss that training minimises, per target."""
         ...
 
     @property
-    def accuracy(self) -> float | None: ...
+    def accuracy(self) -> float | None:
+        """Fraction of the targets that are predicted correctly; None for real targets."""
+        ...
 
 
 class Trainable(Protocol):
     """A model that can be trained.
 
-    It may also have a method ``workspace() -> object``. What that returns is passed to every `loss_and_gradients` of
-    one training, so that a model can keep its arrays from window to window.
+    It may also have a method ``workspace() -> object``. What that returns is passed to every call of
+    `loss_and_gradients` of one training run, so that a model can reuse its arrays across windows.
     """
 
-    loss_unit: str  # "nats", or "" for others
+    loss_unit: str  # "nats", or "" for other losses
 
     @property
-    def flat_params(self) -> Array: ...
-    @property
-    def flat_grads(self) -> Array: ...
-    def check_valid(self, data: Any) -> None:
-        """Raise ValueError or TypeError unless `evaluate` can take this validation data."""
+    def flat_params(self) -> Array:
+        """All parameters as one array (n,), which updates change in place."""
         ...
 
-    def windows(self, data: Any, batch_size: int, bptt: int) -> Windows: ...
+    @property
+    def flat_grads(self) -> Array:
+        """The gradients (n,), in the order of `flat_params`."""
+        ...
+
+    def check_valid(self, data: Any) -> None:
+        """Raise ValueError or TypeError unless ``data`` is validation data for `evaluate`."""
+        ...
+
+    def windows(self, data: Any, batch_size: int, bptt: int) -> Windows:
+        """The windows of the training data. Raises ValueError or TypeError if the data is wrong."""
+        ...
+
     def state_from(self, arrays: Sequence[Array], batch: int) -> StateLike:
-        """The state whose arrays, as `crnn.nn.state.state_arrays` lists them, a checkpoint holds."""
+        """The state of a batch from its arrays in a checkpoint, in the order of `crnn.nn.state.state_arrays`."""
         ...
 
     def loss_and_gradients(
@@ -69,7 +80,9 @@ class Trainable(Protocol):
         workspace: Any = ...,
         dropout_seed: int | list[int] | None = ...,
     ) -> tuple[float, int, StateLike]:
-        """Sum of the losses, number of targets, and the state after the last step; adds to `flat_grads`."""
+        """Sum of the losses, number of targets, state after the last step. ACCUMULATES gradients in `flat_grads`."""
         ...
 
-    def evaluate(self, data: Any, *, batch_size: int = ..., threads: int = ...) -> Evaluation: ...
+    def evaluate(self, data: Any, *, batch_size: int = ..., threads: int = ...) -> Evaluation:
+        """Evaluate the model on validation data."""
+        ...

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reporters: how a training is shown while it runs. A protocol, a tqdm bar, and one that shows nothing."""
+"""Reporters, which show the progress of training: a protocol, a tqdm progress bar, and one that shows nothing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["ProgressBar", "Reporter", "Silent", "new_reporter"]
 
 
 class Reporter(Protocol):
-    """Told of every new entry of the log."""
+    """Shows the progress of training; called after every new entry of the log."""
 
     def training_logged(self, entry: Entry) -> None:
-        """An entry of kind "train" was made."""
+        """A new entry of kind "train"."""
         ...
 
     def epoch_logged(self, log: TrainingLog) -> None:
@@ -26,7 +26,7 @@ class Reporter(Protocol):
         ...
 
     def close(self) -> None:
-        """Training has ended, in whatever way."""
+        """Training has ended, normally or by an exception."""
         ...
 
 
@@ -44,7 +44,7 @@ class Silent:
 
 
 class ProgressBar:
-    """A tqdm bar on standard error, which counts updates from ``done`` to ``total``; a line for each epoch."""
+    """A tqdm bar on standard error that counts updates, from ``done`` to ``total``, with one line per epoch."""
 
     def __init__(self, total: int, done: int) -> None:
         from tqdm import tqdm
@@ -64,7 +64,7 @@ class ProgressBar:
 
 
 def new_reporter(progress: bool | None, total: int, done: int) -> Reporter:
-    """The reporter that the option ``progress`` asks for."""
+    """The reporter for the option ``progress``; None: a progress bar if standard error is a terminal."""
     if progress is None:
         progress = sys.stderr is not None and sys.stderr.isatty()
     return ProgressBar(total, done) if progress else Silent()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Run: what changes while training, which is all that a checkpoint has to hold."""
+"""Run: everything that changes while training, which is what a checkpoint stores."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ __all__ = ["Run"]
 
 
 class Run:
-    """A training as far as it has come.
+    """The state of a training run.
 
     Attributes
     ----------
     model, optimizer, log
         Changed by every update.
     cut : dict of str to int
-        How an epoch is cut into windows: what a position within it refers to.
+        How an epoch is split into windows, for which ``position`` is valid: windows, batch_size, bptt.
     best : array
-        The weights of the best epoch so far; those at the start until an epoch has been evaluated.
+        The weights of the best epoch so far; the initial weights until an epoch has been evaluated.
     update : int
-        Updates done.
+        Number of updates done.
     position : int
-        Windows done in the current epoch.
+        Number of windows done in the current epoch.
     state
-        After the last of these windows; None: the next one starts from the initial state.
+        State after the last of these windows. None: the next window starts from the initial state.
     """
 
     model: Trainable
@@ -48,15 +48,15 @@ class Run:
         self.state = None
 
     def end_epoch(self) -> None:
-        """All windows have been read: the next epoch starts from the first, with a fresh state."""
+        """Continue with the first window of the next epoch, from the initial state."""
         self.position, self.state = 0, None
 
     def record_validation(self, evaluation: Evaluation) -> None:
-        """Log an evaluation of the weights as they are, and keep them if they are the best so far."""
+        """Log an evaluation of the current weights, and store them in `best` if they are the best so far."""
         if self.log.add_validation(evaluation.loss, evaluation.accuracy):
             self.best[...] = self.model.flat_params
 
     def restore_best(self) -> None:
-        """Put the weights of the best epoch back into the model, if any epoch was evaluated."""
+        """Set the model's weights to those of the best epoch, if any epoch was evaluated."""
         if self.log.best is not None:
             self.model.flat_params[...] = self.best

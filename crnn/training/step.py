@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One update: a window forward and backward, the gradient clipped, the weights changed."""
+"""UpdateStep: one update, from the loss of a window through its clipped gradient to the new weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class UpdateStep:
     optimizer : Optimizer
     config : TrainingConfig
     total : int
-        Updates of the whole training, for the schedule.
+        Number of updates of the whole run, for the schedule.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class UpdateStep:
     optimizer: Optimizer
     config: TrainingConfig
     total: int
-    workspace: object  # what the model's `workspace` returned, None if it has no such method
+    workspace: object  # returned by the model's method ``workspace``; None if it has none
     norm: float
     lr: float
 
@@ -52,10 +52,10 @@ class UpdateStep:
     def __call__(
         self, x: Any, targets: Any, state: StateLike | None, update: int, epoch: int
     ) -> tuple[float, int, StateLike]:
-        """Train on a window; ``update`` and ``epoch`` are its numbers, from 0 and from 1.
+        """Train on a window. Updates are numbered from 0, epochs from 1.
 
-        Returns what `Trainable.loss_and_gradients` does. Raises FloatingPointError, before the weights are changed, if
-        the loss or the gradient is not finite.
+        Returns what `Trainable.loss_and_gradients` returns. If the loss or the gradient is not finite, raises
+        FloatingPointError before the weights are changed.
         """
         grads = self.model.flat_grads
         grads.fill(0)
@@ -70,9 +70,9 @@ class UpdateStep:
         )
         self.norm = self._clipped_norm()
         if not (math.isfinite(loss) and math.isfinite(self.norm)):
-            what = f"gradient's norm is {self.norm}" if math.isfinite(loss) else f"loss is {loss / max(count, 1)}"
+            problem = f"gradient's norm is {self.norm}" if math.isfinite(loss) else f"loss is {loss / max(count, 1)}"
             raise FloatingPointError(
-                f"{what} at update {update + 1} (epoch {epoch}); the weights are those before this update. "
+                f"{problem} at update {update + 1} (epoch {epoch}); the weights are those before this update. "
                 "A smaller learning rate or clip_norm may help"
             )
         limit = self.config.clip_norm
@@ -83,7 +83,7 @@ class UpdateStep:
         return loss, count, state
 
     def _clipped_norm(self) -> float:
-        """The gradient's 2-norm once its elements are clipped."""
+        """Clip the elements of the gradient to ``clip_value``. Returns its 2-norm."""
         grads, limit = self.model.flat_grads, self.config.clip_value
         norm = global_norm(grads)
         if limit is None or not math.isfinite(norm):  # clipping would hide an infinite element

@@ -18,22 +18,22 @@ from crnn.training.step import UpdateStep
 
 __all__ = ["Trainer"]
 
-# A stream of validation tokens is cut into at most this many streams, each from a zero state: few, since starting from
-# zero costs accuracy.
+# Validation tokens are split into at most this many parallel streams. They are few because each starts from the initial
+# state, without context, which costs accuracy.
 VALID_STREAMS = 8
 
 
 class Trainer:
-    """Runs a training to its end, from its start or from a checkpoint.
+    """Trains a model to the end, from the start or from a checkpoint.
 
     Parameters
     ----------
     run : Run
         Everything that changes while training.
     windows : Windows
-        Of the training data.
+        Windows of the training data.
     valid
-        Data for the model's ``evaluate`` after every epoch, or None.
+        Validation data for the model's ``evaluate``, after every epoch; or None.
     config : TrainingConfig
     """
 
@@ -41,11 +41,11 @@ class Trainer:
     windows: Windows
     valid: Any
     config: TrainingConfig
-    total: int  # updates of the whole training
+    total: int  # updates of the whole run
     step: UpdateStep
     checkpoint: Checkpoint
     reporter: Reporter
-    windows_per_state: int  # windows after which the state is set to zero
+    windows_per_state: int  # windows after which the state is reset to the initial state
     valid_batch_size: int
 
     def __init__(self, run: Run, windows: Windows, valid: Any, config: TrainingConfig) -> None:
@@ -63,16 +63,16 @@ class Trainer:
 
     def train(self) -> TrainingLog:
         """Train for all remaining epochs. Returns the log."""
-        ending: BaseException | None = None
+        error: BaseException | None = None
         try:
             with Interrupts() as interrupts:
                 while not self.finished():
                     self.train_epoch(interrupts)
-        except BaseException as error:
-            ending = error
+        except BaseException as raised:
+            error = raised
             raise
         finally:
-            self.end(ending)
+            self.end(error)
         return self.run.log
 
     def finished(self) -> bool:
@@ -81,21 +81,21 @@ class Trainer:
         out_of_patience = config.patience is not None and log.epochs_since_best >= config.patience
         return log.epochs >= config.epochs or self.run.update >= self.total or out_of_patience
 
-    def end(self, ending: BaseException | None) -> None:
-        """The one way out of every training; ``ending`` is the exception it ends with, None if it is finished.
+    def end(self, error: BaseException | None) -> None:
+        """Clean up after training. ``error`` is the exception that ended it, None if it is finished.
 
-        Finished or interrupted, the model gets the weights of its best epoch. After any other exception it keeps the
-        weights it has.
+        If training is finished or was interrupted, the weights of the best epoch are restored. After any other
+        exception the model keeps its current weights.
         """
         try:
-            if ending is None or isinstance(ending, KeyboardInterrupt):
+            if error is None or isinstance(error, KeyboardInterrupt):
                 self.run.restore_best()
         finally:
             self.reporter.close()
             self.run.log.close()
 
     def train_epoch(self, interrupts: Interrupts) -> None:
-        """Train on the remaining windows of an epoch, evaluate, log, write the checkpoint."""
+        """Train on the remaining windows of an epoch, evaluate the model, log the epoch and write the checkpoint."""
         run = self.run
         self.train_windows(interrupts)
         complete = run.position == len(self.windows)
@@ -117,9 +117,9 @@ class Trainer:
             self.config.on_epoch(run.log)
 
     def train_windows(self, interrupts: Interrupts) -> None:
-        """Train to the end of the epoch, to the last update, or until interrupted."""
+        """Train until the end of the epoch, the last update or an interrupt."""
         run, epoch = self.run, self.run.log.epochs + 1
-        since_entry = _Sums()
+        sums = _Sums()
         for x, targets in itertools.islice(self.windows.epoch(epoch), run.position, None):
             if run.update >= self.total or interrupts.pending:
                 break
@@ -128,15 +128,15 @@ class Trainer:
             loss, count, run.state = self.step(x, targets, run.state, run.update, epoch)
             run.update += 1
             run.position += 1
-            since_entry.loss += loss
-            since_entry.count += count
+            sums.loss += loss
+            sums.count += count
             if run.update % self.config.log_every == 0:
-                since_entry = self.log_training(epoch, since_entry)
-        self.log_training(epoch, since_entry)
+                sums = self.log_training(epoch, sums)
+        self.log_training(epoch, sums)
 
     def log_training(self, epoch: int, sums: _Sums) -> _Sums:
-        """Add an entry to the log. Returns the sums for the next one."""
-        if not sums.count:  # the windows had no targets, such as sequences whose classes are unknown
+        """Add an entry to the log. Returns the sums for the next entry."""
+        if not sums.count:  # windows without targets, such as sequences of unknown class
             return sums
         now, log = time.perf_counter(), self.run.log
         loss, seconds = sums.loss / sums.count, now - sums.started
@@ -146,7 +146,7 @@ class Trainer:
 
 
 class _Sums:
-    """Losses and targets since an entry of the log."""
+    """Sum of the losses and number of targets since the last entry of the log."""
 
     def __init__(self, started: float | None = None) -> None:
         self.loss: float = 0.0

@@ -3,12 +3,12 @@
  *     r = sigmoid( xw_r + h' @ W_hr )    z = sigmoid( xw_z + h' @ W_hz )
  *     hn = h' @ W_hn + b_hn              n = tanh( xw_n + r * hn )
  *     h = n + z * (h' - n)               = (1 - z) * n + z * h'
- * Kept for backward: the three gates and hn. The original GRU (original_gru.h) shares all but the candidate n. */
+ * Stored for the backward pass: the three gates and hn. The original GRU (original_gru.h) has another candidate n. */
 
 enum { GRU_R, GRU_Z, GRU_N, GRU_GATES };
 enum { GRU_B_HN }; /* the cell's vectors */
 
-/* The last line of the equations, from the candidate n. */
+/* The last line of the equations, given the candidate n. */
 INLINE void gru_put_h(cell_line at, line n, line z)
 {
     const line h_before = get_before(at, at.layer->h, at.layer->h0);
@@ -16,7 +16,7 @@ INLINE void gru_put_h(cell_line at, line n, line z)
     put_h(at, line_fma(z, line_sub(h_before, n), n));
 }
 
-/* `gates` holds the finished products of r and z, hn that of n. */
+/* `gates` contains the finished products of r and z; hn contains that of n. */
 INLINE void gru_line(cell_line at)
 {
     const crnn_layer *l = at.layer;
@@ -37,7 +37,7 @@ static void gru_prefetch(const void *layer, const tile_rows *rows, crnn_dim n0, 
     prefetch_lines(layer, GRU_GATES, AT_GATES | AT_HN | AT_H, rows, n0, n, list);
 }
 
-/* Two products per step: r and z, whose tiles prefetch for both, then n. */
+/* Two products per step: that of r and z, whose tiles prefetch for both, then that of n. */
 INLINE product gru_product_rz(const crnn_layer *l, epilogue finish)
 {
     return (product){.y = l->gates, .ldy = GRU_GATES * l->H, .init = xw_of(l, GRU_GATES), .x = recurrent_h(l),
@@ -64,8 +64,8 @@ static void gru_forward(const crnn_layer *l)
     float_mode_restore(mode);
 }
 
-/* What both GRUs share: keeps dh, sends dh * z past the products to h', and gives the gradients at the pre-activations
- * of z and n. */
+/* Shared by both GRUs: stores dh, adds the gradient dh * z at h', which bypasses the products, and computes the
+ * gradients at the pre-activations of z, in *da_z, and of n, which is returned. */
 INLINE line gru_line_backward_zn(cell_line at, line *da_z)
 {
     const crnn_layer *l = at.layer;
@@ -113,7 +113,7 @@ static void gru_backward(const crnn_layer *l)
                                    gru_prefetch_backward);
     for (crnn_dim s = l->rows.T - 1; s >= 0; --s)
         step_back(l, &p, step_number(l, s));
-    back_to_start(l, &p, 1); /* dh0 has the path past the products already */
+    back_to_start(l, &p, 1); /* dh0 already has the gradient that bypasses the products */
     float_mode_restore(mode);
 }
 

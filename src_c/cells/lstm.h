@@ -3,18 +3,18 @@
  *     a = xw + h' @ W_hh                        blocks i, f, g, o
  *     i, f, o = sigmoid(a)   g = tanh(a)
  *     c = f * c' + i * g     h = o * tanh(c)
- * Kept for backward: the four gates, c and tanh(c). */
+ * Stored for the backward pass: the four gates, c and tanh(c). */
 
 enum { LSTM_I, LSTM_F, LSTM_G, LSTM_O, LSTM_GATES };
 
-/* `gates` holds the finished product a. */
+/* `gates` contains the finished product a. */
 INLINE void lstm_line_c(cell_line at)
 {
     const crnn_layer *l = at.layer;
     const line i = line_sigmoid(get_gate(at, l->gates, LSTM_I)), f = line_sigmoid(get_gate(at, l->gates, LSTM_F));
     const line g = line_tanh(get_gate(at, l->gates, LSTM_G)), o = line_sigmoid(get_gate(at, l->gates, LSTM_O));
     const line c_before = get_before(at, l->c, l->c0);
-    if (l->tanh_c) { /* else nobody will read them */
+    if (l->tanh_c) { /* only the backward pass reads them */
         put_gate(at, l->gates, LSTM_I, i);
         put_gate(at, l->gates, LSTM_F, f);
         put_gate(at, l->gates, LSTM_G, g);
@@ -46,7 +46,7 @@ static void lstm_prefetch(const void *layer, const tile_rows *rows, crnn_dim n0,
 static void lstm_forward(const crnn_layer *l)
 {
     float_mode mode = denormals_off();
-    /* Inference works on few steps at a time, whose lines are in the caches already: no prefetching. */
+    /* Inference processes few steps at a time, whose lines are already in the caches: no prefetching. */
     const product p = {.y = l->gates, .ldy = LSTM_GATES * l->H, .init = xw_of(l, LSTM_GATES), .x = recurrent_h(l),
                        .w = l->w_hh, .K = l->H, .N = l->H, .gates = LSTM_GATES, .finish = lstm_finish,
                        .prefetch = l->tanh_c ? lstm_prefetch : NULL, .context = l};
@@ -62,7 +62,7 @@ INLINE void lstm_line_backward(cell_line at)
     const line tanh_c = get_step(at, l->tanh_c), c_before = get_before(at, l->c, l->c0);
     const line dh = get_dh(at);
     put_step(at, l->dh, dh);
-    /* forward: h = o * tanh(c), and c is the c' of the next step, from which l->dc comes */
+    /* forward: h = o * tanh(c), and c is c' of the next step, whose gradient is l->dc */
     const line dc = line_add(get_state(at, l->dc), tanh_gradient(line_mul(dh, o), tanh_c));
     /* forward: c = f * c' + i * g */
     put_gate(at, l->da, LSTM_I, sigmoid_gradient(line_mul(dc, g), i));
@@ -87,7 +87,7 @@ static void lstm_backward(const crnn_layer *l)
 {
     assert(l->rows.T > 0 && l->tanh_c);
     float_mode mode = denormals_off();
-    /* forward: a = xw + h' @ W_hh, so da @ W_hh^T goes back to h' */
+    /* forward: a = xw + h' @ W_hh, so the gradient at h' is da @ W_hh^T */
     const product p = product_back(l, l->da, LSTM_GATES * l->H, LSTM_GATES * l->H, lstm_finish_backward,
                                    lstm_prefetch_backward);
     run_backward(l, &p);

@@ -4,9 +4,9 @@
  *     r = sigmoid( xw_r + h' @ W_hr )    z = sigmoid( xw_z + h' @ W_hz )
  *     hn = r * h'                        n = tanh( xw_n + hn @ W_hn )
  *     h = n + z * (h' - n)               = (1 - z) * n + z * h'
- * What it shares with the GRU stands in gru.h. Here hn is an input of the product with W_hn. */
+ * The parts shared with the GRU are in gru.h. Here hn is the left operand of the product with W_hn. */
 
-/* `gates` holds the finished products of r and z. */
+/* `gates` contains the finished products of r and z. */
 INLINE void original_gru_line_rz(cell_line at)
 {
     const crnn_layer *l = at.layer;
@@ -16,7 +16,7 @@ INLINE void original_gru_line_rz(cell_line at)
     put_step(at, l->hn, line_mul(r, get_recurrent_h(at)));
 }
 
-/* `gates` holds r, z and the finished product of n. */
+/* `gates` contains r, z and the finished product of n. */
 INLINE void original_gru_line_n(cell_line at)
 {
     const crnn_layer *l = at.layer;
@@ -54,12 +54,12 @@ INLINE void original_gru_line_backward_zn(cell_line at)
     put_gate(at, at.layer->da, GRU_N, da_n);
 }
 
-/* dhn holds the finished product da_n @ W_hn^T, the gradient at hn. */
+/* dhn contains the finished product da_n @ W_hn^T, the gradient at hn. */
 INLINE void original_gru_line_backward_r(cell_line at)
 {
     const crnn_layer *l = at.layer;
     const line r = get_gate(at, l->gates, GRU_R), dhn = get_state(at, l->dhn);
-    /* forward: hn = r * h', h' through the mask */
+    /* forward: hn = r * h', with h' masked */
     put_gate(at, l->da, GRU_R, sigmoid_gradient(line_mul(dhn, get_recurrent_h(at)), r));
     line dh_before = line_mul(dhn, r);
     if (l->mask)
@@ -88,7 +88,7 @@ static void original_gru_backward(const crnn_layer *l)
     assert(l->rows.T > 0);
     float_mode mode = denormals_off();
     const crnn_dim H = l->H;
-    /* r and z go back by w_hh_t; n by a product of its own, w_hn_t, which gives dhn and then da_r */
+    /* w_hh_t backpropagates da_r and da_z; a separate product with w_hn_t computes dhn, and da_r from it */
     const product zn = product_back(l, l->da, GRU_GATES * H, 2 * H, original_gru_finish_backward_zn,
                                     original_gru_prefetch_backward);
     const product r = {.y = l->dhn, .ldy = H, .per_row = 1, .w = l->w_hn_t, .K = H, .N = H, .gates = 1,
@@ -99,7 +99,7 @@ static void original_gru_backward(const crnn_layer *l)
         step_back(l, &zn, t);
         run_product(&r, &l->rows, t, t + 1, 0);
     }
-    back_to_start(l, &zn, 1); /* dh0 has the paths past w_hh_t already */
+    back_to_start(l, &zn, 1); /* dh0 already has the gradients that bypass w_hh_t */
     float_mode_restore(mode);
 }
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * rnn.h: the plain recurrent cell. Elman 1990 with tanh; with ReLU: Le, Jaitly, Hinton 2015.
  *     h = tanh( xw + h' @ W_hh )        or  h = max( xw + h' @ W_hh, 0 )
- * The pre-activation is not kept: both slopes follow from h. */
+ * The pre-activation is not stored: both derivatives are functions of h. */
 
-/* h holds the finished product a. */
+/* h contains the finished product a. */
 INLINE void tanh_line(cell_line at) { put_h(at, line_tanh(get_step(at, at.layer->h))); }
 INLINE void relu_line(cell_line at) { put_h(at, line_max(line_set1(0), get_step(at, at.layer->h))); }
 
@@ -26,7 +26,7 @@ static void rnn_forward(const crnn_layer *l, epilogue finish)
     float_mode_restore(mode);
 }
 
-/* da may take dh's place; then the gradient at h is not kept. */
+/* da and dh may be the same array; da then overwrites the gradient at h. */
 INLINE void put_dh_and_da(cell_line at, line dh, line da)
 {
     if (at.layer->dh != at.layer->da)
@@ -62,7 +62,7 @@ static void rnn_backward(const crnn_layer *l, epilogue finish)
 {
     assert(l->rows.T > 0);
     float_mode mode = denormals_off();
-    /* forward: a = xw + h' @ W_hh, so da @ W_hh^T goes back to h' */
+    /* forward: a = xw + h' @ W_hh, so the gradient at h' is da @ W_hh^T */
     const product p = product_back(l, l->da, l->H, l->H, finish, NULL);
     run_backward(l, &p);
     float_mode_restore(mode);

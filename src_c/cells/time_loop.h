@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: MIT
  * time_loop.h: what all cells share: the loop over time steps, forward and backward, and access to the lines of a layer's
- * arrays. A step is one product with W_hh from packed weights, whose chains start from the input's share xw, followed by
- * the cell's arithmetic on the finished tile while it is in the first cache. Knows no cell.
+ * arrays. A step is one product with the packed W_hh, whose sums start from xw, the contribution of the input, followed
+ * by the cell's arithmetic on the finished tile while it is in the L1 cache. Knows no cell.
  *
- * A cell's arithmetic is written for one line: LINE columns, or fewer at the end, of one row (t, b). A `cell_line` says
- * which; get_... and put_... reach that line in an array of the layer. h' and c' are h and c of the step before. */
+ * A cell's arithmetic is written for one line: LINE columns, or fewer at the end, of one row (t, b). A `cell_line`
+ * identifies the line; get_... and put_... load and store it in an array of the layer. h' and c' are h and c of the
+ * previous step. */
 
-/* A line from column j on of row (t, b) of a layer, in each of its gates. `columns` are left of the tile: the line has all
- * of them, but LINE at most. */
+/* The line of row (t, b) that starts at column j, in every gate. `columns` is the number of columns from j to the end
+ * of the tile; the line has at most LINE of them. */
 typedef struct {
     const crnn_layer *layer;
     crnn_dim H, gates;                   /* gates: G */
     crnn_dim t, b, row;                  /* row = t*B + b */
     crnn_dim j, columns;
-    crnn_dim gates_tb, step_tb, state_b; /* offset of column j of row (t, b) in arrays (T, B, G*H), its first gate, and
+    crnn_dim gates_tb, step_tb, state_b; /* offset of column j of row (t, b) in arrays (T, B, G*H), first gate, and
                                           * (T, B, H); of row b in arrays (B, H) */
 } cell_line;
 
@@ -31,8 +32,8 @@ INLINE cell_line next_line(cell_line at)
     return at;
 }
 
-/* Calls f for every line in columns n0 .. n0 + n of the first m rows. `gates` and f are constants at every call, so that
- * the compiler writes the loop out for them. */
+/* Calls f for every line in columns n0 .. n0 + n of the first m rows. `gates` and f are compile-time constants at every
+ * call, so that the compiler specialises the loop for them. */
 typedef void (*line_function)(cell_line at);
 
 INLINE void for_each_line(const void *layer, crnn_dim gates, const tile_rows *rows, int m, crnn_dim n0, crnn_dim n,
@@ -59,7 +60,7 @@ INLINE const real *step_at(cell_line at, const void *array) { return (const real
 /* array[b, j:] of an array (B, H) */
 INLINE const real *state_at(cell_line at, const void *array) { return (const real *)array + at.state_b; }
 
-/* array[t', b, j:] of an array (T, B, H), t' being the step before; before the first step start[b, j:], (B, H) */
+/* array[t', b, j:] of an array (T, B, H), where t' is the previous step; at the first step start[b, j:] of (B, H) */
 INLINE const real *step_before(cell_line at, const void *array, const void *start)
 {
     const x_source source = {array, at.H, BEFORE, at.layer->reverse, start};
@@ -82,7 +83,7 @@ INLINE void put_gate(cell_line at, void *array, int gate, line value)
 INLINE void put_step(cell_line at, void *array, line value) { line_put((real *)step_at(at, array), value, at.columns); }
 INLINE void put_state(cell_line at, void *array, line value) { line_put((real *)state_at(at, array), value, at.columns); }
 
-/* xw[t, b, gate*H + j:], or with ids that of the table's row ids[t, b] */
+/* xw[t, b, gate*H + j:]; with ids, xw[ids[t, b], gate*H + j:], xw being a table with a row for each id */
 INLINE line get_xw(cell_line at, int gate)
 {
     const crnn_layer *l = at.layer;
@@ -90,7 +91,7 @@ INLINE line get_xw(cell_line at, int gate)
     return line_get((const real *)l->xw + first + gate * at.H, at.columns);
 }
 
-/* h[t, b, j:] = h, and h_masked, which the next step's product reads if there is a mask. */
+/* h[t, b, j:] = h. If there is a mask, also h_masked, which the product of the next step reads. */
 INLINE void put_h(cell_line at, line h)
 {
     const crnn_layer *l = at.layer;
@@ -99,15 +100,15 @@ INLINE void put_h(cell_line at, line h)
         put_step(at, l->h_masked, line_mul(h, get_state(at, l->mask)));
 }
 
-/* h' as it enters a product with W_hh: through the mask if there is one. */
+/* h' as the operand of a product with W_hh: masked if there is a mask. */
 INLINE line get_recurrent_h(cell_line at)
 {
     const crnn_layer *l = at.layer;
     return l->mask ? get_before(at, l->h_masked, l->h0_masked) : get_before(at, l->h, l->h0);
 }
 
-/* The whole gradient at h[t, b, j:]. The product that brings da @ W_hh^T back from the next step has added it to what
- * arrived in dh; with a mask it stands in dh_masked by itself. */
+/* The whole gradient at h[t, b, j:]. The product da @ W_hh^T of the next step has been added to dh; if there is a mask,
+ * it is in dh_masked instead, before masking. */
 INLINE line get_dh(cell_line at)
 {
     const crnn_layer *l = at.layer;
@@ -115,8 +116,8 @@ INLINE line get_dh(cell_line at)
     return l->mask ? line_fma(get_state(at, l->mask), get_state(at, l->dh_masked), dh) : dh;
 }
 
-/* dh' += x * y, for a path from h' to h that leads past the product: dh' is dh of the step before, or dh0, which counts
- * as zero if this is the first path that reaches it. */
+/* dh' += x * y, for a path from h' to h that bypasses the product. dh' is dh of the previous step, or dh0, which counts
+ * as zero if this is its first contribution. */
 INLINE void add_to_dh_before(cell_line at, line x, line y, int first_path)
 {
     const crnn_layer *l = at.layer;
@@ -125,7 +126,7 @@ INLINE void add_to_dh_before(cell_line at, line x, line y, int first_path)
     line_put(dh, line_fma(x, y, starts ? line_set1(0) : line_get(dh, at.columns)), at.columns);
 }
 
-/* dvectors[v][b, j:] += x * y: this row's share in the gradient of the cell's vector v. */
+/* dvectors[v][b, j:] += x * y: the contribution of this row to the gradient of the cell's vector v. */
 INLINE void add_to_dvector(cell_line at, int v, line x, line y)
 {
     void *dvector = at.layer->dvectors[v];
@@ -139,14 +140,14 @@ INLINE line tanh_gradient(line ds, line s) { return line_mul(ds, line_fnma(s, s,
 
 /* ---- prefetching --------------------------------------------------------------------------------------------------- */
 
-/* The arrays of which a cell's arithmetic reads or writes a line: all G gates of `gates`, `da` and `da_h`, and the step
- * before of H_BEFORE, C_BEFORE and DH_BEFORE. An array that a layer does not have is passed over. */
+/* The arrays in which a cell's arithmetic accesses a line. GATES, DA and DA_H stand for all G gates; H_BEFORE, C_BEFORE
+ * and DH_BEFORE for the previous step. An array that a layer does not have is skipped. */
 enum {
     AT_GATES = 1, AT_H = 2, AT_H_BEFORE = 4, AT_C = 8, AT_C_BEFORE = 16, AT_TANH_C = 32, AT_HN = 64, AT_DA = 128,
     AT_DA_H = 256, AT_DH_BEFORE = 512
 };
 
-/* The lines of `arrays` that a tile's arithmetic will come to. */
+/* Adds to `list` the lines of `arrays` that the arithmetic of a tile will access. */
 INLINE void prefetch_lines(const void *layer, crnn_dim gates, unsigned arrays, const tile_rows *rows, crnn_dim n0,
                            crnn_dim n, prefetch_list *list)
 {
@@ -182,17 +183,17 @@ INLINE void prefetch_lines(const void *layer, crnn_dim gates, unsigned arrays, c
 
 /* ---- forward through time ------------------------------------------------------------------------------------------ */
 
-/* Where a product's chains start: xw of the first gate, in arrays of G gates. */
+/* The initial values of a product's sums: xw of the first gate, in arrays of G gates. */
 INLINE row_source xw_of(const crnn_layer *l, int gates) { return (row_source){l->xw, gates * l->H, l->ids}; }
 
-/* What enters a product with W_hh: h', through the mask if there is one. */
+/* The left operand of a product with W_hh: h', masked if there is a mask. */
 INLINE x_source recurrent_h(const crnn_layer *l)
 {
     return l->mask ? (x_source){l->h_masked, l->H, BEFORE, l->reverse, l->h0_masked}
                    : (x_source){l->h, l->H, BEFORE, l->reverse, l->h0};
 }
 
-/* The step that comes s-th in the layer's direction, s = 0 .. T-1. */
+/* The s-th step in the layer's direction, s = 0 .. T-1. */
 INLINE crnn_dim step_number(const crnn_layer *l, crnn_dim s) { return l->reverse ? l->rows.T - 1 - s : s; }
 
 /* One product per step, followed by its `finish`. */
@@ -204,7 +205,7 @@ static void run_forward(const crnn_layer *l, const product *p)
     }
 }
 
-/* Cells without a W_hh: only `finish`, for all rows of every step. */
+/* For cells without W_hh: only `finish`, for all rows of every step. */
 INLINE void run_forward_without_product(const crnn_layer *l, epilogue finish)
 {
     const product none = {.N = l->H, .finish = finish, .context = l};
@@ -212,10 +213,10 @@ INLINE void run_forward_without_product(const crnn_layer *l, epilogue finish)
         finish_rows(&none, &l->rows, step_number(l, s), l->rows.b0);
 }
 
-/* ---- and back ------------------------------------------------------------------------------------------------------ */
+/* ---- backward through time ----------------------------------------------------------------------------------------- */
 
-/* The product da @ W_hh^T, which brings the gradient from the step after back to h. da: an array with rows of `stride`,
- * of which the first K columns belong to w_hh_t. */
+/* The product da @ W_hh^T, which backpropagates the gradient of the next step to h. da is an array with rows of
+ * `stride` elements, of which the first K are multiplied by w_hh_t. */
 INLINE product product_back(const crnn_layer *l, const void *da, crnn_dim stride, crnn_dim K, epilogue finish,
                             prefetcher prefetch)
 {
@@ -228,8 +229,8 @@ INLINE product product_back(const crnn_layer *l, const void *da, crnn_dim stride
     return p;
 }
 
-/* Step t: the product for the rows that have a step after it in the layer's direction, the arithmetic for all that
- * have step t. */
+/* Backward pass of step t: the product for the rows that have a next step in the layer's direction, then the arithmetic
+ * for all rows that have step t. */
 static void step_back(const crnn_layer *l, const product *p, crnn_dim t)
 {
     const crnn_rows *r = &l->rows;
@@ -237,13 +238,13 @@ static void step_back(const crnn_layer *l, const product *p, crnn_dim t)
     const crnn_dim after_end = l->reverse ? (t > 0 ? end : r->b0) : end_of_rows(r, t + 1, r->b1);
     if (after_end > r->b0)
         run_product(p, r, t, t + 1, !l->reverse);
-    if (l->mask) /* no gradient comes back to the others */
+    if (l->mask) /* the other rows have no next step */
         for (crnn_dim i = after_end; i < end; ++i)
             memset((real *)l->dh_masked + row_at(r, i) * l->H, 0, (size_t)l->H * sizeof(real));
     finish_rows(p, r, t, after_end);
 }
 
-/* dh0 = mask * (da[first step] @ W_hh^T), added to what is in dh0 if `accumulate`. p: as for the steps. */
+/* dh0 = mask * (da[first step] @ W_hh^T), added to dh0 if `accumulate`. p is the product of the steps. */
 static void back_to_start(const crnn_layer *l, const product *p, int accumulate)
 {
     const crnn_rows *r = &l->rows;
@@ -254,7 +255,7 @@ static void back_to_start(const crnn_layer *l, const product *p, int accumulate)
     last.x.step = FIRST;
     last.finish = NULL;
     last.prefetch = NULL;
-    run_product(&last, r, 0, 1, 0); /* every row has a step 0; FIRST finds the row's own first step */
+    run_product(&last, r, 0, 1, 0); /* every row has a step 0; FIRST selects the first step of each row */
     if (!l->mask)
         return;
     for (crnn_dim i = r->b0; i < r->b1; ++i)
@@ -265,7 +266,7 @@ static void back_to_start(const crnn_layer *l, const product *p, int accumulate)
         }
 }
 
-/* All steps from the last to the first, then dh0. For cells with one product per step. */
+/* For cells with one product per step: all steps from the last to the first, then dh0. */
 static void run_backward(const crnn_layer *l, const product *p)
 {
     for (crnn_dim s = l->rows.T - 1; s >= 0; --s)
@@ -273,7 +274,7 @@ static void run_backward(const crnn_layer *l, const product *p)
     back_to_start(l, p, 0);
 }
 
-/* Cells without a W_hh: `finish` sends all of the gradient at h' to dh of the step before, at last to dh0. */
+/* For cells without W_hh: `finish` adds the whole gradient at h' to dh of the previous step, or to dh0. */
 INLINE void run_backward_without_product(const crnn_layer *l, epilogue finish)
 {
     const product none = {.N = l->H, .finish = finish, .context = l};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * loss.body.h: softmax, and the losses with their gradients. */
 
-/* The largest of one row. NaN may be ignored. */
+/* The maximum of one row. NaN may be ignored. */
 INLINE real max_of_row(const real *logits, crnn_dim V)
 {
     real lanes[LINE];
@@ -16,8 +16,8 @@ INLINE real max_of_row(const real *logits, crnn_dim V)
     return max;
 }
 
-/* The sum of p = exp(logits - max) over one row. p may be logits, or NULL where only the sum is wanted. NaN anywhere
- * makes the sum NaN. */
+/* The sum of p = exp(logits - max) over one row. p may be logits, or NULL if only the sum is needed. Any NaN makes
+ * the sum NaN. */
 static real exp_row(real *p, const real *logits, crnn_dim V, real max)
 {
     real lanes[LINE];
@@ -48,7 +48,7 @@ INLINE void scale_row(real *x, real factor, crnn_dim n)
         line_put(x + i, line_mul(line_get(x + i, remaining), line_set1(factor)), remaining);
 }
 
-/* x = factor * x - spread * w; w is 1 where weights is NULL. */
+/* x = factor * x - spread * w; w is 1 if weights is NULL. */
 INLINE void scale_row_less(real *x, real factor, real spread, const real *weights, crnn_dim n)
 {
     for (crnn_dim i = 0, remaining = n; remaining > 0; i += LINE, remaining -= LINE) {
@@ -76,7 +76,7 @@ INLINE real fold_line(line a)
     return fold_sum(lanes);
 }
 
-/* The sum of w (max - logits) over one row; w is 1 where weights is NULL. */
+/* The sum of w (max - logits) over one row; w is 1 if weights is NULL. */
 static real sum_below(const real *logits, const real *weights, crnn_dim V, real max)
 {
     line total = line_set1(0);
@@ -88,7 +88,7 @@ static real sum_below(const real *logits, const real *weights, crnn_dim V, real 
     return fold_line(total);
 }
 
-/* A row that is ignored: beyond the end of its sequence, or without a target. */
+/* For a row that is ignored: it is padding, or has no target. */
 INLINE void zero_row(real *loss, real *dx, crnn_dim n)
 {
     *loss = 0;
@@ -96,8 +96,8 @@ INLINE void zero_row(real *loss, real *dx, crnn_dim n)
         memset(dx, 0, (size_t)n * sizeof(real));
 }
 
-/* With a_v = smoothing / V * w_v, and (1 - smoothing) * w_v more at the target, the loss is sum_v a_v (L - logits_v), L
- * being the logarithm of the sum; its gradient is (sum_v a_v) * softmax - a. */
+/* With a_v = smoothing / V * w_v, and (1 - smoothing) * w_v more at the target, the loss is sum_v a_v (L - logits_v),
+ * where L = log sum_v exp(logits_v); its gradient is (sum_v a_v) * softmax - a. */
 static void softmax_cross_entropy(real *loss, real *dlogits, const real *logits, const int32_t *targets,
                                   const real *weights, real smoothing, real scale, int32_t ignore, crnn_dim V,
                                   const crnn_rows *rows)
@@ -119,7 +119,7 @@ static void softmax_cross_entropy(real *loss, real *dlogits, const real *logits,
             assert(0 <= target && target < V);
             const real at_target = (1 - smoothing) * (weights ? weights[target] : 1);
             const real at_all = scale * (at_target + spread_of_all);
-            /* read before dlogits may take its place */
+            /* read before dlogits overwrites it: they may be one array */
             const real logit = logits_g[target], largest = max_of_row(logits_g, V);
             const real below = smoothing == 0 ? 0 : sum_below(logits_g, weights, V, largest);
             const real total = exp_row(dlogits_g, logits_g, V, largest);
@@ -143,8 +143,8 @@ static void softmax_cross_entropy(real *loss, real *dlogits, const real *logits,
 
 /* Per class, with p = sigmoid(x), t the target and w the weight of a positive label:
  *     loss = w t log(1 + e^-x) + (1 - t) log(1 + e^x)        its gradient = (1 - t) p - w t (1 - p)
- * Both are computed from e^-|x|, without cancellation in small results. A term without a target, or whose factor is 0,
- * is 0, however large or undefined the other factor. */
+ * Both are computed from e^-|x|, without cancellation in small results. A term without a target, or with a factor 0, is
+ * 0, even if the other factor is infinite or NaN. */
 static void sigmoid_cross_entropy(real *loss, real *dlogits, const real *logits, const real *targets,
                                   const real *pos_weights, real scale, crnn_dim V, const crnn_rows *rows)
 {
@@ -183,7 +183,7 @@ static void sigmoid_cross_entropy(real *loss, real *dlogits, const real *logits,
     float_mode_restore(mode);
 }
 
-/* The loss of an error e = y - t, and its slope. In these orders of arguments NaN passes through. */
+/* The loss of an error e = y - t, and its derivative. The order of the arguments of min and max propagates NaN. */
 INLINE line residual_loss(int kind, line e, line parameter, line *slope)
 {
     const line zero = line_set1(0), half = line_set1((real)0.5);
@@ -229,7 +229,7 @@ static void regression_loss(real *loss, real *dy, const real *y, const real *tar
                     line e = line_sub(line_get(y + start + n, remaining), target);
                     line loss_n = residual_loss(kind, e, parameter, &slope);
                     line known = line_abs(target), any = line_set1(-1); /* known > any unless NaN */
-                    total = line_add(total, line_pick(known, any, loss_n, zero)); /* 0 beyond the row's end too */
+                    total = line_add(total, line_pick(known, any, loss_n, zero)); /* also 0 beyond the end of the row */
                     if (dy)
                         line_put(dy + start + n, line_mul(line_set1(scale), line_pick(known, any, slope, zero)),
                                  remaining);

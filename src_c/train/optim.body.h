@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * optim.body.h: clipping and the update rules, each one pass over the flat buffers. g below is factor * gradient, plus
- * weight_decay * w where the rule says so. Formulas as in PyTorch's torch.optim, so that results can be compared. */
+ * weight_decay * w if the rule includes it. Formulas as in PyTorch's torch.optim, so that results can be compared. */
 
 static void scale(real *x, real factor, crnn_dim n)
 {
@@ -13,7 +13,7 @@ static void clip(real *x, real limit, crnn_dim n)
 {
     float_mode mode = denormals_off();
     const line high = line_set1(limit), low = line_set1(-limit), one = line_set1(1);
-    /* In this order of arguments NaN passes through. The product makes a denormal 0, which comparing does not on ARM. */
+    /* This order of arguments propagates NaN. The product flushes denormals to 0; on ARM a comparison does not. */
     for (crnn_dim i = 0, remaining = n; remaining > 0; i += LINE, remaining -= LINE)
         line_put(x + i, line_max(low, line_min(high, line_mul(one, line_get(x + i, remaining)))), remaining);
     float_mode_restore(mode);
@@ -25,7 +25,7 @@ INLINE line decayed(line g, line w, line factor, line weight_decay)
     return line_fma(weight_decay, w, line_mul(factor, g));
 }
 
-/* v = momentum * v + g;  w -= lr * (nesterov ? g + momentum * v : v).  Without momentum velocity is not touched. */
+/* v = momentum * v + g;  w -= lr * (nesterov ? g + momentum * v : v).  If momentum is 0, velocity is not accessed. */
 static void sgd(real *w, real *velocity, const real *g, real factor, real lr, real momentum, real weight_decay,
                 int nesterov, crnn_dim n)
 {

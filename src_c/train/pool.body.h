@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * pool.body.h: pooling over time, forward and backward: the mean of a sequence's vectors, or the maximum per column.
- * Steps beyond the end of a sequence are ignored. */
+ * Padding is ignored. */
 
 /* out[b] = (sum_t h[t,b]) * (1 / length) */
 static void pool_mean_forward(real *out, const real *h, crnn_dim H, const crnn_rows *rows)
@@ -22,7 +22,7 @@ static void pool_mean_forward(real *out, const real *h, crnn_dim H, const crnn_r
     float_mode_restore(mode);
 }
 
-/* forward: out[b] = (sum_t h[t,b]) * (1 / length), so that every step's gradient is dout * (1 / length). */
+/* forward: out[b] = (sum_t h[t,b]) * (1 / length), so the gradient of every step is dout * (1 / length). */
 static void pool_mean_backward(real *dh, const real *dout, crnn_dim H, const crnn_rows *rows)
 {
     float_mode mode = denormals_off();
@@ -42,8 +42,8 @@ static void pool_mean_backward(real *dh, const real *dout, crnn_dim H, const crn
     float_mode_restore(mode);
 }
 
-/* Plain loops without a sum: comparisons are exact in any order, and compilers vectorise them. Adding 0 turns a
- * denormal into 0, which comparing and copying do not on ARM. */
+/* Plain loops without a sum: comparisons are exact in any order, and compilers vectorise them. Adding 0 flushes
+ * denormals to 0, which comparing and copying on ARM do not. */
 
 /* out[b,j] = h[t,b,j] at the first t where it is largest, t = which[b,j]; NaN counts as larger than any number. */
 static void pool_max_forward(real *out, int32_t *which, const real *h, crnn_dim H, const crnn_rows *rows)
@@ -62,7 +62,7 @@ static void pool_max_forward(real *out, int32_t *which, const real *h, crnn_dim 
         for (crnn_dim j = 0; j < H; ++j) {
             const real value = h_tb[j] + 0, best = out_b[j];
             const int32_t before = which_b[j];
-            const int larger = !(value <= best) & (best == best); /* no &&: that would be a branch */
+            const int larger = !(value <= best) & (best == best); /* & instead of &&, which would be a branch */
             out_b[j] = larger ? value : best;
             which_b[j] = larger ? t : before;
         }
@@ -70,7 +70,7 @@ static void pool_max_forward(real *out, int32_t *which, const real *h, crnn_dim 
     float_mode_restore(mode);
 }
 
-/* forward: out[b,j] = h[which[b,j],b,j], so that the gradient goes to that step alone. */
+/* forward: out[b,j] = h[which[b,j],b,j], so only that step gets the gradient. */
 static void pool_max_backward(real *dh, const real *dout, const int32_t *which, crnn_dim H, const crnn_rows *rows)
 {
     float_mode mode = denormals_off();

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from benchmarks.base.row import Row
-from benchmarks.rows import gemm, learn, lengths, many_streams, memory, sequence, stream, train, tutorial
+from benchmarks.rows import cells, gemm, learn, lengths, many_streams, memory, sequence, stream, train, tutorial
 
 # In the order of the report. A new row is added to the ROWS of its module; a new module is added here.
 LISTED = [
@@ -16,6 +16,7 @@ LISTED = [
     *stream.ROWS,
     *many_streams.ROWS,
     *train.ROWS,
+    *cells.ROWS,
     *tutorial.ROWS,
     *memory.ROWS,
     *learn.ROWS,

@@ -126,7 +126,7 @@ def test_train_builds_every_kind_of_network(tmp_path, text_file, capsys):
     train = ["train", text_file, "-o", model, *TINY]
     assert run(capsys, *train, "--cell", "original_gru", "--embedding", 0)[0] == 0
     assert crnn.load(model).config() == crnn.load(model).config() | {"cell": "original_gru", "embedding_size": None}
-    assert "tie_weights: expected an embedding" in fails(capsys, *train, "--embedding", 3, "--tie-weights")
+    assert "--tie-weights: expected an embedding" in fails(capsys, *train, "--embedding", 3, "--tie-weights")
 
 
 @pytest.mark.parametrize("verb", ["sample", "eval", "score"])
@@ -179,26 +179,26 @@ def test_train_goes_on_from_its_checkpoint(tmp_path, text_file, capsys, monkeypa
     ("content", "options", "message"),
     [
         (b"", [], "expected at least one char, got none"),
-        (b"a", [], "expected at least 5 tokens for batch_size=4"),
-        (b"abcd", [], "expected at least 5 tokens for batch_size=4 .*, got 4"),
+        (b"a", [], "expected at least 5 tokens for --batch 4"),
+        (b"abcd", [], "expected at least 5 tokens for --batch 4 .*, got 4"),
         (b"\x89PNG\r\n\x1a\n" * 50, [], "not utf-8 text at byte 0"),
         (b"text then \x00 nothing" * 50, [], "NUL at character 10, so it is binary"),
         ("Käse".encode("latin-1") * 50, [], "not utf-8 text at byte 1"),
         (b"", ["--unit", "byte"], "expected at least one byte, got none"),
-        (b"abc" * 50, ["--valid", "0.6", "--test", "0.6"], "valid \\+ test: expected less than 1"),
-        (b"abc" * 50, ["--encoding", "klingon"], "encoding: .* got 'klingon'"),
-        (b"abc" * 50, ["--hidden", "0"], "embedding_size|hidden_size: expected an integer of at least 1, got 0"),
+        (b"abc" * 50, ["--valid", "0.6", "--test", "0.6"], "--valid \\+ --test: expected less than 1"),
+        (b"abc" * 50, ["--encoding", "klingon"], "--encoding: .* got 'klingon'"),
+        (b"abc" * 50, ["--hidden", "0"], "--embedding|--hidden: expected an integer of at least 1, got 0"),
         (b"abc" * 50, ["--hidden", "1000000000"], "llocate"),
         (b"abc" * 50, ["--hidden", "100000000000"], "too large"),
-        (b"abc" * 50, ["--encoding", "hex"], "encoding: expected a text encoding that Python knows, got 'hex'"),
-        (b"abc" * 50, ["--bptt", "0"], "bptt: expected .* got 0"),
-        (b"abc" * 50, ["--batch", "0"], "batch_size: expected .* got 0"),
-        (b"abc" * 50, ["--carry", "9"], r"carry: expected a multiple of bptt \(8\)"),
-        (b"abc" * 50, ["--lr", "-1"], "lr: expected a number of at least 0"),
-        (b"abc" * 50, ["--seed", "-1"], "seed: expected an integer of at least 0, got -1"),
-        (b"abc" * 50, ["--recurrent-init", "magic"], "recurrent_init: expected one of"),
-        (b"abc" * 50, ["--min-count", "99"], "min_count: expected at most 50"),
-        (b"abc" * 50, ["--threads", "0"], "threads: expected an integer of at least 1, got 0"),
+        (b"abc" * 50, ["--encoding", "hex"], "--encoding: expected a text encoding that Python knows, got 'hex'"),
+        (b"abc" * 50, ["--bptt", "0"], "--bptt: expected .* got 0"),
+        (b"abc" * 50, ["--batch", "0"], "--batch: expected .* got 0"),
+        (b"abc" * 50, ["--carry", "9"], r"--carry: expected a multiple of --bptt 8"),
+        (b"abc" * 50, ["--lr", "-1"], "--lr: expected a number of at least 0"),
+        (b"abc" * 50, ["--seed", "-1"], "--seed: expected an integer of at least 0, got -1"),
+        (b"abc" * 50, ["--recurrent-init", "magic"], "--recurrent-init: expected one of"),
+        (b"abc" * 50, ["--min-count", "99"], "--min-count: expected at most 50"),
+        (b"abc" * 50, ["--threads", "0"], "--threads: expected an integer of at least 1, got 0"),
         (b"abc" * 50, ["--cell", "relu", "--optimizer", "sgd", "--lr", "1e30", "--clip-norm", "0"], "at update 2"),
         (b"abc" * 50, ["--checkpoint", "nowhere/at/all"], "--checkpoint: expected a folder that exists"),
         (b"abc" * 50, ["--log", "nowhere/at/all.csv"], "--log: expected a folder that exists, got nowhere"),
@@ -243,10 +243,10 @@ def test_sample_writes_what_generate_does(model_file, capsys):
     ("options", "message"),
     [
         (["--prompt", "hex"], "char 'x' at position 2 is not in the vocabulary"),
-        (["--temperature", "-1"], "temperature: expected"),
-        (["--top-p", "2"], "top_p: expected"),
-        (["--length", "-1"], "length: expected"),
-        (["--seed", "-1"], "seed: expected"),
+        (["--temperature", "-1"], "--temperature: expected"),
+        (["--top-p", "2"], "--top-p: expected"),
+        (["--length", "-1"], "--length: expected"),
+        (["--seed", "-1"], "--seed: expected"),
     ],
 )
 def test_sample_says_what_is_wrong(model_file, capsys, options, message):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from crnn._version import __version__
 from crnn.cli import demo, evaluate, info, sample, score, train
 from crnn.cli.common import INTERRUPTED
+from crnn.cli.messages import in_words_of
 
 __all__ = ["main"]
 
@@ -40,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except (ValueError, OSError, ArithmeticError, MemoryError) as error:
-        print(f"crnn {arguments.command}: {error}", file=sys.stderr)
+        message = in_words_of(arguments.parser, str(error), arguments)
+        print(f"crnn {arguments.command}: {message}", file=sys.stderr)
         return 1
 
 

@@ -42,7 +42,7 @@ def new_subcommand(
         description=description,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,  # shows every default
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)  # main() calls ``run``, and words its errors as ``parser`` does
     return parser
 
 

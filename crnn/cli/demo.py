@@ -25,7 +25,7 @@ def add_subcommand(subparsers: Subparsers) -> None:
         "train on the prose of Python's documentation in under a minute",
         "Trains on the documentation topics of this Python installation, then generates text. Needs no file.",
     )
-    demo.add_argument("--hidden", type=int, default=256, help="units of the layer")
+    demo.add_argument("--hidden", dest="hidden_size", metavar="HIDDEN", type=int, default=256, help="units")
     demo.add_argument("--epochs", type=int, default=24, help="passes over the text")
     demo.add_argument("--length", type=int, default=400, help="characters to generate at the end")
     demo.add_argument("--threads", type=int, default=cores(), help="threads; the result does not depend on it")
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train a model, generate text with it, and save it if asked to. Returns the exit status."""
     text = _demo.documentation_prose()
     corpus = crnn.TextCorpus.from_text(text, valid=0.05, test=0.0)
-    model = crnn.LanguageModel(corpus.vocab, hidden_size=arguments.hidden, seed=1)
+    model = crnn.LanguageModel(corpus.vocab, hidden_size=arguments.hidden_size, seed=1)
     say(
         f"{len(text):,} characters of Python's own documentation, {len(corpus.vocab)} different; "
         f"{model.flat_params.size:,} parameters, {arguments.threads} threads, {crnn.isa()}"

@@ -20,6 +20,8 @@ def add_subcommand(subparsers: Subparsers) -> None:
     evaluate.add_argument("--encoding", default="utf-8", help="encoding of the file")
     evaluate.add_argument(
         "--batch",
+        dest="batch_size",
+        metavar="BATCH",
         type=int,
         default=1,
         help="split the text into this many parallel streams: faster; less accurate, as each starts without context",
@@ -33,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     corpus = crnn.TextCorpus.from_file(
         arguments.text, vocab=model.vocab, valid=0.0, test=0.0, encoding=arguments.encoding
     )
-    result = model.evaluate(corpus.train, batch_size=arguments.batch, threads=arguments.threads)
+    result = model.evaluate(corpus.train, batch_size=arguments.batch_size, threads=arguments.threads)
     print(
         f"nats {result.nats:.4f}  bits {result.bits:.4f}  perplexity {result.perplexity:.3f}  "
         f"accuracy {result.accuracy:.4f}  {model.vocab.unit}s {result.count}"

@@ -11,6 +11,7 @@ import crnn
 from crnn._options import add_flags, from_flags
 from crnn.checks import DTYPES
 from crnn.cli.common import INTERRUPTED, Subparsers, cores, new_subcommand, say
+from crnn.cli.corpus import add_text_flags, corpus_from
 from crnn.nn.cells import CELLS
 from crnn.nn.config import NetworkConfig
 from crnn.optim import RULES, SCHEDULES
@@ -50,7 +51,7 @@ def add_subcommand(subparsers: Subparsers) -> None:
     train = new_subcommand(subparsers, "train", run, "train a language model on a text file")
     train.add_argument("text", type=Path, help="file to train on")
     train.add_argument("-o", "--output", type=Path, required=True, help="where to write the model (.safetensors)")
-    _add_text_flags(train.add_argument_group("text"))
+    add_text_flags(train.add_argument_group("text"))
     _add_network_flags(train.add_argument_group("network"))
     loop = train.add_argument_group("training")
     add_flags(loop, TrainingConfig, TRAINING_FLAGS)
@@ -62,17 +63,6 @@ def add_subcommand(subparsers: Subparsers) -> None:
     loop.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
 
 
-def _add_text_flags(text: argparse._ArgumentGroup) -> None:
-    text.add_argument("--unit", choices=["char", "byte", "word"], default="char", help="kind of token")
-    text.add_argument("--encoding", default="utf-8", help="encoding of the file")
-    text.add_argument("--valid", type=float, default=0.05, help="fraction of the text for validation")
-    text.add_argument("--test", type=float, default=0.05, help="fraction of the text for the test at the end")
-    text.add_argument("--min-count", type=int, default=1, help="tokens that occur less often become <unk>")
-    text.add_argument("--max-vocab", type=int, help="largest size of the vocabulary; the most frequent tokens are kept")
-    text.add_argument("--unknown", action="store_true", help="add <unk>, for tokens that are not in the text")
-    text.add_argument("--ids", type=Path, help="memory-map the ids in this file, for texts larger than memory")
-
-
 def _add_network_flags(net: argparse._ArgumentGroup) -> None:
     add_flags(net, NetworkConfig, NETWORK_FLAGS)
     net.add_argument("--tie-weights", action="store_true", help="use the embedding as the output weights")
@@ -81,11 +71,11 @@ def _add_network_flags(net: argparse._ArgumentGroup) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train a model and save it, the best weights so far if interrupted. Returns the exit status."""
     output: Path = arguments.output
-    for name in ("output", "checkpoint", "log", "ids"):  # fail now rather than after training
+    for name in ("output", "checkpoint", "log", "ids_path"):  # fail now rather than after training
         path: Path | None = getattr(arguments, name)
         if path is not None and not path.parent.is_dir():
-            raise FileNotFoundError(f"--{name}: expected a folder that exists, got {path.parent}")
-    corpus = _corpus(arguments)
+            raise FileNotFoundError(f"{name}: expected a folder that exists, got {path.parent}")
+    corpus = corpus_from(arguments)
     model = _model(arguments, corpus.vocab)
     say(f"{len(corpus.train):,} {arguments.unit}s to learn from, {len(corpus.vocab)} different; {model}")
     checkpoint: Path = arguments.checkpoint or output.with_name(output.name + ".checkpoint")
@@ -105,20 +95,6 @@ def run(arguments: argparse.Namespace) -> int:
             result = model.evaluate(corpus.test, batch_size=arguments.batch_size, threads=arguments.threads)
             say(f"test {result.nats:.4f} nats, {result.bits:.4f} bits, perplexity {result.perplexity:.2f}")
     return status
-
-
-def _corpus(arguments: argparse.Namespace) -> crnn.TextCorpus:
-    return crnn.TextCorpus.from_file(
-        arguments.text,
-        unit=arguments.unit,
-        valid=arguments.valid,
-        test=arguments.test,
-        encoding=arguments.encoding,
-        min_count=arguments.min_count,
-        max_size=arguments.max_vocab,
-        unknown=True if arguments.unknown else None,
-        ids_path=arguments.ids,
-    )
 
 
 def _model(arguments: argparse.Namespace, vocab: crnn.Vocab) -> crnn.LanguageModel:

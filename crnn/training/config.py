@@ -129,6 +129,6 @@ class TrainingConfig:
         check_options(self)
         carry, bptt = self.carry, self.bptt
         if carry is not None and not (isinstance(carry, int | np.integer) and carry >= 0 and carry % bptt == 0):
-            raise ValueError(f"carry: expected a multiple of bptt ({bptt}), 0 or None, got {carry!r}")
+            raise ValueError(f"carry: expected a multiple of bptt={bptt}, 0 or None, got {carry!r}")
         if self.resume and self.checkpoint is None:
             raise ValueError("resume: expected a checkpoint to resume from, got checkpoint=None")

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""Error messages in the words of the command line: ``lr: expected ...`` becomes ``--lr: expected ...``."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+__all__ = ["in_words_of", "option_names"]
+
+_NAME = r"[a-z]\w*"
+_SUBJECT = re.compile(rf"{_NAME}(?:(?: \+ |, | and ){_NAME})*(?=(?:\[\d+\])?:)")  # as in "valid + test: ..."
+
+
+def option_names(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """What the user types for each argument, by the name that it has in Python (``dest``): the option or the metavar.
+
+    Parsers give an option the ``dest`` that is its name in the Python API, so this is the only list.
+    """
+    return {
+        action.dest: max(action.option_strings, key=len, default=str(action.metavar or action.dest))
+        for action in parser._actions
+    }
+
+
+def in_words_of(parser: argparse.ArgumentParser, message: str, arguments: argparse.Namespace) -> str:
+    """A message of the Python API as the user of ``parser`` should read it.
+
+    The names that a message starts with, before the colon, become options. So do ``name=value`` and names with an
+    underscore inside it. What the user typed, such as the name of a file, is not changed.
+    """
+    names = option_names(parser)
+    subject = _SUBJECT.match(message)
+    head, rest = (message[: subject.end()], message[subject.end() :]) if subject else ("", message)
+    head = re.sub(_NAME, lambda found: names.get(found[0], found[0]), head)
+    typed = {str(value) for value in vars(arguments).values() if isinstance(value, str | Path)}
+    typed = {text for text in typed if "=" in text or "_" in text}  # others cannot be taken for a name
+    keep = "|".join(map(re.escape, sorted(typed, key=len, reverse=True))) or r"(?!)"
+    inside = re.compile(rf"(?P<kept>{keep})|\b(?P<assigned>{_NAME})=(?=\S)|\b(?P<name>[a-z]+_\w+)\b")
+
+    def as_option(found: re.Match[str]) -> str:
+        if found["kept"]:
+            return found[0]
+        if found["assigned"]:
+            return f"{names[found['assigned']]} " if found["assigned"] in names else found[0]
+        return names.get(found["name"], found[0])
+
+    return head + inside.sub(as_option, rest)

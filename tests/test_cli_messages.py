@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""Error messages of the command line name its options, and what the user typed is not changed."""
+
+import argparse
+
+import pytest
+
+from crnn._options import options_of
+from crnn.cli.command import SUBCOMMANDS, _parser
+from crnn.cli.messages import in_words_of, option_names
+from crnn.nn.config import NetworkConfig
+from crnn.training.config import TrainingConfig
+
+PARSERS = {each.prog.split()[-1]: each for each in _parser()._subparsers._group_actions[0].choices.values()}
+
+
+def message(subcommand, text, **typed):
+    return in_words_of(PARSERS[subcommand], text, argparse.Namespace(**typed))
+
+
+def test_every_subcommand_has_names_for_all_its_arguments():
+    for subcommand, parser in PARSERS.items():
+        for dest, name in option_names(parser).items():
+            assert message(subcommand, f"{dest}: expected more") == f"{name}: expected more"
+    assert len(PARSERS) == len(SUBCOMMANDS)
+
+
+@pytest.mark.parametrize("config", [NetworkConfig, TrainingConfig])
+def test_options_of_python_are_called_by_their_flags(config):
+    for option in options_of(config):
+        if option.flag:
+            assert message("train", f"{option.name}: expected 1") == f"{option.flag}: expected 1"
+
+
+@pytest.mark.parametrize(
+    ("python", "shell"),
+    [
+        ("max_size: expected at least 1, got 0", "--max-vocab: expected at least 1, got 0"),
+        ("valid + test: expected less than 1", "--valid + --test: expected less than 1"),
+        ("min_count, max_size, unknown: not for bytes", "--min-count, --max-vocab, --unknown: not for bytes"),
+        ("ids: expected 5 tokens for batch_size=4", "ids: expected 5 tokens for --batch 4"),
+        ("an embedding_size is needed", "an --embedding is needed"),
+        ("text: a text with valid words and a seed", "text: a text with valid words and a seed"),
+        ("a=b is no option, x_y is none", "a=b is no option, x_y is none"),
+        ("/data/valid: gone", "/data/valid: gone"),
+    ],
+)
+def test_names_become_options_and_plain_words_stay(python, shell):
+    assert message("train", python) == shell
+
+
+def test_what_the_user_typed_is_not_changed():
+    text = "batch_size=3/min_count.txt: expected another file than min_count.txt"
+    assert message("train", text, output="batch_size=3/min_count.txt", log="min_count.txt") == text

@@ -9,6 +9,7 @@ Also type aliases for arrays. Depends on NumPy only.
 from __future__ import annotations
 
 import math
+import os
 from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
@@ -35,6 +36,7 @@ Array: TypeAlias = NDArray[Any]
 Ids: TypeAlias = NDArray[np.int32]  # of tokens, classes or other one-hot inputs
 
 DTYPES = ("float32", "float64")  # of parameters and activations
+MAX_THREADS = min(256, 4 * (os.cpu_count() or 1))  # more cost memory and time, and change no result
 
 
 # ---- integers --------------------------------------------------------------------------------------------------------
@@ -46,8 +48,8 @@ def check_size(name: str, value: object) -> int:
 
 
 def check_threads(threads: object) -> int:
-    """A number of threads: an integer of at least 1, else ValueError."""
-    return _integer("threads", threads, 1)
+    """A number of threads: an integer of at least 1, else ValueError. More than MAX_THREADS mean MAX_THREADS."""
+    return min(_integer("threads", threads, 1), MAX_THREADS)
 
 
 def check_seed(name: str, value: object) -> int:

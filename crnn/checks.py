@@ -9,8 +9,9 @@ Also type aliases for arrays. Depends on NumPy only.
 from __future__ import annotations
 
 import math
+import numbers
 import os
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +20,9 @@ __all__ = [
     "DTYPES",
     "Array",
     "Ids",
+    "as_integer",
+    "as_number",
+    "check_count",
     "check_dtype",
     "check_finite",
     "check_flag",
@@ -57,23 +61,43 @@ def check_seed(name: str, value: object) -> int:
     return _integer(name, value, 0)
 
 
+def check_count(name: str, value: object) -> int:
+    """An integer of at least 0, else ValueError."""
+    return _integer(name, value, 0)
+
+
 def _integer(name: str, value: object, lowest: int) -> int:
-    if not _is_integer(value) or value < lowest:
-        raise ValueError(f"{name}: expected an integer of at least {lowest}, got {value!r}")
-    return int(value)
+    number = as_integer(value)
+    if number is None or number < lowest:
+        raise ValueError(f"{name}: expected an integer of at least {lowest}, got {value!r:.200}")
+    return number
 
 
 def check_positive(name: str, value: object) -> int:
     """As `check_size`, but raises TypeError for a value that is not an integer. For `crnn.text`."""
-    if not _is_integer(value):
+    number = as_integer(value)
+    if number is None:
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name}: expected at least 1, got {value}")
-    return int(value)
+    if number < 1:
+        raise ValueError(f"{name}: expected at least 1, got {number}")
+    return number
 
 
-def _is_integer(value: object) -> TypeGuard[int]:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+def as_integer(value: object) -> int | None:
+    """A Python int of an integer of any library, also as a 0-d array; None for bools and everything else."""
+    value = _scalar(value)
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        return None
+    return int.__pos__(value) if isinstance(value, int) else int(value)  # exactly an int: a subclass may compare oddly
+
+
+def _scalar(value: Any) -> Any:
+    """The number in a 0-d array of NumPy or a library like it; other values as they are."""
+    if isinstance(value, np.ndarray):
+        return value[()] if value.ndim == 0 and not np.ma.is_masked(value) else value
+    if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)) and hasattr(value, "__array__"):
+        return value if isinstance(value, np.generic) else value.item()
+    return value
 
 
 # ---- other numbers ---------------------------------------------------------------------------------------------------
@@ -81,40 +105,56 @@ def _is_integer(value: object) -> TypeGuard[int]:
 
 def check_flag(name: str, value: object) -> bool:
     """True or False, else ValueError; other truthy or falsy values are rejected."""
-    if not isinstance(value, bool | np.bool_):
-        raise ValueError(f"{name}: expected True or False, got {value!r}")
-    return bool(value)
+    flag = _scalar(value)
+    if not isinstance(flag, bool | np.bool_):
+        raise ValueError(f"{name}: expected True or False, got {value!r:.200}")
+    return bool(flag)
+
+
+def as_number(value: object) -> float | None:
+    """A Python float of a real number of any library, also as a 0-d array; None for bools and everything else."""
+    value = _scalar(value)
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real | np.floating | np.integer):
+        return None
+    try:
+        return float(value)
+    except (OverflowError, ValueError):  # such as 10**400
+        return None
 
 
 def check_probability(name: str, value: object) -> float:
     """A dropout probability: a number in [0, 1), else ValueError."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
-        raise ValueError(f"{name}: expected a probability of at least 0 and below 1, got {value!r}")
-    return float(value)
+    number = as_number(value)
+    if number is None or not 0 <= number < 1:
+        raise ValueError(f"{name}: expected a probability of at least 0 and below 1, got {value!r:.200}")
+    return number
 
 
 def check_number(name: str, value: object, low: float, high: float = math.inf) -> float:
     """A number in [low, high), else ValueError."""
-    if not isinstance(value, int | float) or not low <= value < high:
+    number = as_number(value)
+    if number is None or not low <= number < high:
         bound = f" and below {high:g}" if high < math.inf else ""
-        raise ValueError(f"{name}: expected a number of at least {low:g}{bound}, got {value!r}")
-    return float(value)
+        raise ValueError(f"{name}: expected a number of at least {low:g}{bound}, got {value!r:.200}")
+    return number
 
 
 def check_finite(name: str, value: object) -> float:
     """A finite number, else ValueError."""
-    if not isinstance(value, int | float) or not np.isfinite(value):
-        raise ValueError(f"{name}: expected a finite number, got {value!r}")
-    return float(value)
+    number = as_number(value)
+    if number is None or not math.isfinite(number):
+        raise ValueError(f"{name}: expected a finite number, got {value!r:.200}")
+    return number
 
 
 def check_limit(name: str, value: object) -> float | None:
     """A number above 0, or None for no limit; else ValueError."""
     if value is None:
         return None
-    if not isinstance(value, int | float) or not value > 0:
-        raise ValueError(f"{name}: expected a number above 0, or None, got {value!r}")
-    return float(value)
+    number = as_number(value)
+    if number is None or not number > 0:
+        raise ValueError(f"{name}: expected a number above 0, or None, got {value!r:.200}")
+    return number
 
 
 # ---- arrays ----------------------------------------------------------------------------------------------------------

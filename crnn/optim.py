@@ -20,7 +20,7 @@ import numpy as np
 from crnn._core import optim as kernels
 from crnn._core.gemm import aligned_empty
 from crnn._core.loss import sum_of_squares
-from crnn.checks import Array, check_number
+from crnn.checks import Array, check_count, check_finite, check_flag, check_number
 
 __all__ = [
     "RULES",
@@ -152,8 +152,8 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(lr, weight_decay, ("velocity",) if momentum else ())
         self.momentum: float = check_number("momentum", momentum, 0.0, 1.0)
-        self.nesterov: bool = bool(nesterov)
-        if nesterov and not momentum:
+        self.nesterov: bool = check_flag("nesterov", nesterov)
+        if self.nesterov and not momentum:
             raise ValueError("nesterov: expected a momentum above 0 with it, got momentum=0")
 
     def _step(self, params: Array, grads: Array, factor: float, lr: float) -> None:
@@ -330,7 +330,8 @@ def constant(warmup: int = 0) -> Schedule:
 
 def linear(final: float = 0.0, warmup: int = 0) -> Schedule:
     """From 1 down to ``final`` in a straight line."""
-    return _warmed(lambda k, n: 1.0 + (final - 1.0) * (k / n), warmup)
+    end = check_finite("final", final)
+    return _warmed(lambda k, n: 1.0 + (end - 1.0) * (k / n), warmup)
 
 
 def cosine(final: float = 0.0, warmup: int = 0) -> Schedule:
@@ -342,21 +343,21 @@ def cosine(final: float = 0.0, warmup: int = 0) -> Schedule:
     >>> [round(schedule(k, 4), 3) for k in range(4)]
     [1.0, 0.854, 0.5, 0.146]
     """
-    return _warmed(lambda k, n: final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * k / n)), warmup)
+    end = check_finite("final", final)
+    return _warmed(lambda k, n: end + (1.0 - end) * 0.5 * (1.0 + math.cos(math.pi * k / n)), warmup)
 
 
 def exponential(final: float = 0.01, warmup: int = 0) -> Schedule:
     """From 1 down to ``final`` exponentially, by the same factor at every update."""
-    check_number("final", final, 1e-30)
-    return _warmed(lambda k, n: math.exp(math.log(final) * (k / n)), warmup)
+    end = check_number("final", final, 1e-30)
+    return _warmed(lambda k, n: math.exp(math.log(end) * (k / n)), warmup)
 
 
 def _warmed(schedule: Schedule, warmup: int) -> Schedule:
-    if not isinstance(warmup, int) or warmup < 0:
-        raise ValueError(f"warmup: expected a number of updates of at least 0, got {warmup!r}")
+    steps = check_count("warmup", warmup)
 
     def factor(k: int, n: int) -> float:
-        rise = min(1.0, (k + 1) / warmup) if warmup else 1.0
+        rise = min(1.0, (k + 1) / steps) if steps else 1.0
         return rise * schedule(k, n)
 
     return factor
@@ -369,6 +370,42 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "cosine": cosine,
     "exponential": exponential,
 }
+
+
+def optimizer_from(name: str, value: Any) -> Optimizer:
+    """An optimizer given as the argument ``name``: one of crnn's, a class of one, or a name in `RULES`.
+
+    A class or a name gives an optimizer with default arguments. Raises TypeError and ValueError.
+    """
+    if isinstance(value, Optimizer):
+        return value
+    if isinstance(value, type) and issubclass(value, Optimizer):
+        return value()  # type: ignore[call-arg]  # the rules have defaults for everything
+    made: Optimizer = _listed(name, value, RULES, "an optimizer such as crnn.optim.Adam(lr=1e-3)")()
+    return made
+
+
+def schedule_from(name: str, value: Any) -> Schedule:
+    """A schedule given as the argument ``name``: a function, one of this module's factories, or a name in `SCHEDULES`.
+
+    Raises TypeError and ValueError.
+    """
+    if any(value is factory for factory in SCHEDULES.values()):
+        value = value()
+    if callable(value):
+        return value  # type: ignore[no-any-return]
+    made: Schedule = _listed(name, value, SCHEDULES, "a schedule such as crnn.optim.cosine()")()
+    return made
+
+
+def _listed(name: str, value: Any, listed: dict[str, Callable[..., Any]], other: str) -> Callable[..., Any]:
+    """The entry of a list that ``value`` names."""
+    expected = f"{name}: expected {other}, or one of {', '.join(map(repr, listed))}"
+    if not isinstance(value, str):
+        raise TypeError(f"{expected}, got {type(value).__name__}")
+    if value.lower() not in listed:
+        raise ValueError(f"{expected}, got {value!r:.200}")
+    return listed[value.lower()]
 
 
 def global_norm(grads: Array) -> float:

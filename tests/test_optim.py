@@ -164,7 +164,7 @@ def test_rules_have_names():
         (lambda: RMSprop(alpha=1.5), "alpha: .*got 1.5"),
         (lambda: RMSprop(eps=0), "eps: .*got 0"),
         (lambda: crnn.optim.exponential(final=0), "final: .*got 0"),
-        (lambda: crnn.optim.cosine(warmup=-1), "warmup: expected a number of updates of at least 0, got -1"),
+        (lambda: crnn.optim.cosine(warmup=-1), "warmup: expected an integer of at least 0, got -1"),
         (lambda: crnn.optim.linear(warmup=1.5), "warmup: .*got 1.5"),
     ],
 )

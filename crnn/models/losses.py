@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from crnn._core import loss as kernels
-from crnn.checks import Array
+from crnn.checks import Array, as_number, check_number
 from crnn.nn.cells import Slice
 from crnn.text.windows import IGNORE_INDEX
 
@@ -100,9 +100,7 @@ class CrossEntropy(Loss):
     def __init__(self, classes: int, weights: ArrayLike | None = None, smoothing: float = 0.0) -> None:
         self.outputs = classes
         self.weights = check_weights(weights, classes)
-        if not isinstance(smoothing, int | float) or not 0 <= smoothing < 1:
-            raise ValueError(f"label_smoothing: expected a number of at least 0 and below 1, got {smoothing!r}")
-        self.smoothing = float(smoothing)
+        self.smoothing = check_number("label_smoothing", smoothing, 0.0, 1.0)
 
     def check(self, name: str, targets: ArrayLike, steps: int, batch: int, dtype: str) -> Array:
         array = np.asarray(targets)
@@ -220,8 +218,9 @@ KINDS = {"mse": kernels.SQUARED, "mae": kernels.ABSOLUTE, "huber": kernels.HUBER
 
 
 def _is_level(level: object) -> bool:
-    """Whether this is a float in (0, 1)."""
-    return isinstance(level, float | np.floating) and bool(0 < level < 1)
+    """Whether this is a number in (0, 1)."""
+    number = as_number(level)
+    return number is not None and 0 < number < 1
 
 
 class Regression(RealTargets):
@@ -256,9 +255,10 @@ class Regression(RealTargets):
             raise ValueError(f"quantiles: expected numbers between 0 and 1, got {quantiles!r:.200}")
         self.quantiles = [float(level) for level in quantiles]
         self.levels = self.quantiles if kind == "quantile" else [0.5]
-        if not isinstance(delta, int | float) or isinstance(delta, bool) or not 0 < delta <= sys.float_info.max:
+        number = as_number(delta)
+        if number is None or not 0 < number <= sys.float_info.max:
             raise ValueError(f"delta: expected a number above 0, got {delta!r:.200}")
-        self.delta = float(delta)
+        self.delta = number
         self.outputs = values * len(self.levels)
         self.parameters = [self.delta] if kind == "huber" else self.levels if kind == "quantile" else None
 

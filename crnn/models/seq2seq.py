@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from crnn import _parallel as parallel
 from crnn._core import loss as kernels
 from crnn._options import takes_options
-from crnn.checks import Array, check_flag, check_size, check_threads
+from crnn.checks import Array, check_flag, check_number, check_seed, check_size, check_threads
 from crnn.models.data import Batch, SequenceData, by_length, check_sequences, encode_texts
 from crnn.models.decoding import Hypothesis, decode
 from crnn.models.encoder_decoder import EncoderDecoder
@@ -166,7 +166,8 @@ class SequenceToSequence(
             raise ValueError("real_source: expected False with a source_vocab, got True")
         self.reverse_source, self.scale = check_flag("reverse_source", reverse_source), check_flag("scale", scale)
         self.longest_target = None if longest_target is None else check_size("longest_target", longest_target)
-        self.label_smoothing, self.seed = label_smoothing, 0 if seed is UNINITIALISED else seed
+        self.label_smoothing = check_number("label_smoothing", label_smoothing, 0.0, 1.0)
+        self.seed = 0 if seed is UNINITIALISED else check_seed("seed", seed)
         self.pooling = self.steps = None
         self.input_init = options.get("input_init")
         network = {"input_size": self.input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
@@ -180,12 +181,12 @@ class SequenceToSequence(
         encoder, decoder = network_configs(shared, self.output_size, self.real_source)
         self._targets = TokenTargets(self.output_size, self.target_vocab)
         self._parameters = Parameters(model_shapes(encoder, decoder), shared.dtype)
-        self.net = self._network("decoder.", decoder, seed if seed is UNINITIALISED else seed + 2)
+        self.net = self._network("decoder.", decoder, seed if seed is UNINITIALISED else self.seed + 2)
         self.encoder = self._network("encoder.", encoder, seed)
         self._head = Head(self.params, self.grads, loss)
         self._predictor = EncoderDecoder(self.encoder, self.net, self._head, boundary=self.output_size)
         if seed is not UNINITIALISED:
-            draw = uniform_draws(seed + 1)
+            draw = uniform_draws(self.seed + 1)
             if self.input_init is None and shared.embedding_size is None:
                 for net in [self.net] if self.real_source else [self.encoder, self.net]:
                     net.initialise_rows(draw)

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from crnn._core import loss as kernels
 from crnn._options import takes_options
-from crnn.checks import Array, check_flag, check_size, check_threads
+from crnn.checks import Array, as_number, check_flag, check_seed, check_size, check_threads
 from crnn.models.data import Batch, SequenceBatches, SequenceData, by_length, check_sequences, shuffled
 from crnn.models.head import Head
 from crnn.models.losses import Loss
@@ -82,7 +82,8 @@ class SequenceModel(Module, Generic[EvaluationT]):
         """Set the attributes of a model with one network. SequenceToSequence, which has two, does not use this."""
         check_pooling(pooling, steps)
         self.pooling, self.steps = pooling, None if steps is None else check_size("steps", steps)
-        self.scale, self.seed = check_flag("scale", scale), 0 if seed is UNINITIALISED else seed
+        self.scale = check_flag("scale", scale)
+        self.seed = 0 if seed is UNINITIALISED else check_seed("seed", seed)
         self._targets, self.scalings = targets, scalings
         network = config.shapes()
         self._parameters = Parameters(dict(network) | head_shapes(config, self.steps, loss.outputs), config.dtype)
@@ -91,7 +92,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
         self._predictor = Predictor(self.net, self._head)
         if seed is not UNINITIALISED:
             weights = self.params["W_hy"]
-            weights[...] = initial_matrix("glorot", uniform_draws(seed + 1), weights.shape, "W_hy")
+            weights[...] = initial_matrix("glorot", uniform_draws(self.seed + 1), weights.shape, "W_hy")
 
     @staticmethod
     @abstractmethod
@@ -276,13 +277,12 @@ class SequenceModel(Module, Generic[EvaluationT]):
 
     def _validation_indices(self, fraction: float, n: int) -> list[int]:
         """The indices, in ascending order, of a random fraction of n sequences. Raises ValueError."""
-        if not isinstance(fraction, float) or not 0 < fraction < 1:
-            raise ValueError(f"valid: expected a share between 0 and 1, or a pair (X, y), got {fraction!r}")
-        count = round(fraction * n)
+        share = as_number(fraction)
+        if share is None or not 0 < share < 1:
+            raise ValueError(f"valid: expected a share between 0 and 1, or a pair (X, y), got {fraction!r:.200}")
+        count = round(share * n)
         if not 0 < count < n:
-            raise ValueError(
-                f"valid: expected a share of {n} sequences that leaves some on both sides, got {fraction!r}"
-            )
+            raise ValueError(f"valid: expected a share of {n} sequences that leaves some on both sides, got {share!r}")
         chosen: list[int] = shuffled(np.random.PCG64([self.seed, 0]), n)[:count].tolist()
         return sorted(chosen)
 

@@ -37,7 +37,8 @@ class NetworkOptions(TypedDict, total=False):
 
 def check_hidden_size(name: str, value: Any) -> int | list[int]:
     """One size for all layers, or a list with the size of each layer. Raises ValueError, which calls it ``name``."""
-    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+    single = isinstance(value, str) or not isinstance(value, Sequence | np.ndarray)
+    if single or (isinstance(value, np.ndarray) and value.ndim == 0):
         return check_size(name, value)
     if not len(value):
         raise ValueError(f"{name}: expected a size for each layer, got {list(value)}")

@@ -11,11 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
-import numpy as np
-
 from crnn import optim
 from crnn._options import check_options, option
-from crnn.checks import check_limit, check_seed, check_size
+from crnn.checks import as_integer, check_limit, check_seed, check_size
 from crnn.io.atomic_write import PathLike
 from crnn.training.log import TrainingLog
 
@@ -29,8 +27,8 @@ class TrainingOptions(TypedDict, total=False):
     batch_size: int
     bptt: int
     carry: int | None
-    optimizer: optim.Optimizer | None
-    schedule: optim.Schedule | None
+    optimizer: optim.Optimizer | str | None
+    schedule: optim.Schedule | str | None
     clip_norm: float | None
     clip_value: float | None
     reduction: Literal["mean", "sum"]
@@ -72,11 +70,17 @@ class TrainingConfig:
         "not given, the state is carried through the whole epoch.",
         flag="--carry",
     )
-    optimizer: optim.Optimizer | None = option(
-        None, help="Adam(lr=2e-3) if not given. An optimizer belongs to one model."
+    optimizer: optim.Optimizer | str | None = option(
+        None,
+        check=optim.optimizer_from,
+        help="Such as crnn.optim.Adam(lr=1e-2), or a name in crnn.optim.RULES, such as 'adam', for its default "
+        "arguments; Adam(lr=2e-3) if not given. An optimizer belongs to one model.",
     )
-    schedule: optim.Schedule | None = option(
-        None, help="Factor of the learning rate at each update, such as crnn.optim.cosine()."
+    schedule: optim.Schedule | str | None = option(
+        None,
+        check=optim.schedule_from,
+        help="Factor of the learning rate at each update, such as crnn.optim.cosine(), or a name in "
+        "crnn.optim.SCHEDULES, such as 'cosine'.",
     )
     clip_norm: float | None = option(
         None,
@@ -127,8 +131,10 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
-        carry, bptt = self.carry, self.bptt
-        if carry is not None and not (isinstance(carry, int | np.integer) and carry >= 0 and carry % bptt == 0):
-            raise ValueError(f"carry: expected a multiple of bptt={bptt}, 0 or None, got {carry!r}")
+        if self.carry is not None:
+            carry = as_integer(self.carry)
+            if carry is None or carry < 0 or carry % self.bptt:
+                raise ValueError(f"carry: expected a multiple of bptt={self.bptt}, 0 or None, got {self.carry!r}")
+            object.__setattr__(self, "carry", carry)
         if self.resume and self.checkpoint is None:
             raise ValueError("resume: expected a checkpoint to resume from, got checkpoint=None")

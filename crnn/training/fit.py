@@ -68,7 +68,8 @@ def fit(
         model.check_valid(valid)
     windows = model.windows(train, config.batch_size, config.bptt)
     cut = {"windows": len(windows), "batch_size": config.batch_size, "bptt": config.bptt}
-    optimizer = optim.Adam(lr=2e-3) if config.optimizer is None else config.optimizer
+    chosen = optim.Adam(lr=2e-3) if config.optimizer is None else config.optimizer
+    optimizer = optim.optimizer_from("optimizer", chosen)
     run = Run(model, optimizer, TrainingLog() if log is None else log, cut)
     run.log.unit = model.loss_unit
     checkpoint = Checkpoint(config.checkpoint)

@@ -7,8 +7,9 @@ import math
 from typing import Any
 
 from crnn._core import optim as kernels
+from crnn.checks import check_finite
 from crnn.nn.state import StateLike
-from crnn.optim import Optimizer, global_norm
+from crnn.optim import Optimizer, Schedule, global_norm, schedule_from
 from crnn.training.config import TrainingConfig
 from crnn.training.protocols import Trainable
 
@@ -41,6 +42,7 @@ class UpdateStep:
     workspace: object  # returned by the model's method ``workspace``; None if it has none
     norm: float
     lr: float
+    schedule: Schedule
 
     def __init__(self, model: Trainable, optimizer: Optimizer, config: TrainingConfig, total: int) -> None:
         self.model, self.optimizer, self.config, self.total = model, optimizer, config, total
@@ -48,6 +50,7 @@ class UpdateStep:
         self.workspace = None if new_workspace is None else new_workspace()
         self.norm = 0.0
         self.lr = optimizer.lr
+        self.schedule = schedule_from("schedule", "constant" if config.schedule is None else config.schedule)
 
     def __call__(
         self, x: Any, targets: Any, state: StateLike | None, update: int, epoch: int
@@ -77,7 +80,7 @@ class UpdateStep:
             )
         limit = self.config.clip_norm
         factor = limit / self.norm if limit is not None and self.norm > limit else 1.0
-        lr_scale = 1.0 if self.config.schedule is None else self.config.schedule(update, self.total)
+        lr_scale = check_finite("schedule", self.schedule(update, self.total))
         self.lr = self.optimizer.lr * lr_scale
         self.optimizer.update(self.model.flat_params, grads, factor=factor, lr_scale=lr_scale)
         return loss, count, state

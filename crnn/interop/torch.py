@@ -318,7 +318,7 @@ def load_file(
             if not np.isfinite(values).all():
                 raise ValueError(f"{name}: expected finite values, got NaN or infinity")
     except (SafetensorError, ValueError) as error:
-        raise ModelFileError(f"{os.fspath(path)}: {error}") from None
+        raise ModelFileError(f"{os.fsdecode(path)}: {error}") from None
     return _network(arguments, params, dropout)
 
 

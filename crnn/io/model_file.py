@@ -48,7 +48,7 @@ def to_bytes(tensors: Mapping[str, Array], header: Header) -> bytes:
 
 def read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
     """Tensors and the ``crnn`` header of a file, whose contents are not checked. Raises ModelFileError and OSError."""
-    return parse(os.fspath(path), *read_content(path))
+    return parse(os.fsdecode(path), *read_content(path))
 
 
 def from_bytes(name: str, content: bytes) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -65,7 +65,7 @@ def read_content(path: PathLike) -> tuple[bytes, int]:
         length = int.from_bytes(file.read(8), "little")
         if length > HEADER_LIMIT:
             raise ModelFileError(
-                f"{os.fspath(path)}: expected a safetensors file with a header of at most {HEADER_LIMIT} bytes"
+                f"{os.fsdecode(path)}: expected a safetensors file with a header of at most {HEADER_LIMIT} bytes"
             )
         file.seek(0)
         # Not memory-mapped: if the file is truncated while it is read, that would be a SIGBUS.

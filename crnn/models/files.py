@@ -54,7 +54,7 @@ def load(path: PathLike) -> Any:
     >>> crnn.load(path)
     LanguageModel(8 chars, cell='tanh', hidden_size=8, num_layers=1, 208 parameters, dtype='float32')
     """
-    return registry.build(os.fspath(path), *model_file.read(path))
+    return registry.build(os.fsdecode(path), *model_file.read(path))
 
 
 def to_bytes(model: Module) -> bytes:

@@ -132,11 +132,11 @@ class TextCorpus:
         OSError
             The file cannot be read, or `ids_path` not written.
         """
-        if ids_path is not None and os.path.realpath(ids_path) == os.path.realpath(path):
-            raise ValueError(f"ids_path: expected another file than the text, got {os.fspath(ids_path)}")
+        if ids_path is not None and os.path.realpath(os.fsdecode(ids_path)) == os.path.realpath(os.fsdecode(path)):
+            raise ValueError(f"ids_path: expected another file than the text, got {os.fsdecode(ids_path)}")
         unit, make_vocab = _vocab_maker(unit, vocab, min_count, max_size, unknown)
         chunks = partial(file_chunks, path, unit, encoding)
-        return cls._build(chunks, os.fspath(path), unit, make_vocab, valid, test, ids_path)
+        return cls._build(chunks, os.fsdecode(path), unit, make_vocab, valid, test, ids_path)
 
     @classmethod
     def _build(

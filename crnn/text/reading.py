@@ -105,12 +105,12 @@ def _decoded_chunks(path: PathLike, encoding: str) -> Iterator[str]:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeError as error:
             raise TextError(
-                f"{os.fspath(path)}: not {encoding} text at byte {begin + getattr(error, 'start', 0)} "
+                f"{os.fsdecode(path)}: not {encoding} text at byte {begin + getattr(error, 'start', 0)} "
                 f"({getattr(error, 'reason', error)}); name its encoding=, or read any file with unit='byte'"
             ) from error
         if "\0" in text:
             raise TextError(
-                f"{os.fspath(path)}: NUL at character {characters_read + text.index(chr(0))}, so it is binary or "
+                f"{os.fsdecode(path)}: NUL at character {characters_read + text.index(chr(0))}, so it is binary or "
                 f"not {encoding}; name its encoding= (as 'utf-16'), or read any file with unit='byte'"
             )
         bytes_read += len(chunk)
@@ -179,4 +179,4 @@ def store_ids(chunks: Iterable[Ids], total: int, dtype: np.dtype[Any], ids_path:
         np.lib.format.write_array_header_1_0(file, header)
         for chunk in chunks:
             file.write(chunk.astype(dtype).data)
-    return cast(Array, np.load(ids_path, mmap_mode="r"))
+    return cast(Array, np.load(os.fsdecode(ids_path), mmap_mode="r"))

@@ -50,7 +50,7 @@ class Checkpoint:
     def read_into(self, run: Run) -> None:
         """Set a run to the state in the file. Raises ModelFileError if it does not fit; the run is then unchanged."""
         assert self.path is not None
-        name = os.fspath(self.path)
+        name = os.fsdecode(self.path)
         arrays, header = read(self.path)
         try:
             progress = _checked_progress(header, run)

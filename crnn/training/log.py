@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 from typing import Any, TextIO
 
-from crnn.io.atomic_write import PathLike
+from crnn.io.atomic_write import PathLike, replacing
 
 __all__ = ["EPOCH_FIELDS", "TRAINING_FIELDS", "Entry", "TrainingLog", "is_entry"]
 
@@ -81,21 +82,29 @@ class TrainingLog:
         return f"{text}, {last['tokens'] / max(last['seconds'], 1e-9):,.0f} tokens/s, {last['seconds']:.1f} s"
 
     def to_csv(self, path: PathLike) -> None:
-        """Write all entries as a table, one row per entry; a field that an entry does not have is empty."""
+        """Write all entries as a table, one row per entry; a field that an entry does not have is empty.
+
+        An existing file is replaced as a whole. Raises OSError if the file cannot be written.
+        """
         import csv
 
         fields = ["kind", *dict.fromkeys((*TRAINING_FIELDS, *EPOCH_FIELDS))]
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fields)
-            writer.writeheader()
-            writer.writerows(self.entries)
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, fields)
+        writer.writeheader()
+        writer.writerows(self.entries)
+        with replacing(path) as file:
+            file.write(table.getvalue().encode())
 
     def to_jsonl(self, path: PathLike) -> None:
-        """Write all entries, one JSON object per line."""
+        """Write all entries, one JSON object per line.
+
+        An existing file is replaced as a whole. Raises OSError if the file cannot be written.
+        """
         import json
 
-        with open(path, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(entry) + "\n" for entry in self.entries)
+        with replacing(path) as file:
+            file.writelines(json.dumps(entry).encode() + b"\n" for entry in self.entries)
 
     # ---- recording, while training --------------------------------------------------------------------------------
 

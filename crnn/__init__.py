@@ -4,6 +4,7 @@
 Networks and models: `RNN`, `LanguageModel`, `SequenceClassifier`, `SequenceTagger`, `SequenceRegressor`,
 `SequenceToSequence`. Training: `fit`, `optim`. Inference one step at a time: `Stream`, `StreamBatch`, `TextStream`.
 Text: `Vocab`, `TextCorpus`, `sampling`. Files: `save`, `load`. Diagnostics: `gradient_check`, `gradient_flow`.
+`verify` checks that results are bit-identical to those of every other machine.
 """
 
 import os as _os
@@ -28,12 +29,14 @@ if _TYPE_CHECKING:
     from crnn.models.tagger import SequenceTagger
     from crnn.training.fit import fit
     from crnn.training.log import TrainingLog
+    from crnn.verification.checker import PartResult, Verification, verify
 
 __all__ = [
     "RNN",
     "Evaluation",
     "LanguageModel",
     "ModelFileError",
+    "PartResult",
     "RegressionEvaluation",
     "SequenceClassifier",
     "SequenceEvaluation",
@@ -46,6 +49,7 @@ __all__ = [
     "TextError",
     "TextStream",
     "TrainingLog",
+    "Verification",
     "Vocab",
     "VocabError",
     "__version__",
@@ -60,6 +64,7 @@ __all__ = [
     "optim",
     "sampling",
     "save",
+    "verify",
 ]
 
 
@@ -81,6 +86,7 @@ _LAZY = {
     "Evaluation": "crnn.models.metrics",
     "LanguageModel": "crnn.models.language_model",
     "ModelFileError": "crnn.io.model_file",
+    "PartResult": "crnn.verification.checker",
     "RegressionEvaluation": "crnn.models.metrics",
     "SequenceClassifier": "crnn.models.classifier",
     "SequenceEvaluation": "crnn.models.metrics",
@@ -88,11 +94,13 @@ _LAZY = {
     "SequenceTagger": "crnn.models.tagger",
     "SequenceToSequence": "crnn.models.seq2seq",
     "TrainingLog": "crnn.training.log",
+    "Verification": "crnn.verification.checker",
     "fit": "crnn.training.fit",
     "gradient_check": "crnn.diagnostics",
     "gradient_flow": "crnn.diagnostics",
     "load": "crnn.models.files",
     "save": "crnn.models.files",
+    "verify": "crnn.verification.checker",
 }
 
 

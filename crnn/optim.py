@@ -20,6 +20,7 @@ import numpy as np
 from crnn._core import optim as kernels
 from crnn._core.gemm import aligned_empty
 from crnn._core.loss import sum_of_squares
+from crnn._core.vecmath import exp, log1p
 from crnn.checks import Array, check_count, check_finite, check_flag, check_number
 
 __all__ = [
@@ -344,13 +345,43 @@ def cosine(final: float = 0.0, warmup: int = 0) -> Schedule:
     [1.0, 0.854, 0.5, 0.146]
     """
     end = check_finite("final", final)
-    return _warmed(lambda k, n: end + (1.0 - end) * 0.5 * (1.0 + math.cos(math.pi * k / n)), warmup)
+    return _warmed(lambda k, n: end + (1.0 - end) * 0.5 * (1.0 + _cos_pi(k / n)), warmup)
 
 
 def exponential(final: float = 0.01, warmup: int = 0) -> Schedule:
     """From 1 down to ``final`` exponentially, by the same factor at every update."""
-    end = check_number("final", final, 1e-30)
-    return _warmed(lambda k, n: math.exp(math.log(end) * (k / n)), warmup)
+    rate = _log(check_number("final", final, 1e-30))
+    return _warmed(lambda k, n: _exp(rate * (k / n)), warmup)
+
+
+# The C libraries' cos, exp and log differ in the last bit.
+
+
+def _cos_pi(x: float) -> float:
+    """cos(pi x) for x in [0, 1] by its power series, bit-identical on every machine."""
+    if x > 0.5:
+        return -_cos_pi(1.0 - x)
+    square = (math.pi * x) * (math.pi * x)
+    total = term = 1.0
+    for n in range(2, 26, 2):
+        term *= -square / (n * (n - 1))
+        total += term
+    return total
+
+
+def _log(x: float) -> float:
+    """The natural logarithm of x > 0, bit-identical on every machine."""
+    mantissa, exponent = math.frexp(x)
+    log = np.empty(1)
+    log1p(log, np.array([2.0 * mantissa - 1.0]))
+    return float(log[0]) + (exponent - 1) * 0.6931471805599453
+
+
+def _exp(x: float) -> float:
+    """e**x, bit-identical on every machine."""
+    power = np.empty(1)
+    exp(power, np.array([x]))
+    return float(power[0])
 
 
 def _warmed(schedule: Schedule, warmup: int) -> Schedule:

@@ -21,7 +21,7 @@ FLOORS = (
     ("nn",),
     ("training",),
     ("models",),
-    ("_demo", "diagnostics", "interop"),
+    ("_demo", "diagnostics", "interop", "verification"),
     ("",),  # crnn/__init__.py
     ("cli",),
     ("__main__",),

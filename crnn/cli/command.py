@@ -9,13 +9,14 @@ import sys
 from collections.abc import Callable, Sequence
 
 from crnn._version import __version__
-from crnn.cli import demo, evaluate, info, sample, score, train
+from crnn.cli import demo, evaluate, info, sample, score, train, verify
 from crnn.cli.common import INTERRUPTED
 from crnn.cli.messages import in_words_of
 
 __all__ = ["main"]
 
-SUBCOMMANDS = (train, sample, evaluate, score, info, demo)  # each has add_subcommand(); in the order of ``crnn --help``
+# Each has add_subcommand(); in the order of ``crnn --help``.
+SUBCOMMANDS = (train, sample, evaluate, score, info, demo, verify)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

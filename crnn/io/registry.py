@@ -21,9 +21,18 @@ def register(kind: str, build: Builder) -> None:
     _builders[kind] = build
 
 
-def kinds() -> list[str]:
-    """The names of all registered kinds, sorted. A kind is registered when its module is imported."""
-    return sorted(_builders)
+def kinds(package: str | None = None) -> list[str]:
+    """The names of all registered kinds, or of those whose class is in ``package``, sorted.
+
+    A kind is registered when its module is imported.
+    """
+    return sorted(kind for kind, build in _builders.items() if package in (None, _package_of(build)))
+
+
+def _package_of(build: Builder) -> str:
+    """The top-level package of a builder: of its class, if it is a class method."""
+    module: str = getattr(build, "__self__", build).__module__
+    return module.partition(".")[0]
 
 
 def check_kind(kind: str) -> None:

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+"""The hash of each part of `crnn.verify`. Written by ``python -m crnn.verification.renew``."""
+
+HASHES = {
+    "initial weights glorot": "c19a6f61858ac5120f7542e6cf2380eac1950ef468e5678d3eb80ceb7acc5774",
+    "initial weights uniform": "fce71d4851317086c4b8d855dcbce7a4add9705404898227479e49588af8a3d3",
+    "initial weights unit_variance": "ff3a5635bb59dd0d0488cec529f7c3515204d33878ab1b339aa246668c829754",
+    "initial weights orthogonal": "a2867c0eb8f4d8d751017508d7ba8b95f79f76df599446e5a4f58e7a49d03c04",
+    "initial weights identity": "f0deb4ef68e10784f72f4b050fec12943a12998be36dd2c31f34207644e4e801",
+    "initial weights zeros": "f27ff6db70e3f57f1976723ff0d6bdbbd248289e721a51ec62bcdcb5888cec4b",
+    "schedule constant": "0f3728a39c98d74f0750fa497b7faf6d28b37d865a572fec8ba7c27a5f63fbd3",
+    "schedule linear": "4d9657d8e5585c193fecbdf5b1dc0d15cd99c9c65062bbebbd253344ba525b95",
+    "schedule cosine": "7aa47a9f070fb8842a308119a5bdf557d0465abffb04712f99b77c8c75df04b0",
+    "schedule exponential": "46c42e2e231d81564db10731d531115a1ace4a899cc9b7b816fa408ffa8c78ed",
+    "optimizer sgd": "c500673434dc98b2342f388eda352f34958e5ca4c2d0394494368fea170f917a",
+    "optimizer adagrad": "75542f0331727269622faa1ece6f1308ea91cccf9bc649b3d949c6d84d45768a",
+    "optimizer rmsprop": "8a691c41736dcedf83e9bfc294e0816e8970d527d631f183df4f0e1ce55b7fd1",
+    "optimizer adam": "d7c496bd3d042a9d10cd3754b853993d87bf65938b1cd86b90da6ac35c8c32ef",
+    "optimizer adamw": "5cf389ce8255c0e670a92b57d8d776a81e2667ca4441aa74457492fd21f0d10f",
+    "cell tanh": "d5e7b7e5e1a35c1c6b3ec867c092e1bfb6632cde0156b32d9e3cf3238ebf8c02",
+    "cell relu": "c5be5c9772e37209e74a1749b630270adabe2b65aed2993725afa0c9ffe34b6b",
+    "cell lstm": "cf67e78d6817e6be043c8776f216ae05f71cde34b822a58318aff5c5308a3107",
+    "cell gru": "d6f39683da9256ca6900fcd1f3a50e0b3ed3439fa232ef3e07e1ffc434ea77fe",
+    "cell original_gru": "2a7f12a8932f89b9290ea1edacb11f024e7a5f7533e15ccd2d13ea056734810b",
+    "cell min_gru": "47fab112543803b5e11cf2f3bc3671553c9afa516e4673a8099c5d2cc0ea0485",
+    "kind LanguageModel": "85847e0265f35225aa02a8c53c47dbfee3ea50af3676617bba106cdb02d43e23",
+    "kind RNN": "a05eb9ea6662730057b025924566c51e1890d7544f95429b9b7cb9a940f27529",
+    "kind SequenceClassifier": "5e8507d802f2d993955cb464f361d8605a9661b14f7f0c4cd4282c881051c958",
+    "kind SequenceRegressor": "822c027c5af70533bb3595a3a264d915c28da63b819f03c3dd84c48412f72489",
+    "kind SequenceTagger": "341db419597c2108e0340f435093891ff4eb1cc4af8c72e4d551cc70a5b6e390",
+    "kind SequenceToSequence": "8ecbff7bb6ed5728e24f2c2a2722206db208abfeebed613781c2b64e4c10e99b",
+    "model file": "76277318ef417020afc0aee0e45698355720827f77db4c10254751e5a0b4ae94",
+}

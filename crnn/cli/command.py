@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 from crnn._version import __version__
 from crnn.cli import demo, evaluate, info, sample, score, train, verify
-from crnn.cli.common import INTERRUPTED
-from crnn.cli.messages import in_words_of
+from crnn.cli.common import INTERRUPTED, say
+from crnn.cli.messages import described
 
 __all__ = ["main"]
 
@@ -42,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except (ValueError, OSError, ArithmeticError, MemoryError) as error:
-        message = in_words_of(arguments.parser, str(error), arguments)
-        print(f"crnn {arguments.command}: {message}", file=sys.stderr)
+        say(f"crnn {arguments.command}: {described(arguments.parser, error, arguments)}")
         return 1
 
 

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import crnn
 
@@ -20,12 +21,21 @@ __all__ = [
     "load_language_model",
     "new_subcommand",
     "say",
+    "standard_input",
+    "standard_output",
     "write_stream",
 ]
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # as ``add_subparsers`` returns them
 
 INTERRUPTED = 130  # conventional exit status of a program ended by Ctrl-C
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the default of every option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 def new_subcommand(
@@ -40,7 +50,7 @@ def new_subcommand(
         name,
         help=help,
         description=description,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,  # shows every default
+        formatter_class=_HelpFormatter,
     )
     parser.set_defaults(run=run, parser=parser)  # main() calls ``run``, and words its errors as ``parser`` does
     return parser
@@ -71,9 +81,26 @@ def load_language_model(path: Path) -> crnn.LanguageModel:
     return model
 
 
+def standard_input() -> BinaryIO:
+    """Standard input, in bytes. Raises OSError if it is closed."""
+    if sys.stdin is None:
+        raise OSError("standard input: expected a file or pipe, got a closed one")
+    return sys.stdin.buffer
+
+
+def standard_output() -> BinaryIO:
+    """Standard output, in bytes. Raises OSError if it is closed."""
+    if sys.stdout is None:
+        raise OSError("standard output: expected a file or pipe, got a closed one")
+    sys.stdout.flush()
+    return sys.stdout.buffer
+
+
 def say(text: str) -> None:
-    """Print a message to standard error; standard output is for results."""
-    print(text, file=sys.stderr)
+    """Print a message to standard error, if somebody reads that; standard output is for results."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):  # a closed pipe or a full disk must not end what was going on
+            print(text, file=sys.stderr)
 
 
 def write_stream(prompt: str, chunks: Iterable[str]) -> None:

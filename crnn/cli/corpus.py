@@ -1,20 +1,58 @@
 # SPDX-License-Identifier: MIT
-"""The text that ``crnn train`` learns from: its flags, and the corpus that they describe."""
+"""The texts that subcommands read: files, folders, pipes; their flags, and the corpus that they describe."""
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
+from typing import BinaryIO
 
 import crnn
+from crnn.cli.common import say, standard_input
+from crnn.cli.typed import ESCAPES, typed_text
 
-__all__ = ["add_text_flags", "corpus_from"]
+__all__ = [
+    "add_border_flag",
+    "add_corpus_flags",
+    "add_encoding_flag",
+    "add_text_argument",
+    "corpus_from",
+    "corpus_to_evaluate",
+    "paths_of_text",
+]
+
+STANDARD_INPUT = Path("-")
+BYTE_ORDER_MARK = "\ufeff"
 
 
-def add_text_flags(text: argparse._ArgumentGroup) -> None:
+def add_text_argument(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Add the positional argument for the files of a text."""
+    parser.add_argument(
+        "text",
+        type=Path,
+        nargs="+",
+        help=f"files or folders {purpose}, also compressed ones (gzip, bzip2, xz); - is standard input",
+    )
+
+
+def add_encoding_flag(parser: argparse._ActionsContainer, default: str) -> None:
+    """Add ``--encoding``; ``default`` says what it is if the flag is not given."""
+    parser.add_argument("--encoding", help=f"encoding of the text, {default} if not given")
+
+
+def add_border_flag(parser: argparse._ActionsContainer) -> None:
+    """Add ``--border``."""
+    parser.add_argument(
+        "--border", default=r"\n", help=f"put between two files, unless the first one ends with it; {ESCAPES}"
+    )
+
+
+def add_corpus_flags(text: argparse._ArgumentGroup) -> None:
     """Add the flags of a corpus. Each is stored under its name in `crnn.TextCorpus.from_file`."""
     text.add_argument("--unit", choices=["char", "byte", "word"], default="char", help="kind of token")
-    text.add_argument("--encoding", default="utf-8", help="encoding of the file")
+    add_encoding_flag(text, "utf-8")
+    add_border_flag(text)
     text.add_argument("--valid", type=float, default=0.05, help="fraction of the text for validation")
     text.add_argument("--test", type=float, default=0.05, help="fraction of the text for the test at the end")
     text.add_argument("--min-count", type=int, default=1, help="tokens that occur less often become <unk>")
@@ -35,10 +73,21 @@ def add_text_flags(text: argparse._ArgumentGroup) -> None:
     )
 
 
+def paths_of_text(arguments: argparse.Namespace) -> list[Path]:
+    """The files and folders that the text is read from, without standard input."""
+    return [path for path in arguments.text if path != STANDARD_INPUT]
+
+
+def _files(arguments: argparse.Namespace) -> list[Path | BinaryIO]:
+    if Counter(arguments.text)[STANDARD_INPUT] > 1:
+        raise ValueError("text: expected - (standard input) at most once")
+    return [standard_input() if path == STANDARD_INPUT else path for path in arguments.text]
+
+
 def corpus_from(arguments: argparse.Namespace) -> crnn.TextCorpus:
     """The corpus that the arguments of ``crnn train`` describe. Raises what `crnn.TextCorpus.from_file` raises."""
-    return crnn.TextCorpus.from_file(
-        arguments.text,
+    corpus = crnn.TextCorpus.from_file(
+        _files(arguments),
         unit=arguments.unit,
         valid=arguments.valid,
         test=arguments.test,
@@ -46,5 +95,18 @@ def corpus_from(arguments: argparse.Namespace) -> crnn.TextCorpus:
         min_count=arguments.min_count,
         max_size=arguments.max_size,
         unknown=True if arguments.unknown else None,
+        border=typed_text("border", arguments.border, arguments.encoding or "utf-8"),
         ids_path=arguments.ids_path,
+    )
+    if BYTE_ORDER_MARK in corpus.vocab:
+        say("the text has a byte order mark, which is learnt as a character; --encoding utf-8-sig removes it")
+    return corpus
+
+
+def corpus_to_evaluate(arguments: argparse.Namespace, vocab: crnn.Vocab) -> crnn.TextCorpus:
+    """The corpus that a model with this vocabulary is evaluated on: all of the text is in ``train``."""
+    encoding = arguments.encoding or vocab.encoding
+    border = typed_text("border", arguments.border, encoding)
+    return crnn.TextCorpus.from_file(
+        _files(arguments), vocab=vocab, valid=0.0, test=0.0, encoding=encoding, border=border
     )

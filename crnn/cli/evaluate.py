@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: MIT
-"""``crnn eval``: evaluate a language model on a text file."""
+"""``crnn eval``: evaluate a language model on text files."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-import crnn
 from crnn.cli.common import Subparsers, cores, load_language_model, new_subcommand
+from crnn.cli.corpus import add_border_flag, add_encoding_flag, add_text_argument, corpus_to_evaluate
 
 __all__ = ["add_subcommand"]
 
 
 def add_subcommand(subparsers: Subparsers) -> None:
     """Add ``crnn eval`` to the parsers."""
-    evaluate = new_subcommand(subparsers, "eval", run, "evaluate a language model on a text file")
+    evaluate = new_subcommand(subparsers, "eval", run, "evaluate a language model on text files")
     evaluate.add_argument("model", type=Path)
-    evaluate.add_argument("text", type=Path)
-    evaluate.add_argument("--encoding", default="utf-8", help="encoding of the file")
+    add_text_argument(evaluate, "to evaluate on")
+    add_encoding_flag(evaluate, "that of the model")
+    add_border_flag(evaluate)
     evaluate.add_argument(
         "--batch",
         dest="batch_size",
@@ -32,9 +33,7 @@ def add_subcommand(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print loss, perplexity and accuracy of a model on a text file. Returns the exit status."""
     model = load_language_model(arguments.model)
-    corpus = crnn.TextCorpus.from_file(
-        arguments.text, vocab=model.vocab, valid=0.0, test=0.0, encoding=arguments.encoding
-    )
+    corpus = corpus_to_evaluate(arguments, model.vocab)
     result = model.evaluate(corpus.train, batch_size=arguments.batch_size, threads=arguments.threads)
     print(
         f"nats {result.nats:.4f}  bits {result.bits:.4f}  perplexity {result.perplexity:.3f}  "

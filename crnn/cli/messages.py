@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from pathlib import Path
 
-__all__ = ["in_words_of", "option_names"]
+import crnn
+from crnn.text.errors import Remedy, explain
+
+__all__ = ["described", "in_words_of", "option_names"]
 
 _NAME = r"[a-z]\w*"
 _SUBJECT = re.compile(rf"{_NAME}(?:(?: \+ |, | and ){_NAME})*(?=(?:\[\d+\])?:)")  # as in "valid + test: ..."
@@ -22,6 +26,24 @@ def option_names(parser: argparse.ArgumentParser) -> dict[str, str]:
         action.dest: max(action.option_strings, key=len, default=str(action.metavar or action.dest))
         for action in parser._actions
     }
+
+
+def described(parser: argparse.ArgumentParser, error: BaseException, arguments: argparse.Namespace) -> str:
+    """An error of the Python API as the user of ``parser`` should read it, in one line."""
+    names = option_names(parser)
+
+    def option(remedy: Remedy) -> str | None:
+        if remedy.name not in names:
+            return None
+        return names[remedy.name] if remedy.value in (None, True) else f"{names[remedy.name]} {remedy.value}"
+
+    if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    elif isinstance(error, crnn.TextError | crnn.VocabError):
+        text = explain(in_words_of(parser, error.problem, arguments), error.remedies, option)
+    else:
+        text = in_words_of(parser, str(error), arguments)
+    return " ".join(text.split("\n")) or type(error).__name__
 
 
 def in_words_of(parser: argparse.ArgumentParser, message: str, arguments: argparse.Namespace) -> str:

@@ -11,7 +11,7 @@ import crnn
 from crnn._options import add_flags, from_flags
 from crnn.checks import DTYPES
 from crnn.cli.common import INTERRUPTED, Subparsers, cores, new_subcommand, say
-from crnn.cli.corpus import add_text_flags, corpus_from
+from crnn.cli.corpus import add_corpus_flags, add_text_argument, corpus_from
 from crnn.nn.cells import CELLS
 from crnn.nn.config import NetworkConfig
 from crnn.optim import RULES, SCHEDULES
@@ -48,10 +48,10 @@ TRAINING_FLAGS: dict[str, dict[str, Any]] = {
 
 def add_subcommand(subparsers: Subparsers) -> None:
     """Add ``crnn train`` to the parsers."""
-    train = new_subcommand(subparsers, "train", run, "train a language model on a text file")
-    train.add_argument("text", type=Path, help="file to train on")
+    train = new_subcommand(subparsers, "train", run, "train a language model on text files")
+    add_text_argument(train, "to train on")
     train.add_argument("-o", "--output", type=Path, required=True, help="where to write the model (.safetensors)")
-    add_text_flags(train.add_argument_group("text"))
+    add_corpus_flags(train.add_argument_group("text"))
     _add_network_flags(train.add_argument_group("network"))
     loop = train.add_argument_group("training")
     add_flags(loop, TrainingConfig, TRAINING_FLAGS)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from crnn.checks import Array, check_positive
-from crnn.text.vocab import Vocab, VocabError
+from crnn.text.errors import VocabError
+from crnn.text.vocab import Vocab
 
 SORTED_BATCHES = 32  # sequences of so many batches at a time are sorted by length: little padding, still shuffled
 

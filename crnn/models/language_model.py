@@ -24,8 +24,9 @@ from crnn.nn.params import Parameters, Shapes
 from crnn.nn.state import StateLike
 from crnn.stream import TextStream
 from crnn.stream.parts import StreamParts
+from crnn.text.errors import TextError
 from crnn.text.generation import TextGenerator
-from crnn.text.reading import EOS, TextError
+from crnn.text.reading import EOS
 from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX, BPTTWindows, contiguous_batches
 

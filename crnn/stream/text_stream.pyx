@@ -13,7 +13,8 @@ import numpy as np
 from crnn._core import loss
 from crnn.text.windows import IGNORE_INDEX
 from crnn.text.generation import TextGenerator
-from crnn.text.reading import EOS, TextError
+from crnn.text.errors import TextError
+from crnn.text.reading import EOS
 
 cnp.import_array()
 

@@ -2,8 +2,9 @@
 """Text data: vocabularies, corpora and training windows. Depends on NumPy only; knows no model."""
 
 from crnn.text.corpus import TextCorpus
-from crnn.text.reading import EOS, TextError
-from crnn.text.vocab import UNKNOWN, Vocab, VocabError
+from crnn.text.errors import TextError, VocabError
+from crnn.text.reading import EOS
+from crnn.text.vocab import UNKNOWN, Vocab
 from crnn.text.windows import IGNORE_INDEX, BPTTWindows, contiguous_batches
 
 __all__ = [

@@ -6,18 +6,30 @@ file or str --TextCorpus--> ids (N,) --contiguous_batches--> windows x, y (T, B)
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from crnn.checks import Ids
 from crnn.io.atomic_write import PathLike
-from crnn.text.reading import TextError, Unit, check_total, count_tokens, file_chunks, store_ids, text_chunks
-from crnn.text.vocab import Vocab, VocabError, check_unit
+from crnn.text.errors import TextError, VocabError
+from crnn.text.reading import (
+    Document,
+    Unit,
+    check_encoding,
+    check_total,
+    count_tokens,
+    file_document,
+    store_ids,
+    text_document,
+    with_borders,
+)
+from crnn.text.sources import TextFiles, check_outside, file_list, open_sources
+from crnn.text.vocab import Vocab, check_unit
 
 __all__ = ["TextCorpus"]
 
@@ -27,7 +39,8 @@ class TextCorpus:
     """A text as ids, split by position: training data first, then validation, then test data.
 
     Of N tokens, ``round(valid * N)`` are for validation, ``round(test * N)`` for the test and all others for training;
-    a fraction of 0 gives an empty array. Made by `from_text` or `from_file`.
+    a fraction of 0 gives an empty array. With several documents, a cut is moved to the nearest border of two documents
+    if that is nearer than half of the part's size. Made by `from_text` or `from_file`.
 
     Attributes
     ----------
@@ -57,7 +70,7 @@ class TextCorpus:
     @classmethod
     def from_text(
         cls,
-        text: str | bytes,
+        text: str | bytes | Sequence[str | bytes],
         unit: Unit | None = None,
         valid: float = 0.05,
         test: float = 0.05,
@@ -66,12 +79,13 @@ class TextCorpus:
         min_count: int = 1,
         max_size: int | None = None,
         unknown: bool | None = None,
+        border: str = "\n",
     ) -> TextCorpus:
-        """A corpus from a text in memory.
+        """A corpus from a text in memory, or from several documents.
 
         Parameters
         ----------
-        text : str, or bytes for unit "byte"
+        text : str, or bytes for unit "byte"; or a list of them
         unit : {"char", "byte", "word"}, optional
             Default: that of `vocab`, else "char".
         valid, test : float
@@ -80,6 +94,9 @@ class TextCorpus:
             Use this vocabulary, for example that of a model to train further. Default: that of the whole text.
         min_count, max_size, unknown
             As for `Vocab.from_text`; not together with `vocab`.
+        border : str
+            Separates documents: appended to each but the last, unless it ends so anyway. Left out if `vocab` does not
+            have it.
 
         Raises
         ------
@@ -88,92 +105,153 @@ class TextCorpus:
         VocabError
             A token is outside the vocabulary and there is no ``<unk>``, or options contradict each other.
         """
-        unit, make_vocab = _vocab_maker(unit, vocab, min_count, max_size, unknown)
-        return cls._build(partial(text_chunks, text, unit), "text", unit, make_vocab, valid, test, None)
+        unit, make_vocab = _vocab_maker(unit, vocab, min_count, max_size, unknown, "utf-8")
+        if isinstance(text, list | tuple):
+            documents = [text_document(f"text[{number}]", each, unit) for number, each in enumerate(text)]
+        else:
+            documents = [text_document("text", text, unit)]  # type: ignore[arg-type]  # checked there
+        return cls._build("text", _separated(documents, border, unit, vocab), unit, make_vocab, valid, test, None)
 
     @classmethod
     def from_file(
         cls,
-        path: PathLike,
+        path: TextFiles,
         unit: Unit | None = None,
         valid: float = 0.05,
         test: float = 0.05,
         *,
-        encoding: str = "utf-8",
+        encoding: str | None = None,
         vocab: Vocab | None = None,
         min_count: int = 1,
         max_size: int | None = None,
         unknown: bool | None = None,
+        border: str = "\n",
         ids_path: PathLike | None = None,
     ) -> TextCorpus:
-        r"""A corpus from a file, which is read twice in chunks: to count the tokens and to encode them.
+        r"""A corpus from files, which are read twice in chunks: to count the tokens and to encode them.
 
         The text is not normalised: ``"\r\n"`` remains two characters, and a byte order mark remains one character
-        (``encoding="utf-8-sig"`` removes it).
+        (``encoding="utf-8-sig"`` removes it). Files that gzip, bzip2 or xz compressed are recognised by their first
+        bytes and decompressed.
 
         Parameters
         ----------
-        path : path
-        encoding : str
-            Text encoding of the file; ignored for unit "byte".
+        path : path, binary file, or several
+            A folder stands for all regular files in it and in its subfolders, sorted by path, without hidden ones. Of
+            a pipe or an open file, what is left to read is copied into a temporary file. Each file is a document.
+        encoding : str, optional
+            Text encoding of the files; ignored for unit "byte". Default: that of `vocab`, else UTF-8. A new vocabulary
+            remembers it.
         ids_path : path, optional
             Write the ids to this ``.npy`` file and memory-map it, for a text larger than memory. An existing file
             is replaced once the new one is complete.
-        unit, valid, test, vocab, min_count, max_size, unknown
+        unit, valid, test, vocab, min_count, max_size, unknown, border
             As for `from_text`.
 
         Raises
         ------
         TextError
-            The file is empty, is not text in this encoding, or has a NUL character: it is then binary, or UTF-16
-            read in another encoding.
+            A file is not text in this encoding, or has a NUL character: it is then binary, or UTF-16 read in another
+            encoding. Or it is a damaged compressed file, or changes while it is read, or all files are empty.
         VocabError
             As for `from_text`.
         OSError
-            The file cannot be read, or `ids_path` not written.
+            A file cannot be read, or `ids_path` not written.
         """
-        if ids_path is not None and os.path.realpath(os.fsdecode(ids_path)) == os.path.realpath(os.fsdecode(path)):
-            raise ValueError(f"ids_path: expected another file than the text, got {os.fsdecode(ids_path)}")
-        unit, make_vocab = _vocab_maker(unit, vocab, min_count, max_size, unknown)
-        chunks = partial(file_chunks, path, unit, encoding)
-        return cls._build(chunks, os.fsdecode(path), unit, make_vocab, valid, test, ids_path)
+        encoding = check_encoding(encoding or (vocab.encoding if vocab else "utf-8"))
+        unit, make_vocab = _vocab_maker(unit, vocab, min_count, max_size, unknown, encoding)
+        files = file_list(path)
+        with ExitStack() as stack:
+            sources = open_sources(files, stack)
+            if ids_path is not None:
+                check_outside("ids_path", ids_path, files, sources)
+            documents = [file_document(source, unit, encoding) for source in sources]
+            name = sources[0].name if len(sources) == 1 else f"{sources[0].name} and {len(sources) - 1} more"
+            return cls._build(name, _separated(documents, border, unit, vocab), unit, make_vocab, valid, test, ids_path)
 
     @classmethod
     def _build(
         cls,
-        chunks: Callable[[], Iterator[str | bytes]],
-        source: str,
+        name: str,
+        documents: Sequence[Document],
         unit: Unit,
         make_vocab: Callable[[Mapping[str, int]], Vocab],
         valid: float,
         test: float,
         ids_path: PathLike | None,
     ) -> TextCorpus:
-        """A corpus of the text that ``chunks()`` yields, the same on both calls. Errors call the text ``source``."""
-        for name, fraction in (("valid", valid), ("test", test)):
+        """A corpus of documents, which errors about the whole call ``name``."""
+        for fraction_name, fraction in (("valid", valid), ("test", test)):
             if not 0 <= fraction < 1:
-                raise ValueError(f"{name}: expected a fraction in [0, 1), got {fraction}")
+                raise ValueError(f"{fraction_name}: expected a fraction in [0, 1), got {fraction}")
         if valid + test >= 1:
             raise ValueError(f"valid + test: expected less than 1, got {valid} + {test}")
-        counts, total = count_tokens(chunks(), unit)
+        counts, total = count_tokens((chunk for document in documents for chunk in document.chunks()), unit)
         if not total:
-            raise TextError(f"{source}: expected at least one {unit}, got none")
+            raise TextError(f"{name}: expected at least one {unit}, got none")
         vocab = make_vocab(counts)
-        dtype = np.min_scalar_type(len(vocab) - 1)
-        ids_by_chunk = check_total(vocab.encode_chunks(chunks(), source), total, source)
-        ids = store_ids(ids_by_chunk, total, dtype, ids_path)
-        test_start = total - round(test * total)
-        valid_start = test_start - round(valid * total)
+        starts: list[int] = []
+        ids_by_chunk = check_total(_ids_of(documents, vocab, starts), total, lambda: _changed(documents))
+        ids = store_ids(ids_by_chunk, total, np.min_scalar_type(len(vocab) - 1), ids_path)
+        test_start = _at_border(total - round(test * total), round(test * total), starts)
+        valid_size = round(valid * total)
+        valid_start = _at_border(max(test_start - valid_size, 0), valid_size, starts)
         return cls(vocab, ids[:valid_start], ids[valid_start:test_start], ids[test_start:])
 
 
+def _separated(documents: Sequence[Document], border: str, unit: Unit, vocab: Vocab | None) -> Sequence[Document]:
+    """Documents with ``border`` between them; without it, if a given vocabulary does not have it."""
+    if not isinstance(border, str):
+        raise TypeError(f"border: expected str, got {type(border).__name__}")
+    if vocab is not None and unit != "byte":
+        try:
+            vocab.encode(border)
+        except VocabError:
+            border = " " if unit == "word" else ""  # words of two documents do not become one
+    return with_borders(documents, border.encode() if unit == "byte" else border)
+
+
+def _ids_of(documents: Sequence[Document], vocab: Vocab, starts: list[int]) -> Iterator[Ids]:
+    """The ids of documents by chunks. Adds the positions at which the second and later ones start to ``starts``."""
+    position = 0
+    for number, document in enumerate(documents):
+        if number:
+            starts.append(position)
+        try:
+            for ids in vocab.encode_chunks(document.chunks, document.name):
+                position += ids.size
+                yield ids
+        except VocabError:
+            if not document.changed():
+                raise
+            return  # `check_total` says what happened
+
+
+def _changed(documents: Sequence[Document]) -> str | None:
+    """The name of the first document that is not what it was when it was first read."""
+    return next((document.name for document in documents if document.changed()), None)
+
+
+def _at_border(cut: int, size: int, starts: Sequence[int]) -> int:
+    """The start of a document that is nearest to ``cut``, if it is nearer than half of ``size``; else ``cut``."""
+    nearest = min(starts, key=lambda start: abs(start - cut), default=cut)
+    return nearest if 2 * abs(nearest - cut) < size else cut
+
+
 def _vocab_maker(
-    unit: Unit | None, vocab: Vocab | None, min_count: int, max_size: int | None, unknown: bool | None
+    unit: Unit | None,
+    vocab: Vocab | None,
+    min_count: int,
+    max_size: int | None,
+    unknown: bool | None,
+    encoding: str,
 ) -> tuple[Unit, Callable[[Mapping[str, int]], Vocab]]:
     """The unit of a corpus, and a function that makes its vocabulary from the counts of its tokens."""
     if vocab is None:
         unit = check_unit("char" if unit is None else unit)
-        return unit, lambda counts: Vocab.from_counts(counts, unit, min_count, max_size, unknown)
+        return unit, lambda counts: Vocab.from_counts(
+            counts, unit, min_count, max_size, unknown, encoding=encoding
+        )
     if (min_count, max_size, unknown) != (1, None, None):
         raise VocabError("min_count, max_size, unknown: not together with vocab, which is complete")
     if unit not in (None, vocab.unit):

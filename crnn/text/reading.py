@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -19,19 +21,26 @@ import numpy.typing as npt
 
 from crnn.checks import Array, Ids
 from crnn.io.atomic_write import PathLike, replacing
+from crnn.text.errors import Remedy, TextError
+from crnn.text.sources import Source
 
 __all__ = [
     "CHUNK",
     "EOS",
-    "TextError",
+    "Chunks",
+    "Document",
     "Unit",
+    "check_encoding",
     "check_total",
     "code_points",
     "count_tokens",
-    "file_chunks",
+    "file_document",
+    "line_of_token",
     "split_words",
     "store_ids",
     "text_chunks",
+    "text_document",
+    "with_borders",
 ]
 
 Unit = Literal["char", "byte", "word"]
@@ -42,8 +51,26 @@ CODE_POINTS = 0x110000
 CHUNK = 1 << 17  # characters, or bytes of a file: 128 Ki keeps the temporaries in L2 and encodes fastest
 
 
-class TextError(ValueError):
-    """A text that cannot be read, or is too short."""
+Chunks = Iterable[str | bytes]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text that can be read more than once.
+
+    Attributes
+    ----------
+    name : str
+        For messages.
+    chunks : callable
+        Returns an iterator over the chunks: bytes for unit "byte", else str.
+    changed : callable
+        Whether the last two readings were of different contents.
+    """
+
+    name: str
+    chunks: Callable[[], Chunks]
+    changed: Callable[[], bool] = lambda: False
 
 
 # ---- chunks ----------------------------------------------------------------------------------------------------------
@@ -60,16 +87,50 @@ def text_chunks(text: str | bytes, unit: Unit) -> Iterator[str | bytes]:
     return _chunks_of_whole_words(cast("Iterator[str]", chunks)) if unit == "word" else chunks
 
 
-def file_chunks(path: PathLike, unit: Unit, encoding: str) -> Iterator[str | bytes]:
-    """The chunks of a file: bytes for unit "byte", else str.
+def text_document(name: str, text: str | bytes, unit: Unit) -> Document:
+    """A text in memory. Raises TypeError for a text of another type."""
+    text_chunks(text, unit)
+    return Document(name, lambda: text_chunks(text, unit))
 
-    Raises TextError if the file is not text in this encoding, ValueError for an unknown encoding, OSError if the file
-    cannot be read. The errors are raised while iterating.
+
+def file_document(source: Source, unit: Unit, encoding: str) -> Document:
+    """A file. Reading it raises TextError if it is not text in this encoding, and OSError if it cannot be read."""
+
+    def chunks() -> Chunks:
+        if unit == "byte":
+            return source.chunks(CHUNK)
+        decoded = _decoded_chunks(source, encoding)
+        return _chunks_of_whole_words(decoded) if unit == "word" else decoded
+
+    return Document(source.name, chunks, lambda: source.changed)
+
+
+def with_borders(documents: Iterable[Document], border: str | bytes) -> list[Document]:
+    """Documents of which all but the last end with ``border``: it is appended to those that do not end so anyway.
+
+    Empty documents stay empty.
     """
-    if unit == "byte":
-        return _byte_chunks(path)
-    chunks = _decoded_chunks(path, encoding)
-    return _chunks_of_whole_words(chunks) if unit == "word" else chunks
+    documents = list(documents)
+    if not border:
+        return documents
+    closed = [Document(each.name, _Closed(each.chunks, border), each.changed) for each in documents[:-1]]
+    return closed + documents[-1:]
+
+
+@dataclass(frozen=True)
+class _Closed:
+    """Chunks of a text, and a border if the text is not empty and does not end with it."""
+
+    chunks: Callable[[], Chunks]
+    border: str | bytes
+
+    def __call__(self) -> Chunks:
+        end = self.border[:0]
+        for chunk in self.chunks():
+            yield chunk
+            end = (end + chunk)[-len(self.border) :]  # type: ignore[operator]  # both are str, or both bytes
+        if end and end != self.border:
+            yield self.border
 
 
 def _chunks_of_whole_words(chunks: Iterable[str]) -> Iterator[str]:
@@ -86,36 +147,73 @@ def _chunks_of_whole_words(chunks: Iterable[str]) -> Iterator[str]:
     yield "".join(held)
 
 
-def _byte_chunks(path: PathLike) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            yield chunk
-
-
-def _decoded_chunks(path: PathLike, encoding: str) -> Iterator[str]:
+def check_encoding(encoding: object) -> str:
+    """The name of a text encoding that Python knows. Raises ValueError for another value."""
     try:
-        "a".encode(encoding)
-    except LookupError:  # unknown, or not a text encoding, such as hex
+        if not isinstance(encoding, str) or not re.fullmatch(r"[\w.:-]{1,40}", encoding):
+            raise LookupError
+        codecs.getincrementaldecoder(encoding)().decode("\n".encode(encoding), True)
+    except (LookupError, UnicodeError):  # unknown, or not a text encoding, such as hex
         raise ValueError(f"encoding: expected a text encoding that Python knows, got {encoding!r}") from None
+    return encoding
+
+
+def _decoded_chunks(source: Source, encoding: str) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder(encoding)()
     bytes_read = characters_read = 0
-    for chunk in chain(_byte_chunks(path), (b"",)):
+    for number, chunk in enumerate(chain(source.chunks(CHUNK), (b"",))):
         begin = bytes_read - len(decoder.getstate()[0])  # the decoder holds the first bytes of a split character
         try:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeError as error:
+            at = getattr(error, "start", 0)
+            before = getattr(error, "object", b"")[:at].decode(encoding, "ignore")
+            line = 1 + before.count("\n") + _lines_before(source, encoding, number)
             raise TextError(
-                f"{os.fsdecode(path)}: not {encoding} text at byte {begin + getattr(error, 'start', 0)} "
-                f"({getattr(error, 'reason', error)}); name its encoding=, or read any file with unit='byte'"
+                f"{source.name}: not {encoding} text at byte {begin + at} "
+                f"({getattr(error, 'reason', error)}, line {line})",
+                *_remedies(before or number, getattr(error, "object", b"")),
             ) from error
         if "\0" in text:
+            at = text.index("\0")
+            line = 1 + text.count("\n", 0, at) + _lines_before(source, encoding, number)
             raise TextError(
-                f"{os.fsdecode(path)}: NUL at character {characters_read + text.index(chr(0))}, so it is binary or "
-                f"not {encoding}; name its encoding= (as 'utf-16'), or read any file with unit='byte'"
+                f"{source.name}: NUL at character {characters_read + at}, so it is binary or not {encoding} "
+                f"(U+0000, line {line})",
+                *_remedies(True, text[:64].encode("latin-1", "replace")),
             )
         bytes_read += len(chunk)
         characters_read += len(text)
         yield text
+
+
+def _lines_before(source: Source, encoding: str, chunks: int) -> int:
+    """Newlines in the first chunks of a file, which can be decoded. Counted only when an error needs the number."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    return sum(decoder.decode(chunk).count("\n") for chunk in islice(source.chunks(CHUNK), chunks))
+
+
+def _remedies(inside: object, content: bytes) -> list[Remedy]:
+    """What may help if ``content`` cannot be decoded. ``inside`` is false if it is the beginning of a file."""
+    encoding = None
+    if not inside and content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        encoding = "utf-16"
+    elif len(content) >= 4 and 3 * content.count(0) >= len(content):  # Latin letters of two bytes, without a mark
+        encoding = "utf-16-le" if content.index(0) % 2 else "utf-16-be"
+    return [Remedy("name its encoding", "encoding", encoding), Remedy("read any file", "unit", "byte")]
+
+
+def line_of_token(chunks: Chunks, unit: Unit, position: int) -> int:
+    """The line, from 1, of the token at a position of a text. Lines end with a newline."""
+    line = 1
+    for chunk in chunks:
+        tokens: Any = split_words(cast(str, chunk)) if unit == "word" else chunk
+        newline: Any = {"char": "\n", "byte": b"\n", "word": EOS}[unit]
+        if position < len(tokens):
+            return line + int(tokens[:position].count(newline))
+        line += tokens.count(newline)
+        position -= len(tokens)
+    return line
 
 
 # ---- tokens ----------------------------------------------------------------------------------------------------------
@@ -152,16 +250,20 @@ def count_tokens(chunks: Iterable[str | bytes], unit: Unit) -> tuple[dict[str, i
 # ---- ids -------------------------------------------------------------------------------------------------------------
 
 
-def check_total(chunks: Iterable[Ids], total: int, source: str) -> Iterator[Ids]:
-    """Yield the chunks. Raises TextError unless they have ``total`` ids, the number that was counted before."""
+def check_total(chunks: Iterable[Ids], total: int, changed: Callable[[], str | None]) -> Iterator[Ids]:
+    """Yield the chunks. Raises TextError unless they have ``total`` ids, the number that was counted before.
+
+    ``changed()`` returns the name of a document that has changed, or None if there is none.
+    """
     count = 0
     for chunk in chunks:
         count += chunk.size
         if count > total:
             break
         yield chunk
-    if count != total:
-        raise TextError(f"{source}: changed while it was read; {total} tokens were counted at first")
+    name = changed()
+    if count != total or name is not None:
+        raise TextError(f"{name or 'text'}: changed while it was read; {total} tokens were counted at first")
 
 
 def store_ids(chunks: Iterable[Ids], total: int, dtype: np.dtype[Any], ids_path: PathLike | None) -> Array:

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import repeat
 from typing import Any, cast, get_args
@@ -14,17 +15,24 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.checks import Array, Ids, check_ids, check_positive
-from crnn.text.reading import EOS, TextError, Unit, code_points, count_tokens, split_words, text_chunks
+from crnn.text.errors import Remedy, TextError, VocabError, character_code
+from crnn.text.reading import (
+    EOS,
+    Chunks,
+    Unit,
+    check_encoding,
+    code_points,
+    count_tokens,
+    line_of_token,
+    split_words,
+    text_chunks,
+)
 
-__all__ = ["UNKNOWN", "Vocab", "VocabError", "check_unit"]
+__all__ = ["UNKNOWN", "Vocab", "check_unit"]
 
 UNKNOWN = "<unk>"  # stands for every token outside the vocabulary
 
 _ALL_BYTES = tuple(bytes([value]) for value in range(256))
-
-
-class VocabError(ValueError):
-    """A token outside the vocabulary, or an invalid vocabulary."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,6 +56,11 @@ class Vocab:
     tokens : iterable of str or bytes
         Distinct; the id of a token is its position.
     unit : {"char", "byte", "word"}
+    encoding : str
+        Encoding of the files that the text came from: the default for further files, and kept in model files. Two
+        vocabularies that differ only in this or in `left_out` are equal.
+    left_out : int
+        How many different tokens of its text ``<unk>`` stands for.
 
     Examples
     --------
@@ -62,9 +75,12 @@ class Vocab:
 
     tokens: tuple[str | bytes, ...]
     unit: Unit = "char"
+    encoding: str = field(default="utf-8", compare=False)
+    left_out: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         check_unit(self.unit)
+        check_encoding(self.encoding)
         object.__setattr__(self, "tokens", tuple(self.tokens))
         if self.unit == "byte":
             if self.tokens != _ALL_BYTES:
@@ -126,6 +142,8 @@ class Vocab:
         min_count: int = 1,
         max_size: int | None = None,
         unknown: bool | None = None,
+        *,
+        encoding: str = "utf-8",
     ) -> Vocab:
         """As `from_text`, from the count of each token. For unit "byte" the counts are ignored."""
         check_positive("min_count", min_count)
@@ -134,7 +152,7 @@ class Vocab:
         if unit == "byte":
             if (min_count, max_size) != (1, None) or unknown:
                 raise VocabError("min_count, max_size, unknown: not for unit 'byte', which is always all 256")
-            return cls(_ALL_BYTES, "byte")
+            return cls(_ALL_BYTES, "byte", encoding)
         if unknown is None:
             unknown = unit == "word"
         special = (UNKNOWN,) if unknown or UNKNOWN in counts else ()
@@ -144,7 +162,18 @@ class Vocab:
         if not kept and not special:
             highest = max(counts.values())
             raise VocabError(f"min_count: expected at most {highest} for this text, got {min_count}")
-        return cls(special + tuple(sorted(kept)), unit)
+        left_out = len(counts) - len(kept) - (UNKNOWN in counts) if special else 0
+        return cls(special + tuple(sorted(kept)), unit, encoding, left_out)
+
+    def extended(self, tokens: Iterable[str]) -> Vocab:
+        """This vocabulary with further tokens after its own, whose ids stay. Tokens that it has are not repeated.
+
+        Raises VocabError for unit "byte", which has all tokens, and for tokens that do not suit the unit.
+        """
+        if self.unit == "byte":
+            raise VocabError("tokens: none can be added for unit 'byte', which is always all 256")
+        new = dict.fromkeys(token for token in tokens if token not in self._index)
+        return Vocab((*self.tokens, *new), self.unit, self.encoding, self.left_out)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -215,15 +244,19 @@ class Vocab:
         >>> Vocab.from_text("abc").encode("cab!")
         Traceback (most recent call last):
             ...
-        crnn.text.vocab.VocabError: text: char '!' at position 3 is not in the vocabulary (use unknown=True?)
+        crnn.text.errors.VocabError: text: char '!' at position 3 is not in the vocabulary (U+0021, line 1); \
+replace unknown chars by <unk> with unknown=True
         """
-        chunks = list(self.encode_chunks(text_chunks(text, self.unit), "text"))
+        chunks = list(self.encode_chunks(lambda: text_chunks(text, self.unit), "text"))
         return np.concatenate(chunks) if chunks else np.empty(0, np.int32)
 
-    def encode_chunks(self, chunks: Iterable[str | bytes], source: str) -> Iterator[Ids]:
-        """Yield the ids of each chunk of a text, see `crnn.text.reading`. Raises VocabError, which names ``source``."""
+    def encode_chunks(self, chunks: Callable[[], Chunks], source: str) -> Iterator[Ids]:
+        """Yield the ids of each chunk of a text, see `crnn.text.reading`.
+
+        Raises VocabError, which names ``source``; then ``chunks`` is called again, to count the lines.
+        """
         start = 0
-        for chunk in chunks:
+        for chunk in chunks():
             if self.unit == "word":
                 words = split_words(cast(str, chunk))
                 ids = np.fromiter(map(self._index.get, words, repeat(self._missing_id)), np.int32, len(words))
@@ -232,12 +265,24 @@ class Vocab:
             if self._missing_id < 0 and ids.size and ids.min() < 0:
                 first = int(ids.argmin())
                 token = words[first] if self.unit == "word" else chunk[first]
+                line = line_of_token(chunks(), self.unit, start + first)
+                details = [*filter(None, [character_code(token)]), f"line {line}", *self._other_normal_form(token)]
                 raise VocabError(
                     f"{source}: {self.unit} {token!r} at position {start + first} is not in the vocabulary "
-                    "(use unknown=True?)"
+                    f"({', '.join(details)})",
+                    Remedy(f"replace unknown {self.unit}s by {UNKNOWN}", "unknown", True),
                 )
             start += ids.size
             yield ids
+
+    def _other_normal_form(self, token: object) -> list[str]:
+        """A hint if the vocabulary has a character in another Unicode normal form."""
+        if self.unit == "char" and isinstance(token, str):
+            apart = unicodedata.normalize("NFD", token)
+            composed = any(unicodedata.normalize("NFD", str(known))[1:] == token for known in self.tokens)
+            if composed or (len(apart) > 1 and all(part in self._index for part in apart)):
+                return [f"the text of the vocabulary has it in another normal form, {'NFC' if composed else 'NFD'}"]
+        return []
 
     def decode(self, ids: npt.ArrayLike) -> str:
         """The text of ids (N,).
@@ -271,9 +316,14 @@ class Vocab:
 
     def to_dict(self) -> dict[str, Any]:
         """The vocabulary as values that JSON can hold, for the header of a model file."""
-        if self.unit == "byte":
-            return {"unit": self.unit}
-        return {"unit": self.unit, "tokens": list(self.tokens)}
+        data: dict[str, Any] = {"unit": self.unit}
+        if self.unit != "byte":
+            data["tokens"] = list(self.tokens)
+        if self.encoding != "utf-8":
+            data["encoding"] = self.encoding
+        if self.left_out:
+            data["left_out"] = self.left_out
+        return data
 
     @classmethod
     def from_dict(cls, data: object) -> Vocab:
@@ -289,12 +339,18 @@ class Vocab:
             raise VocabError(f"vocabulary: expected a dict, got {type(data).__name__}")
         unit = check_unit(data.get("unit"))
         expected = {"unit"} if unit == "byte" else {"unit", "tokens"}
-        if set(data) != expected:
+        if set(data) - {"encoding", "left_out"} != expected:
             raise VocabError(f"vocabulary: expected keys {sorted(expected)}, got {sorted(map(str, data))}")
-        tokens = data.get("tokens", _ALL_BYTES)
+        tokens, left_out = data.get("tokens", _ALL_BYTES), data.get("left_out", 0)
         if not isinstance(tokens, list | tuple):
             raise VocabError(f"tokens: expected a list, got {type(tokens).__name__}")
-        return cls(tuple(tokens), unit)
+        if type(left_out) is not int or not 0 <= left_out < 2**53:
+            raise VocabError(f"left_out: expected a number of tokens, got {left_out!r:.60}")
+        try:
+            encoding = check_encoding(data.get("encoding", "utf-8"))
+        except ValueError as error:
+            raise VocabError(str(error)) from None
+        return cls(tuple(tokens), unit, encoding, left_out)
 
 
 def check_unit(unit: object) -> Unit:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.checks import Ids, check_ids, check_positive
-from crnn.text.reading import TextError
+from crnn.text.errors import TextError
 
 __all__ = ["IGNORE_INDEX", "BPTTWindows", "contiguous_batches"]
 

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+r"""Texts as people type them in a shell: ``--prompt 'one\ntwo'``, ``--stop '\t'``, ``--ban '\xff'``."""
+
+from __future__ import annotations
+
+import os
+import re
+
+__all__ = ["ESCAPES", "escaped", "typed_bytes", "typed_text"]
+
+ESCAPES = r"\n, \t, \r, \xHH (a byte), \uHHHH and \\ stand for characters"  # for help texts
+
+_SIMPLE = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\"}
+# An escape, a byte of the command line that is not text in the locale's encoding (PEP 383), or another character.
+_PARTS = re.compile(
+    r"\\x(?P<byte>[0-9a-fA-F]{2})|\\u(?P<code>[0-9a-fA-F]{4})|\\(?P<simple>[ntr0\\])|(?P<raw>[\udc80-\udcff])|(?P<other>.)",
+    re.DOTALL,
+)
+
+
+def _parts(text: str) -> list[str | bytes]:
+    """The characters of an argument, with bytes where a byte was typed. Other backslashes stand for themselves."""
+    parts: list[str | bytes] = []
+    for found in _PARTS.finditer(text):
+        kind, value = found.lastgroup, found[found.lastgroup or 0]
+        if kind == "byte":
+            parts.append(bytes.fromhex(value))
+        elif kind == "raw":
+            parts.append(os.fsencode(value))
+        else:
+            parts.append(chr(int(value, 16)) if kind == "code" else _SIMPLE[value] if kind == "simple" else value)
+    return parts
+
+
+def typed_bytes(text: str) -> bytes:
+    """An argument as bytes: characters as the shell passed them, escapes replaced.
+
+    Examples
+    --------
+    >>> typed_bytes(r"caf\\xc3")
+    b'caf\\xc3'
+    """
+    return b"".join(part if isinstance(part, bytes) else os.fsencode(part) for part in _parts(text))
+
+
+def typed_text(name: str, text: str, encoding: str) -> str:
+    r"""An argument as text: escapes replaced, and bytes decoded. Raises ValueError, which calls it ``name``.
+
+    Examples
+    --------
+    >>> typed_text("prompt", r"caf\xe9\n", "latin-1")
+    'café\n'
+    """
+    characters, raw = "", b""
+    for part in [*_parts(text), ""]:
+        if isinstance(part, bytes):
+            raw += part
+            continue
+        try:
+            characters += raw.decode(encoding) + part
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name}: expected {encoding} text, got the bytes {raw!r} ({error.reason})") from None
+        raw = b""
+    return characters
+
+
+def escaped(text: str | bytes) -> str:
+    r"""A token on one line, as it may be typed.
+
+    Examples
+    --------
+    >>> print(escaped("a\tb\n"))
+    a\tb\n
+    """
+    if isinstance(text, bytes):
+        return "".join(escaped(chr(byte)) if byte < 128 else f"\\x{byte:02x}" for byte in text)
+    names = {value: f"\\{name}" for name, value in _SIMPLE.items()}
+    return "".join(
+        names.get(each) or (each if each.isprintable() else f"\\x{ord(each):02x}" if each < "\x80" else _code(each))
+        for each in text
+    )
+
+
+def _code(character: str) -> str:
+    return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else character

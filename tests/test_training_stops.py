@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: MIT
 """How training ends before its time: Ctrl-C, NaN, a checkpoint and going on from it with the same bits."""
 
-import json
 import math
 import signal
 
 import numpy as np
 import pytest
+from file_tools import edit
 from kernel_tools import assert_same_bits
 from model_tools import language_model
-from safetensors.numpy import load_file, save_file
 
 import crnn
 from crnn import ModelFileError
@@ -272,15 +271,7 @@ def test_a_checkpoint_is_ignored_and_replaced_without_resume(tmp_path):
 def edited(change):
     """A hostile hand: change(tensors, header) between writing and reading."""
 
-    def apply(path):
-        tensors = load_file(path)
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(json.loads(file.read(length))["__metadata__"]["crnn"])
-        change(tensors, header)
-        save_file(tensors, path, {"crnn": json.dumps(header)})
-
-    return apply
+    return lambda path: edit(path, change)
 
 
 HOSTILE = {

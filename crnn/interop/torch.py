@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn.io.atomic_write import PathLike, replacing
-from crnn.io.model_file import ModelFileError, read_content
+from crnn.io.model_file import ModelFileError, check_finite, parse, read_content, to_array
 from crnn.models.language_model import LanguageModel
 from crnn.nn.init import UNINITIALISED
 from crnn.nn.network import RNN
@@ -77,8 +77,8 @@ def from_state_dict(
     Raises
     ------
     ValueError
-        The tensors are not those of one such module; the message names the wrong one. Projections (``proj_size``) are
-        not supported.
+        The tensors are not those of one such module, or a value is NaN or infinite; the message names the wrong one.
+        Projections (``proj_size``) are not supported.
 
     Examples
     --------
@@ -111,7 +111,8 @@ def to_state_dict(net: RNN) -> dict[str, Array]:
     ------
     ValueError
         PyTorch has no such module: the network has an embedding, a trainable initial state, recurrent dropout, layers
-        of different sizes, or a cell that PyTorch does not have, such as the original GRU.
+        of different sizes, or a cell that PyTorch does not have, such as the original GRU. Or a weight is NaN or
+        infinite.
     TypeError
         ``net`` is not an RNN.
     """
@@ -143,7 +144,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _array(name: str, value: Any) -> Array:
-    """A tensor or array as a NumPy array, float32 or float64; borrowed if possible."""
+    """A tensor or array as a NumPy array, float32 or float64, finite; borrowed if possible."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
@@ -152,6 +153,7 @@ def _array(name: str, value: Any) -> Array:
         array = array.astype(np.float32)
     if array.dtype.name not in ("float32", "float64"):
         raise ValueError(f"{name}: expected float32, float64, float16 or bfloat16, got {array.dtype}")
+    check_finite({name: array})
     return array
 
 
@@ -234,8 +236,9 @@ def _parameters(tensors: Mapping[str, Array], arguments: Mapping[str, Any]) -> d
             n = 2 * arguments["hidden_size"]
             params[prefix + "b_hn"] = bias_hh[n:].copy()
             bias_hh[n:] = 0
-        with np.errstate(over="ignore", invalid="ignore"):  # `load_file` checks the sums
+        with np.errstate(over="ignore"):
             params[prefix + "b_h"] = bias_ih + bias_hh
+    check_finite(params)  # the sums
     return params
 
 
@@ -265,6 +268,7 @@ def _recurrent_tensors(net: RNN) -> dict[str, Array]:
         raise ValueError(
             f"trainable_initial_state: expected False, as in PyTorch, got the parameters {_listed(states)}"
         )
+    check_finite(net.params)
     tensors: dict[str, Array] = {}
     for _, suffix, prefix in _layer_names(net.num_layers, net.bidirectional):
         # np.array copies even if the transpose is contiguous.
@@ -303,21 +307,15 @@ def load_file(
     OSError
         The file cannot be read.
     """
-    from safetensors import SafetensorError, deserialize
-
-    # A hostile file cannot make this allocate much more than its own size: safetensors compares every shape with the
-    # length of the data, and the network is as large as its tensors.
-    content, _ = read_content(path)
-    parse: Any = deserialize  # not typed
+    # A hostile file cannot make this allocate much more than its own size: every shape is compared with the length of
+    # the data, and the network is as large as its tensors.
+    content = read_content(path)
     try:
-        entries = dict(parse(content))
+        entries, _ = parse(content)
         tensors = {bare: _file_array(name, entries[name]) for bare, name in _select(entries, prefix).items()}
         arguments = _arguments(tensors, nonlinearity)
         params = _parameters(tensors, arguments)
-        for name, values in params.items():
-            if not np.isfinite(values).all():
-                raise ValueError(f"{name}: expected finite values, got NaN or infinity")
-    except (SafetensorError, ValueError) as error:
+    except ValueError as error:
         raise ModelFileError(f"{os.fsdecode(path)}: {error}") from None
     return _network(arguments, params, dropout)
 
@@ -336,12 +334,10 @@ def save_file(net: RNN, path: PathLike) -> None:
 
 def _file_array(name: str, entry: Mapping[str, Any]) -> Array:
     """The array of an entry of a file, float32 or float64. Raises ValueError for another dtype."""
-    if entry["dtype"] not in FILE_DTYPES:
-        raise ValueError(f"{name}: expected one of {', '.join(FILE_DTYPES)}, got {entry['dtype']}")
-    array = np.frombuffer(entry["data"], FILE_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    array = to_array(name, entry, FILE_DTYPES)
     if entry["dtype"] == "BF16":  # NumPy has no bfloat16: it is the upper half of a float32
         array = (array.astype(np.uint32) << 16).view(np.float32)
-    return _array(name, array.astype(array.dtype.newbyteorder("="), copy=False))
+    return _array(name, array)
 
 
 # ---- modules ---------------------------------------------------------------------------------------------------------
@@ -373,7 +369,8 @@ def from_module(
     head : torch.nn.Linear, optional
         From hidden states to logits.
     embedding : torch.nn.Embedding, optional
-        Without one, the module's inputs are one-hot tokens.
+        Without one, the module's inputs are one-hot tokens. ``padding_idx`` and ``scale_grad_by_freq``, which affect
+        nothing but PyTorch's gradients, are ignored.
     vocab : Vocab, optional
         The vocabulary of the ids; needed with a head.
 
@@ -483,6 +480,7 @@ def _language_module(model: LanguageModel) -> torch.nn.Module:
     import torch
 
     net, params, V = model.net, model.params, len(model.vocab)
+    check_finite(params)
     rnn = _recurrent_module(net)
     if net.embedding_size is None:
         embedding = _modules()["OneHot"](V)

@@ -3,112 +3,225 @@
 
 A model file holds one tensor per parameter under its public name, and the statistics that standardise data. Its
 metadata has one key, ``crnn``: a JSON object with ``format`` (a version number), ``kind`` (the class), ``config`` (its
-arguments) and what the class adds, such as ``vocab``. A file is hostile input: nothing in it is used before it has been
-compared with what the configuration requires. Files are written atomically.
+arguments), what the class adds, such as ``vocab``, and ``sha256``, the `digest` of all that. A file is hostile input:
+nothing in it is used before it has been compared with what the configuration requires. Files are written atomically.
+
+One rule holds for everything that is written or read here, so for files, pickles, copies and checkpoints: every
+floating-point number of a tensor is finite (`check_finite`). What breaks it is refused before a file is touched.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import stat
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn.io import json_header
 from crnn.io.atomic_write import PathLike, replacing
 
 Array = NDArray[Any]
 Header = Mapping[str, Any]
+Entry = Mapping[str, Any]  # dtype, shape and data of a tensor in a file
 
 FORMAT = 1
-HEADER_LIMIT = 64 << 20  # bytes; a large word vocabulary takes a few MB
+HEADER_LIMIT = 64 << 20  # bytes
+HEADER_MEMORY = 96 << 20  # bytes that a header may take in memory, and
+HEADER_MEMORY_PER_BYTE = 8  # as many for each byte of data: a large vocabulary belongs to large tensors
 PARAMETER_LIMIT = 1 << 31
+FILE_DTYPES = {"F64": "<f8", "F32": "<f4", "U8": "u1"}  # safetensors' names and NumPy's
+MESSAGE_LIMIT = 200  # characters of a file that a message repeats
 
 
 class ModelFileError(ValueError):
     """The file is not a model that crnn can load; the message has its name and what was found."""
 
 
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
 def write(path: PathLike, tensors: Mapping[str, Array], header: Header) -> None:
-    """Write a file atomically. Raises OSError if it cannot be written."""
+    """Write a file atomically. Raises OSError if it cannot be written, ValueError as `to_bytes` does."""
     content = to_bytes(tensors, header)
     with replacing(path) as file:
         file.write(content)
 
 
 def to_bytes(tensors: Mapping[str, Array], header: Header) -> bytes:
-    """The content of the file that `write` writes."""
+    """The content of the file that `write` writes.
+
+    Raises ValueError for tensors that are not finite, and for a header that is too large to be read again.
+    """
     from safetensors.numpy import save
 
+    check_finite(tensors)
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    return bytes(save(arrays, metadata={"crnn": json.dumps({"format": FORMAT, **header})}))
+    whole = {"format": FORMAT, **header}
+    text = _to_json(whole | {"sha256": digest(arrays, whole)})
+    data = sum(array.nbytes for array in arrays.values())
+    try:
+        json_header.loads(text, header_memory(data))
+        content = bytes(save(arrays, metadata={"crnn": text}))  # with a second key, their order would be random
+        _header_of(content)
+    except ValueError as error:
+        raise ValueError(f"expected a smaller vocabulary or log, got {error}") from None
+    return content
+
+
+def _to_json(value: Any) -> str:
+    """JSON in which other alphabets are not escaped, and so take a third of the space."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # surrogates, as in a vocabulary of undecodable bytes
+        return json.dumps(value)
+    return text
+
+
+def digest(tensors: Mapping[str, Array], header: Header) -> str:
+    """SHA-256, in hexadecimal, of tensors (name, dtype, shape, little-endian bytes) and of a header but for ``sha256``.
+
+    The same on every machine, and for any order of the tensors and of the header's keys.
+    """
+    total = hashlib.sha256()
+    total.update(_canonical({key: value for key, value in header.items() if key != "sha256"}))
+    for name in sorted(tensors):
+        array = tensors[name]
+        total.update(_canonical([name, array.dtype.name, array.shape]))
+        total.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data)
+    return total.hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
 
 
 def read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Tensors and the ``crnn`` header of a file, whose contents are not checked. Raises ModelFileError and OSError."""
-    return parse(os.fsdecode(path), *read_content(path))
+    """Tensors and the ``crnn`` header of a file. Raises ModelFileError as `from_bytes` does, and OSError."""
+    return from_bytes(os.fsdecode(path), read_content(path))
+
+
+def read_content(path: PathLike) -> bytes:
+    """The content of a file. Raises ModelFileError if it is not a regular file or its header is too long, and OSError.
+
+    A file is not memory-mapped: if it were truncated while it is read, that would be a SIGBUS.
+    """
+    name = os.fsdecode(path)
+    mode = os.stat(name).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a FIFO would wait for its writer
+        raise ModelFileError(f"{name}: expected a regular file")
+    with open(name, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        size = os.fstat(file.fileno()).st_size
+        longest = min(HEADER_LIMIT, header_memory(size - 8 - length) // json_header.PER_CHARACTER)
+        if length > longest:
+            raise ModelFileError(
+                f"{name}: expected a safetensors file with a header of at most {longest} bytes, got {length}"
+            )
+        file.seek(0)
+        return file.read(size)
 
 
 def from_bytes(name: str, content: bytes) -> tuple[dict[str, Array], dict[str, Any]]:
-    """As `read`, from the content of a file. Errors call it ``name``."""
-    return parse(name, content, 8 + int.from_bytes(content[:8], "little"))
+    """Tensors and the ``crnn`` header from the content of a file.
 
-
-def read_content(path: PathLike) -> tuple[bytes, int]:
-    """The content of a safetensors file, and the offset at which its header ends.
-
-    Raises ModelFileError if the header is too long, and OSError. Checks nothing else.
+    The tensors are finite, and they and the header have the digest that the file names, if it names one. What they mean
+    is not checked. Raises ModelFileError, which calls the file ``name``.
     """
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > HEADER_LIMIT:
-            raise ModelFileError(
-                f"{os.fsdecode(path)}: expected a safetensors file with a header of at most {HEADER_LIMIT} bytes"
-            )
-        file.seek(0)
-        # Not memory-mapped: if the file is truncated while it is read, that would be a SIGBUS.
-        return file.read(os.fstat(file.fileno()).st_size), 8 + length
-
-
-def parse(name: str, content: bytes, header_end: int) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Tensors and the ``crnn`` header, from a content and the offset at which the safetensors header ends.
-
-    Raises ModelFileError, which calls the file ``name``.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     try:
-        tensors = load(content)
-        metadata = json.loads(content[8:header_end]).get("__metadata__", {})
-        header = json.loads(metadata["crnn"]) if "crnn" in metadata else None
-    except (SafetensorError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
+        entries, metadata = parse(content)
+        if "crnn" not in metadata:
+            raise ValueError("got a foreign one")
+        data = sum(len(entry["data"]) for entry in entries.values())
+        header = json_header.loads(metadata["crnn"], header_memory(data))
+        if not isinstance(header, dict):
+            raise ValueError("its header is no JSON object")
+    except ValueError as error:
         # safetensors' own messages do not name the file
         raise ModelFileError(f"{name}: expected a safetensors file written by crnn: {error}") from None
-    if not isinstance(header, dict):
-        raise ModelFileError(f"{name}: expected a file written by crnn, got a foreign safetensors file")
     if header.get("format") != FORMAT:
-        raise ModelFileError(f"{name}: expected format {FORMAT}, got {header.get('format')!r}")
+        raise ModelFileError(f"{name}: expected format {FORMAT}, got {header.get('format')!r:.100}")
+    try:
+        tensors = {each: to_array(each, entry) for each, entry in entries.items()}
+        if "sha256" in header and header["sha256"] != digest(tensors, header):
+            raise ValueError("expected tensors and header with the digest that the file names, got damaged ones")
+        check_finite(tensors)
+    except ValueError as error:
+        raise ModelFileError(f"{name}: {error}") from None
     return tensors, header
 
 
-def check_tensor(
-    name: str, tensors: Mapping[str, Array], shape: tuple[int, ...], dtype: str, *, finite: bool = True
-) -> None:
-    """Raise ValueError unless there is a tensor of this name, shape and dtype; ``finite``: without NaN and infinity."""
+def parse(content: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
+    """Entries of tensors for `to_array`, by name, and metadata, from the content of any safetensors file.
+
+    Memory and time are at most proportional to its size. Raises ValueError for a file that is damaged, that has a key
+    twice, or whose header is too large.
+    """
+    from safetensors import SafetensorError, deserialize
+
+    header = _header_of(content)
+    read: Any = deserialize  # not typed
+    try:
+        entries = dict(read(content))  # compares shapes and offsets with the length of the data
+    except SafetensorError as error:
+        raise ValueError(f"{error}"[:MESSAGE_LIMIT]) from None
+    return entries, header.get("__metadata__") or {}  # which safetensors has found to be texts
+
+
+def to_array(name: str, entry: Entry, dtypes: Mapping[str, str] = FILE_DTYPES) -> Array:
+    """The array of an entry of `parse`, in the machine's byte order. Raises ValueError for another dtype."""
+    if entry["dtype"] not in dtypes:
+        raise ValueError(f"{name:.{MESSAGE_LIMIT}}: expected one of {', '.join(dtypes)}, got {entry['dtype']}")
+    # safetensors' own module for NumPy would read little-endian data in the machine's byte order.
+    array = np.frombuffer(entry["data"], dtypes[entry["dtype"]]).reshape(entry["shape"])
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _header_of(content: bytes) -> dict[str, Any]:
+    """The safetensors header. Raises ValueError if it is invalid, or takes too much memory or time."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    if end > min(len(content), 8 + HEADER_LIMIT):
+        raise ValueError(f"a header of {end - 8} bytes in {len(content)}, or more than {HEADER_LIMIT}")
+    header = json_header.loads(content[8:end].decode(), header_memory(len(content) - end))
+    if not isinstance(header, dict):
+        raise ValueError("its header is no JSON object")
+    return header
+
+
+def header_memory(data: int) -> int:
+    """Bytes of memory that the header of a file with ``data`` bytes of tensors may take."""
+    return HEADER_MEMORY + HEADER_MEMORY_PER_BYTE * max(data, 0)
+
+
+# ---- checks ----------------------------------------------------------------------------------------------------------
+
+
+def check_finite(tensors: Mapping[str, Array]) -> None:
+    """Raise ValueError, which names the tensor, if a floating-point one holds NaN or infinity."""
+    for name, tensor in tensors.items():
+        if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+            raise ValueError(f"{name:.{MESSAGE_LIMIT}}: expected finite values, got NaN or infinity")
+
+
+def check_tensor(name: str, tensors: Mapping[str, Array], shape: tuple[int, ...], dtype: str) -> None:
+    """Raise ValueError unless there is a tensor of this name, shape and dtype."""
     if name not in tensors:
         raise ValueError(f"expected a tensor {name!r}, found none")
     tensor = tensors[name]
     if tensor.shape != shape or tensor.dtype != dtype:
         raise ValueError(f"{name}: expected {dtype} of shape {shape}, got {tensor.dtype} of shape {tensor.shape}")
-    if finite and not np.isfinite(tensor).all():
-        raise ValueError(f"{name}: expected finite values, got NaN or infinity")
 
 
 def check_no_more(tensors: Mapping[str, Array], expected: Mapping[str, Any]) -> None:
     """Raise ValueError if there is a tensor whose name is not in ``expected``."""
     extra = sorted(set(tensors) - set(expected))
     if extra:
-        raise ValueError(f"expected no tensor {extra[0]!r}")
+        raise ValueError(f"expected no tensor {extra[0]!r:.{MESSAGE_LIMIT}}")

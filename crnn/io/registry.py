@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from crnn.io.model_file import Header, ModelFileError
 
-# From (header, tensors, whether values must be finite) to a model; raises TypeError or ValueError for a wrong file.
-Builder = Callable[[Header, Mapping[str, NDArray[Any]], bool], Any]
+# From (header, tensors) to a model; raises TypeError or ValueError for a wrong file.
+Builder = Callable[[Header, Mapping[str, NDArray[Any]]], Any]
 
 _builders: dict[str, Builder] = {}
 
@@ -41,12 +41,12 @@ def check_kind(kind: str) -> None:
         raise TypeError(f"model: expected one of {', '.join(kinds())}, got {kind}")
 
 
-def build(name: str, tensors: Mapping[str, NDArray[Any]], header: Header, *, finite: bool = True) -> Any:
+def build(name: str, tensors: Mapping[str, NDArray[Any]], header: Header) -> Any:
     """The model that a file holds. Raises ModelFileError, which calls the file ``name``."""
     builder = _builders.get(str(header.get("kind")))
     if builder is None:
-        raise ModelFileError(f"{name}: expected one of {', '.join(kinds())}, got {header.get('kind')!r}")
+        raise ModelFileError(f"{name}: expected one of {', '.join(kinds())}, got {header.get('kind')!r:.200}")
     try:
-        return builder(header, tensors, finite)
+        return builder(header, tensors)
     except (TypeError, ValueError) as error:
         raise ModelFileError(f"{name}: {error}") from None

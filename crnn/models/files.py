@@ -21,7 +21,8 @@ __all__ = ["from_bytes", "load", "save", "to_bytes"]
 def save(model: Module, path: PathLike) -> None:
     """Write a model to ``path`` atomically, as a safetensors file.
 
-    Raises OSError if the file cannot be written, TypeError for a user's subclass, which could not be loaded.
+    Raises OSError if the file cannot be written, TypeError for a user's subclass, which could not be loaded, and
+    ValueError, which names the parameter, if a value is NaN or infinite. An existing file is then unchanged.
     """
     model.save(path)
 
@@ -58,7 +59,7 @@ def load(path: PathLike) -> Any:
 
 
 def to_bytes(model: Module) -> bytes:
-    """The content of the file that `save` writes. Raises TypeError as `save` does."""
+    """The content of the file that `save` writes. Raises TypeError and ValueError as `save` does."""
     return model.to_bytes()
 
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from crnn.checks import DTYPES
@@ -111,10 +113,15 @@ class Module(ABC):
         return {name: value for name, value in named.items() if value is not None}
 
     def astype(self, dtype: str) -> Self:
-        """A copy in another precision, float32 or float64. Shares no memory with this one."""
+        """A copy in another precision, float32 or float64. Shares no memory with this one.
+
+        Raises ValueError, which names the parameter, if a value is NaN, infinite, or too large for the precision.
+        """
         make: Any = type(self)  # each class has its own signature
         copy: Self = make(**self._attached(), **(self.config() | {"dtype": dtype}), seed=UNINITIALISED)
-        copy.flat_params[...] = self.flat_params
+        with np.errstate(over="ignore"):
+            copy.flat_params[...] = self.flat_params
+        model_file.check_finite(copy.params)
         copy._set_statistics({name: values.copy() for name, values in self._statistics.items()})
         if hasattr(self, "seed"):
             copy.seed = self.seed  # type: ignore[attr-defined]
@@ -125,13 +132,14 @@ class Module(ABC):
     def save(self, path: PathLike) -> None:
         """Write a safetensors file, atomically; `crnn.load` reads it.
 
-        Raises OSError if the file cannot be written, TypeError for a class that is not registered.
+        Raises OSError if the file cannot be written, TypeError for a class that is not registered, and ValueError,
+        which names the parameter, if a value is NaN or infinite. An existing file is then unchanged.
         """
         registry.check_kind(type(self).__name__)
         model_file.write(path, *self._contents())
 
     def to_bytes(self) -> bytes:
-        """The content of the file that `save` writes. Raises TypeError for a class that is not registered."""
+        """The content of the file that `save` writes. Raises TypeError and ValueError as `save` does."""
         registry.check_kind(type(self).__name__)
         return model_file.to_bytes(*self._contents())
 
@@ -142,9 +150,9 @@ class Module(ABC):
         return dict(self.params) | self._statistics, header
 
     @classmethod
-    def _from_file(cls, header: Header, tensors: Mapping[str, Array], finite: bool = True) -> Self:
+    def _from_file(cls, header: Header, tensors: Mapping[str, Array]) -> Self:
         """The model of a file, after everything in it has been checked. Raises TypeError and ValueError."""
-        config = check_config(header.get("config"), cls.config_types)
+        config = check_config(header.get("config"), cls.config_types, cls)
         attached = {name: read(header.get(name)) for name, read in cls.attachments.items()}
         attached = {name: value for name, value in attached.items() if value is not None}
         shapes = cls.shapes_of(config, **attached)
@@ -152,9 +160,9 @@ class Module(ABC):
             raise ValueError(f"expected at most {model_file.PARAMETER_LIMIT} parameters")
         sizes = cls._statistics_of(config)
         for name, shape in shapes.items():
-            model_file.check_tensor(name, tensors, shape, config["dtype"], finite=finite)
+            model_file.check_tensor(name, tensors, shape, config["dtype"])
         for name, size in sizes.items():
-            model_file.check_tensor(name, tensors, (size,), "float64", finite=finite)
+            model_file.check_tensor(name, tensors, (size,), "float64")
         model_file.check_no_more(tensors, {**shapes, **sizes})
         make: Any = cls  # each class has its own signature
         model: Self = make(**attached, **config, seed=UNINITIALISED)
@@ -196,17 +204,23 @@ class Module(ABC):
 
 
 def _restored(cls: type[Module], content: bytes, attributes: Mapping[str, Any]) -> Module:
-    """The model that pickle or copy restores: its weights may be NaN, and ``attributes`` are not in a file."""
+    """The model that pickle or copy restores; ``attributes`` are not in a file."""
     tensors, header = model_file.from_bytes("pickle", content)
-    model = cls._from_file(header, tensors, finite=False)
+    model = cls._from_file(header, tensors)
     for name, value in attributes.items():
         setattr(model, name, value)
     return model
 
 
-def check_config(config: Any, types: JsonTypes) -> dict[str, Any]:
-    """A configuration from a file, as a fresh dict. Raises ValueError for wrong options, types, sizes or dtypes."""
-    known = isinstance(config, dict) and set(config) == set(types)
+def check_config(config: Any, types: JsonTypes, cls: Callable[..., Any]) -> dict[str, Any]:
+    """A configuration from a file, as a fresh dict. Raises ValueError for wrong options, types, sizes or dtypes.
+
+    Options that did not exist when the file was written have their default in the signature of ``cls``.
+    """
+    known = isinstance(config, dict) and set(config) <= set(types)
+    if known and len(config) < len(types):
+        signature = inspect.signature(cls).parameters
+        config = {name: signature[name].default for name in types} | config  # inspect.Parameter.empty has a wrong type
     if not known or any(type(config[name]) not in allowed for name, allowed in types.items()):
         raise ValueError(f"expected a config of {sorted(types)}, got {config!r:.200}")
     hidden, layers = config["hidden_size"], config["num_layers"]

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""JSON of unknown origin: how much memory it takes is determined before it is parsed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+__all__ = ["PER_CHARACTER", "loads", "memory_needed"]
+
+SMALL = 1 << 19  # bytes of text that cannot take much
+CHUNK = 1 << 20
+LONGEST_INTEGER = 4300  # digits; Python's own limit, which a program may have lifted, and int() takes quadratic time
+
+# Upper bounds of what CPython's parser allocates, in bytes, found by parsing texts of nothing else.
+PER_CHARACTER = 5  # a copy of the text, and strings of 4 bytes per character
+PER_CONTAINER = 112  # a list or an object with its first place
+PER_VALUE = 80  # a string of a few characters, and its place
+PER_KEY = 200  # a key that no other object has: itself, its place, its place among all keys, a pair for `_unique_keys`
+
+
+def loads(text: str, allowed: int) -> Any:
+    """The value of a JSON text. Raises ValueError if it is invalid, nested too deep, or takes more memory than that."""
+    needed = memory_needed(text.encode("utf-8", "surrogatepass"))
+    if needed > allowed:
+        raise ValueError(f"a header that takes {needed >> 20} MB in memory, more than {allowed >> 20} MB")
+    try:
+        return json.loads(text, parse_int=_parse_int, object_pairs_hook=_unique_keys)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+
+
+def memory_needed(text: bytes) -> int:
+    """Upper bound, in bytes, of the memory that `loads` takes for a text in UTF-8, valid or not."""
+    if len(text) <= SMALL:
+        return 0
+    counts = np.zeros(256, np.int64)  # of each byte outside of strings
+    begin, inside = 0, False
+    while begin < len(text):
+        end = begin + CHUNK
+        backslashes = len(text[begin:end]) - len(text[begin:end].rstrip(b"\\"))
+        end += backslashes % 2  # keep an escape sequence together
+        chunk = np.frombuffer(text[begin:end].replace(b"\\\\", b"  ").replace(b'\\"', b"  "), np.uint8)
+        quotes = np.cumsum(chunk == ord('"'), dtype=np.uint8) + np.uint8(inside)  # odd: inside of a string
+        counts += np.bincount(chunk[quotes % 2 == 0], minlength=256)
+        begin, inside = end, bool(quotes[-1] % 2)
+    containers, values, keys = (sum(int(counts[ord(sign)]) for sign in signs) for signs in ("[{", ",", ":"))
+    return PER_CHARACTER * len(text) + PER_CONTAINER * containers + PER_VALUE * values + PER_KEY * keys
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"{twice!r:.100}: expected once, found several times")
+    return values
+
+
+def _parse_int(digits: str) -> int:
+    if len(digits) > LONGEST_INTEGER:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)

@@ -56,8 +56,11 @@ class Optimizer(ABC):
         Updates done.
     arrays : dict of str to array
         Arrays (n,) of the parameters' size and dtype, such as a moving average of the gradient. Created by the first
-        update; from then on the optimizer belongs to one model.
+        update; from then on the optimizer belongs to the training of one model. `crnn.fit` refuses an optimizer that
+        has done updates, unless it resumes from a checkpoint: make a new one, or call `reset`.
     """
+
+    _sums_of_squares: ClassVar[frozenset[str]] = frozenset({"v", "square_avg", "square_sum"})  # never below 0
 
     lr: float
     weight_decay: float
@@ -109,12 +112,28 @@ class Optimizer(ABC):
         """The numbers that change from update to update, for checkpoints; ``arrays`` is the rest of the state."""
         return {"updates": self.updates}
 
+    def check_state(self, numbers: dict[str, float], arrays: dict[str, Array]) -> None:
+        """Raise ValueError unless numbers and arrays can be the state of an optimizer with these arguments."""
+        if set(numbers) != set(self.state()):
+            raise ValueError(f"state: expected {sorted(self.state())}, got {sorted(numbers)!r:.200}")
+        updates = check_number("updates", check_count("updates", numbers["updates"]), 0, 1 << 53)
+        names = set(self.array_names) if updates else set()  # the first update creates them
+        if set(arrays) != names:
+            raise ValueError(f"arrays: expected {sorted(names)}, got {sorted(arrays)}")
+        for name in self._sums_of_squares & set(arrays):
+            if not (arrays[name] >= 0).all():
+                raise ValueError(f"{name}: expected numbers of at least 0, got some below")
+
     def set_state(self, numbers: dict[str, float], arrays: dict[str, Array]) -> None:
-        """Continue from a checkpoint: from what `state` and ``arrays`` were then."""
-        if set(arrays) != set(self.array_names):
-            raise ValueError(f"arrays: expected {sorted(self.array_names)}, got {sorted(arrays)}")
+        """Continue from a checkpoint: from what `state` and ``arrays`` were then. Raises what `check_state` raises."""
+        self.check_state(numbers, arrays)
         self.updates = int(numbers["updates"])
         self.arrays = arrays
+
+    def reset(self) -> None:
+        """Forget all updates, so that the optimizer is as it was made. For the training of another model."""
+        self.updates = 0
+        self.arrays = {}
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
@@ -289,9 +308,20 @@ class Adam(Optimizer):
     def state(self) -> dict[str, float]:
         return super().state() | {"power1": self._power1, "power2": self._power2}
 
+    def check_state(self, numbers: dict[str, float], arrays: dict[str, Array]) -> None:
+        super().check_state(numbers, arrays)
+        for name, beta in (("power1", self.beta1), ("power2", self.beta2)):
+            power = check_number(name, numbers[name], 0.0, math.nextafter(1.0, 2.0))
+            if not math.isclose(power, beta ** numbers["updates"], rel_tol=1e-3, abs_tol=1e-300):
+                raise ValueError(f"{name}: expected {beta} to the power of {numbers['updates']}, got {power}")
+
     def set_state(self, numbers: dict[str, float], arrays: dict[str, Array]) -> None:
         super().set_state(numbers, arrays)
-        self._power1, self._power2 = numbers["power1"], numbers["power2"]
+        self._power1, self._power2 = float(numbers["power1"]), float(numbers["power2"])
+
+    def reset(self) -> None:
+        super().reset()
+        self._power1 = self._power2 = 1.0
 
 
 class AdamW(Adam):

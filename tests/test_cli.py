@@ -52,7 +52,7 @@ def fails(capsys, *arguments):
     assert out == ""
     *before, why = err.splitlines()
     assert why.startswith(f"crnn {arguments[0]}: ")
-    assert len(before) <= (arguments[0] == "train")
+    assert len(before) <= 4 * (arguments[0] == "train")
     return why
 
 
@@ -76,7 +76,7 @@ def test_train_does_what_fit_does(tmp_path, text_file, capsys):
     assert f"valid {log.best['valid_loss']:.4f} (best)" in err
     assert f"wrote {output}" in err
     assert "1,080 chars to learn from" in err
-    assert sorted(os.listdir(tmp_path)) == ["m", "text.txt"]  # no checkpoint is left
+    assert sorted(os.listdir(tmp_path)) == ["m", "m.checkpoint", "text.txt"]
 
 
 def test_train_passes_every_option_on(tmp_path, text_file, capsys):
@@ -123,7 +123,7 @@ def test_train_builds_every_kind_of_network(tmp_path, text_file, capsys):
         "variational_dropout": True,
         "trainable_initial_state": True,
     }
-    train = ["train", text_file, "-o", model, *TINY]
+    train = ["train", text_file, "-o", model, *TINY, "--restart"]
     assert run(capsys, *train, "--cell", "original_gru", "--embedding", 0)[0] == 0
     assert crnn.load(model).config() == crnn.load(model).config() | {"cell": "original_gru", "embedding_size": None}
     assert "--tie-weights: expected an embedding" in fails(capsys, *train, "--embedding", 3, "--tie-weights")
@@ -170,9 +170,10 @@ def test_train_goes_on_from_its_checkpoint(tmp_path, text_file, capsys, monkeypa
     assert crnn.load(parts).evaluate("the of and").count == 9
     assert (tmp_path / "parts.checkpoint").exists()
     monkeypatch.undo()
-    assert run(capsys, *arguments, "-o", parts, "--resume")[0] == 0
+    status, _, err = run(capsys, *arguments, "-o", parts, "--resume")
+    assert status == 0
     assert parts.read_bytes() == whole.read_bytes()
-    assert not (tmp_path / "parts.checkpoint").exists()
+    assert "resuming at epoch 2, update 51" in err
 
 
 @pytest.mark.parametrize(

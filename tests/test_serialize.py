@@ -155,10 +155,13 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path):
     refused(path, "foreign")
 
 
-def test_a_checkpoint_is_no_model(tmp_path):
-    path = tmp_path / "m"
-    crnn.fit(language_model(), np.arange(100) % 12, epochs=1, checkpoint=path)
-    refused(path, "expected one of LanguageModel, .*, got 'checkpoint'")
+def test_a_checkpoint_is_read_as_its_best_model(tmp_path):
+    path, model = tmp_path / "m", language_model()
+    ids = np.arange(100) % 12
+    crnn.fit(model, ids, valid=ids[::-1][:50], epochs=4, checkpoint=path, optimizer=crnn.optim.SGD(2.0))
+    loaded = crnn.load(path)
+    assert loaded.vocab == model.vocab
+    assert_same_bits(loaded.flat_params, model.flat_params)
 
 
 def set_config(**values):

@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0, 1 after an error, or 130 if interrupted by Ctrl-C.
     """
     arguments = _parser().parse_args(argv)
+    arguments.argv = list(sys.argv[1:] if argv is None else argv)  # as typed
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
         return run(arguments)

@@ -99,8 +99,8 @@ def standard_output() -> BinaryIO:
 def say(text: str) -> None:
     """Print a message to standard error, if somebody reads that; standard output is for results."""
     if sys.stderr is not None:
-        with contextlib.suppress(OSError):  # a closed pipe or a full disk must not end what was going on
-            print(text, file=sys.stderr)
+        with contextlib.suppress(OSError, ValueError):  # a closed pipe or a full disk must not end what was going on
+            print(text, file=sys.stderr, flush=True)
 
 
 def write_stream(prompt: str, chunks: Iterable[str]) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from crnn.nn.cells import CELLS
 from crnn.nn.config import NetworkConfig
 from crnn.optim import RULES, SCHEDULES
 from crnn.training.config import TrainingConfig
+from crnn.training.fit import new_trainer
+from crnn.training.output import Output
+from crnn.training.run_files import RunFiles
+from crnn.training.trainer import Trainer
 
 __all__ = ["add_subcommand"]
 
@@ -41,8 +46,13 @@ TRAINING_FLAGS: dict[str, dict[str, Any]] = {
     "seed": {"help": "seed of the initial weights and of the dropout masks"},
     "checkpoint": {
         "type": Path,
-        "help": "written after every epoch and when interrupted; OUTPUT.checkpoint if not given",
+        "help": "the whole run, for --resume; written after every epoch, within long ones, and however training ends. "
+        "OUTPUT.checkpoint if not given",
     },
+    "checkpoint_minutes": {"help": "largest time between two checkpoints within an epoch; 0: no limit"},
+    "log_file": {"type": Path, "help": "append the losses to this file as they come, .csv or .jsonl"},
+    "resume": {"help": "continue from the checkpoint, with the same network and text"},
+    "restart": {"help": "begin anew, although checkpoint or output exist, and replace them"},
 }
 
 
@@ -59,7 +69,6 @@ def add_subcommand(subparsers: Subparsers) -> None:
     loop.add_argument("--lr", type=float, default=2e-3, help="learning rate")
     loop.add_argument("--schedule", choices=list(SCHEDULES), default="cosine", help="schedule of the learning rate")
     loop.add_argument("--warmup", type=int, default=0, help="updates of the warm-up, in which the learning rate rises")
-    loop.add_argument("--log", type=Path, help="write the losses to this file, .csv or .jsonl")
     loop.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
 
 
@@ -71,30 +80,65 @@ def _add_network_flags(net: argparse._ArgumentGroup) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train a model and save it, the best weights so far if interrupted. Returns the exit status."""
     output: Path = arguments.output
-    for name in ("output", "checkpoint", "log", "ids_path"):  # fail now rather than after training
-        path: Path | None = getattr(arguments, name)
-        if path is not None and not path.parent.is_dir():
-            raise FileNotFoundError(f"{name}: expected a folder that exists, got {path.parent}")
-    corpus = corpus_from(arguments)
-    model = _model(arguments, corpus.vocab)
-    say(f"{len(corpus.train):,} {arguments.unit}s to learn from, {len(corpus.vocab)} different; {model}")
-    checkpoint: Path = arguments.checkpoint or output.with_name(output.name + ".checkpoint")
-    log, status = crnn.TrainingLog(), 0
-    try:
-        crnn.fit(model, corpus, log=log, **_training_options(arguments) | {"checkpoint": checkpoint})
-    except KeyboardInterrupt:
-        say("interrupted: keeping the best weights so far")
-        status = INTERRUPTED
-    model.save(output)
-    say(f"{log.summary()}\nwrote {output}")
-    if arguments.log:
-        (log.to_csv if arguments.log.suffix == ".csv" else log.to_jsonl)(arguments.log)
-    if status == 0:
-        checkpoint.unlink(missing_ok=True)
-        if len(corpus.test) > 1:
+    arguments.checkpoint = arguments.checkpoint or Path(f"{output}.checkpoint")
+    config = TrainingConfig(**_training_options(arguments))
+    written = {name: getattr(arguments, name) for name in ("output", "checkpoint", "log_file", "ids_path")}
+    with RunFiles({"text": arguments.text}, written):
+        _check_start(arguments)
+        corpus = corpus_from(arguments)
+        model = _model(arguments, corpus.vocab)
+        say(f"{len(corpus.train):,} {arguments.unit}s to learn from, {len(corpus.vocab)} different; {model}")
+        trainer = new_trainer(model, corpus, config, output=Output(output), lines=True)
+        status = _train(trainer, arguments)
+        if status == 0 and len(corpus.test) > 1:
             result = model.evaluate(corpus.test, batch_size=arguments.batch_size, threads=arguments.threads)
             say(f"test {result.nats:.4f} nats, {result.bits:.4f} bits, perplexity {result.perplexity:.2f}")
     return status
+
+
+def _check_start(arguments: argparse.Namespace) -> None:
+    """Raise an error unless the arguments say what to do with a checkpoint and a model that exist."""
+    checkpoint, output = arguments.checkpoint, arguments.output
+    if not (arguments.resume or arguments.restart):
+        if checkpoint.exists():
+            raise FileExistsError(
+                f"checkpoint: expected a new file, got {checkpoint}, which exists: --resume continues from it, "
+                "--restart begins anew and replaces it"
+            )
+        if output.exists():
+            raise FileExistsError(
+                f"output: expected a new file, got {output}, which exists: --restart begins anew and replaces it when "
+                "the new model has been judged"
+            )
+
+
+def _train(trainer: Trainer, arguments: argparse.Namespace) -> int:
+    """Train, say what has become of the model, and how to continue. Returns the exit status."""
+    if arguments.quiet:  # else the progress bar shows them
+        for note in trainer.run.log.notes:
+            say(note)
+    status = 0
+    try:
+        trainer.train()
+    except KeyboardInterrupt as interrupt:
+        status = getattr(interrupt, "status", INTERRUPTED)
+        say("interrupted: keeping the best weights so far")
+    except BaseException as error:
+        rate = f" --lr {trainer.run.optimizer.lr / 10:g}" if isinstance(error, FloatingPointError) else ""
+        _say_ending(trainer, arguments, rate)
+        raise
+    _say_ending(trainer, arguments)
+    return status
+
+
+def _say_ending(trainer: Trainer, arguments: argparse.Namespace, more: str = "") -> None:
+    """Say how far training has come, what has become of the model, and the command that continues."""
+    say("\n".join([trainer.run.log.summary(), *trainer.ending]))
+    if arguments.checkpoint.exists():
+        typed = [word for word in arguments.argv if not (len(word) > 5 and "--restart".startswith(word))]
+        resume = [] if "--resume" in typed else ["--resume"]
+        verb = "to train longer, with more --epochs" if trainer.finished() else "to continue"
+        say(f"{verb}: crnn {shlex.join([*typed, *resume])}{more}")
 
 
 def _model(arguments: argparse.Namespace, vocab: crnn.Vocab) -> crnn.LanguageModel:
@@ -111,6 +155,7 @@ def _training_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return options | {
         "clip_norm": options["clip_norm"] or None,
         "clip_value": options["clip_value"] or None,
+        "checkpoint_minutes": options["checkpoint_minutes"] or None,
         "optimizer": RULES[arguments.optimizer](lr=arguments.lr),
         "schedule": SCHEDULES[arguments.schedule](warmup=arguments.warmup),
         "progress": False if arguments.quiet else None,

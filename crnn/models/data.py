@@ -137,6 +137,11 @@ class SequenceData:
     def __len__(self) -> int:
         return len(self.x)
 
+    def arrays(self) -> Iterator[Array]:
+        """All arrays, inputs and targets, for a digest; borrowed."""
+        yield from self.x
+        yield from self.targets
+
     def part(self, chosen: Sequence[int] | Array) -> SequenceData:
         """The sequences with the indices ``chosen``; borrowed."""
         x, targets = [self.x[i] for i in chosen], [self.targets[i] for i in chosen]

@@ -14,6 +14,7 @@ from crnn import _parallel as parallel
 from crnn._core import loss as kernels
 from crnn._options import takes_options
 from crnn.checks import Array, check_flag, check_number, check_seed, check_size, check_threads
+from crnn.io.atomic_write import PathLike
 from crnn.models.data import Batch, SequenceData, by_length, check_sequences, encode_texts
 from crnn.models.decoding import Hypothesis, decode
 from crnn.models.encoder_decoder import EncoderDecoder
@@ -243,9 +244,9 @@ class SequenceToSequence(
             x = check_sequences(name, X, self.input_size, ids=not self.real_source, real=self.real_source)
         return [np.ascontiguousarray(sequence[::-1]) for sequence in x] if self.reverse_source else x
 
-    def _learn_scaling(self, x: list[Array], y: list[Array]) -> None:
-        """Set `scalings` and ``longest_target`` from the training data."""
-        super()._learn_scaling(x, y)
+    def _prepare_scaling(self, x: list[Array], y: list[Array], *, rescale: bool, checkpoint: PathLike | None) -> None:
+        """Set `scalings` and ``longest_target``."""
+        super()._prepare_scaling(x, y, rescale=rescale, checkpoint=checkpoint)
         self.longest_target = max(self.longest_target or 1, *(len(ids) - 1 for ids in y))
 
     def _check_targets(self, targets: ArrayLike, batch: Batch) -> Array:

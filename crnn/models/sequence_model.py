@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from crnn._core import loss as kernels
 from crnn._options import takes_options
 from crnn.checks import Array, as_number, check_flag, check_seed, check_size, check_threads
+from crnn.io.atomic_write import PathLike
 from crnn.models.data import Batch, SequenceBatches, SequenceData, by_length, check_sequences, shuffled
 from crnn.models.head import Head
 from crnn.models.losses import Loss
@@ -33,6 +34,7 @@ from crnn.nn.params import Parameters, Shapes
 from crnn.nn.state import StateLike
 from crnn.stream.parts import StreamParts
 from crnn.text.windows import IGNORE_INDEX
+from crnn.training.checkpoint import stored_statistics
 from crnn.training.config import TrainingConfig
 from crnn.training.fit import fit
 from crnn.training.log import TrainingLog
@@ -144,6 +146,18 @@ class SequenceModel(Module, Generic[EvaluationT]):
             mean, std = values[f"scaling.{name}.mean"], values[f"scaling.{name}.std"]
             scaling.set_statistics(f"scaling.{name}.std", mean, std)
 
+    @property
+    def is_scaled(self) -> bool:
+        """Whether `fit` has learnt the scaling, which from then on belongs to the weights."""
+        return not all(scaling.is_identity for scaling in self.scalings.values())
+
+    def _prepare_scaling(self, x: list[Array], y: list[Array], *, rescale: bool, checkpoint: PathLike | None) -> None:
+        """Set `scalings` as `fit` describes. ``checkpoint``: that of a run which is resumed."""
+        if checkpoint is not None:
+            self._set_statistics(stored_statistics(checkpoint, self._statistics))
+        elif rescale or not self.is_scaled:
+            self._learn_scaling(x, y)
+
     def _learn_scaling(self, x: list[Array], y: list[Array]) -> None:
         """Set `scalings` from the training data, as `_sequences` and `_encode` return them."""
         if self.scale and x[0].ndim == 2:
@@ -209,6 +223,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
         y: Any,
         *,
         valid: float | tuple[Any, Any] | None = None,
+        rescale: bool = False,
         epochs: int = 20,
         batch_size: int = 32,
         clip_norm: float | None = 1.0,
@@ -224,6 +239,10 @@ class SequenceModel(Module, Generic[EvaluationT]):
         valid : float or (X, y), optional
             Validation data, to evaluate on after every epoch; the weights of the best epoch are kept. A float in (0, 1)
             is the fraction of the sequences to take from X and y, at random by the model's seed.
+        rescale : bool
+            Learn mean and standard deviation from this X and y although an earlier `fit` has learnt them. Otherwise
+            they are learnt once, because the weights are made for them, and a resumed run takes those of its
+            checkpoint.
         epochs, batch_size, clip_norm, threads, **training
             As in `crnn.fit`, which lists them all: optimizer, schedule, patience, checkpoint and so on. ``bptt`` and
             ``carry`` are ignored.
@@ -258,7 +277,8 @@ class SequenceModel(Module, Generic[EvaluationT]):
             self._check_any_target("valid", valid_targets)
         weights, statistics = self.flat_params.copy(), self._statistics
         try:
-            self._learn_scaling(x, targets)
+            resumed = training.get("checkpoint") if training.get("resume") is True else None
+            self._prepare_scaling(x, targets, rescale=check_flag("rescale", rescale), checkpoint=resumed)
             standardised = self._targets.standardised
             return fit(
                 self,

@@ -136,15 +136,18 @@ class Module(ABC):
         which names the parameter, if a value is NaN or infinite. An existing file is then unchanged.
         """
         registry.check_kind(type(self).__name__)
-        model_file.write(path, *self._contents())
+        model_file.write(path, *self.contents())
 
     def to_bytes(self) -> bytes:
         """The content of the file that `save` writes. Raises TypeError and ValueError as `save` does."""
         registry.check_kind(type(self).__name__)
-        return model_file.to_bytes(*self._contents())
+        return model_file.to_bytes(*self.contents())
 
-    def _contents(self) -> tuple[dict[str, Array], dict[str, Any]]:
-        """The content of the file: tensors, borrowed, and header."""
+    def contents(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """The content of the file: tensors, borrowed, and header.
+
+        The tensors are the parameters, in the order of `flat_params`, then the statistics that standardise data.
+        """
         header = {"kind": type(self).__name__, "config": self.config()}
         header |= {name: value.to_dict() for name, value in self._attached().items()}
         return dict(self.params) | self._statistics, header

@@ -1,110 +1,312 @@
 # SPDX-License-Identifier: MIT
 """Checkpoint: write a `Run` to a file, and read it back once the whole file has been validated.
 
-The file is a safetensors file with the tensors ``params``, ``best``, the optimizer's arrays, and within an epoch
-``state.0``, ``state.1`` and so on. Its header has ``kind`` "checkpoint", ``optimizer`` (its repr: a checkpoint of a
-different optimizer is rejected) and ``progress``: update, position, cut, the optimizer's numbers and the log.
+The file is a safetensors file that holds the whole run: the best model so far, which `crnn.load` reads, and what is
+needed to continue. Its tensors are those of the model under ``model.`` and their names; ``params``, the current
+weights; the optimizer's arrays; and within an epoch ``state.0``, ``state.1`` and so on. Its header has
+
+- ``kind``, "checkpoint"; ``model``, the header of the model's file; ``data``, digests of the data;
+- ``optimizer``, its class and arguments; ``options``, those of `fit` that determine the result;
+- ``progress``: update, position, cut, whether a validation has judged the model, the optimizer's numbers, the log;
+- ``output``, the digest of an existing file that this run may replace by its model.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
-from crnn.checks import Array
-from crnn.io.atomic_write import PathLike
-from crnn.io.model_file import ModelFileError, check_tensor, read, write
-from crnn.nn.state import state_arrays
-from crnn.training.log import is_entry
-from crnn.training.run import Run
+import numpy as np
 
-__all__ = ["Checkpoint"]
+from crnn.checks import Array
+from crnn.io import registry
+from crnn.io.atomic_write import PathLike
+from crnn.io.model_file import Header, ModelFileError, check_tensor, read, write
+from crnn.nn.state import StateLike, state_arrays
+from crnn.optim import Optimizer
+from crnn.training.identity import check_same, check_same_scaling, model_identity
+from crnn.training.log import LARGEST_COUNT, is_entry, is_history
+from crnn.training.run import Diverged, Run
+
+__all__ = ["Checkpoint", "best_model", "check_is_checkpoint", "stored_model", "stored_statistics"]
+
+KIND = "checkpoint"
+MODEL = "model."  # prefix of the tensors of the model
+FREE_SETTINGS = ("lr", "weight_decay")  # of an optimizer; a resumed run may have others
 
 
 class Checkpoint:
-    """The checkpoint file of a training run. If ``path`` is None there is no file, and `write` does nothing."""
+    """The checkpoint file of a training run. If ``path`` is None there is no file, and `write` does nothing.
 
-    def __init__(self, path: PathLike | None) -> None:
-        self.path = path
+    Parameters
+    ----------
+    path : path or None
+    data : dict
+        `crnn.training.identity.data_identity` of the run.
+    options : dict
+        The options of the run that determine its result and may differ when it is resumed.
+    """
+
+    path: PathLike | None
+    data: Mapping[str, str | None]
+    options: Mapping[str, Any]
+    output: str | None  # digest of an existing file that the run may replace by its model
+
+    def __init__(self, path: PathLike | None, data: Mapping[str, str | None], options: Mapping[str, Any]) -> None:
+        self.path, self.data, self.options = path, data, options
+        self.output = None
+        self._written: tuple[int, int, int] | None = None  # what the file holds: updates, position, epochs
 
     def exists(self) -> bool:
         """Whether there is a file to resume from."""
         return self.path is not None and os.path.exists(self.path)
 
+    # ---- writing --------------------------------------------------------------------------------------------------
+
     def write(self, run: Run) -> None:
-        """Write the file, atomically."""
-        if self.path is None:
+        """Write the file, atomically, unless it holds this state already.
+
+        Raises OSError, and Diverged if an array of the run is not finite; the file is then unchanged.
+        """
+        if self.path is None or self.holds(run):
             return
-        arrays = {"params": run.model.flat_params, "best": run.best, **run.optimizer.arrays}
+        arrays = {"params": run.model.flat_params, **run.optimizer.arrays}
         if run.state is not None:
             arrays |= {f"state.{number}": array for number, array in enumerate(state_arrays(run.state))}
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise Diverged(f"{name} is NaN or infinite after update {run.update} (epoch {run.log.epochs + 1})")
+        tensors, header = best_model(run)
+        write(self.path, {MODEL + name: each for name, each in tensors.items()} | arrays, self._header(run, header))
+        self._written = _mark(run)
+
+    def holds(self, run: Run) -> bool:
+        """Whether the file holds the current state of a run."""
+        return self._written == _mark(run)
+
+    def _header(self, run: Run, model: Header) -> dict[str, Any]:
         progress = {
             "update": run.update,
             "position": run.position,
             "cut": run.cut,
+            "judged": run.judged,
             "optimizer": run.optimizer.state(),
-            "log": run.log.entries,
+            "log": run.log.entries if run.position else run.log.finished_epochs(),
         }
-        write(self.path, arrays, {"kind": "checkpoint", "optimizer": repr(run.optimizer), "progress": progress})
+        return {
+            "kind": KIND,
+            "model": model,
+            "data": self.data,
+            "optimizer": _settings(run.optimizer),
+            "options": self.options,
+            "progress": progress,
+            "output": self.output,
+        }
 
-    def read_into(self, run: Run) -> None:
-        """Set a run to the state in the file. Raises ModelFileError if it does not fit; the run is then unchanged."""
+    # ---- reading --------------------------------------------------------------------------------------------------
+
+    def read_into(self, run: Run) -> list[str]:
+        """Set a run to the state in the file. Returns what the user should know about it, one line each.
+
+        Raises ModelFileError if the file is damaged or belongs to another model or other data, and OSError. The run is
+        then unchanged.
+        """
         assert self.path is not None
         name = os.fsdecode(self.path)
-        arrays, header = read(self.path)
+        stored = _Stored(name, *read(self.path))
+        tensors, header = run.model.contents()
         try:
-            progress = _checked_progress(header, run)
-            state = _checked_arrays(arrays, run)
-            position = _checked_position(progress, run)
-            run.state = run.model.state_from(state, run.cut["batch_size"]) if state else None
+            check_same(name, stored.model, model_identity(header), stored.data, self.data)
+            notes = [*_optimizer_differences(name, stored.optimizer, run.optimizer), *self._differences(stored.options)]
+            check_cut(name, stored.progress, run.cut)
+        except ValueError as error:  # starts with the name of the argument that differs
+            raise ModelFileError(str(error)) from None
+        try:
+            best, state = stored.checked_arrays(run, tensors)
         except (TypeError, ValueError) as error:
             raise ModelFileError(f"{name}: {error}") from None
+        progress, arrays = stored.progress, stored.arrays
         run.model.flat_params[...] = arrays["params"]
-        run.best[...] = arrays["best"]
-        run.optimizer.set_state(progress["optimizer"], {each: arrays[each] for each in run.optimizer.array_names})
-        run.update, run.position = progress["update"], position
+        run.best[...] = best
+        run.judged = progress["judged"]
+        run.optimizer.set_state(progress["optimizer"], stored.optimizer_arrays(run))
+        run.update, run.position, run.state = progress["update"], progress["position"], state
         run.log.restore(progress["log"])
+        self.output = stored.output
+        self._written = _mark(run)
+        return [f"resuming at epoch {run.log.epochs + 1}, update {run.update}", *notes]
+
+    def _differences(self, stored: Header) -> list[str]:
+        """One line for each option that differs from the checkpoint's."""
+        return [
+            f"{name}: now {value!r}, before {stored[name]!r}"
+            for name, value in self.options.items()
+            if name in stored and stored[name] != value
+        ]
 
 
-def _checked_progress(header: dict[str, Any], run: Run) -> dict[str, Any]:
-    """The ``progress`` of a header. Raises ValueError unless it is valid and of the run's optimizer."""
-    progress = header.get("progress")
-    if header.get("kind") != "checkpoint" or not isinstance(progress, dict):
-        raise ValueError(f"expected a checkpoint, got {header.get('kind')!r}")
-    if header.get("optimizer") != repr(run.optimizer):
-        raise ValueError(f"expected a checkpoint of {run.optimizer!r}, got one of {header.get('optimizer')!r}")
-    numbers, entries = progress.get("optimizer"), progress.get("log")
-    fits = (
-        all(type(progress.get(key)) is int and progress[key] >= 0 for key in ("update", "position"))
+def _mark(run: Run) -> tuple[int, int, int]:
+    """What tells two states of a run apart."""
+    return run.update, run.position, run.log.epochs
+
+
+class _Stored:
+    """The content of a checkpoint file, whose header has been checked. Raises ModelFileError."""
+
+    def __init__(self, name: str, arrays: dict[str, Array], header: Header) -> None:
+        if header.get("kind") != KIND:
+            raise ModelFileError(f"{name}: expected a checkpoint, got {header.get('kind')!r:.100}")
+        for key in ("model", "data", "optimizer", "options", "progress"):
+            if not isinstance(header.get(key), dict):
+                raise ModelFileError(f"{name}: expected {key}, got {header.get(key)!r:.100}")
+        if not isinstance(header.get("output"), str | None):
+            raise ModelFileError(f"{name}: expected output, a digest, got {header['output']!r:.100}")
+        if not _is_progress(header["progress"]):
+            raise ModelFileError(
+                f"{name}: expected update, position, cut, judged, optimizer and log, got {header['progress']!r:.200}"
+            )
+        self.arrays = arrays
+        self.model, self.data, self.optimizer = header["model"], header["data"], header["optimizer"]
+        self.options, self.progress, self.output = header["options"], header["progress"], header["output"]
+
+    def optimizer_arrays(self, run: Run) -> dict[str, Array]:
+        """The optimizer's arrays; none before its first update."""
+        return {name: self.arrays[name] for name in run.optimizer.array_names if name in self.arrays}
+
+    def checked_arrays(self, run: Run, tensors: Mapping[str, Array]) -> tuple[Array, StateLike | None]:
+        """The best weights (n,) and the state, after every array has been checked. Raises TypeError and ValueError.
+
+        ``tensors`` are those of the run's model.
+        """
+        params = run.model.flat_params
+        moments = self.optimizer_arrays(run)
+        for name in ("params", *moments):
+            check_tensor(name, self.arrays, params.shape, params.dtype.name)
+        for name, array in tensors.items():
+            check_tensor(MODEL + name, self.arrays, array.shape, array.dtype.name)
+        known = {"params", *moments, *(MODEL + name for name in tensors)}
+        state_names = [f"state.{number}" for number in range(len(self.arrays) - len(known))]
+        if set(self.arrays) != {*known, *state_names}:
+            raise ValueError(f"expected the tensors {sorted(known)}, got {sorted(self.arrays)}")
+        run.optimizer.check_state(self.progress["optimizer"], moments)
+        weights, statistics = split(tensors, params.size)
+        check_same_scaling({name: self.arrays[MODEL + name] for name in statistics}, statistics)
+        state = None
+        for name in state_names:
+            check_tensor(name, self.arrays, self.arrays[name].shape, params.dtype.name)
+        if state_names and self.progress["position"]:
+            state = run.model.state_from([self.arrays[name] for name in state_names], run.cut["batch_size"])
+        best = np.concatenate([self.arrays[MODEL + name].reshape(-1) for name in weights])
+        return best, state
+
+
+def _is_progress(progress: Mapping[str, Any]) -> bool:
+    """Whether the ``progress`` of a header is consistent in itself."""
+    update, position = progress.get("update", -1), progress.get("position", -1)
+    numbers, entries, cut = progress.get("optimizer"), progress.get("log"), progress.get("cut")
+    return (
+        all(type(count) is int and 0 <= count < LARGEST_COUNT for count in (update, position))
+        and type(progress.get("judged")) is bool
         and isinstance(numbers, dict)
-        and numbers.keys() == run.optimizer.state().keys()
         and all(type(number) in (int, float) for number in numbers.values())
         and isinstance(entries, list)
         and all(is_entry(entry) for entry in entries)
+        and is_history(entries, update)
+        and isinstance(cut, dict)
+        and all(type(size) is int and size > 0 for size in cut.values())
+        and position <= min(update, cut.get("windows", 0))
     )
-    if not fits:
-        raise ValueError(f"expected update, position, optimizer and log, got {progress!r:.200}")
-    return progress
 
 
-def _checked_arrays(arrays: dict[str, Array], run: Run) -> list[Array]:
-    """The arrays of the state. Raises ValueError unless all other arrays fit the model and the optimizer."""
-    params = run.model.flat_params
-    names = ["params", "best", *run.optimizer.array_names]
-    for name in names:
-        check_tensor(name, arrays, params.shape, params.dtype.name)
-    state_names = [f"state.{number}" for number in range(len(arrays) - len(names))]
-    if set(arrays) != {*names, *state_names}:
-        raise ValueError(f"expected the tensors {sorted(names)}, got {sorted(arrays)}")
-    return [arrays[name] for name in state_names]
-
-
-def _checked_position(progress: dict[str, Any], run: Run) -> int:
-    """The window to continue from. Raises ValueError unless it is in an epoch that is split as the run's."""
-    position: int = progress["position"]
-    cut = progress.get("cut")
-    if position and (cut != run.cut or position >= run.cut["windows"]):
+def check_cut(file: str, progress: Header, cut: Mapping[str, int]) -> None:
+    """Raise ValueError if a checkpoint is within an epoch that was split into other windows."""
+    if progress["position"] and progress["cut"] != cut:
+        name = next((key for key in ("batch_size", "bptt") if progress["cut"].get(key) != cut[key]), "windows")
         raise ValueError(
-            f"expected a checkpoint within an epoch of {run.cut}, got one of {cut!r:.100} at window {position}"
+            f"{name}: expected {progress['cut'].get(name)}, as in {file}, which is within an epoch, got {cut[name]}"
         )
-    return position
+
+
+def _settings(optimizer: Optimizer) -> dict[str, Any]:
+    """The class and the arguments of an optimizer, as values that JSON can hold."""
+    arguments = optimizer.settings().items()
+    plain = {name: value if isinstance(value, float | int | str) else repr(value) for name, value in arguments}
+    return {"rule": type(optimizer).__name__, **plain}
+
+
+def _optimizer_differences(file: str, stored: Header, optimizer: Optimizer) -> list[str]:
+    """One line for each setting that differs and may. Raises ValueError for one that may not."""
+    notes = []
+    settings = _settings(optimizer)
+    for name in dict.fromkeys([*settings, *stored]):
+        there, here = stored.get(name), settings.get(name)
+        if there == here:
+            continue
+        if name not in FREE_SETTINGS:
+            label = "optimizer" if name == "rule" else f"optimizer: {name}"
+            raise ValueError(f"{label}: expected {there!r:.100}, as in {file}, got {here!r}")
+        notes.append(f"{name}: now {here!r}, before {there!r:.100}")
+    return notes
+
+
+def stored_statistics(path: PathLike, like: Mapping[str, Array]) -> dict[str, Array]:
+    """The statistics that standardise data of the model in a checkpoint; ``like`` has their names and shapes.
+
+    Raises ModelFileError and OSError.
+    """
+    name = os.fsdecode(path)
+    try:
+        arrays, _ = read(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"checkpoint: expected a checkpoint to resume from, found none at {name}") from None
+    try:
+        for key, array in like.items():
+            check_tensor(MODEL + key, arrays, array.shape, array.dtype.name)
+    except ValueError as error:
+        raise ModelFileError(f"{name}: {error}") from None
+    return {key: arrays[MODEL + key] for key in like}
+
+
+def check_is_checkpoint(path: PathLike) -> None:
+    """Raise ModelFileError unless an existing file is a checkpoint, which may be replaced when that is asked for."""
+    _, header = read(path)
+    if header.get("kind") != KIND:
+        raise ModelFileError(f"checkpoint: expected a checkpoint to replace, got another file: {os.fsdecode(path)}")
+
+
+# ---- the model in a checkpoint ---------------------------------------------------------------------------------------
+
+
+def split(tensors: Mapping[str, Array], size: int) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The tensors of a model: its parameters, which have ``size`` elements together, and its statistics."""
+    weights: dict[str, Array] = {}
+    for name, array in tensors.items():
+        if sum(each.size for each in weights.values()) == size:
+            break
+        weights[name] = array
+    return weights, {name: array for name, array in tensors.items() if name not in weights}
+
+
+def best_model(run: Run) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Tensors and header of the model to keep: with the best weights, or the current ones if none were judged."""
+    tensors, header = run.model.contents()
+    flat = run.best if run.judged else run.model.flat_params
+    weights, named = split(tensors, flat.size)
+    start, best = 0, {}
+    for name, array in weights.items():
+        best[name] = flat[start : start + array.size].reshape(array.shape)
+        start += array.size
+    return best | named, header
+
+
+def stored_model(header: Header, tensors: Mapping[str, Array], finite: bool = True) -> Any:
+    """The model in a checkpoint, as `crnn.load` returns it. Raises ValueError."""
+    model = header.get("model")
+    if not isinstance(model, dict) or model.get("kind") == KIND:
+        raise ValueError(f"expected a checkpoint with a model, got {model!r:.100}")
+    own = {name.removeprefix(MODEL): array for name, array in tensors.items() if name.startswith(MODEL)}
+    return registry.build(KIND, own, model, finite=finite)
+
+
+registry.register(KIND, stored_model)

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypedDict
 
 from crnn import optim
 from crnn._options import check_options, option
-from crnn.checks import as_integer, check_limit, check_seed, check_size
+from crnn.checks import as_integer, check_flag, check_limit, check_seed, check_size
 from crnn.io.atomic_write import PathLike
 from crnn.training.log import TrainingLog
 
@@ -41,7 +41,10 @@ class TrainingOptions(TypedDict, total=False):
     log_file: PathLike | None
     on_epoch: Callable[[TrainingLog], object] | None
     checkpoint: PathLike | None
+    checkpoint_minutes: float | None
+    checkpoint_updates: int | None
     resume: bool
+    restart: bool
 
 
 def _check_reduction(name: str, value: Any) -> str:
@@ -114,19 +117,43 @@ class TrainingConfig:
     )
     log_every: int = option(100, check=check_size, help="Updates between two entries of the log.")
     log_file: PathLike | None = option(
-        None, help="Append each entry of the log to this file at once, one JSON object per line."
+        None,
+        help="Append each entry of the log to this file at once: as a row of a table if the name ends in .csv, "
+        "otherwise as one JSON object per line. An existing file must be such a log.",
+        flag="--log",
     )
     on_epoch: Callable[[TrainingLog], object] | None = option(None, help="Called with the log after every epoch.")
     checkpoint: PathLike | None = option(
         None,
-        help="File for weights, optimizer and progress. Written atomically after every epoch and when interrupted.",
+        help="File for the whole run: best and current weights, optimizer, progress. Written atomically after every "
+        "epoch, within long ones, and however training ends. `crnn.load` reads the best model from it.",
         flag="--checkpoint",
+    )
+    checkpoint_minutes: float | None = option(
+        10.0,
+        check=check_limit,
+        help="Largest time in minutes between two checkpoints within an epoch. None: no limit.",
+        flag="--checkpoint-minutes",
+    )
+    checkpoint_updates: int | None = option(
+        None,
+        check=check_size,
+        help="Largest number of updates between two checkpoints within an epoch.",
+        flag="--checkpoint-updates",
     )
     resume: bool = option(
         False,
-        help="Continue from the checkpoint if it exists. If the other arguments are the same, the result is "
-        "bit-identical to that of an uninterrupted run.",
+        check=check_flag,
+        help="Continue from the checkpoint, which must exist and be of the same model and data. If the other arguments "
+        "are the same, the result is bit-identical to that of an uninterrupted run.",
         flag="--resume",
+    )
+    restart: bool = option(
+        False,
+        check=check_flag,
+        help="Begin anew although the checkpoint exists, and replace it. Without resume or restart, an existing "
+        "checkpoint is an error.",
+        flag="--restart",
     )
 
     def __post_init__(self) -> None:
@@ -138,3 +165,5 @@ class TrainingConfig:
             object.__setattr__(self, "carry", carry)
         if self.resume and self.checkpoint is None:
             raise ValueError("resume: expected a checkpoint to resume from, got checkpoint=None")
+        if self.resume and self.restart:
+            raise ValueError("resume and restart: expected one of them, got both")

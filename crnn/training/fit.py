@@ -3,19 +3,26 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Unpack
 
 from crnn import optim
 from crnn._options import build_config, takes_options
 from crnn.text.corpus import TextCorpus
-from crnn.training.checkpoint import Checkpoint
+from crnn.training.checkpoint import Checkpoint, check_is_checkpoint
 from crnn.training.config import TrainingConfig, TrainingOptions
+from crnn.training.identity import data_identity
 from crnn.training.log import TrainingLog
+from crnn.training.output import Output
 from crnn.training.protocols import Trainable
 from crnn.training.run import Run
+from crnn.training.run_files import RunFiles
 from crnn.training.trainer import Trainer
 
-__all__ = ["fit"]
+__all__ = ["check_start", "fit", "new_trainer"]
+
+# Options that determine the result and may differ when a run is resumed; the user is told.
+RESULT_OPTIONS = ("epochs", "batch_size", "bptt", "carry", "clip_norm", "clip_value", "reduction", "seed")
 
 
 @takes_options(TrainingConfig)
@@ -53,31 +60,98 @@ def fit(
 
     Raises
     ------
+    FileExistsError, FileNotFoundError
+        The checkpoint exists, and neither ``resume`` nor ``restart`` says what to do with it; or it does not exist.
+    ModelFileError
+        The checkpoint is damaged, or is of another model or other data; the message names the difference.
+    BlockingIOError
+        Another run writes the checkpoint or the log's file.
     FloatingPointError
-        A loss or gradient is NaN or infinite; the message states the number of the update. The weights are those before
-        that update.
+        A loss, a gradient or the weights are NaN or infinite; the message states the number of the update. Resuming
+        continues from the best weights so far at the beginning of the epoch, with a new state of the optimizer.
     KeyboardInterrupt
-        Raised after the current update is done, the checkpoint is written, and the weights of the best epoch so far are
-        restored.
+        Ctrl-C; or SIGTERM or SIGHUP, if the program does not handle them itself. Raised after the current update.
+
+    Whatever is raised while training, the model has the weights of the best epoch so far, and checkpoint and log are
+    saved. If no epoch has been evaluated, the weights are the latest, or after NaN those before the epoch.
     """
     config = build_config(TrainingConfig, options)
+    with RunFiles({}, {"checkpoint": config.checkpoint, "log_file": config.log_file}):
+        return new_trainer(model, data, config, valid=valid, log=log).train()
+
+
+def new_trainer(
+    model: Trainable,
+    data: Any,
+    config: TrainingConfig,
+    *,
+    valid: Any = None,
+    log: TrainingLog | None = None,
+    output: Output | None = None,
+    lines: bool = False,
+) -> Trainer:
+    """What `fit` runs: a trainer, with everything checked, and resumed if ``config.resume``.
+
+    Arguments as in `fit` and `Trainer`. The caller holds the locks of the files, see `RunFiles`. Nothing but the log's
+    file has been written, and unless a run is resumed the model is unchanged.
+    """
     train, valid = _split(model, data, valid)
     if config.patience is not None and valid is None:
         raise ValueError("patience: expected validation data with it, got none")
     if valid is not None:  # fail now rather than after an epoch
         model.check_valid(valid)
+    check_start(config)
     windows = model.windows(train, config.batch_size, config.bptt)
     cut = {"windows": len(windows), "batch_size": config.batch_size, "bptt": config.bptt}
-    chosen = optim.Adam(lr=2e-3) if config.optimizer is None else config.optimizer
-    optimizer = optim.optimizer_from("optimizer", chosen)
-    run = Run(model, optimizer, TrainingLog() if log is None else log, cut)
-    run.log.unit = model.loss_unit
-    checkpoint = Checkpoint(config.checkpoint)
-    if config.resume and checkpoint.exists():
-        checkpoint.read_into(run)
+    run = Run(model, _optimizer(config), _empty_log(model, log, config), cut)
+    run.check_weights()
+    digests = {"data": None, "valid": None} if config.checkpoint is None else data_identity(train, valid)
+    checkpoint = Checkpoint(config.checkpoint, digests, {name: getattr(config, name) for name in RESULT_OPTIONS})
+    if config.resume:
+        run.log.notes = checkpoint.read_into(run)
+    if output is not None:
+        output.check(run, checkpoint, restart=config.restart)
     if config.log_file is not None:
-        run.log.append_to(config.log_file)
-    return Trainer(run, windows, valid, config).train()
+        run.log.append_to(config.log_file, "resume" if config.resume else "replace" if config.restart else "append")
+    return Trainer(run, windows, valid, config, checkpoint, output, lines=lines)
+
+
+def check_start(config: TrainingConfig) -> None:
+    """Raise an error unless the checkpoint exists if it should, and does not if it should not."""
+    path = config.checkpoint
+    if path is None:
+        return
+    name, exists = os.fsdecode(path), os.path.exists(path)
+    if config.resume and not exists:
+        raise FileNotFoundError(f"checkpoint: expected a checkpoint to resume from, found none at {name}")
+    if exists and not (config.resume or config.restart):
+        raise FileExistsError(
+            f"checkpoint: expected a new file, got {name}, which exists: resume=True continues from it, restart=True "
+            "begins anew and replaces it"
+        )
+    if exists and config.restart:
+        check_is_checkpoint(path)
+
+
+def _optimizer(config: TrainingConfig) -> optim.Optimizer:
+    """The optimizer of a run. Raises ValueError for one with the moments of another training."""
+    optimizer = optim.Adam(lr=2e-3) if config.optimizer is None else config.optimizer
+    optimizer = optim.optimizer_from("optimizer", optimizer)
+    if optimizer.updates and not config.resume:
+        raise ValueError(
+            f"optimizer: expected a new one, got one that has done {optimizer.updates} updates in another training; "
+            "make a new one, or call its reset()"
+        )
+    return optimizer
+
+
+def _empty_log(model: Trainable, log: TrainingLog | None, config: TrainingConfig) -> TrainingLog:
+    """The log to record in. Raises ValueError for the log of another training."""
+    log = TrainingLog() if log is None else log
+    if log.entries and not config.resume:
+        raise ValueError(f"log: expected an empty log, got one with {len(log.entries)} entries of another training")
+    log.unit = model.loss_unit
+    return log
 
 
 def _split(model: Trainable, data: Any, valid: Any) -> tuple[Any, Any]:

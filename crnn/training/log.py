@@ -3,18 +3,15 @@
 
 from __future__ import annotations
 
-import io
 import math
-from typing import Any, TextIO
+from typing import Any
 
 from crnn.io.atomic_write import PathLike, replacing
+from crnn.training.log_file import EPOCH_FIELDS, TRAINING_FIELDS, Entry, LogFile, Start, header_of, line_of
 
-__all__ = ["EPOCH_FIELDS", "TRAINING_FIELDS", "Entry", "TrainingLog", "is_entry"]
+__all__ = ["EPOCH_FIELDS", "LARGEST_COUNT", "TRAINING_FIELDS", "Entry", "TrainingLog", "is_entry", "is_history"]
 
-Entry = dict[str, Any]
-
-TRAINING_FIELDS = ("epoch", "update", "train_loss", "tokens", "seconds", "tokens_per_second", "lr", "grad_norm")
-EPOCH_FIELDS = ("epoch", "update", "train_loss", "tokens", "seconds", "valid_loss", "valid_accuracy")
+LARGEST_COUNT = 1 << 53  # of anything that a file counts
 _REQUIRED_FIELDS = {"epoch", "update", "train_loss", "tokens", "seconds"}
 
 
@@ -32,6 +29,8 @@ class TrainingLog:
         Unit of the losses: nats per target token or class, or empty for errors of standardized values.
     best : dict or None
         The epoch entry with the lowest valid_loss.
+    notes : list of str
+        What `crnn.fit` said about the run, such as where it resumed and which options differ from the checkpoint's.
 
     Examples
     --------
@@ -45,8 +44,9 @@ class TrainingLog:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.unit = "nats"
+        self.notes: list[str] = []
         self._validation: Entry = {}
-        self._file: TextIO | None = None
+        self._file: LogFile | None = None
 
     # ---- reading --------------------------------------------------------------------------------------------------
 
@@ -86,37 +86,34 @@ class TrainingLog:
 
         An existing file is replaced as a whole. Raises OSError if the file cannot be written.
         """
-        import csv
-
-        fields = ["kind", *dict.fromkeys((*TRAINING_FIELDS, *EPOCH_FIELDS))]
-        table = io.StringIO(newline="")
-        writer = csv.DictWriter(table, fields)
-        writer.writeheader()
-        writer.writerows(self.entries)
-        with replacing(path) as file:
-            file.write(table.getvalue().encode())
+        self._write(path, as_csv=True)
 
     def to_jsonl(self, path: PathLike) -> None:
         """Write all entries, one JSON object per line.
 
         An existing file is replaced as a whole. Raises OSError if the file cannot be written.
         """
-        import json
+        self._write(path, as_csv=False)
 
+    def _write(self, path: PathLike, *, as_csv: bool) -> None:
         with replacing(path) as file:
-            file.writelines(json.dumps(entry).encode() + b"\n" for entry in self.entries)
+            file.write(header_of(as_csv=as_csv).encode())
+            file.writelines(line_of(entry, as_csv=as_csv).encode() for entry in self.entries)
 
     # ---- recording, while training --------------------------------------------------------------------------------
 
-    def append_to(self, path: PathLike) -> None:
-        """From now on, also append every new entry to this file."""
-        self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115  closed by `close`
+    def append_to(self, path: PathLike, start: Start = "append") -> None:
+        """From now on, also append every new entry to this file, see `LogFile`. Raises OSError and ValueError."""
+        self._file = LogFile(path, self.entries, start)
 
     def close(self) -> None:
-        """Close the file of `append_to`."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Complete and close the file of `append_to`. Raises OSError if it could not be completed."""
+        file, self._file = self._file, None
+        if file is not None:
+            try:
+                file.add(self.entries)
+            finally:
+                file.close()
 
     def add_training(
         self, epoch: int, update: int, loss: float, tokens: int, seconds: float, lr: float, norm: float
@@ -146,6 +143,11 @@ class TrainingLog:
         self._validation = {}
         self._add(summary)
 
+    def finished_epochs(self) -> list[Entry]:
+        """The entries up to the last one of kind "epoch"."""
+        last = max((number for number, entry in enumerate(self.entries) if entry["kind"] == "epoch"), default=-1)
+        return self.entries[: last + 1]
+
     def restore(self, entries: list[Entry]) -> None:
         """Replace all entries by those of a checkpoint."""
         self.entries = list(entries)
@@ -153,9 +155,7 @@ class TrainingLog:
     def _add(self, entry: Entry) -> None:
         self.entries.append(entry)
         if self._file is not None:
-            import json
-
-            self._file.write(json.dumps(entry) + "\n")
+            self._file.add(self.entries)
 
 
 def is_entry(value: object) -> bool:
@@ -164,4 +164,21 @@ def is_entry(value: object) -> bool:
         return False
     fields = {"train": TRAINING_FIELDS, "epoch": EPOCH_FIELDS}.get(str(value.get("kind")), ())
     known = set(value) <= {"kind", *fields} and set(value) >= _REQUIRED_FIELDS
-    return known and all(type(number) in (int, float) for key, number in value.items() if key != "kind")
+    return known and all(_is_number(key, number) for key, number in value.items() if key != "kind")
+
+
+def _is_number(field: str, value: object) -> bool:
+    """Whether a value read from a file can be that of a field: counts are integers, others may be infinite or NaN."""
+    if type(value) is int:
+        return 0 <= value < LARGEST_COUNT
+    return type(value) is float and field not in ("epoch", "update", "tokens")
+
+
+def is_history(entries: list[Entry], update: int) -> bool:
+    """Whether entries as `is_entry` accepts them can be the log of a run after this many updates."""
+    epochs, last = 0, 0
+    for entry in entries:
+        if entry["epoch"] != epochs + 1 or not last <= entry["update"] <= update:
+            return False
+        epochs, last = epochs + (entry["kind"] == "epoch"), entry["update"]
+    return True

@@ -57,6 +57,10 @@ class Trainable(Protocol):
         """The gradients (n,), in the order of `flat_params`."""
         ...
 
+    def contents(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Tensors and header of the model's file: first the parameters, in the order of `flat_params`, then others."""
+        ...
+
     def check_valid(self, data: Any) -> None:
         """Raise ValueError or TypeError unless ``data`` is validation data for `evaluate`."""
         ...

@@ -3,13 +3,19 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from crnn.checks import Array
 from crnn.nn.state import StateLike
 from crnn.optim import Optimizer
 from crnn.training.log import TrainingLog
 from crnn.training.protocols import Evaluation, Trainable
 
-__all__ = ["Run"]
+__all__ = ["Diverged", "Run"]
+
+
+class Diverged(FloatingPointError):
+    """The loss, the gradient or the weights are NaN or infinite."""
 
 
 class Run:
@@ -22,7 +28,10 @@ class Run:
     cut : dict of str to int
         How an epoch is split into windows, for which ``position`` is valid: windows, batch_size, bptt.
     best : array
-        The weights of the best epoch so far; the initial weights until an epoch has been evaluated.
+        The weights to keep: those of the best epoch so far; until one has been evaluated, the last that were seen to be
+        finite.
+    judged : bool
+        Whether an epoch has been evaluated, so that ``best`` is of that epoch.
     update : int
         Number of updates done.
     position : int
@@ -36,6 +45,7 @@ class Run:
     log: TrainingLog
     cut: dict[str, int]
     best: Array  # (n,), like the model's flat_params
+    judged: bool
     update: int
     position: int
     state: StateLike | None
@@ -43,6 +53,7 @@ class Run:
     def __init__(self, model: Trainable, optimizer: Optimizer, log: TrainingLog, cut: dict[str, int]) -> None:
         self.model, self.optimizer, self.log, self.cut = model, optimizer, log, cut
         self.best = model.flat_params.copy()
+        self.judged = False
         self.update = 0
         self.position = 0
         self.state = None
@@ -51,12 +62,33 @@ class Run:
         """Continue with the first window of the next epoch, from the initial state."""
         self.position, self.state = 0, None
 
+    def check_weights(self) -> None:
+        """Raise Diverged unless all weights are finite. Keeps them as `best` if nothing has been judged."""
+        if not np.isfinite(self.model.flat_params).all():
+            raise Diverged(f"weights are NaN or infinite after update {self.update} (epoch {self.log.epochs + 1})")
+        if not self.judged:
+            self.best[...] = self.model.flat_params
+
     def record_validation(self, evaluation: Evaluation) -> None:
         """Log an evaluation of the current weights, and store them in `best` if they are the best so far."""
         if self.log.add_validation(evaluation.loss, evaluation.accuracy):
             self.best[...] = self.model.flat_params
+            self.judged = True
 
-    def restore_best(self) -> None:
-        """Set the model's weights to those of the best epoch, if any epoch was evaluated."""
-        if self.log.best is not None:
+    def keep_best(self) -> None:
+        """Set the model's weights to those of the best epoch; if there is none, to finite ones."""
+        if self.judged or not np.isfinite(self.model.flat_params).all():
             self.model.flat_params[...] = self.best
+
+    def roll_back(self) -> str:
+        """Return to `best`, with an optimizer without history, at the beginning of the current epoch.
+
+        Training that has diverged cannot be resumed from where it is: the same windows would give the same NaN. Returns
+        which weights these are.
+        """
+        epoch = self.log.best["epoch"] if self.judged and self.log.best else self.log.epochs
+        self.model.flat_params[...] = self.best
+        self.optimizer.reset()
+        self.update -= self.position
+        self.end_epoch()
+        return f"those of the best epoch, {epoch}" if self.judged else f"those before epoch {epoch + 1}"

@@ -12,6 +12,7 @@ from crnn.nn.state import StateLike
 from crnn.optim import Optimizer, Schedule, global_norm, schedule_from
 from crnn.training.config import TrainingConfig
 from crnn.training.protocols import Trainable
+from crnn.training.run import Diverged
 
 __all__ = ["UpdateStep"]
 
@@ -58,7 +59,7 @@ class UpdateStep:
         """Train on a window. Updates are numbered from 0, epochs from 1.
 
         Returns what `Trainable.loss_and_gradients` returns. If the loss or the gradient is not finite, raises
-        FloatingPointError before the weights are changed.
+        Diverged before the weights are changed.
         """
         grads = self.model.flat_grads
         grads.fill(0)
@@ -74,10 +75,7 @@ class UpdateStep:
         self.norm = self._clipped_norm()
         if not (math.isfinite(loss) and math.isfinite(self.norm)):
             problem = f"gradient's norm is {self.norm}" if math.isfinite(loss) else f"loss is {loss / max(count, 1)}"
-            raise FloatingPointError(
-                f"{problem} at update {update + 1} (epoch {epoch}); the weights are those before this update. "
-                "A smaller learning rate or clip_norm may help"
-            )
+            raise Diverged(f"{problem} at update {update + 1} (epoch {epoch})")
         limit = self.config.clip_norm
         factor = limit / self.norm if limit is not None and self.norm > limit else 1.0
         lr_scale = check_finite("schedule", self.schedule(update, self.total))

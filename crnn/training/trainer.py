@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""Trainer: the loop over epochs and their windows, with validation, log, reporter and checkpoint."""
+"""Trainer: the loop over epochs and their windows, with validation, log, reporter and checkpoint, and how it ends."""
 
 from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 from typing import Any
 
 from crnn.training.checkpoint import Checkpoint
 from crnn.training.config import TrainingConfig
 from crnn.training.interrupts import Interrupts
 from crnn.training.log import TrainingLog
+from crnn.training.output import Output
 from crnn.training.protocols import Windows
-from crnn.training.reporter import Reporter, new_reporter
-from crnn.training.run import Run
+from crnn.training.reporter import SECONDS, Reporter, Silent, new_reporter
+from crnn.training.run import Diverged, Run
 from crnn.training.step import UpdateStep
 
 __all__ = ["Trainer"]
@@ -35,6 +37,16 @@ class Trainer:
     valid
         Validation data for the model's ``evaluate``, after every epoch; or None.
     config : TrainingConfig
+    checkpoint : Checkpoint
+    output : Output, optional
+        Where to write the model when training ends.
+    lines : bool
+        Without a terminal, show progress as lines, see `new_reporter`.
+
+    Attributes
+    ----------
+    ending : list of str
+        When training has ended: what was done with the model.
     """
 
     run: Run
@@ -44,74 +56,133 @@ class Trainer:
     total: int  # updates of the whole run
     step: UpdateStep
     checkpoint: Checkpoint
+    output: Output | None
+    ending: list[str]
     reporter: Reporter
     windows_per_state: int  # windows after which the state is reset to the initial state
     valid_batch_size: int
+    resumable: bool  # whether `run` is at a point where a checkpoint can be written: not within an update
 
-    def __init__(self, run: Run, windows: Windows, valid: Any, config: TrainingConfig) -> None:
+    def __init__(
+        self,
+        run: Run,
+        windows: Windows,
+        valid: Any,
+        config: TrainingConfig,
+        checkpoint: Checkpoint,
+        output: Output | None = None,
+        *,
+        lines: bool = False,
+    ) -> None:
         self.run, self.windows, self.valid, self.config = run, windows, valid, config
+        self.checkpoint, self.output, self._lines = checkpoint, output, lines
         updates = len(windows) * config.epochs
         self.total = updates if config.max_updates is None else min(config.max_updates, updates)
         self.step = UpdateStep(run.model, run.optimizer, config, self.total)
-        self.checkpoint = Checkpoint(config.checkpoint)
-        self.reporter = new_reporter(config.progress, self.total, run.update)
+        self.reporter = Silent()
+        self.ending = []
+        self.resumable = True
+        self._cut_short = False  # whether the last epoch has ended within its windows, because of ``max_updates``
+        self._sums = _Sums()
+        self._saved = (run.update, time.monotonic())  # update and time of the last checkpoint
         if windows.carries_state:
             self.windows_per_state = len(windows) if config.carry is None else max(1, config.carry // config.bptt)
             self.valid_batch_size = min(config.batch_size, VALID_STREAMS)
         else:
             self.windows_per_state, self.valid_batch_size = 1, config.batch_size
 
+    # ---- the run and its end --------------------------------------------------------------------------------------
+
     def train(self) -> TrainingLog:
-        """Train for all remaining epochs. Returns the log."""
-        error: BaseException | None = None
-        try:
-            with Interrupts() as interrupts:
-                while not self.finished():
-                    self.train_epoch(interrupts)
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            self.end(error)
+        """Train for all remaining epochs. Returns the log. However training ends, `end` saves what it has reached."""
+        with Interrupts() as interrupts:
+            try:
+                try:
+                    progress = self.config.progress
+                    self.reporter = new_reporter(progress, self.total, self.run.update, lines=self._lines)
+                    self._sums = _Sums()
+                    for note in self.run.log.notes:
+                        self.reporter.note(note)
+                    while not self.finished():
+                        self.train_epoch(interrupts)
+                finally:
+                    interrupts.shield()  # a signal does not keep the run from being saved
+            except BaseException as error:
+                self.end(error)
+                raise
+            self.end(None)
+            interrupts.check()
         return self.run.log
 
     def finished(self) -> bool:
         """Whether all epochs or all updates are done, or patience is exhausted."""
         log, config = self.run.log, self.config
         out_of_patience = config.patience is not None and log.epochs_since_best >= config.patience
-        return log.epochs >= config.epochs or self.run.update >= self.total or out_of_patience
+        stopped = self._cut_short or (self.run.update >= self.total and not self.run.position)  # else not yet evaluated
+        return log.epochs >= config.epochs or stopped or out_of_patience
 
     def end(self, error: BaseException | None) -> None:
-        """Clean up after training. ``error`` is the exception that ended it, None if it is finished.
+        """Save checkpoint, log and model, and put the best weights into the model.
 
-        If training is finished or was interrupted, the weights of the best epoch are restored. After any other
-        exception the model keeps its current weights.
+        Each of these is tried, whatever happens to the others. ``error`` is the exception that ended training, None if
+        it is finished.
         """
-        try:
-            if error is None or isinstance(error, KeyboardInterrupt):
-                self.run.restore_best()
-        finally:
-            self.reporter.close()
-            self.run.log.close()
+        steps: list[Callable[[], object]] = [self.run.keep_best, self.run.log.close, self.reporter.close]
+        if isinstance(error, Diverged):
+            self._roll_back(error)
+        else:
+            steps.insert(0, self.flush)
+        if error is not None and self.resumable:
+            steps.insert(-3, lambda: self.checkpoint.write(self.run))
+        steps.append(lambda: self._save_output(finished=error is None))
+        failures = []
+        for step in steps:
+            try:
+                step()
+            except Exception as failure:
+                failures.append(failure)
+        if failures:
+            raise failures[0] from error
+
+    def _roll_back(self, error: Diverged) -> None:
+        """Return to the best weights, and say so in the error."""
+        weights = self.run.roll_back()
+        self.resumable = True
+        error.args = (f"{error}; the weights are {weights}. A smaller learning rate or clip_norm may help",)
+
+    def _save_output(self, *, finished: bool) -> None:
+        """Write the model, if there is a file for it."""
+        if self.output is not None:
+            resumable = self.resumable and self.checkpoint.holds(self.run)
+            self.ending.append(self.output.save(self.run, finished=finished, resumable=resumable))
+
+    # ---- epochs and windows ---------------------------------------------------------------------------------------
 
     def train_epoch(self, interrupts: Interrupts) -> None:
         """Train on the remaining windows of an epoch, evaluate the model, log the epoch and write the checkpoint."""
         run = self.run
         self.train_windows(interrupts)
+        interrupts.check()
+        run.check_weights()
         complete = run.position == len(self.windows)
-        if complete:
-            run.end_epoch()
-        else:  # before the log counts the epoch, so that resuming continues within it
+        if not complete:  # before the log counts the epoch, so that resuming continues within it
             self.checkpoint.write(run)
-            interrupts.check()
+            self.resumable = False
+        evaluation = None
         if self.valid is not None:
-            run.record_validation(
-                run.model.evaluate(self.valid, batch_size=self.valid_batch_size, threads=self.config.threads)
+            evaluation = run.model.evaluate(
+                self.valid, batch_size=self.valid_batch_size, threads=self.config.threads
             )
-        run.log.end_epoch()
+        with interrupts.deferred():
+            if evaluation is not None:
+                run.record_validation(evaluation)
+            run.log.end_epoch()
+            if complete:
+                run.end_epoch()
+            self._cut_short = not complete
         self.reporter.epoch_logged(run.log)
         if complete:
-            self.checkpoint.write(run)
+            self.save_progress()
         interrupts.check()
         if self.config.on_epoch is not None:
             self.config.on_epoch(run.log)
@@ -119,36 +190,63 @@ class Trainer:
     def train_windows(self, interrupts: Interrupts) -> None:
         """Train until the end of the epoch, the last update or an interrupt."""
         run, epoch = self.run, self.run.log.epochs + 1
-        sums = _Sums()
         for x, targets in itertools.islice(self.windows.epoch(epoch), run.position, None):
             if run.update >= self.total or interrupts.pending:
                 break
             if run.position % self.windows_per_state == 0:
                 run.state = None
+            self.resumable = False
             loss, count, run.state = self.step(x, targets, run.state, run.update, epoch)
-            run.update += 1
-            run.position += 1
-            sums.loss += loss
-            sums.count += count
-            if run.update % self.config.log_every == 0:
-                sums = self.log_training(epoch, sums)
-        self.log_training(epoch, sums)
+            with interrupts.deferred():
+                run.update += 1
+                run.position += 1
+                self._sums.loss += loss
+                self._sums.count += count
+                self.resumable = True
+            if run.update % self.config.log_every == 0 or self._sums.seconds > SECONDS:
+                self.flush(interrupts)
+            if self.checkpoint_is_due():
+                self.flush(interrupts)
+                run.check_weights()
+                self.save_progress()
+        self.flush(interrupts)
 
-    def log_training(self, epoch: int, sums: _Sums) -> _Sums:
-        """Add an entry to the log. Returns the sums for the next entry."""
-        if not sums.count:  # windows without targets, such as sequences of unknown class
-            return sums
-        now, log = time.perf_counter(), self.run.log
-        loss, seconds = sums.loss / sums.count, now - sums.started
-        log.add_training(epoch, self.run.update, loss, sums.count, seconds, self.step.lr, self.step.norm)
-        self.reporter.training_logged(log.entries[-1])
-        return _Sums(now)
+    def checkpoint_is_due(self) -> bool:
+        """Whether so many updates or minutes have passed since the last checkpoint that one is due within an epoch."""
+        if self.checkpoint.path is None:
+            return False
+        update, written = self._saved
+        updates, minutes = self.config.checkpoint_updates, self.config.checkpoint_minutes
+        if updates is not None and self.run.update - update >= updates:
+            return True
+        return minutes is not None and time.monotonic() - written >= 60 * minutes
+
+    def save_progress(self) -> None:
+        """Write the checkpoint."""
+        self.checkpoint.write(self.run)
+        self._saved = (self.run.update, time.monotonic())
+
+    def flush(self, interrupts: Interrupts | None = None) -> None:
+        """Add an entry to the log for the updates since the last one, if there were any."""
+        run, sums = self.run, self._sums
+        if not sums.count:  # also windows without targets, such as sequences of unknown class
+            return
+        values = (run.log.epochs + 1, run.update, sums.loss / sums.count, sums.count, sums.seconds)
+        with (interrupts or Interrupts()).deferred():
+            self._sums = _Sums()
+            run.log.add_training(*values, self.step.lr, self.step.norm)
+        self.reporter.training_logged(run.log.entries[-1])
 
 
 class _Sums:
     """Sum of the losses and number of targets since the last entry of the log."""
 
-    def __init__(self, started: float | None = None) -> None:
+    def __init__(self) -> None:
         self.loss: float = 0.0
         self.count: int = 0
-        self.started: float = time.perf_counter() if started is None else started
+        self.started: float = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Time since the last entry."""
+        return time.perf_counter() - self.started

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""FileLock: at most one process, and one run in it, writes a file. A process that dies gives its locks up."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import sys
+import weakref
+
+from crnn.io.atomic_write import PathLike
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+__all__ = ["FileLock"]
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)  # such file systems exist
+_held: weakref.WeakSet[FileLock] = weakref.WeakSet()
+
+
+class FileLock:
+    """An exclusive lock on a path, which need not exist.
+
+    The system's lock is taken on a hidden, empty file in the same folder, not on the file itself, because files are
+    replaced as a whole. It is removed by `release`. A killed process leaves it behind, but not locked. On a file system
+    without locks, nothing is locked.
+    """
+
+    path: str  # of the hidden file
+
+    def __init__(self, path: PathLike) -> None:
+        folder, name = os.path.split(os.path.realpath(os.fsdecode(path)))
+        hidden = f".{name}.crnn-lock"
+        if len(os.fsencode(hidden)) > 255:
+            hidden = f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}.crnn-lock"
+        self.path = os.path.join(folder, hidden)
+        self._file: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock. Raises BlockingIOError if another run has it, and OSError."""
+        while True:
+            file = _opened(self.path)
+            try:
+                _lock(file)
+                status = os.fstat(file)
+                current = os.path.samestat(status, os.stat(self.path))
+            except FileNotFoundError:
+                current = False
+            except BaseException:
+                os.close(file)
+                raise
+            if current:
+                self._file = file
+                _held.add(self)
+                return
+            os.close(file)  # its owner removed it while it was opened here
+
+    def release(self) -> None:
+        """Give the lock up, if it is held, and remove the hidden file."""
+        file, self._file = self._file, None
+        _held.discard(self)
+        if file is None:
+            return
+        if sys.platform == "win32":
+            os.close(file)  # an open file cannot be removed there
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+        if sys.platform != "win32":
+            os.close(file)
+
+    def _forget(self) -> None:
+        """In a forked child: leave the lock to the parent."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def _opened(path: str) -> int:
+    flags = os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NOINHERIT", 0)
+    try:
+        return os.open(path, os.O_RDWR | flags, 0o666)
+    except PermissionError:  # left behind by another user
+        return os.open(path, os.O_RDONLY | flags, 0o666)
+
+
+def _lock(file: int) -> None:
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+            raise BlockingIOError(error.errno, "in use") from None
+        if error.errno not in _NO_LOCKS:
+            raise
+
+
+def _forget_locks() -> None:
+    """A forked child does not own its parent's locks: it must not keep them when the parent dies."""
+    for lock in list(_held):
+        lock._forget()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""LogFile: the entries of a log in a file that grows as they are made, as CSV or as JSON lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from crnn.io.atomic_write import PathLike
+
+__all__ = ["LogFile", "header_of", "line_of"]
+
+Entry = dict[str, Any]
+Start = Literal["append", "resume", "replace"]
+
+TRAINING_FIELDS = ("epoch", "update", "train_loss", "tokens", "seconds", "tokens_per_second", "lr", "grad_norm")
+EPOCH_FIELDS = ("epoch", "update", "train_loss", "tokens", "seconds", "valid_loss", "valid_accuracy")
+_COLUMNS = ("kind", *dict.fromkeys((*TRAINING_FIELDS, *EPOCH_FIELDS)))
+
+
+def header_of(*, as_csv: bool) -> str:
+    """The first line of a file: the names of the columns of a table, nothing for JSON lines."""
+    return ",".join(_COLUMNS) + "\r\n" if as_csv else ""
+
+
+def line_of(entry: Entry, *, as_csv: bool) -> str:
+    """The line of one entry: a row of a table, in which fields that it does not have are empty, or a JSON object."""
+    if not as_csv:
+        return json.dumps(entry) + "\n"
+    row = io.StringIO(newline="")
+    csv.DictWriter(row, _COLUMNS).writerow(entry)
+    return row.getvalue()
+
+
+class LogFile:
+    """A table if the name of the file ends in .csv, otherwise one JSON object per line.
+
+    Every line is written at once, so that other programs can follow, and so that a killed run loses none.
+
+    Parameters
+    ----------
+    path : path
+    entries : list of dict
+        The entries so far, restored from a checkpoint.
+    start : {"append", "resume", "replace"}
+        What to do with an existing file. It must be a log, otherwise ValueError is raised and it is unchanged.
+        append: keep its lines. resume: keep its lines up to the last of ``entries``; later ones are of updates that
+        will be repeated. replace: discard its lines.
+    """
+
+    def __init__(self, path: PathLike, entries: Sequence[Entry] = (), start: Start = "append") -> None:
+        self._as_csv = os.fsdecode(path).lower().endswith(".csv")
+        header = header_of(as_csv=self._as_csv)
+        restored = [line_of(entry, as_csv=self._as_csv) for entry in entries]
+        existing = _lines_of(path)
+        if not _is_log(existing, header):
+            raise ValueError(f"log_file: expected a new file, or the log of a training, got {os.fsdecode(path)}")
+        kept, missing = _kept(existing, restored, start)
+        self._file = open(path, "r+b" if existing else "ab", buffering=0)  # noqa: SIM115  closed by `close`
+        self._written = len(entries)  # how many entries are in the file
+        if existing:
+            self._file.truncate(sum(map(len, kept)))
+            self._file.seek(0, os.SEEK_END)
+        if not kept:
+            self._write([header])
+        self._write(missing)
+
+    def _write(self, lines: Iterable[str]) -> None:
+        content = memoryview("".join(lines).encode())
+        while content:  # an unbuffered file may write a part
+            content = content[self._file.write(content) :]
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Append the entries that are not in the file yet, of all entries of the log. Raises OSError."""
+        for entry in entries[self._written :]:
+            self._write([line_of(entry, as_csv=self._as_csv)])
+            self._written += 1
+
+    def close(self) -> None:
+        """Close the file. More than once is fine."""
+        self._file.close()
+
+
+def _lines_of(path: PathLike) -> list[bytes]:
+    """The lines of a file with their ends; none if it does not exist."""
+    try:
+        with open(path, "rb") as file:
+            return file.read().splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+
+
+def _is_log(lines: list[bytes], header: str) -> bool:
+    """Whether a file is empty, or starts as a log with this header does."""
+    if not lines or header:
+        return not lines or lines[0].strip() == header.strip().encode()
+    try:
+        entry = json.loads(lines[0])
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(entry, dict) and entry.get("kind") in ("train", "epoch")
+
+
+def _kept(existing: list[bytes], restored: list[str], start: Start) -> tuple[list[bytes], list[str]]:
+    """The lines of an existing file to keep, and the lines to write after them."""
+    if start == "replace":
+        return [], restored
+    if start == "append" or not restored:
+        complete = [line for line in existing if line.endswith(b"\n")]  # a full disk may have cut off the last
+        return complete, restored
+    last = restored[-1].encode()
+    for number in range(len(existing) - 1, -1, -1):
+        if existing[number] == last:
+            return existing[: number + 1], []
+    return [line for line in existing if line.endswith(b"\n")], restored

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""Output: the file of the trained model, which is never replaced by weights that nothing speaks for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from crnn.io.atomic_write import PathLike
+from crnn.io.model_file import ModelFileError, read, write
+from crnn.training.checkpoint import Checkpoint, best_model
+from crnn.training.run import Run
+
+__all__ = ["Output"]
+
+
+class Output:
+    """Where the model of a run is written, however the run ends.
+
+    A file that exists is replaced only by weights that a validation of this run has judged, or by those of a finished
+    run. It must be a model of crnn, and either the run's own, or one that ``restart`` allows to replace.
+    """
+
+    path: str
+
+    def __init__(self, path: PathLike) -> None:
+        self.path = os.fsdecode(path)
+
+    def exists(self) -> bool:
+        """Whether there is a file already."""
+        return os.path.exists(self.path)
+
+    def check(self, run: Run, checkpoint: Checkpoint, *, restart: bool) -> None:
+        """Raise ValueError or FileExistsError unless the run may replace the file, if there is one.
+
+        Call it when the run has been made or resumed.
+        """
+        if not self.exists():
+            return
+        try:
+            tensors, header = read(self.path)
+        except ModelFileError as error:
+            raise ModelFileError(f"output: expected a new file, or a model to replace, got {error}") from None
+        with open(self.path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        own_tensors, own_header = best_model(run)
+        same = (
+            tensors.keys() == own_tensors.keys()
+            and all(tensors[name].tobytes() == own_tensors[name].tobytes() for name in tensors)
+            and header.get("kind") == own_header["kind"]
+        )
+        if not (restart or same or digest == checkpoint.output):
+            raise FileExistsError(
+                f"output: expected the model of this run, or a new file, got {self.path}, which is another model"
+            )
+        checkpoint.output = digest
+
+    def save(self, run: Run, *, finished: bool, resumable: bool) -> str:
+        """Write the model, whose weights are those to keep, if it may be written. Returns what was done, as one line.
+
+        ``resumable`` says whether the checkpoint holds this state: a model that it does not know is not written.
+        """
+        exists = self.exists()
+        if not (run.judged or finished or (resumable and run.update and not exists)):
+            state = "is as it was" if exists else "was not written"
+            return f"{self.path} {state}: this run has no weights yet that a validation has judged"
+        write(self.path, *run.model.contents())
+        return f"wrote {self.path}"

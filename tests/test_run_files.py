@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: MIT
+"""What a run reads and writes: every file is different, regular, writable and locked before any work starts."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from model_tools import environment, language_model, text
+
+import crnn
+from crnn import cli
+from crnn.io.lock import FileLock
+from crnn.training.run_files import RunFiles
+
+pytestmark = pytest.mark.thread_unsafe  # the working folder and standard error are the process's
+
+TINY = ["--hidden", "5", "--epochs", "1", "--batch", "4", "--bptt", "8", "-q"]
+IDS = np.arange(100) % 12
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with a text."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text(text(600), newline="")
+    return tmp_path
+
+
+def refused(capsys, *arguments):
+    """The message of a command that fails, which must have changed nothing."""
+    before = {path.name: path.read_bytes() for path in Path().iterdir() if path.is_file()}
+    assert cli.main(["train", *map(str, arguments), *TINY]) == 1
+    after = {path.name: path.read_bytes() for path in Path().iterdir() if path.is_file()}
+    assert before == after
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+# ---- different files -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-o", "text.txt"],
+        ["-o", "m", "--checkpoint", "m"],
+        ["-o", "m", "--checkpoint", "text.txt"],
+        ["-o", "m", "--log", "text.txt"],
+        ["-o", "m", "--log", "m"],
+        ["-o", "m", "--ids", "text.txt"],
+        ["-o", "m", "--ids", "m"],
+        ["-o", "m", "--log", "m.checkpoint"],
+        ["-o", "m", "--checkpoint", "../{folder}/m"],
+        ["-o", "m", "--checkpoint", "./other/../m"],
+        ["-o", "m", "--checkpoint", "link/m"],
+        ["-o", "linked.txt"],
+        ["-o", "hard.txt"],
+        ["-o", "dangling", "--log", "target"],
+    ],
+)
+def test_two_names_of_one_file_are_refused_whatever_their_spelling(folder, capsys, arguments):
+    (folder / "other").mkdir()
+    (folder / "link").symlink_to(folder)
+    (folder / "linked.txt").symlink_to("text.txt")
+    (folder / "dangling").symlink_to("target")
+    os.link("text.txt", "hard.txt")
+    arguments = [argument.format(folder=folder.name) for argument in arguments]
+    message = refused(capsys, "text.txt", *arguments)
+    assert "expected different files" in message
+    assert "for both" in message
+
+
+def test_a_folder_of_texts_is_no_place_for_what_is_written(folder, capsys):
+    (folder / "texts").mkdir()
+    (folder / "texts" / "a.txt").write_text(text(600))
+    (folder / "link").symlink_to("texts")
+    for path in ("texts/m", "link/m", "texts/../texts/m"):
+        message = refused(capsys, "texts", "-o", path)
+        assert message == f"crnn train: --output: expected a file outside of the folder texts, got {path}"
+    assert "expected different files" in refused(capsys, "text.txt", "texts/a.txt", "-o", "texts/a.txt")
+    assert cli.main(["train", "texts", "-o", "m", *TINY]) == 0
+
+
+def test_names_that_a_file_system_does_not_tell_apart_are_one_file(folder, capsys, monkeypatch):
+    monkeypatch.setattr("crnn.training.run_files._ignores_case", lambda folder: True)
+    assert "expected different files" in refused(capsys, "text.txt", "-o", "Model", "--checkpoint", "mODEL")
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    if not (folder / "TEXT.txt").exists():  # this one does
+        assert cli.main(["train", "text.txt", "-o", "Model", "--checkpoint", "mODEL", *TINY]) == 0
+
+
+def test_fit_refuses_a_log_that_is_its_checkpoint(tmp_path):
+    with pytest.raises(ValueError, match=r"^checkpoint and log_file: expected different files"):
+        crnn.fit(language_model(), IDS, checkpoint=tmp_path / "c", log_file=tmp_path / "x" / ".." / "c")
+
+
+# ---- files that can be written ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["-o", "--checkpoint", "--log", "--ids"])
+def test_a_file_that_cannot_be_written_is_found_before_anything_is_read(folder, capsys, option):
+    (folder / "folder").mkdir()
+    os.mkfifo("fifo")
+    rest = [] if option == "-o" else ["-o", "m"]
+    name = "--output" if option == "-o" else option
+    for path, expected in {
+        "folder": "expected a file, got a folder: folder",
+        ".": "expected a file, got a folder: .",
+        "/dev/null": "expected a regular file, got a special file: /dev/null",
+        "fifo": "expected a regular file, got a special file: fifo",
+        "nowhere/m": "expected a folder that exists, got nowhere",
+    }.items():
+        message = refused(capsys, "no such text", *rest, option, path)
+        assert message == f"crnn train: {name}: {expected}"
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="permissions do not bind this user")
+def test_a_read_only_folder_is_found_at_once(folder, capsys):
+    (folder / "folder").mkdir(mode=0o500)
+    message = refused(capsys, "text.txt", "-o", "folder/m")
+    assert "--output: expected a file that can be written, got folder/m" in message
+
+
+@pytest.mark.parametrize("option", ["-o", "--checkpoint", "--log"])
+@pytest.mark.parametrize("restart", [[], ["--restart"]])
+def test_a_file_of_the_users_own_is_never_replaced(folder, capsys, option, restart):
+    (folder / "thesis.tex").write_text("years of work\n")
+    rest = [] if option == "-o" else ["-o", "m"]
+    message = refused(capsys, "text.txt", *rest, option, "thesis.tex", *restart)
+    assert "thesis.tex" in message
+
+
+# ---- the lock --------------------------------------------------------------------------------------------------------
+
+HOLD = """
+import sys, time
+from crnn.training.run_files import RunFiles
+with RunFiles({}, {"output": sys.argv[1]}):
+    print("locked", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def other_run(folder):
+    """A process that runs with the output m."""
+    command = [sys.executable, "-c", HOLD, "m"]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "locked\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("arguments", [["-o", "m"], ["-o", "n", "--checkpoint", "m"], ["-o", "link"]])
+def test_a_second_run_on_the_same_file_is_refused(folder, capsys, other_run, arguments):
+    (folder / "link").symlink_to("m")
+    message = refused(capsys, "text.txt", *arguments)
+    assert "expected a file that no other run writes" in message
+
+
+def test_a_killed_process_keeps_no_lock(folder, other_run):
+    other_run.kill()
+    other_run.wait()
+    assert cli.main(["train", "text.txt", "-o", "m", *TINY]) == 0
+
+
+def test_locks_end_with_the_run_and_leave_nothing_behind(folder, capsys):
+    assert cli.main(["train", "text.txt", "-o", "m", *TINY]) == 0
+    refused(capsys, "text.txt", "-o", "n", "--checkpoint", "m")
+    assert sorted(os.listdir()) == ["m", "m.checkpoint", "text.txt"]
+
+
+def test_one_process_cannot_lock_a_file_twice(tmp_path):
+    with (
+        RunFiles({}, {"checkpoint": tmp_path / "c"}),
+        pytest.raises(BlockingIOError, match=r"^checkpoint: expected a file that no other run writes"),
+    ):
+        crnn.fit(language_model(), IDS, checkpoint=tmp_path / "c")
+    crnn.fit(language_model(), IDS, checkpoint=tmp_path / "c", epochs=1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_does_not_keep_the_lock_of_its_dead_parent(tmp_path):
+    lock = FileLock(tmp_path / "m")
+    lock.acquire()
+    child = os.fork()
+    if not child:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        lock._forget()  # as when this process dies
+        again, waited = FileLock(tmp_path / "m"), time.monotonic()
+        while again._file is None:  # until the child has begun
+            with contextlib.suppress(BlockingIOError):
+                again.acquire()
+            assert time.monotonic() - waited < 30
+        again.release()
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def test_a_name_as_long_as_names_can_be_is_locked_too(tmp_path):
+    lock = FileLock(tmp_path / ("n" * 255))
+    lock.acquire()
+    with pytest.raises(BlockingIOError):
+        FileLock(tmp_path / ("n" * 255)).acquire()
+    lock.release()
+    assert os.listdir(tmp_path) == []

@@ -14,6 +14,7 @@ from crnn.io.model_file import Header, ModelFileError
 Builder = Callable[[Header, Mapping[str, NDArray[Any]]], Any]
 
 _builders: dict[str, Builder] = {}
+_containers: dict[str, Builder] = {}  # of files that hold a model of another kind, such as checkpoints
 
 
 def register(kind: str, build: Builder) -> None:
@@ -43,7 +44,7 @@ def check_kind(kind: str) -> None:
 
 def build(name: str, tensors: Mapping[str, NDArray[Any]], header: Header) -> Any:
     """The model that a file holds. Raises ModelFileError, which calls the file ``name``."""
-    builder = _builders.get(str(header.get("kind")))
+    builder = (_builders | _containers).get(str(header.get("kind")))
     if builder is None:
         raise ModelFileError(f"{name}: expected one of {', '.join(kinds())}, got {header.get('kind')!r:.200}")
     try:

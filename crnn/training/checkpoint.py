@@ -309,4 +309,4 @@ def stored_model(header: Header, tensors: Mapping[str, Array], finite: bool = Tr
     return registry.build(KIND, own, model, finite=finite)
 
 
-registry.register(KIND, stored_model)
+registry.register_container(KIND, stored_model)

@@ -22,6 +22,11 @@ def register(kind: str, build: Builder) -> None:
     _builders[kind] = build
 
 
+def register_container(kind: str, build: Builder) -> None:
+    """Register files of this ``kind``, which is no kind of model: ``build`` makes the model that they hold."""
+    _containers[kind] = build
+
+
 def kinds(package: str | None = None) -> list[str]:
     """The names of all registered kinds, or of those whose class is in ``package``, sorted.
 

@@ -300,13 +300,13 @@ def best_model(run: Run) -> tuple[dict[str, Array], dict[str, Any]]:
     return best | named, header
 
 
-def stored_model(header: Header, tensors: Mapping[str, Array], finite: bool = True) -> Any:
+def stored_model(header: Header, tensors: Mapping[str, Array]) -> Any:
     """The model in a checkpoint, as `crnn.load` returns it. Raises ValueError."""
     model = header.get("model")
     if not isinstance(model, dict) or model.get("kind") == KIND:
         raise ValueError(f"expected a checkpoint with a model, got {model!r:.100}")
     own = {name.removeprefix(MODEL): array for name, array in tensors.items() if name.startswith(MODEL)}
-    return registry.build(KIND, own, model, finite=finite)
+    return registry.build(KIND, own, model)
 
 
 registry.register_container(KIND, stored_model)

@@ -144,8 +144,8 @@ def test_each_thread_with_its_own_streams_has_the_bits_it_has_alone(cell, H):
                 assert_same_bits(outputs.swapaxes(0, 1), expected[number])
 
 
-def test_whoever_comes_while_a_batch_is_stepped_is_refused():
-    """Certain, since it comes from within: while ``rows`` are read the batch is at work."""
+def test_whoever_comes_while_a_batch_is_at_work_is_refused():
+    """Certain, since it comes from within: while ``states`` are read the batch is at work."""
     net = net_of("gru", 5, [7, 9])
     xs = np.random.default_rng(2).normal(size=(4, 3, 5)).astype(np.float32)
     batch, alone, refused = net.stream_batch(3), net.stream_batch(3), []
@@ -160,13 +160,13 @@ def test_whoever_comes_while_a_batch_is_stepped_is_refused():
         "active": lambda: batch.active,
     }
 
-    class Rows:
+    class State:
         def __array__(self, dtype=None, copy=None):
             for name, use in uses.items():
                 thread = threading.Thread(target=self.attempt, args=(name, use))
                 thread.start()
                 thread.join()
-            return np.arange(3)
+            return states[0]
 
         def attempt(self, name, use):
             try:
@@ -176,7 +176,11 @@ def test_whoever_comes_while_a_batch_is_stepped_is_refused():
 
     for x in xs:
         refused.clear()
-        assert_same_bits(batch.step(x, rows=Rows()), alone.step(x))
+        expected, states = alone.step(x), alone.states()
+        assert expected.any()
+        batch.set_states([State(), states[1]])
+        for got, wanted in zip(batch.states(), states, strict=True):
+            assert_same_bits(got, wanted)
         assert [name for name, _ in refused] == list(uses)
         assert all("stream batch: another thread is at work on it" in message for _, message in refused)
     assert len(batch) == 3

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+cimport numpy as cnp
 from libc.stdint cimport int32_t
 
 # Precision of a call: numpy's type number of its real arrays.
@@ -13,3 +14,7 @@ cdef Py_ssize_t dim(array, int axis) except -1
 cdef int need_ids_below(str name, const int32_t *ids, Py_ssize_t n, Py_ssize_t limit, int32_t allowed) except -1
 cdef int need_range(str name, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t n, Py_ssize_t unit) except -1
 cdef int need_apart(str out_name, out, str in_name, in_, bint or_same=*) except -1
+
+cdef object pin(array)
+cdef cnp.ndarray plain_array(array, int kind)
+cdef cnp.ndarray int32_copy(array)

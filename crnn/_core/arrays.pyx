@@ -1,9 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Checks shared by the wrappers. NumPy's C API instead of memoryviews: a check costs 10 ns instead of 120, and the
-errors name the argument, what was expected and what came."""
+errors name the argument, what was expected and what came.
 
+Arrays belong to the caller, whose other threads may write into them while kernels run without the GIL. Numbers may then
+be wrong; integers that select memory must not be. So public functions copy them, check the copy and use the copy
+(`checked_ids`), and `pin` what they borrow. Everything is converted before anything is checked, because a conversion
+may run the caller's code.
+"""
+
+cimport cython
 cimport numpy as cnp
-from libc.stdint cimport int32_t
+from cpython.object cimport PyObject
+from cpython.weakref cimport PyWeakref_NewRef
+from libc.stdint cimport int32_t, int64_t
 
 import numpy as np
 
@@ -92,3 +101,66 @@ cdef int need_apart(str out_name, out, str in_name, in_, bint or_same=False) exc
     if a0 < b0 + <size_t>cnp.PyArray_NBYTES(b) and b0 < a0 + <size_t>cnp.PyArray_NBYTES(a):
         raise ValueError(f"{out_name}: expected an array that does not overlap {in_name}")
     return 0
+
+
+cdef object pin(array):
+    """Prevent the memory of an ndarray from being resized, also with ``refcheck=False``, while the result is alive:
+    NumPy does not resize an array that has a weak reference."""
+    cdef PyObject *owner = <PyObject *>array
+    cdef PyObject *base = cnp.PyArray_BASE(<cnp.ndarray>owner)
+    while base != NULL and cnp.PyArray_Check(<object>base):
+        owner = base
+        base = cnp.PyArray_BASE(<cnp.ndarray>owner)
+    return PyWeakref_NewRef(<object>owner, None)
+
+
+def pinned(array: NDArray[Any]) -> object:
+    """An object; while it is alive NumPy refuses to resize the memory of ``array``, also with ``refcheck=False``."""
+    return pin(array)
+
+
+cdef cnp.ndarray plain_array(array, int kind):
+    """The array in the form that C reads: of NumPy's type ``kind``, contiguous, aligned, in native byte order."""
+    return cnp.PyArray_FROM_OTF(array, kind, cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_FORCECAST)
+
+
+def plain(array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+    """An array in the form that the kernels read, C-contiguous and aligned, float32 or float64; borrowed if possible."""
+    return plain_array(array, cnp.NPY_FLOAT32 if dtype == "float32" else cnp.NPY_FLOAT64)
+
+
+@cython.boundscheck(False)
+cdef cnp.ndarray int32_copy(array):
+    """Integers as a fresh int32 array in C order; None if they do not fit. ``array``: an ndarray of any integer type."""
+    cdef cnp.ndarray wide, copy
+    cdef const int64_t *wide_
+    cdef int32_t *copy_
+    cdef int64_t lost = 0
+    cdef Py_ssize_t i
+    if cnp.PyArray_TYPE(<cnp.ndarray>array) == cnp.NPY_INT32:
+        return cnp.PyArray_FROM_OTF(array, cnp.NPY_INT32, cnp.NPY_ARRAY_CARRAY | cnp.NPY_ARRAY_ENSURECOPY)
+    wide = cnp.PyArray_FROM_OTF(array, cnp.NPY_INT64, cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_FORCECAST)
+    copy = cnp.PyArray_SimpleNew(cnp.PyArray_NDIM(wide), cnp.PyArray_DIMS(wide), cnp.NPY_INT32)
+    wide_, copy_ = <const int64_t *>cnp.PyArray_DATA(wide), <int32_t *>cnp.PyArray_DATA(copy)
+    for i in range(cnp.PyArray_SIZE(wide)):
+        copy_[i] = <int32_t>wide_[i]
+        lost |= wide_[i] ^ copy_[i]
+    return None if lost else copy
+
+
+def checked_ids(str name not None, ids: NDArray[Any], Py_ssize_t limit, int32_t allowed=0) -> NDArray[int32]:
+    """A copy of ids of any shape and integer type, int32 and C-contiguous, in which all are from 0 to limit-1, or
+    ``allowed``. Raises ValueError."""
+    cdef cnp.ndarray copy = int32_copy(ids)
+    cdef Py_ssize_t i, wrong = 0
+    if copy is not None:
+        if cnp.PyArray_TYPE(<cnp.ndarray>ids) == cnp.NPY_INT32:
+            need_ids_below(name, <int32_t *>cnp.PyArray_DATA(copy), cnp.PyArray_SIZE(copy), limit, allowed)
+            return copy
+        copy_ = <int32_t *>cnp.PyArray_DATA(copy)
+        for i in range(cnp.PyArray_SIZE(copy)):
+            wrong += (copy_[i] != allowed) & ((copy_[i] < 0) | (copy_[i] >= limit))
+        if not wrong:
+            return copy
+    other = "" if allowed >= 0 else f", or {allowed} for none"
+    raise ValueError(f"{name}: expected ids from 0 to {limit - 1}{other}, got {ids.min()} to {ids.max()}")

@@ -246,12 +246,6 @@ def rows_backward(dw: Real, ids: Ids, dy: Real, Py_ssize_t n0, Py_ssize_t n1, le
             f64.rows_backward(<double *>dw_, ids_, <double *>dy_, N, n0, n1, &rows)
 
 
-def need_ids(str name not None, ids: Ids, Py_ssize_t limit):
-    """Raise ValueError, naming the argument, unless ids (T, B) IN are all from 0 to limit-1."""
-    cdef Py_ssize_t T = dim(ids, 0), B = dim(ids, 1)
-    need_ids_below(name, ids_data(name, ids, 2, T, B), T * B, limit, 0)
-
-
 def orthonormalize(q: Real) -> int:
     """Make the rows of q (n, H), n <= H, orthonormal in rising order. q OVERWRITTEN.
 

@@ -18,14 +18,14 @@ cdef class Lengths:
     """
 
     def __init__(self, lengths: ArrayLike, Py_ssize_t T, Py_ssize_t parts):
-        lengths = np.asarray(lengths)
+        lengths = np.array(lengths)  # a copy: the kernels trust what is checked here
         if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or lengths.size == 0:
             raise ValueError(f"lengths: expected integers of shape (B,), got {lengths.dtype} of shape {lengths.shape}")
         if lengths.min() < 1 or lengths.max() > T:
             raise ValueError(f"lengths: expected from 1 to {T}, got {lengths.min()} to {lengths.max()}")
         if parts < 1:
             raise ValueError(f"parts: expected 1 or more, got {parts}")
-        self.lengths = np.array(lengths, np.int32)  # a copy: the kernels trust what was checked here
+        self.lengths = lengths.astype(np.int32)
         self.T, self.B = T, lengths.size
         longest_first = np.argsort(-self.lengths, kind="stable").astype(np.int32)
         dealt = [longest_first[part::parts] for part in range(parts)]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from crnn._core import loss as kernels
+from crnn._core.arrays import checked_ids, plain
 from crnn.checks import Array, as_number, check_number
 from crnn.nn.cells import Slice
 from crnn.text.windows import IGNORE_INDEX
@@ -33,7 +34,8 @@ class Loss(ABC):
 
     @abstractmethod
     def check(self, name: str, targets: ArrayLike, steps: int, batch: int, dtype: str) -> Array:
-        """Targets as the kernels take them; borrowed if possible. Raises ValueError, which calls them ``name``."""
+        """Targets as the kernels take them; real ones are borrowed if possible. Raises ValueError, which calls them
+        ``name``."""
 
     @abstractmethod
     def count(self, targets: Array) -> int:
@@ -108,12 +110,7 @@ class CrossEntropy(Loss):
             raise ValueError(
                 f"{name}: expected integers of shape {(steps, batch)}, got {array.dtype} of shape {array.shape}"
             )
-        if array.dtype != np.int32 and (array.min() < IGNORE_INDEX or array.max() >= self.outputs):
-            raise ValueError(
-                f"{name}: expected ids from 0 to {self.outputs - 1}, or {IGNORE_INDEX} for none, "
-                f"got {array.min()} to {array.max()}"
-            )
-        return np.ascontiguousarray(array, np.int32)  # the kernel's wrapper checks the range of int32
+        return checked_ids(name, array, self.outputs, IGNORE_INDEX)
 
     def count(self, targets: Array) -> int:
         return int(np.count_nonzero(targets != IGNORE_INDEX))
@@ -157,7 +154,7 @@ class RealTargets(Loss):
                 f"{name}: expected numbers of shape {(steps, batch, self.targets)}, "
                 f"got {array.dtype} of shape {array.shape}"
             )
-        return np.ascontiguousarray(array, dtype)
+        return plain(array, dtype)
 
     def count(self, targets: Array) -> int:
         return targets.size - int(np.count_nonzero(np.isnan(targets)))

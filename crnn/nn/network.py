@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from crnn import _parallel as parallel
+from crnn._core.arrays import pinned
 from crnn._options import options_of, takes_options
 from crnn.checks import Array, check_threads
 from crnn.nn.cells import equations
@@ -357,16 +358,17 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
             Gradient at the state before the first step. Belongs to the tape.
         """
         threads, stack = check_threads(threads), self.stack
-        dy_array = None
-        if dy is not None or dstate is None:
-            dy_array = np.asarray(dy)
-            if dy_array.shape != tape.y.shape:
-                raise ValueError(f"dy: expected shape {tape.y.shape}, got {dy_array.shape}")
-            dy_array = stack.check_real("dy", dy_array)
         dafter: State | None = None
         if dstate is not None:
             dafter = stack.new_state(tape.batch)
             dafter.assign("dstate", dstate)
+        dy_array, pin = None, None
+        if dy is not None or dstate is None:  # last, since it is borrowed: no later conversion can change it
+            dy_array = np.asarray(dy)
+            if dy_array.shape != tape.y.shape:
+                raise ValueError(f"dy: expected shape {tape.y.shape}, got {dy_array.shape}")
+            dy_array = stack.check_real("dy", dy_array)
+            pin = pinned(dy_array)
         stack.pack_backward(tape)
         assert tape.dbefore is not None
 
@@ -377,6 +379,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
 
         parallel.run(tape.parts, rows)
         parallel.run(threads, lambda part: stack.weight_gradients(tape, part, threads))
+        del pin
         stack.finish_gradients(tape)
         return stack.dx(tape), tape.dbefore.value
 

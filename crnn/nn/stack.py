@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from crnn._core import gemm
+from crnn._core.arrays import checked_ids, pinned, plain
 from crnn._core.rows import Lengths
 from crnn.checks import Array
 from crnn.nn.cells import CELLS, Recurrence, Slice
@@ -46,18 +47,15 @@ class Stack:
     def check_input(self, x: ArrayLike) -> Array:
         """x as the kernels take it: C-contiguous, (T, B, D) in the network's dtype, or ids (T, B) as int32.
 
-        Borrowed if possible. Raises ValueError for a wrong shape or an id out of range, TypeError for a wrong dtype.
+        Ids are a copy, other arrays are borrowed if possible. Raises ValueError for a wrong shape or an id out of
+        range, TypeError for a wrong dtype.
         """
         D = self.config.input_size
         array = np.asarray(x)
         if array.dtype.kind in "iu":
             if array.ndim != 2 or 0 in array.shape:
                 raise ValueError(f"x: expected ids of shape (T, B), T and B at least 1, got shape {array.shape}")
-            if array.dtype != np.int32 and (array.min() < 0 or array.max() >= D):
-                raise ValueError(f"x: expected ids from 0 to {D - 1}, got {array.min()} to {array.max()}")
-            array = np.ascontiguousarray(array, np.int32)
-            gemm.need_ids("x", array, D)  # faster than NumPy's min and max, which cost more than a small window
-            return array
+            return checked_ids("x", array, D)
         if self.config.embedding_size is not None:
             raise TypeError(f"x: expected integer ids (T, B) for the embedding, got {array.dtype}")
         if array.ndim != 3 or 0 in array.shape[:2] or array.shape[2] != D:
@@ -65,10 +63,10 @@ class Stack:
         return self.check_real("x", array)
 
     def check_real(self, name: str, array: Array) -> Array:
-        """``array``, C-contiguous. Raises TypeError unless it has the network's dtype: it is never rounded silently."""
+        """``array`` as the kernels read it. Raises TypeError unless it has the network's dtype: nothing is rounded."""
         if array.dtype != self.config.dtype:
             raise TypeError(f"{name}: expected {self.config.dtype}, got {array.dtype}")
-        return np.ascontiguousarray(array)
+        return plain(array, self.config.dtype)
 
     def new_state(self, batch: int) -> State:
         """A state for ``batch`` rows, not initialised."""
@@ -106,6 +104,7 @@ class Stack:
         max_rows : int
             Rows of the largest weight matrix whose gradient the caller will compute in the tape's scratch.
         """
+        pin = pinned(x)  # first: the conversions of the other arguments may run any code
         parts = min(threads, x.shape[1])
         checked_lengths = None if lengths is None else Lengths(lengths, len(x), parts)
         if checked_lengths is not None and x.shape[1] != checked_lengths.B:
@@ -119,7 +118,8 @@ class Stack:
         ):
             matrix_rows = (len(values) for values in self.params.values() if values.ndim == 2)
             tape = self._make_tape(x, keep, checked_lengths is not None, max(max_rows, *matrix_rows))
-        tape.x = tape.layers[0].x = x
+        tape.x, tape.pin = x, pin
+        tape.layers[0].x = x
         tape.lengths, tape.parts = checked_lengths, parts
         for source, _ in tape.layers[0].directions:
             source.set_input(x)

@@ -113,6 +113,7 @@ class Tape:
     lengths: Lengths | None = None
     parts: int = 1  # slices that the batch is split into, one per thread
     dbefore: State | None = None  # gradient at `before`; allocated by the first backward pass
+    pin: object = None  # `pinned` x: while the tape borrows it, nothing resizes it
     scratches: dict[int, Array] = field(default_factory=dict)  # see `scratch`
 
     @property

@@ -19,7 +19,8 @@ StateLike: TypeAlias = Any
 def check_state(name: str, value: StateLike, sizes: Sequence[int], has_c: bool, batch: int, dtype: str) -> list[Array]:
     """The arrays (batch, H) of a state that was passed as the argument ``name``: h of each layer, then c of each.
 
-    Borrowed. Raises ValueError for other shapes, and TypeError for another dtype, so that nothing is rounded silently.
+    Copies: a later argument's conversion may change this one. Raises ValueError for other shapes, and TypeError for
+    another dtype, so that nothing is rounded silently.
     """
     if not has_c:
         return _check_part(name, value, sizes, batch, dtype)
@@ -40,7 +41,7 @@ def _check_part(name: str, part: Any, sizes: Sequence[int], batch: int, dtype: s
 
 
 def _check_array(name: str, value: Any, shape: tuple[int, ...], dtype: str) -> Array:
-    array = np.asarray(value)
+    array = np.array(value)
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
     if array.dtype != dtype:

@@ -83,6 +83,7 @@ cdef class StreamWeights:
     cdef object one_input(self, x)
     cdef object many_inputs(self, str name, x, str letter)
     cdef cnp.ndarray new_outputs(self, Py_ssize_t rows)
+    cdef int addresses(self, out, str name, cnp.ndarray x, Py_ssize_t M, void **y_, const void **x_) except -1
     cdef object states_of(self, const crnn_streams *streams, const int32_t *rows, Py_ssize_t M)
     cdef cnp.ndarray flat_states(self, str name, value, Py_ssize_t M)
 
@@ -97,6 +98,7 @@ cdef class Stream:
     cdef bint releases     # whether a step releases the GIL
     cdef int resize(self, Py_ssize_t block) except -1
     cdef int advance(self, void *y, const void *x, int32_t id) noexcept nogil
+    cdef int advance_without_gil(self, x, int32_t id, out) except? -2
 
     # One step of a float32 model: y (output_size) is OVERWRITTEN, x (input_size). Returns 0, or -1 and does nothing if
     # another thread is using this stream, the model is float64 or accepts ids only, or the id is out of range.
@@ -113,4 +115,4 @@ cdef int acquire(int *flag, str what) except -1
 cdef void release(int *flag) noexcept
 cdef str described(x)
 cdef object as_array(str name, x)
-cdef cnp.ndarray plain_array(array, int kind)
+cdef object pins_of(cnp.ndarray x, out)

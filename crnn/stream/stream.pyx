@@ -13,7 +13,7 @@ from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_CheckExact
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int32_t
 from libc.string cimport memset
-from crnn._core.arrays cimport data, dim, need_apart, need_ids_below, real_kind
+from crnn._core.arrays cimport data, dim, need_apart, pin, plain_array, real_kind
 from crnn._core.dispatch cimport cell_number, f32, f64
 from crnn._core.header cimport crnn_cell
 
@@ -23,6 +23,7 @@ from operator import index
 
 import numpy as np
 
+from crnn._core.arrays import checked_ids
 from crnn.stream.state import check_state
 
 cdef extern from "simd/compat.h" nogil:
@@ -140,17 +141,13 @@ cdef class StreamWeights:
         raise TypeError(f"x: expected {expected}, got {described(x)}")
 
     cdef object many_inputs(self, str name, x, str letter):
-        """Inputs as a contiguous real array (n, D) or int32 ids (n,). Raises TypeError and ValueError."""
-        cdef cnp.ndarray ids
+        """Inputs as a contiguous real array (n, D), or a copy of ids, int32 (n,). Raises TypeError and ValueError."""
         array = as_array(name, x)
-        if array.dtype.kind in "iu" and array.ndim == 1 or array.size == 0 and array.shape == (0,):
-            if array.dtype != np.int32 and array.size:
-                low, high = array.min(), array.max()
-                if low < 0 or high >= self.input_size:
-                    raise ValueError(f"{name}: expected ids from 0 to {self.input_size - 1}, got {low} to {high}")
-            ids = plain_array(array, cnp.NPY_INT32)
-            need_ids_below(name, <int32_t *>cnp.PyArray_DATA(ids), cnp.PyArray_SIZE(ids), self.input_size, 0)
-            return ids
+        if array.ndim == 1:
+            if array.dtype.kind in "iu":
+                return checked_ids(name, array, self.input_size)
+            if array.shape == (0,):
+                return np.empty(0, np.int32)
         if self.ids_only:
             raise TypeError(f"{name}: expected integer ids ({letter},), got {described(x)}")
         return real_array(name, array, self.dtype, (letter, self.input_size))
@@ -158,6 +155,13 @@ cdef class StreamWeights:
     cdef cnp.ndarray new_outputs(self, Py_ssize_t rows):
         cdef cnp.npy_intp *shape = [rows, self.output_size]
         return cnp.PyArray_SimpleNew(2, shape, self.real)
+
+    cdef int addresses(self, out, str name, cnp.ndarray x, Py_ssize_t M, void **y_, const void **x_) except -1:
+        """Where the inputs of M steps, from `many_inputs`, and their outputs are. Both must be pinned before."""
+        y_[0] = data("out", out, self.real, True, 2, M, self.output_size)
+        x_[0] = (data(name, x, cnp.NPY_INT32, False, 1, M) if cnp.PyArray_NDIM(x) == 1
+                 else data(name, x, self.real, False, 2, M, self.input_size))
+        return need_apart("out", out, name, x)
 
     # ---- states in their public form ---------------------------------------------------------------------------------
 
@@ -179,17 +183,19 @@ cdef class StreamWeights:
         return tuple(parts) if self.has_c else parts[0]
 
     cdef cnp.ndarray flat_states(self, str name, value, Py_ssize_t M):
-        """States of M rows, given in their public form, as an array (M, state_size). Raises as `check_state`."""
-        return np.concatenate(check_state(name, value, self.sizes, self.has_c, M, self.dtype), axis=1)
+        """States of M rows, given in their public form, as an array (M, state_size), fresh. Raises as `check_state`."""
+        cdef cnp.ndarray flat = np.empty((M, self.state_size), self.dtype)
+        np.concatenate(check_state(name, value, self.sizes, self.has_c, M, self.dtype), axis=1, out=flat)
+        return flat
 
 
 cdef class Config:
     """The crnn_model_config of `StreamParts`. Checks and borrows their arrays; raises TypeError and ValueError."""
     cdef crnn_model_config c
     cdef crnn_layer_weights *layers
-    cdef object parts
+    cdef list borrowed  # the arrays whose memory c refers to
     cdef int real
-    cdef str dtype
+    cdef str cell, dtype
     cdef list sizes
     cdef bint has_c
     cdef Py_ssize_t step_bytes
@@ -198,7 +204,7 @@ cdef class Config:
         cdef Py_ssize_t D = parts.input_size, K, E, H, i, elements = 0
         if not parts.layers:
             raise ValueError("layers: expected at least one, got none")
-        self.parts, self.sizes = parts, []
+        self.sizes, self.borrowed, self.cell = [], [], parts.cell
         self.real = real_kind("W_xh", parts.layers[0]["W_xh"])
         self.dtype = "float32" if self.real == cnp.NPY_FLOAT32 else "float64"
         memset(&self.c, 0, sizeof(self.c))
@@ -209,7 +215,7 @@ cdef class Config:
         self.c.layers = self.layers
         E = 0 if parts.embedding is None else parts.embedding.shape[1]
         if E:
-            self.c.embedding_size, self.c.embedding = E, data("embedding", parts.embedding, self.real, False, 2, D, E)
+            self.c.embedding_size, self.c.embedding = E, self.array("embedding", parts.embedding, D, E)
         K = E or D
         for i in range(self.c.num_layers):
             elements += self.layer(&self.layers[i], parts.layers[i], K)
@@ -220,44 +226,50 @@ cdef class Config:
             self.head(parts.W_hy, parts.b_y, K)
             elements += K * self.c.output_size
         if parts.x is not None:
-            self.c.x_mean = <double *>data("x's mean", parts.x[0], cnp.NPY_FLOAT64, False, 1, D)
-            self.c.x_std = <double *>data("x's std", parts.x[1], cnp.NPY_FLOAT64, False, 1, D)
+            self.c.x_mean = <double *>self.array("x's mean", parts.x[0], D, -1, cnp.NPY_FLOAT64)
+            self.c.x_std = <double *>self.array("x's std", parts.x[1], D, -1, cnp.NPY_FLOAT64)
         if parts.y is not None:
             self.c.y_columns = parts.y[0].shape[0]
-            self.c.y_mean = <double *>data("y's mean", parts.y[0], cnp.NPY_FLOAT64, False, 1, self.c.y_columns)
-            self.c.y_std = <double *>data("y's std", parts.y[1], cnp.NPY_FLOAT64, False, 1, self.c.y_columns)
+            self.c.y_mean = <double *>self.array("y's mean", parts.y[0], self.c.y_columns, -1, cnp.NPY_FLOAT64)
+            self.c.y_std = <double *>self.array("y's std", parts.y[1], self.c.y_columns, -1, cnp.NPY_FLOAT64)
         self.step_bytes = elements * (4 if self.real == cnp.NPY_FLOAT32 else 8)
 
     def __dealloc__(self):
         PyMem_RawFree(self.layers)
 
+    cdef void *array(self, str name, array, Py_ssize_t d0, Py_ssize_t d1=-1, int kind=-1) except NULL:
+        """The data of a checked array (d0,), or (d0, d1), which is kept alive and from being resized."""
+        if isinstance(array, np.ndarray):
+            self.borrowed.append((array, pin(array)))
+        return data(name, array, self.real if kind < 0 else kind, False, 1 if d1 < 0 else 2, d0, d1)
+
     cdef Py_ssize_t layer(self, crnn_layer_weights *w, values, Py_ssize_t K) except -1:
         """Set ``w`` to the parameters of one layer, by name. Returns the number of elements of its matrices."""
-        cdef int number = cell_number(self.parts.cell), v = 0
+        cdef int number = cell_number(self.cell), v = 0
         cdef const crnn_cell *cell = f32.cells[number]
         cdef Py_ssize_t G = cell.gates, R = cell.recurrent_gates, H = values["b_h"].shape[0] // G
         w.cell, w.hidden_size, self.has_c = number, H, cell.has_c
-        w.W_xh = data("W_xh", values["W_xh"], self.real, False, 2, K, G * H)
-        w.b_h = data("b_h", values["b_h"], self.real, False, 1, G * H)
+        w.W_xh = self.array("W_xh", values["W_xh"], K, G * H)
+        w.b_h = self.array("b_h", values["b_h"], G * H)
         if R:
-            w.W_hh = data("W_hh", values["W_hh"], self.real, False, 2, H, R * H)
+            w.W_hh = self.array("W_hh", values["W_hh"], H, R * H)
         while cell.vectors[v] != NULL:
             name = cell.vectors[v].decode()
-            w.vectors[v] = data(name, values[name], self.real, False, 1, H)
+            w.vectors[v] = self.array(name, values[name], H)
             v += 1
         if "h0" in values:
-            w.h0 = data("h0", values["h0"], self.real, False, 1, H)
+            w.h0 = self.array("h0", values["h0"], H)
         if "c0" in values:
-            w.c0 = data("c0", values["c0"], self.real, False, 1, H)
+            w.c0 = self.array("c0", values["c0"], H)
         self.sizes.append(H)
         return K * G * H + H * R * H
 
     cdef int head(self, W_hy, b_y, Py_ssize_t K) except -1:
         cdef Py_ssize_t V = b_y.shape[0]
         self.c.output_size, self.c.tie_weights = V, W_hy is None
-        self.c.b_y = data("b_y", b_y, self.real, False, 1, V)
+        self.c.b_y = self.array("b_y", b_y, V)
         if W_hy is not None:
-            self.c.W_hy = data("W_hy", W_hy, self.real, False, 2, K, V)
+            self.c.W_hy = self.array("W_hy", W_hy, K, V)
         return 0
 
 
@@ -274,9 +286,9 @@ cdef object as_array(str name, x):
         raise ValueError(f"{name}: expected numbers in an array, got {described(x)}") from None
 
 
-cdef cnp.ndarray plain_array(array, int kind):
-    """The array in the form that C reads: of NumPy's type ``kind``, contiguous, aligned, in native byte order."""
-    return cnp.PyArray_FROM_OTF(array, kind, cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_FORCECAST)
+cdef object pins_of(cnp.ndarray x, out):
+    """`pin` both; whether ``out`` is an array is checked later."""
+    return pin(x), pin(out) if cnp.PyArray_Check(out) else None
 
 
 cdef object real_array(str name, x, str dtype, tuple shape):
@@ -373,6 +385,17 @@ cdef class Stream:
         flag_give(&self.busy)
         return 0
 
+    cdef int advance_without_gil(self, x, int32_t id, out) except? -2:
+        """`advance` with the GIL released, on arrays, which nothing can resize meanwhile. x is None: on the id."""
+        cdef StreamWeights weights = self.weights
+        cdef object pins = (pin(out), None if x is None else pin(x))
+        cdef void *y_ = data("out", out, weights.real, True, 1, weights.output_size)
+        cdef void *x_ = NULL if x is None else data("x", x, weights.real, False, 1, weights.input_size)
+        cdef int failed
+        with nogil:
+            failed = self.advance(y_, x_, id)
+        return failed
+
     cdef int step_into(self, float *y, const float *x) noexcept nogil:
         if self.weights.ids_only or self.weights.real != cnp.NPY_FLOAT32:
             return -1
@@ -427,8 +450,7 @@ cdef class Stream:
         else:
             y_ = data("out", out, weights.real, True, 1, size)
         if self.releases:
-            with nogil:
-                failed = self.advance(y_, x_, id)
+            failed = self.advance_without_gil(None if x_ == NULL else x, id, out)
         else:
             failed = self.advance(y_, x_, id)
         if failed:
@@ -453,11 +475,12 @@ cdef class Stream:
         cdef cnp.ndarray x = weights.many_inputs("xs", xs, "T")
         cdef Py_ssize_t T = cnp.PyArray_DIM(x, 0)
         cdef bint ids = cnp.PyArray_NDIM(x) == 1
+        cdef const void *x_
+        cdef void *y_
         if out is None:
             out = weights.new_outputs(T)
-        cdef void *y_ = data("out", out, weights.real, True, 2, T, weights.output_size)
-        cdef void *x_ = cnp.PyArray_DATA(x)
-        need_apart("out", out, "xs", x)
+        cdef object pins = pins_of(x, out)
+        weights.addresses(out, "xs", x, T, &y_, &x_)
         acquire(&self.busy, "stream")
         try:
             if T > 1 and self.block == 1:

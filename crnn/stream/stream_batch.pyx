@@ -5,14 +5,15 @@ cimport cython
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree
 from libc.stdint cimport int32_t
-from crnn._core.arrays cimport data, need_apart
+from crnn._core.arrays cimport int32_copy
 from crnn.stream.stream cimport (
     CRNN_STREAM_BLOCK, RELEASE_BYTES, Stream, StreamWeights, acquire, aligned, as_array, crnn_streams, crnn_streams_copy,
     crnn_streams_init, crnn_streams_reset, crnn_streams_set_state, crnn_streams_size, crnn_streams_step,
-    crnn_streams_step_ids, described, new_memory, plain_array, release,
+    crnn_streams_step_ids, described, new_memory, pins_of, release,
 )
 
 import heapq
+from operator import index
 
 import numpy as np
 
@@ -23,9 +24,12 @@ cdef enum:
 
 
 def _batch_from(weights, length, rows, states):
-    """For pickle."""
+    """For pickle: a batch in which of ``length`` rows only ``rows``, in ascending order, are active."""
+    numbers = [index(row) for row in rows]
+    if numbers != sorted(set(numbers)) or numbers and not 0 <= min(numbers) <= max(numbers) < length:
+        raise ValueError(f"rows: expected different rows below {length} in ascending order, got {rows!r:.100}")
     batch = StreamBatch(weights, length)
-    batch.remove(sorted(set(range(length)) - set(rows)))
+    batch.remove(sorted(set(range(length)) - set(numbers)))
     batch.set_states(states)
     return batch
 
@@ -73,14 +77,18 @@ cdef class StreamBatch:
     cdef void *memory
     cdef crnn_streams *spare    # memory of the same capacity that `select` copies into; NULL if not allocated yet
     cdef void *spare_memory
-    cdef Py_ssize_t capacity, used
+    cdef Py_ssize_t capacity
+    cdef Py_ssize_t used    # rows from here on were never active
+    cdef Py_ssize_t count   # active rows
     cdef int busy
-    cdef object free, rows, flags, stamps
-    cdef long long stamp
+    cdef object flags       # bool (capacity,): whether a row is active
+    cdef object free        # heap of the rows below `used` that are not active; None: to be made of `flags`
+    cdef object rows        # int32: the active rows in ascending order; None: to be made of `flags`
+    cdef object stamps      # int64 (capacity,): the last call that had a row
+    cdef long long stamp    # number of that call
 
     def __cinit__(self, StreamWeights weights not None, count=0):
-        self.weights = weights
-        self.free, self.rows = [], None
+        self.weights, self.free = weights, []
         self.flags, self.stamps = np.zeros(0, bool), np.zeros(0, np.int64)
         cdef Py_ssize_t n = check_count("n", count)
         self.grow(max(n, 1))
@@ -100,7 +108,7 @@ cdef class StreamBatch:
 
     def __len__(self):
         """The number of active rows."""
-        return self.used - len(self.free)
+        return self.count
 
     @property
     def active(self):
@@ -133,69 +141,74 @@ cdef class StreamBatch:
         return crnn_streams_init(aligned(memory[0]), self.weights.model, capacity, block)
 
     cdef int replace_memory(self, crnn_streams *streams, void *memory, Py_ssize_t capacity) except -1:
+        """Take over the memory of more rows. If there is an exception, it is freed, and nothing has changed."""
+        cdef Py_ssize_t more = capacity - self.capacity
+        try:
+            flags = np.concatenate([self.flags, np.zeros(more, bool)])
+            stamps = np.concatenate([self.stamps, np.zeros(more, np.int64)])
+        except BaseException:
+            PyMem_RawFree(memory)
+            raise
         PyMem_RawFree(self.memory)
         PyMem_RawFree(self.spare_memory)
         self.spare, self.spare_memory = NULL, NULL
-        self.memory, self.streams = memory, streams
-        cdef Py_ssize_t more = capacity - self.capacity
-        self.capacity = capacity
-        self.flags = np.concatenate([self.flags, np.zeros(more, bool)])
-        self.stamps = np.concatenate([self.stamps, np.zeros(more, np.int64)])
+        self.memory, self.streams, self.capacity = memory, streams, capacity
+        self.flags, self.stamps = flags, stamps
         return 0
 
-    cdef object take_rows(self, Py_ssize_t count):
+    cdef void set_active(self, const int32_t *rows, Py_ssize_t count, bint active) noexcept:
+        """Activate rows that are not, or the other way round."""
+        cdef cnp.npy_bool *flags = <cnp.npy_bool *>cnp.PyArray_DATA(<cnp.ndarray>self.flags)
+        cdef Py_ssize_t i
+        for i in range(count):
+            flags[rows[i]] = active
+        self.count += count if active else -count
+        self.rows = None
+
+    cdef cnp.ndarray take_rows(self, Py_ssize_t count):
         """Activate ``count`` rows in their initial state. Returns their numbers, int32 (count,), free numbers first."""
-        reused = [heapq.heappop(self.free) for _ in range(min(count, len(self.free)))]
-        cdef Py_ssize_t new = count - len(reused)
+        cdef Py_ssize_t new
+        cdef cnp.ndarray rows
         try:
+            if self.free is None:
+                self.free = np.flatnonzero(~self.flags[:self.used]).tolist()
+            reused = [heapq.heappop(self.free) for _ in range(min(count, len(self.free)))]
+            new = count - len(reused)
             if self.used + new > self.capacity:
                 self.grow(self.used + new)
+            rows = np.array(reused + list(range(self.used, self.used + new)), np.int32)
         except BaseException:
-            for row in reused:
-                heapq.heappush(self.free, row)
+            self.free = None
             raise
-        rows = np.array(reused + list(range(self.used, self.used + new)), np.int32)
-        self.used += new
-        self.flags[rows] = True
-        self.rows = None
-        crnn_streams_reset(self.streams, <int32_t *>cnp.PyArray_DATA(<cnp.ndarray>rows), count)
+        self.used += new  # nothing fails from here on
+        self.set_active(<int32_t *>cnp.PyArray_DATA(rows), count, True)
+        crnn_streams_reset(self.streams, <int32_t *>cnp.PyArray_DATA(rows), count)
         return rows
 
-    cdef cnp.ndarray checked(self, rows, bint distinct=True):
-        """``rows`` as int32 (M,). Raises unless all are active and, if ``distinct``, no row occurs twice."""
-        cdef cnp.ndarray array
-        cdef Py_ssize_t i, n
-        cdef int32_t row
-        given = as_array("rows", rows)
-        if given.ndim == 0:
-            given = given[None]
-        if given.shape == (0,):
-            given = given.astype(np.int32)
-        if given.ndim != 1 or given.dtype.kind not in "iu":
-            raise TypeError(f"rows: expected integers (M,), got {described(rows)}")
-        if given.dtype != np.int32:
-            if given.min() < 0 or given.max() >= self.used:
-                raise ValueError(f"rows: expected active rows, from 0 to {self.used - 1}, "
-                                 f"got {given.min()} to {given.max()}")
-        array = plain_array(given, cnp.NPY_INT32)
-        cdef int32_t *row_ = <int32_t *>cnp.PyArray_DATA(array)
+    cdef cnp.ndarray chosen(self, cnp.ndarray rows, bint distinct=True):
+        """Rows from `row_numbers`, checked; None: all rows that are active.
+
+        Raises ValueError unless all are active and, if ``distinct``, no row occurs twice.
+        """
+        if rows is None:
+            return self.active_rows()
+        cdef int32_t *row_ = <int32_t *>cnp.PyArray_DATA(rows)
         cdef cnp.npy_bool *active = <cnp.npy_bool *>cnp.PyArray_DATA(<cnp.ndarray>self.flags)
         cdef long long *stamps = <long long *>cnp.PyArray_DATA(<cnp.ndarray>self.stamps)
-        n = cnp.PyArray_DIM(array, 0)
+        cdef Py_ssize_t i
+        cdef int32_t row
         self.stamp += 1
-        for i in range(n):
+        for i in range(cnp.PyArray_DIM(rows, 0)):
             row = row_[i]
             if not 0 <= row < self.used or not active[row]:
                 raise ValueError(f"rows: expected active rows, got {row} at position {i}")
             if distinct and stamps[row] == self.stamp:
                 raise ValueError(f"rows: expected each row once, got {row} again at position {i}")
             stamps[row] = self.stamp
-        return array
+        return rows
 
-    cdef Py_ssize_t one(self, row) except -1:
-        """The number of one row. Raises TypeError and ValueError unless it is active."""
-        if isinstance(row, bool) or not isinstance(row, (int, np.integer)):
-            raise TypeError(f"row: expected an integer, got {described(row)}")
+    cdef Py_ssize_t one(self, Py_ssize_t row) except -1:
+        """The number of a row. Raises ValueError unless it is active."""
         if not 0 <= row < self.used or not self.flags[row]:
             raise ValueError(f"row: expected an active row, got {row}")
         return row
@@ -217,21 +230,23 @@ cdef class StreamBatch:
             Fresh, or ``out``; row m is the output of ``rows[m]``, see `Stream.step`.
         """
         cdef StreamWeights weights = self.weights
-        cdef cnp.ndarray x_array = weights.many_inputs("x", x, "M"), chosen
+        cdef cnp.ndarray given = row_numbers(rows), chosen
+        cdef cnp.ndarray x_array = weights.many_inputs("x", x, "M")  # last: nothing of the caller's runs after this
         cdef Py_ssize_t M = cnp.PyArray_DIM(x_array, 0)
         cdef bint ids = cnp.PyArray_NDIM(x_array) == 1
+        cdef void *y_
+        cdef const void *x_
+        cdef const int32_t *rows_
         if out is None:
             out = weights.new_outputs(M)
-        cdef void *y_ = data("out", out, weights.real, True, 2, M, weights.output_size)
-        cdef void *x_ = cnp.PyArray_DATA(x_array)
-        cdef int32_t *rows_
-        need_apart("out", out, "x", x_array)
+        cdef object pins = pins_of(x_array, out)
         acquire(&self.busy, "stream batch")
         try:
-            chosen = self.active_rows() if rows is None else self.checked(rows)
+            chosen = self.chosen(given)
             if cnp.PyArray_DIM(chosen, 0) != M:
                 raise ValueError(f"x: expected {cnp.PyArray_DIM(chosen, 0)} rows, one for each stream, got {M}")
             rows_ = <int32_t *>cnp.PyArray_DATA(chosen)
+            weights.addresses(out, "x", x_array, M, &y_, &x_)
             if weights.step_bytes * M > RELEASE_BYTES:
                 with nogil:
                     step_streams(self.streams, y_, x_, ids, rows_, M)
@@ -257,35 +272,44 @@ cdef class StreamBatch:
             The numbers of the new rows.
         """
         cdef Py_ssize_t n = check_count("count", count)
-        cdef cnp.ndarray flat = None if state is None else self.as_flat(state)
+        cdef cnp.ndarray flat = None if state is None else self.as_flat(state), rows
+        cdef int32_t *rows_
+        cdef Py_ssize_t i
         acquire(&self.busy, "stream batch")
         try:
             rows = self.take_rows(n)
             if flat is not None:
-                for row in rows:
-                    crnn_streams_set_state(self.streams, cnp.PyArray_DATA(flat), row)
+                rows_ = <int32_t *>cnp.PyArray_DATA(rows)
+                for i in range(n):
+                    crnn_streams_set_state(self.streams, cnp.PyArray_DATA(flat), rows_[i])
             return rows
         finally:
             release(&self.busy)
 
     def remove(self, rows):
         """Remove rows, given as integers (M,) or one integer. `add` reuses their numbers."""
+        cdef cnp.ndarray given = row_numbers(rows)
+        if given is None:
+            raise TypeError("rows: expected integers (M,), got None")
         acquire(&self.busy, "stream batch")
         try:
-            removed = self.checked(rows)
-            self.flags[removed] = False
-            self.rows = None
-            for row in removed.tolist():
-                heapq.heappush(self.free, row)
+            self.chosen(given)
+            removed = given.tolist()
+            free, self.free = self.free, None
+            self.set_active(<int32_t *>cnp.PyArray_DATA(given), cnp.PyArray_DIM(given, 0), False)
+            if free is not None:
+                for row in removed:
+                    heapq.heappush(free, row)
+                self.free = free
         finally:
             release(&self.busy)
 
     def reset(self, rows=None):
         """Reset rows, given as integers (M,) or one integer, to the initial state; all if not given."""
-        cdef cnp.ndarray chosen
+        cdef cnp.ndarray given = row_numbers(rows), chosen
         acquire(&self.busy, "stream batch")
         try:
-            chosen = self.active_rows() if rows is None else self.checked(rows)
+            chosen = self.chosen(given)
             crnn_streams_reset(self.streams, <int32_t *>cnp.PyArray_DATA(chosen), cnp.PyArray_DIM(chosen, 0))
         finally:
             release(&self.busy)
@@ -301,14 +325,17 @@ cdef class StreamBatch:
         rows : integers (M,)
             Active rows, in any order; a row may occur several times.
         """
-        cdef cnp.ndarray chosen
+        cdef cnp.ndarray given = row_numbers(rows), chosen
         cdef Py_ssize_t M, m
         cdef int32_t *rows_
         cdef crnn_streams *streams
         cdef void *memory
+        cdef cnp.npy_bool *flags
+        if given is None:
+            raise TypeError("rows: expected integers (M,), got None")
         acquire(&self.busy, "stream batch")
         try:
-            chosen = self.checked(rows, distinct=False)
+            chosen = self.chosen(given, distinct=False)
             M, rows_ = cnp.PyArray_DIM(chosen, 0), <int32_t *>cnp.PyArray_DATA(chosen)
             if M > self.capacity:
                 streams = self.allocate(M, &memory)
@@ -318,23 +345,25 @@ cdef class StreamBatch:
                 streams = self.spare
             for m in range(M):
                 crnn_streams_copy(streams, m, self.streams, rows_[m])
+            free = []
             if M > self.capacity:
                 self.replace_memory(streams, memory, M)
             else:
                 self.streams, self.spare = streams, self.streams
                 self.memory, self.spare_memory = self.spare_memory, self.memory
-            self.used, self.free, self.rows = M, [], None
-            self.flags[:] = False
-            self.flags[:M] = True
+            self.used, self.count, self.free, self.rows = M, M, free, None
+            flags = <cnp.npy_bool *>cnp.PyArray_DATA(<cnp.ndarray>self.flags)
+            for m in range(self.capacity):
+                flags[m] = m < M
         finally:
             release(&self.busy)
 
     def state(self, row):
         """A row's state, in the form of `Stream.state`; a copy."""
-        cdef int32_t number
+        cdef int32_t number = row_number(row)
         acquire(&self.busy, "stream batch")
         try:
-            number = self.one(row)
+            self.one(number)
             return self.weights.states_of(self.streams, &number, 1)
         finally:
             release(&self.busy)
@@ -347,32 +376,33 @@ cdef class StreamBatch:
         rows : integers (M,), optional
             Active rows, in any order. If not given: all, in ascending order.
         """
-        cdef cnp.ndarray chosen
+        cdef cnp.ndarray given = row_numbers(rows), chosen
         acquire(&self.busy, "stream batch")
         try:
-            chosen = self.active_rows() if rows is None else self.checked(rows, distinct=False)
+            chosen = self.chosen(given, distinct=False)
             return self.weights.states_of(self.streams, <int32_t *>cnp.PyArray_DATA(chosen), cnp.PyArray_DIM(chosen, 0))
         finally:
             release(&self.busy)
 
     def set_state(self, row, state):
         """Set the state of a row: to that of a stream, or to a state in the form of `Stream.state`."""
+        cdef Py_ssize_t number = row_number(row)
         cdef cnp.ndarray flat = self.as_flat(state)
         acquire(&self.busy, "stream batch")
         try:
-            crnn_streams_set_state(self.streams, cnp.PyArray_DATA(flat), self.one(row))
+            crnn_streams_set_state(self.streams, cnp.PyArray_DATA(flat), self.one(number))
         finally:
             release(&self.busy)
 
     def set_states(self, states, rows=None):
         """Set the states of M rows, in the form of `states`. ``rows`` as in `states`, but each at most once."""
-        cdef cnp.ndarray flat, chosen
+        cdef cnp.ndarray given = row_numbers(rows), flat, chosen
         cdef char *state
         cdef int32_t *rows_
         cdef Py_ssize_t m
         acquire(&self.busy, "stream batch")
         try:
-            chosen = self.active_rows() if rows is None else self.checked(rows)
+            chosen = self.chosen(given)
             flat = self.weights.flat_states("states", states, cnp.PyArray_DIM(chosen, 0))
             state, rows_ = <char *>cnp.PyArray_DATA(flat), <int32_t *>cnp.PyArray_DATA(chosen)
             for m in range(cnp.PyArray_DIM(chosen, 0)):
@@ -386,10 +416,11 @@ cdef class StreamBatch:
 
     def stream(self, row):
         """A `Stream` that continues from the state of a row, independently."""
+        cdef Py_ssize_t number = row_number(row)
         cdef Stream stream = Stream(self.weights)
         acquire(&self.busy, "stream batch")
         try:
-            crnn_streams_copy(stream.streams, 0, self.streams, self.one(row))
+            crnn_streams_copy(stream.streams, 0, self.streams, self.one(number))
         finally:
             release(&self.busy)
         return stream
@@ -402,7 +433,40 @@ cdef class StreamBatch:
         return f"StreamBatch({len(self)} streams of {self.weights.describe()})"
 
 
+# ---- arguments -------------------------------------------------------------------------------------------------------
+
+
+cdef cnp.ndarray row_numbers(rows):
+    """``rows`` as a copy, int32 (M,); None if they are None. Raises TypeError, and ValueError for what no batch has."""
+    cdef cnp.ndarray copy
+    if rows is None:
+        return None
+    given = as_array("rows", rows)
+    if given.ndim == 0:
+        given = given.reshape(1)
+    if given.shape == (0,):
+        return np.empty(0, np.int32)
+    if given.ndim != 1 or given.dtype.kind not in "iu":
+        raise TypeError(f"rows: expected integers (M,), got {described(rows)}")
+    copy = int32_copy(given)
+    if copy is None:
+        raise ValueError(f"rows: expected active rows, got {given.min()} to {given.max()}")
+    return copy
+
+
+cdef Py_ssize_t row_number(row) except -1:
+    """The number of one row. Raises TypeError, and ValueError for one that no batch has."""
+    if isinstance(row, bool) or not isinstance(row, (int, np.integer)):
+        raise TypeError(f"row: expected an integer, got {described(row)}")
+    number = index(row)  # an exact int, which compares as it counts
+    if not 0 <= number < MAX_ROWS:
+        raise ValueError(f"row: expected an active row, got {row!r:.60}")
+    return number
+
+
 cdef Py_ssize_t check_count(str name, count) except -1:
-    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not 0 <= count < MAX_ROWS:
-        raise ValueError(f"{name}: expected an integer of at least 0, got {count!r:.60}")
-    return count
+    if isinstance(count, (int, np.integer)) and not isinstance(count, bool):
+        number = index(count)  # an exact int, which compares as it counts
+        if 0 <= number < MAX_ROWS:
+            return number
+    raise ValueError(f"{name}: expected an integer of at least 0, got {count!r:.60}")

@@ -149,7 +149,7 @@ cdef class TextStream:
         try:
             out = self.stream.run(ids, out)
             if T:
-                self.set_prediction(ids[T - 1], out[T - 1], BY_TOKEN)
+                self.set_prediction(ids[T - 1], np.asarray(out)[T - 1], BY_TOKEN)
         finally:
             release(&self.busy)
         return out
@@ -205,11 +205,14 @@ cdef class TextStream:
         """Read text or ids, and append the surprisals to ``nats`` unless it is None."""
         cdef Py_ssize_t V = self.stream.weights.output_size, rows, start, n
         cdef Ending ending = BY_TOKEN
+        cdef bint empty
         if isinstance(text, (str, bytes)):
             ids = self.vocab.encode(text)
             ending = AT_SPACE if text[max(len(text) - 1, 0):].isspace() else IN_WORD
+            empty = len(text) == 0
         else:
             ids = self.stream.weights.many_inputs("text", text, "N")
+            empty = len(ids) == 0
         acquire(&self.busy, "stream")
         try:
             if len(ids) and nats is not None:
@@ -228,7 +231,7 @@ cdef class TextStream:
                     nats.append(losses[:, 0])
                 logits[0] = logits[n]
                 self.set_prediction(block[n - 1], logits[n], ending)
-            if len(text):
+            if not empty:
                 self.ending = ending  # also if there are no tokens, as in a text of a space, for unit "word"
         finally:
             release(&self.busy)
@@ -368,5 +371,8 @@ def _text_stream_from(weights, vocab, state, logits, last_id, ending):
     cdef TextStream stream = TextStream(weights, vocab)
     stream.stream.state = state
     if logits is not None:
+        if np.shape(logits) != (stream.output_size,) or not 0 <= last_id < stream.output_size or not 0 <= ending <= 2:
+            raise ValueError(f"logits: expected those after a token from 0 to {stream.output_size - 1}, "
+                             f"got shape {np.shape(logits)} after {last_id!r:.20}, ending {ending!r:.20}")
         stream.set_prediction(last_id, logits, ending)
     return stream

@@ -3,6 +3,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from kernel_tools import assert_same_bits
 from model_tools import environment
-from stream_tools import CELLS, net_of, sequence, stepwise, whole
+from stream_tools import CELLS, language_model, net_of, sequence, stepwise, whole
 
 import crnn
 
@@ -79,6 +80,46 @@ def c_outputs(embed, model, xs, folder):
 def test_a_c_program_has_pythons_bits(rng, embed, cell, tmp_path):
     net, xs = net_of(cell, 5, [37, 37]), sequence(rng, 50, 5)
     assert_same_bits(c_outputs(embed, net, xs, tmp_path), whole(net, xs))
+
+
+@needs_make
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_c_program_starts_from_the_trained_state(rng, embed, cell, layers, tmp_path):
+    net, xs = net_of(cell, 5, [7] * layers, trainable_initial_state=True), sequence(rng, 9, 5)
+    plain = net_of(cell, 5, [7] * layers)
+    for name, values in plain.params.items():
+        values[...] = net.params[name]
+    assert (whole(net, xs) != whole(plain, xs)).any()
+    assert_same_bits(c_outputs(embed, net, xs, tmp_path), whole(net, xs))
+
+
+def fitted_regressor():
+    rng = np.random.default_rng(1)
+    X = [rng.normal(7, 3, (9, 3)).astype("f4") for _ in range(4)]
+    model = crnn.SequenceRegressor(3, 1, seed=1)
+    model.fit(X, [x[-1, :1] * 5 for x in X], epochs=1)
+    return model
+
+
+UNSUPPORTED = {
+    "one direction": lambda: crnn.RNN(3, 4, bidirectional=True),
+    "float32, got float64": lambda: crnn.RNN(3, 4, dtype="float64"),
+    "numbers, got an embedding": lambda: language_model("lstm", embedding_size=5),
+    "equal size, got [4, 5]": lambda: crnn.RNN(3, [4, 5]),
+    "got pooling='mean'": lambda: crnn.SequenceClassifier(3, 2, pooling="mean"),
+    "one network": lambda: crnn.SequenceToSequence(3, 4),
+    "standardises x": fitted_regressor,
+}
+
+
+@pytest.mark.skipif(not EXAMPLE_C.is_dir(), reason="needs the examples")
+@pytest.mark.parametrize("message", UNSUPPORTED)
+def test_what_the_c_program_could_not_compute_is_refused_before_a_file_is_written(tmp_path, message):
+    model = UNSUPPORTED[message]()
+    with pytest.raises(ValueError, match=re.escape(message)):
+        write_weights()(model, tmp_path / "net.bin")
+    assert not (tmp_path / "net.bin").exists()
 
 
 @needs_make

@@ -7,7 +7,7 @@
  *     ./embed net.bin < inputs                                        # float32 in, float32 out
  *
  * Reads input_size raw floats per step and writes output_size raw floats. The file of weights contains the cell's name in
- * CELL_NAME bytes, four int32, then float32 arrays in the order in which they are read below. */
+ * CELL_NAME bytes, five int32, then float32 arrays in the order in which they are read below. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -55,7 +55,7 @@ int main(int count, char **arguments)
     if (!cell)
         fail("no such cell in this build of crnn");
 
-    enum { INPUT_SIZE, HIDDEN_SIZE, NUM_LAYERS, OUTPUT_SIZE, NUMBERS };
+    enum { INPUT_SIZE, HIDDEN_SIZE, NUM_LAYERS, OUTPUT_SIZE, INITIAL_STATE, NUMBERS };
     const int32_t *n = read_from(file, NUMBERS, sizeof(int32_t));
     const crnn_dim H = n[HIDDEN_SIZE], V = n[OUTPUT_SIZE];
 
@@ -69,6 +69,11 @@ int main(int count, char **arguments)
         layers[i].b_h = read_floats(file, 1, cell->gates * H);
         for (int v = 0; cell->vectors[v]; ++v)
             layers[i].vectors[v] = read_floats(file, 1, H);
+        if (n[INITIAL_STATE]) { /* that was trained; otherwise it is zero */
+            layers[i].h0 = read_floats(file, 1, H);
+            if (cell->has_c)
+                layers[i].c0 = read_floats(file, 1, H);
+        }
     }
     crnn_model_config config = {.input_size = n[INPUT_SIZE], .num_layers = n[NUM_LAYERS], .layers = layers,
                                 .output_size = V};

@@ -14,19 +14,42 @@ CELL_NAME = 16  # bytes of the cell's name in the file
 
 
 def write_weights(model, path):
-    """``model``: a unidirectional `RNN`, or a model with one and a head. Standardisation is not written."""
+    """Write an `RNN`, or a model with one and a head. Raises ValueError for what main.c could not compute."""
     net = getattr(model, "net", model)
-    if net.bidirectional or net.embedding_size or net.dtype != "float32" or isinstance(net.hidden_size, list):
-        raise SystemExit("expected a unidirectional float32 network with layers of equal size and without an embedding")
+    for reason in unsupported(model, net):
+        raise ValueError(f"{type(model).__name__}: expected {reason}")
     outputs = 0 if model is net else len(model.params["b_y"])
+    sizes = [net.input_size, net.hidden_size, net.num_layers, outputs, net.trainable_initial_state]
     with open(path, "wb") as file:
         file.write(net.cell.encode().ljust(CELL_NAME, b"\0"))
-        np.array([net.input_size, net.hidden_size, net.num_layers, outputs], "<i4").tofile(file)
-        for name, values in model.params.items():  # in the order in which main.c reads them
-            if not name.endswith((".h0", ".c0")):
-                values.astype("<f4").tofile(file)
+        np.array(sizes, "<i4").tofile(file)
+        for values in model.params.values():  # in the order in which main.c reads them
+            values.astype("<f4").tofile(file)
+
+
+def unsupported(model, net):
+    """What the file format has no place for, though a C program could compute it: see crnn_model_config."""
+    if not isinstance(net, crnn.RNN) or isinstance(model, crnn.SequenceToSequence):
+        yield "one network, at most with a head"
+        return
+    if net.bidirectional:
+        yield "one direction: a stream cannot read backward"
+    if net.dtype != "float32":
+        yield f"float32, got {net.dtype}"
+    if net.embedding_size:
+        yield "inputs that are numbers, got an embedding"
+    if isinstance(net.hidden_size, list):
+        yield f"layers of equal size, got {net.hidden_size}"
+    if getattr(model, "pooling", None) not in (None, "last"):
+        yield f"an output at every step, got pooling={model.pooling!r}"
+    for name, scaling in getattr(model, "scalings", {}).items():
+        if np.any(scaling.mean != 0) or np.any(scaling.std != 1):
+            yield f"a model that was made with scale=False, got one that standardises {name}"
 
 
 if __name__ == "__main__":
     *source, target = sys.argv[1:]
-    write_weights(crnn.load(source[0]) if source else crnn.RNN(4, 8, 2, "lstm", seed=1), target)
+    try:
+        write_weights(crnn.load(source[0]) if source else crnn.RNN(4, 8, 2, "lstm", seed=1), target)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"write_weights: {error}") from None

@@ -18,6 +18,7 @@ from crnn._core import loss as kernels
 from crnn._options import takes_options
 from crnn.checks import Array, as_number, check_flag, check_seed, check_size, check_threads
 from crnn.io.atomic_write import PathLike
+from crnn.io.model_file import ModelFileError
 from crnn.models.data import Batch, SequenceBatches, SequenceData, by_length, check_sequences, shuffled
 from crnn.models.head import Head
 from crnn.models.losses import Loss
@@ -154,7 +155,10 @@ class SequenceModel(Module, Generic[EvaluationT]):
     def _prepare_scaling(self, x: list[Array], y: list[Array], *, rescale: bool, checkpoint: PathLike | None) -> None:
         """Set `scalings` as `fit` describes. ``checkpoint``: that of a run which is resumed."""
         if checkpoint is not None:
-            self._set_statistics(stored_statistics(checkpoint, self._statistics))
+            try:
+                self._set_statistics(stored_statistics(checkpoint, self._statistics))
+            except ValueError as error:
+                raise ModelFileError(str(error)) from None
         elif rescale or not self.is_scaled:
             self._learn_scaling(x, y)
 

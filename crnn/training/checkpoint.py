@@ -3,16 +3,19 @@
 
 The file is a safetensors file that holds the whole run: the best model so far, which `crnn.load` reads, and what is
 needed to continue. Its tensors are those of the model under ``model.`` and their names; ``params``, the current
-weights; the optimizer's arrays; and within an epoch ``state.0``, ``state.1`` and so on. Its header has
+weights; the optimizer's arrays; within an epoch ``state.0``, ``state.1`` and so on; and ``log``, the entries of the log
+as lines of JSON in UTF-8, since a header could not hold those of a long run. Its header has
 
 - ``kind``, "checkpoint"; ``model``, the header of the model's file; ``data``, digests of the data;
 - ``optimizer``, its class and arguments; ``options``, those of `fit` that determine the result;
-- ``progress``: update, position, cut, whether a validation has judged the model, the optimizer's numbers, the log;
+- ``progress``: update, position, cut, how many states, whether a validation has judged the model, the optimizer's
+  numbers;
 - ``output``, the digest of an existing file that this run may replace by its model.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -27,12 +30,14 @@ from crnn.nn.state import StateLike, state_arrays
 from crnn.optim import Optimizer
 from crnn.training.identity import check_same, check_same_scaling, model_identity
 from crnn.training.log import LARGEST_COUNT, is_entry, is_history
+from crnn.training.log_file import Entry, line_of
 from crnn.training.run import Diverged, Run
 
 __all__ = ["Checkpoint", "best_model", "check_is_checkpoint", "stored_model", "stored_statistics"]
 
 KIND = "checkpoint"
 MODEL = "model."  # prefix of the tensors of the model
+LONGEST_LINE = 2000  # bytes of an entry of the log
 FREE_SETTINGS = ("lr", "weight_decay")  # of an optimizer; a resumed run may have others
 
 
@@ -77,6 +82,8 @@ class Checkpoint:
         for name, array in arrays.items():
             if not np.isfinite(array).all():
                 raise Diverged(f"{name} is NaN or infinite after update {run.update} (epoch {run.log.epochs + 1})")
+        entries = run.log.entries if run.position else run.log.finished_epochs()
+        arrays["log"] = np.frombuffer("".join(line_of(each, as_csv=False) for each in entries).encode(), np.uint8)
         tensors, header = best_model(run)
         write(self.path, {MODEL + name: each for name, each in tensors.items()} | arrays, self._header(run, header))
         self._written = _mark(run)
@@ -91,8 +98,8 @@ class Checkpoint:
             "position": run.position,
             "cut": run.cut,
             "judged": run.judged,
+            "states": 0 if run.state is None else len(state_arrays(run.state)),
             "optimizer": run.optimizer.state(),
-            "log": run.log.entries if run.position else run.log.finished_epochs(),
         }
         return {
             "kind": KIND,
@@ -132,7 +139,7 @@ class Checkpoint:
         run.judged = progress["judged"]
         run.optimizer.set_state(progress["optimizer"], stored.optimizer_arrays(run))
         run.update, run.position, run.state = progress["update"], progress["position"], state
-        run.log.restore(progress["log"])
+        run.log.restore(stored.log)
         self.output = stored.output
         self._written = _mark(run)
         return [f"resuming at epoch {run.log.epochs + 1}, update {run.update}", *notes]
@@ -164,11 +171,15 @@ class _Stored:
             raise ModelFileError(f"{name}: expected output, a digest, got {header['output']!r:.100}")
         if not _is_progress(header["progress"]):
             raise ModelFileError(
-                f"{name}: expected update, position, cut, judged, optimizer and log, got {header['progress']!r:.200}"
+                f"{name}: expected update, position, cut, states, judged and optimizer, got {header['progress']!r:.200}"
             )
         self.arrays = arrays
         self.model, self.data, self.optimizer = header["model"], header["data"], header["optimizer"]
         self.options, self.progress, self.output = header["options"], header["progress"], header["output"]
+        log = _entries(arrays.pop("log", None))
+        if log is None or not is_history(log, self.progress["update"]):
+            raise ModelFileError(f"{name}: expected log, the entries of the log as lines of JSON")
+        self.log = log
 
     def optimizer_arrays(self, run: Run) -> dict[str, Array]:
         """The optimizer's arrays; none before its first update."""
@@ -186,16 +197,17 @@ class _Stored:
         for name, array in tensors.items():
             check_tensor(MODEL + name, self.arrays, array.shape, array.dtype.name)
         known = {"params", *moments, *(MODEL + name for name in tensors)}
-        state_names = [f"state.{number}" for number in range(len(self.arrays) - len(known))]
+        state_names = [f"state.{number}" for number in range(min(self.progress["states"], len(self.arrays)))]
         if set(self.arrays) != {*known, *state_names}:
-            raise ValueError(f"expected the tensors {sorted(known)}, got {sorted(self.arrays)}")
+            expected = sorted({*known, *state_names})
+            raise ValueError(f"expected the tensors {expected!r:.500}, got {sorted(self.arrays)!r:.500}")
         run.optimizer.check_state(self.progress["optimizer"], moments)
         weights, statistics = split(tensors, params.size)
         check_same_scaling({name: self.arrays[MODEL + name] for name in statistics}, statistics)
         state = None
         for name in state_names:
             check_tensor(name, self.arrays, self.arrays[name].shape, params.dtype.name)
-        if state_names and self.progress["position"]:
+        if state_names or (run.carries_state and self.progress["position"]):
             state = run.model.state_from([self.arrays[name] for name in state_names], run.cut["batch_size"])
         best = np.concatenate([self.arrays[MODEL + name].reshape(-1) for name in weights])
         return best, state
@@ -203,20 +215,33 @@ class _Stored:
 
 def _is_progress(progress: Mapping[str, Any]) -> bool:
     """Whether the ``progress`` of a header is consistent in itself."""
-    update, position = progress.get("update", -1), progress.get("position", -1)
-    numbers, entries, cut = progress.get("optimizer"), progress.get("log"), progress.get("cut")
+    update, position, states = (progress.get(name, -1) for name in ("update", "position", "states"))
+    numbers, cut = progress.get("optimizer"), progress.get("cut")
     return (
-        all(type(count) is int and 0 <= count < LARGEST_COUNT for count in (update, position))
+        all(type(count) is int and 0 <= count < LARGEST_COUNT for count in (update, position, states))
         and type(progress.get("judged")) is bool
         and isinstance(numbers, dict)
         and all(type(number) in (int, float) for number in numbers.values())
-        and isinstance(entries, list)
-        and all(is_entry(entry) for entry in entries)
-        and is_history(entries, update)
         and isinstance(cut, dict)
         and all(type(size) is int and size > 0 for size in cut.values())
         and position <= min(update, cut.get("windows", 0))
     )
+
+
+def _entries(log: Array | None) -> list[Entry] | None:
+    """The entries of the log in a tensor, None if it is not a log."""
+    if log is None or log.dtype != np.uint8 or log.ndim != 1:
+        return None
+    entries: list[Entry] = []
+    for line in log.tobytes().splitlines():
+        try:
+            entry: Any = json.loads(line) if len(line) <= LONGEST_LINE else None
+        except (ValueError, RecursionError):
+            return None
+        if not is_entry(entry):
+            return None
+        entries.append(entry)
+    return entries
 
 
 def check_cut(file: str, progress: Header, cut: Mapping[str, int]) -> None:

@@ -103,7 +103,8 @@ def new_trainer(
     check_start(config)
     windows = model.windows(train, config.batch_size, config.bptt)
     cut = {"windows": len(windows), "batch_size": config.batch_size, "bptt": config.bptt}
-    run = Run(model, _optimizer(config), _empty_log(model, log, config), cut)
+    recorded = _empty_log(model, log, config)
+    run = Run(model, _optimizer(config), recorded, cut, carries_state=windows.carries_state)
     run.check_weights()
     digests = {"data": None, "valid": None} if config.checkpoint is None else data_identity(train, valid)
     checkpoint = Checkpoint(config.checkpoint, digests, {name: getattr(config, name) for name in RESULT_OPTIONS})

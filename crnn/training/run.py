@@ -36,6 +36,8 @@ class Run:
         Number of updates done.
     position : int
         Number of windows done in the current epoch.
+    carries_state : bool
+        Whether each window of an epoch continues from the state after the previous one.
     state
         State after the last of these windows. None: the next window starts from the initial state.
     """
@@ -44,14 +46,18 @@ class Run:
     optimizer: Optimizer
     log: TrainingLog
     cut: dict[str, int]
+    carries_state: bool
     best: Array  # (n,), like the model's flat_params
     judged: bool
     update: int
     position: int
     state: StateLike | None
 
-    def __init__(self, model: Trainable, optimizer: Optimizer, log: TrainingLog, cut: dict[str, int]) -> None:
+    def __init__(
+        self, model: Trainable, optimizer: Optimizer, log: TrainingLog, cut: dict[str, int], *, carries_state: bool
+    ) -> None:
         self.model, self.optimizer, self.log, self.cut = model, optimizer, log, cut
+        self.carries_state = carries_state
         self.best = model.flat_params.copy()
         self.judged = False
         self.update = 0

@@ -94,6 +94,7 @@ INLINE float_mode denormals_off(void)
 }
 INLINE void float_mode_restore(float_mode mode) { _WriteStatusReg(ARM64_FPCR, (int64_t)mode); }
 #else
+#define NO_FLUSH_TO_ZERO /* in hardware; see generic.h */
 INLINE float_mode denormals_off(void) { return 0; }
 INLINE void float_mode_restore(float_mode mode) { (void)mode; }
 #endif

@@ -12,26 +12,37 @@
 enum { VEC = LINE / VECS };
 
 typedef real vec;
-INLINE vec vec_load(const real *p) { return *p; }
+
+#if defined(NO_FLUSH_TO_ZERO) /* what loads and arithmetic do elsewhere while denormals_off() */
+#if defined(CRNN_F32)
+INLINE real flushed(real a) { return fabsf(a) < FLT_MIN ? copysignf(0, a) : a; }
+#else
+INLINE real flushed(real a) { return fabs(a) < DBL_MIN ? copysign(0, a) : a; }
+#endif
+#else
+INLINE real flushed(real a) { return a; }
+#endif
+
+INLINE vec vec_load(const real *p) { return flushed(*p); }
 INLINE void vec_store(real *p, vec a) { *p = a; }
-INLINE vec vec_load_n(const real *p, crnn_dim n) { return n ? *p : 0; }
+INLINE vec vec_load_n(const real *p, crnn_dim n) { return n ? flushed(*p) : 0; }
 INLINE void vec_store_n(real *p, vec a, crnn_dim n)
 {
     if (n)
         *p = a;
 }
-INLINE vec vec_set1(real x) { return x; }
-INLINE vec vec_add(vec a, vec b) { return a + b; }
-INLINE vec vec_sub(vec a, vec b) { return a - b; }
-INLINE vec vec_mul(vec a, vec b) { return a * b; }
-INLINE vec vec_div(vec a, vec b) { return a / b; }
+INLINE vec vec_set1(real x) { return flushed(x); }
+INLINE vec vec_add(vec a, vec b) { return flushed(a + b); }
+INLINE vec vec_sub(vec a, vec b) { return flushed(a - b); }
+INLINE vec vec_mul(vec a, vec b) { return flushed(a * b); }
+INLINE vec vec_div(vec a, vec b) { return flushed(a / b); }
 #if defined(CRNN_F32)
-INLINE vec vec_fma(vec a, vec b, vec c) { return fmaf(a, b, c); }
+INLINE vec vec_fma(vec a, vec b, vec c) { return flushed(fmaf(a, b, c)); }
 INLINE vec vec_sqrt(vec a) { return sqrtf(a); }
 INLINE vec vec_abs(vec a) { return fabsf(a); }
 INLINE vec vec_copysign(vec a, vec sign) { return copysignf(a, sign); }
 #else
-INLINE vec vec_fma(vec a, vec b, vec c) { return fma(a, b, c); }
+INLINE vec vec_fma(vec a, vec b, vec c) { return flushed(fma(a, b, c)); }
 INLINE vec vec_sqrt(vec a) { return sqrt(a); }
 INLINE vec vec_abs(vec a) { return fabs(a); }
 INLINE vec vec_copysign(vec a, vec sign) { return copysign(a, sign); }
@@ -42,12 +53,11 @@ INLINE vec vec_min(vec a, vec b) { return a < b ? a : b; }
 INLINE vec vec_max(vec a, vec b) { return a > b ? a : b; }
 INLINE vec vec_scale_exponent(vec p, vec t)
 {
-    uint64_t p_bits = 0, t_bits = 0; /* unsigned: what is shifted out is meant to go */
+    real_word p_bits, t_bits; /* unsigned: bits that are shifted out are discarded */
     memcpy(&p_bits, &p, sizeof p);
     memcpy(&t_bits, &t, sizeof t);
     p_bits += t_bits << EXPONENT_SHIFT;
-    real_bits bits = (real_bits)p_bits;
-    memcpy(&p, &bits, sizeof p);
+    memcpy(&p, &p_bits, sizeof p);
     return p;
 }
 

@@ -21,10 +21,12 @@
 #if defined(CRNN_F32)
 typedef float real;
 typedef int32_t real_bits;
+typedef uint32_t real_word;
 enum { EXPONENT_SHIFT = 23 };
 #elif defined(CRNN_F64)
 typedef double real;
 typedef int64_t real_bits;
+typedef uint64_t real_word;
 enum { EXPONENT_SHIFT = 52 };
 #else
 #error "define CRNN_F32 or CRNN_F64"

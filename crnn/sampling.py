@@ -8,6 +8,8 @@ logits and seed give the same id on every CPU.
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +36,8 @@ class Sampler:
         Keep the smallest number of most probable ids whose probabilities sum to at least this, in (0, 1] [1]_.
     seed : int, optional
         Seed of the draws. If not given, the operating system provides one.
+    ban : iterable of int
+        Ids that are never drawn, as if their logits were -inf.
 
     Raises
     ------
@@ -63,6 +67,7 @@ class Sampler:
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int | None = None,
+        ban: Iterable[int] = (),
     ) -> None:
         if not 0 <= temperature < math.inf:
             raise ValueError(f"temperature: expected a finite number >= 0, got {temperature}")
@@ -76,6 +81,7 @@ class Sampler:
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0):
             raise ValueError(f"seed: expected an int of at least 0, or None, got {seed!r}")
         self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
+        self._banned = _ids("ban", ban)
         self._bits = np.random.PCG64(seed)
 
     def __repr__(self) -> str:
@@ -99,7 +105,7 @@ class Sampler:
         ValueError
             The logits are not of shape (V,), contain NaN or +inf, or are all -inf.
         """
-        values, best = _checked(logits)
+        values, best = _checked(logits, self._banned)
         if self.temperature == 0:
             return best
         cumulative = np.cumsum(self._weights(values, best))
@@ -131,7 +137,7 @@ class Sampler:
         >>> Sampler(top_p=0.5).probabilities([0.0, 0.0, 0.0, 0.0])
         array([0.5, 0.5, 0. , 0. ])
         """
-        values, best = _checked(logits)
+        values, best = _checked(logits, self._banned)
         if self.temperature == 0:
             chosen = np.zeros(values.size)
             chosen[best] = 1.0
@@ -156,11 +162,25 @@ class Sampler:
         return _exp(values)
 
 
-def _checked(logits: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], int]:
-    """A float64 copy of the logits, and the index of their first maximum. Raises ValueError."""
+def _ids(name: str, ids: Iterable[int]) -> npt.NDArray[np.intp] | None:
+    """Ids as an array, sorted; None if there are none. Raises TypeError and ValueError."""
+    numbers = sorted({operator.index(id) for id in ids})
+    if numbers and numbers[0] < 0:
+        raise ValueError(f"{name}: expected ids of at least 0, got {numbers[0]}")
+    return np.array(numbers, np.intp) if numbers else None
+
+
+def _checked(
+    logits: npt.ArrayLike, banned: npt.NDArray[np.intp] | None
+) -> tuple[npt.NDArray[np.float64], int]:
+    """A float64 copy of the logits, -inf where banned, and the index of their first maximum. Raises ValueError."""
     values = np.array(logits, np.float64)
     if values.ndim != 1 or not values.size:
         raise ValueError(f"logits: expected shape (V,), got {values.shape}")
+    if banned is not None:
+        if banned[-1] >= values.size:
+            raise ValueError(f"ban: expected ids below {values.size}, got {banned[-1]}")
+        values[banned] = -np.inf
     best = int(values.argmax())  # if there is a NaN, the index of the first one
     if not math.isfinite(values[best]):
         largest = values[best]

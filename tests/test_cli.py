@@ -402,7 +402,7 @@ def score(capsysbinary, monkeypatch, model_file, lines, *options):
 
     monkeypatch.setattr(sys, "stdin", Stdin)
     assert cli.main(["score", str(model_file), *options]) == 0
-    return [line.split("\t", 1) for line in capsysbinary.readouterr().out.decode().splitlines()]
+    return [line.split("\t", 1) for line in capsysbinary.readouterr().out.decode("utf-8", "replace").splitlines()]
 
 
 def test_score_gives_bits_per_token_of_each_line_between_newlines(capsysbinary, monkeypatch, model_file):

@@ -9,7 +9,6 @@ from model_tools import language_model, oracle_forward
 
 import crnn
 from crnn.text.generation import _until_stop
-from crnn.text.reading import TextError
 
 
 def greedy(model, prompt, length):
@@ -117,9 +116,12 @@ def test_what_cannot_be_a_stop_is_given_at_once():
 def test_an_empty_prime_is_a_newline_where_there_is_one():
     model = language_model(H=19)
     assert model.generate("", 20, seed=7) == model.generate("\n", 20, seed=7)
+    spaced = language_model("hello world")
+    assert spaced.generate("", 20, seed=7) == spaced.generate(" ", 20, seed=7)
     without = language_model("hello")
-    with pytest.raises(TextError, match="prompt: expected at least one token to start from, got an empty text"):
-        without.generate("", 20)
+    assert without.generate("", 20, seed=7) == without.generate("e", 20, seed=7)  # the first of the vocabulary
+    words = language_model("the cat", unit="word")
+    assert words.generate(" \t", 3, seed=7) == words.generate("cat ", 3, seed=7)
 
 
 def test_arguments_are_checked_before_the_first_piece():
@@ -175,3 +177,60 @@ def test_words_are_joined_by_spaces_and_lines_end_without():
     prompt = "the cat"
     whole = prompt + model.generate(prompt, 3, temperature=0)
     assert whole == "the cat\nthe cat"
+
+
+# ---- bans, bytes ----------------------------------------------------------------------------------------------
+
+
+def test_unknown_is_drawn_only_when_it_is_allowed():
+    model = writes(language_model("the cat sat\n", unit="word"), "<unk>")
+    assert "<unk>" not in model.generate("the", 50, seed=7)
+    assert model.generate("the", 2, allow_unknown=True, temperature=0) == " <unk> <unk>"
+    stream = model.stream().feed("the")
+    assert "<unk>" not in stream.generate(50, seed=7)
+    assert stream.generate(1, allow_unknown=True, temperature=0) == " <unk>"
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0}, {"top_k": 1}, {"top_p": 0.1, "seed": 1}, {"seed": 2}])
+def test_banned_tokens_are_never_drawn_and_the_others_keep_their_odds(options):
+    model = writes(language_model(), "o")
+    model.params["b_y"][model.vocab.id("w")] = 40
+    assert model.generate("hello", 20, ban=["o"], **options) == "w" * 20
+    assert model.stream().feed("hello").generate(20, ban=["o", ""][:1], **options) == "w" * 20
+    assert model.generate("hello", 3, temperature=0) == "ooo"
+
+
+def test_a_ban_of_what_is_no_token_or_of_all_is_refused():
+    model = language_model("ab")
+    with pytest.raises(crnn.VocabError, match="ban: expected tokens of the vocabulary, got 'ba'"):
+        model.generate("a", ban=["a", "ba"])
+    with pytest.raises(crnn.VocabError, match="ban: expected at least one token of the vocabulary that may be drawn"):
+        model.generate("a", ban=["a", "b"])
+    with pytest.raises(TypeError, match=r"ban: expected several tokens, as in \['a'\], got one"):
+        model.generate("a", ban="a")
+    sampler = crnn.sampling.Sampler(ban=[3])
+    with pytest.raises(ValueError, match="ban: expected ids below 3, got 3"):
+        sampler([0.0, 1.0, 2.0])
+    with pytest.raises(ValueError, match="ban: expected ids of at least 0, got -1"):
+        crnn.sampling.Sampler(ban=[-1])
+    assert crnn.sampling.Sampler(temperature=0, ban=[2])([0.0, 1.0, 2.0]) == 1
+    np.testing.assert_array_equal(crnn.sampling.Sampler(ban=[2]).probabilities([1.0, 1.0, 2.0]), [0.5, 0.5, 0.0])
+
+
+def test_a_model_of_bytes_gives_the_bytes_themselves():
+    model = writes(language_model(unit="byte"), b"\xff")
+    assert list(model.iter_generate_bytes(b"caf\xc3", 3, temperature=0)) == [b"\xff"] * 3
+    model = language_model(unit="byte")
+    euro = "€".encode()
+    model.flat_params.fill(0)
+    for unit, byte in enumerate(euro):
+        model.params["layer0.W_xh"][byte, unit] = 9
+        model.params["W_hy"][unit, euro[(unit + 1) % 3]] = 50
+    assert model.generate(euro[:1], 5, temperature=0) == "\ufffd\ufffd€"  # a prompt that ends within a character
+    assert b"".join(model.iter_generate_bytes(euro[:1], 5, temperature=0)) == euro[1:] + euro
+    assert b"".join(model.iter_generate_bytes(euro, 9, temperature=0, stop=euro[1:2])) == euro[:1]
+    assert model.generate(euro[:1], 9, temperature=0, stop=euro[1:]) == ""
+    with pytest.raises(crnn.VocabError, match="vocab: expected one of unit 'byte', got 'char'"):
+        language_model().iter_generate_bytes("h")
+    with pytest.raises(TypeError, match="stop: expected str, or bytes for unit 'byte', got bytes"):
+        language_model().generate("h", stop=b"h")

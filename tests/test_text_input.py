@@ -263,9 +263,9 @@ def test_the_encoding_of_a_wide_text_is_guessed_in_the_message(tmp_path, content
 
 
 def test_the_other_normal_form_is_told():
-    with pytest.raises(crnn.VocabError, match=r"\(U\+0301, line 1, .* in another normal form, NFC\)"):
+    with pytest.raises(crnn.VocabError, match=r"\(U\+0301, .* in another normal form, NFC\)"):
         crnn.Vocab.from_text("café").encode("cafe\u0301".replace("e", "é"))
-    with pytest.raises(crnn.VocabError, match=r"\(U\+00E9, line 1, .* in another normal form, NFD\)"):
+    with pytest.raises(crnn.VocabError, match=r"\(U\+00E9, .* in another normal form, NFD\)"):
         crnn.Vocab.from_text("cafe\u0301").encode("café")
 
 

@@ -4,25 +4,33 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 import crnn
+from crnn.cli.typed import ESCAPES, typed_bytes, typed_text
+from crnn.text.generation import SamplingOptions
+from crnn.text.reading import check_encoding
 
 __all__ = [
     "INTERRUPTED",
     "Subparsers",
     "add_sampling_flags",
     "cores",
+    "encoder_for",
     "load_language_model",
     "new_subcommand",
+    "sampling_options",
     "say",
     "standard_input",
     "standard_output",
+    "typed",
     "write_stream",
 ]
 
@@ -64,6 +72,29 @@ def add_sampling_flags(parser: argparse.ArgumentParser, temperature: float = 1.0
         "--top-p", type=float, help="sample from the fewest most probable tokens that have this probability together"
     )
     parser.add_argument("--seed", type=int, help="seed of the sampling; the same seed gives the same text")
+    parser.add_argument(
+        "--ban", action="append", default=[], metavar="TOKEN", help=f"never draw this token; may be repeated; {ESCAPES}"
+    )
+    parser.add_argument(
+        "--allow-unknown", action="store_true", help="draw <unk> too, which stands for tokens outside the vocabulary"
+    )
+
+
+def sampling_options(arguments: argparse.Namespace, vocab: crnn.Vocab, encoding: str) -> SamplingOptions:
+    """The values of the flags that `add_sampling_flags` added, for `LanguageModel.iter_generate`."""
+    return {
+        "temperature": arguments.temperature,
+        "top_k": arguments.top_k,
+        "top_p": arguments.top_p,
+        "seed": arguments.seed,
+        "ban": [typed("ban", token, vocab, encoding) for token in arguments.ban],
+        "allow_unknown": arguments.allow_unknown,
+    }
+
+
+def typed(name: str, text: str, vocab: crnn.Vocab, encoding: str) -> str | bytes:
+    """A text that was typed as an argument, as a model of this vocabulary takes it."""
+    return typed_bytes(text) if vocab.unit == "byte" else typed_text(name, text, encoding)
 
 
 def cores() -> int:
@@ -103,10 +134,21 @@ def say(text: str) -> None:
             print(text, file=sys.stderr, flush=True)
 
 
-def write_stream(prompt: str, chunks: Iterable[str]) -> None:
+def encoder_for(encoding: str) -> Callable[[str], bytes]:
+    """What encodes a text for standard output, piece by piece: for a terminal in its encoding, else in this one.
+
+    Characters that the encoding does not have are written as escapes.
+    """
+    if sys.stdout is not None and sys.stdout.isatty():
+        encoding = sys.stdout.encoding
+    return codecs.getincrementalencoder(check_encoding(encoding))("backslashreplace").encode
+
+
+def write_stream(encode: Callable[[str], bytes], prompt: str | bytes, chunks: Iterable[str | bytes]) -> None:
     """Write the prompt, the text as it is generated, and a newline to standard output."""
-    sys.stdout.write(prompt)
-    for chunk in chunks:
-        sys.stdout.write(chunk)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
+    out = standard_output()
+    for piece in chain([prompt], chunks):
+        out.write(piece if isinstance(piece, bytes) else encode(piece))
+        out.flush()
+    out.write(encode("\n"))
+    out.flush()

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import crnn
 from crnn import _demo
-from crnn.cli.common import Subparsers, add_sampling_flags, cores, new_subcommand, say, write_stream
+from crnn.cli.common import (
+    Subparsers,
+    add_sampling_flags,
+    cores,
+    encoder_for,
+    new_subcommand,
+    sampling_options,
+    say,
+    write_stream,
+)
 
 __all__ = ["add_subcommand"]
 
@@ -54,15 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
         on_epoch=lambda log: say(log.summary()) if not sys.stderr.isatty() else None,
     )
     say("")
-    chunks = model.iter_generate(
-        PROMPT,
-        arguments.length,
-        temperature=arguments.temperature,
-        top_k=arguments.top_k,
-        top_p=arguments.top_p,
-        seed=1 if arguments.seed is None else arguments.seed,
-    )
-    write_stream(PROMPT, chunks)
+    if arguments.seed is None:
+        arguments.seed = 1  # everybody sees the same text
+    chunks = model.iter_generate(PROMPT, arguments.length, **sampling_options(arguments, model.vocab, "utf-8"))
+    write_stream(encoder_for("utf-8"), PROMPT, chunks)
     if arguments.output:
         model.save(arguments.output)
         say(f"wrote {arguments.output}")

@@ -6,31 +6,70 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from crnn.cli.common import Subparsers, add_sampling_flags, load_language_model, new_subcommand, write_stream
+import crnn
+from crnn.checks import check_size
+from crnn.cli.common import (
+    Subparsers,
+    add_sampling_flags,
+    encoder_for,
+    load_language_model,
+    new_subcommand,
+    sampling_options,
+    say,
+    standard_output,
+    typed,
+    write_stream,
+)
+from crnn.cli.typed import ESCAPES, escaped, typed_text
 
 __all__ = ["add_subcommand"]
 
 
 def add_subcommand(subparsers: Subparsers) -> None:
     """Add ``crnn sample`` to the parsers."""
-    sample = new_subcommand(subparsers, "sample", run, "generate text with a language model")
+    sample = new_subcommand(
+        subparsers,
+        "sample",
+        run,
+        "generate text with a language model",
+        "Writes the prompt and its continuation to standard output: in the encoding of the model's text, or of the "
+        "terminal. A model of bytes writes bytes.",
+    )
     sample.add_argument("model", type=Path)
-    sample.add_argument("--prompt", default="", help="text to continue")
+    sample.add_argument("--prompt", default="", help=f"text to continue; {ESCAPES}")
     sample.add_argument("--length", type=int, default=500, help="tokens to generate")
+    sample.add_argument("-n", "--samples", type=int, default=1, help="how many texts; the seed rises by 1 for each")
+    sample.add_argument("--separator", default=r"---\n", help="written between two texts")
     add_sampling_flags(sample)
-    sample.add_argument("--stop", help="stop before this text is generated")
+    sample.add_argument("--stop", help=f"stop before this text is generated; {ESCAPES}")
+    sample.add_argument("--encoding", help="encoding of the output, that of the model's text if not given")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the prompt and the generated text to standard output. Returns the exit status."""
-    chunks = load_language_model(arguments.model).iter_generate(
-        arguments.prompt,
-        arguments.length,
-        temperature=arguments.temperature,
-        top_k=arguments.top_k,
-        top_p=arguments.top_p,
-        stop=arguments.stop,
-        seed=arguments.seed,
-    )
-    write_stream(arguments.prompt, chunks)
+    samples = check_size("samples", arguments.samples)
+    model = load_language_model(arguments.model)
+    vocab = model.vocab
+    encoding = arguments.encoding or vocab.encoding
+    encode = encoder_for(encoding)
+    separator = typed_text("separator", arguments.separator, encoding)
+    prompt = typed("prompt", arguments.prompt, vocab, encoding)
+    options = sampling_options(arguments, vocab, encoding)
+    if arguments.stop is not None:
+        options["stop"] = typed("stop", arguments.stop, vocab, encoding)
+        _warn_if_impossible(options["stop"], vocab)
+    generate = model.iter_generate_bytes if vocab.unit == "byte" else model.iter_generate
+    for number in range(samples):
+        if number:
+            standard_output().write(encode(separator))
+            if arguments.seed is not None:
+                options["seed"] = arguments.seed + number
+        write_stream(encode, prompt, generate(prompt, arguments.length, **options))
     return 0
+
+
+def _warn_if_impossible(stop: str | bytes | None, vocab: crnn.Vocab) -> None:
+    """Say so if the text to stop at cannot be generated."""
+    missing = [character for character in stop or "" if vocab.unit == "char" and character not in vocab]
+    if missing:
+        say(f"--stop: never generated, because the vocabulary has no '{escaped(str(missing[0]))}'")

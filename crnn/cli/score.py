@@ -4,16 +4,28 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
-import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO
+
+import numpy as np
 
 import crnn
 from crnn._core.loss import sum as sum_of
-from crnn.cli.common import Subparsers, load_language_model, new_subcommand
+from crnn.checks import Array
+from crnn.cli.common import Subparsers, load_language_model, new_subcommand, say, standard_input, standard_output
+from crnn.cli.corpus import add_encoding_flag
+from crnn.cli.lines import LineReader
+from crnn.cli.typed import escaped
+from crnn.text.reading import check_encoding, split_words
 
 __all__ = ["add_subcommand", "score_lines"]
+
+REPORTED = 5  # lines that cannot be scored are reported on standard error, but not more than this
 
 
 def add_subcommand(subparsers: Subparsers) -> None:
@@ -24,64 +36,232 @@ def add_subcommand(subparsers: Subparsers) -> None:
         run,
         "bits per token of each line of standard input",
         "Reads lines from standard input. Writes for each line, as soon as it is read, its bits per character (or per "
-        "word or byte, the unit of the vocabulary), a tab and the line: tail -f log | crnn score m. The newline "
-        "counts as part of the line. The value is inf if the line has a character outside the vocabulary.",
+        "word or byte, the unit of the vocabulary), a tab and the unchanged line: tail -f log | crnn score m. The line "
+        "end counts as part of the line. The value is inf if the line has a character outside the vocabulary. If the "
+        "vocabulary has <unk>, a token outside costs the bits of <unk> and those of choosing one of the tokens that "
+        "<unk> stands for.",
     )
     score.add_argument("model", type=Path)
     score.add_argument(
         "--carry", action="store_true", help="carry the state across lines, instead of resetting it before each line"
     )
+    add_encoding_flag(score, "that of the model")
+    score.add_argument(
+        "--tokens", action="store_true", help="a row for each token instead: number of the line, bits, token"
+    )
+    score.add_argument(
+        "--json", action="store_true", help="write JSON objects, one per line, with null for inf and nan"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Score the lines of standard input. Returns the exit status."""
-    score_lines(load_language_model(arguments.model), sys.stdin.buffer, sys.stdout, carry=arguments.carry)
+    model = load_language_model(arguments.model)
+    rows: Rows = token_rows if arguments.tokens else plain_row
+    if arguments.json:
+        rows = partial(json_row, tokens=arguments.tokens)
+    lines, out = standard_input(), standard_output()
+    score_lines(model, lines, out, carry=arguments.carry, encoding=arguments.encoding, rows=rows)
     return 0
 
 
-def score_lines(model: crnn.LanguageModel, lines: BinaryIO, out: TextIO, *, carry: bool = False) -> None:
+@dataclass
+class ScoredLine:
+    """A line and its score.
+
+    Attributes
+    ----------
+    number : int
+        From 1.
+    raw : bytes
+        The line as it was read, with its line end.
+    text : str
+        The line without its line end; bytes that could not be decoded are replaced.
+    tokens : list
+        The tokens that were scored, also those outside the vocabulary; empty if the line cannot be scored.
+    bits : array (len(tokens),)
+        Of each token; NaN for a first token that nothing precedes.
+    mean : float
+        Bits per token; inf if the line cannot be scored, NaN if no token counts.
+    unknown : int
+        Tokens outside the vocabulary.
+    error : str or None
+        Why the line cannot be scored, or not all of it.
+    """
+
+    number: int
+    raw: bytes
+    text: str
+    tokens: list[str | bytes]
+    bits: Array
+    mean: float
+    unknown: int = 0
+    error: str | None = None
+
+
+Rows = Callable[[ScoredLine, LineReader], bytes]  # what to write for a line
+
+
+def score_lines(
+    model: crnn.LanguageModel,
+    lines: BinaryIO,
+    out: BinaryIO,
+    *,
+    carry: bool = False,
+    encoding: str | None = None,
+    rows: Rows | None = None,
+) -> None:
     """Write each line's bits per token, a tab and the line, as soon as the line is read.
 
-    Each line is scored with the newline that ends it. Its context is one newline, or with ``carry`` all lines before.
-    If the vocabulary has no newline, the first token of a line is not counted, and a line of fewer than two tokens
-    scores nan. A line with a token outside the vocabulary scores inf and does not change the state.
+    Each line is scored with the line end that was read, or with a newline if the vocabulary does not have that. Its
+    context is one such line end, or with ``carry`` all lines before. If the vocabulary has no newline, the first token
+    of a line is not counted, and a line of fewer than two tokens scores nan. A line with a token outside the
+    vocabulary, or that is not text in this encoding, scores inf and does not change the state. If the vocabulary has
+    ``<unk>``, such a token costs the surprisal of ``<unk>`` plus log(n), where ``<unk>`` stands for n tokens.
 
     Parameters
     ----------
     model : LanguageModel
         A float64 model is converted to float32.
-    lines : binary file
-        UTF-8; invalid bytes are replaced, except for a model of bytes.
-    out : text file
-        Flushed after every line.
+    lines, out : binary file
+        ``out`` is flushed after every line.
     carry : bool
         Carry the state from line to line.
+    encoding : str, optional
+        Of the lines; that of the vocabulary if not given. A model of bytes needs none.
+    rows : callable, optional
+        What to write for a line: `plain_row`, `token_rows` or `json_row`.
     """
-    if model.dtype != "float32":
-        model = model.astype("float32")  # streams are float32; four decimals are shown
-    vocab = model.vocab
-    as_bytes = vocab.unit == "byte"
-    newline: str | bytes = b"\n" if as_bytes else "\n"
-    start = model.stream()
-    try:
-        start.feed(newline)
-    except crnn.VocabError:
-        newline = newline[:0]
-    stream = start.copy()
-    for raw in iter(lines.readline, b""):
-        raw = raw.rstrip(b"\r\n")
-        text = raw.decode("utf-8", errors="replace")
-        if not carry:
-            stream = start.copy()
-        try:
-            ids = vocab.encode(raw + b"\n" if as_bytes else text + "\n" if newline else text)
-        except crnn.VocabError:
-            bits = math.inf
-        else:
-            if not newline:
-                stream.feed(ids[:1])
-                ids = ids[1:]
-            nats = stream.surprisal(ids)
-            bits = sum_of(nats) / len(nats) / math.log(2) if len(nats) else math.nan
-        out.write(f"{bits:.4f}\t{text}\n")
+    unit = model.vocab.unit
+    reader = LineReader(lines, "latin-1" if unit == "byte" else check_encoding(encoding or model.vocab.encoding))
+    scorer = LineScorer(model, reader, carry)
+    rows = rows or plain_row
+    reported = 0
+    for number, raw in enumerate(reader, 1):
+        line = scorer.score(number, raw)
+        out.write(rows(line, reader))
         out.flush()
+        if line.error is not None and reported <= REPORTED:
+            reported += 1
+            say(f"crnn score: line {number}: {line.error}" if reported <= REPORTED else "crnn score: and so on")
+
+
+class LineScorer:
+    """Scores lines one after the other; see `score_lines`."""
+
+    def __init__(self, model: crnn.LanguageModel, reader: LineReader, carry: bool) -> None:
+        if model.dtype != "float32":
+            model = model.astype("float32")  # streams are float32; four decimals are shown
+        self.vocab, self.reader, self.carry = model.vocab, reader, carry
+        self._fresh = model.stream()
+        self._starts: dict[str, Any] = {"": self._fresh}  # streams that have read a line end
+        self._stream: Any = None
+        self._ending = "\n"  # the last one that was read
+        choices = max(model.vocab.left_out, 1)
+        self._choice = np.float32(math.log(choices))  # nats of choosing one of the tokens that <unk> stands for
+
+    def score(self, number: int, raw: bytes) -> ScoredLine:
+        """The score of a line, as its bytes."""
+        try:
+            text, error = self.reader.decode(raw), None
+        except UnicodeDecodeError as problem:
+            text = self.reader.decode(raw, "replace")
+            error = f"not {problem.encoding} text at byte {problem.start} ({problem.reason})"
+        body, ending = self._split(text)
+        line = ScoredLine(number, raw, body, [], np.empty(0), math.inf, error=error)
+        if error is not None and self.vocab.unknown_id is None:
+            return line
+        content: Any = (body + ending).encode("latin-1") if self.vocab.unit == "byte" else body + ending
+        if self.vocab.unit == "byte":
+            line.text = body.encode("latin-1").decode("utf-8", "replace")
+        try:
+            ids = self.vocab.encode(content)
+        except crnn.VocabError as problem:
+            line.error = problem.problem.removeprefix("text: ")
+            return line
+        nats = self._read(ids, ending)
+        if self.vocab.unknown_id is not None:
+            unknown = ids == self.vocab.unknown_id
+            line.unknown = int(np.count_nonzero(unknown))
+            nats[unknown] += self._choice
+        line.tokens = tokens_of(content, self.vocab.unit)
+        line.bits = nats / math.log(2)
+        counted = nats if ending else nats[1:]
+        line.mean = sum_of(counted) / len(counted) / math.log(2) if len(counted) else math.nan
+        return line
+
+    def _read(self, ids: Array, ending: str) -> Array:
+        """The surprisal of each token in nats, fresh; NaN for the first one if nothing precedes it."""
+        if self._stream is None or not self.carry:
+            if ending not in self._starts:
+                self._starts[ending] = self._fresh.copy().feed(ending)
+            self._stream = self._starts[ending].copy()
+        nats = np.full(len(ids), np.nan, np.float32)
+        if ending:
+            nats[:] = self._stream.surprisal(ids)
+        elif len(ids):
+            self._stream.feed(ids[:1])
+            nats[1:] = self._stream.surprisal(ids[1:])
+        return nats
+
+    def _split(self, text: str) -> tuple[str, str]:
+        """A line without its line end, and the line end to score it with."""
+        ending = "\r\n" if text.endswith("\r\n") else "\n" if text.endswith("\n") else ""
+        body = text[: len(text) - len(ending)]
+        self._ending = ending or self._ending  # a last line without one is scored as if it had that of the others
+        return body, next((each for each in (self._ending, "\n") if self._has(each)), "")
+
+    def _has(self, ending: str) -> bool:
+        """Whether the vocabulary has a line end."""
+        if self.vocab.unit == "word":
+            return crnn.text.EOS in self.vocab
+        return self.vocab.unit == "byte" or all(character in self.vocab for character in ending)
+
+
+def tokens_of(content: Any, unit: str) -> list[str | bytes]:
+    """The tokens of a text, which may be outside of the vocabulary."""
+    if unit == "word":
+        return list(split_words(content))
+    return [bytes([byte]) for byte in content] if unit == "byte" else list(content)
+
+
+def plain_row(line: ScoredLine, reader: LineReader) -> bytes:
+    """Bits per token, a tab, and the line as it was read; with a newline in any case."""
+    newline = reader.encode("\n")
+    end = b"" if line.raw.endswith(newline) else newline
+    return _mark(line, reader) + reader.encode(f"{line.mean:.4f}\t") + line.raw + end
+
+
+def token_rows(line: ScoredLine, reader: LineReader) -> bytes:
+    """The number of the line, bits and the token, for each token; for a line without a score, its text."""
+    values = [f"{bits:.4f}\t{escaped(token)}" for bits, token in zip(line.bits, line.tokens, strict=True)]
+    values = values or [f"{line.mean:.4f}\t{escaped(line.text)}"]
+    return _mark(line, reader) + reader.encode("".join(f"{line.number}\t{value}\n" for value in values))
+
+
+def _mark(line: ScoredLine, reader: LineReader) -> bytes:
+    """The byte order mark before the first line, if there is one."""
+    return reader.mark if line.number == 1 else b""
+
+
+def json_row(line: ScoredLine, reader: LineReader, *, tokens: bool = False) -> bytes:
+    """A JSON object: line, bits, count, unknown, text; with ``tokens`` each token and its bits; if any, the error."""
+    content: dict[str, Any] = {
+        "line": line.number,
+        "bits": _finite(line.mean),
+        "count": int(np.count_nonzero(~np.isnan(line.bits))),
+        "unknown": line.unknown,
+        "text": line.text,
+    }
+    if tokens:
+        content["tokens"] = [
+            {"token": token if isinstance(token, str) else escaped(token), "bits": _finite(bits)}
+            for token, bits in zip(line.tokens, line.bits, strict=True)
+        ]
+    if line.error is not None:
+        content["error"] = line.error
+    return json.dumps(content).encode("ascii") + b"\n"
+
+
+def _finite(value: float) -> float | None:
+    return round(float(value), 4) if math.isfinite(value) else None

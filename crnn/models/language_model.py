@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
 import numpy as np
@@ -25,8 +25,7 @@ from crnn.nn.state import StateLike
 from crnn.stream import TextStream
 from crnn.stream.parts import StreamParts
 from crnn.text.errors import TextError
-from crnn.text.generation import TextGenerator
-from crnn.text.reading import EOS
+from crnn.text.generation import SamplingOptions, TextGenerator
 from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX, BPTTWindows, contiguous_batches
 
@@ -338,10 +337,10 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         """
         if isinstance(texts, str | bytes):
             raise TypeError("texts: expected several texts, as in [text], got one")
-        before = self.vocab.encode(prompt) if prompt else np.empty(0, np.int32)
+        before = self.vocab.encode(prompt, "prompt") if prompt else np.empty(0, np.int32)
         scores = []
         for number, text in enumerate(texts):
-            ids = np.concatenate([before, self.vocab.encode(text)])
+            ids = np.concatenate([before, self.vocab.encode(text, f"texts[{number}]")])
             skip = max(len(before) - 1, 0)
             if len(ids) - 1 - skip < 1:
                 raise TextError(f"texts[{number}]: expected at least one token with one before it, got {text!r}")
@@ -362,64 +361,87 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
 
     def generate(
         self,
-        prompt: str = "",
+        prompt: str | bytes = "",
         length: int = 200,
         *,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        stop: str | None = None,
+        stop: str | bytes | None = None,
         seed: int | None = None,
+        ban: Iterable[str | bytes] = (),
+        allow_unknown: bool = False,
     ) -> str:
         """A continuation of ``prompt`` as one string. Arguments and errors as in `iter_generate`."""
         chunks = self.iter_generate(
-            prompt, length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, seed=seed
-        )
+            prompt, length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, seed=seed, ban=ban,
+            allow_unknown=allow_unknown,
+        )  # fmt: skip
         return "".join(chunks)
 
     def iter_generate(
         self,
-        prompt: str = "",
+        prompt: str | bytes = "",
         length: int | None = 200,
         *,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        stop: str | None = None,
+        stop: str | bytes | None = None,
         seed: int | None = None,
+        ban: Iterable[str | bytes] = (),
+        allow_unknown: bool = False,
     ) -> Iterator[str]:
         """Yield a continuation of ``prompt`` in pieces, as tokens are drawn.
 
+        Of a model of bytes the pieces are decoded as UTF-8, with U+FFFD for what is not; `iter_generate_bytes` yields
+        the bytes themselves.
+
         Parameters
         ----------
-        prompt : str
-            Read first; not part of the result. If empty, a newline is read, provided that the vocabulary has one.
+        prompt : str, or bytes for unit "byte"
+            Read first; not part of the result. If it has no token, `Vocab.start` is read: a newline, if there is one.
         length : int or None
             Largest number of tokens to draw; None: no limit.
         temperature, top_k, top_p, seed
             As in `crnn.sampling.Sampler`. The same seed gives the same text on every machine.
-        stop : str, optional
+        stop : str, or bytes for unit "byte", optional
             Generation ends before the first occurrence of this string. Text that may be the beginning of it is yielded
             only when it is known not to be.
+        ban : iterable of str or bytes
+            Tokens that are never drawn.
+        allow_unknown : bool
+            Whether ``<unk>``, which stands for words that the model does not know, may be drawn.
 
         Raises
         ------
-        TextError
-            The prompt has no token and cannot be replaced by a newline.
         TypeError, ValueError, VocabError
             An argument is wrong.
         """
-        generator = TextGenerator(length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, seed=seed)
-        vocab = self.vocab
-        if not prompt and ("\n" in vocab or EOS in vocab or vocab.unit == "byte"):
-            prompt = "\n"
-        ids = vocab.encode(prompt).tolist()
-        if not ids:
-            raise TextError("prompt: expected at least one token to start from, got an empty text")
+        generator = TextGenerator(
+            self.vocab, length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, seed=seed, ban=ban,
+            allow_unknown=allow_unknown,
+        )  # fmt: skip
+        logits, step = self._after(prompt)
+        return generator.generate(logits, step, after_word=bool(prompt) and not prompt[-1:].isspace())
+
+    def iter_generate_bytes(
+        self, prompt: str | bytes = "", length: int | None = 200, **options: Unpack[SamplingOptions]
+    ) -> Iterator[bytes]:
+        """As `iter_generate`, but yields bytes, also those that are not text. For models of bytes.
+
+        Raises VocabError if the unit of the vocabulary is not "byte".
+        """
+        generator = TextGenerator(self.vocab, length, **options)
+        return generator.generate_bytes(*self._after(prompt))
+
+    def _after(self, prompt: str | bytes) -> tuple[Array, Callable[[int], Array]]:
+        """The logits of the token after a prompt, and the step of the stream that has read it."""
+        ids = self.vocab.encode(prompt, "prompt").tolist() or [self.vocab.id(self.vocab.start)]
         step = self.stream().step
         for token in ids:
             logits = step(token)
-        return generator.generate(logits, step, vocab, after_word=not prompt[-1:].isspace())
+        return logits, step
 
 
 takes_options(NetworkConfig)(LanguageModel)

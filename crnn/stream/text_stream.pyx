@@ -279,20 +279,22 @@ cdef class TextStream:
         most_probable = np.argsort(-p, kind="stable")[:count]
         return [(self.vocab.tokens[id], float(p[id])) for id in most_probable]
 
-    def generate(self, length=200, *, temperature=1.0, top_k=None, top_p=None, stop=None, seed=None):
+    def generate(self, length=200, *, temperature=1.0, top_k=None, top_p=None, stop=None, seed=None, ban=(),
+                 allow_unknown=False):
         """The model's continuation of the text so far, as `LanguageModel.generate` returns it for that prompt.
 
         It is generated from a copy; the stream does not change. For parameters and errors see `iter_generate`.
         """
         return "".join(self.iter_generate(length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop,
-                                          seed=seed))
+                                          seed=seed, ban=ban, allow_unknown=allow_unknown))
 
-    def iter_generate(self, length=200, *, temperature=1.0, top_k=None, top_p=None, stop=None, seed=None):
+    def iter_generate(self, length=200, *, temperature=1.0, top_k=None, top_p=None, stop=None, seed=None, ban=(),
+                      allow_unknown=False):
         """Yield what `generate` returns, in pieces as the tokens are sampled, from the stream's current state.
 
         Parameters
         ----------
-        length, temperature, top_k, top_p, stop, seed
+        length, temperature, top_k, top_p, stop, seed, ban, allow_unknown
             As in `LanguageModel.iter_generate`.
 
         Raises
@@ -300,12 +302,13 @@ cdef class TextStream:
         TextError
             As for `next_probabilities`.
         """
-        generator = TextGenerator(length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, seed=seed)
+        generator = TextGenerator(self.vocab, length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop,
+                                  seed=seed, ban=ban, allow_unknown=allow_unknown)
         cdef TextStream fork = self.copy()
         fork.need_known()
         logits = fork.logits.copy()
         after_word = fork.ending == IN_WORD or fork.ending == BY_TOKEN and self.vocab.token(fork.last_id) != EOS
-        return generator.generate(logits, lambda id: fork.step(id, logits), self.vocab, after_word)
+        return generator.generate(logits, lambda id: fork.step(id, logits), after_word)
 
     # ---- state -------------------------------------------------------------------------------------------------------
 

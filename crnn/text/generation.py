@@ -4,14 +4,28 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import AnyStr, TypedDict, cast
 
 from crnn.checks import Array
 from crnn.sampling import Sampler
+from crnn.text.errors import VocabError
 from crnn.text.reading import EOS
 from crnn.text.vocab import Vocab
 
-__all__ = ["TextGenerator"]
+__all__ = ["SamplingOptions", "TextGenerator"]
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The keyword arguments of `LanguageModel.iter_generate`."""
+
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    stop: str | bytes | None
+    seed: int | None
+    ban: Iterable[str | bytes]
+    allow_unknown: bool
 
 
 class TextGenerator:
@@ -20,28 +34,30 @@ class TextGenerator:
     `LanguageModel.iter_generate` documents the arguments, which are checked here.
     """
 
+    vocab: Vocab
     length: int | None
-    stop: str | None
+    stop: str | bytes | None
     sampler: Sampler
 
     def __init__(
         self,
+        vocab: Vocab,
         length: int | None,
         *,
-        temperature: float,
-        top_k: int | None,
-        top_p: float | None,
-        stop: str | None,
-        seed: int | None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        stop: str | bytes | None = None,
+        seed: int | None = None,
+        ban: Iterable[str | bytes] = (),
+        allow_unknown: bool = False,
     ) -> None:
         if length is not None and (not isinstance(length, int) or length < 0):
             raise ValueError(f"length: expected an integer of at least 0, or None, got {length!r}")
-        if stop == "":
-            raise ValueError("stop: expected a text of at least one character, or None, got ''")
-        self.length, self.stop = length, stop
-        self.sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+        self.vocab, self.length, self.stop = vocab, length, _checked_stop(stop, vocab)
+        self.sampler = Sampler(temperature, top_k, top_p, seed, ban=_banned_ids(vocab, ban, allow_unknown))
 
-    def generate(self, logits: Array, step: Callable[[int], Array], vocab: Vocab, after_word: bool) -> Iterator[str]:
+    def generate(self, logits: Array, step: Callable[[int], Array], after_word: bool) -> Iterator[str]:
         """Yield the text in pieces, as its tokens are sampled.
 
         Parameters
@@ -50,14 +66,23 @@ class TextGenerator:
             Logits of the first token.
         step : callable
             Returns the logits (V,) of the token after the given one. May overwrite the previous logits.
-        vocab : Vocab
         after_word : bool
             Whether the prompt ends in a word, so that the first word needs a space before it.
         """
-        chunks = self._draw(logits, step, _decoder(vocab, after_word))
-        return chunks if self.stop is None else _until_stop(chunks, self.stop)
+        if self.vocab.unit == "byte":
+            return _decoded(self.generate_bytes(logits, step))
+        chunks = self._draw(logits, step, _decoder(self.vocab, after_word))
+        return _until_stop(chunks, self.stop) if isinstance(self.stop, str) else chunks
 
-    def _draw(self, logits: Array, step: Callable[[int], Array], decode: Callable[[int], str]) -> Iterator[str]:
+    def generate_bytes(self, logits: Array, step: Callable[[int], Array]) -> Iterator[bytes]:
+        """As `generate`, for a vocabulary of bytes: the bytes themselves. Raises VocabError for another vocabulary."""
+        if self.vocab.unit != "byte":
+            raise VocabError(f"vocab: expected one of unit 'byte', got {self.vocab.unit!r}")
+        tokens = cast("tuple[bytes, ...]", self.vocab.tokens)
+        chunks = self._draw(logits, step, tokens.__getitem__)
+        return _until_stop(chunks, self.stop) if isinstance(self.stop, bytes) else chunks
+
+    def _draw(self, logits: Array, step: Callable[[int], Array], decode: Callable[[int], AnyStr]) -> Iterator[AnyStr]:
         count = 0
         while self.length is None or count < self.length:
             token = self.sampler(logits)
@@ -69,13 +94,46 @@ class TextGenerator:
                 logits = step(token)
 
 
+def _checked_stop(stop: str | bytes | None, vocab: Vocab) -> str | bytes | None:
+    """The text to stop at, as bytes for a vocabulary of bytes. Raises ValueError and TypeError."""
+    if stop is None:
+        return None
+    if not isinstance(stop, str) and not (isinstance(stop, bytes) and vocab.unit == "byte"):
+        raise TypeError(f"stop: expected str, or bytes for unit 'byte', got {type(stop).__name__}")
+    if not stop:
+        raise ValueError(f"stop: expected a text of at least one character, or None, got {stop!r}")
+    return stop.encode("utf-8", "surrogatepass") if isinstance(stop, str) and vocab.unit == "byte" else stop
+
+
+def _banned_ids(vocab: Vocab, ban: Iterable[str | bytes], allow_unknown: bool) -> list[int]:
+    """The ids that are not to be drawn. Raises TypeError, and VocabError unless all are tokens and one is left."""
+    if isinstance(ban, str | bytes):
+        raise TypeError(f"ban: expected several tokens, as in [{ban!r}], got one")
+    banned = set()
+    for token in ban:
+        if token not in vocab:
+            raise VocabError(f"ban: expected tokens of the vocabulary, got {token!r}")
+        banned.add(vocab.id(token))
+    if vocab.unknown_id is not None and not allow_unknown and len(vocab) > 1:
+        banned.add(vocab.unknown_id)
+    if len(banned) == len(vocab):
+        raise VocabError("ban: expected at least one token of the vocabulary that may be drawn, got none")
+    return sorted(banned)
+
+
+def _decoded(chunks: Iterator[bytes]) -> Iterator[str]:
+    """The text of bytes, with U+FFFD for what is not UTF-8. A character comes when its last byte has come."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    for chunk in chunks:
+        text = decoder.decode(chunk)
+        if text:
+            yield text
+
+
 def _decoder(vocab: Vocab, after_word: bool) -> Callable[[int], str]:
     """A function that returns the text that the next id appends."""
-    if vocab.unit == "byte":
-        utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")  # a character may take several bytes
-        return lambda token: utf8.decode(vocab.decode_bytes([token]))
     if vocab.unit == "char":
-        return lambda token: str(vocab.token(token))
+        return cast("tuple[str, ...]", vocab.tokens).__getitem__
 
     space_before = after_word
 
@@ -91,9 +149,9 @@ def _decoder(vocab: Vocab, after_word: bool) -> Callable[[int], str]:
     return word
 
 
-def _until_stop(chunks: Iterator[str], stop: str) -> Iterator[str]:
+def _until_stop(chunks: Iterator[AnyStr], stop: AnyStr) -> Iterator[AnyStr]:
     """The text before ``stop``. A suffix that may be the start of ``stop`` is withheld until the next chunks decide."""
-    held = ""
+    held = stop[:0]
     for chunk in chunks:
         held += chunk
         found = held.find(stop)

@@ -76,21 +76,21 @@ class Document:
 # ---- chunks ----------------------------------------------------------------------------------------------------------
 
 
-def text_chunks(text: str | bytes, unit: Unit) -> Iterator[str | bytes]:
+def text_chunks(text: str | bytes, unit: Unit, name: str = "text") -> Iterator[str | bytes]:
     """The chunks of a text in memory: bytes for unit "byte", else str. Raises TypeError for another type of text."""
     if unit == "byte" and isinstance(text, str):
         text = text.encode("utf-8", "surrogatepass")
     if not isinstance(text, bytes if unit == "byte" else str):
         expected = "str or bytes" if unit == "byte" else "str"
-        raise TypeError(f"text: expected {expected} for unit {unit!r}, got {type(text).__name__}")
+        raise TypeError(f"{name}: expected {expected} for unit {unit!r}, got {type(text).__name__}")
     chunks = (text[i : i + CHUNK] for i in range(0, len(text), CHUNK))
     return _chunks_of_whole_words(cast("Iterator[str]", chunks)) if unit == "word" else chunks
 
 
 def text_document(name: str, text: str | bytes, unit: Unit) -> Document:
     """A text in memory. Raises TypeError for a text of another type."""
-    text_chunks(text, unit)
-    return Document(name, lambda: text_chunks(text, unit))
+    text_chunks(text, unit, name)
+    return Document(name, lambda: text_chunks(text, unit, name))
 
 
 def file_document(source: Source, unit: Unit, encoding: str) -> Document:

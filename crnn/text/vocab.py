@@ -185,6 +185,13 @@ class Vocab:
         return f"Vocab({len(self)} {self.unit}s{f', {UNKNOWN}' if self.unknown_id is not None else ''})"
 
     @property
+    def start(self) -> str | bytes:
+        """The token to start a text from where nothing is given: a newline, else a space, else the first of a text."""
+        first = self.tokens[1 if self.unknown_id == 0 and len(self) > 1 else 0]
+        newlines = {"char": ("\n", " "), "byte": (b"\n",), "word": (EOS,)}[self.unit]
+        return next((token for token in newlines if token in self._index), first)
+
+    @property
     def unknown_id(self) -> int | None:
         """Id of ``<unk>``; None if the vocabulary has none."""
         return self._index.get(UNKNOWN)
@@ -220,13 +227,15 @@ class Vocab:
             raise VocabError(f"id: expected 0..{len(self) - 1}, got {number}")
         return self.tokens[number]
 
-    def encode(self, text: str | bytes) -> Ids:
+    def encode(self, text: str | bytes, name: str = "text") -> Ids:
         """Ids of a text.
 
         Parameters
         ----------
         text : str
             Unit "byte" also takes bytes; a str is encoded as UTF-8.
+        name : str
+            What errors call the text.
 
         Returns
         -------
@@ -244,13 +253,13 @@ class Vocab:
         >>> Vocab.from_text("abc").encode("cab!")
         Traceback (most recent call last):
             ...
-        crnn.text.errors.VocabError: text: char '!' at position 3 is not in the vocabulary (U+0021, line 1); \
+        crnn.text.errors.VocabError: text: char '!' at position 3 is not in the vocabulary (U+0021); \
 replace unknown chars by <unk> with unknown=True
         """
-        chunks = list(self.encode_chunks(lambda: text_chunks(text, self.unit), "text"))
+        chunks = list(self.encode_chunks(lambda: text_chunks(text, self.unit, name), name, in_file=False))
         return np.concatenate(chunks) if chunks else np.empty(0, np.int32)
 
-    def encode_chunks(self, chunks: Callable[[], Chunks], source: str) -> Iterator[Ids]:
+    def encode_chunks(self, chunks: Callable[[], Chunks], source: str, *, in_file: bool = True) -> Iterator[Ids]:
         """Yield the ids of each chunk of a text, see `crnn.text.reading`.
 
         Raises VocabError, which names ``source``; then ``chunks`` is called again, to count the lines.
@@ -266,23 +275,24 @@ replace unknown chars by <unk> with unknown=True
                 first = int(ids.argmin())
                 token = words[first] if self.unit == "word" else chunk[first]
                 line = line_of_token(chunks(), self.unit, start + first)
-                details = [*filter(None, [character_code(token)]), f"line {line}", *self._other_normal_form(token)]
+                code, line_text = character_code(token), f"line {line}" if in_file or line > 1 else None
+                details = ", ".join(filter(None, [code, line_text, self._other_normal_form(token)]))
                 raise VocabError(
-                    f"{source}: {self.unit} {token!r} at position {start + first} is not in the vocabulary "
-                    f"({', '.join(details)})",
+                    f"{source}: {self.unit} {token!r} at position {start + first} is not in the vocabulary"
+                    + (f" ({details})" if details else ""),
                     Remedy(f"replace unknown {self.unit}s by {UNKNOWN}", "unknown", True),
                 )
             start += ids.size
             yield ids
 
-    def _other_normal_form(self, token: object) -> list[str]:
+    def _other_normal_form(self, token: object) -> str | None:
         """A hint if the vocabulary has a character in another Unicode normal form."""
         if self.unit == "char" and isinstance(token, str):
             apart = unicodedata.normalize("NFD", token)
             composed = any(unicodedata.normalize("NFD", str(known))[1:] == token for known in self.tokens)
             if composed or (len(apart) > 1 and all(part in self._index for part in apart)):
-                return [f"the text of the vocabulary has it in another normal form, {'NFC' if composed else 'NFD'}"]
-        return []
+                return f"the text of the vocabulary has it in another normal form, {'NFC' if composed else 'NFD'}"
+        return None
 
     def decode(self, ids: npt.ArrayLike) -> str:
         """The text of ids (N,).

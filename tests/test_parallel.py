@@ -106,15 +106,20 @@ def test_many_callers_at_once_get_their_own_results(rng):
 
 def test_nothing_is_started_at_import_nor_by_one_thread():
     code = """
-import _thread, numpy as np, crnn
+import _thread, os, time, numpy as np, crnn
 net = crnn.RNN(3, 4)
 net(np.ones((2, 2, 3), np.float32))
 print(_thread._count())
 net(np.ones((2, 2, 3), np.float32), threads=2)
 net(np.ones((2, 2, 3), np.float32), threads=2)
+deadline = time.monotonic() + 30
+while not _thread._count() and time.monotonic() < deadline:  # a thread counts itself when it begins
+    time.sleep(0.001)
+time.sleep(0.02)
 print(_thread._count())
 net(np.ones((2, 5000, 3), np.float32), threads=3000)
-print(_thread._count() < 256, _thread._count() <= 4 * __import__("os").cpu_count())
+time.sleep(0.1)
+print(_thread._count() < 256, _thread._count() <= 4 * os.cpu_count())
 """
     result = run_python(code)
     assert result.stdout.split() == ["0", "1", "True", "True"], result.stderr

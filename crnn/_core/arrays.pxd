@@ -18,3 +18,9 @@ cdef int need_apart(str out_name, out, str in_name, in_, bint or_same=*) except 
 cdef object pin(array)
 cdef cnp.ndarray plain_array(array, int kind)
 cdef cnp.ndarray int32_copy(array)
+cdef cnp.ndarray ids_below(str name, array, Py_ssize_t limit, int32_t allowed)
+
+# Whether an object is an int32 array (n,), which needs no conversion.
+cdef inline bint are_ids(x) noexcept:
+    return (cnp.PyArray_CheckExact(x) and cnp.PyArray_TYPE(<cnp.ndarray>x) == cnp.NPY_INT32
+            and cnp.PyArray_NDIM(<cnp.ndarray>x) == 1)

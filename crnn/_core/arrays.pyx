@@ -148,19 +148,25 @@ cdef cnp.ndarray int32_copy(array):
     return None if lost else copy
 
 
-def checked_ids(str name not None, ids: NDArray[Any], Py_ssize_t limit, int32_t allowed=0) -> NDArray[int32]:
-    """A copy of ids of any shape and integer type, int32 and C-contiguous, in which all are from 0 to limit-1, or
-    ``allowed``. Raises ValueError."""
-    cdef cnp.ndarray copy = int32_copy(ids)
+cdef cnp.ndarray ids_below(str name, array, Py_ssize_t limit, int32_t allowed):
+    """`checked_ids`."""
+    cdef cnp.ndarray copy = int32_copy(array)
+    cdef const int32_t *copy_
     cdef Py_ssize_t i, wrong = 0
     if copy is not None:
-        if cnp.PyArray_TYPE(<cnp.ndarray>ids) == cnp.NPY_INT32:
-            need_ids_below(name, <int32_t *>cnp.PyArray_DATA(copy), cnp.PyArray_SIZE(copy), limit, allowed)
+        copy_ = <const int32_t *>cnp.PyArray_DATA(copy)
+        if cnp.PyArray_TYPE(<cnp.ndarray>array) == cnp.NPY_INT32:
+            need_ids_below(name, copy_, cnp.PyArray_SIZE(copy), limit, allowed)
             return copy
-        copy_ = <int32_t *>cnp.PyArray_DATA(copy)
         for i in range(cnp.PyArray_SIZE(copy)):
             wrong += (copy_[i] != allowed) & ((copy_[i] < 0) | (copy_[i] >= limit))
         if not wrong:
             return copy
     other = "" if allowed >= 0 else f", or {allowed} for none"
-    raise ValueError(f"{name}: expected ids from 0 to {limit - 1}{other}, got {ids.min()} to {ids.max()}")
+    raise ValueError(f"{name}: expected ids from 0 to {limit - 1}{other}, got {array.min()} to {array.max()}")
+
+
+def checked_ids(str name not None, ids: NDArray[Any], Py_ssize_t limit, int32_t allowed=0) -> NDArray[int32]:
+    """A copy of ids of any shape and integer type, int32 and C-contiguous, in which all are from 0 to limit-1, or
+    ``allowed``. Raises ValueError."""
+    return ids_below(name, ids, limit, allowed)

@@ -81,6 +81,8 @@ class Predictor:
     ) -> tuple[Tape, HeadTape]:
         """Tapes for a window, with masks drawn and weights packed. They are taken from the workspace if they fit."""
         stack, head = self.net.stack, self.head
+        if workspace.tape is not None and workspace.tape.stack is not stack:
+            raise ValueError("workspace: expected one that this model alone has used, got one that another has used")
         masks = None if dropout_seed is None else Masks(dropout_seed)
         rows = len(head.w)
         tape = stack.new_tape(x, state, workspace.tape, lengths=lengths, threads=threads, keep=keep, max_rows=rows)

@@ -288,7 +288,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         threads : int
             Number of threads that the batch is split over.
         tape : Tape, optional
-            From an earlier call; overwritten instead of allocating a new one if it has the right shape.
+            From an earlier call of this network; overwritten instead of allocating a new one if it has the right shape.
         dropout_seed : int, optional
             Apply dropout, with masks drawn from this seed. If not given, nothing is dropped.
 
@@ -304,7 +304,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         Raises
         ------
         ValueError
-            A shape, a length or an id is wrong.
+            A shape, a length or an id is wrong, or the tape is that of another network.
         TypeError
             x or the state has another dtype than the network.
         """
@@ -329,6 +329,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         stack.draw_masks(tape, masks)
         stack.pack_forward(tape)
         parallel.run(tape.parts, lambda part: stack.forward(tape, tape.part(part)))
+        tape.complete = True
         return tape
 
     # ---- backward -------------------------------------------------------------------------------------------------
@@ -343,7 +344,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         Parameters
         ----------
         tape : Tape
-            From `forward`.
+            From `forward` of this network.
         dy : array (T, B, output_size), or None
             Gradient of the loss at y. Not modified; padding is not read. None means zero, and needs a ``dstate``.
         dstate : see the class, optional
@@ -358,6 +359,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
             Gradient at the state before the first step. Belongs to the tape.
         """
         threads, stack = check_threads(threads), self.stack
+        stack.check_complete(tape)
         dafter: State | None = None
         if dstate is not None:
             dafter = stack.new_state(tape.batch)

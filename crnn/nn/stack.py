@@ -95,7 +95,7 @@ class Stack:
         state : see `RNN`, or None
             Copied. None: the trainable initial state, or zeros.
         tape : Tape or None
-            Reused if it has the right shape.
+            Reused if it has the right shape. Raises ValueError for a tape of another network.
         lengths : integers (B,), optional
         threads : int
             Slices that the batch is split into.
@@ -105,6 +105,8 @@ class Stack:
             Rows of the largest weight matrix whose gradient the caller will compute in the tape's scratch.
         """
         pin = pinned(x)  # first: the conversions of the other arguments may run any code
+        if tape is not None:
+            self.check_own(tape)
         parts = min(threads, x.shape[1])
         checked_lengths = None if lengths is None else Lengths(lengths, len(x), parts)
         if checked_lengths is not None and x.shape[1] != checked_lengths.B:
@@ -118,6 +120,7 @@ class Stack:
         ):
             matrix_rows = (len(values) for values in self.params.values() if values.ndim == 2)
             tape = self._make_tape(x, keep, checked_lengths is not None, max(max_rows, *matrix_rows))
+        tape.complete = False
         tape.x, tape.pin = x, pin
         tape.layers[0].x = x
         tape.lengths, tape.parts = checked_lengths, parts
@@ -131,6 +134,13 @@ class Stack:
                 for array, cell in zip(arrays, tape.recurrences, strict=True):
                     array[...] = self.params.get(f"{cell.prefix}{name}0", 0)
         return tape
+
+    def check_own(self, tape: Tape) -> None:
+        """Raise TypeError unless this is a tape, ValueError unless this network made it."""
+        if not isinstance(tape, Tape):
+            raise TypeError(f"tape: expected a tape from forward, got {type(tape).__name__}")
+        if tape.stack is not self:
+            raise ValueError("tape: expected one that this network has made, got that of another network")
 
     def _make_tape(self, x: Array, keep: bool, with_lengths: bool, max_rows: int) -> Tape:
         """A new tape for windows of the shape of x; arguments as in `new_tape`."""
@@ -146,7 +156,7 @@ class Stack:
             if dropped:
                 layer.below = below
             layers.append(layer)
-        return Tape(x=layers[0].x, max_rows=max_rows, keep=keep, layers=layers, before=before, after=after)
+        return Tape(stack=self, x=layers[0].x, max_rows=max_rows, keep=keep, layers=layers, before=before, after=after)
 
     def _make_layer(self, number: int, x: Array, before: State, keep: bool, with_lengths: bool) -> LayerTape:
         """Layer ``number`` of a new tape, which reads x (T, B, K), or ids (T, B)."""
@@ -201,6 +211,12 @@ class Stack:
             layer.forward(part, tape.after, number * self.config.directions)
 
     # ---- backward -------------------------------------------------------------------------------------------------
+
+    def check_complete(self, tape: Tape) -> None:
+        """Raise TypeError or ValueError unless the tape holds a whole forward pass of this network."""
+        self.check_own(tape)
+        if not tape.complete:
+            raise ValueError("tape: expected one of a finished forward pass, got one whose last has failed")
 
     def pack_backward(self, tape: Tape) -> None:
         """Pack the weights for the products of the backward pass, and allocate its arrays the first time.

@@ -99,9 +99,11 @@ def clear_padding(array: Array, part: Slice) -> None:
 class Tape:
     """What a forward pass keeps for the backward pass.
 
-    Made by `RNN.forward`. A tape that is passed to another forward pass of the same shape is overwritten, which saves
-    the allocation and keeps its memory in cache.
+    Made by `RNN.forward`. A tape that is passed to another forward pass of the same network and shape is overwritten,
+    which saves the allocation and keeps its memory in cache.
     """
+
+    stack: object  # the `crnn.nn.stack.Stack` that made it; another network's is refused
 
     x: Array  # (T, B, D) real, or ids (T, B); borrowed
     max_rows: int  # largest number of rows of a weight matrix: determines the size of `scratch`
@@ -113,6 +115,7 @@ class Tape:
     lengths: Lengths | None = None
     parts: int = 1  # slices that the batch is split into, one per thread
     dbefore: State | None = None  # gradient at `before`; allocated by the first backward pass
+    complete: bool = False  # whether a forward pass has come to its end since the tape was last given an x
     pin: object = None  # `pinned` x: while the tape borrows it, nothing resizes it
     scratches: dict[int, Array] = field(default_factory=dict)  # see `scratch`
 

@@ -13,7 +13,7 @@ from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_CheckExact
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int32_t
 from libc.string cimport memset
-from crnn._core.arrays cimport data, dim, need_apart, pin, plain_array, real_kind
+from crnn._core.arrays cimport are_ids, data, dim, ids_below, need_apart, pin, plain_array, real_kind
 from crnn._core.dispatch cimport cell_number, f32, f64
 from crnn._core.header cimport crnn_cell
 
@@ -23,7 +23,6 @@ from operator import index
 
 import numpy as np
 
-from crnn._core.arrays import checked_ids
 from crnn.stream.state import check_state
 
 cdef extern from "simd/compat.h" nogil:
@@ -142,10 +141,12 @@ cdef class StreamWeights:
 
     cdef object many_inputs(self, str name, x, str letter):
         """Inputs as a contiguous real array (n, D), or a copy of ids, int32 (n,). Raises TypeError and ValueError."""
+        if are_ids(x):
+            return ids_below(name, x, self.input_size, 0)
         array = as_array(name, x)
         if array.ndim == 1:
             if array.dtype.kind in "iu":
-                return checked_ids(name, array, self.input_size)
+                return ids_below(name, array, self.input_size, 0)
             if array.shape == (0,):
                 return np.empty(0, np.int32)
         if self.ids_only:

@@ -5,7 +5,7 @@ cimport cython
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree
 from libc.stdint cimport int32_t
-from crnn._core.arrays cimport int32_copy
+from crnn._core.arrays cimport are_ids, int32_copy
 from crnn.stream.stream cimport (
     CRNN_STREAM_BLOCK, RELEASE_BYTES, Stream, StreamWeights, acquire, aligned, as_array, crnn_streams, crnn_streams_copy,
     crnn_streams_init, crnn_streams_reset, crnn_streams_set_state, crnn_streams_size, crnn_streams_step,
@@ -441,6 +441,8 @@ cdef cnp.ndarray row_numbers(rows):
     cdef cnp.ndarray copy
     if rows is None:
         return None
+    if are_ids(rows):
+        return int32_copy(rows)
     given = as_array("rows", rows)
     if given.ndim == 0:
         given = given.reshape(1)

@@ -341,7 +341,7 @@ def flip(path):
     path.write_bytes(content)
 
 
-PROGRESS = "expected update, position, cut, states, judged and optimizer"
+PROGRESS = "expected update, position, cut, states, best_epoch, judged and optimizer"
 LOG = "expected log, the entries of the log as lines of JSON"
 DAMAGE = {
     "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-10]), "expected a safetensors file"),

@@ -61,7 +61,7 @@ class Checkpoint:
     def __init__(self, path: PathLike | None, data: Mapping[str, str | None], options: Mapping[str, Any]) -> None:
         self.path, self.data, self.options = path, data, options
         self.output = None
-        self._written: tuple[int, int, int] | None = None  # what the file holds: updates, position, epochs
+        self._written: tuple[int, ...] | None = None  # `_mark` of what the file holds
 
     def exists(self) -> bool:
         """Whether there is a file to resume from."""
@@ -98,6 +98,7 @@ class Checkpoint:
             "position": run.position,
             "cut": run.cut,
             "judged": run.judged,
+            "best_epoch": run.best_epoch,
             "states": 0 if run.state is None else len(state_arrays(run.state)),
             "optimizer": run.optimizer.state(),
         }
@@ -136,7 +137,7 @@ class Checkpoint:
         progress, arrays = stored.progress, stored.arrays
         run.model.flat_params[...] = arrays["params"]
         run.best[...] = best
-        run.judged = progress["judged"]
+        run.judged, run.best_epoch = progress["judged"], progress["best_epoch"]
         run.optimizer.set_state(progress["optimizer"], stored.optimizer_arrays(run))
         run.update, run.position, run.state = progress["update"], progress["position"], state
         run.log.restore(stored.log)
@@ -153,9 +154,9 @@ class Checkpoint:
         ]
 
 
-def _mark(run: Run) -> tuple[int, int, int]:
+def _mark(run: Run) -> tuple[int, ...]:
     """What tells two states of a run apart."""
-    return run.update, run.position, run.log.epochs
+    return run.update, run.position, run.log.epochs, run.rollbacks
 
 
 class _Stored:
@@ -171,7 +172,8 @@ class _Stored:
             raise ModelFileError(f"{name}: expected output, a digest, got {header['output']!r:.100}")
         if not _is_progress(header["progress"]):
             raise ModelFileError(
-                f"{name}: expected update, position, cut, states, judged and optimizer, got {header['progress']!r:.200}"
+                f"{name}: expected update, position, cut, states, best_epoch, judged and optimizer, got "
+                f"{header['progress']!r:.200}"
             )
         self.arrays = arrays
         self.model, self.data, self.optimizer = header["model"], header["data"], header["optimizer"]
@@ -215,16 +217,16 @@ class _Stored:
 
 def _is_progress(progress: Mapping[str, Any]) -> bool:
     """Whether the ``progress`` of a header is consistent in itself."""
-    update, position, states = (progress.get(name, -1) for name in ("update", "position", "states"))
+    counts = [progress.get(name, -1) for name in ("update", "position", "states", "best_epoch")]
     numbers, cut = progress.get("optimizer"), progress.get("cut")
     return (
-        all(type(count) is int and 0 <= count < LARGEST_COUNT for count in (update, position, states))
+        all(type(count) is int and 0 <= count < LARGEST_COUNT for count in counts)
         and type(progress.get("judged")) is bool
         and isinstance(numbers, dict)
         and all(type(number) in (int, float) for number in numbers.values())
         and isinstance(cut, dict)
         and all(type(size) is int and size > 0 for size in cut.values())
-        and position <= min(update, cut.get("windows", 0))
+        and progress["position"] <= min(progress["update"], cut.get("windows", 0))
     )
 
 

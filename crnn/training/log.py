@@ -58,7 +58,7 @@ class TrainingLog:
     @property
     def best(self) -> Entry | None:
         """The epoch entry with the lowest valid_loss, the first if several are equal; None without validation data."""
-        evaluated = [entry for entry in self.entries if not math.isnan(entry.get("valid_loss", math.nan))]
+        evaluated = [entry for entry in self.entries if math.isfinite(entry.get("valid_loss", math.nan))]
         return min(evaluated, key=lambda entry: float(entry["valid_loss"]), default=None)
 
     @property
@@ -128,7 +128,7 @@ class TrainingLog:
         self._validation = {"valid_loss": loss}
         if accuracy is not None:
             self._validation["valid_accuracy"] = accuracy
-        return not math.isnan(loss) and (best is None or loss < best["valid_loss"])
+        return math.isfinite(loss) and (best is None or loss < best["valid_loss"])
 
     def end_epoch(self) -> None:
         """Add an entry of kind "epoch", which summarises those of kind "train" since the previous one."""

@@ -28,8 +28,12 @@ class Run:
     cut : dict of str to int
         How an epoch is split into windows, for which ``position`` is valid: windows, batch_size, bptt.
     best : array
-        The weights to keep: those of the best epoch so far; until one has been evaluated, the last that were seen to be
-        finite.
+        The weights to keep: those of the best epoch so far; until one has been evaluated, those after the last epoch
+        that gave a finite loss, at first the initial ones.
+    best_epoch : int
+        The epoch that they are of; 0 for the initial ones.
+    rollbacks : int
+        How often the run has returned to ``best``.
     judged : bool
         Whether an epoch has been evaluated, so that ``best`` is of that epoch.
     update : int
@@ -48,6 +52,8 @@ class Run:
     cut: dict[str, int]
     carries_state: bool
     best: Array  # (n,), like the model's flat_params
+    best_epoch: int
+    rollbacks: int
     judged: bool
     update: int
     position: int
@@ -59,7 +65,10 @@ class Run:
         self.model, self.optimizer, self.log, self.cut = model, optimizer, log, cut
         self.carries_state = carries_state
         self.best = model.flat_params.copy()
+        self.best_epoch = 0
         self.judged = False
+        self.rollbacks = 0
+        self._candidate: Array | None = None  # weights after an epoch, whose loss is not known yet
         self.update = 0
         self.position = 0
         self.state = None
@@ -69,17 +78,22 @@ class Run:
         self.position, self.state = 0, None
 
     def check_weights(self) -> None:
-        """Raise Diverged unless all weights are finite. Keeps them as `best` if nothing has been judged."""
+        """Raise Diverged unless all weights are finite."""
         if not np.isfinite(self.model.flat_params).all():
             raise Diverged(f"weights are NaN or infinite after update {self.update} (epoch {self.log.epochs + 1})")
-        if not self.judged:
-            self.best[...] = self.model.flat_params
 
-    def record_validation(self, evaluation: Evaluation) -> None:
-        """Log an evaluation of the current weights, and store them in `best` if they are the best so far."""
-        if self.log.add_validation(evaluation.loss, evaluation.accuracy):
+    def record_validation(self, evaluation: Evaluation | None) -> None:
+        """Log an evaluation of the current weights, None if there is none. Keep them if they are the best so far."""
+        if evaluation is None:
+            self._candidate = self.model.flat_params.copy()
+        elif self.log.add_validation(evaluation.loss, evaluation.accuracy):
             self.best[...] = self.model.flat_params
-            self.judged = True
+            self.best_epoch, self.judged = self.log.epochs + 1, True
+
+    def confirm_candidate(self) -> None:
+        """The weights after the last epoch gave a finite loss: keep them, unless epochs are evaluated."""
+        if self._candidate is not None:
+            self.best, self._candidate, self.best_epoch = self._candidate, None, self.log.epochs
 
     def keep_best(self) -> None:
         """Set the model's weights to those of the best epoch; if there is none, to finite ones."""
@@ -92,9 +106,11 @@ class Run:
         Training that has diverged cannot be resumed from where it is: the same windows would give the same NaN. Returns
         which weights these are.
         """
-        epoch = self.log.best["epoch"] if self.judged and self.log.best else self.log.epochs
         self.model.flat_params[...] = self.best
+        self.rollbacks += 1
         self.optimizer.reset()
         self.update -= self.position
         self.end_epoch()
-        return f"those of the best epoch, {epoch}" if self.judged else f"those before epoch {epoch + 1}"
+        if self.judged:
+            return f"those of the best epoch, {self.best_epoch}"
+        return f"those after epoch {self.best_epoch}" if self.best_epoch else "the first ones"

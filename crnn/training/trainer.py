@@ -174,12 +174,11 @@ class Trainer:
                 self.valid, batch_size=self.valid_batch_size, threads=self.config.threads
             )
         with interrupts.deferred():
-            if evaluation is not None:
-                run.record_validation(evaluation)
-            run.log.end_epoch()
+            run.record_validation(evaluation)
             if complete:
                 run.end_epoch()
             self._cut_short = not complete
+            run.log.end_epoch()  # last, because it writes to a file, which may fail
         self.reporter.epoch_logged(run.log)
         if complete:
             self.save_progress()
@@ -203,6 +202,7 @@ class Trainer:
                 self._sums.loss += loss
                 self._sums.count += count
                 self.resumable = True
+            run.confirm_candidate()
             if run.update % self.config.log_every == 0 or self._sums.seconds > SECONDS:
                 self.flush(interrupts)
             if self.checkpoint_is_due():

@@ -7,20 +7,23 @@ Models are not changed. Results are computed with NumPy, so they are not bit-ide
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from crnn._core.rows import Lengths
 from crnn.checks import Array
+from crnn.models.data import Batch as Window
 from crnn.models.head import HeadTape
 from crnn.models.language_model import LanguageModel
 from crnn.models.losses import Regression
 from crnn.models.pooling import Max
 from crnn.models.predictor import Workspace
 from crnn.models.sequence_model import SequenceModel
-from crnn.nn.cells import Recurrence
+from crnn.nn.cells import Recurrence, Slice
 from crnn.nn.network import RNN
 from crnn.nn.state import State, StateLike
 from crnn.nn.tape import Tape
@@ -116,17 +119,19 @@ def gradient_check(
     net = _first_network(model)
     if not isinstance(model, RNN):
         _check_no_lengths(lengths)
-        x, targets, lengths = model.window(*batch)  # type: ignore[misc]
+        window, targets = model.window(*batch)  # type: ignore[misc]
+        window = replace(window, x=window.x.copy())
+        x, size = window.x, window.size
     else:
-        x, targets = net.stack.check_input(_in_float64(batch)), None
-    x = x.copy()
+        x = net.stack.check_input(_in_float64(batch)).copy()
+        size = x.shape[1]
     before = None
     if state is not None or not net.trainable_initial_state:
-        before = _random_state(net, x.shape[1], rng)
+        before = _random_state(net, size, rng)
         if state is not None:
             before.assign("state", _in_float64(state))
     if not isinstance(model, RNN):
-        objective = _model_objective(model, x, targets, lengths, before)
+        objective = _model_objective(model, window, targets, before)
     else:
         objective = _network_objective(net, x, lengths, before, rng)
     arrays = dict(model.params) | ({} if before is None else state_by_name(before))
@@ -276,16 +281,17 @@ def _network_objective(
     return objective
 
 
-def _model_objective(model: Model, x: Array, targets: Any, lengths: Any, before: State | None) -> Objective:
+def _model_objective(model: Model, window: Window, targets: Any, before: State | None) -> Objective:
     """The mean loss of a model."""
     predictor, workspace = model._predictor, Workspace()
+    run = partial(predictor.window, window.x, lengths=window.lengths, target_lengths=window.target_lengths)
     weight = predictor.head.loss.weight(targets) or 1.0
 
     def objective(with_gradients: bool) -> tuple[float, dict[str, Array], bytes]:
         gradients: dict[str, Array] = {}
         start, scale = None if before is None else before.value, 1.0 / weight if with_gradients else None
         model.flat_grads.fill(0)
-        tapes, head_tape = predictor.window(x, targets, workspace, state=start, lengths=lengths, scale=scale)
+        tapes, head_tape = run(targets, workspace, state=start, scale=scale)
         if with_gradients:
             first = tapes[0]
             assert first.dbefore is not None
@@ -408,23 +414,18 @@ def gradient_flow(
     net = _first_network(copy)
     if not isinstance(copy, RNN):
         _check_no_lengths(lengths)
-        x, targets, lengths = copy.window(*batch)  # type: ignore[misc]
-        tape = _flow_of_model(copy, x, targets, lengths, state, loss)
+        tape = _flow_of_model(copy, *copy.window(*batch), state, loss)  # type: ignore[misc]
     else:
-        x = net.stack.check_input(np.asarray(batch))
-        y, _, tape = net.forward(x, state, lengths=lengths)
+        y, _, tape = net.forward(np.asarray(batch), state, lengths=lengths)
         dy = np.zeros_like(y)
         dy[last_steps(tape) if loss == "last" else slice(None)] = 1
         _keep_dh(tape)
         net.backward(tape, dy)
-    in_sequence = np.ones((tape.steps, tape.batch, 1), bool)
-    if tape.lengths is not None:
-        in_sequence = ~tape.lengths.padding()[:, :, None]
     norms, saturation, radii = [], [], []
     for cell in tape.recurrences:
-        dh = np.where(in_sequence, cell.dh, 0).astype(np.float64)
+        dh = tape.padded(cell.dh).astype(np.float64)
         norms.append(np.sqrt((dh**2).sum(axis=(1, 2))))
-        saturation.append(cell.saturation(in_sequence))
+        saturation.append(cell.saturation(tape.lengths))
         radii.append(_spectral_radius(cell, net.params.get(cell.prefix + "W_hh")))
     return GradientFlow(np.array(norms), np.array(saturation), np.array(radii))
 
@@ -438,17 +439,18 @@ def _spectral_radius(cell: Recurrence, w_hh: Array | None) -> float:
 
 
 def _flow_of_model(
-    model: Model, x: Array, targets: Array, lengths: ArrayLike | None, state: StateLike | None, loss: str
+    model: Model, window: Window, targets: Array, state: StateLike | None, loss: str
 ) -> Tape:
     """The tape of the network that reads x, after a backward pass from the model's loss."""
     predictor, workspace, only, wanted = model._predictor, Workspace(), None, targets
+    run = partial(predictor.window, window.x, lengths=window.lengths, target_lengths=window.target_lengths)
     if loss == "last":
-        only = last_targets(targets, predictor.target_lengths(targets, lengths))
+        only = last_targets(targets, window.target_lengths)
         wanted = predictor.head.loss.keep_only(targets, only)
     scale = 1.0 / (predictor.head.loss.weight(wanted) or 1.0)
-    tapes, _ = predictor.window(x, targets, workspace, state=state, lengths=lengths)
+    tapes, _ = run(targets, workspace, state=state)
     _keep_dh(tapes[0])  # before the first backward pass, which allocates the arrays
-    tapes, _ = predictor.window(x, targets, workspace, only=only, state=state, lengths=lengths, scale=scale)
+    tapes, _ = run(targets, workspace, only=only, state=state, scale=scale)
     return tapes[0]
 
 
@@ -458,16 +460,15 @@ def _keep_dh(tape: Tape) -> None:
         cell.keep_dh = True
 
 
-def last_targets(targets: Array, lengths: ArrayLike | None) -> Array:
-    """bool (T, B): True for the last target of each sequence."""
-    T, B = targets.shape[:2]
-    last = np.full(B, T) if lengths is None or T == 1 else np.asarray(lengths)
-    flags: Array = np.arange(1, T + 1)[:, None] == last
+def last_targets(targets: Array, lengths: Lengths | None) -> Array:
+    """bool (T, B), or packed: True for the last target of each sequence."""
+    flags = np.zeros(targets.shape[:2], bool)
+    flags[Slice(0, targets.shape[1] if lengths is None else lengths.B, lengths).last_rows] = True
     return flags
 
 
 def last_steps(tape: Tape) -> Any:
-    """Index into arrays (T, B, ...) of the last step of each sequence."""
+    """Index into padded arrays (T, B, ...) of the last step of each sequence."""
     if tape.lengths is None:
         return -1
     return tape.lengths.lengths - 1, np.arange(tape.batch)

@@ -5,7 +5,7 @@
  *
  * Letters   T time steps  B batch  D input size  H hidden size  V vocabulary or classes
  *           M rows of a product  K its inner size  N its columns.  Sizes are elements, never bytes, and >= 1
- *           unless a kernel says otherwise. Arrays are C order; time-major, row g = t*B + b.
+ *           unless a kernel says otherwise. Arrays are C order; time-major, row g = t*B + b, or packed: see crnn_rows.
  * Outputs   OVERWRITTEN or ACCUMULATED (+=; parameter gradients are).
  * Slices    crnn_rows says which rows a kernel reads and writes; n0, n1: columns n0 <= n < n1 only. Calls on disjoint
  *           slices may run at the same time and together give the bits of one call: no sum is ever split between them.
@@ -35,10 +35,17 @@ enum {
 /* Rows (t, b) of arrays (T, B, ...). A slice is the positions b0 <= i < b1; position i stands for batch row order[i]
  * (order NULL: i itself), which has the steps 0 <= t < lengths[row] (lengths NULL: T), at least one. Within a slice the
  * lengths are non-increasing, so the rows active at step t form a prefix. Other rows are not touched.
- * Weight gradients go over all rows of all slices, t and then b rising, whatever b0, b1 and order say. */
+ * Weight gradients go over all rows of all slices, t and then b rising, whatever b0, b1 and order say.
+ *
+ * starts NULL: row (t, b) is element t*B + b of the arrays. Otherwise the arrays are packed: they have no padding, and
+ * what a contract calls (T, B, ...) is (M, ...), M being the sum of the lengths, with row (t, b) at starts[t] + places[b].
+ * places ranks the batch rows, the longest first, so that the rows of a step are contiguous. The order of summation does
+ * not depend on the layout. */
 typedef struct crnn_rows {
     crnn_dim T, B, b0, b1;
     const int32_t *order, *lengths; /* (B) */
+    const crnn_dim *starts;         /* (T) or NULL */
+    const int32_t *places;          /* (B) or NULL */
 } crnn_rows;
 
 /* ---- cells ------------------------------------------------------------------------------------------------------- */

@@ -61,9 +61,12 @@ def rows_of(given: Arrays, rows: Any, arrays: Memory) -> Arrays:
     return {name: arrays.input(a[pick[axis[name]]]) if name in axis else a for name, a in given.items()}
 
 
-def calls(B: int, T: int, lengths: ArrayLike | None, parts: int | Iterable[tuple[int, int]]) -> list[dict[str, Any]]:
+def calls(
+    B: int, T: int, lengths: ArrayLike | None, parts: int | Iterable[tuple[int, int]], packed: bool = False
+) -> list[dict[str, Any]]:
     """Arguments that deal the batch out: in so many parts, or as listed."""
-    dealt = None if lengths is None else Lengths(lengths, T, parts if isinstance(parts, int) else 1)
+    steps = np.max(lengths) if packed else T
+    dealt = None if lengths is None else Lengths(lengths, steps, parts if isinstance(parts, int) else 1, packed)
     if not isinstance(parts, int):
         slices = list(parts)
     elif dealt is None:
@@ -82,11 +85,12 @@ def forward(
     lengths: ArrayLike | None = None,
     parts: int | Iterable[tuple[int, int]] = 1,
     reverse: bool = False,
+    packed: bool = False,
     into: Arrays | None = None,
 ) -> Arrays:
     """All that a cell's forward kernel writes. ``into``: arrays to write it to, instead of new ones."""
     h0, info, dtype = given["h0"], cells.CELLS[kind], arrays.dtype
-    (B, H), T = h0.shape, len(given["xw"]) if ids is None else len(ids)
+    (B, H), (T, rows) = h0.shape, (given["xw"] if ids is None else ids).shape[:2]
     widths = {"h": 1, "gates": info.gates, "tanh_c": 1, "hn": 1}
     names = [name for name in widths if name == "h" or name in info.arrays] + ["c"] * info.has_c
     reads = {name: given.get(name) for name in ("xw", "h0", "mask", *info.vectors)} | {"ids": ids}
@@ -96,12 +100,12 @@ def forward(
         names.append("h_masked")
         reads["h0_masked"] = arrays.input(h0 * given["mask"])
     into = into or {}
-    out = {name: into[name] if name in into else arrays.output(T, B, widths.get(name, 1) * H) for name in names}
+    out = {name: into[name] if name in into else arrays.output(T, rows, widths.get(name, 1) * H) for name in names}
     if info.recurrent_gates:
         reads["w_hh"] = gemm.Packed(H, H, dtype, info.packed_gates).pack(given["W_hh"], 0)
     if info.recurrent_gates > info.packed_gates:
         reads["w_hn"] = gemm.Packed(H, H, dtype).pack(given["W_hh"], info.packed_gates * H)
-    for part in calls(B, T, lengths, parts):
+    for part in calls(B, T, lengths, parts, packed):
         cells.forward(kind, out | reads, **part, reverse=reverse)
     return out
 
@@ -116,6 +120,7 @@ def backward(
     lengths: ArrayLike | None = None,
     parts: int | Iterable[tuple[int, int]] = 1,
     reverse: bool = False,
+    packed: bool = False,
     in_place: bool = False,
 ) -> Arrays:
     """All that a cell's backward kernel leaves, after ``kept`` = forward(...).
@@ -125,15 +130,15 @@ def backward(
     ``in_place``: da replaces a copy of the gates, or, in a cell without gates, what arrived.
     """
     h, info, dtype = kept["h"], cells.CELLS[kind], arrays.dtype
-    T, B, H = h.shape
-    out = {"dh": arrays.inout(arrived["dh"]), "da": arrays.output(T, B, info.gates * H), "dh0": arrays.output(B, H)}
+    (T, rows, H), B = h.shape, len(given["h0"])
+    out = {"dh": arrays.inout(arrived["dh"]), "da": arrays.output(T, rows, info.gates * H), "dh0": arrays.output(B, H)}
     reads = {name: given.get(name) for name in ("h0", "mask", *info.vectors)} | kept
     unseen = {}  # scratch
     if info.has_c:
         reads["c0"] = given["c0"]
         out["dc"] = arrays.inout(arrived["dc"])
     if "da_h" in info.arrays:
-        out["da_h"] = arrays.output(T, B, info.gates * H)
+        out["da_h"] = arrays.output(T, rows, info.gates * H)
     if "dvectors" in info.arrays:
         out |= {"d" + name: arrays.inout(np.zeros((B, H))) for name in info.vectors}
     if "mask" in given:
@@ -150,7 +155,7 @@ def backward(
         reads["gates"] = out["da"] = arrays.inout(kept["gates"])
     elif in_place and info.gates == 1:
         out["da"] = out["dh"]
-    for part in calls(B, T, lengths, parts):
+    for part in calls(B, T, lengths, parts, packed):
         cells.backward(kind, unseen | out | reads, **part, reverse=reverse)
     if out["da"] is out["dh"]:
         del out["dh"]
@@ -167,11 +172,12 @@ def recurrent_gradient(
     *,
     lengths: ArrayLike | None = None,
     reverse: bool = False,
+    packed: bool = False,
 ) -> None:
     """dw += the gradient of W_hh, after forward and backward."""
     T, (H, N) = len(kept["h"]), dw.shape
     scratch = arrays.output(gemm.grad_scratch(arrays.dtype, len(dw)).size)
-    dealt = None if lengths is None else Lengths(lengths, T, 1)
+    dealt = None if lengths is None else Lengths(lengths, np.max(lengths) if packed else T, 1, packed)
     h, h0 = kept["h"], given["h0"]
     if "mask" in given:
         h, h0 = kept["h_masked"], arrays.input(h0 * given["mask"])

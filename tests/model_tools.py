@@ -32,6 +32,20 @@ def stir(flat: NDArray, seed: int = 1) -> None:
     flat += np.random.default_rng(seed).uniform(-0.1, 0.1, flat.shape).astype(flat.dtype)
 
 
+def padded(batch: Any, targets: NDArray) -> tuple[NDArray, NDArray | None, NDArray]:
+    """x (T, B, ...) and targets (T, B, ...) of a batch, which may be packed, and its lengths (B,), None if equal.
+
+    Padding of x is 0; that of targets is a missing one.
+    """
+    x, lengths = batch.x, None
+    if batch.lengths is not None:
+        lengths, x = batch.lengths.lengths, batch.lengths.unpack(x)
+    if batch.target_lengths is not None:
+        targets = batch.target_lengths.unpack(targets)
+        targets[batch.target_lengths.padding()] = -1 if targets.dtype.kind == "i" else np.nan
+    return x, lengths, targets
+
+
 def network(
     D: int = 5,
     H: int | Sequence[int] = 7,

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from kernel_tools import assert_close, assert_same_bits
+from model_tools import padded
 from task_tools import LENGTHS, classifier, labels, oracle_outputs, reals, regressor, softmax_loss, tagger
 
 import crnn
+from crnn._core.rows import Lengths
 from crnn.models.predictor import Workspace
 from crnn.nn.dropout import LEVELS, Masks
 
@@ -29,6 +31,21 @@ def test_a_mask_is_zeros_and_one_larger_number_whose_mean_is_one(p, seed, dtype)
     assert len(kept) <= 1
     np.testing.assert_allclose(kept * (1 - dropped), 1, rtol=1e-6)
     assert abs(dropped - p) <= 1 / LEVELS
+
+
+@pytest.mark.parametrize("lengths", [[3, 1, 7, 7, 2], [1, 1, 40, 1, 1, 1, 1], [30, 1, 2, 2, 1, 30, 1, 1], [5, 6], [4]])
+@pytest.mark.parametrize("K", [1, 3, 8])
+@pytest.mark.parametrize("block", [1, 1 << 18])
+def test_a_packed_mask_is_the_padded_one_without_its_padding(monkeypatch, lengths, K, block):
+    monkeypatch.setattr("crnn.nn.dropout.BLOCK", block)
+    T, B = max(lengths) + 1, len(lengths)
+    packing = Lengths(lengths, T, 1, packed=True)
+    for same in (False, True):
+        masks, others = Masks(3), Masks(3)
+        for dtype in ("float32", "float64"):  # the second begins where the first ended
+            whole = masks.draw_rows(0.4, T, B, K, dtype, same_for_all_steps=same, lengths=None)
+            got = others.draw_rows(0.4, T, B, K, dtype, same_for_all_steps=same, lengths=packing)
+            assert_same_bits(got, packing.pack(np.array(np.broadcast_to(whole, (T, B, K)))))
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
@@ -78,9 +95,12 @@ def test_each_step_or_each_sequence_has_a_mask(rng, pooling, variational_dropout
     model = classifier(pooling=pooling, **options) if pooling else tagger(**options)
     _, _, space = passes(model, rng, 5, labels(rng, None if pooling else LENGTHS))
     steps, B = (1 if variational_dropout else max(LENGTHS)), len(LENGTHS)
-    below, top = space.tape.layers[1].mask, space.head.mask
-    assert below.shape == (steps, B, 10)
-    assert top.shape == (1 if pooling else steps, B, 10)
+    padded = space.tape.padded
+    below, top = padded(space.tape.layers[1].mask), space.head.mask if pooling else padded(space.head.mask)
+    assert below.shape == (max(LENGTHS), B, 10)
+    assert top.shape == (1 if pooling else max(LENGTHS), B, 10)
+    whole = below[:, np.array(LENGTHS) == max(LENGTHS)]
+    assert len({mask.tobytes() for mask in whole}) == steps
     recurrent = [cell.mask for cell in space.tape.recurrences]
     assert [mask.shape for mask in recurrent] == [(B, 5)] * 4
     assert space.tape.layers[0].mask is None
@@ -97,10 +117,10 @@ def test_dropout_before_the_head_follows_the_oracle(rng, pooling):
     batch, wanted = model.data(X, y).batch(np.arange(len(X)))
     space = Workspace()
     total, _, _ = model.loss_and_gradients(batch, wanted, workspace=space, dropout_seed=3)
-    mask = space.head.mask
+    mask = space.head.mask if pooling else space.tape.padded(space.head.mask)
     assert 0 < (mask == 0).mean() < 1
     outputs, back = oracle_outputs(model, X, mask)
-    expected, dy, weight = softmax_loss(outputs, wanted)
+    expected, dy, weight = softmax_loss(outputs, padded(batch, wanted)[2])
     assert total == pytest.approx(expected, rel=1e-12)
     for name, grad in back(dy / weight).items():
         assert_close(model.grads[name], grad)

@@ -20,7 +20,7 @@ from cell_tools import (
 )
 from kernel_tools import Guarded, assert_close, assert_same_bits, slices
 
-from crnn._core import gemm
+from crnn._core import cells, gemm, loss, pool
 from crnn._core.rows import Lengths
 
 T, B, K, N, V = 5, 13, 7, 37, 11
@@ -306,3 +306,158 @@ def test_recurrent_backward_weight_takes_h_of_the_step_before(arrays, rng, N, re
     gemm.recurrent_backward_weight(dw, h, h0, da, scratch, reverse, n0, n1, dealt)
     assert_same_bits(dw[:, n0:n1], wanted[:, n0:n1])
     assert_same_bits(np.delete(dw, np.s_[n0:n1], axis=1), np.delete(start, np.s_[n0:n1], axis=1))
+
+
+# ---- packed arrays --------------------------------------------------------------------------------------------------
+
+PACKED = Lengths(LENGTHS, T, 1, packed=True)
+UNSORTED = [LENGTHS, [1, 9, 1, 1, 4, 9], [7, 1, 1], [1, 2, 3], [1], [4, 4]]
+
+
+def packed_rows(lengths):
+    """(t, b) of every packed row: step by step, the longest sequence first."""
+    longest_first = sorted(range(len(lengths)), key=lambda b: -lengths[b])
+    return [(t, b) for t in range(max(lengths)) for b in longest_first if lengths[b] > t]
+
+
+@pytest.mark.parametrize("lengths", UNSORTED, ids=str)
+@pytest.mark.parametrize("more", [0, 3])
+def test_packed_rows_lie_step_by_step_the_longest_sequence_first(lengths, more):
+    steps, B = max(lengths) + more, len(lengths)
+    packing = Lengths(lengths, steps, 1, packed=True)
+    rows = packed_rows(lengths)
+    assert packing.rows == len(rows) == sum(lengths)
+    assert packing.padded_rows().tolist() == [t * B + b for t, b in rows]
+    assert packing.sequences().tolist() == [b for _, b in rows]
+    assert [packing.starts[t] + packing.places[b] for t, b in rows] == list(range(len(rows)))
+    every = np.arange(B)
+    assert [rows[g] for g in packing.first_rows(every)] == [(0, b) for b in every]
+    assert [rows[g] for g in packing.last_rows(every)] == [(lengths[b] - 1, b) for b in every]
+    assert [rows[g] for g in packing.rows_before()] == [(t - 1, b) for t, b in rows[B:]]
+
+
+@pytest.mark.parametrize("lengths", UNSORTED, ids=str)
+def test_packing_and_unpacking_lose_nothing(rng, lengths):
+    steps, B = max(lengths) + 2, len(lengths)
+    packing = Lengths(lengths, steps, 1, packed=True)
+    padded = np.where(packing.padding()[:, :, None], 0, rng.normal(size=(steps, B, 3)))
+    packed = packing.pack(padded)
+    assert packed.shape == (1, sum(lengths), 3)
+    assert_same_bits(packing.unpack(packed), padded)
+    assert_same_bits(packing.pack(np.asfortranarray(padded)), packed)
+    sequences = [padded[:n, b] for b, n in enumerate(lengths)]
+    assert_same_bits(packing.pack_list(sequences), packed)
+    for got, wanted in zip(packing.unpack_list(packed), sequences, strict=True):
+        assert_same_bits(got, np.ascontiguousarray(wanted))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 13])
+def test_packed_lengths_are_split_as_others_are(parts):
+    split, wanted = PACKED.split(parts), Lengths(LENGTHS, T, parts)
+    assert split.order.tolist() == wanted.order.tolist()
+    assert [split.part(part) for part in range(parts)] == [wanted.part(part) for part in range(parts)]
+    rows = [split.rows_of_part(*split.part(part)).tolist() for part in range(parts)]
+    assert sorted(row for rows_of_part in rows for row in rows_of_part) == list(range(LENGTHS.sum()))
+    assert all(row == sorted(row) for row in rows)
+
+
+def test_one_long_sequence_does_not_share_its_part_with_half_of_the_others():
+    split = Lengths([50] * 255 + [10_000], 10_000, 2)
+    works = [split.lengths[split.order[slice(*split.part(part))]].sum() for part in (0, 1)]
+    assert abs(works[0] - works[1]) <= 50
+
+
+def pack_all(arrays, given):
+    """All arrays (T, B, ...) packed."""
+    return {name: arrays.input(PACKED.pack(a)) if a.ndim == 3 else a for name, a in given.items()}
+
+
+@on_every_isa
+@each_kind
+@both_directions
+@pytest.mark.parametrize("masked", [False, True], ids=["", "mask"])
+@pytest.mark.parametrize("H", [7, 17])
+def test_packed_arrays_give_the_bits_of_padded_ones(arrays, rng, H, kind, reverse, masked):
+    given, arrived = padded_layer(arrays, rng, kind, H, masked), arriving(arrays, rng, H)
+    kept = forward(arrays, kind, given, lengths=LENGTHS, reverse=reverse)
+    back = backward(arrays, kind, given, kept, arrived, lengths=LENGTHS, reverse=reverse)
+    for parts in (1, 3, 13):
+        ways = {"lengths": LENGTHS, "reverse": reverse, "parts": parts, "packed": True}
+        got = forward(arrays, kind, pack_all(arrays, given), **ways)
+        assert_all_same_bits(got, pack_all(arrays, kept))
+        got_back = backward(arrays, kind, pack_all(arrays, given), got, pack_all(arrays, arrived), **ways)
+        assert_all_same_bits(got_back, pack_all(arrays, back))
+    if "W_hh" in given:
+        before = rng.normal(size=given["W_hh"].shape).astype(arrays.dtype)
+        dw, wanted = arrays.inout(before), arrays.inout(before)
+        ways = {"lengths": LENGTHS, "reverse": reverse}
+        recurrent_gradient(arrays, kind, given, kept, back, wanted, **ways)
+        recurrent_gradient(arrays, kind, pack_all(arrays, given), got, got_back, dw, **ways, packed=True)
+        assert_same_bits(dw, wanted)
+
+
+@on_every_isa
+@each_kind
+def test_packed_ids_select_the_rows_of_a_table(arrays, rng, kind):
+    given, table = layer(arrays, rng, kind, T, B, 7), rng.normal(size=(V, GATES[kind] * 7))
+    ids = rng.integers(V, size=(T, B), dtype=np.int32)
+    wanted = forward(arrays, kind, given | {"xw": arrays.input(table)}, ids=ids, lengths=LENGTHS)
+    ways = {"ids": PACKED.pack(ids), "lengths": LENGTHS, "parts": 3, "packed": True}
+    assert_all_same_bits(forward(arrays, kind, given | {"xw": arrays.input(table)}, **ways), pack_all(arrays, wanted))
+
+
+@on_every_isa
+@pytest.mark.parametrize("lengths", [*UNSORTED, np.tile(LENGTHS, 11)], ids=lambda lengths: str(len(lengths)))
+@pytest.mark.parametrize("parts", [1, 3])
+def test_gradients_of_packed_arrays_are_summed_in_the_same_order(arrays, rng, lengths, parts):
+    steps, n = max(lengths), len(lengths)
+    x, dy = (arrays.input(rng.normal(size=(steps, n, width))) for width in (K, N))
+    ids = rng.integers(V, size=(steps, n), dtype=np.int32)
+    before = {"dw": rng.normal(size=(K, N)), "db": rng.normal(size=N), "drows": rng.normal(size=(V, N))}
+    wanted = gradients(arrays, before, x, dy, ids, Lengths(lengths, steps, parts))
+    packing = Lengths(lengths, steps, min(parts, n), packed=True)
+    packed = [packing.pack(a) for a in (x, dy, ids)]
+    assert_all_same_bits(gradients(arrays, before, *packed, packing), wanted)
+
+
+@on_every_isa
+def test_losses_and_pooling_of_packed_arrays_are_those_of_padded_ones(arrays, rng):
+    logits, classes = arrays.input(rng.normal(size=(T, B, V))), rng.integers(V, size=(T, B), dtype=np.int32)
+    goals, positive = arrays.input(rng.normal(size=(T, B, V))), arrays.input(rng.uniform(size=(T, B, V)))
+    dout, results = arrays.input(rng.normal(size=(B, V))), []
+    for packed in (False, True):
+        lengths = Lengths(LENGTHS, T, 3, packed)
+        x, c, g, p = (PACKED.pack(a) if packed else a for a in (logits, classes, goals, positive))
+        size, got = x.shape[:2], []
+        for part in range(3):
+            ways = (*lengths.part(part), lengths)
+            outs = [arrays.output(*size), arrays.output(*size, V)]
+            outs += [arrays.output(*size), arrays.output(*size, V)]
+            outs += [arrays.output(*size), arrays.output(*size, V)]
+            outs += [arrays.output(B, V), arrays.output(*size, V), arrays.output(B, V), arrays.output(*size, V)]
+            which = np.full((B, V), -7, np.int32)
+            loss.softmax_cross_entropy(*outs[:2], x, c, 0.5, -1, *ways)
+            loss.sigmoid_cross_entropy(*outs[2:4], x, p, 0.5, *ways)
+            loss.regression_loss(*outs[4:6], x, g, loss.SQUARED, None, 0.5, *ways)
+            pool.pool_mean_forward(outs[6], x, *ways)
+            pool.pool_mean_backward(outs[7], dout, *ways)
+            pool.pool_max_forward(outs[8], which, x, *ways)
+            pool.pool_max_backward(outs[9], dout, np.maximum(which, 0), *ways)
+            got.append([*outs, which])
+        results.append(got)
+    for part, (padded, packed) in enumerate(zip(*results, strict=True)):
+        rows = np.zeros((T, B), bool)
+        rows[:, Lengths(LENGTHS, T, 3).order[slice(*Lengths(LENGTHS, T, 3).part(part))]] = True
+        mine = PACKED.pack(rows)[0]
+        for a, b in zip(padded, packed, strict=True):
+            if a.shape == b.shape:  # (B, V)
+                assert_same_bits(b, a)
+            else:
+                assert_same_bits(b[0, mine], PACKED.pack(a)[0, mine])
+                assert np.isnan(b[0, ~mine]).all()
+
+
+def test_arrays_that_are_not_packed_are_refused_with_packed_lengths(rng):
+    arrays = {"h": np.zeros((T, B, 7), "f4"), "h0": np.zeros((B, 7), "f4"), "xw": np.zeros((T, B, 7), "f4")}
+    with pytest.raises(ValueError, match=f"^lengths: expected those of {T * B} packed rows, got {LENGTHS.sum()}"):
+        cells.forward("tanh", arrays, 0, B, PACKED)

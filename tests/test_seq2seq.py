@@ -8,8 +8,7 @@ import numpy as np
 import oracle
 import pytest
 from kernel_tools import assert_same_bits
-from model_tools import stir
-from oracle_cells import steps_there
+from model_tools import padded, stir
 
 import crnn
 import crnn.models.seq2seq
@@ -70,8 +69,9 @@ def parted(dstate, directions):
     return halves if isinstance(dstate, list) else np.stack(halves)
 
 
-def by_the_oracle(model, x, lengths, targets):
+def by_the_oracle(model, batch, targets):
     """Losses (T, B), and the gradients of their sum: two networks chained by the state."""
+    x, lengths, targets = padded(batch, targets)
     cell, directions = model.encoder.cell, model.encoder.directions
     encoder, decoder = part(model, "encoder."), part(model, "decoder.")
     reading = oracle.rnn_forward(encoder, x, cell=cell, lengths=lengths)
@@ -97,7 +97,7 @@ def test_loss_and_gradients_are_those_of_the_oracle(rng, cell, bidirectional, em
     )
     batch, targets = batch_of(model, *sequences(rng, real=real))
     assert batch.lengths is not None
-    losses, expected = by_the_oracle(model, batch.x, batch.lengths, targets)
+    losses, expected = by_the_oracle(model, batch, targets)
     model.flat_grads.fill(1)  # they are added to
     total, count, state = model.loss_and_gradients(batch, targets, reduction="sum")
     assert (count, state) == (np.count_nonzero(targets != -1), None)
@@ -121,7 +121,7 @@ def test_equal_lengths_and_equal_sizes_take_the_other_paths_to_the_same_gradient
         X, y = rng.integers(D, size=(4, 6)), rng.integers(V, size=(4, 3))
     batch, targets = batch_of(model, X, y)
     assert (batch.lengths is None) == equal
-    losses, expected = by_the_oracle(model, batch.x, batch.lengths, targets)
+    losses, expected = by_the_oracle(model, batch, targets)
     total, *_ = model.loss_and_gradients(batch, targets, reduction="sum")
     np.testing.assert_allclose(total, losses.sum(), rtol=1e-12)
     for name, grad in model.grads.items():
@@ -131,7 +131,7 @@ def test_equal_lengths_and_equal_sizes_take_the_other_paths_to_the_same_gradient
 def test_label_smoothing_mixes_in_the_mean_over_all_tokens(rng):
     model, smooth = seq2seq(), seq2seq(label_smoothing=0.25)
     batch, targets = batch_of(model, *sequences(rng))
-    plain = by_the_oracle(model, batch.x, batch.lengths, targets)[0].sum()
+    plain = by_the_oracle(model, batch, targets)[0].sum()
     mean = np.mean([_all_at(model, batch, targets, token) for token in range(V + 1)])
     total, *_ = smooth.loss_and_gradients(batch, targets)
     np.testing.assert_allclose(total, 0.75 * plain + 0.25 * mean, rtol=1e-12)
@@ -139,9 +139,9 @@ def test_label_smoothing_mixes_in_the_mean_over_all_tokens(rng):
 
 def _all_at(model, batch, targets, token):
     """The sum of -log p(token) at every step, the decoder being fed with the targets."""
-    _, head = model._predictor.window(batch.x, targets, Workspace(), lengths=batch.lengths)
-    there = steps_there(*targets.shape, (targets != -1).sum(axis=0))[..., 0]
-    return oracle.cross_entropy(head.outputs, np.where(there, token, -1), ignore=-1)[0][there].sum()
+    lengths = {"lengths": batch.lengths, "target_lengths": batch.target_lengths}
+    _, head = model._predictor.window(batch.x, targets, Workspace(), **lengths)
+    return oracle.cross_entropy(head.outputs, np.full(targets.shape, token), ignore=-1)[0].sum()
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -182,6 +182,7 @@ def test_gradient_flow_is_that_of_the_encoder(rng, cell, loss):
     model = seq2seq(cell, hidden_size=7)
     X, y = rng.integers(D, size=(3, 6)), [rng.integers(V, size=M) for M in (2, 0, 3)]
     batch, targets = batch_of(model, X, y)
+    _, _, targets = padded(batch, targets)
     flow = crnn.gradient_flow(model, (X, y), loss=loss)
     assert flow.norms.shape == flow.saturation.shape == (1, 6)
     cell_params, decoder = part(model, "encoder."), part(model, "decoder.")
@@ -272,7 +273,7 @@ def test_a_beam_of_one_is_greedy(rng, cell):
     X, _ = sequences(rng, 20)
     data = model._data(model._sequences("X", X), [np.zeros(1, np.int32)] * len(X))
     batch, _ = data.batch(np.arange(len(X)))
-    after = model.encoder.run_forward(batch.x, None, batch.lengths, 1, None, None, keep=False).after
+    after = model.encoder.run(batch.x, None, batch.lengths, 1, None, None, keep=False).after
     weights = StreamWeights(model._predictor.stream_parts("decoder"))
     found = beam_search(Steps(weights, model._predictor.decoder_start(after).value, len(X), V), 9, 1)
     answers, scores = model.predict(X, max_length=9, scores=True)
@@ -353,7 +354,7 @@ def test_evaluation_is_that_of_the_oracle_and_of_the_predictions(rng):
     y = model.predict(X, max_length=9)
     y = [ids[:-1] if i % 3 else ids for i, ids in enumerate(y)]
     batch, targets = batch_of(model, X, y)
-    losses, *_ = by_the_oracle(model, batch.x, batch.lengths, targets)
+    losses, *_ = by_the_oracle(model, batch, targets)
     found = model.evaluate(X, y, batch_size=7)
     assert found.count == np.count_nonzero(targets != -1)
     np.testing.assert_allclose(found.nats, losses.sum() / found.count, rtol=1e-12)
@@ -431,10 +432,12 @@ def test_answers_do_not_depend_on_threads_batches_or_order(rng, real, beam):
 
 def test_nothing_is_computed_for_padding(rng):
     model = seq2seq()
-    batch, targets = batch_of(model, *sequences(rng))
-    tapes, _ = model._predictor.window(batch.x, targets, Workspace(), lengths=batch.lengths)
-    np.testing.assert_array_equal(tapes[0].lengths.lengths, batch.lengths)
-    np.testing.assert_array_equal(tapes[1].lengths.lengths, (targets != -1).sum(axis=0))
+    X, y = sequences(rng)
+    batch, targets = batch_of(model, X, y)
+    lengths = {"lengths": batch.lengths, "target_lengths": batch.target_lengths}
+    tapes, head = model._predictor.window(batch.x, targets, Workspace(), **lengths)
+    assert tapes[0].y.shape[:2] == (1, sum(map(len, X)))
+    assert tapes[1].y.shape[:2] == head.outputs.shape[:2] == (1, sum(map(len, y)) + len(y))
 
 
 def test_a_workspace_changes_nothing(rng):
@@ -479,8 +482,9 @@ def test_dropout_acts_in_encoder_and_decoder_and_only_when_training(rng):
     losses = {model.loss_and_gradients(batch, targets, dropout_seed=seed)[0] for seed in (1, 2, [1, 2], None)}
     assert len(losses) == 4
     assert model.loss_and_gradients(batch, targets)[0] == model.loss_and_gradients(batch, targets)[0]
-    tapes, _ = model._predictor.window(batch.x, targets, Workspace(), lengths=batch.lengths, dropout_seed=1)
-    masks = [tape.layers[1].mask for tape in tapes]
+    lengths = {"lengths": batch.lengths, "target_lengths": batch.target_lengths}
+    tapes, _ = model._predictor.window(batch.x, targets, Workspace(), dropout_seed=1, **lengths)
+    masks = [tape.layers[1].mask[0] for tape in tapes]
     assert all((mask == 0).any() for mask in masks)
     rows = min(map(len, masks))
     assert not np.array_equal(masks[0][:rows], masks[1][:rows])
@@ -639,11 +643,11 @@ def test_numbers_are_wanted_where_the_source_is_real():
         assert message in str(caught.value)
 
 
-def test_targets_of_a_batch_end_once(rng):
+def test_targets_of_a_batch_are_tokens_without_padding(rng):
     model = seq2seq()
     batch = Batch(rng.integers(D, size=(3, 2)), None)
     for targets in ([[1, -1], [6, -1]], [[1, -1], [6, 6]], [[1, 2], [-1, 6], [6, -1]]):
-        with pytest.raises(ValueError, match="y: expected at least one token of each sequence, and -1 only after"):
+        with pytest.raises(ValueError, match="y: expected tokens, got -1"):
             model.loss_and_gradients(batch, np.array(targets))
     for targets in ([[1, 7]], [[-2, 1]]):
         with pytest.raises(ValueError, match="expected ids from 0 to 6"):

@@ -42,7 +42,7 @@ cdef object info_of(const crnn_cell *cell):
 # ---- the arrays of a layer -------------------------------------------------------------------------------------------
 
 cdef enum:  # shapes
-    STEPS           # (T, B, H)
+    STEPS           # (T, B, H), packed (1, M, H); likewise GATES, XW and IDS
     GATES           # (T, B, G*H)
     ROWS            # (B, H)
     VECTOR          # (H,)
@@ -219,7 +219,7 @@ cdef int bind(Call *call, Binding binding, int i, array, ids) except -1:
         elif shape == XW:
             address = data(name, array, kind, out, 2, -1, cell.gates * H)
         elif shape == ROWS:
-            address = data(name, array, kind, out, 2, B, H)
+            address = data(name, array, kind, out, 2, call.layer.rows.B, H)
         elif shape == VECTOR:
             address = data(name, array, kind, out, 1, H)
         else:

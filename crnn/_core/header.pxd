@@ -21,6 +21,8 @@ cdef extern from "crnn.h" nogil:
         crnn_dim T, B, b0, b1
         const int32_t *order
         const int32_t *lengths
+        const crnn_dim *starts
+        const int32_t *places
 
     ctypedef struct crnn_layer:
         crnn_rows rows

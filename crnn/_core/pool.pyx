@@ -19,8 +19,9 @@ def pool_mean_forward(out: Real, h: Real, Py_ssize_t b0, Py_ssize_t b1, lengths:
     cdef int kind = real_kind("out", out)
     cdef Py_ssize_t T = dim(h, 0), B = dim(out, 0), H = dim(out, 1)
     cdef void *out_ = data("out", out, kind, True, 2, B, H)
-    cdef void *h_ = data("h", h, kind, False, 3, -1, B, H)
-    cdef crnn_rows rows = rows_of(T, B, b0, b1, lengths)
+    cdef void *h_ = data("h", h, kind, False, 3, -1, held(B, lengths), H)
+    cdef crnn_rows rows = rows_of(T, dim(h, 1), b0, b1, lengths)
+    need_batch("out", B, rows.B)
     need_steps("h", T)
     need_apart("out", out, "h", h)
     with nogil:
@@ -33,10 +34,11 @@ def pool_mean_forward(out: Real, h: Real, Py_ssize_t b0, Py_ssize_t b1, lengths:
 def pool_mean_backward(dh: Real, dout: Real, Py_ssize_t b0, Py_ssize_t b1, lengths: Lengths | None = None):
     """dh[t, b] = dout[b] / the number of steps, 0 beyond the last.  dh (T, B, H) OUT;  dout (B, H) IN."""
     cdef int kind = real_kind("dh", dh)
-    cdef Py_ssize_t T = dim(dh, 0), B = dim(dh, 1), H = dim(dh, 2)
-    cdef void *dh_ = data("dh", dh, kind, True, 3, T, B, H)
+    cdef Py_ssize_t H = dim(dh, 2)
+    cdef void *dh_ = data("dh", dh, kind, True, 3, -1, -1, H)
+    cdef crnn_rows rows = rows_of(dim(dh, 0), dim(dh, 1), b0, b1, lengths)
+    cdef Py_ssize_t B = rows.B
     cdef void *dout_ = data("dout", dout, kind, False, 2, B, H)
-    cdef crnn_rows rows = rows_of(T, B, b0, b1, lengths)
     need_apart("dh", dh, "dout", dout)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
@@ -55,8 +57,9 @@ def pool_max_forward(out: Real, which: Ids, h: Real, Py_ssize_t b0, Py_ssize_t b
     cdef Py_ssize_t T = dim(h, 0), B = dim(out, 0), H = dim(out, 1)
     cdef void *out_ = data("out", out, kind, True, 2, B, H)
     cdef int32_t *which_ = <int32_t *>data("which", which, cnp.NPY_INT32, True, 2, B, H)
-    cdef void *h_ = data("h", h, kind, False, 3, -1, B, H)
-    cdef crnn_rows rows = rows_of(T, B, b0, b1, lengths)
+    cdef void *h_ = data("h", h, kind, False, 3, -1, held(B, lengths), H)
+    cdef crnn_rows rows = rows_of(T, dim(h, 1), b0, b1, lengths)
+    need_batch("out", B, rows.B)
     need_steps("h", T)
     need_apart("out", out, "h", h)
     need_apart("out", out, "which", which)
@@ -75,11 +78,12 @@ def pool_max_backward(dh: Real, dout: Real, which: Ids, Py_ssize_t b0, Py_ssize_
     dh (T, B, H) OUT;  dout (B, H) IN;  which (B, H) IN, int32, as pool_max_forward wrote it.
     """
     cdef int kind = real_kind("dh", dh)
-    cdef Py_ssize_t T = dim(dh, 0), B = dim(dh, 1), H = dim(dh, 2)
-    cdef void *dh_ = data("dh", dh, kind, True, 3, T, B, H)
+    cdef Py_ssize_t H = dim(dh, 2)
+    cdef void *dh_ = data("dh", dh, kind, True, 3, -1, -1, H)
+    cdef crnn_rows rows = rows_of(dim(dh, 0), dim(dh, 1), b0, b1, lengths)
+    cdef Py_ssize_t B = rows.B
     cdef void *dout_ = data("dout", dout, kind, False, 2, B, H)
     cdef int32_t *which_ = ids_data("which", which, 2, B, H)
-    cdef crnn_rows rows = rows_of(T, B, b0, b1, lengths)
     need_apart("dh", dh, "dout", dout)
     need_apart("dh", dh, "which", which)
     with nogil:
@@ -87,6 +91,17 @@ def pool_max_backward(dh: Real, dout: Real, which: Ids, Py_ssize_t b0, Py_ssize_
             f32.pool_max_backward(<float *>dh_, <float *>dout_, which_, H, &rows)
         else:
             f64.pool_max_backward(<double *>dh_, <double *>dout_, which_, H, &rows)
+
+
+cdef Py_ssize_t held(Py_ssize_t B, Lengths lengths) noexcept:
+    """The second axis of an array (T, B, H): any, if it is packed."""
+    return -1 if lengths is not None and lengths.packed else B
+
+
+cdef int need_batch(str name, Py_ssize_t got, Py_ssize_t B) except -1:
+    if got != B:
+        raise ValueError(f"{name}: expected {B} rows, one for each sequence, got {got}")
+    return 0
 
 
 cdef int need_steps(str name, Py_ssize_t T) except -1:

@@ -7,9 +7,15 @@ cdef class Lengths:
     cdef readonly object lengths   # int32 (B,)
     cdef readonly object order     # int32 (B,): longest first within each part
     cdef readonly Py_ssize_t T, B
+    cdef readonly Py_ssize_t rows  # M: sum of the lengths
+    cdef readonly bint packed      # arrays are (1, M, ...) instead of (T, B, ...)
+    cdef readonly object starts    # intp (T,): packed row of the longest sequence at each step; None if not packed
+    cdef readonly object places    # int32 (B,): rank of each sequence, longest first; None if not packed
     cdef object bounds             # where the parts begin and end in `order`
+    cdef object flat_rows          # see padded_rows
 
-# The slice b0 .. b1 of arrays (T, B, ...); `lengths` None or Lengths, of which the slice lies in one part.
+# The slice b0 .. b1 of arrays (T, B, ...); `lengths` None or Lengths, of which the slice lies in one part. The T and B of
+# the result are those of the sequences, also where the arrays are packed.
 cdef crnn_rows rows_of(Py_ssize_t T, Py_ssize_t B, Py_ssize_t b0, Py_ssize_t b1, lengths) except *
 
 # All rows, for kernels that take them in the order of time and of the batch.

@@ -4,6 +4,7 @@
 cimport numpy as cnp
 from libc.stdint cimport int32_t
 from crnn._core.arrays cimport need_range
+from crnn._core.header cimport crnn_dim
 
 import numpy as np
 
@@ -11,13 +12,16 @@ cnp.import_array()
 
 
 cdef class Lengths:
-    """Lengths of a batch's sequences, each from 1 to T, dealt out to so many parts of about equal work.
+    """Lengths of a batch's sequences, each from 1 to T, dealt out to so many parts of about equal sums of lengths.
 
-    ``order`` lists the batch's rows part by part, longest first within each, so that the rows which are still there at
-    a time step are always a part's first ones: what is finished costs nothing, and nothing is copied.
+    ``order`` lists the batch's rows part by part, longest first within each, so that the rows which are active at a time
+    step are always a part's first ones.
+
+    Arrays (T, B, ...) have padding unless ``packed``. Packed arrays are (1, M, ...), M the sum of the lengths: row (t, b)
+    is ``starts[t] + places[b]``, see crnn_rows in src_c/crnn.h. `pack` and `unpack` convert.
     """
 
-    def __init__(self, lengths: ArrayLike, Py_ssize_t T, Py_ssize_t parts):
+    def __init__(self, lengths: ArrayLike, Py_ssize_t T, Py_ssize_t parts, bint packed=False):
         lengths = np.array(lengths)  # a copy: the kernels trust what is checked here
         if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or lengths.size == 0:
             raise ValueError(f"lengths: expected integers of shape (B,), got {lengths.dtype} of shape {lengths.shape}")
@@ -26,11 +30,17 @@ cdef class Lengths:
         if parts < 1:
             raise ValueError(f"parts: expected 1 or more, got {parts}")
         self.lengths = lengths.astype(np.int32)
-        self.T, self.B = T, lengths.size
-        longest_first = np.argsort(-self.lengths, kind="stable").astype(np.int32)
-        dealt = [longest_first[part::parts] for part in range(parts)]
-        self.order = np.concatenate(dealt)
-        self.bounds = np.cumsum([0, *map(len, dealt)]).tolist()
+        self.T, self.B, self.packed = T, lengths.size, packed
+        self.rows = int(self.lengths.sum(dtype=np.int64))
+        longest_first = _longest_first(self.lengths)
+        self.order, self.bounds = _dealt(self.lengths, longest_first, parts)
+        if packed:
+            self.places = np.empty(self.B, np.int32)
+            self.places[longest_first] = np.arange(self.B, dtype=np.int32)
+            finished = np.cumsum(np.bincount(self.lengths, minlength=T + 1))  # sequences of at most t steps
+            self.starts = np.zeros(T, np.intp)
+            np.cumsum(self.B - finished[:T - 1], out=self.starts[1:])
+            self.starts.flags.writeable = self.places.flags.writeable = False
         self.lengths.flags.writeable = self.order.flags.writeable = False
 
     def part(self, Py_ssize_t part) -> tuple[int, int]:
@@ -40,20 +50,117 @@ cdef class Lengths:
     def single(self) -> Lengths:
         """The same order and parts for arrays (1, B, ...), that have one step for each sequence."""
         cdef Lengths one = Lengths.__new__(Lengths)
-        one.T, one.B, one.order, one.bounds = 1, self.B, self.order, self.bounds
+        one.T, one.B, one.rows, one.order, one.bounds = 1, self.B, self.B, self.order, self.bounds
         one.lengths = np.ones(self.B, np.int32)
         one.lengths.flags.writeable = False
         return one
+
+    def split(self, Py_ssize_t parts) -> Lengths:
+        """The same lengths, dealt out to so many parts."""
+        cdef Lengths other = Lengths.__new__(Lengths)
+        other.lengths, other.T, other.B, other.rows, other.packed = self.lengths, self.T, self.B, self.rows, self.packed
+        other.starts, other.places, other.flat_rows = self.starts, self.places, self.flat_rows
+        other.order, other.bounds = _dealt(self.lengths, _longest_first(self.lengths), parts)
+        other.order.flags.writeable = False
+        return other
 
     def padding(self) -> NDArray[Any]:
         """Where there is no step: bool (T, B)."""
         return np.arange(self.T)[:, None] >= self.lengths
 
+    def padded_rows(self) -> NDArray[Any]:
+        """Where each packed row (t, b) lies in padded arrays: t * B + b, intp (M,)."""
+        cdef Py_ssize_t[::1] index
+        cdef const int32_t[::1] longest_first, lengths
+        cdef Py_ssize_t t, i, g = 0, active = self.B
+        if self.flat_rows is None:
+            flat, by_rank = np.empty(self.rows, np.intp), np.empty(self.B, np.int32)
+            by_rank[self.places] = np.arange(self.B, dtype=np.int32)
+            index, longest_first, lengths = flat, by_rank, self.lengths
+            with nogil:
+                for t in range(self.T):
+                    while active > 0 and lengths[longest_first[active - 1]] <= t:
+                        active -= 1
+                    for i in range(active):
+                        index[g] = t * self.B + longest_first[i]
+                        g += 1
+            self.flat_rows = flat
+        return self.flat_rows
+
+    def sequences(self) -> NDArray[Any]:
+        """The batch row of each packed row: intp (M,)."""
+        return self.padded_rows() % self.B
+
+    def rows_of_part(self, Py_ssize_t b0, Py_ssize_t b1) -> NDArray[Any]:
+        """The packed rows of positions b0 .. b1-1, ascending: intp."""
+        mine = np.zeros(self.B, bool)
+        mine[self.order[b0:b1]] = True
+        return np.flatnonzero(mine[self.sequences()])
+
+    def first_rows(self, b: Any) -> NDArray[Any]:
+        """The packed row of the first step of the sequences with index ``b``."""
+        return self.places[b].astype(np.intp)  # starts[0] is 0
+
+    def last_rows(self, b: Any) -> NDArray[Any]:
+        """The packed row of the last step of the sequences with index ``b``."""
+        return self.starts[self.lengths[b] - 1] + self.places[b]
+
+    def rows_before(self) -> NDArray[Any]:
+        """The packed row of the step before each packed row from the second step on: intp (M - B,)."""
+        counts = np.diff(self.starts, append=self.rows)
+        return np.arange(self.B, self.rows) - np.repeat(counts[:self.T - 1], counts[1:])
+
+    def pack_list(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """Packed rows (1, M, ...) of sequences (T_b, ...), fresh."""
+        packed = np.empty((1, self.rows, *arrays[0].shape[1:]), arrays[0].dtype)
+        rows, starts = packed[0], self.starts
+        for array, place in zip(arrays, self.places.tolist()):
+            rows[starts[:len(array)] + place] = array
+        return packed
+
+    def unpack_list(self, array: NDArray[Any]) -> list[NDArray[Any]]:
+        """The rows (T_b, ...) of each sequence of a packed array (1, M, ...), fresh."""
+        rows, starts = array[0], self.starts
+        return [rows[starts[:n] + place] for n, place in zip(self.lengths.tolist(), self.places.tolist())]
+
+    def pack(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The rows of a padded array (T, B, ...) that are no padding: (1, M, ...), fresh."""
+        rows = self.padded_rows()
+        if array.flags.c_contiguous:
+            return array.reshape(self.T * self.B, *array.shape[2:])[rows][None]
+        return array[np.divmod(rows, self.B)][None]
+
+    def unpack(self, array: NDArray[Any]) -> NDArray[Any]:
+        """A packed array (1, M, ...) as (T, B, ...) with zeros as padding, fresh.
+
+        Padding is not written to: the system provides memory only for what is touched.
+        """
+        padded = np.zeros((self.T, self.B, *array.shape[2:]), array.dtype)
+        padded.reshape(self.T * self.B, *array.shape[2:])[self.padded_rows()] = array[0]
+        return padded
+
+
+cdef object _longest_first(lengths):
+    return np.argsort(-lengths, kind="stable").astype(np.int32)
+
+
+cdef tuple _dealt(lengths, longest_first, Py_ssize_t parts):
+    """Batch rows part by part, int32 (B,), and where parts begin and end: each row, the longest first, goes to the part
+    with the smallest sum of lengths."""
+    if parts == 1:
+        return longest_first, [0, len(longest_first)]
+    sums, dealt = [0] * parts, [[] for _ in range(parts)]
+    for b, length in zip(longest_first.tolist(), lengths[longest_first].tolist()):
+        part = sums.index(min(sums))
+        sums[part] += length
+        dealt[part].append(b)
+    return np.array([b for rows in dealt for b in rows], np.int32), np.cumsum([0, *map(len, dealt)]).tolist()
+
 
 cdef crnn_rows rows_of(Py_ssize_t T, Py_ssize_t B, Py_ssize_t b0, Py_ssize_t b1, lengths) except *:
     cdef crnn_rows rows = all_rows_of(T, B, lengths)
     cdef Py_ssize_t i
-    need_range("b0, b1", b0, b1, B, 1)
+    need_range("b0, b1", b0, b1, rows.B, 1)
     rows.b0, rows.b1 = b0, b1
     if rows.lengths != NULL:
         for i in range(b0 + 1, b1):
@@ -66,10 +173,17 @@ cdef crnn_rows all_rows_of(Py_ssize_t T, Py_ssize_t B, lengths) except *:
     cdef crnn_rows rows
     cdef Lengths given
     rows.T, rows.B, rows.b0, rows.b1 = T, B, 0, B
-    rows.order = rows.lengths = NULL
+    rows.order = rows.lengths = rows.places = NULL
+    rows.starts = NULL
     if lengths is not None:
         given = lengths  # a TypeError if it is something else
-        if given.T != T or given.B != B:
+        if given.packed:
+            if T != 1 or B != given.rows:
+                raise ValueError(f"lengths: expected those of {T * B} packed rows, got {given.rows} in {given.B} sequences")
+            rows.T, rows.B, rows.b1 = given.T, given.B, given.B
+            rows.starts = <crnn_dim *>cnp.PyArray_DATA(<cnp.ndarray>given.starts)
+            rows.places = <int32_t *>cnp.PyArray_DATA(<cnp.ndarray>given.places)
+        elif given.T != T or given.B != B:
             raise ValueError(f"lengths: expected those of {B} sequences of up to {T} steps, "
                              f"got {given.B} of up to {given.T}")
         rows.order = <int32_t *>cnp.PyArray_DATA(<cnp.ndarray>given.order)

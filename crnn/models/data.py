@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from crnn._core.rows import Lengths
 from crnn.checks import Array, check_positive
 from crnn.text.errors import VocabError
 from crnn.text.vocab import Vocab
@@ -22,10 +23,16 @@ SORTED_BATCHES = 32  # sequences of so many batches at a time are sorted by leng
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of sequences, time-major."""
+    """A batch of sequences, time-major; packed if they have different lengths, see `crnn._core.rows.Lengths`."""
 
-    x: Array  # (T, B, D) real, or ids (T, B); padded with zeros
-    lengths: Array | None  # int32 (B,); None: all T
+    x: Array  # (T, B, D) real, or ids (T, B); packed (1, M, D), or (1, M)
+    lengths: Lengths | None = None  # None: all T
+    target_lengths: Lengths | None = None  # with a target for every step, or several tokens; None: all equal
+
+    @property
+    def size(self) -> int:
+        """B."""
+        return int(self.x.shape[1]) if self.lengths is None else self.lengths.B
 
 
 def check_sequences(name: str, X: Any, input_size: int, *, ids: bool, real: bool = False) -> list[Array]:
@@ -115,8 +122,6 @@ class SequenceData:
         One per sequence: (T_i, ...), or with ``single`` (1, ...).
     single : bool
         One target per sequence instead of one per step.
-    padding : float
-        Value of a missing target.
 
     Attributes
     ----------
@@ -127,11 +132,10 @@ class SequenceData:
     x: list[Array]
     targets: list[Array]
     single: bool
-    padding: float
     lengths: Array
 
-    def __init__(self, x: list[Array], targets: list[Array], *, single: bool, padding: float) -> None:
-        self.x, self.targets, self.single, self.padding = x, targets, single, padding
+    def __init__(self, x: list[Array], targets: list[Array], *, single: bool) -> None:
+        self.x, self.targets, self.single = x, targets, single
         self.lengths = np.array([len(sequence) for sequence in x])
 
     def __len__(self) -> int:
@@ -145,23 +149,33 @@ class SequenceData:
     def part(self, chosen: Sequence[int] | Array) -> SequenceData:
         """The sequences with the indices ``chosen``; borrowed."""
         x, targets = [self.x[i] for i in chosen], [self.targets[i] for i in chosen]
-        return SequenceData(x, targets, single=self.single, padding=self.padding)
+        return SequenceData(x, targets, single=self.single)
 
     def batch(self, chosen: Array) -> tuple[Batch, Array]:
-        """A batch of the sequences with these indices, and its targets (T, B, ...) or (1, B, ...); both fresh."""
-        x = _pad_and_stack([self.x[i] for i in chosen], 0)
-        targets = _pad_and_stack([self.targets[i] for i in chosen], self.padding)
-        lengths = self.lengths[chosen]
-        return Batch(x, None if (lengths == lengths[0]).all() else lengths.astype(np.int32)), targets
+        """A batch of the sequences with these indices, and its targets; both fresh.
+
+        Targets are (T, B, ...), packed (1, M, ...) if their numbers differ, or (1, B, ...) with one for each sequence.
+        """
+        x, lengths = batch_of([self.x[i] for i in chosen])
+        targets, target_lengths = batch_of([self.targets[i] for i in chosen])
+        return Batch(x, lengths, target_lengths), targets
 
 
-def _pad_and_stack(arrays: Sequence[Array], padding: float) -> Array:
-    """Arrays (T_i, ...) as one array (T, B, ...), T the largest T_i."""
-    longest = max(len(array) for array in arrays)
-    stacked = np.full((longest, len(arrays), *arrays[0].shape[1:]), padding, arrays[0].dtype)
-    for b, array in enumerate(arrays):
-        stacked[: len(array), b] = array
-    return stacked
+def batch_of(arrays: Sequence[Array]) -> tuple[Array, Lengths | None]:
+    """Arrays (T_i, ...) as one array (T, B, ...), or packed with their lengths if those differ; fresh."""
+    counts = np.fromiter(map(len, arrays), np.int32, len(arrays))
+    if (counts == counts[0]).all():
+        stacked = np.empty((int(counts[0]), len(arrays), *arrays[0].shape[1:]), arrays[0].dtype)
+        return np.stack(arrays, axis=1, out=stacked), None
+    lengths = Lengths(counts, int(counts.max()), 1, packed=True)
+    return lengths.pack_list(arrays), lengths
+
+
+def sequences_of(array: Array, lengths: Lengths | None) -> list[Array]:
+    """The rows (T_i, ...) of each sequence of an array (T, B, ...), or packed (1, M, ...); fresh."""
+    if lengths is not None:
+        return lengths.unpack_list(array)
+    return list(array.swapaxes(0, 1).copy())
 
 
 class SequenceBatches:

@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from crnn._core.rows import Lengths
 from crnn.checks import Array
 from crnn.models.head import Head, HeadTape
 from crnn.models.predictor import Predictor, Seed, Workspace
@@ -16,7 +16,6 @@ from crnn.nn.dropout import Masks
 from crnn.nn.network import RNN
 from crnn.nn.state import State, StateLike
 from crnn.nn.tape import Tape
-from crnn.text.windows import IGNORE_INDEX
 
 
 class EncoderDecoder(Predictor):
@@ -41,11 +40,6 @@ class EncoderDecoder(Predictor):
     @property
     def networks(self) -> list[RNN]:
         return [self.encoder, self.net]
-
-    def target_lengths(self, targets: Array, lengths: ArrayLike | None) -> Array | None:
-        """Number of targets (B,) of each sequence, from the targets (M, B) themselves; None: all M."""
-        counts = np.count_nonzero(targets != IGNORE_INDEX, axis=0)
-        return None if (counts == len(targets)).all() else counts.astype(np.int32)
 
     def decoder_start(self, encoded: State) -> State:
         """The decoder's first state, fresh: the encoder's last state ``encoded``, its directions concatenated."""
@@ -73,30 +67,29 @@ class EncoderDecoder(Predictor):
         *,
         only: Array | None = None,
         state: StateLike | None = None,
-        lengths: ArrayLike | None = None,
+        lengths: Lengths | None = None,
+        target_lengths: Lengths | None = None,
         scale: float | None = None,
         threads: int = 1,
         dropout_seed: Seed = None,
         keep: bool = True,
     ) -> tuple[list[Tape], HeadTape]:
-        """As `Predictor.window`: x, ``state`` and ``lengths`` are the encoder's, ``targets`` (M, B) are token ids.
+        """As `Predictor.window`: x, ``state`` and ``lengths`` are the encoder's, the targets (M, B) are token ids.
 
         The decoder reads the boundary token and then the targets, whatever it predicts (teacher forcing).
         """
         masks = None
         if dropout_seed is not None:  # not the same masks as the decoder
             masks = Masks([*(dropout_seed if isinstance(dropout_seed, list) else [dropout_seed]), 1])
-        encoder_tape = self.encoder.run_forward(x, state, lengths, threads, workspace.encoder, masks, keep=keep)
+        encoder_tape = self.encoder.run(x, state, lengths, threads, workspace.encoder, masks, keep=keep)
         workspace.encoder = encoder_tape
-        inputs = np.concatenate([np.full((1, targets.shape[1]), self.boundary, np.int32), targets[:-1]])
-        inputs[inputs == IGNORE_INDEX] = self.boundary  # padding must be valid ids, though it is not computed
         (tape,), head_tape = super().window(
-            self.net.stack.check_input(inputs),
+            self.net.stack.check_input(self._decoder_inputs(targets, target_lengths)),
             targets,
             workspace,
             only=only,
             state=self.decoder_start(encoder_tape.after).value,
-            lengths=self.target_lengths(targets, None),
+            lengths=target_lengths,
             scale=scale,
             threads=threads,
             dropout_seed=dropout_seed,
@@ -106,3 +99,11 @@ class EncoderDecoder(Predictor):
             assert tape.dbefore is not None
             self.encoder.backward(encoder_tape, None, self.encoder_gradient(tape.dbefore).value, threads=threads)
         return [encoder_tape, tape], head_tape
+
+    def _decoder_inputs(self, targets: Array, lengths: Lengths | None) -> Array:
+        """The boundary token, then the targets but the last one of each sequence."""
+        if lengths is None:
+            return np.concatenate([np.full((1, targets.shape[1]), self.boundary, np.int32), targets[:-1]])
+        inputs = np.full_like(targets, self.boundary)
+        inputs[0, lengths.B :] = targets[0, lengths.rows_before()]
+        return inputs

@@ -16,18 +16,20 @@ from crnn.checks import Array
 from crnn.models.losses import Loss
 from crnn.models.pooling import POOLINGS, Pooling
 from crnn.nn.cells import Slice
+from crnn.nn.config import NetworkConfig
 from crnn.nn.dropout import Masks
+from crnn.nn.tape import Tape
 
 
 @dataclass(eq=False)
 class HeadTape:
-    """The arrays of a head for T steps of B rows; with pooling T is 1."""
+    """The arrays of a head for T steps of B rows; with pooling T is 1. Packed if the network's outputs are."""
 
     outputs: Array  # (T, B, V); the backward pass overwrites them with their gradient
     losses: Array  # (T, B)
     weights: gemm.Packed  # W_hy
     weights_t: gemm.Packed  # W_hy.T
-    mask: Array | None = None  # (T, B, H) or (1, B, H): dropout of the head's input
+    mask: Array | None = None  # (T, B, H), or if not packed (1, B, H): dropout of the head's input
     dropped: Array | None = None  # (T, B, H): h * mask
     pooling: Pooling | None = None
 
@@ -79,29 +81,37 @@ class Head:
         self.dtype = self.b_y.dtype.name
         self.inputs = int(self.w.shape[1] if tie_weights else self.w.shape[0])
 
-    def new_tape(self, steps: int, batch: int, features: int) -> HeadTape:
-        """A tape for the outputs (steps, batch, features) of the network."""
+    def new_tape(self, tape: Tape) -> HeadTape:
+        """A tape for the outputs y of the network's tape."""
         H, V = self.inputs, len(self.b_y)
-        pooling = None
+        pooling, shape = None, tape.y.shape[:2]
         if self.pooling is not None:
-            pooling = POOLINGS[self.pooling](steps, batch, features, self.directions, self.dtype)
-            steps = 1
+            pooling = POOLINGS[self.pooling](tape.steps, tape.batch, tape.y.shape[2], self.directions, self.dtype)
+            shape = (1, tape.batch)
         return HeadTape(
             pooling=pooling,
-            outputs=gemm.aligned_empty((steps, batch, V), self.dtype),
-            losses=gemm.aligned_empty((steps, batch), self.dtype),
+            outputs=gemm.aligned_empty((*shape, V), self.dtype),
+            losses=gemm.aligned_empty(shape, self.dtype),
             weights=gemm.Packed(H, V, self.dtype),
             weights_t=gemm.Packed(V, H, self.dtype),
         )
 
-    def draw_mask(self, tape: HeadTape, masks: Masks | None, p: float, variational_dropout: bool) -> None:
-        """Draw the dropout mask of the head's input. None: nothing is dropped."""
+    def draw_mask(self, tape: HeadTape, network: Tape, masks: Masks | None, config: NetworkConfig) -> None:
+        """Draw the dropout mask of the head's input. None: nothing is dropped. ``network``: the tape of the network."""
         tape.mask = None
-        if masks is not None and p > 0:
-            T, B, H = *tape.losses.shape, self.inputs
-            tape.mask = masks.draw(p, (1 if variational_dropout else T, B, H), self.dtype)
+        if masks is not None and config.dropout > 0:
+            pooled = tape.pooling is not None
+            tape.mask = masks.draw_rows(
+                config.dropout,
+                1 if pooled else network.steps,
+                network.batch,
+                self.inputs,
+                self.dtype,
+                same_for_all_steps=config.variational_dropout,
+                lengths=None if pooled else network.lengths,
+            )
             if tape.dropped is None:
-                tape.dropped = gemm.aligned_empty((T, B, H), self.dtype)
+                tape.dropped = gemm.aligned_empty((*tape.losses.shape, self.inputs), self.dtype)
 
     def pack_forward(self, tape: HeadTape) -> None:
         """Pack the weights for the forward product."""

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from crnn._core import loss
 from crnn._options import takes_options
 from crnn.checks import Array, Ids, check_flag, check_size, check_threads
+from crnn.models.data import Batch
 from crnn.models.head import Head
 from crnn.models.losses import CrossEntropy
 from crnn.models.metrics import Evaluation
@@ -233,11 +234,11 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         if reduction not in ("mean", "sum"):
             raise ValueError(f"reduction: expected mean or sum, got {reduction!r}")
         threads = check_threads(threads)
-        x, wanted, _ = self.window(ids, targets)
+        window, wanted = self.window(ids, targets)
         count = self._head.loss.count(wanted)
         scale = 1.0 / max(count, 1) if reduction == "mean" else 1.0
         (tape,), head = self._predictor.window(
-            x,
+            window.x,
             wanted,
             workspace or Workspace(),
             state=state,
@@ -251,10 +252,10 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         """A new workspace for `losses` and `loss_and_gradients`."""
         return Workspace()
 
-    def window(self, ids: ArrayLike, targets: ArrayLike) -> tuple[Array, Array, None]:
-        """Checked ids and targets, int32 (T, B), as the kernels take them; and no lengths."""
+    def window(self, ids: ArrayLike, targets: ArrayLike) -> tuple[Batch, Array]:
+        """Checked ids and targets, int32 (T, B), as the kernels take them."""
         x = self._check_ids("ids", ids)
-        return x, self._check_targets(targets, x.shape), None
+        return Batch(x), self._check_targets(targets, x.shape)
 
     def _check_ids(self, name: str, ids: ArrayLike) -> Ids:
         """Ids (T, B) as int32. Raises TypeError and ValueError, which call them ``name``."""

@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 
 class Pooling(ABC):
-    """From y (T, B, F), the forward direction's units first, to ``out`` (1, B, F'). Owned by a tape.
+    """From y (T, B, F), or packed, the forward direction's units first, to ``out`` (1, B, F'). Owned by a tape.
 
     ``half`` is F divided by the number of directions.
     """
@@ -55,20 +55,16 @@ class Pooling(ABC):
 class Last(Pooling):
     """The last step."""
 
-    def _last(self, part: Slice) -> Any:
-        """Index of each row's last step along the time axis."""
-        return -1 if part.lengths is None else part.lengths.lengths[part.rows] - 1
-
     def forward(self, y: Array, part: Slice) -> None:
-        rows, half = part.rows, self.half
-        self.out[0, rows, :half] = y[self._last(part), rows, :half]
-        self.out[0, rows, half:] = y[0, rows, half:]
+        of, half = part.sequences, self.half
+        self.out[0, of, :half] = y[(*part.last_rows, slice(half))]
+        self.out[0, of, half:] = y[(*part.first_rows, slice(half, None))]
 
     def backward(self, dy: Array, part: Slice) -> None:
-        rows, half = part.rows, self.half
-        dy[:, rows] = 0
-        dy[self._last(part), rows, :half] = self.dout[0, rows, :half]
-        dy[0, rows, half:] = self.dout[0, rows, half:]
+        of, half = part.sequences, self.half
+        dy[:, part.rows] = 0
+        dy[(*part.last_rows, slice(half))] = self.dout[0, of, :half]
+        dy[(*part.first_rows, slice(half, None))] = self.dout[0, of, half:]
 
 
 class Mean(Pooling):
@@ -105,11 +101,11 @@ class Flatten(Pooling):
         return T * F
 
     def forward(self, y: Array, part: Slice) -> None:
-        rows = part.rows
+        rows = part.sequences
         self.out[0, rows] = y[:, rows].transpose(1, 0, 2).reshape(-1, self.T * self.F)
 
     def backward(self, dy: Array, part: Slice) -> None:
-        rows = part.rows
+        rows = part.sequences
         dy[:, rows] = self.dout[0, rows].reshape(-1, self.T, self.F).transpose(1, 0, 2)
 
 

@@ -6,10 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from numpy.typing import ArrayLike
-
 from crnn import _parallel as parallel
 from crnn._core import loss as kernels
+from crnn._core.rows import Lengths
 from crnn.checks import Array
 from crnn.models.head import Head, HeadTape
 from crnn.nn.dropout import Masks
@@ -47,10 +46,6 @@ class Predictor:
         """All networks, first the one that reads x."""
         return [self.net]
 
-    def target_lengths(self, targets: Array, lengths: ArrayLike | None) -> ArrayLike | None:
-        """Number of targets (B,) of each sequence of a window whose sequences have ``lengths``; None: all T."""
-        return lengths
-
     def state_from(self, arrays: Sequence[Array], batch: int) -> StateLike:
         """The state of ``batch`` rows that `crnn.nn.state.state_arrays` listed, fresh.
 
@@ -74,12 +69,15 @@ class Predictor:
         state: StateLike | None,
         workspace: Workspace,
         *,
-        lengths: ArrayLike | None = None,
+        lengths: Lengths | None = None,
         threads: int = 1,
         dropout_seed: Seed = None,
         keep: bool = False,
     ) -> tuple[Tape, HeadTape]:
-        """Tapes for a window, with masks drawn and weights packed. They are taken from the workspace if they fit."""
+        """Tapes for a window, with masks drawn and weights packed. They are taken from the workspace if they fit.
+
+        With ``lengths`` x is packed.
+        """
         stack, head = self.net.stack, self.head
         if workspace.tape is not None and workspace.tape.stack is not stack:
             raise ValueError("workspace: expected one that this model alone has used, got one that another has used")
@@ -87,10 +85,10 @@ class Predictor:
         rows = len(head.w)
         tape = stack.new_tape(x, state, workspace.tape, lengths=lengths, threads=threads, keep=keep, max_rows=rows)
         if workspace.head is None or tape is not workspace.tape:
-            workspace.head = head.new_tape(tape.steps, tape.batch, self.net.output_size)
+            workspace.head = head.new_tape(tape)
         workspace.tape = tape
         stack.draw_masks(tape, masks)
-        head.draw_mask(workspace.head, masks, stack.config.dropout, stack.config.variational_dropout)
+        head.draw_mask(workspace.head, tape, masks, stack.config)
         stack.pack_forward(tape)
         head.pack_forward(workspace.head)
         return tape, workspace.head
@@ -142,7 +140,8 @@ class Predictor:
         *,
         only: Array | None = None,
         state: StateLike | None = None,
-        lengths: ArrayLike | None = None,
+        lengths: Lengths | None = None,
+        target_lengths: Lengths | None = None,
         scale: float | None = None,
         threads: int = 1,
         dropout_seed: Seed = None,
@@ -153,14 +152,17 @@ class Predictor:
         Parameters
         ----------
         x : array (T, B, D), or ids (T, B)
-            As `Stack.check_input` returns it; borrowed by the tape.
+            As `Stack.check_input` returns it; borrowed by the tape. With ``lengths`` packed, as all arrays (T, B, ...).
         targets : array (T, B) or (T, B, N)
             As `Loss.check` returns it.
         workspace : Workspace
         only : bool array (T, B), optional
             Targets whose losses count; all if not given.
-        state, lengths, threads, dropout_seed
+        state, threads, dropout_seed
             As in `RNN.forward`.
+        lengths : Lengths, optional
+        target_lengths : Lengths, optional
+            For `EncoderDecoder`; otherwise they are ``lengths``.
         scale : float, optional
         keep : bool
             Whether a backward pass may follow.

@@ -184,9 +184,8 @@ class SequenceRegressor(
         outputs = np.empty((len(x), streams.output_size), self.dtype)
         no_targets = [np.zeros((1, self.output_size), self.dtype)] * len(x)
         for chosen, batch, _ in by_length(self._data(x, no_targets), FORECAST_BATCH):
-            tape = self.net.run_forward(batch.x, None, batch.lengths, 1, None, None, keep=False)
-            last = tape.steps - 1 if batch.lengths is None else np.asarray(batch.lengths) - 1
-            outputs[chosen] = self._head.apply(np.ascontiguousarray(tape.y[last, np.arange(len(chosen))]))
+            tape = self.net.run(batch.x, None, batch.lengths, 1, None, None, keep=False)
+            outputs[chosen] = self._head.apply(np.ascontiguousarray(tape.after.h[-1]))  # of the top layer
             streams.set_states(tape.after.value, chosen)
         values = np.empty((len(x), n, self.output_size))
         for step in range(n):

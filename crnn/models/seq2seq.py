@@ -15,7 +15,7 @@ from crnn._core import loss as kernels
 from crnn._options import takes_options
 from crnn.checks import Array, check_flag, check_number, check_seed, check_size, check_threads
 from crnn.io.atomic_write import PathLike
-from crnn.models.data import Batch, SequenceData, by_length, check_sequences, encode_texts
+from crnn.models.data import Batch, SequenceData, by_length, check_sequences, encode_texts, sequences_of
 from crnn.models.decoding import Hypothesis, decode
 from crnn.models.encoder_decoder import EncoderDecoder
 from crnn.models.head import Head
@@ -250,11 +250,11 @@ class SequenceToSequence(
         self.longest_target = max(self.longest_target or 1, *(len(ids) - 1 for ids in y))
 
     def _check_targets(self, targets: ArrayLike, batch: Batch) -> Array:
-        array = np.asarray(targets)
-        wanted = self._head.loss.check("y", array, max(len(array), 1), batch.x.shape[1], self.dtype)
-        present = wanted != IGNORE_INDEX
-        if not present[0].all() or (present[1:] > present[:-1]).any():
-            raise ValueError(f"y: expected at least one token of each sequence, and {IGNORE_INDEX} only after its last")
+        array, lengths = np.asarray(targets), batch.target_lengths
+        shape = (max(len(array), 1), batch.size) if lengths is None else (1, lengths.rows)
+        wanted = self._head.loss.check("y", array, *shape, self.dtype)
+        if (wanted == IGNORE_INDEX).any():
+            raise ValueError(f"y: expected tokens, got {IGNORE_INDEX}; the batch has the numbers of tokens")
         return wanted
 
     # ---- evaluation and prediction --------------------------------------------------------------------------------
@@ -280,13 +280,19 @@ class SequenceToSequence(
         for chosen, batch, targets in by_length(data, check_size("batch_size", batch_size)):
             wanted = self._check_targets(targets, batch)
             _, head = self._predictor.window(
-                batch.x, wanted, Workspace(), lengths=batch.lengths, threads=threads, keep=False
+                batch.x,
+                wanted,
+                Workspace(),
+                lengths=batch.lengths,
+                target_lengths=batch.target_lengths,
+                threads=threads,
+                keep=False,
             )
-            tokens = head.outputs.argmax(axis=2)
-            for b, i in enumerate(chosen):
-                count = len(data.targets[i])
-                totals[i] = kernels.sum(head.losses[:count, b].copy())
-                predicted[i] = tokens[:count, b]
+            tokens = sequences_of(head.outputs.argmax(axis=2), batch.target_lengths)
+            losses = sequences_of(head.losses, batch.target_lengths)
+            for i, of_sequence, best in zip(chosen, losses, tokens, strict=True):
+                totals[i] = kernels.sum(of_sequence)
+                predicted[i] = best
         # fsum rounds once, so the sum does not depend on the order.
         count = sum(len(wanted) for wanted in data.targets)
         return self._targets.evaluation(math.fsum(totals), count, predicted, data.targets)
@@ -342,7 +348,7 @@ class SequenceToSequence(
         hypotheses = [Hypothesis([], 0.0)] * len(x)
         weights = StreamWeights(self._predictor.stream_parts(type(self).__name__, ids_only=True))
         for chosen, batch, _ in by_length(data, check_size("batch_size", batch_size)):
-            tape = self.encoder.run_forward(batch.x, None, batch.lengths, threads, None, None, keep=False)
+            tape = self.encoder.run(batch.x, None, batch.lengths, threads, None, None, keep=False)
             start = self._predictor.decoder_start(tape.after)
             parts = min(threads, len(chosen))
 

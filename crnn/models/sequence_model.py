@@ -19,7 +19,7 @@ from crnn._options import takes_options
 from crnn.checks import Array, as_number, check_flag, check_seed, check_size, check_threads
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import ModelFileError
-from crnn.models.data import Batch, SequenceBatches, SequenceData, by_length, check_sequences, shuffled
+from crnn.models.data import Batch, SequenceBatches, SequenceData, by_length, check_sequences, sequences_of, shuffled
 from crnn.models.head import Head
 from crnn.models.losses import Loss
 from crnn.models.pooling import POOLINGS
@@ -34,7 +34,6 @@ from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
 from crnn.nn.state import StateLike
 from crnn.stream.parts import StreamParts
-from crnn.text.windows import IGNORE_INDEX
 from crnn.training.checkpoint import stored_statistics
 from crnn.training.config import TrainingConfig
 from crnn.training.fit import fit
@@ -197,8 +196,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
 
     def _data(self, x: list[Array], targets: list[Array]) -> SequenceData:
         """Data of sequences, which are standardised here, and targets, which are already."""
-        padding = IGNORE_INDEX if targets[0].dtype.kind in "iu" else np.nan
-        return SequenceData(self._scaled(x), targets, single=self.pooling is not None, padding=padding)
+        return SequenceData(self._scaled(x), targets, single=self.pooling is not None)
 
     def data(self, X: Any, y: Any) -> SequenceData:
         """X and y checked and standardised, as `evaluate` and `crnn.fit` take them."""
@@ -209,14 +207,14 @@ class SequenceModel(Module, Generic[EvaluationT]):
 
     def _check_targets(self, targets: ArrayLike, batch: Batch) -> Array:
         """The targets of a batch as the kernels take them."""
-        steps = 1 if self.pooling is not None else len(batch.x)
-        return self._head.loss.check("y", targets, steps, batch.x.shape[1], self.dtype)
+        steps, rows = batch.x.shape[:2] if self.pooling is None else (1, batch.size)
+        return self._head.loss.check("y", targets, steps, rows, self.dtype)
 
-    def window(self, x: Any, targets: Any) -> tuple[Array, Array, Array | None]:
-        """X and y as one batch: x (T, B, D) or ids (T, B), targets (T, B, ...), and lengths (B,), None if equal."""
+    def window(self, x: Any, targets: Any) -> tuple[Batch, Array]:
+        """X and y as one batch, and its targets as `SequenceData.batch` returns them."""
         data = self.data(x, targets)
         batch, wanted = data.batch(np.arange(len(data)))
-        return batch.x, self._check_targets(wanted, batch), batch.lengths
+        return batch, self._check_targets(wanted, batch)
 
     # ---- training -------------------------------------------------------------------------------------------------
 
@@ -345,7 +343,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
         Parameters
         ----------
         x : Batch
-        targets : array (T, B, ...), or (1, B, ...) with pooling
+        targets : array (T, B, ...) or packed, or (1, B, ...) with pooling
             As `SequenceData.batch` returns them.
         state : None
             Sequences start from the initial state.
@@ -377,6 +375,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
             wanted,
             workspace or Workspace(),
             lengths=x.lengths,
+            target_lengths=x.target_lengths,
             scale=scale,
             threads=threads,
             dropout_seed=dropout_seed,
@@ -392,8 +391,9 @@ class SequenceModel(Module, Generic[EvaluationT]):
         for chosen, batch, _ in by_length(data, check_size("batch_size", batch_size)):
             tape, head = self._predictor.start(batch.x, None, Workspace(), lengths=batch.lengths, threads=threads)
             self._predictor.forward(tape, head, None)
-            for b, i in enumerate(chosen):
-                outputs[i] = head.outputs[: 1 if data.single else data.lengths[i], b].copy()
+            each = sequences_of(head.outputs, None if data.single else batch.lengths)
+            for i, of_sequence in zip(chosen, each, strict=True):
+                outputs[i] = of_sequence
         return outputs
 
     def _predict(self, X: Any, from_outputs: Callable[[Array], Array], batch_size: int, threads: int) -> Any:

@@ -29,7 +29,11 @@ SATURATED = 0.97
 
 @dataclass(frozen=True)
 class Slice:
-    """Some rows of a batch: rows b0 .. b1-1, or with ``lengths`` the rows ``lengths.order[b0:b1]``."""
+    """Some sequences of a batch: b0 .. b1-1, or with ``lengths`` ``lengths.order[b0:b1]``.
+
+    Arrays (T, B, ...) of a batch with lengths are packed, see `crnn._core.rows.Lengths`: (1, M, ...), M the sum of the
+    lengths.
+    """
 
     b0: int
     b1: int
@@ -37,13 +41,34 @@ class Slice:
 
     @property
     def single(self) -> Slice:
-        """The same rows, for arrays with a single time step."""
+        """The same sequences, for arrays (1, B, ...) with one vector for each of them."""
         return Slice(self.b0, self.b1, None if self.lengths is None else self.lengths.single())
 
     @property
-    def rows(self) -> Any:
-        """Index of the rows along the batch axis: a slice, or an integer array."""
+    def sequences(self) -> Any:
+        """Index into arrays (B, ...): a slice, or an integer array."""
         return slice(self.b0, self.b1) if self.lengths is None else self.lengths.order[self.b0 : self.b1]
+
+    @property
+    def rows(self) -> Any:
+        """Index of these sequences' rows along the second axis of arrays (T, B, ...), or packed (1, M, ...)."""
+        if self.lengths is None or not self.lengths.packed:
+            return self.sequences
+        if self.b1 - self.b0 == self.lengths.B:
+            return slice(None)
+        return self.lengths.rows_of_part(self.b0, self.b1)
+
+    @property
+    def first_rows(self) -> Any:
+        """Index into arrays (T, B, ...), or packed, of each sequence's first step."""
+        return 0, self.sequences if self.lengths is None else self.lengths.first_rows(self.sequences)
+
+    @property
+    def last_rows(self) -> Any:
+        """Index into arrays (T, B, ...), or packed, of each sequence's last step."""
+        if self.lengths is None:
+            return -1, self.sequences
+        return 0, self.lengths.last_rows(self.sequences)
 
 
 class Recurrence:
@@ -53,7 +78,8 @@ class Recurrence:
     -----------
     The docstring of a subclass states its equations for row vectors: h' and c' are the state of the previous step, xw
     is x @ W_xh + b_h. Gates are blocks of H columns, in the order of ``info.gate_names``. Arrays have the names of the
-    fields of the C struct ``crnn_layer`` and the type ``dtype``; S is ``chunk_steps``, G the number of gates.
+    fields of the C struct ``crnn_layer`` and the type ``dtype``; S is ``chunk_steps``, G the number of gates. If the
+    sequences have lengths, T is 1 and R their sum: arrays are packed.
 
     Methods are called in this order: pack_forward; forward for each slice of the batch; pack_backward; backward for
     each slice; weight_gradients for each range of columns; finish_gradients.
@@ -62,8 +88,10 @@ class Recurrence:
     ----------
     prefix : str
         Of the parameters' names, such as "layer0.reverse.".
-    T, B, H : int
-        Steps, rows and units.
+    T, R : int
+        The first two axes of arrays: T steps of R = B rows, or 1 and the number of packed rows.
+    B, H : int
+        Sequences and units.
     dtype : str
     reverse : bool
         Run from the last step to the first.
@@ -82,31 +110,32 @@ class Recurrence:
 
     prefix: str
     T: int
+    R: int
     B: int
     H: int
     dtype: str
     reverse: bool
     keep: bool
     chunk_steps: int  # S: T with `keep`
-    h: Array  # (T, B, H)
+    h: Array  # (T, R, H)
     h0: Array  # (B, H), borrowed; set before pack_forward
     c0: Array | None  # (B, H), borrowed; set before pack_forward where the cell has c
     mask: Array | None  # (B, H): dropout of the state
-    h_masked: Array | None  # (T, B, H): h * mask
+    h_masked: Array | None  # (T, R, H): h * mask
     h0_masked: Array | None  # (B, H): h0 * mask
-    kept: dict[str, Array]  # what `forward` writes besides h: gates (S, B, G*H), and c, tanh_c, hn (S, B, H)
-    xw: Array  # (S, B, G*H): x @ W_xh + b_h, written before `forward`
+    kept: dict[str, Array]  # what `forward` writes besides h: gates (S, R, G*H), and c, tanh_c, hn (S, R, H)
+    xw: Array  # (S, R, G*H): x @ W_xh + b_h, written before `forward`
     weights: dict[str, Any]  # packed weights, and vectors (H,)
     keep_dh: bool  # keep the whole gradient at h in `dh` after a backward pass
     overwrite_gates: bool  # the only backward pass follows at once: `da` may overwrite the gates, which are in cache
     # Allocated by pack_backward, empty or None before.
-    dh: Array  # (T, B, H)
-    da: Array  # (T, B, G*H): gradient at xw
+    dh: Array  # (T, R, H)
+    da: Array  # (T, R, G*H): gradient at xw
     dh0: Array  # (B, H), borrowed; set before pack_backward
     dc: Array | None  # (B, H), borrowed; set before pack_backward where the cell has c
     dh_masked: Array | None  # (B, H), scratch
     weights_t: dict[str, gemm.Packed]  # transposed weights
-    gradients: dict[str, Array]  # da_h (T, B, G*H), dhn (B, H), and the vectors' gradients by row (B, H)
+    gradients: dict[str, Array]  # da_h (T, R, G*H), dhn (B, H), and the vectors' gradients by row (B, H)
     _last_chunk_steps: int  # steps of the last call of `forward`
 
     def __init_subclass__(cls) -> None:
@@ -114,13 +143,13 @@ class Recurrence:
         cls.gates, cls.has_c = cls.info.gates, cls.info.has_c
 
     def __init__(
-        self, prefix: str, T: int, B: int, H: int, dtype: str, *, reverse: bool, keep: bool, chunk_steps: int
+        self, prefix: str, T: int, R: int, B: int, H: int, dtype: str, *, reverse: bool, keep: bool, chunk_steps: int
     ) -> None:
         info = self.info
-        self.prefix, self.T, self.B, self.H, self.dtype = prefix, T, B, H, dtype
+        self.prefix, self.T, self.R, self.B, self.H, self.dtype = prefix, T, R, B, H, dtype
         self.reverse, self.keep = reverse, keep
         self.chunk_steps = T if keep else min(chunk_steps, T)
-        self.h = gemm.aligned_empty((T, B, H), dtype)
+        self.h = gemm.aligned_empty((T, R, H), dtype)
         self.h0 = self.dh = self.da = self.dh0 = self.h[:0]
         self.c0 = self.mask = self.h_masked = self.h0_masked = self.dc = self.dh_masked = None
         self.keep_dh = self.overwrite_gates = False
@@ -143,8 +172,8 @@ class Recurrence:
             self.weights["w_hn"] = gemm.Packed(H, H, dtype)
 
     def _steps(self, gates: int = 1) -> Array:
-        """A new array (S, B, gates*H), not initialised."""
-        return gemm.aligned_empty((self.chunk_steps, self.B, gates * self.H), self.dtype)
+        """A new array (S, R, gates*H), not initialised."""
+        return gemm.aligned_empty((self.chunk_steps, self.R, gates * self.H), self.dtype)
 
     @classmethod
     def gate(cls, array: Array, name: str) -> Array:
@@ -189,9 +218,9 @@ class Recurrence:
             self.weights[name] = values[self.prefix + name]
 
     def forward(self, xw: Array, ids: Ids | None, t0: int, t1: int, part: Slice) -> None:
-        """Run steps t0 .. t1-1 for the rows of ``part``.
+        """Run steps t0 .. t1-1, packed: 0 .. 1, which are all, for the sequences of ``part``.
 
-        ``xw`` is (t1-t0, B, G*H), or with ``ids`` (t1-t0, B) a table (V, G*H) of which the ids select rows.
+        ``xw`` is (t1-t0, R, G*H), or with ``ids`` (t1-t0, R) a table (V, G*H) of which the ids select rows.
         """
         before = t1 if self.reverse else t0 - 1
         inside = 0 <= before < self.T
@@ -216,19 +245,17 @@ class Recurrence:
         self._last_chunk_steps = t1 - t0
 
     def last_step(self, part: Slice) -> Any:
-        """Index into arrays (T, B, H) of each row's last step in the layer's direction."""
-        if self.reverse or part.lengths is None:
-            return (0 if self.reverse else -1), part.rows
-        return part.lengths.lengths[part.rows] - 1, part.rows
+        """Index into arrays (T, R, H) of each sequence's last step in the layer's direction."""
+        return part.first_rows if self.reverse else part.last_rows
 
     def finish_forward(self, part: Slice, h_after: Array, c_after: Array | None) -> None:
         """Copy the state after the last step into h_after and c_after (B, H)."""
         last = self.last_step(part)
-        h_after[part.rows] = self.h[last]
+        h_after[part.sequences] = self.h[last]
         if c_after is not None:
             if not (self.keep or self.reverse or part.lengths is not None):
                 last = self._last_chunk_steps - 1, part.rows  # `kept` holds the last chunk only
-            c_after[part.rows] = self.kept["c"][last]
+            c_after[part.sequences] = self.kept["c"][last]
 
     # ---- backward -------------------------------------------------------------------------------------------------
 
@@ -269,9 +296,9 @@ class Recurrence:
     def add_state_gradient(self, part: Slice, dh_after: Array | None, dc_after: Array | None) -> None:
         """Add the gradient (B, H) at the state after the last step to `dh`, and set `dc`. None is zero."""
         if dh_after is not None:
-            self.dh[self.last_step(part)] += dh_after[part.rows]
+            self.dh[self.last_step(part)] += dh_after[part.sequences]
         if self.dc is not None:
-            self.dc[part.rows] = 0 if dc_after is None else dc_after[part.rows]
+            self.dc[part.sequences] = 0 if dc_after is None else dc_after[part.sequences]
 
     def backward(self, part: Slice) -> None:
         """Backpropagate through all steps of the rows of ``part``.
@@ -319,18 +346,17 @@ class Recurrence:
 
     # ---- diagnostics ----------------------------------------------------------------------------------------------
 
-    def saturation(self, in_sequence: Array) -> Array:
+    def saturation(self, lengths: Lengths | None) -> Array:
         """Fraction (T,) of the activations whose slope is nearly 0.
 
-        ``in_sequence``, bool (T, B, 1): False for padding, which is not counted. This default counts all gates: the
-        candidate is a tanh, the others are sigmoids.
+        This default counts all gates: the candidate is a tanh, the others are sigmoids.
         """
-        squashed = np.where(in_sequence, self.kept["gates"], 0)  # padding is not initialised
+        squashed = self.kept["gates"].copy()
         for name in self.info.gate_names:
             if name != self.info.gate_names[self.info.candidate]:
                 gate = self.gate(squashed, name)
                 gate[...] = 2 * gate - 1  # sigmoid(a) = (1 + tanh(a / 2)) / 2
-        return _fraction(np.abs(squashed) > SATURATED, in_sequence)
+        return _fraction(np.abs(squashed) > SATURATED, lengths)
 
     def side_of_kinks(self) -> Array:
         """bool array: the side of the kink (point without a derivative) of every value; empty for smooth cells."""
@@ -342,9 +368,9 @@ class Tanh(Recurrence):
 
     cell = "tanh"
 
-    def saturation(self, in_sequence: Array) -> Array:
+    def saturation(self, lengths: Lengths | None) -> Array:
         """Fraction (T,) of the units with |h| > SATURATED."""
-        return _fraction(np.abs(self.h) > SATURATED, in_sequence)
+        return _fraction(np.abs(self.h) > SATURATED, lengths)
 
 
 class Relu(Recurrence):
@@ -353,9 +379,9 @@ class Relu(Recurrence):
     cell = "relu"
     has_kinks = True
 
-    def saturation(self, in_sequence: Array) -> Array:
+    def saturation(self, lengths: Lengths | None) -> Array:
         """Fraction (T,) of the units that are 0."""
-        return _fraction(self.h <= 0, in_sequence)
+        return _fraction(self.h <= 0, lengths)
 
     def side_of_kinks(self) -> Array:
         return self.h > 0
@@ -424,10 +450,9 @@ class MinGru(Recurrence):
     cell = "min_gru"
     has_kinks = True
 
-    def saturation(self, in_sequence: Array) -> Array:
+    def saturation(self, lengths: Lengths | None) -> Array:
         """Fraction (T,) of the gates z whose slope is nearly 0."""
-        z = np.where(in_sequence, self.gate(self.kept["gates"], "z"), 0.5)
-        return _fraction(np.abs(2 * z - 1) > SATURATED, in_sequence)
+        return _fraction(np.abs(2 * self.gate(self.kept["gates"], "z") - 1) > SATURATED, lengths)
 
     def side_of_kinks(self) -> Array:
         return self.gate(self.kept["gates"], "n") >= 0.5
@@ -436,9 +461,13 @@ class MinGru(Recurrence):
 CELLS: dict[str, type[Recurrence]] = {cls.cell: cls for cls in (Tanh, Relu, Lstm, Gru, OriginalGru, MinGru)}
 
 
-def _fraction(flags: Array, in_sequence: Array) -> Array:
-    """Fraction (T,) of the flags (T, B, K) that are set, padding left out."""
-    fraction: Array = (flags & in_sequence).sum(axis=(1, 2)) / (in_sequence.sum(axis=(1, 2)) * flags.shape[2])
+def _fraction(flags: Array, lengths: Lengths | None) -> Array:
+    """Fraction (T,) of the flags (T, B, K), or packed, that are set."""
+    if lengths is None:
+        means: Array = flags.mean(axis=(1, 2))
+        return means
+    count = (~lengths.padding()).sum(axis=1) * flags.shape[2]
+    fraction: Array = lengths.unpack(flags).sum(axis=(1, 2)) / count
     return fraction
 
 

@@ -7,7 +7,8 @@
                     once per token of the vocabulary
     EmbeddedDense   ids and an embedding E (V, D), V > T*B: Dense, on the gathered rows of E
 
-An input is owned by a tape and belongs to one direction of one layer. `LayerInput` documents the methods.
+If the sequences have lengths, arrays (T, B, ...) are packed, see `crnn._core.rows.Lengths`. An input is owned by a tape
+and belongs to one direction of one layer. `LayerInput` documents the methods.
 """
 
 from __future__ import annotations
@@ -109,7 +110,6 @@ class Dense:
     def pack_backward(self, values: Arrays) -> None:
         if self.dx is None:
             self.dx = gemm.aligned_empty(self.x.shape, self.x.dtype)
-            self.dx.fill(0)  # bidirectional layers add padding as well: it must be initialised
         if self.weights_t is None:
             self.weights_t = gemm.Packed(self.weights.N, self.weights.K, self.x.dtype)
         self.weights_t.pack_transposed(values[self.w_name])
@@ -244,11 +244,16 @@ class EmbeddedDense(Dense):
         gemm.rows_backward(grads["embedding"], self.ids, self.dx, n0, n1, lengths)
 
 
-def first_input(x: Array, embedding: Array | None, prefix: str, vocab_size: int, width: int, dtype: str) -> LayerInput:
-    """The input of the first layer, for x (T, B, D) real or ids (T, B). ``width`` is G*H."""
+def first_input(
+    x: Array, tokens: int, embedding: Array | None, prefix: str, vocab_size: int, width: int, dtype: str
+) -> LayerInput:
+    """The input of the first layer, for x (T, B, D) real or ids (T, B), which may be packed.
+
+    ``tokens`` is T*B, ``width`` is G*H.
+    """
     if x.ndim == 3:
         return Dense(prefix, x, width)
     if embedding is None:
         return Rows(prefix, x, vocab_size, width, dtype)
-    kind = EmbeddedRows if vocab_size <= x.size else EmbeddedDense
+    kind = EmbeddedRows if vocab_size <= tokens else EmbeddedDense
     return kind(prefix, x, embedding, width)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from crnn import _parallel as parallel
 from crnn._core.arrays import pinned
+from crnn._core.rows import Lengths
 from crnn._options import options_of, takes_options
 from crnn.checks import Array, check_threads
 from crnn.nn.cells import equations
@@ -263,7 +264,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
             State after the last step, fresh.
         """
         tape = self.run_forward(x, state, lengths, threads, None, None, keep=False)
-        return tape.y, tape.after.value
+        return tape.padded(tape.y), tape.after.value
 
     def forward(
         self,
@@ -295,7 +296,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         Returns
         -------
         y : array (T, B, output_size)
-            Output of the top layer. Belongs to the tape.
+            Output of the top layer. Belongs to the tape; with lengths it is fresh.
         state
             State after the last step. Belongs to the tape.
         tape : Tape
@@ -310,7 +311,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         """
         masks = None if dropout_seed is None else Masks(dropout_seed)
         tape = self.run_forward(x, state, lengths, threads, tape, masks, keep=True)
-        return tape.y, tape.after.value, tape
+        return tape.padded(tape.y), tape.after.value, tape
 
     def run_forward(
         self,
@@ -324,8 +325,24 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         keep: bool,
     ) -> Tape:
         """`forward` with given masks. With ``keep=False`` the tape cannot be used for a backward pass."""
-        threads, stack = check_threads(threads), self.stack
-        tape = stack.new_tape(stack.check_input(x), state, tape, lengths=lengths, threads=threads, keep=keep)
+        threads = check_threads(threads)
+        checked, given = self.stack.check_padded(x, lengths)
+        return self.run(checked, state, given, threads, tape, masks, keep=keep)
+
+    def run(
+        self,
+        x: Array,
+        state: StateLike | None,
+        lengths: Lengths | None,
+        threads: int,
+        tape: Tape | None,
+        masks: Masks | None,
+        *,
+        keep: bool,
+    ) -> Tape:
+        """`run_forward` of a checked x, which is packed if there are lengths."""
+        stack = self.stack
+        tape = stack.new_tape(x, state, tape, lengths=lengths, threads=threads, keep=keep)
         stack.draw_masks(tape, masks)
         stack.pack_forward(tape)
         parallel.run(tape.parts, lambda part: stack.forward(tape, tape.part(part)))
@@ -354,7 +371,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         Returns
         -------
         dx : array (T, B, D), or None for ids
-            Gradient at x. Belongs to the tape.
+            Gradient at x, 0 for padding. Belongs to the tape; with lengths it is fresh.
         dstate
             Gradient at the state before the first step. Belongs to the tape.
         """
@@ -366,10 +383,10 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
             dafter.assign("dstate", dstate)
         dy_array, pin = None, None
         if dy is not None or dstate is None:  # last, since it is borrowed: no later conversion can change it
-            dy_array = np.asarray(dy)
-            if dy_array.shape != tape.y.shape:
-                raise ValueError(f"dy: expected shape {tape.y.shape}, got {dy_array.shape}")
-            dy_array = stack.check_real("dy", dy_array)
+            dy_array, shape = np.asarray(dy), (tape.steps, tape.batch, self.output_size)
+            if dy_array.shape != shape:
+                raise ValueError(f"dy: expected shape {shape}, got {dy_array.shape}")
+            dy_array = stack.check_real("dy", dy_array if tape.lengths is None else tape.lengths.pack(dy_array))
             pin = pinned(dy_array)
         stack.pack_backward(tape)
         assert tape.dbefore is not None
@@ -383,7 +400,8 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         parallel.run(threads, lambda part: stack.weight_gradients(tape, part, threads))
         del pin
         stack.finish_gradients(tape)
-        return stack.dx(tape), tape.dbefore.value
+        dx = stack.dx(tape)
+        return None if dx is None else tape.padded(dx), tape.dbefore.value
 
 
 if RNN.__doc__:  # None under python -OO

@@ -44,6 +44,26 @@ class Stack:
 
     # ---- arguments ------------------------------------------------------------------------------------------------
 
+    def check_padded(self, x: ArrayLike, lengths: ArrayLike | None) -> tuple[Array, Lengths | None]:
+        """x as `check_input` returns it, and the lengths; None if no sequence ends before the last step.
+
+        With lengths, x is packed; its padding is not read.
+        """
+        if lengths is None:
+            return self.check_input(x), None
+        array = np.asarray(x)
+        self._check_shape(array)
+        steps, batch = array.shape[:2]
+        pin = pinned(array)  # the conversion of lengths may run any code
+        given = Lengths(lengths, steps, 1, packed=True)
+        if batch != given.B:
+            raise ValueError(f"lengths: expected shape ({batch},), got ({given.B},)")
+        if given.rows == steps * batch:
+            return self.check_input(array), None
+        packed = given.pack(array)
+        del pin
+        return self.check_input(packed), given
+
     def check_input(self, x: ArrayLike) -> Array:
         """x as the kernels take it: C-contiguous, (T, B, D) in the network's dtype, or ids (T, B) as int32.
 
@@ -52,15 +72,21 @@ class Stack:
         """
         D = self.config.input_size
         array = np.asarray(x)
+        self._check_shape(array)
         if array.dtype.kind in "iu":
-            if array.ndim != 2 or 0 in array.shape:
-                raise ValueError(f"x: expected ids of shape (T, B), T and B at least 1, got shape {array.shape}")
             return checked_ids("x", array, D)
-        if self.config.embedding_size is not None:
-            raise TypeError(f"x: expected integer ids (T, B) for the embedding, got {array.dtype}")
-        if array.ndim != 3 or 0 in array.shape[:2] or array.shape[2] != D:
-            raise ValueError(f"x: expected shape (T, B, {D}), got {array.shape}")
         return self.check_real("x", array)
+
+    def _check_shape(self, x: Array) -> None:
+        """Raise ValueError or TypeError unless x has the shape of an input, and integers if only ids are accepted."""
+        D = self.config.input_size
+        if x.dtype.kind in "iu":
+            if x.ndim != 2 or 0 in x.shape:
+                raise ValueError(f"x: expected ids of shape (T, B), T and B at least 1, got shape {x.shape}")
+        elif self.config.embedding_size is not None:
+            raise TypeError(f"x: expected integer ids (T, B) for the embedding, got {x.dtype}")
+        elif x.ndim != 3 or 0 in x.shape[:2] or x.shape[2] != D:
+            raise ValueError(f"x: expected shape (T, B, {D}), got {x.shape}")
 
     def check_real(self, name: str, array: Array) -> Array:
         """``array`` as the kernels read it. Raises TypeError unless it has the network's dtype: nothing is rounded."""
@@ -81,7 +107,7 @@ class Stack:
         state: StateLike | None,
         tape: Tape | None,
         *,
-        lengths: ArrayLike | None = None,
+        lengths: Lengths | None = None,
         threads: int = 1,
         keep: bool = True,
         max_rows: int = 0,
@@ -91,12 +117,13 @@ class Stack:
         Parameters
         ----------
         x : array (T, B, D), or ids (T, B)
-            As `check_input` returns it; borrowed until the backward pass.
+            As `check_input` returns it; borrowed until the backward pass. With ``lengths`` packed: (1, M, D) or (1, M).
         state : see `RNN`, or None
             Copied. None: the trainable initial state, or zeros.
         tape : Tape or None
             Reused if it has the right shape. Raises ValueError for a tape of another network.
-        lengths : integers (B,), optional
+        lengths : Lengths, optional
+            Packed.
         threads : int
             Slices that the batch is split into.
         keep : bool
@@ -107,23 +134,21 @@ class Stack:
         pin = pinned(x)  # first: the conversions of the other arguments may run any code
         if tape is not None:
             self.check_own(tape)
-        parts = min(threads, x.shape[1])
-        checked_lengths = None if lengths is None else Lengths(lengths, len(x), parts)
-        if checked_lengths is not None and x.shape[1] != checked_lengths.B:
-            raise ValueError(f"lengths: expected shape ({x.shape[1]},), got ({checked_lengths.B},)")
+        steps, batch = x.shape[:2] if lengths is None else (lengths.T, lengths.B)
         if not (
             tape is not None
             and tape.x.shape == x.shape
             and tape.x.dtype == x.dtype
+            and (tape.steps, tape.batch) == (steps, batch)
             and tape.keep == keep
-            and (keep or (tape.lengths is None) == (checked_lengths is None))
         ):
             matrix_rows = (len(values) for values in self.params.values() if values.ndim == 2)
-            tape = self._make_tape(x, keep, checked_lengths is not None, max(max_rows, *matrix_rows))
+            tape = self._make_tape(x, steps, batch, keep, max(max_rows, *matrix_rows))
         tape.complete = False
         tape.x, tape.pin = x, pin
         tape.layers[0].x = x
-        tape.lengths, tape.parts = checked_lengths, parts
+        tape.parts = min(threads, batch)
+        tape.lengths = None if lengths is None else lengths.split(tape.parts)
         for source, _ in tape.layers[0].directions:
             source.set_input(x)
         tape.from_initial_state = state is None
@@ -142,44 +167,48 @@ class Stack:
         if tape.stack is not self:
             raise ValueError("tape: expected one that this network has made, got that of another network")
 
-    def _make_tape(self, x: Array, keep: bool, with_lengths: bool, max_rows: int) -> Tape:
+    def _make_tape(self, x: Array, steps: int, batch: int, keep: bool, max_rows: int) -> Tape:
         """A new tape for windows of the shape of x; arguments as in `new_tape`."""
-        config, dtype, B = self.config, self.config.dtype, x.shape[1]
-        before, after = self.new_state(B), self.new_state(B)
+        config, dtype = self.config, self.config.dtype
+        before, after = self.new_state(batch), self.new_state(batch)
         layers: list[LayerTape] = []
         for number in range(len(config.hidden_sizes)):
             below = layers[-1].y if layers else None
             dropped = below is not None and config.dropout > 0
             if below is not None:
                 x = gemm.aligned_empty(below.shape, dtype) if dropped else below
-            layer = self._make_layer(number, x, before, keep, with_lengths)
+            layer = self._make_layer(number, x, steps, before, keep)
             if dropped:
                 layer.below = below
             layers.append(layer)
         return Tape(stack=self, x=layers[0].x, max_rows=max_rows, keep=keep, layers=layers, before=before, after=after)
 
-    def _make_layer(self, number: int, x: Array, before: State, keep: bool, with_lengths: bool) -> LayerTape:
-        """Layer ``number`` of a new tape, which reads x (T, B, K), or ids (T, B)."""
+    def _make_layer(self, number: int, x: Array, steps: int, before: State, keep: bool) -> LayerTape:
+        """Layer ``number`` of a new tape of ``steps`` steps, which reads x (T, B, K) or ids (T, B), maybe packed."""
         config, dtype = self.config, self.config.dtype
-        T, B, H = *x.shape[:2], config.hidden_sizes[number]
+        T, rows, H = *x.shape[:2], config.hidden_sizes[number]
         width = self.cell.gates * H
-        step_bytes = max(1, B * width * np.dtype(dtype).itemsize)
-        chunk_steps = T if with_lengths else max(1, CHUNK_BYTES // step_bytes)
+        step_bytes = max(1, rows * width * np.dtype(dtype).itemsize)
+        chunk_steps = max(1, CHUNK_BYTES // step_bytes)
         prefixes = config.prefixes()
         directions: list[tuple[LayerInput, Recurrence]] = []
         for index in range(number * config.directions, (number + 1) * config.directions):
             prefix, _, _, reverse = prefixes[index]
-            cell = self.cell(prefix, T, B, H, dtype, reverse=reverse, keep=keep, chunk_steps=chunk_steps)
+            cell = self.cell(
+                prefix, T, rows, before.batch, H, dtype, reverse=reverse, keep=keep, chunk_steps=chunk_steps
+            )
             cell.h0 = before.h[index]
             if before.c is not None:
                 cell.c0 = before.c[index]
             source = (
                 Dense(prefix, x, width)
                 if number
-                else first_input(x, self.params.get("embedding"), prefix, config.input_size, width, dtype)
+                else first_input(
+                    x, steps * before.batch, self.params.get("embedding"), prefix, config.input_size, width, dtype
+                )
             )
             directions.append((source, cell))
-        y = gemm.aligned_empty((T, B, 2 * H), dtype) if config.bidirectional else directions[0][1].h
+        y = gemm.aligned_empty((T, rows, 2 * H), dtype) if config.bidirectional else directions[0][1].h
         return LayerTape(x, directions, y)
 
     # ---- forward --------------------------------------------------------------------------------------------------
@@ -190,9 +219,15 @@ class Stack:
         for layer in tape.layers:
             layer.mask = None
             if layer.below is not None and masks is not None:
-                T, B, K = layer.below.shape
-                steps = 1 if config.variational_dropout else T
-                layer.mask = masks.draw(config.dropout, (steps, B, K), config.dtype)
+                layer.mask = masks.draw_rows(
+                    config.dropout,
+                    tape.steps,
+                    tape.batch,
+                    layer.below.shape[2],
+                    config.dtype,
+                    same_for_all_steps=config.variational_dropout,
+                    lengths=tape.lengths,
+                )
             for _, cell in layer.directions:
                 mask = None
                 if masks is not None and config.recurrent_dropout > 0:
@@ -237,7 +272,6 @@ class Stack:
             for number, layer in enumerate(tape.layers):
                 bidirectional = len(layer.directions) > 1
                 layer.dy = np.empty(layer.y.shape, self.config.dtype) if bidirectional else layer.directions[0][1].dh
-                layer.dy.fill(0)  # masks multiply padding as well: it must be initialised
                 if number:  # the gradient at x is the gradient at the output of the layer below
                     layer.directions[0][0].dx = tape.layers[number - 1].dy
         for source in tape.sources:
@@ -266,8 +300,5 @@ class Stack:
             cell.finish_gradients(self.grads, tape.from_initial_state)
 
     def dx(self, tape: Tape) -> Array | None:
-        """The gradient at a real x (T, B, D), 0 for padding; None for ids. Belongs to the tape."""
-        dx = tape.sources[0].dx if tape.x.ndim == 3 else None
-        if dx is not None and tape.lengths is not None:
-            dx[tape.lengths.padding()] = 0
-        return dx
+        """The gradient at a real x, packed if x is; None for ids. Belongs to the tape."""
+        return tape.sources[0].dx if tape.x.ndim == 3 else None

@@ -25,13 +25,16 @@ CHUNK_BYTES = 256 * 1024
 
 @dataclass(eq=False)
 class LayerTape:
-    """One layer of a tape. The arrays of each direction belong to its `Recurrence`."""
+    """One layer of a tape. The arrays of each direction belong to its `Recurrence`.
+
+    If the sequences have lengths, arrays (T, B, ...) are packed, see `crnn._core.rows.Lengths`.
+    """
 
     x: Array  # (T, B, K), or ids (T, B): input of all directions
     directions: list[tuple[LayerInput, Recurrence]]
     y: Array  # (T, B, H*directions); with one direction the h of its recurrence
     below: Array | None = None  # (T, B, K): output of the layer below, if dropout is applied between it and x
-    mask: Array | None = None  # (T, B, K) or (1, B, K): x = below * mask
+    mask: Array | None = None  # (T, B, K), or if not packed (1, B, K): x = below * mask
     dy: Array | None = None  # (T, B, H*directions): gradient at y; with one direction the dh of its recurrence
 
     def forward(self, part: Slice, after: State, first: int) -> None:
@@ -45,17 +48,14 @@ class LayerTape:
                 xw, ids = source.project(cell.xw[local], t0, t1, part)
                 cell.forward(xw, ids, t0, t1, part)
             cell.finish_forward(part, after.h[first + number], None if after.c is None else after.c[first + number])
-            if part.lengths is not None:
-                clear_padding(cell.h, part)
             if len(self.directions) > 1:
                 self.y[:, rows, number * cell.H : (number + 1) * cell.H] = cell.h[:, rows]
 
     def _chunks(self, cell: Recurrence, part: Slice) -> Iterator[tuple[int, int]]:
-        """The chunks (t0, t1) of steps, in the direction of ``cell``: one chunk of all steps if there are lengths."""
-        T, steps = cell.T, cell.T
-        if part.lengths is None:
-            steps = max(1, CHUNK_BYTES // max(1, (part.b1 - part.b0) * cell.xw.strides[1]))
-            steps = min(steps, cell.chunk_steps)
+        """The chunks (t0, t1) of steps, in the direction of ``cell``. Packed arrays are one chunk."""
+        T = cell.T
+        steps = max(1, CHUNK_BYTES // max(1, (part.b1 - part.b0) * cell.xw.strides[1]))
+        steps = min(steps, cell.chunk_steps)
         starts = range(0, T, steps)
         for t0 in reversed(starts) if cell.reverse else starts:
             yield t0, min(t0 + steps, T)
@@ -87,14 +87,6 @@ class LayerTape:
                 dx[:, rows] *= self.mask[:, rows]
 
 
-def clear_padding(array: Array, part: Slice) -> None:
-    """Set array[t, b] to 0 for the rows of ``part`` and all t beyond the end of sequence b."""
-    assert part.lengths is not None
-    lengths = part.lengths.lengths
-    for b in part.rows.tolist():
-        array[lengths[b] :, b] = 0
-
-
 @dataclass(eq=False)
 class Tape:
     """What a forward pass keeps for the backward pass.
@@ -105,7 +97,7 @@ class Tape:
 
     stack: object  # the `crnn.nn.stack.Stack` that made it; another network's is refused
 
-    x: Array  # (T, B, D) real, or ids (T, B); borrowed
+    x: Array  # (T, B, D) real, or ids (T, B), packed if there are lengths; borrowed
     max_rows: int  # largest number of rows of a weight matrix: determines the size of `scratch`
     keep: bool  # whether a backward pass is possible
     layers: list[LayerTape]
@@ -121,14 +113,18 @@ class Tape:
 
     @property
     def y(self) -> Array:
-        """(T, B, output_size): the output of the top layer."""
+        """(T, B, output_size), packed if there are lengths: the output of the top layer."""
         return self.layers[-1].y
 
     @property
     def dy(self) -> Array:
-        """(T, B, output_size): the gradient at y, written by the caller of `Stack.backward`."""
+        """The gradient at `y`, of the same shape, written by the caller of `Stack.backward`."""
         assert self.layers[-1].dy is not None
         return self.layers[-1].dy
+
+    def padded(self, array: Array) -> Array:
+        """An array of this tape as (T, B, ...): unpacked if there are lengths, with zeros as padding."""
+        return array if self.lengths is None else self.lengths.unpack(array)
 
     def scratch(self, part: int) -> Array:
         """Scratch memory for the weight gradients of one part of the work, that is of one thread."""
@@ -155,9 +151,9 @@ class Tape:
     @property
     def steps(self) -> int:
         """T."""
-        return int(self.x.shape[0])
+        return int(self.x.shape[0] if self.lengths is None else self.lengths.T)
 
     @property
     def batch(self) -> int:
         """B."""
-        return int(self.x.shape[1])
+        return self.before.batch

@@ -12,7 +12,7 @@
 typedef struct {
     const crnn_layer *layer;
     crnn_dim H, gates;                   /* gates: G */
-    crnn_dim t, b, row;                  /* row = t*B + b */
+    crnn_dim t, b, row;                  /* row: of (t, b) in arrays */
     crnn_dim j, columns;
     crnn_dim gates_tb, step_tb, state_b; /* offset of column j of row (t, b) in arrays (T, B, G*H), first gate, and
                                           * (T, B, H); of row b in arrays (B, H) */
@@ -21,7 +21,7 @@ typedef struct {
 INLINE cell_line line_at(const crnn_layer *l, crnn_dim H, crnn_dim gates, crnn_dim t, crnn_dim b, crnn_dim j,
                          crnn_dim columns)
 {
-    const crnn_dim row = t * l->rows.B + b;
+    const crnn_dim row = row_of(&l->rows, t, b);
     return (cell_line){l, H, gates, t, b, row, j, columns, row * gates * H + j, row * H + j, b * H + j};
 }
 

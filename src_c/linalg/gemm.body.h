@@ -241,7 +241,7 @@ static void run_tile_backward_weight(int m, int nl, real *dw, crnn_dim lddw, con
 
 /* ---- whole products ------------------------------------------------------------------------------------------------ */
 
-/* What the chains of row g = t*B + b of a product start from: base + stride * (ids ? ids[g] : g). A bias has stride 0.
+/* What the chains of row g of a product start from: base + stride * (ids ? ids[g] : g). A bias has stride 0.
  * base NULL: zero. */
 typedef struct {
     const real *base;
@@ -258,7 +258,7 @@ typedef void (*prefetcher)(const void *context, const tile_rows *rows, crnn_dim 
 
 /* y[g, :] = init(g) + x(t, b) @ w, then finish. */
 typedef struct {
-    real *y; /* row g at y + g*ldy; with per_row, row b at y + b*ldy */
+    real *y; /* row g at y + g*ldy; with per_row, row b at y + b*ldy, and init(b) instead of init(g) */
     crnn_dim ldy;
     int per_row;
     row_source init;
@@ -277,12 +277,13 @@ static void tile_rows_next(tile_rows *rows, int m, const product *p, row_walk *w
     rows->m = m;
     rows->x_stride = 0;
     for (int i = 0; i < m; ++i, walk_next(w)) {
-        const crnn_dim b = row_at(w->rows, w->i), g = w->t * w->rows->B + b;
+        const crnn_dim b = row_at(w->rows, w->i), g = row_of(w->rows, w->t, b);
         rows->t[i] = w->t;
         rows->b[i] = b;
-        rows->y[i] = p->y + (p->per_row ? b : g) * p->ldy;
+        const crnn_dim row = p->per_row ? b : g;
+        rows->y[i] = p->y + row * p->ldy;
         rows->x[i] = x_row(&p->x, w->rows, w->t, b);
-        rows->init[i] = p->init.base ? p->init.base + p->init.stride * (p->init.ids ? p->init.ids[g] : g) : NULL;
+        rows->init[i] = p->init.base ? p->init.base + p->init.stride * (p->init.ids ? p->init.ids[row] : row) : NULL;
     }
     if (m > 1) {
         const crnn_dim stride = rows->x[1] - rows->x[0];
@@ -433,15 +434,22 @@ static void weight_gradient(real *dw, real *db, const x_source *x, const real *d
     const crnn_dim blocks = (K + TILE_ROWS - 1) / TILE_ROWS;
     const int max_panels = PANELS_FOR(TILE_ROWS);
     real *x_packed = scratch + CRNN_GRAD_ROWS * CRNN_GRAD_PANELS * LINE; /* [block of columns][row][column] */
-    crnn_dim t = 0, b = 0;
+    crnn_dim t = 0, first_b = 0, end_b = r->B, b = 0;
     while (t < r->T) {
         const real *x_rows[CRNN_GRAD_ROWS], *dy_rows[CRNN_GRAD_ROWS];
         int count = 0;
-        for (; t < r->T && count < CRNN_GRAD_ROWS; b = b + 1 < r->B ? b + 1 : (++t, 0))
+        while (t < r->T && count < CRNN_GRAD_ROWS) {
+            if (b >= end_b) {
+                narrow_to_step(r, ++t, &first_b, &end_b);
+                b = first_b;
+                continue;
+            }
             if (t < steps_of(r, b)) {
                 x_rows[count] = x_row(x, r, t, b);
-                dy_rows[count++] = dy + (t * r->B + b) * N;
+                dy_rows[count++] = dy + row_of(r, t, b) * N;
             }
+            ++b;
+        }
         pack_columns(x_packed, x_rows, count, K, blocks);
         for (crnn_dim n = n0; n < n1; n += CRNN_GRAD_PANELS * LINE) {
             const crnn_dim remaining = n1 - n < CRNN_GRAD_PANELS * LINE ? n1 - n : CRNN_GRAD_PANELS * LINE;
@@ -499,16 +507,19 @@ static void bias_backward(real *db, const real *dy, crnn_dim N, crnn_dim n0, crn
     for (; n + 4 * LINE <= n1; n += 4 * LINE) { /* four chains at a time hide the latency of an addition */
         line db0 = line_load(db + n), db1 = line_load(db + n + LINE);
         line db2 = line_load(db + n + 2 * LINE), db3 = line_load(db + n + 3 * LINE);
-        const real *dy_g = dy + n; /* dy[t, b, n:] */
-        for (crnn_dim t = 0; t < r->T; ++t)
-            for (crnn_dim b = 0; b < r->B; ++b, dy_g += N) {
+        crnn_dim first = 0, end = r->B;
+        for (crnn_dim t = 0; t < r->T; ++t) {
+            narrow_to_step(r, t, &first, &end);
+            for (crnn_dim b = first; b < end; ++b) {
                 if (t >= steps_of(r, b))
                     continue;
+                const real *dy_g = dy + row_of(r, t, b) * N + n; /* dy[t, b, n:] */
                 db0 = line_add(db0, line_load(dy_g));
                 db1 = line_add(db1, line_load(dy_g + LINE));
                 db2 = line_add(db2, line_load(dy_g + 2 * LINE));
                 db3 = line_add(db3, line_load(dy_g + 3 * LINE));
             }
+        }
         line_store(db + n, db0);
         line_store(db + n + LINE, db1);
         line_store(db + n + 2 * LINE, db2);
@@ -516,11 +527,13 @@ static void bias_backward(real *db, const real *dy, crnn_dim N, crnn_dim n0, crn
     }
     for (crnn_dim remaining = n1 - n; remaining > 0; n += LINE, remaining -= LINE) {
         line db_n = line_get(db + n, remaining);
-        const real *dy_g = dy + n;
-        for (crnn_dim t = 0; t < r->T; ++t)
-            for (crnn_dim b = 0; b < r->B; ++b, dy_g += N)
+        crnn_dim first = 0, end = r->B;
+        for (crnn_dim t = 0; t < r->T; ++t) {
+            narrow_to_step(r, t, &first, &end);
+            for (crnn_dim b = first; b < end; ++b)
                 if (t < steps_of(r, b))
-                    db_n = line_add(db_n, line_get(dy_g, remaining));
+                    db_n = line_add(db_n, line_get(dy + row_of(r, t, b) * N + n, remaining));
+        }
         line_put(db + n, db_n, remaining);
     }
     float_mode_restore(mode);
@@ -539,14 +552,19 @@ static void rows_backward(real *dw, const int32_t *ids, const real *dy, crnn_dim
                           const crnn_rows *r)
 {
     float_mode mode = denormals_off();
-    for (crnn_dim t = 0; t < r->T; ++t)
-        for (crnn_dim b = 0; b < r->B; ++b, ++ids, dy += N) {
+    crnn_dim first = 0, end = r->B;
+    for (crnn_dim t = 0; t < r->T; ++t) {
+        narrow_to_step(r, t, &first, &end);
+        for (crnn_dim b = first; b < end; ++b) {
             if (t >= steps_of(r, b))
                 continue;
-            assert(*ids >= 0);
-            real *dw_id = dw + (crnn_dim)*ids * N; /* dw[ids[t,b], :] */
+            const crnn_dim g = row_of(r, t, b);
+            assert(ids[g] >= 0);
+            real *dw_id = dw + (crnn_dim)ids[g] * N; /* dw[ids[t,b], :] */
+            const real *dy_g = dy + g * N;
             for (crnn_dim n = n0, remaining = n1 - n0; remaining > 0; n += LINE, remaining -= LINE)
-                line_put(dw_id + n, line_add(line_get(dw_id + n, remaining), line_get(dy + n, remaining)), remaining);
+                line_put(dw_id + n, line_add(line_get(dw_id + n, remaining), line_get(dy_g + n, remaining)), remaining);
         }
+    }
     float_mode_restore(mode);
 }

@@ -5,6 +5,12 @@
 INLINE crnn_dim row_at(const crnn_rows *r, crnn_dim i) { return r->order ? r->order[i] : i; }
 INLINE crnn_dim steps_of(const crnn_rows *r, crnn_dim b) { return r->lengths ? r->lengths[b] : r->T; }
 
+/* Where arrays hold row (t, b). */
+INLINE crnn_dim row_of(const crnn_rows *r, crnn_dim t, crnn_dim b)
+{
+    return r->starts ? r->starts[t] + r->places[b] : t * r->B + b;
+}
+
 /* Position after the last one of the slice that has more than t steps. */
 INLINE crnn_dim end_of_rows(const crnn_rows *r, crnn_dim t, crnn_dim end)
 {
@@ -14,6 +20,21 @@ INLINE crnn_dim end_of_rows(const crnn_rows *r, crnn_dim t, crnn_dim end)
         while (end > r->b0 && steps_of(r, row_at(r, end - 1)) <= t)
             --end;
     return end;
+}
+
+/* Position after the last one of the slice for which arrays hold a row of step t: packed arrays have no padding. */
+INLINE crnn_dim end_of_held_rows(const crnn_rows *r, crnn_dim t, crnn_dim end)
+{
+    return r->starts ? end_of_rows(r, t, end) : r->b1;
+}
+
+/* Batch rows outside of *first .. *end have no step t - 1: narrows them to a range outside of which none has a step t. */
+INLINE void narrow_to_step(const crnn_rows *r, crnn_dim t, crnn_dim *first, crnn_dim *end)
+{
+    while (*first < *end && steps_of(r, *first) <= t)
+        ++*first;
+    while (*first < *end && steps_of(r, *end - 1) <= t)
+        --*end;
 }
 
 /* A walk over the rows (t, b), t rising, within the slice. `extra`: only rows that have `extra` more steps after t. */
@@ -72,5 +93,5 @@ INLINE const real *x_row(const x_source *s, const crnn_rows *r, crnn_dim t, crnn
     case FIRST: t = first_step(r, b, s->reverse); break;
     default: break;
     }
-    return s->x + (t * r->B + b) * s->stride;
+    return s->x + row_of(r, t, b) * s->stride;
 }

@@ -106,9 +106,11 @@ static void softmax_cross_entropy(real *loss, real *dlogits, const real *logits,
     const real spread = smoothing / (real)V;
     const double weight_of_all = smoothing == 0 ? 0 : weights ? sum(weights, V) : (double)V;
     const real spread_of_all = spread * (real)weight_of_all;
-    for (crnn_dim t = 0; t < rows->T; ++t)
-        for (crnn_dim i = rows->b0; i < rows->b1; ++i) {
-            const crnn_dim b = row_at(rows, i), g = t * rows->B + b;
+    crnn_dim end = rows->b1;
+    for (crnn_dim t = 0; t < rows->T; ++t) {
+        end = end_of_held_rows(rows, t, end);
+        for (crnn_dim i = rows->b0; i < end; ++i) {
+            const crnn_dim b = row_at(rows, i), g = row_of(rows, t, b);
             const real *logits_g = logits + g * V;               /* logits[t, b, :] */
             real *dlogits_g = dlogits ? dlogits + g * V : NULL;
             const int32_t target = targets[g];
@@ -138,6 +140,7 @@ static void softmax_cross_entropy(real *loss, real *dlogits, const real *logits,
                 scale_row_less(dlogits_g, factor, scale * spread, weights, V);
             dlogits_g[target] -= scale * at_target;
         }
+    }
     float_mode_restore(mode);
 }
 
@@ -150,9 +153,11 @@ static void sigmoid_cross_entropy(real *loss, real *dlogits, const real *logits,
 {
     float_mode mode = denormals_off();
     const line zero = line_set1(0), one = line_set1(1);
-    for (crnn_dim t = 0; t < rows->T; ++t)
-        for (crnn_dim i = rows->b0; i < rows->b1; ++i) {
-            const crnn_dim b = row_at(rows, i), g = t * rows->B + b;
+    crnn_dim end = rows->b1;
+    for (crnn_dim t = 0; t < rows->T; ++t) {
+        end = end_of_held_rows(rows, t, end);
+        for (crnn_dim i = rows->b0; i < end; ++i) {
+            const crnn_dim b = row_at(rows, i), g = row_of(rows, t, b);
             const real *logits_g = logits + g * V, *targets_g = targets + g * V;
             real *dlogits_g = dlogits ? dlogits + g * V : NULL;
             if (t >= steps_of(rows, b)) {
@@ -180,6 +185,7 @@ static void sigmoid_cross_entropy(real *loss, real *dlogits, const real *logits,
             }
             loss[g] = fold_line(total);
         }
+    }
     float_mode_restore(mode);
 }
 
@@ -212,9 +218,11 @@ static void regression_loss(real *loss, real *dy, const real *y, const real *tar
 {
     float_mode mode = denormals_off();
     const line zero = line_set1(0);
-    for (crnn_dim t = 0; t < rows->T; ++t)
-        for (crnn_dim i = rows->b0; i < rows->b1; ++i) {
-            const crnn_dim b = row_at(rows, i), g = t * rows->B + b;
+    crnn_dim end = rows->b1;
+    for (crnn_dim t = 0; t < rows->T; ++t) {
+        end = end_of_held_rows(rows, t, end);
+        for (crnn_dim i = rows->b0; i < end; ++i) {
+            const crnn_dim b = row_at(rows, i), g = row_of(rows, t, b);
             const real *targets_g = targets + g * N;
             if (t >= steps_of(rows, b)) {
                 zero_row(loss + g, dy ? dy + g * P * N : NULL, P * N);
@@ -237,5 +245,6 @@ static void regression_loss(real *loss, real *dy, const real *y, const real *tar
             }
             loss[g] = fold_line(total);
         }
+    }
     float_mode_restore(mode);
 }

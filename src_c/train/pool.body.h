@@ -11,7 +11,7 @@ static void pool_mean_forward(real *out, const real *h, crnn_dim H, const crnn_r
     for (row_walk w = walk_from(rows, 0, 0); w.end > rows->b0; walk_next(&w)) {
         const crnn_dim b = row_at(rows, w.i);
         real *out_b = out + b * H;
-        const real *h_tb = h + (w.t * rows->B + b) * H; /* h[t, b, :] */
+        const real *h_tb = h + row_of(rows, w.t, b) * H; /* h[t, b, :] */
         for (crnn_dim j = 0, remaining = H; remaining > 0; j += LINE, remaining -= LINE)
             line_put(out_b + j, line_add(line_get(out_b + j, remaining), line_get(h_tb + j, remaining)), remaining);
     }
@@ -26,11 +26,13 @@ static void pool_mean_forward(real *out, const real *h, crnn_dim H, const crnn_r
 static void pool_mean_backward(real *dh, const real *dout, crnn_dim H, const crnn_rows *rows)
 {
     float_mode mode = denormals_off();
-    for (crnn_dim t = 0; t < rows->T; ++t)
-        for (crnn_dim i = rows->b0; i < rows->b1; ++i) {
+    crnn_dim end = rows->b1;
+    for (crnn_dim t = 0; t < rows->T; ++t) {
+        end = end_of_held_rows(rows, t, end);
+        for (crnn_dim i = rows->b0; i < end; ++i) {
             const crnn_dim b = row_at(rows, i), steps = steps_of(rows, b);
             const real *dout_b = dout + b * H;
-            real *dh_tb = dh + (t * rows->B + b) * H;
+            real *dh_tb = dh + row_of(rows, t, b) * H;
             if (t >= steps) {
                 memset(dh_tb, 0, (size_t)H * sizeof(real));
                 continue;
@@ -39,6 +41,7 @@ static void pool_mean_backward(real *dh, const real *dout, crnn_dim H, const crn
             for (crnn_dim j = 0, remaining = H; remaining > 0; j += LINE, remaining -= LINE)
                 line_put(dh_tb + j, line_mul(weight, line_get(dout_b + j, remaining)), remaining);
         }
+    }
     float_mode_restore(mode);
 }
 
@@ -52,7 +55,7 @@ static void pool_max_forward(real *out, int32_t *which, const real *h, crnn_dim 
     for (row_walk w = walk_from(rows, 0, 0); w.end > rows->b0; walk_next(&w)) {
         const crnn_dim b = row_at(rows, w.i);
         const int32_t t = (int32_t)w.t;
-        const real *RESTRICT h_tb = h + (w.t * rows->B + b) * H;
+        const real *RESTRICT h_tb = h + row_of(rows, w.t, b) * H;
         real *RESTRICT out_b = out + b * H;
         int32_t *RESTRICT which_b = which + b * H;
         for (crnn_dim j = 0; t == 0 && j < H; ++j) {
@@ -74,14 +77,17 @@ static void pool_max_forward(real *out, int32_t *which, const real *h, crnn_dim 
 static void pool_max_backward(real *dh, const real *dout, const int32_t *which, crnn_dim H, const crnn_rows *rows)
 {
     float_mode mode = denormals_off();
-    for (crnn_dim t = 0; t < rows->T; ++t)
-        for (crnn_dim i = rows->b0; i < rows->b1; ++i) {
+    crnn_dim end = rows->b1;
+    for (crnn_dim t = 0; t < rows->T; ++t) {
+        end = end_of_held_rows(rows, t, end);
+        for (crnn_dim i = rows->b0; i < end; ++i) {
             const crnn_dim b = row_at(rows, i);
             const real *RESTRICT dout_b = dout + b * H;
             const int32_t *RESTRICT which_b = which + b * H;
-            real *RESTRICT dh_tb = dh + (t * rows->B + b) * H;
+            real *RESTRICT dh_tb = dh + row_of(rows, t, b) * H;
             for (crnn_dim j = 0; j < H; ++j)
                 dh_tb[j] = which_b[j] == t ? dout_b[j] + 0 : 0;
         }
+    }
     float_mode_restore(mode);
 }

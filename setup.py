@@ -11,6 +11,8 @@ What is written into crnn/ before anything is built, from its one source, and is
 
 CRNN_DEBUG=1                     C asserts, Cython's bounds checks, -O1 -g
 CRNN_SANITIZE=address,undefined  gcc's or clang's sanitizers, when compiling and linking
+CRNN_FAST=1                      contraction and reassociation allowed, to measure what bit-identical results cost;
+                                 `crnn verify` fails on such a build
 """
 
 import os
@@ -34,6 +36,8 @@ from setuptools.modified import newer_group
 
 DEBUG = os.environ.get("CRNN_DEBUG", "0") not in ("", "0")
 SANITIZE = os.environ.get("CRNN_SANITIZE", "")
+FAST = os.environ.get("CRNN_FAST", "0") not in ("", "0")
+FAST_FLAGS = "-ffp-contract=fast -fassociative-math -freciprocal-math -fno-signed-zeros -fno-trapping-math"
 
 # The machines of src_c/isa/sets.def, by the names that platforms give them. On any other there is generic only.
 MACHINES = {"x86_64": "x86", "amd64": "x86", "aarch64": "arm", "arm64": "arm"}
@@ -72,6 +76,8 @@ class BuildExt(build_ext):
         flags = common[self.msvc].split()
         sanitize = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
         flags += [] if self.msvc else ["-fvisibility=hidden", *sanitize]
+        if FAST:
+            flags += ["/fp:fast"] if self.msvc else FAST_FLAGS.split()
         if SANITIZE:
             flags += ["-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
         if not self.msvc:  # Python's own flags may carry -g, which makes a wheel five times as large

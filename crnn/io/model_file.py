@@ -41,6 +41,11 @@ MESSAGE_LIMIT = 200  # characters of a file that a message repeats
 class ModelFileError(ValueError):
     """The file is not a model that crnn can load; the message has its name and what was found."""
 
+    def __init__(self, message: str) -> None:
+        if len(message) > 1500:  # it repeats what the file holds
+            message = f"{message[:1000]} ... {message[-200:]}"
+        super().__init__(message)
+
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
 

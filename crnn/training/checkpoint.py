@@ -177,7 +177,7 @@ class _Stored:
             )
         self.arrays = arrays
         self.model, self.data, self.optimizer = header["model"], header["data"], header["optimizer"]
-        self.options, self.progress, self.output = header["options"], header["progress"], header["output"]
+        self.options, self.progress, self.output = header["options"], header["progress"], header.get("output")
         log = _entries(arrays.pop("log", None))
         if log is None or not is_history(log, self.progress["update"]):
             raise ModelFileError(f"{name}: expected log, the entries of the log as lines of JSON")

@@ -104,14 +104,16 @@ def _vocabulary_difference(name: str, file: str, there: Any, here: Any) -> str:
     if there.get("unit") != here.get("unit"):
         return f"{start}, of {there.get('unit')}s, got one of {here.get('unit')}s"
     old, new = there.get("tokens", []), here.get("tokens", [])
+    if not (isinstance(old, list) and isinstance(new, list)):
+        return f"{start}, got another one"
     parts = [_some(tokens, word) for tokens, word in ((_only(old, new), "without"), (_only(new, old), "with"))]
     difference = " and ".join(filter(None, parts)) or "the same tokens in another order"
     return f"{start}, with {len(old)} tokens, got one of {len(new)}: {difference}"
 
 
-def _only(tokens: Any, others: Any) -> list[str]:
-    known = set(map(str, others)) if isinstance(others, list) else set()
-    return [str(token) for token in tokens if str(token) not in known] if isinstance(tokens, list) else []
+def _only(tokens: list[Any], others: list[Any]) -> list[str]:
+    known = set(map(str, others))
+    return [str(token) for token in tokens if str(token) not in known]
 
 
 def _some(tokens: list[str], word: str) -> str:

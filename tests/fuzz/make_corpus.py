@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""Write the files that are mutated: python -m tests.fuzz.make_corpus
+
+They are small, and committed: a file of every kind of model as crnn wrote it, which later versions must still load.
+"""
+
+import numpy as np
+
+import crnn
+
+from .targets import CORPUS
+
+VOCAB = crnn.Vocab.from_text("the cat sat", "word")
+
+
+def models() -> dict[str, crnn.RNN]:
+    """One of every kind, and of every option that changes which tensors there are or what the header holds."""
+    small = {"hidden_size": 3, "seed": 1}
+    every = {
+        f"rnn-{cell}": crnn.RNN(2, 3, 2, cell, trainable_initial_state=True, seed=1)
+        for cell in ("tanh", "relu", "lstm", "gru", "original_gru", "min_gru")
+    }
+    return every | {
+        "rnn-float64": crnn.RNN(2, [3, 4], cell="lstm", bidirectional=True, dtype="float64", seed=1),
+        "rnn-embedding": crnn.RNN(4, 3, embedding_size=2, seed=1),
+        "language-char": crnn.LanguageModel(crnn.Vocab.from_text("a\nb\u2028é\U0001f600"), cell="gru", **small),
+        "language-byte": crnn.LanguageModel(crnn.Vocab.from_text(b"ab", "byte"), hidden_size=1, seed=1),
+        "language-word": crnn.LanguageModel(VOCAB, embedding_size=3, tie_weights=True, dropout=0.5, **small),
+        "classifier": crnn.SequenceClassifier(2, classes=["up", "down"], class_weight=[1.0, 2.5], **small),
+        "classifier-flatten": crnn.SequenceClassifier(2, classes=[-3, 2**70], pooling="flatten", steps=2, **small),
+        "tagger": crnn.SequenceTagger(2, 3, multilabel=True, bidirectional=True, **small),
+        "regressor": crnn.SequenceRegressor(2, 2, loss="huber", delta=0.5, pooling=None, **small),
+        "regressor-quantile": crnn.SequenceRegressor(2, 2, loss="quantile", quantiles=[0.1, 0.9], **small),
+        "translator": crnn.SequenceToSequence(2, 3, **small),
+        "translator-texts": crnn.SequenceToSequence(source_vocab=VOCAB, target_vocab=VOCAB, **small),
+    }
+
+
+def main() -> None:
+    CORPUS.mkdir(exist_ok=True)
+    for number, (name, model) in enumerate(models().items()):
+        for scaling in getattr(model, "scalings", {}).values():
+            scaling.mean += np.arange(1, len(scaling.mean) + 1)
+            scaling.std *= 2.0
+        model.flat_params[...] += np.float32(number + 1) / 256  # no bias is zero
+        model.save(CORPUS / f"{name}.safetensors")
+
+
+if __name__ == "__main__":
+    main()

@@ -83,7 +83,7 @@ def test_a_file_without_a_digest_is_loaded(tmp_path, kind):
 
 def test_tensors_in_another_order_have_the_same_digest(tmp_path):
     model = language_model()
-    tensors, header = model._contents()
+    tensors, header = model.contents()
     again = from_bytes(model_file.to_bytes(dict(reversed(tensors.items())), dict(reversed(header.items()))))
     assert_same_bits(again.flat_params, model.flat_params)
     assert model_file.digest(tensors, header) == model_file.digest(

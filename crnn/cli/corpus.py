@@ -84,11 +84,18 @@ def _files(arguments: argparse.Namespace) -> list[Path | BinaryIO]:
     return [standard_input() if path == STANDARD_INPUT else path for path in arguments.text]
 
 
-def corpus_from(arguments: argparse.Namespace) -> crnn.TextCorpus:
-    """The corpus that the arguments of ``crnn train`` describe. Raises what `crnn.TextCorpus.from_file` raises."""
+def corpus_from(
+    arguments: argparse.Namespace, vocab: crnn.Vocab | None = None, *, extend_vocab: bool = False
+) -> crnn.TextCorpus:
+    """The corpus that the arguments of ``crnn train`` describe. Raises what `crnn.TextCorpus.from_file` raises.
+
+    ``vocab``: that of the model to start from, which determines the unit.
+    """
     corpus = crnn.TextCorpus.from_file(
         _files(arguments),
-        unit=arguments.unit,
+        unit=arguments.unit if vocab is None else None,
+        vocab=vocab,
+        extend_vocab=extend_vocab,
         valid=arguments.valid,
         test=arguments.test,
         encoding=arguments.encoding,

@@ -8,13 +8,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import crnn
 from crnn._options import add_flags, from_flags
-from crnn.checks import DTYPES
 from crnn.cli.common import INTERRUPTED, Subparsers, cores, new_subcommand, say
-from crnn.cli.corpus import add_corpus_flags, add_text_argument, corpus_from
-from crnn.nn.cells import CELLS
-from crnn.nn.config import NetworkConfig
+from crnn.cli.corpus import add_corpus_flags, add_text_argument
+from crnn.cli.network import add_network_flags, corpus_and_model, load_start
 from crnn.optim import RULES, SCHEDULES
 from crnn.training.config import TrainingConfig
 from crnn.training.fit import new_trainer
@@ -24,18 +21,6 @@ from crnn.training.trainer import Trainer
 
 __all__ = ["add_subcommand"]
 
-# Differences of the command line from `LanguageModel`: defaults, one size instead of a list, 0 for None.
-NETWORK_FLAGS: dict[str, dict[str, Any]] = {
-    "hidden_size": {"type": int, "default": 256, "help": "H: units of each layer"},
-    "num_layers": {"default": 1, "help": "number of layers"},
-    "cell": {"choices": list(CELLS), "help": "kind of recurrent cell"},
-    "embedding_size": {"help": "size of the token embedding; that of --hidden if not given; 0: one-hot tokens"},
-    "dtype": {"choices": list(DTYPES), "help": "precision"},
-    "input_init": {
-        "default": None,
-        "help": "as --recurrent-init, for W_xh; glorot if not given, or unit_variance for one-hot tokens",
-    },
-}
 # Differences from `crnn.fit`: defaults, 0 for None, help texts specific to language models.
 TRAINING_FLAGS: dict[str, dict[str, Any]] = {
     "epochs": {"help": "passes over the text"},
@@ -62,7 +47,7 @@ def add_subcommand(subparsers: Subparsers) -> None:
     add_text_argument(train, "to train on")
     train.add_argument("-o", "--output", type=Path, required=True, help="where to write the model (.safetensors)")
     add_corpus_flags(train.add_argument_group("text"))
-    _add_network_flags(train.add_argument_group("network"))
+    add_network_flags(train.add_argument_group("network"))
     loop = train.add_argument_group("training")
     add_flags(loop, TrainingConfig, TRAINING_FLAGS)
     loop.add_argument("--optimizer", choices=list(RULES), default="adam", help="update rule")
@@ -72,21 +57,16 @@ def add_subcommand(subparsers: Subparsers) -> None:
     loop.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
 
 
-def _add_network_flags(net: argparse._ArgumentGroup) -> None:
-    add_flags(net, NetworkConfig, NETWORK_FLAGS)
-    net.add_argument("--tie-weights", action="store_true", help="use the embedding as the output weights")
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Train a model and save it, the best weights so far if interrupted. Returns the exit status."""
     output: Path = arguments.output
     arguments.checkpoint = arguments.checkpoint or Path(f"{output}.checkpoint")
     config = TrainingConfig(**_training_options(arguments))
     written = {name: getattr(arguments, name) for name in ("output", "checkpoint", "log_file", "ids_path")}
-    with RunFiles({"text": arguments.text}, written):
+    read = {"text": arguments.text, "init_from": [arguments.init_from] if arguments.init_from else []}
+    with RunFiles(read, written):
         _check_start(arguments)
-        corpus = corpus_from(arguments)
-        model = _model(arguments, corpus.vocab)
+        corpus, model = corpus_and_model(arguments, load_start(arguments))
         say(f"{len(corpus.train):,} {arguments.unit}s to learn from, {len(corpus.vocab)} different; {model}")
         trainer = new_trainer(model, corpus, config, output=Output(output), lines=True)
         status = _train(trainer, arguments)
@@ -139,15 +119,6 @@ def _say_ending(trainer: Trainer, arguments: argparse.Namespace, more: str = "")
         resume = [] if "--resume" in typed else ["--resume"]
         verb = "to train longer, with more --epochs" if trainer.finished() else "to continue"
         say(f"{verb}: crnn {shlex.join([*typed, *resume])}{more}")
-
-
-def _model(arguments: argparse.Namespace, vocab: crnn.Vocab) -> crnn.LanguageModel:
-    options = from_flags(arguments, NetworkConfig)
-    if options["embedding_size"] is None:
-        options["embedding_size"] = options["hidden_size"]
-    elif options["embedding_size"] == 0:
-        options["embedding_size"] = None
-    return crnn.LanguageModel(vocab, **options, tie_weights=arguments.tie_weights, seed=arguments.seed)
 
 
 def _training_options(arguments: argparse.Namespace) -> dict[str, Any]:

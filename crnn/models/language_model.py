@@ -25,7 +25,7 @@ from crnn.nn.params import Parameters, Shapes
 from crnn.nn.state import StateLike
 from crnn.stream import TextStream
 from crnn.stream.parts import StreamParts
-from crnn.text.errors import TextError
+from crnn.text.errors import TextError, VocabError
 from crnn.text.generation import SamplingOptions, TextGenerator
 from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX, BPTTWindows, contiguous_batches
@@ -156,6 +156,50 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         model's weights change.
         """
         return TextStream(self._weights_for_streams(), self.vocab)
+
+    def extended(self, vocab: Vocab, *, seed: int = 0) -> LanguageModel:
+        """A model with the same weights for a vocabulary that also has other tokens. Shares no memory with this one.
+
+        Parameters
+        ----------
+        vocab : Vocab
+            Has all tokens of the model's vocabulary, in any order, as `Vocab.extended` and
+            ``TextCorpus.from_file(..., vocab=model.vocab, extend_vocab=True)`` make it.
+        seed : int
+            The weights of new tokens, rows of the embedding or of W_xh and columns of W_hy, are initialised as those
+            of a new model with this seed. Their elements of b_y are the smallest of the known tokens: a token that has
+            never been seen is not predicted at once.
+
+        Raises
+        ------
+        VocabError
+            The vocabulary lacks a token, or has another unit.
+
+        Examples
+        --------
+        >>> import crnn
+        >>> model = crnn.LanguageModel(crnn.Vocab.from_text("ab"), hidden_size=4)
+        >>> model.extended(model.vocab.extended("c")).vocab.tokens
+        ('a', 'b', 'c')
+        """
+        missing = [token for token in self.vocab.tokens if token not in vocab]
+        if missing or vocab.unit != self.vocab.unit:
+            raise VocabError(
+                f"vocab: expected all {len(self.vocab)} {self.vocab.unit}s of the model, got {vocab!r}, without "
+                f"{', '.join(map(repr, missing[:5]))}"
+            )
+        model = LanguageModel(vocab, **self.config(), seed=seed)
+        positions = [vocab.id(token) for token in self.vocab.tokens]
+        by_row = {"b_y", "layer0.W_xh" if self.net.embedding_size is None else "embedding"}
+        model.params["b_y"].fill(self.params["b_y"].min())
+        for name, values in self.params.items():
+            if name in by_row:
+                model.params[name][positions] = values
+            elif name == "W_hy":
+                model.params[name][:, positions] = values
+            else:
+                model.params[name][...] = values
+        return model
 
     # ---- one window -----------------------------------------------------------------------------------------------
 

@@ -76,6 +76,7 @@ class TextCorpus:
         test: float = 0.05,
         *,
         vocab: Vocab | None = None,
+        extend_vocab: bool = False,
         min_count: int = 1,
         max_size: int | None = None,
         unknown: bool | None = None,
@@ -92,6 +93,8 @@ class TextCorpus:
             Fractions of the tokens, each in [0, 1), together less than 1.
         vocab : Vocab, optional
             Use this vocabulary, for example that of a model to train further. Default: that of the whole text.
+        extend_vocab : bool
+            Add the tokens of the text that `vocab` does not have, sorted, after its own, whose ids stay.
         min_count, max_size, unknown
             As for `Vocab.from_text`; not together with `vocab`.
         border : str
@@ -105,7 +108,7 @@ class TextCorpus:
         VocabError
             A token is outside the vocabulary and there is no ``<unk>``, or options contradict each other.
         """
-        unit, make_vocab = _vocab_maker(unit, vocab, min_count, max_size, unknown, "utf-8")
+        unit, make_vocab = _vocab_maker(unit, vocab, extend_vocab, min_count, max_size, unknown, "utf-8")
         if isinstance(text, list | tuple):
             documents = [text_document(f"text[{number}]", each, unit) for number, each in enumerate(text)]
         else:
@@ -122,6 +125,7 @@ class TextCorpus:
         *,
         encoding: str | None = None,
         vocab: Vocab | None = None,
+        extend_vocab: bool = False,
         min_count: int = 1,
         max_size: int | None = None,
         unknown: bool | None = None,
@@ -145,7 +149,7 @@ class TextCorpus:
         ids_path : path, optional
             Write the ids to this ``.npy`` file and memory-map it, for a text larger than memory. An existing file
             is replaced once the new one is complete.
-        unit, valid, test, vocab, min_count, max_size, unknown, border
+        unit, valid, test, vocab, extend_vocab, min_count, max_size, unknown, border
             As for `from_text`.
 
         Raises
@@ -159,7 +163,7 @@ class TextCorpus:
             A file cannot be read, or `ids_path` not written.
         """
         encoding = check_encoding(encoding or (vocab.encoding if vocab else "utf-8"))
-        unit, make_vocab = _vocab_maker(unit, vocab, min_count, max_size, unknown, encoding)
+        unit, make_vocab = _vocab_maker(unit, vocab, extend_vocab, min_count, max_size, unknown, encoding)
         files = file_list(path)
         with ExitStack() as stack:
             sources = open_sources(files, stack)
@@ -241,6 +245,7 @@ def _at_border(cut: int, size: int, starts: Sequence[int]) -> int:
 def _vocab_maker(
     unit: Unit | None,
     vocab: Vocab | None,
+    extend_vocab: bool,
     min_count: int,
     max_size: int | None,
     unknown: bool | None,
@@ -248,6 +253,8 @@ def _vocab_maker(
 ) -> tuple[Unit, Callable[[Mapping[str, int]], Vocab]]:
     """The unit of a corpus, and a function that makes its vocabulary from the counts of its tokens."""
     if vocab is None:
+        if extend_vocab:
+            raise VocabError("extend_vocab: expected a vocab to extend with it, got none")
         unit = check_unit("char" if unit is None else unit)
         return unit, lambda counts: Vocab.from_counts(
             counts, unit, min_count, max_size, unknown, encoding=encoding
@@ -256,4 +263,6 @@ def _vocab_maker(
         raise VocabError("min_count, max_size, unknown: not together with vocab, which is complete")
     if unit not in (None, vocab.unit):
         raise VocabError(f"unit: expected {vocab.unit!r}, that of vocab, got {unit!r}")
+    if extend_vocab and vocab.unit != "byte":
+        return vocab.unit, lambda counts: vocab.extended(sorted(counts))
     return vocab.unit, lambda counts: vocab

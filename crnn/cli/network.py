@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""The network that ``crnn train`` trains: its flags, and the model they describe, new or with another one's weights."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import crnn
+from crnn._options import add_flags, from_flags
+from crnn.checks import DTYPES
+from crnn.cli.common import load_language_model
+from crnn.cli.corpus import corpus_from
+from crnn.nn.cells import CELLS
+from crnn.nn.config import NetworkConfig
+
+__all__ = ["add_network_flags", "corpus_and_model", "load_start"]
+
+# Differences of the command line from `LanguageModel`: defaults, one size instead of a list, 0 for None.
+NETWORK_FLAGS: dict[str, dict[str, Any]] = {
+    "hidden_size": {"type": int, "default": 256, "help": "H: units of each layer"},
+    "num_layers": {"default": 1, "help": "number of layers"},
+    "cell": {"choices": list(CELLS), "help": "kind of recurrent cell"},
+    "embedding_size": {"help": "size of the token embedding; that of --hidden if not given; 0: one-hot tokens"},
+    "dtype": {"choices": list(DTYPES), "help": "precision"},
+    "input_init": {
+        "default": None,
+        "help": "as --recurrent-init, for W_xh; glorot if not given, or unit_variance for one-hot tokens",
+    },
+}
+DROPOUTS = ("dropout", "recurrent_dropout", "variational_dropout")  # options that weights do not depend on
+SHOWN = 5  # tokens that a message names
+
+
+def add_network_flags(net: argparse._ArgumentGroup) -> None:
+    """Add the flags of `NetworkConfig`, and those for starting from another model's weights."""
+    add_flags(net, NetworkConfig, NETWORK_FLAGS)
+    net.add_argument("--tie-weights", action="store_true", help="use the embedding as the output weights")
+    net.add_argument(
+        "--init-from",
+        type=Path,
+        metavar="MODEL",
+        help="start from the weights of this model or checkpoint; what is not given here, also --unit, is as there",
+    )
+    net.add_argument(
+        "--extend-vocab",
+        action="store_true",
+        help="with --init-from: add the tokens of the text that MODEL does not have, with new weights",
+    )
+
+
+def load_start(arguments: argparse.Namespace) -> crnn.LanguageModel | None:
+    """The model of ``--init-from``, with the dropout that is given here; None without the flag.
+
+    Raises ValueError if another flag contradicts it.
+    """
+    path: Path | None = arguments.init_from
+    if path is None:
+        if arguments.extend_vocab:
+            raise ValueError("extend_vocab: expected init_from=MODEL with it, got none")
+        return None
+    model = load_language_model(path)
+    config, wanted = model.config(), _options(arguments)
+    given = _given(arguments, [*wanted, "tie_weights", "unit"])
+    if "unit" in given and arguments.unit != model.vocab.unit:
+        raise ValueError(f"unit: expected {model.vocab.unit}, as in {path}, got {arguments.unit}")
+    for name in given - {"unit", *DROPOUTS}:
+        if config[name] != wanted[name]:
+            raise ValueError(f"{name}: expected {config[name]!r}, as in {path}, got {wanted[name]!r}")
+    arguments.unit = model.vocab.unit
+    dropout = {name: wanted[name] for name in given & set(DROPOUTS)}
+    if not dropout:
+        return model
+    changed = crnn.LanguageModel(model.vocab, **(config | dropout))
+    changed.flat_params[...] = model.flat_params
+    return changed
+
+
+def corpus_and_model(
+    arguments: argparse.Namespace, start: crnn.LanguageModel | None
+) -> tuple[crnn.TextCorpus, crnn.LanguageModel]:
+    """The corpus to learn from, and the model to train on it. ``start``: what `load_start` returned."""
+    if start is None:
+        corpus = corpus_from(arguments)
+        return corpus, crnn.LanguageModel(corpus.vocab, **_options(arguments), seed=arguments.seed)
+    replaces = start.vocab.unknown_id is not None and not arguments.extend_vocab  # new tokens by <unk>
+    corpus = corpus_from(arguments, start.vocab, extend_vocab=not replaces)
+    new = corpus.vocab.tokens[len(start.vocab) :]
+    if not new:
+        return corpus, start
+    if not arguments.extend_vocab:
+        more = f" and {len(new) - SHOWN} more" if len(new) > SHOWN else ""
+        raise ValueError(
+            f"text: expected only {corpus.vocab.unit}s that {arguments.init_from} has, got "
+            f"{', '.join(map(repr, new[:SHOWN]))}{more}; --extend-vocab adds them to the model"
+        )
+    return corpus, start.extended(corpus.vocab, seed=arguments.seed)
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `LanguageModel` that the flags describe."""
+    options = from_flags(arguments, NetworkConfig) | {"tie_weights": arguments.tie_weights}
+    if options["embedding_size"] is None:
+        options["embedding_size"] = options["hidden_size"]
+    elif options["embedding_size"] == 0:
+        options["embedding_size"] = None
+    return options
+
+
+def _given(arguments: argparse.Namespace, names: list[str]) -> set[str]:
+    """Which of these arguments were typed, even if as their defaults."""
+    untouched = object()
+    parsed = argparse.Namespace(**dict.fromkeys(names, untouched))
+    typed = arguments.argv[arguments.argv.index(arguments.command) + 1 :]
+    arguments.parser.parse_args(typed, parsed)
+    return {name for name in names if getattr(parsed, name) is not untouched}

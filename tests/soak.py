@@ -3,6 +3,7 @@
 
     python tests/soak.py                                    # 10^8 steps, then 16 threads x 64 streams: some minutes
     python tests/soak.py --steps 1e6 --rounds 20            # seconds
+    python tests/soak.py --interruptions 500                # only this: training interrupted at random, and resumed
 
 Prints what it sees; the exit status is 1 if anything drifted, leaked or failed. Runs with the crnn that is installed,
 or that PYTHONPATH names. Worth running on a free-threaded Python too, and once under ThreadSanitizer (CONTRIBUTING).
@@ -12,9 +13,11 @@ import argparse
 import os
 import pickle
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
@@ -113,15 +116,36 @@ def many_threads(threads: int, streams: int, rounds: int, H: int) -> list[str]:
     return faults
 
 
+def many_interruptions(trials: int, seed: int) -> list[str]:
+    """Runs of ``crnn train`` that get signals at random instants: see interruption_tools.py."""
+    from interruption_tools import Whole, trial
+
+    faults: list[str] = []
+    with tempfile.TemporaryDirectory() as name:
+        whole = Whole(Path(name) / "whole")
+        for number in range(trials):
+            found = trial(whole, Path(name) / f"run{number}", np.random.default_rng([seed, number]))
+            faults += [f"interruptions {seed}, trial {number}: {fault}" for fault in found]
+            if found or (number + 1) % 50 == 0:
+                print(f"  {number + 1} of {trials} trials, {len(faults)} faults", *found, flush=True)
+    return faults
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=float, default=1e8, help="of one stream")
     parser.add_argument("--threads", type=int, default=16)
     parser.add_argument("--streams", type=int, default=64, help="of each thread")
     parser.add_argument("--rounds", type=int, default=1000, help="of 20 steps for every stream of every thread")
+    parser.add_argument("--interruptions", type=int, default=0, help="of training; nothing else is then tried")
+    parser.add_argument("--seed", type=int, default=0, help="of the interruptions")
     chosen = parser.parse_args()
     kind = "" if getattr(sys, "_is_gil_enabled", lambda: True)() else ", free-threaded"
     print(f"crnn {crnn.__version__}, {crnn.isa()}, Python {sys.version.split()[0]}{kind}")
+    if chosen.interruptions:
+        faults = many_interruptions(chosen.interruptions, chosen.seed)
+        print("\n".join(faults) or f"{chosen.interruptions} interrupted runs, all as they should be")
+        return bool(faults)
     faults = many_steps(int(chosen.steps)) + many_texts(chosen.rounds)
     for H in (16, 160):  # which keep the interpreter's lock in a step, and give it up
         faults += many_threads(chosen.threads, chosen.streams, max(1, chosen.rounds * 16 // H), H)

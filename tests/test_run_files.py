@@ -165,6 +165,16 @@ def test_a_second_run_on_the_same_file_is_refused(folder, capsys, other_run, arg
     assert "expected a file that no other run writes" in message
 
 
+def test_a_second_run_on_another_name_of_the_same_file_is_refused(folder, capsys):
+    assert cli.main(["train", "text.txt", "-o", "m", *TINY]) == 0
+    os.link("m", "hard")
+    with RunFiles({}, {"output": "m"}):
+        message = refused(capsys, "text.txt", "-o", "hard", "--restart")
+    assert "--output: expected a file that no other run writes, got hard" in message
+    assert cli.main(["train", "text.txt", "-o", "hard", "--restart", *TINY]) == 0
+    assert (folder / "hard").samefile("m")
+
+
 def test_a_killed_process_keeps_no_lock(folder, other_run):
     other_run.kill()
     other_run.wait()

@@ -27,19 +27,23 @@ class FileLock:
     """An exclusive lock on a path, which need not exist.
 
     The system's lock is taken on a hidden, empty file in the same folder, not on the file itself, because files are
-    replaced as a whole. It is removed by `release`. A killed process leaves it behind, but not locked. On a file system
-    without locks, nothing is locked.
+    replaced as a whole. It is removed by `release`. A killed process leaves it behind, but not locked. A file with
+    several names (hard links), which is not replaced as a whole, is locked itself too. On a file system without locks,
+    nothing is locked.
     """
 
     path: str  # of the hidden file
+    target: str
 
     def __init__(self, path: PathLike) -> None:
-        folder, name = os.path.split(os.path.realpath(os.fsdecode(path)))
+        self.target = os.path.realpath(os.fsdecode(path))
+        folder, name = os.path.split(self.target)
         hidden = f".{name}.crnn-lock"
         if len(os.fsencode(hidden)) > 255:
             hidden = f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}.crnn-lock"
         self.path = os.path.join(folder, hidden)
         self._file: int | None = None
+        self._linked: int | None = None  # the target, if it has several names
 
     def acquire(self) -> None:
         """Take the lock. Raises BlockingIOError if another run has it, and OSError."""
@@ -55,15 +59,32 @@ class FileLock:
                 os.close(file)
                 raise
             if current:
-                self._file = file
-                _held.add(self)
-                return
+                break
             os.close(file)  # its owner removed it while it was opened here
+        self._file = file
+        _held.add(self)
+        try:
+            self._lock_target()
+        except BaseException:
+            self.release()
+            raise
+
+    def _lock_target(self) -> None:
+        """Lock the target itself, if it has several names."""
+        if sys.platform == "win32":
+            return  # a lock would keep others from reading it there
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(self.target).st_nlink > 1:
+                self._linked = os.open(self.target, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+                _lock(self._linked)
 
     def release(self) -> None:
         """Give the lock up, if it is held, and remove the hidden file."""
         file, self._file = self._file, None
+        linked, self._linked = self._linked, None
         _held.discard(self)
+        if linked is not None:
+            os.close(linked)
         if file is None:
             return
         if sys.platform == "win32":
@@ -75,9 +96,10 @@ class FileLock:
 
     def _forget(self) -> None:
         """In a forked child: leave the lock to the parent."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        for file in (self._file, self._linked):
+            if file is not None:
+                os.close(file)
+        self._file = self._linked = None
 
 
 def _opened(path: str) -> int:

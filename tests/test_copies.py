@@ -42,7 +42,7 @@ def test_a_copy_has_the_values_and_shares_none(kind, way):
         scaling.mean += 0.5
     other = WAYS[way](model)
     assert repr(other) == repr(model)
-    (mine, header), (theirs, other_header) = model._contents(), other._contents()
+    (mine, header), (theirs, other_header) = model.contents(), other.contents()
     assert header == other_header
     assert mine.keys() == theirs.keys()
     for name in mine:

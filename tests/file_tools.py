@@ -6,7 +6,12 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from safetensors.numpy import load, save_file
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import deserialize
+from safetensors.numpy import save_file
+
+LITTLE_ENDIAN = {"F32": "<f4", "F64": "<f8", "U8": "u1"}
 
 
 def take_apart(path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -15,7 +20,13 @@ def take_apart(path) -> tuple[dict[str, Any], dict[str, Any]]:
         content = file.read()
     header = json.loads(outer_header(content)["__metadata__"]["crnn"])
     header.pop("sha256", None)
-    return load(content), header
+    # Not safetensors.numpy.load, which reads little-endian data in the machine's byte order.
+    return {name: native(entry) for name, entry in deserialize(content)}, header
+
+
+def native(entry: dict[str, Any]) -> NDArray[Any]:
+    array = np.frombuffer(entry["data"], LITTLE_ENDIAN[entry["dtype"]]).reshape(entry["shape"])
+    return array.astype(array.dtype.newbyteorder("="))
 
 
 def edit(path, damage: str | Callable[[dict[str, Any], dict[str, Any]], Any]) -> None:

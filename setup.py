@@ -190,7 +190,8 @@ Doubles = NDArray[float64]
 Ids = NDArray[int32]
 """
 STUB_TYPES = {
-    "Py_ssize_t": "int", "int32_t": "int", "bint": "bool", "double": "float", "dict": "dict[str, Any]", "object": "Any"
+    "Py_ssize_t": "int", "int32_t": "int", "bint": "bool", "double": "float", "dict": "dict[str, Any]", "object": "Any",
+    "tuple": "tuple[Any, ...]"
 }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from crnn._core.rows import Lengths
+from crnn._float_mode import in_ieee_mode
 from crnn.checks import Array
 from crnn.models.data import Batch as Window
 from crnn.models.head import HeadTape
@@ -69,6 +70,7 @@ class GradientCheck:
         return "\n".join([*lines, f"{'largest':<16} {self.largest:.1e}  ({self.checked} elements)"])
 
 
+@in_ieee_mode
 def gradient_check(
     model: Model | RNN,
     batch: Batch | ArrayLike,
@@ -373,6 +375,7 @@ class GradientFlow:
         return ax
 
 
+@in_ieee_mode
 def gradient_flow(
     model: Model | RNN,
     batch: Batch | ArrayLike,

@@ -21,6 +21,7 @@ from crnn._core import optim as kernels
 from crnn._core.gemm import aligned_empty
 from crnn._core.loss import sum_of_squares
 from crnn._core.vecmath import exp, log1p
+from crnn._float_mode import in_ieee_mode
 from crnn.checks import Array, check_count, check_finite, check_flag, check_number
 
 __all__ = [
@@ -73,6 +74,7 @@ class Optimizer(ABC):
         self.updates = 0
         self.arrays: dict[str, Array] = {}
 
+    @in_ieee_mode
     def update(self, params: Array, grads: Array, *, factor: float = 1.0, lr_scale: float = 1.0) -> None:
         """Update the parameters once.
 
@@ -354,17 +356,20 @@ RULES: dict[str, Callable[..., Optimizer]] = {
 # ---- schedules: a factor of lr at update k (from 0) of n ---------------------------------------------------------
 
 
+@in_ieee_mode
 def constant(warmup: int = 0) -> Schedule:
     """Always 1. Every schedule is multiplied by a linear rise to 1 over the first ``warmup`` updates."""
     return _warmed(lambda k, n: 1.0, warmup)
 
 
+@in_ieee_mode
 def linear(final: float = 0.0, warmup: int = 0) -> Schedule:
     """From 1 down to ``final`` in a straight line."""
     end = check_finite("final", final)
     return _warmed(lambda k, n: 1.0 + (end - 1.0) * (k / n), warmup)
 
 
+@in_ieee_mode
 def cosine(final: float = 0.0, warmup: int = 0) -> Schedule:
     """From 1 down to ``final`` along half a cosine. Loshchilov, Hutter 2017.
 
@@ -378,6 +383,7 @@ def cosine(final: float = 0.0, warmup: int = 0) -> Schedule:
     return _warmed(lambda k, n: end + (1.0 - end) * 0.5 * (1.0 + _cos_pi(k / n)), warmup)
 
 
+@in_ieee_mode
 def exponential(final: float = 0.01, warmup: int = 0) -> Schedule:
     """From 1 down to ``final`` exponentially, by the same factor at every update."""
     rate = _log(check_number("final", final, 1e-30))
@@ -417,6 +423,7 @@ def _exp(x: float) -> float:
 def _warmed(schedule: Schedule, warmup: int) -> Schedule:
     steps = check_count("warmup", warmup)
 
+    @in_ieee_mode
     def factor(k: int, n: int) -> float:
         rise = min(1.0, (k + 1) / steps) if steps else 1.0
         return rise * schedule(k, n)
@@ -469,6 +476,7 @@ def _listed(name: str, value: Any, listed: dict[str, Callable[..., Any]], other:
     return listed[value.lower()]
 
 
+@in_ieee_mode
 def global_norm(grads: Array) -> float:
     """The 2-norm of a flat gradient, summed in float64 in a fixed order."""
     return math.sqrt(sum_of_squares(np.ascontiguousarray(grads)))

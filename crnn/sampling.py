@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn._core.vecmath import exp
+from crnn._float_mode import public_methods_in_ieee_mode
 
 __all__ = ["Sampler"]
 
@@ -160,6 +161,9 @@ class Sampler:
             last = int(cumulative.searchsorted(self.top_p * cumulative[-1]))
             _keep_largest(values, last + 1, descending[last])
         return _exp(values)
+
+
+public_methods_in_ieee_mode(Sampler)
 
 
 def _ids(name: str, ids: Iterable[int]) -> npt.NDArray[np.intp] | None:

@@ -412,6 +412,7 @@ static const void *standardised(const crnn_streams *s, const void *x, crnn_dim n
     const crnn_model *model = s->model;
     const double *mean = model->x_mean, *std = model->x_std;
     const crnn_dim D = model->input_size;
+    const float_mode mode = ieee_floats(); /* as NumPy computes it for whole sequences */
     for (crnn_dim i = 0; i < n; ++i) {
         const void *from = element(model, x, i * D);
         void *to = element(model, s->x, i * D);
@@ -422,6 +423,7 @@ static const void *standardised(const crnn_streams *s, const void *x, crnn_dim n
             for (crnn_dim d = 0; d < D; ++d)
                 ((double *)to)[d] = (((const double *)from)[d] - mean[d]) / std[d];
     }
+    ieee_floats_end(mode);
     return s->x;
 }
 
@@ -430,6 +432,7 @@ static void restore_units(const crnn_model *model, void *y, crnn_dim n)
 {
     const double *mean = model->y_mean, *std = model->y_std;
     const crnn_dim V = model->output_size;
+    const float_mode mode = ieee_floats();
     for (crnn_dim i = 0; i < n; ++i, y = element(model, y, V))
         for (crnn_dim j = 0, column = 0; j < V; ++j, ++column) {
             column = column == model->y_columns ? 0 : column;
@@ -438,6 +441,7 @@ static void restore_units(const crnn_model *model, void *y, crnn_dim n)
             else
                 ((double *)y)[j] = ((double *)y)[j] * std[column] + mean[column];
         }
+    ieee_floats_end(mode);
 }
 
 /* x (n, E): rows of the embedding. */
@@ -479,7 +483,7 @@ static void advance(crnn_streams *s, void *y, const void *x, const int32_t *ids,
         x = standardised(s, x, n);
     else if (model->embedding_size)
         x = embedded(s, ids, n);
-    const float_mode mode = denormals_off(); /* once for all kernels */
+    const float_mode mode = kernel_floats(); /* once for all kernels */
     for (crnn_dim i = 0; i < model->num_layers; ++i) {
         const model_layer *l = &model->layers[i];
         stream_layer *own = &s->layers[i];

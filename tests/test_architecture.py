@@ -14,7 +14,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 # Lowest first: a folder or module imports only from lower floors, and modules of one folder from each other.
 FLOORS = (
     ("_core", "_options", "_version", "checks"),
-    ("_parallel",),
+    ("_float_mode", "_parallel"),
     ("io", "optim", "sampling"),
     ("text",),
     ("stream",),

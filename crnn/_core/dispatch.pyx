@@ -1,7 +1,28 @@
 # SPDX-License-Identifier: MIT
-"""Which instruction set the kernels run on. ``CRNN_ISA`` in the environment chooses one when crnn is imported."""
+"""Which instruction set the kernels run on, and in which floating-point mode NumPy and Python compute.
+
+``CRNN_ISA`` in the environment chooses an instruction set when crnn is imported. Kernels set the floating-point mode
+themselves; `call_in_ieee_mode` is for what is computed around them.
+"""
 
 import os
+
+cdef extern from "simd/compat.h" nogil:
+    """
+    #if defined(_MSC_VER) && !defined(__clang__)
+    #define PER_THREAD __declspec(thread)
+    #else
+    #define PER_THREAD _Thread_local
+    #endif
+    static PER_THREAD int in_ieee_mode; /* how many calls of call_in_ieee_mode are under way */
+    static PER_THREAD float_mode host_mode; /* what the first of them found */
+    """
+    ctypedef unsigned long long float_mode
+    float_mode float_mode_get()
+    void float_mode_set(float_mode mode)
+    float_mode ieee_floats()
+    int in_ieee_mode
+    float_mode host_mode
 
 
 def built_isas() -> tuple[str, ...]:
@@ -36,6 +57,39 @@ cdef int cell_number(str name) except -1:
         names = [crnn_cell_info(i).name.decode() for i in range(crnn_cell_count())]
         raise ValueError(f"cell: expected one of {', '.join(names)}, got {name!r}")
     return number
+
+
+def call_in_ieee_mode(function, tuple args not None, dict kwargs not None) -> Any:
+    """``function(*args, **kwargs)``, rounding to nearest, with denormals and without traps, whatever mode the thread is
+    in; that is restored afterwards."""
+    global in_ieee_mode, host_mode
+    cdef float_mode before = ieee_floats()
+    if in_ieee_mode == 0:
+        host_mode = before
+    in_ieee_mode += 1
+    try:
+        return function(*args, **kwargs)
+    finally:
+        in_ieee_mode -= 1
+        float_mode_set(before if in_ieee_mode else host_mode)
+
+
+def call_in_host_mode(function, tuple args not None, dict kwargs not None) -> Any:
+    """Within `call_in_ieee_mode`: ``function(*args, **kwargs)``, which belongs to the host, in the host's mode, and in
+    the mode that it leaves from then on."""
+    global in_ieee_mode, host_mode
+    cdef int depth = in_ieee_mode
+    cdef float_mode before
+    if depth == 0:
+        return function(*args, **kwargs)
+    before = float_mode_get()
+    float_mode_set(host_mode)
+    in_ieee_mode = 0
+    try:
+        return function(*args, **kwargs)
+    finally:
+        in_ieee_mode, host_mode = depth, float_mode_get()
+        float_mode_set(before)
 
 
 f32 = crnn_f32(crnn_isa_best())

@@ -18,6 +18,8 @@ import os
 from _thread import start_new_thread
 from queue import SimpleQueue
 
+from crnn._core.dispatch import call_in_ieee_mode
+
 cdef extern from "pythread.h" nogil:
     ctypedef void *PyThread_type_lock
     ctypedef enum PyLockStatus:
@@ -155,6 +157,11 @@ cdef Pool pool = Pool()
 
 def work(jobs):
     """Run jobs from a queue for ever. What a thread of the pool does."""
+    call_in_ieee_mode(work_for_ever, (jobs,), {})  # a thread inherits the mode of the one that starts it
+
+
+def work_for_ever(jobs):
+    """`work`, in the mode that all threads compute in."""
     cdef Job job
     while True:
         job = jobs.get()

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn._float_mode import in_ieee_mode
 from crnn.io.atomic_write import PathLike, replacing
 from crnn.io.model_file import ModelFileError, check_finite, parse, read_content, to_array
 from crnn.models.language_model import LanguageModel
@@ -47,6 +48,7 @@ FILE_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # NumPy
 # ---- state dictionaries ----------------------------------------------------------------------------------------------
 
 
+@in_ieee_mode
 def from_state_dict(
     state_dict: Mapping[str, Any],
     prefix: str | None = None,
@@ -284,6 +286,7 @@ def _recurrent_tensors(net: RNN) -> dict[str, Array]:
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
+@in_ieee_mode
 def load_file(
     path: PathLike, prefix: str | None = None, *, nonlinearity: str | None = None, dropout: float = 0.0
 ) -> RNN:
@@ -353,6 +356,7 @@ def from_module(
 ) -> LanguageModel: ...
 
 
+@in_ieee_mode
 def from_module(
     module: torch.nn.Module,
     *,

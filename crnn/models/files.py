@@ -11,6 +11,7 @@ import crnn.models.language_model
 import crnn.models.regressor
 import crnn.models.seq2seq
 import crnn.models.tagger  # noqa: F401
+from crnn._float_mode import in_ieee_mode
 from crnn.io import model_file, registry
 from crnn.io.atomic_write import PathLike
 from crnn.nn.module import Module
@@ -27,6 +28,7 @@ def save(model: Module, path: PathLike) -> None:
     model.save(path)
 
 
+@in_ieee_mode
 def load(path: PathLike) -> Any:
     """Read a model that `save` wrote.
 
@@ -63,6 +65,7 @@ def to_bytes(model: Module) -> bytes:
     return model.to_bytes()
 
 
+@in_ieee_mode
 def from_bytes(content: bytes) -> Any:
     """Read a model from what `to_bytes` returned, or from the content of a file. Raises ModelFileError as `load` does.
 

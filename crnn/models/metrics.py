@@ -6,7 +6,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-LN2 = math.log(2.0)
+from crnn._float_mode import in_ieee_mode
+
+LN2 = 0.6931471805599453  # log(2), whatever mode crnn is imported in
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,13 @@ class Evaluation:
         return self.nats
 
     @property
+    @in_ieee_mode
     def bits(self) -> float:
         """Bits per prediction; per character for a character model."""
         return self.nats / LN2
 
     @property
+    @in_ieee_mode
     def perplexity(self) -> float:
         """exp(nats), the usual measure of word models."""
         return math.exp(self.nats) if self.nats < 700 else math.inf
@@ -80,6 +84,7 @@ class RegressionEvaluation:
     count: int
 
     @property
+    @in_ieee_mode
     def rmse(self) -> float:
         """Square root of the mean squared error, in the units of the targets."""
         return math.sqrt(self.mse)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from crnn._core import loss as kernels
+from crnn._float_mode import public_methods_in_ieee_mode
 from crnn.checks import Array
 
 
@@ -66,3 +67,6 @@ class Standardizer:
         if (std <= 0).any():
             raise ValueError(f"{name}: expected numbers above 0")
         self.mean, self.std = mean, std
+
+
+public_methods_in_ieee_mode(Standardizer)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn._float_mode import in_ieee_mode, public_methods_in_ieee_mode
 from crnn.checks import DTYPES
 from crnn.io import model_file, registry
 from crnn.io.atomic_write import PathLike
@@ -55,6 +56,7 @@ class Module(ABC):
         **rest: Any,
     ) -> None:
         super().__init_subclass__(**rest)
+        public_methods_in_ieee_mode(cls)
         cls.config_types = cls.config_types if config_types is None else config_types
         cls.attachments = cls.attachments if attachments is None else attachments
         if kind is not None:
@@ -206,6 +208,10 @@ class Module(ABC):
         return weights
 
 
+public_methods_in_ieee_mode(Module)
+
+
+@in_ieee_mode
 def _restored(cls: type[Module], content: bytes, attributes: Mapping[str, Any]) -> Module:
     """The model that pickle or copy restores; ``attributes`` are not in a file."""
     tensors, header = model_file.from_bytes("pickle", content)

@@ -95,10 +95,13 @@ cdef class Stream:
     cdef void *memory
     cdef Py_ssize_t block  # steps that share a pass through the weights
     cdef int busy
-    cdef bint releases     # whether a step releases the GIL
+    cdef bint releases     # whether a step releases the GIL; then it copies its arguments to
+    cdef void *inputs      # (input_size)
+    cdef void *outputs     # (output_size)
+    cdef void *step_memory # which holds both
     cdef int resize(self, Py_ssize_t block) except -1
     cdef int advance(self, void *y, const void *x, int32_t id) noexcept nogil
-    cdef int advance_without_gil(self, x, int32_t id, out) except? -2
+    cdef int advance_without_gil(self, void *y, const void *x, int32_t id, out) except? -2
 
     # One step of a float32 model: y (output_size) is OVERWRITTEN, x (input_size). Returns 0, or -1 and does nothing if
     # another thread is using this stream, the model is float64 or accepts ids only, or the id is out of range.

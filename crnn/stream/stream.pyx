@@ -12,7 +12,7 @@ cimport numpy as cnp
 from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_CheckExact
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int32_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 from crnn._core.arrays cimport are_ids, data, dim, ids_below, need_apart, pin, plain_array, real_kind
 from crnn._core.dispatch cimport cell_number, f32, f64
 from crnn._core.header cimport crnn_cell
@@ -288,8 +288,8 @@ cdef object as_array(str name, x):
 
 
 cdef object pins_of(cnp.ndarray x, out):
-    """`pin` both; whether ``out`` is an array is checked later."""
-    return pin(x), pin(out) if cnp.PyArray_Check(out) else None
+    """`pin` the inputs of `many_inputs`, unless they are ids, a copy, and ``out`` unless it is fresh: None."""
+    return (pin(x) if cnp.PyArray_NDIM(x) == 2 else None, pin(out) if cnp.PyArray_Check(out) else None)
 
 
 cdef object real_array(str name, x, str dtype, tuple shape):
@@ -351,11 +351,17 @@ cdef class Stream:
 
     def __cinit__(self, StreamWeights weights not None):
         self.weights = weights
+        cdef size_t size = 4 if weights.real == cnp.NPY_FLOAT32 else 8
         self.releases = weights.step_bytes > RELEASE_BYTES
         self.resize(1)
+        if self.releases:
+            self.step_memory = new_memory((weights.input_size + weights.output_size) * size + ALIGNMENT)
+            self.inputs = aligned(self.step_memory)
+            self.outputs = aligned(<char *>self.inputs + weights.input_size * size)
 
     def __dealloc__(self):
         PyMem_RawFree(self.memory)
+        PyMem_RawFree(self.step_memory)
 
     cdef int resize(self, Py_ssize_t block) except -1:
         """Allocate memory for ``block`` steps at a time. The state is kept."""
@@ -386,16 +392,27 @@ cdef class Stream:
         flag_give(&self.busy)
         return 0
 
-    cdef int advance_without_gil(self, x, int32_t id, out) except? -2:
-        """`advance` with the GIL released, on arrays, which nothing can resize meanwhile. x is None: on the id."""
+    cdef int advance_without_gil(self, void *y, const void *x, int32_t id, out) except? -2:
+        """`advance` with the GIL released. Other threads may meanwhile resize x and ``out``, so the step works on memory
+        of the stream's own, and y, if it is not that of ``out`` but fresh."""
         cdef StreamWeights weights = self.weights
-        cdef object pins = (pin(out), None if x is None else pin(x))
-        cdef void *y_ = data("out", out, weights.real, True, 1, weights.output_size)
-        cdef void *x_ = NULL if x is None else data("x", x, weights.real, False, 1, weights.input_size)
-        cdef int failed
-        with nogil:
-            failed = self.advance(y_, x_, id)
-        return failed
+        cdef size_t size = cnp.PyArray_ITEMSIZE(<cnp.ndarray>out)
+        cdef void *result = self.outputs if y == NULL else y
+        if not flag_take(&self.busy):
+            return -1
+        try:
+            if x == NULL:
+                with nogil:
+                    crnn_streams_step_ids(self.streams, result, &id, NULL, 1)
+            else:
+                memcpy(self.inputs, x, weights.input_size * size)
+                with nogil:
+                    crnn_streams_step(self.streams, result, self.inputs, NULL, 1)
+            if y == NULL:
+                memcpy(data("out", out, weights.real, True, 1, weights.output_size), result, weights.output_size * size)
+        finally:
+            flag_give(&self.busy)
+        return 0
 
     cdef int step_into(self, float *y, const float *x) noexcept nogil:
         if self.weights.ids_only or self.weights.real != cnp.NPY_FLOAT32:
@@ -430,6 +447,7 @@ cdef class Stream:
         cdef int overflow = 0, failed
         cdef long number = 0
         cdef cnp.npy_intp size = weights.output_size
+        cdef bint fresh = out is None
         if (cnp.PyArray_Check(x) and not weights.ids_only and cnp.PyArray_TYPE(<cnp.ndarray>x) == weights.real
                 and cnp.PyArray_NDIM(<cnp.ndarray>x) == 1
                 and cnp.PyArray_DIM(<cnp.ndarray>x, 0) == weights.input_size
@@ -445,13 +463,13 @@ cdef class Stream:
                 id = <int32_t>number
             else:
                 x_ = cnp.PyArray_DATA(<cnp.ndarray>x)
-        if out is None:
+        if fresh:
             out = cnp.PyArray_SimpleNew(1, &size, weights.real)
             y_ = cnp.PyArray_DATA(<cnp.ndarray>out)
         else:
             y_ = data("out", out, weights.real, True, 1, size)
         if self.releases:
-            failed = self.advance_without_gil(None if x_ == NULL else x, id, out)
+            failed = self.advance_without_gil(y_ if fresh else NULL, x_, id, out)
         else:
             failed = self.advance(y_, x_, id)
         if failed:
@@ -478,9 +496,9 @@ cdef class Stream:
         cdef bint ids = cnp.PyArray_NDIM(x) == 1
         cdef const void *x_
         cdef void *y_
+        cdef object pins = pins_of(x, out) if weights.step_bytes * T > RELEASE_BYTES else None
         if out is None:
             out = weights.new_outputs(T)
-        cdef object pins = pins_of(x, out)
         weights.addresses(out, "xs", x, T, &y_, &x_)
         acquire(&self.busy, "stream")
         try:

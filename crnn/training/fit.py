@@ -7,6 +7,7 @@ import os
 from typing import Any, Unpack
 
 from crnn import optim
+from crnn._float_mode import in_ieee_mode
 from crnn._options import build_config, takes_options
 from crnn.text.corpus import TextCorpus
 from crnn.training.checkpoint import Checkpoint, check_is_checkpoint
@@ -26,6 +27,7 @@ RESULT_OPTIONS = ("epochs", "batch_size", "bptt", "carry", "clip_norm", "clip_va
 
 
 @takes_options(TrainingConfig)
+@in_ieee_mode
 def fit(
     model: Trainable,
     data: Any,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from crnn._float_mode import in_host_mode
 from crnn.training.checkpoint import Checkpoint
 from crnn.training.config import TrainingConfig
 from crnn.training.interrupts import Interrupts
@@ -184,7 +185,7 @@ class Trainer:
             self.save_progress()
         interrupts.check()
         if self.config.on_epoch is not None:
-            self.config.on_epoch(run.log)
+            in_host_mode(self.config.on_epoch, run.log)
 
     def train_windows(self, interrupts: Interrupts) -> None:
         """Train until the end of the epoch, the last update or an interrupt."""

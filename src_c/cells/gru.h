@@ -56,7 +56,7 @@ static void gru_run_forward(const crnn_layer *l, const product *rz, const produc
 
 static void gru_forward(const crnn_layer *l)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     const product rz = gru_product_rz(l, NULL);
     const product n = {.y = l->hn, .ldy = l->H, .init = {l->vectors[GRU_B_HN], 0, NULL}, .x = recurrent_h(l),
                        .w = l->w_hn, .K = l->H, .N = l->H, .gates = 1, .finish = gru_finish, .context = l};
@@ -108,7 +108,7 @@ static void gru_prefetch_backward(const void *layer, const tile_rows *rows, crnn
 static void gru_backward(const crnn_layer *l)
 {
     assert(l->rows.T > 0);
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     const product p = product_back(l, l->da_h, GRU_GATES * l->H, GRU_GATES * l->H, gru_finish_backward,
                                    gru_prefetch_backward);
     for (crnn_dim s = l->rows.T - 1; s >= 0; --s)

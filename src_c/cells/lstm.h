@@ -45,7 +45,7 @@ static void lstm_prefetch(const void *layer, const tile_rows *rows, crnn_dim n0,
 
 static void lstm_forward(const crnn_layer *l)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     /* Inference processes few steps at a time, whose lines are already in the caches: no prefetching. */
     const product p = {.y = l->gates, .ldy = LSTM_GATES * l->H, .init = xw_of(l, LSTM_GATES), .x = recurrent_h(l),
                        .w = l->w_hh, .K = l->H, .N = l->H, .gates = LSTM_GATES, .finish = lstm_finish,
@@ -86,7 +86,7 @@ static void lstm_prefetch_backward(const void *layer, const tile_rows *rows, crn
 static void lstm_backward(const crnn_layer *l)
 {
     assert(l->rows.T > 0 && l->tanh_c);
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     /* forward: a = xw + h' @ W_hh, so the gradient at h' is da @ W_hh^T */
     const product p = product_back(l, l->da, LSTM_GATES * l->H, LSTM_GATES * l->H, lstm_finish_backward,
                                    lstm_prefetch_backward);

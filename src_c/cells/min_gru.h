@@ -36,7 +36,7 @@ static void min_gru_finish(const void *layer, const tile_rows *rows, int m, crnn
 
 static void min_gru_forward(const crnn_layer *l)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     run_forward_without_product(l, min_gru_finish);
     float_mode_restore(mode);
 }
@@ -60,7 +60,7 @@ static void min_gru_finish_backward(const void *layer, const tile_rows *rows, in
 static void min_gru_backward(const crnn_layer *l)
 {
     assert(l->rows.T > 0);
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     run_backward_without_product(l, min_gru_finish_backward);
     float_mode_restore(mode);
 }

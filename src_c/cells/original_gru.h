@@ -35,7 +35,7 @@ static void original_gru_finish_n(const void *layer, const tile_rows *rows, int 
 
 static void original_gru_forward(const crnn_layer *l)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     const crnn_dim H = l->H;
     const product rz = gru_product_rz(l, original_gru_finish_rz);
     product n = {.y = (real *)l->gates + GRU_N * H, .ldy = GRU_GATES * H, .init = xw_of(l, GRU_GATES),
@@ -86,7 +86,7 @@ static void original_gru_prefetch_backward(const void *layer, const tile_rows *r
 static void original_gru_backward(const crnn_layer *l)
 {
     assert(l->rows.T > 0);
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     const crnn_dim H = l->H;
     /* w_hh_t backpropagates da_r and da_z; a separate product with w_hn_t computes dhn, and da_r from it */
     const product zn = product_back(l, l->da, GRU_GATES * H, 2 * H, original_gru_finish_backward_zn,

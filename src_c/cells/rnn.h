@@ -19,7 +19,7 @@ static void relu_finish(const void *layer, const tile_rows *rows, int m, crnn_di
 
 static void rnn_forward(const crnn_layer *l, epilogue finish)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     const product p = {.y = l->h, .ldy = l->H, .init = xw_of(l, 1), .x = recurrent_h(l), .w = l->w_hh, .K = l->H,
                        .N = l->H, .gates = 1, .finish = finish, .context = l};
     run_forward(l, &p);
@@ -61,7 +61,7 @@ static void relu_finish_backward(const void *layer, const tile_rows *rows, int m
 static void rnn_backward(const crnn_layer *l, epilogue finish)
 {
     assert(l->rows.T > 0);
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     /* forward: a = xw + h' @ W_hh, so the gradient at h' is da @ W_hh^T */
     const product p = product_back(l, l->da, l->H, l->H, finish, NULL);
     run_backward(l, &p);

@@ -378,7 +378,7 @@ static void linear_prefetch(const void *context, const tile_rows *rows, crnn_dim
 static void linear_forward(real *y, const real *x, const real *w, const real *bias, crnn_dim K, crnn_dim N,
                            const crnn_rows *rows)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     const int large = count_rows(rows, 0, rows->T, 0) * N > 1 << 18; /* y may exceed the second-level cache */
     const product p = {.y = y, .ldy = N, .init = {bias, 0, NULL}, .x = {.x = x, .stride = K}, .w = w, .K = K, .N = N,
                        .gates = 1, .prefetch = large ? linear_prefetch : NULL};
@@ -430,7 +430,7 @@ static void weight_gradient(real *dw, real *db, const x_source *x, const real *d
                             crnn_dim K, crnn_dim N, crnn_dim n0, crnn_dim n1, const crnn_rows *r)
 {
     assert(K > 0 && 0 <= n0 && n0 <= n1 && n1 <= N);
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     const crnn_dim blocks = (K + TILE_ROWS - 1) / TILE_ROWS;
     const int max_panels = PANELS_FOR(TILE_ROWS);
     real *x_packed = scratch + CRNN_GRAD_ROWS * CRNN_GRAD_PANELS * LINE; /* [block of columns][row][column] */
@@ -502,7 +502,7 @@ static void recurrent_backward_weight(real *dw, real *db, const real *h, const r
 
 static void bias_backward(real *db, const real *dy, crnn_dim N, crnn_dim n0, crnn_dim n1, const crnn_rows *r)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     crnn_dim n = n0;
     for (; n + 4 * LINE <= n1; n += 4 * LINE) { /* four chains at a time hide the latency of an addition */
         line db0 = line_load(db + n), db1 = line_load(db + n + LINE);
@@ -541,7 +541,7 @@ static void bias_backward(real *db, const real *dy, crnn_dim N, crnn_dim n0, crn
 
 static void rows_add_bias(real *y, const real *w, const real *bias, crnn_dim V, crnn_dim N)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     for (crnn_dim v = 0; v < V; ++v, y += N, w += N)
         for (crnn_dim n = 0, remaining = N; remaining > 0; n += LINE, remaining -= LINE)
             line_put(y + n, line_add(line_get(bias + n, remaining), line_get(w + n, remaining)), remaining);
@@ -551,7 +551,7 @@ static void rows_add_bias(real *y, const real *w, const real *bias, crnn_dim V, 
 static void rows_backward(real *dw, const int32_t *ids, const real *dy, crnn_dim N, crnn_dim n0, crnn_dim n1,
                           const crnn_rows *r)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     crnn_dim first = 0, end = r->B;
     for (crnn_dim t = 0; t < r->T; ++t) {
         narrow_to_step(r, t, &first, &end);

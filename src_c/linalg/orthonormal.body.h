@@ -23,7 +23,7 @@ static void subtract_multiple(real *y, const real *x, real factor, crnn_dim n)
  * ("twice is enough", Giraud, Langou, Rozloznik 2005). */
 static crnn_dim orthonormalize(real *q, crnn_dim n, crnn_dim H)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     crnn_dim failed = 0;
     for (crnn_dim j = 0; j < n && !failed; ++j) {
         real *q_j = q + j * H;

@@ -13,7 +13,7 @@ static double fold_doubles(double lanes[LINE])
 
 static double sum(const real *x, crnn_dim n)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     double lanes[LINE] = {0};
     crnn_dim i = 0;
     for (; i + LINE <= n; i += LINE)
@@ -28,7 +28,7 @@ static double sum(const real *x, crnn_dim n)
 
 static double sum_of_squares(const real *x, crnn_dim n)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     double lanes[LINE] = {0};
     crnn_dim i = 0;
     for (; i + LINE <= n; i += LINE)
@@ -45,7 +45,7 @@ static double sum_of_squares(const real *x, crnn_dim n)
 
 static void column_sums(double *sums, double *counts, const real *x, crnn_dim M, crnn_dim N)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     for (crnn_dim m = 0; m < M; ++m) {
         const real *RESTRICT x_m = x + m * N;
         double *RESTRICT sums_ = sums, *RESTRICT counts_ = counts;
@@ -60,7 +60,7 @@ static void column_sums(double *sums, double *counts, const real *x, crnn_dim M,
 
 static void column_squares(double *squares, const real *x, const double *means, crnn_dim M, crnn_dim N)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     for (crnn_dim m = 0; m < M; ++m) {
         const real *RESTRICT x_m = x + m * N;
         double *RESTRICT squares_ = squares;

@@ -53,50 +53,70 @@ INLINE int flag_take(int *flag) { return !__atomic_exchange_n(flag, 1, __ATOMIC_
 INLINE void flag_give(int *flag) { __atomic_store_n(flag, 0, __ATOMIC_RELEASE); }
 #endif
 
-/* Denormals cost a hundred cycles each on some CPUs, and fading gradients are full of them. Setting the mode takes some
- * cycles too: where it is set already it is left alone. */
+/* The floating-point mode belongs to the host, another library of which may have set any. Results do not depend on it:
+ * arithmetic is done in one of two modes, and the host's is restored. Both round to nearest and trap nothing.
+ *     kernel_floats   all kernels: flush to zero, denormals are zero. Denormals cost a hundred cycles each on some CPUs,
+ *                     and fading gradients are full of them
+ *     ieee_floats     what must agree with NumPy, such as scaling
+ * Setting a mode takes some cycles too: where it is set already it is left alone. */
 typedef uint64_t float_mode;
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <xmmintrin.h>
-enum { DENORMALS_OFF = 0x8040 }; /* flush to zero, denormals are zero */
-INLINE float_mode denormals_off(void)
-{
-    unsigned mode = _mm_getcsr();
-    if ((mode & DENORMALS_OFF) != DENORMALS_OFF)
-        _mm_setcsr(mode | DENORMALS_OFF);
-    return mode;
-}
-INLINE void float_mode_restore(float_mode mode)
-{
-    if ((mode & DENORMALS_OFF) != DENORMALS_OFF)
-        _mm_setcsr((unsigned)mode);
-}
+enum { KERNEL_FLOATS = 0x9fc0, IEEE_FLOATS = 0x1f80, FLOAT_CONTROL = 0xffc0 }; /* the rest says what has happened */
+INLINE float_mode float_mode_get(void) { return _mm_getcsr(); }
+INLINE void float_mode_set(float_mode mode) { _mm_setcsr((unsigned)mode); }
 #elif defined(__aarch64__) && !defined(_MSC_VER)
-INLINE float_mode denormals_off(void)
+enum { KERNEL_FLOATS = 1 << 24, IEEE_FLOATS = 0, FLOAT_CONTROL = -1 };
+INLINE float_mode float_mode_get(void)
 {
     uint64_t mode;
     __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
-    __asm__ volatile("msr fpcr, %0" : : "r"(mode | (1u << 24))); /* FZ */
     return mode;
 }
-INLINE void float_mode_restore(float_mode mode) { __asm__ volatile("msr fpcr, %0" : : "r"(mode)); }
+INLINE void float_mode_set(float_mode mode) { __asm__ volatile("msr fpcr, %0" : : "r"(mode)); }
 #elif defined(_M_ARM64)
 #include <intrin.h>
 #ifndef ARM64_FPCR /* some SDKs keep it in a header of their own */
 #define ARM64_FPCR 0x5A20
 #endif
-INLINE float_mode denormals_off(void)
+enum { KERNEL_FLOATS = 1 << 24, IEEE_FLOATS = 0, FLOAT_CONTROL = -1 };
+INLINE float_mode float_mode_get(void) { return (uint64_t)_ReadStatusReg(ARM64_FPCR); }
+INLINE void float_mode_set(float_mode mode) { _WriteStatusReg(ARM64_FPCR, (int64_t)mode); }
+#else /* there is nothing that flushes, and no portable way to stop what traps */
+#include <fenv.h>
+enum { KERNEL_FLOATS = FE_TONEAREST, IEEE_FLOATS = FE_TONEAREST, FLOAT_CONTROL = -1 };
+INLINE float_mode float_mode_get(void) { return (float_mode)(unsigned)fegetround(); }
+INLINE void float_mode_set(float_mode mode) { fesetround((int)mode); }
+#endif
+
+INLINE int is_float_mode(float_mode mode, int expected) { return (int)(mode & (float_mode)FLOAT_CONTROL) == expected; }
+
+INLINE float_mode kernel_floats(void)
 {
-    uint64_t mode = (uint64_t)_ReadStatusReg(ARM64_FPCR);
-    _WriteStatusReg(ARM64_FPCR, (int64_t)(mode | (1u << 24)));
+    const float_mode mode = float_mode_get();
+    if (!is_float_mode(mode, KERNEL_FLOATS))
+        float_mode_set(KERNEL_FLOATS);
     return mode;
 }
-INLINE void float_mode_restore(float_mode mode) { _WriteStatusReg(ARM64_FPCR, (int64_t)mode); }
-#else
-#define NO_FLUSH_TO_ZERO /* in hardware; see generic.h */
-INLINE float_mode denormals_off(void) { return 0; }
-INLINE void float_mode_restore(float_mode mode) { (void)mode; }
-#endif
+/* The end of what kernel_floats began. */
+INLINE void float_mode_restore(float_mode mode)
+{
+    if (!is_float_mode(mode, KERNEL_FLOATS))
+        float_mode_set(mode);
+}
+INLINE float_mode ieee_floats(void)
+{
+    const float_mode mode = float_mode_get();
+    if (!is_float_mode(mode, IEEE_FLOATS))
+        float_mode_set(IEEE_FLOATS);
+    return mode;
+}
+/* The end of what ieee_floats began. */
+INLINE void ieee_floats_end(float_mode mode)
+{
+    if (!is_float_mode(mode, IEEE_FLOATS))
+        float_mode_set(mode);
+}
 
 #endif

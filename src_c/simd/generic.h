@@ -13,7 +13,7 @@ enum { VEC = LINE / VECS };
 
 typedef real vec;
 
-#if defined(NO_FLUSH_TO_ZERO) /* what loads and arithmetic do elsewhere while denormals_off() */
+#if defined(NO_FLUSH_TO_ZERO) /* what loads and arithmetic do elsewhere while kernel_floats() */
 #if defined(CRNN_F32)
 INLINE real flushed(real a) { return fabsf(a) < FLT_MIN ? copysignf(0, a) : a; }
 #else

@@ -142,7 +142,7 @@ INLINE double log_of_sum(double x)
 #define DEFINE_MAP(name)                                                                                               \
     static void name##_array(real *y, const real *x, crnn_dim n)                                                       \
     {                                                                                                                  \
-        float_mode mode = denormals_off();                                                                             \
+        float_mode mode = kernel_floats();                                                                             \
         for (crnn_dim i = 0, remaining = n; remaining > 0; i += LINE, remaining -= LINE)                               \
             line_put(y + i, line_##name(line_get(x + i, remaining)), remaining);                                       \
         float_mode_restore(mode);                                                                                      \

@@ -60,7 +60,7 @@ INLINE void scale_row_less(real *x, real factor, real spread, const real *weight
 
 static void softmax(real *p, const real *logits, crnn_dim M, crnn_dim V)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     for (crnn_dim m = 0; m < M; ++m) {
         const real *logits_m = logits + m * V;
         real total = exp_row(p + m * V, logits_m, V, max_of_row(logits_m, V));
@@ -102,7 +102,7 @@ static void softmax_cross_entropy(real *loss, real *dlogits, const real *logits,
                                   const real *weights, real smoothing, real scale, int32_t ignore, crnn_dim V,
                                   const crnn_rows *rows)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     const real spread = smoothing / (real)V;
     const double weight_of_all = smoothing == 0 ? 0 : weights ? sum(weights, V) : (double)V;
     const real spread_of_all = spread * (real)weight_of_all;
@@ -151,7 +151,7 @@ static void softmax_cross_entropy(real *loss, real *dlogits, const real *logits,
 static void sigmoid_cross_entropy(real *loss, real *dlogits, const real *logits, const real *targets,
                                   const real *pos_weights, real scale, crnn_dim V, const crnn_rows *rows)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     const line zero = line_set1(0), one = line_set1(1);
     crnn_dim end = rows->b1;
     for (crnn_dim t = 0; t < rows->T; ++t) {
@@ -216,7 +216,7 @@ INLINE line residual_loss(int kind, line e, line parameter, line *slope)
 static void regression_loss(real *loss, real *dy, const real *y, const real *targets, int kind, const real *parameters,
                             crnn_dim P, real scale, crnn_dim N, const crnn_rows *rows)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     const line zero = line_set1(0);
     crnn_dim end = rows->b1;
     for (crnn_dim t = 0; t < rows->T; ++t) {

@@ -4,14 +4,14 @@
 
 static void scale(real *x, real factor, crnn_dim n)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     scale_row(x, factor, n);
     float_mode_restore(mode);
 }
 
 static void clip(real *x, real limit, crnn_dim n)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     const line high = line_set1(limit), low = line_set1(-limit), one = line_set1(1);
     /* This order of arguments propagates NaN. The product flushes denormals to 0; on ARM a comparison does not. */
     for (crnn_dim i = 0, remaining = n; remaining > 0; i += LINE, remaining -= LINE)
@@ -29,7 +29,7 @@ INLINE line decayed(line g, line w, line factor, line weight_decay)
 static void sgd(real *w, real *velocity, const real *g, real factor, real lr, real momentum, real weight_decay,
                 int nesterov, crnn_dim n)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     const line f = line_set1(factor), rate = line_set1(lr), mu = line_set1(momentum), decay = line_set1(weight_decay);
     for (crnn_dim i = 0, remaining = n; remaining > 0; i += LINE, remaining -= LINE) {
         line w_i = line_get(w + i, remaining), step = decayed(line_get(g + i, remaining), w_i, f, decay);
@@ -47,7 +47,7 @@ static void sgd(real *w, real *velocity, const real *g, real factor, real lr, re
 static void adagrad(real *w, real *square_sum, const real *g, real factor, real lr, real eps, real weight_decay,
                     crnn_dim n)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     const line f = line_set1(factor), rate = line_set1(lr), small = line_set1(eps), decay = line_set1(weight_decay);
     for (crnn_dim i = 0, remaining = n; remaining > 0; i += LINE, remaining -= LINE) {
         line w_i = line_get(w + i, remaining), g_i = decayed(line_get(g + i, remaining), w_i, f, decay);
@@ -64,7 +64,7 @@ static void adagrad(real *w, real *square_sum, const real *g, real factor, real 
 static void rmsprop(real *w, real *square_avg, real *velocity, const real *g, real factor, real lr, real alpha, real eps,
                     real momentum, real weight_decay, crnn_dim n)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     const line f = line_set1(factor), rate = line_set1(lr), small = line_set1(eps), decay = line_set1(weight_decay);
     const line old = line_set1(alpha), fresh = line_set1(1 - alpha), mu = line_set1(momentum);
     for (crnn_dim i = 0, remaining = n; remaining > 0; i += LINE, remaining -= LINE) {
@@ -88,7 +88,7 @@ static void rmsprop(real *w, real *square_avg, real *velocity, const real *g, re
 static void adam(real *w, real *m, real *v, const real *g, real factor, real step_size, real beta1, real beta2,
                  real root_correction, real eps, real weight_decay, real decoupled_decay, crnn_dim n)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     const line f = line_set1(factor), step = line_set1(step_size), decay = line_set1(weight_decay);
     const line b1 = line_set1(beta1), b2 = line_set1(beta2), c1 = line_set1(1 - beta1), c2 = line_set1(1 - beta2);
     const line root = line_set1(root_correction), small = line_set1(eps), shrink = line_set1(decoupled_decay);

@@ -5,7 +5,7 @@
 /* out[b] = (sum_t h[t,b]) * (1 / length) */
 static void pool_mean_forward(real *out, const real *h, crnn_dim H, const crnn_rows *rows)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     for (crnn_dim i = rows->b0; i < rows->b1; ++i)
         memset(out + row_at(rows, i) * H, 0, (size_t)H * sizeof(real));
     for (row_walk w = walk_from(rows, 0, 0); w.end > rows->b0; walk_next(&w)) {
@@ -25,7 +25,7 @@ static void pool_mean_forward(real *out, const real *h, crnn_dim H, const crnn_r
 /* forward: out[b] = (sum_t h[t,b]) * (1 / length), so the gradient of every step is dout * (1 / length). */
 static void pool_mean_backward(real *dh, const real *dout, crnn_dim H, const crnn_rows *rows)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     crnn_dim end = rows->b1;
     for (crnn_dim t = 0; t < rows->T; ++t) {
         end = end_of_held_rows(rows, t, end);
@@ -51,7 +51,7 @@ static void pool_mean_backward(real *dh, const real *dout, crnn_dim H, const crn
 /* out[b,j] = h[t,b,j] at the first t where it is largest, t = which[b,j]; NaN counts as larger than any number. */
 static void pool_max_forward(real *out, int32_t *which, const real *h, crnn_dim H, const crnn_rows *rows)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     for (row_walk w = walk_from(rows, 0, 0); w.end > rows->b0; walk_next(&w)) {
         const crnn_dim b = row_at(rows, w.i);
         const int32_t t = (int32_t)w.t;
@@ -76,7 +76,7 @@ static void pool_max_forward(real *out, int32_t *which, const real *h, crnn_dim 
 /* forward: out[b,j] = h[which[b,j],b,j], so only that step gets the gradient. */
 static void pool_max_backward(real *dh, const real *dout, const int32_t *which, crnn_dim H, const crnn_rows *rows)
 {
-    float_mode mode = denormals_off();
+    float_mode mode = kernel_floats();
     crnn_dim end = rows->b1;
     for (crnn_dim t = 0; t < rows->T; ++t) {
         end = end_of_held_rows(rows, t, end);

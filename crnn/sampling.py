@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -166,25 +166,24 @@ class Sampler:
 public_methods_in_ieee_mode(Sampler)
 
 
-def _ids(name: str, ids: Iterable[int]) -> npt.NDArray[np.intp] | None:
-    """Ids as an array, sorted; None if there are none. Raises TypeError and ValueError."""
+def _ids(name: str, ids: Iterable[int]) -> list[int]:
+    """Ids in rising order. Raises TypeError and ValueError."""
     numbers = sorted({operator.index(id) for id in ids})
     if numbers and numbers[0] < 0:
         raise ValueError(f"{name}: expected ids of at least 0, got {numbers[0]}")
-    return np.array(numbers, np.intp) if numbers else None
+    return numbers
 
 
-def _checked(
-    logits: npt.ArrayLike, banned: npt.NDArray[np.intp] | None
-) -> tuple[npt.NDArray[np.float64], int]:
+def _checked(logits: npt.ArrayLike, banned: Sequence[int]) -> tuple[npt.NDArray[np.float64], int]:
     """A float64 copy of the logits, -inf where banned, and the index of their first maximum. Raises ValueError."""
     values = np.array(logits, np.float64)
     if values.ndim != 1 or not values.size:
         raise ValueError(f"logits: expected shape (V,), got {values.shape}")
-    if banned is not None:
+    if banned:
         if banned[-1] >= values.size:
             raise ValueError(f"ban: expected ids below {values.size}, got {banned[-1]}")
-        values[banned] = -np.inf
+        for id in banned:  # mostly one, for which this is faster than an array of indices
+            values[id] = -math.inf
     best = int(values.argmax())  # if there is a NaN, the index of the first one
     if not math.isfinite(values[best]):
         largest = values[best]

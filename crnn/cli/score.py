@@ -7,7 +7,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-@dataclass
+@dataclass(slots=True)
 class ScoredLine:
     """A line and its score.
 
@@ -77,12 +77,14 @@ class ScoredLine:
         The line as it was read, with its line end.
     text : str
         The line without its line end; bytes that could not be decoded are replaced.
-    tokens : list
-        The tokens that were scored, also those outside the vocabulary; empty if the line cannot be scored.
-    bits : array (len(tokens),)
-        Of each token; NaN for a first token that nothing precedes.
+    unit : str
+        That of the vocabulary.
     mean : float
         Bits per token; inf if the line cannot be scored, NaN if no token counts.
+    content : str or bytes
+        What was scored, with a line end if the vocabulary has one; empty if the line cannot be scored.
+    nats : array
+        Surprisal of each token that counts: all, or all but the first if nothing precedes that.
     unknown : int
         Tokens outside the vocabulary.
     error : str or None
@@ -92,11 +94,22 @@ class ScoredLine:
     number: int
     raw: bytes
     text: str
-    tokens: list[str | bytes]
-    bits: Array
-    mean: float
+    unit: str
+    mean: float = math.inf
+    content: str | bytes = ""
+    nats: Array = field(default_factory=lambda: np.empty(0))
     unknown: int = 0
     error: str | None = None
+
+    def tokens(self) -> list[tuple[str | bytes, float]]:
+        """The tokens that were scored, also those outside the vocabulary, and the bits of each, NaN if none."""
+        content: Any = self.content
+        if self.unit == "word":
+            names: list[str | bytes] = list(split_words(content))
+        else:
+            names = [content[i : i + 1] for i in range(len(content))]
+        bits = [math.nan] * (len(names) - len(self.nats)) + (self.nats / math.log(2)).tolist()
+        return list(zip(names, bits, strict=True))
 
 
 Rows = Callable[[ScoredLine, LineReader], bytes]  # what to write for a line
@@ -154,75 +167,61 @@ class LineScorer:
             model = model.astype("float32")  # streams are float32; four decimals are shown
         self.vocab, self.reader, self.carry = model.vocab, reader, carry
         self._fresh = model.stream()
-        self._starts: dict[str, Any] = {"": self._fresh}  # streams that have read a line end
+        self._starts: dict[str, tuple[str, Any]] = {}  # by line end: that to score with, and a stream that has read it
         self._stream: Any = None
-        self._ending = "\n"  # the last one that was read
-        choices = max(model.vocab.left_out, 1)
-        self._choice = np.float32(math.log(choices))  # nats of choosing one of the tokens that <unk> stands for
+        self._last_end = "\n"
+        # Nats of choosing one of the tokens that <unk> stands for.
+        self._choice = np.float32(math.log(max(model.vocab.left_out, 1)))
 
     def score(self, number: int, raw: bytes) -> ScoredLine:
         """The score of a line, as its bytes."""
+        vocab = self.vocab
         try:
             text, error = self.reader.decode(raw), None
         except UnicodeDecodeError as problem:
             text = self.reader.decode(raw, "replace")
             error = f"not {problem.encoding} text at byte {problem.start} ({problem.reason})"
-        body, ending = self._split(text)
-        line = ScoredLine(number, raw, body, [], np.empty(0), math.inf, error=error)
-        if error is not None and self.vocab.unknown_id is None:
+        read_end = "\r\n" if text.endswith("\r\n") else "\n" if text.endswith("\n") else ""
+        body = text[: len(text) - len(read_end)]
+        self._last_end = read_end or self._last_end  # a last line without one is scored as if it had that of the others
+        end, start = self._start_of(self._last_end)
+        line = ScoredLine(number, raw, body, vocab.unit, error=error)
+        if error is not None and vocab.unknown_id is None:
             return line
-        content: Any = (body + ending).encode("latin-1") if self.vocab.unit == "byte" else body + ending
-        if self.vocab.unit == "byte":
+        content: Any = body + end
+        if vocab.unit == "byte":
+            content = content.encode("latin-1")
             line.text = body.encode("latin-1").decode("utf-8", "replace")
         try:
-            ids = self.vocab.encode(content)
+            ids = vocab.encode(content)
         except crnn.VocabError as problem:
             line.error = problem.problem.removeprefix("text: ")
             return line
-        nats = self._read(ids, ending)
-        if self.vocab.unknown_id is not None:
-            unknown = ids == self.vocab.unknown_id
+        if self._stream is None or not self.carry:
+            self._stream = start.copy()
+        if not end:  # nothing precedes the first token
+            self._stream.feed(ids[:1])
+            ids = ids[1:]
+        line.content, line.nats = content, self._stream.surprisal(ids)
+        if vocab.unknown_id is not None:
+            unknown = ids == vocab.unknown_id
             line.unknown = int(np.count_nonzero(unknown))
-            nats[unknown] += self._choice
-        line.tokens = tokens_of(content, self.vocab.unit)
-        line.bits = nats / math.log(2)
-        counted = nats if ending else nats[1:]
-        line.mean = sum_of(counted) / len(counted) / math.log(2) if len(counted) else math.nan
+            line.nats[unknown] += self._choice
+        line.mean = sum_of(line.nats) / len(ids) / math.log(2) if len(ids) else math.nan
         return line
 
-    def _read(self, ids: Array, ending: str) -> Array:
-        """The surprisal of each token in nats, fresh; NaN for the first one if nothing precedes it."""
-        if self._stream is None or not self.carry:
-            if ending not in self._starts:
-                self._starts[ending] = self._fresh.copy().feed(ending)
-            self._stream = self._starts[ending].copy()
-        nats = np.full(len(ids), np.nan, np.float32)
-        if ending:
-            nats[:] = self._stream.surprisal(ids)
-        elif len(ids):
-            self._stream.feed(ids[:1])
-            nats[1:] = self._stream.surprisal(ids[1:])
-        return nats
+    def _start_of(self, read_end: str) -> tuple[str, Any]:
+        """The line end to score a line with that was read with this one, and a stream that has read such a line end."""
+        if read_end not in self._starts:
+            end = next((each for each in (read_end, "\n") if self._has(each)), "")
+            self._starts[read_end] = end, self._fresh.copy().feed(end)
+        return self._starts[read_end]
 
-    def _split(self, text: str) -> tuple[str, str]:
-        """A line without its line end, and the line end to score it with."""
-        ending = "\r\n" if text.endswith("\r\n") else "\n" if text.endswith("\n") else ""
-        body = text[: len(text) - len(ending)]
-        self._ending = ending or self._ending  # a last line without one is scored as if it had that of the others
-        return body, next((each for each in (self._ending, "\n") if self._has(each)), "")
-
-    def _has(self, ending: str) -> bool:
+    def _has(self, end: str) -> bool:
         """Whether the vocabulary has a line end."""
         if self.vocab.unit == "word":
             return crnn.text.EOS in self.vocab
-        return self.vocab.unit == "byte" or all(character in self.vocab for character in ending)
-
-
-def tokens_of(content: Any, unit: str) -> list[str | bytes]:
-    """The tokens of a text, which may be outside of the vocabulary."""
-    if unit == "word":
-        return list(split_words(content))
-    return [bytes([byte]) for byte in content] if unit == "byte" else list(content)
+        return self.vocab.unit == "byte" or all(character in self.vocab for character in end)
 
 
 def plain_row(line: ScoredLine, reader: LineReader) -> bytes:
@@ -234,7 +233,7 @@ def plain_row(line: ScoredLine, reader: LineReader) -> bytes:
 
 def token_rows(line: ScoredLine, reader: LineReader) -> bytes:
     """The number of the line, bits and the token, for each token; for a line without a score, its text."""
-    values = [f"{bits:.4f}\t{escaped(token)}" for bits, token in zip(line.bits, line.tokens, strict=True)]
+    values = [f"{bits:.4f}\t{escaped(token)}" for token, bits in line.tokens()]
     values = values or [f"{line.mean:.4f}\t{escaped(line.text)}"]
     return _mark(line, reader) + reader.encode("".join(f"{line.number}\t{value}\n" for value in values))
 
@@ -249,14 +248,14 @@ def json_row(line: ScoredLine, reader: LineReader, *, tokens: bool = False) -> b
     content: dict[str, Any] = {
         "line": line.number,
         "bits": _finite(line.mean),
-        "count": int(np.count_nonzero(~np.isnan(line.bits))),
+        "count": len(line.nats),
         "unknown": line.unknown,
         "text": line.text,
     }
     if tokens:
         content["tokens"] = [
             {"token": token if isinstance(token, str) else escaped(token), "bits": _finite(bits)}
-            for token, bits in zip(line.tokens, line.bits, strict=True)
+            for token, bits in line.tokens()
         ]
     if line.error is not None:
         content["error"] = line.error

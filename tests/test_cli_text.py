@@ -7,8 +7,10 @@ import json
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -383,3 +385,108 @@ def test_errors_in_the_shell_name_options_and_the_document(tmp_path, run):
     assert "byte order mark, which is learnt as a character; --encoding utf-8-sig removes it" in err.decode()
     status, _, err = run("train", tmp_path / "nowhere", "-o", tmp_path / "other", *TINY)
     assert (status, err.decode()) == (1, f"crnn train: {tmp_path}/nowhere: No such file or directory\n")
+
+
+# ---- standard streams ------------------------------------------------------------------------------------------
+
+
+def in_shell(command, tmp_path, *, check=True):
+    """Exit status, output and errors of a shell command, in which `crnn` is the program."""
+    script = f'crnn() {{ {" ".join(crnn_command())} "$@"; }}; cd {tmp_path}; {command}'
+    done = subprocess.run(["bash", "-c", script], env=environment(), capture_output=True, check=False, timeout=120)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="needs bash")
+
+
+@posix
+@pytest.mark.parametrize(
+    ("command", "status", "message"),
+    [
+        ("crnn score m <&-", 1, "crnn score: standard input: expected a file or pipe, got a closed one\n"),
+        ("echo a | crnn score m >&-", 1, "crnn score: standard output: expected a file or pipe, got a closed one\n"),
+        ("crnn sample m >&-", 1, "crnn sample: standard output: expected a file or pipe, got a closed one\n"),
+        ("crnn eval m text >&-", 1, "crnn eval: standard output: expected a file or pipe, got a closed one\n"),
+        ("crnn info m >&-", 1, "crnn info: standard output: expected a file or pipe, got a closed one\n"),
+        ("crnn eval m - <&-", 1, "crnn eval: standard input: expected a file or pipe, got a closed one\n"),
+        ("echo a | crnn score m >/dev/full", 1, "crnn score: standard output: No space left on device\n"),
+        ("crnn sample m >/dev/full", 1, "crnn sample: standard output: No space left on device\n"),
+        ("crnn info m >/dev/full", 1, "crnn info: standard output: No space left on device\n"),
+        ("crnn --help >/dev/full", 1, "crnn: standard output: No space left on device\n"),
+        ("yes | crnn score m | head -1 >/dev/null; exit ${PIPESTATUS[1]}", 0, ""),
+        ("crnn sample m 2>&- >/dev/null", 0, ""),
+        ("crnn sample nowhere 2>&-", 1, ""),
+        ("crnn sample nowhere 2>/dev/full", 1, ""),
+    ],
+)
+def test_a_standard_stream_that_cannot_be_used_is_one_line_and_a_status(tmp_path, command, status, message):
+    if "/dev/full" in command and not os.path.exists("/dev/full"):
+        pytest.skip("needs a device that is always full")
+    saved(tmp_path / "m", "y hello\n")
+    (tmp_path / "text").write_text("hello\n" * 9)
+    assert in_shell(command, tmp_path) == (status, "", message)
+
+
+@posix
+def test_training_with_closed_streams_writes_a_good_model(tmp_path):
+    (tmp_path / "text").write_bytes(TEXT)
+    status, out, _ = in_shell(f"crnn train text -o m {' '.join(TINY)} <&- >&- 2>&-", tmp_path)
+    assert (status, out) == (0, "")
+    assert crnn.load(tmp_path / "m").net.hidden_size == 9
+
+
+@posix
+def test_training_goes_on_when_nobody_reads_its_messages_any_more(tmp_path):
+    (tmp_path / "text").write_bytes(TEXT)
+    arguments = " ".join(part for part in TINY if part != "-q")
+    command = f"crnn train text -o m {arguments} --epochs 30 2>&1 | head -1; exit ${{PIPESTATUS[0]}}"
+    assert in_shell(command, tmp_path)[0] == 0
+    assert crnn.load(tmp_path / "m").net.hidden_size == 9
+
+
+@posix
+@pytest.mark.parametrize("verb", ["sample", "score"])
+def test_ctrl_c_ends_sample_and_score_quietly_with_what_was_written(tmp_path, verb):
+    saved(tmp_path / "m", "hello\n")
+    arguments = ["--length", 10**9] if verb == "sample" else []
+    process = subprocess.Popen(
+        crnn_command(verb, tmp_path / "m", *arguments),
+        env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    if verb == "score":
+        process.stdin.write(b"hello\n")
+        process.stdin.flush()
+    assert process.stdout.read(10)
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=60)[1]
+    assert (process.returncode, err) == (130, b"")
+
+
+@posix
+def test_score_waits_for_input_in_non_blocking_mode(tmp_path):
+    saved(tmp_path / "m", "hello\n")
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    process = subprocess.Popen(
+        crnn_command("score", tmp_path / "m"), env=environment(), stdin=read, stdout=subprocess.PIPE
+    )
+    os.close(read)
+    os.write(write, b"hello\n")
+    assert process.stdout.readline().endswith(b"\thello\n")
+    time.sleep(0.1)
+    os.write(write, b"he\n")
+    os.close(write)
+    assert process.stdout.read().endswith(b"\the\n")
+    process.stdout.close()
+    assert process.wait(60) == 0
+
+
+def test_results_are_shown_where_standard_output_takes_only_text(tmp_path, monkeypatch):
+    model = saved(tmp_path / "m", "hé\n")
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    assert cli.main(["sample", str(tmp_path / "m"), "--seed", "1", "--length", "20"]) == 0
+    assert out.getvalue() == model.generate("", 20, seed=1) + "\n"
+    assert cli.main(["info", str(tmp_path / "m")]) == 0
+    assert "hidden_size" in out.getvalue()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from crnn._version import __version__
 from crnn.cli import demo, evaluate, info, sample, score, train, verify
-from crnn.cli.common import INTERRUPTED, say
+from crnn.cli.common import INTERRUPTED, discard_unwritable, say
 from crnn.cli.messages import described
 
 __all__ = ["main"]
@@ -32,19 +32,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit status: 0, 1 after an error, or 130 if interrupted by Ctrl-C.
     """
-    arguments = _parser().parse_args(argv)
-    arguments.argv = list(sys.argv[1:] if argv is None else argv)  # as typed
-    run: Callable[[argparse.Namespace], int] = arguments.run
+    _open_standard_descriptors()
+    arguments: argparse.Namespace | None = None
     try:
-        return run(arguments)
+        try:
+            arguments = _parser().parse_args(argv)
+            arguments.argv = list(sys.argv[1:] if argv is None else argv)  # as typed
+            run: Callable[[argparse.Namespace], int] = arguments.run
+            return run(arguments)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where an error can still be reported
+            discard_unwritable(sys.stderr)
     except BrokenPipeError:  # the reader of standard output has exited, as in `crnn sample m | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_unwritable(sys.stdout)
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
     except (ValueError, OSError, ArithmeticError, MemoryError) as error:
-        say(f"crnn {arguments.command}: {described(arguments.parser, error, arguments)}")
+        if isinstance(error, OSError) and error.filename is None and discard_unwritable(sys.stdout):
+            error = OSError(error.errno, error.strerror, "standard output")
+        if arguments is None:
+            arguments = argparse.Namespace(parser=_parser())
+        say(f"{arguments.parser.prog}: {described(arguments.parser, error, arguments)}")
         return 1
+
+
+def _open_standard_descriptors() -> None:
+    """Open those of the three standard descriptors that are closed, so that no file that is written gets one."""
+    if os.name == "posix":
+        for descriptor in range(3):
+            try:
+                os.fstat(descriptor)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)  # the lowest that is free
 
 
 def _parser() -> argparse.ArgumentParser:

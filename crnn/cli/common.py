@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TextIO, TypeAlias, cast
 
 import crnn
 from crnn.cli.typed import ESCAPES, typed_bytes, typed_text
@@ -23,11 +23,13 @@ __all__ = [
     "Subparsers",
     "add_sampling_flags",
     "cores",
+    "discard_unwritable",
     "encoder_for",
     "load_language_model",
     "new_subcommand",
     "sampling_options",
     "say",
+    "show",
     "standard_input",
     "standard_output",
     "typed",
@@ -124,14 +126,52 @@ def standard_output() -> BinaryIO:
     if sys.stdout is None:
         raise OSError("standard output: expected a file or pipe, got a closed one")
     sys.stdout.flush()
-    return sys.stdout.buffer
+    buffer: BinaryIO | None = getattr(sys.stdout, "buffer", None)  # a notebook has none
+    return cast(BinaryIO, _TextOutput()) if buffer is None else buffer
+
+
+class _TextOutput:
+    """Standard output, in bytes, where it takes only text. They are decoded as UTF-8."""
+
+    def __init__(self) -> None:
+        self._decode = codecs.getincrementaldecoder("utf-8")("backslashreplace").decode
+
+    def write(self, content: bytes) -> None:
+        sys.stdout.write(self._decode(content))
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+def show(text: str) -> None:
+    """Print a result to standard output, at once. Characters that its encoding does not have are written as escapes."""
+    out = standard_output()
+    out.write(f"{text}\n".encode(getattr(sys.stdout, "encoding", None) or "utf-8", "backslashreplace"))
+    out.flush()
 
 
 def say(text: str) -> None:
     """Print a message to standard error, if somebody reads that; standard output is for results."""
     if sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):  # a closed pipe or a full disk must not end what was going on
+        try:
             print(text, file=sys.stderr, flush=True)
+        except (OSError, ValueError):  # a closed pipe or a full disk must not end what was going on
+            discard_unwritable(sys.stderr)
+
+
+def discard_unwritable(stream: TextIO | None) -> bool:
+    """Discard what cannot be written to a standard stream, and all that follows, if that is so; returns whether it is.
+
+    Otherwise Python would try again at its end, and change the exit status.
+    """
+    try:
+        if stream is not None:
+            stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # type: ignore[union-attr]
+        return True
+    return False
 
 
 def encoder_for(encoding: str) -> Callable[[str], bytes]:

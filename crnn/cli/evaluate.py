@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from crnn.cli.common import Subparsers, cores, load_language_model, new_subcommand
+from crnn.cli.common import Subparsers, cores, load_language_model, new_subcommand, show
 from crnn.cli.corpus import add_border_flag, add_encoding_flag, add_text_argument, corpus_to_evaluate
 
 __all__ = ["add_subcommand"]
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     model = load_language_model(arguments.model)
     corpus = corpus_to_evaluate(arguments, model.vocab)
     result = model.evaluate(corpus.train, batch_size=arguments.batch_size, threads=arguments.threads)
-    print(
+    show(
         f"nats {result.nats:.4f}  bits {result.bits:.4f}  perplexity {result.perplexity:.3f}  "
         f"accuracy {result.accuracy:.4f}  {model.vocab.unit}s {result.count}"
     )

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 import crnn
-from crnn.cli.common import Subparsers, new_subcommand
+from crnn.cli.common import Subparsers, new_subcommand, show
 
 __all__ = ["add_subcommand"]
 
@@ -22,11 +22,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Print configuration, vocabulary and parameter shapes of a model file. Returns the exit status."""
     model = crnn.load(arguments.model)
     size = arguments.model.stat().st_size
-    print(f"{arguments.model}: {size:,} bytes\n{model}")
+    show(f"{arguments.model}: {size:,} bytes\n{model}")
     for name, value in model.config().items():
-        print(f"  {name:<16} {value}")
+        show(f"  {name:<16} {value}")
     if isinstance(model, crnn.LanguageModel):
-        print(f"  {'vocabulary':<16} {model.vocab!r}")
+        show(f"  {'vocabulary':<16} {model.vocab!r}")
     for name, array in model.params.items():
-        print(f"  {name:<16} {array.dtype} {array.shape}")
+        show(f"  {name:<16} {array.dtype} {array.shape}")
     return 0

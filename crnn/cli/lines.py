@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
+import os
+import select
 import sys
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 __all__ = ["LineReader"]
 
@@ -34,7 +37,10 @@ class LineReader:
     mark: bytes
 
     def __init__(self, file: BinaryIO, encoding: str) -> None:
-        self._read = getattr(file, "read1", file.read)  # what is there, without waiting for more
+        self._file: Any = file
+        with contextlib.suppress(OSError, AttributeError, ValueError):  # no file of the system
+            if not os.get_blocking(file.fileno()):
+                self._file = cast(Any, file).raw  # whose read() tells "nothing yet" from "the end"
         self._buffer = bytearray()
         self.mark, self._encoding = b"", codecs.lookup(encoding).name
         if self._encoding in _MARKED:
@@ -43,12 +49,19 @@ class LineReader:
     def _read_mark(self, marks: dict[bytes, str], encoding: str) -> None:
         """Skip a mark, which says the encoding of the lines."""
         self._encoding = encoding
-        while len(self._buffer) < 4 and b"\n" not in self._buffer and (more := self._read(_CHUNK)):
+        while len(self._buffer) < 4 and b"\n" not in self._buffer and (more := self._read()):
             self._buffer += more
         for mark, marked in marks.items():
             if self._buffer.startswith(mark):
                 self.mark, self._encoding = mark, marked
                 del self._buffer[: len(mark)]
+
+    def _read(self) -> bytes:
+        """The bytes that are there, as soon as there are some; none at the end of the stream."""
+        read = getattr(self._file, "read1", self._file.read)
+        while (content := read(_CHUNK)) is None:  # in non-blocking mode
+            select.select([self._file], [], [])
+        return bytes(content)
 
     def decode(self, line: bytes, errors: str = "strict") -> str:
         """The text of a line."""
@@ -73,7 +86,7 @@ class LineReader:
                 yield line
                 continue
             searched = max(len(buffer) - width + 1, 0)
-            more = self._read(_CHUNK)
+            more = self._read()
             if not more:
                 break
             buffer += more

@@ -39,6 +39,8 @@ def described(parser: argparse.ArgumentParser, error: BaseException, arguments: 
 
     if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    elif isinstance(error, OSError) and error.strerror is not None:
+        text = error.strerror
     elif isinstance(error, crnn.TextError | crnn.VocabError):
         text = explain(in_words_of(parser, error.problem, arguments), error.remedies, option)
     else:

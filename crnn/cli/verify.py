@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 
 import crnn
-from crnn.cli.common import Subparsers, new_subcommand, say
+from crnn.cli.common import Subparsers, new_subcommand, say, show
 
 __all__ = ["add_subcommand"]
 
@@ -29,7 +29,7 @@ def add_subcommand(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Verify, and print a line per part and the hash. Returns the exit status: 1 if a part differs."""
     result = crnn.verify(isa=arguments.isa, threads=arguments.threads, on_part=print_part)
-    print(result.hash)
+    show(result.hash)
     difference = result.first_difference
     if difference is None:
         say(f"crnn {crnn.__version__}, {result.isa}, threads {result.threads}: bit-identical to every other machine")
@@ -41,4 +41,4 @@ def run(arguments: argparse.Namespace) -> int:
 
 def print_part(part: crnn.PartResult) -> None:
     """One line on standard output, at once."""
-    print(f"{'ok' if part.ok else 'DIFFERS':<7}  {part.name:<30} {part.hash or part.error}", flush=True)
+    show(f"{'ok' if part.ok else 'DIFFERS':<7}  {part.name:<30} {part.hash or part.error}")

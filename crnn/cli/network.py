@@ -12,6 +12,7 @@ from crnn._options import add_flags, from_flags
 from crnn.checks import DTYPES
 from crnn.cli.common import load_language_model
 from crnn.cli.corpus import corpus_from
+from crnn.cli.sizes import say_sizes
 from crnn.nn.cells import CELLS
 from crnn.nn.config import NetworkConfig
 
@@ -82,20 +83,20 @@ def corpus_and_model(
 ) -> tuple[crnn.TextCorpus, crnn.LanguageModel]:
     """The corpus to learn from, and the model to train on it. ``start``: what `load_start` returned."""
     if start is None:
-        corpus = corpus_from(arguments)
-        return corpus, crnn.LanguageModel(corpus.vocab, **_options(arguments), seed=arguments.seed)
+        corpus, options = corpus_from(arguments), _options(arguments)
+        say_sizes(arguments, corpus, options)
+        return corpus, crnn.LanguageModel(corpus.vocab, **options, seed=arguments.seed)
     replaces = start.vocab.unknown_id is not None and not arguments.extend_vocab  # new tokens by <unk>
     corpus = corpus_from(arguments, start.vocab, extend_vocab=not replaces)
     new = corpus.vocab.tokens[len(start.vocab) :]
-    if not new:
-        return corpus, start
-    if not arguments.extend_vocab:
+    if new and not arguments.extend_vocab:
         more = f" and {len(new) - SHOWN} more" if len(new) > SHOWN else ""
         raise ValueError(
             f"text: expected only {corpus.vocab.unit}s that {arguments.init_from} has, got "
             f"{', '.join(map(repr, new[:SHOWN]))}{more}; --extend-vocab adds them to the model"
         )
-    return corpus, start.extended(corpus.vocab, seed=arguments.seed)
+    say_sizes(arguments, corpus, start.config())
+    return corpus, start.extended(corpus.vocab, seed=arguments.seed) if new else start
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:

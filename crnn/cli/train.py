@@ -67,7 +67,6 @@ def run(arguments: argparse.Namespace) -> int:
     with RunFiles(read, written):
         _check_start(arguments)
         corpus, model = corpus_and_model(arguments, load_start(arguments))
-        say(f"{len(corpus.train):,} {arguments.unit}s to learn from, {len(corpus.vocab)} different; {model}")
         trainer = new_trainer(model, corpus, config, output=Output(output), lines=True)
         status = _train(trainer, arguments)
         if status == 0 and len(corpus.test) > 1:

@@ -104,7 +104,15 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
                 f"tie_weights: expected an embedding as large as the top layer ({top}), "
                 f"got embedding_size={config.embedding_size}"
             )
-        self._parameters = Parameters(model_shapes(config, self.tie_weights), config.dtype)
+        shapes = model_shapes(config, self.tie_weights)
+        try:
+            self._parameters = Parameters(shapes, config.dtype)
+        except MemoryError:
+            raise MemoryError(
+                f"vocab: cannot allocate {Parameters.count(shapes):,} parameters and as many gradients for "
+                f"{len(vocab):,} {vocab.unit}s; expected a vocabulary with a lower max_size or a higher min_count, "
+                "or a lower hidden_size or embedding_size"
+            ) from None
         self.net = RNN.from_parameters(self._parameters.part("", config.shapes()), config, seed)
         self._head = Head(self.params, self.grads, CrossEntropy(len(vocab)), tie_weights=self.tie_weights)
         self._predictor = Predictor(self.net, self._head)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Text on the command line: bytes in and the same bytes out, encodings, line ends, pipes, escapes, several files."""
 
+import codecs
 import gzip
 import io
 import json
@@ -19,6 +20,7 @@ from model_tools import crnn_command, environment, language_model
 import crnn
 from crnn import cli
 from crnn.cli.lines import LineReader
+from crnn.cli.sizes import available_memory, readable
 from crnn.cli.typed import escaped, typed_bytes, typed_text
 
 pytestmark = pytest.mark.thread_unsafe  # standard input and output are the process's
@@ -121,7 +123,7 @@ def test_a_model_remembers_its_encoding(tmp_path, run, encoding):
     status, _, err = run("train", tmp_path / "text", "-o", tmp_path / "m", *TINY, "--encoding", encoding)
     assert status == 0, err
     model = crnn.load(tmp_path / "m")
-    assert model.vocab.encoding == encoding
+    assert codecs.lookup(model.vocab.encoding) == codecs.lookup(encoding)
     [nats] = model.score([text[: text.index("\n") + 1]], prompt="\n")
     status, out, err = run("score", tmp_path / "m", "--json", stdin=text.encode(encoding))
     assert (status, err) == (0, b"")
@@ -490,3 +492,52 @@ def test_results_are_shown_where_standard_output_takes_only_text(tmp_path, monke
     assert out.getvalue() == model.generate("", 20, seed=1) + "\n"
     assert cli.main(["info", str(tmp_path / "m")]) == 0
     assert "hidden_size" in out.getvalue()
+
+
+# ---- sizes -----------------------------------------------------------------------------------------------------
+
+
+def test_sizes_are_said_before_the_model_is_made(tmp_path, run, monkeypatch):
+    (tmp_path / "text").write_bytes(TEXT)
+    words = crnn.TextCorpus.from_file(tmp_path / "text", "word").vocab
+    count = crnn.LanguageModel(words, hidden_size=9, embedding_size=9).flat_params.size
+    monkeypatch.setattr(crnn.LanguageModel, "__init__", lambda *_, **__: pytest.fail("made before it was checked"))
+    monkeypatch.setattr("crnn.cli.sizes.available_memory", lambda: 5_000)
+    command = ["train", tmp_path / "text", "-o", tmp_path / "m", *TINY, "--unit", "word"]
+    status, _, err = run(*command)
+    assert status == 1
+    sizes, refusal = err.decode().splitlines()
+    assert f"198 words to learn from, 11 different; cell tanh, {count} parameters, about " in sizes
+    assert refusal.startswith(f"crnn train: the model is too large: 11 words make {count} parameters, and training")
+    ways = "smaller with a lower --max-vocab, a higher --min-count, or a lower --hidden, --embedding or --batch"
+    assert refusal.endswith(ways)
+
+
+@posix
+def test_a_vocabulary_that_does_not_fit_is_refused_by_its_options(tmp_path):
+    words = " ".join(f"word{number}" for number in range(400_000))
+    (tmp_path / "text").write_text(words + "\n")
+    status, _, err = in_shell("ulimit -v 2000000; crnn train text -o m --unit word --threads 1 -q", tmp_path)
+    assert status == 1
+    assert "400,002 different" in err
+    assert "--max-vocab" in err
+    assert "--min-count" in err
+    assert "Unable to allocate" not in err
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_model_that_cannot_be_allocated_says_what_makes_it_smaller(monkeypatch):
+    def full(*arguments):
+        raise MemoryError("Unable to allocate")
+
+    monkeypatch.setattr("crnn.nn.params.aligned_empty", full)
+    with pytest.raises(MemoryError, match=r"vocab: cannot allocate 16 parameters .* 2 chars; .* max_size .* min_count"):
+        crnn.LanguageModel(crnn.Vocab("ab"), hidden_size=2)
+
+
+def test_memory_is_that_of_the_machine_or_less():
+    available = available_memory()
+    assert available is None or available > 10_000_000
+    assert [readable(size) for size in (0, 999, 1000, 9_940, 12_345_678, 3e15)] == [
+        "0 bytes", "999 bytes", "1.0 kB", "9.9 kB", "12 MB", "3,000 TB"
+    ]  # fmt: skip

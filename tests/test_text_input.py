@@ -8,6 +8,7 @@ import io
 import lzma
 import os
 import pickle
+import sys
 import threading
 
 import numpy as np
@@ -193,13 +194,14 @@ def test_characters_across_chunks_are_decoded_in_every_encoding(tmp_path, monkey
 def test_the_vocabulary_remembers_the_encoding_and_is_the_default_for_further_files(tmp_path):
     (tmp_path / "text").write_bytes("Käse\n".encode("latin-1") * 20)
     vocab = crnn.TextCorpus.from_file(tmp_path / "text", encoding="latin-1").vocab
-    assert vocab.encoding == "latin-1"
+    assert vocab.encoding == "iso8859-1"
     assert read(tmp_path / "text", vocab=vocab) == "Käse\n" * 20
     model = crnn.LanguageModel(vocab, hidden_size=3)
     model.save(tmp_path / "m")
     for copy in (crnn.load(tmp_path / "m").vocab, pickle.loads(pickle.dumps(vocab)), vocab.extended("!")):
-        assert copy.encoding == "latin-1"
+        assert copy.encoding == "iso8859-1"
     assert crnn.load(tmp_path / "m").vocab == vocab == crnn.Vocab(vocab.tokens)
+    assert crnn.Vocab("abc", encoding="UTF8").encoding == "utf-8"
     assert "encoding" not in crnn.Vocab.from_text("abc").to_dict()  # as files were before
 
 
@@ -295,3 +297,37 @@ def test_a_vocabulary_is_extended_behind_its_tokens():
     with pytest.raises(crnn.VocabError, match="expected one character"):
         vocab.extended(["xy"])
     np.testing.assert_array_equal(more.encode("abc"), vocab.encode("abc"))
+
+
+# ---- ids in a file ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a mapped file cannot be cut short there")
+@pytest.mark.parametrize("dtype", ["uint8", "uint32"])
+def test_ids_whose_file_is_cut_short_are_an_error_and_not_the_end_of_the_process(tmp_path, dtype):
+    (tmp_path / "text").write_text(TEXT * 50)
+    corpus = crnn.TextCorpus.from_file(tmp_path / "text", ids_path=tmp_path / "ids")
+    ids = corpus.train if dtype == "uint8" else np.memmap(tmp_path / "ids4", dtype, "w+", shape=len(corpus.train))
+    windows = iter(crnn.text.contiguous_batches(ids, 4, 8))
+    next(windows)
+    model = crnn.LanguageModel(corpus.vocab, hidden_size=3)
+    os.truncate(tmp_path / ("ids" if dtype == "uint8" else "ids4"), 100)
+    message = r"(ids|data): expected a memory-mapped file of \d+ bytes, as it was at first, got 100"
+    with pytest.raises(OSError, match=message):
+        crnn.text.contiguous_batches(ids, 4, 8)
+    with pytest.raises(OSError, match=message):
+        model.evaluate(ids)
+    with pytest.raises(OSError, match=message):
+        crnn.fit(model, ids, epochs=1, checkpoint=tmp_path / "c")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a mapped file cannot be cut short there")
+def test_ids_that_are_cut_short_between_two_blocks_are_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr("crnn.text.windows._BLOCK", 64)
+    (tmp_path / "text").write_text(TEXT * 50)
+    corpus = crnn.TextCorpus.from_file(tmp_path / "text", ids_path=tmp_path / "ids")
+    windows = iter(crnn.text.contiguous_batches(corpus.train, 4, 8))
+    next(windows)
+    os.truncate(tmp_path / "ids", 100)
+    with pytest.raises(OSError, match="ids: expected a memory-mapped file"):
+        list(windows)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import codecs
 import operator
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -57,8 +58,8 @@ class Vocab:
         Distinct; the id of a token is its position.
     unit : {"char", "byte", "word"}
     encoding : str
-        Encoding of the files that the text came from: the default for further files, and kept in model files. Two
-        vocabularies that differ only in this or in `left_out` are equal.
+        Encoding of the files that the text came from, by Python's name of it: the default for further files, and kept
+        in model files. Two vocabularies that differ only in this or in `left_out` are equal.
     left_out : int
         How many different tokens of its text ``<unk>`` stands for.
 
@@ -80,7 +81,7 @@ class Vocab:
 
     def __post_init__(self) -> None:
         check_unit(self.unit)
-        check_encoding(self.encoding)
+        object.__setattr__(self, "encoding", codecs.lookup(check_encoding(self.encoding)).name)
         object.__setattr__(self, "tokens", tuple(self.tokens))
         if self.unit == "byte":
             if self.tokens != _ALL_BYTES:

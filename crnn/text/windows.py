@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.checks import Ids, check_ids, check_positive
+from crnn.io.mapped import check_complete, mapping_of
 from crnn.text.errors import TextError
 
 __all__ = ["IGNORE_INDEX", "BPTTWindows", "contiguous_batches"]
@@ -48,6 +49,8 @@ class BPTTWindows:
         check_positive("batch_size", batch_size)
         check_positive("bptt", bptt)
         self._ids = check_ids("ids", ids)
+        self._mapping = mapping_of(self._ids)
+        check_complete("ids", self._mapping)
         if self._ids.size <= batch_size:
             raise TextError(
                 f"ids: expected at least {batch_size + 1} tokens for batch_size={batch_size} "
@@ -94,6 +97,7 @@ class BPTTWindows:
 
     def _block(self, first: int, last: int) -> Ids:
         """Ids first..last (inclusive) of all streams, (last - first + 1, B)."""
+        check_complete("ids", self._mapping)
         block = np.full((last - first + 1, self.batch_size), IGNORE_INDEX, np.int32)
         for b, start in enumerate(self._starts):
             short = last == self.steps and b >= self._full  # its last target stays IGNORE_INDEX

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from crnn.checks import Array
+from crnn.io.mapped import check_complete, mapping_of
 
 __all__ = ["check_same", "check_same_scaling", "data_identity", "model_identity"]
 
@@ -43,7 +44,9 @@ def _digest(data: Any) -> str:
         dtype = "<i4" if array.dtype.kind in "iub" else array.dtype.newbyteorder("<")
         digest.update(f"{np.dtype(dtype).str}{array.shape}".encode())
         flat = array.reshape(-1)
+        mapping = mapping_of(array)
         for first in range(0, flat.size, BLOCK):
+            check_complete("data", mapping)
             digest.update(np.ascontiguousarray(flat[first : first + BLOCK], dtype).data)
     return digest.hexdigest()
 

@@ -188,19 +188,32 @@ def test_only_the_first_lines_without_a_score_are_reported(tmp_path, run):
                         b"crnn score: and so on\n")
 
 
-def test_an_unknown_word_costs_the_choice_among_those_that_unk_stands_for(tmp_path, run):
-    text = "the cat sat\n" * 30 + " ".join(f"rare{number}" for number in range(64)) + "\n"
+def test_an_unknown_word_costs_unk_and_its_spelling(tmp_path, run):
+    text = "the cat sat\n" * 30 + "rare"
     corpus = crnn.TextCorpus.from_text(text, "word", min_count=2)
-    assert corpus.vocab.left_out == 64
     model = crnn.LanguageModel(corpus.vocab, hidden_size=9)
     model.save(tmp_path / "m")
-    out = run("score", tmp_path / "m", "--json", "--tokens", stdin=b"the bird sat\nthe cat sat\n")[1]
-    line, known = map(json.loads, out.splitlines())
-    assert (line["unknown"], known["unknown"]) == (1, 0)
-    assert [token["token"] for token in line["tokens"]] == ["the", "bird", "sat", "<eos>"]
+    lines = "the bïrd sat\nthe <unk> sat\nthe cat sat\n".encode()
+    out = run("score", tmp_path / "m", "--json", "--tokens", stdin=lines)[1]
+    line, literal, known = map(json.loads, out.splitlines())
+    assert (line["unknown"], literal["unknown"], known["unknown"]) == (1, 0, 0)
+    assert [token["token"] for token in line["tokens"]] == ["the", "bïrd", "sat", "<eos>"]
     plain = model.stream().feed("\n").surprisal("the bird sat\n") / math.log(2)
-    assert line["tokens"][1]["bits"] == pytest.approx(plain[1] + 6, abs=1e-3)  # 64 words
-    assert line["bits"] == pytest.approx(plain.mean() + 6 / 4, abs=1e-3)
+    assert line["tokens"][1]["bits"] == pytest.approx(plain[1] + 8 * (5 + 1), abs=1e-3)  # 5 bytes and an end
+    assert line["bits"] == pytest.approx(plain.mean() + 48 / 4, abs=1e-3)
+    assert literal["bits"] == pytest.approx(plain.mean(), abs=1e-3)
+    assert line["bits"] > known["bits"] + 5
+
+
+def test_an_unknown_character_costs_unk_and_its_bytes_also_without_a_newline(tmp_path, run):
+    model = crnn.LanguageModel(crnn.Vocab.from_text("ab", unknown=True), hidden_size=9)
+    model.save(tmp_path / "m")
+    [line] = map(json.loads, run("score", tmp_path / "m", "--json", "--tokens", stdin="aéb\n".encode())[1].splitlines())
+    plain = model.stream().feed("a").surprisal("éb") / math.log(2)
+    bits = [token["bits"] for token in line["tokens"]]
+    assert bits[0] is None
+    assert bits[1:] == pytest.approx(plain + np.array([16, 0]), abs=1e-3)
+    assert (line["count"], line["unknown"]) == (2, 1)
 
 
 def test_score_shows_tokens_as_rows(tmp_path, run):

@@ -216,12 +216,6 @@ def test_encodings_that_are_none_are_refused_also_from_files(tmp_path, encoding)
             read(tmp_path / "text", encoding=encoding)
 
 
-@pytest.mark.parametrize("left_out", [-1, 1.5, True, "3", None, 10**30])
-def test_a_number_of_left_out_tokens_that_is_none_is_refused(left_out):
-    with pytest.raises(crnn.VocabError, match="left_out: expected a number of tokens, got"):
-        crnn.Vocab.from_dict({"unit": "char", "tokens": ["a"], "left_out": left_out})
-
-
 # ---- what is said ----------------------------------------------------------------------------------------------
 
 
@@ -277,14 +271,6 @@ def test_errors_survive_pickling_and_leave_out_what_a_shell_does_not_have():
     assert str(copy) == str(error) == "t: bad; name its encoding with encoding=, or read it with unit='byte'"
     assert explain(error.problem, error.remedies, lambda remedy: None) == "t: bad"
     assert str(crnn.VocabError("plain")) == "plain"
-
-
-def test_left_out_tokens_are_counted():
-    assert crnn.Vocab.from_text("a b b c c c", unit="word", min_count=2).left_out == 1
-    assert crnn.Vocab.from_text("a b <unk> c", unit="word", max_size=2).left_out == 2
-    assert crnn.Vocab.from_text("abc").left_out == 0
-    vocab = crnn.Vocab.from_text("aabbc", min_count=2, unknown=True)
-    assert crnn.Vocab.from_dict(vocab.to_dict()).left_out == vocab.left_out == 1
 
 
 def test_a_vocabulary_is_extended_behind_its_tokens():

@@ -22,9 +22,11 @@ from crnn.cli.corpus import add_encoding_flag
 from crnn.cli.lines import LineReader
 from crnn.cli.typed import escaped
 from crnn.text.reading import check_encoding, split_words
+from crnn.text.vocab import UNKNOWN
 
 __all__ = ["add_subcommand", "score_lines"]
 
+BYTE = math.log(256)  # nats of a byte that nothing is known about
 REPORTED = 5  # lines that cannot be scored are reported on standard error, but not more than this
 
 
@@ -38,8 +40,7 @@ def add_subcommand(subparsers: Subparsers) -> None:
         "Reads lines from standard input. Writes for each line, as soon as it is read, its bits per character (or per "
         "word or byte, the unit of the vocabulary), a tab and the unchanged line: tail -f log | crnn score m. The line "
         "end counts as part of the line. The value is inf if the line has a character outside the vocabulary. If the "
-        "vocabulary has <unk>, a token outside costs the bits of <unk> and those of choosing one of the tokens that "
-        "<unk> stands for.",
+        "vocabulary has <unk>, a token outside costs the bits of <unk> and of its spelling, 8 bits per byte.",
     )
     score.add_argument("model", type=Path)
     score.add_argument(
@@ -101,13 +102,16 @@ class ScoredLine:
     unknown: int = 0
     error: str | None = None
 
-    def tokens(self) -> list[tuple[str | bytes, float]]:
-        """The tokens that were scored, also those outside the vocabulary, and the bits of each, NaN if none."""
+    def names(self) -> list[str | bytes]:
+        """The tokens that were scored, also those outside the vocabulary."""
         content: Any = self.content
         if self.unit == "word":
-            names: list[str | bytes] = list(split_words(content))
-        else:
-            names = [content[i : i + 1] for i in range(len(content))]
+            return list(split_words(content))
+        return [content[i : i + 1] for i in range(len(content))]
+
+    def tokens(self) -> list[tuple[str | bytes, float]]:
+        """The tokens that were scored, and the bits of each; NaN for a first one that does not count."""
+        names = self.names()
         bits = [math.nan] * (len(names) - len(self.nats)) + (self.nats / math.log(2)).tolist()
         return list(zip(names, bits, strict=True))
 
@@ -130,7 +134,8 @@ def score_lines(
     context is one such line end, or with ``carry`` all lines before. If the vocabulary has no newline, the first token
     of a line is not counted, and a line of fewer than two tokens scores nan. A line with a token outside the
     vocabulary, or that is not text in this encoding, scores inf and does not change the state. If the vocabulary has
-    ``<unk>``, such a token costs the surprisal of ``<unk>`` plus log(n), where ``<unk>`` stands for n tokens.
+    ``<unk>``, such a token costs the surprisal of ``<unk>`` and its spelling, 8 bits for each byte of it in UTF-8, and
+    8 bits for the end of a word.
 
     Parameters
     ----------
@@ -170,8 +175,6 @@ class LineScorer:
         self._starts: dict[str, tuple[str, Any]] = {}  # by line end: that to score with, and a stream that has read it
         self._stream: Any = None
         self._last_end = "\n"
-        # Nats of choosing one of the tokens that <unk> stands for.
-        self._choice = np.float32(math.log(max(model.vocab.left_out, 1)))
 
     def score(self, number: int, raw: bytes) -> ScoredLine:
         """The score of a line, as its bytes."""
@@ -204,11 +207,20 @@ class LineScorer:
             ids = ids[1:]
         line.content, line.nats = content, self._stream.surprisal(ids)
         if vocab.unknown_id is not None:
-            unknown = ids == vocab.unknown_id
-            line.unknown = int(np.count_nonzero(unknown))
-            line.nats[unknown] += self._choice
+            self._charge_unknown(line, np.flatnonzero(ids == vocab.unknown_id))
         line.mean = sum_of(line.nats) / len(ids) / math.log(2) if len(ids) else math.nan
         return line
+
+    def _charge_unknown(self, line: ScoredLine, where: Array) -> None:
+        """Add the cost of spelling to the tokens at these places that are outside the vocabulary."""
+        names = line.names() if len(where) else []
+        skipped = len(names) - len(line.nats)
+        for place in where.tolist():
+            name = names[skipped + place]
+            if name != UNKNOWN:  # which may be in a text itself
+                line.unknown += 1
+                spelled = len(str(name).encode("utf-8", "surrogatepass")) + (self.vocab.unit == "word")
+                line.nats[place] += spelled * BYTE
 
     def _start_of(self, read_end: str) -> tuple[str, Any]:
         """The line end to score a line with that was read with this one, and a stream that has read such a line end."""

@@ -59,9 +59,7 @@ class Vocab:
     unit : {"char", "byte", "word"}
     encoding : str
         Encoding of the files that the text came from, by Python's name of it: the default for further files, and kept
-        in model files. Two vocabularies that differ only in this or in `left_out` are equal.
-    left_out : int
-        How many different tokens of its text ``<unk>`` stands for.
+        in model files. Two vocabularies that differ only in this are equal.
 
     Examples
     --------
@@ -77,7 +75,6 @@ class Vocab:
     tokens: tuple[str | bytes, ...]
     unit: Unit = "char"
     encoding: str = field(default="utf-8", compare=False)
-    left_out: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         check_unit(self.unit)
@@ -163,8 +160,7 @@ class Vocab:
         if not kept and not special:
             highest = max(counts.values())
             raise VocabError(f"min_count: expected at most {highest} for this text, got {min_count}")
-        left_out = len(counts) - len(kept) - (UNKNOWN in counts) if special else 0
-        return cls(special + tuple(sorted(kept)), unit, encoding, left_out)
+        return cls(special + tuple(sorted(kept)), unit, encoding)
 
     def extended(self, tokens: Iterable[str]) -> Vocab:
         """This vocabulary with further tokens after its own, whose ids stay. Tokens that it has are not repeated.
@@ -174,7 +170,7 @@ class Vocab:
         if self.unit == "byte":
             raise VocabError("tokens: none can be added for unit 'byte', which is always all 256")
         new = dict.fromkeys(token for token in tokens if token not in self._index)
-        return Vocab((*self.tokens, *new), self.unit, self.encoding, self.left_out)
+        return Vocab((*self.tokens, *new), self.unit, self.encoding)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -332,8 +328,6 @@ replace unknown chars by <unk> with unknown=True
             data["tokens"] = list(self.tokens)
         if self.encoding != "utf-8":
             data["encoding"] = self.encoding
-        if self.left_out:
-            data["left_out"] = self.left_out
         return data
 
     @classmethod
@@ -350,18 +344,16 @@ replace unknown chars by <unk> with unknown=True
             raise VocabError(f"vocabulary: expected a dict, got {type(data).__name__}")
         unit = check_unit(data.get("unit"))
         expected = {"unit"} if unit == "byte" else {"unit", "tokens"}
-        if set(data) - {"encoding", "left_out"} != expected:
+        if set(data) - {"encoding"} != expected:
             raise VocabError(f"vocabulary: expected keys {sorted(expected)}, got {sorted(map(str, data))}")
-        tokens, left_out = data.get("tokens", _ALL_BYTES), data.get("left_out", 0)
+        tokens = data.get("tokens", _ALL_BYTES)
         if not isinstance(tokens, list | tuple):
             raise VocabError(f"tokens: expected a list, got {type(tokens).__name__}")
-        if type(left_out) is not int or not 0 <= left_out < 2**53:
-            raise VocabError(f"left_out: expected a number of tokens, got {left_out!r:.60}")
         try:
             encoding = check_encoding(data.get("encoding", "utf-8"))
         except ValueError as error:
             raise VocabError(str(error)) from None
-        return cls(tuple(tokens), unit, encoding, left_out)
+        return cls(tuple(tokens), unit, encoding)
 
 
 def check_unit(unit: object) -> Unit:

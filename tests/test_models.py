@@ -29,7 +29,9 @@ def batch(rng, model, T=6, B=5, ignored=3):
 
 @pytest.mark.thread_unsafe
 def test_docstring_examples_run():
-    assert doctest.testmod(crnn.models.language_model) == (0, 6)
+    failed, attempted = doctest.testmod(crnn.models.language_model)
+    assert failed == 0
+    assert attempted >= 6
 
 
 @pytest.mark.parametrize("threads", [1, 2])

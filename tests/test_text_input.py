@@ -317,3 +317,20 @@ def test_ids_that_are_cut_short_between_two_blocks_are_noticed(tmp_path, monkeyp
     os.truncate(tmp_path / "ids", 100)
     with pytest.raises(OSError, match="ids: expected a memory-mapped file"):
         list(windows)
+
+
+# ---- unknown tokens --------------------------------------------------------------------------------------------
+
+
+def test_texts_of_unknown_words_cost_their_spelling():
+    vocab = crnn.Vocab.from_text("the cat sat <unk>\n", unit="word")
+    bits = vocab.spelling("the bïrd <unk>\n", vocab.encode("the bïrd <unk>\n")) / np.log(2)
+    np.testing.assert_allclose(bits, [0, 8 * 6, 0, 0])
+    model = crnn.LanguageModel(vocab, hidden_size=3)
+    known, unknown = model.score(["the <unk> sat", "the bïrd sat"])
+    assert unknown == pytest.approx(known + 48 * np.log(2) / 2)
+    first, second = model.score(["bïrd the", "bïrd the"], prompt="\n")[:2]
+    assert first == second == pytest.approx(model.score(["<unk> the"], prompt="\n")[0] + 48 * np.log(2) / 2)
+    without_prompt, literal = model.score(["bïrd the", "<unk> the"])
+    assert without_prompt == literal  # the first token does not count
+    assert not crnn.Vocab.from_text("abc").spelling("abc", [0, 1, 2]).any()

@@ -22,11 +22,9 @@ from crnn.cli.corpus import add_encoding_flag
 from crnn.cli.lines import LineReader
 from crnn.cli.typed import escaped
 from crnn.text.reading import check_encoding, split_words
-from crnn.text.vocab import UNKNOWN
 
 __all__ = ["add_subcommand", "score_lines"]
 
-BYTE = math.log(256)  # nats of a byte that nothing is known about
 REPORTED = 5  # lines that cannot be scored are reported on standard error, but not more than this
 
 
@@ -102,16 +100,13 @@ class ScoredLine:
     unknown: int = 0
     error: str | None = None
 
-    def names(self) -> list[str | bytes]:
-        """The tokens that were scored, also those outside the vocabulary."""
+    def tokens(self) -> list[tuple[str | bytes, float]]:
+        """The tokens that were scored, also unknown ones, with their bits; NaN for a first one that does not count."""
         content: Any = self.content
         if self.unit == "word":
-            return list(split_words(content))
-        return [content[i : i + 1] for i in range(len(content))]
-
-    def tokens(self) -> list[tuple[str | bytes, float]]:
-        """The tokens that were scored, and the bits of each; NaN for a first one that does not count."""
-        names = self.names()
+            names: list[str | bytes] = list(split_words(content))
+        else:
+            names = [content[i : i + 1] for i in range(len(content))]
         bits = [math.nan] * (len(names) - len(self.nats)) + (self.nats / math.log(2)).tolist()
         return list(zip(names, bits, strict=True))
 
@@ -202,25 +197,16 @@ class LineScorer:
             return line
         if self._stream is None or not self.carry:
             self._stream = start.copy()
+        spelling = None if vocab.unknown_id is None else vocab.spelling(content, ids)
         if not end:  # nothing precedes the first token
             self._stream.feed(ids[:1])
             ids = ids[1:]
         line.content, line.nats = content, self._stream.surprisal(ids)
-        if vocab.unknown_id is not None:
-            self._charge_unknown(line, np.flatnonzero(ids == vocab.unknown_id))
+        if spelling is not None:
+            line.unknown = int(np.count_nonzero(spelling))
+            line.nats += spelling[len(spelling) - len(ids) :].astype(np.float32)
         line.mean = sum_of(line.nats) / len(ids) / math.log(2) if len(ids) else math.nan
         return line
-
-    def _charge_unknown(self, line: ScoredLine, where: Array) -> None:
-        """Add the cost of spelling to the tokens at these places that are outside the vocabulary."""
-        names = line.names() if len(where) else []
-        skipped = len(names) - len(line.nats)
-        for place in where.tolist():
-            name = names[skipped + place]
-            if name != UNKNOWN:  # which may be in a text itself
-                line.unknown += 1
-                spelled = len(str(name).encode("utf-8", "surrogatepass")) + (self.vocab.unit == "word")
-                line.nats[place] += spelled * BYTE
 
     def _start_of(self, read_end: str) -> tuple[str, Any]:
         """The line end to score a line with that was read with this one, and a stream that has read such a line end."""

@@ -373,7 +373,10 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         return Evaluation(total / count, correct / count, count)
 
     def score(self, texts: Iterable[str | bytes], *, prompt: str | bytes | None = None) -> list[float]:
-        """Mean loss in nats per token of each text. Each is read from the initial state.
+        """Mean surprisal in nats per token of each text. Each is read from the initial state.
+
+        A token that became ``<unk>`` costs that and its spelling (`Vocab.spelling`): otherwise texts of unknown words
+        would seem normal.
 
         Parameters
         ----------
@@ -393,12 +396,15 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         before = self.vocab.encode(prompt, "prompt") if prompt else np.empty(0, np.int32)
         scores = []
         for number, text in enumerate(texts):
-            ids = np.concatenate([before, self.vocab.encode(text, f"texts[{number}]")])
+            own = self.vocab.encode(text, f"texts[{number}]")
+            ids = np.concatenate([before, own])
             skip = max(len(before) - 1, 0)
             if len(ids) - 1 - skip < 1:
                 raise TextError(f"texts[{number}]: expected at least one token with one before it, got {text!r}")
             losses, _ = self.losses(ids[:-1, None], ids[1:, None])
-            scores.append(loss.sum(losses[skip:, 0].copy()) / (len(ids) - 1 - skip))
+            count = len(ids) - 1 - skip
+            spelling = float(self.vocab.spelling(text, own)[len(own) - count :].sum())
+            scores.append((loss.sum(losses[skip:, 0].copy()) + spelling) / count)
         return scores
 
     def _ids_of(self, text: str | bytes | ArrayLike) -> Array:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 import operator
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -33,6 +34,7 @@ __all__ = ["UNKNOWN", "Vocab", "check_unit"]
 
 UNKNOWN = "<unk>"  # stands for every token outside the vocabulary
 
+_BYTE = math.log(256)  # nats of a byte about which nothing is known
 _ALL_BYTES = tuple(bytes([value]) for value in range(256))
 
 
@@ -290,6 +292,36 @@ replace unknown chars by <unk> with unknown=True
             if composed or (len(apart) > 1 and all(part in self._index for part in apart)):
                 return f"the text of the vocabulary has it in another normal form, {'NFC' if composed else 'NFD'}"
         return None
+
+    def spelling(self, text: str | bytes, ids: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """What it costs to spell the tokens of a text that became ``<unk>``.
+
+        Parameters
+        ----------
+        text : str
+        ids : integers (N,)
+            Those of `encode`.
+
+        Returns
+        -------
+        nats : float64 (N,), fresh
+            log(256) for each byte of an unknown token in UTF-8 and for the end of an unknown word; 0 for tokens of the
+            vocabulary, also for ``<unk>`` in the text itself.
+
+        Examples
+        --------
+        >>> vocab = Vocab.from_text("the cat", unit="word")
+        >>> (vocab.spelling("the bird", vocab.encode("the bird")) / np.log(2)).round().tolist()
+        [0.0, 40.0]
+        """
+        nats = np.zeros(np.size(ids))
+        unknown = np.flatnonzero(np.equal(ids, -1 if self.unknown_id is None else self.unknown_id))
+        tokens = split_words(cast(str, text)) if self.unit == "word" and unknown.size else text
+        for position in unknown.tolist():
+            token = cast(str, tokens[position])
+            if token != UNKNOWN:
+                nats[position] = (len(token.encode("utf-8", "surrogatepass")) + (self.unit == "word")) * _BYTE
+        return nats
 
     def decode(self, ids: npt.ArrayLike) -> str:
         """The text of ids (N,).

@@ -402,6 +402,23 @@ def test_errors_in_the_shell_name_options_and_the_document(tmp_path, run):
     assert (status, err.decode()) == (1, f"crnn train: {tmp_path}/nowhere: No such file or directory\n")
 
 
+def test_what_a_model_does_not_know_is_told(tmp_path, run):
+    saved(tmp_path / "m", "the cat sat\n", unit="word")
+    (tmp_path / "text").write_text("the dog sat\nthe cat ran\n")
+    status, _, err = run("eval", tmp_path / "m", tmp_path / "text")
+    assert (status, err) == (0, b"2 of 8 words are not in the vocabulary and count as <unk>\n")
+    status, _, err = run("sample", tmp_path / "m", "--prompt", "the dog ran", "--length", 3)
+    assert (status, err) == (0, b"--prompt: 2 words are not in the vocabulary, read as <unk>\n")
+    with_encoding(tmp_path / "m", "abc\n", "latin-1")
+    assert b"encoding         iso8859-1\n" in run("info", tmp_path / "m")[1]
+    (tmp_path / "text").write_bytes(b"\xef\xbb\xbfabc\n")
+    err = run("eval", tmp_path / "m", tmp_path / "text", "--encoding", "utf-8")[2].decode()
+    assert "(U+FEFF, line 1); remove the byte order mark with --encoding utf-8-sig\n" in err
+    assert run("eval", tmp_path / "m", tmp_path / "text", "--encoding", "utf-8-sig")[0] == 0
+    (tmp_path / "text").write_bytes(b"abc\r\n")
+    assert "(U+000D, line 1, a carriage return, which" in run("eval", tmp_path / "m", tmp_path / "text")[2].decode()
+
+
 # ---- standard streams ------------------------------------------------------------------------------------------
 
 

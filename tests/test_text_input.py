@@ -64,6 +64,16 @@ def test_a_pipe_is_read_once_and_leaves_no_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["pipe"]
 
 
+def test_a_pipe_that_does_not_fit_into_the_temporary_folder_says_so(monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(OSError, match=r"No space left on device: 'file, copied into ") as caught:
+        read(io.BytesIO(b"hello"))
+    assert caught.value.errno == 28
+
+
 def test_an_open_file_is_read_from_where_it_is(tmp_path):
     (tmp_path / "text").write_text(TEXT)
     with open(tmp_path / "text", "rb") as file:

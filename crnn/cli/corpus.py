@@ -11,6 +11,7 @@ from typing import BinaryIO
 import crnn
 from crnn.cli.common import say, standard_input
 from crnn.cli.typed import ESCAPES, typed_text
+from crnn.text.vocab import BYTE_ORDER_MARK
 
 __all__ = [
     "add_border_flag",
@@ -23,7 +24,6 @@ __all__ = [
 ]
 
 STANDARD_INPUT = Path("-")
-BYTE_ORDER_MARK = "\ufeff"
 
 
 def add_text_argument(parser: argparse.ArgumentParser, purpose: str) -> None:

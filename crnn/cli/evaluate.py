@@ -6,7 +6,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from crnn.cli.common import Subparsers, cores, load_language_model, new_subcommand, show
+import numpy as np
+
+from crnn.cli.common import Subparsers, cores, load_language_model, new_subcommand, say, show
 from crnn.cli.corpus import add_border_flag, add_encoding_flag, add_text_argument, corpus_to_evaluate
 
 __all__ = ["add_subcommand"]
@@ -34,6 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Print loss, perplexity and accuracy of a model on a text file. Returns the exit status."""
     model = load_language_model(arguments.model)
     corpus = corpus_to_evaluate(arguments, model.vocab)
+    unknown = 0 if model.vocab.unknown_id is None else int(np.count_nonzero(corpus.train == model.vocab.unknown_id))
+    if unknown:
+        say(f"{unknown:,} of {len(corpus.train):,} {model.vocab.unit}s are not in the vocabulary and count as <unk>")
     result = model.evaluate(corpus.train, batch_size=arguments.batch_size, threads=arguments.threads)
     show(
         f"nats {result.nats:.4f}  bits {result.bits:.4f}  perplexity {result.perplexity:.3f}  "

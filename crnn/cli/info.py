@@ -27,6 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
         show(f"  {name:<16} {value}")
     if isinstance(model, crnn.LanguageModel):
         show(f"  {'vocabulary':<16} {model.vocab!r}")
+        show(f"  {'encoding':<16} {model.vocab.encoding if model.vocab.unit != 'byte' else 'none, bytes'}")
     for name, array in model.params.items():
         show(f"  {name:<16} {array.dtype} {array.shape}")
     return 0

@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 import crnn
 from crnn.checks import check_size
 from crnn.cli.common import (
@@ -54,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     encode = encoder_for(encoding)
     separator = typed_text("separator", arguments.separator, encoding)
     prompt = typed("prompt", arguments.prompt, vocab, encoding)
+    _warn_of_unknown(prompt, vocab)
     options = sampling_options(arguments, vocab, encoding)
     if arguments.stop is not None:
         options["stop"] = typed("stop", arguments.stop, vocab, encoding)
@@ -66,6 +69,13 @@ def run(arguments: argparse.Namespace) -> int:
                 options["seed"] = arguments.seed + number
         write_stream(encode, prompt, generate(prompt, arguments.length, **options))
     return 0
+
+
+def _warn_of_unknown(prompt: str | bytes, vocab: crnn.Vocab) -> None:
+    """Say so if the model does not know words of the prompt."""
+    unknown = np.count_nonzero(vocab.spelling(prompt, vocab.encode(prompt, "prompt")))
+    if unknown:
+        say(f"--prompt: {unknown} {vocab.unit}{'s are' if unknown > 1 else ' is'} not in the vocabulary, read as <unk>")
 
 
 def _warn_if_impossible(stop: str | bytes | None, vocab: crnn.Vocab) -> None:

@@ -125,6 +125,9 @@ def _copied(file: Any, name: str, stack: ExitStack) -> Source:
         shutil.copyfileobj(file, copy, 1 << 20)
     except TypeError:
         raise TypeError(f"path: expected a file opened in binary mode, got {type(file).__name__}") from None
+    except OSError as error:
+        copying = f"{name}, copied into {tempfile.gettempdir()}"
+        raise type(error)(error.errno, error.strerror, copying) from None
     return Source(name, None, copy)
 
 

@@ -30,10 +30,13 @@ from crnn.text.reading import (
     text_chunks,
 )
 
-__all__ = ["UNKNOWN", "Vocab", "check_unit"]
+__all__ = ["BYTE_ORDER_MARK", "UNKNOWN", "Vocab", "check_unit"]
 
 UNKNOWN = "<unk>"  # stands for every token outside the vocabulary
 
+BYTE_ORDER_MARK = "\ufeff"
+
+_BYTE_ORDER_MARK_REMEDY = (Remedy("remove the byte order mark", "encoding", "utf-8-sig"),)
 _BYTE = math.log(256)  # nats of a byte about which nothing is known
 _ALL_BYTES = tuple(bytes([value]) for value in range(256))
 
@@ -275,17 +278,20 @@ replace unknown chars by <unk> with unknown=True
                 token = words[first] if self.unit == "word" else chunk[first]
                 line = line_of_token(chunks(), self.unit, start + first)
                 code, line_text = character_code(token), f"line {line}" if in_file or line > 1 else None
-                details = ", ".join(filter(None, [code, line_text, self._other_normal_form(token)]))
+                details = ", ".join(filter(None, [code, line_text, self._hint(token)]))
                 raise VocabError(
                     f"{source}: {self.unit} {token!r} at position {start + first} is not in the vocabulary"
                     + (f" ({details})" if details else ""),
+                    *_BYTE_ORDER_MARK_REMEDY[token != BYTE_ORDER_MARK :],
                     Remedy(f"replace unknown {self.unit}s by {UNKNOWN}", "unknown", True),
                 )
             start += ids.size
             yield ids
 
-    def _other_normal_form(self, token: object) -> str | None:
-        """A hint if the vocabulary has a character in another Unicode normal form."""
+    def _hint(self, token: object) -> str | None:
+        """Why a character may be missing: other line ends, or another Unicode normal form."""
+        if token == "\r":
+            return "a carriage return, which the text of the vocabulary does not have at its line ends"
         if self.unit == "char" and isinstance(token, str):
             apart = unicodedata.normalize("NFD", token)
             composed = any(unicodedata.normalize("NFD", str(known))[1:] == token for known in self.tokens)

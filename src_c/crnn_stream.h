@@ -12,7 +12,8 @@
  * streams and their order. Letters, contracts and words are those of crnn.h. Nothing here can fail once memory is
  * initialised; checking sizes and ids is up to the caller.
  *
- * Arrays declared void * hold float; in a model made by crnn_model_init_f64, double. */
+ * Arrays declared void * hold float; in a model made by crnn_model_init_f64, double. But x and y of a model that
+ * standardises (x_mean or y_mean given) are always double: a float would round 101325.01 before the mean is subtracted. */
 #ifndef CRNN_STREAM_H
 #define CRNN_STREAM_H
 
@@ -75,6 +76,11 @@ crnn_dim crnn_model_input_size(const crnn_model *model);
 crnn_dim crnn_model_output_size(const crnn_model *model); /* elements of a step's output, never 0 */
 crnn_dim crnn_model_state_size(const crnn_model *model);  /* elements of one stream's state */
 int crnn_model_takes_ids_only(const crnn_model *model);   /* it has an embedding */
+int crnn_model_standardises(const crnn_model *model);     /* x and y are double */
+
+/* The first element of x (n, D) that is NaN or infinite, or would be once it is standardised and rounded to the model's
+ * precision, as i*D + d; n*D where there is none. Steps do not check: NaN in x makes the state NaN until it is reset. */
+crnn_dim crnn_model_first_not_finite(const crnn_model *model, const void *x, crnn_dim n);
 
 /* The largest block, see below, from which on more scratch memory no longer makes steps faster. */
 enum { CRNN_STREAM_BLOCK = 144 };
@@ -90,6 +96,10 @@ crnn_streams *crnn_streams_init(void *memory, const crnn_model *model, crnn_dim 
  * different, in any order; NULL: the first M. y and x do not overlap; for M = 1 they may. */
 void crnn_streams_step(crnn_streams *streams, void *y, const void *x, const int32_t *rows, crnn_dim M);
 void crnn_streams_step_ids(crnn_streams *streams, void *y, const int32_t *ids, const int32_t *rows, crnn_dim M);
+
+/* One step of the first stream, as crnn_streams_step. 0: an element of x is not finite, or is not once it is standardised
+ * and rounded to the model's precision; neither the state nor y has changed. Otherwise 1. */
+int crnn_streams_try_step(crnn_streams *streams, void *y, const void *x);
 
 /* T steps of one stream: ys (T, output) OVERWRITTEN; xs (T, D) or ids (T). No overlap. */
 void crnn_streams_run(crnn_streams *streams, void *ys, const void *xs, crnn_dim T, crnn_dim row);

@@ -62,7 +62,9 @@ typedef struct {
 struct crnn_model {
     crnn_tables kernels; /* of the model's precision; the other table is NULL */
     crnn_format format;
-    size_t size; /* of an element: a float or a double */
+    size_t size;    /* of an element: a float or a double */
+    size_t io_size; /* of an element of x and y: a double in a model that standardises */
+    int standardises;
     crnn_dim input_size, output_size, state_size, num_layers, embedding_size, y_columns;
     int has_head, tie_weights;
     void *embedding; /* (D, E); NULL with tie_weights: then it is read from the columns of W_hy */
@@ -77,6 +79,12 @@ struct crnn_model {
 static void *element(const crnn_model *model, const void *array, crnn_dim index)
 {
     return (char *)array + index * (crnn_dim)model->size;
+}
+
+/* The same in an x or y. */
+static void *io_element(const crnn_model *model, const void *array, crnn_dim index)
+{
+    return (char *)array + index * (crnn_dim)model->io_size;
 }
 
 static int valid_size(crnn_dim size) { return 0 < size && size <= MAX_SIZE; }
@@ -139,6 +147,8 @@ static crnn_model *lay_out_model(arena *a, const crnn_model_config *c, const crn
     crnn_model *memory = allot(a, 1, sizeof(crnn_model)), model = {.kernels = *kernels};
     model.format = kernels->f32 ? CRNN_FORMAT_F32 : CRNN_FORMAT_F64;
     model.size = crnn_element_size(model.format);
+    model.standardises = c->x_mean || c->y_mean;
+    model.io_size = model.standardises ? sizeof(double) : model.size;
     model.layers = allot(a, (size_t)c->num_layers, sizeof(model_layer));
     model.input_size = c->input_size;
     model.num_layers = c->num_layers;
@@ -315,6 +325,59 @@ crnn_dim crnn_model_input_size(const crnn_model *model) { return model->input_si
 crnn_dim crnn_model_output_size(const crnn_model *model) { return model->output_size; }
 crnn_dim crnn_model_state_size(const crnn_model *model) { return model->state_size; }
 int crnn_model_takes_ids_only(const crnn_model *model) { return model->embedding_size != 0; }
+int crnn_model_standardises(const crnn_model *model) { return model->standardises; }
+
+/* ---- inputs -------------------------------------------------------------------------------------------------------- */
+
+/* Element d of one step's x, standardised. */
+static inline double scaled(const crnn_model *model, const double *x, crnn_dim d)
+{
+    return model->x_mean ? (x[d] - model->x_mean[d]) / model->x_std[d] : x[d];
+}
+
+/* 1: NaN or infinite. By the exponent, because comparisons would depend on compiler flags and raise exceptions. */
+static inline uint32_t not_finite_f32(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (bits & 0x7f800000u) == 0x7f800000u;
+}
+
+static inline uint64_t not_finite_f64(double x)
+{
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (bits & 0x7ff0000000000000u) == 0x7ff0000000000000u;
+}
+
+/* Whether element d of x (D), one step's input, is not finite as the layers get it. */
+static inline int not_finite(const crnn_model *model, const void *x, crnn_dim d)
+{
+    if (!model->standardises)
+        return model->format == CRNN_FORMAT_F32 ? (int)not_finite_f32(((const float *)x)[d])
+                                                : (int)not_finite_f64(((const double *)x)[d]);
+    const double value = scaled(model, x, d);
+    return model->format == CRNN_FORMAT_F32 ? (int)not_finite_f32((float)value) : (int)not_finite_f64(value);
+}
+
+/* Of n elements of x that are not standardised. */
+static int all_finite(const crnn_model *model, const void *x, crnn_dim n)
+{
+    return model->format == CRNN_FORMAT_F32 ? model->kernels.f32->all_finite(x, n) : model->kernels.f64->all_finite(x, n);
+}
+
+crnn_dim crnn_model_first_not_finite(const crnn_model *model, const void *x, crnn_dim n)
+{
+    const crnn_dim D = model->input_size;
+    if (!model->standardises && all_finite(model, x, n * D))
+        return n * D;
+    const float_mode mode = ieee_floats();
+    crnn_dim i = 0;
+    while (i < n * D && !not_finite(model, io_element(model, x, i / D * D), i % D))
+        ++i;
+    ieee_floats_end(mode);
+    return i;
+}
 
 /* ---- streams ------------------------------------------------------------------------------------------------------- */
 
@@ -327,7 +390,8 @@ struct crnn_streams {
     const crnn_model *model;
     crnn_dim N, block;
     /* Scratch, `block` rows each. */
-    void *x;            /* standardised input, or rows of the embedding */
+    void *x;            /* input in the model's precision, standardised; or rows of the embedding */
+    void *y;            /* output in the model's precision; NULL if y has it */
     void *gates;        /* x @ W_xh + b_h, then the gates */
     void *h, *hn;       /* a layer's output, and its hn */
     void *h_before, *c; /* gathered from rows that are not contiguous; c also of several steps */
@@ -340,8 +404,10 @@ static crnn_streams *lay_out_streams(arena *a, const crnn_model *model, crnn_dim
     crnn_streams *memory = allot(a, 1, sizeof(crnn_streams)), streams = {.model = model, .N = N, .block = block};
     const size_t row = times((size_t)block, model->size), state = times((size_t)N, model->size);
     streams.layers = allot(a, (size_t)model->num_layers, sizeof(stream_layer));
-    if (model->x_mean || model->embedding_size)
+    if (model->standardises || model->embedding_size)
         streams.x = allot(a, row, (size_t)(model->embedding_size ? model->embedding_size : model->input_size));
+    if (model->io_size != model->size)
+        streams.y = allot(a, row, (size_t)model->output_size);
     streams.gates = allot(a, row, (size_t)model->max_columns);
     streams.h = allot(a, row, (size_t)model->max_H);
     if (model->any_hn)
@@ -406,40 +472,38 @@ static void scatter(const crnn_model *model, void *to, const void *from, const i
         copy(model, element(model, to, rows[i] * H), element(model, from, i * H), H);
 }
 
-/* s->x (n, D) = (x - x_mean) / x_std */
-static const void *standardised(const crnn_streams *s, const void *x, crnn_dim n)
+/* s->x (n, D) = (x - x_mean) / x_std, computed in double. */
+static const void *standardised(const crnn_streams *s, const double *x, crnn_dim n)
 {
     const crnn_model *model = s->model;
-    const double *mean = model->x_mean, *std = model->x_std;
     const crnn_dim D = model->input_size;
     const float_mode mode = ieee_floats(); /* as NumPy computes it for whole sequences */
-    for (crnn_dim i = 0; i < n; ++i) {
-        const void *from = element(model, x, i * D);
-        void *to = element(model, s->x, i * D);
+    for (crnn_dim i = 0; i < n; ++i, x += D) {
+        float *to = element(model, s->x, i * D);
+        double *to_f64 = element(model, s->x, i * D);
         if (model->format == CRNN_FORMAT_F32)
             for (crnn_dim d = 0; d < D; ++d)
-                ((float *)to)[d] = (float)(((double)((const float *)from)[d] - mean[d]) / std[d]);
+                to[d] = (float)scaled(model, x, d);
         else
             for (crnn_dim d = 0; d < D; ++d)
-                ((double *)to)[d] = (((const double *)from)[d] - mean[d]) / std[d];
+                to_f64[d] = scaled(model, x, d);
     }
     ieee_floats_end(mode);
     return s->x;
 }
 
-/* y (n, output) = y * y_std + y_mean, in blocks of y_columns columns */
-static void restore_units(const crnn_model *model, void *y, crnn_dim n)
+/* y (n, output) = raw * y_std + y_mean, computed in double, in blocks of y_columns columns. raw may be y. */
+static void restore_units(const crnn_model *model, double *y, const void *raw, crnn_dim n)
 {
     const double *mean = model->y_mean, *std = model->y_std;
-    const crnn_dim V = model->output_size;
+    const crnn_dim V = model->output_size, columns = mean ? model->y_columns : V;
     const float_mode mode = ieee_floats();
-    for (crnn_dim i = 0; i < n; ++i, y = element(model, y, V))
+    for (crnn_dim i = 0; i < n; ++i)
         for (crnn_dim j = 0, column = 0; j < V; ++j, ++column) {
-            column = column == model->y_columns ? 0 : column;
-            if (model->format == CRNN_FORMAT_F32)
-                ((float *)y)[j] = (float)((double)((float *)y)[j] * std[column] + mean[column]);
-            else
-                ((double *)y)[j] = ((double *)y)[j] * std[column] + mean[column];
+            const void *from = element(model, raw, i * V + j);
+            const double value = model->format == CRNN_FORMAT_F32 ? *(const float *)from : *(const double *)from;
+            column = column == columns ? 0 : column;
+            y[i * V + j] = mean ? value * std[column] + mean[column] : value;
         }
     ieee_floats_end(mode);
 }
@@ -472,17 +536,19 @@ static void input_product(const crnn_streams *s, const model_layer *l, const voi
 }
 
 /* One pass through the weights: one step of rows->B streams, or rows->T steps of one; at most s->block, of x or ids.
- * scattered: their rows; NULL: rows first, first + 1, ... */
-static void advance(crnn_streams *s, void *y, const void *x, const int32_t *ids, crnn_dim first,
-                    const int32_t *scattered, const crnn_rows *rows)
+ * scattered: their rows; NULL: rows first, first + 1, ... With `check`, returns 0 and changes nothing where the layers'
+ * input is not finite. The check comes after the first product, whose work hides its latency. */
+static int advance(crnn_streams *s, void *y, const void *x, const int32_t *ids, crnn_dim first,
+                   const int32_t *scattered, const crnn_rows *rows, int check)
 {
     const crnn_model *model = s->model;
     const crnn_dim n = rows->T * rows->B;
     assert(0 < n && n <= s->block && !(model->embedding_size && x));
-    if (x && model->x_mean)
+    if (x && model->standardises)
         x = standardised(s, x, n);
     else if (model->embedding_size)
         x = embedded(s, ids, n);
+    void *const raw = s->y ? s->y : y;
     const float_mode mode = kernel_floats(); /* once for all kernels */
     for (crnn_dim i = 0; i < model->num_layers; ++i) {
         const model_layer *l = &model->layers[i];
@@ -490,8 +556,12 @@ static void advance(crnn_streams *s, void *y, const void *x, const int32_t *ids,
         crnn_layer *call = &own->call;
         const crnn_dim H = l->H;
         void *h = element(model, own->h, first * H), *c = own->c ? element(model, own->c, first * H) : NULL;
-        void *out = i + 1 < model->num_layers || model->has_head ? s->h : y;
+        void *out = i + 1 < model->num_layers || model->has_head ? s->h : raw;
         input_product(s, l, x, ids, rows);
+        if (check && i == 0 && !all_finite(model, x, n * model->input_size)) {
+            float_mode_restore(mode);
+            return 0;
+        }
         call->rows = *rows;
         call->h = out; /* not into the state itself: while h is written the product still reads h' */
         if (scattered) {
@@ -518,10 +588,11 @@ static void advance(crnn_streams *s, void *y, const void *x, const int32_t *ids,
         x = out;
     }
     if (model->has_head)
-        crnn_packed_product(&model->W_hy, &model->kernels, y, x, model->b_y, rows);
+        crnn_packed_product(&model->W_hy, &model->kernels, raw, x, model->b_y, rows);
     float_mode_restore(mode);
-    if (model->y_mean)
-        restore_units(model, y, n);
+    if (model->standardises)
+        restore_units(model, y, raw, n);
+    return 1;
 }
 
 static int are_contiguous(const int32_t *rows, crnn_dim n)
@@ -539,14 +610,20 @@ static void step(crnn_streams *s, void *y, const void *x, const int32_t *ids, co
         const crnn_dim n = M - i < s->block ? M - i : s->block;
         const crnn_rows slice = {.T = 1, .B = n, .b0 = 0, .b1 = n};
         const int contiguous = !rows || are_contiguous(rows + i, n);
-        advance(s, element(model, y, i * model->output_size), x ? element(model, x, i * model->input_size) : NULL,
-                ids ? ids + i : NULL, !rows ? i : contiguous ? rows[i] : 0, contiguous ? NULL : rows + i, &slice);
+        advance(s, io_element(model, y, i * model->output_size), x ? io_element(model, x, i * model->input_size) : NULL,
+                ids ? ids + i : NULL, !rows ? i : contiguous ? rows[i] : 0, contiguous ? NULL : rows + i, &slice, 0);
     }
 }
 
 void crnn_streams_step(crnn_streams *streams, void *y, const void *x, const int32_t *rows, crnn_dim M)
 {
     step(streams, y, x, NULL, rows, M);
+}
+
+int crnn_streams_try_step(crnn_streams *streams, void *y, const void *x)
+{
+    const crnn_rows slice = {.T = 1, .B = 1, .b0 = 0, .b1 = 1};
+    return advance(streams, y, x, NULL, 0, NULL, &slice, 1);
 }
 
 void crnn_streams_step_ids(crnn_streams *streams, void *y, const int32_t *ids, const int32_t *rows, crnn_dim M)
@@ -560,8 +637,8 @@ static void run(crnn_streams *s, void *y, const void *x, const int32_t *ids, crn
     for (crnn_dim t = 0; t < T; t += s->block) {
         const crnn_dim n = T - t < s->block ? T - t : s->block;
         const crnn_rows slice = {.T = n, .B = 1, .b0 = 0, .b1 = 1};
-        advance(s, element(model, y, t * model->output_size), x ? element(model, x, t * model->input_size) : NULL,
-                ids ? ids + t : NULL, row, NULL, &slice);
+        advance(s, io_element(model, y, t * model->output_size), x ? io_element(model, x, t * model->input_size) : NULL,
+                ids ? ids + t : NULL, row, NULL, &slice, 0);
     }
 }
 

@@ -15,7 +15,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 FLOORS = (
     ("_core", "_options", "_version", "checks"),
     ("_float_mode", "_parallel"),
-    ("io", "optim", "sampling"),
+    ("array_input", "io", "optim", "sampling"),
     ("text",),
     ("stream",),
     ("nn",),

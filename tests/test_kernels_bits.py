@@ -267,6 +267,7 @@ KERNELS: dict[str, Callable[[Make], Results]] = {
     "pool.pool_max_backward": pool_max_backward,
     "loss.sum": lambda make: [np.array(loss.sum(make(K * N)))],
     "loss.sum_of_squares": lambda make: [np.array(loss.sum_of_squares(make(K * N)))],
+    "loss.all_finite": lambda make: [np.array(float(loss.all_finite(make(K * N))))],
     "loss.column_sums": column_sums,
     "loss.column_squares": column_squares,
     "optim.scale": changed(optim.scale, 0.3),

@@ -514,6 +514,19 @@ def test_sums_pass_on_what_is_not_finite(arrays):
             np.testing.assert_equal(loss.sum_of_squares(arrays.input(x)), square)
 
 
+@pytest.mark.parametrize("n", [0, 1, 3, 15, 16, 17, 31, 33, 65, 1009])
+def test_one_number_that_is_not_finite_is_found_anywhere(arrays, rng, n):
+    x = rng.normal(size=n)
+    x[: n // 2] *= np.finfo(arrays.dtype).max / 8  # the largest numbers are finite, and so are denormal ones
+    x[n // 2 : n // 2 + 1] = np.finfo(arrays.dtype).smallest_subnormal
+    assert loss.all_finite(arrays.input(x))
+    for where in {0, n // 2, n - 1} if n else ():
+        for bad in (np.nan, -np.nan, np.inf, -np.inf):
+            wrong = x.copy()
+            wrong[where] = bad
+            assert not loss.all_finite(arrays.input(wrong))
+
+
 @pytest.mark.parametrize("dtype", ["float32"], indirect=True)
 def test_float32_is_summed_without_overflow_or_loss(arrays):
     x = arrays.input([3e38, 3e38, 1.0, -3e38, -3e38])

@@ -212,17 +212,18 @@ def test_new_weights_are_used_at_once_by_an_old_tape_too(rng, kind, D):
                 assert_close(net.grads[other], expected)
 
 
-def test_nan_in_x_reaches_its_own_row_only(rng):
+def test_what_is_not_finite_is_refused_but_not_in_padding(rng):
     for cell in CELLS:
         net = network(L=2, cell=cell)
         x = rng.normal(size=(5, 3, 5)).astype(np.float32)
-        clean = net(x)[0]
+        expected = net(x, lengths=[5, 2, 5])[0]
         x[2, 1, 0] = np.nan
-        y, state = net(x)
-        assert np.isnan(y[2:, 1]).all()
-        assert np.isnan(state[:, 1]).all()
-        assert_same_bits(y[:2], clean[:2])
-        assert_same_bits(y[:, [0, 2]], clean[:, [0, 2]])
+        assert_same_bits(net(x, lengths=[5, 2, 5])[0], expected)
+        for lengths in (None, [5, 3, 5], [1, 5, 1]):
+            with pytest.raises(ValueError, match=r"x: expected finite numbers, got nan at \(2, 1, 0\)"):
+                net(x, lengths=lengths)
+        with pytest.raises(ValueError, match="lengths: expected shape"):
+            net(x, lengths=[5, 2])
 
 
 @pytest.mark.parametrize("E", [None, 4])

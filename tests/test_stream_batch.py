@@ -208,7 +208,7 @@ def test_out_is_written_and_returned(rng):
 WRONG = [
     ({"x": np.zeros((3, 5), "f4")}, ValueError, "x: expected 4 rows, one for each stream, got 3"),
     ({"x": np.zeros((4, 6), "f4")}, ValueError, "x: expected float32 of shape (M, 5), got float32 of shape (4, 6)"),
-    ({"x": np.zeros((4, 5))}, TypeError, "x: expected float32 of shape (M, 5), got float64 of shape (4, 5); say"),
+    ({"x": np.full((4, 5), np.inf)}, ValueError, "x: expected finite numbers, got inf at (0, 0)"),
     ({"x": [0, 1, 2, 5]}, ValueError, "x: expected ids from 0 to 4, got 0 to 5"),
     ({"x": [0, 1], "rows": [1, 1]}, ValueError, "rows: expected each row once, got 1 again at position 1"),
     ({"x": [0, 1], "rows": [1, 5]}, ValueError, "rows: expected active rows, got 5 at position 1"),

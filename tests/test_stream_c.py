@@ -404,3 +404,13 @@ def test_a_cython_module_has_streams_without_python(rng, tmp_path):
         smooth.follow(net_of("gru").stream(), out, out)
     with pytest.raises(ValueError, match="in float32"):
         smooth.follow(net_of("gru", 1, 1, dtype="float64").stream(), out, out)
+    scaled = crnn.SequenceRegressor(1, 1, 8, pooling=None, seed=1)
+    x = 101325 + 0.01 * rng.normal(size=(100, 1))
+    scaled.fit([x], None, epochs=1)
+    out = np.full(100, np.nan)
+    smooth.follow(scaled.stream(), x[:, 0].copy(), out)
+    assert_same_bits(out[:, None], scaled.predict([x])[0])
+    with pytest.raises(ValueError, match="in float32"):
+        smooth.follow(scaled.stream(), out.astype("f4"), out.astype("f4"))
+    with pytest.raises(RuntimeError, match="samples: not finite at 1"):
+        smooth.follow(scaled.stream(), np.array([1.0, np.nan]), np.zeros(2))

@@ -165,6 +165,16 @@ def sum_of_squares(x: Real) -> float:
     return total
 
 
+def all_finite(x: Real) -> bool:
+    """Whether none of x (n,) IN is NaN or infinite."""
+    cdef int kind = real_kind("x", x), finite
+    cdef Py_ssize_t n = dim(x, 0)
+    cdef void *x_ = data("x", x, kind, False, 1, n)
+    with nogil:
+        finite = f32.all_finite(<float *>x_, n) if kind == cnp.NPY_FLOAT32 else f64.all_finite(<double *>x_, n)
+    return finite == 1
+
+
 def column_sums(sums: Doubles, counts: Doubles, x: Real):
     """sums += the sums of x's columns, counts += how many numbers those are, NaN left out.
 

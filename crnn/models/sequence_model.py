@@ -450,12 +450,13 @@ class SequenceModel(Module, Generic[EvaluationT]):
                 f"stream: expected pooling None or 'last', got {self.pooling!r}, which needs whole sequences"
             )
         parts = self._predictor.stream_parts(type(self).__name__)
-        statistics = {
-            name: (np.ascontiguousarray(scaling.mean), np.ascontiguousarray(scaling.std))
-            for name, scaling in self.scalings.items()
-            if not scaling.is_identity
-        }
-        return replace(parts, x=statistics.get("x"), y=statistics.get("y"))
+        if not self.scale:
+            return parts
+        pairs = {name: (scaling.mean, scaling.std) for name, scaling in self.scalings.items()}
+        if self.net.embedding_size is not None:
+            del pairs["x"]  # it takes ids only
+        arrays = {name: (np.ascontiguousarray(mean), np.ascontiguousarray(std)) for name, (mean, std) in pairs.items()}
+        return replace(parts, x=arrays.get("x"), y=arrays.get("y"))
 
 
 def check_pooling(pooling: Any, steps: Any) -> None:

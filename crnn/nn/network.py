@@ -13,6 +13,7 @@ from crnn import _parallel as parallel
 from crnn._core.arrays import pinned
 from crnn._core.rows import Lengths
 from crnn._options import options_of, takes_options
+from crnn.array_input import in_precision, real_numbers
 from crnn.checks import Array, check_threads
 from crnn.nn.cells import equations
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
@@ -281,7 +282,8 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         Parameters
         ----------
         x : array (T, B, D), or integer ids (T, B)
-            T and B at least 1. Not modified. The tape borrows it: do not change it before `backward`.
+            T and B at least 1. Not modified. The tape borrows it: do not change it before `backward`. Numbers of
+            another type are converted to the network's dtype; missing ones are refused.
         state : see the class, optional
             State before the first step. If not given: the trainable initial state if there is one, otherwise zeros.
         lengths : integers (B,), optional
@@ -305,9 +307,10 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         Raises
         ------
         ValueError
-            A shape, a length or an id is wrong, or the tape is that of another network.
+            A shape, a length or an id is wrong; x, where it is not padding, or the state is not finite, or a number
+            overflows in the network's dtype; or the tape is that of another network.
         TypeError
-            x or the state has another dtype than the network.
+            x or the state is not numbers.
         """
         masks = None if dropout_seed is None else Masks(dropout_seed)
         tape = self.run_forward(x, state, lengths, threads, tape, masks, keep=True)
@@ -327,6 +330,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         """`forward` with given masks. With ``keep=False`` the tape cannot be used for a backward pass."""
         threads = check_threads(threads)
         checked, given = self.stack.check_padded(x, lengths)
+        self.stack.check_finite(checked, packed=given is not None)
         return self.run(checked, state, given, threads, tape, masks, keep=keep)
 
     def run(
@@ -380,13 +384,14 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         dafter: State | None = None
         if dstate is not None:
             dafter = stack.new_state(tape.batch)
-            dafter.assign("dstate", dstate)
+            dafter.assign("dstate", dstate, finite=False)
         dy_array, pin = None, None
         if dy is not None or dstate is None:  # last, since it is borrowed: no later conversion can change it
-            dy_array, shape = np.asarray(dy), (tape.steps, tape.batch, self.output_size)
+            dy_array, shape = real_numbers("dy", dy), (tape.steps, tape.batch, self.output_size)
             if dy_array.shape != shape:
                 raise ValueError(f"dy: expected shape {shape}, got {dy_array.shape}")
-            dy_array = stack.check_real("dy", dy_array if tape.lengths is None else tape.lengths.pack(dy_array))
+            dy_array = in_precision("dy", dy_array, self.dtype)
+            dy_array = dy_array if tape.lengths is None else tape.lengths.pack(dy_array)
             pin = pinned(dy_array)
         stack.pack_backward(tape)
         assert tape.dbefore is not None

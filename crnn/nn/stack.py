@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from crnn._core import gemm
-from crnn._core.arrays import checked_ids, pinned, plain
+from crnn._core.arrays import checked_ids, pinned
 from crnn._core.rows import Lengths
+from crnn.array_input import as_array, check_finite, in_precision, real_numbers
 from crnn.checks import Array
 from crnn.nn.cells import CELLS, Recurrence, Slice
 from crnn.nn.config import NetworkConfig
@@ -51,8 +52,7 @@ class Stack:
         """
         if lengths is None:
             return self.check_input(x), None
-        array = np.asarray(x)
-        self._check_shape(array)
+        array = self._as_input(x)
         steps, batch = array.shape[:2]
         pin = pinned(array)  # the conversion of lengths may run any code
         given = Lengths(lengths, steps, 1, packed=True)
@@ -67,15 +67,26 @@ class Stack:
     def check_input(self, x: ArrayLike) -> Array:
         """x as the kernels take it: C-contiguous, (T, B, D) in the network's dtype, or ids (T, B) as int32.
 
-        Ids are a copy, other arrays are borrowed if possible. Raises ValueError for a wrong shape or an id out of
-        range, TypeError for a wrong dtype.
+        Ids are a copy, others are borrowed if possible. Raises ValueError for a wrong shape, an id out of range or
+        a number that overflows, TypeError for what is not numbers.
         """
-        D = self.config.input_size
-        array = np.asarray(x)
-        self._check_shape(array)
+        array = self._as_input(x)
         if array.dtype.kind in "iu":
-            return checked_ids("x", array, D)
-        return self.check_real("x", array)
+            return checked_ids("x", array, self.config.input_size)
+        return in_precision("x", array, self.config.dtype)
+
+    def check_finite(self, x: Array, packed: bool) -> None:
+        """Raise ValueError if x, as `check_padded` returns it, has NaN or infinity."""
+        if x.ndim == 3:
+            check_finite("x", x, place=not packed)
+
+    def _as_input(self, x: ArrayLike) -> Array:
+        """x as an array of real numbers (T, B, D), or of integers (T, B)."""
+        array = as_array("x", x)
+        if array.dtype.kind not in "iu":
+            array = real_numbers("x", array)
+        self._check_shape(array)
+        return array
 
     def _check_shape(self, x: Array) -> None:
         """Raise ValueError or TypeError unless x has the shape of an input, and integers if only ids are accepted."""
@@ -87,12 +98,6 @@ class Stack:
             raise TypeError(f"x: expected integer ids (T, B) for the embedding, got {x.dtype}")
         elif x.ndim != 3 or 0 in x.shape[:2] or x.shape[2] != D:
             raise ValueError(f"x: expected shape (T, B, {D}), got {x.shape}")
-
-    def check_real(self, name: str, array: Array) -> Array:
-        """``array`` as the kernels read it. Raises TypeError unless it has the network's dtype: nothing is rounded."""
-        if array.dtype != self.config.dtype:
-            raise TypeError(f"{name}: expected {self.config.dtype}, got {array.dtype}")
-        return plain(array, self.config.dtype)
 
     def new_state(self, batch: int) -> State:
         """A state for ``batch`` rows, not initialised."""

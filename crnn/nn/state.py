@@ -48,9 +48,9 @@ class State:
         """[("h", h)], or [("h", h), ("c", c)]; borrowed."""
         return [("h", self.h)] if self.c is None else [("h", self.h), ("c", self.c)]
 
-    def assign(self, name: str, value: StateLike) -> None:
+    def assign(self, name: str, value: StateLike, finite: bool = True) -> None:
         """Copy the values of a state given by a user. Raises ValueError and TypeError, which call it ``name``."""
-        arrays = check_state(name, value, self.sizes, self.c is not None, self.batch, self.dtype)
+        arrays = check_state(name, value, self.sizes, self.c is not None, self.batch, self.dtype, finite)
         own = [array for _, part in self.parts for array in part]
         for array, values in zip(own, arrays, strict=True):
             array[...] = values

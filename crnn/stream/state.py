@@ -12,38 +12,44 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn.array_input import check_finite, in_precision, real_numbers
+
 Array = NDArray[Any]
 StateLike: TypeAlias = Any
 
 
-def check_state(name: str, value: StateLike, sizes: Sequence[int], has_c: bool, batch: int, dtype: str) -> list[Array]:
+def check_state(
+    name: str, value: StateLike, sizes: Sequence[int], has_c: bool, batch: int, dtype: str, finite: bool = True
+) -> list[Array]:
     """The arrays (batch, H) of a state that was passed as the argument ``name``: h of each layer, then c of each.
 
-    Copies: a later argument's conversion may change this one. Raises ValueError for other shapes, and TypeError for
-    another dtype, so that nothing is rounded silently.
+    Copies: a later argument's conversion may change this one. Raises TypeError for what is not numbers, ValueError for
+    other shapes and, with ``finite``, for NaN and infinity.
     """
     if not has_c:
-        return _check_part(name, value, sizes, batch, dtype)
+        return _check_part(name, value, sizes, batch, dtype, finite)
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise ValueError(f"{name}: expected a pair (h, c), got {type(value).__name__}")
-    return [array for i, part in enumerate(value) for array in _check_part(f"{name}[{i}]", part, sizes, batch, dtype)]
+    parts = [_check_part(f"{name}[{i}]", part, sizes, batch, dtype, finite) for i, part in enumerate(value)]
+    return [array for part in parts for array in part]
 
 
-def _check_part(name: str, part: Any, sizes: Sequence[int], batch: int, dtype: str) -> list[Array]:
+def _check_part(name: str, part: Any, sizes: Sequence[int], batch: int, dtype: str, finite: bool) -> list[Array]:
     if len(set(sizes)) == 1:
-        return list(_check_array(name, part, (len(sizes), batch, sizes[0]), dtype))
+        return list(_check_array(name, part, (len(sizes), batch, sizes[0]), dtype, finite))
     if not isinstance(part, tuple | list) or len(part) != len(sizes):
         raise ValueError(f"{name}: expected a list of {len(sizes)} arrays, got {type(part).__name__}")
     return [
-        _check_array(f"{name}[{i}]", array, (batch, size), dtype)
+        _check_array(f"{name}[{i}]", array, (batch, size), dtype, finite)
         for i, (array, size) in enumerate(zip(part, sizes, strict=True))
     ]
 
 
-def _check_array(name: str, value: Any, shape: tuple[int, ...], dtype: str) -> Array:
-    array = np.array(value)
+def _check_array(name: str, value: Any, shape: tuple[int, ...], dtype: str, finite: bool) -> Array:
+    array = np.array(real_numbers(name, value))
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
-    if array.dtype != dtype:
-        raise TypeError(f"{name}: expected {dtype}, got {array.dtype}")
+    array = in_precision(name, array, dtype)
+    if finite:
+        check_finite(name, array)
     return array

@@ -54,9 +54,12 @@ cdef extern from "crnn_stream.h" nogil:
     crnn_dim crnn_model_output_size(const crnn_model *model)
     crnn_dim crnn_model_state_size(const crnn_model *model)
     int crnn_model_takes_ids_only(const crnn_model *model)
+    int crnn_model_standardises(const crnn_model *model)
+    crnn_dim crnn_model_first_not_finite(const crnn_model *model, const void *x, crnn_dim n)
     size_t crnn_streams_size(const crnn_model *model, crnn_dim N, crnn_dim block)
     crnn_streams *crnn_streams_init(void *memory, const crnn_model *model, crnn_dim N, crnn_dim block)
     void crnn_streams_step(crnn_streams *streams, void *y, const void *x, const int32_t *rows, crnn_dim M)
+    int crnn_streams_try_step(crnn_streams *streams, void *y, const void *x)
     void crnn_streams_step_ids(crnn_streams *streams, void *y, const int32_t *ids, const int32_t *rows, crnn_dim M)
     void crnn_streams_run(crnn_streams *streams, void *ys, const void *xs, crnn_dim T, crnn_dim row)
     void crnn_streams_run_ids(crnn_streams *streams, void *ys, const int32_t *ids, crnn_dim T, crnn_dim row)
@@ -72,8 +75,8 @@ cdef class StreamWeights:
     cdef crnn_model *model
     cdef void *memory
     cdef readonly Py_ssize_t nbytes, input_size, output_size
-    cdef readonly str isa, dtype
-    cdef int real               # NumPy's type number of the dtype
+    cdef readonly str isa, dtype, io_dtype
+    cdef int real, io_real      # NumPy's type numbers of the dtypes
     cdef Py_ssize_t step_bytes  # bytes of weights that a step reads
     cdef Py_ssize_t state_size
     cdef bint ids_only, has_c
@@ -82,10 +85,12 @@ cdef class StreamWeights:
     cdef str describe(self)
     cdef object one_input(self, x)
     cdef object many_inputs(self, str name, x, str letter)
+    cdef int need_finite(self, str name, const void *x, Py_ssize_t n) except -1
+    cdef int refuse(self, str name, const void *x, Py_ssize_t i, bint several) except -1
     cdef cnp.ndarray new_outputs(self, Py_ssize_t rows)
     cdef int addresses(self, out, str name, cnp.ndarray x, Py_ssize_t M, void **y_, const void **x_) except -1
     cdef object states_of(self, const crnn_streams *streams, const int32_t *rows, Py_ssize_t M)
-    cdef cnp.ndarray flat_states(self, str name, value, Py_ssize_t M)
+    cdef cnp.ndarray flat_states(self, str name, value, Py_ssize_t M, bint finite=*)
 
 
 @cython.final
@@ -101,12 +106,17 @@ cdef class Stream:
     cdef void *step_memory # which holds both
     cdef int resize(self, Py_ssize_t block) except -1
     cdef int advance(self, void *y, const void *x, int32_t id) noexcept nogil
-    cdef int advance_without_gil(self, void *y, const void *x, int32_t id, out) except? -2
+    cdef int advance_without_gil(self, void *y, const void *x, int32_t id, out) except? -3
 
-    # One step of a float32 model: y (output_size) is OVERWRITTEN, x (input_size). Returns 0, or -1 and does nothing if
-    # another thread is using this stream, the model is float64 or accepts ids only, or the id is out of range.
+    # One step: y (output_size) is OVERWRITTEN, x (input_size). Returns 0, or a negative number and does nothing:
+    # -2 if x is not finite; -1 if another thread is using this stream, the model accepts ids only, the id is out of
+    # range, or `weights.io_dtype` differs: float32 for step_into and step_id_into, float64 (float64 models, and models
+    # that standardise) for the other two.
     cdef int step_into(self, float *y, const float *x) noexcept nogil
+    cdef int step_into_f64(self, double *y, const double *x) noexcept nogil
     cdef int step_id_into(self, float *y, int32_t id) noexcept nogil
+    cdef int step_id_into_f64(self, double *y, int32_t id) noexcept nogil
+    cdef int step_checked(self, void *y, const void *x, int real) noexcept nogil
 
 
 # ---- for crnn's other streams ------------------------------------------------------------------------------------------

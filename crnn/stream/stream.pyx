@@ -4,8 +4,10 @@
 ``model.stream()`` makes a stream. Outputs are bit-identical to those of ``forward`` for the whole sequence. A stream
 keeps the weights it was made with: further training of the model affects only streams that are made later.
 
-Real inputs of all streams are arrays of the model's dtype, or of float16, which is converted; other dtypes are
-rejected, so that nothing is rounded silently. Ids are Python or NumPy integers of any type, from 0 to input_size-1.
+Inputs and outputs have the model's dtype. A model that standardises (``scale=True``) takes and gives float64, because
+float32 would round 101325.01 before the mean is subtracted. Other real inputs are converted; a number that is not
+finite, or overflows, is refused before the state changes. Ids are Python or NumPy integers of any type, from 0 to
+input_size-1.
 """
 
 cimport numpy as cnp
@@ -23,6 +25,7 @@ from operator import index
 
 import numpy as np
 
+from crnn.array_input import as_array as any_array, in_precision, real_numbers
 from crnn.stream.state import check_state
 
 cdef extern from "simd/compat.h" nogil:
@@ -38,6 +41,8 @@ RELEASE_BYTES = 256 << 10
 
 cdef enum:
     ALIGNMENT = 64      # CRNN_LINE_BYTES
+    BUSY = -1           # why a step was not done
+    NOT_FINITE = -2
     RUN_BLOCK = 32      # steps of a single stream's `run` that share a pass through the weights
 
 
@@ -64,7 +69,9 @@ cdef class StreamWeights:
         Size of the packed weights.
     input_size, output_size : int
     dtype : str
-        "float32" or "float64": dtype of inputs, outputs and states.
+        "float32" or "float64": dtype of weights and states.
+    io_dtype : str
+        dtype of inputs and outputs: "float64" for a model that standardises, otherwise ``dtype``.
     isa : str
         Instruction set that the streams run on.
     """
@@ -84,6 +91,8 @@ cdef class StreamWeights:
         else:
             self.model = crnn_model_init_f64(aligned(self.memory), &config.c, f64)
         self.isa = f32.isa.decode()
+        self.io_real = cnp.NPY_FLOAT64 if crnn_model_standardises(self.model) else self.real
+        self.io_dtype = "float32" if self.io_real == cnp.NPY_FLOAT32 else "float64"
         self.shapes = parts.map(np.shape)
         self.ids_only = parts.ids_only or parts.embedding is not None
         self.input_size, self.output_size = parts.input_size, crnn_model_output_size(self.model)
@@ -130,13 +139,15 @@ cdef class StreamWeights:
 
         Raises TypeError and ValueError.
         """
-        if isinstance(x, np.ndarray) and x.ndim == 0:
-            x = x[()]
+        if not isinstance(x, (int, np.generic)) and hasattr(x, "__array__"):
+            x = any_array("x", x)
+            x = x[()] if x.ndim == 0 else x
         if isinstance(x, (int, np.integer)) and not isinstance(x, bool):
             return index(x)
         if isinstance(x, (np.ndarray, list, tuple)) and not self.ids_only:
-            return real_array("x", x, self.dtype, (self.input_size,))
-        expected = "an integer id" if self.ids_only else f"a {self.dtype} array of shape ({self.input_size},), or an id"
+            return real_array("x", x, self.io_dtype, (self.input_size,))
+        expected = f"a {self.io_dtype} array of shape ({self.input_size},), or an id"
+        expected = "an integer id" if self.ids_only else expected
         raise TypeError(f"x: expected {expected}, got {described(x)}")
 
     cdef object many_inputs(self, str name, x, str letter):
@@ -151,17 +162,34 @@ cdef class StreamWeights:
                 return np.empty(0, np.int32)
         if self.ids_only:
             raise TypeError(f"{name}: expected integer ids ({letter},), got {described(x)}")
-        return real_array(name, array, self.dtype, (letter, self.input_size))
+        if array.ndim == 1 and self.input_size == 1:
+            array = array[:, None]
+        reals = real_array(name, array, self.io_dtype, (letter, self.input_size))
+        self.need_finite(name, cnp.PyArray_DATA(<cnp.ndarray>reals), cnp.PyArray_DIM(<cnp.ndarray>reals, 0))
+        return reals
+
+    cdef int need_finite(self, str name, const void *x, Py_ssize_t n) except -1:
+        """Raise ValueError unless all of x (n, D) is finite, also when it is standardised."""
+        cdef Py_ssize_t i = crnn_model_first_not_finite(self.model, x, n)
+        return 0 if i == n * self.input_size else self.refuse(name, x, i, n > 1)
+
+    cdef int refuse(self, str name, const void *x, Py_ssize_t i, bint several) except -1:
+        cdef double value = (<double *>x)[i] if self.io_real == cnp.NPY_FLOAT64 else (<float *>x)[i]
+        cdef object place = i
+        if several:
+            place = (i // self.input_size, i % self.input_size)
+        scaled = ", which overflows when it is standardised" if np.isfinite(value) else ""
+        raise ValueError(f"{name}: expected finite numbers, got {value} at {place}{scaled}")
 
     cdef cnp.ndarray new_outputs(self, Py_ssize_t rows):
         cdef cnp.npy_intp *shape = [rows, self.output_size]
-        return cnp.PyArray_SimpleNew(2, shape, self.real)
+        return cnp.PyArray_SimpleNew(2, shape, self.io_real)
 
     cdef int addresses(self, out, str name, cnp.ndarray x, Py_ssize_t M, void **y_, const void **x_) except -1:
         """Where the inputs of M steps, from `many_inputs`, and their outputs are. Both must be pinned before."""
-        y_[0] = data("out", out, self.real, True, 2, M, self.output_size)
+        y_[0] = data("out", out, self.io_real, True, 2, M, self.output_size)
         x_[0] = (data(name, x, cnp.NPY_INT32, False, 1, M) if cnp.PyArray_NDIM(x) == 1
-                 else data(name, x, self.real, False, 2, M, self.input_size))
+                 else data(name, x, self.io_real, False, 2, M, self.input_size))
         return need_apart("out", out, name, x)
 
     # ---- states in their public form ---------------------------------------------------------------------------------
@@ -183,10 +211,10 @@ cdef class StreamWeights:
             parts.append(np.stack(arrays) if len(set(self.sizes)) == 1 else arrays)
         return tuple(parts) if self.has_c else parts[0]
 
-    cdef cnp.ndarray flat_states(self, str name, value, Py_ssize_t M):
+    cdef cnp.ndarray flat_states(self, str name, value, Py_ssize_t M, bint finite=True):
         """States of M rows, given in their public form, as an array (M, state_size), fresh. Raises as `check_state`."""
         cdef cnp.ndarray flat = np.empty((M, self.state_size), self.dtype)
-        np.concatenate(check_state(name, value, self.sizes, self.has_c, M, self.dtype), axis=1, out=flat)
+        np.concatenate(check_state(name, value, self.sizes, self.has_c, M, self.dtype, finite), axis=1, out=flat)
         return flat
 
 
@@ -281,10 +309,7 @@ cdef str described(x):
 
 
 cdef object as_array(str name, x):
-    try:
-        return np.asarray(x)
-    except (TypeError, ValueError, OverflowError):  # ragged, or not numbers
-        raise ValueError(f"{name}: expected numbers in an array, got {described(x)}") from None
+    return any_array(name, x)
 
 
 cdef object pins_of(cnp.ndarray x, out):
@@ -294,16 +319,11 @@ cdef object pins_of(cnp.ndarray x, out):
 
 cdef object real_array(str name, x, str dtype, tuple shape):
     """``x`` as a contiguous array. A letter in ``shape`` stands for any length. Raises TypeError and ValueError."""
-    array = as_array(name, x)
-    fits = array.ndim == len(shape) and all(n == m for n, m in zip(array.shape, shape) if not isinstance(m, str))
-    if not fits or array.dtype not in (dtype, np.float16):
+    array = real_numbers(name, x)
+    if array.ndim != len(shape) or any(n != m for n, m in zip(array.shape, shape) if not isinstance(m, str)):
         expected = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
-        hint = ""
-        if fits and array.dtype.kind == "f":
-            hint = f"; say astype('{dtype}')" + (" if rounding is meant" if dtype == "float32" else "")
-        raise (TypeError if fits else ValueError)(f"{name}: expected {dtype} of shape ({expected}), "
-                                                  f"got {array.dtype} of shape {array.shape}{hint}")
-    return plain_array(array, cnp.NPY_FLOAT32 if dtype == "float32" else cnp.NPY_FLOAT64)
+        raise ValueError(f"{name}: expected {dtype} of shape ({expected}), got {array.dtype} of shape {array.shape}")
+    return plain_array(in_precision(name, array, dtype), cnp.NPY_FLOAT32 if dtype == "float32" else cnp.NPY_FLOAT64)
 
 
 cdef int busy_error(str what) except -1:
@@ -320,9 +340,10 @@ cdef void release(int *flag) noexcept:
 
 
 def _stream_from(weights, state):
-    """For pickle."""
-    stream = Stream(weights)
-    stream.state = state
+    """For pickle. A state may be infinite: that of a relu cell can grow without bound."""
+    cdef Stream stream = Stream(weights)
+    cdef cnp.ndarray flat = stream.weights.flat_states("state", state, 1, False)
+    crnn_streams_set_state(stream.streams, cnp.PyArray_DATA(flat), 0)
     return stream
 
 
@@ -330,7 +351,9 @@ cdef class Stream:
     """A model that processes one sequence, step by step; ``model.stream()`` makes one.
 
     A step allocates only its output; with ``out=``, nothing. Only one thread at a time may use a stream: a concurrent
-    call raises RuntimeError and changes nothing. Inputs, outputs and states have the model's dtype.
+    call raises RuntimeError and changes nothing. States have the model's dtype, inputs and outputs
+    ``weights.io_dtype``: float64 if the model standardises, otherwise the model's. Other real inputs are converted;
+    numbers that are not finite are refused.
 
     Attributes
     ----------
@@ -382,24 +405,26 @@ cdef class Stream:
         return self.weights.output_size
 
     cdef int advance(self, void *y, const void *x, int32_t id) noexcept nogil:
-        """One step on x, or on an id if x is NULL; not checked. Returns -1 if another thread is using the stream."""
+        """One step on x, or on an id if x is NULL. Returns 0, BUSY if another thread is using the stream, NOT_FINITE."""
+        cdef int finite = 1
         if not flag_take(&self.busy):
-            return -1
+            return BUSY
         if x != NULL:
-            crnn_streams_step(self.streams, y, x, NULL, 1)
+            finite = crnn_streams_try_step(self.streams, y, x)
         else:
             crnn_streams_step_ids(self.streams, y, &id, NULL, 1)
         flag_give(&self.busy)
-        return 0
+        return 0 if finite else NOT_FINITE
 
-    cdef int advance_without_gil(self, void *y, const void *x, int32_t id, out) except? -2:
+    cdef int advance_without_gil(self, void *y, const void *x, int32_t id, out) except? -3:
         """`advance` with the GIL released. Other threads may meanwhile resize x and ``out``, so the step works on memory
         of the stream's own, and y, if it is not that of ``out`` but fresh."""
         cdef StreamWeights weights = self.weights
         cdef size_t size = cnp.PyArray_ITEMSIZE(<cnp.ndarray>out)
         cdef void *result = self.outputs if y == NULL else y
+        cdef int finite = 1
         if not flag_take(&self.busy):
-            return -1
+            return BUSY
         try:
             if x == NULL:
                 with nogil:
@@ -407,20 +432,34 @@ cdef class Stream:
             else:
                 memcpy(self.inputs, x, weights.input_size * size)
                 with nogil:
-                    crnn_streams_step(self.streams, result, self.inputs, NULL, 1)
-            if y == NULL:
-                memcpy(data("out", out, weights.real, True, 1, weights.output_size), result, weights.output_size * size)
+                    finite = crnn_streams_try_step(self.streams, result, self.inputs)
+            if finite and y == NULL:
+                memcpy(data("out", out, weights.io_real, True, 1, weights.output_size), result,
+                       weights.output_size * size)
+            elif not finite:
+                weights.need_finite("x", self.inputs, 1)
         finally:
             flag_give(&self.busy)
         return 0
 
     cdef int step_into(self, float *y, const float *x) noexcept nogil:
-        if self.weights.ids_only or self.weights.real != cnp.NPY_FLOAT32:
+        return self.step_checked(y, x, cnp.NPY_FLOAT32)
+
+    cdef int step_into_f64(self, double *y, const double *x) noexcept nogil:
+        return self.step_checked(y, x, cnp.NPY_FLOAT64)
+
+    cdef int step_checked(self, void *y, const void *x, int real) noexcept nogil:
+        if self.weights.ids_only or self.weights.io_real != real:
             return -1
         return self.advance(y, x, 0)
 
     cdef int step_id_into(self, float *y, int32_t id) noexcept nogil:
-        if not 0 <= id < self.weights.input_size or self.weights.real != cnp.NPY_FLOAT32:
+        if not 0 <= id < self.weights.input_size or self.weights.io_real != cnp.NPY_FLOAT32:
+            return -1
+        return self.advance(y, NULL, id)
+
+    cdef int step_id_into_f64(self, double *y, int32_t id) noexcept nogil:
+        if not 0 <= id < self.weights.input_size or self.weights.io_real != cnp.NPY_FLOAT64:
             return -1
         return self.advance(y, NULL, id)
 
@@ -432,7 +471,7 @@ cdef class Stream:
         x : array (input_size,), or an integer id
             Not referenced after the call.
         out : array (output_size,), optional
-            Where to write the output; C-contiguous. May be x itself.
+            Where to write the output; C-contiguous, of dtype ``weights.io_dtype``. May be x itself.
 
         Returns
         -------
@@ -448,7 +487,7 @@ cdef class Stream:
         cdef long number = 0
         cdef cnp.npy_intp size = weights.output_size
         cdef bint fresh = out is None
-        if (cnp.PyArray_Check(x) and not weights.ids_only and cnp.PyArray_TYPE(<cnp.ndarray>x) == weights.real
+        if (cnp.PyArray_CheckExact(x) and not weights.ids_only and cnp.PyArray_TYPE(<cnp.ndarray>x) == weights.io_real
                 and cnp.PyArray_NDIM(<cnp.ndarray>x) == 1
                 and cnp.PyArray_DIM(<cnp.ndarray>x, 0) == weights.input_size
                 and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>x)):
@@ -464,14 +503,16 @@ cdef class Stream:
             else:
                 x_ = cnp.PyArray_DATA(<cnp.ndarray>x)
         if fresh:
-            out = cnp.PyArray_SimpleNew(1, &size, weights.real)
+            out = cnp.PyArray_SimpleNew(1, &size, weights.io_real)
             y_ = cnp.PyArray_DATA(<cnp.ndarray>out)
         else:
-            y_ = data("out", out, weights.real, True, 1, size)
+            y_ = data("out", out, weights.io_real, True, 1, size)
         if self.releases:
             failed = self.advance_without_gil(y_ if fresh else NULL, x_, id, out)
         else:
             failed = self.advance(y_, x_, id)
+        if failed == NOT_FINITE:
+            weights.need_finite("x", data("x", x, weights.io_real, False, 1, weights.input_size), 1)
         if failed:
             busy_error("stream")
         return out
@@ -483,7 +524,7 @@ cdef class Stream:
         ----------
         xs : array (T, input_size), or integer ids (T,)
         out : array (T, output_size), optional
-            Where to write them; C-contiguous, not overlapping xs.
+            Where to write them; C-contiguous, of dtype ``weights.io_dtype``, not overlapping xs.
 
         Returns
         -------

@@ -24,13 +24,16 @@ cdef enum:
 
 
 def _batch_from(weights, length, rows, states):
-    """For pickle: a batch in which of ``length`` rows only ``rows``, in ascending order, are active."""
+    """For pickle: a batch in which of ``length`` rows only ``rows``, in ascending order, are active.
+
+    States may be infinite, as those of a relu cell.
+    """
     numbers = [index(row) for row in rows]
     if numbers != sorted(set(numbers)) or numbers and not 0 <= min(numbers) <= max(numbers) < length:
         raise ValueError(f"rows: expected different rows below {length} in ascending order, got {rows!r:.100}")
-    batch = StreamBatch(weights, length)
+    cdef StreamBatch batch = StreamBatch(weights, length)
     batch.remove(sorted(set(range(length)) - set(numbers)))
-    batch.set_states(states)
+    batch.put_states(states, batch.active_rows(), False)
     return batch
 
 
@@ -222,7 +225,7 @@ cdef class StreamBatch:
         rows : integers (M,), optional
             Active rows, each once, in any order. If not given: all, in ascending order.
         out : array (M, output_size), optional
-            Where to write the outputs; C-contiguous, not overlapping x.
+            Where to write the outputs; C-contiguous, of dtype ``weights.io_dtype``, not overlapping x.
 
         Returns
         -------
@@ -398,20 +401,23 @@ cdef class StreamBatch:
 
     def set_states(self, states, rows=None):
         """Set the states of M rows, in the form of `states`. ``rows`` as in `states`, but each at most once."""
-        cdef cnp.ndarray given = row_numbers(rows), flat, chosen
-        cdef char *state
-        cdef int32_t *rows_
-        cdef Py_ssize_t m
+        cdef cnp.ndarray given = row_numbers(rows)
         acquire(&self.busy, "stream batch")
         try:
-            chosen = self.chosen(given)
-            flat = self.weights.flat_states("states", states, cnp.PyArray_DIM(chosen, 0))
-            state, rows_ = <char *>cnp.PyArray_DATA(flat), <int32_t *>cnp.PyArray_DATA(chosen)
-            for m in range(cnp.PyArray_DIM(chosen, 0)):
-                crnn_streams_set_state(self.streams, state, rows_[m])
-                state += cnp.PyArray_STRIDE(flat, 0)
+            self.put_states(states, self.chosen(given), True)
         finally:
             release(&self.busy)
+
+    cdef int put_states(self, states, cnp.ndarray chosen, bint finite) except -1:
+        """Set the states of the rows ``chosen``."""
+        cdef cnp.ndarray flat = self.weights.flat_states("states", states, cnp.PyArray_DIM(chosen, 0), finite)
+        cdef char *state = <char *>cnp.PyArray_DATA(flat)
+        cdef int32_t *rows = <int32_t *>cnp.PyArray_DATA(chosen)
+        cdef Py_ssize_t m
+        for m in range(cnp.PyArray_DIM(chosen, 0)):
+            crnn_streams_set_state(self.streams, state, rows[m])
+            state += cnp.PyArray_STRIDE(flat, 0)
+        return 0
 
     cdef cnp.ndarray as_flat(self, state):
         return self.weights.flat_states("state", getattr(state, "state", state), 1)

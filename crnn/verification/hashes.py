@@ -25,7 +25,7 @@ HASHES = {
     "cell min_gru": "47fab112543803b5e11cf2f3bc3671553c9afa516e4673a8099c5d2cc0ea0485",
     "kind LanguageModel": "85847e0265f35225aa02a8c53c47dbfee3ea50af3676617bba106cdb02d43e23",
     "kind RNN": "a05eb9ea6662730057b025924566c51e1890d7544f95429b9b7cb9a940f27529",
-    "kind SequenceClassifier": "5e8507d802f2d993955cb464f361d8605a9661b14f7f0c4cd4282c881051c958",
+    "kind SequenceClassifier": "d182b762b82ab30143c3335607e976623cd26ef98a7f9a7dcadbf38ea77da7b9",
     "kind SequenceRegressor": "822c027c5af70533bb3595a3a264d915c28da63b819f03c3dd84c48412f72489",
     "kind SequenceTagger": "341db419597c2108e0340f435093891ff4eb1cc4af8c72e4d551cc70a5b6e390",
     "kind SequenceToSequence": "8ecbff7bb6ed5728e24f2c2a2722206db208abfeebed613781c2b64e4c10e99b",

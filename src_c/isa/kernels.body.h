@@ -13,6 +13,7 @@
 #include "train/pool.body.h"
 #include "train/optim.body.h"
 #include "linalg/orthonormal.body.h"
+#include "linalg/finite.body.h"
 
 #define PASTE(a, b) a##b
 #define QUOTE(isa) #isa

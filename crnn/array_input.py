@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: MIT
+"""What users pass as arrays, as NumPy arrays: the one place where crnn converts them.
+
+    as_array        anything array-like; values keep their type, and memory is borrowed where it can be
+    real_numbers    real numbers, with missing ones as NaN; text, dates, complex numbers and other objects are refused
+    in_precision    real numbers as float32 or float64, refused if one of them overflows
+    check_finite    no NaN, no infinity
+    items           the sequences or targets of a list, an array, a Series, an iterator
+
+A masked entry of a masked array, `None` and pandas' `NA` are missing numbers. They become NaN, which inputs refuse and
+targets accept. Knows no library but NumPy: others are recognised by what they offer (``__array__``, ``__dlpack__``,
+``detach``), without importing them.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Collection, Iterator, Mapping, Set
+from typing import Any
+
+import numpy as np
+
+from crnn._core.arrays import plain
+from crnn._core.loss import all_finite
+from crnn.checks import Array
+
+__all__ = ["as_array", "check_finite", "in_precision", "is_finite", "items", "real_numbers", "take_one"]
+
+REAL_KINDS = "fiub"  # of dtypes
+
+
+# ---- array-likes -----------------------------------------------------------------------------------------------------
+
+
+def as_array(name: str, value: Any) -> Array:
+    """``value`` as a NumPy array, borrowed if possible. Raises TypeError and ValueError, which call it ``name``."""
+    if type(value) is np.ndarray:
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        return _from_masked(name, value)
+    if isinstance(value, Mapping | Set | Iterator):
+        raise TypeError(f"{name}: expected an array, got {type(value).__name__}{_hint(value)}")
+    if isinstance(value, list | tuple) and any(isinstance(part, np.ma.MaskedArray) for part in value):
+        return _from_masked(name, _converted(name, value, np.ma.stack))
+    if library_of(value) == "pandas":
+        return _from_pandas(name, value)
+    if hasattr(value, "detach"):  # a tensor of PyTorch, which may require a gradient
+        value = value.detach()
+    if not hasattr(value, "__array__") and hasattr(value, "__dlpack__"):
+        return _converted(name, value, np.from_dlpack)
+    return _converted(name, value, np.asarray)
+
+
+def library_of(value: Any) -> str:
+    """The name of the package that defines the class of ``value``."""
+    return type(value).__module__.partition(".")[0]
+
+
+def _converted(name: str, value: Any, convert: Any) -> Array:
+    try:
+        array: Array = np.asarray(convert(value))
+    except (TypeError, ValueError, OverflowError, RuntimeError, BufferError) as error:  # ragged, or on another device
+        reason = f" ({error})" if not isinstance(value, list | tuple) else ""
+        raise ValueError(f"{name}: expected numbers in an array, got {value!r:.100}{reason:.200}") from None
+    return array
+
+
+def _from_masked(name: str, value: Any) -> Array:
+    """The values of a masked array, float64 with NaN for masked ones if there are any."""
+    if not np.ma.is_masked(value):
+        return np.asarray(value.data)
+    if value.dtype.kind not in REAL_KINDS:
+        raise TypeError(f"{name}: expected numbers, got masked values of {value.dtype}")
+    filled: Array = value.astype(np.float64).filled(np.nan)
+    return filled
+
+
+def _from_pandas(name: str, value: Any) -> Array:
+    """The values of a Series, DataFrame, Index or extension array."""
+    columns = getattr(value, "columns", None)
+    if columns is None:
+        return _from_pandas_column(name, value)
+    parts = [real_numbers(f"{name}[{column!r}]", value.iloc[:, i]) for i, column in enumerate(columns)]
+    if not parts:
+        raise ValueError(f"{name}: expected at least one column of numbers, got none")
+    return np.stack(parts, axis=1)
+
+
+def _from_pandas_column(name: str, value: Any) -> Array:
+    dtype: Any = getattr(value, "dtype", None)
+    if not isinstance(dtype, np.dtype) and getattr(dtype, "kind", "O") in REAL_KINDS and hasattr(value, "to_numpy"):
+        missing = bool(value.isna().any())  # in nullable numbers, which NumPy would make objects
+        value = value.to_numpy(np.float64, na_value=np.nan) if missing else value.to_numpy()
+    return _converted(name, value, np.asarray)
+
+
+def _hint(value: Any) -> str:
+    """What to write instead of this, for error messages; empty if that is not known."""
+    if isinstance(value, Mapping):
+        return "; pass its values, as list(d.values())"
+    if isinstance(value, Set):
+        return ", which has no order"
+    if library_of(value) == "pandas" and hasattr(value, "groups"):
+        return "; pass its groups' columns, as [group[columns] for _, group in grouped]"
+    return ""
+
+
+# ---- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def real_numbers(name: str, value: Any) -> Array:
+    """Real numbers of any NumPy type, missing ones as NaN; borrowed if possible.
+
+    Raises TypeError and ValueError, which call them ``name``.
+    """
+    array = as_array(name, value)
+    if array.dtype.kind == "O":
+        array = _from_objects(name, array)
+    if array.dtype.kind in "Mm":
+        raise TypeError(
+            f"{name}: expected numbers, got dates or times ({array.dtype}); convert them, for example to seconds with "
+            "(t - t[0]) / np.timedelta64(1, 's')"
+        )
+    if array.dtype.kind not in REAL_KINDS:
+        raise TypeError(f"{name}: expected numbers, got {array.dtype} of shape {array.shape}")
+    return array
+
+
+def _from_objects(name: str, array: Array) -> Array:
+    """float64 values of an array of Python numbers, or of arrays of equal shapes."""
+    entries = array.reshape(-1).tolist()
+    if entries and all(isinstance(entry, np.ndarray | list | tuple) for entry in entries):
+        parts = [real_numbers(name, entry) for entry in entries]
+        return _converted(name, parts, np.stack).reshape(*array.shape, *parts[0].shape)
+    return np.array([_number(name, entry) for entry in entries], np.float64).reshape(array.shape)
+
+
+def _number(name: str, entry: Any) -> float:
+    """A Python number as a float, None and NA as NaN."""
+    if entry is None or type(entry).__name__ == "NAType":
+        return math.nan
+    if isinstance(entry, np.ndarray) and entry.ndim == 0:
+        entry = entry[()]
+    if isinstance(entry, numbers.Real | np.number | np.bool_) and not isinstance(entry, np.complexfloating):
+        try:
+            return float(entry)
+        except (OverflowError, TypeError):
+            raise ValueError(f"{name}: expected numbers that a float can hold, got {entry!r:.100}") from None
+    raise TypeError(f"{name}: expected numbers, got {type(entry).__name__} {entry!r:.100}")
+
+
+def in_precision(name: str, array: Array, dtype: str) -> Array:
+    """Real numbers as C-contiguous float32 or float64, borrowed if they are.
+
+    Raises ValueError for a finite number that is infinite in this precision.
+    """
+    if array.dtype == dtype:
+        return plain(array, dtype)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        converted = np.ascontiguousarray(array, dtype)
+    if array.dtype.kind == "f" and array.dtype.itemsize > converted.dtype.itemsize and not is_finite(converted):
+        lost = np.isfinite(array) & ~np.isfinite(converted)
+        if lost.any():
+            raise ValueError(f"{name}: expected numbers that {dtype} can hold, got {array[lost][0]}{_place(lost)}")
+    return converted
+
+
+def is_finite(array: Array) -> bool:
+    """Whether no element is NaN or infinite."""
+    if array.dtype.kind in "iub":
+        return True
+    if array.dtype in (np.float32, np.float64) and array.flags.c_contiguous and array.flags.aligned:
+        return all_finite(array.reshape(-1))
+    return bool(np.isfinite(array).all())
+
+
+def check_finite(name: str, array: Array, place: bool = True) -> None:
+    """Raise ValueError, which names the first value and, with ``place``, where it is, unless all are finite."""
+    if not is_finite(array):
+        wrong = ~np.isfinite(array)
+        raise ValueError(f"{name}: expected finite numbers, got {array[wrong][0]}{_place(wrong) if place else ''}")
+
+
+def _place(wrong: Array) -> str:
+    """Where the first True is, for messages."""
+    if not wrong.ndim:
+        return ""
+    place = tuple(map(int, np.argwhere(wrong)[0]))
+    return f" at {place[0] if len(place) == 1 else place}"
+
+
+# ---- several ---------------------------------------------------------------------------------------------------------
+
+
+def items(name: str, value: Any, what: str) -> Any:
+    """A sequence of the entries of ``value``: a list, an array, a tensor, a Series, a DataFrame's rows, an iterator.
+
+    Returns a NumPy array where ``value`` is one, or like one; otherwise a list or another object with ``len`` and
+    numbered entries. Iterators are read to their end.
+
+    Parameters
+    ----------
+    name : str
+        What errors call it.
+    value
+    what : str
+        What is expected, for messages.
+
+    Raises
+    ------
+    TypeError, ValueError
+    """
+    if isinstance(value, Iterator):
+        return list(value)
+    if isinstance(value, str | bytes | Mapping | Set) or (library_of(value) == "pandas" and hasattr(value, "groups")):
+        raise TypeError(f"{name}: expected {what}, got {type(value).__name__}{_hint(value)}")
+    if isinstance(value, np.ma.MaskedArray):
+        return value  # the mask is needed by those who know what missing means
+    if library_of(value) == "pandas":
+        return _pandas_items(name, value)
+    if hasattr(value, "__array__") or hasattr(value, "__dlpack__"):
+        value = as_array(name, value)
+    if isinstance(value, np.ndarray):
+        if value.ndim == 0:
+            raise TypeError(f"{name}: expected {what}, got a single {value.dtype}")
+        return list(value) if value.dtype.kind == "O" and value.ndim == 1 else value
+    if not isinstance(value, Collection) or not hasattr(value, "__getitem__"):
+        raise TypeError(f"{name}: expected {what}, got {type(value).__name__}")
+    return value
+
+
+def _pandas_items(name: str, value: Any) -> Any:
+    """The entries of a Series, an Index or an extension array, or the rows of a DataFrame."""
+    if hasattr(value, "columns"):
+        return as_array(name, value)
+    array = as_array(name, value)
+    return list(array) if array.dtype.kind == "O" else array
+
+
+def take_one(name: str, value: Any) -> Any:
+    """The entry in a 0-d array; other values as they are."""
+    return value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: MIT
+"""Numbers stay the numbers they are: scaling in float64 at every door, and nothing that is not finite comes in."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_tools import assert_same_bits
+
+import crnn
+
+T = 30
+
+
+def offset_data(offset, width, D=2, seed=0, n=12):
+    """Sequences (T, D) around a large number, and the next value of the first column as the target of each step."""
+    rng = np.random.default_rng(seed)
+    X = [offset + width * rng.normal(size=(T, D)).cumsum(axis=0) for _ in range(n)]
+    return X, [np.append(x[1:, 0], x[-1, 0]) for x in X]
+
+
+def regressor(X, Y, **options):
+    model = crnn.SequenceRegressor(X[0].shape[1], hidden_size=8, pooling=None, seed=1, **options)
+    model.fit(X, Y, epochs=2)
+    return model
+
+
+# A pressure sensor, a Unix time, targets as large as 1e9.
+OFFSETS = [(101325.0, 0.01), (1.76e9, 60.0), (1e9, 1.0), (-1e9, 1e-3), (0.0, 1e-30), (5.0, 1e30)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("offset", "width"), OFFSETS)
+def test_every_stream_of_a_scaled_model_has_the_bits_of_predict(offset, width, dtype):
+    X, Y = offset_data(offset, width)
+    model = regressor(X, Y, dtype=dtype)
+    for x in X[:3]:
+        expected = model.predict([x])[0]
+        stream = model.stream()
+        assert stream.weights.io_dtype == "float64"
+        assert_same_bits(np.stack([stream.step(row) for row in x]), expected)
+        assert_same_bits(model.stream().run(x), expected)
+        assert_same_bits(model.stream().run(x.tolist()), expected)
+    together = model.stream_batch(3)
+    steps = np.stack([together.step(np.stack([x[t] for x in X[:3]])) for t in range(T)], axis=1)
+    assert_same_bits(steps, np.stack(model.predict(X[:3])))
+
+
+def test_the_difference_that_matters_survives():
+    """Inputs that differ by less than float32 can tell at their size give different outputs."""
+    X, Y = offset_data(101325.0, 0.001)
+    model, x = regressor(X, Y), X[0]
+    assert (x[1].astype("f4") == x[2].astype("f4")).all()
+    assert (model.stream().step(x[1]) != model.stream().step(x[2])).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    offset=st.floats(-1e9, 1e9),
+    width=st.floats(1e-6, 1e6),
+    kind=st.sampled_from(["regressor", "quantiles", "tagger", "classifier"]),
+    cell=st.sampled_from(["gru", "lstm", "tanh", "min_gru"]),
+    seed=st.integers(0, 99),
+)
+def test_predict_and_stream_agree_at_any_offset(offset, width, kind, cell, seed):
+    X, Y = offset_data(offset, width, seed=seed, n=3)
+    options = {"hidden_size": 5, "cell": cell, "seed": seed}
+    if kind in ("regressor", "quantiles"):
+        model = crnn.SequenceRegressor(2, loss="mse" if kind == "regressor" else "quantile", pooling=None, **options)
+        model.fit(X, Y, epochs=1)
+        expected = model.predict([X[0]])[0]
+        got = model.stream().run(X[0])
+        assert_same_bits(got if kind == "regressor" else got[:, None], expected)
+        return
+    if kind == "tagger":
+        model = crnn.SequenceTagger(2, 2, **options)
+        model.fit(X, [(y > offset).astype(int) for y in Y], epochs=1)
+        assert (model.stream().run(X[0]).argmax(axis=1) == model.predict([X[0]])[0]).all()
+    else:
+        model = crnn.SequenceClassifier(2, 2, **options)
+        model.fit(X, [0, 1, 0], epochs=1)
+        assert model.stream().run(X[0])[-1].argmax() == model.predict([X[0]])[0]
+
+
+def test_step_writes_float64_into_out_and_refuses_what_would_round():
+    X, Y = offset_data(101325.0, 0.01)
+    model, x = regressor(X, Y), X[0]
+    out, stream, other = np.empty(1), model.stream(), model.stream()
+    for row in x:
+        assert stream.step(row, out=out) is out
+        assert_same_bits(out, other.step(row))
+    together = np.empty((T, 1))
+    assert model.stream().run(x, out=together) is together
+    assert_same_bits(together, model.predict([x])[0])
+    for bad in (np.empty(1, "f4"), np.empty(2), np.empty((1, 1))):
+        with pytest.raises(ValueError, match="out: expected writable C-contiguous float64 array"):
+            stream.step(x[0], out=bad)
+    square = crnn.SequenceRegressor(1, hidden_size=4, pooling=None, seed=0)
+    square.fit([x[:, :1] for x in X], None, epochs=1)
+    buffer = x[0, :1].copy()
+    expected = square.stream().step(x[0, :1])
+    square.stream().step(buffer, out=buffer)  # in place
+    assert_same_bits(buffer, expected)
+
+
+def test_models_of_float32_give_float64_only_if_they_scale():
+    X, Y = offset_data(3.0, 1.0)
+    assert regressor(X, Y).stream().step(X[0][0]).dtype == np.float64
+    plain = regressor(X, Y, scale=False)
+    assert plain.stream().weights.io_dtype == "float32"
+    assert plain.stream().step(X[0][0]).dtype == np.float32
+    assert_same_bits(plain.stream().run(X[0]).astype("f8"), plain.predict([X[0]])[0])
+    new = crnn.SequenceRegressor(2, hidden_size=4)  # known before the data are: ones like 0 +- 1 would decide otherwise
+    assert new.stream().weights.io_dtype == "float64"
+    assert new.stream().weights.dtype == "float32"
+
+
+def test_ids_of_a_model_with_real_targets_give_float64():
+    ids, Y = [np.arange(6) % 4] * 8, list(1e9 + np.arange(8.0))
+    for options in ({}, {"embedding_size": 3}):
+        model = crnn.SequenceRegressor(4, hidden_size=5, seed=0, **options)
+        model.fit(ids, Y, epochs=1)
+        out = np.empty(1)
+        stream = model.stream()
+        for number in ids[0].tolist():
+            stream.step(number, out=out)
+        assert_same_bits(out, model.predict(ids[:1])[0])
+        assert_same_bits(model.stream().run(ids[0])[-1], out)
+
+
+def test_copies_and_pickles_of_scaled_streams_continue():
+    X, Y = offset_data(1e9, 1.0)
+    model, x = regressor(X, Y), X[0]
+    stream = model.stream()
+    stream.run(x[:10])
+    batch = model.stream_batch(1)
+    batch.set_state(0, stream)
+    expected = model.predict([x])[0][10:]
+    for twin in (stream.copy(), copy.deepcopy(stream), pickle.loads(pickle.dumps(stream))):
+        assert_same_bits(twin.run(x[10:]), expected)
+    for twin in (batch, pickle.loads(pickle.dumps(batch))):
+        assert_same_bits(np.concatenate([twin.step(row[None]) for row in x[10:]]), expected)
+
+
+def test_a_stream_refuses_what_is_not_finite_when_it_is_scaled_and_keeps_its_state():
+    X, Y = offset_data(1e3, 1e-3)
+    model, x = regressor(X, Y), X[0]
+    expected = model.predict([x])[0]
+    stream, batch = model.stream(), model.stream_batch(2)
+    first = stream.run(x[:5])
+    batch.step(np.stack([x[0], x[0]]))
+    for value, text in [(np.nan, "nan at"), (-np.inf, "-inf at"), (1e40, "standardised"), (1e300, "standard")]:
+        bad = np.array([1e3, value])
+        with pytest.raises(ValueError, match=f"x: expected finite numbers, got .*{text}"):
+            stream.step(bad)
+        with pytest.raises(ValueError, match=f"xs: expected finite numbers, got .*{text}"):
+            stream.run([x[5], bad])
+        with pytest.raises(ValueError, match=f"x: expected finite numbers, got .*{text}"):
+            batch.step(np.stack([x[1], bad]))
+    assert_same_bits(np.concatenate([first, stream.run(x[5:])]), expected)
+    assert_same_bits(batch.step(np.stack([x[1], x[1]]))[0], expected[1])
+
+
+def test_masked_entries_are_missing_to_streams_and_networks():
+    net = crnn.RNN(3, 4, seed=0)
+    row = np.ma.array([1, 2, 1e36], "f4", mask=[0, 0, 1])
+    for use in (net.stream().step, lambda x: net(x[None, None]), lambda x: net.stream_batch(1).step(x[None])):
+        with pytest.raises(ValueError, match="x: expected finite numbers, got nan at"):
+            use(row)
+    plain = np.ma.array([1, 2, 3], "f4")
+    assert_same_bits(net.stream().step(plain), net.stream().step(np.array([1, 2, 3], "f4")))

@@ -27,6 +27,7 @@ from crnn.nn.dropout import Masks
 from crnn.nn.inputs import Dense, LayerInput, first_input
 from crnn.nn.state import State, StateLike
 from crnn.nn.tape import CHUNK_BYTES, LayerTape, Tape
+from crnn.stream.state import check_state
 
 Arrays = Mapping[str, Array]
 
@@ -99,10 +100,18 @@ class Stack:
         elif x.ndim != 3 or 0 in x.shape[:2] or x.shape[2] != D:
             raise ValueError(f"x: expected shape (T, B, {D}), got {x.shape}")
 
+    @property
+    def _state_sizes(self) -> list[int]:
+        """H of every layer and direction."""
+        return [H for H in self.config.hidden_sizes for _ in range(self.config.directions)]
+
     def new_state(self, batch: int) -> State:
         """A state for ``batch`` rows, not initialised."""
-        sizes = [H for H in self.config.hidden_sizes for _ in range(self.config.directions)]
-        return State(sizes, self.cell.has_c, batch, self.config.dtype)
+        return State(self._state_sizes, self.cell.has_c, batch, self.config.dtype)
+
+    def _check_state(self, state: StateLike, batch: int) -> list[Array]:
+        """Copies of the arrays of a state given by a user. Raises ValueError and TypeError."""
+        return check_state("state", state, self._state_sizes, self.cell.has_c, batch, self.config.dtype)
 
     # ---- tapes ----------------------------------------------------------------------------------------------------
 
@@ -140,6 +149,7 @@ class Stack:
         if tape is not None:
             self.check_own(tape)
         steps, batch = x.shape[:2] if lengths is None else (lengths.T, lengths.B)
+        given = None if state is None else self._check_state(state, batch)  # before the tape changes
         if not (
             tape is not None
             and tape.x.shape == x.shape
@@ -156,9 +166,9 @@ class Stack:
         tape.lengths = None if lengths is None else lengths.split(tape.parts)
         for source, _ in tape.layers[0].directions:
             source.set_input(x)
-        tape.from_initial_state = state is None
-        if state is not None:
-            tape.before.assign("state", state)
+        tape.from_initial_state = given is None
+        if given is not None:
+            tape.before.set_arrays(given)
         else:
             for name, arrays in tape.before.parts:
                 for array, cell in zip(arrays, tape.recurrences, strict=True):

@@ -50,7 +50,10 @@ class State:
 
     def assign(self, name: str, value: StateLike, finite: bool = True) -> None:
         """Copy the values of a state given by a user. Raises ValueError and TypeError, which call it ``name``."""
-        arrays = check_state(name, value, self.sizes, self.c is not None, self.batch, self.dtype, finite)
+        self.set_arrays(check_state(name, value, self.sizes, self.c is not None, self.batch, self.dtype, finite))
+
+    def set_arrays(self, arrays: Sequence[Array]) -> None:
+        """Copy arrays (B, H), as `check_state` returns them."""
         own = [array for _, part in self.parts for array in part]
         for array, values in zip(own, arrays, strict=True):
             array[...] = values

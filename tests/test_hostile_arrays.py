@@ -106,7 +106,7 @@ for size in (10, 400_000):
 """
     lines = outcomes(code)
     for line in (*lines[:2], *lines[6:8]):
-        assert line.startswith("ValueError cannot resize an array that")
+        assert "cannot resize an array that" in line
     for line in (*lines[2:5], *lines[8:11]):
         assert line == "done"
     for line in (lines[5], lines[11]):
@@ -373,15 +373,11 @@ def test_unusual_layouts_of_inputs_have_the_same_results(dtype, rng):
 
 
 WRONG_ARRAYS = {
-    "other byte order": lambda a: a.astype(a.dtype.newbyteorder()),
     "structured": lambda a: np.zeros(a.shape, [("a", "f4")]),
-    "object": lambda a: a.astype(object),
     "complex": lambda a: a.astype(np.complex64),
     "text": lambda a: a.astype("U8"),
     "dates": lambda a: np.zeros(a.shape, "M8[s]"),
     "bytes": lambda a: np.zeros(a.shape, "V4"),
-    "bool": lambda a: a.astype(bool),
-    "long double": lambda a: a.astype(np.longdouble),
     "empty": lambda a: a[:0],
     "one axis more": lambda a: a[None],
     "huge by strides": lambda a: np.broadcast_to(np.float32(1), (2**40, *a.shape[1:])),
@@ -418,6 +414,30 @@ def test_arrays_of_wrong_kinds_are_refused_at_every_door_and_change_nothing(kind
     assert_same_bits(net.flat_params, before)
     assert_same_bits(batch.step(x[0]), y[0])
     assert_same_bits(stream.step(x[0, 1]), y[0, 1])
+
+
+@pytest.mark.parametrize("dtype", [">f4", "O", "?", "g", "i2"])
+def test_numbers_of_other_types_are_converted_but_not_written_into(dtype, rng):
+    net = network(D=5, H=5, cell="gru")
+    x = rng.integers(0, 2, size=(6, 4, 5)).astype(dtype)
+    zeros = np.zeros((1, 4, 5), dtype)
+    y = net(x.astype(np.float32))[0]
+    if dtype != "i2":  # integers are ids
+        assert_same_bits(net(x, zeros)[0], y)
+        assert_same_bits(net.stream().run(x[:, 0]), y[:, 0])
+    assert_same_bits(net.stream_batch(4).step(x[0]), y[0])
+    stream, batch = net.stream(), net.stream_batch(4)
+    batch.set_states(zeros)
+    stream.state = zeros[:, :1]
+    for door in (
+        lambda: stream.step(x[0, 0], out=np.zeros(5, dtype)),
+        lambda: stream.run(x[:, 0], out=np.zeros((6, 5), dtype)),
+        lambda: batch.step(x[0], out=np.zeros((4, 5), dtype)),
+    ):
+        with pytest.raises(ValueError, match="out: expected writable C-contiguous float32 array"):
+            door()
+    assert_same_bits(batch.step(x[0]), y[0])
+    assert_same_bits(stream.step(x[0, 0]), y[0, 0])
 
 
 def test_outputs_that_are_read_only_or_overlap_are_refused(rng):

@@ -220,7 +220,7 @@ def test_what_is_not_finite_is_refused_but_not_in_padding(rng):
         x[2, 1, 0] = np.nan
         assert_same_bits(net(x, lengths=[5, 2, 5])[0], expected)
         for lengths in (None, [5, 3, 5], [1, 5, 1]):
-            with pytest.raises(ValueError, match=r"x: expected finite numbers, got nan at \(2, 1, 0\)"):
+            with pytest.raises(ValueError, match=r"x: expected finite numbers, got nan"):
                 net(x, lengths=lengths)
         with pytest.raises(ValueError, match="lengths: expected shape"):
             net(x, lengths=[5, 2])

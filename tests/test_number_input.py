@@ -172,3 +172,17 @@ def test_masked_entries_are_missing_to_streams_and_networks():
             use(row)
     plain = np.ma.array([1, 2, 3], "f4")
     assert_same_bits(net.stream().step(plain), net.stream().step(np.array([1, 2, 3], "f4")))
+
+
+def test_a_model_whose_steps_release_the_gil_scales_too():
+    X, Y = offset_data(1e9, 1.0, n=3)
+    model = crnn.SequenceRegressor(2, 1, 300, pooling=None, seed=1)  # more than 256 KB of weights
+    model.fit(X, Y, epochs=1)
+    expected, out = model.predict([X[0]])[0], np.empty(1)
+    stream, other = model.stream(), model.stream()
+    for row, y in zip(X[0], expected, strict=True):
+        assert_same_bits(stream.step(row), y)
+        other.step(row, out=out)
+        assert_same_bits(out, y)
+        with pytest.raises(ValueError, match="x: expected finite numbers, got nan at 1"):
+            stream.step(np.array([1.0, np.nan]))

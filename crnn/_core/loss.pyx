@@ -166,12 +166,11 @@ def sum_of_squares(x: Real) -> float:
 
 
 def all_finite(x: Real) -> bool:
-    """Whether none of x (n,) IN is NaN or infinite."""
+    """Whether none of x (n,) IN is NaN or infinite. Keeps the GIL, so that no thread can resize x meanwhile."""
     cdef int kind = real_kind("x", x), finite
     cdef Py_ssize_t n = dim(x, 0)
     cdef void *x_ = data("x", x, kind, False, 1, n)
-    with nogil:
-        finite = f32.all_finite(<float *>x_, n) if kind == cnp.NPY_FLOAT32 else f64.all_finite(<double *>x_, n)
+    finite = f32.all_finite(<float *>x_, n) if kind == cnp.NPY_FLOAT32 else f64.all_finite(<double *>x_, n)
     return finite == 1
 
 

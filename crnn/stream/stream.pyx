@@ -374,7 +374,7 @@ cdef class Stream:
 
     def __cinit__(self, StreamWeights weights not None):
         self.weights = weights
-        cdef size_t size = 4 if weights.real == cnp.NPY_FLOAT32 else 8
+        cdef size_t size = 4 if weights.io_real == cnp.NPY_FLOAT32 else 8
         self.releases = weights.step_bytes > RELEASE_BYTES
         self.resize(1)
         if self.releases:

@@ -8,6 +8,8 @@ from crnn._core.dispatch cimport f32, f64
 from crnn._core.header cimport CRNN_GRAD_PANELS, CRNN_GRAD_ROWS, CRNN_LINE_BYTES, crnn_rows
 from crnn._core.rows cimport Lengths, all_rows_of, rows_of
 
+import math
+
 import numpy as np
 
 cnp.import_array()
@@ -18,10 +20,11 @@ LINE_BYTES = CRNN_LINE_BYTES
 def aligned_empty(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
     """An uninitialised C-order array that starts on a cache line, where vector loads are cheapest."""
     dtype = np.dtype(dtype)
-    cdef Py_ssize_t size = dtype.itemsize
-    for length in shape:
-        size *= length
-    raw = np.empty(size + CRNN_LINE_BYTES, np.uint8)
+    size = math.prod(shape) * dtype.itemsize
+    try:
+        raw = np.empty(size + CRNN_LINE_BYTES, np.uint8)
+    except (MemoryError, ValueError):
+        raise MemoryError(f"no memory for a {dtype} array of shape {tuple(shape)}, {size} bytes") from None
     cdef Py_ssize_t start = -<Py_ssize_t>cnp.PyArray_DATA(<cnp.ndarray>raw) % CRNN_LINE_BYTES
     if start < 0:
         start += CRNN_LINE_BYTES

@@ -6,9 +6,14 @@ from libc.stdint cimport int32_t
 from crnn._core.arrays cimport need_range
 from crnn._core.header cimport crnn_dim
 
+import math
+import mmap
+
 import numpy as np
 
 cnp.import_array()
+
+LARGE = 1 << 22  # bytes: NumPy asks for pages of 2 MB from this size on
 
 
 cdef class Lengths:
@@ -74,9 +79,8 @@ cdef class Lengths:
         cdef const int32_t[::1] longest_first, lengths
         cdef Py_ssize_t t, i, g = 0, active = self.B
         if self.flat_rows is None:
-            flat, by_rank = np.empty(self.rows, np.intp), np.empty(self.B, np.int32)
-            by_rank[self.places] = np.arange(self.B, dtype=np.int32)
-            index, longest_first, lengths = flat, by_rank, self.lengths
+            flat = np.empty(self.rows, np.intp)
+            index, longest_first, lengths = flat, self.ranked(), self.lengths
             with nogil:
                 for t in range(self.T):
                     while active > 0 and lengths[longest_first[active - 1]] <= t:
@@ -86,6 +90,12 @@ cdef class Lengths:
                         g += 1
             self.flat_rows = flat
         return self.flat_rows
+
+    def ranked(self) -> NDArray[int32]:
+        """The sequences, the longest first: the inverse of `places`."""
+        by_rank = np.empty(self.B, np.int32)
+        by_rank[self.places] = np.arange(self.B, dtype=np.int32)
+        return by_rank
 
     def sequences(self) -> NDArray[Any]:
         """The batch row of each packed row: intp (M,)."""
@@ -130,12 +140,23 @@ cdef class Lengths:
             return array.reshape(self.T * self.B, *array.shape[2:])[rows][None]
         return array[np.divmod(rows, self.B)][None]
 
-    def unpack(self, array: NDArray[Any]) -> NDArray[Any]:
-        """A packed array (1, M, ...) as (T, B, ...) with zeros as padding, fresh.
+    def padded_zeros(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
+        """Zeros (T, B, *shape), fresh. Of a large array that is mostly padding, only the pages that are written to take
+        memory; NumPy's own memory comes in pages of 2 MB there, which is all of it."""
+        dtype = np.dtype(dtype)
+        whole = (self.T, self.B, *shape)
+        size = math.prod(whole) * dtype.itemsize
+        if size < LARGE or self.T * self.B < 4 * self.rows or not hasattr(mmap, "MAP_ANONYMOUS"):
+            return np.zeros(whole, dtype)
+        try:
+            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except (OSError, OverflowError):
+            raise MemoryError(f"no memory for a {dtype} array of shape {whole}, {size} bytes") from None
+        return np.frombuffer(memory, dtype).reshape(whole)
 
-        Padding is not written to: the system provides memory only for what is touched.
-        """
-        padded = np.zeros((self.T, self.B, *array.shape[2:]), array.dtype)
+    def unpack(self, array: NDArray[Any]) -> NDArray[Any]:
+        """A packed array (1, M, ...) as (T, B, ...) with zeros as padding, fresh."""
+        padded = self.padded_zeros(array.shape[2:], array.dtype)
         padded.reshape(self.T * self.B, *array.shape[2:])[self.padded_rows()] = array[0]
         return padded
 

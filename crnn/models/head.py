@@ -141,12 +141,23 @@ class Head:
 
     def apply(self, h: Array) -> Array:
         """Outputs (B, V) of h (B, H), fresh, without pooling or dropout."""
-        weights = gemm.Packed(self.inputs, len(self.b_y), self.dtype)
-        (weights.pack_transposed if self.tie_weights else weights.pack)(self.w)
         out = gemm.aligned_empty((1, len(h), len(self.b_y)), self.dtype)
-        gemm.linear_forward(out, h[None], weights, self.b_y, 0, len(h))
+        gemm.linear_forward(out, h[None], self.packed(), self.b_y, 0, len(h))
         outputs: Array = out[0]
         return outputs
+
+    def packed(self) -> gemm.Packed:
+        """The weights, packed for `linear_forward`."""
+        weights = gemm.Packed(self.inputs, len(self.b_y), self.dtype)
+        return (weights.pack_transposed if self.tie_weights else weights.pack)(self.w)
+
+    def pooled(self, h: Array, lengths: Lengths | None) -> Array:
+        """Outputs (1, B, V) of h (T, B, H), or packed, with pooling, fresh."""
+        assert self.pooling is not None
+        T, B = h.shape[:2] if lengths is None else (lengths.T, lengths.B)
+        pooling = POOLINGS[self.pooling](T, B, h.shape[2], self.directions, self.dtype)
+        pooling.forward(h, Slice(0, B, lengths))
+        return self.apply(pooling.out[0])[None]
 
     def loss_rows(self, tape: HeadTape, targets: Array, part: Slice) -> None:
         """Compute the losses of the outputs for the rows of ``part``."""

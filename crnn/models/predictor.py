@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from crnn import _parallel as parallel
+from crnn._core import gemm
 from crnn._core import loss as kernels
 from crnn._core.rows import Lengths
 from crnn.checks import Array
 from crnn.models.head import Head, HeadTape
+from crnn.nn.cells import Slice
 from crnn.nn.dropout import Masks
 from crnn.nn.network import RNN
 from crnn.nn.state import StateLike, state_from
 from crnn.nn.tape import Tape
+from crnn.nn.windows import Window, run_windows
 from crnn.stream.parts import StreamParts
 
 Seed = int | list[int] | None
@@ -104,6 +107,38 @@ class Predictor:
                 self.head.loss_rows(head_tape, targets, part)
 
         parallel.run(tape.parts, rows)
+
+    def outputs(self, x: Array, lengths: Lengths | None, threads: int) -> Array:
+        """The head's outputs for a batch in inference, fresh: (T, B, V), packed with ``lengths``, or pooled (1, B, V).
+
+        If the network reads forward, it runs in windows of time.
+        """
+        head, stack = self.head, self.net.stack
+        if self.net.bidirectional or head.pooling == "flatten":
+            tape, head_tape = self.start(x, None, Workspace(), lengths=lengths, threads=threads)
+            self.forward(tape, head_tape, None)
+            return head_tape.outputs
+        if head.pooling == "last":
+            last = run_windows(stack, x, None, lengths, threads).h[-1]  # of the top layer
+            return head.apply(last)[None]
+        T, rows = x.shape[:2]
+        if head.pooling is None:
+            weights = head.packed()
+            outputs = gemm.aligned_empty((T, rows, len(head.b_y)), head.dtype)
+
+            def put(window: Window, tape: Tape, part: Slice) -> None:
+                of_window = window.of(outputs)
+                gemm.linear_forward(of_window, tape.y, weights, head.b_y, part.b0, part.b1, part.lengths)
+
+            run_windows(stack, x, None, lengths, threads, put)
+            return outputs
+        y = gemm.aligned_empty((T, rows, self.net.output_size), head.dtype)
+
+        def keep(window: Window, tape: Tape, part: Slice) -> None:
+            window.of(y)[:, part.rows] = tape.y[:, part.rows]
+
+        run_windows(stack, x, None, lengths, threads, keep)
+        return head.pooled(y, lengths)
 
     def forward_backward(self, tape: Tape, head_tape: HeadTape, targets: Array, scale: float, threads: int) -> float:
         """Run network and head, compute the losses, and ACCUMULATE the gradient of scale * (their sum).

@@ -184,9 +184,9 @@ class SequenceRegressor(
         outputs = np.empty((len(x), streams.output_size), self.dtype)
         no_targets = [np.zeros((1, self.output_size), self.dtype)] * len(x)
         for chosen, batch, _ in by_length(self._data(x, no_targets), FORECAST_BATCH):
-            tape = self.net.run(batch.x, None, batch.lengths, 1, None, None, keep=False)
-            outputs[chosen] = self._head.apply(np.ascontiguousarray(tape.after.h[-1]))  # of the top layer
-            streams.set_states(tape.after.value, chosen)
+            after = self.net.last_state(batch.x, batch.lengths, 1)
+            outputs[chosen] = self._head.apply(after.h[-1])  # of the top layer
+            streams.set_states(after.value, chosen)
         values = np.empty((len(x), n, self.output_size))
         for step in range(n):
             values[:, step] = self._targets.point_values(outputs)

@@ -348,8 +348,7 @@ class SequenceToSequence(
         hypotheses = [Hypothesis([], 0.0)] * len(x)
         weights = StreamWeights(self._predictor.stream_parts(type(self).__name__, ids_only=True))
         for chosen, batch, _ in by_length(data, check_size("batch_size", batch_size)):
-            tape = self.encoder.run(batch.x, None, batch.lengths, threads, None, None, keep=False)
-            start = self._predictor.decoder_start(tape.after)
+            start = self._predictor.decoder_start(self.encoder.last_state(batch.x, batch.lengths, threads))
             parts = min(threads, len(chosen))
 
             def decode_part(part: int, chosen: Array = chosen, start: State = start, parts: int = parts) -> None:

@@ -389,9 +389,8 @@ class SequenceModel(Module, Generic[EvaluationT]):
         threads = check_threads(threads)
         outputs: list[Array] = [data.x[0]] * len(data)
         for chosen, batch, _ in by_length(data, check_size("batch_size", batch_size)):
-            tape, head = self._predictor.start(batch.x, None, Workspace(), lengths=batch.lengths, threads=threads)
-            self._predictor.forward(tape, head, None)
-            each = sequences_of(head.outputs, None if data.single else batch.lengths)
+            found = self._predictor.outputs(batch.x, batch.lengths, threads)
+            each = sequences_of(found, None if data.single else batch.lengths)
             for i, of_sequence in zip(chosen, each, strict=True):
                 outputs[i] = of_sequence
         return outputs

@@ -15,7 +15,7 @@ from crnn._core.rows import Lengths
 from crnn._options import options_of, takes_options
 from crnn.array_input import in_precision, real_numbers
 from crnn.checks import Array, check_threads
-from crnn.nn.cells import equations
+from crnn.nn.cells import Slice, equations
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
 from crnn.nn.dropout import Masks
 from crnn.nn.init import UNINITIALISED, Draw, initial_matrix, uniform_draws
@@ -24,6 +24,7 @@ from crnn.nn.params import Parameters, Shapes
 from crnn.nn.stack import Stack
 from crnn.nn.state import State, StateLike
 from crnn.nn.tape import Tape
+from crnn.nn.windows import Window, run_windows
 from crnn.stream.parts import StreamParts
 
 
@@ -264,8 +265,25 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         state
             State after the last step, fresh.
         """
-        tape = self.run_forward(x, state, lengths, threads, None, None, keep=False)
-        return tape.padded(tape.y), tape.after.value
+        threads = check_threads(threads)
+        checked, given = self.stack.check_padded(x, lengths)
+        if given is None or self.bidirectional:
+            tape = self.run(checked, state, given, threads, None, None, keep=False)
+            return tape.padded(tape.y), tape.after.value
+        y = given.padded_zeros((self.output_size,), self.dtype)
+        rows, where = y.reshape(-1, self.output_size), given.padded_rows()[None]
+
+        def put(window: Window, tape: Tape, part: Slice) -> None:
+            rows[window.of(where)[:, part.rows]] = tape.y[:, part.rows]
+
+        after = run_windows(self.stack, checked, state, given, threads, put)
+        return y, after.value
+
+    def last_state(self, x: Array, lengths: Lengths | None, threads: int) -> State:
+        """The state after the last step of a checked x, which is packed if there are lengths. For inference."""
+        if self.bidirectional:
+            return self.run(x, None, lengths, threads, None, None, keep=False).after
+        return run_windows(self.stack, x, None, lengths, threads)
 
     def forward(
         self,

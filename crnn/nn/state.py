@@ -58,6 +58,18 @@ class State:
         for array, values in zip(own, arrays, strict=True):
             array[...] = values
 
+    def assign_rows(self, other: State) -> None:
+        """Copy all rows of a state of the same sizes, with as many rows or fewer, into the first ones."""
+        for (_, part), (_, given) in zip(self.parts, other.parts, strict=True):
+            for array, values in zip(part, given, strict=True):
+                array[: len(values)] = values
+
+    def reorder(self, order: Array, into: State | None = None) -> None:
+        """Set row i of ``into``, or of this state, to row ``order[i]`` of this one."""
+        for (_, part), (_, to) in zip(self.parts, (into or self).parts, strict=True):
+            for array, result in zip(part, to, strict=True):
+                result[...] = array[order]
+
     def rows(self, start: int, stop: int) -> StateLike:
         """The batch rows start .. stop-1 in the form of the public API; borrowed."""
         parts = [

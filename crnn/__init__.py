@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from crnn import optim, sampling
 from crnn._core.dispatch import available_isas, built_isas, isa
+from crnn._float_mode import in_ieee_mode as _in_ieee_mode
 from crnn._version import __version__
 from crnn.nn.network import RNN
 from crnn.stream import Stream, StreamBatch, TextStream
@@ -104,6 +105,7 @@ _LAZY = {
 }
 
 
+@_in_ieee_mode  # Python rounds the constants of a module that it compiles as the mode says
 def __getattr__(name: str) -> object:
     from importlib import import_module
 

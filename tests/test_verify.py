@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """crnn verify: this build has the package's hashes, whatever is registered is verified, and a change names its part."""
 
+import platform
 import re
+import sys
 from pathlib import Path
 from subprocess import run
 
@@ -231,6 +233,23 @@ def test_the_command_refuses_wrong_flags(capsys, flags):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("crnn verify: ")
+
+
+ROUND_UP = {"x86_64": 0x800, "aarch64": 0x400000}.get(platform.machine())
+
+
+@pytest.mark.skipif(sys.platform != "linux" or ROUND_UP is None, reason="needs a rounding mode that is known here")
+def test_modules_that_are_first_compiled_in_another_rounding_mode_have_the_right_constants(tmp_path):
+    """Python computes 2.0**-23 when it compiles a module, with the C library's pow. There are no .pyc files here."""
+    code = (
+        "import ctypes, sys; sys.pycache_prefix = sys.argv[1]; import crnn\n"
+        f"assert ctypes.CDLL('libm.so.6').fesetround({ROUND_UP}) == 0\n"
+        "assert 1 + float('1e-300') > 1\n"
+        "result = crnn.verify()\n"
+        "assert result.ok, result.first_difference"
+    )
+    done = run_python(code, tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_import_crnn_does_not_import_the_verification():

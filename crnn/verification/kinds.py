@@ -30,7 +30,7 @@ COUNT = 24  # sequences
 
 def sequences(D: int) -> list[NDArray[np.float64]]:
     """Sequences of different lengths whose columns have different means and scales."""
-    scale, mean = 2.0 ** np.arange(D), np.arange(D) - 1.0
+    scale, mean = np.ldexp(1.0, np.arange(D)), np.arange(D) - 1.0
     return [samples.numbers(n, D, seed=i) * scale + mean for i, n in enumerate(samples.lengths(COUNT))]
 
 

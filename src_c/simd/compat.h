@@ -83,8 +83,9 @@ INLINE void float_mode_set(float_mode mode) { __asm__ volatile("msr fpcr, %0" : 
 enum { KERNEL_FLOATS = 1 << 24, IEEE_FLOATS = 0, FLOAT_CONTROL = -1 };
 INLINE float_mode float_mode_get(void) { return (uint64_t)_ReadStatusReg(ARM64_FPCR); }
 INLINE void float_mode_set(float_mode mode) { _WriteStatusReg(ARM64_FPCR, (int64_t)mode); }
-#else /* there is nothing that flushes, and no portable way to stop what traps */
+#else /* no portable way to stop what traps */
 #include <fenv.h>
+#define NO_FLUSH_TO_ZERO /* in hardware; see generic.h */
 enum { KERNEL_FLOATS = FE_TONEAREST, IEEE_FLOATS = FE_TONEAREST, FLOAT_CONTROL = -1 };
 INLINE float_mode float_mode_get(void) { return (float_mode)(unsigned)fegetround(); }
 INLINE void float_mode_set(float_mode mode) { fesetround((int)mode); }

@@ -20,7 +20,7 @@ SIGNALS = [("SIGINT",), ("SIGINT", "SIGINT"), ("SIGTERM",), ("SIGHUP",), ("SIGTE
 STATUS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
 TIMEOUT = 120  # seconds after which a process hangs
 OPTIONS = [
-    "--hidden", "24", "--epochs", "5", "--batch", "4", "--bptt", "16", "--dropout", "0.2", "--lr", "0.02",
+    "--hidden", "16", "--epochs", "4", "--batch", "4", "--bptt", "16", "--dropout", "0.2", "--lr", "0.02",
     "--checkpoint-updates", "9", "--log", "log.jsonl",
 ]  # fmt: skip
 
@@ -70,7 +70,7 @@ class Whole:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
-        (folder / "text.txt").write_text(text(6000), newline="")
+        (folder / "text.txt").write_text(text(4000), newline="")
         started = time.monotonic()
         assert wait(start(folder, [])) == 0, (folder / "err").read_text()
         self.seconds = time.monotonic() - started
@@ -95,15 +95,15 @@ def epochs(folder: Path) -> list[dict]:
     return [entry for entry in entries if entry["kind"] == "epoch"]
 
 
-def trial(whole: Whole, folder: Path, rng: np.random.Generator) -> list[str]:
-    """Interrupt a run one to three times, and resume it to its end. Returns what went wrong."""
+def trial(whole: Whole, folder: Path, rng: np.random.Generator, times: int = 1) -> list[str]:
+    """Interrupt a run so many times, and resume it to its end. Returns what went wrong."""
     folder.mkdir()
-    (folder / "text.txt").write_text(text(6000), newline="")
+    (folder / "text.txt").write_text(text(4000), newline="")
     old = bool(rng.integers(2))
     if old:
         (folder / "m").write_bytes(whole.old)
     faults: list[str] = []
-    for _ in range(rng.integers(1, 4)):
+    for _ in range(times):
         faults += interrupted(whole, folder, rng, old=old)
         if faults:
             return faults

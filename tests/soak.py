@@ -116,18 +116,22 @@ def many_threads(threads: int, streams: int, rounds: int, H: int) -> list[str]:
     return faults
 
 
-def many_interruptions(trials: int, seed: int) -> list[str]:
+def many_interruptions(number: int, seed: int) -> list[str]:
     """Runs of ``crnn train`` that get signals at random instants: see interruption_tools.py."""
     from interruption_tools import Whole, trial
 
     faults: list[str] = []
+    done = 0
     with tempfile.TemporaryDirectory() as name:
         whole = Whole(Path(name) / "whole")
-        for number in range(trials):
-            found = trial(whole, Path(name) / f"run{number}", np.random.default_rng([seed, number]))
-            faults += [f"interruptions {seed}, trial {number}: {fault}" for fault in found]
-            if found or (number + 1) % 50 == 0:
-                print(f"  {number + 1} of {trials} trials, {len(faults)} faults", *found, flush=True)
+        while done < number:
+            rng = np.random.default_rng([seed, done])
+            times = int(rng.integers(1, 4))
+            found = trial(whole, Path(name) / f"run{done}", rng, times)
+            faults += [f"seed {seed}, {done}: {fault}" for fault in found]
+            done += times
+            if found or done % 50 < times:
+                print(f"  {done} of {number} interruptions, {len(faults)} faults", *found, flush=True)
     return faults
 
 

@@ -268,6 +268,21 @@ def test_a_resumed_run_has_the_scaling_of_its_checkpoint(tmp_path, name):
     assert_same_bits(second.flat_params, whole.flat_params)
 
 
+def test_sequences_in_another_order_cannot_follow_a_part_of_an_epoch(tmp_path):
+    """The seed of the model is the seed of the order, and is not in a file."""
+
+    def model(seed):
+        return crnn.SequenceRegressor(2, 1, hidden_size=5, pooling=None, seed=seed)
+
+    settings = {"epochs": 3, "batch_size": 2, "checkpoint": tmp_path / "c"}
+    model(1).fit(X, Y, **settings, max_updates=9)
+    with pytest.raises(ModelFileError, match=r"^order: expected 1, as in .*c, which is within an epoch, got 2$"):
+        model(2).fit(X, Y, **settings, resume=True)
+    model(1).fit(X, Y, **settings, max_updates=6, restart=True)
+    log = model(2).fit(X, Y, **settings, resume=True)
+    assert log.notes == ["resuming at epoch 2, update 6", "order: now 2, before 1"]
+
+
 def test_an_optimizer_is_not_taken_from_one_training_to_the_next():
     rule = crnn.optim.Adam(0.02)
     first = fitted(optimizer=rule)
@@ -427,8 +442,8 @@ DAMAGE = {
         "state: expected 1 arrays, got 2",
     ),
     "another cut": (progress(cut={"windows": 9}), "expected None, as in|expected"),
-    "windows none": (progress(cut={"windows": 0, "batch_size": 3, "bptt": 5}), PROGRESS),
-    "cut huge": (progress(cut={"windows": 10**400, "batch_size": 3, "bptt": 5}), "windows: expected"),
+    "windows none": (progress(cut={"windows": 0, "batch_size": 3, "bptt": 5, "order": 0}), PROGRESS),
+    "cut huge": (progress(cut={"windows": 10**400, "batch_size": 3, "bptt": 5, "order": 0}), "windows: expected"),
     "no cut": (edited(lambda tensors, header: header["progress"].pop("cut")), PROGRESS),
 }
 

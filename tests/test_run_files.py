@@ -135,6 +135,51 @@ def test_a_file_of_the_users_own_is_never_replaced(folder, capsys, option, resta
     assert "thesis.tex" in message
 
 
+def test_demo_finds_out_before_it_trains_that_it_could_not_write(folder, capsys, monkeypatch):
+    monkeypatch.setattr("crnn._demo.documentation_prose", lambda: pytest.fail("has begun"))
+    (folder / "m").write_text("work")
+    for path, message in (
+        ("m", "--output: expected a new file, got m, which exists"),
+        (".", "--output: expected a file, got a folder: ."),
+        ("nowhere/m", "--output: expected a folder that exists, got nowhere"),
+    ):
+        assert cli.main(["demo", "-o", path]) == 1
+        assert capsys.readouterr().err == f"crnn demo: {message}\n"
+    assert (folder / "m").read_text() == "work"
+
+
+@pytest.mark.parametrize("content", ["matrix", "numbers", "text"])
+def test_ids_replace_nothing_but_ids(folder, capsys, content):
+    if content == "text":
+        (folder / "i").write_text("work")
+    else:
+        with open("i", "wb") as file:
+            np.save(file, np.zeros((2, 2), np.uint8) if content == "matrix" else np.zeros(9))
+    message = refused(capsys, "text.txt", "-o", "m", "--ids", "i")
+    assert message == "crnn train: --ids: expected a new file, or ids to replace, got i"
+
+
+def test_ids_of_an_earlier_run_are_replaced(folder):
+    assert cli.main(["train", "text.txt", "-o", "m", "--ids", "i", *TINY]) == 0
+    assert cli.main(["train", "text.txt", "-o", "n", "--ids", "i", *TINY]) == 0
+
+
+def test_a_model_never_replaces_a_checkpoint(folder, capsys):
+    assert cli.main(["train", "text.txt", "-o", "m", *TINY]) == 0
+    message = refused(capsys, "text.txt", "-o", "m.checkpoint", "--restart")
+    assert "--output: expected a new file, or a model to replace, got a checkpoint: m.checkpoint" in message
+
+
+def test_files_are_those_of_the_start_even_if_a_callback_changes_the_folder(folder):
+    (folder / "elsewhere").mkdir()
+    crnn.fit(
+        language_model(), IDS, checkpoint="c", log_file="log", epochs=2, batch_size=2, bptt=5,
+        on_epoch=lambda log: os.chdir(folder / "elsewhere"),
+    )  # fmt: skip
+    assert os.listdir(folder / "elsewhere") == []
+    assert sorted(os.listdir(folder)) == ["c", "elsewhere", "log", "text.txt"]
+
+
 # ---- the lock --------------------------------------------------------------------------------------------------------
 
 HOLD = """

@@ -21,4 +21,4 @@ def whole(tmp_path_factory):
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("seed", range(10))
 def test_an_interrupted_run_loses_no_model_and_ends_with_the_bits_of_a_whole_one(tmp_path, whole, seed):
-    assert trial(whole, tmp_path / "run", np.random.default_rng([7, seed])) == []
+    assert trial(whole, tmp_path / "run", np.random.default_rng([7, seed]), times=2) == []

@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of standard output has exited, as in `crnn sample m | head`
         discard_unwritable(sys.stdout)
         return 0
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        return getattr(interrupt, "status", INTERRUPTED)  # of a signal that training has saved its work from
     except (ValueError, OSError, ArithmeticError, MemoryError) as error:
         if isinstance(error, OSError) and error.filename is None and discard_unwritable(sys.stdout):
             error = OSError(error.errno, error.strerror, "standard output")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import crnn
@@ -19,6 +18,10 @@ from crnn.cli.common import (
     say,
     write_stream,
 )
+from crnn.training.config import TrainingConfig
+from crnn.training.fit import new_trainer
+from crnn.training.output import Output
+from crnn.training.run_files import RunFiles
 
 __all__ = ["add_subcommand"]
 
@@ -43,31 +46,39 @@ def add_subcommand(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train a model, generate text with it, and save it if asked to. Returns the exit status."""
-    text = _demo.documentation_prose()
-    corpus = crnn.TextCorpus.from_text(text, valid=0.05, test=0.0)
-    model = crnn.LanguageModel(corpus.vocab, hidden_size=arguments.hidden_size, seed=1)
-    say(
-        f"{len(text):,} characters of Python's own documentation, {len(corpus.vocab)} different; "
-        f"{model.flat_params.size:,} parameters, {arguments.threads} threads, {crnn.isa()}"
-    )
-    crnn.fit(
-        model,
-        corpus,
+    """Train a model, save it if asked to, and generate text with it. Returns the exit status."""
+    output: Path | None = arguments.output
+    with RunFiles({}, {"output": output}):
+        if output is not None and output.exists():
+            raise FileExistsError(f"output: expected a new file, got {output}, which exists")
+        text = _demo.documentation_prose()
+        corpus = crnn.TextCorpus.from_text(text, valid=0.05, test=0.0)
+        model = crnn.LanguageModel(corpus.vocab, hidden_size=arguments.hidden_size, seed=1)
+        say(
+            f"{len(text):,} characters of Python's own documentation, {len(corpus.vocab)} different; "
+            f"{model.flat_params.size:,} parameters, {arguments.threads} threads, {crnn.isa()}"
+        )
+        _train(model, corpus, arguments)
+    if arguments.seed is None:
+        arguments.seed = 1  # everybody sees the same text
+    chunks = model.iter_generate(PROMPT, arguments.length, **sampling_options(arguments, model.vocab, "utf-8"))
+    write_stream(encoder_for("utf-8"), PROMPT, chunks)
+    return 0
+
+
+def _train(model: crnn.LanguageModel, corpus: crnn.TextCorpus, arguments: argparse.Namespace) -> None:
+    """Train the model, and write it, also if training is interrupted."""
+    config = TrainingConfig(
         epochs=arguments.epochs,
         batch_size=16,
         optimizer=crnn.optim.Adam(lr=2e-3),
         schedule=crnn.optim.cosine(),
         clip_norm=0.25,
         threads=arguments.threads,
-        on_epoch=lambda log: say(log.summary()) if not sys.stderr.isatty() else None,
     )
-    say("")
-    if arguments.seed is None:
-        arguments.seed = 1  # everybody sees the same text
-    chunks = model.iter_generate(PROMPT, arguments.length, **sampling_options(arguments, model.vocab, "utf-8"))
-    write_stream(encoder_for("utf-8"), PROMPT, chunks)
-    if arguments.output:
-        model.save(arguments.output)
-        say(f"wrote {arguments.output}")
-    return 0
+    output = None if arguments.output is None else Output(arguments.output)
+    trainer = new_trainer(model, corpus, config, output=output, lines=True)
+    try:
+        trainer.train()
+    finally:
+        say("\n".join(trainer.ending))

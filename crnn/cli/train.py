@@ -8,6 +8,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from crnn._options import add_flags, from_flags
 from crnn.cli.common import INTERRUPTED, Subparsers, cores, new_subcommand, say
 from crnn.cli.corpus import add_corpus_flags, add_text_argument
@@ -78,6 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _check_start(arguments: argparse.Namespace) -> None:
     """Raise an error unless the arguments say what to do with a checkpoint and a model that exist."""
     checkpoint, output = arguments.checkpoint, arguments.output
+    _check_ids(arguments.ids_path)
+    if arguments.resume and not checkpoint.exists():
+        raise FileNotFoundError(f"checkpoint: expected a checkpoint to resume from, found none at {checkpoint}")
     if not (arguments.resume or arguments.restart):
         if checkpoint.exists():
             raise FileExistsError(
@@ -89,6 +94,19 @@ def _check_start(arguments: argparse.Namespace) -> None:
                 f"output: expected a new file, got {output}, which exists: --restart begins anew and replaces it when "
                 "the new model has been judged"
             )
+
+
+def _check_ids(path: Path | None) -> None:
+    """Raise ValueError unless a file that ids will replace holds ids."""
+    if path is None or not path.exists():
+        return
+    try:
+        ids = np.load(path, mmap_mode="r", allow_pickle=False)
+        fits = ids.ndim == 1 and ids.dtype.kind == "u"
+    except (ValueError, EOFError):  # not written by NumPy
+        fits = False
+    if not fits:
+        raise ValueError(f"ids_path: expected a new file, or ids to replace, got {path}")
 
 
 def _train(trainer: Trainer, arguments: argparse.Namespace) -> int:

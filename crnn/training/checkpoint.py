@@ -53,13 +53,16 @@ class Checkpoint:
         The options of the run that determine its result and may differ when it is resumed.
     """
 
-    path: PathLike | None
+    path: str | None  # absolute: a callback may change the working folder
+    name: str  # as given, for messages
     data: Mapping[str, str | None]
     options: Mapping[str, Any]
     output: str | None  # digest of an existing file that the run may replace by its model
 
     def __init__(self, path: PathLike | None, data: Mapping[str, str | None], options: Mapping[str, Any]) -> None:
-        self.path, self.data, self.options = path, data, options
+        self.path = None if path is None else os.path.abspath(os.fsdecode(path))
+        self.name = "" if path is None else os.fsdecode(path)
+        self.data, self.options = data, options
         self.output = None
         self._written: tuple[int, ...] | None = None  # `_mark` of what the file holds
 
@@ -121,7 +124,7 @@ class Checkpoint:
         then unchanged.
         """
         assert self.path is not None
-        name = os.fsdecode(self.path)
+        name = self.name
         stored = _Stored(name, *read(self.path))
         tensors, header = run.model.contents()
         try:
@@ -225,7 +228,7 @@ def _is_progress(progress: Mapping[str, Any]) -> bool:
         and isinstance(numbers, dict)
         and all(type(number) in (int, float) for number in numbers.values())
         and isinstance(cut, dict)
-        and all(type(size) is int and size > 0 for size in cut.values())
+        and all(type(size) is int and size >= 0 for size in cut.values())
         and progress["position"] <= min(progress["update"], cut.get("windows", 0))
     )
 
@@ -249,7 +252,8 @@ def _entries(log: Array | None) -> list[Entry] | None:
 def check_cut(file: str, progress: Header, cut: Mapping[str, int]) -> None:
     """Raise ValueError if a checkpoint is within an epoch that was split into other windows."""
     if progress["position"] and progress["cut"] != cut:
-        name = next((key for key in ("batch_size", "bptt") if progress["cut"].get(key) != cut[key]), "windows")
+        keys = ("batch_size", "bptt", "order")
+        name = next((key for key in keys if progress["cut"].get(key) != cut[key]), "windows")
         raise ValueError(
             f"{name}: expected {progress['cut'].get(name)}, as in {file}, which is within an epoch, got {cut[name]}"
         )

@@ -105,11 +105,12 @@ def new_trainer(
     check_start(config)
     windows = model.windows(train, config.batch_size, config.bptt)
     cut = {"windows": len(windows), "batch_size": config.batch_size, "bptt": config.bptt}
+    cut["order"] = getattr(windows, "seed", 0)  # in which sequences are visited; a text is read from its beginning
     recorded = _empty_log(model, log, config)
     run = Run(model, _optimizer(config), recorded, cut, carries_state=windows.carries_state)
     run.check_weights()
     digests = {"data": None, "valid": None} if config.checkpoint is None else data_identity(train, valid)
-    checkpoint = Checkpoint(config.checkpoint, digests, {name: getattr(config, name) for name in RESULT_OPTIONS})
+    checkpoint = Checkpoint(config.checkpoint, digests, _result_options(config) | {"order": cut["order"]})
     if config.resume:
         run.log.notes = checkpoint.read_into(run)
     if output is not None:
@@ -117,6 +118,10 @@ def new_trainer(
     if config.log_file is not None:
         run.log.append_to(config.log_file, "resume" if config.resume else "replace" if config.restart else "append")
     return Trainer(run, windows, valid, config, checkpoint, output, lines=lines)
+
+
+def _result_options(config: TrainingConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in RESULT_OPTIONS}
 
 
 def check_start(config: TrainingConfig) -> None:

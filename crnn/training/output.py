@@ -8,7 +8,7 @@ import os
 
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import ModelFileError, read, write
-from crnn.training.checkpoint import Checkpoint, best_model
+from crnn.training.checkpoint import KIND, Checkpoint, best_model
 from crnn.training.run import Run
 
 __all__ = ["Output"]
@@ -21,10 +21,12 @@ class Output:
     run. It must be a model of crnn, and either the run's own, or one that ``restart`` allows to replace.
     """
 
-    path: str
+    path: str  # absolute: a callback may change the working folder
+    name: str  # as given, for messages
 
     def __init__(self, path: PathLike) -> None:
-        self.path = os.fsdecode(path)
+        self.name = os.fsdecode(path)
+        self.path = os.path.abspath(self.name)
 
     def exists(self) -> bool:
         """Whether there is a file already."""
@@ -41,6 +43,8 @@ class Output:
             tensors, header = read(self.path)
         except ModelFileError as error:
             raise ModelFileError(f"output: expected a new file, or a model to replace, got {error}") from None
+        if header.get("kind") == KIND:
+            raise ModelFileError(f"output: expected a new file, or a model to replace, got a checkpoint: {self.name}")
         with open(self.path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         own_tensors, own_header = best_model(run)
@@ -51,7 +55,7 @@ class Output:
         )
         if not (restart or same or digest == checkpoint.output):
             raise FileExistsError(
-                f"output: expected the model of this run, or a new file, got {self.path}, which is another model"
+                f"output: expected the model of this run, or a new file, got {self.name}, which is another model"
             )
         checkpoint.output = digest
 
@@ -63,6 +67,6 @@ class Output:
         exists = self.exists()
         if not (run.judged or finished or (resumable and run.update and not exists)):
             state = "is as it was" if exists else "was not written"
-            return f"{self.path} {state}: this run has no weights yet that a validation has judged"
+            return f"{self.name} {state}: this run has no weights yet that a validation has judged"
         write(self.path, *run.model.contents())
-        return f"wrote {self.path}"
+        return f"wrote {self.name}"

@@ -162,6 +162,21 @@ def test_a_checkpoint_of_another_kind_of_model_is_refused(tmp_path, path):
         fitted(checkpoint=tmp_path / "c", resume=True)
 
 
+def test_a_log_that_is_none_is_found_before_anything_is_resumed(tmp_path, path):
+    (tmp_path / "thesis.tex").write_text("work")
+    model = language_model()
+    with pytest.raises(ValueError, match=r"^log_file: expected a new file, or the log of a training, got .*thesis"):
+        fitted(model, checkpoint=path, resume=True, log_file=tmp_path / "thesis.tex")
+    assert_same_bits(model.flat_params, language_model().flat_params)
+    assert (tmp_path / "thesis.tex").read_text() == "work"
+
+
+def test_the_same_text_in_another_encoding_is_the_same_vocabulary(path):
+    model = language_model()
+    model.vocab = crnn.Vocab(model.vocab.tokens, encoding="latin-1")
+    fitted(model, checkpoint=path, resume=True)
+
+
 def test_the_same_ids_in_another_type_are_the_same_data(path):
     log = crnn.TrainingLog()
     fitted(ids=IDS.astype(np.uint16), valid=IDS[:40].tolist(), checkpoint=path, resume=True, log=log)

@@ -14,6 +14,7 @@ from crnn.training.checkpoint import Checkpoint, check_is_checkpoint
 from crnn.training.config import TrainingConfig, TrainingOptions
 from crnn.training.identity import data_identity
 from crnn.training.log import TrainingLog
+from crnn.training.log_file import check_log
 from crnn.training.output import Output
 from crnn.training.protocols import Trainable
 from crnn.training.run import Run
@@ -74,8 +75,11 @@ def fit(
     KeyboardInterrupt
         Ctrl-C; or SIGTERM or SIGHUP, if the program does not handle them itself. Raised after the current update.
 
-    Whatever is raised while training, the model has the weights of the best epoch so far, and checkpoint and log are
-    saved. If no epoch has been evaluated, the weights are the latest, or after NaN those before the epoch.
+    Notes
+    -----
+    Whatever is raised while training, the model then has the weights of the best epoch so far, and checkpoint and log
+    are saved. If no epoch has been evaluated, the weights are the latest; after NaN, those after the last epoch that
+    gave a finite loss.
     """
     config = build_config(TrainingConfig, options)
     with RunFiles({}, {"checkpoint": config.checkpoint, "log_file": config.log_file}):
@@ -125,8 +129,10 @@ def _result_options(config: TrainingConfig) -> dict[str, Any]:
 
 
 def check_start(config: TrainingConfig) -> None:
-    """Raise an error unless the checkpoint exists if it should, and does not if it should not."""
+    """Raise an error unless the checkpoint exists if it should and only then, and the log's file is a log."""
     path = config.checkpoint
+    if config.log_file is not None:
+        check_log(config.log_file)
     if path is None:
         return
     name, exists = os.fsdecode(path), os.path.exists(path)

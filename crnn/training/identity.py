@@ -74,7 +74,7 @@ def check_same(file: str, stored: Header, header: Header, data: Header, own_data
         also = "".join(f"; {name}: {there!r}, got {here!r}" for name, there, here in others)
         raise ValueError(f"{name}: expected {there!r}, as in {file}, got {here!r}{also}")
     for name in dict.fromkeys([*stored, *header]):
-        if stored.get(name) != header.get(name):
+        if _tokens(stored.get(name)) != _tokens(header.get(name)):
             raise ValueError(_vocabulary_difference(name, file, stored.get(name), header.get(name)))
     for name, what in (("data", "training"), ("valid", "validation")):
         if data.get(name) != own_data[name]:
@@ -112,6 +112,13 @@ def _vocabulary_difference(name: str, file: str, there: Any, here: Any) -> str:
     parts = [_some(tokens, word) for tokens, word in ((_only(old, new), "without"), (_only(new, old), "with"))]
     difference = " and ".join(filter(None, parts)) or "the same tokens in another order"
     return f"{start}, with {len(old)} tokens, got one of {len(new)}: {difference}"
+
+
+def _tokens(attachment: Any) -> Any:
+    """What matters of an attachment: of a vocabulary, unit and tokens, but not the encoding of a file."""
+    if isinstance(attachment, dict) and "unit" in attachment:
+        return attachment["unit"], attachment.get("tokens")
+    return attachment
 
 
 def _only(tokens: list[Any], others: list[Any]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from crnn.io.atomic_write import PathLike
 
-__all__ = ["LogFile", "header_of", "line_of"]
+__all__ = ["LogFile", "check_log", "header_of", "line_of"]
 
 Entry = dict[str, Any]
 Start = Literal["append", "resume", "replace"]
@@ -53,12 +53,10 @@ class LogFile:
     """
 
     def __init__(self, path: PathLike, entries: Sequence[Entry] = (), start: Start = "append") -> None:
-        self._as_csv = os.fsdecode(path).lower().endswith(".csv")
+        self._as_csv = _is_table(path)
         header = header_of(as_csv=self._as_csv)
         restored = [line_of(entry, as_csv=self._as_csv) for entry in entries]
-        existing = _lines_of(path)
-        if not _is_log(existing, header):
-            raise ValueError(f"log_file: expected a new file, or the log of a training, got {os.fsdecode(path)}")
+        existing = check_log(path)
         kept, missing = _kept(existing, restored, start)
         self._file = open(path, "r+b" if existing else "ab", buffering=0)  # noqa: SIM115  closed by `close`
         self._written = len(entries)  # how many entries are in the file
@@ -83,6 +81,18 @@ class LogFile:
     def close(self) -> None:
         """Close the file. More than once is fine."""
         self._file.close()
+
+
+def check_log(path: PathLike) -> list[bytes]:
+    """The lines of an existing file, none if there is none. Raises ValueError unless it is a log, or empty."""
+    lines = _lines_of(path)
+    if not _is_log(lines, header_of(as_csv=_is_table(path))):
+        raise ValueError(f"log_file: expected a new file, or the log of a training, got {os.fsdecode(path)}")
+    return lines
+
+
+def _is_table(path: PathLike) -> bool:
+    return os.fsdecode(path).lower().endswith(".csv")
 
 
 def _lines_of(path: PathLike) -> list[bytes]:

@@ -34,6 +34,8 @@ class Run:
         The epoch that they are of; 0 for the initial ones.
     rollbacks : int
         How often the run has returned to ``best``.
+    candidate : array or None
+        The weights after an epoch that has not been evaluated, until their loss is known.
     judged : bool
         Whether an epoch has been evaluated, so that ``best`` is of that epoch.
     update : int
@@ -54,6 +56,7 @@ class Run:
     best: Array  # (n,), like the model's flat_params
     best_epoch: int
     rollbacks: int
+    candidate: Array | None
     judged: bool
     update: int
     position: int
@@ -68,7 +71,7 @@ class Run:
         self.best_epoch = 0
         self.judged = False
         self.rollbacks = 0
-        self._candidate: Array | None = None  # weights after an epoch, whose loss is not known yet
+        self.candidate = None
         self.update = 0
         self.position = 0
         self.state = None
@@ -85,15 +88,15 @@ class Run:
     def record_validation(self, evaluation: Evaluation | None) -> None:
         """Log an evaluation of the current weights, None if there is none. Keep them if they are the best so far."""
         if evaluation is None:
-            self._candidate = self.model.flat_params.copy()
+            self.candidate = self.model.flat_params.copy()
         elif self.log.add_validation(evaluation.loss, evaluation.accuracy):
             self.best[...] = self.model.flat_params
             self.best_epoch, self.judged = self.log.epochs + 1, True
 
     def confirm_candidate(self) -> None:
         """The weights after the last epoch gave a finite loss: keep them, unless epochs are evaluated."""
-        if self._candidate is not None:
-            self.best, self._candidate, self.best_epoch = self._candidate, None, self.log.epochs
+        if self.candidate is not None:
+            self.best, self.candidate, self.best_epoch = self.candidate, None, self.log.epochs
 
     def keep_best(self) -> None:
         """Set the model's weights to those of the best epoch; if there is none, to finite ones."""

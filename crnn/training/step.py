@@ -43,7 +43,7 @@ class UpdateStep:
     workspace: object  # returned by the model's method ``workspace``; None if it has none
     norm: float
     lr: float
-    schedule: Schedule
+    schedule: Schedule | None
 
     def __init__(self, model: Trainable, optimizer: Optimizer, config: TrainingConfig, total: int) -> None:
         self.model, self.optimizer, self.config, self.total = model, optimizer, config, total
@@ -51,7 +51,7 @@ class UpdateStep:
         self.workspace = None if new_workspace is None else new_workspace()
         self.norm = 0.0
         self.lr = optimizer.lr
-        self.schedule = schedule_from("schedule", "constant" if config.schedule is None else config.schedule)
+        self.schedule = None if config.schedule is None else schedule_from("schedule", config.schedule)
 
     def __call__(
         self, x: Any, targets: Any, state: StateLike | None, update: int, epoch: int
@@ -78,7 +78,7 @@ class UpdateStep:
             raise Diverged(f"{problem} at update {update + 1} (epoch {epoch})")
         limit = self.config.clip_norm
         factor = limit / self.norm if limit is not None and self.norm > limit else 1.0
-        lr_scale = check_finite("schedule", self.schedule(update, self.total))
+        lr_scale = 1.0 if self.schedule is None else check_finite("schedule", self.schedule(update, self.total))
         self.lr = self.optimizer.lr * lr_scale
         self.optimizer.update(self.model.flat_params, grads, factor=factor, lr_scale=lr_scale)
         return loss, count, state

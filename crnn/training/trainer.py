@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable
@@ -85,7 +86,7 @@ class Trainer:
         self.resumable = True
         self._cut_short = False  # whether the last epoch has ended within its windows, because of ``max_updates``
         self._sums = _Sums()
-        self._saved = (run.update, time.monotonic())  # update and time of the last checkpoint
+        self._saved = (run.update, time.perf_counter())  # update and time of the last checkpoint
         if windows.carries_state:
             self.windows_per_state = len(windows) if config.carry is None else max(1, config.carry // config.bptt)
             self.valid_batch_size = min(config.batch_size, VALID_STREAMS)
@@ -189,51 +190,53 @@ class Trainer:
 
     def train_windows(self, interrupts: Interrupts) -> None:
         """Train until the end of the epoch, the last update or an interrupt."""
-        run, epoch = self.run, self.run.log.epochs + 1
+        run, epoch, log_every = self.run, self.run.log.epochs + 1, self.config.log_every
+        has_checkpoint = self.checkpoint.path is not None
         for x, targets in itertools.islice(self.windows.epoch(epoch), run.position, None):
             if run.update >= self.total or interrupts.pending:
                 break
             if run.position % self.windows_per_state == 0:
                 run.state = None
-            self.resumable = False
+            self.resumable = False  # if a second signal comes before it is True again, no checkpoint is written
             loss, count, run.state = self.step(x, targets, run.state, run.update, epoch)
-            with interrupts.deferred():
-                run.update += 1
-                run.position += 1
-                self._sums.loss += loss
-                self._sums.count += count
-                self.resumable = True
-            run.confirm_candidate()
-            if run.update % self.config.log_every == 0 or self._sums.seconds > SECONDS:
+            run.update += 1
+            run.position += 1
+            sums = self._sums
+            sums.loss += loss
+            sums.count += count
+            self.resumable = True
+            if run.candidate is not None:
+                run.confirm_candidate()
+            now = time.perf_counter()
+            if run.update % log_every == 0 or now - sums.started > SECONDS:
                 self.flush(interrupts)
-            if self.checkpoint_is_due():
+            if has_checkpoint and self.checkpoint_is_due(now):
                 self.flush(interrupts)
                 run.check_weights()
                 self.save_progress()
         self.flush(interrupts)
 
-    def checkpoint_is_due(self) -> bool:
+    def checkpoint_is_due(self, now: float) -> bool:
         """Whether so many updates or minutes have passed since the last checkpoint that one is due within an epoch."""
-        if self.checkpoint.path is None:
-            return False
         update, written = self._saved
         updates, minutes = self.config.checkpoint_updates, self.config.checkpoint_minutes
         if updates is not None and self.run.update - update >= updates:
             return True
-        return minutes is not None and time.monotonic() - written >= 60 * minutes
+        return minutes is not None and now - written >= 60 * minutes
 
     def save_progress(self) -> None:
         """Write the checkpoint."""
         self.checkpoint.write(self.run)
-        self._saved = (self.run.update, time.monotonic())
+        self._saved = (self.run.update, time.perf_counter())
 
     def flush(self, interrupts: Interrupts | None = None) -> None:
         """Add an entry to the log for the updates since the last one, if there were any."""
         run, sums = self.run, self._sums
         if not sums.count:  # also windows without targets, such as sequences of unknown class
             return
-        values = (run.log.epochs + 1, run.update, sums.loss / sums.count, sums.count, sums.seconds)
-        with (interrupts or Interrupts()).deferred():
+        seconds = time.perf_counter() - sums.started
+        values = (run.log.epochs + 1, run.update, sums.loss / sums.count, sums.count, seconds)
+        with interrupts.deferred() if interrupts else contextlib.nullcontext():
             self._sums = _Sums()
             run.log.add_training(*values, self.step.lr, self.step.norm)
         self.reporter.training_logged(run.log.entries[-1])
@@ -246,8 +249,3 @@ class _Sums:
         self.loss: float = 0.0
         self.count: int = 0
         self.started: float = time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        """Time since the last entry."""
-        return time.perf_counter() - self.started

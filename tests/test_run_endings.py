@@ -555,6 +555,10 @@ def test_every_verb_takes_a_checkpoint(folder, capsysbinary, monkeypatch, verb):
         outputs.append(capsysbinary.readouterr().out)
     if verb == "info":
         assert outputs[1].splitlines()[1:] == outputs[0].splitlines()[1:]
+        assert re.fullmatch(
+            rb"m\.checkpoint: [\d,]+ bytes, checkpoint after 4 epochs, 68 updates; the best model is of epoch \d",
+            outputs[1].splitlines()[0],
+        )
     else:
         assert outputs[0] == outputs[1] != b""
 

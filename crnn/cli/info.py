@@ -8,6 +8,7 @@ from pathlib import Path
 
 import crnn
 from crnn.cli.common import Subparsers, new_subcommand, show
+from crnn.training.checkpoint import describe
 
 __all__ = ["add_subcommand"]
 
@@ -22,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print configuration, vocabulary and parameter shapes of a model file. Returns the exit status."""
     model = crnn.load(arguments.model)
     size = arguments.model.stat().st_size
-    show(f"{arguments.model}: {size:,} bytes\n{model}")
+    show(f"{arguments.model}: {size:,} bytes{describe(arguments.model)}\n{model}")
     for name, value in model.config().items():
         show(f"  {name:<16} {value}")
     if isinstance(model, crnn.LanguageModel):

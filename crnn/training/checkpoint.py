@@ -33,7 +33,7 @@ from crnn.training.log import LARGEST_COUNT, is_entry, is_history
 from crnn.training.log_file import Entry, line_of
 from crnn.training.run import Diverged, Run
 
-__all__ = ["Checkpoint", "best_model", "check_is_checkpoint", "stored_model", "stored_statistics"]
+__all__ = ["Checkpoint", "best_model", "check_is_checkpoint", "describe", "stored_model", "stored_statistics"]
 
 KIND = "checkpoint"
 MODEL = "model."  # prefix of the tensors of the model
@@ -297,6 +297,17 @@ def stored_statistics(path: PathLike, like: Mapping[str, Array]) -> dict[str, Ar
     except ValueError as error:
         raise ModelFileError(f"{name}: {error}") from None
     return {key: arrays[MODEL + key] for key in like}
+
+
+def describe(path: PathLike) -> str:
+    """How far a checkpoint has come, as the end of a line; empty for another file. Raises ModelFileError and OSError."""
+    arrays, header = read(path)
+    if header.get("kind") != KIND:
+        return ""
+    stored = _Stored(os.fsdecode(path), arrays, header)
+    epochs = sum(entry["kind"] == "epoch" for entry in stored.log)
+    best = f"the best model is of epoch {stored.progress['best_epoch']}" if stored.progress["judged"] else "not judged"
+    return f", checkpoint after {epochs} epochs, {stored.progress['update']} updates; {best}"
 
 
 def check_is_checkpoint(path: PathLike) -> None:

@@ -300,7 +300,7 @@ def stored_statistics(path: PathLike, like: Mapping[str, Array]) -> dict[str, Ar
 
 
 def describe(path: PathLike) -> str:
-    """How far a checkpoint has come, as the end of a line; empty for another file. Raises ModelFileError and OSError."""
+    """How far a checkpoint has come, as the end of a line; empty for other files. Raises ModelFileError, OSError."""
     arrays, header = read(path)
     if header.get("kind") != KIND:
         return ""

@@ -106,22 +106,22 @@ DIFFERENT = {
     "another text of the same length": (
         language_model,
         {"ids": np.where(np.arange(104) == 50, 11 - IDS, IDS)},
-        "data: expected the training data of FILE, got other data; its progress is of no use for them",
+        "data: expected the training data of FILE, got other data; a run is resumed on its own data only",
     ),
     "a longer text": (
         language_model,
         {"ids": np.tile(IDS, 2)},
-        "data: expected the training data of FILE, got other data; its progress is of no use for them",
+        "data: expected the training data of FILE, got other data; a run is resumed on its own data only",
     ),
     "another validation": (
         language_model,
         {"valid": IDS[:41]},
-        "valid: expected the validation data of FILE, got other data; its progress is of no use for them",
+        "valid: expected the validation data of FILE, got other data; a run is resumed on its own data only",
     ),
     "no validation": (
         language_model,
         {"valid": None},
-        "valid: expected the validation data of FILE, got none; its progress is of no use for them",
+        "valid: expected the validation data of FILE, got none; a run is resumed on its own data only",
     ),
     "another optimizer": (
         language_model,
@@ -219,6 +219,14 @@ def test_another_rate_and_more_epochs_are_accepted_and_said(path):
     ]
 
 
+def test_epochs_of_fewer_windows_can_follow_epochs_of_more(tmp_path):
+    log = crnn.TrainingLog()
+    fitted(checkpoint=tmp_path / "c", epochs=3, batch_size=1)
+    fitted(checkpoint=tmp_path / "c", epochs=5, batch_size=10, resume=True, log=log)
+    assert log.epochs == 5
+    assert log.column("update", "epoch") == [21, 42, 63, 65, 67]
+
+
 def test_a_finished_run_goes_on_with_more_epochs(tmp_path):
     whole = fitted(epochs=7)
     fitted(checkpoint=tmp_path / "c", epochs=3)
@@ -296,6 +304,13 @@ def test_sequences_in_another_order_cannot_follow_a_part_of_an_epoch(tmp_path):
     model(1).fit(X, Y, **settings, max_updates=6, restart=True)
     log = model(2).fit(X, Y, **settings, resume=True)
     assert log.notes == ["resuming at epoch 2, update 6", "order: now 2, before 1"]
+
+
+def test_a_resumed_run_does_not_learn_the_scaling_again(tmp_path):
+    make, y = MODELS["regressor"]
+    make().fit(X, y, epochs=1, checkpoint=tmp_path / "c")
+    with pytest.raises(ValueError, match="^rescale: expected False with resume, which has the scaling of the checkpoint"):
+        make().fit(X, y, epochs=2, checkpoint=tmp_path / "c", resume=True, rescale=True)
 
 
 def test_an_optimizer_is_not_taken_from_one_training_to_the_next():

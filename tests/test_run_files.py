@@ -40,9 +40,12 @@ def refused(capsys, *arguments):
     return capsys.readouterr().err.splitlines()[-1]
 
 
+posix = pytest.mark.skipif(sys.platform == "win32", reason="links and special files are others there")
+
 # ---- different files -------------------------------------------------------------------------------------------------
 
 
+@posix
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -74,6 +77,7 @@ def test_two_names_of_one_file_are_refused_whatever_their_spelling(folder, capsy
     assert "for both" in message
 
 
+@posix
 def test_a_folder_of_texts_is_no_place_for_what_is_written(folder, capsys):
     (folder / "texts").mkdir()
     (folder / "texts" / "a.txt").write_text(text(600))
@@ -102,6 +106,7 @@ def test_fit_refuses_a_log_that_is_its_checkpoint(tmp_path):
 # ---- files that can be written ---------------------------------------------------------------------------------------
 
 
+@posix
 @pytest.mark.parametrize("option", ["-o", "--checkpoint", "--log", "--ids"])
 def test_a_file_that_cannot_be_written_is_found_before_anything_is_read(folder, capsys, option):
     (folder / "folder").mkdir()
@@ -203,6 +208,7 @@ def other_run(folder):
     process.stdout.close()
 
 
+@posix
 @pytest.mark.parametrize("arguments", [["-o", "m"], ["-o", "n", "--checkpoint", "m"], ["-o", "link"]])
 def test_a_second_run_on_the_same_file_is_refused(folder, capsys, other_run, arguments):
     (folder / "link").symlink_to("m")
@@ -210,6 +216,7 @@ def test_a_second_run_on_the_same_file_is_refused(folder, capsys, other_run, arg
     assert "expected a file that no other run writes" in message
 
 
+@posix
 def test_a_second_run_on_another_name_of_the_same_file_is_refused(folder, capsys):
     assert cli.main(["train", "text.txt", "-o", "m", *TINY]) == 0
     os.link("m", "hard")

@@ -279,8 +279,10 @@ class SequenceModel(Module, Generic[EvaluationT]):
             self._check_any_target("valid", valid_targets)
         weights, statistics = self.flat_params.copy(), self._statistics
         try:
-            resumed = training.get("checkpoint") if training.get("resume") is True else None
-            self._prepare_scaling(x, targets, rescale=check_flag("rescale", rescale), checkpoint=resumed)
+            resumed = training.get("checkpoint") if training.get("resume") else None
+            if check_flag("rescale", rescale) and resumed is not None:
+                raise ValueError("rescale: expected False with resume, which has the scaling of the checkpoint, got True")
+            self._prepare_scaling(x, targets, rescale=rescale, checkpoint=resumed)
             standardised = self._targets.standardised
             return fit(
                 self,

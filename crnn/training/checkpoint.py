@@ -25,7 +25,7 @@ import numpy as np
 from crnn.checks import Array
 from crnn.io import registry
 from crnn.io.atomic_write import PathLike
-from crnn.io.model_file import Header, ModelFileError, check_tensor, read, write
+from crnn.io.model_file import Header, ModelFileError, check_tensor, from_bytes, read, read_content, write
 from crnn.nn.state import StateLike, state_arrays
 from crnn.optim import Optimizer
 from crnn.training.identity import check_same, check_same_scaling, model_identity
@@ -125,7 +125,7 @@ class Checkpoint:
         """
         assert self.path is not None
         name = self.name
-        stored = _Stored(name, *read(self.path))
+        stored = _Stored(name, *from_bytes(name, read_content(self.path)))
         tensors, header = run.model.contents()
         try:
             check_same(name, stored.model, model_identity(header), stored.data, self.data)

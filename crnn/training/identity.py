@@ -80,7 +80,7 @@ def check_same(file: str, stored: Header, header: Header, data: Header, own_data
         if data.get(name) != own_data[name]:
             raise ValueError(
                 f"{name}: expected the {what} data of {file}, got {'none' if own_data[name] is None else 'other data'}"
-                "; its progress is of no use for them"
+                "; a run is resumed on its own data only"
             )
 
 

@@ -69,4 +69,4 @@ class Output:
             state = "is as it was" if exists else "was not written"
             return f"{self.name} {state}: this run has no weights yet that a validation has judged"
         write(self.path, *run.model.contents())
-        return f"wrote {self.name}"
+        return f"wrote {self.name}" + ("" if run.judged or finished else ", whose weights no validation has judged")

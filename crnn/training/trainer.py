@@ -78,7 +78,8 @@ class Trainer:
     ) -> None:
         self.run, self.windows, self.valid, self.config = run, windows, valid, config
         self.checkpoint, self.output, self._lines = checkpoint, output, lines
-        updates = len(windows) * config.epochs
+        begun = run.update - run.position  # when the epoch began; earlier ones may have had another number of windows
+        updates = begun + len(windows) * (config.epochs - run.log.epochs)
         self.total = updates if config.max_updates is None else min(config.max_updates, updates)
         self.step = UpdateStep(run.model, run.optimizer, config, self.total)
         self.reporter = Silent()
@@ -120,7 +121,9 @@ class Trainer:
         """Whether all epochs or all updates are done, or patience is exhausted."""
         log, config = self.run.log, self.config
         out_of_patience = config.patience is not None and log.epochs_since_best >= config.patience
-        stopped = self._cut_short or (self.run.update >= self.total and not self.run.position)  # else not yet evaluated
+        limit = config.max_updates
+        # Within an epoch whose updates are done, it has not been evaluated yet.
+        stopped = self._cut_short or (limit is not None and self.run.update >= limit and not self.run.position)
         return log.epochs >= config.epochs or stopped or out_of_patience
 
     def end(self, error: BaseException | None) -> None:

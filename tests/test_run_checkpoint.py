@@ -309,7 +309,7 @@ def test_sequences_in_another_order_cannot_follow_a_part_of_an_epoch(tmp_path):
 def test_a_resumed_run_does_not_learn_the_scaling_again(tmp_path):
     make, y = MODELS["regressor"]
     make().fit(X, y, epochs=1, checkpoint=tmp_path / "c")
-    with pytest.raises(ValueError, match="^rescale: expected False with resume, which has the scaling of the checkpoint"):
+    with pytest.raises(ValueError, match=r"^rescale: expected False with resume, which takes"):
         make().fit(X, y, epochs=2, checkpoint=tmp_path / "c", resume=True, rescale=True)
 
 

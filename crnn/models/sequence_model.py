@@ -281,7 +281,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
         try:
             resumed = training.get("checkpoint") if training.get("resume") else None
             if check_flag("rescale", rescale) and resumed is not None:
-                raise ValueError("rescale: expected False with resume, which has the scaling of the checkpoint, got True")
+                raise ValueError("rescale: expected False with resume, which takes the checkpoint's scaling, got True")
             self._prepare_scaling(x, targets, rescale=rescale, checkpoint=resumed)
             standardised = self._targets.standardised
             return fit(

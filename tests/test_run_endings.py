@@ -27,6 +27,16 @@ SIGNALS = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n
 TINY = ["--hidden", "5", "--epochs", "4", "--batch", "4", "--bptt", "8", "--embedding", "0"]
 
 
+@pytest.fixture(autouse=True)
+def default_handlers():
+    """Also where the tests run in the background of a shell, which ignores SIGINT there."""
+    defaults = {name: signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL for name in SIGNALS}
+    before = {name: signal.signal(getattr(signal, name), handler) for name, handler in defaults.items()}
+    yield
+    for name, handler in before.items():
+        signal.signal(getattr(signal, name), handler)
+
+
 def fitted(model=None, **options):
     model = language_model() if model is None else model
     options = {"optimizer": crnn.optim.Adam(lr=0.02), "valid": IDS[:40]} | SETTINGS | options
@@ -471,6 +481,30 @@ def test_a_run_that_is_started_again_by_mistake_leaves_the_good_model(folder, ca
         assert status == 1
         assert "--output: expected a new file, got m, which exists: --restart begins anew" in err
     assert (folder / "m").read_bytes() == model
+
+
+def test_a_restart_that_has_not_begun_replaces_nothing(folder, capsys, monkeypatch):
+    assert run(capsys, "-o", "m", *TINY)[0] == 0
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    schedule = scheduled(monkeypatch, 0, lambda: fail(MemoryError("none left")))
+    status, err = run(capsys, "-o", "m", *TINY, *schedule, "--restart")
+    assert status == 1
+    assert "to continue" not in err  # the checkpoint is another run's
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_nan_in_the_first_epoch_leaves_a_run_that_can_be_resumed(folder, capsys, monkeypatch):
+    monkeypatch.setitem(crnn.optim.SCHEDULES, "constant", lambda warmup: exploding(5))
+    arguments = ["-o", "m", *TINY, "--cell", "relu", "--clip-norm", 0, "--optimizer", "sgd", "--schedule", "constant"]
+    status, err = run(capsys, *arguments)
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert status == 1
+    assert "m was not written: this run has no weights yet that a validation has judged" in err
+    assert "; the weights are the first ones. A smaller learning rate or --clip-norm may help" in err
+    status, err = run(capsys, *arguments, "--resume", "--lr", 0.001)
+    assert status == 0
+    assert "resuming at epoch 1, update 0" in err
 
 
 def test_without_validation_a_model_is_replaced_by_a_finished_run_only(folder, capsys, monkeypatch):

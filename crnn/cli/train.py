@@ -131,7 +131,7 @@ def _train(trainer: Trainer, arguments: argparse.Namespace) -> int:
 def _say_ending(trainer: Trainer, arguments: argparse.Namespace, more: str = "") -> None:
     """Say how far training has come, what has become of the model, and the command that continues."""
     say("\n".join([trainer.run.log.summary(), *trainer.ending]))
-    if arguments.checkpoint.exists():
+    if trainer.checkpoint.is_of_this_run:
         typed = [word for word in arguments.argv if not (len(word) > 5 and "--restart".startswith(word))]
         resume = [] if "--resume" in typed else ["--resume"]
         verb = "to train longer, with more --epochs" if trainer.finished() else "to continue"

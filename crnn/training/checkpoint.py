@@ -70,6 +70,11 @@ class Checkpoint:
         """Whether there is a file to resume from."""
         return self.path is not None and os.path.exists(self.path)
 
+    @property
+    def is_of_this_run(self) -> bool:
+        """Whether the file holds this run: it has been written, or resumed from."""
+        return self._written is not None
+
     # ---- writing --------------------------------------------------------------------------------------------------
 
     def write(self, run: Run) -> None:

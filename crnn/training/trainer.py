@@ -132,14 +132,16 @@ class Trainer:
         Each of these is tried, whatever happens to the others. ``error`` is the exception that ended training, None if
         it is finished.
         """
-        steps: list[Callable[[], object]] = [self.run.keep_best, self.run.log.close, self.reporter.close]
-        if isinstance(error, Diverged):
-            self._roll_back(error)
-        else:
-            steps.insert(0, self.flush)
-        if error is not None and self.resumable:
-            steps.insert(-3, lambda: self.checkpoint.write(self.run))
-        steps.append(lambda: self._save_output(finished=error is None))
+        begun = self.run.update > 0
+        steps: list[Callable[[], object]] = [
+            self.flush,
+            lambda: self._roll_back(error) if isinstance(error, Diverged) else None,
+            lambda: self.checkpoint.write(self.run) if error is not None and begun and self.resumable else None,
+            self.run.keep_best,
+            self.run.log.close,
+            self.reporter.close,
+            lambda: self._save_output(finished=error is None),
+        ]
         failures = []
         for step in steps:
             try:

@@ -15,11 +15,14 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from model_tools import crnn_command, environment, language_model
 
 import crnn
 from crnn import cli
 from crnn.cli.lines import LineReader
+from crnn.cli.score import score_lines
 from crnn.cli.sizes import available_memory, readable
 from crnn.cli.typed import escaped, typed_bytes, typed_text
 
@@ -137,6 +140,15 @@ def test_a_model_remembers_its_encoding(tmp_path, run, encoding):
     assert out == (text[:2] + model.generate(text[:2], 30, seed=1) + "\n").encode(encoding)
     out = run("sample", tmp_path / "m", "--seed", 1, "--length", 30, "--encoding", "utf-8")[1]
     assert out.decode("utf-8") == model.generate("", 30, seed=1) + "\n"
+
+
+def test_training_that_starts_from_a_model_reads_its_encoding(tmp_path, run):
+    with_encoding(tmp_path / "m", "né pas\n", "latin-1")
+    (tmp_path / "text").write_bytes("né pas\n".encode("latin-1") * 20)
+    arguments = [part for part in TINY if part not in ("--hidden", "9")]
+    status, _, err = run("train", tmp_path / "text", "-o", tmp_path / "n", "--init-from", tmp_path / "m", *arguments)
+    assert status == 0, err
+    assert crnn.load(tmp_path / "n").vocab.encoding == "iso8859-1"
 
 
 def test_another_encoding_can_be_given_to_score(tmp_path, run):
@@ -571,3 +583,25 @@ def test_memory_is_that_of_the_machine_or_less():
     assert [readable(size) for size in (0, 999, 1000, 9_940, 12_345_678, 3e15)] == [
         "0 bytes", "999 bytes", "1.0 kB", "9.9 kB", "12 MB", "3,000 TB"
     ]  # fmt: skip
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    content=st.lists(st.sampled_from([b"a", b"b\r", b"\n", b"\r\n", b"\0", b"\xff", "é".encode(), b"\xd8", b"\t"])).map(
+        b"".join
+    ),
+    unit=st.sampled_from(["char", "byte", "word"]),
+    encoding=st.sampled_from(["utf-8", "latin-1", "utf-16", "utf-16-be", "utf-8-sig", "shift_jis", "iso2022_jp"]),
+    carry=st.booleans(),
+)
+def test_whatever_is_read_is_written_after_the_bits_of_each_line(content, unit, encoding, carry):
+    model = language_model("a b\n", unit=unit)
+    out = io.BytesIO()
+    score_lines(model, io.BytesIO(content), out, carry=carry, encoding=encoding)
+    reader = LineReader(io.BytesIO(out.getvalue()), "latin-1" if unit == "byte" else encoding)
+    pairs = [line.split(reader.encode("\t"), 1) for line in reader]
+    written = reader.mark + b"".join(line for _, line in pairs)
+    newline = reader.encode("\n")
+    assert written in (content, content + newline)
+    assert written == content or not content.endswith(newline)
+    assert all(float(reader.decode(bits)) > 0 or reader.decode(bits) == "nan" for bits, _ in pairs)

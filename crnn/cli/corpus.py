@@ -102,7 +102,7 @@ def corpus_from(
         min_count=arguments.min_count,
         max_size=arguments.max_size,
         unknown=True if arguments.unknown else None,
-        border=typed_text("border", arguments.border, arguments.encoding or "utf-8"),
+        border=typed_text("border", arguments.border, arguments.encoding or (vocab.encoding if vocab else "utf-8")),
         ids_path=arguments.ids_path,
     )
     if BYTE_ORDER_MARK in corpus.vocab:

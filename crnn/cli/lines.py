@@ -38,8 +38,10 @@ class LineReader:
 
     def __init__(self, file: BinaryIO, encoding: str) -> None:
         self._file: Any = file
+        self._waits = True
         with contextlib.suppress(OSError, AttributeError, ValueError):  # no file of the system
             if not os.get_blocking(file.fileno()):
+                self._waits = False
                 self._file = cast(Any, file).raw  # whose read() tells "nothing yet" from "the end"
         self._buffer = bytearray()
         self.mark, self._encoding = b"", codecs.lookup(encoding).name
@@ -73,6 +75,9 @@ class LineReader:
 
     def __iter__(self) -> Iterator[bytes]:
         newline, buffer = "\n".encode(self._encoding), self._buffer
+        if newline == b"\n" and self._waits and not buffer:
+            yield from iter(self._file.readline, b"")  # the same, in C
+            return
         width = len(newline)  # of every unit of UTF-16 and UTF-32
         searched = 0
         while True:

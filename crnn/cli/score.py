@@ -64,6 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+_NO_NATS = np.empty(0)
+
+
 @dataclass(slots=True)
 class ScoredLine:
     """A line and its score.
@@ -96,7 +99,7 @@ class ScoredLine:
     unit: str
     mean: float = math.inf
     content: str | bytes = ""
-    nats: Array = field(default_factory=lambda: np.empty(0))
+    nats: Array = field(default_factory=lambda: _NO_NATS)
     unknown: int = 0
     error: str | None = None
 

@@ -259,6 +259,8 @@ class Vocab:
 replace unknown chars by <unk> with unknown=True
         """
         chunks = list(self.encode_chunks(lambda: text_chunks(text, self.unit, name), name, in_file=False))
+        if len(chunks) == 1:
+            return chunks[0]
         return np.concatenate(chunks) if chunks else np.empty(0, np.int32)
 
     def encode_chunks(self, chunks: Callable[[], Chunks], source: str, *, in_file: bool = True) -> Iterator[Ids]:

@@ -158,9 +158,10 @@ def test_another_encoding_can_be_given_to_score(tmp_path, run):
     assert scores(one) == scores(two)
 
 
+@pytest.mark.parametrize("unit", ["char", "byte"])
 @pytest.mark.parametrize("verb", ["train", "eval", "score", "sample"])
-def test_an_encoding_that_is_none_names_the_flag(tmp_path, run, verb):
-    saved(tmp_path / "m", "hello\n")
+def test_an_encoding_that_is_none_names_the_flag(tmp_path, run, verb, unit):
+    saved(tmp_path / "m", "hello\n", unit=unit)
     (tmp_path / "text").write_text("hello\n" * 30)
     rest = {"train": [tmp_path / "text", "-o", tmp_path / "new"], "eval": [tmp_path / "m", tmp_path / "text"]}
     status, out, err = run(verb, *rest.get(verb, [tmp_path / "m"]), "--encoding", "klingon")

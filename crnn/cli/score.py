@@ -148,8 +148,8 @@ def score_lines(
     rows : callable, optional
         What to write for a line: `plain_row`, `token_rows` or `json_row`.
     """
-    unit = model.vocab.unit
-    reader = LineReader(lines, "latin-1" if unit == "byte" else check_encoding(encoding or model.vocab.encoding))
+    encoding = check_encoding(encoding or model.vocab.encoding)
+    reader = LineReader(lines, "latin-1" if model.vocab.unit == "byte" else encoding)
     scorer = LineScorer(model, reader, carry)
     rows = rows or plain_row
     reported = 0

@@ -144,7 +144,7 @@ cdef class Pool:
             self.size += add
         if add:
             try:
-                start_new_thread(work, (self.jobs,))
+                start_new_thread(work, (self,))
             except BaseException:
                 with cython.critical_section(self):
                     self.size -= 1
@@ -155,13 +155,17 @@ cdef class Pool:
 cdef Pool pool = Pool()
 
 
-def work(jobs):
-    """Run jobs from a queue for ever. What a thread of the pool does."""
-    call_in_ieee_mode(work_for_ever, (jobs,), {})  # a thread inherits the mode of the one that starts it
+def work(Pool pool not None):
+    """What a thread of the pool does: run jobs for ever."""
+    try:
+        call_in_ieee_mode(run_jobs, (pool.jobs,), {})  # a thread inherits the mode of the one that starts it
+    except MemoryError:  # of the queue; the next call starts another thread
+        with cython.critical_section(pool):
+            pool.size -= 1
 
 
-def work_for_ever(jobs):
-    """`work`, in the mode that all threads compute in."""
+def run_jobs(jobs):
+    """Run jobs from a queue for ever. Raises MemoryError."""
     cdef Job job
     while True:
         job = jobs.get()

@@ -150,6 +150,36 @@ def test_a_forecast_of_many_series_is_that_of_each(rng, window_bytes, cell, pool
         assert_same_bits(got, model.forecast(one, 4))
 
 
+# ---- many short ones -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("form", [list, np.array, np.asfortranarray, "float32", "int64"], ids=str)
+def test_many_short_sequences_have_the_results_that_each_has_alone(rng, name, form):
+    kind, options = MODELS[name]
+    model, X = model_of(kind, "gru", **options), rng.normal(size=(40, 3, D)).round(1)
+    X = X.astype(form) if isinstance(form, str) else form(X)
+    y = rng.normal(size=(40, 3, 3)) if name == "regressor" else rng.integers(3, size=(40, 3))
+    y = y if model.pooling is None else y[:, 0]
+    model.fit(X, y, epochs=1)
+    of = model.predict if name == "regressor" else model.predict_proba
+    for got, x in zip(of(X, batch_size=16), X, strict=True):
+        assert_same_bits(got, of([x])[0])
+    assert model.evaluate(X, y) == model.evaluate(list(X), list(y), batch_size=7)
+
+
+@pytest.mark.parametrize("form", [list, np.array])
+def test_one_wrong_sequence_among_many_is_named(rng, form):
+    model, X = model_of(crnn.SequenceTagger, "gru"), rng.normal(size=(40, 3, D))
+    X[17, 1, 2] = np.nan
+    with pytest.raises(ValueError, match=r"^X\[17\]: expected finite numbers, got NaN or infinity"):
+        model.predict(form(X))
+    ids = rng.integers(D, size=(40, 3))
+    ids[21, 2] = D
+    with pytest.raises(ValueError, match=r"^X\[21\]: expected ids from 0 to 3, got"):
+        model.predict(form(ids))
+
+
 # ---- work ------------------------------------------------------------------------------------------------------------
 
 

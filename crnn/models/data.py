@@ -7,9 +7,9 @@ array (N, T, D) or (N, T).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,6 +17,11 @@ from crnn._core.rows import Lengths
 from crnn.checks import Array, check_positive
 from crnn.text.errors import VocabError
 from crnn.text.vocab import Vocab
+
+FEW = 16  # sequences, that are checked one by one
+BLOCK_ROWS = 4096  # of short sequences that are converted together
+# A list of arrays (T_i, ...), or one array (N, T, ...) if all sequences have the same length.
+Sequences: TypeAlias = Any
 
 SORTED_BATCHES = 32  # sequences of so many batches at a time are sorted by length: little padding, still shuffled
 
@@ -35,7 +40,7 @@ class Batch:
         return int(self.x.shape[1]) if self.lengths is None else self.lengths.B
 
 
-def check_sequences(name: str, X: Any, input_size: int, *, ids: bool, real: bool = False) -> list[Array]:
+def check_sequences(name: str, X: Any, input_size: int, *, ids: bool, real: bool = False) -> Sequences:
     """The sequences X as arrays, real (T_i, D) or int32 ids (T_i,); real ones are borrowed if possible.
 
     Parameters
@@ -58,8 +63,30 @@ def check_sequences(name: str, X: Any, input_size: int, *, ids: bool, real: bool
         raise ValueError(f"{name}: expected shape (N, T, {input_size}), or ids (N, T), got {X.shape}")
     if len(X) == 0:
         raise ValueError(f"{name}: expected at least one sequence, got none")
+    whole = _as_whole(X, input_size, ids, real)
+    if whole is not None:
+        return whole
     named = [(f"{name}[{i}]", x) for i, x in enumerate(X)]
     return [_check_sequence(each, array_of(each, x), input_size, ids, real) for each, x in named]
+
+
+def _as_whole(X: Any, input_size: int, ids: bool, real: bool) -> Array | None:
+    """Real sequences (N, T, D) or ids (N, T), or a list of many short ones of one shape, checked all at once.
+
+    None if X is something else, or if a sequence is wrong: `_check_sequence` then says which and why.
+    """
+    first = X[0]
+    if isinstance(X, list) and isinstance(first, np.ndarray) and len(X) > FEW and 0 < first.size < BLOCK_ROWS:
+        kind = (first.shape, first.dtype)
+        if first.dtype.kind in "fiub" and all(type(x) is np.ndarray and (x.shape, x.dtype) == kind for x in X):
+            X = np.concatenate(X).reshape(len(X), *first.shape)
+    if not isinstance(X, np.ndarray) or not X.size:
+        return None
+    if X.ndim == 3 and X.shape[2] == input_size and X.dtype.kind in "fiub" and not ids:
+        return np.asarray(X) if np.isfinite(X).all() else None
+    if X.ndim == 2 and X.dtype.kind in "iu" and not real and (ids or input_size > 1):
+        return X.astype(np.int32) if X.min() >= 0 and X.max() < input_size else None
+    return None
 
 
 def array_of(name: str, value: Any, dtype: Any = None) -> Array:
@@ -116,7 +143,7 @@ class SequenceData:
 
     Parameters
     ----------
-    x : list of arrays
+    x : list of arrays, or one array if all sequences have the same length
         Real (T_i, D) in the model's precision, or int32 ids (T_i,).
     targets : list of arrays
         One per sequence: (T_i, ...), or with ``single`` (1, ...).
@@ -129,12 +156,12 @@ class SequenceData:
         T_i.
     """
 
-    x: list[Array]
+    x: Sequences
     targets: list[Array]
     single: bool
     lengths: Array
 
-    def __init__(self, x: list[Array], targets: list[Array], *, single: bool) -> None:
+    def __init__(self, x: Sequences, targets: list[Array], *, single: bool) -> None:
         self.x, self.targets, self.single = x, targets, single
         self.lengths = np.array([len(sequence) for sequence in x])
 
@@ -156,17 +183,23 @@ class SequenceData:
 
         Targets are (T, B, ...), packed (1, M, ...) if their numbers differ, or (1, B, ...) with one for each sequence.
         """
-        x, lengths = batch_of([self.x[i] for i in chosen])
+        inputs = self.inputs(chosen)
         targets, target_lengths = batch_of([self.targets[i] for i in chosen])
-        return Batch(x, lengths, target_lengths), targets
+        return Batch(inputs.x, inputs.lengths, target_lengths), targets
+
+    def inputs(self, chosen: Array) -> Batch:
+        """A batch of the sequences with these indices, without targets; fresh."""
+        if isinstance(self.x, np.ndarray):
+            return Batch(np.ascontiguousarray(self.x[chosen].swapaxes(0, 1)))
+        return Batch(*batch_of([self.x[i] for i in chosen]))
 
 
 def batch_of(arrays: Sequence[Array]) -> tuple[Array, Lengths | None]:
     """Arrays (T_i, ...) as one array (T, B, ...), or packed with their lengths if those differ; fresh."""
     counts = np.fromiter(map(len, arrays), np.int32, len(arrays))
     if (counts == counts[0]).all():
-        stacked = np.empty((int(counts[0]), len(arrays), *arrays[0].shape[1:]), arrays[0].dtype)
-        return np.stack(arrays, axis=1, out=stacked), None
+        rows = np.concatenate(arrays).reshape(len(arrays), -1, *arrays[0].shape[1:])
+        return np.ascontiguousarray(rows.swapaxes(0, 1)), None
     lengths = Lengths(counts, int(counts.max()), 1, packed=True)
     return lengths.pack_list(arrays), lengths
 
@@ -221,9 +254,42 @@ def shuffled(draws: np.random.PCG64, n: int) -> Array:
     return np.argsort(draws.random_raw(n), kind="stable")
 
 
-def by_length(data: SequenceData, batch_size: int) -> Iterator[tuple[Array, Batch, Array]]:
-    """All sequences once, longest first: yields the indices (B,), the batch and its targets."""
-    order = np.argsort(-data.lengths, kind="stable")
+def by_length(lengths: Array, batch_size: int) -> Iterator[Array]:
+    """The indices (B,) of batches of sequences with these lengths: all sequences once, longest first."""
+    order = np.argsort(-lengths, kind="stable")
     for first in range(0, len(order), batch_size):
-        chosen = order[first : first + batch_size]
-        yield chosen, *data.batch(chosen)
+        yield order[first : first + batch_size]
+
+
+def blocks(arrays: Sequences, most: int) -> Iterator[tuple[int, int]]:
+    """Ranges start .. stop-1 of neighbouring arrays with at most so many rows together, or of a single one."""
+    start, rows = 0, 0
+    for i, array in enumerate(arrays):
+        if i > start and rows + len(array) > most:
+            yield start, i
+            start, rows = i, 0
+        rows += len(array)
+    yield start, len(arrays)
+
+
+def split_rows(rows: Array, like: Sequence[Array]) -> list[Array]:
+    """Views of rows (M, ...): as many for each array as ``like`` has."""
+    ends = np.cumsum([len(array) for array in like]).tolist()
+    return [rows[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def by_rows(arrays: Sequences, convert: Callable[[Array], Array]) -> Sequences:
+    """``convert(array)`` of arrays (T_i, ...), where it works row by row: short ones are converted together."""
+    if isinstance(arrays, np.ndarray):
+        flat = arrays.reshape(-1, *arrays.shape[2:])
+        rows = [convert(flat[first : first + BLOCK_ROWS]) for first in range(0, len(flat), BLOCK_ROWS)]
+        whole = rows[0] if len(rows) == 1 else np.concatenate(rows)
+        return whole.reshape(*arrays.shape[:2], *whole.shape[1:])
+    converted: list[Array] = []
+    for start, stop in blocks(arrays, BLOCK_ROWS):
+        together = arrays[start:stop]
+        if len(together) == 1:
+            converted.append(convert(together[0]))
+        else:
+            converted += split_rows(convert(np.concatenate(together)), together)
+    return converted

@@ -183,7 +183,9 @@ class SequenceRegressor(
         streams = StreamBatch(StreamWeights(parts), len(x))
         outputs = np.empty((len(x), streams.output_size), self.dtype)
         no_targets = [np.zeros((1, self.output_size), self.dtype)] * len(x)
-        for chosen, batch, _ in by_length(self._data(x, no_targets), FORECAST_BATCH):
+        data = self._data(x, no_targets)
+        for chosen in by_length(data.lengths, FORECAST_BATCH):
+            batch = data.inputs(chosen)
             after = self.net.last_state(batch.x, batch.lengths, 1)
             outputs[chosen] = self._head.apply(after.h[-1])  # of the top layer
             streams.set_states(after.value, chosen)

@@ -277,7 +277,8 @@ class SequenceToSequence(
         data = X if isinstance(X, SequenceData) else self.data(X, y)
         totals = np.zeros(len(data))
         predicted: list[Array] = [data.x[0]] * len(data)
-        for chosen, batch, targets in by_length(data, check_size("batch_size", batch_size)):
+        for chosen in by_length(data.lengths, check_size("batch_size", batch_size)):
+            batch, targets = data.batch(chosen)
             wanted = self._check_targets(targets, batch)
             _, head = self._predictor.window(
                 batch.x,
@@ -347,7 +348,8 @@ class SequenceToSequence(
         data = self._data(x, [NO_TARGET] * len(x))
         hypotheses = [Hypothesis([], 0.0)] * len(x)
         weights = StreamWeights(self._predictor.stream_parts(type(self).__name__, ids_only=True))
-        for chosen, batch, _ in by_length(data, check_size("batch_size", batch_size)):
+        for chosen in by_length(data.lengths, check_size("batch_size", batch_size)):
+            batch = data.inputs(chosen)
             start = self._predictor.decoder_start(self.encoder.last_state(batch.x, batch.lengths, threads))
             parts = min(threads, len(chosen))
 

@@ -19,7 +19,20 @@ from crnn._options import takes_options
 from crnn.checks import Array, as_number, check_flag, check_seed, check_size, check_threads
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import ModelFileError
-from crnn.models.data import Batch, SequenceBatches, SequenceData, by_length, check_sequences, sequences_of, shuffled
+from crnn.models.data import (
+    BLOCK_ROWS,
+    Batch,
+    SequenceBatches,
+    SequenceData,
+    Sequences,
+    blocks,
+    by_length,
+    by_rows,
+    check_sequences,
+    sequences_of,
+    shuffled,
+    split_rows,
+)
 from crnn.models.head import Head
 from crnn.models.losses import Loss
 from crnn.models.pooling import POOLINGS
@@ -168,18 +181,18 @@ class SequenceModel(Module, Generic[EvaluationT]):
         if self.scale and "y" in self.scalings:
             self.scalings["y"].learn("y", y)
 
-    def _scaled(self, x: list[Array]) -> list[Array]:
+    def _scaled(self, x: Sequences) -> Sequences:
         """Sequences standardised, in the model's dtype; ids as they are."""
         if x[0].ndim == 1:
             return x
-        return [self.scalings["x"].apply(array, self.dtype) for array in x]
+        return by_rows(x, lambda rows: self.scalings["x"].apply(rows, self.dtype))
 
     # ---- data -----------------------------------------------------------------------------------------------------
 
-    def _sequences(self, name: str, X: Any) -> list[Array]:
+    def _sequences(self, name: str, X: Any) -> Sequences:
         """The inputs X as one array per sequence. Raises TypeError and ValueError, which call them ``name``."""
         x = check_sequences(name, X, self.net.input_size, ids=self.net.embedding_size is not None)
-        if len({array.ndim for array in x}) > 1:
+        if not isinstance(x, np.ndarray) and len({array.ndim for array in x}) > 1:
             raise ValueError(f"{name}: expected either numbers or ids, got both")
         if self.steps is not None and {len(array) for array in x} != {self.steps}:
             raise ValueError(f"{name}: expected sequences of {self.steps} steps, for pooling='flatten'")
@@ -386,38 +399,48 @@ class SequenceModel(Module, Generic[EvaluationT]):
 
     # ---- evaluation and prediction --------------------------------------------------------------------------------
 
-    def _outputs(self, data: SequenceData, batch_size: int, threads: int) -> list[Array]:
+    def _outputs(self, data: SequenceData, batch_size: int, threads: int) -> Sequences:
         """The head's outputs for each sequence, fresh: (T_i, V), or with pooling (1, V)."""
-        threads = check_threads(threads)
-        outputs: list[Array] = [data.x[0]] * len(data)
-        for chosen, batch, _ in by_length(data, check_size("batch_size", batch_size)):
+        threads, equal = check_threads(threads), None
+        if data.single or (data.lengths == data.lengths[0]).all():
+            steps = 1 if data.single else int(data.lengths[0])
+            equal = np.empty((len(data), steps, self._head.loss.outputs), self.dtype)
+        unequal: list[Array] = [data.x[0]] * len(data)
+        for chosen in by_length(data.lengths, check_size("batch_size", batch_size)):
+            batch = data.inputs(chosen)
             found = self._predictor.outputs(batch.x, batch.lengths, threads)
-            each = sequences_of(found, None if data.single else batch.lengths)
-            for i, of_sequence in zip(chosen, each, strict=True):
-                outputs[i] = of_sequence
-        return outputs
+            if equal is not None:
+                equal[chosen] = found.swapaxes(0, 1)
+            else:
+                for i, of_sequence in zip(chosen.tolist(), sequences_of(found, batch.lengths), strict=True):
+                    unequal[i] = of_sequence
+        return unequal if equal is None else equal
 
     def _predict(self, X: Any, from_outputs: Callable[[Array], Array], batch_size: int, threads: int) -> Any:
-        """Predictions for X. ``from_outputs`` makes them from the head's outputs (M, V) of one sequence.
+        """Predictions for X. ``from_outputs`` makes them from the head's outputs (M, V), row by row.
 
         Returns an array (N, ...) with pooling, otherwise a list of arrays (T_i, ...), or an array (N, T, ...) if X is
         an array.
         """
         x = self._sequences("X", X)
         no_targets = [np.zeros((1, 1), np.int32)] * len(x)
-        predictions = [from_outputs(each) for each in self._outputs(self._data(x, no_targets), batch_size, threads)]
+        predictions = by_rows(self._outputs(self._data(x, no_targets), batch_size, threads), from_outputs)
         if self.pooling is not None:
-            return np.concatenate(predictions)
-        return np.stack(predictions) if isinstance(X, np.ndarray) else predictions
+            return predictions[:, 0]
+        if isinstance(X, np.ndarray):
+            return predictions if isinstance(predictions, np.ndarray) else np.stack(predictions)
+        return list(predictions)
 
-    def _losses(self, data: SequenceData, outputs: list[Array]) -> tuple[float, int]:
+    def _losses(self, data: SequenceData, outputs: Sequences) -> tuple[float, int]:
         """Sum of the losses, in the order of the sequences, and number of targets."""
         total, count, loss = 0.0, 0, self._head.loss
-        for out, targets in zip(outputs, data.targets, strict=True):
-            wanted = loss.check("y", targets[:, None], len(targets), 1, self.dtype)
+        for start, stop in blocks(outputs, BLOCK_ROWS):
+            out, targets = (np.concatenate(arrays[start:stop])[:, None] for arrays in (outputs, data.targets))
+            wanted = loss.check("y", targets, len(targets), 1, self.dtype)
             losses = np.empty((len(out), 1), self.dtype)
-            loss.run(losses, None, out[:, None], wanted, 1.0, ONE_ROW)
-            total += kernels.sum(losses.reshape(-1))
+            loss.run(losses, None, out, wanted, 1.0, ONE_ROW)
+            for of_sequence in split_rows(losses.reshape(-1), outputs[start:stop]):
+                total += kernels.sum(of_sequence)
             count += loss.count(wanted)
         return total, count
 

@@ -6,13 +6,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from benchmarks.base.row import Row
-from benchmarks.rows import cells, gemm, learn, lengths, many_streams, memory, sequence, stream, train, tutorial
+from benchmarks.rows import (
+    cells,
+    gemm,
+    learn,
+    lengths,
+    long_and_short,
+    many_streams,
+    memory,
+    sequence,
+    stream,
+    train,
+    tutorial,
+)
 
 # In the order of the report. A new row is added to the ROWS of its module; a new module is added here.
 LISTED = [
     *gemm.ROWS,
     *sequence.ROWS,
     *lengths.ROWS,
+    *long_and_short.ROWS,
     *stream.ROWS,
     *many_streams.ROWS,
     *train.ROWS,

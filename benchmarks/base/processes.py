@@ -49,3 +49,17 @@ def call(function: Callable[..., Any], *arguments: Any, threads: int = 1) -> Any
     module, name = function.__module__, function.__name__
     code = f"import json, {module} as m; print(json.dumps(m.{name}(*json.loads({json.dumps(arguments)!r}))))"
     return json.loads(python(["-c", code], threads).splitlines()[-1])
+
+
+def peak_megabytes() -> float:
+    """The largest resident size of this process so far."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            status = dict(line.split(":", 1) for line in file)
+        return int(status["VmHWM"].split()[0]) / 1e3
+    except OSError:
+        import resource
+
+        # Not on Linux, where it starts at the parent's size. Bytes on macOS, kilobytes on the BSDs.
+        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return largest / (1e6 if sys.platform == "darwin" else 1e3)

@@ -7,10 +7,9 @@ Each contender runs in separate processes. A resident size is Linux's VmHWM or V
 from __future__ import annotations
 
 import statistics
-import sys
 
 from benchmarks.base.measure import OURS, Figure, unavailable
-from benchmarks.base.processes import call, python
+from benchmarks.base.processes import call, peak_megabytes, python
 from benchmarks.base.row import Row, Setting
 from benchmarks.contenders.training import crnn_model, crnn_step, jax_step, torch_step
 from benchmarks.contenders.training_task import TrainingTask, windows_of
@@ -19,20 +18,6 @@ HIDDEN = 256
 UPDATES = 50
 GOAL = "design goal"
 MAX_MEGABYTES, MAX_MILLISECONDS = 40.0, 20.0
-
-
-def peak_megabytes() -> float:
-    """The largest resident size of this process so far."""
-    try:
-        with open("/proc/self/status", encoding="ascii") as file:
-            status = dict(line.split(":", 1) for line in file)
-        return int(status["VmHWM"].split()[0]) / 1e3
-    except OSError:
-        import resource
-
-        # Not on Linux, where it starts at the parent's size. Bytes on macOS, kilobytes on the BSDs.
-        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return largest / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 # ---- a training run --------------------------------------------------------------------------------------------------

@@ -22,8 +22,11 @@ each_cell = pytest.mark.parametrize("cell", CELLS)
 both_directions = pytest.mark.parametrize("bidirectional", [False, True], ids=["one way", "two ways"])
 
 
-@pytest.fixture(params=[1 << 8, 1 << 10, 1 << 30], ids=["windows of few steps", "windows", "one window"])
+@pytest.fixture(params=[1 << 8, 1 << 10, 1 << 30, None], ids=["windows of few steps", "windows", "one", "no window"])
 def window_bytes(request, monkeypatch):
+    monkeypatch.setattr(windows, "WHOLE_BYTES", -1 if request.param else 1 << 30)
+    if request.param is None:
+        return
     monkeypatch.setattr(windows, "OUTPUT_BYTES", request.param)
     monkeypatch.setattr(windows, "GATE_BYTES", request.param)
 

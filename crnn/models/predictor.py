@@ -17,7 +17,7 @@ from crnn.nn.dropout import Masks
 from crnn.nn.network import RNN
 from crnn.nn.state import StateLike, state_from
 from crnn.nn.tape import Tape
-from crnn.nn.windows import Window, run_windows
+from crnn.nn.windows import Window, run_windows, saves_memory
 from crnn.stream.parts import StreamParts
 
 Seed = int | list[int] | None
@@ -111,10 +111,10 @@ class Predictor:
     def outputs(self, x: Array, lengths: Lengths | None, threads: int) -> Array:
         """The head's outputs for a batch in inference, fresh: (T, B, V), packed with ``lengths``, or pooled (1, B, V).
 
-        If the network reads forward, it runs in windows of time.
+        Large batches are computed in windows of time, unless the network is bidirectional.
         """
         head, stack = self.head, self.net.stack
-        if self.net.bidirectional or head.pooling == "flatten":
+        if head.pooling == "flatten" or not saves_memory(stack, x, lengths):
             tape, head_tape = self.start(x, None, Workspace(), lengths=lengths, threads=threads)
             self.forward(tape, head_tape, None)
             return head_tape.outputs

@@ -24,7 +24,7 @@ from crnn.nn.params import Parameters, Shapes
 from crnn.nn.stack import Stack
 from crnn.nn.state import State, StateLike
 from crnn.nn.tape import Tape
-from crnn.nn.windows import Window, run_windows
+from crnn.nn.windows import Window, run_windows, saves_memory
 from crnn.stream.parts import StreamParts
 
 
@@ -267,7 +267,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         """
         threads = check_threads(threads)
         checked, given = self.stack.check_padded(x, lengths)
-        if given is None or self.bidirectional:
+        if given is None or not saves_memory(self.stack, checked, given):
             tape = self.run(checked, state, given, threads, None, None, keep=False)
             return tape.padded(tape.y), tape.after.value
         y = given.padded_zeros((self.output_size,), self.dtype)
@@ -281,7 +281,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
 
     def last_state(self, x: Array, lengths: Lengths | None, threads: int) -> State:
         """The state after the last step of a checked x, which is packed if there are lengths. For inference."""
-        if self.bidirectional:
+        if not saves_memory(self.stack, x, lengths):
             return self.run(x, None, lengths, threads, None, None, keep=False).after
         return run_windows(self.stack, x, None, lengths, threads)
 

@@ -24,6 +24,8 @@ from crnn.nn.tape import Tape
 # are not computed in chunks, of the gates. Large enough that the 0.1 ms that a window costs do not matter.
 OUTPUT_BYTES = 1 << 18
 GATE_BYTES = 1 << 20
+# Of a whole batch: below, a single pass is faster and takes little memory.
+WHOLE_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,14 @@ class Window:
 
 # Called with a window, its tape and a part of its sequences, once they are computed; from several threads.
 Each = Callable[[Window, Tape, Slice], None]
+
+
+def saves_memory(stack: Stack, x: Array, lengths: Lengths | None) -> bool:
+    """Whether a batch can be computed in windows, and is so large that it should be. Arguments as in `run_windows`."""
+    of_row = np.dtype(stack.config.dtype).itemsize * max(stack.config.hidden_sizes)
+    if lengths is not None:
+        of_row *= stack.cell.gates
+    return not stack.config.bidirectional and x.shape[0] * x.shape[1] * of_row > WHOLE_BYTES
 
 
 def run_windows(

@@ -266,23 +266,33 @@ def test_a_header_made_to_take_memory_is_refused_before_it_does(tmp_path, case):
 
 
 def test_the_bound_of_memory_counts_what_is_outside_of_strings():
-    size = json_header.SMALL
-    assert json_header.memory_needed(b"[" * size) == 0
-    count = json_header.memory_needed
-    base = count(b" " * (size + 1)) - json_header.PER_CHARACTER * (size + 1)
-    assert base == 0
-    for text, containers, values, keys in [
-        (b'[{"a":[1,2]}]', 3, 1, 1),
-        (b'["[{,:"]', 1, 0, 0),
-        (b'["\\"[",[]]', 2, 1, 0),
-        (b'["\\\\",[]]', 2, 1, 0),
-        (b'["\\\\\\"[",{}]', 2, 1, 0),
+    count = json_header.measure
+    for text, containers, values, keys, depth in [
+        (b'[{"a":[1,2]}]', 3, 1, 1, 3),
+        (b'["[{,:"]', 1, 0, 0, 1),
+        (b'["\\"[",[]]', 2, 1, 0, 2),
+        (b'["\\\\",[]]', 2, 1, 0, 2),
+        (b'["\\\\\\"[",{}],[]', 3, 2, 0, 2),
     ]:
-        for before in (size, *(json_header.CHUNK - each for each in (2, 3, 4, 5))):  # also over the end of a chunk
+        for before in (0, *(json_header.CHUNK - each for each in (2, 3, 4, 5))):  # also over the end of a chunk
             whole = b" " * before + text
             expected = json_header.PER_CHARACTER * len(whole) + json_header.PER_CONTAINER * containers
             expected += json_header.PER_VALUE * values + json_header.PER_KEY * keys
-            assert count(whole) == expected
+            assert count(whole) == (expected, depth)
+
+
+@pytest.mark.parametrize("depth", [99, 150, 500, 990, 5_000, 50_000])
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+@pytest.mark.parametrize("key", ["kind", "config", "vocab", "format", "sha256"])
+def test_a_header_of_any_depth_is_refused(tmp_path, depth, opening, key):
+    """Also where Python can parse it, but neither print, compare nor write it."""
+    language_model().save(tmp_path / "m")
+    _, header = take_apart(tmp_path / "m")
+    header = json.dumps({"sha256": "", **header, key: "HERE"})
+    deep = opening * depth + "1" + {"[": "]", '{"a":': "}"}[opening] * depth
+    edit(tmp_path / "m", header.replace('"HERE"', deep))
+    with pytest.raises(ModelFileError):
+        crnn.load(tmp_path / "m")
 
 
 def test_a_vocabulary_of_400_000_words_is_saved_and_loaded(tmp_path):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""JSON of unknown origin: how much memory it takes is determined before it is parsed."""
+"""JSON of unknown origin: how deep it is and how much memory it takes is determined before it is parsed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["PER_CHARACTER", "loads", "memory_needed"]
+__all__ = ["PER_CHARACTER", "loads", "measure"]
 
-SMALL = 1 << 19  # bytes of text that cannot take much
-CHUNK = 1 << 20
+CHUNK = 1 << 20  # bytes
+DEEPEST = 100  # lists and objects in each other; repr, comparison and json.dumps are recursive
 LONGEST_INTEGER = 4300  # digits; Python's own limit, which a program may have lifted, and int() takes quadratic time
 
 # Upper bounds of what CPython's parser allocates, in bytes, found by parsing texts of nothing else.
@@ -21,34 +21,39 @@ PER_CONTAINER = 112  # a list or an object with its first place
 PER_VALUE = 80  # a string of a few characters, and its place
 PER_KEY = 200  # a key that no other object has: itself, its place, its place among all keys, a pair for `_unique_keys`
 
+STEPS = np.zeros(256, np.int8)  # what each byte adds to the depth
+STEPS[[ord("["), ord("{")]], STEPS[[ord("]"), ord("}")]] = 1, -1
+
 
 def loads(text: str, allowed: int) -> Any:
     """The value of a JSON text. Raises ValueError if it is invalid, nested too deep, or takes more memory than that."""
-    needed = memory_needed(text.encode("utf-8", "surrogatepass"))
+    needed, depth = measure(text.encode("utf-8", "surrogatepass"))
+    if depth > DEEPEST:
+        raise ValueError(f"a header of {depth} lists and objects in each other, more than {DEEPEST}")
     if needed > allowed:
         raise ValueError(f"a header that takes {needed >> 20} MB in memory, more than {allowed >> 20} MB")
-    try:
-        return json.loads(text, parse_int=_parse_int, object_pairs_hook=_unique_keys)
-    except RecursionError as error:
-        raise ValueError(str(error)) from None
+    return json.loads(text, parse_int=_parse_int, object_pairs_hook=_unique_keys)
 
 
-def memory_needed(text: bytes) -> int:
-    """Upper bound, in bytes, of the memory that `loads` takes for a text in UTF-8, valid or not."""
-    if len(text) <= SMALL:
-        return 0
+def measure(text: bytes) -> tuple[int, int]:
+    """Upper bound, in bytes, of the memory that `loads` takes for a text in UTF-8, valid or not, and its depth."""
     counts = np.zeros(256, np.int64)  # of each byte outside of strings
-    begin, inside = 0, False
+    begin, inside, depth, deepest = 0, False, 0, 0
     while begin < len(text):
         end = begin + CHUNK
         backslashes = len(text[begin:end]) - len(text[begin:end].rstrip(b"\\"))
         end += backslashes % 2  # keep an escape sequence together
         chunk = np.frombuffer(text[begin:end].replace(b"\\\\", b"  ").replace(b'\\"', b"  "), np.uint8)
         quotes = np.cumsum(chunk == ord('"'), dtype=np.uint8) + np.uint8(inside)  # odd: inside of a string
-        counts += np.bincount(chunk[quotes % 2 == 0], minlength=256)
+        outside = chunk[quotes % 2 == 0]
+        depths = depth + np.cumsum(STEPS[outside], dtype=np.int32)
+        counts += np.bincount(outside, minlength=256)
         begin, inside = end, bool(quotes[-1] % 2)
+        if outside.size:
+            depth, deepest = int(depths[-1]), max(deepest, int(depths.max()))
     containers, values, keys = (sum(int(counts[ord(sign)]) for sign in signs) for signs in ("[{", ",", ":"))
-    return PER_CHARACTER * len(text) + PER_CONTAINER * containers + PER_VALUE * values + PER_KEY * keys
+    memory = PER_CHARACTER * len(text) + PER_CONTAINER * containers + PER_VALUE * values + PER_KEY * keys
+    return memory, deepest
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

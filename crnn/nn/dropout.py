@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -51,40 +52,61 @@ class Masks:
             return self.draw(p, (T, B, K), dtype)
         mask = gemm.aligned_empty((1, lengths.rows, K), dtype)
         numbers_before = 0  # of the generator, drawn so far
-        for first, last, row, end in _blocks(lengths, B, max(1, BLOCK // K)):
-            start, stop = row * K, end * K
-            self._raw.advance((start // DRAWS - numbers_before) % 2**128)
-            numbers_before = -(-stop // DRAWS)
-            raw = self._raw.random_raw(numbers_before - start // DRAWS)
-            rows = self._mask(p, raw, start % DRAWS, stop - start, dtype).reshape(end - row, K)
-            mask[0, first:last] = rows[lengths.padded_rows()[first:last] - row]
+        for block in _blocks(lengths, B, max(1, BLOCK // K), together=B * K % DRAWS == 0):
+            start, size = block.low * K, block.size * K
+            count = -(-(start % DRAWS + size) // DRAWS)
+            raw = np.empty((block.steps, count), np.uint64)
+            for step in range(block.steps):
+                first = (start + step * B * K) // DRAWS
+                self._raw.advance((first - numbers_before) % 2**128)
+                raw[step] = self._raw.random_raw(count)
+                numbers_before = first + count
+            rows = self._mask(p, raw, start % DRAWS, size, dtype).reshape(-1, K)
+            held = lengths.padded_rows()[block.packed] - block.low
+            steps, row = np.divmod(held, B if block.steps > 1 else block.size)
+            mask[0, block.packed] = rows[steps * block.size + row]
         self._raw.advance((-(-T * B * K // DRAWS) - numbers_before) % 2**128)
         return mask
 
     def _mask(self, p: float, raw: Array, skip: int, count: int, dtype: str) -> Array:
-        """Elements (count,) from numbers of the generator, after ``skip`` draws."""
-        draws = raw.astype("<u8", copy=False).view("<u2")[skip : skip + count]
+        """Elements (..., count) from numbers (..., n) of the generator, after ``skip`` draws."""
+        draws = raw.astype("<u8", copy=False).view("<u2")[..., skip : skip + count]
         dropped = min(round(p * LEVELS), LEVELS - 1)
         mask = (draws >= dropped).astype(dtype)
         mask *= mask.dtype.type(LEVELS / (LEVELS - dropped))
         return mask
 
 
-def _blocks(lengths: Lengths, B: int, most: int) -> Iterator[tuple[int, int, int, int]]:
-    """Blocks of packed rows with the range of rows t*B + b of padded arrays that they lie in: first, last, row, end.
+@dataclass(frozen=True)
+class _Block:
+    """Some packed rows, and the rows t*B + b of padded arrays that they lie in: ``size`` rows from ``low`` on, and as
+    many B, 2*B, ... rows later, in all ``steps`` times."""
 
-    Most of a range is in sequences, or it is a part of one step: the ranges together are not much longer than M. A
-    range has at most ``most`` rows, or B.
+    packed: slice
+    low: int
+    size: int
+    steps: int = 1
+
+
+def _blocks(lengths: Lengths, B: int, most: int, together: bool) -> Iterator[_Block]:
+    """All packed rows in blocks of at most ``most`` padded rows, or B. Together these are not many more than M.
+
+    Steps that at least half of the sequences have are taken whole. Of others, only the range in which sequences lie is
+    taken; with ``together``, of several steps that have the same sequences.
     """
     padded, starts = lengths.padded_rows(), [*lengths.starts.tolist(), lengths.rows]
     t = 0
     while t < lengths.T and starts[t] < lengths.rows:
-        stop = t + 1
-        if 2 * (starts[stop] - starts[t]) >= B:
+        stop, count = t + 1, starts[t + 1] - starts[t]
+        if 2 * count >= B:
             while stop < lengths.T and stop - t < most // B and 2 * (starts[stop + 1] - starts[stop]) >= B:
                 stop += 1
-            yield starts[t], starts[stop], t * B, stop * B
+            yield _Block(slice(starts[t], starts[stop]), t * B, (stop - t) * B)
         else:
             rows = padded[starts[t] : starts[stop]]
-            yield starts[t], starts[stop], int(rows.min()), int(rows.max()) + 1
+            low, size = int(rows.min()), int(rows.max() - rows.min()) + 1
+            if together:
+                while stop < lengths.T and (stop - t) * size < most and starts[stop + 1] - starts[stop] == count:
+                    stop += 1
+            yield _Block(slice(starts[t], starts[stop]), low, size, stop - t)
         t = stop

@@ -19,6 +19,8 @@ from model_tools import language_model, run_python
 import crnn
 import crnn.io.atomic_write
 from crnn.interop.torch import save_file
+from crnn.training.checkpoint import Checkpoint
+from crnn.training.run import Run
 from crnn.io.atomic_write import check_writable, replacing
 
 pytestmark = pytest.mark.thread_unsafe  # files at the same path, the umask
@@ -499,7 +501,10 @@ def write_ids(path):
 
 
 def write_checkpoint(path):
-    crnn.fit(language_model(), np.arange(100) % 12, epochs=1, checkpoint=path)
+    cut = {"windows": 1, "batch_size": 1, "bptt": 1, "order": 0}
+    Checkpoint(path, {}, {}).write(
+        Run(language_model(), crnn.optim.Adam(), crnn.TrainingLog(), cut, carries_state=False)
+    )
 
 
 def log():

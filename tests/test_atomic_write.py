@@ -19,9 +19,9 @@ from model_tools import language_model, run_python
 import crnn
 import crnn.io.atomic_write
 from crnn.interop.torch import save_file
+from crnn.io.atomic_write import check_writable, replacing
 from crnn.training.checkpoint import Checkpoint
 from crnn.training.run import Run
-from crnn.io.atomic_write import check_writable, replacing
 
 pytestmark = pytest.mark.thread_unsafe  # files at the same path, the umask
 

@@ -139,3 +139,152 @@ def test_a_zero_dimensional_tensor_is_a_number():
     assert checks.check_size("n", torch.tensor(3)) == 3
     assert checks.check_number("lr", torch.tensor(0.5), 0.0) == 0.5
     assert checks.check_flag("scale", torch.tensor(True)) is True
+
+
+# ---- sequences and targets -----------------------------------------------------------------------------------------
+
+
+LABELS = ["b", "a"] * 4
+
+
+def fitted(given_x, given_y, **options):
+    model = crnn.SequenceClassifier(2, hidden_size=4, seed=0, **({"classes": ["a", "b"]} | options))
+    model.fit(given_x, given_y, epochs=2)
+    return model.flat_params.copy()
+
+
+def of_objects(arrays):
+    """An array (N,) of arrays."""
+    out = np.empty(len(arrays), object)
+    out[:] = arrays
+    return out
+
+
+SEQUENCES = {
+    "tuple": tuple,
+    "array": np.stack,
+    "float32 in Fortran's order": lambda X: np.asfortranarray(np.stack(X)),
+    "nested lists": lambda X: np.stack(X).tolist(),
+    "list of lists": lambda X: [x.tolist() for x in X],
+    "generator": lambda X: (x for x in X),
+    "map": lambda X: map(np.array, X),
+    "array of arrays": of_objects,
+    "arrays of row arrays": lambda X: [of_objects(list(x)) for x in X],
+    "memoryviews": lambda X: [memoryview(x) for x in X],
+    "views": lambda X: [np.repeat(x, 2, axis=0)[::2] for x in X],
+}
+
+
+@pytest.mark.parametrize("form", SEQUENCES)
+def test_sequences_of_any_form_are_taken(form):
+    assert (fitted(SEQUENCES[form](X), LABELS) == fitted(X, LABELS)).all()
+    model = crnn.SequenceClassifier(2, 2, hidden_size=4, seed=0)
+    assert (model.predict(SEQUENCES[form](X)) == model.predict(X)).all()
+
+
+@pytest.mark.parametrize("form", [tuple, np.array, iter, lambda y: np.array(y, object), lambda y: (each for each in y)])
+def test_labels_of_any_form_are_taken(form):
+    assert (fitted(X, form(LABELS)) == fitted(X, LABELS)).all()
+
+
+@pytest.mark.parametrize("form", [tuple, np.array, iter, lambda c: np.array(c, object)])
+def test_classes_of_any_form_are_taken(form):
+    assert (fitted(X, LABELS, classes=form(["a", "b"])) == fitted(X, LABELS)).all()
+    with pytest.raises(TypeError, match="classes: expected a list of names, got dict; pass its values"):
+        fitted(X, LABELS, classes=dict.fromkeys(["a", "b"]))
+
+
+@pytest.mark.parametrize(
+    ("given_x", "error", "message"),
+    [
+        ({"a": X[0]}, TypeError, r"X: expected a list of arrays.* got dict; pass its values, as list\(d.values\(\)\)"),
+        ({1, 2}, TypeError, "X: expected a list of arrays.* got set, which has no order"),
+        (3.0, TypeError, "X: expected a list of arrays.* got float"),
+        (np.array(3.0), TypeError, "X: expected a list of arrays.* got a single float64"),
+        ([X[0], np.ones((0, 2))], ValueError, r"X\[1\]: expected .* at least one step, got none: shape \(0, 2\)"),
+        (np.ones((3, 0, 2)), ValueError, r"X\[0\]: expected .* at least one step, got none"),
+        ([X[0], []], ValueError, r"X\[1\]: expected .* at least one step, got none"),
+        ([X[0], 3.0], ValueError, r"X\[1\]: expected numbers of shape \(T, 2\), got float64 of shape \(\)"),
+        (iter([]), ValueError, "X: expected at least one sequence, got none"),
+    ],
+)
+def test_what_cannot_be_sequences_is_named(given_x, error, message):
+    model = crnn.SequenceClassifier(2, 2, hidden_size=4, seed=0)
+    for use in (model.predict, lambda given: model.fit(given, [0, 1])):
+        if not hasattr(given_x, "__next__"):
+            with pytest.raises(error, match=message):
+                use(given_x)
+
+
+def test_pandas_columns_and_frames():
+    pd = pytest.importorskip("pandas")
+    frames = [pd.DataFrame(x, columns=["u", "v"]) for x in X]
+    expected = fitted(X, LABELS)
+    assert (fitted(frames, pd.Series(LABELS)) == expected).all()
+    assert (fitted(pd.Series(X), pd.Index(LABELS)) == expected).all()
+    assert (fitted(X, pd.Categorical(LABELS), classes=pd.Index(["a", "b"])) == expected).all()
+    assert (fitted(X, pd.Series(LABELS, dtype="category"), classes=pd.Series(["a", "b"])) == expected).all()
+    numbers = pd.Series([0, 1, pd.NA, 1, 0, 1, 0, 1], dtype="Int64")
+    assert (fitted(X, numbers, classes=None, num_classes=2)
+            == fitted(X, [0, 1, -1, 1, 0, 1, 0, 1], classes=None, num_classes=2)).all()  # fmt: skip
+    mixed = [f.assign(u=np.round(f.u).astype(int), v=f.v.astype("Float64")) for f in frames]
+    plain = [np.column_stack([np.round(x[:, 0]), x[:, 1]]) for x in X]
+    assert (fitted(mixed, LABELS) == fitted(plain, LABELS)).all()
+    for column, text in [
+        (["a"] * 6, "numbers, got str 'a'"),
+        (pd.date_range("2026", periods=6), "numbers, got dates or times"),
+        (pd.array([1.5, None, 1, 1, 1, 1], dtype="Float64"), "finite numbers, got nan at"),
+    ]:
+        bad = [*frames[:7], frames[7].assign(v=column)]
+        with pytest.raises((TypeError, ValueError), match=rf"X\[7\](\['v'\])?: expected {text}"):
+            fitted(bad, LABELS)
+    with pytest.raises(TypeError, match=r"X: .*GroupBy; pass its groups' columns, as \[group"):
+        fitted(frames[0].groupby("u"), LABELS)
+    regressor = crnn.SequenceRegressor(2, 2, hidden_size=4, seed=0)
+    regressor.fit(X, pd.DataFrame({"a": pd.array([1.5, None] * 4, dtype="Float64"), "b": range(8)}), epochs=1)
+    other = crnn.SequenceRegressor(2, 2, hidden_size=4, seed=0)
+    other.fit(X, np.column_stack([[1.5, np.nan] * 4, range(8)]), epochs=1)
+    assert (regressor.flat_params == other.flat_params).all()
+
+
+def test_tensors_with_and_without_gradients():
+    torch = pytest.importorskip("torch")
+    expected = fitted(X, LABELS)
+    stacked = torch.from_numpy(np.stack(X))
+    with_gradients = stacked.clone().requires_grad_()
+    for given in (stacked, with_gradients, list(stacked), list(with_gradients)):
+        assert (fitted(given, LABELS) == expected).all()
+    tags = torch.tensor([0, 1] * 4)
+    assert (fitted(X, tags, classes=None, num_classes=2) == fitted(X, tags.numpy(), classes=None, num_classes=2)).all()
+    net = crnn.RNN(2, 3, seed=0)
+    x = np.ones((4, 1, 2), np.float32)
+    assert (net(torch.from_numpy(x))[0] == net(x)[0]).all()
+    assert (net.stream().step(torch.ones(2)) == net(x)[0][0, 0]).all()
+    with pytest.raises(ValueError, match=r"(?s)x: expected numbers in an array, got .*BFloat16"):
+        net(torch.ones(4, 1, 2, dtype=torch.bfloat16))
+
+
+def test_arrays_are_borrowed_where_they_can_be():
+    from crnn.array_input import in_precision, real_numbers
+    from crnn.models.data import check_sequences
+
+    torch = pytest.importorskip("torch")
+    array = np.ones((4, 3, 2), np.float32)
+    for given in (array, torch.from_numpy(array), np.ma.array(array, copy=False)):
+        assert np.shares_memory(in_precision("x", real_numbers("x", given), "float32"), array)
+    assert all(np.shares_memory(x, array) for x in check_sequences("X", list(array), 2, ids=False))
+    assert all(np.shares_memory(x, array) for x in check_sequences("X", torch.from_numpy(array), 2, ids=False))
+    net = crnn.RNN(2, 3)
+    assert np.shares_memory(net.forward(array)[2].x, array)
+
+
+def test_float64_arrays_are_taken_by_float32_networks():
+    net = crnn.RNN(2, 3, seed=0)
+    x = np.random.default_rng(0).normal(size=(5, 2, 2))
+    single = x.astype(np.float32)
+    y, _, tape = net.forward(x, np.zeros((1, 2, 3)))
+    assert (y == net(single)[0]).all()
+    dx, _ = net.backward(tape, np.ones(y.shape))
+    assert dx.dtype == np.float32
+    with pytest.raises(ValueError, match=r"x: expected numbers that float32 can hold, got 1e\+39 at \(0, 0, 0\)"):
+        net(np.full((5, 2, 2), 1e39))

@@ -6,7 +6,8 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given as draw
+from hypothesis import settings
 from hypothesis import strategies as st
 from kernel_tools import assert_same_bits
 
@@ -58,7 +59,7 @@ def test_the_difference_that_matters_survives():
 
 
 @settings(deadline=None, max_examples=40)
-@given(
+@draw(
     offset=st.floats(-1e9, 1e9),
     width=st.floats(1e-6, 1e6),
     kind=st.sampled_from(["regressor", "quantiles", "tagger", "classifier"]),
@@ -186,3 +187,138 @@ def test_a_model_whose_steps_release_the_gil_scales_too():
         assert_same_bits(out, y)
         with pytest.raises(ValueError, match="x: expected finite numbers, got nan at 1"):
             stream.step(np.array([1.0, np.nan]))
+
+
+# ---- models: what X and y may hold ---------------------------------------------------------------------------------
+
+
+XS = [np.random.default_rng(i).normal(5, 2, (6, 3)) for i in range(8)]
+VALUES = [float(x[-1, 0]) for x in XS]
+
+
+def values_model():
+    return crnn.SequenceRegressor(3, hidden_size=4, seed=0)
+
+
+def weights_after(X, y, make=values_model):
+    model = make()
+    model.fit(X, y, epochs=2, batch_size=4)
+    return model.flat_params.copy()
+
+
+def test_masked_targets_are_missing_and_masked_inputs_refused():
+    mask = [i == 2 for i in range(8)]
+    missing = [np.nan if hidden else value for hidden, value in zip(mask, VALUES, strict=True)]
+    expected = weights_after(XS, missing)
+    filled = np.ma.array([1e36 if hidden else v for hidden, v in zip(mask, VALUES, strict=True)], mask=mask)
+    assert_same_bits(weights_after(XS, filled), expected)
+    with_none = [None if hidden else value for hidden, value in zip(mask, VALUES, strict=True)]
+    assert_same_bits(weights_after(XS, with_none), expected)
+    X = np.ma.array(np.stack(XS), mask=False)
+    assert_same_bits(weights_after(X, VALUES), weights_after(XS, VALUES))
+    X[3, 2, 1] = np.ma.masked
+    for given in (X, list(X)):
+        with pytest.raises(ValueError, match=r"X\[3\]: expected finite numbers, got nan at \(2, 1\)"):
+            values_model().fit(given, VALUES)
+
+
+def test_masked_labels_are_unlabelled():
+    def make():
+        return crnn.SequenceClassifier(3, 2, hidden_size=4, seed=0)
+
+    def make_named():
+        return crnn.SequenceClassifier(3, classes=["a", "b"], hidden_size=4, seed=0)
+
+    labels, mask = np.array([0, 1] * 4), np.arange(8) == 2
+    expected = weights_after(XS, np.where(mask, -1, labels), make)
+    assert_same_bits(weights_after(XS, np.ma.array(labels, mask=mask), make), expected)
+    names = np.array(["a", "b"])[labels]
+    for given in (np.ma.array(names, mask=mask), [None if m else n for m, n in zip(mask, names, strict=True)],
+                  [np.nan if m else n for m, n in zip(mask, names, strict=True)]):  # fmt: skip
+        assert_same_bits(weights_after(XS, given, make_named), expected)
+    steps = np.stack([labels[:6]] * 8)
+    tagger = crnn.SequenceTagger(3, 2, hidden_size=4, seed=0)
+    tagger.fit(XS, np.ma.array(steps, mask=steps == 1), epochs=1)
+    other = crnn.SequenceTagger(3, 2, hidden_size=4, seed=0)
+    other.fit(XS, np.where(steps == 1, -1, steps), epochs=1)
+    assert_same_bits(tagger.flat_params, other.flat_params)
+
+
+@pytest.mark.parametrize(
+    ("y", "text"),
+    [
+        (["1.5"] * 8, "got <U3"),
+        (np.array(["1.5"] * 8, object), "got (<U3|str)"),
+        ([1j] * 8, "got complex128"),
+        (np.arange(8).astype("M8[D]"), "got dates or times .*timedelta64"),
+        (np.arange(8).astype("m8[s]"), "got dates or times"),
+        ([True, False] * 4, "got bool; a classifier"),
+        ([object()] * 8, "got object"),
+        ([b"1"] * 8, r"got \|S1"),
+    ],
+)
+def test_what_is_no_number_is_refused_as_a_target_and_as_an_input(y, text):
+    model = values_model()
+    before = model.flat_params.copy()
+    with pytest.raises(TypeError, match=rf"y\[0\]: expected numbers, {text}"):
+        model.fit(XS, y)
+    if "bool" not in text:
+        with pytest.raises(TypeError, match=r"X\[0\]: expected numbers, got"):
+            model.fit([np.full((6, 3), entry) for entry in y], VALUES)
+    assert_same_bits(model.flat_params, before)
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4", "i1", "u8", "i8", "g", ">f8", "O"])
+def test_numbers_of_any_type_are_values(kind):
+    X = [np.round(x).astype(kind) for x in XS]
+    y = np.round(VALUES).astype(kind)
+    expected = weights_after([np.round(x) for x in XS], np.round(VALUES))
+    assert_same_bits(weights_after(X, y), expected)
+    assert_same_bits(weights_after(np.stack(X), list(y)), expected)
+
+
+def test_large_integers_are_numbers():
+    X = [np.array([[2**63 + i], [2**64 - 1]], np.uint64) for i in range(0, 80000, 10000)]
+    model = crnn.SequenceRegressor(1, hidden_size=4)
+    model.fit(X, VALUES, epochs=1)
+    assert np.isfinite(model.predict(X)).all()
+
+
+def test_finite_numbers_that_overflow_when_scaled_or_rounded_are_refused():
+    model = values_model()
+    model.fit(XS, VALUES, epochs=1)
+    bad = XS[1].copy()
+    bad[3, 1] = 1e300
+    for use in (model.predict, lambda X: model.evaluate(X, VALUES[:2])):
+        with pytest.raises(ValueError, match=r"X\[1\]: .* that float32 can hold once scaled, got 1e\+300"):
+            use([XS[0], bad])
+    with pytest.raises(ValueError, match=r"y\[1\]: .* that float32 can hold once scaled, got -1e\+300"):
+        model.evaluate(XS[:2], [1.0, -1e300])
+    plain = crnn.SequenceRegressor(3, hidden_size=4, scale=False)
+    with pytest.raises(ValueError, match=r"X\[1\]: expected numbers that float32 can hold"):
+        plain.fit([XS[0], bad], [1.0, 2.0])
+    with pytest.raises(ValueError, match=r"y\[0\]: expected numbers that float32 can hold"):
+        plain.fit(XS[:2], [1e40, 2.0])
+    with pytest.raises(ValueError, match=r"y\[1\]: expected finite numbers, or NaN for none, got infinity"):
+        plain.fit(XS[:2], [1.0, np.inf])
+
+
+def test_one_series_is_read_the_same_way_everywhere_or_refused_with_a_hint():
+    series = np.sin(np.arange(50) / 3)[:, None]
+    model = crnn.SequenceRegressor(1, hidden_size=4, pooling=None, seed=0)
+    model.fit([series], None, epochs=1)
+    for X in (series, series.tolist(), np.ma.array(series)):
+        for use in (model.predict, lambda X: model.evaluate(X, X), lambda X: model.fit(X, [0] * 50)):
+            with pytest.raises(ValueError, match=r"X: .*\(50, 1\); write \[x\] for one sequence of 50 steps, or x\[:"):
+                use(X)
+    with pytest.raises(ValueError, match=r"X: expected shape .* got \(50,\); for one sequence write \[x\]"):
+        model.predict(series[:, 0])
+    ahead = model.forecast(series, 3)
+    for same in (series[:, 0], series[:, 0].tolist()):
+        assert_same_bits(model.forecast(same, 3), ahead)
+    for several in ([series], series[None], series.T, [series[:, 0]]):
+        assert_same_bits(model.forecast(several, 3), ahead[None])
+    wide = crnn.SequenceRegressor(3, 3, hidden_size=4, pooling=None, seed=0)
+    with pytest.raises(ValueError, match=r"X: .* got \(6, 3\); write \[x\] for one sequence of 6 steps"):
+        wide.predict(XS[0])
+    assert wide.forecast(XS[0], 2).shape == (2, 3)

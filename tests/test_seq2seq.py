@@ -636,7 +636,7 @@ def test_numbers_are_wanted_where_the_source_is_real():
     for X, message in [
         ([[1, 2]], "X[0]: expected numbers of shape (T, 5), got int64 of shape (2,)"),
         ([np.zeros((3, 4))], "X[0]: expected numbers of shape (T, 5), got float64 of shape (3, 4)"),
-        ([np.full((3, 5), np.nan)], "X[0]: expected finite numbers, got NaN or infinity"),
+        ([np.full((3, 5), np.nan)], "X[0]: expected finite numbers, got nan at (0, 0)"),
     ]:
         with pytest.raises(ValueError) as caught:  # noqa: PT011
             model.predict(X, max_length=2)

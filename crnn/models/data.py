@@ -7,13 +7,14 @@ array (N, T, D) or (N, T).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from crnn._core.rows import Lengths
+from crnn.array_input import check_finite, in_precision, items, real_numbers
 from crnn.checks import Array, check_positive
 from crnn.text.errors import VocabError
 from crnn.text.vocab import Vocab
@@ -57,17 +58,50 @@ def check_sequences(name: str, X: Any, input_size: int, *, ids: bool, real: bool
     ------
     TypeError, ValueError
     """
-    if isinstance(X, str | bytes) or not isinstance(X, Sequence | np.ndarray):
-        raise TypeError(f"{name}: expected a list of arrays, or an array (N, T, D), got {type(X).__name__}")
-    if isinstance(X, np.ndarray) and X.ndim not in (2, 3):
-        raise ValueError(f"{name}: expected shape (N, T, {input_size}), or ids (N, T), got {X.shape}")
+    X = items(name, X, "a list of arrays, or an array (N, T, D)")
+    if isinstance(X, np.ndarray):
+        _check_shape(name, X, input_size)
     if len(X) == 0:
         raise ValueError(f"{name}: expected at least one sequence, got none")
     whole = _as_whole(X, input_size, ids, real)
     if whole is not None:
         return whole
-    named = [(f"{name}[{i}]", x) for i, x in enumerate(X)]
-    return [_check_sequence(each, array_of(each, x), input_size, ids, real) for each, x in named]
+    arrays = [real_numbers(f"{name}[{i}]", x) for i, x in enumerate(X)]
+    if input_size == 1 and len(arrays) > 1 and all(array.shape == (1,) for array in arrays):
+        raise ValueError(_ambiguous(name, (len(arrays), 1)))
+    return [_check_sequence(f"{name}[{i}]", array, input_size, ids, real) for i, array in enumerate(arrays)]
+
+
+def _check_shape(name: str, X: Array, input_size: int) -> None:
+    """Raise ValueError unless an array can be sequences, (N, T, D) or (N, T), and is not clearly one sequence."""
+    if X.ndim not in (2, 3):
+        one = "; for one sequence write [x]" if X.ndim == 1 and X.size else ""
+        raise ValueError(f"{name}: expected shape (N, T, {input_size}), or ids (N, T), got {X.shape}{one}")
+    if X.ndim == 2 and X.shape[1] == input_size and len(X) > 1 and (input_size == 1 or X.dtype.kind == "f"):
+        raise ValueError(_ambiguous(name, X.shape))
+
+
+def _ambiguous(name: str, shape: tuple[int, ...]) -> str:
+    """What to say of an array (T, D) in the place of sequences."""
+    hint = f"write [x] for one sequence of {shape[0]} steps"
+    if shape[1] == 1:
+        hint += f", or x[:, :, None] for {shape[0]} sequences of one step"
+    return f"{name}: expected shape (N, T, {shape[1]}), got {shape}; {hint}"
+
+
+def is_one_series(X: Any, input_size: int) -> bool:
+    """Whether X, in the place of series, is a single one: an array (T, D), or numbers (T,) if D is 1."""
+    if isinstance(X, np.ndarray):
+        return X.shape[1:] in ((), (input_size,))
+    return len(X) > 0 and all(np.ndim(x) == 0 for x in X)
+
+
+def check_entries(name: str, y: Any, n: int) -> Any:
+    """The entries of y, one for each of n sequences: a list or an array. Raises TypeError and ValueError."""
+    y = items(name, y, "a list or an array of targets")
+    if len(y) != n:
+        raise ValueError(f"{name}: expected one entry for each of {n} sequences, got {len(y)}")
+    return y
 
 
 def _as_whole(X: Any, input_size: int, ids: bool, real: bool) -> Array | None:
@@ -80,7 +114,7 @@ def _as_whole(X: Any, input_size: int, ids: bool, real: bool) -> Array | None:
         kind = (first.shape, first.dtype)
         if first.dtype.kind in "fiub" and all(type(x) is np.ndarray and (x.shape, x.dtype) == kind for x in X):
             X = np.concatenate(X).reshape(len(X), *first.shape)
-    if not isinstance(X, np.ndarray) or not X.size:
+    if type(X) is not np.ndarray or not X.size or X.dtype.itemsize > 8:  # a mask is needed, long double converted
         return None
     if X.ndim == 3 and X.shape[2] == input_size and X.dtype.kind in "fiub" and not ids:
         return np.asarray(X) if np.isfinite(X).all() else None
@@ -90,43 +124,40 @@ def _as_whole(X: Any, input_size: int, ids: bool, real: bool) -> Array | None:
 
 
 def array_of(name: str, value: Any, dtype: Any = None) -> Array:
-    """``value`` as a NumPy array. Raises ValueError, which calls it ``name``."""
+    """Labels as an array, masked ones as None. Raises ValueError, which calls them ``name``."""
+    if isinstance(value, np.ma.MaskedArray):
+        mask, value = np.ma.getmaskarray(value), np.array(value.data, object if np.ma.is_masked(value) else None)
+        if value.dtype == object:
+            value[mask] = None
+    if hasattr(value, "detach"):  # a tensor
+        value = value.detach()
     try:
         return np.asarray(value, dtype)
     except (TypeError, ValueError, OverflowError):  # ragged, or not numbers
         raise ValueError(f"{name}: expected numbers in an array, got {value!r:.100}") from None
 
 
-def check_entries(name: str, y: Any, n: int) -> None:
-    """Raise TypeError or ValueError unless y is a list or array with one entry for each of n sequences."""
-    if isinstance(y, str | bytes | Mapping | Set) or not (hasattr(y, "__len__") and hasattr(y, "__getitem__")):
-        raise TypeError(f"{name}: expected a list or an array of targets, got {type(y).__name__}")
-    if len(y) != n:
-        raise ValueError(f"{name}: expected one entry for each of {n} sequences, got {len(y)}")
-
-
 def _check_sequence(name: str, x: Array, input_size: int, ids: bool, real: bool) -> Array:
     """One sequence, see `check_sequences`."""
+    if x.ndim and len(x) == 0:
+        raise ValueError(f"{name}: expected a sequence of at least one step, got none: shape {x.shape}")
     if not real and x.dtype.kind in "iu" and x.ndim == 1 and (ids or input_size > 1):  # one id carries no information
-        if x.size == 0 or x.min() < 0 or x.max() >= input_size:
-            got = f"{x.min()} to {x.max()}" if x.size else "none"
-            raise ValueError(f"{name}: expected ids from 0 to {input_size - 1}, got {got}")
+        if x.min() < 0 or x.max() >= input_size:
+            raise ValueError(f"{name}: expected ids from 0 to {input_size - 1}, got {x.min()} to {x.max()}")
         return x.astype(np.int32)
     if ids:
         raise TypeError(f"{name}: expected integer ids (T,), got {x.dtype} of shape {x.shape}")
     if x.ndim == 1 and input_size == 1:
         x = x[:, None]
-    if x.dtype.kind not in "fiub" or x.ndim != 2 or x.shape[1] != input_size or len(x) == 0:
+    if x.ndim != 2 or x.shape[1] != input_size:
         raise ValueError(f"{name}: expected numbers of shape (T, {input_size}), got {x.dtype} of shape {x.shape}")
-    if not np.isfinite(x).all():
-        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
-    return x
+    check_finite(name, x)
+    return in_precision(name, x, "float64") if x.dtype.itemsize > 8 else x
 
 
 def encode_texts(name: str, texts: Any, vocab: Vocab) -> list[Array]:
     """Ids (T_i,) of each text. Raises TypeError, ValueError and VocabError, which name the text's index."""
-    if isinstance(texts, str | bytes) or not isinstance(texts, Sequence | np.ndarray):
-        raise TypeError(f"{name}: expected a list of strings, got {type(texts).__name__}")
+    texts = items(name, texts, "a list of strings")
     if not len(texts):
         raise ValueError(f"{name}: expected at least one string, got none")
     encoded: list[Array] = []

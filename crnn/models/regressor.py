@@ -9,8 +9,9 @@ from typing import Any, Unpack
 import numpy as np
 
 from crnn._options import takes_options
+from crnn.array_input import items
 from crnn.checks import Array, check_size
-from crnn.models.data import by_length
+from crnn.models.data import by_length, is_one_series
 from crnn.models.losses import Regression
 from crnn.models.metrics import RegressionEvaluation
 from crnn.models.sequence_model import POOLING_TYPES, SCALE_TYPES, SequenceModel, model_json_types
@@ -168,8 +169,8 @@ class SequenceRegressor(
             )
         if self.pooling not in (None, "last"):
             raise ValueError(f"forecast: expected pooling None or 'last', got {self.pooling!r}")
-        shape = series.shape if isinstance(series, np.ndarray) else (0, 0, 0)
-        single = shape[1:] in ((), (self.net.input_size,))
+        series = items("series", series, "an array (T, D), or a list of arrays")
+        single = is_one_series(series, self.net.input_size)
         x = self._sequences("series", [series] if single else series)
         if x[0].ndim != 2:
             raise ValueError("series: expected numbers, got ids")

@@ -185,7 +185,10 @@ class SequenceModel(Module, Generic[EvaluationT]):
         """Sequences standardised, in the model's dtype; ids as they are."""
         if x[0].ndim == 1:
             return x
-        return by_rows(x, lambda rows: self.scalings["x"].apply(rows, self.dtype))
+        try:
+            return by_rows(x, lambda rows: self.scalings["x"].apply_checked(rows, self.dtype))
+        except OverflowError:
+            return self.scalings["x"].apply_to_all("X", list(x), self.dtype)  # raises an error that names the number
 
     # ---- data -----------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from crnn._core import loss as kernels
 from crnn._float_mode import public_methods_in_ieee_mode
+from crnn.array_input import is_finite
 from crnn.checks import Array
 
 
@@ -51,6 +52,27 @@ class Standardizer:
     def apply(self, array: Array, dtype: str) -> Array:
         """(array - mean) / std, fresh, in ``dtype``."""
         scaled: Array = ((array - self.mean) / self.std).astype(dtype)
+        return scaled
+
+    def apply_checked(self, array: Array, dtype: str) -> Array:
+        """`apply` to finite numbers. Raises OverflowError if one of them is not finite in ``dtype`` once it is scaled."""
+        with np.errstate(over="ignore"):
+            scaled = self.apply(array, dtype)
+        if not is_finite(scaled):
+            raise OverflowError
+        return scaled
+
+    def apply_to_all(self, name: str, arrays: Sequence[Array], dtype: str) -> list[Array]:
+        """`apply` to each of arrays (T_i, D), whose numbers are finite or NaN.
+
+        Raises ValueError, which calls the arrays ``name``, if a number is not finite in ``dtype`` once it is scaled.
+        """
+        with np.errstate(over="ignore"):
+            scaled = [self.apply(array, dtype) for array in arrays]
+        for i, (array, each) in enumerate(zip(arrays, scaled, strict=True)):
+            if not is_finite(each) and np.isinf(each).any():
+                value = array[np.isinf(each)][0]
+                raise ValueError(f"{name}[{i}]: expected numbers that {dtype} can hold once scaled, got {value}")
         return scaled
 
     def undo(self, array: Array) -> Array:

@@ -16,6 +16,7 @@ import numpy as np
 
 from crnn._core import loss as kernels
 from crnn._core import vecmath
+from crnn.array_input import as_array, in_precision, items, library_of, real_numbers
 from crnn.checks import Array, check_flag, check_size
 from crnn.models.data import array_of, check_entries, encode_texts
 from crnn.models.losses import Regression
@@ -103,12 +104,15 @@ class ClassTargets(Targets[Evaluation]):
         self.num_classes = check_size("num_classes", num_classes)
 
     def encode(self, name: str, y: Any, x: list[Array], single: bool) -> list[Array]:
-        check_entries(name, y, len(x))
+        y = check_entries(name, _labels_of(y), len(x))
         # dtype object keeps names as they are: NumPy would turn a name and a -1 into two strings.
-        dtype = self.dtype if self.multilabel else None if self.classes is None else object
+        dtype = None if self.classes is None else object
         targets: list[Array] = []
         for i, entry in enumerate(y):
-            labels = array_of(f"{name}[{i}]", entry, dtype)
+            if self.multilabel:
+                labels = in_precision(f"{name}[{i}]", real_numbers(f"{name}[{i}]", entry), self.dtype).copy()
+            else:
+                labels = array_of(f"{name}[{i}]", entry, dtype)
             steps = 1 if single else len(x[i])
             shape: tuple[int, ...] = () if single else (steps,)
             shape += (self.num_classes,) if self.multilabel else ()
@@ -124,6 +128,8 @@ class ClassTargets(Targets[Evaluation]):
     def _ids(self, name: str, labels: Array) -> Array:
         """Class numbers of labels; -1 = unlabelled, ignored by the loss."""
         if self.classes is None:
+            if labels.dtype.kind == "O":
+                labels = _without_missing(labels)
             numbers = labels.dtype.kind in "iu"
             if not numbers or (labels.size and (labels.min() < IGNORE_INDEX or labels.max() >= self.num_classes)):
                 raise ValueError(
@@ -131,9 +137,10 @@ class ClassTargets(Targets[Evaluation]):
                     "got " + (f"{labels.min()} to {labels.max()}" if numbers else f"{labels.dtype}")
                 )
             return labels.astype(np.int32)
-        number_of = {label: number for number, label in enumerate(self.classes)}
-        number_of.setdefault(IGNORE_INDEX, IGNORE_INDEX)
-        ids = [number_of.get(label) for label in labels.reshape(-1).tolist()]
+        number_of: dict[Any, int] = {label: number for number, label in enumerate(self.classes)}
+        for unlabelled in (IGNORE_INDEX, None):
+            number_of.setdefault(unlabelled, IGNORE_INDEX)
+        ids = [number_of.get(None if is_missing(label) else label) for label in labels.reshape(-1).tolist()]
         if None in ids:
             wrong = labels.reshape(-1)[ids.index(None)]
             raise ValueError(f"{name}: expected one of {self.classes[:10]!r}, got {wrong!r}")
@@ -172,10 +179,25 @@ class ClassTargets(Targets[Evaluation]):
         return Evaluation(total / max(count, 1), correct / max(count, 1), count)
 
 
+def _labels_of(y: Any) -> Any:
+    """Labels, those of a pandas Series as Python objects: missing ones would turn integers into floats."""
+    return list(y) if library_of(y) == "pandas" and getattr(y, "ndim", 1) == 1 and not hasattr(y, "groups") else y
+
+
+def is_missing(label: Any) -> bool:
+    """Whether this stands for no label: None, NaN, pandas' NA, a masked entry."""
+    return label is None or label is np.ma.masked or type(label).__name__ == "NAType" or label != label
+
+
+def _without_missing(labels: Array) -> Array:
+    """Labels of dtype object, of which some may be missing, as an array of numbers if all others are integers."""
+    flat = [IGNORE_INDEX if is_missing(label) else label for label in labels.reshape(-1).tolist()]
+    return np.array(flat).reshape(labels.shape) if all(type(label) is int for label in flat) else labels
+
+
 def _names(argument: str, classes: Any) -> list[Label]:
     """The names of classes as str and int objects. Raises TypeError and ValueError, which call them ``argument``."""
-    if isinstance(classes, str | bytes) or not isinstance(classes, Sequence | np.ndarray):
-        raise TypeError(f"{argument}: expected a list of names, got {type(classes).__name__}")
+    classes = items(argument, classes, "a list of names")
     names = [name.item() if isinstance(name, np.generic) else name for name in classes]
     if not all(type(name) in (str, int) for name in names) or len(set(names)) != len(names):
         raise ValueError(f"{argument}: expected different names, strings or integers, got {names!r:.200}")
@@ -208,18 +230,18 @@ class ValueTargets(Targets[RegressionEvaluation]):
     def encode(self, name: str, y: Any, x: list[Array], single: bool) -> list[Array]:
         if y is None:
             return self._next_steps(name, x, single)
-        check_entries(name, y, len(x))
+        y = check_entries(name, y, len(x))
         P = self.size
         targets = []
         for i, entry in enumerate(y):
-            values = array_of(f"{name}[{i}]", entry, np.float64)
+            values = _values(f"{name}[{i}]", entry)
             steps = 1 if single else len(x[i])
             shape = (P,) if single else (steps, P)
             if values.shape != shape and not (P == 1 and values.shape == shape[:-1]):
                 raise ValueError(f"{name}[{i}]: expected shape {shape}, got {values.shape}")
             if np.isinf(values).any():
                 raise ValueError(f"{name}[{i}]: expected finite numbers, or NaN for none, got infinity")
-            targets.append(values.reshape(steps, P))
+            targets.append(values.reshape(steps, P).copy())
         return targets
 
     def _next_steps(self, name: str, x: list[Array], single: bool) -> list[Array]:
@@ -233,7 +255,7 @@ class ValueTargets(Targets[RegressionEvaluation]):
         return [np.concatenate([np.asarray(series[1:], np.float64), unknown]) for series in x]
 
     def standardised(self, targets: list[Array]) -> list[Array]:
-        return [self.standardizer.apply(values, self.dtype) for values in targets]
+        return self.standardizer.apply_to_all("y", targets, self.dtype)
 
     def values(self, outputs: Array) -> Array:
         """Predictions (M, P) in the units of the targets, from outputs (M, V); for Q quantiles (M, P, Q)."""
@@ -272,7 +294,7 @@ class TokenTargets(Targets[SequenceEvaluation]):
         self.size, self.vocab = size, vocab
 
     def encode(self, name: str, y: Any, x: list[Array], single: bool) -> list[Array]:
-        check_entries(name, y, len(x))
+        y = check_entries(name, y, len(x))
         if self.vocab is not None:
             targets = encode_texts(name, y, self.vocab)
         else:
@@ -292,9 +314,17 @@ class TokenTargets(Targets[SequenceEvaluation]):
         return ids if self.vocab is None else self.vocab.decode(ids)
 
 
+def _values(name: str, value: Any) -> Array:
+    """Real targets as float64, missing ones as NaN. Raises TypeError and ValueError, which call them ``name``."""
+    values = real_numbers(name, value)
+    if values.dtype.kind == "b":
+        raise TypeError(f"{name}: expected numbers, got bool; a classifier learns true and false, 0 and 1 are numbers")
+    return in_precision(name, values, "float64")
+
+
 def _token_ids(name: str, value: Any, limit: int) -> Array:
     """Ids (M,) as int32, M >= 0. Raises ValueError, which calls them ``name``."""
-    ids = array_of(name, value)
+    ids = as_array(name, value)
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
         raise ValueError(f"{name}: expected integer ids (M,), got {ids.dtype} of shape {ids.shape}")
     if ids.size and (ids.min() < 0 or ids.max() >= limit):

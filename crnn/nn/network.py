@@ -267,6 +267,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         """
         threads = check_threads(threads)
         checked, given = self.stack.check_padded(x, lengths)
+        self.stack.check_finite(checked, packed=given is not None)
         if given is None or not saves_memory(self.stack, checked, given):
             tape = self.run(checked, state, given, threads, None, None, keep=False)
             return tape.padded(tape.y), tape.after.value

@@ -137,7 +137,7 @@ def reg(**options):
 
 
 ARGUMENTS = {
-    "neither classes nor how many": (lambda: crnn.SequenceClassifier(D), ValueError, "num_classes: .* got neither"),
+    "an option before the data": (lambda: crnn.SequenceClassifier(dropout=2), ValueError, "dropout: expected a prob"),
     "num_classes 0": (lambda: crnn.SequenceClassifier(D, 0), ValueError, "num_classes: expected .* at least 1, got 0"),
     "num_classes a float": (lambda: crnn.SequenceTagger(D, 2.0), ValueError, r"num_classes: expected .* got 2\.0"),
     "other num_classes": (lambda: named(["a"], num_classes=2), ValueError, "num_classes: expected 1, .* got 2"),
@@ -146,7 +146,7 @@ ARGUMENTS = {
     "classes a set": (lambda: named({"a", "b"}), TypeError, "classes: expected a list of names, got set"),
     "classes twice": (lambda: named(["a", "b", "a"]), ValueError, "classes: expected different names, .* got"),
     "classes real": (lambda: named([1.0, 2.0]), ValueError, "classes: expected different names, .* got"),
-    "classes true": (lambda: named([True, False]), ValueError, "classes: expected different names, .* got"),
+    "classes equal": (lambda: named([True, 1]), ValueError, "classes: expected different names, .* got"),
     "classes lists": (lambda: named([["a"], ["b"]]), ValueError, "classes: expected different names, .* got"),
     "classes none": (lambda: named([]), ValueError, "num_classes: expected .* got 0"),
     "class_weight too short": (lambda: classifier(class_weight=[1, 2]), ValueError, "class_weight: expected 4 numbers"),

@@ -33,13 +33,15 @@ class SequenceClassifier(
 
     Parameters
     ----------
-    input_size : int
-        D: size of the input at each step, or the number of ids.
+    input_size : int, optional
+        D: size of the input at each step, or the number of ids. If not given, `fit` takes it from X: the last axis of
+        (T, D), 1 for numbers (T,), the largest id plus 1 for integers (T,).
     num_classes : int, optional
-        V; may be left out if ``classes`` is given.
+        V; may be left out if ``classes`` is given. If neither is given, `fit` takes the classes from y: 0 .. V-1 if its
+        labels are these integers, otherwise its different labels in ascending order.
     hidden_size, num_layers, cell, seed
         As in `RNN`.
-    classes : sequence of str or int, optional
+    classes : sequence of str, int or bool, optional
         Names of the classes, which `predict` returns.
     multilabel : bool
         Classes are independent binary labels: any number of them can apply.
@@ -61,7 +63,7 @@ class SequenceClassifier(
     >>> rng = np.random.default_rng(0)
     >>> X = [rng.normal(size=(rng.integers(5, 20), 2)) for _ in range(200)]
     >>> y = ["up" if x[:, 0].sum() > 0 else "down" for x in X]
-    >>> clf = crnn.SequenceClassifier(2, classes=["down", "up"], hidden_size=16, seed=0)
+    >>> clf = crnn.SequenceClassifier(hidden_size=16, seed=0)          # sizes and classes come from the data
     >>> log = clf.fit(X, y, epochs=20, optimizer=crnn.optim.Adam(lr=1e-2))
     >>> clf.evaluate(X, y).accuracy > 0.9
     True
@@ -73,7 +75,7 @@ class SequenceClassifier(
 
     def __init__(
         self,
-        input_size: int,
+        input_size: int | None = None,
         num_classes: int | None = None,
         hidden_size: int | Sequence[int] = 64,
         num_layers: int | None = None,
@@ -91,6 +93,14 @@ class SequenceClassifier(
     ) -> None:
         if pooling is None:
             raise ValueError("pooling: expected one, got None; a SequenceTagger has a class for every step")
+        if input_size is None or (num_classes is None and classes is None):
+            given: dict[str, Any] = {"input_size": input_size, "num_classes": num_classes, "classes": classes}
+            given |= {"multilabel": multilabel}
+            given |= {"class_weight": class_weight, "label_smoothing": label_smoothing, "scale": scale, "seed": seed}
+            given |= dict(hidden_size=hidden_size, num_layers=num_layers, cell=cell, **options)
+            given |= {"pooling": pooling, "steps": steps}
+            self._wait_for_data(given)
+            return
         network = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
         config = config_from(options, type(self).__name__, **network)
         targets, loss = self._set_class_options(

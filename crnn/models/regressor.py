@@ -10,8 +10,9 @@ import numpy as np
 
 from crnn._options import takes_options
 from crnn.array_input import items
-from crnn.checks import Array, check_size
+from crnn.checks import Array, as_number, check_size
 from crnn.models.data import by_length, is_one_series
+from crnn.models.from_data import input_size_of, target_size_of, windows_of
 from crnn.models.losses import Regression
 from crnn.models.metrics import RegressionEvaluation
 from crnn.models.sequence_model import POOLING_TYPES, SCALE_TYPES, SequenceModel, model_json_types
@@ -44,14 +45,17 @@ class SequenceRegressor(
     inputs are; predictions are in the units of the targets.
 
     To forecast, train with ``pooling=None`` and ``y=None``: the target of each step is then the input of the next step.
-    `forecast` continues a series by feeding predictions back as inputs.
+    `forecast` continues a series by feeding predictions back as inputs. A lone series, an array (T, D), or
+    (T,) if D is 1, or a list of one, is cut into overlapping windows: each has an eighth of its steps, but at least 16
+    and at most 128, and the next one starts a quarter of a window later. A share ``valid=`` is then the end of the
+    series. For other windows pass them as a list.
 
     Parameters
     ----------
-    input_size : int
-        D: size of the input at each step, or the number of ids.
-    output_size : int
-        P.
+    input_size : int, optional
+        D: size of the input at each step, or the number of ids. If not given, `fit` takes it from X.
+    output_size : int, optional
+        P. If not given: 1, or if ``input_size`` is not given either, what `fit` finds in y.
     hidden_size, num_layers, cell, seed
         As in `RNN`.
     loss : {"mse", "mae", "huber", "quantile"}
@@ -74,8 +78,7 @@ class SequenceRegressor(
     >>> import numpy as np, crnn
     >>> wave = np.sin(np.arange(400) / 5)[:, None]
     >>> model = crnn.SequenceRegressor(1, 1, hidden_size=16, pooling=None, seed=0)
-    >>> windows = [wave[i : i + 60] for i in range(0, 340, 10)]
-    >>> log = model.fit(windows, None, epochs=60, batch_size=8, optimizer=crnn.optim.Adam(lr=1e-2))
+    >>> log = model.fit(wave, None, epochs=60, batch_size=8, optimizer=crnn.optim.Adam(lr=1e-2))
     >>> ahead = model.forecast(wave, 5)
     >>> bool(np.abs(ahead[:, 0] - np.sin(np.arange(400, 405) / 5)).max() < 0.1)
     True
@@ -90,8 +93,8 @@ class SequenceRegressor(
 
     def __init__(
         self,
-        input_size: int,
-        output_size: int = 1,
+        input_size: int | None = None,
+        output_size: int | None = None,
         hidden_size: int | Sequence[int] = 64,
         num_layers: int | None = None,
         cell: str = "gru",
@@ -105,6 +108,15 @@ class SequenceRegressor(
         seed: int = 0,
         **options: Unpack[NetworkOptions],
     ) -> None:
+        if input_size is None:
+            given: dict[str, Any] = {"output_size": output_size, "loss": loss, "delta": delta, "quantiles": quantiles}
+            given |= {"steps": steps, "scale": scale}
+            given |= dict(hidden_size=hidden_size, num_layers=num_layers, cell=cell, seed=seed, **options)
+            given = {name: value for name, value in given.items() if value is not None} | {"pooling": pooling}
+            type(self)(**{"input_size": 2, **given})  # checks the options now
+            self.deferred = given
+            return
+        output_size = 1 if output_size is None else output_size
         network = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
         config = config_from(options, type(self).__name__, **network)
         self.output_size = check_size("output_size", output_size)
@@ -113,6 +125,38 @@ class SequenceRegressor(
         scalings = {"x": Standardizer(config.input_size), "y": Standardizer(self.output_size)}
         targets = ValueTargets(regression, scalings["y"], config.input_size, config.dtype)
         self._compose(config, regression, targets, scalings, pooling=pooling, steps=steps, scale=scale, seed=seed)
+
+    def _arguments_from(self, X: Any, y: Any) -> dict[str, Any]:
+        given = self.deferred or {}
+        series = items("X", X, "a list of arrays, or an array (N, T, D)")
+        if y is None and isinstance(series, np.ndarray) and series.ndim < 3:  # one series, or (N, T)
+            size = series.shape[1] if series.ndim == 2 and series.shape[0] >= series.shape[1] else 1
+        else:
+            size = input_size_of("X", series)
+        found = {"input_size": size}
+        if "output_size" not in given:
+            found["output_size"] = target_size_of("y", y, size, single=given["pooling"] is not None)
+        return found
+
+    def _training_sequences(self, X: Any, y: Any, valid: Any) -> tuple[Any, Any]:
+        """A lone series to learn forecasting from, cut into windows; its end is the share ``valid`` of it."""
+        if y is not None:
+            return X, valid
+        D = self.net.input_size
+        X = items("X", X, "an array (T, D), or a list of arrays")
+        X = [X] if is_one_series(X, D) else X
+        if len(X) != 1 or self.output_size != D or self.pooling is not None:
+            return X, valid
+        series = self._sequences("X", X)[0]
+        share = as_number(valid)
+        if share is not None and 0 < share < 1:
+            steps = round(share * len(series))
+            if not 1 < steps < len(series) - 1:
+                raise ValueError(
+                    f"valid: expected a share of {len(series)} steps that leaves two on both sides, got {valid!r}"
+                )
+            series, valid = series[:-steps], ([series[-steps:]], None)
+        return windows_of(series, None), valid
 
     @staticmethod
     def outputs_of(config: Mapping[str, Any]) -> int:

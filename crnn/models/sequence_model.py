@@ -33,6 +33,7 @@ from crnn.models.data import (
     shuffled,
     split_rows,
 )
+from crnn.models.from_data import materialised
 from crnn.models.head import Head
 from crnn.models.losses import Loss
 from crnn.models.pooling import POOLINGS
@@ -70,6 +71,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
     """
 
     loss_unit: str = "nats"  # for `crnn.fit`
+    deferred: dict[str, Any] | None = None  # arguments of a model that waits for `fit` to learn its sizes
     net: RNN  # whose outputs the head reads
     scalings: dict[str, Standardizer]  # of real inputs "x", and of real targets "y"
     seed: int
@@ -131,6 +133,9 @@ class SequenceModel(Module, Generic[EvaluationT]):
         return self.net.dtype
 
     def __repr__(self) -> str:
+        if self.deferred is not None:
+            given = ", ".join(f"{name}={value!r:.100}" for name, value in self.deferred.items())
+            return f"{type(self).__name__}({given}; sizes come from the training data)"
         return (
             f"{type(self).__name__}({self.net.describe()}, outputs={self._head.loss.outputs}, "
             f"pooling={self.pooling!r}, {self.flat_params.size:,} parameters, dtype={self.dtype!r})"
@@ -276,7 +281,13 @@ class SequenceModel(Module, Generic[EvaluationT]):
         FloatingPointError, KeyboardInterrupt
             As in `crnn.fit`.
         """
+        options = {"epochs": epochs, "batch_size": batch_size, "clip_norm": clip_norm, "threads": threads, **training}
+        X, y = materialised(X), materialised(y)
+        if self.deferred is not None:
+            return self._fit_built(X, y, valid, options)
+        X, valid = self._training_sequences(X, y, valid)
         x = self._sequences("X", X)
+        self._learn_classes(y)
         targets = self._encode("y", y, x)
         valid_x: list[Array] = []
         valid_targets: list[Array] = []
@@ -304,16 +315,44 @@ class SequenceModel(Module, Generic[EvaluationT]):
                 self,
                 self._data(x, standardised(targets)),
                 valid=None if valid is None else self._data(valid_x, standardised(valid_targets)),
-                epochs=epochs,
-                batch_size=batch_size,
-                clip_norm=clip_norm,
-                threads=threads,
-                **training,
+                **options,
             )
         except BaseException:
             if np.array_equal(weights, self.flat_params):  # not trained: the weights fit the previous statistics
                 self._set_statistics(statistics)
             raise
+
+    def _fit_built(self, X: Any, y: Any, valid: Any, options: dict[str, Any]) -> TrainingLog:
+        """`fit` of a model whose sizes the data decide: it becomes such a model, unless an argument is wrong."""
+        make: Any = type(self)  # each class has its own signature
+        built = make(**{**(self.deferred or {}), **self._arguments_from(X, y)})
+        try:
+            log: TrainingLog = built.fit(X, y, valid=valid, **options)
+        except (TypeError, ValueError):
+            raise
+        except BaseException:  # interrupted, or diverged: the weights of that moment are the user's
+            self.__dict__ = built.__dict__
+            raise
+        self.__dict__ = built.__dict__
+        return log
+
+    def _arguments_from(self, X: Any, y: Any) -> dict[str, Any]:
+        """The arguments that were not given, as the training data decide them. Raises TypeError and ValueError."""
+        raise NotImplementedError(f"{type(self).__name__} needs its sizes")
+
+    def _learn_classes(self, y: Any) -> None:
+        """Learn names of classes from the training labels, in models that have them."""
+
+    def _training_sequences(self, X: Any, y: Any, valid: Any) -> tuple[Any, Any]:
+        """X and ``valid`` as `fit` uses them. Overridden where a lone series is cut into windows."""
+        return X, valid
+
+    def __getattr__(self, name: str) -> Any:
+        """Only what does not exist arrives here."""
+        kind = type(self).__name__
+        if self.__dict__.get("deferred") is not None and not name.startswith("__"):
+            raise AttributeError(f"{kind}: expected a call of fit before this, because its sizes come from the data")
+        raise AttributeError(f"{kind!r} object has no attribute {name!r}")
 
     def _validation_indices(self, fraction: float, n: int) -> list[int]:
         """The indices, in ascending order, of a random fraction of n sequences. Raises ValueError."""

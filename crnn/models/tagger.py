@@ -53,7 +53,7 @@ class SequenceTagger(
 
     def __init__(
         self,
-        input_size: int,
+        input_size: int | None = None,
         num_classes: int | None = None,
         hidden_size: int | Sequence[int] = 64,
         num_layers: int | None = None,
@@ -67,6 +67,13 @@ class SequenceTagger(
         seed: int = 0,
         **options: Unpack[NetworkOptions],
     ) -> None:
+        if input_size is None or (num_classes is None and classes is None):
+            given: dict[str, Any] = {"input_size": input_size, "num_classes": num_classes, "classes": classes}
+            given |= {"multilabel": multilabel}
+            given |= {"class_weight": class_weight, "label_smoothing": label_smoothing, "scale": scale, "seed": seed}
+            given |= dict(hidden_size=hidden_size, num_layers=num_layers, cell=cell, **options)
+            self._wait_for_data(given)
+            return
         network = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
         config = config_from(options, type(self).__name__, **network)
         targets, loss = self._set_class_options(

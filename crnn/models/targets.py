@@ -26,7 +26,7 @@ from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX
 
 EvaluationT = TypeVar("EvaluationT", bound=Evaluation | RegressionEvaluation | SequenceEvaluation)
-Label: TypeAlias = str | int
+Label: TypeAlias = str | int  # or bool, which is an int
 
 
 class Targets(ABC, Generic[EvaluationT]):
@@ -104,7 +104,7 @@ class ClassTargets(Targets[Evaluation]):
         self.num_classes = check_size("num_classes", num_classes)
 
     def encode(self, name: str, y: Any, x: list[Array], single: bool) -> list[Array]:
-        y = check_entries(name, _labels_of(y), len(x))
+        y = check_entries(name, labels_of(y), len(x))
         # dtype object keeps names as they are: NumPy would turn a name and a -1 into two strings.
         dtype = None if self.classes is None else object
         targets: list[Array] = []
@@ -179,7 +179,7 @@ class ClassTargets(Targets[Evaluation]):
         return Evaluation(total / max(count, 1), correct / max(count, 1), count)
 
 
-def _labels_of(y: Any) -> Any:
+def labels_of(y: Any) -> Any:
     """Labels, those of a pandas Series as Python objects: missing ones would turn integers into floats."""
     return list(y) if library_of(y) == "pandas" and getattr(y, "ndim", 1) == 1 and not hasattr(y, "groups") else y
 
@@ -199,8 +199,8 @@ def _names(argument: str, classes: Any) -> list[Label]:
     """The names of classes as str and int objects. Raises TypeError and ValueError, which call them ``argument``."""
     classes = items(argument, classes, "a list of names")
     names = [name.item() if isinstance(name, np.generic) else name for name in classes]
-    if not all(type(name) in (str, int) for name in names) or len(set(names)) != len(names):
-        raise ValueError(f"{argument}: expected different names, strings or integers, got {names!r:.200}")
+    if not all(type(name) in (str, int, bool) for name in names) or len(set(names)) != len(names):
+        raise ValueError(f"{argument}: expected different names, strings, integers or bools, got {names!r:.200}")
     return names
 
 

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""What the training data decide when a model's arguments do not: sizes, classes, and the windows of a lone series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from crnn.array_input import items, real_numbers
+from crnn.checks import Array
+from crnn.models.data import array_of
+from crnn.models.targets import Label, is_missing, labels_of
+from crnn.text.windows import IGNORE_INDEX
+
+LONGEST_WINDOW = 128  # steps of a window that is cut from a lone series
+WINDOWS_PER_LENGTH = 4  # a window starts after so many parts of a window's length
+
+
+def materialised(value: Any) -> Any:
+    """``value``, which may be read several times: an iterator becomes a list."""
+    return list(value) if isinstance(value, Iterator) else value
+
+
+def input_size_of(name: str, X: Any) -> int:
+    """D of real sequences (T, D) or (T,), or the number of ids: the largest integer of sequences (T,), plus 1.
+
+    Raises TypeError and ValueError, which call X ``name``.
+    """
+    X = items(name, X, "a list of arrays, or an array (N, T, D)")
+    if isinstance(X, np.ndarray) and X.ndim not in (2, 3):
+        raise ValueError(f"{name}: expected shape (N, T, D), or (N, T) for one variable or for ids, got {X.shape}")
+    if not len(X):
+        raise ValueError(f"{name}: expected at least one sequence, got none")
+    arrays = [real_numbers(f"{name}[{i}]", x) for i, x in enumerate(X)]
+    first = arrays[0]
+    if first.ndim == 2:
+        if not first.shape[1]:
+            raise ValueError(f"{name}[0]: expected numbers of shape (T, D), got shape {first.shape}")
+        return int(first.shape[1])
+    if first.ndim == 1 and first.dtype.kind in "iu":
+        return max(2, 1 + max(int(array.max()) for array in arrays if array.size and array.dtype.kind in "iu"))
+    if first.ndim == 1:
+        return 1
+    raise ValueError(f"{name}[0]: expected numbers of shape (T, D), got shape {first.shape}")
+
+
+def labels_in(name: str, y: Any) -> list[Label]:
+    """The different labels in y, in ascending order, without missing ones, as Python objects.
+
+    Raises TypeError and ValueError, which call y ``name``, unless they are strings, integers or bools of two or more
+    values.
+    """
+    y = labels_of(items(name, materialised(y), "a list or an array of targets"))
+    found: dict[Any, None] = {}
+    for i, entry in enumerate(y):
+        for label in array_of(f"{name}[{i}]", entry, object).reshape(-1).tolist():
+            label = label.item() if isinstance(label, np.generic) else label
+            if is_missing(label) or (type(label) is int and label == IGNORE_INDEX):
+                continue
+            if type(label) not in (str, int, bool):
+                raise TypeError(
+                    f"{name}[{i}]: expected labels that are strings, integers or bools, got {type(label).__name__} "
+                    f"{label!r:.100}"
+                )
+            found[label] = None
+    if len({type(label) for label in found}) > 1:
+        raise TypeError(f"{name}: expected labels of one type, got strings, integers or bools mixed")
+    if len(found) < 2:
+        got = f"only {next(iter(found))!r}" if found else "only unlabelled entries"
+        raise ValueError(f"{name}: expected labels of at least two classes, got {got} ({IGNORE_INDEX} is no label)")
+    return sorted(found)
+
+
+def are_names(y: Any) -> bool:
+    """Whether the first label in y that is not missing is a string or a bool."""
+    if isinstance(y, np.ndarray) and y.dtype.kind in "iuf":
+        return False
+    for entry in labels_of(items("y", y, "a list or an array of targets")):
+        for label in array_of("y", entry, object).reshape(-1).tolist():
+            if not is_missing(label):
+                return isinstance(label, str | bool | np.bool_)
+    return False
+
+
+def class_arguments(name: str, y: Any, *, multilabel: bool) -> dict[str, Any]:
+    """``num_classes``, and ``classes`` unless labels are 0 .. num_classes - 1, of labels y."""
+    if multilabel:
+        entries = items(name, y, "a list or an array of targets")
+        last = np.shape(entries[0])[-1:] if len(entries) else ()
+        if not last:
+            raise ValueError(f"{name}: expected a last axis with one number for each class, got none")
+        return {"num_classes": int(last[0])}
+    labels = labels_in(name, y)
+    plain = type(labels[0]) is int and labels == list(range(len(labels)))
+    return {"num_classes": len(labels)} if plain else {"classes": labels}
+
+
+def target_size_of(name: str, y: Any, input_size: int, *, single: bool) -> int:
+    """P of real targets y, or of forecasts if y is None."""
+    if y is None:
+        return input_size
+    entries = items(name, y, "a list or an array of targets")
+    values = real_numbers(f"{name}[0]", entries[0]) if len(entries) else np.zeros(())
+    return int(values.shape[-1]) if values.ndim == (1 if single else 2) else 1
+
+
+def windows_of(series: Array, length: int | None) -> list[Array]:
+    """Overlapping windows of a series (T, D), views, all of one length; the last one ends with the series.
+
+    ``length`` : an eighth of the series if not given, but at least 16 and at most LONGEST_WINDOW steps.
+    """
+    T = len(series)
+    steps = min(T, length or min(LONGEST_WINDOW, max(16, T // 8)))
+    starts = list(range(0, T - steps, max(1, steps // WINDOWS_PER_LENGTH)))
+    return [series[start : start + steps] for start in [*starts, T - steps]]

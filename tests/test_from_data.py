@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""What the training data decide: sizes, classes, and the windows of a lone series."""
+
+import numpy as np
+import pytest
+from kernel_tools import assert_same_bits
+
+import crnn
+from crnn.models.files import from_bytes
+from crnn.models.from_data import windows_of
+
+RNG = np.random.default_rng(0)
+X = [RNG.normal(size=(n, 3)) for n in (5, 7, 6, 5, 8, 6)]
+IDS = [RNG.integers(0, 4, n) for n in (5, 7, 6, 5, 8, 6)]
+IDS[0][0] = 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ([0, 1, 2, 0, 1, 2], None),
+        (np.array([1, 0, 1, 0, 1, 0], np.uint8), None),
+        (["b", "a", "c"] * 2, ["a", "b", "c"]),
+        (np.array(["no", "yes"] * 3), ["no", "yes"]),
+        ([True, False] * 3, [False, True]),
+        (np.array([True, False] * 3), [False, True]),
+        ([7, 3] * 3, [3, 7]),
+        ([2, 1, 2, 1, 2, 1], [1, 2]),
+        (["b", None, "a", float("nan"), "b", -1], ["a", "b"]),
+    ],
+)
+def test_a_classifier_learns_its_sizes_and_classes_from_the_data(labels, classes):
+    model = crnn.SequenceClassifier(hidden_size=4, cell="lstm", seed=1)
+    model.fit(X, labels, epochs=2, batch_size=4)
+    size = {"classes": classes} if classes else {"num_classes": int(np.max(labels)) + 1}
+    other = crnn.SequenceClassifier(3, hidden_size=4, cell="lstm", seed=1, **size)
+    other.fit(X, labels, epochs=2, batch_size=4)
+    assert_same_bits(model.flat_params, other.flat_params)
+    assert model.classes == classes
+    assert set(model.predict(X).tolist()) <= set(classes or range(model.num_classes))
+    again = from_bytes(model.to_bytes())
+    assert again.classes == classes
+    assert (again.predict(X) == model.predict(X)).all()
+    assert (again.stream().run(X[0]) == model.stream().run(X[0])).all()
+    before = model.flat_params.copy()
+    model.fit(X, labels, epochs=1)  # goes on with the same weights
+    assert (before != model.flat_params).any()
+    with pytest.raises(ValueError, match=r"y\[0\]: expected (one of|class numbers)"):
+        model.evaluate(X[:1], ["unseen"] if classes else [99])
+
+
+def test_a_tagger_and_ids_and_several_labels():
+    tags = [["in" if number > 1 else "out" for number in ids] for ids in IDS]
+    tagger = crnn.SequenceTagger(hidden_size=4, seed=1)
+    tagger.fit(IDS, tags, epochs=1)
+    assert (tagger.net.input_size, tagger.classes) == (4, ["in", "out"])
+    embedded = crnn.SequenceTagger(hidden_size=4, embedding_size=3, seed=1)
+    embedded.fit(IDS, [ids % 2 for ids in IDS], epochs=1)
+    assert (embedded.net.input_size, embedded.num_classes) == (4, 2)
+    several = crnn.SequenceClassifier(hidden_size=4, multilabel=True)
+    several.fit(X, np.ones((6, 5)), epochs=1)
+    assert several.num_classes == 5
+    one_variable = crnn.SequenceClassifier(hidden_size=4)
+    one_variable.fit(np.ones((6, 9)), [0, 1] * 3, epochs=1)
+    assert one_variable.net.input_size == 1
+
+
+def test_labels_may_be_names_where_only_their_number_is_given():
+    model = crnn.SequenceClassifier(3, 2, hidden_size=4, seed=0)
+    model.fit(X, ["up", "down"] * 3, epochs=1)
+    assert model.classes == ["down", "up"]
+    assert set(model.predict(X).tolist()) <= {"up", "down"}
+    with pytest.raises(ValueError, match=r"y: expected labels of num_classes=3 classes, got .'down', 'up'."):
+        crnn.SequenceClassifier(3, 3, hidden_size=4).fit(X, ["up", "down"] * 3)
+
+
+def test_a_regressor_learns_its_sizes_from_the_data():
+    for y, P in [(np.ones(6), 1), (np.ones((6, 2)), 2), (RNG.normal(size=(6, 1)), 1)]:
+        model = crnn.SequenceRegressor(hidden_size=4, seed=1)
+        model.fit(X, y, epochs=1)
+        assert (model.net.input_size, model.output_size) == (3, P)
+    steps = crnn.SequenceRegressor(hidden_size=4, pooling=None)
+    steps.fit(X, [x[:, :2] for x in X], epochs=1)
+    assert steps.output_size == 2
+    forecaster = crnn.SequenceRegressor(hidden_size=4, pooling=None)
+    forecaster.fit(X, None, epochs=1)
+    assert forecaster.forecast(X[0], 2).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("y", "error", "message"),
+    [
+        (["a"] * 6, ValueError, "y: expected labels of at least two classes, got only 'a'"),
+        ([-1, 1] * 3, ValueError, r"y: expected labels of at least two classes, got only 1 \(-1 is no label\)"),
+        ([None] * 6, ValueError, "y: expected labels of at least two classes, got only unlabelled entries"),
+        ([0.5, 1.5] * 3, TypeError, r"y\[0\]: expected labels that are strings, integers or bools, got float 0.5"),
+        (["a", 1] * 3, TypeError, "y: expected labels of one type"),
+        ({"a": 1}, TypeError, "y: expected a list or an array of targets, got dict"),
+        (["a", "b"], ValueError, "y: expected one entry for each of 6 sequences, got 2"),
+    ],
+)
+def test_labels_that_decide_nothing_are_named_and_the_model_still_waits(y, error, message):
+    model = crnn.SequenceClassifier(hidden_size=4)
+    with pytest.raises(error, match=message):
+        model.fit(X, y, epochs=1)
+    with pytest.raises(AttributeError, match="SequenceClassifier: expected a call of fit before this"):
+        model.predict(X)
+    with pytest.raises(AttributeError, match="expected a call of fit before this"):
+        _ = model.flat_params
+    assert "sizes come from the training data" in repr(model)
+    model.fit(X, ["a", "b"] * 3, epochs=1)
+    assert model.classes == ["a", "b"]
+
+
+def test_an_interrupted_first_fit_keeps_what_was_learnt():
+    def stop(log):
+        raise KeyboardInterrupt
+
+    model = crnn.SequenceClassifier(hidden_size=4)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, ["a", "b"] * 3, epochs=5, on_epoch=stop)
+    assert model.classes == ["a", "b"]
+    assert model.predict(X).shape == (6,)
+
+
+@pytest.mark.parametrize(("T", "steps"), [(10, 10), (16, 16), (100, 16), (400, 50), (5000, 128)])
+def test_windows_cover_a_series(T, steps):
+    series = np.arange(T, dtype=float)[:, None]
+    windows = windows_of(series, None)
+    assert {len(window) for window in windows} == {steps}
+    assert set(np.concatenate(windows)[:, 0]) == set(range(T))
+    assert all(np.shares_memory(window, series) for window in windows)
+
+
+def test_a_lone_series_is_cut_into_windows_to_learn_forecasting():
+    wave = np.sin(np.arange(400) / 5)[:, None]
+
+    def fitted(X, **options):
+        model = crnn.SequenceRegressor(1, hidden_size=8, pooling=None, seed=0)
+        model.fit(X, None, epochs=3, **options)
+        return model
+
+    expected = fitted(windows_of(wave, None))
+    for form in (wave, wave[:, 0], [wave], wave[None], wave[:, 0].tolist(), np.ma.array(wave)):
+        assert_same_bits(fitted(form).flat_params, expected.flat_params)
+    assert_same_bits(fitted(wave, valid=0.25).flat_params,
+                     fitted(windows_of(wave[:300], None), valid=([wave[300:]], None)).flat_params)  # fmt: skip
+    with pytest.raises(ValueError, match="valid: expected a share of 400 steps that leaves two on both sides"):
+        fitted(wave, valid=0.001)
+    new = crnn.SequenceRegressor(hidden_size=8, pooling=None, seed=0)
+    new.fit(wave, None, epochs=3)
+    assert_same_bits(new.flat_params, expected.flat_params)
+    two = [wave[:50], wave[50:]]
+    other = fitted(two)
+    assert_same_bits(other.flat_params, fitted(tuple(two)).flat_params)  # several series stay as they are

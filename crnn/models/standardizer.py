@@ -55,7 +55,7 @@ class Standardizer:
         return scaled
 
     def apply_checked(self, array: Array, dtype: str) -> Array:
-        """`apply` to finite numbers. Raises OverflowError if one of them is not finite in ``dtype`` once it is scaled."""
+        """`apply` to finite numbers. Raises OverflowError if one is not finite in ``dtype`` once it is scaled."""
         with np.errstate(over="ignore"):
             scaled = self.apply(array, dtype)
         if not is_finite(scaled):

@@ -25,7 +25,7 @@ FLOATS = [0.0, -0.0, 1.0, -1.0, 1e-45, 1e-39, 3e38, -3e38, float("inf"), float("
 def nested(rng: random.Random, opening: str) -> Any:
     """A list in lists, or an object in objects."""
     value: Any = []
-    for _ in range(rng.choice([1, 5, 100])):
+    for _ in range(rng.choice([1, 5, 100, 200])):
         value = [value] if opening == "[" else {"a": value}
     return value
 

@@ -224,6 +224,8 @@ def test_pandas_columns_and_frames():
     assert (fitted(pd.Series(X), pd.Index(LABELS)) == expected).all()
     assert (fitted(X, pd.Categorical(LABELS), classes=pd.Index(["a", "b"])) == expected).all()
     assert (fitted(X, pd.Series(LABELS, dtype="category"), classes=pd.Series(["a", "b"])) == expected).all()
+    assert crnn.RNN(2, pd.Series([3, 4])).hidden_size == [3, 4]
+    assert crnn.SequenceRegressor(2, loss="quantile", quantiles=pd.Series([0.1, 0.5])).quantiles == [0.1, 0.5]
     numbers = pd.Series([0, 1, pd.NA, 1, 0, 1, 0, 1], dtype="Int64")
     assert (fitted(X, numbers, classes=None, num_classes=2)
             == fitted(X, [0, 1, -1, 1, 0, 1, 0, 1], classes=None, num_classes=2)).all()  # fmt: skip

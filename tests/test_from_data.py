@@ -150,6 +150,7 @@ def test_a_lone_series_is_cut_into_windows_to_learn_forecasting():
     new = crnn.SequenceRegressor(hidden_size=8, pooling=None, seed=0)
     new.fit(wave, None, epochs=3)
     assert_same_bits(new.flat_params, expected.flat_params)
+    crnn.SequenceRegressor(hidden_size=8, pooling=None).fit(range(50), None, epochs=1)
     two = [wave[:50], wave[50:]]
     other = fitted(two)
     assert_same_bits(other.flat_params, fitted(tuple(two)).flat_params)  # several series stay as they are

@@ -248,6 +248,8 @@ class Regression(RealTargets):
         if not isinstance(kind, str) or kind not in KINDS:
             raise ValueError(f"loss: expected one of {', '.join(KINDS)}, got {kind!r}")
         self.kind, self.targets = kind, values
+        if hasattr(quantiles, "__array__"):  # a Series, a tensor
+            quantiles = np.asarray(quantiles).tolist()
         if not isinstance(quantiles, Sequence | np.ndarray) or not len(quantiles) or not all(map(_is_level, quantiles)):
             raise ValueError(f"quantiles: expected numbers between 0 and 1, got {quantiles!r:.200}")
         self.quantiles = [float(level) for level in quantiles]

@@ -131,6 +131,8 @@ class SequenceRegressor(
         series = items("X", X, "a list of arrays, or an array (N, T, D)")
         if y is None and isinstance(series, np.ndarray) and series.ndim < 3:  # one series, or (N, T)
             size = series.shape[1] if series.ndim == 2 and series.shape[0] >= series.shape[1] else 1
+        elif y is None and is_one_series(series, 1):
+            size = 1
         else:
             size = input_size_of("X", series)
         found = {"input_size": size}

@@ -199,7 +199,8 @@ def _names(argument: str, classes: Any) -> list[Label]:
     """The names of classes as str and int objects. Raises TypeError and ValueError, which call them ``argument``."""
     classes = items(argument, classes, "a list of names")
     names = [name.item() if isinstance(name, np.generic) else name for name in classes]
-    if not all(type(name) in (str, int, bool) for name in names) or len(set(names)) != len(names):
+    kinds = {type(name) for name in names}
+    if not (kinds <= {str, int} or kinds == {bool}) or len(set(names)) != len(names):
         raise ValueError(f"{argument}: expected different names, strings, integers or bools, got {names!r:.200}")
     return names
 

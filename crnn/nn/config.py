@@ -37,6 +37,8 @@ class NetworkOptions(TypedDict, total=False):
 
 def check_hidden_size(name: str, value: Any) -> int | list[int]:
     """One size for all layers, or a list with the size of each layer. Raises ValueError, which calls it ``name``."""
+    if hasattr(value, "__array__"):  # a Series, a tensor
+        value = np.asarray(value)
     single = isinstance(value, str) or not isinstance(value, Sequence | np.ndarray)
     if single or (isinstance(value, np.ndarray) and value.ndim == 0):
         return check_size(name, value)

@@ -26,6 +26,8 @@ IDS[0][0] = 3
         (np.array([True, False] * 3), [False, True]),
         ([7, 3] * 3, [3, 7]),
         ([2, 1, 2, 1, 2, 1], [1, 2]),
+        ([1.0, 0.0, 1, 0, 1, 0], None),
+        (np.array([2.0, 1, np.nan, 1, 2, -1], np.float32), [1, 2]),
         (["b", None, "a", float("nan"), "b", -1], ["a", "b"]),
     ],
 )
@@ -110,6 +112,52 @@ def test_labels_that_decide_nothing_are_named_and_the_model_still_waits(y, error
     assert "sizes come from the training data" in repr(model)
     model.fit(X, ["a", "b"] * 3, epochs=1)
     assert model.classes == ["a", "b"]
+
+
+def test_labels_in_a_column_are_labels():
+    def weights(model, y):
+        model.fit(X, y, epochs=1)
+        return model.flat_params
+
+    labels = np.array(["b", "a"] * 3)
+    expected = weights(crnn.SequenceClassifier(hidden_size=4), labels)
+    for given in (labels[:, None], [[label] for label in labels]):
+        assert_same_bits(weights(crnn.SequenceClassifier(hidden_size=4), given), expected)
+    tags = [x[:, 0] > 0 for x in X]
+    expected = weights(crnn.SequenceTagger(hidden_size=4), tags)
+    assert_same_bits(weights(crnn.SequenceTagger(hidden_size=4), [tag[:, None] for tag in tags]), expected)
+    gaps = [[float(tag) for tag in tags[0][:-1]] + [np.nan], *[tag.astype(int) for tag in tags[1:]]]
+    minus = [[int(tag) for tag in tags[0][:-1]] + [-1], *gaps[1:]]
+    for options in ({}, {"num_classes": 2}):
+        expected = weights(crnn.SequenceTagger(hidden_size=4, **options), minus)
+        assert_same_bits(weights(crnn.SequenceTagger(hidden_size=4, **options), gaps), expected)
+
+
+NUMBERS = [RNG.normal(size=len(x)) for x in X]
+
+
+@pytest.mark.parametrize(
+    ("make", "y", "message"),
+    [
+        (crnn.SequenceClassifier, np.eye(3)[[0, 1, 2] * 2], r"y\[0\]: expected one label, .* y.argmax\(axis=-1\)"),
+        (crnn.SequenceClassifier, np.eye(2, dtype=bool)[[0, 1] * 3], r"y\[0\]: expected one label, .* y.argmax"),
+        (crnn.SequenceClassifier, [x[:, 0] > 0 for x in X], r"y\[0\]: expected one label, got shape \(5,\); a Sequ"),
+        (crnn.SequenceTagger, [np.eye(2)[(x[:, 0] > 0).astype(int)] for x in X], r"y\[0\]: expected shape .* y.argmax"),
+        (crnn.SequenceTagger, [0, 1] * 3, r"y\[0\]: expected shape \(5,\), got \(\); a SequenceClassifier"),
+        (crnn.SequenceRegressor, NUMBERS, r"y\[1\]: expected shape \(5,\), got \(7,\); a model with pooling=None"),
+        (lambda **k: crnn.SequenceRegressor(pooling=None, **k), np.ones(6), r"y\[0\]: .* a model with pooling='last'"),
+        (lambda **k: crnn.SequenceClassifier(3, 2, **k), [0.5, 1] * 3, r"y\[0\]: .*, got float64: \[0.5\]"),
+    ],
+)
+def test_targets_of_another_kind_of_model_are_refused_with_a_hint(make, y, message):
+    with pytest.raises(ValueError, match=message):
+        make(hidden_size=4).fit(X, y, epochs=1)
+
+
+@pytest.mark.parametrize("weights", [{0: 1, 1: 2}, "balanced", 3, ["1", "2"], [[1, 2]], [1, None]])
+def test_class_weights_that_are_no_list_of_numbers_are_refused(weights):
+    with pytest.raises(ValueError, match="class_weight: expected 2 numbers of at least 0, in the order of the classes"):
+        crnn.SequenceClassifier(hidden_size=4, class_weight=weights)
 
 
 def test_an_interrupted_first_fit_keeps_what_was_learnt():

@@ -264,7 +264,10 @@ PAIRS = {
     "three": ((STATE,) * 3, r"state: expected a pair \(h, c\), got tuple"),
     "of another batch": ((STATE, STATE[:, :2]), r"state\[1\]: expected shape \(2, 3, 7\), got \(2, 2, 7\)"),
     "of one layer": ((STATE[:1], STATE), r"state\[0\]: expected shape \(2, 3, 7\), got \(1, 3, 7\)"),
-    "in double": ((STATE, STATE.astype(float)), r"state\[1\]: expected float32, got float64"),
+    "too large for float32": (
+        (STATE, np.full(STATE.shape, 1e300)),
+        r"state\[1\]: expected numbers that float32 can hold, got 1e\+300",
+    ),
     "a list of layers": (([STATE[0]], [STATE[0]]), r"state\[0\]: expected shape \(2, 3, 7\)"),
 }
 
@@ -274,6 +277,12 @@ def test_a_state_that_does_not_fit_is_named(case):
     state, message = PAIRS[case]
     with pytest.raises((ValueError, TypeError), match=message):
         model_of("lstm").losses(IDS, IDS, state)
+
+
+def test_a_state_in_double_is_converted():
+    model, values = model_of("lstm"), np.random.default_rng(0).normal(size=STATE.shape)
+    expected = model.losses(IDS, IDS, (STATE, values.astype(np.float32)))[0]
+    assert_same_bits(model.losses(IDS, IDS, (STATE, values))[0], expected)
 
 
 def test_states_of_layers_of_other_sizes_come_in_lists():

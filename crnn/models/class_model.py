@@ -56,8 +56,10 @@ class ClassModel:
         """Keep the arguments until `fit` sees the data; options are checked now, with stand-ins for what is missing."""
         self.deferred = {name: value for name, value in given.items() if value is not None}
         classes = {} if given["classes"] is not None else {"num_classes": given["num_classes"] or 2}
-        if given["class_weight"] is not None and not given["classes"] and not given["num_classes"]:
-            classes["num_classes"] = max(2, len(given["class_weight"]))
+        weights = given["class_weight"]
+        is_list = isinstance(weights, list | tuple) or getattr(weights, "ndim", 0) == 1
+        if is_list and given["classes"] is None and given["num_classes"] is None:
+            classes["num_classes"] = max(2, len(weights))
         type(self)(**{"input_size": 2, **classes, **self.deferred})
 
     def _learn_classes(self, y: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from crnn.array_input import items, real_numbers
 from crnn.checks import Array
 from crnn.models.data import array_of
-from crnn.models.targets import Label, is_missing, labels_of
+from crnn.models.targets import Label, as_label, is_missing, labels_of
 from crnn.text.windows import IGNORE_INDEX
 
 LONGEST_WINDOW = 128  # steps of a window that is cut from a lone series
@@ -56,13 +56,13 @@ def labels_in(name: str, y: Any) -> list[Label]:
     found: dict[Any, None] = {}
     for i, entry in enumerate(y):
         for label in array_of(f"{name}[{i}]", entry, object).reshape(-1).tolist():
-            label = label.item() if isinstance(label, np.generic) else label
+            label = as_label(label)
             if is_missing(label) or (type(label) is int and label == IGNORE_INDEX):
                 continue
             if type(label) not in (str, int, bool):
                 raise TypeError(
                     f"{name}[{i}]: expected labels that are strings, integers or bools, got {type(label).__name__} "
-                    f"{label!r:.100}"
+                    f"{label!r:.100}" + ("; a SequenceRegressor learns numbers" if type(label) is float else "")
                 )
             found[label] = None
     if len({type(label) for label in found}) > 1:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from crnn._core import loss as kernels
 from crnn._core.arrays import checked_ids, plain
+from crnn.array_input import in_precision, real_numbers
 from crnn.checks import Array, as_number, check_number
 from crnn.nn.cells import Slice
 from crnn.text.windows import IGNORE_INDEX
@@ -73,11 +74,13 @@ def check_weights(weights: ArrayLike | None, size: int) -> Array | None:
     if weights is None:
         return None
     try:
-        array = np.ascontiguousarray(weights, np.float64)
-    except (TypeError, ValueError, OverflowError):  # not numbers
+        array = in_precision("class_weight", real_numbers("class_weight", weights), "float64")
+    except (TypeError, ValueError):  # not numbers
         array = np.empty(0)
     if array.shape != (size,) or not np.isfinite(array).all() or (array < 0).any():
-        raise ValueError(f"class_weight: expected {size} numbers of at least 0, got {weights!r:.200}")
+        raise ValueError(
+            f"class_weight: expected {size} numbers of at least 0, in the order of the classes, got {weights!r:.200}"
+        )
     return array
 
 

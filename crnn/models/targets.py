@@ -116,8 +116,12 @@ class ClassTargets(Targets[Evaluation]):
             steps = 1 if single else len(x[i])
             shape: tuple[int, ...] = () if single else (steps,)
             shape += (self.num_classes,) if self.multilabel else ()
+            if not self.multilabel and labels.shape == (*shape, 1):  # a column, as of a DataFrame
+                labels = labels.reshape(shape)
             if labels.shape != shape:
-                raise ValueError(f"{name}[{i}]: expected shape {shape}, got {labels.shape}")
+                hint = "" if self.multilabel else _label_hint(labels, single, len(x[i]))
+                what = f"expected shape {shape}, got" if shape else "expected one label, got shape"
+                raise ValueError(f"{name}[{i}]: {what} {labels.shape}{hint}")
             if not self.multilabel:
                 labels = self._ids(f"{name}[{i}]", labels)
             elif ((labels < 0) | (labels > 1)).any():
@@ -128,13 +132,13 @@ class ClassTargets(Targets[Evaluation]):
     def _ids(self, name: str, labels: Array) -> Array:
         """Class numbers of labels; -1 = unlabelled, ignored by the loss."""
         if self.classes is None:
-            if labels.dtype.kind == "O":
-                labels = _without_missing(labels)
+            if labels.dtype.kind in "Of":
+                labels = _whole_numbers(labels)
             numbers = labels.dtype.kind in "iu"
             if not numbers or (labels.size and (labels.min() < IGNORE_INDEX or labels.max() >= self.num_classes)):
                 raise ValueError(
                     f"{name}: expected class numbers from 0 to {self.num_classes - 1} (or {IGNORE_INDEX} for none), "
-                    "got " + (f"{labels.min()} to {labels.max()}" if numbers else f"{labels.dtype}")
+                    "got " + (f"{labels.min()} to {labels.max()}" if numbers else _kind_and_values(labels))
                 )
             return labels.astype(np.int32)
         number_of: dict[Any, int] = {label: number for number, label in enumerate(self.classes)}
@@ -142,7 +146,7 @@ class ClassTargets(Targets[Evaluation]):
             number_of.setdefault(unlabelled, IGNORE_INDEX)
         ids = [number_of.get(None if is_missing(label) else label) for label in labels.reshape(-1).tolist()]
         if None in ids:
-            wrong = labels.reshape(-1)[ids.index(None)]
+            wrong = as_label(labels.reshape(-1)[ids.index(None)])
             raise ValueError(f"{name}: expected one of {self.classes[:10]!r}, got {wrong!r}")
         return np.array(ids, np.int32).reshape(labels.shape)
 
@@ -189,16 +193,39 @@ def is_missing(label: Any) -> bool:
     return label is None or label is np.ma.masked or type(label).__name__ == "NAType" or label != label
 
 
-def _without_missing(labels: Array) -> Array:
-    """Labels of dtype object, of which some may be missing, as an array of numbers if all others are integers."""
-    flat = [IGNORE_INDEX if is_missing(label) else label for label in labels.reshape(-1).tolist()]
+def as_label(label: Any) -> Any:
+    """A label as a Python object; whole numbers as int, because missing labels make a column of integers real."""
+    label = label.item() if isinstance(label, np.generic) else label
+    return int(label) if isinstance(label, float) and label.is_integer() else label
+
+
+def _whole_numbers(labels: Array) -> Array:
+    """Labels, of which some may be missing, as an array of integers if all others are whole numbers."""
+    flat = [IGNORE_INDEX if is_missing(label) else as_label(label) for label in labels.reshape(-1).tolist()]
     return np.array(flat).reshape(labels.shape) if all(type(label) is int for label in flat) else labels
+
+
+def _kind_and_values(labels: Array) -> str:
+    """The type and the first few of labels, for messages."""
+    return f"{labels.dtype}: {labels.reshape(-1)[:5].tolist()!r:.100}"
+
+
+def _label_hint(labels: Array, single: bool, steps: int) -> str:
+    """What labels of a wrong shape probably are, for messages; empty if that is not known."""
+    rows = np.atleast_2d(labels).tolist() if labels.ndim == (1 if single else 2) else []
+    if rows and all(row.count(1) == 1 and row.count(0) == len(row) - 1 for row in rows):
+        return "; write y.argmax(axis=-1) if this is one-hot"
+    if single and labels.shape == (steps,):
+        return "; a SequenceTagger learns a label for every step"
+    if not single and labels.ndim == 0:
+        return "; a SequenceClassifier learns one label for each sequence"
+    return ""
 
 
 def _names(argument: str, classes: Any) -> list[Label]:
     """The names of classes as str and int objects. Raises TypeError and ValueError, which call them ``argument``."""
     classes = items(argument, classes, "a list of names")
-    names = [name.item() if isinstance(name, np.generic) else name for name in classes]
+    names = [as_label(name) for name in classes]
     kinds = {type(name) for name in names}
     if not (kinds <= {str, int} or kinds == {bool}) or len(set(names)) != len(names):
         raise ValueError(f"{argument}: expected different names, strings, integers or bools, got {names!r:.200}")
@@ -239,7 +266,8 @@ class ValueTargets(Targets[RegressionEvaluation]):
             steps = 1 if single else len(x[i])
             shape = (P,) if single else (steps, P)
             if values.shape != shape and not (P == 1 and values.shape == shape[:-1]):
-                raise ValueError(f"{name}[{i}]: expected shape {shape}, got {values.shape}")
+                hint = _pooling_hint(values, single, len(x[i]))
+                raise ValueError(f"{name}[{i}]: expected shape {shape}, got {values.shape}{hint}")
             if np.isinf(values).any():
                 raise ValueError(f"{name}[{i}]: expected finite numbers, or NaN for none, got infinity")
             targets.append(values.reshape(steps, P).copy())
@@ -313,6 +341,15 @@ class TokenTargets(Targets[SequenceEvaluation]):
         """A predicted sequence, without its end, as a string or as ids (M,)."""
         ids = np.array(tokens, np.int32)
         return ids if self.vocab is None else self.vocab.decode(ids)
+
+
+def _pooling_hint(values: Array, single: bool, steps: int) -> str:
+    """Which ``pooling`` values of a wrong shape are for, for messages; empty if that is not known."""
+    if single and values.shape[:1] == (steps,):
+        return "; a model with pooling=None learns a target for every step"
+    if not single and values.ndim == 0:
+        return "; a model with pooling='last' learns one target for each sequence"
+    return ""
 
 
 def _values(name: str, value: Any) -> Array:

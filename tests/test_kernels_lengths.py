@@ -337,6 +337,43 @@ def test_packed_rows_lie_step_by_step_the_longest_sequence_first(lengths, more):
 
 
 @pytest.mark.parametrize("lengths", UNSORTED, ids=str)
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_range_of_steps_has_the_sequences_that_reach_it_in_the_same_order(lengths, parts):
+    steps, B = max(lengths) + 2, len(lengths)
+    given = Lengths(lengths, steps, min(parts, B))
+    for part in range(min(parts, B)):
+        b0, b1 = given.part(part)
+        for t0 in range(steps):
+            for t1 in range(t0 + 1, steps + 1):
+                of_range, end = given.steps(t0, t1, b0, b1)
+                assert (of_range.T, of_range.B, of_range.packed) == (t1 - t0, B, False)
+                assert of_range.order.tolist() == given.order.tolist()
+                assert set(given.order[b0:end].tolist()) == {b for b in given.order[b0:b1] if lengths[b] > t0}
+                for b in given.order[b0:end].tolist():
+                    assert of_range.lengths[b] == min(lengths[b], t1) - t0
+    for wrong in ((2, 1, 0, B), (-1, 1, 0, B), (0, steps + 1, 0, B), (0, 1, 0, B + 1), (0, 1, -1, B)):
+        with pytest.raises(ValueError, match=r"^(t0, t1|b0, b1):"):
+            given.steps(*wrong)
+
+
+@pytest.mark.parametrize("lengths", UNSORTED, ids=str)
+def test_padding_is_cleared_and_nothing_else(rng, lengths):
+    steps, B = max(lengths) + 2, len(lengths)
+    given = Lengths(lengths, steps, 1)
+    for shape, dtype in (((3,), "f4"), ((), "i4"), ((2, 1), "f8"), ((0,), "f4")):
+        array = rng.integers(1, 9, size=(steps, B, *shape)).astype(dtype)
+        padding = given.padding().reshape(steps, B, *(1 for _ in shape))
+        wanted = np.where(padding, 0, array)
+        given.clear_padding(array)
+        assert_same_bits(array, wanted.astype(dtype))
+    read_only = np.ones((steps, B))
+    read_only.flags.writeable = False
+    for wrong in (np.ones((steps + 1, B)), np.ones((steps, B, 2))[:, :, :1], np.ones(steps), read_only):
+        with pytest.raises(ValueError, match=r"^array: expected a writable one of shape"):
+            given.clear_padding(wrong)
+
+
+@pytest.mark.parametrize("lengths", UNSORTED, ids=str)
 def test_packing_and_unpacking_lose_nothing(rng, lengths):
     steps, B = max(lengths) + 2, len(lengths)
     packing = Lengths(lengths, steps, 1, packed=True)

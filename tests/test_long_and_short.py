@@ -12,6 +12,8 @@ from task_tools import CELLS
 import crnn
 from crnn._core import cells, gemm
 from crnn._core.rows import Lengths
+from crnn.nn import stack as nn_stack
+from crnn.nn import tape as nn_tape
 from crnn.nn import windows
 
 LENGTHS = [5, 3, 70, 5, 1, 5, 5, 2, 5, 9, 5]
@@ -96,6 +98,77 @@ def test_a_padded_batch_has_the_bits_of_its_sequences(rng, window_bytes, cell, d
             assert not y[n:, b].any()
             for whole, one in zip(flat_state(after), flat_state(alone_after), strict=True):
                 assert_same_bits(whole[b : b + 1], one)
+
+
+LITTLE_PADDING = [5, 3, 9, 5, 1, 5, 9, 2, 7, 9, 5]
+
+
+@pytest.fixture(params=[1, 300, 1 << 30], ids=["chunks of one step", "chunks of a few steps", "one chunk"])
+def chunk_bytes(request, monkeypatch):
+    monkeypatch.setattr(nn_tape, "CHUNK_BYTES", request.param)
+    monkeypatch.setattr(nn_stack, "CHUNK_BYTES", request.param)
+
+
+@each_cell
+@both_directions
+@pytest.mark.parametrize("dtype", ["float32", "float64"], indirect=True)
+@pytest.mark.parametrize("with_state", [False, True], ids=["initial state", "state"])
+def test_a_batch_with_little_padding_has_the_bits_of_its_sequences(
+    rng, chunk_bytes, cell, bidirectional, dtype, with_state
+):
+    net = crnn.RNN(
+        D, [7, 5], cell=cell, dtype=dtype.name, bidirectional=bidirectional, trainable_initial_state=True, seed=2
+    )
+    stir(net.flat_params)
+    T, B = max(LITTLE_PADDING) + 2, len(LITTLE_PADDING)
+    x = np.full((T, B, D), np.nan, dtype)
+    for b, sequence in enumerate(reals(rng, LITTLE_PADDING)):
+        x[: len(sequence), b] = sequence
+    state = None
+    if with_state:
+        state = [rng.uniform(-1, 1, size=(B, H)).astype(dtype) for H in (7, 5) for _ in range(net.directions)]
+        state = (state, [s * 2 for s in state]) if net.stack.cell.has_c else state
+    for threads in (1, 2, 3):
+        y, after = net(x, state, lengths=LITTLE_PADDING, threads=threads)
+        for b, n in enumerate(LITTLE_PADDING):
+            parts = state if isinstance(state, tuple) else (state,)
+            own = None if state is None else [[h[b : b + 1] for h in part] for part in parts]
+            own = tuple(own) if isinstance(state, tuple) else own[0] if own else None
+            alone, alone_after = net(np.ascontiguousarray(x[:n, b : b + 1]), own)
+            assert_same_bits(y[:n, b : b + 1], alone)
+            assert not y[n:, b].any()
+            for whole, one in zip(flat_state(after), flat_state(alone_after), strict=True):
+                assert_same_bits(whole[b : b + 1], one)
+
+
+@pytest.mark.parametrize("options", [{}, {"embedding_size": 3}], ids=["one-hot", "embedding"])
+@pytest.mark.parametrize("lengths", [LITTLE_PADDING, LENGTHS], ids=["little padding", "much padding"])
+def test_padding_may_have_any_values(rng, chunk_bytes, options, lengths):
+    net = crnn.RNN(D, 5, cell="lstm", seed=1, **options)
+    T, B = max(lengths), len(lengths)
+    padding = np.arange(T)[:, None] >= lengths
+    ids = rng.integers(D, size=(T, B))
+    wanted, _ = net.forward(ids, lengths=lengths)[:2]
+    for dtype, filling in (("i4", -1), ("i8", 2**40), ("u1", 255)):
+        padded = ids.astype(dtype)
+        padded[padding] = filling
+        assert_same_bits(net(padded, lengths=lengths)[0], wanted)
+    with pytest.raises(ValueError, match=r"^x: expected ids from 0 to 3, got"):
+        net(np.where(padding, 0, ids + 1), lengths=lengths)
+    if options:
+        return
+    x = rng.normal(size=(T, B, D)).astype("f4")
+    wanted, _ = net.forward(x, lengths=lengths)[:2]
+    for dtype, filling in (("f4", np.inf), ("f8", 1e300), ("f8", np.nan), ("O", None)):
+        padded = x.astype(dtype)
+        padded[padding] = filling
+        assert_same_bits(net(padded, lengths=lengths)[0], wanted)
+        assert_same_bits(net(np.asfortranarray(padded), lengths=lengths)[0], wanted)
+    for wrong in (np.nan, np.inf):
+        padded = np.where(padding[:, :, None], np.nan, x)
+        padded[lengths[4] - 1, 4, 2] = wrong
+        with pytest.raises(ValueError, match=f"^x: expected finite numbers, got {wrong}"):
+            net(padded, lengths=lengths)
 
 
 def flat_state(state):

@@ -3,6 +3,7 @@
 
 cimport numpy as cnp
 from libc.stdint cimport int32_t
+from libc.string cimport memset
 from crnn._core.arrays cimport need_range
 from crnn._core.header cimport crnn_dim
 
@@ -40,12 +41,7 @@ cdef class Lengths:
         longest_first = _longest_first(self.lengths)
         self.order, self.bounds = _dealt(self.lengths, longest_first, parts)
         if packed:
-            self.places = np.empty(self.B, np.int32)
-            self.places[longest_first] = np.arange(self.B, dtype=np.int32)
-            finished = np.cumsum(np.bincount(self.lengths, minlength=T + 1))  # sequences of at most t steps
-            self.starts = np.zeros(T, np.intp)
-            np.cumsum(self.B - finished[:T - 1], out=self.starts[1:])
-            self.starts.flags.writeable = self.places.flags.writeable = False
+            self.starts, self.places = _packing(self.lengths, longest_first, T)
         self.lengths.flags.writeable = self.order.flags.writeable = False
 
     def part(self, Py_ssize_t part) -> tuple[int, int]:
@@ -60,8 +56,41 @@ cdef class Lengths:
         one.lengths.flags.writeable = False
         return one
 
+    def as_packed(self) -> Lengths:
+        """The same lengths, in one part, for packed arrays."""
+        if self.packed:
+            return self
+        cdef Lengths other = Lengths.__new__(Lengths)
+        other.lengths, other.T, other.B, other.rows, other.packed = self.lengths, self.T, self.B, self.rows, True
+        other.order, other.bounds = _dealt(self.lengths, _longest_first(self.lengths), 1)
+        other.order.flags.writeable = False
+        other.starts, other.places = _packing(self.lengths, other.order, self.T)
+        return other
+
+    def steps(self, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t b0, Py_ssize_t b1) -> tuple[Lengths, int]:
+        """For the steps t0 .. t1-1 of arrays with padding: their lengths, in the same order, and which of the positions
+        b0 .. b1-1 have a step there: those before the number returned. The lengths of others are 1.
+        """
+        need_range("b0, b1", b0, b1, self.B, 1)
+        need_range("t0, t1", t0, t1, self.T, 1)
+        cdef Lengths other = Lengths.__new__(Lengths)
+        cdef const int32_t[::1] lengths = self.lengths, order = self.order
+        within = np.empty(self.B, np.int32)
+        cdef int32_t[::1] within_ = within
+        cdef Py_ssize_t b
+        for b in range(self.B):
+            within_[b] = <int32_t>max(1, min(t1, lengths[b]) - t0)
+        while b1 > b0 and lengths[order[b1 - 1]] <= t0:
+            b1 -= 1
+        within.flags.writeable = False
+        other.lengths, other.T, other.B, other.rows = within, t1 - t0, self.B, 0
+        other.order, other.bounds = self.order, self.bounds
+        return other, b1
+
     def split(self, Py_ssize_t parts) -> Lengths:
         """The same lengths, dealt out to so many parts."""
+        if parts == len(self.bounds) - 1:
+            return self
         cdef Lengths other = Lengths.__new__(Lengths)
         other.lengths, other.T, other.B, other.rows, other.packed = self.lengths, self.T, self.B, self.rows, self.packed
         other.starts, other.places, other.flat_rows = self.starts, self.places, self.flat_rows
@@ -72,6 +101,20 @@ cdef class Lengths:
     def padding(self) -> NDArray[Any]:
         """Where there is no step: bool (T, B)."""
         return np.arange(self.T)[:, None] >= self.lengths
+
+    def clear_padding(self, array: NDArray[Any]) -> None:
+        """Set the padding of a C-contiguous array (T, B, ...) to 0."""
+        if not array.flags.c_contiguous or not array.flags.writeable or array.shape[:2] != (self.T, self.B):
+            raise ValueError(f"array: expected a writable one of shape ({self.T}, {self.B}, ...) in C order, got "
+                             f"{array.shape}")
+        cdef const int32_t[::1] lengths = self.lengths
+        cdef char *rows = <char *>cnp.PyArray_DATA(<cnp.ndarray>array)
+        cdef Py_ssize_t size = array.nbytes // (self.T * self.B), T = self.T, B = self.B, t, b
+        with nogil:
+            for t in range(T):
+                for b in range(B):
+                    if lengths[b] <= t:
+                        memset(rows + (t * B + b) * size, 0, size)
 
     def padded_rows(self) -> NDArray[Any]:
         """Where each packed row (t, b) lies in padded arrays: t * B + b, intp (M,)."""
@@ -163,6 +206,18 @@ cdef class Lengths:
 
 cdef object _longest_first(lengths):
     return np.argsort(-lengths, kind="stable").astype(np.int32)
+
+
+cdef tuple _packing(lengths, longest_first, Py_ssize_t T):
+    """`starts` and `places` of packed arrays."""
+    B = len(lengths)
+    places = np.empty(B, np.int32)
+    places[longest_first] = np.arange(B, dtype=np.int32)
+    finished = np.cumsum(np.bincount(lengths, minlength=T + 1))  # sequences of at most t steps
+    starts = np.zeros(T, np.intp)
+    np.cumsum(B - finished[:T - 1], out=starts[1:])
+    starts.flags.writeable = places.flags.writeable = False
+    return starts, places
 
 
 cdef tuple _dealt(lengths, longest_first, Py_ssize_t parts):

@@ -32,7 +32,7 @@ class Slice:
     """Some sequences of a batch: b0 .. b1-1, or with ``lengths`` ``lengths.order[b0:b1]``.
 
     Arrays (T, B, ...) of a batch with lengths are packed, see `crnn._core.rows.Lengths`: (1, M, ...), M the sum of the
-    lengths.
+    lengths; or, for inference, they may have padding.
     """
 
     b0: int
@@ -61,14 +61,31 @@ class Slice:
     @property
     def first_rows(self) -> Any:
         """Index into arrays (T, B, ...), or packed, of each sequence's first step."""
-        return 0, self.sequences if self.lengths is None else self.lengths.first_rows(self.sequences)
+        if self.lengths is None or not self.lengths.packed:
+            return 0, self.sequences
+        return 0, self.lengths.first_rows(self.sequences)
 
     @property
     def last_rows(self) -> Any:
         """Index into arrays (T, B, ...), or packed, of each sequence's last step."""
         if self.lengths is None:
             return -1, self.sequences
+        if not self.lengths.packed:
+            return self.lengths.lengths[self.sequences] - 1, self.sequences
         return 0, self.lengths.last_rows(self.sequences)
+
+    @property
+    def padded(self) -> bool:
+        """Whether arrays (T, B, ...) have padding."""
+        return self.lengths is not None and not self.lengths.packed
+
+    def steps(self, t0: int, t1: int) -> Slice | None:
+        """Of arrays with padding: the slice of the steps t0 .. t1-1, or None if no sequence has one of them."""
+        assert self.lengths is not None
+        if t1 - t0 == self.lengths.T:
+            return self
+        lengths, b1 = self.lengths.steps(t0, t1, self.b0, self.b1)
+        return Slice(self.b0, b1, lengths) if b1 > self.b0 else None
 
 
 class Recurrence:
@@ -244,6 +261,31 @@ class Recurrence:
         cells.forward(self.cell, arrays, part.b0, part.b1, part.lengths, self.reverse)
         self._last_chunk_steps = t1 - t0
 
+    def start_sequences(self, t0: int, t1: int, part: Slice) -> None:
+        """Of arrays with padding, before steps t0 .. t1-1 in reverse: put the initial state of the sequences that have
+        their last step there where `forward` reads that after step t1, in padding."""
+        assert part.lengths is not None
+        if not self.reverse or t1 == self.T:
+            return
+        rows = part.sequences
+        lengths = part.lengths.lengths[rows]
+        rows = rows[(lengths > t0) & (lengths <= t1)]
+        self.h[t1, rows] = self.h0[rows]
+        if self.has_c:
+            assert self.c0 is not None
+            self.kept["c"][0, rows] = self.c0[rows]
+
+    def finish_sequences(self, t0: int, t1: int, part: Slice, c_after: Array | None) -> None:
+        """Of arrays with padding, after steps t0 .. t1-1: copy c of the sequences that have their last step there."""
+        assert part.lengths is not None
+        if c_after is None or self.reverse:
+            return
+        rows = part.sequences
+        lengths = part.lengths.lengths[rows]
+        ended = (lengths > t0) & (lengths <= t1)
+        rows = rows[ended]
+        c_after[rows] = self.kept["c"][lengths[ended] - 1 - t0, rows]
+
     def last_step(self, part: Slice) -> Any:
         """Index into arrays (T, R, H) of each sequence's last step in the layer's direction."""
         return part.first_rows if self.reverse else part.last_rows
@@ -252,7 +294,7 @@ class Recurrence:
         """Copy the state after the last step into h_after and c_after (B, H)."""
         last = self.last_step(part)
         h_after[part.sequences] = self.h[last]
-        if c_after is not None:
+        if c_after is not None and (self.reverse or not part.padded):  # else `finish_sequences` has copied it
             if not (self.keep or self.reverse or part.lengths is not None):
                 last = self._last_chunk_steps - 1, part.rows  # `kept` holds the last chunk only
             c_after[part.sequences] = self.kept["c"][last]

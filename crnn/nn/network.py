@@ -266,9 +266,8 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
             State after the last step, fresh.
         """
         threads = check_threads(threads)
-        checked, given = self.stack.check_padded(x, lengths)
-        self.stack.check_finite(checked, packed=given is not None)
-        if given is None or not saves_memory(self.stack, checked, given):
+        checked, given = self.stack.check_padded(x, lengths, keep=False)
+        if given is None or not given.packed or not saves_memory(self.stack, checked, given):
             tape = self.run(checked, state, given, threads, None, None, keep=False)
             return tape.padded(tape.y), tape.after.value
         y = given.padded_zeros((self.output_size,), self.dtype)
@@ -349,7 +348,6 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         """`forward` with given masks. With ``keep=False`` the tape cannot be used for a backward pass."""
         threads = check_threads(threads)
         checked, given = self.stack.check_padded(x, lengths)
-        self.stack.check_finite(checked, packed=given is not None)
         return self.run(checked, state, given, threads, tape, masks, keep=keep)
 
     def run(

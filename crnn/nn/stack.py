@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from crnn._core import gemm
 from crnn._core.arrays import checked_ids, pinned
 from crnn._core.rows import Lengths
-from crnn.array_input import as_array, check_finite, in_precision, real_numbers
+from crnn.array_input import as_array, check_finite, in_precision, is_finite, real_numbers
 from crnn.checks import Array
 from crnn.nn.cells import CELLS, Recurrence, Slice
 from crnn.nn.config import NetworkConfig
@@ -30,6 +30,11 @@ from crnn.nn.tape import CHUNK_BYTES, LayerTape, Tape
 from crnn.stream.state import check_state
 
 Arrays = Mapping[str, Array]
+
+# Inference keeps the padding of batches with at most so many times the rows of the sum of the lengths, if the outputs
+# of the layers below the top take at most so many bytes.
+MOST_PADDED = 3
+PADDED_BYTES = 1 << 22
 
 
 class Stack:
@@ -46,21 +51,38 @@ class Stack:
 
     # ---- arguments ------------------------------------------------------------------------------------------------
 
-    def check_padded(self, x: ArrayLike, lengths: ArrayLike | None) -> tuple[Array, Lengths | None]:
-        """x as `check_input` returns it, and the lengths; None if no sequence ends before the last step.
+    def check_padded(
+        self, x: ArrayLike, lengths: ArrayLike | None, keep: bool = True
+    ) -> tuple[Array, Lengths | None]:
+        """x as `check_input` returns it, finite, and the lengths; None if no sequence ends before the last step.
 
-        With lengths, x is packed; its padding is not read.
+        With lengths, x is packed unless they say otherwise: a batch for inference, that is without ``keep``, keeps its
+        padding if it has little. Padding may have any values.
         """
+        checked, given = self._check_lengths(x, lengths, keep)
+        if checked.ndim == 3 and not (given is not None and not given.packed and is_finite(checked)):
+            of_steps = checked if given is None or given.packed else given.as_packed().pack(checked)
+            check_finite("x", of_steps, place=given is None)
+        return checked, given
+
+    def _check_lengths(self, x: ArrayLike, lengths: ArrayLike | None, keep: bool) -> tuple[Array, Lengths | None]:
+        """`check_padded`, except that x may be not finite."""
         if lengths is None:
             return self.check_input(x), None
         array = self._as_input(x)
         steps, batch = array.shape[:2]
         pin = pinned(array)  # the conversion of lengths may run any code
-        given = Lengths(lengths, steps, 1, packed=True)
+        given = Lengths(lengths, steps, 1)
         if batch != given.B:
             raise ValueError(f"lengths: expected shape ({batch},), got ({given.B},)")
         if given.rows == steps * batch:
             return self.check_input(array), None
+        if not keep and self._keeps_padding(given):
+            if array.dtype != self.config.dtype:  # no padding is checked
+                padding = given.padding()
+                array = np.where(padding if array.ndim == 2 else padding[:, :, None], array.dtype.type(0), array)
+            return self.check_input(array), given
+        given = given.as_packed()
         packed = given.pack(array)
         del pin
         return self.check_input(packed), given
@@ -76,10 +98,16 @@ class Stack:
             return checked_ids("x", array, self.config.input_size)
         return in_precision("x", array, self.config.dtype)
 
-    def check_finite(self, x: Array, packed: bool) -> None:
-        """Raise ValueError if x, as `check_padded` returns it, has NaN or infinity."""
-        if x.ndim == 3:
-            check_finite("x", x, place=not packed)
+    def _keeps_padding(self, lengths: Lengths) -> bool:
+        """Whether inference is faster, and takes little more memory, on arrays with padding than on packed ones.
+
+        Then there is nothing to copy, and gates are computed in chunks that stay in cache.
+        """
+        rows, config = lengths.T * lengths.B, self.config
+        if rows > MOST_PADDED * lengths.rows:
+            return False
+        between = config.directions * sum(config.hidden_sizes) - config.hidden_sizes[-1]  # h that are not the output
+        return rows * between * np.dtype(config.dtype).itemsize <= PADDED_BYTES
 
     def _as_input(self, x: ArrayLike) -> Array:
         """x as an array of real numbers (T, B, D), or of integers (T, B)."""
@@ -137,7 +165,7 @@ class Stack:
         tape : Tape or None
             Reused if it has the right shape. Raises ValueError for a tape of another network.
         lengths : Lengths, optional
-            Packed.
+            Packed, as x is; without ``keep`` they and x may have padding.
         threads : int
             Slices that the batch is split into.
         keep : bool

@@ -27,7 +27,8 @@ CHUNK_BYTES = 256 * 1024
 class LayerTape:
     """One layer of a tape. The arrays of each direction belong to its `Recurrence`.
 
-    If the sequences have lengths, arrays (T, B, ...) are packed, see `crnn._core.rows.Lengths`.
+    If the sequences have lengths, arrays (T, B, ...) are packed, see `crnn._core.rows.Lengths`; for inference they may
+    have padding, of any values.
     """
 
     x: Array  # (T, B, K), or ids (T, B): input of all directions
@@ -43,11 +44,19 @@ class LayerTape:
         if self.below is not None:
             self.x[:, rows] = self.below[:, rows] if self.mask is None else self.below[:, rows] * self.mask[:, rows]
         for number, (source, cell) in enumerate(self.directions):
+            h_after, c_after = after.h[first + number], None if after.c is None else after.c[first + number]
             for t0, t1 in self._chunks(cell, part):
+                of_steps = part.steps(t0, t1) if part.padded else part
+                if of_steps is None:
+                    continue
+                if part.padded:
+                    cell.start_sequences(t0, t1, part)
                 local = slice(t0, t1) if cell.keep else slice(t1 - t0)
-                xw, ids = source.project(cell.xw[local], t0, t1, part)
-                cell.forward(xw, ids, t0, t1, part)
-            cell.finish_forward(part, after.h[first + number], None if after.c is None else after.c[first + number])
+                xw, ids = source.project(cell.xw[local], t0, t1, of_steps)
+                cell.forward(xw, ids, t0, t1, of_steps)
+                if part.padded:
+                    cell.finish_sequences(t0, t1, part, c_after)
+            cell.finish_forward(part, h_after, c_after)
             if len(self.directions) > 1:
                 self.y[:, rows, number * cell.H : (number + 1) * cell.H] = cell.h[:, rows]
 
@@ -123,8 +132,13 @@ class Tape:
         return self.layers[-1].dy
 
     def padded(self, array: Array) -> Array:
-        """An array of this tape as (T, B, ...): unpacked if there are lengths, with zeros as padding."""
-        return array if self.lengths is None else self.lengths.unpack(array)
+        """An array of this tape as (T, B, ...), with zeros as padding: unpacked if it is packed."""
+        if self.lengths is None:
+            return array
+        if self.lengths.packed:
+            return self.lengths.unpack(array)
+        self.lengths.clear_padding(array)
+        return array
 
     def scratch(self, part: int) -> Array:
         """Scratch memory for the weight gradients of one part of the work, that is of one thread."""

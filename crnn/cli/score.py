@@ -168,7 +168,9 @@ class LineScorer:
     def __init__(self, model: crnn.LanguageModel, reader: LineReader, carry: bool) -> None:
         if model.dtype != "float32":
             model = model.astype("float32")  # streams are float32; four decimals are shown
-        self.vocab, self.reader, self.carry = model.vocab, reader, carry
+        self.vocab: crnn.Vocab = model.vocab
+        self.reader: LineReader = reader
+        self.carry: bool = carry
         self._fresh = model.stream()
         self._starts: dict[str, tuple[str, Any]] = {}  # by line end: that to score with, and a stream that has read it
         self._stream: Any = None

@@ -42,7 +42,7 @@ class Source:
     def __init__(self, name: str, path: str | None, copy: BinaryIO | None = None) -> None:
         self.name, self.path, self._copy = name, path, copy
         self._identity: tuple[int, ...] | None = None
-        self.changed = False  # whether a regular file is not the one that was read first
+        self.changed: bool = False  # whether a regular file is not the one that was read first
 
     def chunks(self, size: int) -> Iterator[bytes]:
         """Yield the content, at most ``size`` bytes at a time. Raises OSError, and TextError for a damaged file."""

@@ -44,8 +44,12 @@ class RunFiles:
     """
 
     def __init__(self, reads: Mapping[str, Iterable[PathLike]], writes: Mapping[str, PathLike | None]) -> None:
-        self.reads = [(name, os.fsdecode(path)) for name, paths in reads.items() for path in paths]
-        self.writes = {name: os.fsdecode(path) for name, path in writes.items() if path is not None}
+        self.reads: list[tuple[str, str]] = [
+            (name, os.fsdecode(path)) for name, paths in reads.items() for path in paths
+        ]
+        self.writes: dict[str, str] = {
+            name: os.fsdecode(path) for name, path in writes.items() if path is not None
+        }
         self._locks = contextlib.ExitStack()
 
     def __enter__(self) -> RunFiles:

@@ -85,6 +85,7 @@ class SequenceRegressor(
     """
 
     loss_unit: str = ""
+    deferred: dict[str, Any] | None
     output_size: int  # P
     loss: str
     delta: float

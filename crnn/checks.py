@@ -85,15 +85,19 @@ def check_positive(name: str, value: object) -> int:
 
 def as_integer(value: object) -> int | None:
     """A Python int of an integer of any library, also as a 0-d array; None for bools and everything else."""
-    value = _scalar(value)
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+    if type(value) is int:
+        return value
+    number = _scalar(value)
+    kind = type(number)  # isinstance would believe what an object says of its class
+    if kind is bool or not issubclass(kind, int | np.integer):
         return None
-    return int.__pos__(value) if isinstance(value, int) else int(value)  # exactly an int: a subclass may compare oddly
+    # Exactly an int: a subclass may compare oddly.
+    return int.__pos__(number) if issubclass(kind, int) else int(number)
 
 
 def _scalar(value: Any) -> Any:
     """The number in a 0-d array of NumPy or a library like it; other values as they are."""
-    if isinstance(value, np.ndarray):
+    if issubclass(type(value), np.ndarray):
         return value[()] if value.ndim == 0 and not np.ma.is_masked(value) else value
     if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)) and hasattr(value, "__array__"):
         return value if isinstance(value, np.generic) else value.item()

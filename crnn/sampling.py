@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from crnn._core.vecmath import exp
 from crnn._float_mode import public_methods_in_ieee_mode
+from crnn.array_input import real_numbers
 
 __all__ = ["Sampler"]
 
@@ -176,7 +177,7 @@ def _ids(name: str, ids: Iterable[int]) -> list[int]:
 
 def _checked(logits: npt.ArrayLike, banned: Sequence[int]) -> tuple[npt.NDArray[np.float64], int]:
     """A float64 copy of the logits, -inf where banned, and the index of their first maximum. Raises ValueError."""
-    values = np.array(logits, np.float64)
+    values = np.array(real_numbers("logits", logits), np.float64)
     if values.ndim != 1 or not values.size:
         raise ValueError(f"logits: expected shape (V,), got {values.shape}")
     if banned:

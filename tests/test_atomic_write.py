@@ -535,3 +535,28 @@ def test_every_writer_follows_these_rules(tmp_path, writer):
     with pytest.raises(OSError, match=r"expected a file, got a FIFO: '.*fifo'"):
         WRITERS[writer](tmp_path / "fifo")
     assert stat.S_ISFIFO((tmp_path / "fifo").stat().st_mode)
+
+
+def test_threads_that_write_the_same_file_do_not_fail():
+    code = """
+import sys, tempfile, threading
+from crnn.io.atomic_write import replacing
+path, failures, end = tempfile.mkdtemp() + "/f", [], threading.Event()
+sys.setswitchinterval(1e-5)
+
+def write(content):
+    try:
+        for _ in range(300):
+            with replacing(path) as file:
+                file.write(content)
+    except OSError as error:
+        failures.append(error)
+
+threads = [threading.Thread(target=write, args=(letter * 100,)) for letter in (b"a", b"b", b"c")]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(failures, len(set(open(path, "rb").read())))
+"""
+    assert run_python(code).stdout == "[] 1\n"

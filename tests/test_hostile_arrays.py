@@ -178,6 +178,40 @@ print(len(batch.active) == len(batch), batch.step(np.zeros((len(batch), 5), np.f
         assert line == "done" or line.startswith(("ValueError", "TypeError")), line
 
 
+def test_objects_that_claim_to_be_of_another_class():
+    code = """
+class Claims:
+    def __init__(self, kind):
+        self.kind = kind
+    @property
+    def __class__(self):
+        return self.kind
+    shape, dtype, ndim = (24,), np.dtype("f4"), 1
+
+x = np.ones((2, 2, 3), np.float32)
+for name in crnn.RNN(3, 8, cell="gru").params:
+    for wrong in (Claims(np.ndarray), np.zeros((), np.float32), np.zeros((1, 1), np.float32), None):
+        net = crnn.RNN(3, 8, cell="gru")
+        net.params[name] = wrong
+        try:
+            net.stream()
+        except (ValueError, TypeError, AttributeError) as error:
+            print(type(error).__name__, error)
+net = crnn.RNN(3, embedding_size=4, hidden_size=8)
+net.params["embedding"] = np.zeros(3, np.float32)
+print(outcome(net.stream))
+print(outcome(lambda: crnn.optim.SGD().update(Claims(np.ndarray), x[0, 0])))
+print(outcome(lambda: net([[1, 1]], threads=Claims(int))))
+"""
+    *lines, embedding, optimizer, threads = outcomes(code)
+    assert len(lines) == 16
+    assert lines[0] == "TypeError W_xh: expected float32 or float64 array, got Claims"
+    assert "ValueError b_h: expected C-contiguous float32 array of shape (24,), got float32 array of shape ()" in lines
+    assert embedding.startswith("ValueError embedding: expected C-contiguous float32 array of shape (3, 1), got")
+    assert optimizer == "TypeError params: expected an array, got Claims"
+    assert threads.startswith("ValueError threads: expected an integer of at least 1")
+
+
 # ---- other threads ---------------------------------------------------------------------------------------------------
 
 RACES = {
@@ -193,6 +227,9 @@ RACES = {
     "lengths": """
     lengths, ids = np.full(20, 60), np.ones((60, 20), np.int32)
     victims, call = [lengths], lambda: net(ids, lengths=lengths)""",
+    "lengths whose own conversion claims to be a copy": """
+    lengths, ids = np.full(20, 60), np.ones((60, 20), np.int32)
+    victims, call = [lengths], lambda: net(ids, lengths=Then(lengths, lambda: None))""",
     "ids and rows of a batch": """
     ids, rows = np.arange(500, dtype=np.int32) % 5, np.arange(500, dtype=np.int32)
     victims, call = [ids, rows], lambda: batch.step(ids, rows=rows)""",
@@ -254,6 +291,8 @@ calls = [
     ((8, 256), (8, 256), lambda x, out: batch.step(x, out=out)),
     ((64, 256), (64, 256), lambda x, out: stream.run(x, out=out)),
     ((256,), (256,), lambda x, out: stream.step(x, out=out)),
+    ((2_000_000,), (2_000_000,), lambda x, out: crnn.optim.SGD(momentum=0.9).update(x, out)),
+    ((2_000_000,), (0,), lambda x, out: crnn.optim.global_norm(x)),
 ]
 for x_shape, out_shape, call in calls:
     held, stop, resized = [], threading.Event(), 0

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from file_tools import edit, outer_header, take_apart, with_outer_header
 from kernel_tools import assert_same_bits
-from model_tools import language_model, network
+from model_tools import language_model, network, run_python
 
 import crnn
 from crnn import ModelFileError
@@ -263,6 +263,34 @@ def test_a_header_made_to_take_memory_is_refused_before_it_does(tmp_path, case):
     *refusals, kilobytes = result.stdout.split()
     assert refusals == ["refused"] * 2, result.stderr
     assert int(kilobytes) < 190_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux reports it")
+@pytest.mark.parametrize("header", [b"", bytes(10), b"{}", b'{"t":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}}'])
+def test_a_sparse_file_of_any_size_is_refused_before_its_data_are_read(tmp_path, header):
+    crnn.RNN(2, 3).save(tmp_path / "m")
+    with open(tmp_path / "sparse", "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(4 << 30)
+    result = run_python(LOAD, tmp_path / "m", tmp_path / "sparse")
+    *refusals, kilobytes = result.stdout.split()
+    assert refusals == ["refused"] * 2, result.stderr
+    assert int(kilobytes) < 190_000
+
+
+def test_a_model_that_another_thread_changes_while_it_is_saved_can_be_loaded(tmp_path, monkeypatch):
+    """Whatever is written is what was checked and digested."""
+    model, digest = crnn.RNN(2, 3), model_file.digest
+
+    def digest_and_change(tensors, header):
+        value = digest(tensors, header)
+        model.flat_params.fill(np.nan)
+        return value
+
+    monkeypatch.setattr(model_file, "digest", digest_and_change)
+    model.save(tmp_path / "m")
+    monkeypatch.undo()
+    assert np.isfinite(crnn.load(tmp_path / "m").flat_params).all()
 
 
 def test_the_bound_of_memory_counts_what_is_outside_of_strings():

@@ -227,3 +227,9 @@ def test_bad_logits_are_clear(temperature, logits, message):
         sampler(logits)
     with pytest.raises(ValueError, match=message):
         sampler.probabilities(logits)
+
+
+@pytest.mark.parametrize("logits", ["abc", np.zeros(3, complex), np.zeros(3, "M8[s]"), [object()]])
+def test_logits_that_are_not_real_numbers_are_refused(logits):
+    with pytest.raises(TypeError, match="logits: expected numbers, got"):
+        Sampler(0)(logits)

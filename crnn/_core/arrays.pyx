@@ -22,7 +22,7 @@ KINDS = {cnp.NPY_FLOAT32: "float32", cnp.NPY_FLOAT64: "float64", cnp.NPY_INT32: 
 
 
 cdef str describe(array):
-    if not isinstance(array, np.ndarray):
+    if not cnp.PyArray_Check(array):
         return type(array).__name__
     return (f"{array.dtype} array of shape {array.shape}"
             + ("" if array.flags.c_contiguous else ", not C-contiguous")
@@ -32,7 +32,7 @@ cdef str describe(array):
 
 cdef int refuse(str name, array, int kind, bint writable, tuple shape) except -1:
     expected = ", ".join("*" if length < 0 else str(length) for length in shape) + ("," if len(shape) == 1 else "")
-    raise (ValueError if isinstance(array, np.ndarray) else TypeError)(
+    raise (ValueError if cnp.PyArray_Check(array) else TypeError)(
         f"{name}: expected {'writable ' if writable else ''}C-contiguous {KINDS[kind]} array of shape ({expected}), "
         f"got {describe(array)}")
 
@@ -115,7 +115,11 @@ cdef object pin(array):
 
 
 def pinned(array: NDArray[Any]) -> object:
-    """An object; while it is alive NumPy refuses to resize the memory of ``array``, also with ``refcheck=False``."""
+    """An object; while it is alive NumPy refuses to resize the memory of ``array``, also with ``refcheck=False``.
+
+    Raises TypeError for what is no array."""
+    if not cnp.PyArray_Check(array):
+        raise TypeError(f"expected an array, got {describe(array)}")
     return pin(array)
 
 

@@ -3,7 +3,7 @@
 
 cimport numpy as cnp
 from libc.stdint cimport int32_t
-from crnn._core.arrays cimport data, dim, ids_data, need_apart, need_ids_below, real_kind
+from crnn._core.arrays cimport data, dim, ids_data, need_apart, need_ids_below, pin, real_kind
 from crnn._core.dispatch cimport f32, f64
 from crnn._core.header cimport crnn_rows
 from crnn._core.rows cimport Lengths, rows_of
@@ -160,6 +160,7 @@ def sum_of_squares(x: Real) -> float:
     cdef Py_ssize_t n = dim(x, 0)
     cdef void *x_ = data("x", x, kind, False, 1, n)
     cdef double total
+    cdef object pinned = pin(x)
     with nogil:
         total = f32.sum_of_squares(<float *>x_, n) if kind == cnp.NPY_FLOAT32 else f64.sum_of_squares(<double *>x_, n)
     return total
@@ -187,6 +188,7 @@ def column_sums(sums: Doubles, counts: Doubles, x: Real):
     need_apart("sums", sums, "counts", counts)
     need_apart("sums", sums, "x", x)
     need_apart("counts", counts, "x", x)
+    cdef object pinned = pin(x)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
             f32.column_sums(sums_, counts_, <float *>x_, M, N)
@@ -206,6 +208,7 @@ def column_squares(squares: Doubles, x: Real, means: Doubles):
     cdef double *means_ = <double *>data("means", means, cnp.NPY_FLOAT64, False, 1, N)
     need_apart("squares", squares, "x", x)
     need_apart("squares", squares, "means", means)
+    cdef object pinned = pin(x)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
             f32.column_squares(squares_, <float *>x_, means_, M, N)

@@ -4,7 +4,7 @@
 cimport numpy as cnp
 from libc.stdint cimport int32_t
 from libc.string cimport memset
-from crnn._core.arrays cimport need_range
+from crnn._core.arrays cimport int32_copy, need_range
 from crnn._core.header cimport crnn_dim
 
 import math
@@ -28,15 +28,15 @@ cdef class Lengths:
     """
 
     def __init__(self, lengths: ArrayLike, Py_ssize_t T, Py_ssize_t parts, bint packed=False):
-        lengths = np.array(lengths)  # a copy: the kernels trust what is checked here
+        lengths = np.asarray(lengths)
         if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or lengths.size == 0:
             raise ValueError(f"lengths: expected integers of shape (B,), got {lengths.dtype} of shape {lengths.shape}")
-        if lengths.min() < 1 or lengths.max() > T:
+        copy = int32_copy(lengths)  # the kernels trust what is checked here
+        if copy is None or copy.min() < 1 or copy.max() > T:
             raise ValueError(f"lengths: expected from 1 to {T}, got {lengths.min()} to {lengths.max()}")
         if parts < 1:
             raise ValueError(f"parts: expected 1 or more, got {parts}")
-        self.lengths = lengths.astype(np.int32)
-        self.T, self.B, self.packed = T, lengths.size, packed
+        self.lengths, self.T, self.B, self.packed = copy, T, copy.size, packed
         self.rows = int(self.lengths.sum(dtype=np.int64))
         longest_first = _longest_first(self.lengths)
         self.order, self.bounds = _dealt(self.lengths, longest_first, parts)

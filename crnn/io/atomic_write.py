@@ -127,10 +127,19 @@ def _find(path: PathLike) -> tuple[str, os.stat_result | None]:
         what = _SPECIAL.get(stat.S_IFMT(old.st_mode), "a special file")
         number = errno.EISDIR if stat.S_ISDIR(old.st_mode) else errno.EINVAL
         raise OSError(number, f"expected a file, got {what}", name)
-    if not os.path.exists(target) or not os.path.samestat(old, os.stat(target)):  # /dev/fd/3 of a deleted file
+    if not _same_file(name, target):  # /dev/fd/3 of a deleted file
         raise OSError(errno.EINVAL, "expected a file with a name", name)
     os.close(os.open(target, os.O_WRONLY | _OPEN))  # a file that may not be written is not replaced either
     return target, old
+
+
+def _same_file(name: str, target: str) -> bool:
+    """Whether two paths lead to the same file. Another process may be replacing it, so it is looked at repeatedly."""
+    for _ in range(100):
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(name), os.stat(target)):
+                return True
+    return False
 
 
 @contextlib.contextmanager

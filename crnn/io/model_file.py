@@ -64,15 +64,16 @@ def to_bytes(tensors: Mapping[str, Array], header: Header) -> bytes:
     """
     from safetensors.numpy import save
 
-    check_finite(tensors)
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    # Copies, because another thread may be training the model: what is written is what was checked.
+    arrays = {name: np.array(array, order="C") for name, array in tensors.items()}
+    check_finite(arrays)
     whole = {"format": FORMAT, **header}
     text = _to_json(whole | {"sha256": digest(arrays, whole)})
     data = sum(array.nbytes for array in arrays.values())
     try:
         json_header.loads(text, header_memory(data))
         content = bytes(save(arrays, metadata={"crnn": text}))  # with a second key, their order would be random
-        _header_of(content)
+        _header_of(content, len(content))
     except ValueError as error:
         raise ValueError(f"expected a smaller vocabulary or log, got {error}") from None
     return content
@@ -115,7 +116,10 @@ def read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
 
 
 def read_content(path: PathLike) -> bytes:
-    """The content of a file. Raises ModelFileError if it is not a regular file or its header is too long, and OSError.
+    """The content of a file.
+
+    Raises OSError, and ModelFileError if it is not a regular file, its header is too long, or its size is not that of
+    the tensors in the header. That is checked before the tensors are read, because a sparse file can have any size.
 
     A file is not memory-mapped: if it were truncated while it is read, that would be a SIGBUS.
     """
@@ -132,7 +136,22 @@ def read_content(path: PathLike) -> bytes:
                 f"{name}: expected a safetensors file with a header of at most {longest} bytes, got {length}"
             )
         file.seek(0)
+        try:
+            _check_size(_header_of(file.read(8 + length), size), size - 8 - length)
+        except ValueError as error:
+            raise ModelFileError(f"{name}: expected a safetensors file: {error}") from None
+        file.seek(0)
         return file.read(size)
+
+
+def _check_size(header: Mapping[str, Any], size: int) -> None:
+    """Raise ValueError unless the tensors of a safetensors header, of unknown content, end after ``size`` bytes."""
+    try:
+        end = max((header[name]["data_offsets"][1] for name in header if name != "__metadata__"), default=0)
+    except (KeyError, IndexError, TypeError):
+        raise ValueError("a header without data_offsets") from None
+    if end != size:
+        raise ValueError(f"its header lists tensors of {end!r:.40} bytes, got {size}")
 
 
 def from_bytes(name: str, content: bytes) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -172,7 +191,7 @@ def parse(content: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
     """
     from safetensors import SafetensorError, deserialize
 
-    header = _header_of(content)
+    header = _header_of(content, len(content))
     read: Any = deserialize  # not typed
     try:
         entries = dict(read(content))  # compares shapes and offsets with the length of the data
@@ -190,12 +209,15 @@ def to_array(name: str, entry: Entry, dtypes: Mapping[str, str] = FILE_DTYPES) -
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _header_of(content: bytes) -> dict[str, Any]:
-    """The safetensors header. Raises ValueError if it is invalid, or takes too much memory or time."""
+def _header_of(content: bytes, size: int) -> dict[str, Any]:
+    """The safetensors header of a file of ``size`` bytes, of which ``content`` is at least the beginning.
+
+    Raises ValueError if it is invalid, or takes too much memory or time.
+    """
     end = 8 + int.from_bytes(content[:8], "little")
     if end > min(len(content), 8 + HEADER_LIMIT):
-        raise ValueError(f"a header of {end - 8} bytes in {len(content)}, or more than {HEADER_LIMIT}")
-    header = json_header.loads(content[8:end].decode(), header_memory(len(content) - end))
+        raise ValueError(f"a header of {end - 8} bytes in {size}, or more than {HEADER_LIMIT}")
+    header = json_header.loads(content[8:end].decode(), header_memory(size - end))
     if not isinstance(header, dict):
         raise ValueError("its header is no JSON object")
     return header

@@ -247,8 +247,9 @@ cdef class Config:
         if self.layers == NULL:
             raise MemoryError()
         self.c.layers = self.layers
-        E = 0 if parts.embedding is None else parts.embedding.shape[1]
-        if E:
+        E = 0
+        if parts.embedding is not None:
+            E = max(1, dim(parts.embedding, 1))
             self.c.embedding_size, self.c.embedding = E, self.array("embedding", parts.embedding, D, E)
         K = E or D
         for i in range(self.c.num_layers):
@@ -263,7 +264,7 @@ cdef class Config:
             self.c.x_mean = <double *>self.array("x's mean", parts.x[0], D, -1, cnp.NPY_FLOAT64)
             self.c.x_std = <double *>self.array("x's std", parts.x[1], D, -1, cnp.NPY_FLOAT64)
         if parts.y is not None:
-            self.c.y_columns = parts.y[0].shape[0]
+            self.c.y_columns = dim(parts.y[0], 0)
             self.c.y_mean = <double *>self.array("y's mean", parts.y[0], self.c.y_columns, -1, cnp.NPY_FLOAT64)
             self.c.y_std = <double *>self.array("y's std", parts.y[1], self.c.y_columns, -1, cnp.NPY_FLOAT64)
         self.step_bytes = elements * (4 if self.real == cnp.NPY_FLOAT32 else 8)
@@ -273,7 +274,7 @@ cdef class Config:
 
     cdef void *array(self, str name, array, Py_ssize_t d0, Py_ssize_t d1=-1, int kind=-1) except NULL:
         """The data of a checked array (d0,), or (d0, d1), which is kept alive and from being resized."""
-        if isinstance(array, np.ndarray):
+        if cnp.PyArray_Check(array):  # isinstance believes what an object says of its class
             self.borrowed.append((array, pin(array)))
         return data(name, array, self.real if kind < 0 else kind, False, 1 if d1 < 0 else 2, d0, d1)
 
@@ -281,7 +282,7 @@ cdef class Config:
         """Set ``w`` to the parameters of one layer, by name. Returns the number of elements of its matrices."""
         cdef int number = cell_number(self.cell), v = 0
         cdef const crnn_cell *cell = f32.cells[number]
-        cdef Py_ssize_t G = cell.gates, R = cell.recurrent_gates, H = values["b_h"].shape[0] // G
+        cdef Py_ssize_t G = cell.gates, R = cell.recurrent_gates, H = dim(values["W_xh"], 1) // G
         w.cell, w.hidden_size, self.has_c = number, H, cell.has_c
         w.W_xh = self.array("W_xh", values["W_xh"], K, G * H)
         w.b_h = self.array("b_h", values["b_h"], G * H)
@@ -299,7 +300,7 @@ cdef class Config:
         return K * G * H + H * R * H
 
     cdef int head(self, W_hy, b_y, Py_ssize_t K) except -1:
-        cdef Py_ssize_t V = b_y.shape[0]
+        cdef Py_ssize_t V = dim(b_y, 0)
         self.c.output_size, self.c.tie_weights = V, W_hy is None
         self.c.b_y = self.array("b_y", b_y, V)
         if W_hy is not None:
@@ -308,7 +309,7 @@ cdef class Config:
 
 
 cdef str described(x):
-    if isinstance(x, np.ndarray):
+    if cnp.PyArray_Check(x):
         return f"{x.dtype} array of shape {x.shape}"
     return f"{type(x).__name__} {x!r:.60}"
 

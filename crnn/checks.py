@@ -22,6 +22,7 @@ __all__ = [
     "Ids",
     "as_integer",
     "as_number",
+    "check_callable",
     "check_count",
     "check_dtype",
     "check_finite",
@@ -29,6 +30,7 @@ __all__ = [
     "check_ids",
     "check_limit",
     "check_number",
+    "check_path",
     "check_positive",
     "check_probability",
     "check_seed",
@@ -113,6 +115,22 @@ def check_flag(name: str, value: object) -> bool:
     if not isinstance(flag, bool | np.bool_):
         raise ValueError(f"{name}: expected True or False, got {value!r:.200}")
     return bool(flag)
+
+
+def check_callable(name: str, value: Any) -> Any:
+    """A function, or another object that can be called, else TypeError."""
+    if not callable(value):
+        raise TypeError(f"{name}: expected a function, got {type(value).__name__}")
+    return value
+
+
+def check_path(name: str, value: Any) -> Any:
+    """A path: str, bytes or path object without NUL, else TypeError or ValueError."""
+    if not isinstance(value, str | bytes | os.PathLike):
+        raise TypeError(f"{name}: expected a path, got {type(value).__name__}")
+    if "\0" in os.fsdecode(value):
+        raise ValueError(f"{name}: expected a path without NUL, got {os.fsdecode(value)!r:.200}")
+    return value
 
 
 def as_number(value: object) -> float | None:

@@ -371,14 +371,14 @@ RULES: dict[str, Callable[..., Optimizer]] = {
 @in_ieee_mode
 def constant(warmup: int = 0) -> Schedule:
     """Always 1. Every schedule is multiplied by a linear rise to 1 over the first ``warmup`` updates."""
-    return _warmed(lambda k, n: 1.0, warmup)
+    return _warmed("constant", lambda k, n: 1.0, warmup)
 
 
 @in_ieee_mode
 def linear(final: float = 0.0, warmup: int = 0) -> Schedule:
     """From 1 down to ``final`` in a straight line."""
     end = check_finite("final", final)
-    return _warmed(lambda k, n: 1.0 + (end - 1.0) * (k / n), warmup)
+    return _warmed(f"linear to {end}", lambda k, n: 1.0 + (end - 1.0) * (k / n), warmup)
 
 
 @in_ieee_mode
@@ -392,14 +392,15 @@ def cosine(final: float = 0.0, warmup: int = 0) -> Schedule:
     [1.0, 0.854, 0.5, 0.146]
     """
     end = check_finite("final", final)
-    return _warmed(lambda k, n: end + (1.0 - end) * 0.5 * (1.0 + _cos_pi(k / n)), warmup)
+    name = f"cosine to {end}"
+    return _warmed(name, lambda k, n: end + (1.0 - end) * 0.5 * (1.0 + _cos_pi(k / n)), warmup)
 
 
 @in_ieee_mode
 def exponential(final: float = 0.01, warmup: int = 0) -> Schedule:
     """From 1 down to ``final`` exponentially, by the same factor at every update."""
     rate = _log(check_number("final", final, 1e-30))
-    return _warmed(lambda k, n: _exp(rate * (k / n)), warmup)
+    return _warmed(f"exponential to {final}", lambda k, n: _exp(rate * (k / n)), warmup)
 
 
 # The C libraries' cos, exp and log differ in the last bit.
@@ -432,7 +433,8 @@ def _exp(x: float) -> float:
     return float(power[0])
 
 
-def _warmed(schedule: Schedule, warmup: int) -> Schedule:
+def _warmed(name: str, schedule: Schedule, warmup: int) -> Schedule:
+    """A schedule with a warm-up; its ``__name__`` describes it, for messages."""
     steps = check_count("warmup", warmup)
 
     @in_ieee_mode
@@ -440,6 +442,7 @@ def _warmed(schedule: Schedule, warmup: int) -> Schedule:
         rise = min(1.0, (k + 1) / steps) if steps else 1.0
         return rise * schedule(k, n)
 
+    factor.__name__ = f"{name}, warm-up {steps}"
     return factor
 
 

@@ -194,7 +194,7 @@ def test_train_goes_on_from_its_checkpoint(tmp_path, text_file, capsys, monkeypa
         (b"abc" * 50, ["--encoding", "hex"], "--encoding: expected a text encoding that Python knows, got 'hex'"),
         (b"abc" * 50, ["--bptt", "0"], "--bptt: expected .* got 0"),
         (b"abc" * 50, ["--batch", "0"], "--batch: expected .* got 0"),
-        (b"abc" * 50, ["--carry", "9"], r"--carry: expected a multiple of --bptt 8"),
+        (b"abc" * 50, ["--carry", "9"], r"--carry: expected 0, a multiple of --bptt 8"),
         (b"abc" * 50, ["--lr", "-1"], "--lr: expected a number of at least 0"),
         (b"abc" * 50, ["--seed", "-1"], "--seed: expected an integer of at least 0, got -1"),
         (b"abc" * 50, ["--recurrent-init", "magic"], "--recurrent-init: expected one of"),

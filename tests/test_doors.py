@@ -55,7 +55,7 @@ def test_a_schedule_is_named_or_a_factory_or_a_function(name):
         ({"threads": 2.0}, ValueError, r"threads: expected an integer .* got 2\.0"),
         ({"threads": np.array([2])}, ValueError, r"threads: expected an integer .* got array\(\[2\]\)"),
         ({"clip_norm": True}, ValueError, "clip_norm: expected a number above 0, or None, got True"),
-        ({"carry": True}, ValueError, r"carry: expected a multiple of bptt=64, 0 or None, got True"),
+        ({"carry": True}, ValueError, r"carry: expected 0, a multiple of bptt=64, or None, got True"),
     ],
 )
 def test_an_option_that_cannot_be_used_is_named_before_anything_changes(options, error, message):

@@ -106,22 +106,22 @@ DIFFERENT = {
     "another text of the same length": (
         language_model,
         {"ids": np.where(np.arange(104) == 50, 11 - IDS, IDS)},
-        "data: expected the training data of FILE, got other data; a run is resumed on its own data only",
+        "data: expected the training data of FILE, got other data; resuming needs the same data, split alike",
     ),
     "a longer text": (
         language_model,
         {"ids": np.tile(IDS, 2)},
-        "data: expected the training data of FILE, got other data; a run is resumed on its own data only",
+        "data: expected the training data of FILE, got other data; resuming needs the same data, split alike",
     ),
     "another validation": (
         language_model,
         {"valid": IDS[:41]},
-        "valid: expected the validation data of FILE, got other data; a run is resumed on its own data only",
+        "valid: expected the validation data of FILE, got other data; resuming needs the same data, split alike",
     ),
     "no validation": (
         language_model,
         {"valid": None},
-        "valid: expected the validation data of FILE, got none; a run is resumed on its own data only",
+        "valid: expected the validation data of FILE, got none; resuming needs the same data, split alike",
     ),
     "another optimizer": (
         language_model,
@@ -217,6 +217,24 @@ def test_another_rate_and_more_epochs_are_accepted_and_said(path):
         "clip_norm: now 1.0, before None",
         "seed: now 5, before 0",
     ]
+
+
+def test_another_schedule_is_accepted_and_said(tmp_path):
+    fitted(checkpoint=tmp_path / "c", epochs=1, schedule="cosine")
+    log = crnn.TrainingLog()
+    schedule = crnn.optim.linear(0.5, warmup=3)
+    fitted(checkpoint=tmp_path / "c", epochs=1, schedule=schedule, resume=True, log=log)
+    assert log.notes[1:] == ["schedule: now 'linear to 0.5, warm-up 3', before 'cosine to 0.0, warm-up 0'"]
+
+
+def test_a_checkpoint_of_another_kind_of_model_is_called_so(path, tmp_path):
+    model = crnn.SequenceRegressor(2, 1, hidden_size=5, pooling=None)
+    with pytest.raises(ModelFileError, match=r"^model: expected a LanguageModel, as in .*, got a SequenceRegressor"):
+        model.fit(X, Y, checkpoint=path, resume=True)
+    model.fit(X, Y, epochs=1).summary()
+    model.save(tmp_path / "m")
+    with pytest.raises(ModelFileError, match=r"^checkpoint: expected a checkpoint, got a SequenceRegressor"):
+        model.fit(X, Y, checkpoint=tmp_path / "m", resume=True)
 
 
 def test_epochs_of_fewer_windows_can_follow_epochs_of_more(tmp_path):
@@ -392,8 +410,8 @@ DAMAGE = {
     "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-10]), "expected a safetensors file"),
     "empty": (lambda path: path.write_bytes(b""), "expected"),
     "a flipped bit": (flip, "sha256|digest"),
-    "a model": (lambda path: language_model().save(path), "expected a checkpoint, got 'LanguageModel'"),
-    "no kind": (edited(lambda tensors, header: header.pop("kind")), "expected a checkpoint, got None"),
+    "a model": (lambda path: language_model().save(path), "expected a checkpoint, got a LanguageModel"),
+    "no kind": (edited(lambda tensors, header: header.pop("kind")), "expected a checkpoint, got a None"),
     "no model": (edited(lambda tensors, header: header.pop("model")), "expected model, got None"),
     "model a text": (edited(lambda tensors, header: header.update(model="m")), "expected model, got 'm'"),
     "model empty": (edited(lambda tensors, header: header.update(model={})), "^model: expected a None"),

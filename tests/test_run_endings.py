@@ -295,7 +295,7 @@ def test_a_checkpoint_is_written_after_so_many_updates(tmp_path):
     (tmp_path / "k").write_bytes(killed(tmp_path, checkpoint_updates=5))
     whole, log = fitted(), crnn.TrainingLog()
     resumed = fitted(checkpoint=tmp_path / "k", resume=True, log=log)
-    assert log.notes == ["resuming at epoch 3, update 14"]  # after 5, 7, 12, 14 updates
+    assert log.notes[0] == "resuming at epoch 3, update 14"  # after 5, 7, 12, 14 updates
     assert_same_bits(resumed.flat_params, whole.flat_params)
     assert sum(log.column("tokens")) == 4 * 102
 
@@ -316,7 +316,7 @@ def test_neither_minutes_nor_updates_leaves_the_epochs(tmp_path):
     (tmp_path / "k").write_bytes(killed(tmp_path, checkpoint_minutes=None))
     log = crnn.TrainingLog()
     fitted(checkpoint=tmp_path / "k", resume=True, log=log)
-    assert log.notes == ["resuming at epoch 3, update 14"]
+    assert log.notes[0] == "resuming at epoch 3, update 14"
 
 
 @pytest.mark.parametrize("options", [{"checkpoint_minutes": 0}, {"checkpoint_updates": 0}, {"checkpoint_minutes": "x"}])
@@ -456,7 +456,7 @@ def test_nan_is_as_ctrl_c_and_another_rate_is_accepted(folder, capsys, monkeypat
     assert [entry["update"] for entry in entries(folder / "log.jsonl") if entry["kind"] == "epoch"] == [17, 34]
     status, err = run(capsys, *command.split()[5:])
     assert status == 0
-    assert "resuming at epoch 3, update 34\nlr: now 0.001, before 0.01\n" in err
+    assert "resuming at epoch 3, update 34\n--lr: now 0.001, before 0.01\n" in err
 
 
 @pytest.mark.parametrize("again", [[], ["--resume"], ["--restart"]])
@@ -501,7 +501,7 @@ def test_nan_in_the_first_epoch_leaves_a_run_that_can_be_resumed(folder, capsys,
     monkeypatch.chdir(folder)
     assert status == 1
     assert "m was not written: this run has no weights yet that a validation has judged" in err
-    assert "; the weights are the first ones. A smaller learning rate or --clip-norm may help" in err
+    assert "; the weights are the initial ones. A smaller learning rate or --clip-norm may help" in err
     status, err = run(capsys, *arguments, "--resume", "--lr", 0.001)
     assert status == 0
     assert "resuming at epoch 1, update 0" in err
@@ -539,7 +539,7 @@ def test_a_finished_run_goes_on_with_more_epochs(folder, capsys):
     assert "to train longer, with more --epochs: crnn train text.txt -o m " in err
     status, err = run(capsys, "-o", "m", *TINY, *constant, "--epochs", 6, "--resume")
     assert status == 0
-    assert "resuming at epoch 5, update 68\nepochs: now 6, before 4\n" in err
+    assert "resuming at epoch 5, update 68\n--epochs: now 6, before 4\n" in err
     assert (folder / "m").read_bytes() == (folder / "whole").read_bytes()
 
 
@@ -550,7 +550,7 @@ def test_a_finished_run_goes_on_with_more_epochs(folder, capsys):
         (["--cell", "gru"], "--cell: expected 'tanh', as in m.checkpoint, got 'gru'"),
         (["--layers", "2"], "--layers: expected 1, as in m.checkpoint, got 2"),
         (["--optimizer", "sgd"], "--optimizer: expected 'Adam', as in m.checkpoint, got 'SGD'"),
-        (["--valid", "0.1"], "data: expected the training data of m.checkpoint"),
+        (["--valid", "0.1"], "text: expected the training data of m.checkpoint"),
         (["--checkpoint", "typo"], "--checkpoint: expected a checkpoint to resume from, found none at typo"),
         (["--restart"], "--resume and --restart: expected one of them, got both"),
     ],

@@ -140,6 +140,25 @@ def test_a_file_of_the_users_own_is_never_replaced(folder, capsys, option, resta
     assert "thesis.tex" in message
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "m", "--log", "mine"], "--log: expected a new file, or the log of a training, got mine"),
+        (["-o", "m", "--checkpoint", "mine", "--restart"], "--checkpoint: expected a checkpoint to replace"),
+        (["-o", "mine", "--restart"], "--output: expected a new file, or a model to replace, got another file: mine"),
+    ],
+)
+def test_a_file_that_may_not_be_replaced_is_found_before_the_text_is_read(folder, capsys, arguments, message):
+    (folder / "mine").write_text("years of work\n")
+    (folder / "text.txt").write_bytes(b"\xff")
+    assert refused(capsys, "text.txt", *arguments).startswith(f"crnn train: {message}")
+
+
+def test_a_file_that_is_no_model_is_called_so(folder):
+    with pytest.raises(crnn.ModelFileError, match=r"^text.txt: expected a safetensors file, got another kind of file"):
+        crnn.load("text.txt")
+
+
 def test_demo_finds_out_before_it_trains_that_it_could_not_write(folder, capsys, monkeypatch):
     monkeypatch.setattr("crnn._demo.documentation_prose", lambda: pytest.fail("has begun"))
     (folder / "m").write_text("work")
@@ -237,6 +256,19 @@ def test_locks_end_with_the_run_and_leave_nothing_behind(folder, capsys):
     assert cli.main(["train", "text.txt", "-o", "m", *TINY]) == 0
     refused(capsys, "text.txt", "-o", "n", "--checkpoint", "m")
     assert sorted(os.listdir()) == ["m", "m.checkpoint", "text.txt"]
+
+
+def test_a_run_whose_lock_was_removed_does_not_remove_that_of_the_next_run(tmp_path):
+    first, second = FileLock(tmp_path / "c"), FileLock(tmp_path / "c")
+    first.acquire()
+    os.unlink(first.path)
+    second.acquire()
+    first.release()
+    assert os.path.exists(second.path)
+    with pytest.raises(BlockingIOError):
+        first.acquire()
+    second.release()
+    assert not os.listdir(tmp_path)
 
 
 def test_one_process_cannot_lock_a_file_twice(tmp_path):

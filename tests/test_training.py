@@ -121,7 +121,7 @@ def test_a_schedule_is_told_the_update_and_the_total():
 
 @pytest.mark.parametrize("carry", [7, -5, 2, 12])
 def test_a_carry_that_is_no_multiple_of_bptt_is_refused(carry):
-    with pytest.raises(ValueError, match=rf"carry: expected a multiple of bptt=5, 0 or None, got {carry}"):
+    with pytest.raises(ValueError, match=rf"carry: expected 0, a multiple of bptt=5, or None, got {carry}"):
         crnn.fit(double(), IDS, carry=carry, **SETTINGS)
 
 

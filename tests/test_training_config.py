@@ -49,11 +49,16 @@ def test_the_models_own_fit_keeps_its_defaults_and_shows_the_rest():
         ({"clip_norm": 0}, "clip_norm: expected a number above 0, or None, got 0"),
         ({"clip_value": "1"}, "clip_value: expected a number above 0, or None, got '1'"),
         ({"reduction": "max"}, "reduction: expected mean or sum, got 'max'"),
-        ({"carry": True, "bptt": 2}, r"carry: expected a multiple of bptt=2, 0 or None, got True"),
+        ({"checkpoint": 3}, r"checkpoint: expected a path, got int"),
+        ({"log_file": True}, r"log_file: expected a path, got bool"),
+        ({"checkpoint": "a\0b"}, r"checkpoint: expected a path without NUL, got 'a\\x00b'"),
+        ({"on_epoch": "x"}, r"on_epoch: expected a function, got str"),
+        ({"progress": "no"}, r"progress: expected True or False, got 'no'"),
+        ({"carry": True, "bptt": 2}, r"carry: expected 0, a multiple of bptt=2, or None, got True"),
     ],
 )
 def test_bad_options_are_named(options, message):
-    with pytest.raises(ValueError, match=f"^{message}$"):
+    with pytest.raises((TypeError, ValueError), match=f"^{message}$"):
         crnn.fit(language_model(), np.zeros(100, np.int32), **options)
 
 

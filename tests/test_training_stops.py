@@ -162,7 +162,7 @@ def test_a_loss_that_is_no_number_gives_back_the_best_weights(bad, name, options
         before.append(model.flat_params.copy())
         model.params[name].reshape(-1)[:] = bad
 
-    which = "the first ones" if "valid" in options else "those of the best epoch, 1"
+    which = "the initial ones" if "valid" in options else "those of the best epoch, 1"
     message = rf"loss is (nan|inf) at update 8 \(epoch 2\); the weights are {which}\. A smaller learning rate"
     with pytest.raises(FloatingPointError, match=message):
         fitted(model, optimizer=rule, on_epoch=spoil, **options)

@@ -14,6 +14,8 @@ from crnn.text.errors import Remedy, explain
 __all__ = ["described", "in_words_of", "option_names"]
 
 _NAME = r"[a-z]\w*"
+_ALIASES = {"data": "text", "ids": "text"}  # arguments of functions that the command line calls with its text
+_NONE = re.compile(r",? or None(?=, got)")  # what only Python can express
 _SUBJECT = re.compile(rf"{_NAME}(?:(?: \+ |, | and ){_NAME})*(?=(?:\[\d+\])?:)")  # as in "valid + test: ..."
 
 
@@ -57,7 +59,9 @@ def in_words_of(parser: argparse.ArgumentParser, message: str, arguments: argpar
     names = option_names(parser)
     subject = _SUBJECT.match(message)
     head, rest = (message[: subject.end()], message[subject.end() :]) if subject else ("", message)
-    head = re.sub(_NAME, lambda found: names.get(found[0], found[0]), head)
+    known = (_ALIASES if "text" in names else {}) | names
+    head = re.sub(_NAME, lambda found: known.get(found[0], found[0]), head)
+    rest = _NONE.sub("", rest)
     typed = {str(value) for value in vars(arguments).values() if isinstance(value, str | Path)}
     typed = {text for text in typed if "=" in text or "_" in text}  # others cannot be taken for a name
     keep = "|".join(map(re.escape, sorted(typed, key=len, reverse=True))) or r"(?!)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import numpy as np
 from crnn._options import add_flags, from_flags
 from crnn.cli.common import INTERRUPTED, Subparsers, cores, new_subcommand, say
 from crnn.cli.corpus import add_corpus_flags, add_text_argument
+from crnn.cli.messages import in_words_of
 from crnn.cli.network import add_network_flags, corpus_and_model, load_start
 from crnn.optim import RULES, SCHEDULES
 from crnn.training.config import TrainingConfig
-from crnn.training.fit import new_trainer
+from crnn.training.fit import check_start, new_trainer
 from crnn.training.output import Output
 from crnn.training.run_files import RunFiles
 from crnn.training.trainer import Trainer
@@ -67,9 +69,11 @@ def run(arguments: argparse.Namespace) -> int:
     written = {name: getattr(arguments, name) for name in ("output", "checkpoint", "log_file", "ids_path")}
     read = {"text": arguments.text, "init_from": [arguments.init_from] if arguments.init_from else []}
     with RunFiles(read, written):
-        _check_start(arguments)
+        _check_start(arguments, config)
         corpus, model = corpus_and_model(arguments, load_start(arguments))
         trainer = new_trainer(model, corpus, config, output=Output(output), lines=True)
+        notes = trainer.run.log.notes
+        notes[:] = [in_words_of(arguments.parser, note, arguments) for note in notes]
         status = _train(trainer, arguments)
         if status == 0 and len(corpus.test) > 1:
             result = model.evaluate(corpus.test, batch_size=arguments.batch_size, threads=arguments.threads)
@@ -77,8 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _check_start(arguments: argparse.Namespace) -> None:
-    """Raise an error unless the arguments say what to do with a checkpoint and a model that exist."""
+def _check_start(arguments: argparse.Namespace, config: TrainingConfig) -> None:
+    """Raise an error unless the arguments say what to do with files that exist, before the text is read."""
     checkpoint, output = arguments.checkpoint, arguments.output
     _check_ids(arguments.ids_path)
     if arguments.resume and not checkpoint.exists():
@@ -94,6 +98,8 @@ def _check_start(arguments: argparse.Namespace) -> None:
                 f"output: expected a new file, got {output}, which exists: --restart begins anew and replaces it when "
                 "the new model has been judged"
             )
+    Output(output).check_kind()
+    check_start(config)
 
 
 def _check_ids(path: Path | None) -> None:
@@ -121,21 +127,23 @@ def _train(trainer: Trainer, arguments: argparse.Namespace) -> int:
         status = getattr(interrupt, "status", INTERRUPTED)
         say("interrupted: keeping the best weights so far")
     except BaseException as error:
-        rate = f" --lr {trainer.run.optimizer.lr / 10:g}" if isinstance(error, FloatingPointError) else ""
+        rate = ["--lr", f"{trainer.run.optimizer.lr / 10:g}"] if isinstance(error, FloatingPointError) else []
         _say_ending(trainer, arguments, rate)
         raise
     _say_ending(trainer, arguments)
     return status
 
 
-def _say_ending(trainer: Trainer, arguments: argparse.Namespace, more: str = "") -> None:
-    """Say how far training has come, what has become of the model, and the command that continues."""
-    say("\n".join([trainer.run.log.summary(), *trainer.ending]))
+def _say_ending(trainer: Trainer, arguments: argparse.Namespace, more: Sequence[str] = ()) -> None:
+    """Say what has become of the model, and the command that continues, which is the one typed and ``more``."""
+    shown = trainer.run.log.epochs and not arguments.quiet  # when the epoch ended
+    say("\n".join([*([] if shown else [trainer.run.log.summary()]), *trainer.ending]))
     if trainer.checkpoint.is_of_this_run:
         typed = [word for word in arguments.argv if not (len(word) > 5 and "--restart".startswith(word))]
-        resume = [] if "--resume" in typed else ["--resume"]
+        end = typed.index("--") if "--" in typed else len(typed)  # where options end
+        typed[end:end] = [*(["--resume"] if "--resume" not in typed else []), *more]
         verb = "to train longer, with more --epochs" if trainer.finished() else "to continue"
-        say(f"{verb}: crnn {shlex.join([*typed, *resume])}{more}")
+        say(f"{verb}: crnn {shlex.join(typed)}")
 
 
 def _training_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -90,7 +90,8 @@ class FileLock:
         if sys.platform == "win32":
             os.close(file)  # an open file cannot be removed there
         with contextlib.suppress(OSError):
-            os.unlink(self.path)
+            if sys.platform == "win32" or os.path.samestat(os.fstat(file), os.stat(self.path)):  # not another run's
+                os.unlink(self.path)
         if sys.platform != "win32":
             os.close(file)
 

@@ -130,6 +130,8 @@ def read_content(path: PathLike) -> bytes:
     with open(name, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         size = os.fstat(file.fileno()).st_size
+        if length > max(size - 8, 0):
+            raise ModelFileError(f"{name}: expected a safetensors file, got another kind of file, or a part of one")
         longest = min(HEADER_LIMIT, header_memory(size - 8 - length) // json_header.PER_CHARACTER)
         if length > longest:
             raise ModelFileError(

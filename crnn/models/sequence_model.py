@@ -173,7 +173,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
         """Set `scalings` as `fit` describes. ``checkpoint``: that of a run which is resumed."""
         if checkpoint is not None:
             try:
-                self._set_statistics(stored_statistics(checkpoint, self._statistics))
+                self._set_statistics(stored_statistics(checkpoint, type(self).__name__, self._statistics))
             except ValueError as error:
                 raise ModelFileError(str(error)) from None
         elif rescale or not self.is_scaled:

@@ -28,7 +28,7 @@ from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import Header, ModelFileError, check_tensor, from_bytes, read, read_content, write
 from crnn.nn.state import StateLike, state_arrays
 from crnn.optim import Optimizer
-from crnn.training.identity import check_same, check_same_scaling, model_identity
+from crnn.training.identity import check_same, check_same_kind, check_same_scaling, model_identity
 from crnn.training.log import LARGEST_COUNT, is_entry, is_history
 from crnn.training.log_file import Entry, line_of
 from crnn.training.run import Diverged, Run
@@ -171,8 +171,7 @@ class _Stored:
     """The content of a checkpoint file, whose header has been checked. Raises ModelFileError."""
 
     def __init__(self, name: str, arrays: dict[str, Array], header: Header) -> None:
-        if header.get("kind") != KIND:
-            raise ModelFileError(f"{name}: expected a checkpoint, got {header.get('kind')!r:.100}")
+        check_kind(name, header)
         for key in ("model", "data", "optimizer", "options", "progress"):
             if not isinstance(header.get(key), dict):
                 raise ModelFileError(f"{name}: expected {key}, got {header.get(key)!r:.100}")
@@ -254,6 +253,12 @@ def _entries(log: Array | None) -> list[Entry] | None:
     return entries
 
 
+def check_kind(file: str, header: Header) -> None:
+    """Raise ModelFileError unless the header is a checkpoint's."""
+    if header.get("kind") != KIND:
+        raise ModelFileError(f"checkpoint: expected a checkpoint, got a {header.get('kind')!s:.100}: {file}")
+
+
 def check_cut(file: str, progress: Header, cut: Mapping[str, int]) -> None:
     """Raise ValueError if a checkpoint is within an epoch that was split into other windows."""
     if progress["position"] and progress["cut"] != cut:
@@ -286,16 +291,21 @@ def _optimizer_differences(file: str, stored: Header, optimizer: Optimizer) -> l
     return notes
 
 
-def stored_statistics(path: PathLike, like: Mapping[str, Array]) -> dict[str, Array]:
-    """The statistics that standardise data of the model in a checkpoint; ``like`` has their names and shapes.
+def stored_statistics(path: PathLike, kind: str, like: Mapping[str, Array]) -> dict[str, Array]:
+    """The statistics that standardise data of the model in a checkpoint, which is of this kind.
+
+    ``like`` has their names and shapes.
 
     Raises ModelFileError and OSError.
     """
     name = os.fsdecode(path)
     try:
-        arrays, _ = read(path)
+        arrays, header = read(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"checkpoint: expected a checkpoint to resume from, found none at {name}") from None
+    check_kind(name, header)
+    model = header.get("model")
+    check_same_kind(name, model if isinstance(model, dict) else {}, kind)
     try:
         for key, array in like.items():
             check_tensor(MODEL + key, arrays, array.shape, array.dtype.name)
@@ -317,8 +327,11 @@ def describe(path: PathLike) -> str:
 
 def check_is_checkpoint(path: PathLike) -> None:
     """Raise ModelFileError unless an existing file is a checkpoint, which may be replaced when that is asked for."""
-    _, header = read(path)
-    if header.get("kind") != KIND:
+    try:
+        kind = read(path)[1].get("kind")
+    except ModelFileError:
+        kind = None
+    if kind != KIND:
         raise ModelFileError(f"checkpoint: expected a checkpoint to replace, got another file: {os.fsdecode(path)}")
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypedDict
 
 from crnn import optim
 from crnn._options import check_options, option
-from crnn.checks import as_integer, check_flag, check_limit, check_seed, check_size
+from crnn.checks import as_integer, check_callable, check_flag, check_limit, check_path, check_seed, check_size
 from crnn.io.atomic_write import PathLike
 from crnn.training.log import TrainingLog
 
@@ -113,18 +113,24 @@ class TrainingConfig:
     threads: int = option(1, check=check_size, help="Threads; the result does not depend on it.", flag="--threads")
     seed: int = option(0, check=check_seed, help="Seed of the dropout masks.", flag="--seed")
     progress: bool | None = option(
-        None, help="Show a progress bar on standard error. If not given, only when that is a terminal."
+        None,
+        check=check_flag,
+        help="Show a progress bar on standard error. If not given, only when that is a terminal.",
     )
     log_every: int = option(100, check=check_size, help="Updates between two entries of the log.")
     log_file: PathLike | None = option(
         None,
+        check=check_path,
         help="Append each entry of the log to this file at once: as a row of a table if the name ends in .csv, "
         "otherwise as one JSON object per line. An existing file must be such a log.",
         flag="--log",
     )
-    on_epoch: Callable[[TrainingLog], object] | None = option(None, help="Called with the log after every epoch.")
+    on_epoch: Callable[[TrainingLog], object] | None = option(
+        None, check=check_callable, help="Called with the log after every epoch."
+    )
     checkpoint: PathLike | None = option(
         None,
+        check=check_path,
         help="File for the whole run: best and current weights, optimizer, progress. Written atomically after every "
         "epoch, within long ones, and however training ends. `crnn.load` reads the best model from it.",
         flag="--checkpoint",
@@ -161,7 +167,7 @@ class TrainingConfig:
         if self.carry is not None:
             carry = as_integer(self.carry)
             if carry is None or carry < 0 or carry % self.bptt:
-                raise ValueError(f"carry: expected a multiple of bptt={self.bptt}, 0 or None, got {self.carry!r}")
+                raise ValueError(f"carry: expected 0, a multiple of bptt={self.bptt}, or None, got {self.carry!r}")
             object.__setattr__(self, "carry", carry)
         if self.resume and self.checkpoint is None:
             raise ValueError("resume: expected a checkpoint to resume from, got checkpoint=None")

@@ -125,7 +125,8 @@ def new_trainer(
 
 
 def _result_options(config: TrainingConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in RESULT_OPTIONS}
+    schedule = config.schedule and getattr(config.schedule, "__name__", type(config.schedule).__name__)
+    return {name: getattr(config, name) for name in RESULT_OPTIONS} | {"schedule": schedule}
 
 
 def check_start(config: TrainingConfig) -> None:
@@ -162,6 +163,8 @@ def _optimizer(config: TrainingConfig) -> optim.Optimizer:
 def _empty_log(model: Trainable, log: TrainingLog | None, config: TrainingConfig) -> TrainingLog:
     """The log to record in. Raises ValueError for the log of another training."""
     log = TrainingLog() if log is None else log
+    if not isinstance(log, TrainingLog):
+        raise TypeError(f"log: expected a TrainingLog, got {type(log).__name__}")
     if log.entries and not config.resume:
         raise ValueError(f"log: expected an empty log, got one with {len(log.entries)} entries of another training")
     log.unit = model.loss_unit

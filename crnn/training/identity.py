@@ -12,8 +12,9 @@ import numpy as np
 
 from crnn.checks import Array
 from crnn.io.mapped import check_complete, mapping_of
+from crnn.io.model_file import ModelFileError
 
-__all__ = ["check_same", "check_same_scaling", "data_identity", "model_identity"]
+__all__ = ["check_same", "check_same_kind", "check_same_scaling", "data_identity", "model_identity"]
 
 BLOCK = 1 << 20  # elements that are converted at a time
 SHOWN = 5  # tokens that a message names
@@ -66,8 +67,7 @@ def check_same(file: str, stored: Header, header: Header, data: Header, own_data
     data, own_data : dict
         `data_identity` of what each was trained on.
     """
-    if stored.get("kind") != header["kind"]:
-        raise ValueError(f"model: expected a {stored.get('kind')}, as in {file}, got a {header['kind']}")
+    check_same_kind(file, stored, header["kind"])
     different = _different_options(stored.get("config"), header["config"])
     if different:
         (name, there, here), *others = different
@@ -80,8 +80,14 @@ def check_same(file: str, stored: Header, header: Header, data: Header, own_data
         if data.get(name) != own_data[name]:
             raise ValueError(
                 f"{name}: expected the {what} data of {file}, got {'none' if own_data[name] is None else 'other data'}"
-                "; a run is resumed on its own data only"
+                "; resuming needs the same data, split alike"
             )
+
+
+def check_same_kind(file: str, stored: Header, kind: str) -> None:
+    """Raise ModelFileError unless a checkpoint's model is of this kind."""
+    if stored.get("kind") != kind:
+        raise ModelFileError(f"model: expected a {stored.get('kind')!s:.100}, as in {file}, got a {kind}")
 
 
 def check_same_scaling(stored: Mapping[str, Array], own: Mapping[str, Array]) -> None:

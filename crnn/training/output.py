@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 
+from crnn.checks import Array
 from crnn.io.atomic_write import PathLike
-from crnn.io.model_file import ModelFileError, read, write
+from crnn.io.model_file import Header, ModelFileError, from_bytes, read_content, write
 from crnn.training.checkpoint import KIND, Checkpoint, best_model
 from crnn.training.run import Run
 
@@ -32,6 +34,23 @@ class Output:
         """Whether there is a file already."""
         return os.path.exists(self.path)
 
+    def check_kind(self) -> None:
+        """Raise ModelFileError unless the file, if there is one, holds a model."""
+        if self.exists():
+            self._model_to_replace()
+
+    def _model_to_replace(self) -> tuple[Mapping[str, Array], Header]:
+        """Tensors and header of the existing file."""
+        try:
+            tensors, header = from_bytes(self.name, read_content(self.path))
+        except ModelFileError:
+            found = "another file"
+        else:
+            if header.get("kind") != KIND:
+                return tensors, header
+            found = "a checkpoint"
+        raise ModelFileError(f"output: expected a new file, or a model to replace, got {found}: {self.name}")
+
     def check(self, run: Run, checkpoint: Checkpoint, *, restart: bool) -> None:
         """Raise ValueError or FileExistsError unless the run may replace the file, if there is one.
 
@@ -39,12 +58,7 @@ class Output:
         """
         if not self.exists():
             return
-        try:
-            tensors, header = read(self.path)
-        except ModelFileError as error:
-            raise ModelFileError(f"output: expected a new file, or a model to replace, got {error}") from None
-        if header.get("kind") == KIND:
-            raise ModelFileError(f"output: expected a new file, or a model to replace, got a checkpoint: {self.name}")
+        tensors, header = self._model_to_replace()
         with open(self.path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         own_tensors, own_header = best_model(run)

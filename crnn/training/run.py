@@ -116,4 +116,4 @@ class Run:
         self.end_epoch()
         if self.judged:
             return f"those of the best epoch, {self.best_epoch}"
-        return f"those after epoch {self.best_epoch}" if self.best_epoch else "the first ones"
+        return f"those after epoch {self.best_epoch}" if self.best_epoch else "the initial ones"

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Collection, Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set, ValuesView
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -39,14 +40,17 @@ def as_array(name: str, value: Any) -> Array:
         return value
     if isinstance(value, np.ma.MaskedArray):
         return _from_masked(name, value)
-    if isinstance(value, Mapping | Set | Iterator):
-        raise TypeError(f"{name}: expected an array, got {type(value).__name__}{_hint(value)}")
+    if isinstance(value, Mapping | Set | Iterator) or hasattr(type(value), "toarray"):
+        hint = "; write np.column_stack(list(d.values()))" if isinstance(value, Mapping) else _hint(value)
+        raise TypeError(f"{name}: expected an array, got {type(value).__name__}{hint}")
     if isinstance(value, list | tuple) and any(isinstance(part, np.ma.MaskedArray) for part in value):
         return _from_masked(name, _converted(name, value, np.ma.stack))
     if library_of(value) == "pandas":
         return _from_pandas(name, value)
     if hasattr(value, "detach"):  # a tensor of PyTorch, which may require a gradient
         value = value.detach()
+        if str(getattr(value, "dtype", "")) == "torch.bfloat16":  # which NumPy does not have
+            value = value.float()
     if not hasattr(value, "__array__") and hasattr(value, "__dlpack__"):
         return _converted(name, value, np.from_dlpack)
     return _converted(name, value, np.asarray)
@@ -62,8 +66,13 @@ def _converted(name: str, value: Any, convert: Any) -> Array:
         array: Array = np.asarray(convert(value))
     except (TypeError, ValueError, OverflowError, RuntimeError, BufferError) as error:  # ragged, or on another device
         reason = f" ({error})" if not isinstance(value, list | tuple) else ""
-        raise ValueError(f"{name}: expected numbers in an array, got {value!r:.100}{reason:.200}") from None
+        raise ValueError(f"{name}: expected numbers in an array, got {_shown(value)}{reason:.200}") from None
     return array
+
+
+def _shown(value: Any) -> str:
+    """The start of the repr of a value on one line, for messages."""
+    return " ".join(f"{value!r:.200}".split())[:100]
 
 
 def _from_masked(name: str, value: Any) -> Array:
@@ -78,10 +87,9 @@ def _from_masked(name: str, value: Any) -> Array:
 
 def _from_pandas(name: str, value: Any) -> Array:
     """The values of a Series, DataFrame, Index or extension array."""
-    columns = getattr(value, "columns", None)
-    if columns is None:
+    if not hasattr(type(value), "columns"):  # not of the value, where a label may be called so
         return _from_pandas_column(name, value)
-    parts = [real_numbers(f"{name}[{column!r}]", value.iloc[:, i]) for i, column in enumerate(columns)]
+    parts = [real_numbers(f"{name}[{column!r}]", value.iloc[:, i]) for i, column in enumerate(value.columns)]
     if not parts:
         raise ValueError(f"{name}: expected at least one column of numbers, got none")
     return np.stack(parts, axis=1)
@@ -101,7 +109,11 @@ def _hint(value: Any) -> str:
         return "; pass its values, as list(d.values())"
     if isinstance(value, Set):
         return ", which has no order"
-    if library_of(value) == "pandas" and hasattr(value, "groups"):
+    if hasattr(type(value), "toarray"):  # a sparse matrix of SciPy
+        return "; write x.toarray()"
+    if hasattr(type(value), "batch_sizes"):  # of PyTorch
+        return "; write torch.nn.utils.rnn.unpack_sequence(x)"
+    if library_of(value) == "pandas" and hasattr(type(value), "groups"):
         return "; pass its groups' columns, as [group[columns] for _, group in grouped]"
     return ""
 
@@ -122,8 +134,11 @@ def real_numbers(name: str, value: Any) -> Array:
             f"{name}: expected numbers, got dates or times ({array.dtype}); convert them, for example to seconds with "
             "(t - t[0]) / np.timedelta64(1, 's')"
         )
+    if array.dtype.name == "bfloat16":  # a type that JAX adds to NumPy
+        array = array.astype(np.float32)
     if array.dtype.kind not in REAL_KINDS:
-        raise TypeError(f"{name}: expected numbers, got {array.dtype} of shape {array.shape}")
+        hint = "; write np.lib.recfunctions.structured_to_unstructured(x)" if array.dtype.names else ""
+        raise TypeError(f"{name}: expected numbers, got {array.dtype} of shape {array.shape}{hint}")
     return array
 
 
@@ -142,12 +157,12 @@ def _number(name: str, entry: Any) -> float:
         return math.nan
     if isinstance(entry, np.ndarray) and entry.ndim == 0:
         entry = entry[()]
-    if isinstance(entry, numbers.Real | np.number | np.bool_) and not isinstance(entry, np.complexfloating):
+    if isinstance(entry, numbers.Real | Decimal | np.number | np.bool_) and not isinstance(entry, np.complexfloating):
         try:
             return float(entry)
-        except (OverflowError, TypeError):
+        except (OverflowError, TypeError, ValueError):
             raise ValueError(f"{name}: expected numbers that a float can hold, got {entry!r:.100}") from None
-    raise TypeError(f"{name}: expected numbers, got {type(entry).__name__} {entry!r:.100}")
+    raise TypeError(f"{name}: expected numbers, got {type(entry).__name__} {_shown(entry)}")
 
 
 def in_precision(name: str, array: Array, dtype: str) -> Array:
@@ -211,14 +226,14 @@ def items(name: str, value: Any, what: str) -> Any:
     ------
     TypeError, ValueError
     """
-    if isinstance(value, Iterator):
+    if isinstance(value, Iterator | ValuesView):
         return list(value)
-    if isinstance(value, str | bytes | Mapping | Set) or (library_of(value) == "pandas" and hasattr(value, "groups")):
+    if isinstance(value, str | bytes | Mapping | Set) or _hint(value):
         raise TypeError(f"{name}: expected {what}, got {type(value).__name__}{_hint(value)}")
     if isinstance(value, np.ma.MaskedArray):
         return value  # the mask is needed by those who know what missing means
     if library_of(value) == "pandas":
-        return _pandas_items(name, value)
+        return _pandas_items(name, value, what)
     if hasattr(value, "__array__") or hasattr(value, "__dlpack__"):
         value = as_array(name, value)
     if isinstance(value, np.ndarray):
@@ -226,13 +241,18 @@ def items(name: str, value: Any, what: str) -> Any:
             raise TypeError(f"{name}: expected {what}, got a single {value.dtype}")
         return list(value) if value.dtype.kind == "O" and value.ndim == 1 else value
     if not isinstance(value, Collection) or not hasattr(value, "__getitem__"):
-        raise TypeError(f"{name}: expected {what}, got {type(value).__name__}")
+        hint = "; pass a list" if hasattr(value, "__getitem__") or hasattr(value, "__iter__") else ""
+        raise TypeError(f"{name}: expected {what}, got {type(value).__name__}{hint}")
     return value
 
 
-def _pandas_items(name: str, value: Any) -> Any:
+def _pandas_items(name: str, value: Any, what: str) -> Any:
     """The entries of a Series, an Index or an extension array, or the rows of a DataFrame."""
-    if hasattr(value, "columns"):
+    if hasattr(type(value), "columns"):
+        if value.index.nlevels > 1:  # rows of several sequences
+            hint = "[group for _, group in x.groupby(level=0)]"
+            got = f"a DataFrame with {value.index.nlevels} index levels"
+            raise ValueError(f"{name}: expected {what}, got {got}; write {hint}")
         return as_array(name, value)
     array = as_array(name, value)
     return list(array) if array.dtype.kind == "O" else array

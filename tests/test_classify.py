@@ -145,7 +145,7 @@ ARGUMENTS = {
     "classes a number": (lambda: named(3), TypeError, "classes: expected a list of names, got int"),
     "classes a set": (lambda: named({"a", "b"}), TypeError, "classes: expected a list of names, got set"),
     "classes twice": (lambda: named(["a", "b", "a"]), ValueError, "classes: expected different names, .* got"),
-    "classes real": (lambda: named([1.0, 2.0]), ValueError, "classes: expected different names, .* got"),
+    "classes real": (lambda: named([1.5, 2.0]), ValueError, "classes: expected different names, .* got"),
     "classes equal": (lambda: named([True, 1]), ValueError, "classes: expected different names, .* got"),
     "classes lists": (lambda: named([["a"], ["b"]]), ValueError, "classes: expected different names, .* got"),
     "classes none": (lambda: named([]), ValueError, "num_classes: expected .* got 0"),

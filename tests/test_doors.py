@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: MIT
 """What people pass as options: names, NumPy's numbers, classes of rules; each works or gets a message that names it."""
 
+import copy
+import pickle
+import warnings
+from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
@@ -170,6 +174,7 @@ SEQUENCES = {
     "map": lambda X: map(np.array, X),
     "array of arrays": of_objects,
     "arrays of row arrays": lambda X: [of_objects(list(x)) for x in X],
+    "values of a dict": lambda X: dict(enumerate(X)).values(),
     "memoryviews": lambda X: [memoryview(x) for x in X],
     "views": lambda X: [np.repeat(x, 2, axis=0)[::2] for x in X],
 }
@@ -262,8 +267,86 @@ def test_tensors_with_and_without_gradients():
     x = np.ones((4, 1, 2), np.float32)
     assert (net(torch.from_numpy(x))[0] == net(x)[0]).all()
     assert (net.stream().step(torch.ones(2)) == net(x)[0][0, 0]).all()
-    with pytest.raises(ValueError, match=r"(?s)x: expected numbers in an array, got .*BFloat16"):
-        net(torch.ones(4, 1, 2, dtype=torch.bfloat16))
+    assert (net(torch.ones(4, 1, 2, dtype=torch.bfloat16))[0] == net(x)[0]).all()
+    with pytest.raises(ValueError, match=r"^X: expected numbers in an array, got tensor\(.*meta"):
+        fitted(stacked.to("meta"), LABELS)
+    packed = torch.nn.utils.rnn.pack_sequence(list(stacked))
+    with pytest.raises(TypeError, match=r"X: .* got PackedSequence; write torch.nn.utils.rnn.unpack_sequence"):
+        fitted(packed, LABELS)
+    with warnings.catch_warnings(action="error"):
+        assert (net(x, lengths=torch.tensor([3]))[0] == net(x, lengths=[3])[0]).all()
+
+
+def test_predictions_for_every_step_are_an_array_if_the_sequences_are_like_one():
+    torch = pytest.importorskip("torch")
+    tagger = crnn.SequenceTagger(2, 2, hidden_size=4, seed=0)
+    assert tagger.predict(torch.from_numpy(np.stack(X))).shape == (8, 6)
+    ragged = of_objects([*X[:7], X[7][:3]])
+    found = tagger.predict(ragged)
+    assert [len(tags) for tags in found] == [6] * 7 + [3]
+    assert all((tags == tagger.predict([x])[0]).all() for tags, x in zip(found, ragged, strict=True))
+
+
+def test_numbers_that_other_libraries_add_are_numbers():
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    rounded = [x.astype(bfloat16) for x in X]
+    expected = fitted([x.astype(np.float32) for x in rounded], LABELS)
+    assert (fitted(rounded, LABELS) == expected).all()
+    decimals = [[[Decimal(float(number)) for number in step] for step in x] for x in rounded]
+    assert (fitted(decimals, LABELS) == fitted([x.astype(float) for x in rounded], LABELS)).all()
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+@pytest.mark.parametrize("kind", [crnn.SequenceClassifier, crnn.SequenceTagger, crnn.SequenceRegressor])
+def test_a_model_that_waits_for_data_can_be_copied(kind, duplicate):
+    model = kind(hidden_size=4, cell="lstm", seed=3)
+    other = duplicate(model)
+    assert repr(other) == repr(model)
+    y = [[0, 1] * 3] * 8 if kind is crnn.SequenceTagger else [0, 1] * 4
+    for each in (model, other):
+        each.fit(X, y, epochs=1)
+    assert (other.flat_params == model.flat_params).all()
+
+
+def test_what_another_library_calls_sequences_gets_a_hint():
+    pd = pytest.importorskip("pandas")
+    sparse = pytest.importorskip("scipy.sparse")
+    panel = pd.DataFrame(np.concatenate(X), index=pd.MultiIndex.from_product([range(8), range(6)]))
+    for given, message in [
+        (panel, r"X: .* got a DataFrame with 2 index levels; write \[group for _, group in x.groupby"),
+        (sparse.csr_matrix(X[0]), r"X: .* got csr_matrix; write x.toarray\(\)"),
+        ([sparse.csr_matrix(x) for x in X], r"X\[0\]: expected an array, got csr_matrix; write x.toarray"),
+        ([{"a": x[:, 0], "b": x[:, 1]} for x in X], r"X\[0\]: .* got dict; write np.column_stack"),
+        ([np.zeros(6, [("a", float), ("b", float)])] * 8, r"X\[0\]: .*structured_to_unstructured"),
+        (X[0].tolist(), r"X\[0\]: expected numbers of shape \(T, 2\).* \(2,\); for one sequence write \[x\]"),
+        (X[0][:, :1], r"X: expected shape \(N, T, 2\), got float64 of shape \(6, 1\)"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=message):
+            fitted(given, LABELS)
+    groups = [group for _, group in panel.groupby(level=0)]
+    assert (fitted(groups, LABELS) == fitted(X, LABELS)).all()
+    named = [pd.DataFrame(x, columns=["groups", "columns"]) for x in X]  # names of attributes of pandas
+    assert (fitted(named, LABELS) == fitted(X, LABELS)).all()
+    assert (fitted(X, pd.DataFrame({"groups": LABELS})) == fitted(X, LABELS)).all()
+
+
+def test_a_series_may_be_lists_of_steps():
+    model = crnn.SequenceRegressor(2, 2, hidden_size=4, pooling=None, seed=0)
+    expected = model.forecast(X[0], 3)
+    assert expected.shape == (3, 2)
+    assert (model.forecast(X[0].tolist(), 3) == expected).all()
+    assert (model.forecast(list(X[0]), 3) == expected).all()
+    one = crnn.SequenceRegressor(1, 1, hidden_size=4, pooling=None, seed=0)
+    assert (one.forecast([[1.0], [2.0]], 3) == one.forecast([1.0, 2.0], 3)).all()
+    assert one.forecast([[1.0, 2.0], [3.0]], 3).shape == (2, 3, 1)
+    with pytest.raises(ValueError, match=r"series: expected shape \(N, T, 2\), got float64 of shape \(6, 1\)"):
+        model.forecast(X[0][:, :1], 3)
+
+
+def test_the_learning_rate_belongs_to_the_optimizer():
+    for options in ({"lr": 0.1}, {"learning_rate": 0.1}):
+        with pytest.raises(TypeError, match=r"expected in the optimizer, such as optimizer=crnn.optim.Adam\(lr"):
+            crnn.SequenceClassifier(hidden_size=4).fit(X, LABELS, **options)
 
 
 def test_arrays_are_borrowed_where_they_can_be():

@@ -79,6 +79,8 @@ def _check_shape(name: str, X: Array, input_size: int) -> None:
         raise ValueError(f"{name}: expected shape (N, T, {input_size}), or ids (N, T), got {X.shape}{one}")
     if X.ndim == 2 and X.shape[1] == input_size and len(X) > 1 and (input_size == 1 or X.dtype.kind == "f"):
         raise ValueError(_ambiguous(name, X.shape))
+    if X.ndim == 2 and input_size > 1 and X.dtype.kind == "f":
+        raise ValueError(f"{name}: expected shape (N, T, {input_size}), got {X.dtype} of shape {X.shape}")
 
 
 def _ambiguous(name: str, shape: tuple[int, ...]) -> str:
@@ -90,10 +92,17 @@ def _ambiguous(name: str, shape: tuple[int, ...]) -> str:
 
 
 def is_one_series(X: Any, input_size: int) -> bool:
-    """Whether X, in the place of series, is a single one: an array (T, D), or numbers (T,) if D is 1."""
+    """Whether X, in the place of series, is a single one: an array or lists (T, D), or numbers (T,) if D is 1."""
     if isinstance(X, np.ndarray):
         return X.shape[1:] in ((), (input_size,))
-    return len(X) > 0 and all(np.ndim(x) == 0 for x in X)
+    return len(X) > 0 and (all(np.ndim(x) == 0 for x in X) or all(_is_step(x, input_size) for x in X))
+
+
+def _is_step(x: Any, input_size: int) -> bool:
+    """Whether x is one step (D,) of a series: a list of numbers, or an array."""
+    if isinstance(x, list | tuple):
+        return len(x) == input_size and all(np.ndim(number) == 0 for number in x)
+    return bool(np.shape(x) == (input_size,))
 
 
 def check_entries(name: str, y: Any, n: int) -> Any:
@@ -150,7 +159,8 @@ def _check_sequence(name: str, x: Array, input_size: int, ids: bool, real: bool)
     if x.ndim == 1 and input_size == 1:
         x = x[:, None]
     if x.ndim != 2 or x.shape[1] != input_size:
-        raise ValueError(f"{name}: expected numbers of shape (T, {input_size}), got {x.dtype} of shape {x.shape}")
+        hint = "; for one sequence write [x]" if x.shape == (input_size,) else ""
+        raise ValueError(f"{name}: expected numbers of shape (T, {input_size}), got {x.dtype} of shape {x.shape}{hint}")
     check_finite(name, x)
     return in_precision(name, x, "float64") if x.dtype.itemsize > 8 else x
 

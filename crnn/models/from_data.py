@@ -30,7 +30,9 @@ def input_size_of(name: str, X: Any) -> int:
     """
     X = items(name, X, "a list of arrays, or an array (N, T, D)")
     if isinstance(X, np.ndarray) and X.ndim not in (2, 3):
-        raise ValueError(f"{name}: expected shape (N, T, D), or (N, T) for one variable or for ids, got {X.shape}")
+        hint = "; for one sequence write [x]" if X.ndim == 1 and X.size else ""
+        expected = "shape (N, T, D), or (N, T) for one variable or for ids"
+        raise ValueError(f"{name}: expected {expected}, got {X.shape}{hint}")
     if not len(X):
         raise ValueError(f"{name}: expected at least one sequence, got none")
     arrays = [real_numbers(f"{name}[{i}]", x) for i, x in enumerate(X)]
@@ -52,7 +54,7 @@ def labels_in(name: str, y: Any) -> list[Label]:
     Raises TypeError and ValueError, which call y ``name``, unless they are strings, integers or bools of two or more
     values.
     """
-    y = labels_of(items(name, materialised(y), "a list or an array of targets"))
+    y = items(name, labels_of(materialised(y)), "a list or an array of targets")
     found: dict[Any, None] = {}
     for i, entry in enumerate(y):
         for label in array_of(f"{name}[{i}]", entry, object).reshape(-1).tolist():
@@ -77,7 +79,7 @@ def are_names(y: Any) -> bool:
     """Whether the first label in y that is not missing is a string or a bool."""
     if isinstance(y, np.ndarray) and y.dtype.kind in "iuf":
         return False
-    for entry in labels_of(items("y", y, "a list or an array of targets")):
+    for entry in items("y", labels_of(y), "a list or an array of targets"):
         for label in array_of("y", entry, object).reshape(-1).tolist():
             if not is_missing(label):
                 return isinstance(label, str | bool | np.bool_)

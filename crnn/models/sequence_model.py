@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from crnn._core import loss as kernels
 from crnn._options import takes_options
+from crnn.array_input import items
 from crnn.checks import Array, as_number, check_flag, check_seed, check_size, check_threads
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import ModelFileError
@@ -140,6 +141,9 @@ class SequenceModel(Module, Generic[EvaluationT]):
             f"{type(self).__name__}({self.net.describe()}, outputs={self._head.loss.outputs}, "
             f"pooling={self.pooling!r}, {self.flat_params.size:,} parameters, dtype={self.dtype!r})"
         )
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return super().__reduce__() if self.deferred is None else (_waiting, (type(self), self.deferred))
 
     # ---- standardisation ------------------------------------------------------------------------------------------
 
@@ -464,6 +468,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
         Returns an array (N, ...) with pooling, otherwise a list of arrays (T_i, ...), or an array (N, T, ...) if X is
         an array.
         """
+        X = items("X", X, "a list of arrays, or an array (N, T, D)")
         x = self._sequences("X", X)
         no_targets = [np.zeros((1, 1), np.int32)] * len(x)
         predictions = by_rows(self._outputs(self._data(x, no_targets), batch_size, threads), from_outputs)
@@ -523,6 +528,11 @@ class SequenceModel(Module, Generic[EvaluationT]):
             del pairs["x"]  # it takes ids only
         arrays = {name: (np.ascontiguousarray(mean), np.ascontiguousarray(std)) for name, (mean, std) in pairs.items()}
         return replace(parts, x=arrays.get("x"), y=arrays.get("y"))
+
+
+def _waiting(cls: Callable[..., SequenceModel[Any]], options: dict[str, Any]) -> SequenceModel[Any]:
+    """A model that waits for `fit`, as pickle or copy restores it."""
+    return cls(**options)
 
 
 def check_pooling(pooling: Any, steps: Any) -> None:

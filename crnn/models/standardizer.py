@@ -46,7 +46,7 @@ class Standardizer:
         std = np.sqrt(squares / np.maximum(counts, 1))
         if not np.isfinite(std).all():
             largest = np.fmax.reduce(np.fmax(-lowest, highest))
-            raise ValueError(f"{name}: expected numbers whose squares have a sum, got some as large as {largest:g}")
+            raise ValueError(f"{name}: expected numbers whose variance float64 can hold, got {largest:g}")
         self.mean, self.std = mean, np.where(std > 0, std, 1.0)
 
     def apply(self, array: Array, dtype: str) -> Array:
@@ -71,8 +71,8 @@ class Standardizer:
             scaled = [self.apply(array, dtype) for array in arrays]
         for i, (array, each) in enumerate(zip(arrays, scaled, strict=True)):
             if not is_finite(each) and np.isinf(each).any():
-                value = array[np.isinf(each)][0]
-                raise ValueError(f"{name}[{i}]: expected numbers that {dtype} can hold once scaled, got {value}")
+                value, when = array[np.isinf(each)][0], "" if self.is_identity else " once scaled"
+                raise ValueError(f"{name}[{i}]: expected numbers that {dtype} can hold{when}, got {value}")
         return scaled
 
     def undo(self, array: Array) -> Array:

@@ -184,8 +184,10 @@ class ClassTargets(Targets[Evaluation]):
 
 
 def labels_of(y: Any) -> Any:
-    """Labels, those of a pandas Series as Python objects: missing ones would turn integers into floats."""
-    return list(y) if library_of(y) == "pandas" and getattr(y, "ndim", 1) == 1 and not hasattr(y, "groups") else y
+    """Labels, those of pandas as Python objects: missing ones would turn integers into floats."""
+    if library_of(y) != "pandas" or hasattr(type(y), "groups"):
+        return y
+    return y.to_numpy(object) if hasattr(type(y), "columns") else list(y)
 
 
 def is_missing(label: Any) -> bool:

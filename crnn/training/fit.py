@@ -81,6 +81,9 @@ def fit(
     are saved. If no epoch has been evaluated, the weights are the latest; after NaN, those after the last epoch that
     gave a finite loss.
     """
+    for name in ("lr", "learning_rate"):
+        if name in options:
+            raise TypeError(f"{name}: expected in the optimizer, such as optimizer=crnn.optim.Adam(lr=1e-3)")
     config = build_config(TrainingConfig, options)
     with RunFiles({}, {"checkpoint": config.checkpoint, "log_file": config.log_file}):
         return new_trainer(model, data, config, valid=valid, log=log).train()

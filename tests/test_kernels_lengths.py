@@ -311,7 +311,7 @@ def test_recurrent_backward_weight_takes_h_of_the_step_before(arrays, rng, N, re
 # ---- packed arrays --------------------------------------------------------------------------------------------------
 
 PACKED = Lengths(LENGTHS, T, 1, packed=True)
-UNSORTED = [LENGTHS, [1, 9, 1, 1, 4, 9], [7, 1, 1], [1, 2, 3], [1], [4, 4]]
+UNSORTED = [LENGTHS, [1, 9, 1, 1, 4, 9], [7, 1, 1], [1, 2, 3], [1], [4, 4], [1 + 7 * i % 6 for i in range(40)]]
 
 
 def packed_rows(lengths):

@@ -14,6 +14,7 @@ import numpy as np
 
 cnp.import_array()
 
+FEW = 32  # sequences
 LARGE = 1 << 22  # bytes: NumPy asks for pages of 2 MB from this size on
 
 
@@ -31,13 +32,14 @@ cdef class Lengths:
         lengths = np.asarray(lengths)
         if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or lengths.size == 0:
             raise ValueError(f"lengths: expected integers of shape (B,), got {lengths.dtype} of shape {lengths.shape}")
-        copy = int32_copy(lengths)  # the kernels trust what is checked here
-        if copy is None or copy.min() < 1 or copy.max() > T:
-            raise ValueError(f"lengths: expected from 1 to {T}, got {lengths.min()} to {lengths.max()}")
         if parts < 1:
             raise ValueError(f"parts: expected 1 or more, got {parts}")
-        self.lengths, self.T, self.B, self.packed = copy, T, copy.size, packed
-        self.rows = int(self.lengths.sum(dtype=np.int64))
+        copy = int32_copy(lengths)  # the kernels trust what is checked here
+        self.T, self.B, self.packed = T, 0 if copy is None else copy.size, packed
+        self.rows = 0 if copy is None else _sum_within(copy, T)
+        if self.rows == 0:
+            raise ValueError(f"lengths: expected from 1 to {T}, got {lengths.min()} to {lengths.max()}")
+        self.lengths = copy
         longest_first = _longest_first(self.lengths)
         self.order, self.bounds = _dealt(self.lengths, longest_first, parts)
         if packed:
@@ -204,8 +206,31 @@ cdef class Lengths:
         return padded
 
 
+cdef Py_ssize_t _sum_within(const int32_t[::1] lengths, Py_ssize_t T):
+    """The sum of the lengths; 0 if there are none, or one is not from 1 to T. NumPy's functions cost more."""
+    cdef Py_ssize_t b, total = 0
+    for b in range(lengths.shape[0]):
+        if not 1 <= lengths[b] <= T:
+            return 0
+        total += lengths[b]
+    return total
+
+
 cdef object _longest_first(lengths):
-    return np.argsort(-lengths, kind="stable").astype(np.int32)
+    """The sequences, int32 (B,), the longest first; equal ones in their order."""
+    cdef Py_ssize_t B = len(lengths), i, k
+    if B > FEW:
+        return np.argsort(-lengths, kind="stable").astype(np.int32)
+    longest_first = np.empty(B, np.int32)
+    cdef int32_t[::1] order = longest_first
+    cdef const int32_t[::1] length = lengths
+    for i in range(B):  # insertion: NumPy's functions would cost more than the sort
+        k = i
+        while k > 0 and length[order[k - 1]] < length[i]:
+            order[k] = order[k - 1]
+            k -= 1
+        order[k] = <int32_t>i
+    return longest_first
 
 
 cdef tuple _packing(lengths, longest_first, Py_ssize_t T):

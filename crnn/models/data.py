@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,6 +20,7 @@ from crnn.checks import Array, check_positive
 from crnn.text.errors import VocabError
 from crnn.text.vocab import Vocab
 
+KIND_OF = attrgetter("shape", "dtype")  # of an array
 FEW = 16  # sequences, that are checked one by one
 BLOCK_ROWS = 4096  # of short sequences that are converted together
 # A list of arrays (T_i, ...), or one array (N, T, ...) if all sequences have the same length.
@@ -119,10 +121,10 @@ def _as_whole(X: Any, input_size: int, ids: bool, real: bool) -> Array | None:
     None if X is something else, or if a sequence is wrong: `_check_sequence` then says which and why.
     """
     first = X[0]
-    if isinstance(X, list) and isinstance(first, np.ndarray) and len(X) > FEW and 0 < first.size < BLOCK_ROWS:
-        kind = (first.shape, first.dtype)
-        if first.dtype.kind in "fiub" and all(type(x) is np.ndarray and (x.shape, x.dtype) == kind for x in X):
-            X = np.concatenate(X).reshape(len(X), *first.shape)
+    short = isinstance(first, np.ndarray) and 0 < first.size < BLOCK_ROWS and first.dtype.kind in "fiub"
+    many = isinstance(X, list) and len(X) > FEW and set(map(type, X)) == {np.ndarray}
+    if short and many and len(set(map(KIND_OF, X))) == 1:
+        X = np.concatenate(X).reshape(len(X), *first.shape)
     if type(X) is not np.ndarray or not X.size or X.dtype.itemsize > 8:  # a mask is needed, long double converted
         return None
     if X.ndim == 3 and X.shape[2] == input_size and X.dtype.kind in "fiub" and not ids:
@@ -204,7 +206,7 @@ class SequenceData:
 
     def __init__(self, x: Sequences, targets: list[Array], *, single: bool) -> None:
         self.x, self.targets, self.single = x, targets, single
-        self.lengths = np.array([len(sequence) for sequence in x])
+        self.lengths = np.full(len(x), x.shape[1]) if isinstance(x, np.ndarray) else np.array(list(map(len, x)))
 
     def __len__(self) -> int:
         return len(self.x)

@@ -108,14 +108,17 @@ class Predictor:
 
         parallel.run(tape.parts, rows)
 
-    def outputs(self, x: Array, lengths: Lengths | None, threads: int) -> Array:
-        """The head's outputs for a batch in inference, fresh: (T, B, V), packed with ``lengths``, or pooled (1, B, V).
+    def outputs(
+        self, x: Array, lengths: Lengths | None, threads: int, workspace: Workspace | None = None
+    ) -> Array:
+        """The head's outputs for a batch in inference: (T, B, V), packed with ``lengths``, or pooled (1, B, V).
 
+        Fresh, or with a workspace valid until its next use.
         Large batches are computed in windows of time, unless the network is bidirectional.
         """
         head, stack = self.head, self.net.stack
         if head.pooling == "flatten" or not saves_memory(stack, x, lengths):
-            tape, head_tape = self.start(x, None, Workspace(), lengths=lengths, threads=threads)
+            tape, head_tape = self.start(x, None, workspace or Workspace(), lengths=lengths, threads=threads)
             self.forward(tape, head_tape, None)
             return head_tape.outputs
         if head.pooling == "last":

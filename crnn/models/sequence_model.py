@@ -452,9 +452,10 @@ class SequenceModel(Module, Generic[EvaluationT]):
             steps = 1 if data.single else int(data.lengths[0])
             equal = np.empty((len(data), steps, self._head.loss.outputs), self.dtype)
         unequal: list[Array] = [data.x[0]] * len(data)
+        workspace = Workspace() if isinstance(data.x, np.ndarray) else None  # batches of one shape
         for chosen in by_length(data.lengths, check_size("batch_size", batch_size)):
             batch = data.inputs(chosen)
-            found = self._predictor.outputs(batch.x, batch.lengths, threads)
+            found = self._predictor.outputs(batch.x, batch.lengths, threads, workspace)
             if equal is not None:
                 equal[chosen] = found.swapaxes(0, 1)
             else:

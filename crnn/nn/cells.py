@@ -276,9 +276,10 @@ class Recurrence:
             self.kept["c"][0, rows] = self.c0[rows]
 
     def finish_sequences(self, t0: int, t1: int, part: Slice, c_after: Array | None) -> None:
-        """Of arrays with padding, after steps t0 .. t1-1: copy c of the sequences that have their last step there."""
+        """Of arrays with padding, after steps t0 .. t1-1: copy c of the sequences that have their last step there. The
+        next steps overwrite it."""
         assert part.lengths is not None
-        if c_after is None or self.reverse:
+        if c_after is None or self.reverse or t1 - t0 == self.T:
             return
         rows = part.sequences
         lengths = part.lengths.lengths[rows]
@@ -294,7 +295,8 @@ class Recurrence:
         """Copy the state after the last step into h_after and c_after (B, H)."""
         last = self.last_step(part)
         h_after[part.sequences] = self.h[last]
-        if c_after is not None and (self.reverse or not part.padded):  # else `finish_sequences` has copied it
+        if c_after is not None and (self.reverse or not part.padded or self._last_chunk_steps == self.T):
+            # otherwise `finish_sequences` has copied it
             if not (self.keep or self.reverse or part.lengths is not None):
                 last = self._last_chunk_steps - 1, part.rows  # `kept` holds the last chunk only
             c_after[part.sequences] = self.kept["c"][last]

@@ -31,8 +31,9 @@ from crnn.stream.state import check_state
 
 Arrays = Mapping[str, Array]
 
-# Inference keeps the padding of batches with at most so many times the rows of the sum of the lengths, if the outputs
-# of the layers below the top take at most so many bytes.
+# Inference keeps the padding of batches with at most so many rows (t, b), or so many times the sum of the lengths, if
+# the outputs of the layers below the top take at most so many bytes.
+FEW_ROWS = 256
 MOST_PADDED = 3
 PADDED_BYTES = 1 << 22
 
@@ -104,7 +105,7 @@ class Stack:
         Then there is nothing to copy, and gates are computed in chunks that stay in cache.
         """
         rows, config = lengths.T * lengths.B, self.config
-        if rows > MOST_PADDED * lengths.rows:
+        if rows > max(FEW_ROWS, MOST_PADDED * lengths.rows):
             return False
         between = config.directions * sum(config.hidden_sizes) - config.hidden_sizes[-1]  # h that are not the output
         return rows * between * np.dtype(config.dtype).itemsize <= PADDED_BYTES

@@ -286,6 +286,18 @@ def test_escapes_are_understood_as_they_are_typed():
         assert typed_bytes(escaped(raw)) == raw
 
 
+def test_words_to_stop_at_and_to_ban_are_read_as_typed(tmp_path, run):
+    (tmp_path / "text").write_text("ab cd\nef\n" * 50)
+    assert run("train", tmp_path / "text", "-o", tmp_path / "m", "--unit", "word", *TINY)[0] == 0
+    out = run("sample", tmp_path / "m", "--length", 60, "--seed", 1, "--ban", r"\n")[1].decode()
+    assert out.count("\n") == 1
+    status, _, err = run("sample", tmp_path / "m", "--length", 9, "--stop", "b cx")
+    assert (status, err) == (0, b"--stop: never generated, because the vocabulary has no 'cx'\n")
+    status, out, err = run("sample", tmp_path / "m", "--length", 60, "--seed", 1, "--stop", "b c")
+    assert (status, err) == (0, b"")
+    assert out.endswith(b"a\n")
+
+
 def test_prompt_stop_and_ban_are_read_as_typed(tmp_path, run):
     model = saved(tmp_path / "m", "ab\tc\n")
     status, out, _ = run("sample", tmp_path / "m", "--prompt", r"a\tb\n", "--length", 40, "--seed", 1)
@@ -299,6 +311,8 @@ def test_prompt_stop_and_ban_are_read_as_typed(tmp_path, run):
     status, _, err = run("sample", tmp_path / "m", *options, "--stop", r"x\r")
     assert status == 0
     assert err == b"--stop: never generated, because the vocabulary has no 'x'\n"
+    status, _, err = run("sample", tmp_path / "m", "--stop", "a", "--stop", "b")
+    assert (status, err) == (1, b"crnn sample: --stop: expected one text, got 2\n")
     status, _, err = run("sample", tmp_path / "m", "--ban", "zz")
     assert (status, err) == (1, b"crnn sample: --ban: expected tokens of the vocabulary, got 'zz'\n")
     status, _, err = run("sample", tmp_path / "m", "--prompt", "a\n\u00e9")

@@ -154,6 +154,26 @@ def test_a_file_that_may_not_be_replaced_is_found_before_the_text_is_read(folder
     assert refused(capsys, "text.txt", *arguments).startswith(f"crnn train: {message}")
 
 
+def test_a_name_that_ends_as_a_folders_is_no_file(folder, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "text.txt", "-o", "models/"])
+    assert "argument -o/--output: expected a file, got a folder: models/" in capsys.readouterr().err
+
+
+@posix
+@pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])
+def test_a_log_that_is_removed_while_training_is_written_anew(folder, name):
+    log = crnn.fit(
+        language_model(),
+        IDS,
+        epochs=3,
+        log_file=name,
+        on_epoch=lambda log: os.unlink(name) if log.epochs == 2 else None,
+    )
+    (log.to_csv if name.endswith(".csv") else log.to_jsonl)("expected")
+    assert Path(name).read_bytes() == Path("expected").read_bytes()
+
+
 def test_a_file_that_is_no_model_is_called_so(folder):
     with pytest.raises(crnn.ModelFileError, match=r"^text.txt: expected a safetensors file, got another kind of file"):
         crnn.load("text.txt")

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TextIO, TypeAlias, cast
 import crnn
 from crnn.cli.typed import ESCAPES, typed_bytes, typed_text
 from crnn.text.generation import SamplingOptions
-from crnn.text.reading import check_encoding
+from crnn.text.reading import EOS, check_encoding
 
 __all__ = [
     "INTERRUPTED",
@@ -89,7 +89,7 @@ def sampling_options(arguments: argparse.Namespace, vocab: crnn.Vocab, encoding:
         "top_k": arguments.top_k,
         "top_p": arguments.top_p,
         "seed": arguments.seed,
-        "ban": [typed("ban", token, vocab, encoding) for token in arguments.ban],
+        "ban": [_typed_token(token, vocab, encoding) for token in arguments.ban],
         "allow_unknown": arguments.allow_unknown,
     }
 
@@ -97,6 +97,12 @@ def sampling_options(arguments: argparse.Namespace, vocab: crnn.Vocab, encoding:
 def typed(name: str, text: str, vocab: crnn.Vocab, encoding: str) -> str | bytes:
     """A text that was typed as an argument, as a model of this vocabulary takes it."""
     return typed_bytes(text) if vocab.unit == "byte" else typed_text(name, text, encoding)
+
+
+def _typed_token(text: str, vocab: crnn.Vocab, encoding: str) -> str | bytes:
+    """A token that was typed as an argument of ``--ban``. A newline is a word too."""
+    token = typed("ban", text, vocab, encoding)
+    return EOS if token == "\n" and vocab.unit == "word" else token
 
 
 def cores() -> int:

@@ -43,7 +43,7 @@ def add_subcommand(subparsers: Subparsers) -> None:
     sample.add_argument("-n", "--samples", type=int, default=1, help="how many texts; the seed rises by 1 for each")
     sample.add_argument("--separator", default=r"---\n", help="written between two texts")
     add_sampling_flags(sample)
-    sample.add_argument("--stop", help=f"stop before this text is generated; {ESCAPES}")
+    sample.add_argument("--stop", action="append", help=f"stop before this text is generated; {ESCAPES}")
     sample.add_argument("--encoding", help="encoding of the output, that of the model's text if not given")
 
 
@@ -59,7 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     _warn_of_unknown(prompt, vocab)
     options = sampling_options(arguments, vocab, encoding)
     if arguments.stop is not None:
-        options["stop"] = typed("stop", arguments.stop, vocab, encoding)
+        if len(arguments.stop) > 1:
+            raise ValueError(f"stop: expected one text, got {len(arguments.stop)}")
+        options["stop"] = typed("stop", arguments.stop[0], vocab, encoding)
         _warn_if_impossible(options["stop"], vocab)
     generate = model.iter_generate_bytes if vocab.unit == "byte" else model.iter_generate
     for number in range(samples):
@@ -80,6 +82,11 @@ def _warn_of_unknown(prompt: str | bytes, vocab: crnn.Vocab) -> None:
 
 def _warn_if_impossible(stop: str | bytes | None, vocab: crnn.Vocab) -> None:
     """Say so if the text to stop at cannot be generated."""
-    missing = [character for character in stop or "" if vocab.unit == "char" and character not in vocab]
+    if not isinstance(stop, str):
+        return
+    if vocab.unit == "word":
+        missing = [part for part in stop.split() if not any(part in str(token) for token in vocab.tokens)]
+    else:
+        missing = [character for character in stop if character not in vocab]
     if missing:
-        say(f"--stop: never generated, because the vocabulary has no '{escaped(str(missing[0]))}'")
+        say(f"--stop: never generated, because the vocabulary has no '{escaped(missing[0])}'")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ def add_subcommand(subparsers: Subparsers) -> None:
     """Add ``crnn train`` to the parsers."""
     train = new_subcommand(subparsers, "train", run, "train a language model on text files")
     add_text_argument(train, "to train on")
-    train.add_argument("-o", "--output", type=Path, required=True, help="where to write the model (.safetensors)")
+    train.add_argument("-o", "--output", type=_new_file, required=True, help="where to write the model (.safetensors)")
     add_corpus_flags(train.add_argument_group("text"))
     add_network_flags(train.add_argument_group("network"))
     loop = train.add_argument_group("training")
@@ -59,6 +60,13 @@ def add_subcommand(subparsers: Subparsers) -> None:
     loop.add_argument("--schedule", choices=list(SCHEDULES), default="cosine", help="schedule of the learning rate")
     loop.add_argument("--warmup", type=int, default=0, help="updates of the warm-up, in which the learning rate rises")
     loop.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+
+
+def _new_file(text: str) -> Path:
+    """The path of a file that is going to be written. `Path` would drop the slash that makes it a folder."""
+    if text.endswith(os.sep):
+        raise argparse.ArgumentTypeError(f"expected a file, got a folder: {text}")
+    return Path(text)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -53,6 +53,7 @@ class LogFile:
     """
 
     def __init__(self, path: PathLike, entries: Sequence[Entry] = (), start: Start = "append") -> None:
+        self._path = os.path.abspath(os.fsdecode(path))
         self._as_csv = _is_table(path)
         header = header_of(as_csv=self._as_csv)
         restored = [line_of(entry, as_csv=self._as_csv) for entry in entries]
@@ -73,7 +74,15 @@ class LogFile:
             content = content[self._file.write(content) :]
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """Append the entries that are not in the file yet, of all entries of the log. Raises OSError."""
+        """Append the entries that are not in the file yet, of all entries of the log. Raises OSError.
+
+        If the file has been removed, a new one gets all entries.
+        """
+        if not os.fstat(self._file.fileno()).st_nlink:
+            self._file.close()
+            self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115  closed by `close`
+            self._written = 0
+            self._write([header_of(as_csv=self._as_csv)])
         for entry in entries[self._written :]:
             self._write([line_of(entry, as_csv=self._as_csv)])
             self._written += 1

@@ -18,7 +18,6 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 
 from crnn._core import optim as kernels
-from crnn._core.arrays import pinned
 from crnn._core.gemm import aligned_empty
 from crnn._core.loss import sum_of_squares
 from crnn._core.vecmath import exp, log1p
@@ -90,7 +89,8 @@ class Optimizer(ABC):
         lr_scale : float
             Multiplies ``lr``: the value of a schedule.
         """
-        pins = self._pins(params, grads)
+        if not issubclass(type(params), np.ndarray):
+            raise TypeError(f"params: expected an array, got {type(params).__name__}")
         if not self.arrays:
             self.arrays = {name: aligned_empty(params.shape, params.dtype) for name in self.array_names}
             for array in self.arrays.values():
@@ -101,18 +101,8 @@ class Optimizer(ABC):
                     f"params: expected {array.dtype} of shape {array.shape}, as before, got {params.dtype} of shape "
                     f"{params.shape}: this optimizer's {name} belongs to another model; make one for each"
                 )
-        pins += [pinned(array) for array in self.arrays.values()]
         self.updates += 1
         self._step(params, grads, factor, self.lr * lr_scale)
-        del pins
-
-    @staticmethod
-    def _pins(params: Array, grads: Array) -> list[object]:
-        """Objects that prevent other threads from resizing these arrays. Raises TypeError for what is no array."""
-        for name, array in (("params", params), ("grads", grads)):
-            if not issubclass(type(array), np.ndarray):
-                raise TypeError(f"{name}: expected an array, got {type(array).__name__}")
-        return [pinned(params), pinned(grads)]
 
     def _fill(self) -> float:
         """What ``arrays`` start from."""

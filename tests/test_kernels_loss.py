@@ -571,3 +571,14 @@ def test_sums_of_columns_pass_on_infinity(arrays):
     np.testing.assert_array_equal(sums, [np.inf, -np.inf])
     np.testing.assert_array_equal(counts, [2, 2])
     np.testing.assert_array_equal(squares, [np.inf, np.inf])
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (2, 3, 4), (24,)])
+def test_numbers_that_are_not_finite_are_found_in_every_layout(arrays, shape):
+    x = np.arange(24.0).reshape(shape).astype(arrays.dtype)
+    for view in (x, x.T, x[::-1], x[..., ::2], x.astype(x.dtype.newbyteorder())):
+        assert loss.all_finite(view)
+        view = view.copy(order="K")
+        view[(0,) * view.ndim] = np.nan
+        assert not loss.all_finite(view)
+        assert not loss.all_finite(view[..., ::-1])

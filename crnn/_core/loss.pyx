@@ -8,6 +8,8 @@ from crnn._core.dispatch cimport f32, f64
 from crnn._core.header cimport crnn_rows
 from crnn._core.rows cimport Lengths, rows_of
 
+import numpy as np
+
 cdef extern from "crnn.h":
     enum:
         CRNN_SQUARED
@@ -167,10 +169,13 @@ def sum_of_squares(x: Real) -> float:
 
 
 def all_finite(x: Real) -> bool:
-    """Whether none of x (n,) IN is NaN or infinite. Keeps the GIL, so that no thread can resize x meanwhile."""
+    """Whether none of x, of any shape and layout, is NaN or infinite. Keeps the GIL, so that no thread can resize x
+    meanwhile."""
     cdef int kind = real_kind("x", x), finite
-    cdef Py_ssize_t n = dim(x, 0)
-    cdef void *x_ = data("x", x, kind, False, 1, n)
+    cdef void *x_ = cnp.PyArray_DATA(<cnp.ndarray>x)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(<cnp.ndarray>x)
+    if not cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>x):
+        return bool(np.isfinite(x).all())
     finite = f32.all_finite(<float *>x_, n) if kind == cnp.NPY_FLOAT32 else f64.all_finite(<double *>x_, n)
     return finite == 1
 

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Clipping and update rules over flat buffers. The formulas stand in src_c/train/optim.body.h.
 
+Arrays are pinned, because another thread may resize them while the GIL is released.
+
 Every rule: w (n,) OUT;  its state arrays (n,) OUT;  g (n,) IN, the gradient, multiplied by ``factor`` as it is read.
 Rates arrive as double and are rounded to the arrays' precision here, before any arithmetic.
 """
 
 cimport numpy as cnp
-from crnn._core.arrays cimport data, dim, need_apart, real_kind
+from crnn._core.arrays cimport data, dim, need_apart, pin, real_kind
 from crnn._core.dispatch cimport f32, f64
 
 cnp.import_array()
@@ -17,6 +19,7 @@ def scale(x: Real, double factor):
     cdef int kind = real_kind("x", x)
     cdef Py_ssize_t n = dim(x, 0)
     cdef void *x_ = data("x", x, kind, True, 1, n)
+    cdef object pins = pin(x)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
             f32.scale(<float *>x_, <float>factor, n)
@@ -29,6 +32,7 @@ def clip(x: Real, double limit):
     cdef int kind = real_kind("x", x)
     cdef Py_ssize_t n = dim(x, 0)
     cdef void *x_ = data("x", x, kind, True, 1, n)
+    cdef object pins = pin(x)
     with nogil:
         if kind == cnp.NPY_FLOAT32:
             f32.clip(<float *>x_, <float>limit, n)
@@ -45,6 +49,7 @@ def sgd(w: Real, velocity: Real | None, g: Real, double factor, double lr, doubl
     cdef void *g_ = data("g", g, kind, False, 1, n)
     need_apart("w", w, "g", g)
     cdef void *velocity_ = NULL if momentum == 0 else data("velocity", velocity, kind, True, 1, n)
+    cdef object pins = (pin(w), pin(g))
     with nogil:
         if kind == cnp.NPY_FLOAT32:
             f32.sgd(<float *>w_, <float *>velocity_, <float *>g_, <float>factor, <float>lr, <float>momentum,
@@ -61,6 +66,7 @@ def adagrad(w: Real, square_sum: Real, g: Real, double factor, double lr, double
     cdef void *g_ = data("g", g, kind, False, 1, n)
     need_apart("w", w, "g", g)
     cdef void *s_ = data("square_sum", square_sum, kind, True, 1, n)
+    cdef object pins = (pin(w), pin(g))
     with nogil:
         if kind == cnp.NPY_FLOAT32:
             f32.adagrad(<float *>w_, <float *>s_, <float *>g_, <float>factor, <float>lr, <float>eps,
@@ -79,6 +85,7 @@ def rmsprop(w: Real, square_avg: Real, velocity: Real | None, g: Real, double fa
     need_apart("w", w, "g", g)
     cdef void *s_ = data("square_avg", square_avg, kind, True, 1, n)
     cdef void *velocity_ = NULL if momentum == 0 else data("velocity", velocity, kind, True, 1, n)
+    cdef object pins = (pin(w), pin(g))
     with nogil:
         if kind == cnp.NPY_FLOAT32:
             f32.rmsprop(<float *>w_, <float *>s_, <float *>velocity_, <float *>g_, <float>factor, <float>lr,
@@ -98,6 +105,7 @@ def adam(w: Real, m: Real, v: Real, g: Real, double factor, double step_size, do
     need_apart("w", w, "g", g)
     cdef void *m_ = data("m", m, kind, True, 1, n)
     cdef void *v_ = data("v", v, kind, True, 1, n)
+    cdef object pins = (pin(w), pin(g))
     with nogil:
         if kind == cnp.NPY_FLOAT32:
             f32.adam(<float *>w_, <float *>m_, <float *>v_, <float *>g_, <float>factor, <float>step_size,

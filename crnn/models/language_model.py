@@ -286,11 +286,12 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         if reduction not in ("mean", "sum"):
             raise ValueError(f"reduction: expected mean or sum, got {reduction!r}")
         threads = check_threads(threads)
-        window, wanted = self.window(ids, targets)
+        x = self._check_ids("ids", ids)
+        wanted = self._check_targets(targets, x.shape)
         count = self._head.loss.count(wanted)
         scale = 1.0 / max(count, 1) if reduction == "mean" else 1.0
         (tape,), head = self._predictor.window(
-            window.x,
+            x,
             wanted,
             workspace or Workspace(),
             state=state,

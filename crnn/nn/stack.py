@@ -45,10 +45,12 @@ class Stack:
     params: Arrays  # by name, shapes as `NetworkConfig.shapes` lists them
     grads: Arrays  # the same names and shapes
     cell: type[Recurrence]
+    state_sizes: list[int]  # H of every layer and direction
 
     def __init__(self, config: NetworkConfig, params: Arrays, grads: Arrays) -> None:
         self.config, self.params, self.grads = config, params, grads
         self.cell = CELLS[config.cell]
+        self.state_sizes = [H for H in config.hidden_sizes for _ in range(config.directions)]
 
     # ---- arguments ------------------------------------------------------------------------------------------------
 
@@ -129,18 +131,13 @@ class Stack:
         elif x.ndim != 3 or 0 in x.shape[:2] or x.shape[2] != D:
             raise ValueError(f"x: expected shape (T, B, {D}), got {x.shape}")
 
-    @property
-    def _state_sizes(self) -> list[int]:
-        """H of every layer and direction."""
-        return [H for H in self.config.hidden_sizes for _ in range(self.config.directions)]
-
     def new_state(self, batch: int) -> State:
         """A state for ``batch`` rows, not initialised."""
-        return State(self._state_sizes, self.cell.has_c, batch, self.config.dtype)
+        return State(self.state_sizes, self.cell.has_c, batch, self.config.dtype)
 
     def _check_state(self, state: StateLike, batch: int) -> list[Array]:
         """Copies of the arrays of a state given by a user. Raises ValueError and TypeError."""
-        return check_state("state", state, self._state_sizes, self.cell.has_c, batch, self.config.dtype)
+        return check_state("state", state, self.state_sizes, self.cell.has_c, batch, self.config.dtype)
 
     # ---- tapes ----------------------------------------------------------------------------------------------------
 

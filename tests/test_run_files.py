@@ -174,9 +174,17 @@ def test_a_log_that_is_removed_while_training_is_written_anew(folder, name):
     assert Path(name).read_bytes() == Path("expected").read_bytes()
 
 
-def test_a_file_that_is_no_model_is_called_so(folder):
-    with pytest.raises(crnn.ModelFileError, match=r"^text.txt: expected a safetensors file, got another kind of file"):
-        crnn.load("text.txt")
+@pytest.mark.parametrize("content", [b"", b"a text", b"a text that is longer", b"\x00" * 7])
+def test_a_file_that_is_no_model_is_called_so(folder, content):
+    (folder / "other").write_bytes(content)
+    with pytest.raises(crnn.ModelFileError, match=r"^other: expected a safetensors file, got another kind of file"):
+        crnn.load("other")
+
+
+def test_a_damaged_checkpoint_is_called_as_it_was_typed(folder, capsys):
+    assert cli.main(["train", "text.txt", "-o", "m", *TINY]) == 0
+    (folder / "m.checkpoint").write_bytes((folder / "m.checkpoint").read_bytes()[:-9])
+    assert refused(capsys, "text.txt", "-o", "m", "--resume").startswith("crnn train: m.checkpoint: expected")
 
 
 def test_demo_finds_out_before_it_trains_that_it_could_not_write(folder, capsys, monkeypatch):

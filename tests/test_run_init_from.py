@@ -67,7 +67,7 @@ def test_training_starts_from_the_best_model_of_a_checkpoint_too(folder):
         (["--dtype", "float64"], "--dtype: expected 'float32', as in m, got 'float64'"),
         (["--tie-weights"], "--tie-weights: expected False, as in m, got True"),
         (["--unit", "word"], "--unit: expected char, as in m, got word"),
-        (["--min-count", 2], "--min-count, --max-vocab, --unknown: not together with vocab"),
+        (["--min-count", 2], "--min-count, --max-vocab, --unknown: not together with --init-from"),
     ],
 )
 def test_another_network_is_refused_by_the_name_of_its_flag(folder, capsys, flags, message):

@@ -61,6 +61,8 @@ def load_start(arguments: argparse.Namespace) -> crnn.LanguageModel | None:
         if arguments.extend_vocab:
             raise ValueError("extend_vocab: expected init_from=MODEL with it, got none")
         return None
+    if arguments.min_count != 1 or arguments.max_size is not None or arguments.unknown:
+        raise ValueError("min_count, max_size, unknown: not together with init_from, whose vocabulary is complete")
     model = load_language_model(path)
     config, wanted = model.config(), _options(arguments)
     given = _given(arguments, [*wanted, "tie_weights", "unit"])

@@ -115,22 +115,22 @@ def read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
     return from_bytes(os.fsdecode(path), read_content(path))
 
 
-def read_content(path: PathLike) -> bytes:
-    """The content of a file.
+def read_content(path: PathLike, name: str | None = None) -> bytes:
+    """The content of a file, which errors call ``name``, if that is given.
 
     Raises OSError, and ModelFileError if it is not a regular file, its header is too long, or its size is not that of
     the tensors in the header. That is checked before the tensors are read, because a sparse file can have any size.
 
     A file is not memory-mapped: if it were truncated while it is read, that would be a SIGBUS.
     """
-    name = os.fsdecode(path)
-    mode = os.stat(name).st_mode
+    name = os.fsdecode(path) if name is None else name
+    mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a FIFO would wait for its writer
         raise ModelFileError(f"{name}: expected a regular file")
-    with open(name, "rb") as file:
+    with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         size = os.fstat(file.fileno()).st_size
-        if length > max(size - 8, 0):
+        if size < 8 or length > size - 8:
             raise ModelFileError(f"{name}: expected a safetensors file, got another kind of file, or a part of one")
         longest = min(HEADER_LIMIT, header_memory(size - 8 - length) // json_header.PER_CHARACTER)
         if length > longest:

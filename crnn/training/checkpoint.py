@@ -130,7 +130,7 @@ class Checkpoint:
         """
         assert self.path is not None
         name = self.name
-        stored = _Stored(name, *from_bytes(name, read_content(self.path)))
+        stored = _Stored(name, *from_bytes(name, read_content(self.path, name)))
         tensors, header = run.model.contents()
         try:
             check_same(name, stored.model, model_identity(header), stored.data, self.data)

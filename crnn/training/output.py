@@ -42,7 +42,7 @@ class Output:
     def _model_to_replace(self) -> tuple[Mapping[str, Array], Header]:
         """Tensors and header of the existing file."""
         try:
-            tensors, header = from_bytes(self.name, read_content(self.path))
+            tensors, header = from_bytes(self.name, read_content(self.path, self.name))
         except ModelFileError:
             found = "another file"
         else:

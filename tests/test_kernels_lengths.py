@@ -345,10 +345,11 @@ def test_a_range_of_steps_has_the_sequences_that_reach_it_in_the_same_order(leng
         b0, b1 = given.part(part)
         for t0 in range(steps):
             for t1 in range(t0 + 1, steps + 1):
-                of_range, end = given.steps(t0, t1, b0, b1)
+                of_range, end, after = given.steps(t0, t1, b0, b1)
                 assert (of_range.T, of_range.B, of_range.packed) == (t1 - t0, B, False)
                 assert of_range.order.tolist() == given.order.tolist()
                 assert set(given.order[b0:end].tolist()) == {b for b in given.order[b0:b1] if lengths[b] > t0}
+                assert set(given.order[b0:after].tolist()) == {b for b in given.order[b0:b1] if lengths[b] > t1}
                 for b in given.order[b0:end].tolist():
                     assert of_range.lengths[b] == min(lengths[b], t1) - t0
     for wrong in ((2, 1, 0, B), (-1, 1, 0, B), (0, steps + 1, 0, B), (0, 1, 0, B + 1), (0, 1, -1, B)):

@@ -69,9 +69,10 @@ cdef class Lengths:
         other.starts, other.places = _packing(self.lengths, other.order, self.T)
         return other
 
-    def steps(self, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t b0, Py_ssize_t b1) -> tuple[Lengths, int]:
+    def steps(self, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t b0, Py_ssize_t b1) -> tuple[Lengths, int, int]:
         """For the steps t0 .. t1-1 of arrays with padding: their lengths, in the same order, and which of the positions
-        b0 .. b1-1 have a step there: those before the number returned. The lengths of others are 1.
+        b0 .. b1-1 have a step there, and which have one after: those before the numbers returned. The lengths of
+        sequences that have none there are 1.
         """
         need_range("b0, b1", b0, b1, self.B, 1)
         need_range("t0, t1", t0, t1, self.T, 1)
@@ -84,10 +85,13 @@ cdef class Lengths:
             within_[b] = <int32_t>max(1, min(t1, lengths[b]) - t0)
         while b1 > b0 and lengths[order[b1 - 1]] <= t0:
             b1 -= 1
+        cdef Py_ssize_t after = b1
+        while after > b0 and lengths[order[after - 1]] <= t1:
+            after -= 1
         within.flags.writeable = False
         other.lengths, other.T, other.B, other.rows = within, t1 - t0, self.B, 0
         other.order, other.bounds = self.order, self.bounds
-        return other, b1
+        return other, b1, after
 
     def split(self, Py_ssize_t parts) -> Lengths:
         """The same lengths, dealt out to so many parts."""

@@ -79,13 +79,16 @@ class Slice:
         """Whether arrays (T, B, ...) have padding."""
         return self.lengths is not None and not self.lengths.packed
 
-    def steps(self, t0: int, t1: int) -> Slice | None:
-        """Of arrays with padding: the slice of the steps t0 .. t1-1, or None if no sequence has one of them."""
+    def steps(self, t0: int, t1: int) -> tuple[Slice, Array]:
+        """Of arrays with padding: the slice of the steps t0 .. t1-1, and the sequences that have their last step there.
+
+        The slice is empty if no sequence has such a step.
+        """
         assert self.lengths is not None
         if t1 - t0 == self.lengths.T:
-            return self
-        lengths, b1 = self.lengths.steps(t0, t1, self.b0, self.b1)
-        return Slice(self.b0, b1, lengths) if b1 > self.b0 else None
+            return self, self.sequences
+        lengths, b1, after = self.lengths.steps(t0, t1, self.b0, self.b1)
+        return Slice(self.b0, b1, lengths), self.lengths.order[after:b1]
 
 
 class Recurrence:
@@ -261,31 +264,23 @@ class Recurrence:
         cells.forward(self.cell, arrays, part.b0, part.b1, part.lengths, self.reverse)
         self._last_chunk_steps = t1 - t0
 
-    def start_sequences(self, t0: int, t1: int, part: Slice) -> None:
+    def start_sequences(self, sequences: Array, t1: int) -> None:
         """Of arrays with padding, before steps t0 .. t1-1 in reverse: put the initial state of the sequences that have
-        their last step there where `forward` reads that after step t1, in padding."""
-        assert part.lengths is not None
-        if not self.reverse or t1 == self.T:
+        their last step there where `forward` reads the state after step t1, in padding."""
+        if not self.reverse or t1 == self.T or not sequences.size:
             return
-        rows = part.sequences
-        lengths = part.lengths.lengths[rows]
-        rows = rows[(lengths > t0) & (lengths <= t1)]
-        self.h[t1, rows] = self.h0[rows]
+        self.h[t1, sequences] = self.h0[sequences]
         if self.has_c:
             assert self.c0 is not None
-            self.kept["c"][0, rows] = self.c0[rows]
+            self.kept["c"][0, sequences] = self.c0[sequences]
 
-    def finish_sequences(self, t0: int, t1: int, part: Slice, c_after: Array | None) -> None:
+    def finish_sequences(self, sequences: Array, t0: int, t1: int, part: Slice, c_after: Array | None) -> None:
         """Of arrays with padding, after steps t0 .. t1-1: copy c of the sequences that have their last step there. The
         next steps overwrite it."""
-        assert part.lengths is not None
-        if c_after is None or self.reverse or t1 - t0 == self.T:
+        if c_after is None or self.reverse or t1 - t0 == self.T or not sequences.size:
             return
-        rows = part.sequences
-        lengths = part.lengths.lengths[rows]
-        ended = (lengths > t0) & (lengths <= t1)
-        rows = rows[ended]
-        c_after[rows] = self.kept["c"][lengths[ended] - 1 - t0, rows]
+        assert part.lengths is not None
+        c_after[sequences] = self.kept["c"][part.lengths.lengths[sequences] - 1 - t0, sequences]
 
     def last_step(self, part: Slice) -> Any:
         """Index into arrays (T, R, H) of each sequence's last step in the layer's direction."""

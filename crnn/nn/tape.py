@@ -46,16 +46,17 @@ class LayerTape:
         for number, (source, cell) in enumerate(self.directions):
             h_after, c_after = after.h[first + number], None if after.c is None else after.c[first + number]
             for t0, t1 in self._chunks(cell, part):
-                of_steps = part.steps(t0, t1) if part.padded else part
-                if of_steps is None:
-                    continue
+                of_steps = part
                 if part.padded:
-                    cell.start_sequences(t0, t1, part)
+                    of_steps, ending = part.steps(t0, t1)
+                    if of_steps.b0 == of_steps.b1:
+                        continue
+                    cell.start_sequences(ending, t1)
                 local = slice(t0, t1) if cell.keep else slice(t1 - t0)
                 xw, ids = source.project(cell.xw[local], t0, t1, of_steps)
                 cell.forward(xw, ids, t0, t1, of_steps)
                 if part.padded:
-                    cell.finish_sequences(t0, t1, part, c_after)
+                    cell.finish_sequences(ending, t0, t1, part, c_after)
             cell.finish_forward(part, h_after, c_after)
             if len(self.directions) > 1:
                 self.y[:, rows, number * cell.H : (number + 1) * cell.H] = cell.h[:, rows]

@@ -36,6 +36,7 @@ Arrays = Mapping[str, Array]
 FEW_ROWS = 256
 MOST_PADDED = 3
 PADDED_BYTES = 1 << 22
+PADDED_CHUNKS = 4  # times CHUNK_BYTES, since padding is not touched: 5 % faster at H = 64
 
 
 class Stack:
@@ -184,7 +185,8 @@ class Stack:
             and tape.keep == keep
         ):
             matrix_rows = (len(values) for values in self.params.values() if values.ndim == 2)
-            tape = self._make_tape(x, steps, batch, keep, max(max_rows, *matrix_rows))
+            chunk_bytes = CHUNK_BYTES if lengths is None else PADDED_CHUNKS * CHUNK_BYTES
+            tape = self._make_tape(x, steps, batch, keep, chunk_bytes, max(max_rows, *matrix_rows))
         tape.complete = False
         tape.x, tape.pin = x, pin
         tape.layers[0].x = x
@@ -208,7 +210,7 @@ class Stack:
         if tape.stack is not self:
             raise ValueError("tape: expected one that this network has made, got that of another network")
 
-    def _make_tape(self, x: Array, steps: int, batch: int, keep: bool, max_rows: int) -> Tape:
+    def _make_tape(self, x: Array, steps: int, batch: int, keep: bool, chunk_bytes: int, max_rows: int) -> Tape:
         """A new tape for windows of the shape of x; arguments as in `new_tape`."""
         config, dtype = self.config, self.config.dtype
         before, after = self.new_state(batch), self.new_state(batch)
@@ -218,19 +220,21 @@ class Stack:
             dropped = below is not None and config.dropout > 0
             if below is not None:
                 x = gemm.aligned_empty(below.shape, dtype) if dropped else below
-            layer = self._make_layer(number, x, steps, before, keep)
+            layer = self._make_layer(number, x, steps, before, keep, chunk_bytes)
             if dropped:
                 layer.below = below
             layers.append(layer)
         return Tape(stack=self, x=layers[0].x, max_rows=max_rows, keep=keep, layers=layers, before=before, after=after)
 
-    def _make_layer(self, number: int, x: Array, steps: int, before: State, keep: bool) -> LayerTape:
+    def _make_layer(
+        self, number: int, x: Array, steps: int, before: State, keep: bool, chunk_bytes: int
+    ) -> LayerTape:
         """Layer ``number`` of a new tape of ``steps`` steps, which reads x (T, B, K) or ids (T, B), maybe packed."""
         config, dtype = self.config, self.config.dtype
         T, rows, H = *x.shape[:2], config.hidden_sizes[number]
         width = self.cell.gates * H
         step_bytes = max(1, rows * width * np.dtype(dtype).itemsize)
-        chunk_steps = max(1, CHUNK_BYTES // step_bytes)
+        chunk_steps = max(1, chunk_bytes // step_bytes)
         prefixes = config.prefixes()
         directions: list[tuple[LayerInput, Recurrence]] = []
         for index in range(number * config.directions, (number + 1) * config.directions):

@@ -65,7 +65,7 @@ class LayerTape:
         """The chunks (t0, t1) of steps, in the direction of ``cell``. Packed arrays are one chunk."""
         T = cell.T
         steps = max(1, CHUNK_BYTES // max(1, (part.b1 - part.b0) * cell.xw.strides[1]))
-        steps = min(steps, cell.chunk_steps)
+        steps = min(steps, T) if cell.keep else cell.chunk_steps
         starts = range(0, T, steps)
         for t0 in reversed(starts) if cell.reverse else starts:
             yield t0, min(t0 + steps, T)

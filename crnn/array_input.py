@@ -26,7 +26,7 @@ from crnn._core.arrays import plain
 from crnn._core.loss import all_finite
 from crnn.checks import Array
 
-__all__ = ["as_array", "check_finite", "in_precision", "is_finite", "items", "real_numbers", "take_one"]
+__all__ = ["as_array", "check_finite", "in_precision", "is_finite", "items", "real_numbers", "shown", "take_one"]
 
 REAL_KINDS = "fiub"  # of dtypes
 
@@ -66,11 +66,11 @@ def _converted(name: str, value: Any, convert: Any) -> Array:
         array: Array = np.asarray(convert(value))
     except (TypeError, ValueError, OverflowError, RuntimeError, BufferError) as error:  # ragged, or on another device
         reason = f" ({error})" if not isinstance(value, list | tuple) else ""
-        raise ValueError(f"{name}: expected numbers in an array, got {_shown(value)}{reason:.200}") from None
+        raise ValueError(f"{name}: expected numbers in an array, got {shown(value)}{reason:.200}") from None
     return array
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """The start of the repr of a value on one line, for messages."""
     return " ".join(f"{value!r:.200}".split())[:100]
 
@@ -162,7 +162,7 @@ def _number(name: str, entry: Any) -> float:
             return float(entry)
         except (OverflowError, TypeError, ValueError):
             raise ValueError(f"{name}: expected numbers that a float can hold, got {entry!r:.100}") from None
-    raise TypeError(f"{name}: expected numbers, got {type(entry).__name__} {_shown(entry)}")
+    raise TypeError(f"{name}: expected numbers, got {type(entry).__name__} {shown(entry)}")
 
 
 def in_precision(name: str, array: Array, dtype: str) -> Array:

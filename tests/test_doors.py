@@ -319,7 +319,8 @@ def test_what_another_library_calls_sequences_gets_a_hint():
         ([{"a": x[:, 0], "b": x[:, 1]} for x in X], r"X\[0\]: .* got dict; write np.column_stack"),
         ([np.zeros(6, [("a", float), ("b", float)])] * 8, r"X\[0\]: .*structured_to_unstructured"),
         (X[0].tolist(), r"X\[0\]: expected numbers of shape \(T, 2\).* \(2,\); for one sequence write \[x\]"),
-        (X[0][:, :1], r"X: expected shape \(N, T, 2\), got float64 of shape \(6, 1\)"),
+        (X[0][:, :1], r"X: expected shape \(N, T, 2\), or integer ids \(N, T\), got float64 of shape \(6, 1\)"),
+        ([[0.0, 1, 1]] * 8, r"X\[0\]: expected numbers of shape \(T, 2\), or integer ids \(T,\), got float64 of"),
     ]:
         with pytest.raises((TypeError, ValueError), match=message):
             fitted(given, LABELS)
@@ -339,7 +340,7 @@ def test_a_series_may_be_lists_of_steps():
     one = crnn.SequenceRegressor(1, 1, hidden_size=4, pooling=None, seed=0)
     assert (one.forecast([[1.0], [2.0]], 3) == one.forecast([1.0, 2.0], 3)).all()
     assert one.forecast([[1.0, 2.0], [3.0]], 3).shape == (2, 3, 1)
-    with pytest.raises(ValueError, match=r"series: expected shape \(N, T, 2\), got float64 of shape \(6, 1\)"):
+    with pytest.raises(ValueError, match=r"series: expected shape \(N, T, 2\), .*, got float64 of shape \(6, 1\)"):
         model.forecast(X[0][:, :1], 3)
 
 

@@ -202,3 +202,16 @@ def test_a_lone_series_is_cut_into_windows_to_learn_forecasting():
     two = [wave[:50], wave[50:]]
     other = fitted(two)
     assert_same_bits(other.flat_params, fitted(tuple(two)).flat_params)  # several series stay as they are
+
+
+def test_more_variables_than_steps_are_refused_where_several_series_may_be_meant():
+    several = RNG.normal(size=(4, 20))
+    with pytest.raises(ValueError, match=r"X: expected a series \(T, D\) .* \(4, 20\); write x\[:, :, None\] if"):
+        crnn.SequenceRegressor(hidden_size=4, pooling=None).fit(several, None, epochs=1)
+    sizes = []
+    for given, options in [(several[:, :, None], {}), (several, {"input_size": 1}), (list(several), {}),
+                           (several, {"input_size": 20, "output_size": 20})]:  # fmt: skip
+        model = crnn.SequenceRegressor(hidden_size=4, pooling=None, **options)
+        model.fit(given, None, epochs=1)
+        sizes.append(model.net.input_size)
+    assert sizes == [1, 1, 1, 20]

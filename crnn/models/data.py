@@ -82,7 +82,8 @@ def _check_shape(name: str, X: Array, input_size: int) -> None:
     if X.ndim == 2 and X.shape[1] == input_size and len(X) > 1 and (input_size == 1 or X.dtype.kind == "f"):
         raise ValueError(_ambiguous(name, X.shape))
     if X.ndim == 2 and input_size > 1 and X.dtype.kind == "f":
-        raise ValueError(f"{name}: expected shape (N, T, {input_size}), got {X.dtype} of shape {X.shape}")
+        expected = f"shape (N, T, {input_size}), or integer ids (N, T)"
+        raise ValueError(f"{name}: expected {expected}, got {X.dtype} of shape {X.shape}")
 
 
 def _ambiguous(name: str, shape: tuple[int, ...]) -> str:
@@ -162,7 +163,9 @@ def _check_sequence(name: str, x: Array, input_size: int, ids: bool, real: bool)
         x = x[:, None]
     if x.ndim != 2 or x.shape[1] != input_size:
         hint = "; for one sequence write [x]" if x.shape == (input_size,) else ""
-        raise ValueError(f"{name}: expected numbers of shape (T, {input_size}), got {x.dtype} of shape {x.shape}{hint}")
+        or_ids = ", or integer ids (T,)" if x.ndim == 1 and not real and not hint else ""
+        expected = f"numbers of shape (T, {input_size}){or_ids}"
+        raise ValueError(f"{name}: expected {expected}, got {x.dtype} of shape {x.shape}{hint}")
     check_finite(name, x)
     return in_precision(name, x, "float64") if x.dtype.itemsize > 8 else x
 

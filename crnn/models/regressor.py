@@ -130,8 +130,13 @@ class SequenceRegressor(
     def _arguments_from(self, X: Any, y: Any) -> dict[str, Any]:
         given = self.deferred or {}
         series = items("X", X, "a list of arrays, or an array (N, T, D)")
-        if y is None and isinstance(series, np.ndarray) and series.ndim < 3:  # one series, or (N, T)
-            size = series.shape[1] if series.ndim == 2 and series.shape[0] >= series.shape[1] else 1
+        if y is None and isinstance(series, np.ndarray) and series.ndim < 3:  # one series
+            if series.ndim == 2 and len(series) < series.shape[1]:
+                raise ValueError(
+                    f"X: expected a series (T, D) of at least D steps, got shape {series.shape}; write x[:, :, None] if"
+                    f" it is {len(series)} series of one variable, or give input_size if it is one series"
+                )
+            size = series.shape[1] if series.ndim == 2 else 1
         elif y is None and is_one_series(series, 1):
             size = 1
         else:

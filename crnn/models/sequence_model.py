@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from crnn._core import loss as kernels
 from crnn._options import takes_options
-from crnn.array_input import items
+from crnn.array_input import items, shown
 from crnn.checks import Array, as_number, check_flag, check_seed, check_size, check_threads
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import ModelFileError
@@ -362,7 +362,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
         """The indices, in ascending order, of a random fraction of n sequences. Raises ValueError."""
         share = as_number(fraction)
         if share is None or not 0 < share < 1:
-            raise ValueError(f"valid: expected a share between 0 and 1, or a pair (X, y), got {fraction!r:.200}")
+            raise ValueError(f"valid: expected a share between 0 and 1, or a pair (X, y), got {shown(fraction)}")
         count = round(share * n)
         if not 0 < count < n:
             raise ValueError(f"valid: expected a share of {n} sequences that leaves some on both sides, got {share!r}")

@@ -375,6 +375,16 @@ def test_a_padded_batch_takes_the_sum_of_its_lengths_beside_its_output(rng):
     assert y.shape == (LONG, N, H)
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_batch_with_little_padding_takes_little_beside_its_output(rng, layers):
+    T, B = 2000, 40
+    lengths = rng.integers(T // 2, T + 1, size=B)
+    net = crnn.RNN(D, H, layers, "lstm", seed=0)
+    x = np.zeros((T, B, D), np.float32)
+    inference = peak_of(lambda: net(x, lengths=lengths))
+    assert inference < T * B * 4 * H + (layers > 1) * sum(lengths) * 4 * (2 * D + 8) + 3_000_000
+
+
 def test_a_batch_that_memory_cannot_hold_is_refused_with_its_size():
     with pytest.raises(MemoryError, match=r"no memory for a float32 array of shape \(1099511627776, 1024\), 450359962"):
         gemm.aligned_empty((2**40, 2**10), "float32")

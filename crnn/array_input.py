@@ -127,6 +127,8 @@ def real_numbers(name: str, value: Any) -> Array:
     Raises TypeError and ValueError, which call them ``name``.
     """
     array = as_array(name, value)
+    if array.dtype.char in "fd":  # float32 or float64, the case that has to be fast
+        return array
     if array.dtype.kind == "O":
         array = _from_objects(name, array)
     if array.dtype.kind in "Mm":

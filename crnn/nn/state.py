@@ -26,11 +26,13 @@ class State:
     dtype: str
     h: Layers
     c: Layers | None
+    arrays: list[Array]  # (B, H): h of every layer and direction, then c
 
     def __init__(self, sizes: Sequence[int], has_c: bool, batch: int, dtype: str) -> None:
         self.sizes, self.batch, self.dtype = tuple(sizes), batch, dtype
         self.h = self._arrays()
         self.c = self._arrays() if has_c else None
+        self.arrays = [array for _, part in self.parts for array in part]
 
     def _arrays(self) -> Layers:
         """Memory for h or c of every layer and direction, not initialised."""
@@ -54,8 +56,7 @@ class State:
 
     def set_arrays(self, arrays: Sequence[Array]) -> None:
         """Copy arrays (B, H), as `check_state` returns them."""
-        own = [array for _, part in self.parts for array in part]
-        for array, values in zip(own, arrays, strict=True):
+        for array, values in zip(self.arrays, arrays, strict=True):
             array[...] = values
 
     def assign_rows(self, other: State) -> None:

@@ -35,7 +35,7 @@ def check_state(
 
 
 def _check_part(name: str, part: Any, sizes: Sequence[int], batch: int, dtype: str, finite: bool) -> list[Array]:
-    if len(set(sizes)) == 1:
+    if sizes.count(sizes[0]) == len(sizes):
         return list(_check_array(name, part, (len(sizes), batch, sizes[0]), dtype, finite))
     if not isinstance(part, tuple | list) or len(part) != len(sizes):
         raise ValueError(f"{name}: expected a list of {len(sizes)} arrays, got {type(part).__name__}")

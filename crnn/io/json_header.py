@@ -21,8 +21,9 @@ PER_CONTAINER = 112  # a list or an object with its first place
 PER_VALUE = 80  # a string of a few characters, and its place
 PER_KEY = 200  # a key that no other object has: itself, its place, its place among all keys, a pair for `_unique_keys`
 
-STEPS = np.zeros(256, np.int8)  # what each byte adds to the depth
-STEPS[[ord("["), ord("{")]], STEPS[[ord("]"), ord("}")]] = 1, -1
+# What each byte adds to the depth: 1, -1 or 0, as int8. A table for `bytes.translate`, because NumPy crashes if memory
+# runs out while it converts an array of indices.
+STEPS = bytes({"[": 1, "{": 1, "]": 255, "}": 255}.get(chr(byte), 0) for byte in range(256))
 
 
 def loads(text: str, allowed: int) -> Any:
@@ -46,7 +47,7 @@ def measure(text: bytes) -> tuple[int, int]:
         chunk = np.frombuffer(text[begin:end].replace(b"\\\\", b"  ").replace(b'\\"', b"  "), np.uint8)
         quotes = np.cumsum(chunk == ord('"'), dtype=np.uint8) + np.uint8(inside)  # odd: inside of a string
         outside = chunk[quotes % 2 == 0]
-        depths = depth + np.cumsum(STEPS[outside], dtype=np.int32)
+        depths = depth + np.cumsum(np.frombuffer(outside.tobytes().translate(STEPS), np.int8), dtype=np.int32)
         counts += np.bincount(outside, minlength=256)
         begin, inside = end, bool(quotes[-1] % 2)
         if outside.size:

@@ -136,7 +136,7 @@ def real_numbers(name: str, value: Any) -> Array:
             f"{name}: expected numbers, got dates or times ({array.dtype}); convert them, for example to seconds with "
             "(t - t[0]) / np.timedelta64(1, 's')"
         )
-    if array.dtype.name == "bfloat16":  # a type that JAX adds to NumPy
+    if array.dtype.isbuiltin != 1 and array.dtype.name == "bfloat16":  # a type that JAX adds to NumPy
         array = array.astype(np.float32)
     if array.dtype.kind not in REAL_KINDS:
         hint = "; write np.lib.recfunctions.structured_to_unstructured(x)" if array.dtype.names else ""

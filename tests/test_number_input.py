@@ -277,6 +277,23 @@ def test_numbers_of_any_type_are_values(kind):
     assert_same_bits(weights_after(np.stack(X), list(y)), expected)
 
 
+@pytest.mark.parametrize("exponent", [-500, -900, -1000])
+def test_numbers_whose_squares_underflow_are_scaled(exponent):
+    tiny = [np.ldexp(x, exponent) for x in XS]
+    plain = [np.ldexp(x, -exponent) for x in tiny]  # exactly the same numbers, times a power of two
+    model, other = values_model(), values_model()
+    model.fit(tiny, np.ldexp(VALUES, exponent), epochs=2)
+    other.fit(plain, VALUES, epochs=2)
+    assert_same_bits(model.flat_params, other.flat_params)
+    assert_same_bits(model.predict(tiny), np.ldexp(other.predict(plain), exponent))
+    stream = model.stream()
+    assert_same_bits(stream.run(tiny[1])[-1], model.predict(tiny[1:2])[0])
+    mixed = [np.column_stack([t[:, 0], p[:, 1:]]) for t, p in zip(tiny, plain, strict=True)]
+    third = values_model()
+    third.fit(mixed, VALUES, epochs=2)
+    assert_same_bits(third.flat_params, other.flat_params)
+
+
 def test_large_integers_are_numbers():
     X = [np.array([[2**63 + i], [2**64 - 1]], np.uint64) for i in range(0, 80000, 10000)]
     model = crnn.SequenceRegressor(1, hidden_size=4)

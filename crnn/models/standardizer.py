@@ -12,6 +12,9 @@ from crnn._float_mode import public_methods_in_ieee_mode
 from crnn.array_input import is_finite
 from crnn.checks import Array
 
+SMALL = 1e-200  # sums of squares below this have terms that underflow
+SHIFT = 600  # powers of two, exact, by which numbers of such sums are multiplied before
+
 
 class Standardizer:
     """(x - mean) / std for each of D columns; the identity at first.
@@ -47,6 +50,9 @@ class Standardizer:
         if not np.isfinite(std).all():
             largest = np.fmax.reduce(np.fmax(-lowest, highest))
             raise ValueError(f"{name}: expected numbers whose variance float64 can hold, got {largest:g}")
+        small = ~constant & (squares < SMALL)
+        if small.any():
+            std[small] = _small_deviations(rows, small, mean, np.maximum(counts, 1))
         self.mean, self.std = mean, np.where(std > 0, std, 1.0)
 
     def apply(self, array: Array, dtype: str) -> Array:
@@ -89,6 +95,15 @@ class Standardizer:
         if (std <= 0).any():
             raise ValueError(f"{name}: expected numbers above 0")
         self.mean, self.std = mean, std
+
+
+def _small_deviations(rows: Sequence[Array], chosen: Array, mean: Array, counts: Array) -> Array:
+    """The standard deviations of the ``chosen`` columns of arrays (T_i, D), whose squares underflow."""
+    squares, centre = np.zeros(int(chosen.sum())), np.ldexp(mean[chosen], SHIFT)
+    for array in rows:
+        kernels.column_squares(squares, np.ascontiguousarray(np.ldexp(array[:, chosen], SHIFT)), centre)
+    std: Array = np.ldexp(np.sqrt(squares / counts[chosen]), -SHIFT)
+    return std
 
 
 public_methods_in_ieee_mode(Standardizer)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Fixtures shared by the tests: every instruction set, both precisions, arrays with guards around them, PyTorch."""
 
+import signal
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,11 @@ from crnn._core import dispatch
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Shells and nohup start background jobs with these signals ignored; the processes of the tests would inherit that.
+    defaults = {"SIGINT": signal.default_int_handler, "SIGTERM": signal.SIG_DFL, "SIGHUP": signal.SIG_DFL}
+    for name, handler in defaults.items():
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:
+            signal.signal(getattr(signal, name), handler)
     # pytest-run-parallel's own, known here too so that the tests run without it.
     config.addinivalue_line("markers", "thread_unsafe: switches the instruction set, so runs on one thread")
 

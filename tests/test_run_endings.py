@@ -376,6 +376,9 @@ def test_a_full_disk_ends_training_but_loses_nothing_else(tmp_path, monkeypatch)
             self.left -= len(content)
             return self.file.write(content)
 
+        def fileno(self):
+            return self.file.fileno()
+
         def close(self):
             self.file.close()
 

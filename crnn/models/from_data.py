@@ -71,7 +71,8 @@ def labels_in(name: str, y: Any) -> list[Label]:
         raise TypeError(f"{name}: expected labels of one type, got strings, integers or bools mixed")
     if len(found) < 2:
         got = f"only {next(iter(found))!r}" if found else "only unlabelled entries"
-        raise ValueError(f"{name}: expected labels of at least two classes, got {got} ({IGNORE_INDEX} is no label unless `classes` has it)")
+        note = f"{IGNORE_INDEX} is no label unless `classes` has it"
+        raise ValueError(f"{name}: expected labels of at least two classes, got {got} ({note})")
     return sorted(found)
 
 

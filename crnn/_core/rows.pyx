@@ -143,7 +143,7 @@ cdef class Lengths:
     def ranked(self) -> NDArray[int32]:
         """The sequences, the longest first: the inverse of `places`."""
         by_rank = np.empty(self.B, np.int32)
-        by_rank[self.places] = np.arange(self.B, dtype=np.int32)
+        by_rank[self.places.astype(np.intp)] = np.arange(self.B, dtype=np.int32)
         return by_rank
 
     def sequences(self) -> NDArray[Any]:
@@ -153,7 +153,7 @@ cdef class Lengths:
     def rows_of_part(self, Py_ssize_t b0, Py_ssize_t b1) -> NDArray[Any]:
         """The packed rows of positions b0 .. b1-1, ascending: intp."""
         mine = np.zeros(self.B, bool)
-        mine[self.order[b0:b1]] = True
+        mine[self.order[b0:b1].astype(np.intp)] = True
         return np.flatnonzero(mine[self.sequences()])
 
     def first_rows(self, b: Any) -> NDArray[Any]:
@@ -162,7 +162,7 @@ cdef class Lengths:
 
     def last_rows(self, b: Any) -> NDArray[Any]:
         """The packed row of the last step of the sequences with index ``b``."""
-        return self.starts[self.lengths[b] - 1] + self.places[b]
+        return self.starts[self.lengths[b].astype(np.intp) - 1] + self.places[b]
 
     def rows_before(self) -> NDArray[Any]:
         """The packed row of the step before each packed row from the second step on: intp (M - B,)."""
@@ -241,7 +241,7 @@ cdef tuple _packing(lengths, longest_first, Py_ssize_t T):
     """`starts` and `places` of packed arrays."""
     B = len(lengths)
     places = np.empty(B, np.int32)
-    places[longest_first] = np.arange(B, dtype=np.int32)
+    places[longest_first.astype(np.intp)] = np.arange(B, dtype=np.int32)
     finished = np.cumsum(np.bincount(lengths, minlength=T + 1))  # sequences of at most t steps
     starts = np.zeros(T, np.intp)
     np.cumsum(B - finished[:T - 1], out=starts[1:])
@@ -255,7 +255,7 @@ cdef tuple _dealt(lengths, longest_first, Py_ssize_t parts):
     if parts == 1:
         return longest_first, [0, len(longest_first)]
     sums, dealt = [0] * parts, [[] for _ in range(parts)]
-    for b, length in zip(longest_first.tolist(), lengths[longest_first].tolist()):
+    for b, length in zip(longest_first.tolist(), lengths[longest_first.astype(np.intp)].tolist()):
         part = sums.index(min(sums))
         sums[part] += length
         dealt[part].append(b)

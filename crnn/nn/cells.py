@@ -46,8 +46,11 @@ class Slice:
 
     @property
     def sequences(self) -> Any:
-        """Index into arrays (B, ...): a slice, or an integer array."""
-        return slice(self.b0, self.b1) if self.lengths is None else self.lengths.order[self.b0 : self.b1]
+        """Index into arrays (B, ...): a slice, or an intp array, because NumPy crashes if memory runs out while it
+        converts indices of another type."""
+        if self.lengths is None:
+            return slice(self.b0, self.b1)
+        return self.lengths.order[self.b0 : self.b1].astype(np.intp)
 
     @property
     def rows(self) -> Any:
@@ -71,7 +74,7 @@ class Slice:
         if self.lengths is None:
             return -1, self.sequences
         if not self.lengths.packed:
-            return self.lengths.lengths[self.sequences] - 1, self.sequences
+            return self.lengths.lengths[self.sequences].astype(np.intp) - 1, self.sequences
         return 0, self.lengths.last_rows(self.sequences)
 
     @property

@@ -49,7 +49,9 @@ PUBLIC_HEADERS = ("crnn.h", "crnn_stream.h", "kernels.def")
 
 DIRECTIVES = {
     "language_level": 3,
+    "binding": False,  # as a builtin, a method checks the type of self; its signature is in the docstring for inspect
     "embedsignature": True,
+    "embedsignature.format": "clinic",
     "freethreading_compatible": True,
     "annotation_typing": False,  # annotations are for type checkers, C types for the compiler
     "boundscheck": DEBUG,
@@ -115,7 +117,7 @@ class BuildExt(build_ext):
         """Note compiler and flags in a file that everything built depends on; return its path."""
         stamp = Path(self.build_temp, "flags.txt")
         stamp.parent.mkdir(parents=True, exist_ok=True)
-        write(stamp, repr([getattr(self.compiler, "compiler_so", "msvc"), flags, DEBUG]).encode())
+        write(stamp, repr([getattr(self.compiler, "compiler_so", "msvc"), flags, DIRECTIVES, DEBUG]).encode())
         return str(stamp)
 
     def compile_core(self, pool, flags, depends):

@@ -13,6 +13,8 @@ from model_tools import language_model, network, run_python
 
 import crnn
 from crnn._core.arrays import checked_ids, pinned
+from crnn._core.rows import Lengths
+from crnn.stream.stream import StreamWeights
 
 FAR = 2**30  # an id or row so far away that reading there is a segmentation fault
 
@@ -581,3 +583,15 @@ def test_rows_come_and_go_as_before():
             used = max([used, *(row + 1 for row in free)])
         assert batch.active.tolist() == sorted(active)
         assert len(batch) == len(active)
+
+
+# ---- methods of compiled classes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("owner", [crnn.Stream, crnn.StreamBatch, crnn.TextStream, StreamWeights, Lengths])
+def test_a_method_refuses_a_self_of_another_class(owner):
+    own = [name for name in vars(owner) if callable(getattr(owner, name))]
+    assert own
+    for name in own:
+        with pytest.raises(TypeError):
+            getattr(owner, name)(5, np.ones(3, np.float32))

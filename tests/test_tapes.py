@@ -114,3 +114,11 @@ def test_the_workspace_of_another_model_is_refused():
         with pytest.raises(ValueError, match="workspace: expected one that this model alone has used"):
             call(ids, ids, workspace=workspace)
     assert_same_bits(one.losses(ids, ids, workspace=workspace)[0], expected)
+
+
+@pytest.mark.parametrize("workspace", [0, 1, {}, "w"])
+def test_what_is_no_workspace_is_refused(workspace):
+    model, ids = language_model(), np.ones((3, 2), int)
+    for call in (model.losses, model.loss_and_gradients):
+        with pytest.raises(TypeError, match="workspace: expected one of the model's workspace"):
+            call(ids, ids, workspace=workspace)

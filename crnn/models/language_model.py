@@ -237,7 +237,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         """
         threads = check_threads(threads)
         tape, head = self._predictor.start(
-            self._check_ids("ids", ids), state, workspace or Workspace(), threads=threads
+            self._check_ids("ids", ids), state, Workspace.given(workspace), threads=threads
         )
         self._predictor.forward(tape, head, self._check_targets(targets, tape.x.shape))
         return head.losses, tape.after.value
@@ -293,7 +293,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         (tape,), head = self._predictor.window(
             x,
             wanted,
-            workspace or Workspace(),
+            Workspace.given(workspace),
             state=state,
             scale=scale,
             threads=threads,

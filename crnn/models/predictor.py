@@ -31,6 +31,15 @@ class Workspace:
     head: HeadTape | None = None
     encoder: Tape | None = None  # see `EncoderDecoder`
 
+    @staticmethod
+    def given(workspace: object) -> Workspace:
+        """The workspace that an argument is; a new one for None. Raises TypeError."""
+        if workspace is None:
+            return Workspace()
+        if not isinstance(workspace, Workspace):
+            raise TypeError(f"workspace: expected one of the model's workspace(), got {type(workspace).__name__}")
+        return workspace
+
 
 class Predictor:
     """A network and the head that reads its outputs.

@@ -434,7 +434,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
         _, head = self._predictor.window(
             self._predictor.networks[0].stack.check_input(x.x),
             wanted,
-            workspace or Workspace(),
+            Workspace.given(workspace),
             lengths=x.lengths,
             target_lengths=x.target_lengths,
             scale=scale,

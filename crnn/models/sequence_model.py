@@ -342,7 +342,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
 
     def _arguments_from(self, X: Any, y: Any) -> dict[str, Any]:
         """The arguments that were not given, as the training data decide them. Raises TypeError and ValueError."""
-        raise NotImplementedError(f"{type(self).__name__} needs its sizes")
+        raise TypeError(f"{type(self).__name__}: expected its sizes as arguments")
 
     def _learn_classes(self, y: Any) -> None:
         """Learn names of classes from the training labels, in models that have them."""

@@ -2,7 +2,7 @@
 """Arguments that change while they are read, or while a call uses them: what selects memory is copied, the copy is
 checked and used; what is borrowed cannot be resized; and nothing of the caller's runs between the checks and the use.
 
-Without that most of these tests end in a segmentation fault, so each runs its calls in a process of its own."""
+Without that most of these tests end in a segmentation fault, so each runs its calls in a separate process."""
 
 import gc
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Public calls of which every allocation fails once: MemoryError, or the right result; and what they worked on is as it
-was, or as it should be. Each case runs in a process of its own."""
+was, or as it should be. Each case runs in a separate process."""
 
 import copy
 import itertools

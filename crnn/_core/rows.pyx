@@ -15,7 +15,7 @@ import numpy as np
 cnp.import_array()
 
 FEW = 32  # sequences
-LARGE = 1 << 22  # bytes: NumPy asks for pages of 2 MB from this size on
+LARGE = 1 << 22  # bytes: NumPy requests pages of 2 MB from this size on
 
 
 cdef class Lengths:

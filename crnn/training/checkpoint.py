@@ -326,7 +326,7 @@ def describe(path: PathLike) -> str:
 
 
 def check_is_checkpoint(path: PathLike) -> None:
-    """Raise ModelFileError unless an existing file is a checkpoint, which may be replaced when that is asked for."""
+    """Raise ModelFileError unless an existing file is a checkpoint; nothing else is replaced."""
     try:
         kind = read(path)[1].get("kind")
     except ModelFileError:

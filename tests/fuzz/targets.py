@@ -73,7 +73,7 @@ def checkpoints(folder: Path) -> tuple[dict[str, bytes], Check]:
         except (FloatingPointError, RuntimeWarning, ValueError) as error:
             if digest == KEPT or (type(error) is ValueError and not str(error).startswith(("X", "y", "valid"))):
                 raise
-            return OTHER  # possible numbers, without a digest or with a right one, with which training cannot go on
+            return OTHER  # possible numbers, without a digest or with a right one, with which training cannot continue
         if end.flat_params.tobytes() == ends[name]:
             return SAME
         assert digest != KEPT, "resumed in spite of its digest"

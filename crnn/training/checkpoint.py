@@ -28,16 +28,16 @@ from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import Header, ModelFileError, check_tensor, from_bytes, read, read_content, write
 from crnn.nn.state import StateLike, state_arrays
 from crnn.optim import Optimizer
+from crnn.training.entries import LARGEST_COUNT, Entry, is_entry, is_history
 from crnn.training.identity import check_same, check_same_kind, check_same_scaling, model_identity
-from crnn.training.log import LARGEST_COUNT, is_entry, is_history
-from crnn.training.log_file import Entry, line_of
+from crnn.training.log_file import line_of
 from crnn.training.run import Diverged, Run
 
 __all__ = ["Checkpoint", "best_model", "check_is_checkpoint", "describe", "stored_model", "stored_statistics"]
 
 KIND = "checkpoint"
 MODEL = "model."  # prefix of the tensors of the model
-LONGEST_LINE = 2000  # bytes of an entry of the log
+LONGEST_LINE = 1 << 20  # bytes of an entry of the log
 FREE_SETTINGS = ("lr", "weight_decay")  # of an optimizer; a resumed run may have others
 
 

@@ -7,12 +7,10 @@ import math
 from typing import Any
 
 from crnn.io.atomic_write import PathLike, replacing
-from crnn.training.log_file import EPOCH_FIELDS, TRAINING_FIELDS, Entry, LogFile, Start, header_of, line_of
+from crnn.training.entries import EPOCH_FIELDS, TRAINING_FIELDS, Entry
+from crnn.training.log_file import LogFile, Start, header_of, line_of
 
-__all__ = ["EPOCH_FIELDS", "LARGEST_COUNT", "TRAINING_FIELDS", "Entry", "TrainingLog", "is_entry", "is_history"]
-
-LARGEST_COUNT = 1 << 53  # of anything that a file counts
-_REQUIRED_FIELDS = {"epoch", "update", "train_loss", "tokens", "seconds"}
+__all__ = ["Entry", "TrainingLog"]
 
 
 class TrainingLog:
@@ -24,7 +22,7 @@ class TrainingLog:
         In chronological order. An entry of ``kind`` "train" is added every ``log_every`` updates, with epoch, update,
         train_loss, tokens, seconds and tokens_per_second since the previous entry, and lr and grad_norm of the last
         update. One of ``kind`` "epoch" has epoch, update, train_loss over the epoch, tokens, seconds of training, and
-        with validation data valid_loss and valid_accuracy.
+        with validation data valid_loss and valid_accuracy. `crnn.training.entries` lists the other kinds.
     unit : str
         Unit of the losses: nats per target token or class, or empty for errors of standardized values.
     best : dict or None
@@ -156,29 +154,3 @@ class TrainingLog:
         self.entries.append(entry)
         if self._file is not None:
             self._file.add(self.entries)
-
-
-def is_entry(value: object) -> bool:
-    """Whether a value read from a file is an entry as `TrainingLog` makes them."""
-    if not isinstance(value, dict):
-        return False
-    fields = {"train": TRAINING_FIELDS, "epoch": EPOCH_FIELDS}.get(str(value.get("kind")), ())
-    known = set(value) <= {"kind", *fields} and set(value) >= _REQUIRED_FIELDS
-    return known and all(_is_number(key, number) for key, number in value.items() if key != "kind")
-
-
-def _is_number(field: str, value: object) -> bool:
-    """Whether a value read from a file can be that of a field: counts are integers, others may be infinite or NaN."""
-    if type(value) is int:
-        return 0 <= value < LARGEST_COUNT
-    return type(value) is float and field not in ("epoch", "update", "tokens")
-
-
-def is_history(entries: list[Entry], update: int) -> bool:
-    """Whether entries as `is_entry` accepts them can be the log of a run after this many updates."""
-    epochs, last = 0, 0
-    for entry in entries:
-        if entry["epoch"] != epochs + 1 or not last <= entry["update"] <= update:
-            return False
-        epochs, last = epochs + (entry["kind"] == "epoch"), entry["update"]
-    return True

@@ -8,31 +8,32 @@ import io
 import json
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from crnn.io.atomic_write import PathLike
+from crnn.training.entries import KINDS, TABLE_COLUMNS, Entry
 
 __all__ = ["LogFile", "check_log", "header_of", "line_of"]
 
-Entry = dict[str, Any]
 Start = Literal["append", "resume", "replace"]
-
-TRAINING_FIELDS = ("epoch", "update", "train_loss", "tokens", "seconds", "tokens_per_second", "lr", "grad_norm")
-EPOCH_FIELDS = ("epoch", "update", "train_loss", "tokens", "seconds", "valid_loss", "valid_accuracy")
-_COLUMNS = ("kind", *dict.fromkeys((*TRAINING_FIELDS, *EPOCH_FIELDS)))
 
 
 def header_of(*, as_csv: bool) -> str:
     """The first line of a file: the names of the columns of a table, nothing for JSON lines."""
-    return ",".join(_COLUMNS) + "\r\n" if as_csv else ""
+    return ",".join(TABLE_COLUMNS) + "\r\n" if as_csv else ""
 
 
 def line_of(entry: Entry, *, as_csv: bool) -> str:
-    """The line of one entry: a row of a table, in which fields that it does not have are empty, or a JSON object."""
+    """The line of one entry: a row of a table, in which fields that it does not have are empty, or a JSON object.
+
+    Empty if the entry is of a kind that a table does not have.
+    """
     if not as_csv:
         return json.dumps(entry) + "\n"
+    if not KINDS[entry["kind"]].in_table:
+        return ""
     row = io.StringIO(newline="")
-    csv.DictWriter(row, _COLUMNS).writerow(entry)
+    csv.DictWriter(row, TABLE_COLUMNS).writerow(entry)
     return row.getvalue()
 
 
@@ -56,7 +57,7 @@ class LogFile:
         self._path = os.path.abspath(os.fsdecode(path))
         self._as_csv = _is_table(path)
         header = header_of(as_csv=self._as_csv)
-        restored = [line_of(entry, as_csv=self._as_csv) for entry in entries]
+        restored = list(filter(None, (line_of(entry, as_csv=self._as_csv) for entry in entries)))
         existing = check_log(path)
         kept, missing = _kept(existing, restored, start)
         self._file = open(path, "r+b" if existing else "ab", buffering=0)  # noqa: SIM115  closed by `close`
@@ -121,7 +122,7 @@ def _is_log(lines: list[bytes], header: str) -> bool:
         entry = json.loads(lines[0])
     except (ValueError, RecursionError):
         return False
-    return isinstance(entry, dict) and entry.get("kind") in ("train", "epoch")
+    return isinstance(entry, dict) and entry.get("kind") in KINDS
 
 
 def _kept(existing: list[bytes], restored: list[str], start: Start) -> tuple[list[bytes], list[str]]:

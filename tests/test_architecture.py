@@ -16,7 +16,7 @@ FLOORS = (
     ("_core", "_options", "_version", "checks"),
     ("_float_mode", "_parallel", "array_input"),
     ("io", "optim", "sampling"),
-    ("text",),
+    ("report", "text"),
     ("stream",),
     ("nn",),
     ("training",),

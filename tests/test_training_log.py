@@ -12,6 +12,8 @@ from model_tools import language_model
 
 import crnn
 import crnn.training.log
+from crnn.training.entries import KINDS, TABLE_COLUMNS
+from crnn.training.log_file import read_runs
 
 IDS = np.random.default_rng(8).integers(12, size=104)
 SETTINGS = {"epochs": 3, "batch_size": 3, "bptt": 5}  # 7 windows an epoch of 102 predictions, 3 times 34 steps
@@ -175,3 +177,165 @@ def test_an_epoch_that_cannot_be_judged_is_never_the_best():
         log.end_epoch()
     assert log.best["epoch"] == 4
     assert log.epochs_since_best == 0
+
+
+# ---- reading a log's file --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.csv"])
+def test_a_log_is_read_back_from_its_file(tmp_path, name):
+    log = fitted(valid=IDS[:20], log_every=3, log_file=tmp_path / name)
+    again = crnn.TrainingLog.from_file(tmp_path / name)
+    kinds = ("train", "epoch") if name.endswith("csv") else KINDS
+    assert again.entries == [entry for entry in log.entries if entry["kind"] in kinds]
+    assert (again.epochs, again.updates, again.best, again.last) == (3, 21, log.best, log.last)
+    (log.to_csv if name.endswith("csv") else log.to_jsonl)(tmp_path / f"again {name}")
+    assert crnn.TrainingLog.from_file(tmp_path / f"again {name}").entries == again.entries
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.csv"])
+def test_of_several_runs_in_a_file_the_last_is_read(tmp_path, name):
+    for epochs in (1, 3, 2):
+        log = fitted(log_every=3, log_file=tmp_path / name, epochs=epochs)
+    again = crnn.TrainingLog.from_file(tmp_path / name)
+    assert again.epochs == 2
+    assert again.column("train_loss") == log.column("train_loss")
+    assert [sum(entry["kind"] == "epoch" for entry in run) for run in read_runs(tmp_path / name)] == [1, 3, 2]
+
+
+def test_a_resumed_run_is_one_run(tmp_path):
+    files = {"checkpoint": tmp_path / "c", "log_file": tmp_path / "log.jsonl", "log_every": 2}
+    fitted(max_updates=10, **files)
+    fitted(resume=True, **files)
+    [run] = read_runs(tmp_path / "log.jsonl")
+    assert [entry["update"] for entry in run if entry["kind"] == "epoch"] == [7, 14, 21]
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.csv"])
+def test_a_line_that_was_cut_off_is_left_out_when_a_log_is_read(tmp_path, name):
+    log, path = fitted(log_every=1), tmp_path / name
+    (log.to_csv if name.endswith("csv") else log.to_jsonl)(path)
+    path.write_bytes(path.read_bytes()[:-9])
+    assert crnn.TrainingLog.from_file(path).entries == log.entries[:-1]
+
+
+def test_losses_that_are_no_numbers_are_read_back(tmp_path):
+    log = crnn.TrainingLog()
+    for epoch, loss in enumerate([float("nan"), float("inf"), 2.5], 1):
+        log.add_training(epoch, epoch, 1.0, 10, 0.1, 1e-3, 1.0)
+        log.add_validation(loss, None)
+        log.end_epoch()
+    for name, write in (("log.csv", log.to_csv), ("log", log.to_jsonl)):
+        write(tmp_path / name)
+        again = crnn.TrainingLog.from_file(tmp_path / name)
+        assert list(map(str, again.column("valid_loss", "epoch"))) == ["nan", "inf", "2.5"]
+        assert again.best["epoch"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("log.csv", b"time,loss\n1,2\n"),
+        ("log.csv", ",".join(TABLE_COLUMNS).encode() + b"\nepoch,1,2\n"),
+        ("log.csv", ",".join(TABLE_COLUMNS).encode() + b"\nepoch,1,seven,2.0,10,1.0,,,,,\n"),
+        ("log.csv", b"\xff\n"),
+        ("log.jsonl", b"a text\n"),
+        ("log.jsonl", b"[" * 100_000 + b"\n"),
+        ("log.jsonl", b'{"kind": "sample", "epoch": 1}\n'),
+        ("log.jsonl", b"\xff\xfe\n"),
+    ],
+)
+def test_a_file_that_is_no_log_is_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name}: expected the log of a training, (got in line|whose first)"):
+        crnn.TrainingLog.from_file(tmp_path / name)
+
+
+def test_an_empty_file_is_an_empty_log(tmp_path):
+    (tmp_path / "log").write_bytes(b"")
+    assert crnn.TrainingLog.from_file(tmp_path / "log").entries == []
+
+
+# ---- what a log shows ------------------------------------------------------------------------------------------------
+
+
+def test_a_log_shows_how_far_the_run_came_and_what_was_said():
+    log = crnn.TrainingLog()
+    assert repr(log) == "TrainingLog: 0 epochs, 0 updates"
+    for epoch, nats in enumerate([2.0, 1.0, 1.5], 1):
+        log.add_training(epoch, 500 * epoch, nats, 1000, 0.5, 1e-3, 1.0)
+        log.add_validation(nats + 1, 0.5)
+        log.end_epoch()
+    log.notes.append("resuming at epoch 2, update 500")
+    assert repr(log) == (
+        "TrainingLog: 3 epochs, 1,500 updates, train 1.5000 nats, best valid 2.0000 in epoch 2, 2,000 tokens/s, 1.5 s\n"
+        "  resuming at epoch 2, update 500"
+    )
+
+
+def test_a_log_plots_its_losses():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    log = fitted(valid=IDS[:20], log_every=1)
+    figure, axes = pyplot.subplots()
+    try:
+        assert log.plot(axes) is axes
+        train, valid, best = axes.lines
+        assert list(train.get_xdata()) == list(range(1, 22))
+        assert list(train.get_ydata()) == log.column("train_loss")
+        assert list(valid.get_xdata()) == [7, 14, 21]
+        assert list(valid.get_ydata()) == log.column("valid_loss", "epoch")
+        assert list(best.get_ydata()) == [log.best["valid_loss"]]
+        assert (axes.get_xlabel(), axes.get_ylabel()) == ("update", "loss (nats)")
+        assert len(fitted().plot(axes).lines) == 4  # another run in the same axes
+        assert crnn.TrainingLog().plot(axes) is axes
+    finally:
+        pyplot.close(figure)
+
+
+def test_costs_of_a_log_do_not_grow_with_its_length():
+    """No property or method that training calls looks at old entries."""
+
+    class Counted(list):
+        seen = 0
+
+        def __iter__(self):
+            Counted.seen += len(self)
+            return super().__iter__()
+
+        def __getitem__(self, index):
+            Counted.seen += 1
+            return super().__getitem__(index)
+
+    log = crnn.TrainingLog()
+    log.entries = Counted()
+    for epoch in range(1, 101):
+        log.add_training(epoch, epoch, 1 / epoch, 10, 0.1, 1e-3, 1.0)
+        log.add_validation(1 / epoch, None)
+        log.end_epoch()
+        log.add("sample", prompt="", text="x", temperature=1.0)
+        assert (log.epochs, log.best["epoch"], log.epochs_since_best) == (epoch, epoch, 0)
+        assert log.summary().startswith(f"epoch {epoch}: ")
+    assert Counted.seen == 0
+
+
+def test_epochs_are_finished_with_all_that_follows_them_but_updates():
+    log = crnn.TrainingLog()
+    assert log.finished_epochs() == []
+    log.add("sample", prompt="", text="x", temperature=1.0)
+    log.add_training(1, 1, 2.0, 10, 0.1, 1e-3, 1.0)
+    assert [entry["kind"] for entry in log.finished_epochs()] == ["sample"]
+    log.end_epoch()
+    log.add("sample", prompt="", text="y", temperature=1.0)
+    expected = list(log.entries)
+    assert log.finished_epochs() == expected
+    log.add_training(2, 2, 2.0, 10, 0.1, 1e-3, 1.0)
+    log.add("sample", prompt="", text="z", temperature=1.0)
+    assert log.finished_epochs() == expected
+    assert [(entry["epoch"], entry["update"]) for entry in log.entries if entry["kind"] == "sample"] == [
+        (0, 0), (1, 1), (1, 2)
+    ]  # fmt: skip
+    again = crnn.TrainingLog()
+    again.restore(log.entries)
+    again.end_epoch()
+    log.end_epoch()
+    assert again.entries == log.entries

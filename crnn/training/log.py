@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crnn.io.atomic_write import PathLike, replacing
 from crnn.training.entries import EPOCH_FIELDS, TRAINING_FIELDS, Entry
-from crnn.training.log_file import LogFile, Start, header_of, line_of
+from crnn.training.log_file import LogFile, Start, header_of, line_of, read_runs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["Entry", "TrainingLog"]
 
@@ -28,42 +31,67 @@ class TrainingLog:
     best : dict or None
         The epoch entry with the lowest valid_loss.
     notes : list of str
-        What `crnn.fit` said about the run, such as where it resumed and which options differ from the checkpoint's.
+        What `crnn.fit` said about the run, such as where it resumed, which options differ from the checkpoint's, or
+        that its loss was still falling when it ended.
 
     Examples
     --------
     >>> log = TrainingLog()
     >>> log.add_training(1, 100, 2.5, 6400, 0.1, 1e-3, 0.7)
     >>> log.end_epoch()
-    >>> log.entries[-1]["train_loss"], log.best
-    (2.5, None)
+    >>> log
+    TrainingLog: 1 epoch, 100 updates, train 2.5000 nats, 64,000 tokens/s, 0.1 s
     """
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.unit = "nats"
         self.notes: list[str] = []
+        self._figures = _Figures()
         self._validation: Entry = {}
         self._file: LogFile | None = None
 
     # ---- reading --------------------------------------------------------------------------------------------------
 
+    @classmethod
+    def from_file(cls, path: PathLike) -> TrainingLog:
+        """The log in a file that ``log_file``, `to_csv` or `to_jsonl` has written; the last run, if it holds several.
+
+        A line at the end that was cut off is left out. A table does not say the unit of its losses, nor has it notes.
+        Raises ValueError if the file is not a log, and OSError.
+        """
+        runs = read_runs(path)
+        log = cls()
+        log.unit = ""
+        log.restore(runs[-1] if runs else [])
+        for entry in log.entries:
+            log.unit, log.notes = entry.get("unit", log.unit), entry.get("notes", log.notes)
+        return log
+
     @property
     def epochs(self) -> int:
         """Number of finished epochs."""
-        return sum(entry["kind"] == "epoch" for entry in self.entries)
+        return self._figures.epochs
+
+    @property
+    def updates(self) -> int:
+        """Number of updates up to the last entry."""
+        return self._figures.updates
+
+    @property
+    def last(self) -> Entry | None:
+        """The last entry of kind "epoch"; None before the end of the first epoch."""
+        return self._figures.last
 
     @property
     def best(self) -> Entry | None:
         """The epoch entry with the lowest valid_loss, the first if several are equal; None without validation data."""
-        evaluated = [entry for entry in self.entries if math.isfinite(entry.get("valid_loss", math.nan))]
-        return min(evaluated, key=lambda entry: float(entry["valid_loss"]), default=None)
+        return self._figures.best
 
     @property
     def epochs_since_best(self) -> int:
         """Number of finished epochs after the best one; 0 if none was evaluated."""
-        best = self.best
-        return 0 if best is None else self.epochs - int(best["epoch"])
+        return 0 if self.best is None else self.epochs - int(self.best["epoch"])
 
     def column(self, name: str, kind: str = "train") -> list[Any]:
         """The values of one field, in all entries of this kind that have it."""
@@ -71,7 +99,7 @@ class TrainingLog:
 
     def summary(self) -> str:
         """One line of text about the last epoch."""
-        last = next((entry for entry in reversed(self.entries) if entry["kind"] == "epoch"), None)
+        last = self.last
         if last is None:
             return "no epoch finished"
         text = f"epoch {last['epoch']}: train {last['train_loss']:.4f}" + f" {self.unit}" * bool(self.unit)
@@ -79,8 +107,51 @@ class TrainingLog:
             text += f", valid {last['valid_loss']:.4f}" + (" (best)" if last is self.best else "")
         return f"{text}, {last['tokens'] / max(last['seconds'], 1e-9):,.0f} tokens/s, {last['seconds']:.1f} s"
 
+    def __repr__(self) -> str:
+        """The extent of the run, its last and best losses, its speed and its notes."""
+        return "\n  ".join([f"TrainingLog: {', '.join(self._facts())}", *self.notes])
+
+    def _facts(self) -> list[str]:
+        """What `__repr__` says of the run."""
+        epochs, last, best = self.epochs, self.last, self.best
+        tokens, seconds = sum(self.column("tokens")), sum(self.column("seconds"))
+        facts = [f"{epochs:,} epoch{'s' * (epochs != 1)}", f"{self.updates:,} update{'s' * (self.updates != 1)}"]
+        if last is not None:
+            facts.append(f"train {last['train_loss']:.4f}" + f" {self.unit}" * bool(self.unit))
+        if best is not None:
+            facts.append(f"best valid {best['valid_loss']:.4f} in epoch {best['epoch']}")
+        if tokens:
+            facts += [f"{tokens / max(seconds, 1e-9):,.0f} tokens/s", f"{seconds:.1f} s"]
+        return facts
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the losses by update, with matplotlib (``pip install 'crnn[plot]'``). Returns the axes.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; the current axes if not given. The logs of several runs can be drawn into the same ones.
+        """
+        if ax is None:
+            from matplotlib import pyplot
+
+            ax = pyplot.gca()
+        ax.plot(self.column("update"), self.column("train_loss"), label="train", linewidth=1)
+        evaluated = [entry for entry in self.entries if "valid_loss" in entry]
+        if evaluated:
+            updates, losses = ([entry[name] for entry in evaluated] for name in ("update", "valid_loss"))
+            ax.plot(updates, losses, label="valid", marker="." if len(evaluated) < 50 else "")
+        if self.best is not None:
+            label = f"best: {self.best['valid_loss']:.4g}, epoch {self.best['epoch']}"
+            ax.plot(self.best["update"], self.best["valid_loss"], "o", fillstyle="none", color="C3", label=label)
+        ax.set_xlabel("update")
+        ax.set_ylabel(f"loss ({self.unit})" if self.unit else "loss")
+        if self.entries:
+            ax.legend()
+        return ax
+
     def to_csv(self, path: PathLike) -> None:
-        """Write all entries as a table, one row per entry; a field that an entry does not have is empty.
+        """Write the entries of kinds "train" and "epoch" as a table; a field that an entry does not have is empty.
 
         An existing file is replaced as a whole. Raises OSError if the file cannot be written.
         """
@@ -130,27 +201,73 @@ class TrainingLog:
 
     def end_epoch(self) -> None:
         """Add an entry of kind "epoch", which summarises those of kind "train" since the previous one."""
-        epoch = self.epochs + 1
-        updates = [entry for entry in self.entries if entry["kind"] == "train" and entry["epoch"] == epoch]
-        tokens = sum(entry["tokens"] for entry in updates)
-        loss = sum(entry["train_loss"] * entry["tokens"] for entry in updates) / max(tokens, 1)
-        seconds = sum(entry["seconds"] for entry in updates)
-        update = updates[-1]["update"] if updates else self.entries[-1]["update"] if self.entries else 0
-        values = (epoch, update, loss, tokens, seconds)
+        figures = self._figures
+        loss = figures.loss / max(figures.tokens, 1)
+        values = (self.epochs + 1, self.updates, loss, figures.tokens, figures.seconds)
         summary = {"kind": "epoch", **dict(zip(EPOCH_FIELDS, values, strict=False)), **self._validation}
         self._validation = {}
         self._add(summary)
 
+    def add(self, kind: str, **fields: Any) -> None:
+        """Add an entry of another kind, after the last epoch and update that the log knows; see `KINDS`."""
+        self._add({"kind": kind, "epoch": self.epochs, "update": self.updates, **fields})
+
     def finished_epochs(self) -> list[Entry]:
-        """The entries up to the last one of kind "epoch"."""
-        last = max((number for number, entry in enumerate(self.entries) if entry["kind"] == "epoch"), default=-1)
-        return self.entries[: last + 1]
+        """All entries but those of kind "train" after the last epoch, and what follows them."""
+        first = len(self.entries)  # of those to leave out
+        for number in range(len(self.entries) - 1, -1, -1):
+            kind = self.entries[number]["kind"]
+            if kind == "epoch":
+                break
+            if kind == "train":
+                first = number
+        return self.entries[:first]
 
     def restore(self, entries: list[Entry]) -> None:
         """Replace all entries by those of a checkpoint."""
         self.entries = list(entries)
+        self._figures = _Figures()
+        for entry in self.entries:
+            self._figures.count(entry)
 
     def _add(self, entry: Entry) -> None:
         self.entries.append(entry)
+        self._figures.count(entry)
         if self._file is not None:
             self._file.add(self.entries)
+
+
+class _Figures:
+    """What a log is asked for after every update or epoch, so that its costs do not grow with its length.
+
+    Attributes
+    ----------
+    epochs, updates : int
+    last, best : dict or None
+        Entries of kind "epoch".
+    tokens, loss, seconds
+        Sums over the entries of kind "train" since the last epoch.
+    """
+
+    def __init__(self) -> None:
+        self.epochs, self.updates = 0, 0
+        self.last: Entry | None = None
+        self.best: Entry | None = None
+        self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
+        self.tokens, self.loss, self.seconds = 0, 0.0, 0.0
+
+    def count(self, entry: Entry) -> None:
+        """Take a new entry into account."""
+        self.updates = entry["update"]
+        if entry["kind"] == "train":
+            self.tokens += entry["tokens"]
+            self.loss += entry["train_loss"] * entry["tokens"]
+            self.seconds += entry["seconds"]
+        elif entry["kind"] == "epoch":
+            self.epochs, self.last = self.epochs + 1, entry
+            loss = entry.get("valid_loss", math.nan)
+            if math.isfinite(loss) and (self.best is None or loss < self.best["valid_loss"]):
+                self.best = entry
+            self._begin_epoch()

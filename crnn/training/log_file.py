@@ -8,12 +8,12 @@ import io
 import json
 import os
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from crnn.io.atomic_write import PathLike
-from crnn.training.entries import KINDS, TABLE_COLUMNS, Entry
+from crnn.training.entries import KINDS, TABLE_COLUMNS, Entry, is_entry
 
-__all__ = ["LogFile", "check_log", "header_of", "line_of"]
+__all__ = ["LogFile", "check_log", "header_of", "line_of", "read_runs"]
 
 Start = Literal["append", "resume", "replace"]
 
@@ -137,3 +137,62 @@ def _kept(existing: list[bytes], restored: list[str], start: Start) -> tuple[lis
         if existing[number] == last:
             return existing[: number + 1], []
     return [line for line in existing if line.endswith(b"\n")], restored
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_runs(path: PathLike) -> list[list[Entry]]:
+    """The entries in a log's file, by run. A line at the end that was cut off is left out.
+
+    Raises ValueError if the file is not a log, naming the first line that is wrong, and OSError.
+    """
+    name = os.fsdecode(path)
+    with open(path, "rb") as file:
+        content = file.read()
+    lines = content.splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()
+    if _is_table(path) and lines and lines.pop(0).strip() != header_of(as_csv=True).strip().encode():
+        raise ValueError(f"{name}: expected the log of a training, whose first line names its columns")
+    first, entry_of = (2, _entry_of_row) if _is_table(path) else (1, _entry_of_json)
+    runs: list[list[Entry]] = []
+    for number, line in enumerate(lines, first):
+        entry = entry_of(line)
+        if not is_entry(entry):
+            raise ValueError(f"{name}: expected the log of a training, got in line {number}: {line[:80]!r}")
+        if not runs or _begins_run(entry, runs[-1]):
+            runs.append([])
+        runs[-1].append(entry)
+    return runs
+
+
+def _begins_run(entry: Entry, entries: list[Entry]) -> bool:
+    """Whether an entry is the first of another run than those before it in a file."""
+    last = entries[-1]
+    epochs = last["epoch"] - (last["kind"] == "train")  # finished ones
+    expected = epochs + 1 if entry["kind"] in ("train", "epoch") else epochs
+    anew = entry["kind"] == "run" and not entry["update"]
+    return anew or entry["epoch"] != expected or entry["update"] < last["update"]
+
+
+def _entry_of_json(line: bytes) -> Any:
+    """The entry in a line of JSON, None if there is none."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _entry_of_row(line: bytes) -> Any:
+    """The entry in a row of a table, None if there is none."""
+    try:
+        row = next(csv.reader([line.decode()]))
+        fields = {name: value for name, value in zip(TABLE_COLUMNS, row, strict=True) if value}
+        return {name: value if name == "kind" else _number(value) for name, value in fields.items()}
+    except ValueError:
+        return None
+
+
+def _number(text: str) -> float:
+    return int(text) if text.isascii() and text.isdigit() else float(text)

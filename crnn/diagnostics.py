@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Diagnostics of gradients: are they correct (gradient_check), and do they vanish or explode (gradient_flow)?
+"""Diagnostics of gradients: are they correct (gradient_check), and do they vanish or explode?
+
+`gradient_flow` is that of `crnn.models.gradient_flow`.
 
 Models are not changed. Results are computed with NumPy, so they are not bit-identical on every machine.
 """
@@ -14,17 +16,16 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from crnn._core.rows import Lengths
 from crnn._float_mode import in_ieee_mode
 from crnn.checks import Array
 from crnn.models.data import Batch as Window
+from crnn.models.gradient_flow import GradientFlow, check_no_lengths, gradient_flow
 from crnn.models.head import HeadTape
 from crnn.models.language_model import LanguageModel
 from crnn.models.losses import Regression
 from crnn.models.pooling import Max
 from crnn.models.predictor import Workspace
 from crnn.models.sequence_model import SequenceModel
-from crnn.nn.cells import Recurrence, Slice
 from crnn.nn.network import RNN
 from crnn.nn.state import State, StateLike
 from crnn.nn.tape import Tape
@@ -36,9 +37,6 @@ Model: TypeAlias = LanguageModel | SequenceModel[Any]
 # From whether gradients are wanted to a scalar, its gradients by name, and on which side of their kinks (points without
 # a derivative) all values are: while a difference is taken, that must not change.
 Objective: TypeAlias = Callable[[bool], tuple[float, dict[str, Array], bytes]]
-
-
-# ---- gradient check ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ def gradient_check(
     model = model.astype("float64")
     net = _first_network(model)
     if not isinstance(model, RNN):
-        _check_no_lengths(lengths)
+        check_no_lengths(lengths)
         window, targets = model.window(*batch)  # type: ignore[misc]
         window = replace(window, x=window.x.copy())
         x, size = window.x, window.size
@@ -222,12 +220,6 @@ def _first_network(model: Model | RNN) -> RNN:
     return model if isinstance(model, RNN) else model._predictor.networks[0]
 
 
-def _check_no_lengths(lengths: object) -> None:
-    """Raise ValueError if there are lengths: those of a model's sequences are known."""
-    if lengths is not None:
-        raise ValueError("lengths: expected with an RNN only; a model's sequences have their own")
-
-
 def _random_state(net: RNN, batch: int, rng: np.random.Generator) -> State:
     """A state of small random numbers, uniform in [-0.5, 0.5)."""
     state = net.stack.new_state(batch)
@@ -307,171 +299,3 @@ def _model_objective(model: Model, window: Window, targets: Any, before: State |
         return float(head_tape.losses.sum()) / weight, gradients, pattern
 
     return objective
-
-
-# ---- gradient flow -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class GradientFlow:
-    """The gradient of a loss at the state of every step: the result of `gradient_flow`.
-
-    Attributes
-    ----------
-    norms : float64 array (L*directions, T)
-        2-norm of dL/dh_t over batch and units.
-    saturation : array (L*directions, T)
-        Fraction of the activations whose slope is nearly 0. tanh: |h| > 0.97. ReLU: h = 0. Gated cells: all gates.
-    spectral_radius : float64 array (L*directions,)
-        Largest |eigenvalue| of W_hh, of gated cells of the candidate's block: gradients tend to vanish below 1 and can
-        explode above 1. NaN for cells without W_hh.
-    """
-
-    norms: Array
-    saturation: Array
-    spectral_radius: Array
-
-    @property
-    def rate(self) -> Array:
-        """Factor (L*directions,) by which the norm changes per step back in time, averaged over all steps."""
-        first, last = self.norms[:, 0], self.norms[:, -1]
-        steps = max(self.norms.shape[1] - 1, 1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            rate: Array = (first / last) ** (1.0 / steps)
-        return rate
-
-    def __str__(self) -> str:
-        lines = ["layer  |dL/dh_first|  |dL/dh_last|  per step  saturated  spectral radius"]
-        for layer, norms in enumerate(self.norms):
-            lines.append(
-                f"{layer:5d}  {norms[0]:13.3e}  {norms[-1]:12.3e}  {self.rate[layer]:8.3f}  "
-                f"{self.saturation[layer].mean():9.1%}  {self.spectral_radius[layer]:15.3f}"
-            )
-        return "\n".join(lines)
-
-    def plot(self, ax: Any = None) -> Any:
-        """Plot the norms over time, one line per layer. Needs the extra ``plot``.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Axes to draw on; fresh ones, not connected to pyplot, if not given.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-        """
-        if ax is None:
-            from matplotlib.figure import Figure
-
-            ax = Figure(figsize=(7, 4), layout="constrained").add_subplot()
-        steps = np.arange(1, self.norms.shape[1] + 1)
-        for layer, norms in enumerate(self.norms):
-            visible = np.where(norms > 0, norms, np.nan)
-            ax.semilogy(steps, visible, label=f"layer {layer}, radius {self.spectral_radius[layer]:.2f}")
-        ax.set_xlabel("time step t")
-        ax.set_ylabel("|dL/dh_t|")
-        ax.legend()
-        return ax
-
-
-@in_ieee_mode
-def gradient_flow(
-    model: Model | RNN,
-    batch: Batch | ArrayLike,
-    *,
-    state: StateLike | None = None,
-    lengths: Any = None,
-    loss: str = "last",
-) -> GradientFlow:
-    """Measure |dL/dh_t| for every time step and layer; for a SequenceToSequence, of its encoder.
-
-    Parameters
-    ----------
-    model : RNN, or a model
-        Not changed, including its gradients.
-    batch : (ids, targets) for a LanguageModel, (X, y) for models of whole sequences, x for an RNN
-    state : see `RNN`, optional
-        State before the first step.
-    lengths : integers (B,), optional
-        As in `RNN.forward`; with an RNN only.
-    loss : {"last", "mean"}
-        L: the loss of the last step only, so that the norms show how the gradient changes on its way back, or the mean
-        loss of all steps. For an RNN, which has no loss, the sum of its outputs at these steps.
-
-    Returns
-    -------
-    GradientFlow
-
-    Examples
-    --------
-    >>> import numpy as np, crnn
-    >>> x = np.zeros((20, 1, 2), np.float32)
-    >>> fading = crnn.RNN(2, 8, recurrent_init="0.5*orthogonal", seed=0)
-    >>> crnn.gradient_flow(fading, x).rate.round(3)
-    array([0.5])
-    """
-    if loss not in ("last", "mean"):
-        raise ValueError(f"loss: expected last or mean, got {loss!r}")
-    copy = model.astype(model.dtype)
-    net = _first_network(copy)
-    if not isinstance(copy, RNN):
-        _check_no_lengths(lengths)
-        tape = _flow_of_model(copy, *copy.window(*batch), state, loss)  # type: ignore[misc]
-    else:
-        y, _, tape = net.forward(np.asarray(batch), state, lengths=lengths)
-        dy = np.zeros_like(y)
-        dy[last_steps(tape) if loss == "last" else slice(None)] = 1
-        _keep_dh(tape)
-        net.backward(tape, dy)
-    norms, saturation, radii = [], [], []
-    for cell in tape.recurrences:
-        dh = tape.padded(cell.dh).astype(np.float64)
-        norms.append(np.sqrt((dh**2).sum(axis=(1, 2))))
-        saturation.append(cell.saturation(tape.lengths))
-        radii.append(_spectral_radius(cell, net.params.get(cell.prefix + "W_hh")))
-    return GradientFlow(np.array(norms), np.array(saturation), np.array(radii))
-
-
-def _spectral_radius(cell: Recurrence, w_hh: Array | None) -> float:
-    """Spectral radius of the candidate's block of W_hh; NaN for a cell without W_hh."""
-    if w_hh is None:
-        return float("nan")
-    block = cell.gate(w_hh, cell.info.gate_names[cell.info.candidate]).astype(np.float64)
-    return float(np.abs(np.linalg.eigvals(block)).max())
-
-
-def _flow_of_model(
-    model: Model, window: Window, targets: Array, state: StateLike | None, loss: str
-) -> Tape:
-    """The tape of the network that reads x, after a backward pass from the model's loss."""
-    predictor, workspace, only, wanted = model._predictor, Workspace(), None, targets
-    run = partial(predictor.window, window.x, lengths=window.lengths, target_lengths=window.target_lengths)
-    if loss == "last":
-        only = last_targets(targets, window.target_lengths)
-        wanted = predictor.head.loss.keep_only(targets, only)
-    scale = 1.0 / (predictor.head.loss.weight(wanted) or 1.0)
-    tapes, _ = run(targets, workspace, state=state)
-    _keep_dh(tapes[0])  # before the first backward pass, which allocates the arrays
-    tapes, _ = run(targets, workspace, only=only, state=state, scale=scale)
-    return tapes[0]
-
-
-def _keep_dh(tape: Tape) -> None:
-    """Make the next backward pass keep the whole gradient at h in every recurrence."""
-    for cell in tape.recurrences:
-        cell.keep_dh = True
-
-
-def last_targets(targets: Array, lengths: Lengths | None) -> Array:
-    """bool (T, B), or packed: True for the last target of each sequence."""
-    flags = np.zeros(targets.shape[:2], bool)
-    flags[Slice(0, targets.shape[1] if lengths is None else lengths.B, lengths).last_rows] = True
-    return flags
-
-
-def last_steps(tape: Tape) -> Any:
-    """Index into padded arrays (T, B, ...) of the last step of each sequence."""
-    if tape.lengths is None:
-        return -1
-    return tape.lengths.lengths - 1, np.arange(tape.batch)

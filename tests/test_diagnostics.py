@@ -11,14 +11,15 @@ from model_tools import language_model, network, oracle_forward
 
 import crnn
 import crnn.diagnostics
+import crnn.models.gradient_flow
 from crnn._core import gemm
 from crnn.nn.stack import Stack
 
 
 @pytest.mark.thread_unsafe
 def test_docstring_examples_run():
-    failed, attempted = doctest.testmod(crnn.diagnostics)
-    assert (failed, attempted > 4) == (0, True)
+    results = [doctest.testmod(module) for module in (crnn.diagnostics, crnn.models.gradient_flow)]
+    assert [(failed, attempted > 2) for failed, attempted in results] == [(0, True)] * 2
 
 
 @pytest.mark.parametrize("kind", ["dense", "ids", "embedding", "embedding, many ids"])
@@ -182,6 +183,22 @@ def test_gradients_fade_and_explode_with_the_spectral_radius():
         np.testing.assert_allclose(flow.rate, gain, rtol=1e-5)
         np.testing.assert_allclose(flow.spectral_radius, gain, rtol=1e-5)
         np.testing.assert_allclose(flow.norms[0], math.sqrt(8) * gain ** np.arange(19.0, -1, -1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 64])
+@pytest.mark.parametrize("scale", [1e-20, 0.5, 1.0, 30.0])
+def test_an_estimated_spectral_radius_is_near_the_largest_eigenvalue(rng, size, scale):
+    matrix = (scale / np.sqrt(size) * rng.normal(size=(size, size))).astype(np.float32)
+    radius = np.abs(np.linalg.eigvals(matrix.astype(np.float64))).max()
+    assert crnn.models.gradient_flow.estimated_radius(matrix) == pytest.approx(radius, rel=1e-2)
+
+
+def test_an_estimated_spectral_radius_of_a_rotation_and_of_a_nilpotent_matrix():
+    turn = np.array([[np.cos(1.0), -np.sin(1.0)], [np.sin(1.0), np.cos(1.0)]]) * 0.9
+    estimate = crnn.models.gradient_flow.estimated_radius
+    assert estimate(turn) == pytest.approx(0.9, rel=1e-3)
+    assert estimate(np.triu(np.ones((5, 5)), 1)) == 0
+    assert math.isnan(estimate(np.full((2, 2), np.nan)))
 
 
 def test_gradient_flow_leaves_gradients_alone(rng):

@@ -73,6 +73,7 @@ class EncoderDecoder(Predictor):
         threads: int = 1,
         dropout_seed: Seed = None,
         keep: bool = True,
+        states_only: bool = False,
     ) -> tuple[list[Tape], HeadTape]:
         """As `Predictor.window`: x, ``state`` and ``lengths`` are the encoder's, the targets (M, B) are token ids.
 
@@ -94,10 +95,17 @@ class EncoderDecoder(Predictor):
             threads=threads,
             dropout_seed=dropout_seed,
             keep=keep,
+            states_only=states_only,
         )
         if scale is not None:
             assert tape.dbefore is not None
-            self.encoder.backward(encoder_tape, None, self.encoder_gradient(tape.dbefore).value, threads=threads)
+            dafter = self.encoder_gradient(tape.dbefore)
+            if states_only:
+                for cell in encoder_tape.recurrences:
+                    cell.keep_dh = True
+                self.encoder.run_backward(encoder_tape, None, dafter)
+            else:
+                self.encoder.backward(encoder_tape, None, dafter.value, threads=threads)
         return [encoder_tape, tape], head_tape
 
     def _decoder_inputs(self, targets: Array, lengths: Lengths | None) -> Array:

@@ -152,13 +152,23 @@ class Predictor:
         run_windows(stack, x, None, lengths, threads, keep)
         return head.pooled(y, lengths)
 
-    def forward_backward(self, tape: Tape, head_tape: HeadTape, targets: Array, scale: float, threads: int) -> float:
+    def forward_backward(
+        self,
+        tape: Tape,
+        head_tape: HeadTape,
+        targets: Array,
+        scale: float,
+        threads: int,
+        *,
+        states_only: bool = False,
+    ) -> float:
         """Run network and head, compute the losses, and ACCUMULATE the gradient of scale * (their sum).
 
-        Returns the sum of the losses.
+        ``states_only``: as in `window`. Returns the sum of the losses.
         """
         stack, head = self.net.stack, self.head
         for cell in tape.recurrences:
+            cell.keep_dh = cell.keep_dh or states_only
             cell.overwrite_gates = not cell.keep_dh
         stack.pack_backward(tape)
         head.pack_backward(head_tape)
@@ -175,8 +185,9 @@ class Predictor:
             head.weight_gradients(head_tape, tape.y, tape.scratch(part), part, threads, tape.lengths)
 
         parallel.run(tape.parts, rows)
-        parallel.run(threads, columns)
-        stack.finish_gradients(tape)
+        if not states_only:
+            parallel.run(threads, columns)
+            stack.finish_gradients(tape)
         return kernels.sum(head_tape.losses.reshape(-1))
 
     def window(
@@ -193,6 +204,7 @@ class Predictor:
         threads: int = 1,
         dropout_seed: Seed = None,
         keep: bool = True,
+        states_only: bool = False,
     ) -> tuple[list[Tape], HeadTape]:
         """Run a window, compute its losses, and with a ``scale`` ACCUMULATE the gradient of scale * (their sum).
 
@@ -213,6 +225,9 @@ class Predictor:
         scale : float, optional
         keep : bool
             Whether a backward pass may follow.
+        states_only : bool
+            Keep the gradients at the states of every step in the tapes, and compute none of parameters. Needs a new
+            workspace.
 
         Returns
         -------
@@ -229,5 +244,5 @@ class Predictor:
         if scale is None:
             self.forward(tape, head_tape, targets)
         else:
-            self.forward_backward(tape, head_tape, targets, scale, threads)
+            self.forward_backward(tape, head_tape, targets, scale, threads, states_only=states_only)
         return [tape], head_tape

@@ -410,20 +410,28 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
             dy_array = in_precision("dy", dy_array, self.dtype)
             dy_array = dy_array if tape.lengths is None else tape.lengths.pack(dy_array)
             pin = pinned(dy_array)
-        stack.pack_backward(tape)
-        assert tape.dbefore is not None
-
-        def rows(number: int) -> None:
-            part = tape.part(number)
-            tape.dy[:, part.rows] = 0 if dy_array is None else dy_array[:, part.rows]
-            stack.backward(tape, dafter, part)
-
-        parallel.run(tape.parts, rows)
+        self.run_backward(tape, dy_array, dafter)
         parallel.run(threads, lambda part: stack.weight_gradients(tape, part, threads))
         del pin
         stack.finish_gradients(tape)
+        assert tape.dbefore is not None
         dx = stack.dx(tape)
         return None if dx is None else tape.padded(dx), tape.dbefore.value
+
+    def run_backward(self, tape: Tape, dy: Array | None, dafter: State | None) -> None:
+        """Compute the gradients at all states and at x, from checked ones at y and at the state after the last step.
+
+        ``dy`` is packed if x is; None is zero. Those of the parameters are not computed.
+        """
+        stack = self.stack
+        stack.pack_backward(tape)
+
+        def rows(number: int) -> None:
+            part = tape.part(number)
+            tape.dy[:, part.rows] = 0 if dy is None else dy[:, part.rows]
+            stack.backward(tape, dafter, part)
+
+        parallel.run(tape.parts, rows)
 
 
 if RNN.__doc__:  # None under python -OO

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import crnn
 from crnn.cli.common import Subparsers, new_subcommand, show
@@ -31,4 +33,23 @@ def run(arguments: argparse.Namespace) -> int:
         show(f"  {'encoding':<16} {model.vocab.encoding if model.vocab.unit != 'byte' else 'none, bytes'}")
     for name, array in model.params.items():
         show(f"  {name:<16} {array.dtype} {array.shape}")
+    for number, record in enumerate(model.training_runs, 1):
+        show(f"training run {number} of {len(model.training_runs)}")
+        for name, text in _described(record).items():
+            show(f"  {name:<16} {text}")
     return 0
+
+
+def _described(record: Mapping[str, Any]) -> dict[str, str]:
+    """The record of a training run as lines of text, by their names. A file may hold any values."""
+    unit = record.get("unit", "")
+    described = {}
+    for name, value in record.items():
+        if name == "scores" and isinstance(value, dict):
+            units = {score: f" {unit}" if unit and score.endswith("loss") else "" for score in value}
+            described[name] = ", ".join(f"{score} {number}{units[score]}" for score, number in value.items())
+        elif isinstance(value, dict):
+            described[name] = ", ".join(f"{option}={given}" for option, given in value.items() if given is not None)
+        elif name != "unit" and value is not None:
+            described[name] = str(value)
+    return described

@@ -77,6 +77,7 @@ def load_start(arguments: argparse.Namespace) -> crnn.LanguageModel | None:
         return model
     changed = crnn.LanguageModel(model.vocab, **(config | dropout))
     changed.flat_params[...] = model.flat_params
+    changed.training_runs = model.training_runs
     return changed
 
 

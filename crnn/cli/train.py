@@ -79,12 +79,13 @@ def run(arguments: argparse.Namespace) -> int:
     with RunFiles(read, written):
         _check_start(arguments, config)
         corpus, model = corpus_and_model(arguments, load_start(arguments))
-        trainer = new_trainer(model, corpus, config, output=Output(output), lines=True)
+        test = corpus.test if len(corpus.test) > 1 else None
+        trainer = new_trainer(model, corpus, config, output=Output(output), test=test, lines=True)
         notes = trainer.run.log.notes
         notes[:] = [in_words_of(arguments.parser, note, arguments) for note in notes]
         status = _train(trainer, arguments)
-        if status == 0 and len(corpus.test) > 1:
-            result = model.evaluate(corpus.test, batch_size=arguments.batch_size, threads=arguments.threads)
+        if trainer.run.test is not None:
+            result: Any = trainer.run.test
             say(f"test {result.nats:.4f} nats, {result.bits:.4f} bits, perplexity {result.perplexity:.2f}")
     return status
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, Unpack
 
 import numpy as np
@@ -207,6 +208,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
                 model.params[name][:, positions] = values
             else:
                 model.params[name][...] = values
+        model.training_runs = deepcopy(self.training_runs)
         return model
 
     # ---- one window -----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import math
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -40,10 +41,17 @@ class Module(ABC):
     ``kind`` is the name of the class in files; a class without one cannot be saved. ``config_types`` maps each option
     in `config` to the types that its JSON value may have. ``attachments`` are arguments of the class that are saved
     beside the configuration: each has a method ``to_dict``, and the mapping holds the function that reverses it.
+
+    Attributes
+    ----------
+    training_runs : tuple of dict
+        A record of each run that has trained the model, oldest first, as `crnn.training.record.training_record` makes
+        it. Files and copies have it; it does not know of other changes of the weights.
     """
 
     config_types: ClassVar[JsonTypes] = {}
     attachments: ClassVar[Mapping[str, Callable[[object], Any]]] = {}
+    training_runs: tuple[Mapping[str, Any], ...] = ()
     _parameters: Parameters
     _stream_weights: weakref.ref[StreamWeights] | None = None
 
@@ -127,6 +135,7 @@ class Module(ABC):
         copy._set_statistics({name: values.copy() for name, values in self._statistics.items()})
         if hasattr(self, "seed"):
             copy.seed = self.seed  # type: ignore[attr-defined]
+        copy.training_runs = deepcopy(self.training_runs)
         return copy
 
     # ---- files ----------------------------------------------------------------------------------------------------
@@ -150,8 +159,9 @@ class Module(ABC):
 
         The tensors are the parameters, in the order of `flat_params`, then the statistics that standardise data.
         """
-        header = {"kind": type(self).__name__, "config": self.config()}
+        header: dict[str, Any] = {"kind": type(self).__name__, "config": self.config()}
         header |= {name: value.to_dict() for name, value in self._attached().items()}
+        header |= {"training": list(self.training_runs)} if self.training_runs else {}
         return dict(self.params) | self._statistics, header
 
     @classmethod
@@ -174,6 +184,7 @@ class Module(ABC):
         for name, values in model.params.items():
             values[...] = tensors[name]
         model._set_statistics({name: tensors[name] for name in sizes})
+        model.training_runs = check_records(header.get("training", []))
         return model
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -219,6 +230,13 @@ def _restored(cls: type[Module], content: bytes, attributes: Mapping[str, Any]) 
     for name, value in attributes.items():
         setattr(model, name, value)
     return model
+
+
+def check_records(records: Any) -> tuple[Mapping[str, Any], ...]:
+    """The records of training runs from a file, fresh. Raises ValueError."""
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise ValueError(f"expected training, a list of records, got {records!r:.200}")
+    return tuple(deepcopy(records))
 
 
 def check_config(config: Any, types: JsonTypes, cls: Callable[..., Any]) -> dict[str, Any]:

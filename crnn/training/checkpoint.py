@@ -26,11 +26,13 @@ from crnn.checks import Array
 from crnn.io import registry
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import Header, ModelFileError, check_tensor, from_bytes, read, read_content, write
+from crnn.nn.module import check_records
 from crnn.nn.state import StateLike, state_arrays
 from crnn.optim import Optimizer
 from crnn.training.entries import LARGEST_COUNT, Entry, is_entry, is_history
 from crnn.training.identity import check_same, check_same_kind, check_same_scaling, model_identity
 from crnn.training.log_file import line_of
+from crnn.training.record import training_record
 from crnn.training.run import Diverged, Run
 
 __all__ = ["Checkpoint", "best_model", "check_is_checkpoint", "describe", "stored_model", "stored_statistics"]
@@ -93,8 +95,16 @@ class Checkpoint:
         entries = run.log.entries if run.position else run.log.finished_epochs()
         arrays["log"] = np.frombuffer("".join(line_of(each, as_csv=False) for each in entries).encode(), np.uint8)
         tensors, header = best_model(run)
+        header["training"] = [*run.earlier_runs, self.record(run)]
         write(self.path, {MODEL + name: each for name, each in tensors.items()} | arrays, self._header(run, header))
         self._written = _mark(run)
+
+    def record(self, run: Run) -> dict[str, Any]:
+        """What the model's file says about the run as it is now."""
+        settings = _settings(run.optimizer)
+        rule = settings.pop("rule")
+        optimizer = f"{rule}({', '.join(f'{name}={value}' for name, value in settings.items())})"
+        return training_record(run, self.data, {**self.options, "optimizer": optimizer})
 
     def holds(self, run: Run) -> bool:
         """Whether the file holds the current state of a run."""
@@ -149,6 +159,7 @@ class Checkpoint:
         run.optimizer.set_state(progress["optimizer"], stored.optimizer_arrays(run))
         run.update, run.position, run.state = progress["update"], progress["position"], state
         run.log.restore(stored.log)
+        run.resume_records(check_records(stored.model.get("training", [])))
         self.output = stored.output
         self._written = _mark(run)
         return [f"resuming at epoch {run.log.epochs + 1}, update {run.update}", *notes]

@@ -97,6 +97,7 @@ def new_trainer(
     valid: Any = None,
     log: TrainingLog | None = None,
     output: Output | None = None,
+    test: Any = None,
     lines: bool = False,
 ) -> Trainer:
     """What `fit` runs: a trainer, with everything checked, and resumed if ``config.resume``.
@@ -116,15 +117,15 @@ def new_trainer(
     recorded = _empty_log(model, log, config)
     run = Run(model, _optimizer(config), recorded, cut, carries_state=windows.carries_state)
     run.check_weights()
-    digests = {"data": None, "valid": None} if config.checkpoint is None else data_identity(train, valid)
-    checkpoint = Checkpoint(config.checkpoint, digests, _result_options(config) | {"order": cut["order"]})
+    settings = _result_options(config) | {"order": cut["order"]}
+    checkpoint = Checkpoint(config.checkpoint, data_identity(train, valid), settings)
     if config.resume:
         run.log.notes = checkpoint.read_into(run)
     if output is not None:
         output.check(run, checkpoint, restart=config.restart)
     if config.log_file is not None:
         run.log.append_to(config.log_file, "resume" if config.resume else "replace" if config.restart else "append")
-    return Trainer(run, windows, valid, config, checkpoint, output, lines=lines)
+    return Trainer(run, windows, valid, config, checkpoint, output, test=test, lines=lines)
 
 
 def _result_options(config: TrainingConfig) -> dict[str, Any]:

@@ -26,8 +26,8 @@ Header = Mapping[str, Any]
 
 
 def model_identity(header: Header) -> dict[str, Any]:
-    """The header of a model as a file holds it: kind, configuration, vocabulary."""
-    identity: dict[str, Any] = json.loads(json.dumps(header))
+    """The header of a model as a file holds it: kind, configuration, vocabulary; not how it has been trained."""
+    identity: dict[str, Any] = json.loads(json.dumps({k: v for k, v in header.items() if k != "training"}))
     return identity
 
 
@@ -73,7 +73,7 @@ def check_same(file: str, stored: Header, header: Header, data: Header, own_data
         (name, there, here), *others = different
         also = "".join(f"; {name}: {there!r}, got {here!r}" for name, there, here in others)
         raise ValueError(f"{name}: expected {there!r}, as in {file}, got {here!r}{also}")
-    for name in dict.fromkeys([*stored, *header]):
+    for name in dict.fromkeys([*model_identity(stored), *header]):
         if _tokens(stored.get(name)) != _tokens(header.get(name)):
             raise ValueError(_vocabulary_difference(name, file, stored.get(name), header.get(name)))
     for name, what in (("data", "training"), ("valid", "validation")):

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from crnn.checks import Array
@@ -46,6 +46,7 @@ class Trainable(Protocol):
     """
 
     loss_unit: str  # "nats", or "" for other losses
+    training_runs: tuple[Mapping[str, Any], ...]  # records of runs; fit adds one
 
     @property
     def flat_params(self) -> Array:

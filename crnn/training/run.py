@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from crnn.checks import Array
@@ -12,6 +15,8 @@ from crnn.training.log import TrainingLog
 from crnn.training.protocols import Evaluation, Trainable
 
 __all__ = ["Diverged", "Run"]
+
+MOST_RECORDS = 100  # of runs that a model keeps: some programs call fit for every new sample
 
 
 class Diverged(FloatingPointError):
@@ -32,6 +37,10 @@ class Run:
         that gave a finite loss, at first the initial ones.
     best_epoch : int
         The epoch that they are of; 0 for the initial ones.
+    earlier_runs : tuple of dict
+        The records of runs that have trained the model before this one.
+    test : Evaluation or None
+        Of the weights to keep, on test data, when training is finished.
     rollbacks : int
         How often the run has returned to ``best``.
     candidate : array or None
@@ -55,6 +64,8 @@ class Run:
     carries_state: bool
     best: Array  # (n,), like the model's flat_params
     best_epoch: int
+    earlier_runs: tuple[Mapping[str, Any], ...]
+    test: Evaluation | None
     rollbacks: int
     candidate: Array | None
     judged: bool
@@ -70,6 +81,9 @@ class Run:
         self.best = model.flat_params.copy()
         self.best_epoch = 0
         self.judged = False
+        self.test = None
+        self.earlier_runs = getattr(model, "training_runs", ())
+        self._resumed: tuple[int, Mapping[str, Any]] | None = None  # update and record in the checkpoint
         self.rollbacks = 0
         self.candidate = None
         self.update = 0
@@ -102,6 +116,17 @@ class Run:
         """Set the model's weights to those of the best epoch; if there is none, to finite ones."""
         if self.judged or not np.isfinite(self.model.flat_params).all():
             self.model.flat_params[...] = self.best
+
+    def resume_records(self, records: tuple[Mapping[str, Any], ...]) -> None:
+        """Set the records from those in a checkpoint, of which the last is that of this run."""
+        self.earlier_runs, self._resumed = records[:-1], (self.update, records[-1]) if records else None
+
+    def add_record(self, record: Mapping[str, Any]) -> None:
+        """Set the model's `Module.training_runs`: the earlier ones and this one, if there was an update."""
+        if self._resumed is not None and self._resumed[0] == self.update:  # the settings given now trained nothing
+            record = {**self._resumed[1], "scores": record["scores"]}
+        if self.update:
+            self.model.training_runs = (*self.earlier_runs, record)[-MOST_RECORDS:]
 
     def roll_back(self) -> str:
         """Return to `best`, with an optimizer without history, at the beginning of the current epoch.

@@ -15,7 +15,7 @@ from crnn.training.config import TrainingConfig
 from crnn.training.interrupts import Interrupts
 from crnn.training.log import TrainingLog
 from crnn.training.output import Output
-from crnn.training.protocols import Windows
+from crnn.training.protocols import Evaluation, Windows
 from crnn.training.reporter import SECONDS, Reporter, Silent, new_reporter
 from crnn.training.run import Diverged, Run
 from crnn.training.step import UpdateStep
@@ -42,6 +42,8 @@ class Trainer:
     checkpoint : Checkpoint
     output : Output, optional
         Where to write the model when training ends.
+    test
+        Test data for the model's ``evaluate``, when training is finished; or None.
     lines : bool
         Without a terminal, show progress as lines, see `new_reporter`.
 
@@ -54,6 +56,7 @@ class Trainer:
     run: Run
     windows: Windows
     valid: Any
+    test: Any
     config: TrainingConfig
     total: int  # updates of the whole run
     step: UpdateStep
@@ -74,8 +77,10 @@ class Trainer:
         checkpoint: Checkpoint,
         output: Output | None = None,
         *,
+        test: Any = None,
         lines: bool = False,
     ) -> None:
+        self.test = test
         self.run, self.windows, self.valid, self.config = run, windows, valid, config
         self.checkpoint, self.output, self._lines = checkpoint, output, lines
         begun = run.update - run.position  # when the epoch began; earlier ones may have had another number of windows
@@ -108,6 +113,8 @@ class Trainer:
                         self.reporter.note(note)
                     while not self.finished():
                         self.train_epoch(interrupts)
+                    self.evaluate_test()
+                    interrupts.check()
                 finally:
                     interrupts.shield()  # a signal does not keep the run from being saved
             except BaseException as error:
@@ -138,6 +145,7 @@ class Trainer:
             lambda: self._roll_back(error) if isinstance(error, Diverged) else None,
             lambda: self.checkpoint.write(self.run) if error is not None and begun and self.resumable else None,
             self.run.keep_best,
+            lambda: self.run.add_record(self.checkpoint.record(self.run)),
             self.run.log.close,
             self.reporter.close,
             lambda: self._save_output(finished=error is None),
@@ -163,6 +171,16 @@ class Trainer:
             resumable = self.resumable and self.checkpoint.holds(self.run)
             self.ending.append(self.output.save(self.run, finished=finished, resumable=resumable))
 
+    def evaluate_test(self) -> None:
+        """Evaluate the weights to keep on the test data, before the model is written with the result."""
+        if self.test is not None:
+            self.run.keep_best()
+            self.run.test = self.evaluate(self.test)
+
+    def evaluate(self, data: Any) -> Evaluation:
+        """Evaluate the model as it is."""
+        return self.run.model.evaluate(data, batch_size=self.valid_batch_size, threads=self.config.threads)
+
     # ---- epochs and windows ---------------------------------------------------------------------------------------
 
     def train_epoch(self, interrupts: Interrupts) -> None:
@@ -175,11 +193,7 @@ class Trainer:
         if not complete:  # before the log counts the epoch, so that resuming continues within it
             self.checkpoint.write(run)
             self.resumable = False
-        evaluation = None
-        if self.valid is not None:
-            evaluation = run.model.evaluate(
-                self.valid, batch_size=self.valid_batch_size, threads=self.config.threads
-            )
+        evaluation = None if self.valid is None else self.evaluate(self.valid)
         with interrupts.deferred():
             run.record_validation(evaluation)
             if complete:

@@ -58,12 +58,15 @@ def test_a_long_log_fits_into_a_checkpoint(tmp_path):
 
     def lengthen(log):
         if log.epochs == 1:
-            log.entries[:0] = [log.entries[0]] * 200_000
+            first = next(number for number, entry in enumerate(log.entries) if entry["kind"] == "train")
+            log.entries[first:first] = [log.entries[first]] * 200_000
 
     fitted(checkpoint=tmp_path / "c", on_epoch=lengthen, log=log, epochs=2)
     again = crnn.TrainingLog()
     fitted(checkpoint=tmp_path / "c", resume=True, log=again, epochs=2)
-    assert again.entries == log.entries
+    assert [each for each in again.entries if each["kind"] == "train"] == [
+        each for each in log.entries if each["kind"] == "train"
+    ]
 
 
 # ---- what it belongs to ----------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from crnn.io.model_file import Header, ModelFileError, check_tensor, from_bytes,
 from crnn.nn.module import check_records
 from crnn.nn.state import StateLike, state_arrays
 from crnn.optim import Optimizer
-from crnn.training.entries import LARGEST_COUNT, Entry, is_entry, is_history
+from crnn.training.entries import LARGEST_COUNT, LONGEST_LINE, Entry, is_entry, is_history
 from crnn.training.identity import check_same, check_same_kind, check_same_scaling, model_identity
 from crnn.training.log_file import line_of
 from crnn.training.record import training_record
@@ -39,7 +39,6 @@ __all__ = ["Checkpoint", "best_model", "check_is_checkpoint", "describe", "store
 
 KIND = "checkpoint"
 MODEL = "model."  # prefix of the tensors of the model
-LONGEST_LINE = 1 << 20  # bytes of an entry of the log
 FREE_SETTINGS = ("lr", "weight_decay")  # of an optimizer; a resumed run may have others
 
 

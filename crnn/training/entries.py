@@ -23,6 +23,7 @@ __all__ = [
     "EPOCH_FIELDS",
     "KINDS",
     "LARGEST_COUNT",
+    "LONGEST_LINE",
     "TABLE_COLUMNS",
     "TRAINING_FIELDS",
     "Entry",
@@ -34,6 +35,7 @@ Entry = dict[str, Any]
 Check = Callable[[Any], bool]
 
 LARGEST_COUNT = 1 << 53  # of anything that a file counts
+LONGEST_LINE = 1 << 20  # bytes of an entry as JSON
 
 
 # ---- checks ----------------------------------------------------------------------------------------------------------

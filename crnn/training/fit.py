@@ -125,7 +125,7 @@ def new_trainer(
         output.check(run, checkpoint, restart=config.restart)
     if config.log_file is not None:
         run.log.append_to(config.log_file, "resume" if config.resume else "replace" if config.restart else "append")
-    return Trainer(run, windows, valid, config, checkpoint, output, test=test, lines=lines)
+    return Trainer(run, windows, valid, config, checkpoint, output, data=train, test=test, lines=lines)
 
 
 def _result_options(config: TrainingConfig) -> dict[str, Any]:

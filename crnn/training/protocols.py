@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Protocols: what `fit` requires of a model, of its windows and of its evaluations."""
+"""Protocols: what `fit` requires of a model, of its windows, evaluations and observations."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 from crnn.checks import Array
 from crnn.nn.state import StateLike
+from crnn.training.entries import Entry
 
-__all__ = ["Evaluation", "Trainable", "Windows"]
+__all__ = ["Evaluation", "Observation", "Trainable", "View", "Windows"]
 
 
 class Windows(Protocol):
@@ -38,11 +40,55 @@ class Evaluation(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class View:
+    """What an observation sees beside the model, and how much it may cost.
+
+    Attributes
+    ----------
+    train, valid
+        The data of the run; ``valid`` is None if there is none.
+    batch_size, bptt, threads : int
+        Those of the run.
+    windows : float
+        Training windows whose cost an observation should not exceed; infinite if it may take the time that it needs.
+    """
+
+    train: Any
+    valid: Any
+    batch_size: int
+    bptt: int
+    threads: int
+    windows: float
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Something that a model shows about itself while it is trained.
+
+    Attributes
+    ----------
+    kind : str
+        Of its entries in the log, see `crnn.training.entries.KINDS`.
+    when : {"often", "end", "sample"}
+        Several times while training and at its end; only at its end, with the weights that are kept; or when the user
+        wants samples.
+    fields : callable
+        From the model and a `View` to the fields of each entry, beside kind, epoch and update. Changes nothing: neither
+        weights nor gradients, nor the state of a random generator.
+    """
+
+    kind: str
+    when: Literal["often", "end", "sample"]
+    fields: Callable[[Any, View], Iterator[Entry]]
+
+
 class Trainable(Protocol):
     """A model that can be trained.
 
     It may also have a method ``workspace() -> object``. What that returns is passed to every call of
-    `loss_and_gradients` of one training run, so that a model can reuse its arrays across windows.
+    `loss_and_gradients` of one training run, so that a model can reuse its arrays across windows. And it may have
+    ``observed``, a sequence of `Observation`.
     """
 
     loss_unit: str  # "nats", or "" for other losses

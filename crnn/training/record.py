@@ -13,7 +13,7 @@ from typing import Any
 from crnn._version import __version__
 from crnn.training.run import Run
 
-__all__ = ["training_record"]
+__all__ = ["scores_of", "training_record"]
 
 SCORES = ("train_loss", "valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
 DIGITS = 6  # a resumed run adds up its losses in other groups, which may change the last digits of their mean
@@ -37,20 +37,23 @@ def training_record(run: Run, data: Mapping[str, str | None], settings: Mapping[
         done; ``best_epoch``, whose weights the model has, None if no epoch was evaluated; ``scores`` of that epoch, or
         of the last one, and on test data; ``unit`` of the losses.
     """
-    log = run.log
-    best = log.best if run.judged else None
-    epochs = [entry for entry in log.entries if entry["kind"] == "epoch"]
-    scored = dict(best or (epochs[-1] if epochs else {}))
-    if run.test is not None:
-        scored["test_loss"] = run.test.loss
-        scored |= {} if run.test.accuracy is None else {"test_accuracy": run.test.accuracy}
     return {
         "crnn": __version__,
         **data,
         "settings": dict(settings),
-        "epochs": log.epochs,
+        "epochs": run.log.epochs,
         "updates": run.update,
         "best_epoch": run.best_epoch if run.judged else None,
-        "scores": {name: float(f"{scored[name]:.{DIGITS}g}") for name in SCORES if name in scored},
-        "unit": log.unit,
+        "scores": scores_of(run),
+        "unit": run.log.unit,
     }
+
+
+def scores_of(run: Run) -> dict[str, float]:
+    """The scores of the best epoch, or of the last one if none was evaluated, and those on test data."""
+    best = run.log.best if run.judged else None
+    scored = dict(best or run.log.last or {})
+    if run.test is not None:
+        scored["test_loss"] = run.test.loss
+        scored |= {} if run.test.accuracy is None else {"test_accuracy": run.test.accuracy}
+    return {name: float(f"{scored[name]:.{DIGITS}g}") for name in SCORES if name in scored}

@@ -14,8 +14,9 @@ from crnn.training.checkpoint import Checkpoint
 from crnn.training.config import TrainingConfig
 from crnn.training.interrupts import Interrupts
 from crnn.training.log import TrainingLog
+from crnn.training.observer import Observer, about, reason_of
 from crnn.training.output import Output
-from crnn.training.protocols import Evaluation, Windows
+from crnn.training.protocols import Evaluation, View, Windows
 from crnn.training.reporter import SECONDS, Reporter, Silent, new_reporter
 from crnn.training.run import Diverged, Run
 from crnn.training.step import UpdateStep
@@ -42,6 +43,8 @@ class Trainer:
     checkpoint : Checkpoint
     output : Output, optional
         Where to write the model when training ends.
+    data
+        The training data, of which the log shows what the model does with it.
     test
         Test data for the model's ``evaluate``, when training is finished; or None.
     lines : bool
@@ -77,6 +80,7 @@ class Trainer:
         checkpoint: Checkpoint,
         output: Output | None = None,
         *,
+        data: Any = None,
         test: Any = None,
         lines: bool = False,
     ) -> None:
@@ -99,6 +103,16 @@ class Trainer:
         else:
             self.windows_per_state, self.valid_batch_size = 1, config.batch_size
 
+        view = View(data, valid, config.batch_size, config.bptt, config.threads, 0)
+        self.observer = Observer(
+            run,
+            config,
+            view,
+            epochs=config.epochs,
+            updates=self.total,
+            about=about(checkpoint, output, run.optimizer, windows),
+        )
+
     # ---- the run and its end --------------------------------------------------------------------------------------
 
     def train(self) -> TrainingLog:
@@ -111,6 +125,7 @@ class Trainer:
                     self._sums = _Sums()
                     for note in self.run.log.notes:
                         self.reporter.note(note)
+                    self.observer.start()
                     while not self.finished():
                         self.train_epoch(interrupts)
                     self.evaluate_test()
@@ -127,11 +142,15 @@ class Trainer:
     def finished(self) -> bool:
         """Whether all epochs or all updates are done, or patience is exhausted."""
         log, config = self.run.log, self.config
-        out_of_patience = config.patience is not None and log.epochs_since_best >= config.patience
         limit = config.max_updates
         # Within an epoch whose updates are done, it has not been evaluated yet.
         stopped = self._cut_short or (limit is not None and self.run.update >= limit and not self.run.position)
-        return log.epochs >= config.epochs or stopped or out_of_patience
+        return log.epochs >= config.epochs or stopped or self.out_of_patience()
+
+    def out_of_patience(self) -> bool:
+        """Whether so many epochs have passed without a lower validation loss that training stops."""
+        patience = self.config.patience
+        return patience is not None and self.run.log.epochs_since_best >= patience
 
     def end(self, error: BaseException | None) -> None:
         """Save checkpoint, log and model, and put the best weights into the model.
@@ -140,21 +159,23 @@ class Trainer:
         it is finished.
         """
         begun = self.run.update > 0
+        reason = reason_of(error, early=self.out_of_patience())
         steps: list[Callable[[], object]] = [
             self.flush,
             lambda: self._roll_back(error) if isinstance(error, Diverged) else None,
             lambda: self.checkpoint.write(self.run) if error is not None and begun and self.resumable else None,
             self.run.keep_best,
             lambda: self.run.add_record(self.checkpoint.record(self.run)),
+            lambda: self._save_output(finished=error is None),
+            lambda: self.observer.end(reason),
             self.run.log.close,
             self.reporter.close,
-            lambda: self._save_output(finished=error is None),
         ]
         failures = []
         for step in steps:
             try:
                 step()
-            except Exception as failure:
+            except BaseException as failure:  # also a handler of the host that raises KeyboardInterrupt
                 failures.append(failure)
         if failures:
             raise failures[0] from error
@@ -201,6 +222,7 @@ class Trainer:
             self._cut_short = not complete
             run.log.end_epoch()  # last, because it writes to a file, which may fail
         self.reporter.epoch_logged(run.log)
+        self.observer.epoch_ended()  # before the checkpoint, which has the whole log
         if complete:
             self.save_progress()
         interrupts.check()

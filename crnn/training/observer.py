@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: MIT
+"""Observer: adds to the log what a run is, what its model does while it learns, and how training ended.
+
+What a model shows is the model's `Observation`s. Here is decided when, and how much time it may take.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from crnn._version import __version__
+from crnn.optim import Optimizer
+from crnn.training.checkpoint import Checkpoint
+from crnn.training.config import TrainingConfig
+from crnn.training.entries import LONGEST_LINE, Entry, is_entry
+from crnn.training.environment import machine
+from crnn.training.log_file import line_of
+from crnn.training.output import Output
+from crnn.training.protocols import Observation, View, Windows
+from crnn.training.record import scores_of
+from crnn.training.run import Diverged, Run
+
+__all__ = ["Observer", "about", "reason_of", "schedule"]
+
+TIMES = 10  # observations after epochs, besides those before the first update and at the end
+SHARE = 0.01  # of the time of training, which observations may take unless a file shows them
+MESSAGE = 200  # characters of an error that a note quotes
+
+
+class Observer:
+    """Observes a run. It stops no training: what fails becomes a note of the log.
+
+    Parameters
+    ----------
+    run : Run
+    config : TrainingConfig
+    view : View
+        Its ``windows`` do not matter.
+    epochs, updates : int
+        Planned for the whole run.
+    about : dict
+        Further fields of the entry "run": name, data, options, counted.
+    """
+
+    def __init__(
+        self, run: Run, config: TrainingConfig, view: View, *, epochs: int, updates: int, about: dict[str, Any]
+    ) -> None:
+        self._run, self._view, self._about = run, view, about
+        self._plan = {"epochs": epochs, "updates": updates}
+        self._forced = config.log_file is not None
+        self._epochs = schedule(epochs)
+        self._observed: list[Observation] = list(getattr(run.model, "observed", ()))
+        self._started = time.perf_counter()
+        self._first_update = run.update
+        self._spent = 0.0  # seconds of all observations
+        self._longest = 0.0  # seconds of a single one
+
+    # ---- the run and its end --------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Add the entry "run", and what the model does before its first update."""
+        run = self._run
+        self._started, self._first_update = time.perf_counter(), run.update
+        run.log.add("run", **self._fields_of_run())
+        if not run.update:
+            self._observe("often", "sample")
+
+    def _fields_of_run(self) -> Entry:
+        model = self._run.model
+        header = model.contents()[1] if hasattr(model, "contents") else {}  # a model without files may have none
+        described = {"kind": header.get("kind", type(model).__name__), "text": repr(model)}
+        described |= {"parameters": int(model.flat_params.size)}
+        return {
+            "crnn": __version__,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "machine": machine(self._view.threads),
+            "model": {**described, "config": header.get("config", {})},
+            "unit": self._run.log.unit,
+            **self._plan,
+            **self._about,
+        }
+
+    def epoch_ended(self) -> None:
+        """Add what the model does after this epoch, if it is one of the chosen ones."""
+        if self._run.log.epochs in self._epochs:
+            self._observe("often", "sample")
+
+    def end(self, reason: str) -> None:
+        """Add what the model does with the weights that are kept, and the entry "end"."""
+        try:
+            if reason != "failed":
+                self._observe("end", "often", "sample")
+        finally:
+            self._add_end(reason)
+
+    def _add_end(self, reason: str) -> None:
+        run = self._run
+        run.log.add(
+            "end",
+            reason=reason,
+            best_epoch=run.best_epoch if run.judged else None,
+            scores=scores_of(run),
+            notes=list(run.log.notes),
+            seconds=time.perf_counter() - self._started,
+        )
+
+    # ---- what the model does --------------------------------------------------------------------------------------
+
+    def sample(self) -> list[Entry]:
+        """Add samples, whatever time they take. Returns their entries."""
+        return [entry for each in self._observed if each.kind == "sample" for entry in self._add(each, math.inf)]
+
+    def _observe(self, *when: str) -> None:
+        """Add the observations that are made at these times, in this order, as far as there is time for them."""
+        for time_of in when:
+            for observation in [each for each in self._observed if each.when == time_of]:
+                windows = self._windows()
+                if windows >= 1:
+                    self._add(observation, windows)
+
+    def _windows(self) -> float:
+        """Training windows whose cost the next observation should not exceed; below 1 it is not made."""
+        if self._forced:
+            return math.inf
+        seconds, updates = time.perf_counter() - self._started - self._spent, self._run.update - self._first_update
+        allowed = SHARE * seconds - self._spent
+        if updates <= 0 or allowed < self._longest:
+            return 0.0
+        return allowed * updates / seconds
+
+    def _add(self, observation: Observation, windows: float) -> list[Entry]:
+        """Add the entries of an observation to the log, or a note if it fails. Returns them."""
+        run, begun = self._run, time.perf_counter()
+        common = {"kind": observation.kind, "epoch": run.log.epochs, "update": run.log.updates}
+        entries: list[Entry] = []
+        try:
+            with np.errstate(all="ignore"):
+                for fields in observation.fields(run.model, replace(self._view, windows=windows)):
+                    entries.append({**common, **fields})
+            for entry in entries:
+                if not is_entry(entry) or len(line_of(entry, as_csv=False)) > LONGEST_LINE:
+                    raise ValueError(f"expected an entry for the log, got {entry!r:.100}")
+        except Exception as error:  # MemoryError among them
+            entries = []
+            self._observed.remove(observation)
+            what = observation.kind.replace("_", " ")
+            run.log.notes.append(f"{what} could not be computed: {type(error).__name__}: {error!s:.{MESSAGE}}")
+        seconds = time.perf_counter() - begun
+        self._spent += seconds
+        self._longest = max(self._longest, seconds)
+        for entry in entries:
+            run.log.add(**{name: value for name, value in entry.items() if name not in ("epoch", "update")})
+        return entries
+
+
+def schedule(epochs: int) -> set[int]:
+    """The epochs of so many after which the model is observed: close to each other at first, as its losses change."""
+    return {round(epochs ** (number / TIMES)) for number in range(TIMES)}
+
+
+def about(checkpoint: Checkpoint, output: Output | None, optimizer: Optimizer, windows: Windows) -> dict[str, Any]:
+    """Fields of the entry "run": the name of the output, and what determines the result beside the model."""
+    data = checkpoint.data
+    return {
+        "name": "" if output is None else os.path.basename(output.path),
+        "data": {"train": data["data"], "valid": data["valid"], "targets": getattr(windows, "predictions", None)},
+        "options": {**checkpoint.options, "optimizer": repr(optimizer)},
+        "counted": "tokens" if windows.carries_state else "targets",
+    }
+
+
+def reason_of(error: BaseException | None, *, early: bool) -> str:
+    """Why training has ended. ``early``: because of ``patience``, if there is no error."""
+    if error is None:
+        return "stopped early" if early else "finished"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return "diverged" if isinstance(error, Diverged) else "failed"

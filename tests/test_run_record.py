@@ -42,7 +42,7 @@ def test_without_validation_the_record_has_the_last_epoch():
     model, log = fitted(valid=None)
     (record,) = model.training_runs
     assert record["valid"] is record["best_epoch"] is None
-    assert record["scores"] == {"train_loss": pytest.approx(log.entries[-1]["train_loss"], rel=1e-5)}
+    assert record["scores"] == {"train_loss": pytest.approx(log.last["train_loss"], rel=1e-5)}
 
 
 def test_every_run_adds_a_record_which_files_and_copies_keep(tmp_path):

@@ -124,7 +124,7 @@ def line_chart(
         [_lonely_points(plot, curve) for curve in thin],
         [_mark(plot, mark) for mark in marks if plot.shows(mark.x, mark.y)],
     ]
-    return _frame(title, _described(thin), drawn, plot, height, bool(y_label))
+    return _frame(title, _described(thin), drawn, plot, height, labelled=bool(y_label), x_label=x_label)
 
 
 def scatter_chart(
@@ -139,18 +139,18 @@ def scatter_chart(
     diagonal = tag("line", x1="0%", y1="100%", x2="100%", y2="0%", style=_stroke(0.45) + ";stroke-dasharray:4 3")
     drawn = [_axes(plot, x_label, y_label), diagonal, tag("g", circles, style=style)]
     text = f"{len(points)} points; on the diagonal, {x_label} = {y_label}"
-    return _frame(title, text, drawn, plot, height, labelled=True)
+    return _frame(title, text, drawn, plot, height, labelled=True, x_label=x_label)
 
 
-def legend(curves: Iterable[Curve], marks: Iterable[Mark] = ()) -> list[Markup]:
-    """The names of curves and marks, each after a piece of it."""
-    lines = [tag("span", swatch(curve.colour, curve.dash), curve.name) for curve in curves]
+def legend(curves: Iterable[Curve], marks: Iterable[Mark] = (), *, neutral: bool = False) -> list[Markup]:
+    """The names of curves and marks, each after a piece of it; if ``neutral``, of any colour."""
+    lines = [tag("span", swatch(None if neutral else curve.colour, curve.dash), curve.name) for curve in curves]
     return lines + [tag("span", swatch(mark.colour, ring=True), mark.label) for mark in marks]
 
 
-def swatch(index: int, dash: str = "", *, ring: bool = False) -> Markup:
-    """A short piece of a curve, or the ring of a mark."""
-    style = f"fill:none;stroke:{colour(index)};stroke-width:{2 if ring else 2.2}"
+def swatch(index: int | None, dash: str = "", *, ring: bool = False) -> Markup:
+    """A short piece of a curve, or the ring of a mark; without an index in the colour of text."""
+    style = f"fill:none;stroke:{'currentColor' if index is None else colour(index)};stroke-width:{2 if ring else 2.2}"
     style += f";stroke-dasharray:{dash}" if dash else ""
     shape = tag("circle", cx=6, cy=6, r=4.5, style=style) if ring else tag("line", x1=0, y1=6, x2=22, y2=6, style=style)
     place = "vertical-align:-1px;margin-right:.45em;overflow:visible"
@@ -168,7 +168,7 @@ def _stroke(opacity: float) -> str:
     return f"stroke:currentColor;stroke-opacity:{opacity};stroke-width:1"
 
 
-def _frame(title: str, text: str, drawn: object, plot: _Plot, height: int, labelled: bool) -> Markup:
+def _frame(title: str, text: str, drawn: object, plot: _Plot, height: int, *, labelled: bool, x_label: str) -> Markup:
     """The chart around what has been drawn. Labels of the axes are in its margins."""
     widest = max((len(label) for _, label in plot.y.ticks()), default=1)
     svg = tag(
@@ -180,8 +180,9 @@ def _frame(title: str, text: str, drawn: object, plot: _Plot, height: int, label
         style=f"display:block;width:100%;height:{height}px;overflow:visible;font:12px system-ui,sans-serif",
         data_x0=f"{plot.x.low:.8g}",
         data_x1=f"{plot.x.high:.8g}",
+        data_x=x_label,
     )
-    margins = f"{26 if labelled else 8}px 14px 38px {14 + 7 * widest}px"
+    margins = f"{26 if labelled else 8}px 14px 38px {max(14 + 7 * widest, 46)}px"
     return tag("div", svg, class_="chart", style=f"padding:{margins};font-variant-numeric:tabular-nums")
 
 
@@ -235,9 +236,17 @@ def _line(plot: _Plot, curve: Curve) -> Markup:
         stroke_linejoin="round",
         class_=curve.group,
         data_name=curve.name,
-        data_x=",".join(f"{x:.7g}" for x in curve.x),
+        data_x=_positions(curve.x),
         data_y=",".join(f"{y:.4g}" for y in curve.y),
     )
+
+
+def _positions(x: Sequence[float]) -> str:
+    """The positions of points: a list, or "start:step"."""
+    step = x[1] - x[0] if len(x) > 2 else 0
+    if step and all(value == x[0] + place * step for place, value in enumerate(x)):
+        return f"{x[0]:.12g}:{step:.12g}"
+    return ",".join(f"{value:.12g}" for value in x)
 
 
 def _lonely_points(plot: _Plot, curve: Curve) -> Markup | None:

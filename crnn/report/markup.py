@@ -40,7 +40,7 @@ def join(children: Child) -> Markup:
     return Markup("".join(map(join, children)))
 
 
-def tag(name: str, *children: Child, **attributes: object) -> Markup:
+def tag(name: str, /, *children: Child, **attributes: object) -> Markup:
     """An element with these children.
 
     Attributes are named as in HTML, with ``_`` for ``-`` and an ``_`` after words of Python; None and False: none.

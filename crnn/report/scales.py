@@ -104,12 +104,12 @@ def _labels(values: Sequence[float]) -> list[str]:
     return [f"{value / unit:.{decimals}f}{suffix}" if value else "0" for value in values]
 
 
-def _power(value: float) -> str:
+def _power(value: float, digits: int = 3) -> str:
     """Such as 1e-5 or 2.5e+20, without superfluous zeros."""
     if not value:
         return "0"
-    digits, power = f"{value:.2e}".split("e")
-    return f"{float(digits):g}e{int(power)}"
+    factor, power = f"{value:.{digits - 1}e}".split("e")
+    return f"{float(factor):g}e{int(power)}"
 
 
 def number(value: object, digits: int = 4) -> str:
@@ -123,7 +123,7 @@ def number(value: object, digits: int = 4) -> str:
     if isinstance(value, int) or 10 ** (digits - 1) <= abs(value) < 1e15:
         text = f"{value:,.0f}"
     elif value and not 1e-4 <= abs(value) < 1e15:
-        text = _power(value)
+        text = _power(value, digits)
     else:
         whole = math.floor(math.log10(abs(value))) + 1 if value else digits  # digits before the point
         text = f"{value:.{max(digits - whole, 0)}f}"

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""What sections are made of: tables, figures, what belongs to one run, and what changes over the epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from crnn.report.charts import swatch
+from crnn.report.markup import Child, Markup, join, tag
+from crnn.report.runs import Entry, ReportRun
+from crnn.report.scales import number
+
+__all__ = ["Content", "by_epoch", "by_run", "chosen", "epoch_label", "figure", "folded", "table"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a page shows.
+
+    Attributes
+    ----------
+    runs : list of ReportRun
+    snapshots : int
+        How many epochs of a run are shown of what changes over the epochs, at most.
+    """
+
+    runs: Sequence[ReportRun]
+    snapshots: int
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one run only."""
+        return len(self.runs) == 1
+
+
+def table(head: Sequence[Child], rows: Iterable[Sequence[Child] | Markup], label: str, class_: str = "") -> Markup:
+    """A table in a box of its own that scrolls if it is too wide. Numbers are aligned; the first column names the rows.
+
+    A row that is Markup already is taken as it is.
+    """
+    header = tag("tr", [tag("th", cell, scope="col") for cell in head])
+    body = [row if isinstance(row, Markup) else _row(row) for row in rows]
+    content = tag("table", tag("thead", header) if any(head) else None, tag("tbody", body), class_=class_ or None)
+    return tag("div", content, class_="scroll", tabindex=0, role="region", aria_label=label)
+
+
+def _row(cells: Sequence[Child]) -> Markup:
+    first, *rest = cells
+    shown = [number(cell) if isinstance(cell, int | float) or cell is None else cell for cell in rest]
+    first = number(first) if isinstance(first, int | float) else first
+    return tag("tr", tag("th", first, scope="row"), [tag("td", cell) for cell in shown])
+
+
+def figure(title: str, content: Child, legend: Child = None) -> Markup:
+    """A chart with its title above, and a legend beside that."""
+    beside = tag("span", legend, class_="legend") if legend else None
+    head = tag("figcaption", tag("span", title, class_="title"), beside)
+    return tag("figure", head, content)
+
+
+def folded(summary: str, content: Child) -> Markup:
+    """Content that is shown when its summary is clicked."""
+    return tag("details", tag("summary", summary), content, class_="folded")
+
+
+def by_run(content: Content, draw: Callable[[ReportRun], Child]) -> Markup | None:
+    """What each run has to show, under its name if there are several; None if none has anything."""
+    parts = []
+    for run in content.runs:
+        drawn = join(draw(run))
+        if drawn:
+            head = None if content.alone else tag("h3", swatch(run.index, run.dash), run.name)
+            parts.append(tag("article", head, drawn, class_=run.group))
+    return tag("div", parts, class_="runs") if parts else None
+
+
+def by_epoch(parts: Sequence[tuple[Entry, Child]]) -> Markup:
+    """The same at several epochs, of which the last is open. With scripts, a slider chooses one."""
+    last = len(parts) - 1
+    shown = [
+        tag("details", tag("summary", epoch_label(entry)), each, open=position == last)
+        for position, (entry, each) in enumerate(parts)
+    ]
+    return tag("div", shown, class_="by-epoch")
+
+
+def epoch_label(entry: Entry) -> str:
+    """When an entry was made."""
+    return f"after epoch {entry['epoch']}" if entry["epoch"] else "before training"
+
+
+def chosen(entries: Sequence[T], most: int) -> list[T]:
+    """At most ``most`` of the entries: the first, the last, and of those between more early ones, which differ more.
+
+    Examples
+    --------
+    >>> chosen(list(range(100)), 5)
+    [0, 2, 9, 31, 99]
+    """
+    count = len(entries)
+    if count <= most:
+        return list(entries)
+    if most == 1:
+        return [entries[-1]]
+    places = {round(count ** (step / (most - 1))) - 1 for step in range(1, most)} | {0}
+    return [entries[place] for place in sorted(places)]

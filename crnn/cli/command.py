@@ -9,14 +9,14 @@ import sys
 from collections.abc import Callable, Sequence
 
 from crnn._version import __version__
-from crnn.cli import demo, evaluate, info, sample, score, train, verify
+from crnn.cli import demo, evaluate, info, report, sample, score, train, verify
 from crnn.cli.common import INTERRUPTED, discard_unwritable, say
 from crnn.cli.messages import described
 
 __all__ = ["main"]
 
 # Each has add_subcommand(); in the order of ``crnn --help``.
-SUBCOMMANDS = (train, sample, evaluate, score, info, demo, verify)
+SUBCOMMANDS = (train, sample, evaluate, score, info, report, demo, verify)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

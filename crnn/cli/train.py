@@ -41,6 +41,7 @@ TRAINING_FLAGS: dict[str, dict[str, Any]] = {
     },
     "checkpoint_minutes": {"help": "largest time between two checkpoints within an epoch; 0: no limit"},
     "log_file": {"type": Path, "help": "append the losses to this file as they come, .csv or .jsonl"},
+    "report": {"type": Path, "help": "write a page about the run to this file (.html), when training ends, and before"},
     "resume": {"help": "continue from the checkpoint, with the same network and text"},
     "restart": {"help": "begin anew, although checkpoint or output exist, and replace them"},
 }
@@ -74,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     output: Path = arguments.output
     arguments.checkpoint = arguments.checkpoint or Path(f"{output}.checkpoint")
     config = TrainingConfig(**_training_options(arguments))
-    written = {name: getattr(arguments, name) for name in ("output", "checkpoint", "log_file", "ids_path")}
+    written = {name: getattr(arguments, name) for name in ("output", "checkpoint", "log_file", "report", "ids_path")}
     read = {"text": arguments.text, "init_from": [arguments.init_from] if arguments.init_from else []}
     with RunFiles(read, written):
         _check_start(arguments, config)

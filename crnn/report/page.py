@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 from collections.abc import Sequence
-from importlib.resources import files
+from pathlib import Path
 
 from crnn._version import __version__
 from crnn.io.atomic_write import PathLike, replacing
@@ -96,7 +96,12 @@ def _different(names: Sequence[str]) -> list[str]:
 
 
 def _title(runs: Sequence[ReportRun]) -> str:
-    return runs[0].name or "Training" if len(runs) == 1 else f"{len(runs)} runs"
+    return _name_of(runs[0]) if len(runs) == 1 else f"{len(runs)} runs"
+
+
+def _name_of(run: ReportRun) -> str:
+    """The name of a run, or of its model's file."""
+    return run.name or os.path.basename(str(run.start.get("name", ""))) or "Training"
 
 
 # ---- the document ----------------------------------------------------------------------------------------------------
@@ -139,7 +144,7 @@ def _document(content: Content, title: str) -> str:
 
 def _asset(name: str) -> str:
     """A file of this package."""
-    return files("crnn.report").joinpath(name).read_text("utf-8")
+    return Path(__file__).with_name(name).read_text("utf-8")
 
 
 def _hiding(content: Content) -> str:

@@ -35,7 +35,15 @@ from crnn.training.log_file import line_of
 from crnn.training.record import training_record
 from crnn.training.run import Diverged, Run
 
-__all__ = ["Checkpoint", "best_model", "check_is_checkpoint", "describe", "stored_model", "stored_statistics"]
+__all__ = [
+    "Checkpoint",
+    "best_model",
+    "check_is_checkpoint",
+    "describe",
+    "stored_log",
+    "stored_model",
+    "stored_statistics",
+]
 
 KIND = "checkpoint"
 MODEL = "model."  # prefix of the tensors of the model
@@ -333,6 +341,12 @@ def describe(path: PathLike) -> str:
     epochs = sum(entry["kind"] == "epoch" for entry in stored.log)
     best = f"the best model is of epoch {stored.progress['best_epoch']}" if stored.progress["judged"] else "not judged"
     return f", checkpoint after {epochs} epochs, {stored.progress['update']} updates; {best}"
+
+
+def stored_log(path: PathLike) -> list[Entry] | None:
+    """The entries of the log in a checkpoint; None for other model files. Raises ModelFileError, OSError."""
+    arrays, header = read(path)
+    return _Stored(os.fsdecode(path), arrays, header).log if header.get("kind") == KIND else None
 
 
 def check_is_checkpoint(path: PathLike) -> None:

@@ -39,6 +39,7 @@ class TrainingOptions(TypedDict, total=False):
     progress: bool | None
     log_every: int
     log_file: PathLike | None
+    report: PathLike | None
     on_epoch: Callable[[TrainingLog], object] | None
     checkpoint: PathLike | None
     checkpoint_minutes: float | None
@@ -124,6 +125,13 @@ class TrainingConfig:
         help="Append each entry of the log to this file at once: as a row of a table if the name ends in .csv, "
         "otherwise as one JSON object per line. An existing file must be such a log.",
         flag="--log",
+    )
+    report: PathLike | None = option(
+        None,
+        check=check_path,
+        help="Write a page about the run to this file (.html), when training ends, however it does, and at most once a "
+        "minute before. An existing report is replaced if the run is resumed or restarted, another file never.",
+        flag="--report",
     )
     on_epoch: Callable[[TrainingLog], object] | None = option(
         None, check=check_callable, help="Called with the log after every epoch."

@@ -17,6 +17,7 @@ from crnn.training.log import TrainingLog
 from crnn.training.log_file import check_log
 from crnn.training.output import Output
 from crnn.training.protocols import Trainable
+from crnn.training.report_page import check_page
 from crnn.training.run import Run
 from crnn.training.run_files import RunFiles
 from crnn.training.trainer import Trainer
@@ -85,7 +86,7 @@ def fit(
         if name in options:
             raise TypeError(f"{name}: expected in the optimizer, such as optimizer=crnn.optim.Adam(lr=1e-3)")
     config = build_config(TrainingConfig, options)
-    with RunFiles({}, {"checkpoint": config.checkpoint, "log_file": config.log_file}):
+    with RunFiles({}, {"checkpoint": config.checkpoint, "log_file": config.log_file, "report": config.report}):
         return new_trainer(model, data, config, valid=valid, log=log).train()
 
 
@@ -134,10 +135,11 @@ def _result_options(config: TrainingConfig) -> dict[str, Any]:
 
 
 def check_start(config: TrainingConfig) -> None:
-    """Raise an error unless the checkpoint exists if it should and only then, and the log's file is a log."""
+    """Raise an error unless the checkpoint exists if it should and only then, and log and report may be written."""
     path = config.checkpoint
     if config.log_file is not None:
         check_log(config.log_file)
+    check_page(config.report, replaces=config.resume or config.restart)
     if path is None:
         return
     name, exists = os.fsdecode(path), os.path.exists(path)

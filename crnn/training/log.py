@@ -7,6 +7,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from crnn.io.atomic_write import PathLike, replacing
+from crnn.report import summary_html
+from crnn.report import write as write_page
 from crnn.training.entries import EPOCH_FIELDS, TRAINING_FIELDS, Entry
 from crnn.training.log_file import LogFile, Start, header_of, line_of, read_runs
 
@@ -163,6 +165,23 @@ class TrainingLog:
         An existing file is replaced as a whole. Raises OSError if the file cannot be written.
         """
         self._write(path, as_csv=False)
+
+    def report(self, path: PathLike, *, title: str | None = None) -> None:
+        """Write a page in HTML: curves, samples, predictions, gradients through time, settings. It needs no network.
+
+        ``crnn report`` shows the logs of several runs in one page, as does `crnn.report.write`.
+
+        Parameters
+        ----------
+        path : path
+            A new file, or a report, which is replaced. Raises FileExistsError for another file, and OSError.
+        title : str, optional
+            Heading of the page; the name of the model's file if not given.
+        """
+        write_page(path, [("", self.entries)], title=title)
+
+    def _repr_html_(self) -> str:
+        return summary_html(self.entries)
 
     def _write(self, path: PathLike, *, as_csv: bool) -> None:
         with replacing(path) as file:

@@ -53,7 +53,7 @@ class Observer:
     ) -> None:
         self._run, self._view, self._about = run, view, about
         self._plan = {"epochs": epochs, "updates": updates}
-        self._forced = config.log_file is not None
+        self._forced = config.log_file is not None or config.report is not None
         self._epochs = schedule(epochs)
         self._observed: list[Observation] = list(getattr(run.model, "observed", ()))
         self._started = time.perf_counter()

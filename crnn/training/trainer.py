@@ -17,6 +17,7 @@ from crnn.training.log import TrainingLog
 from crnn.training.observer import Observer, about, reason_of
 from crnn.training.output import Output
 from crnn.training.protocols import Evaluation, View, Windows
+from crnn.training.report_page import ReportPage
 from crnn.training.reporter import SECONDS, Reporter, Silent, new_reporter
 from crnn.training.run import Diverged, Run
 from crnn.training.step import UpdateStep
@@ -103,6 +104,7 @@ class Trainer:
         else:
             self.windows_per_state, self.valid_batch_size = 1, config.batch_size
 
+        self.page = ReportPage(config.report, run.log)
         view = View(data, valid, config.batch_size, config.bptt, config.threads, 0)
         self.observer = Observer(
             run,
@@ -169,6 +171,7 @@ class Trainer:
             lambda: self._save_output(finished=error is None),
             lambda: self.observer.end(reason),
             self.run.log.close,
+            self.page.write,
             self.reporter.close,
         ]
         failures = []
@@ -223,6 +226,7 @@ class Trainer:
             run.log.end_epoch()  # last, because it writes to a file, which may fail
         self.reporter.epoch_logged(run.log)
         self.observer.epoch_ended()  # before the checkpoint, which has the whole log
+        self.page.epoch_ended()
         if complete:
             self.save_progress()
         interrupts.check()

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""``crnn report``: a page about one or more runs, from their logs or checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from crnn.cli.common import Subparsers, new_subcommand, say
+from crnn.io.model_file import ModelFileError
+from crnn.report import page
+from crnn.training.checkpoint import stored_log
+from crnn.training.entries import Entry
+from crnn.training.log_file import read_runs
+from crnn.training.run_files import RunFiles
+
+__all__ = ["add_subcommand"]
+
+LOGS = (".jsonl", ".csv")
+
+
+def add_subcommand(subparsers: Subparsers) -> None:
+    """Add ``crnn report`` to the parsers."""
+    report = new_subcommand(
+        subparsers,
+        "report",
+        run,
+        "write a page about runs, side by side",
+        "Write one HTML page about one or more runs, side by side: curves of the losses, samples, gradients through "
+        "time, settings. It needs no network. The logs may still be growing.",
+    )
+    report.add_argument(
+        "runs", metavar="RUN", nargs="+", type=Path, help="log of a training, .jsonl or .csv, or a checkpoint"
+    )
+    report.add_argument(
+        "-o", "--output", type=Path, required=True, help="where to write the page (.html); only a report is replaced"
+    )
+    report.add_argument("--title", help="heading of the page; the names of the runs if not given")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the page. Returns the exit status."""
+    with RunFiles({"runs": arguments.runs}, {"output": arguments.output}):
+        page.check_replaceable("output", arguments.output)
+        runs = [each for path in arguments.runs for each in _runs_of(path)]
+        page.write(arguments.output, runs, title=arguments.title)
+    say(f"wrote {arguments.output}")
+    return 0
+
+
+def _runs_of(path: Path) -> list[tuple[str, list[Entry]]]:
+    """Names and entries of the runs in a file. Raises ValueError if it is neither a log nor a checkpoint."""
+    is_log = path.suffix.lower() in LOGS
+    name = path.stem if is_log else path.name
+    runs: list[list[Entry]] = []
+    try:
+        runs = read_runs(path)
+    except ValueError:
+        if is_log:
+            raise
+    if not runs:
+        runs = [[]] if is_log else [_log_of(path)]
+    if len(runs) == 1:
+        return [(name, runs[0])]
+    return [(f"{name}, run {number}", entries) for number, entries in enumerate(runs, 1)]
+
+
+def _log_of(path: Path) -> list[Entry]:
+    """The log in a checkpoint. Raises ValueError if the file is none, or damaged."""
+    found = "another file"
+    try:
+        entries = stored_log(path)
+        found = "a model without its log"
+    except ModelFileError:
+        if _has_header(path):
+            raise
+        entries = None
+    if entries is None:
+        raise ValueError(f"{path}: expected the log of a training (.jsonl or .csv), or a checkpoint, got {found}")
+    return entries
+
+
+def _has_header(path: Path) -> bool:
+    """Whether a file begins as a model file does: with the length of a header of JSON."""
+    with open(path, "rb") as file:
+        return file.read(9)[8:] == b"{"

@@ -13,7 +13,7 @@ from crnn.report.markup import Child, Markup, join, tag
 from crnn.report.runs import Entry, ReportRun
 from crnn.report.scales import is_drawable, number
 
-__all__ = ["colored_text", "samples"]
+__all__ = ["coloured_text", "samples"]
 
 MOST_SAMPLES = 16
 LONGEST_SAMPLE = 3000  # characters
@@ -44,7 +44,7 @@ def _sample(entry: Entry) -> Markup:
 # ---- coloured text ---------------------------------------------------------------------------------------------------
 
 
-def colored_text(content: Content) -> Markup | None:
+def coloured_text(content: Content) -> Markup | None:
     """Tokens of a text, coloured by how much the model was surprised, or by a hidden unit that the reader chooses."""
     entries = {id(run): _with_text(run, content.snapshots) for run in content.runs}
     highest = _highest([entry for each in entries.values() for entry in each])

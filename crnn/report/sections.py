@@ -34,7 +34,7 @@ SECTIONS = (
         "text",
         "Surprisal and hidden units",
         "A text as the model reads it, token by token: how much each one surprised it, and what its hidden units did.",
-        language.colored_text,
+        language.coloured_text,
     ),
     Section(
         "flow",

@@ -30,6 +30,7 @@ if _TYPE_CHECKING:
     from crnn.models.tagger import SequenceTagger
     from crnn.training.fit import fit
     from crnn.training.log import TrainingLog
+    from crnn.training.progress import Progress
     from crnn.verification.checker import PartResult, Verification, verify
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "LanguageModel",
     "ModelFileError",
     "PartResult",
+    "Progress",
     "RegressionEvaluation",
     "SequenceClassifier",
     "SequenceEvaluation",
@@ -88,6 +90,7 @@ _LAZY = {
     "LanguageModel": "crnn.models.language_model",
     "ModelFileError": "crnn.io.model_file",
     "PartResult": "crnn.verification.checker",
+    "Progress": "crnn.training.progress",
     "RegressionEvaluation": "crnn.models.metrics",
     "SequenceClassifier": "crnn.models.classifier",
     "SequenceEvaluation": "crnn.models.metrics",

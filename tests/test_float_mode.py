@@ -191,7 +191,7 @@ def test_callbacks_run_in_the_mode_of_the_host_and_may_change_it(host, control, 
     model = crnn.LanguageModel(crnn.Vocab.from_text("ab"), hidden_size=3)
     net, x, ids, seen, inside = network(), np.ones((2, 2, 5), np.float32), np.arange(200) % 2, [], []
 
-    def on_epoch(log):
+    def on_epoch(progress):
         seen.append(control.get())
         assert_same_bits(net(x)[0], expected)
         assert control.get() == seen[-1]
@@ -219,7 +219,7 @@ def test_callbacks_run_in_the_mode_of_the_host_and_may_change_it(host, control, 
 def test_the_mode_is_restored_after_errors(host, control, mode):
     net, model = network(), crnn.SequenceClassifier(3, 2, seed=0)
 
-    def fails(log):
+    def fails(progress):
         raise KeyboardInterrupt
 
     for call in (

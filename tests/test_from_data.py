@@ -161,7 +161,7 @@ def test_class_weights_that_are_no_list_of_numbers_are_refused(weights):
 
 
 def test_an_interrupted_first_fit_keeps_what_was_learnt():
-    def stop(log):
+    def stop(progress):
         raise KeyboardInterrupt
 
     model = crnn.SequenceClassifier(hidden_size=4)

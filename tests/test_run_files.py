@@ -168,7 +168,7 @@ def test_a_log_that_is_removed_while_training_is_written_anew(folder, name):
         IDS,
         epochs=3,
         log_file=name,
-        on_epoch=lambda log: os.unlink(name) if log.epochs == 2 else None,
+        on_epoch=lambda progress: os.unlink(name) if progress.epoch == 2 else None,
     )
     (log.to_csv if name.endswith(".csv") else log.to_jsonl)("expected")
     assert Path(name).read_bytes() == Path("expected").read_bytes()
@@ -226,7 +226,7 @@ def test_files_are_those_of_the_start_even_if_a_callback_changes_the_folder(fold
     (folder / "elsewhere").mkdir()
     crnn.fit(
         language_model(), IDS, checkpoint="c", log_file="log", epochs=2, batch_size=2, bptt=5,
-        on_epoch=lambda log: os.chdir(folder / "elsewhere"),
+        on_epoch=lambda progress: os.chdir(folder / "elsewhere"),
     )  # fmt: skip
     assert os.listdir(folder / "elsewhere") == []
     assert sorted(os.listdir(folder)) == ["c", "elsewhere", "log", "text.txt"]

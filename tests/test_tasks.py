@@ -60,7 +60,7 @@ def test_a_refused_fit_leaves_weights_and_scaling_as_they_were(rng, options):
 def test_training_that_breaks_off_keeps_the_scaling_its_weights_were_made_for(rng):
     model, X = classifier(scale=True), reals(rng)
 
-    def stop(log):
+    def stop(progress):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -173,7 +173,7 @@ def test_a_batch_has_no_padding(rng):
 
 
 def watched(model, snapshots):
-    return lambda log: snapshots.append(model.flat_params.copy())
+    return lambda progress: snapshots.append(model.flat_params.copy())
 
 
 def test_a_share_for_validation_is_chosen_by_the_seed_and_not_trained_on(rng):

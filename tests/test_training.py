@@ -130,7 +130,7 @@ def test_a_carry_that_is_no_multiple_of_bptt_is_refused(carry):
 
 def watched(model, snapshots):
     """on_epoch that keeps every epoch's weights."""
-    return lambda log: snapshots.append(model.flat_params.copy())
+    return lambda progress: snapshots.append(model.flat_params.copy())
 
 
 def test_validation_is_evaluate_and_the_best_epochs_weights_are_kept():

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What fit tells: the log in Python, as CSV and as JSON lines, its file as it grows, callbacks and the progress bar."""
+"""What fit tells: the log in Python, as CSV and as JSON lines, its file as it grows, and from it."""
 
 import csv
 import doctest
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -80,8 +79,8 @@ def test_json_lines_hold_every_entry_and_a_table_those_with_losses(tmp_path):
 def test_the_log_file_grows_entry_by_entry_and_is_appended_to(tmp_path):
     path, seen = tmp_path / "log.jsonl", []
 
-    def on_epoch(log):
-        seen.append([json.loads(line) for line in path.read_text().splitlines()] == log.entries)
+    def on_epoch(progress):
+        seen.append([json.loads(line) for line in path.read_text().splitlines()] == progress.log.entries)
 
     log = fitted(log_file=path, log_every=3, on_epoch=on_epoch)
     assert seen == [True] * 3
@@ -92,7 +91,7 @@ def test_the_log_file_grows_entry_by_entry_and_is_appended_to(tmp_path):
 
 def test_on_epoch_gets_the_log_after_each_epoch():
     seen = []
-    log = fitted(on_epoch=lambda log: seen.append((log, log.epochs)))
+    log = fitted(on_epoch=lambda progress: seen.append((progress.log, progress.log.epochs)))
     assert seen == [(log, 1), (log, 2), (log, 3)]
 
 
@@ -102,7 +101,7 @@ def test_a_given_log_is_filled_even_when_training_fails():
     assert log.epochs == 3
     log = crnn.TrainingLog()
 
-    def fail(log):
+    def fail(progress):
         raise KeyError("the application's own")
 
     with pytest.raises(KeyError):
@@ -131,40 +130,6 @@ def test_the_summary_marks_the_best():
     log = fitted(valid=IDS[:20], epochs=1)
     assert log.summary().startswith("epoch 1: train ")
     assert f"valid {log.best['valid_loss']:.4f} (best)" in log.summary()
-
-
-# ---- the progress bar ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.thread_unsafe
-def test_the_bar_shows_loss_speed_and_time_left(capsys):
-    fitted(progress=True, valid=IDS[:20], log_every=1)
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "21/21" in captured.err
-    for part in ("loss ", " tokens/s", "epoch 1: train ", "epoch 3: train ", "valid ", "<"):  # "<": elapsed<left
-        assert part in captured.err
-
-
-@pytest.mark.thread_unsafe
-@pytest.mark.parametrize("progress", [None, False])
-def test_nothing_is_shown_when_nobody_watches(capsys, progress):
-    """Standard error is not a terminal in tests."""
-    fitted(progress=progress, valid=IDS[:20])
-    captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", "")
-
-
-@pytest.mark.thread_unsafe
-def test_the_bar_is_shown_on_a_terminal(capsys, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    fitted()
-    assert "21/21" in capsys.readouterr().err
-
-
-def test_no_standard_error_is_no_fault(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", None)  # as in a program without a console
-    assert fitted().epochs == 3
 
 
 def test_the_time_of_an_epoch_is_that_of_its_parts():
@@ -276,6 +241,15 @@ def test_a_log_shows_how_far_the_run_came_and_what_was_said():
         "TrainingLog: 3 epochs, 1,500 updates, train 1.5000 nats, best valid 2.0000 in epoch 2, 2,000 tokens/s, 1.5 s\n"
         "  resuming at epoch 2, update 500"
     )
+
+
+def test_a_log_shows_itself_in_a_notebook():
+    log = fitted(valid=IDS[:20], log_every=1)
+    shown = log._repr_html_()
+    assert shown.startswith("<div")
+    for part in ("<svg", "3 epochs", "finished", "21"):
+        assert part in shown
+    assert crnn.TrainingLog()._repr_html_().startswith("<div")
 
 
 def test_a_log_plots_its_losses():

@@ -77,7 +77,7 @@ def _train(model: crnn.LanguageModel, corpus: crnn.TextCorpus, arguments: argpar
         threads=arguments.threads,
     )
     output = None if arguments.output is None else Output(arguments.output)
-    trainer = new_trainer(model, corpus, config, output=output, lines=True)
+    trainer = new_trainer(model, corpus, config, output=output, in_shell=True)
     try:
         trainer.train()
     finally:

@@ -81,9 +81,13 @@ def run(arguments: argparse.Namespace) -> int:
         _check_start(arguments, config)
         corpus, model = corpus_and_model(arguments, load_start(arguments))
         test = corpus.test if len(corpus.test) > 1 else None
-        trainer = new_trainer(model, corpus, config, output=Output(output), test=test, lines=True)
-        notes = trainer.run.log.notes
-        notes[:] = [in_words_of(arguments.parser, note, arguments) for note in notes]
+
+        def wording(note: str) -> str:
+            return in_words_of(arguments.parser, note, arguments)
+
+        trainer = new_trainer(
+            model, corpus, config, output=Output(output), test=test, in_shell=True, wording=wording
+        )
         status = _train(trainer, arguments)
         if trainer.run.test is not None:
             result: Any = trainer.run.test
@@ -127,8 +131,10 @@ def _check_ids(path: Path | None) -> None:
 
 def _train(trainer: Trainer, arguments: argparse.Namespace) -> int:
     """Train, say what has become of the model, and how to continue. Returns the exit status."""
-    if arguments.quiet:  # else the progress bar shows them
-        for note in trainer.run.log.notes:
+    notes = trainer.run.log.notes
+    told = len(notes)
+    if arguments.quiet:  # else the reporter shows them
+        for note in notes:
             say(note)
     status = 0
     try:
@@ -140,6 +146,9 @@ def _train(trainer: Trainer, arguments: argparse.Namespace) -> int:
         rate = ["--lr", f"{trainer.run.optimizer.lr / 10:g}"] if isinstance(error, FloatingPointError) else []
         _say_ending(trainer, arguments, rate)
         raise
+    if arguments.quiet:
+        for note in notes[told:]:
+            say(note)
     _say_ending(trainer, arguments)
     return status
 

@@ -7,7 +7,6 @@ is declared here, in `TrainingConfig` and for type checkers in `TrainingOptions`
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -15,7 +14,7 @@ from crnn import optim
 from crnn._options import check_options, option
 from crnn.checks import as_integer, check_callable, check_flag, check_limit, check_path, check_seed, check_size
 from crnn.io.atomic_write import PathLike
-from crnn.training.log import TrainingLog
+from crnn.training.progress import Callback
 
 __all__ = ["TrainingConfig", "TrainingOptions"]
 
@@ -40,7 +39,9 @@ class TrainingOptions(TypedDict, total=False):
     log_every: int
     log_file: PathLike | None
     report: PathLike | None
-    on_epoch: Callable[[TrainingLog], object] | None
+    sample_every: int | None
+    on_update: Callback | None
+    on_epoch: Callback | None
     checkpoint: PathLike | None
     checkpoint_minutes: float | None
     checkpoint_updates: int | None
@@ -116,7 +117,8 @@ class TrainingConfig:
     progress: bool | None = option(
         None,
         check=check_flag,
-        help="Show a progress bar on standard error. If not given, only when that is a terminal.",
+        help="Show the progress: as a bar in a terminal, as a table with curves in a notebook, otherwise as lines on "
+        "standard error, which begin after 5 seconds if this is not given. False: not at all.",
     )
     log_every: int = option(100, check=check_size, help="Updates between two entries of the log.")
     log_file: PathLike | None = option(
@@ -133,8 +135,21 @@ class TrainingConfig:
         "minute before. An existing report is replaced if the run is resumed or restarted, another file never.",
         flag="--report",
     )
-    on_epoch: Callable[[TrainingLog], object] | None = option(
-        None, check=check_callable, help="Called with the log after every epoch."
+    sample_every: int | None = option(
+        None,
+        check=check_size,
+        help="Epochs between two samples: texts that a language model generates, which are shown and logged.",
+        flag="--sample-every",
+    )
+    on_update: Callback | None = option(
+        None,
+        check=check_callable,
+        help="Called after every update with a `crnn.Progress`. If it returns True, training ends after this update.",
+    )
+    on_epoch: Callback | None = option(
+        None,
+        check=check_callable,
+        help="Called after every epoch with a `crnn.Progress`. If it returns True, training ends.",
     )
     checkpoint: PathLike | None = option(
         None,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from typing import Any, Unpack
 
 from crnn import optim
@@ -16,7 +17,7 @@ from crnn.training.identity import data_identity
 from crnn.training.log import TrainingLog
 from crnn.training.log_file import check_log
 from crnn.training.output import Output
-from crnn.training.protocols import Trainable
+from crnn.training.protocols import Observation, Trainable
 from crnn.training.report_page import check_page
 from crnn.training.run import Run
 from crnn.training.run_files import RunFiles
@@ -99,7 +100,8 @@ def new_trainer(
     log: TrainingLog | None = None,
     output: Output | None = None,
     test: Any = None,
-    lines: bool = False,
+    in_shell: bool = False,
+    wording: Callable[[str], str] = str,
 ) -> Trainer:
     """What `fit` runs: a trainer, with everything checked, and resumed if ``config.resume``.
 
@@ -109,6 +111,9 @@ def new_trainer(
     train, valid = _split(model, data, valid)
     if config.patience is not None and valid is None:
         raise ValueError("patience: expected validation data with it, got none")
+    observed: Sequence[Observation] = getattr(model, "observed", ())
+    if config.sample_every is not None and all(each.kind != "sample" for each in observed):
+        raise ValueError(f"sample_every: expected a model that generates text, got a {type(model).__name__}")
     if valid is not None:  # fail now rather than after an epoch
         model.check_valid(valid)
     check_start(config)
@@ -126,7 +131,9 @@ def new_trainer(
         output.check(run, checkpoint, restart=config.restart)
     if config.log_file is not None:
         run.log.append_to(config.log_file, "resume" if config.resume else "replace" if config.restart else "append")
-    return Trainer(run, windows, valid, config, checkpoint, output, data=train, test=test, lines=lines)
+    return Trainer(
+        run, windows, valid, config, checkpoint, output, data=train, test=test, in_shell=in_shell, wording=wording
+    )
 
 
 def _result_options(config: TrainingConfig) -> dict[str, Any]:

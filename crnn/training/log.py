@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from crnn.io.atomic_write import PathLike, replacing
@@ -30,6 +31,8 @@ class TrainingLog:
         with validation data valid_loss and valid_accuracy. `crnn.training.entries` lists the other kinds.
     unit : str
         Unit of the losses: nats per target token or class, or empty for errors of standardized values.
+    counted : str
+        What losses are means over: "tokens" of a text, or "targets".
     best : dict or None
         The epoch entry with the lowest valid_loss.
     notes : list of str
@@ -49,6 +52,7 @@ class TrainingLog:
         self.entries: list[Entry] = []
         self.unit = "nats"
         self.notes: list[str] = []
+        self.counted = "tokens"
         self._figures = _Figures()
         self._validation: Entry = {}
         self._file: LogFile | None = None
@@ -67,7 +71,8 @@ class TrainingLog:
         log.unit = ""
         log.restore(runs[-1] if runs else [])
         for entry in log.entries:
-            log.unit, log.notes = entry.get("unit", log.unit), entry.get("notes", log.notes)
+            log.unit, log.counted = entry.get("unit", log.unit), entry.get("counted", log.counted)
+            log.notes = entry.get("notes", log.notes)
         return log
 
     @property
@@ -99,6 +104,10 @@ class TrainingLog:
         """The values of one field, in all entries of this kind that have it."""
         return [entry[name] for entry in self.entries if entry["kind"] == kind and name in entry]
 
+    def of_kind(self, kind: str) -> list[Entry]:
+        """All entries of this kind. Not a copy."""
+        return self._figures.by_kind[kind]
+
     def summary(self) -> str:
         """One line of text about the last epoch."""
         last = self.last
@@ -107,23 +116,27 @@ class TrainingLog:
         text = f"epoch {last['epoch']}: train {last['train_loss']:.4f}" + f" {self.unit}" * bool(self.unit)
         if "valid_loss" in last:
             text += f", valid {last['valid_loss']:.4f}" + (" (best)" if last is self.best else "")
-        return f"{text}, {last['tokens'] / max(last['seconds'], 1e-9):,.0f} tokens/s, {last['seconds']:.1f} s"
+        return f"{text}, {last['tokens'] / max(last['seconds'], 1e-9):,.0f} {self.counted}/s, {last['seconds']:.1f} s"
 
     def __repr__(self) -> str:
         """The extent of the run, its last and best losses, its speed and its notes."""
         return "\n  ".join([f"TrainingLog: {', '.join(self._facts())}", *self.notes])
 
+    def _repr_html_(self) -> str:
+        """The losses as curves and a table of the last epochs, for notebooks."""
+        return summary_html(self.entries)
+
     def _facts(self) -> list[str]:
         """What `__repr__` says of the run."""
         epochs, last, best = self.epochs, self.last, self.best
-        tokens, seconds = sum(self.column("tokens")), sum(self.column("seconds"))
+        tokens, seconds = (sum(entry[name] for entry in self.of_kind("train")) for name in ("tokens", "seconds"))
         facts = [f"{epochs:,} epoch{'s' * (epochs != 1)}", f"{self.updates:,} update{'s' * (self.updates != 1)}"]
         if last is not None:
             facts.append(f"train {last['train_loss']:.4f}" + f" {self.unit}" * bool(self.unit))
         if best is not None:
             facts.append(f"best valid {best['valid_loss']:.4f} in epoch {best['epoch']}")
         if tokens:
-            facts += [f"{tokens / max(seconds, 1e-9):,.0f} tokens/s", f"{seconds:.1f} s"]
+            facts += [f"{tokens / max(seconds, 1e-9):,.0f} {self.counted}/s", f"{seconds:.1f} s"]
         return facts
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -179,9 +192,6 @@ class TrainingLog:
             Heading of the page; the name of the model's file if not given.
         """
         write_page(path, [("", self.entries)], title=title)
-
-    def _repr_html_(self) -> str:
-        return summary_html(self.entries)
 
     def _write(self, path: PathLike, *, as_csv: bool) -> None:
         with replacing(path) as file:
@@ -262,6 +272,8 @@ class _Figures:
     Attributes
     ----------
     epochs, updates : int
+    by_kind : dict of str to list
+        The entries of each kind.
     last, best : dict or None
         Entries of kind "epoch".
     tokens, loss, seconds
@@ -270,6 +282,7 @@ class _Figures:
 
     def __init__(self) -> None:
         self.epochs, self.updates = 0, 0
+        self.by_kind: defaultdict[str, list[Entry]] = defaultdict(list)
         self.last: Entry | None = None
         self.best: Entry | None = None
         self._begin_epoch()
@@ -280,6 +293,7 @@ class _Figures:
     def count(self, entry: Entry) -> None:
         """Take a new entry into account."""
         self.updates = entry["update"]
+        self.by_kind[entry["kind"]].append(entry)
         if entry["kind"] == "train":
             self.tokens += entry["tokens"]
             self.loss += entry["train_loss"] * entry["tokens"]

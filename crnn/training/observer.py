@@ -175,8 +175,10 @@ def about(checkpoint: Checkpoint, output: Output | None, optimizer: Optimizer, w
     }
 
 
-def reason_of(error: BaseException | None, *, early: bool) -> str:
-    """Why training has ended. ``early``: because of ``patience``, if there is no error."""
+def reason_of(error: BaseException | None, *, early: bool, stopped_by: str) -> str:
+    """Why training has ended. Without an error: ``early`` because of ``patience``, or stopped by this callback."""
+    if error is None and stopped_by:
+        return f"stopped by {stopped_by}"
     if error is None:
         return "stopped early" if early else "finished"
     if isinstance(error, KeyboardInterrupt):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reporters, which show the progress of training: a progress bar, lines for a file, or nothing.
+"""Reporters, which show the progress of training: a bar in a terminal, lines in a file or pipe, a widget in a notebook.
 
 A reporter never stops training: if standard error is gone, as when a terminal is closed, it shows nothing more.
 """
@@ -7,36 +7,53 @@ A reporter never stops training: if standard error is gone, as when a terminal i
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 import sys
-import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from crnn.training.log import Entry, TrainingLog
+from crnn.training.log import TrainingLog
+from crnn.training.notebook import Notebook, in_notebook
+from crnn.training.progress import Figures
+from crnn.training.wording import bar_texts, progress_line, sample_text, short_time
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 __all__ = ["Lines", "ProgressBar", "Reporter", "Silent", "new_reporter"]
 
+FIRST = 10.0  # seconds until the first line
 SECONDS = 30.0  # between two lines within an epoch
+BETWEEN_EPOCHS = 1.0  # seconds between the lines of two epochs; those in between have none
+UNTOLD = 5.0  # seconds of training in Python that are not worth a line
+REFRESH = 0.2  # seconds between two states of the bar
+WIDTH = 80  # columns of a terminal that does not say how many it has
 
 
 class Reporter(Protocol):
-    """Shows the progress of training; called after every new entry of the log."""
+    """Shows the progress of training."""
+
+    def start(self, figures: Figures) -> float:
+        """Training begins. Returns the seconds until the first call of `show`."""
+        ...
+
+    def show(self, figures: Figures) -> float:
+        """Called between two updates. Returns the seconds until the next call."""
+        ...
+
+    def epoch(self, figures: Figures) -> None:
+        """An epoch has ended and is the last one in the log."""
+        ...
 
     def note(self, text: str) -> None:
         """Something that the user should know, one line."""
         ...
 
-    def training_logged(self, entry: Entry) -> None:
-        """A new entry of kind "train"."""
+    def sample(self, prompt: str, text: str) -> None:
+        """A text that the model has generated as a continuation of a prompt."""
         ...
 
-    def epoch_logged(self, log: TrainingLog) -> None:
-        """The last entry of the log is a new one of kind "epoch"."""
-        ...
-
-    def close(self) -> None:
+    def close(self, figures: Figures, reason: str) -> None:
         """Training has ended, normally or by an exception."""
         ...
 
@@ -44,76 +61,194 @@ class Reporter(Protocol):
 class Silent:
     """Shows nothing."""
 
+    def start(self, figures: Figures) -> float:
+        return math.inf
+
+    def show(self, figures: Figures) -> float:
+        return math.inf
+
+    def epoch(self, figures: Figures) -> None:
+        pass
+
     def note(self, text: str) -> None:
         pass
 
-    def training_logged(self, entry: Entry) -> None:
+    def sample(self, prompt: str, text: str) -> None:
         pass
 
-    def epoch_logged(self, log: TrainingLog) -> None:
-        pass
-
-    def close(self) -> None:
+    def close(self, figures: Figures, reason: str) -> None:
         pass
 
 
 class Lines:
-    """Writes a line per epoch to standard error, and one every `SECONDS` within long epochs. For files and pipes."""
+    """Writes lines to standard error: one per epoch, and by time within long epochs. For files, pipes and CI logs.
 
-    def __init__(self, total: int) -> None:
-        self._total, self._shown = total, time.monotonic()
+    Parameters
+    ----------
+    log : TrainingLog
+        The log of the run.
+    untold : float
+        Seconds of training without any line. What there is to say is said after them, if training lasts longer.
+    """
+
+    def __init__(self, log: TrainingLog, untold: float = 0.0) -> None:
+        self._log, self._untold = log, untold
+        self._waiting: list[str] | None = []  # to be written when the time without lines is over; None: it is
+        self._shown = self._epoch_shown = -math.inf  # when the last line was written, and that of an epoch
+        self._missing = False  # whether the last epoch has no line yet
+
+    def start(self, figures: Figures) -> float:
+        plan = f"{figures.epochs:,} epochs" if figures.epochs > 1 else "1 epoch"
+        done = f", from update {figures.update:,}" if figures.update else ""
+        self.note(f"training for {plan}, {figures.updates:,} updates{done}")
+        if not self._untold:
+            self._begin()
+        return self._untold or FIRST
+
+    def _begin(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        for text in waiting or ():
+            self._print(text)
+
+    def show(self, figures: Figures) -> float:
+        since = figures.seconds - self._shown
+        if figures.evaluating or since < SECONDS:
+            return max(SECONDS - since, 0.0)
+        self._write(progress_line(figures), figures)
+        return SECONDS
+
+    def epoch(self, figures: Figures) -> None:
+        silent = self._waiting is not None and figures.seconds < self._untold
+        self._missing = silent or figures.seconds - self._epoch_shown < BETWEEN_EPOCHS
+        if not self._missing:
+            self._epoch_shown = figures.seconds
+            left = f", {short_time(figures.left)} left" if figures.left and figures.update < figures.updates else ""
+            self._write(self._log.summary() + left, figures)
+
+    def _write(self, text: str, figures: Figures) -> None:
+        self._begin()
+        self._missing, self._shown = False, figures.seconds
+        self._print(text)
 
     def note(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # a broken pipe; a closed file
-            print(text, file=sys.stderr, flush=True)
+        if self._waiting is not None:
+            self._waiting.append(text)
+        else:
+            self._tell_missing()
+            self._print(text)
 
-    def training_logged(self, entry: Entry) -> None:
-        now = time.monotonic()
-        if now - self._shown >= SECONDS:
-            self._shown = now
-            progress = f"epoch {entry['epoch']}: update {entry['update']:,} of {self._total:,}"
-            self.note(f"{progress}, loss {entry['train_loss']:.4f}, {entry['tokens_per_second']:,.0f} tokens/s")
+    def _tell_missing(self) -> None:
+        if self._missing and self._waiting is None:
+            self._missing = False
+            self._print(self._log.summary())
 
-    def epoch_logged(self, log: TrainingLog) -> None:
-        self._shown = time.monotonic()
-        self.note(log.summary())
+    def _print(self, text: str) -> None:
+        if sys.stderr is not None:
+            with contextlib.suppress(OSError, ValueError):  # a broken pipe; a closed file
+                print(text, file=sys.stderr, flush=True)
 
-    def close(self) -> None:
-        pass
+    def sample(self, prompt: str, text: str) -> None:
+        self.note(sample_text(prompt, text))
+
+    def close(self, figures: Figures, reason: str) -> None:
+        self._tell_missing()
 
 
 class ProgressBar:
-    """A tqdm bar on standard error that counts updates, from ``done`` to ``total``, with one line per epoch."""
+    """A tqdm bar on standard error that counts updates, below one line per epoch.
 
-    def __init__(self, total: int, done: int) -> None:
+    Parameters
+    ----------
+    log : TrainingLog
+        The log of the run.
+    """
+
+    def __init__(self, log: TrainingLog) -> None:
+        self._log = log
+        self._bar: tqdm[Any] | None = None
+        self._shown = -math.inf  # when the last line was written
+        self._missing = False  # whether the last epoch has no line yet
+
+    def start(self, figures: Figures) -> float:
         from tqdm import tqdm
 
-        self._bar: tqdm[Any] = tqdm(total=total, initial=done, unit="update", dynamic_ncols=True, file=sys.stderr)
+        unwatched: Any = type("Bar", (tqdm,), {"monitor_interval": 0})  # no thread: the training loop refreshes it
+        options = {"total": figures.updates, "initial": figures.update, "bar_format": " "}
+        with contextlib.suppress(OSError, ValueError):
+            self._bar = unwatched(**options, file=sys.stderr)
+        return self.show(figures)
+
+    def show(self, figures: Figures) -> float:
+        if self._bar is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._bar.ncols = _columns() - 1  # terminals begin a new line after the last one
+                before, after = bar_texts(figures, self._bar.ncols)
+                self._bar.bar_format = f"{before} |{{bar}}| {after}"  # no braces in these
+                self._bar.n = figures.update
+                self._bar.refresh()
+        return REFRESH
+
+    def epoch(self, figures: Figures) -> None:
+        self._missing = True
+        if figures.seconds - self._shown >= BETWEEN_EPOCHS:
+            self._shown = figures.seconds
+            self._tell_missing()
 
     def note(self, text: str) -> None:
+        self._tell_missing()
+        self._print(text)
+
+    def _tell_missing(self) -> None:
+        if self._missing:
+            self._missing = False
+            self._print(self._log.summary())
+
+    def _print(self, text: str) -> None:
+        from tqdm import tqdm
+
         with contextlib.suppress(OSError, ValueError):
-            self._bar.write(text, file=sys.stderr)
+            tqdm.write(text, file=sys.stderr)
 
-    def training_logged(self, entry: Entry) -> None:
-        text = f"loss {entry['train_loss']:.3f}, {entry['tokens_per_second']:,.0f} tokens/s"
-        with contextlib.suppress(OSError, ValueError):
-            self._bar.set_postfix_str(text, refresh=False)
-            self._bar.update(entry["update"] - self._bar.n)
+    def sample(self, prompt: str, text: str) -> None:
+        self.note(sample_text(prompt, text))
 
-    def epoch_logged(self, log: TrainingLog) -> None:
-        self.note(log.summary())
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            self._bar.close()
+    def close(self, figures: Figures, reason: str) -> None:
+        self._tell_missing()
+        self.show(figures)
+        if self._bar is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._bar.close()
 
 
-def new_reporter(progress: bool | None, total: int, done: int, *, lines: bool = False) -> Reporter:
-    """The reporter for the option ``progress``; None: a progress bar if standard error is a terminal.
+def new_reporter(progress: bool | None, log: TrainingLog, *, from_start: bool = False) -> Reporter:
+    """The reporter for the option ``progress``, which suits where the output goes.
 
-    ``lines``: if it is not a terminal, and progress is None, write lines instead of nothing.
+    Without a terminal and a notebook, ``from_start`` or ``progress=True`` shows lines from the start; otherwise they
+    begin after some seconds.
     """
-    terminal = sys.stderr is not None and sys.stderr.isatty()
-    if progress or (progress is None and terminal):
-        return ProgressBar(total, done)
-    return Lines(total) if progress is None and lines else Silent()
+    if progress is False:
+        return Silent()
+    if in_notebook():
+        return Notebook(log)
+    if _is_terminal():
+        return ProgressBar(log)
+    return Silent() if sys.stderr is None else Lines(log, 0.0 if progress or from_start else UNTOLD)
+
+
+def _columns() -> int:
+    """The present width of the terminal."""
+    columns = 0
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns  # 0: a terminal that was given no size
+    stated = os.environ.get("COLUMNS", "")
+    return columns or (int(stated) if stated.isascii() and stated.isdigit() else 0) or WIDTH
+
+
+def _is_terminal() -> bool:
+    """Whether standard error is a terminal in which a line can be written over, and that somebody watches."""
+    automatic = os.environ.get("CI", "").lower() not in ("", "0", "false") or os.environ.get("TERM") == "dumb"
+    editor = type(sys.stderr).__module__.startswith("idlelib")  # says that it is a terminal
+    try:
+        return sys.stderr is not None and sys.stderr.isatty() and not automatic and not editor
+    except (AttributeError, OSError, ValueError):  # a program's own object; a closed file
+        return False

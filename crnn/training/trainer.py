@@ -5,22 +5,25 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Callable
 from typing import Any
 
-from crnn._float_mode import in_host_mode
+from crnn.training.advice import advice
 from crnn.training.checkpoint import Checkpoint
 from crnn.training.config import TrainingConfig
 from crnn.training.interrupts import Interrupts
 from crnn.training.log import TrainingLog
 from crnn.training.observer import Observer, about, reason_of
 from crnn.training.output import Output
+from crnn.training.progress import Callback, Progress, Sums, asks_to_stop
 from crnn.training.protocols import Evaluation, View, Windows
 from crnn.training.report_page import ReportPage
-from crnn.training.reporter import SECONDS, Reporter, Silent, new_reporter
+from crnn.training.reporter import SECONDS, new_reporter
 from crnn.training.run import Diverged, Run
 from crnn.training.step import UpdateStep
+from crnn.training.watch import Watch
 
 __all__ = ["Trainer"]
 
@@ -48,13 +51,18 @@ class Trainer:
         The training data, of which the log shows what the model does with it.
     test
         Test data for the model's ``evaluate``, when training is finished; or None.
-    lines : bool
-        Without a terminal, show progress as lines, see `new_reporter`.
+    in_shell : bool
+        Without a terminal, show progress as lines from the start, see `new_reporter`.
+    wording : callable
+        Changes the notes of the log to the words of the user.
 
     Attributes
     ----------
     ending : list of str
         When training has ended: what was done with the model.
+    reason : str
+        When training has ended: one of "finished", "stopped early", "stopped by on_update", "stopped by on_epoch",
+        "interrupted", "diverged" and "failed".
     """
 
     run: Run
@@ -67,7 +75,8 @@ class Trainer:
     checkpoint: Checkpoint
     output: Output | None
     ending: list[str]
-    reporter: Reporter
+    reason: str
+    watch: Watch
     windows_per_state: int  # windows after which the state is reset to the initial state
     valid_batch_size: int
     resumable: bool  # whether `run` is at a point where a checkpoint can be written: not within an update
@@ -83,27 +92,32 @@ class Trainer:
         *,
         data: Any = None,
         test: Any = None,
-        lines: bool = False,
+        in_shell: bool = False,
+        wording: Callable[[str], str] = str,
     ) -> None:
         self.test = test
         self.run, self.windows, self.valid, self.config = run, windows, valid, config
-        self.checkpoint, self.output, self._lines = checkpoint, output, lines
+        self.checkpoint, self.output, self._in_shell, self._wording = checkpoint, output, in_shell, wording
+        run.log.notes[:] = map(wording, run.log.notes)
+        run.log.counted = "tokens" if windows.carries_state else "targets"
         begun = run.update - run.position  # when the epoch began; earlier ones may have had another number of windows
         updates = begun + len(windows) * (config.epochs - run.log.epochs)
         self.total = updates if config.max_updates is None else min(config.max_updates, updates)
         self.step = UpdateStep(run.model, run.optimizer, config, self.total)
-        self.reporter = Silent()
-        self.ending = []
+        self.watch = Watch(run, self.step, config.epochs, self.total)
+        self.ending, self.reason = [], ""
         self.resumable = True
+        self._stopped_by = ""  # the callback that has asked to stop
         self._cut_short = False  # whether the last epoch has ended within its windows, because of ``max_updates``
-        self._sums = _Sums()
+        self._sums = Sums()
+        self._started_at = run.update
+        self._evaluation_seconds = math.inf  # that the last evaluation has taken
         self._saved = (run.update, time.perf_counter())  # update and time of the last checkpoint
         if windows.carries_state:
             self.windows_per_state = len(windows) if config.carry is None else max(1, config.carry // config.bptt)
             self.valid_batch_size = min(config.batch_size, VALID_STREAMS)
         else:
             self.windows_per_state, self.valid_batch_size = 1, config.batch_size
-
         self.page = ReportPage(config.report, run.log)
         view = View(data, valid, config.batch_size, config.bptt, config.threads, 0)
         self.observer = Observer(
@@ -122,11 +136,8 @@ class Trainer:
         with Interrupts() as interrupts:
             try:
                 try:
-                    progress = self.config.progress
-                    self.reporter = new_reporter(progress, self.total, self.run.update, lines=self._lines)
-                    self._sums = _Sums()
-                    for note in self.run.log.notes:
-                        self.reporter.note(note)
+                    progress, run = self.config.progress, self.run
+                    self.watch.start(new_reporter(progress, run.log, from_start=self._in_shell))
                     self.observer.start()
                     while not self.finished():
                         self.train_epoch(interrupts)
@@ -142,12 +153,12 @@ class Trainer:
         return self.run.log
 
     def finished(self) -> bool:
-        """Whether all epochs or all updates are done, or patience is exhausted."""
+        """Whether all epochs or all updates are done, patience is exhausted, or a callback has stopped training."""
         log, config = self.run.log, self.config
         limit = config.max_updates
         # Within an epoch whose updates are done, it has not been evaluated yet.
         stopped = self._cut_short or (limit is not None and self.run.update >= limit and not self.run.position)
-        return log.epochs >= config.epochs or stopped or self.out_of_patience()
+        return log.epochs >= config.epochs or stopped or self.out_of_patience() or bool(self._stopped_by)
 
     def out_of_patience(self) -> bool:
         """Whether so many epochs have passed without a lower validation loss that training stops."""
@@ -161,7 +172,8 @@ class Trainer:
         it is finished.
         """
         begun = self.run.update > 0
-        reason = reason_of(error, early=self.out_of_patience())
+        early = self.out_of_patience() and self.run.update < self.total
+        self.reason = reason_of(error, early=early, stopped_by=self._stopped_by)
         steps: list[Callable[[], object]] = [
             self.flush,
             lambda: self._roll_back(error) if isinstance(error, Diverged) else None,
@@ -169,10 +181,11 @@ class Trainer:
             self.run.keep_best,
             lambda: self.run.add_record(self.checkpoint.record(self.run)),
             lambda: self._save_output(finished=error is None),
-            lambda: self.observer.end(reason),
+            self._advise,
+            lambda: self.observer.end(self.reason),
             self.run.log.close,
             self.page.write,
-            self.reporter.close,
+            lambda: self.watch.close(self.reason),
         ]
         failures = []
         for step in steps:
@@ -182,6 +195,14 @@ class Trainer:
                 failures.append(failure)
         if failures:
             raise failures[0] from error
+
+    def _advise(self) -> None:
+        """Say what a run that has finished should be told."""
+        if self.reason == "finished" and self.run.update > self._started_at:
+            limit = self.config.max_updates
+            option, value = ("epochs", self.config.epochs) if limit != self.total else ("max_updates", limit)
+            for note in advice(self.run.log, option, value):
+                self.watch.note(self._wording(note))
 
     def _roll_back(self, error: Diverged) -> None:
         """Return to the best weights, and say so in the error."""
@@ -202,14 +223,21 @@ class Trainer:
             self.run.test = self.evaluate(self.test)
 
     def evaluate(self, data: Any) -> Evaluation:
-        """Evaluate the model as it is."""
-        return self.run.model.evaluate(data, batch_size=self.valid_batch_size, threads=self.config.threads)
+        """Evaluate the model as it is. If that takes its time, say so while it does."""
+        began = time.perf_counter()
+        if began >= self.watch.due or (self._evaluation_seconds > 1 and self.watch.due < math.inf):
+            self.watch.show(began, self._sums, evaluating=True)
+            began = time.perf_counter()
+        evaluation = self.run.model.evaluate(data, batch_size=self.valid_batch_size, threads=self.config.threads)
+        self._evaluation_seconds = time.perf_counter() - began
+        return evaluation
 
     # ---- epochs and windows ---------------------------------------------------------------------------------------
 
     def train_epoch(self, interrupts: Interrupts) -> None:
         """Train on the remaining windows of an epoch, evaluate the model, log the epoch and write the checkpoint."""
         run = self.run
+        self.watch.begin_epoch()
         self.train_windows(interrupts)
         interrupts.check()
         run.check_weights()
@@ -224,19 +252,40 @@ class Trainer:
                 run.end_epoch()
             self._cut_short = not complete
             run.log.end_epoch()  # last, because it writes to a file, which may fail
-        self.reporter.epoch_logged(run.log)
+        self.watch.epoch()
         self.observer.epoch_ended()  # before the checkpoint, which has the whole log
+        if self.config.sample_every is not None and run.log.epochs % self.config.sample_every == 0:
+            self._sample()
         self.page.epoch_ended()
         if complete:
             self.save_progress()
         interrupts.check()
-        if self.config.on_epoch is not None:
-            in_host_mode(self.config.on_epoch, run.log)
+        if self.config.on_epoch is not None and run.log.last is not None:
+            self._call("on_epoch", self.config.on_epoch, run.log.epochs, run.log.last["train_loss"])
+
+    def _sample(self) -> None:
+        """Log and show texts that the model generates."""
+        log = self.run.log
+        of_now = itertools.takewhile(lambda entry: entry["update"] == log.updates, reversed(log.of_kind("sample")))
+        for entry in [*of_now][::-1] or self.observer.sample():
+            self.watch.sample(entry["prompt"], entry["text"])
+
+    def _call(self, name: str, callback: Callback, epoch: int, loss: float) -> None:
+        """Call a callback, and stop training if it asks for that."""
+        run, step = self.run, self.step
+        last = run.log.last if name == "on_epoch" else None
+        valid_loss = None if last is None else last.get("valid_loss")
+        progress = Progress(
+            run.model, run.log, epoch, self.config.epochs, run.update, self.total, loss, valid_loss, step.lr, step.norm
+        )
+        if asks_to_stop(name, callback, progress):
+            self._stopped_by = name
 
     def train_windows(self, interrupts: Interrupts) -> None:
         """Train until the end of the epoch, the last update or an interrupt."""
-        run, epoch, log_every = self.run, self.run.log.epochs + 1, self.config.log_every
-        has_checkpoint = self.checkpoint.path is not None
+        run, epoch, log_every, watch = self.run, self.run.log.epochs + 1, self.config.log_every, self.watch
+        has_checkpoint, on_update = self.checkpoint.path is not None, self.config.on_update
+        self._sums = Sums()  # its time begins now: validation and callbacks are no part of it
         for x, targets in itertools.islice(self.windows.epoch(epoch), run.position, None):
             if run.update >= self.total or interrupts.pending:
                 break
@@ -259,6 +308,12 @@ class Trainer:
                 self.flush(interrupts)
                 run.check_weights()
                 self.save_progress()
+            if now >= watch.due:
+                watch.show(now, self._sums)
+            if on_update is not None:
+                self._call("on_update", on_update, epoch, loss / max(count, 1))
+                if self._stopped_by:
+                    break
         self.flush(interrupts)
 
     def checkpoint_is_due(self, now: float) -> bool:
@@ -282,15 +337,5 @@ class Trainer:
         seconds = time.perf_counter() - sums.started
         values = (run.log.epochs + 1, run.update, sums.loss / sums.count, sums.count, seconds)
         with interrupts.deferred() if interrupts else contextlib.nullcontext():
-            self._sums = _Sums()
+            self._sums = Sums()
             run.log.add_training(*values, self.step.lr, self.step.norm)
-        self.reporter.training_logged(run.log.entries[-1])
-
-
-class _Sums:
-    """Sum of the losses and number of targets since the last entry of the log."""
-
-    def __init__(self) -> None:
-        self.loss: float = 0.0
-        self.count: int = 0
-        self.started: float = time.perf_counter()

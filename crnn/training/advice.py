@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""What a finished run should be told: that its loss was still falling."""
+
+from __future__ import annotations
+
+import math
+
+from crnn.training.log import TrainingLog
+
+__all__ = ["advice"]
+
+TRAIN_SHARE = 0.1  # of the whole fall of the training loss, in the last quarter: more is still falling
+VALID_SHARE = 0.01  # the same of the validation loss, which decides what is kept
+FEWEST = 4  # entries from which a fall can be told
+
+
+def advice(log: TrainingLog, option: str, value: int) -> list[str]:
+    """Notes for a run that has ended because ``option``, which is ``value``, allows no more epochs or updates.
+
+    With validation data a run is told that its best epoch is the last; without, that its training loss was still
+    falling. A loss falls in proportion to the learning rate, so quarters of a run are those of the summed rate: at the
+    end of a cosine, every loss is level.
+    """
+    more = f"a longer training may give a better model, such as {option}={2 * value}"
+    if log.best is None or log.epochs == 1:
+        losses = [(float(each["lr"]), float(each["train_loss"])) for each in log.of_kind("train") if "lr" in each]
+        return [f"the training loss was still falling: {more}"] if _falls(losses, TRAIN_SHARE) else []
+    if log.best is log.last and (log.epochs < FEWEST or _falls(_by_epoch(log), VALID_SHARE)):
+        return [f"the best epoch is the last, {log.epochs}: {more}"]
+    return []
+
+
+def _by_epoch(log: TrainingLog) -> list[tuple[float, float]]:
+    """Learning rate and validation loss of every epoch."""
+    rates = {entry["epoch"]: float(entry["lr"]) for entry in log.of_kind("train") if "lr" in entry}
+    epochs = [entry for entry in log.of_kind("epoch") if "valid_loss" in entry]
+    return [(rates.get(entry["epoch"], 0.0), float(entry["valid_loss"])) for entry in epochs]
+
+
+def _falls(losses: list[tuple[float, float]], share: float) -> bool:
+    """Whether (rate, loss) fall by more than a share of their whole fall in the last quarter of the summed rates."""
+    finite = [(rate, loss) for rate, loss in losses if math.isfinite(loss)]
+    whole = sum(rate for rate, _ in finite)
+    if len(finite) < FEWEST or whole <= 0:
+        return False
+    quarters: list[list[float]] = [[], [], [], []]
+    passed = 0.0
+    for rate, loss in finite:
+        quarters[min(3, int(4 * (passed + rate / 2) / whole))].append(loss)
+        passed += rate
+    if not all(quarters):
+        return False
+    first, _, third, last = (sum(quarter) / len(quarter) for quarter in quarters)
+    return third - last > share * (first - last) > 0

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""Notebook: progress as an output of HTML that is changed in place, and stays in the saved notebook as it was last."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Any
+
+from crnn.report.markup import Markup, tag
+from crnn.report.notebook import curves_html
+from crnn.training.entries import Entry
+from crnn.training.log import TrainingLog
+from crnn.training.progress import Figures
+from crnn.training.wording import progress_line, sample_text, short_time
+
+__all__ = ["Notebook", "in_notebook"]
+
+REFRESH = 0.5  # seconds between two states
+POINTS = 120  # of a curve, while it changes
+CONSOLES = {"SpyderShell"}  # shells with a kernel whose consoles show text only
+
+_BOX = "max-width:46em;font:13px/1.5 system-ui,sans-serif;color:inherit"
+_FAINT = "opacity:.72"
+_CELL = "padding:.15em 1.6em .15em 0;text-align:left;background:none;border:0;font-variant-numeric:tabular-nums"
+_TRACK = "height:6px;border-radius:3px;background:rgba(128,128,128,.28);margin:.3em 0 .4em"
+_SAMPLE = "white-space:pre-wrap;margin:.4em 0;padding:.4em .8em;border-left:3px solid rgba(128,128,128,.4)"
+
+
+def in_notebook() -> bool:
+    """Whether this runs in the kernel of a notebook, such as Jupyter's, VS Code's or Colab's."""
+    if "IPython" not in sys.modules:
+        return False
+    from IPython.core.getipython import get_ipython
+
+    names = {each.__name__ for each in type(get_ipython()).__mro__}
+    return "ZMQInteractiveShell" in names and not names & CONSOLES
+
+
+class Notebook:
+    """Shows an output of the current cell, and changes it at most every `REFRESH` seconds."""
+
+    def __init__(self, log: TrainingLog) -> None:
+        self._log = log
+        self._output: Any = None  # IPython's handle of the output
+        self._notes: list[str] = []
+        self._sample = ""
+
+    def start(self, figures: Figures) -> float:
+        return self.show(figures)
+
+    def show(self, figures: Figures) -> float:
+        self._display(figures, "", self._thinned())
+        return REFRESH
+
+    def _thinned(self) -> list[Entry]:
+        """Entries for a curve that costs the same however long the log is."""
+        entries = self._log.of_kind("run")[-1:]
+        for kind in ("train", "epoch"):
+            of_kind = self._log.of_kind(kind)
+            entries += of_kind[:: len(of_kind) // POINTS + 1]
+        return entries + ([] if self._log.best is None else [self._log.best])
+
+    def epoch(self, figures: Figures) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self._notes.append(text)
+
+    def sample(self, prompt: str, text: str) -> None:
+        self._sample = sample_text(prompt, text)
+
+    def close(self, figures: Figures, reason: str) -> None:
+        self._display(figures, reason, self._log.entries)
+
+    def _display(self, figures: Figures, reason: str, entries: list[Entry]) -> None:
+        """Show the present state. A front end that does not show HTML gets a line of text."""
+        bundle = {"text/html": str(self._html(figures, reason, entries)), "text/plain": progress_line(figures)}
+        with contextlib.suppress(Exception):  # whatever is wrong with the front end, training goes on
+            if self._output is None:
+                from IPython import display
+
+                show: Any = display.display
+                self._output = show(bundle, raw=True, display_id=True)
+            else:
+                self._output.update(bundle, raw=True)
+
+    def _html(self, figures: Figures, reason: str, entries: list[Entry]) -> Markup:
+        done = 100 * figures.update / max(figures.updates, 1)
+        bar = tag("div", style=f"height:100%;border-radius:3px;background:#3a80c0;width:{done:.1f}%")
+        facts = _facts(figures)
+        cells = [tag("td", tag("span", f"{name} ", style=_FAINT), value, style=_CELL) for name, value in facts]
+        row = tag("tr", cells, style="background:none;border:0")
+        table = tag("table", row, style="border-collapse:collapse;border:0;margin:0;color:inherit")
+        return tag(
+            "div",
+            tag("div", _headline(figures, reason)),
+            tag("div", bar, style=_TRACK),
+            table,
+            curves_html(entries) if entries else None,
+            [tag("div", note, style=_FAINT) for note in self._notes],
+            tag("div", self._sample, style=_SAMPLE) if self._sample else None,
+            style=_BOX,
+        )
+
+
+def _headline(figures: Figures, reason: str) -> str:
+    parts = [f"epoch {figures.epoch:,} of {figures.epochs:,}", f"update {figures.update:,} of {figures.updates:,}"]
+    if reason:
+        parts += [reason, short_time(figures.seconds)]
+    elif figures.evaluating:
+        parts.append("evaluating")
+    elif figures.left is not None:
+        parts.append(f"{short_time(figures.left)} left")
+    return " · ".join(parts)
+
+
+def _facts(figures: Figures) -> list[tuple[str, str]]:
+    """Names and values of the table."""
+    best = figures.best
+    facts = {
+        "loss": None if figures.loss is None else f"{figures.loss:.4f}",
+        "best valid": None if best is None else f"{best['valid_loss']:.4f} (epoch {best['epoch']})",
+        "gradient norm": None if figures.grad_norm is None else f"{figures.grad_norm:.3g}",
+        f"{figures.counted}/s": None if figures.speed is None else f"{figures.speed:,.0f}",
+    }
+    return [(name, value) for name, value in facts.items() if value is not None]

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from crnn.models.from_data import are_names, class_arguments, input_size_of, labels_in
 from crnn.models.losses import BinaryCrossEntropy, CrossEntropy, class_loss
+from crnn.models.observations import CLASSES
 from crnn.models.targets import ClassTargets, Label
 from crnn.nn.module import JsonTypes
 
@@ -26,6 +27,7 @@ CLASS_TYPES: JsonTypes = {
 class ClassModel:
     """The options of a model that predicts classes, as attributes. A mixin for subclasses of `SequenceModel`."""
 
+    observed = CLASSES
     num_classes: int  # V
     classes: list[Label] | None
     multilabel: bool

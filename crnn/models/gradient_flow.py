@@ -17,7 +17,7 @@ from crnn._float_mode import in_ieee_mode
 from crnn.checks import Array
 from crnn.models.data import Batch
 from crnn.models.predictor import Predictor, Workspace
-from crnn.nn.cells import Recurrence, Slice
+from crnn.nn.cells import Recurrence
 from crnn.nn.network import RNN
 from crnn.nn.state import StateLike
 from crnn.nn.tape import Tape
@@ -122,8 +122,8 @@ def gradient_flow(
     lengths : integers (B,), optional
         As in `RNN.forward`; with an RNN only.
     loss : {"last", "mean"}
-        L: the loss of the last step only, so that the norms show how the gradient changes on its way back, or the mean
-        loss of all steps. For an RNN, which has no loss, the sum of its outputs at these steps.
+        L: the loss of the last target only, so that the norms show how the gradient changes on its way back, or the
+        mean loss of all targets. For an RNN, which has no loss, the sum of its outputs at the last step or at all.
 
     Returns
     -------
@@ -166,7 +166,7 @@ def flow_of_batch(
     """
     only, wanted = None, targets
     if loss == "last":
-        only = last_targets(targets, window.target_lengths)
+        only = last_targets(predictor.head.loss.present(targets), window.target_lengths)
         wanted = predictor.head.loss.keep_only(targets, only)
     tapes, _ = predictor.window(
         window.x,
@@ -226,11 +226,12 @@ def check_no_lengths(lengths: object) -> None:
         raise ValueError("lengths: expected with an RNN only; a model's sequences have their own")
 
 
-def last_targets(targets: Array, lengths: Lengths | None) -> Array:
-    """bool (T, B), or packed: True for the last target of each sequence."""
-    flags = np.zeros(targets.shape[:2], bool)
-    flags[Slice(0, targets.shape[1] if lengths is None else lengths.B, lengths).last_rows] = True
-    return flags
+def last_targets(present: Array, lengths: Lengths | None) -> Array:
+    """bool (T, B), or packed: True for the last target of each sequence that is ``present``, of the same shape."""
+    flags = present if lengths is None else lengths.unpack(present)
+    later = np.cumsum(flags[::-1], axis=0)[::-1]  # targets from this step on
+    last: Array = flags & (later == 1)
+    return last if lengths is None else lengths.pack(last)
 
 
 def last_steps(tape: Tape) -> Any:

@@ -17,6 +17,7 @@ from crnn.models.data import Batch
 from crnn.models.head import Head
 from crnn.models.losses import CrossEntropy
 from crnn.models.metrics import Evaluation
+from crnn.models.observations import TEXTS
 from crnn.models.predictor import Predictor, Workspace
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
 from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
@@ -72,6 +73,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
     """
 
     loss_unit: str = "nats"  # for `crnn.fit`
+    observed = TEXTS
     vocab: Vocab
     tie_weights: bool
     input_init: str | None

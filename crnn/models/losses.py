@@ -42,6 +42,10 @@ class Loss(ABC):
     def count(self, targets: Array) -> int:
         """Number of targets that are not missing."""
 
+    @abstractmethod
+    def present(self, targets: Array) -> Array:
+        """bool (T, B): whether a row has a target that is not missing."""
+
     def weight(self, targets: Array) -> float:
         """The divisor that turns the sum of the losses into their mean."""
         return float(self.count(targets))
@@ -118,6 +122,9 @@ class CrossEntropy(Loss):
     def count(self, targets: Array) -> int:
         return int(np.count_nonzero(targets != IGNORE_INDEX))
 
+    def present(self, targets: Array) -> Array:
+        return np.asarray(targets != IGNORE_INDEX)
+
     def weight(self, targets: Array) -> float:
         if self.weights is None:
             return float(self.count(targets))
@@ -161,6 +168,9 @@ class RealTargets(Loss):
 
     def count(self, targets: Array) -> int:
         return targets.size - int(np.count_nonzero(np.isnan(targets)))
+
+    def present(self, targets: Array) -> Array:
+        return np.asarray(~np.isnan(targets).all(axis=2))
 
     def keep_only(self, targets: Array, wanted: Array) -> Array:
         return np.where(wanted[:, :, None], targets, targets.dtype.type(np.nan))

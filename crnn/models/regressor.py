@@ -15,6 +15,7 @@ from crnn.models.data import by_length, is_one_series
 from crnn.models.from_data import input_size_of, target_size_of, windows_of
 from crnn.models.losses import Regression
 from crnn.models.metrics import RegressionEvaluation
+from crnn.models.observations import VALUES
 from crnn.models.sequence_model import POOLING_TYPES, SCALE_TYPES, SequenceModel, model_json_types
 from crnn.models.standardizer import Standardizer
 from crnn.models.targets import ValueTargets
@@ -85,6 +86,7 @@ class SequenceRegressor(
     """
 
     loss_unit: str = ""
+    observed = VALUES
     deferred: dict[str, Any] | None
     output_size: int  # P
     loss: str
@@ -226,11 +228,15 @@ class SequenceRegressor(
         x = self._sequences("series", [series] if single else series)
         if x[0].ndim != 2:
             raise ValueError("series: expected numbers, got ids")
-        values = self._forecast(x, n)
+        values = self._targets.point_values(self._forecast_outputs(x, n).reshape(len(x) * n, -1))
+        values = values.reshape(len(x), n, -1)
         return values[0] if single else values
 
-    def _forecast(self, x: list[Array], n: int) -> Array:
-        """The next n steps of each series (T_i, D), not standardised: (N, n, D). All series are stepped together."""
+    def _forecast_outputs(self, x: list[Array], n: int) -> Array:
+        """The head's outputs (N, n, V) for the n steps after each series (T_i, D), which is not standardised.
+
+        All series are stepped together.
+        """
         # The streams do not standardise, because their float32 inputs would be rounded before. It is done here.
         parts = self._predictor.stream_parts(type(self).__name__)
         streams = StreamBatch(StreamWeights(parts), len(x))
@@ -242,12 +248,13 @@ class SequenceRegressor(
             after = self.net.last_state(batch.x, batch.lengths, 1)
             outputs[chosen] = self._head.apply(after.h[-1])  # of the top layer
             streams.set_states(after.value, chosen)
-        values = np.empty((len(x), n, self.output_size))
+        found = np.empty((len(x), n, streams.output_size), self.dtype)
         for step in range(n):
-            values[:, step] = self._targets.point_values(outputs)
+            found[:, step] = outputs
             if step < n - 1:
-                streams.step(self.scalings["x"].apply(values[:, step], self.dtype), out=outputs)
-        return values
+                fed_back = self._targets.point_values(outputs)
+                streams.step(self.scalings["x"].apply(fed_back, self.dtype), out=outputs)
+        return found
 
 
 takes_options(NetworkConfig)(SequenceRegressor)

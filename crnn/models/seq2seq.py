@@ -21,6 +21,7 @@ from crnn.models.encoder_decoder import EncoderDecoder
 from crnn.models.head import Head
 from crnn.models.losses import CrossEntropy
 from crnn.models.metrics import SequenceEvaluation
+from crnn.models.observations import SEQUENCES
 from crnn.models.predictor import Workspace
 from crnn.models.sequence_model import SCALE_TYPES, SequenceModel, head_shapes
 from crnn.models.standardizer import Standardizer
@@ -122,6 +123,7 @@ class SequenceToSequence(
     ['172', '09']
     """
 
+    observed = SEQUENCES
     source_vocab: Vocab | None
     target_vocab: Vocab | None
     input_size: int
@@ -346,7 +348,21 @@ class SequenceToSequence(
         check_size("max_length", max_length)
         x = self._sequences("X", X)
         data = self._data(x, [NO_TARGET] * len(x))
-        hypotheses = [Hypothesis([], 0.0)] * len(x)
+        hypotheses = self._decoded(data, max_length, beam, scores, batch_size, threads)
+        sequences = [self._targets.decode(hypothesis.tokens) for hypothesis in hypotheses]
+        return (sequences, np.array([hypothesis.score for hypothesis in hypotheses])) if scores else sequences
+
+    def _decoded(
+        self,
+        data: SequenceData,
+        max_length: int,
+        beam: int = 1,
+        scores: bool = False,
+        batch_size: int = 256,
+        threads: int = 1,
+    ) -> list[Hypothesis]:
+        """The decoded target of each sequence of some data; arguments as in `predict`."""
+        hypotheses = [Hypothesis([], 0.0)] * len(data)
         weights = StreamWeights(self._predictor.stream_parts(type(self).__name__, ids_only=True))
         for chosen in by_length(data.lengths, check_size("batch_size", batch_size)):
             batch = data.inputs(chosen)
@@ -361,8 +377,7 @@ class SequenceToSequence(
                     hypotheses[i] = hypothesis
 
             parallel.run(parts, decode_part)
-        sequences = [self._targets.decode(hypothesis.tokens) for hypothesis in hypotheses]
-        return (sequences, np.array([hypothesis.score for hypothesis in hypotheses])) if scores else sequences
+        return hypotheses
 
 
 takes_options(NetworkConfig)(SequenceToSequence)

@@ -170,7 +170,9 @@ KINDS: dict[str, Kind] = {
         unit=_is_text,
         counted=_is_text,
     ),
-    "sample": _kind(prompt=_is_text, text=_is_text, temperature=_is_number),
+    "sample": _kind(  # with a target: what a source sequence, the prompt, should have given
+        prompt=_is_text, text=_is_text, temperature=_is_number, target=_is_text, optional=("target",)
+    ),
     "gradient_flow": _kind(
         layers=_is_texts,
         steps=_list_of(_is_count),

@@ -132,10 +132,12 @@ def _kept(existing: list[bytes], restored: list[str], start: Start) -> tuple[lis
     if start == "append" or not restored:
         complete = [line for line in existing if line.endswith(b"\n")]  # a full disk may have cut off the last
         return complete, restored
-    last = restored[-1].encode()
-    for number in range(len(existing) - 1, -1, -1):
-        if existing[number] == last:
-            return existing[: number + 1], []
+    lines = [line.encode() for line in restored]
+    ends = [number + 1 for number in range(len(existing) - 1, -1, -1) if existing[number] == lines[-1]]
+    # The last line may be there twice: what a model did after an epoch, it does when training is interrupted then.
+    whole = [end for end in ends if existing[max(end - len(lines), 0) : end] == lines]
+    if ends:
+        return existing[: (whole or ends)[0]], []
     return [line for line in existing if line.endswith(b"\n")], restored
 
 

@@ -55,6 +55,8 @@ class Observer:
         self._plan = {"epochs": epochs, "updates": updates}
         self._forced = config.log_file is not None or config.report is not None
         self._epochs = schedule(epochs)
+        # Samples are made at the same times, unless the user has chosen when.
+        self._samples = ["sample"] if getattr(config, "sample_every", None) is None else []
         self._observed: list[Observation] = list(getattr(run.model, "observed", ()))
         self._started = time.perf_counter()
         self._first_update = run.update
@@ -69,7 +71,7 @@ class Observer:
         self._started, self._first_update = time.perf_counter(), run.update
         run.log.add("run", **self._fields_of_run())
         if not run.update:
-            self._observe("often", "sample")
+            self._observe("often", *self._samples)
 
     def _fields_of_run(self) -> Entry:
         model = self._run.model
@@ -89,13 +91,13 @@ class Observer:
     def epoch_ended(self) -> None:
         """Add what the model does after this epoch, if it is one of the chosen ones."""
         if self._run.log.epochs in self._epochs:
-            self._observe("often", "sample")
+            self._observe("often", *self._samples)
 
     def end(self, reason: str) -> None:
         """Add what the model does with the weights that are kept, and the entry "end"."""
         try:
             if reason != "failed":
-                self._observe("end", "often", "sample")
+                self._observe("end", "often", *self._samples)
         finally:
             self._add_end(reason)
 
@@ -160,8 +162,11 @@ class Observer:
 
 
 def schedule(epochs: int) -> set[int]:
-    """The epochs of so many after which the model is observed: close to each other at first, as its losses change."""
-    return {round(epochs ** (number / TIMES)) for number in range(TIMES)}
+    """The epochs of so many after which the model is observed: close to each other at first, when it changes most.
+
+    Not the last one: the model is observed at the end anyway.
+    """
+    return {round(epochs ** (number / TIMES)) for number in range(TIMES)} - {epochs}
 
 
 def about(checkpoint: Checkpoint, output: Output | None, optimizer: Optimizer, windows: Windows) -> dict[str, Any]:

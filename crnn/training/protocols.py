@@ -69,7 +69,7 @@ class Observation:
     Attributes
     ----------
     kind : str
-        Of its entries in the log, see `crnn.training.entries.KINDS`.
+        Of its entries in the log, see `crnn.training.entries.KINDS`, unless their fields have another one.
     when : {"often", "end", "sample"}
         Several times while training and at its end; only at its end, with the weights that are kept; or when the user
         wants samples.

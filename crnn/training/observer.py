@@ -56,7 +56,7 @@ class Observer:
         self._forced = config.log_file is not None or config.report is not None
         self._epochs = schedule(epochs)
         # Samples are made at the same times, unless the user has chosen when.
-        self._samples = ["sample"] if getattr(config, "sample_every", None) is None else []
+        self._samples = ["sample"] if config.sample_every is None else []
         self._observed: list[Observation] = list(getattr(run.model, "observed", ()))
         self._started = time.perf_counter()
         self._first_update = run.update
@@ -116,7 +116,8 @@ class Observer:
 
     def sample(self) -> list[Entry]:
         """Add samples, whatever time they take. Returns their entries."""
-        return [entry for each in self._observed if each.kind == "sample" for entry in self._add(each, math.inf)]
+        samples = [each for each in self._observed if each.kind == "sample"]
+        return [entry for each in samples for entry in self._add(each, math.inf)]
 
     def _observe(self, *when: str) -> None:
         """Add the observations that are made at these times, in this order, as far as there is time for them."""

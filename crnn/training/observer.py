@@ -55,8 +55,6 @@ class Observer:
         self._plan = {"epochs": epochs, "updates": updates}
         self._forced = config.log_file is not None or config.report is not None
         self._epochs = schedule(epochs)
-        # Samples are made at the same times, unless the user has chosen when.
-        self._samples = ["sample"] if config.sample_every is None else []
         self._observed: list[Observation] = list(getattr(run.model, "observed", ()))
         self._started = time.perf_counter()
         self._first_update = run.update
@@ -71,7 +69,7 @@ class Observer:
         self._started, self._first_update = time.perf_counter(), run.update
         run.log.add("run", **self._fields_of_run())
         if not run.update:
-            self._observe("often", *self._samples)
+            self._observe("often", "sample")
 
     def _fields_of_run(self) -> Entry:
         model = self._run.model
@@ -91,13 +89,13 @@ class Observer:
     def epoch_ended(self) -> None:
         """Add what the model does after this epoch, if it is one of the chosen ones."""
         if self._run.log.epochs in self._epochs:
-            self._observe("often", *self._samples)
+            self._observe("often", "sample")
 
     def end(self, reason: str) -> None:
         """Add what the model does with the weights that are kept, and the entry "end"."""
         try:
             if reason != "failed":
-                self._observe("end", "often", *self._samples)
+                self._observe("end", "often", "sample")
         finally:
             self._add_end(reason)
 

@@ -71,8 +71,8 @@ class Observation:
     kind : str
         Of its entries in the log, see `crnn.training.entries.KINDS`, unless their fields have another one.
     when : {"often", "end", "sample"}
-        Several times while training and at its end; only at its end, with the weights that are kept; or when the user
-        wants samples.
+        Several times while training and at its end; only at its end, with the weights that are kept; or as "often" and
+        also when the user has asked for samples.
     fields : callable
         From the model and a `View` to the fields of each entry, beside kind, epoch and update. Changes nothing: neither
         weights nor gradients, nor the state of a random generator.

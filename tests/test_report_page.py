@@ -129,6 +129,7 @@ def test_the_summary_says_what_how_well_and_how_long():
     assert "88,123 parameters, trained on 41,000 tokens" in text
     assert "Training has finished; the weights of epoch 8 are kept." in text
     assert re.search(r"validation loss 1\.562 nats, epoch 9", text)
+    assert "test loss 1.600 of the weights that are kept" in text
     assert "480 updates" in text
     assert "The training loss still falls" in text
 
@@ -148,7 +149,7 @@ def test_several_runs_are_overlaid_and_their_differences_are_in_a_table():
     tree = tree_of(*runs)
     names = [each["data-name"] for each in tree.all("path") if "data-name" in each]
     assert {"run 0, training", "run 0, validation", "run 1, training", "run 1, validation"} <= set(names)
-    assert "model: hidden 128 256" in tree.text
+    assert "model: hidden size 128 256" in tree.text
     assert "model: cell lstm lstm" in tree.text.split("All settings")[1]
     assert "model: cell" not in tree.text.split("What differs")[1].split("All settings")[0]
     assert len([box for box in tree.all("input", type="checkbox") if "checked" in box]) == 2
@@ -312,9 +313,10 @@ def test_hostile_text_stays_text(count):
         ([1.0, 1e-3, 1e-6], "layer 0, reverse", "gradients fade (×0.501 per step)"),  # noqa: RUF001
         ([1e6, 1e3, 1.0], "layer 0", "gradients explode (×2.00 per step)"),  # noqa: RUF001
         ([0.5, 0.7, 1.0], "layer 0", "gradients keep their order of magnitude"),
-        ([0.0, 0.7, 1.0], "layer 0", "gradients vanish entirely"),
+        ([0.0, 0.5, 1.0], "layer 0", "half is left after 10.0 steps; after 10 steps nothing is left."),
         ([1.0, 0.7, 0.0], "layer 0", "no factor per step"),
-        ([math.inf, 0.7, 0.1], "layer 0", "no factor per step"),
+        ([math.inf, 0.7, 0.1], "layer 0", "they double in 3.6 steps; after 10 steps they are not finite"),
+        ([0.0, 1.0, 1.0], "layer 0", "gradients keep their order of magnitude"),
     ],
 )
 def test_a_sentence_says_whether_gradients_fade_or_explode(norms, layer, sentence):
@@ -322,6 +324,12 @@ def test_a_sentence_says_whether_gradients_fade_or_explode(norms, layer, sentenc
     if norms == [1e-6, 1e-3, 1.0]:
         assert flow.factor_per_step(entry, 0) == pytest.approx(1e-6 ** (1 / 20))
     assert sentence in flow.verdict(entry, 0)
+
+
+@pytest.mark.parametrize("norms", [[5e-324, 1.7e308], [1.7e308, 5e-324]])
+def test_extreme_gradients_have_a_verdict(norms):
+    entry = {**tools.flow_entry(1, layers=1, steps=2), "norms": [norms], "steps": [3, 4]}
+    assert "layer 0: gradients" in tree_of([entry]).text
 
 
 def test_the_heat_map_has_a_cell_for_each_step_and_epoch():
@@ -346,10 +354,19 @@ def test_tokens_are_colored_by_surprisal_and_carry_the_activity_of_units():
     assert "<noscript>" in text
 
 
-def test_words_are_separated_and_characters_are_not():
-    assert "The cat sat" in tree_of([tools.text_entry(1, tokens=["The", "cat", "sat"])]).text
-    joined = Tree(page.page([("a", [tools.text_entry(1, tokens=["c", "a", "t"])])])).texts
-    assert "cat" in "".join(joined)
+def test_samples_of_one_time_are_together_and_show_their_targets():
+    pairs = [{**tools.sample_entry(4, text=f"text {n}"), "prompt": f"source {n}", "target": f"t {n}"} for n in range(3)]
+    tree = tree_of([tools.sample_entry(1), *pairs])
+    assert len(tree.all("details")) == 2
+    assert "source source 2 predicted text 2 target t 2" in tree.text
+
+
+def test_what_the_kept_weights_do_is_named():
+    entries = [tools.flow_entry(12), tools.confusion_entry(12), tools.flow_entry(12), tools.end_entry()]
+    tree = tree_of(entries)
+    assert "at the end, with the weights of epoch 8" in tree.text
+    assert tree.texts.count("kept") == 2  # a row in the map of each layer
+    assert "kept" not in tree_of([*entries[:-1], {**tools.end_entry(), "best_epoch": None}]).texts
 
 
 def test_the_confusion_matrix_names_the_most_frequent_errors():

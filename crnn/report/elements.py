@@ -12,7 +12,7 @@ from crnn.report.markup import Child, Markup, join, tag
 from crnn.report.runs import Entry, ReportRun
 from crnn.report.scales import number
 
-__all__ = ["Content", "by_epoch", "by_run", "chosen", "epoch_label", "figure", "folded", "table"]
+__all__ = ["Content", "by_epoch", "by_run", "chosen", "figure", "folded", "table"]
 
 T = TypeVar("T")
 
@@ -78,18 +78,22 @@ def by_run(content: Content, draw: Callable[[ReportRun], Child]) -> Markup | Non
     return tag("div", parts, class_="runs") if parts else None
 
 
-def by_epoch(parts: Sequence[tuple[Entry, Child]]) -> Markup:
+def by_epoch(run: ReportRun, parts: Sequence[tuple[Entry, Child]]) -> Markup:
     """The same at several epochs, of which the last is open. With scripts, a slider chooses one."""
     last = len(parts) - 1
+    if not last:
+        return tag("div", tag("p", _when(run, parts[0][0]), class_="note"), parts[0][1])
     shown = [
-        tag("details", tag("summary", epoch_label(entry)), each, open=position == last)
+        tag("details", tag("summary", _when(run, entry)), each, open=position == last)
         for position, (entry, each) in enumerate(parts)
     ]
     return tag("div", shown, class_="by-epoch")
 
 
-def epoch_label(entry: Entry) -> str:
-    """When an entry was made."""
+def _when(run: ReportRun, entry: Entry) -> str:
+    """When an entry was made, and of which weights it is."""
+    if run.shows_kept(entry):
+        return f"at the end, with the weights of epoch {run.kept_epoch}"
     return f"after epoch {entry['epoch']}" if entry["epoch"] else "before training"
 
 

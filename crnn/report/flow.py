@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from crnn.report.elements import Content, by_run, chosen, figure, table
@@ -34,7 +35,7 @@ def _flow_of(run: ReportRun) -> Markup | None:
             str(layer),
             heat_map(
                 f"{layer}: norm of the gradient by time step and epoch. {verdict(last, place)}",
-                [(str(entry["epoch"]), entry["norms"][place]) for entry in shown],
+                [("kept" if run.shows_kept(entry) else str(entry["epoch"]), entry["norms"][place]) for entry in shown],
                 last["steps"],
                 scale,
                 x_label="time step t",
@@ -45,7 +46,9 @@ def _flow_of(run: ReportRun) -> Markup | None:
         for place, layer in enumerate(last["layers"])
     ]
     sentences = [tag("li", verdict(last, place)) for place in range(len(last["layers"]))]
-    return join([tag("ul", sentences, class_="verdicts"), tag("div", maps, class_="grid"), _numbers(shown)])
+    kept = f"kept: the weights of epoch {run.kept_epoch}, after training." if run.shows_kept(last) else None
+    note = tag("p", kept, class_="note") if kept else None
+    return join([tag("ul", sentences, class_="verdicts"), tag("div", maps, class_="grid"), note, _numbers(shown)])
 
 
 def _same_layers(entry: Entry, other: Entry) -> bool:
@@ -55,34 +58,57 @@ def _same_layers(entry: Entry, other: Entry) -> bool:
 def factor_per_step(entry: Entry, layer: int) -> float | None:
     """By what the norm of the gradient is multiplied at each step through time, away from the loss.
 
-    That is back in time, and forward for a layer that reads in reverse. None if it cannot be determined.
+    That is back in time, and forward for a layer that reads in reverse. On average over the steps that a gradient
+    reaches. None if it cannot be determined.
     """
-    norms, steps = entry["norms"][layer], entry["steps"]
-    length = abs(steps[-1] - steps[0])
-    near, far = (norms[0], norms[-1]) if _is_reverse(entry, layer) else (norms[-1], norms[0])
-    if not length or not (math.isfinite(near) and math.isfinite(far)) or near <= 0 or far < 0:
+    points = _reached(entry, layer)
+    if len(points) < 2:
         return None
-    return float(math.exp((math.log(far) - math.log(near)) / length)) if far else 0.0
+    (start, near), (end, far) = points[0], points[-1]
+    return _exp((math.log(far) - math.log(near)) / max(abs(end - start), 1))
 
 
-def _is_reverse(entry: Entry, layer: int) -> bool:
-    return str(entry["layers"][layer]).endswith("reverse")
+def _reached(entry: Entry, layer: int) -> list[tuple[int, float]]:
+    """Steps and norms from the loss on, up to where no gradient is left."""
+    return list(itertools.takewhile(lambda point: 0 < point[1] < math.inf, _from_loss(entry, layer)))
+
+
+def _from_loss(entry: Entry, layer: int) -> list[tuple[int, float]]:
+    """Steps and norms in the direction in which the gradient flows."""
+    points = list(zip(entry["steps"], entry["norms"][layer], strict=True))
+    return points if str(entry["layers"][layer]).endswith("reverse") else points[::-1]
 
 
 def verdict(entry: Entry, layer: int) -> str:
     """Whether the gradients of a layer fade or explode on their way through time, in a sentence."""
     name, factor = str(entry["layers"][layer]), factor_per_step(entry, layer)
     if factor is None:
-        return f"{name}: no factor per step, because a norm is 0 or not finite, or there is a single step."
-    if not factor:
-        return f"{name}: gradients vanish entirely; none is left at the far end of the window."
-    length = abs(entry["steps"][-1] - entry["steps"][0])
-    total, per_step = factor**length, f"×{number(factor, 3)} per step"  # noqa: RUF001
-    if total < 1 / LARGE_CHANGE:
-        return f"{name}: gradients fade ({per_step}): half is left after {_steps_for(0.5, factor)} steps."
-    if total > LARGE_CHANGE:
-        return f"{name}: gradients explode ({per_step}): they double in {_steps_for(2.0, factor)} steps."
+        return f"{name}: no factor per step, because gradients of fewer than two steps are finite and not 0."
+    length = _length(_reached(entry, layer))
+    total, per_step = _exp(length * math.log(factor)), f"×{number(factor, 3)} per step"  # noqa: RUF001
+    rest = _beyond(entry, layer)
+    if factor < 1 and (total < 1 / LARGE_CHANGE or rest == 0):
+        lost = f"; after {length} steps nothing is left" if rest == 0 else ""
+        return f"{name}: gradients fade ({per_step}): half is left after {_steps_for(0.5, factor)} steps{lost}."
+    if factor > 1 and (total > LARGE_CHANGE or rest):
+        lost = f"; after {length} steps they are not finite" if rest else ""
+        return f"{name}: gradients explode ({per_step}): they double in {_steps_for(2.0, factor)} steps{lost}."
     return f"{name}: gradients keep their order of magnitude ({per_step}, ×{number(total, 2)} over {length} steps)."  # noqa: RUF001
+
+
+def _length(points: list[tuple[int, float]]) -> int:
+    return abs(points[-1][0] - points[0][0])
+
+
+def _beyond(entry: Entry, layer: int) -> float | None:
+    """The norm at the first step that no gradient reaches: 0, infinity or NaN; None if all are reached."""
+    points = _from_loss(entry, layer)
+    place = len(_reached(entry, layer))
+    return points[place][1] if place < len(points) else None
+
+
+def _exp(logarithm: float) -> float:
+    return math.exp(min(max(logarithm, -700.0), 700.0))
 
 
 def _steps_for(change: float, factor: float) -> str:
@@ -99,12 +125,12 @@ def _numbers(entries: list[Entry]) -> Markup:
         cells.append(_change(first["saturation"][place], last["saturation"][place], percent=True))
         cells.append(_change(first["spectral_radius"][place], last["spectral_radius"][place]))
         rows.append([str(layer), *cells])
-    note = f"Epoch {first['epoch']} → epoch {last['epoch']}." if len(entries) > 1 else ""
+    note = f"Epoch {first['epoch']} → epoch {last['epoch']}" if len(entries) > 1 else ""
     head = ["layer", "factor per step", "saturated units", "spectral radius"]
     return join([table(head, rows, "Gradient flow in numbers"), tag("p", note, class_="note") if note else None])
 
 
 def _change(before: float | None, after: float | None, *, percent: bool = False) -> str:
-    unit, factor = (" %", 100) if percent else ("", 1)
-    texts = [number(value if value is None else factor * value, 3) + unit for value in (before, after)]
+    unit, factor, digits = (" %", 100, 2) if percent else ("", 1, 3)
+    texts = [number(value if value is None else factor * value, digits) + unit for value in (before, after)]
     return texts[0] if texts[0] == texts[1] else " → ".join(texts)

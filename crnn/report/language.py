@@ -28,17 +28,28 @@ def samples(content: Content) -> Markup | None:
     most = MOST_SAMPLES if content.snapshots > 1 else 2
 
     def draw(run: ReportRun) -> Markup | None:
-        entries = chosen(run.kinds["sample"], most)
-        return by_epoch([(entry, _sample(entry)) for entry in entries]) if entries else None
+        times: dict[tuple[int, bool], list[Entry]] = {}  # the samples that were made at one time
+        for entry in run.kinds["sample"]:
+            times.setdefault((entry["update"], run.shows_kept(entry)), []).append(entry)
+        parts = chosen(list(times.values()), most)
+        return by_epoch(run, [(each[0], list(map(_sample, each))) for each in parts]) if parts else None
 
     return by_run(content, draw)
 
 
 def _sample(entry: Entry) -> Markup:
-    text = entry["text"]
-    shown = text if len(text) <= LONGEST_SAMPLE else text[:LONGEST_SAMPLE] + "…"
-    made = tag("blockquote", tag("b", entry["prompt"]), shown, class_="sample", dir="auto")
-    return join([made, tag("p", f"temperature {number(entry['temperature'], 2)}; the prompt is bold", class_="note")])
+    """A text and its prompt; or with a target, a sequence, what the model made of it, and what it should have made."""
+    if "target" in entry:
+        parts = {"source": entry["prompt"], "predicted": entry["text"], "target": entry["target"]}
+        rows = [tag("div", tag("dt", name), tag("dd", _shortened(text), dir="auto")) for name, text in parts.items()]
+        return tag("dl", rows, class_="sample pair")
+    made = tag("blockquote", tag("b", entry["prompt"]), _shortened(entry["text"]), class_="sample", dir="auto")
+    note = f"temperature {number(entry['temperature'], 2)}" + "; the prompt is bold" * bool(entry["prompt"])
+    return join([made, tag("p", note, class_="note")])
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_SAMPLE else f"{text[:LONGEST_SAMPLE]}…"
 
 
 # ---- coloured text ---------------------------------------------------------------------------------------------------
@@ -53,7 +64,7 @@ def coloured_text(content: Content) -> Markup | None:
         own = entries[id(run)]
         if not own:
             return None
-        parts = by_epoch([(entry, _text(entry, highest)) for entry in own])
+        parts = by_epoch(run, [(entry, _text(entry, highest)) for entry in own])
         return join([_controls(own[-1], highest), parts, _without_scripts(own[-1])])
 
     return by_run(content, draw)
@@ -117,18 +128,11 @@ def _text(entry: Entry, highest: float) -> Markup:
 
 
 def _spans(tokens: Sequence[str], level: Callable[[int], str], hints: Sequence[str] | None = None) -> list[Child]:
-    """Tokens as they are in the text; between words that have no space of their own, one."""
-    between = " " if _are_words(tokens) else ""
+    """Tokens as they are in the text, which they are together."""
     return [
-        [tag("span", _visible(token), class_=level(place), title=hints and hints[place]), between]
+        tag("span", _visible(token), class_=level(place), title=hints and hints[place])
         for place, token in enumerate(tokens)
     ]
-
-
-def _are_words(tokens: Sequence[str]) -> bool:
-    """Whether tokens are words without the spaces between them."""
-    spaced = any(token[:1].isspace() or token[-1:].isspace() for token in tokens)
-    return not spaced and sum(map(len, tokens)) > 1.5 * len(tokens)
 
 
 def _visible(token: str) -> str:

@@ -12,11 +12,12 @@ from crnn.report.charts import Curve, legend, line_chart, swatch
 from crnn.report.elements import Content, by_run, figure, folded, table
 from crnn.report.markup import Child, Markup, join, tag
 from crnn.report.runs import Entry, ReportRun, loss_label
-from crnn.report.scales import duration, number, thinned
+from crnn.report.scales import duration, is_drawable, number, thinned
 
 __all__ = ["curves", "settings", "summary"]
 
 MOST_ROWS = 200  # of a table of epochs
+_IN_EPOCHS = ("train_loss", "valid_loss", "valid_accuracy")
 _OWN = (("run", "name"), ("run", "started"))
 _DIGEST = re.compile("[0-9a-f]{64}")
 LONGEST_VALUE = 400  # characters of a setting
@@ -29,7 +30,7 @@ def summary(content: Content) -> Markup | None:
     """What was trained, how well, for how long, and what the run says about itself."""
     if content.alone:
         run = content.runs[0]
-        return join([_sentence(run), _figures(run), _scores(run), _notes(run)])
+        return join([_sentence(run), _figures(run), _notes(run)])
     return join([_comparison(content), by_run(content, _notes)])
 
 
@@ -40,9 +41,9 @@ def _sentence(run: ReportRun) -> Markup:
     if model:
         text = str(model.get("text") or model.get("kind", "model"))
         parts.append(tag("code", text))
-        parameters = model.get("parameters")
-        parts.append(f", {number(parameters)} parameters" if isinstance(parameters, int) else "")
-        targets = data.get("targets")
+        parameters, targets = model.get("parameters"), data.get("targets")
+        known = "parameters" in text or not isinstance(parameters, int)
+        parts.append("" if known else f", {number(parameters)} parameters")
         parts.append(f", trained on {number(targets)} {run.counted}. " if isinstance(targets, int) else ". ")
     return tag("p", parts, _ending(run), class_="lead")
 
@@ -76,6 +77,10 @@ def _results(run: ReportRun) -> list[tuple[str, str, str]]:
             found.append(("perplexity", number(_exp(best["valid_loss"])), "exp of the validation loss"))
         if "valid_accuracy" in best:
             found.append(("accuracy", f"{100 * best['valid_accuracy']:.1f} %", f"validation, epoch {best['epoch']}"))
+    for name, value in (run.end or {}).get("scores", {}).items():
+        if name not in _IN_EPOCHS:  # such as test_loss
+            shown = f"{100 * value:.1f} %" if name == "test_accuracy" and is_drawable(value) else number(value)
+            found.append((str(name).replace("_", " "), shown, "of the weights that are kept"))
     if epoch is not None:
         found.append(("training loss", number(epoch["train_loss"]), f"{unit}, epoch {epoch['epoch']}".lstrip(", ")))
     updates = (train or last or {"update": 0})["update"]
@@ -116,16 +121,13 @@ def _comparison(content: Content) -> Markup:
 
 
 def _model_of(run: ReportRun) -> str:
+    """Kind and size of a model, briefly."""
     model = run.start.get("model", {})
-    return str(model.get("text") or model.get("kind") or number(None))
-
-
-def _scores(run: ReportRun) -> Markup | None:
-    """Scores of the weights that are kept, unless they are among the figures."""
-    shown = {value for _, value, _ in _results(run)}
-    texts = {str(name).replace("_", " "): number(value) for name, value in (run.end or {}).get("scores", {}).items()}
-    scores = [f"{name} {text}" for name, text in texts.items() if text not in shown]
-    return tag("p", "Scores of the weights that are kept: ", ", ".join(scores), ".") if scores else None
+    config = model.get("config")
+    config = config if isinstance(config, dict) else {}
+    parts = [model.get("kind", number(None)), config.get("cell")]
+    parts.append(" × ".join(str(config[name]) for name in ("num_layers", "hidden_size") if name in config))  # noqa: RUF001
+    return ", ".join(str(part) for part in parts if part)
 
 
 def _notes(run: ReportRun) -> Markup | None:

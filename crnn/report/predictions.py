@@ -26,7 +26,7 @@ def confusion(content: Content) -> Markup | None:
 
     def draw(run: ReportRun) -> Markup | None:
         entries = chosen([entry for entry in run.kinds["confusion"] if entry["labels"]], content.snapshots)
-        return by_epoch([(entry, _matrix(entry)) for entry in entries]) if entries else None
+        return by_epoch(run, [(entry, _matrix(entry)) for entry in entries]) if entries else None
 
     return by_run(content, draw)
 
@@ -93,7 +93,7 @@ def forecasts(content: Content) -> Markup | None:
         names = [Curve("truth", [], [], 6), Curve("forecast", [], [], run.index if run.index != 6 else 0)]
         note = tag("span", "shaded: between the lowest and the highest quantile") if banded else None
         parts = [(entry, _series(entry, run)) for entry in entries]
-        return join([tag("p", legend(names), note, class_="legend"), by_epoch(parts)])
+        return join([tag("p", legend(names), note, class_="legend"), by_epoch(run, parts)])
 
     return by_run(content, draw)
 
@@ -129,7 +129,7 @@ def values(content: Content) -> Markup | None:
 
     def draw(run: ReportRun) -> Markup | None:
         entries = chosen([entry for entry in run.kinds["values"] if entry["truth"]], content.snapshots)
-        return by_epoch([(entry, _scatter(entry, run)) for entry in entries]) if entries else None
+        return by_epoch(run, [(entry, _scatter(entry, run)) for entry in entries]) if entries else None
 
     return by_run(content, draw)
 

@@ -73,6 +73,19 @@ class ReportRun:
         return min(evaluated, key=lambda entry: float(entry["valid_loss"]), default=None)
 
     @property
+    def kept_epoch(self) -> int | None:
+        """The epoch whose weights are kept, if training has ended and it is not the last epoch."""
+        end = self.end
+        return end["best_epoch"] if end is not None and end["best_epoch"] != end["epoch"] else None
+
+    def shows_kept(self, entry: Entry) -> bool:
+        """Whether an entry is of the weights that are kept and not of those after the last epoch."""
+        end, last = self.end, self.last(entry["kind"])
+        made_at_end = end is not None and last is not None and last["update"] == entry["update"] == end["update"]
+        same_time = [each for each in self.kinds[entry["kind"]] if each["update"] == entry["update"]]
+        return self.kept_epoch is not None and made_at_end and (len(same_time) < 2 or entry is not same_time[0])
+
+    @property
     def seconds(self) -> float:
         """Duration of the training."""
         times = [float(entry["seconds"]) for entry in self.kinds["train"]]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 __all__ = ["Scale", "duration", "is_drawable", "number", "scale_of", "thinned"]
 
 LARGEST = 1e100  # larger numbers are drawn nowhere, because squares and quotients of them would overflow
-_UNITS = ((1e10, 1e9, "G"), (1e7, 1e6, "M"), (1e4, 1e3, "k"))  # from which value on, and the unit of the labels
+_UNITS = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))  # from which value on, and the unit of the labels
 
 
 def is_drawable(value: object) -> bool:

@@ -236,6 +236,8 @@ LAST = "the best epoch is the last, {}: a longer training may give a better mode
         (log_of(LINE, RISING), []),  # what is kept would not be better
         (log_of(LINE, LEVEL), []),
         (log_of(LINE[:3], LINE[:3]), [LAST.format(3)]),
+        (log_of([2.46, 1.8, 1.64, 1.59], [1.94, 1.68, 1.59, 1.57], [0.85, 0.5, 0.15, 0]), [LAST.format(4)]),
+        (log_of([2.4, 1.8], [1.9, 1.6], [0.5, 0]), [LAST.format(2)]),
         (log_of(LINE[:1], LINE[:1]), []),
         (crnn.TrainingLog(), []),
     ],

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 
 from crnn.training.log import TrainingLog
 
@@ -11,7 +13,7 @@ __all__ = ["advice"]
 
 TRAIN_SHARE = 0.1  # of the whole fall of the training loss, in the last quarter: more is still falling
 VALID_SHARE = 0.01  # the same of the validation loss, which decides what is kept
-FEWEST = 4  # entries from which a fall can be told
+FEWEST = 4  # entries from which a fall of the training loss can be told
 
 
 def advice(log: TrainingLog, option: str, value: int) -> list[str]:
@@ -24,8 +26,9 @@ def advice(log: TrainingLog, option: str, value: int) -> list[str]:
     more = f"a longer training may give a better model, such as {option}={2 * value}"
     if log.best is None or log.epochs == 1:
         losses = [(float(each["lr"]), float(each["train_loss"])) for each in log.of_kind("train") if "lr" in each]
-        return [f"the training loss was still falling: {more}"] if _falls(losses, TRAIN_SHARE) else []
-    if log.best is log.last and (log.epochs < FEWEST or _falls(_by_epoch(log), VALID_SHARE)):
+        falls = len(losses) >= FEWEST and _falls(losses, TRAIN_SHARE)
+        return [f"the training loss was still falling: {more}"] if falls else []
+    if log.best is log.last and _falls(_by_epoch(log), VALID_SHARE):
         return [f"the best epoch is the last, {log.epochs}: {more}"]
     return []
 
@@ -41,14 +44,22 @@ def _falls(losses: list[tuple[float, float]], share: float) -> bool:
     """Whether (rate, loss) fall by more than a share of their whole fall in the last quarter of the summed rates."""
     finite = [(rate, loss) for rate, loss in losses if math.isfinite(loss)]
     whole = sum(rate for rate, _ in finite)
-    if len(finite) < FEWEST or whole <= 0:
+    if len(finite) < 2 or whole <= 0:
         return False
-    quarters: list[list[float]] = [[], [], [], []]
-    passed = 0.0
-    for rate, loss in finite:
-        quarters[min(3, int(4 * (passed + rate / 2) / whole))].append(loss)
-        passed += rate
-    if not all(quarters):
-        return False
-    first, _, third, last = (sum(quarter) / len(quarter) for quarter in quarters)
+    places = [(passed - rate / 2) / whole for (rate, _), passed in zip(finite, _sums(finite), strict=True)]
+
+    def mean(low: float, high: float) -> float | None:
+        found = [loss for place, (_, loss) in zip(places, finite, strict=True) if low <= place < high]
+        return sum(found) / len(found) if found else None
+
+    first, third, last = mean(0, 0.25), mean(0.5, 0.75), mean(0.75, 2)
+    first = finite[0][1] if first is None else first
+    last = finite[-1][1] if last is None else last
+    if third is None:  # few epochs
+        third = next((loss for place, (_, loss) in zip(places[::-1], finite[::-1], strict=True) if place < 0.75), first)
     return third - last > share * (first - last) > 0
+
+
+def _sums(losses: list[tuple[float, float]]) -> Iterator[float]:
+    """The rates summed up to each of them."""
+    return itertools.accumulate(rate for rate, _ in losses)

@@ -7,7 +7,8 @@ from crnn.training.progress import Figures
 
 __all__ = ["bar_texts", "progress_line", "sample_text", "short_number", "short_time"]
 
-SHORTEST_BAR = 8  # columns
+SHORTEST_BAR = 6  # columns
+NARROW = 60  # columns of a terminal in which every word counts
 
 
 def short_time(seconds: float) -> str:
@@ -37,17 +38,20 @@ def progress_line(figures: Figures) -> str:
         facts.append(f"gradient norm {figures.grad_norm:.3g}")
     if figures.speed is not None:
         facts.append(f"{figures.speed:,.0f} {figures.counted}/s")
-    if figures.left is not None:
+    if figures.left is not None and figures.update < figures.updates:
         facts.append(f"{short_time(figures.left)} left")
     return f"epoch {figures.epoch} of {figures.epochs}: {', '.join(facts)}"
 
 
 def bar_texts(figures: Figures, width: int) -> tuple[str, str]:
     """What stands before and after the bar in a terminal of so many columns: what fits, the most important first."""
-    before = f"epoch {figures.epoch}/{figures.epochs} {figures.update / max(figures.updates, 1):4.0%}"
+    narrow = width < NARROW
+    before = f"{'' if narrow else 'epoch '}{figures.epoch}/{figures.epochs}"
+    before += f" {figures.update / max(figures.updates, 1):4.0%}"
     room = width - len(before) - len(" || ") - SHORTEST_BAR
-    long, short = (_fitting(_fields(figures, short=short), room) for short in (False, True))
-    return before, ", ".join(short if len(short) > len(long) else long)
+    long = _fitting(_fields(figures, short=False), room, ", ")
+    short = _fitting(_fields(figures, short=True), room, " ")
+    return before, " ".join(short) if len(short) > len(long) else ", ".join(long)
 
 
 def _fields(figures: Figures, *, short: bool) -> list[tuple[int, str]]:
@@ -65,17 +69,17 @@ def _fields(figures: Figures, *, short: bool) -> list[tuple[int, str]]:
     if figures.evaluating:
         fields.append((1, "evaluating"))
     elif figures.update >= figures.updates:
-        fields.append((1, short_time(figures.seconds)))
+        fields.append((1, f"took {short_time(figures.seconds)}"))
     elif figures.left is not None:
         fields.append((1, f"{short_time(figures.left)} left"))
     return fields
 
 
-def _fitting(fields: list[tuple[int, str]], room: int) -> list[str]:
-    """The most important fields that fit into a number of columns, with commas between them; in order."""
+def _fitting(fields: list[tuple[int, str]], room: int, separator: str) -> list[str]:
+    """The most important fields that fit into a number of columns; in order."""
     shown: set[str] = set()
     for _, text in sorted(fields):
-        room -= len(text) + len(", ") * bool(shown)
+        room -= len(text) + len(separator) * bool(shown)
         if room < 0:
             break
         shown.add(text)

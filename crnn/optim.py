@@ -278,7 +278,7 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        lr: float = 1e-3,
+        lr: float = 2e-3,
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-8,
@@ -335,7 +335,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        lr: float = 1e-3,
+        lr: float = 2e-3,
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-8,
@@ -345,7 +345,8 @@ class AdamW(Adam):
         super().__init__(lr, beta1, beta2, eps, weight_decay=weight_decay)
 
 
-# Every optimizer by name: the choices of ``crnn train --optimizer``, and what tests are parametrized over.
+# Every optimizer by name: what ``optimizer=`` in `crnn.fit` and ``crnn train --optimizer`` take, and what tests are
+# parametrized over.
 RULES: dict[str, Callable[..., Optimizer]] = {
     "sgd": SGD,
     "adagrad": Adagrad,
@@ -436,7 +437,7 @@ def _warmed(name: str, schedule: Schedule, warmup: int) -> Schedule:
     return factor
 
 
-# Every schedule by name: the choices of ``crnn train --schedule``.
+# Every schedule by name: the choices of ``schedule=`` in `crnn.fit` and of ``crnn train --schedule``.
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "constant": constant,
     "linear": linear,
@@ -445,30 +446,49 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 }
 
 
-def optimizer_from(name: str, value: Any) -> Optimizer:
+def optimizer_from(name: str, value: Any, lr: float | None = None) -> Optimizer:
     """An optimizer given as the argument ``name``: one of crnn's, a class of one, or a name in `RULES`.
 
-    A class or a name gives an optimizer with default arguments. Raises TypeError and ValueError.
+    A class or a name gives an optimizer with default arguments, except for ``lr`` if it is given. Raises TypeError and
+    ValueError.
     """
     if isinstance(value, Optimizer):
         return value
+    rate = {} if lr is None else {"lr": lr}
     if isinstance(value, type) and issubclass(value, Optimizer):
-        return value()  # type: ignore[call-arg]  # the rules have defaults for everything
-    made: Optimizer = _listed(name, value, RULES, "an optimizer such as crnn.optim.Adam(lr=1e-3)")()
+        return value(**rate)  # type: ignore[arg-type]  # the rules have defaults for everything
+    made: Optimizer = _listed(name, value, RULES, "an optimizer such as crnn.optim.Adam(lr=1e-3)")(**rate)
     return made
 
 
-def schedule_from(name: str, value: Any) -> Schedule:
+def schedule_from(name: str, value: Any, warmup: int = 0) -> Schedule:
     """A schedule given as the argument ``name``: a function, one of this module's factories, or a name in `SCHEDULES`.
 
-    Raises TypeError and ValueError.
+    ``warmup`` is for a factory or a name. Raises TypeError and ValueError.
     """
     if any(value is factory for factory in SCHEDULES.values()):
-        value = value()
+        return value(warmup=warmup)  # type: ignore[no-any-return]
     if callable(value):
         return value  # type: ignore[no-any-return]
-    made: Schedule = _listed(name, value, SCHEDULES, "a schedule such as crnn.optim.cosine()")()
+    made: Schedule = _listed(name, value, SCHEDULES, "a schedule such as crnn.optim.cosine()")(warmup=warmup)
     return made
+
+
+def check_optimizer(name: str, value: Any) -> Any:
+    """``value`` if `optimizer_from` takes it. Raises what that raises."""
+    optimizer_from(name, value)
+    return value
+
+
+def check_schedule(name: str, value: Any) -> Any:
+    """``value`` if `schedule_from` takes it. Raises what that raises."""
+    schedule_from(name, value)
+    return value
+
+
+def is_listed(value: Any, listed: dict[str, Callable[..., Any]]) -> bool:
+    """Whether ``value`` is a name in `RULES` or `SCHEDULES`, or what is listed there."""
+    return isinstance(value, str) or any(value is each for each in listed.values())
 
 
 def _listed(name: str, value: Any, listed: dict[str, Callable[..., Any]], other: str) -> Callable[..., Any]:

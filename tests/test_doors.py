@@ -344,10 +344,13 @@ def test_a_series_may_be_lists_of_steps():
         model.forecast(X[0][:, :1], 3)
 
 
-def test_the_learning_rate_belongs_to_the_optimizer():
-    for options in ({"lr": 0.1}, {"learning_rate": 0.1}):
-        with pytest.raises(TypeError, match=r"expected in the optimizer, such as optimizer=crnn.optim.Adam\(lr"):
-            crnn.SequenceClassifier(hidden_size=4).fit(X, LABELS, **options)
+def test_the_learning_rate_is_given_as_lr_or_in_the_optimizer():
+    with pytest.raises(TypeError, match=r"^learning_rate: expected lr, such as lr=1e-3, or optimizer=crnn.optim.Adam"):
+        crnn.SequenceClassifier(hidden_size=4).fit(X, LABELS, learning_rate=0.1)
+    models = [crnn.SequenceClassifier(hidden_size=4, seed=1) for _ in range(2)]
+    models[0].fit(X, LABELS, epochs=2, lr=0.05)
+    models[1].fit(X, LABELS, epochs=2, optimizer=crnn.optim.Adam(lr=0.05))
+    assert (models[0].flat_params == models[1].flat_params).all()
 
 
 def test_arrays_are_borrowed_where_they_can_be():

@@ -15,7 +15,7 @@ from crnn.models.predictor import Workspace
 
 CORPUS = crnn.TextCorpus.from_text(text(700), valid=0.1, test=0)
 V = len(CORPUS.vocab)
-FIT = {"batch_size": 3, "bptt": 7, "optimizer": crnn.optim.Adam(1e-2)}
+FIT = {"batch_size": 3, "bptt": 7, "schedule": None, "clip_norm": None, "optimizer": crnn.optim.Adam(1e-2)}
 KINDS = {
     "tanh": {"cell": "tanh"},
     "IRNN": {"cell": "relu", "recurrent_init": "identity"},

@@ -13,7 +13,8 @@ import crnn
 from crnn import ModelFileError
 
 IDS = np.random.default_rng(8).integers(12, size=104)
-SETTINGS = {"epochs": 4, "batch_size": 3, "bptt": 5, "log_every": 2}  # 7 windows an epoch
+# 7 windows an epoch
+SETTINGS = {"epochs": 4, "batch_size": 3, "bptt": 5, "schedule": None, "clip_norm": None, "log_every": 2}
 X = [np.random.default_rng(n).normal(size=(4 + n % 3, 2)) for n in range(12)]
 Y = [x[:, 0] for x in X]
 
@@ -302,12 +303,12 @@ def test_a_loaded_model_keeps_its_scaling_too(tmp_path):
 def test_a_resumed_run_has_the_scaling_of_its_checkpoint(tmp_path, name):
     make, y = MODELS[name]
     whole, first, second = make(), make(), make()
-    whole.fit(X, y, epochs=4)
-    first.fit(X, y, epochs=2, checkpoint=tmp_path / "c")
+    whole.fit(X, y, epochs=4, schedule=None)
+    first.fit(X, y, epochs=2, schedule=None, checkpoint=tmp_path / "c")
     with pytest.raises(ModelFileError, match=r"^data: expected the training data"):
         second.fit([x * 10 for x in X], y, epochs=4, checkpoint=tmp_path / "c", resume=True)
     assert not second.is_scaled
-    second.fit(X, y, epochs=4, checkpoint=tmp_path / "c", resume=True)
+    second.fit(X, y, epochs=4, schedule=None, checkpoint=tmp_path / "c", resume=True)
     assert_same_bits(second.scalings["x"].mean, first.scalings["x"].mean)
     assert_same_bits(second.flat_params, whole.flat_params)
 

@@ -22,7 +22,8 @@ from crnn.training.interrupts import Interrupted
 pytestmark = pytest.mark.thread_unsafe  # signals and standard error are the process's
 
 IDS = np.random.default_rng(8).integers(12, size=104)
-SETTINGS = {"epochs": 4, "batch_size": 3, "bptt": 5, "log_every": 2}  # 7 windows an epoch
+# 7 windows an epoch
+SETTINGS = {"epochs": 4, "batch_size": 3, "bptt": 5, "schedule": None, "clip_norm": None, "log_every": 2}
 SIGNALS = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 TINY = ["--hidden", "5", "--epochs", "4", "--batch", "4", "--bptt", "8", "--embedding", "0"]
 

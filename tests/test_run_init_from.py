@@ -44,8 +44,7 @@ def test_training_starts_from_the_weights_and_takes_the_network_from_the_model(f
     corpus = crnn.TextCorpus.from_file("a.txt")
     model = crnn.load("m")
     crnn.fit(
-        model, corpus, epochs=1, batch_size=4, bptt=8, clip_norm=0.25, schedule="cosine",
-        optimizer=crnn.optim.Adam(1e-3),
+        model, corpus, epochs=1, batch_size=4, bptt=8, optimizer=crnn.optim.Adam(1e-3),
     )  # fmt: skip
     assert run("a.txt", "-o", "o", "--init-from", "m", "--lr", 1e-3) == 0
     assert_same_bits(crnn.load("o").flat_params, model.flat_params)

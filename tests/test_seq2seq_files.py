@@ -127,7 +127,7 @@ def corpus():
 
 def test_a_break_changes_no_bit(tmp_path):
     X, y = corpus()
-    options = {"valid": 0.2, "batch_size": 8}
+    options = {"valid": 0.2, "batch_size": 8, "schedule": None}
     whole, broken = of_texts(dropout=0.1), of_texts(dropout=0.1)
     log = whole.fit(X, y, epochs=4, **options)
     checkpoint = tmp_path / "c"

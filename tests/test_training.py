@@ -13,7 +13,8 @@ import crnn
 from crnn.text.windows import contiguous_batches
 
 IDS = np.random.default_rng(8).integers(12, size=104)
-SETTINGS = {"epochs": 2, "batch_size": 3, "bptt": 5}  # 7 windows an epoch, the last of 4 steps
+# 7 windows an epoch, the last of 4 steps
+SETTINGS = {"epochs": 2, "batch_size": 3, "bptt": 5, "schedule": None, "clip_norm": None}
 
 
 def double():
@@ -21,7 +22,7 @@ def double():
 
 
 def oracle_fit(
-    model, ids, *, epochs, batch_size, bptt, lr, carry=None, schedule=lambda k, n: 1.0, clip_norm=None,
+    model, ids, *, epochs, batch_size, bptt, lr, carry=None, schedule=None, clip_norm=None,
     clip_value=None, reduction="mean", max_updates=None
 ):  # fmt: skip
     """What `fit` with plain SGD should do: the weights after it, and each update's loss, norm and rate."""
@@ -42,7 +43,7 @@ def oracle_fit(
                 grads = {name: np.clip(grad, -clip_value, clip_value) for name, grad in grads.items()}
             norm = math.sqrt(sum((grad**2).sum() for grad in grads.values()))
             factor = min(1.0, (clip_norm or math.inf) / norm)
-            rate = lr * schedule(len(done), total)
+            rate = lr * (schedule(len(done), total) if schedule else 1.0)
             for name in params:
                 params[name] = params[name] - rate * factor * grads[name]
             state = tape.state
@@ -74,8 +75,8 @@ def oracle_fit(
 def test_every_update_is_the_oracles(options):
     lr = 0.02 if options.get("reduction") == "sum" else 0.3
     model = double()
-    params, done = oracle_fit(model, IDS, lr=lr, **SETTINGS, **options)
-    log = crnn.fit(model, IDS, optimizer=crnn.optim.SGD(lr), log_every=1, **SETTINGS, **options)
+    params, done = oracle_fit(model, IDS, lr=lr, **(SETTINGS | options))
+    log = crnn.fit(model, IDS, optimizer=crnn.optim.SGD(lr), log_every=1, **(SETTINGS | options))
     for name, expected in params.items():
         assert_close(model.params[name], expected)
     for name in done[0]:
@@ -100,7 +101,7 @@ def test_float32_follows_too():
 def test_the_default_is_adam():
     model, twin = double(), double()
     crnn.fit(model, IDS, **SETTINGS)
-    crnn.fit(twin, IDS, optimizer=crnn.optim.Adam(lr=2e-3), clip_norm=None, **SETTINGS)
+    crnn.fit(twin, IDS, optimizer=crnn.optim.Adam(), **SETTINGS)
     assert_same_bits(model.flat_params, twin.flat_params)
 
 
@@ -111,11 +112,11 @@ def test_a_schedule_is_told_the_update_and_the_total():
         told.append((update, total))
         return 1.0
 
-    crnn.fit(double(), IDS, schedule=schedule, **SETTINGS)
+    crnn.fit(double(), IDS, **(SETTINGS | {"schedule": schedule}))
     assert told == [(update, 14) for update in range(14)]
     for limit, total in ((9, 9), (900, 14)):
         told.clear()
-        crnn.fit(double(), IDS, schedule=schedule, max_updates=limit, **SETTINGS)
+        crnn.fit(double(), IDS, max_updates=limit, **(SETTINGS | {"schedule": schedule}))
         assert told == [(update, total) for update in range(total)]
 
 
@@ -204,7 +205,7 @@ def test_any_model_of_the_right_shape_can_be_trained():
             return float(self.flat_params[0] ** 2), 1, np.zeros(1)
 
     model = OneWeight()
-    log = crnn.fit(model, [], epochs=1, optimizer=crnn.optim.SGD(0.25), log_every=1)
+    log = crnn.fit(model, [], epochs=1, optimizer=crnn.optim.SGD(0.25), schedule=None, clip_norm=None, log_every=1)
     assert log.column("train_loss") == [4, 1, 0.25, 0.0625, 0.015625]
     assert model.flat_params[0] == 0.0625
 

@@ -11,7 +11,7 @@ from crnn.training.advice import advice
 from crnn.training.protocols import Observation
 
 IDS = np.random.default_rng(8).integers(12, size=104)
-SETTINGS = {"epochs": 3, "batch_size": 3, "bptt": 5}  # 7 windows an epoch
+SETTINGS = {"epochs": 3, "batch_size": 3, "bptt": 5, "schedule": None}  # 7 windows an epoch
 CALLBACKS = ["on_update", "on_epoch"]
 
 

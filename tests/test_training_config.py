@@ -14,6 +14,9 @@ from crnn.cli import command, train
 from crnn.training.config import TrainingConfig, TrainingOptions
 
 OPTIONS = options_of(TrainingConfig)
+SEQUENCE_MODELS = [
+    crnn.SequenceClassifier, crnn.SequenceTagger, crnn.SequenceRegressor, crnn.SequenceToSequence,
+]  # fmt: skip
 
 
 def test_the_typed_dictionary_agrees_with_the_list():
@@ -32,11 +35,12 @@ def test_fits_signature_and_docstring_name_every_option():
         assert f"\n{each.name} : " in text
 
 
-def test_the_models_own_fit_keeps_its_defaults_and_shows_the_rest():
-    parameters = inspect.signature(crnn.SequenceClassifier.fit).parameters
-    assert parameters["epochs"].default == 20
-    assert parameters["clip_norm"].default == 1.0
-    assert {each.name for each in OPTIONS} <= set(parameters)
+@pytest.mark.parametrize("kind", SEQUENCE_MODELS)
+def test_the_models_own_fit_has_the_same_defaults(kind):
+    parameters = inspect.signature(kind.fit).parameters
+    for each in OPTIONS:
+        assert parameters[each.name].default == each.default, each.name
+    assert parameters["valid"].default == "auto"
 
 
 @pytest.mark.parametrize(

@@ -158,12 +158,12 @@ def test_an_interrupted_run_resumes_without_the_entries_of_its_end(tmp_path):
         fitted(schedule=interrupt, **files)
     before = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert before[-1]["reason"] == "interrupted"
-    log = log_of(resume=True, **files)
+    log = log_of(resume=True, schedule=None, **files)
     after = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert after == log.entries
     assert log.column("update") == list(range(1, 25))
     assert [entry["reason"] for entry in after if entry["kind"] == "end"] == ["finished"]
-    whole = log_of(log_every=1)
+    whole = log_of(log_every=1, schedule=None)
     assert log.column("train_loss") == whole.column("train_loss")
 
 

@@ -13,7 +13,8 @@ import crnn
 from crnn import ModelFileError
 
 IDS = np.random.default_rng(8).integers(12, size=104)
-SETTINGS = {"epochs": 4, "batch_size": 3, "bptt": 5, "log_every": 2}  # 7 windows an epoch
+# 7 windows an epoch
+SETTINGS = {"epochs": 4, "batch_size": 3, "bptt": 5, "schedule": None, "clip_norm": None, "log_every": 2}
 
 
 def optimizer():

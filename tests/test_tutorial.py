@@ -87,8 +87,8 @@ def fitted_curve(dtype, initial):
     vocab, ids = prose()
     model = model_with(oracle.char_rnn_params(len(vocab), H), dtype)
     log = crnn.fit(
-        model, ids, epochs=1, batch_size=1, bptt=T, reduction="sum", clip_value=CLIP, log_every=1,
-        optimizer=crnn.optim.Adagrad(lr=LR, eps=0, initial=initial),
+        model, ids, epochs=1, batch_size=1, bptt=T, reduction="sum", clip_value=CLIP, clip_norm=None,
+        log_every=1, schedule=None, optimizer=crnn.optim.Adagrad(lr=LR, eps=0, initial=initial),
     )  # fmt: skip
     assert log.column("tokens") == [T] * UPDATES
     return np.array(log.column("train_loss")) * T

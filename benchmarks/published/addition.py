@@ -51,6 +51,7 @@ def run(seed: int) -> Iterator[str]:
     model.fit(
         questions[HELD_OUT:],
         answers[HELD_OUT:],
+        valid=None,
         epochs=EPOCHS,
         batch_size=BATCH,
         clip_norm=1.0,

@@ -48,6 +48,7 @@ class Setting:
         model.fit(
             pieces,
             None,
+            valid=None,
             epochs=self.epochs,
             batch_size=8,
             clip_norm=1.0,

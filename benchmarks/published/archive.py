@@ -59,6 +59,7 @@ class Setting:
         model.fit(
             x,
             labels,
+            valid=None,
             epochs=self.epochs,
             batch_size=self.batch_size,
             clip_norm=1.0,

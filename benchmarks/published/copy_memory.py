@@ -52,6 +52,7 @@ def run(seed: int) -> Iterator[str]:
         model.fit(
             x,
             y,
+            valid=None,
             epochs=EPOCHS,
             batch_size=BATCH,
             clip_norm=1.0,

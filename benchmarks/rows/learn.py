@@ -68,6 +68,7 @@ def train_with_crnn(threads: int, quick: bool) -> Curve:
         optimizer=crnn.optim.Adam(lr=RATE),
         schedule=crnn.optim.cosine(),
         clip_norm=CLIP,
+        patience=None,
         threads=threads,
         progress=False,
         on_epoch=on_epoch,

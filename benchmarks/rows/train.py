@@ -48,6 +48,7 @@ def measure(task: TrainingTask, setting: Setting) -> dict[str, Figure]:
             batch_size=task.batch,
             bptt=task.steps,
             optimizer=crnn.optim.Adam(lr=RATE),
+            schedule=None,
             clip_norm=CLIP,
             threads=threads,
             progress=False,

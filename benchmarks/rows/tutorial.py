@@ -51,6 +51,8 @@ def measure(setting: Setting) -> dict[str, Figure]:
             bptt=STEPS,
             reduction="sum",
             clip_value=CLIP,
+            clip_norm=None,
+            schedule=None,
             optimizer=crnn.optim.Adagrad(lr=RATE, eps=0, initial=1e-8),
             max_updates=updates,
             log_every=log_every,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from crnn.nn.config import NetworkConfig
 
 __all__ = ["add_network_flags", "corpus_and_model", "load_start"]
 
-# Differences of the command line from `LanguageModel`: defaults, one size instead of a list, 0 for None.
+DEFAULTS = {name: each.default for name, each in inspect.signature(crnn.LanguageModel).parameters.items()}
+# The flags of `LanguageModel`'s options whose help, type or meaning differs: one size instead of a list, 0 for None.
+# The defaults are those of `LanguageModel`.
 NETWORK_FLAGS: dict[str, dict[str, Any]] = {
-    "hidden_size": {"type": int, "default": 256, "help": "H: units of each layer"},
+    "hidden_size": {"type": int, "default": DEFAULTS["hidden_size"], "help": "H: units of each layer"},
     "num_layers": {"default": 1, "help": "number of layers"},
-    "cell": {"choices": list(CELLS), "help": "kind of recurrent cell"},
+    "cell": {"choices": list(CELLS), "default": DEFAULTS["cell"], "help": "kind of recurrent cell"},
     "embedding_size": {"help": "size of the token embedding; that of --hidden if not given; 0: one-hot tokens"},
     "dtype": {"choices": list(DTYPES), "help": "precision"},
     "input_init": {

@@ -46,7 +46,7 @@ def memory_for_training(
     shapes = crnn.LanguageModel.shapes_of(options, vocab=vocab)
     parameters = Parameters.count(shapes)
     head = math.prod(shapes["W_hy" if "W_hy" in shapes else "embedding"])  # packed twice
-    arrays = len(RULES[arguments.optimizer](lr=arguments.lr).array_names)
+    arrays = len(RULES[arguments.optimizer]().array_names)
     copies = 3 + arrays  # values, gradients, best values, and the optimizer's
     outputs = arguments.batch_size * arguments.bptt * len(vocab)
     itemsize = 8 if options["dtype"] == "float64" else 4

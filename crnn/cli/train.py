@@ -18,7 +18,7 @@ from crnn.cli.corpus import add_corpus_flags, add_text_argument
 from crnn.cli.messages import in_words_of
 from crnn.cli.network import add_network_flags, corpus_and_model, load_start
 from crnn.optim import RULES, SCHEDULES
-from crnn.training.config import TrainingConfig
+from crnn.training.config import LEAST_EPOCHS, LEAST_UPDATES, TrainingConfig
 from crnn.training.fit import check_start, new_trainer
 from crnn.training.output import Output
 from crnn.training.run_files import RunFiles
@@ -26,12 +26,31 @@ from crnn.training.trainer import Trainer
 
 __all__ = ["add_subcommand"]
 
-# Differences from `crnn.fit`: defaults, 0 for None, help texts specific to language models.
+def _patience(text: str) -> int | str:
+    """The value of ``--patience``."""
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number of epochs, or auto, got {text!r}") from None
+
+
+# The flags of `crnn.fit`'s options whose help, type or meaning differs: 0 for None, and words of language models. The
+# defaults are those of `crnn.fit`, but for the number of threads, which the result does not depend on.
 TRAINING_FLAGS: dict[str, dict[str, Any]] = {
-    "epochs": {"help": "passes over the text"},
+    "epochs": {
+        "help": f"passes over the text; if not given as many as make {LEAST_UPDATES:,} updates, at least {LEAST_EPOCHS}"
+    },
     "batch_size": {"help": "parallel streams that the text is split into"},
-    "clip_norm": {"default": 0.25, "help": "largest 2-norm of the gradient; 0: no limit"},
+    "optimizer": {"choices": list(RULES), "help": "update rule"},
+    "lr": {"help": f"learning rate; if not given that of the optimizer, such as {RULES['adam']().lr:g} for adam"},
+    "schedule": {"choices": list(SCHEDULES), "help": "schedule of the learning rate"},
+    "warmup": {"help": "updates of the warm-up, in which the learning rate rises"},
+    "clip_norm": {"help": "largest 2-norm of the gradient; 0: no limit"},
     "clip_value": {"default": 0.0, "help": "largest element of the gradient; 0: no limit"},
+    "patience": {
+        "type": _patience,
+        "help": "stop after this many epochs without a lower validation loss; auto: a part of all epochs; 0: never",
+    },
     "threads": {"default": cores()},
     "seed": {"help": "seed of the initial weights and of the dropout masks"},
     "checkpoint": {
@@ -45,6 +64,7 @@ TRAINING_FLAGS: dict[str, dict[str, Any]] = {
     "resume": {"help": "continue from the checkpoint, with the same network and text"},
     "restart": {"help": "begin anew, although checkpoint or output exist, and replace them"},
 }
+ZERO_IS_NONE = ("clip_norm", "clip_value", "patience", "checkpoint_minutes")
 
 
 def add_subcommand(subparsers: Subparsers) -> None:
@@ -56,10 +76,6 @@ def add_subcommand(subparsers: Subparsers) -> None:
     add_network_flags(train.add_argument_group("network"))
     loop = train.add_argument_group("training")
     add_flags(loop, TrainingConfig, TRAINING_FLAGS)
-    loop.add_argument("--optimizer", choices=list(RULES), default="adam", help="update rule")
-    loop.add_argument("--lr", type=float, default=2e-3, help="learning rate")
-    loop.add_argument("--schedule", choices=list(SCHEDULES), default="cosine", help="schedule of the learning rate")
-    loop.add_argument("--warmup", type=int, default=0, help="updates of the warm-up, in which the learning rate rises")
     loop.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
 
 
@@ -167,11 +183,6 @@ def _say_ending(trainer: Trainer, arguments: argparse.Namespace, more: Sequence[
 
 def _training_options(arguments: argparse.Namespace) -> dict[str, Any]:
     options = from_flags(arguments, TrainingConfig)
-    return options | {
-        "clip_norm": options["clip_norm"] or None,
-        "clip_value": options["clip_value"] or None,
-        "checkpoint_minutes": options["checkpoint_minutes"] or None,
-        "optimizer": RULES[arguments.optimizer](lr=arguments.lr),
-        "schedule": SCHEDULES[arguments.schedule](warmup=arguments.warmup),
-        "progress": False if arguments.quiet else None,
-    }
+    for name in ZERO_IS_NONE:
+        options[name] = options[name] or None
+    return options | {"progress": False if arguments.quiet else None}

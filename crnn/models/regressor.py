@@ -13,6 +13,7 @@ from crnn.array_input import items
 from crnn.checks import Array, as_number, check_size
 from crnn.models.data import by_length, is_one_series
 from crnn.models.from_data import input_size_of, target_size_of, windows_of
+from crnn.models.held_out import LEAST_STEPS, SHARE, is_auto
 from crnn.models.losses import Regression
 from crnn.models.metrics import RegressionEvaluation
 from crnn.models.observations import VALUES
@@ -158,6 +159,8 @@ class SequenceRegressor(
         if len(X) != 1 or self.output_size != D or self.pooling is not None:
             return X, valid
         series = self._sequences("X", X)[0]
+        if is_auto(valid):
+            valid = SHARE if len(series) >= LEAST_STEPS else None
         share = as_number(valid)
         if share is not None and 0 < share < 1:
             steps = round(share * len(series))

@@ -9,15 +9,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Generic
+from typing import Any, Generic, Literal, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from crnn._core import loss as kernels
 from crnn._options import takes_options
-from crnn.array_input import items, shown
-from crnn.checks import Array, as_number, check_flag, check_seed, check_size, check_threads
+from crnn.array_input import items
+from crnn.checks import Array, check_flag, check_seed, check_size, check_threads
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import ModelFileError
 from crnn.models.data import (
@@ -31,11 +31,11 @@ from crnn.models.data import (
     by_rows,
     check_sequences,
     sequences_of,
-    shuffled,
     split_rows,
 )
 from crnn.models.from_data import materialised
 from crnn.models.head import Head
+from crnn.models.held_out import AUTO, held_out, is_auto
 from crnn.models.losses import Loss
 from crnn.models.pooling import POOLINGS
 from crnn.models.predictor import Predictor, Seed, Workspace
@@ -50,7 +50,7 @@ from crnn.nn.params import Parameters, Shapes
 from crnn.nn.state import StateLike
 from crnn.stream.parts import StreamParts
 from crnn.training.checkpoint import stored_statistics
-from crnn.training.config import TrainingConfig
+from crnn.training.config import TrainingConfig, TrainingOptions
 from crnn.training.fit import fit
 from crnn.training.log import TrainingLog
 
@@ -249,13 +249,9 @@ class SequenceModel(Module, Generic[EvaluationT]):
         X: Any,
         y: Any,
         *,
-        valid: float | tuple[Any, Any] | None = None,
+        valid: float | tuple[Any, Any] | Literal["auto"] | None = AUTO,
         rescale: bool = False,
-        epochs: int = 20,
-        batch_size: int = 32,
-        clip_norm: float | None = 1.0,
-        threads: int = 1,
-        **training: Any,
+        **options: Unpack[TrainingOptions],
     ) -> TrainingLog:
         """Train on sequences and their targets.
 
@@ -263,16 +259,17 @@ class SequenceModel(Module, Generic[EvaluationT]):
         ----------
         X : sequences, see the class
         y : targets, see the class
-        valid : float or (X, y), optional
+        valid : float, (X, y), "auto" or None
             Validation data, to evaluate on after every epoch; the weights of the best epoch are kept. A float in (0, 1)
-            is the fraction of the sequences to take from X and y, at random by the model's seed.
+            is the share of the sequences to take from X and y, at random by the model's seed, of every class alike.
+            "auto" takes a share if there is enough data, see `crnn.models.held_out`; otherwise, and with None, all
+            sequences are trained on.
         rescale : bool
             Learn mean and standard deviation from this X and y although an earlier `fit` has learnt them. Otherwise
             they are learnt once, because the weights are made for them, and a resumed run takes those of its
             checkpoint.
-        epochs, batch_size, clip_norm, threads, **training
-            As in `crnn.fit`, which lists them all: optimizer, schedule, patience, checkpoint and so on. ``bptt`` and
-            ``carry`` are ignored.
+        **options
+            As in `crnn.fit`, which lists them all, with the same defaults. ``bptt`` and ``carry`` are ignored.
 
         Returns
         -------
@@ -285,7 +282,6 @@ class SequenceModel(Module, Generic[EvaluationT]):
         FloatingPointError, KeyboardInterrupt
             As in `crnn.fit`.
         """
-        options = {"epochs": epochs, "batch_size": batch_size, "clip_norm": clip_norm, "threads": threads, **training}
         X, y = materialised(X), materialised(y)
         if self.deferred is not None:
             return self._fit_built(X, y, valid, options)
@@ -301,16 +297,19 @@ class SequenceModel(Module, Generic[EvaluationT]):
             valid_x = self._sequences("valid[0]", valid[0])
             valid_targets = self._encode("valid[1]", valid[1], valid_x)
         elif valid is not None:
-            chosen = self._validation_indices(valid, len(x))
-            valid_x, valid_targets = [x[i] for i in chosen], [targets[i] for i in chosen]
-            rest = sorted(set(range(len(x))) - set(chosen))
-            x, targets = [x[i] for i in rest], [targets[i] for i in rest]
+            chosen = self._held_out(valid, targets)
+            if chosen:
+                valid_x, valid_targets = [x[i] for i in chosen], [targets[i] for i in chosen]
+                rest = sorted(set(range(len(x))) - set(chosen))
+                x, targets = [x[i] for i in rest], [targets[i] for i in rest]
+            else:
+                valid = None
         self._check_any_target("y", targets)
         if valid is not None:
             self._check_any_target("valid", valid_targets)
         weights, statistics = self.flat_params.copy(), self._statistics
         try:
-            resumed = training.get("checkpoint") if training.get("resume") else None
+            resumed = options.get("checkpoint") if options.get("resume") else None
             if check_flag("rescale", rescale) and resumed is not None:
                 raise ValueError("rescale: expected False with resume, which takes the checkpoint's scaling, got True")
             self._prepare_scaling(x, targets, rescale=rescale, checkpoint=resumed)
@@ -326,7 +325,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
                 self._set_statistics(statistics)
             raise
 
-    def _fit_built(self, X: Any, y: Any, valid: Any, options: dict[str, Any]) -> TrainingLog:
+    def _fit_built(self, X: Any, y: Any, valid: Any, options: Mapping[str, Any]) -> TrainingLog:
         """`fit` of a model whose sizes the data decide: it becomes such a model, unless an argument is wrong."""
         make: Any = type(self)  # each class has its own signature
         built = make(**{**(self.deferred or {}), **self._arguments_from(X, y)})
@@ -358,16 +357,13 @@ class SequenceModel(Module, Generic[EvaluationT]):
             raise AttributeError(f"{kind}: expected a call of fit before this, because its sizes come from the data")
         raise AttributeError(f"{kind!r} object has no attribute {name!r}")
 
-    def _validation_indices(self, fraction: float, n: int) -> list[int]:
-        """The indices, in ascending order, of a random fraction of n sequences. Raises ValueError."""
-        share = as_number(fraction)
-        if share is None or not 0 < share < 1:
-            raise ValueError(f"valid: expected a share between 0 and 1, or a pair (X, y), got {shown(fraction)}")
-        count = round(share * n)
-        if not 0 < count < n:
-            raise ValueError(f"valid: expected a share of {n} sequences that leaves some on both sides, got {share!r}")
-        chosen: list[int] = shuffled(np.random.PCG64([self.seed, 0]), n)[:count].tolist()
-        return sorted(chosen)
+    def _held_out(self, valid: Any, targets: list[Array]) -> list[int]:
+        """The indices of the sequences to validate on, see `held_out`."""
+        chosen = held_out(valid, self._targets.groups(targets), self.seed)
+        count = self._head.loss.count
+        if is_auto(valid) and not any(count(targets[i]) for i in chosen):
+            return []
+        return chosen
 
     def check_valid(self, data: Any) -> None:
         """Raise TypeError unless ``data`` is of the kind that `data` returns. For `crnn.fit`."""

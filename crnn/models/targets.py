@@ -56,6 +56,10 @@ class Targets(ABC, Generic[EvaluationT]):
         """Encoded targets in the units of the loss."""
         return targets
 
+    def groups(self, targets: list[Array]) -> list[int]:
+        """A group for each sequence, of all of which `fit` holds out the same share: the class, if there is one."""
+        return [0] * len(targets)
+
     @abstractmethod
     def evaluation(self, total: float, count: int, outputs: list[Array], targets: list[Array]) -> EvaluationT:
         """The evaluation of a head's outputs.
@@ -128,6 +132,10 @@ class ClassTargets(Targets[Evaluation]):
                 raise ValueError(f"{name}[{i}]: expected numbers from 0 to 1, or NaN for none, got {labels}")
             targets.append(labels.reshape(steps, -1) if self.multilabel else labels.reshape(steps))
         return targets
+
+    def groups(self, targets: list[Array]) -> list[int]:
+        single = not self.multilabel and all(len(labels) == 1 for labels in targets)
+        return [int(labels[0]) for labels in targets] if single else super().groups(targets)
 
     def _ids(self, name: str, labels: Array) -> Array:
         """Class numbers of labels; -1 = unlabelled, ignored by the loss."""

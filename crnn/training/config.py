@@ -12,27 +12,45 @@ from typing import Any, Literal, TypedDict
 
 from crnn import optim
 from crnn._options import check_options, option
-from crnn.checks import as_integer, check_callable, check_flag, check_limit, check_path, check_seed, check_size
+from crnn.checks import (
+    as_integer,
+    check_callable,
+    check_count,
+    check_flag,
+    check_limit,
+    check_number,
+    check_path,
+    check_seed,
+    check_size,
+)
 from crnn.io.atomic_write import PathLike
 from crnn.training.progress import Callback
 
-__all__ = ["TrainingConfig", "TrainingOptions"]
+__all__ = ["LEAST_EPOCHS", "LEAST_UPDATES", "TrainingConfig", "TrainingOptions"]
+
+# What `TrainingConfig.length` makes of options that are not given. docs/training.md says how they were chosen.
+LEAST_UPDATES = 1000
+LEAST_EPOCHS = 10
+PATIENCE_PARTS = 4  # patience is one of so many parts of all epochs
+LEAST_PATIENCE = 5
 
 
 class TrainingOptions(TypedDict, total=False):
     """The options that `crnn.fit` takes by name, for type checkers; see `TrainingConfig` for their meaning."""
 
-    epochs: int
+    epochs: int | None
     batch_size: int
     bptt: int
     carry: int | None
-    optimizer: optim.Optimizer | str | None
+    optimizer: optim.Optimizer | str
+    lr: float | None
     schedule: optim.Schedule | str | None
+    warmup: int
     clip_norm: float | None
     clip_value: float | None
     reduction: Literal["mean", "sum"]
     max_updates: int | None
-    patience: int | None
+    patience: int | Literal["auto"] | None
     threads: int
     seed: int
     progress: bool | None
@@ -49,17 +67,41 @@ class TrainingOptions(TypedDict, total=False):
     restart: bool
 
 
+def _check_patience(name: str, value: Any) -> int | str:
+    if isinstance(value, str) and value == "auto":
+        return value
+    try:
+        return check_size(name, value)
+    except ValueError:
+        expected = "an integer of at least 1, 'auto', or None"
+        raise ValueError(f"{name}: expected {expected}, got {value!r:.200}") from None
+
+
 def _check_reduction(name: str, value: Any) -> str:
     if value not in ("mean", "sum"):
         raise ValueError(f"{name}: expected mean or sum, got {value!r}")
     return str(value)
 
 
+@dataclass(frozen=True)
+class Length:
+    """How long a run trains at most, and how many epochs without a lower validation loss end it; None: any number."""
+
+    epochs: int
+    patience: int | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """The options of a training run, checked."""
 
-    epochs: int = option(10, check=check_size, help="Passes over the training data.", flag="--epochs")
+    epochs: int | None = option(
+        None,
+        check=check_size,
+        help=f"Passes over the training data. If not given: as many as make max_updates or, without it, "
+        f"{LEAST_UPDATES:,} updates, but at least {LEAST_EPOCHS}.",
+        flag="--epochs",
+    )
     batch_size: int = option(
         32, check=check_size, help="Parallel streams of tokens, or sequences, in a batch.", flag="--batch"
     )
@@ -75,20 +117,35 @@ class TrainingConfig:
         "not given, the state is carried through the whole epoch.",
         flag="--carry",
     )
-    optimizer: optim.Optimizer | str | None = option(
+    optimizer: optim.Optimizer | str = option(
+        "adam",
+        check=optim.check_optimizer,
+        help=f"One of {', '.join(optim.RULES)}, or an optimizer such as crnn.optim.Adam(beta2=0.99), which belongs to "
+        "one model.",
+        flag="--optimizer",
+    )
+    lr: float | None = option(
         None,
-        check=optim.optimizer_from,
-        help="Such as crnn.optim.Adam(lr=1e-2), or a name in crnn.optim.RULES, such as 'adam', for its default "
-        "arguments; Adam(lr=2e-3) if not given. An optimizer belongs to one model.",
+        check=lambda name, value: check_number(name, value, 0.0),
+        help="Learning rate of an optimizer that is given by its name. If not given: the default of its class, such as "
+        f"{optim.Adam().lr:g} for adam.",
+        flag="--lr",
     )
     schedule: optim.Schedule | str | None = option(
-        None,
-        check=optim.schedule_from,
-        help="Factor of the learning rate at each update, such as crnn.optim.cosine(), or a name in "
-        "crnn.optim.SCHEDULES, such as 'cosine'.",
+        "cosine",
+        check=optim.check_schedule,
+        help=f"Factor of the learning rate at each update: one of {', '.join(optim.SCHEDULES)}, which the factories in "
+        "crnn.optim describe, or a function such as crnn.optim.cosine(final=0.1). None: constant.",
+        flag="--schedule",
+    )
+    warmup: int = option(
+        0,
+        check=check_count,
+        help="Updates in which the learning rate rises to lr, of a schedule that is given by its name.",
+        flag="--warmup",
     )
     clip_norm: float | None = option(
-        None,
+        1.0,
         check=check_limit,
         help="Largest 2-norm of the gradient; a larger gradient is scaled down to this norm.",
         flag="--clip-norm",
@@ -106,10 +163,11 @@ class TrainingConfig:
         help="Use the gradient of the mean loss per target, or of the sum of a window's losses as in min-char-rnn.",
     )
     max_updates: int | None = option(None, check=check_size, help="Stop after this many updates in total.")
-    patience: int | None = option(
-        None,
-        check=check_size,
-        help="Stop after this many epochs without a lower validation loss.",
+    patience: int | Literal["auto"] | None = option(
+        "auto",
+        check=_check_patience,
+        help=f"Stop after this many epochs without a lower validation loss. 'auto': after 1 / {PATIENCE_PARTS} of all "
+        f"epochs, but at least {LEAST_PATIENCE}, if there are validation data. None: never.",
         flag="--patience",
     )
     threads: int = option(1, check=check_size, help="Threads; the result does not depend on it.", flag="--threads")
@@ -187,6 +245,13 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.lr is not None and isinstance(self.optimizer, optim.Optimizer):
+            raise ValueError(f"lr: expected with an optimizer given by its name, got {self.lr} with {self.optimizer!r}")
+        if self.warmup and not optim.is_listed(self.schedule, optim.SCHEDULES):
+            raise ValueError(
+                f"warmup: expected with a schedule given by its name, got {self.warmup}; otherwise write it into the "
+                "schedule, such as schedule=crnn.optim.cosine(warmup=100)"
+            )
         if self.carry is not None:
             carry = as_integer(self.carry)
             if carry is None or carry < 0 or carry % self.bptt:
@@ -196,3 +261,21 @@ class TrainingConfig:
             raise ValueError("resume: expected a checkpoint to resume from, got checkpoint=None")
         if self.resume and self.restart:
             raise ValueError("resume and restart: expected one of them, got both")
+
+    def length(self, windows: int, *, judged: bool) -> Length:
+        """How long a run trains. ``windows``: updates of an epoch. ``judged``: whether there are validation data."""
+        epochs, patience = self.epochs, self.patience
+        if epochs is None:
+            enough = -(-(self.max_updates or LEAST_UPDATES) // windows)
+            epochs = enough if self.max_updates else max(LEAST_EPOCHS, enough)
+        if patience == "auto":
+            patience = max(LEAST_PATIENCE, epochs // PATIENCE_PARTS) if judged else None
+        return Length(epochs, patience)
+
+    def new_optimizer(self) -> optim.Optimizer:
+        """The optimizer; a new one if it is given by its name."""
+        return optim.optimizer_from("optimizer", self.optimizer, self.lr)
+
+    def new_schedule(self) -> optim.Schedule | None:
+        """The schedule."""
+        return None if self.schedule is None else optim.schedule_from("schedule", self.schedule, self.warmup)

@@ -83,9 +83,8 @@ def fit(
     are saved. If no epoch has been evaluated, the weights are the latest; after NaN, those after the last epoch that
     gave a finite loss.
     """
-    for name in ("lr", "learning_rate"):
-        if name in options:
-            raise TypeError(f"{name}: expected in the optimizer, such as optimizer=crnn.optim.Adam(lr=1e-3)")
+    if "learning_rate" in options:
+        raise TypeError("learning_rate: expected lr, such as lr=1e-3, or optimizer=crnn.optim.Adam(lr=1e-3)")
     config = build_config(TrainingConfig, options)
     with RunFiles({}, {"checkpoint": config.checkpoint, "log_file": config.log_file, "report": config.report}):
         return new_trainer(model, data, config, valid=valid, log=log).train()
@@ -109,7 +108,7 @@ def new_trainer(
     file has been written, and unless a run is resumed the model is unchanged.
     """
     train, valid = _split(model, data, valid)
-    if config.patience is not None and valid is None:
+    if isinstance(config.patience, int) and valid is None:
         raise ValueError("patience: expected validation data with it, got none")
     observed: Sequence[Observation] = getattr(model, "observed", ())
     if config.sample_every is not None and all(each.kind != "sample" for each in observed):
@@ -123,8 +122,7 @@ def new_trainer(
     recorded = _empty_log(model, log, config)
     run = Run(model, _optimizer(config), recorded, cut, carries_state=windows.carries_state)
     run.check_weights()
-    settings = _result_options(config) | {"order": cut["order"]}
-    checkpoint = Checkpoint(config.checkpoint, data_identity(train, valid), settings)
+    checkpoint = Checkpoint(config.checkpoint, data_identity(train, valid), _result_options(config, cut))
     if config.resume:
         run.log.notes = checkpoint.read_into(run)
     if output is not None:
@@ -136,9 +134,12 @@ def new_trainer(
     )
 
 
-def _result_options(config: TrainingConfig) -> dict[str, Any]:
-    schedule = config.schedule and getattr(config.schedule, "__name__", type(config.schedule).__name__)
-    return {name: getattr(config, name) for name in RESULT_OPTIONS} | {"schedule": schedule}
+def _result_options(config: TrainingConfig, cut: dict[str, int]) -> dict[str, Any]:
+    schedule = config.new_schedule()
+    name = None if schedule is None else getattr(schedule, "__name__", type(schedule).__name__)
+    given = {name: getattr(config, name) for name in RESULT_OPTIONS}
+    epochs = config.length(cut["windows"], judged=False).epochs
+    return given | {"epochs": epochs, "schedule": name, "order": cut["order"]}
 
 
 def check_start(config: TrainingConfig) -> None:
@@ -163,8 +164,7 @@ def check_start(config: TrainingConfig) -> None:
 
 def _optimizer(config: TrainingConfig) -> optim.Optimizer:
     """The optimizer of a run. Raises ValueError for one with the moments of another training."""
-    optimizer = optim.Adam(lr=2e-3) if config.optimizer is None else config.optimizer
-    optimizer = optim.optimizer_from("optimizer", optimizer)
+    optimizer = config.new_optimizer()
     if optimizer.updates and not config.resume:
         raise ValueError(
             f"optimizer: expected a new one, got one that has done {optimizer.updates} updates in another training; "

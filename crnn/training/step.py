@@ -9,7 +9,7 @@ from typing import Any
 from crnn._core import optim as kernels
 from crnn.checks import check_finite
 from crnn.nn.state import StateLike
-from crnn.optim import Optimizer, Schedule, global_norm, schedule_from
+from crnn.optim import Optimizer, Schedule, global_norm
 from crnn.training.config import TrainingConfig
 from crnn.training.protocols import Trainable
 from crnn.training.run import Diverged
@@ -51,7 +51,7 @@ class UpdateStep:
         self.workspace = None if new_workspace is None else new_workspace()
         self.norm = 0.0
         self.lr = optimizer.lr
-        self.schedule = None if config.schedule is None else schedule_from("schedule", config.schedule)
+        self.schedule = config.new_schedule()
 
     def __call__(
         self, x: Any, targets: Any, state: StateLike | None, update: int, epoch: int

@@ -12,7 +12,7 @@ from typing import Any
 
 from crnn.training.advice import advice
 from crnn.training.checkpoint import Checkpoint
-from crnn.training.config import TrainingConfig
+from crnn.training.config import Length, TrainingConfig
 from crnn.training.interrupts import Interrupts
 from crnn.training.log import TrainingLog
 from crnn.training.observer import Observer, about, reason_of
@@ -70,6 +70,7 @@ class Trainer:
     valid: Any
     test: Any
     config: TrainingConfig
+    length: Length
     total: int  # updates of the whole run
     step: UpdateStep
     checkpoint: Checkpoint
@@ -101,10 +102,11 @@ class Trainer:
         run.log.notes[:] = map(wording, run.log.notes)
         run.log.counted = "tokens" if windows.carries_state else "targets"
         begun = run.update - run.position  # when the epoch began; earlier ones may have had another number of windows
-        updates = begun + len(windows) * (config.epochs - run.log.epochs)
+        self.length = config.length(len(windows), judged=valid is not None)
+        updates = begun + len(windows) * (self.length.epochs - run.log.epochs)
         self.total = updates if config.max_updates is None else min(config.max_updates, updates)
         self.step = UpdateStep(run.model, run.optimizer, config, self.total)
-        self.watch = Watch(run, self.step, config.epochs, self.total)
+        self.watch = Watch(run, self.step, self.length.epochs, self.total)
         self.ending, self.reason = [], ""
         self.resumable = True
         self._stopped_by = ""  # the callback that has asked to stop
@@ -124,7 +126,7 @@ class Trainer:
             run,
             config,
             view,
-            epochs=config.epochs,
+            epochs=self.length.epochs,
             updates=self.total,
             about=about(checkpoint, output, run.optimizer, windows),
         )
@@ -154,15 +156,14 @@ class Trainer:
 
     def finished(self) -> bool:
         """Whether all epochs or all updates are done, patience is exhausted, or a callback has stopped training."""
-        log, config = self.run.log, self.config
-        limit = config.max_updates
+        log, limit = self.run.log, self.config.max_updates
         # Within an epoch whose updates are done, it has not been evaluated yet.
         stopped = self._cut_short or (limit is not None and self.run.update >= limit and not self.run.position)
-        return log.epochs >= config.epochs or stopped or self.out_of_patience() or bool(self._stopped_by)
+        return log.epochs >= self.length.epochs or stopped or self.out_of_patience() or bool(self._stopped_by)
 
     def out_of_patience(self) -> bool:
         """Whether so many epochs have passed without a lower validation loss that training stops."""
-        patience = self.config.patience
+        patience = self.length.patience
         return patience is not None and self.run.log.epochs_since_best >= patience
 
     def end(self, error: BaseException | None) -> None:
@@ -200,7 +201,7 @@ class Trainer:
         """Say what a run that has finished should be told."""
         if self.reason == "finished" and self.run.update > self._started_at:
             limit = self.config.max_updates
-            option, value = ("epochs", self.config.epochs) if limit != self.total else ("max_updates", limit)
+            option, value = ("epochs", self.length.epochs) if limit != self.total else ("max_updates", limit)
             for note in advice(self.run.log, option, value):
                 self.watch.note(self._wording(note))
 
@@ -276,7 +277,7 @@ class Trainer:
         last = run.log.last if name == "on_epoch" else None
         valid_loss = None if last is None else last.get("valid_loss")
         progress = Progress(
-            run.model, run.log, epoch, self.config.epochs, run.update, self.total, loss, valid_loss, step.lr, step.norm
+            run.model, run.log, epoch, self.length.epochs, run.update, self.total, loss, valid_loss, step.lr, step.norm
         )
         if asks_to_stop(name, callback, progress):
             self._stopped_by = name

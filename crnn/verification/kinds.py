@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from crnn import optim
 from crnn.models.classifier import SequenceClassifier
+from crnn.models.data import shuffled
 from crnn.models.files import from_bytes, to_bytes
 from crnn.models.language_model import LanguageModel
 from crnn.models.regressor import SequenceRegressor
@@ -37,8 +38,8 @@ def sequences(D: int) -> list[NDArray[np.float64]]:
 def train(model: Any, X: Any, y: Any, digest: Digest, threads: int, **options: Any) -> Any:
     """Fit a model of sequences, add losses and weights, and return the model as its file restores it."""
     log = model.fit(
-        X, y, valid=0.25, epochs=2, batch_size=5, clip_norm=0.5, threads=threads, seed=3,
-        optimizer=optim.Adam(lr=2.0**-6), log_every=1, progress=False, **options,
+        X, y, epochs=2, batch_size=5, clip_norm=0.5, threads=threads, seed=3, patience=None, schedule=None,
+        optimizer=optim.Adam(lr=2.0**-6), log_every=1, progress=False, **{"valid": 0.25, **options},
     )  # fmt: skip
     digest.add("losses", log.column("train_loss"))
     digest.add("validation losses", log.column("valid_loss", "epoch"))
@@ -72,7 +73,8 @@ def language_model(digest: Digest, threads: int) -> None:
         model = LanguageModel(corpus.vocab, "lstm", 23, dropout=0.25, variational_dropout=True, seed=2, **INIT)
         log = fit(
             model, corpus, epochs=2, batch_size=3, bptt=7, carry=14, clip_norm=0.5, threads=threads, seed=3,
-            optimizer=optim.Adam(lr=2.0**-6), reduction="sum", max_updates=20, log_every=1, progress=False,
+            optimizer=optim.Adam(lr=2.0**-6), schedule=None, reduction="sum", max_updates=20, patience=None,
+            log_every=1, progress=False,
         )  # fmt: skip
         digest.add("losses", log.column("train_loss"))
         digest.add("weights", model.flat_params)
@@ -84,16 +86,19 @@ def classifier(digest: Digest, threads: int) -> None:
     """Single labels from the mean of the steps, and independent labels from ids and the last step."""
     X = sequences(3)
     labels = [int(x[0, 0] > x[-1, 0]) + int(x[0, 1] > 0) for x in X]
-    common: dict[str, Any] = {"hidden_size": [19, 17], "bidirectional": True, "dropout": 0.25, "seed": 4, **INIT}
     model = SequenceClassifier(
-        3, classes=["a", "b", "c"], pooling="mean", label_smoothing=0.125, class_weight=[1, 2, 0.5], **common
-    )
-    model = train(model, X, ["abc"[label] for label in labels], digest, threads)
+        3, classes=["a", "b", "c"], hidden_size=[19, 17], cell="gru", bidirectional=True, pooling="mean", dropout=0.25,
+        label_smoothing=0.125, class_weight=[1, 2, 0.5], seed=4, **INIT,
+    )  # fmt: skip
+    names = ["abc"[label] for label in labels]
+    chosen = set(shuffled(np.random.PCG64([4, 0]), COUNT)[: COUNT // 4].tolist())  # not a share of each class
+    parts = [([X[i] for i in part], [names[i] for i in part]) for part in (set(range(COUNT)) - chosen, chosen)]
+    model = train(model, *parts[0], digest, threads, valid=parts[1])
     digest.add("probabilities", model.predict_proba(X, batch_size=7, threads=threads))
-    digest.add("nats", model.evaluate(X, ["abc"[label] for label in labels]).nats)
+    digest.add("nats", model.evaluate(X, names).nats)
     ids = [samples.integers(9, n, seed=i) for i, n in enumerate(samples.lengths(COUNT))]
     several = np.array([[x[0] > 3, x[-1] > 5] for x in ids], np.float64)
-    model = SequenceClassifier(9, 2, 21, cell="lstm", multilabel=True, seed=4, **INIT)
+    model = SequenceClassifier(9, 2, 21, cell="lstm", pooling="last", multilabel=True, seed=4, **INIT)
     model = train(model, ids, several, digest, threads)
     digest.add("probabilities", model.predict_proba(ids))
     stream = model.stream()
@@ -117,7 +122,7 @@ def regressor(digest: Digest, threads: int) -> None:
     X = sequences(2)
     y = [x[0] for x in X]
     for loss, pooling in ("mse", "last"), ("mae", "mean"), ("huber", "max"):
-        model = SequenceRegressor(2, 2, 19, loss=loss, pooling=pooling, dropout=0.25, seed=4, **INIT)
+        model = SequenceRegressor(2, 2, 19, cell="gru", loss=loss, pooling=pooling, dropout=0.25, seed=4, **INIT)
         model = train(model, X, np.array(y), digest, threads)
         digest.add("values", model.predict(X, threads=threads))
     evaluation = model.evaluate(X, np.array(y))
@@ -142,7 +147,9 @@ def sequence_to_sequence(digest: Digest, threads: int) -> None:
         digest.add("texts", texts)
         digest.add("scores", scores)
     ids = [samples.integers(5, i % 3, seed=i) for i in range(COUNT)]
-    model = SequenceToSequence(2, 5, 19, real_source=True, reverse_source=True, label_smoothing=0.125, seed=4, **INIT)
+    model = SequenceToSequence(
+        2, 5, 19, cell="lstm", real_source=True, reverse_source=True, label_smoothing=0.125, seed=4, **INIT
+    )
     model = train(model, sequences(2), ids, digest, threads)
     digest.add("nats", model.evaluate(sequences(2), ids).nats)
 

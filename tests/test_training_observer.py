@@ -2,6 +2,7 @@
 """The entries "run" and "end" of a log, and when a model is observed: it stops no training and changes nothing."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -213,7 +214,10 @@ def test_the_epochs_after_which_a_model_is_observed_are_few_and_not_the_last(epo
 def test_without_a_file_that_shows_them_observations_take_little_of_the_time():
     model, _ = watched(noting(), noting(when="end"), epochs=2)
     assert model.seen == []  # 16 updates: a single one is more than 1 %
-    model, _ = watched(noting(), noting(when="end"), epochs=200)
+    def slow(progress):  # a run of more than 0.15 s
+        time.sleep(0.002)
+
+    model, _ = watched(noting(), noting(when="end"), epochs=200, on_epoch=slow)
     assert 1 <= len(model.seen) <= 12  # a slow one may be the only one
     assert all(1 <= windows <= 16 for _, windows in model.seen)
 

@@ -29,7 +29,8 @@ from crnn.training.run import Diverged, Run
 __all__ = ["Observer", "about", "reason_of", "schedule"]
 
 TIMES = 10  # observations after epochs, besides those before the first update and at the end
-SHARE = 0.01  # of the time of training, which observations may take unless a file shows them
+SHARE = 0.01  # of the time of training, which observations may take unless a file shows them; half of it until the end
+LEAST = 0.0015  # seconds that an observation may take if it is made at all: a run of less than 0.15 s has none
 MESSAGE = 200  # characters of an error that a note quotes
 
 
@@ -59,7 +60,7 @@ class Observer:
         self._started = time.perf_counter()
         self._first_update = run.update
         self._spent = 0.0  # seconds of all observations
-        self._longest = 0.0  # seconds of a single one
+        self._costs: dict[str, float] = {}  # seconds of the last one of each kind
 
     # ---- the run and its end --------------------------------------------------------------------------------------
 
@@ -121,17 +122,20 @@ class Observer:
         """Add the observations that are made at these times, in this order, as far as there is time for them."""
         for time_of in when:
             for observation in [each for each in self._observed if each.when == time_of]:
-                windows = self._windows()
+                windows = self._windows(observation.kind, SHARE if "end" in when else SHARE / 2)
                 if windows >= 1:
                     self._add(observation, windows)
 
-    def _windows(self) -> float:
-        """Training windows whose cost the next observation should not exceed; below 1 it is not made."""
+    def _windows(self, kind: str, share: float) -> float:
+        """Training windows whose cost an observation should not exceed; below 1 it is not made.
+
+        ``share``: of the time of training, for all observations so far.
+        """
         if self._forced:
             return math.inf
         seconds, updates = time.perf_counter() - self._started - self._spent, self._run.update - self._first_update
-        allowed = SHARE * seconds - self._spent
-        if updates <= 0 or allowed < self._longest:
+        allowed = share * seconds - self._spent
+        if updates <= 0 or allowed < max(LEAST, self._costs.get(kind, 0.0)):
             return 0.0
         return allowed * updates / seconds
 
@@ -154,7 +158,7 @@ class Observer:
             run.log.notes.append(f"{what} could not be computed: {type(error).__name__}: {error!s:.{MESSAGE}}")
         seconds = time.perf_counter() - begun
         self._spent += seconds
-        self._longest = max(self._longest, seconds)
+        self._costs[observation.kind] = seconds
         for entry in entries:
             run.log.add(**{name: value for name, value in entry.items() if name not in ("epoch", "update")})
         return entries

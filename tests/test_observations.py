@@ -4,6 +4,7 @@
 import base64
 import contextlib
 import math
+import tempfile
 
 import numpy as np
 import pytest
@@ -359,6 +360,46 @@ def test_a_long_series_is_shown_with_400_steps():
     (series,) = entry["series"]
     assert (series["name"], len(series["history"]), len(series["truth"])) == ("series", 300, 100)
     assert near(series["truth"], x[-100:])
+
+
+def forecasts_of(x, **options):
+    """The series in the log of a model that has learnt to forecast a lone series; and the model."""
+    model = crnn.SequenceRegressor(pooling=None, hidden_size=4, seed=0)
+    with tempfile.TemporaryDirectory() as folder:
+        log = model.fit(x, None, epochs=2, log_file=f"{folder}/log", **options)
+    (entry,) = log.of_kind("forecast")
+    return entry, model
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_lone_series_is_shown_whole_and_its_held_out_end_is_forecast(columns):
+    x = np.sin(np.arange(200)[:, None] / 9 + np.arange(columns)) * 5
+    entry, model = forecasts_of(x, valid=0.2)
+    assert entry["data"] == "valid"
+    assert [series["name"] for series in entry["series"]] == (["series"] if columns == 1 else ["column 0", "column 1"])
+    for column, series in enumerate(entry["series"]):
+        assert near(series["history"], x[:160, column])
+        assert near(series["truth"], x[160:, column])
+        assert near(series["predicted"], model.forecast(x[:160], 40)[:, column])
+    entry, _ = forecasts_of(np.tile(x, (20, 1)), valid=0.5)  # 4,000 steps
+    assert [len(entry["series"][0][name]) for name in ("history", "truth")] == [300, 100]
+    assert near(entry["series"][0]["truth"], np.tile(x, (20, 1))[2000:2100, 0])
+
+
+def test_a_lone_series_without_validation_withholds_its_end():
+    x = np.sin(np.arange(144) / 9)
+    entry, model = forecasts_of(x, valid=None)
+    (series,) = entry["series"]
+    assert (entry["data"], len(series["history"]), len(series["truth"])) == ("train", 108, 36)
+    assert near(series["truth"], x[108:])
+    assert near(series["predicted"], model.forecast(x[:108], 36)[:, 0])
+
+
+def test_series_that_are_no_continuation_of_the_lone_one_are_shown_alone():
+    x = np.sin(np.arange(144) / 9)
+    entry, _ = forecasts_of(x, valid=([x[:40], x[:30]], None))
+    assert [series["name"] for series in entry["series"]] == ["sequence 0", "sequence 1"]
+    assert [len(series["truth"]) for series in entry["series"]] == [10, 7]
 
 
 def test_a_model_whose_targets_are_not_the_next_inputs_shows_values(rng):

@@ -184,6 +184,14 @@ def encode_texts(name: str, texts: Any, vocab: Vocab) -> list[Array]:
     return encoded
 
 
+@dataclass(frozen=True)
+class Series:
+    """A lone series, of which data are windows, or what follows the first ``known`` steps."""
+
+    values: Array  # (T, D), not standardised; borrowed
+    known: int
+
+
 class SequenceData:
     """Checked and standardised sequences of a model, and their targets. Borrows the arrays.
 
@@ -200,15 +208,18 @@ class SequenceData:
     ----------
     lengths : int array (N,)
         T_i.
+    series : Series or None
+        The lone series that the sequences are from.
     """
 
     x: Sequences
     targets: list[Array]
     single: bool
     lengths: Array
+    series: Series | None
 
     def __init__(self, x: Sequences, targets: list[Array], *, single: bool) -> None:
-        self.x, self.targets, self.single = x, targets, single
+        self.x, self.targets, self.single, self.series = x, targets, single, None
         self.lengths = np.full(len(x), x.shape[1]) if isinstance(x, np.ndarray) else np.array(list(map(len, x)))
 
     def __len__(self) -> int:

@@ -307,24 +307,17 @@ def forecasts(model: Any, data: SequenceData) -> bool:
 
 
 def forecast_series(model: Any, data: SequenceData) -> Iterator[Entry]:
-    """The ends of the longest series, withheld and forecast, column by column."""
+    """Histories, what followed them, and what the model forecasts, column by column."""
     columns = model.output_size
-    long_enough = int(np.count_nonzero(data.lengths >= 3))
-    longest = np.sort(np.argsort(-data.lengths, kind="stable")[: min(long_enough, max(1, SERIES // columns))])
-    shown = range(min(columns, SERIES))
-    for number in longest.tolist():
-        series = model.scalings["x"].undo(data.x[number])
-        steps = min(len(series), SERIES_STEPS)
-        ahead = max(1, steps // FORECAST_SHARE)
-        history, truth = series[:-ahead], series[-ahead:]
-        outputs = model._forecast_outputs([history[-HISTORY_READ:]], ahead)[0]
+    for name, history, truth in histories(model, data):
+        outputs = model._forecast_outputs([history[-HISTORY_READ:]], len(truth))[0]
         predicted = model._targets.point_values(outputs)
         bands = model._targets.values(outputs) if model.loss == "quantile" else None
-        for column in shown:
-            names = [f"sequence {number}"] * (len(data) > 1) + [f"column {column}"] * (columns > 1)
+        for column in range(min(columns, SERIES)):
+            of_column = f"column {column}" if columns > 1 else ""
             entry = {
-                "name": ", ".join(names) or "series",
-                "history": rounded(history[ahead - steps :, column]),
+                "name": ", ".join(filter(None, [name, of_column])) or "series",
+                "history": rounded(history[len(truth) - SERIES_STEPS :, column]),
                 "truth": rounded(truth[:, column]),
                 "predicted": rounded(predicted[:, column]),
             }
@@ -346,6 +339,26 @@ def values(model: Any, view: View) -> Iterator[Entry]:
         chosen = known[spread(known.size, POINTS)]
         shown = {"truth": rounded(truth[chosen]), "predicted": rounded(predicted[chosen])}
         yield {"kind": "values", **shown, "data": name}
+
+
+def histories(model: Any, data: SequenceData) -> Iterator[tuple[str, Array, Array]]:
+    """Names of a few series, their histories and what followed: held-out data, or the ends of the longest ones."""
+    if data.series is not None:
+        series, known = data.series.values, data.series.known
+        if known == len(series):
+            known -= withheld(len(series))
+        yield "", series[:known], series[known : known + SERIES_STEPS // FORECAST_SHARE]
+        return
+    most = min(int(np.count_nonzero(data.lengths >= 3)), max(1, SERIES // model.output_size))
+    for number in np.sort(np.argsort(-data.lengths, kind="stable")[:most]).tolist():
+        series = model.scalings["x"].undo(data.x[number])
+        known = len(series) - withheld(len(series))
+        yield f"sequence {number}" if len(data) > 1 else "", series[:known], series[known:]
+
+
+def withheld(steps: int) -> int:
+    """Steps at the end of a series that are withheld and forecast."""
+    return max(1, min(steps, SERIES_STEPS) // FORECAST_SHARE)
 
 
 # ---- sequences -------------------------------------------------------------------------------------------------------

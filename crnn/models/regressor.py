@@ -11,7 +11,7 @@ import numpy as np
 from crnn._options import takes_options
 from crnn.array_input import items
 from crnn.checks import Array, as_number, check_size
-from crnn.models.data import by_length, is_one_series
+from crnn.models.data import Series, by_length, is_one_series
 from crnn.models.from_data import input_size_of, target_size_of, windows_of
 from crnn.models.held_out import LEAST_STEPS, SHARE, is_auto
 from crnn.models.losses import Regression
@@ -149,16 +149,17 @@ class SequenceRegressor(
             found["output_size"] = target_size_of("y", y, size, single=given["pooling"] is not None)
         return found
 
-    def _training_sequences(self, X: Any, y: Any, valid: Any) -> tuple[Any, Any]:
+    def _training_sequences(self, X: Any, y: Any, valid: Any) -> tuple[Any, Any, Series | None]:
         """A lone series to learn forecasting from, cut into windows; its end is the share ``valid`` of it."""
         if y is not None:
-            return X, valid
+            return X, valid, None
         D = self.net.input_size
         X = items("X", X, "an array (T, D), or a list of arrays")
         X = [X] if is_one_series(X, D) else X
         if len(X) != 1 or self.output_size != D or self.pooling is not None:
-            return X, valid
+            return X, valid, None
         series = self._sequences("X", X)[0]
+        known = len(series)
         if is_auto(valid):
             valid = SHARE if len(series) >= LEAST_STEPS else None
         share = as_number(valid)
@@ -168,8 +169,8 @@ class SequenceRegressor(
                 raise ValueError(
                     f"valid: expected a share of {len(series)} steps that leaves two on both sides, got {valid!r}"
                 )
-            series, valid = series[:-steps], ([series[-steps:]], None)
-        return windows_of(series, None), valid
+            known, valid = len(series) - steps, ([series[-steps:]], None)
+        return windows_of(series[:known], None), valid, Series(series, known)
 
     @staticmethod
     def outputs_of(config: Mapping[str, Any]) -> int:

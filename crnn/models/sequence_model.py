@@ -26,6 +26,7 @@ from crnn.models.data import (
     SequenceBatches,
     SequenceData,
     Sequences,
+    Series,
     blocks,
     by_length,
     by_rows,
@@ -285,7 +286,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
         X, y = materialised(X), materialised(y)
         if self.deferred is not None:
             return self._fit_built(X, y, valid, options)
-        X, valid = self._training_sequences(X, y, valid)
+        X, valid, series = self._training_sequences(X, y, valid)
         x = self._sequences("X", X)
         self._learn_classes(y)
         targets = self._encode("y", y, x)
@@ -314,12 +315,13 @@ class SequenceModel(Module, Generic[EvaluationT]):
                 raise ValueError("rescale: expected False with resume, which takes the checkpoint's scaling, got True")
             self._prepare_scaling(x, targets, rescale=rescale, checkpoint=resumed)
             standardised = self._targets.standardised
-            return fit(
-                self,
-                self._data(x, standardised(targets)),
-                valid=None if valid is None else self._data(valid_x, standardised(valid_targets)),
-                **options,
-            )
+            train = self._data(x, standardised(targets))
+            unseen = None if valid is None else self._data(valid_x, standardised(valid_targets))
+            if series is not None:
+                train.series = Series(series.values[: series.known], series.known)
+                if unseen is not None and series.known < len(series.values):
+                    unseen.series = series
+            return fit(self, train, valid=unseen, **options)
         except BaseException:
             if np.array_equal(weights, self.flat_params):  # not trained: the weights fit the previous statistics
                 self._set_statistics(statistics)
@@ -346,9 +348,9 @@ class SequenceModel(Module, Generic[EvaluationT]):
     def _learn_classes(self, y: Any) -> None:
         """Learn names of classes from the training labels, in models that have them."""
 
-    def _training_sequences(self, X: Any, y: Any, valid: Any) -> tuple[Any, Any]:
-        """X and ``valid`` as `fit` uses them. Overridden where a lone series is cut into windows."""
-        return X, valid
+    def _training_sequences(self, X: Any, y: Any, valid: Any) -> tuple[Any, Any, Series | None]:
+        """X and ``valid`` as `fit` uses them. Overridden where a lone series, the third, is cut into windows."""
+        return X, valid, None
 
     def __getattr__(self, name: str) -> Any:
         """Only what does not exist arrives here."""

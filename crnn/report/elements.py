@@ -82,19 +82,12 @@ def by_epoch(run: ReportRun, parts: Sequence[tuple[Entry, Child]]) -> Markup:
     """The same at several epochs, of which the last is open. With scripts, a slider chooses one."""
     last = len(parts) - 1
     if not last:
-        return tag("div", tag("p", _when(run, parts[0][0]), class_="note"), parts[0][1])
+        return tag("div", tag("p", run.when(parts[0][0]), class_="note"), parts[0][1])
     shown = [
-        tag("details", tag("summary", _when(run, entry)), each, open=position == last)
+        tag("details", tag("summary", run.when(entry)), each, open=position == last)
         for position, (entry, each) in enumerate(parts)
     ]
     return tag("div", shown, class_="by-epoch")
-
-
-def _when(run: ReportRun, entry: Entry) -> str:
-    """When an entry was made, and of which weights it is."""
-    if run.shows_kept(entry):
-        return f"at the end, with the weights of epoch {run.kept_epoch}"
-    return f"after epoch {entry['epoch']}" if entry["epoch"] else "before training"
 
 
 def chosen(entries: Sequence[T], most: int) -> list[T]:

@@ -15,7 +15,8 @@ from crnn.report.scales import number
 __all__ = ["factor_per_step", "gradient_flow", "verdict"]
 
 MOST_ROWS = 16  # epochs in a heat map
-LARGE_CHANGE = 100.0  # over all steps: a gradient that changes by more fades or explodes
+LARGE_CHANGE = 100.0  # over all steps, or
+LARGE_FACTOR = 1.05  # per step: a gradient that changes by more fades or explodes
 
 
 def gradient_flow(content: Content) -> Markup | None:
@@ -46,9 +47,7 @@ def _flow_of(run: ReportRun) -> Markup | None:
         for place, layer in enumerate(last["layers"])
     ]
     sentences = [tag("li", verdict(last, place)) for place in range(len(last["layers"]))]
-    kept = f"kept: the weights of epoch {run.kept_epoch}, after training." if run.shows_kept(last) else None
-    note = tag("p", kept, class_="note") if kept else None
-    return join([tag("ul", sentences, class_="verdicts"), tag("div", maps, class_="grid"), note, _numbers(shown)])
+    return join([tag("ul", sentences, class_="verdicts"), tag("div", maps, class_="grid"), _numbers(run, shown)])
 
 
 def _same_layers(entry: Entry, other: Entry) -> bool:
@@ -58,14 +57,17 @@ def _same_layers(entry: Entry, other: Entry) -> bool:
 def factor_per_step(entry: Entry, layer: int) -> float | None:
     """By what the norm of the gradient is multiplied at each step through time, away from the loss.
 
-    That is back in time, and forward for a layer that reads in reverse. On average over the steps that a gradient
-    reaches. None if it cannot be determined.
+    That is back in time, and forward for a layer that reads in reverse: the slope of the line that fits the logarithms
+    of the norms best, over the steps that a gradient reaches. None if these are fewer than two.
     """
     points = _reached(entry, layer)
-    if len(points) < 2:
+    distances = [abs(step - points[0][0]) for step, _ in points]
+    logarithms = [math.log(norm) for _, norm in points]
+    if len(set(distances)) < 2:
         return None
-    (start, near), (end, far) = points[0], points[-1]
-    return _exp((math.log(far) - math.log(near)) / max(abs(end - start), 1))
+    middle = sum(distances) / len(distances)
+    spread = sum((distance - middle) ** 2 for distance in distances)
+    return _exp(sum((d - middle) * value for d, value in zip(distances, logarithms, strict=True)) / spread)
 
 
 def _reached(entry: Entry, layer: int) -> list[tuple[int, float]]:
@@ -87,10 +89,10 @@ def verdict(entry: Entry, layer: int) -> str:
     length = _length(_reached(entry, layer))
     total, per_step = _exp(length * math.log(factor)), f"×{number(factor, 3)} per step"  # noqa: RUF001
     rest = _beyond(entry, layer)
-    if factor < 1 and (total < 1 / LARGE_CHANGE or rest == 0):
+    if factor < 1 and (factor < 1 / LARGE_FACTOR or total < 1 / LARGE_CHANGE or rest == 0):
         lost = f"; after {length} steps nothing is left" if rest == 0 else ""
         return f"{name}: gradients fade ({per_step}): half is left after {_steps_for(0.5, factor)} steps{lost}."
-    if factor > 1 and (total > LARGE_CHANGE or rest):
+    if factor > 1 and (factor > LARGE_FACTOR or total > LARGE_CHANGE or rest):
         lost = f"; after {length} steps they are not finite" if rest else ""
         return f"{name}: gradients explode ({per_step}): they double in {_steps_for(2.0, factor)} steps{lost}."
     return f"{name}: gradients keep their order of magnitude ({per_step}, ×{number(total, 2)} over {length} steps)."  # noqa: RUF001
@@ -116,7 +118,7 @@ def _steps_for(change: float, factor: float) -> str:
     return number(math.log(change) / math.log(factor), 2)
 
 
-def _numbers(entries: list[Entry]) -> Markup:
+def _numbers(run: ReportRun, entries: list[Entry]) -> Markup:
     """Factor, saturation and spectral radius of each layer, before and after training."""
     first, last = entries[0], entries[-1]
     rows = []
@@ -125,7 +127,7 @@ def _numbers(entries: list[Entry]) -> Markup:
         cells.append(_change(first["saturation"][place], last["saturation"][place], percent=True))
         cells.append(_change(first["spectral_radius"][place], last["spectral_radius"][place]))
         rows.append([str(layer), *cells])
-    note = f"Epoch {first['epoch']} → epoch {last['epoch']}" if len(entries) > 1 else ""
+    note = f"{run.when(first)} → {run.when(last)}" if len(entries) > 1 else ""
     head = ["layer", "factor per step", "saturated units", "spectral radius"]
     return join([table(head, rows, "Gradient flow in numbers"), tag("p", note, class_="note") if note else None])
 

@@ -32,9 +32,14 @@ def samples(content: Content) -> Markup | None:
         for entry in run.kinds["sample"]:
             times.setdefault((entry["update"], run.shows_kept(entry)), []).append(entry)
         parts = chosen(list(times.values()), most)
-        return by_epoch(run, [(each[0], list(map(_sample, each))) for each in parts]) if parts else None
+        return by_epoch(run, [(each[0], _samples(each)) for each in parts]) if parts else None
 
     return by_run(content, draw)
+
+
+def _samples(entries: list[Entry]) -> Markup:
+    """The samples of one time; what was made of several sequences side by side."""
+    return tag("div", list(map(_sample, entries)), class_="grid" if len(entries) > 1 else None)
 
 
 def _sample(entry: Entry) -> Markup:

@@ -101,7 +101,8 @@ def _title(runs: Sequence[ReportRun]) -> str:
 
 def _name_of(run: ReportRun) -> str:
     """The name of a run, or of its model's file."""
-    return run.name or os.path.basename(str(run.start.get("name", ""))) or "Training"
+    saved = os.path.basename(str(run.start.get("name", "")))
+    return run.name or saved or str(run.start.get("model", {}).get("kind", "")) or "Training"
 
 
 # ---- the document ----------------------------------------------------------------------------------------------------
@@ -162,17 +163,18 @@ def _header(content: Content, title: str, links: Sequence[tuple[str, str]]) -> M
         "header",
         tag("a", "Skip to the content", href="#content", class_="skip"),
         tag("div", tag("h1", title), theme, class_="top"),
-        tag("p", _subtitle(content), class_="subtitle"),
+        tag("p", _subtitle(content, title), class_="subtitle"),
         nav,
         None if content.alone else _boxes(content),
     )
 
 
-def _subtitle(content: Content) -> str:
+def _subtitle(content: Content, title: str) -> str:
     """Kinds of models, and when training started."""
     kinds = dict.fromkeys(str(run.start["model"].get("kind", "")) for run in content.runs if run.start)
     started = sorted(run.start["started"] for run in content.runs if run.start)
-    parts = [", ".join(filter(None, kinds))] + ([f"started {_time(started[0])}"] if started and started[0] else [])
+    parts = [", ".join(kind for kind in kinds if kind and kind != title)]
+    parts += [f"started {_time(started[0])}"] if started and started[0] else []
     return " · ".join(filter(None, parts))
 
 

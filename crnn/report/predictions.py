@@ -14,6 +14,8 @@ from crnn.report.scales import is_drawable, number
 
 __all__ = ["confusion", "forecasts", "values"]
 
+LONG_LABEL = 4  # characters; longer ones are turned if they would make the matrix wide
+LONGEST_LABEL = 30  # in a sentence
 MOST_CONFUSIONS = 3  # named in a sentence
 _DATA = {"valid": "validation data", "train": "training data"}
 
@@ -43,7 +45,8 @@ def _matrix(entry: Entry) -> Markup:
         recall = f"{100 * row[place] / total:.0f} %" if total else number(None)
         name = tag("th", tag("span", label), scope="row", title=label)
         rows.append(tag("tr", name, cells, tag("td", recall, class_="side")))
-    table = tag("table", tag("thead", head), tag("tbody", rows), class_="confusion")
+    upright = " upright" * (max(map(len, labels)) > LONG_LABEL and len(labels) > 4)
+    table = tag("table", tag("thead", head), tag("tbody", rows), class_=f"confusion{upright}")
     scroll = tag("div", table, class_="scroll", tabindex=0, role="region", aria_label="Confusion matrix")
     scale = heat_scale("0", "100 % of a row", [f"c{level}" for level in range(LEVELS)])
     return join([tag("p", _confusions(entry)), scroll, tag("p", scale, class_="note")])
@@ -70,9 +73,13 @@ def _confusions(entry: Entry) -> str:
     ]
     if wrong:
         most = sorted(wrong)[:MOST_CONFUSIONS]
-        named = [f"{labels[place]} taken for {labels[column]} ({number(-count)})" for count, place, column in most]
+        named = [f"{_label(labels[a])} taken for {_label(labels[b])} ({number(-count)})" for count, a, b in most]
         text += f" Most frequent errors: {', '.join(named)}."
     return text
+
+
+def _label(label: str) -> str:
+    return label if len(label) <= LONGEST_LABEL else f"{label[:LONGEST_LABEL]}…"
 
 
 def _data(entry: Entry) -> str:

@@ -85,6 +85,12 @@ class ReportRun:
         same_time = [each for each in self.kinds[entry["kind"]] if each["update"] == entry["update"]]
         return self.kept_epoch is not None and made_at_end and (len(same_time) < 2 or entry is not same_time[0])
 
+    def when(self, entry: Entry) -> str:
+        """When an entry was made, and of which weights it is."""
+        if self.shows_kept(entry):
+            return f"at the end, with the weights of epoch {self.kept_epoch}"
+        return f"after epoch {entry['epoch']}" if entry["epoch"] else "before training"
+
     @property
     def seconds(self) -> float:
         """Duration of the training."""

@@ -41,7 +41,8 @@ class Scale:
         """About ``count`` round values on the axis, with their labels."""
         values = _log_ticks(self.low, self.high, count) if self.log else _round_steps(self.low, self.high, count)
         values = [value for value in values if -1e-9 <= self(value) <= 1 + 1e-9]
-        return list(zip(values, _labels(values), strict=True))
+        labels = [label.replace("-", "−") for label in _labels(values)]  # noqa: RUF001
+        return list(zip(values, labels, strict=True))
 
 
 def scale_of(values: Iterable[float], *, log: bool = False, whole: bool = False) -> Scale:

@@ -103,7 +103,17 @@ def test_numbers_have_four_digits(value, text):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.034, "0.03 s"), (4.21, "4.2 s"), (59.0, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (math.nan, "–")],  # noqa: RUF001
+    [
+        (0, "0 s"),
+        (0.0034, "3.4 ms"),
+        (0.034, "34 ms"),
+        (0.34, "0.34 s"),
+        (4.21, "4.2 s"),
+        (59.0, "59 s"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 5 min"),
+        (math.nan, "–"),  # noqa: RUF001
+    ],
 )
 def test_durations_are_in_the_unit_that_fits(seconds, text):
     assert duration(seconds) == text

@@ -4,6 +4,7 @@
 import base64
 import itertools
 import math
+import random
 import re
 from html.parser import HTMLParser
 
@@ -458,3 +459,33 @@ def test_scripts_and_styles_are_part_of_the_package():
     text = page.page([("a", [])])
     assert "text colored" in text or "coloured by a hidden unit" in text
     assert "color-scheme: light dark" in text
+
+
+# ---- numbers of any kind ---------------------------------------------------------------------------------------------
+
+EXTREMES = [0.0, -0.0, math.nan, math.inf, -math.inf, 1.7e308, -1.7e308, 5e-324, -1e-300, 1e100, 1.0, 0, 1, 2**53 - 1]
+
+
+def mutated(value, rng):
+    """A value in which some numbers are replaced by extreme ones, and some texts by hostile ones."""
+    if isinstance(value, dict):
+        return {key: each if key == "kind" else mutated(each, rng) for key, each in value.items()}
+    if isinstance(value, list):
+        return [mutated(each, rng) for each in value]
+    if isinstance(value, bool) or value is None or rng.random() < 0.8:
+        return value
+    if isinstance(value, str):
+        return rng.choice(HOSTILE)
+    fitting = [each for each in EXTREMES if type(each) is type(value) and not (type(each) is int and each < 0)]
+    return rng.choice(fitting)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_logs_of_extreme_numbers_make_pages(seed):
+    rng = random.Random(seed)
+    runs = []
+    for make in LOGS.values():
+        entries = [*make(), tools.values_entry(3)]
+        changed = [mutated(entry, rng) for entry in entries]
+        runs.append([new if is_entry(new) else old for new, old in zip(changed, entries, strict=True)])
+    tree_of(*runs[: 1 + seed % 3])

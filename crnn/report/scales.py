@@ -132,9 +132,11 @@ def number(value: object, digits: int = 4) -> str:
 
 
 def duration(seconds: object) -> str:
-    """Such as 4.2 s, 3 min 20 s or 2 h 5 min."""
+    """Such as 35 ms, 4.2 s, 3 min 20 s or 2 h 5 min."""
     if not isinstance(seconds, int | float) or not 0 <= seconds < 1e12:
         return number(None)
+    if 0 < seconds < 0.1:
+        return f"{1000 * seconds:.2g} ms" if seconds < 0.0095 else f"{1000 * seconds:.0f} ms"
     if seconds < 60:
         return f"{seconds:.{0 if seconds >= 10 or not seconds else 1 if seconds >= 1 else 2}f} s"
     whole = round(seconds)

@@ -11,6 +11,7 @@ import pytest
 from task_tools import CELLS
 
 import crnn
+from crnn.models import observations
 from crnn.models.observations import most_frequent, rounded, text_tokens
 from crnn.training.entries import is_entry
 from crnn.training.protocols import View
@@ -310,6 +311,20 @@ def test_many_sequences_are_thinned_out(rng):
     data = model.data(rng.normal(size=(5000, 2, 2)), rng.integers(2, size=5000))
     assert np.sum(observed(model, view(data))["confusion"][0]["counts"]) == 2000
     assert np.sum(observed(model, view(data, windows=3.0))["confusion"][0]["counts"]) == 24
+
+
+def test_outputs_of_many_labels_at_every_step_are_few(rng, monkeypatch):
+    monkeypatch.setattr(observations, "OUTPUTS", 1000)
+    model = crnn.SequenceTagger(2, 50, hidden_size=4, seed=0)
+    data = model.data(rng.normal(size=(30, 5, 2)), rng.integers(50, size=(30, 5)))
+    assert np.sum(observed(model, view(data))["confusion"][0]["counts"]) == 20  # steps of four sequences
+
+
+def test_a_text_that_no_file_could_hold_is_shown():
+    model, _ = language_model(text="ab\ud800" * 20)
+    entries = observed(model, view(model.vocab.encode("ab\ud800" * 20)))
+    assert "".join(entries["text"][0]["tokens"]) == ("ab?" * 20)[1:-1]
+    entries["sample"][0]["text"].encode()
 
 
 @pytest.mark.parametrize("loss", ["mse", "quantile"])

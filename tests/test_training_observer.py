@@ -66,6 +66,16 @@ def test_the_first_entry_has_digests_of_the_data():
     assert data[0]["valid"] != data[2]["valid"]
 
 
+def test_a_model_of_very_many_classes_can_be_resumed(tmp_path):
+    names = [f"{n:060}" for n in range(20_000)]
+    X, y = np.zeros((4, 3, 2)), names[:4]
+    for resume in (False, True):
+        model = crnn.SequenceClassifier(2, classes=names, hidden_size=1)
+        log = model.fit(X, y, epochs=1 + resume, valid=None, checkpoint=tmp_path / "c", resume=resume)
+        assert log.of_kind("run")[-1]["model"]["config"]["classes"] == "20,000 values"
+        assert log.of_kind("run")[-1]["model"]["config"]["class_weight"] is None
+
+
 def test_the_machine_is_described_without_names_of_hosts_users_or_folders(tmp_path):
     found = machine(3)
     assert (found["threads"], found["numpy"], found["isa"]) == (3, np.__version__, crnn.isa())

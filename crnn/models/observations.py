@@ -28,7 +28,7 @@ from crnn.nn.cells import Recurrence
 from crnn.text.reading import EOS
 from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX, contiguous_batches
-from crnn.training.entries import Entry
+from crnn.training.entries import Entry, encodable
 from crnn.training.protocols import Observation, View
 
 __all__ = ["CLASSES", "SEQUENCES", "TEXTS", "VALUES", "rounded"]
@@ -50,6 +50,8 @@ SAMPLE_TEMPERATURE = 0.8
 
 SEQUENCES_SEEN = 2000
 WORK = 3e9  # of a single observation: steps that are read, times parameters
+STEPS_SEEN = 200_000
+OUTPUTS = 1 << 24  # numbers
 CLASSES_SHOWN = 30
 POINTS = 500  # of values
 SERIES = 6
@@ -68,8 +70,8 @@ def rounded(values: Any) -> list[float]:
 
 
 def shortened(text: str) -> str:
-    """A token or label of limited length, as UTF-8 can hold it."""
-    text = text.encode("utf-8", "replace").decode("utf-8")
+    """A token or label of limited length."""
+    text = encodable(text)
     return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"
 
 
@@ -88,7 +90,9 @@ def some(model: Any, data: SequenceData, view: View) -> SequenceData:
     most = int(min(SEQUENCES_SEEN, 2 * view.windows * view.batch_size))  # a backward pass costs twice a forward pass
     chosen = spread(len(data), max(most, 1))
     steps = np.cumsum(data.lengths[chosen])
-    fits = int(np.searchsorted(steps, WORK / model.flat_params.size, side="right"))
+    outputs = 1 if data.single else model._head.loss.outputs
+    limit = min(STEPS_SEEN, OUTPUTS / outputs, WORK / model.flat_params.size)
+    fits = int(np.searchsorted(steps, limit, side="right"))
     return data.part(chosen if fits >= len(chosen) else chosen[spread(len(chosen), max(fits, 1))])
 
 
@@ -157,7 +161,7 @@ def sample(model: Any, view: View) -> Iterator[Entry]:
     if view.windows * view.batch_size * view.bptt < 5 * SAMPLE_TOKENS:  # single steps are slower than a batch
         return
     text = model.generate("", SAMPLE_TOKENS, temperature=SAMPLE_TEMPERATURE, seed=0)
-    yield {"prompt": "", "text": text, "temperature": SAMPLE_TEMPERATURE}
+    yield {"prompt": "", "text": encodable(text), "temperature": SAMPLE_TEMPERATURE}
 
 
 def text(model: Any, view: View) -> Iterator[Entry]:
@@ -384,7 +388,7 @@ def sequence_text(vocab: Vocab | None, sequence: Array) -> str:
     """A source or target as text: ids without a vocabulary as numbers, of real steps their number."""
     if sequence.ndim > 1:
         return f"{len(sequence)} steps of {sequence.shape[1]} numbers"
-    return " ".join(map(str, sequence.tolist())) if vocab is None else vocab.decode(sequence)
+    return " ".join(map(str, sequence.tolist())) if vocab is None else encodable(vocab.decode(sequence))
 
 
 # ---- the list --------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ __all__ = [
     "TABLE_COLUMNS",
     "TRAINING_FIELDS",
     "Entry",
+    "encodable",
     "is_entry",
     "is_history",
 ]
@@ -36,6 +37,11 @@ Check = Callable[[Any], bool]
 
 LARGEST_COUNT = 1 << 53  # of anything that a file counts
 LONGEST_LINE = 1 << 20  # bytes of an entry as JSON
+
+
+def encodable(text: str) -> str:
+    """A text as UTF-8 can hold it: without lone surrogates."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 # ---- checks ----------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ What a model shows is the model's `Observation`s. Here is decided when, and how 
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
@@ -18,7 +19,7 @@ from crnn._version import __version__
 from crnn.optim import Optimizer
 from crnn.training.checkpoint import Checkpoint
 from crnn.training.config import TrainingConfig
-from crnn.training.entries import LONGEST_LINE, Entry, is_entry
+from crnn.training.entries import LONGEST_LINE, Entry, encodable, is_entry
 from crnn.training.environment import machine
 from crnn.training.log_file import line_of
 from crnn.training.output import Output
@@ -31,6 +32,7 @@ __all__ = ["Observer", "about", "reason_of", "schedule"]
 TIMES = 10  # observations after epochs, besides those before the first update and at the end
 SHARE = 0.01  # of the time of training, which observations may take unless a file shows them; half of it until the end
 LEAST = 0.0015  # seconds that an observation may take if it is made at all: a run of less than 0.15 s has none
+LONGEST_LIST = 10_000  # characters of a setting, as JSON
 MESSAGE = 200  # characters of an error that a note quotes
 
 
@@ -81,7 +83,7 @@ class Observer:
             "crnn": __version__,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "machine": machine(self._view.threads),
-            "model": {**described, "config": header.get("config", {})},
+            "model": {**described, "config": {name: short(value) for name, value in header.get("config", {}).items()}},
             "unit": self._run.log.unit,
             **self._plan,
             **self._about,
@@ -164,6 +166,11 @@ class Observer:
         return entries
 
 
+def short(value: Any) -> Any:
+    """A setting as it is; of a long list, such as the names of very many classes, how many values it has."""
+    return f"{len(value):,} values" if isinstance(value, list) and len(json.dumps(value)) > LONGEST_LIST else value
+
+
 def schedule(epochs: int) -> set[int]:
     """The epochs of so many after which the model is observed: close to each other at first, when it changes most.
 
@@ -176,7 +183,7 @@ def about(checkpoint: Checkpoint, output: Output | None, optimizer: Optimizer, w
     """Fields of the entry "run": the name of the output, and what determines the result beside the model."""
     data = checkpoint.data
     return {
-        "name": "" if output is None else os.path.basename(output.path),
+        "name": "" if output is None else encodable(os.path.basename(output.path)),
         "data": {"train": data["data"], "valid": data["valid"], "targets": getattr(windows, "predictions", None)},
         "options": {**checkpoint.options, "optimizer": repr(optimizer)},
         "counted": "tokens" if windows.carries_state else "targets",

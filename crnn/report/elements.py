@@ -42,10 +42,10 @@ def table(head: Sequence[Child], rows: Iterable[Sequence[Child] | Markup], label
 
     A row that is Markup already is taken as it is.
     """
-    header = tag("tr", [tag("th", cell, scope="col") for cell in head])
+    header = tag("tr", [tag("th", cell, scope="col") if cell else tag("td") for cell in head])
     body = [row if isinstance(row, Markup) else _row(row) for row in rows]
     content = tag("table", tag("thead", header) if any(head) else None, tag("tbody", body), class_=class_ or None)
-    return tag("div", content, class_="scroll", tabindex=0, role="region", aria_label=label)
+    return tag("div", content, class_="scroll", tabindex=0, role="group", aria_label=label)
 
 
 def _row(cells: Sequence[Child]) -> Markup:

@@ -47,7 +47,7 @@ def _matrix(entry: Entry) -> Markup:
         rows.append(tag("tr", name, cells, tag("td", recall, class_="side")))
     upright = " upright" * (max(map(len, labels)) > LONG_LABEL and len(labels) > 4)
     table = tag("table", tag("thead", head), tag("tbody", rows), class_=f"confusion{upright}")
-    scroll = tag("div", table, class_="scroll", tabindex=0, role="region", aria_label="Confusion matrix")
+    scroll = tag("div", table, class_="scroll", tabindex=0, role="group", aria_label="Confusion matrix")
     scale = heat_scale("0", "100 % of a row", [f"c{level}" for level in range(LEVELS)])
     return join([tag("p", _confusions(entry)), scroll, tag("p", scale, class_="note")])
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import crnn
+from crnn.training import observer
 from crnn.training.entries import is_entry, is_history
 from crnn.training.environment import machine
 from crnn.training.observer import schedule
@@ -255,6 +256,20 @@ def test_what_is_no_entry_does_not_come_into_the_log(tmp_path):
         fitted(model, log=log, log_file=tmp_path / fields.__name__, checkpoint=tmp_path / f"c{fields.__name__}")
         assert not [entry for entry in log.entries if entry["kind"] == "sample"]
         assert log.notes[0].startswith("sample could not be computed: ValueError: expected an entry for the log")
+
+
+def test_who_interrupts_a_run_does_not_wait_for_slow_observations(tmp_path, monkeypatch):
+    def interrupt(progress):
+        raise KeyboardInterrupt
+
+    for patience, expected in ((0.0, ["often", "often"]), (60.0, ["often", "often", "end", "often"])):
+        monkeypatch.setattr(observer, "PATIENCE", patience)
+        model, log = Observed(VOCAB, "tanh", 8, seed=3), crnn.TrainingLog()
+        model.watch(noting(), noting(when="end"))
+        with pytest.raises(KeyboardInterrupt):
+            fitted(model, log=log, log_file=tmp_path / str(patience), on_epoch=interrupt)
+        assert [when for when, _ in model.seen] == expected
+        assert log.entries[-1]["reason"] == "interrupted"
 
 
 def test_an_interrupt_while_a_model_is_observed_ends_training_as_elsewhere(tmp_path):

@@ -32,6 +32,7 @@ __all__ = ["Observer", "about", "reason_of", "schedule"]
 TIMES = 10  # observations after epochs, besides those before the first update and at the end
 SHARE = 0.01  # of the time of training, which observations may take unless a file shows them; half of it until the end
 LEAST = 0.0015  # seconds that an observation may take if it is made at all: a run of less than 0.15 s has none
+PATIENCE = 1.0  # seconds of an observation for which somebody who has interrupted a run would not wait
 LONGEST_LIST = 10_000  # characters of a setting, as JSON
 MESSAGE = 200  # characters of an error that a note quotes
 
@@ -97,7 +98,8 @@ class Observer:
     def end(self, reason: str) -> None:
         """Add what the model does with the weights that are kept, and the entry "end"."""
         try:
-            if reason != "failed":
+            slow = max(self._costs.values(), default=0.0) > PATIENCE
+            if reason != "failed" and not (reason == "interrupted" and slow):
                 self._observe("end", "often", "sample")
         finally:
             self._add_end(reason)

@@ -59,6 +59,14 @@ def test_the_first_entry_says_what_is_trained_on_what_and_how():
     assert first["machine"]["threads"] == 2
 
 
+def test_the_first_entry_counts_the_targets_of_sequences():
+    X = [np.zeros((length, 2)) for length in (3, 4, 5)]
+    log = crnn.SequenceClassifier(2, 2, 3).fit(X, [0, 1, -1], epochs=1)
+    assert (log.entries[0]["data"]["targets"], log.entries[0]["counted"]) == (3, "targets")
+    log = crnn.SequenceTagger(2, 2, 3).fit(X, [[0] * len(x) for x in X], epochs=1)
+    assert log.entries[0]["data"]["targets"] == 12
+
+
 def test_the_first_entry_has_digests_of_the_data():
     data = [log_of(valid=valid).entries[0]["data"] for valid in (IDS[300:], None, IDS[200:])]
     assert len({each["train"] for each in data}) == 1

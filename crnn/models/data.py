@@ -291,6 +291,11 @@ class SequenceBatches:
     def __len__(self) -> int:
         return -(-len(self.data) // self.batch_size)
 
+    @property
+    def predictions(self) -> int:
+        """Number of targets of an epoch, missing ones included."""
+        return sum(map(len, self.data.targets))
+
     def epoch(self, number: int) -> Iterator[tuple[Batch, Array]]:
         """The batches and their targets of epoch ``number``, 1, 2, ...: the same at every call."""
         draws = np.random.PCG64([self.seed, number])

@@ -123,8 +123,8 @@ def layer_names(model: Any) -> list[str]:
 
 
 def flow_of_text(model: Any, view: View) -> Iterator[Entry]:
-    """Gradient flow in a window of a text, of as many steps as those of the training."""
-    _, ids = seen(view)
+    """Gradient flow in a window of the training text, of as many steps as training has."""
+    ids = view.train
     steps = min(view.bptt, FLOW_STEPS, len(ids) - 1)
     streams = max(1, min(FLOW_SEQUENCES, FLOW_TOKENS // steps, view.batch_size, (len(ids) - 1) // steps))
     x, targets = next(iter(contiguous_batches(ids[: streams * steps + 1], streams, steps)))
@@ -134,8 +134,8 @@ def flow_of_text(model: Any, view: View) -> Iterator[Entry]:
 
 
 def flow_of_sequences(model: Any, view: View) -> Iterator[Entry]:
-    """Gradient flow in a few sequences of middle length."""
-    _, data = seen(view)
+    """Gradient flow in a few training sequences of middle length."""
+    data = view.train
     loss, chosen = model._head.loss, []
     order = np.argsort(data.lengths, kind="stable")
     middle = np.argsort(np.abs(np.arange(len(order)) - len(order) // 2), kind="stable")

@@ -141,8 +141,12 @@ def test_a_log_that_still_grows_says_so():
 
 
 def test_a_resumed_run_has_not_ended():
-    entries = [*tools.language_model_entries(), {**tools.run_entry(), "update": 481, "epoch": 12}]
+    again = {**tools.run_entry(), "update": 481, "epoch": 12, "started": "2026-12-01T00:00:00Z"}
+    entries = [*tools.language_model_entries(), again]
     assert "Training has not ended" in tree_of(entries).text
+    assert "started 2026-11-26 00:18 UTC" in tree_of(entries).text
+    more = [{**each, "epoch": 12 + each["epoch"], "update": 481 + each["update"]} for each in tools.curve_entries(1)]
+    assert tree_of([*entries, *more]).texts.count("resumed") == 2  # on both scales
 
 
 def test_several_runs_are_overlaid_and_their_differences_are_in_a_table():

@@ -119,7 +119,7 @@ def line_chart(
     inside = [_band(plot, band) for band in bands] + [_line(plot, curve) for curve in thin]
     drawn = [
         _axes(plot, x_label, y_label),
-        [_vertical(plot, *each) for each in verticals],
+        [_vertical(plot, x, label) for x, label in verticals if plot.x.low <= x <= plot.x.high],
         _stretched(*inside),
         [_lonely_points(plot, curve) for curve in thin],
         [_mark(plot, mark) for mark in marks if plot.shows(mark.x, mark.y)],

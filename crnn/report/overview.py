@@ -148,8 +148,12 @@ def curves(content: Content) -> Markup | None:
     names = legend(loss, marks) if content.alone else _styles(content)
     label = loss_label(content.runs)
 
+    resumed = [(float(update), "resumed") for update in content.runs[0].resumed] if content.alone else []
+
     def draw(log: bool) -> Markup:
-        return line_chart("Loss", loss, x_label="update", y_label=label, marks=marks, log=log, height=300)
+        return line_chart(
+            "Loss", loss, x_label="update", y_label=label, marks=marks, verticals=resumed, log=log, height=300
+        )
 
     small = [
         _small(content, "Accuracy on validation data", "valid_accuracy", "epoch"),

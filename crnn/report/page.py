@@ -172,9 +172,9 @@ def _header(content: Content, title: str, links: Sequence[tuple[str, str]]) -> M
 def _subtitle(content: Content, title: str) -> str:
     """Kinds of models, and when training started."""
     kinds = dict.fromkeys(str(run.start["model"].get("kind", "")) for run in content.runs if run.start)
-    started = sorted(run.start["started"] for run in content.runs if run.start)
+    started = sorted(run.started for run in content.runs if run.started)
     parts = [", ".join(kind for kind in kinds if kind and kind != title)]
-    parts += [f"started {_time(started[0])}"] if started and started[0] else []
+    parts += [f"started {_time(started[0])}"] if started else []
     return " · ".join(filter(None, parts))
 
 

@@ -57,6 +57,16 @@ class ReportRun:
         return self.last("run") or {}
 
     @property
+    def started(self) -> str:
+        """When training began, in UTC; empty if that is unknown."""
+        return str(self.kinds["run"][0]["started"]) if self.kinds["run"] else ""
+
+    @property
+    def resumed(self) -> list[int]:
+        """The updates after which it was resumed."""
+        return [entry["update"] for entry in self.kinds["run"][1:]]
+
+    @property
     def end(self) -> Entry | None:
         """How training ended; None if it has not, or has been resumed since."""
         end, start = self.last("end"), self.last("run")

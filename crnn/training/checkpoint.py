@@ -74,6 +74,7 @@ class Checkpoint:
         self.data, self.options = data, options
         self.output = None
         self._written: tuple[int, ...] | None = None  # `_mark` of what the file holds
+        self._lines: list[tuple[Entry, bytes]] = []  # of the log, as they were last written
 
     def exists(self) -> bool:
         """Whether there is a file to resume from."""
@@ -100,7 +101,7 @@ class Checkpoint:
             if not np.isfinite(array).all():
                 raise Diverged(f"{name} is NaN or infinite after update {run.update} (epoch {run.log.epochs + 1})")
         entries = run.log.entries if run.position else run.log.finished_epochs()
-        arrays["log"] = np.frombuffer("".join(line_of(each, as_csv=False) for each in entries).encode(), np.uint8)
+        arrays["log"] = np.frombuffer(self._encoded(entries), np.uint8)
         tensors, header = best_model(run)
         header["training"] = [*run.earlier_runs, self.record(run)]
         write(self.path, {MODEL + name: each for name, each in tensors.items()} | arrays, self._header(run, header))
@@ -112,6 +113,15 @@ class Checkpoint:
         rule = settings.pop("rule")
         optimizer = f"{rule}({', '.join(f'{name}={value}' for name, value in settings.items())})"
         return training_record(run, self.data, {**self.options, "optimizer": optimizer})
+
+    def _encoded(self, entries: list[Entry]) -> bytes:
+        """The entries as lines of JSON. Those that the last checkpoint had too are not encoded again."""
+        lines = self._lines
+        pairs = enumerate(zip(lines, entries, strict=False))
+        same = next((number for number, (line, entry) in pairs if line[0] is not entry), min(len(lines), len(entries)))
+        del lines[same:]
+        lines += [(entry, line_of(entry, as_csv=False).encode()) for entry in entries[same:]]
+        return b"".join(line for _, line in lines)
 
     def holds(self, run: Run) -> bool:
         """Whether the file holds the current state of a run."""

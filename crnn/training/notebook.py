@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from crnn.report.markup import Markup, tag
@@ -61,7 +62,7 @@ class Notebook:
             entries += of_kind[:: len(of_kind) // POINTS + 1]
         return entries + ([] if self._log.best is None else [self._log.best])
 
-    def epoch(self, figures: Figures) -> None:
+    def epoch(self, seconds: float, figures: Callable[[], Figures]) -> None:
         pass
 
     def note(self, text: str) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import math
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from crnn.training.log import TrainingLog
@@ -41,8 +42,8 @@ class Reporter(Protocol):
         """Called between two updates. Returns the seconds until the next call."""
         ...
 
-    def epoch(self, figures: Figures) -> None:
-        """An epoch has ended and is the last one in the log."""
+    def epoch(self, seconds: float, figures: Callable[[], Figures]) -> None:
+        """An epoch has ended and is the last one in the log, so many seconds after the start. Epochs may be short."""
         ...
 
     def note(self, text: str) -> None:
@@ -67,7 +68,7 @@ class Silent:
     def show(self, figures: Figures) -> float:
         return math.inf
 
-    def epoch(self, figures: Figures) -> None:
+    def epoch(self, seconds: float, figures: Callable[[], Figures]) -> None:
         pass
 
     def note(self, text: str) -> None:
@@ -117,13 +118,13 @@ class Lines:
         self._write(progress_line(figures), figures)
         return SECONDS
 
-    def epoch(self, figures: Figures) -> None:
-        silent = self._waiting is not None and figures.seconds < self._untold
-        self._missing = silent or figures.seconds - self._epoch_shown < BETWEEN_EPOCHS
+    def epoch(self, seconds: float, figures: Callable[[], Figures]) -> None:
+        silent = self._waiting is not None and seconds < self._untold
+        self._missing = silent or seconds - self._epoch_shown < BETWEEN_EPOCHS
         if not self._missing:
-            self._epoch_shown = figures.seconds
-            left = f", {short_time(figures.left)} left" if figures.left and figures.update < figures.updates else ""
-            self._write(self._log.summary() + left, figures)
+            self._epoch_shown, now = seconds, figures()
+            left = f", {short_time(now.left)} left" if now.left and now.update < now.updates else ""
+            self._write(self._log.summary() + left, now)
 
     def _write(self, text: str, figures: Figures) -> None:
         self._begin()
@@ -188,10 +189,10 @@ class ProgressBar:
                 self._bar.refresh()
         return REFRESH
 
-    def epoch(self, figures: Figures) -> None:
+    def epoch(self, seconds: float, figures: Callable[[], Figures]) -> None:
         self._missing = True
-        if figures.seconds - self._shown >= BETWEEN_EPOCHS:
-            self._shown = figures.seconds
+        if seconds - self._shown >= BETWEEN_EPOCHS:
+            self._shown = seconds
             self._tell_missing()
 
     def note(self, text: str) -> None:

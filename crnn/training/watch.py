@@ -68,7 +68,8 @@ class Watch:
 
     def epoch(self) -> None:
         """The last epoch has been logged."""
-        self._reporter.epoch(self._figures(time.perf_counter(), Sums()))
+        now = time.perf_counter()
+        self._reporter.epoch(now - self._started, lambda: self._figures(now, Sums()))
 
     def note(self, text: str) -> None:
         """Something that the user should know, for the log too."""

@@ -132,6 +132,10 @@ def test_thinning_keeps_ends_and_peaks():
 # ---- charts ----------------------------------------------------------------------------------------------------------
 
 
+def test_text_cannot_reverse_what_follows_it():
+    assert escape("a\u202eb\u2066c\u05d0") == "a\ufffdb\ufffdc\u05d0"
+
+
 def test_a_curve_is_interrupted_where_it_is_not_finite():
     chart = line_chart("Loss", [Curve("a", [0, 1, 2, 3, 4], [1.0, 2.0, math.nan, 2.0, 1.0])])
     assert path_of(chart, "a") == "M0 1000L250 0M750 0L1000 1000"

@@ -11,8 +11,10 @@ from typing import TypeAlias, Union
 __all__ = ["Child", "Markup", "escape", "join", "tag"]
 
 _VOID = {"br", "col", "input", "link", "meta"}
-# Not allowed in HTML, or no characters at all; shown as a replacement character.
-_INVALID = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+# Not allowed in HTML, no characters at all, or controls that reverse the text that follows; shown as U+FFFD.
+_INVALID = re.compile(
+    "[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
+)
 
 
 class Markup(str):

@@ -31,7 +31,7 @@ def summary(content: Content) -> Markup | None:
     if content.alone:
         run = content.runs[0]
         return join([_sentence(run), _figures(run), _notes(run)])
-    return join([_comparison(content), by_run(content, _notes)])
+    return join([_comparison(content), _common_notes(content)])
 
 
 def _sentence(run: ReportRun) -> Markup:
@@ -115,7 +115,7 @@ def _comparison(content: Content) -> Markup:
         cells: list[Child] = [values.get(name, number(None)) for name in names]
         state = run.end["reason"] if run.end else "not ended" if run.start else number(None)
         cells += [number(best["epoch"] if best else None), _model_of(run), state]
-        head = tag("th", swatch(run.index, run.dash), run.name, scope="row")
+        head = tag("th", tag("span", swatch(run.index, run.dash), run.name, class_="name"), scope="row")
         rows.append(tag("tr", head, [tag("td", cell) for cell in cells], class_=run.group))
     return table(["run", *names, "best epoch", "model", "training"], rows, "Results of the runs", "results")
 
@@ -134,6 +134,19 @@ def _notes(run: ReportRun) -> Markup | None:
     """What the run says about itself."""
     notes = (run.end or {}).get("notes", [])
     return tag("ul", [tag("li", note) for note in notes], class_="remarks") if notes else None
+
+
+def _common_notes(content: Content) -> Markup | None:
+    """What several runs say about themselves: each note once, with the names of the runs."""
+    notes: dict[str, list[ReportRun]] = {}
+    for run in content.runs:
+        for note in (run.end or {}).get("notes", []):
+            notes.setdefault(note, []).append(run)
+    items = []
+    for note, runs in notes.items():
+        names = [tag("span", swatch(run.index, run.dash), run.name, class_=run.group) for run in runs]
+        items.append(tag("li", note, " ", tag("span", names, class_="of")))
+    return tag("ul", items, class_="remarks") if items else None
 
 
 # ---- curves ----------------------------------------------------------------------------------------------------------

@@ -59,7 +59,9 @@ def task(kind, cell, threads=1, **options):
     else:
         model = crnn.SequenceRegressor(3, 2, loss="huber", pooling="max", **common, **options)
         y = [x[0, :2] for x in X]
-    model.fit(X, y, epochs=2, batch_size=7, threads=threads, optimizer=crnn.optim.Adam(lr=1e-2))
+    model.fit(
+        X, y, epochs=2, batch_size=7, clip_norm=1.0, schedule=None, threads=threads, optimizer=crnn.optim.Adam(lr=1e-2)
+    )
     return model.flat_params
 
 

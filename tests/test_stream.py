@@ -112,7 +112,7 @@ def test_classifiers_and_taggers_answer_with_logits(rng, scale):
     X = [rng.normal([5, -3], [2, 9], (7, 2)).astype(np.float32) for _ in range(10)]
     tagger = crnn.SequenceTagger(2, 3, 8, scale=scale, seed=1)
     tagger.fit(X, [rng.integers(3, size=7) for _ in X], epochs=1)
-    classifier = crnn.SequenceClassifier(2, 3, 8, scale=scale, seed=1)
+    classifier = crnn.SequenceClassifier(2, 3, 8, pooling="last", scale=scale, seed=1)
     classifier.fit(X, rng.integers(3, size=10), epochs=1)
     for x in X:
         logits, last = stepwise(tagger.stream(), x), stepwise(classifier.stream(), x)[-1:]

@@ -46,7 +46,8 @@ class SequenceClassifier(
     multilabel : bool
         Classes are independent binary labels: any number of them can apply.
     pooling : {"last", "mean", "max", "flatten"}
-        How the outputs of the steps become the input of the head, see `crnn.models.pooling`.
+        How the outputs of the steps become the input of the head, see `crnn.models.pooling`. Only "last" has
+        streams.
     steps : int, optional
         Length of all sequences; needed for "flatten" only.
     class_weight : sequence of float, optional
@@ -83,7 +84,7 @@ class SequenceClassifier(
         *,
         classes: Sequence[Label] | None = None,
         multilabel: bool = False,
-        pooling: str = "last",
+        pooling: str = "max",
         steps: int | None = None,
         class_weight: ArrayLike | None = None,
         label_smoothing: float = 0.0,

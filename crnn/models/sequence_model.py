@@ -517,7 +517,8 @@ class SequenceModel(Module, Generic[EvaluationT]):
     def _stream_parts(self) -> StreamParts:
         if self.pooling not in (None, "last"):
             raise ValueError(
-                f"stream: expected pooling None or 'last', got {self.pooling!r}, which needs whole sequences"
+                f"stream: expected pooling None or 'last', got {self.pooling!r}, which needs whole sequences; "
+                "make the model with pooling='last'"
             )
         parts = self._predictor.stream_parts(type(self).__name__)
         if not self.scale:

@@ -8,8 +8,11 @@ import pkgutil
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, ClassVar
+from unittest import mock
 
 import pytest
 
@@ -167,9 +170,51 @@ def test_readme_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert run_code_of(README) > 0
 
 
+class Study:
+    """Optuna's, with two trials: the first is finished, the second pruned."""
+
+    class TrialPruned(Exception):
+        pass
+
+    best_params = ()
+    values: ClassVar[list[float]] = []
+
+    def optimize(self, objective: Callable[[Any], float], n_trials: int) -> None:
+        trial = mock.Mock()
+        trial.suggest_int.return_value, trial.suggest_float.return_value = 8, 0.01
+        trial.should_prune.return_value = False
+        self.values.append(objective(trial))
+        trial.should_prune.return_value = True
+        with pytest.raises(self.TrialPruned):
+            objective(trial)
+
+
+@pytest.fixture
+def others(monkeypatch: pytest.MonkeyPatch) -> dict[str, mock.MagicMock]:
+    """What stands for the libraries of the recipes, which are not installed for tests."""
+    stubs = {name: mock.MagicMock() for name in ("tensorboardX", "mlflow", "optuna")}
+    stubs["optuna"].TrialPruned, stubs["optuna"].create_study.return_value = Study.TrialPruned, Study()
+    for name, stub in stubs.items():
+        monkeypatch.setitem(sys.modules, name, stub)
+    return stubs
+
+
+@pytest.mark.thread_unsafe
+@pytest.mark.skipif(not PAGES, reason="the pages are not part of this tree")
+def test_recipes_pass_on_what_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_code_of(README.parent / "docs" / "callbacks.md") > 5
+    writer = others["tensorboardX"].SummaryWriter.return_value.__enter__.return_value
+    names = {call.args[0] for call in writer.add_scalar.call_args_list}
+    assert names == {"loss/train", "loss/valid", "grad_norm", "lr"}
+    losses = [call.args[0] for call in others["mlflow"].log_metrics.call_args_list]
+    assert losses[-1]["valid_loss"] < losses[0]["valid_loss"] < 5
+    assert 0 < Study.values[0] < 5
+
+
 @pytest.mark.thread_unsafe
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_code_in_docs_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_in_docs_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: Any) -> None:
     monkeypatch.chdir(tmp_path)
     assert (run_code_of(page) == 0) == (page.name in WITHOUT_PYTHON)
 

@@ -62,7 +62,7 @@ def figure(title: str, content: Child, legend: Child = None) -> Markup:
     return tag("figure", head, content)
 
 
-def folded(summary: str, content: Child) -> Markup:
+def folded(summary: Child, content: Child) -> Markup:
     """Content that is shown when its summary is clicked."""
     return tag("details", tag("summary", summary), content, class_="folded")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from crnn.report.charts import Curve, legend, line_chart, swatch
-from crnn.report.elements import Content, by_run, figure, folded, table
+from crnn.report.elements import Content, figure, folded, table
 from crnn.report.markup import Child, Markup, join, tag
 from crnn.report.runs import Entry, ReportRun, loss_label
 from crnn.report.scales import duration, is_drawable, number, thinned
@@ -174,8 +174,16 @@ def curves(content: Content) -> Markup | None:
         _small(content, "Norm of the gradient", "grad_norm", log=True),
         _small(content, f"Speed, {content.runs[0].counted}/s", "tokens_per_second"),
     ]
-    tables = by_run(content, lambda run: folded("Epochs as a table", _epochs(run)) if run.kinds["epoch"] else None)
-    return join([_on_both_scales("Loss", "loss", draw, names), tag("div", small, class_="grid"), tables])
+    tables = [
+        tag("div", folded(_table_name(content, run), _epochs(run)), class_=run.group)
+        for run in content.runs
+        if run.kinds["epoch"]
+    ]
+    return join([_on_both_scales("Loss", "loss", draw, names), tag("div", small, class_="grid"), tag("div", tables)])
+
+
+def _table_name(content: Content, run: ReportRun) -> Child:
+    return "Epochs as a table" if content.alone else [swatch(run.index, run.dash), run.name, ": epochs as a table"]
 
 
 def _styles(content: Content) -> Markup:

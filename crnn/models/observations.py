@@ -36,8 +36,8 @@ __all__ = ["CLASSES", "SEQUENCES", "TEXTS", "VALUES", "rounded"]
 DIGITS = 4  # significant ones of the numbers in entries
 LONGEST_NAME = 100  # characters of a token or label
 
-FLOW_SEQUENCES = 8  # whose gradients are followed
-FLOW_TOKENS = 1024  # that they have together at most, if they can be cut
+FLOW_SEQUENCES = 4  # whose gradients are followed
+FLOW_TOKENS = 512  # that they have together at most, if they can be cut
 FLOW_STEPS = 256
 COLUMNS = 64  # steps that an entry has
 LARGEST_MATRIX = 64  # rows of a matrix whose spectral radius is not estimated

@@ -11,6 +11,7 @@ from model_tools import language_model
 
 import crnn
 import crnn.training.log
+from crnn.training.config import TrainingConfig
 from crnn.training.entries import KINDS, TABLE_COLUMNS
 from crnn.training.log_file import read_runs
 
@@ -318,3 +319,15 @@ def test_epochs_are_finished_with_all_that_follows_them_but_updates():
     again.end_epoch()
     log.end_epoch()
     assert again.entries == log.entries
+
+
+@pytest.mark.parametrize(
+    ("updates", "expected"), [(5, 1), (199, 1), (1000, 10), (9_999, 99), (10_000, 100), (10**7, 100)]
+)
+def test_a_run_has_a_hundred_entries_or_more_however_short_it_is(updates, expected):
+    assert TrainingConfig().updates_per_entry(updates) == expected
+    assert TrainingConfig(log_every=7).updates_per_entry(updates) == 7
+
+
+def test_a_short_run_has_an_entry_for_each_update():
+    assert fitted().column("update") == list(range(1, 22))

@@ -200,7 +200,9 @@ def _lock(descriptor: int) -> bool:
 def _sweep(folder: str) -> None:
     """Remove the temporary files of processes that were killed: those that no process has locked."""
     with contextlib.suppress(OSError):
-        for path in [entry.path for entry in os.scandir(folder) if _TEMPORARY.fullmatch(entry.name)]:
+        with os.scandir(folder) as entries:  # closed even if a signal raises
+            paths = [entry.path for entry in entries if _TEMPORARY.fullmatch(entry.name)]
+        for path in paths:
             with contextlib.suppress(OSError):
                 _remove_if_abandoned(path)
 

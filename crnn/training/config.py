@@ -33,6 +33,8 @@ LEAST_UPDATES = 1000
 LEAST_EPOCHS = 10
 PATIENCE_PARTS = 4  # patience is one of so many parts of all epochs
 LEAST_PATIENCE = 5
+LOG_ENTRIES = 100  # of updates that a curve needs
+LOG_EVERY = 100
 
 
 class TrainingOptions(TypedDict, total=False):
@@ -54,7 +56,7 @@ class TrainingOptions(TypedDict, total=False):
     threads: int
     seed: int
     progress: bool | None
-    log_every: int
+    log_every: int | None
     log_file: PathLike | None
     report: PathLike | None
     sample_every: int | None
@@ -178,7 +180,12 @@ class TrainingConfig:
         help="Show the progress: as a bar in a terminal, as a table with curves in a notebook, otherwise as lines on "
         "standard error, which begin after 5 seconds if this is not given. False: not at all.",
     )
-    log_every: int = option(100, check=check_size, help="Updates between two entries of the log.")
+    log_every: int | None = option(
+        None,
+        check=check_size,
+        help=f"Updates between two entries of the log. If not given: one in {LOG_ENTRIES} of all updates, but at most "
+        f"{LOG_EVERY}.",
+    )
     log_file: PathLike | None = option(
         None,
         check=check_path,
@@ -271,6 +278,10 @@ class TrainingConfig:
         if patience == "auto":
             patience = max(LEAST_PATIENCE, epochs // PATIENCE_PARTS) if judged else None
         return Length(epochs, patience)
+
+    def updates_per_entry(self, updates: int) -> int:
+        """After how many updates the log gets an entry in a run of so many."""
+        return self.log_every or min(max(updates // LOG_ENTRIES, 1), LOG_EVERY)
 
     def new_optimizer(self) -> optim.Optimizer:
         """The optimizer; a new one if it is given by its name."""

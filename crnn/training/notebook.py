@@ -13,7 +13,7 @@ from crnn.report.notebook import curves_html
 from crnn.training.entries import Entry
 from crnn.training.log import TrainingLog
 from crnn.training.progress import Figures
-from crnn.training.wording import progress_line, sample_text, short_time
+from crnn.training.wording import progress_line, short_time
 
 __all__ = ["Notebook", "in_notebook"]
 
@@ -25,7 +25,8 @@ _BOX = "max-width:46em;font:13px/1.5 system-ui,sans-serif;color:inherit"
 _FAINT = "opacity:.72"
 _CELL = "padding:.15em 1.6em .15em 0;text-align:left;background:none;border:0;font-variant-numeric:tabular-nums"
 _TRACK = "height:6px;border-radius:3px;background:rgba(128,128,128,.28);margin:.3em 0 .4em"
-_SAMPLE = "white-space:pre-wrap;margin:.4em 0;padding:.4em .8em;border-left:3px solid rgba(128,128,128,.4)"
+_SAMPLE = "white-space:pre-wrap;font-family:monospace;margin:.4em 0;padding:.4em .8em"
+_SAMPLE += ";border-left:3px solid rgba(128,128,128,.4)"
 
 
 def in_notebook() -> bool:
@@ -69,7 +70,7 @@ class Notebook:
         self._notes.append(text)
 
     def sample(self, prompt: str, text: str) -> None:
-        self._sample = sample_text(prompt, text)
+        self._sample = prompt + text
 
     def close(self, figures: Figures, reason: str) -> None:
         self._display(figures, reason, self._log.entries)

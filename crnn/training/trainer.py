@@ -284,7 +284,8 @@ class Trainer:
 
     def train_windows(self, interrupts: Interrupts) -> None:
         """Train until the end of the epoch, the last update or an interrupt."""
-        run, epoch, log_every, watch = self.run, self.run.log.epochs + 1, self.config.log_every, self.watch
+        run, epoch, watch = self.run, self.run.log.epochs + 1, self.watch
+        log_every = self.config.updates_per_entry(self.total)
         has_checkpoint, on_update = self.checkpoint.path is not None, self.config.on_update
         self._sums = Sums()  # its time begins now: validation and callbacks are no part of it
         for x, targets in itertools.islice(self.windows.epoch(epoch), run.position, None):

@@ -181,7 +181,7 @@ def test_the_time_left_of_a_resumed_run_counts_from_where_it_resumed(clock, caps
 def test_samples_are_shown_below_the_line_of_their_epoch(clock, capsys, monkeypatch):
     in_shell(monkeypatch)
     sample_is(monkeypatch, "a ", "b\x1b[2J\r\nc\td")
-    fitted(clock, 0.01, 4, sample_every=2)
+    fitted(clock, 0.01, 4, sample_every=14)
     shown = lines_of(capsys)
     sample = ["sample:", "    a b\N{REPLACEMENT CHARACTER}[2J", "    c       d"]
     assert [line[:8] for line in shown[1:3]] == ["epoch 1:", "epoch 2:"]

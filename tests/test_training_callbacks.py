@@ -170,10 +170,10 @@ def test_a_callback_of_an_earlier_interface_is_not_taken_for_one():
 # ---- samples ---------------------------------------------------------------------------------------------------------
 
 
-def test_samples_are_logged_after_so_many_epochs(tmp_path):
+def test_samples_are_logged_after_so_many_updates(tmp_path):
     at = {}
     log = fitted(
-        sampling(), epochs=5, sample_every=2, checkpoint=tmp_path / "c",
+        sampling(), epochs=5, sample_every=14, checkpoint=tmp_path / "c",
         on_epoch=lambda progress: at.update({progress.epoch: text_of(progress.model)}),
     )  # fmt: skip
     samples = log.of_kind("sample")
@@ -182,13 +182,20 @@ def test_samples_are_logged_after_so_many_epochs(tmp_path):
         ("w", at[2], 0.5), ("w", at[4], 0.5)
     ]  # fmt: skip
     assert at[2] != at[4]
-    resumed = fitted(sampling(), epochs=6, sample_every=2, checkpoint=tmp_path / "c", resume=True)
+    resumed = fitted(sampling(), epochs=6, sample_every=14, checkpoint=tmp_path / "c", resume=True)
     assert [each["epoch"] for each in resumed.of_kind("sample")] == [2, 4, 6]
     assert resumed.of_kind("sample")[:2] == samples
 
 
+def test_samples_within_an_epoch(tmp_path):
+    log = fitted(sampling(), epochs=2, sample_every=3)
+    assert [(each["epoch"], each["update"]) for each in log.of_kind("sample")] == [(0, 3), (0, 6), (1, 9), (1, 12)]
+    losses = fitted(sampling(), epochs=2).column("train_loss", "epoch")
+    assert log.column("train_loss", "epoch") == pytest.approx(losses)
+
+
 def test_a_sample_that_is_made_for_the_log_file_anyway_is_not_made_twice(tmp_path):
-    log = fitted(sampling(), epochs=4, sample_every=1, log_file=tmp_path / "log")
+    log = fitted(sampling(), epochs=4, sample_every=7, log_every=100, log_file=tmp_path / "log")
     assert [each["epoch"] for each in log.of_kind("sample")] == [0, 1, 2, 3, 4, 4]  # in the end with the weights kept
 
 

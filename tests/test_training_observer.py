@@ -215,19 +215,41 @@ def watched(*observations, **options):
     return model, log
 
 
-def test_a_model_is_observed_at_the_start_after_chosen_epochs_and_at_the_end(tmp_path):
-    _, log = watched(noting(), noting(when="end"), log_file=tmp_path / "log", epochs=30)
-    epochs = [entry["epoch"] for entry in log.entries if entry["kind"] == "sample"]
-    assert epochs == [0, *sorted(schedule(30)), 30, 30]
+def test_a_model_is_observed_at_the_start_after_chosen_updates_and_at_the_end(tmp_path):
+    _, log = watched(noting(), noting(when="end"), log_file=tmp_path / "log", epochs=30, log_every=1)
+    updates = [entry["update"] for entry in log.entries if entry["kind"] == "sample"]
+    assert updates == [0, *sorted(schedule(log.updates)), log.updates, log.updates]
     assert log.entries[-2]["kind"] == "sample"
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 3, 10, 20, 100, 10_000])
-def test_the_epochs_after_which_a_model_is_observed_are_few_and_not_the_last(epochs):
-    chosen = schedule(epochs)
-    assert (1 in chosen) == (epochs > 1)
+def test_within_an_epoch_a_model_is_observed_when_there_is_an_entry_of_its_losses(tmp_path):
+    _, log = watched(noting(), log_file=tmp_path / "log", epochs=2, log_every=3)
+    seen = [(entry["epoch"], entry["update"]) for entry in log.entries if entry["kind"] == "sample"]
+    per_epoch = log.updates // 2
+    logged = {0, *log.column("update")}
+    assert len(seen) > 4
+    assert all(update in logged and epoch == update // per_epoch for epoch, update in seen)
+
+
+def test_observations_are_no_part_of_the_time_of_training(tmp_path, monkeypatch):
+    clock, slept = time.perf_counter, [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + slept[0])
+
+    def slow(model, view):
+        slept[0] += 1e6
+        return iter(())
+
+    _, log = watched(Observation("sample", "often", slow), log_file=tmp_path / "log", epochs=1, log_every=1)
+    assert slept[0] >= 4e6
+    assert sum(log.column("seconds")) < 1e6
+
+
+@pytest.mark.parametrize("updates", [1, 2, 3, 10, 20, 100, 10_000])
+def test_the_updates_after_which_a_model_is_observed_are_few_and_not_the_last(updates):
+    chosen = schedule(updates)
+    assert (1 in chosen) == (updates > 1)
     assert len(chosen) <= 10
-    assert max(chosen, default=0) < epochs
+    assert max(chosen, default=0) < updates
 
 
 def test_without_a_file_that_shows_them_observations_take_little_of_the_time():
@@ -275,7 +297,7 @@ def test_who_interrupts_a_run_does_not_wait_for_slow_observations(tmp_path, monk
         model, log = Observed(VOCAB, "tanh", 8, seed=3), crnn.TrainingLog()
         model.watch(noting(), noting(when="end"))
         with pytest.raises(KeyboardInterrupt):
-            fitted(model, log=log, log_file=tmp_path / str(patience), on_epoch=interrupt)
+            fitted(model, log=log, log_every=100, log_file=tmp_path / str(patience), on_epoch=interrupt)
         assert [when for when, _ in model.seen] == expected
         assert log.entries[-1]["reason"] == "interrupted"
 

@@ -14,13 +14,13 @@ from crnn.report.scales import number
 
 __all__ = ["factor_per_step", "gradient_flow", "verdict"]
 
-MOST_ROWS = 16  # epochs in a heat map
+MOST_ROWS = 16  # times in a heat map
 LARGE_CHANGE = 100.0  # over all steps, or
 LARGE_FACTOR = 1.05  # per step: a gradient that changes by more fades or explodes
 
 
 def gradient_flow(content: Content) -> Markup | None:
-    """Norms of the gradient of the loss at the state of each step, by epoch."""
+    """Norms of the gradient of the loss at the state of each step, in the course of training."""
     return by_run(content, _flow_of)
 
 
@@ -35,12 +35,12 @@ def _flow_of(run: ReportRun) -> Markup | None:
         figure(
             str(layer),
             heat_map(
-                f"{layer}: norm of the gradient by time step and epoch. {verdict(last, place)}",
-                [("kept" if run.shows_kept(entry) else str(entry["epoch"]), entry["norms"][place]) for entry in shown],
+                f"{layer}: norm of the gradient by time step and update. {verdict(last, place)}",
+                [(_row_name(run, entry), entry["norms"][place]) for entry in shown],
                 last["steps"],
                 scale,
                 x_label="time step t",
-                y_label="epoch",
+                y_label="update",
             ),
             heat_scale(f"norm {number(scale.low, 2)}", number(scale.high, 2)) if not place else None,
         )
@@ -136,3 +136,7 @@ def _change(before: float | None, after: float | None, *, percent: bool = False)
     unit, factor, digits = (" %", 100, 2) if percent else ("", 1, 3)
     texts = [number(value if value is None else factor * value, digits) + unit for value in (before, after)]
     return texts[0] if texts[0] == texts[1] else " → ".join(texts)
+
+
+def _row_name(run: ReportRun, entry: Entry) -> str:
+    return "kept" if run.shows_kept(entry) else f"{entry['update']:,}"

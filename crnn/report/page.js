@@ -22,7 +22,7 @@ for (const [number, box] of document.querySelectorAll(".by-epoch").entries()) {
   const range = document.createElement("input"), output = document.createElement("output");
   Object.assign(range, { type: "range", min: 0, max: parts.length - 1, id: `slider-${number}` });
   range.value = parts.length - 1;
-  label.textContent = "Epoch";
+  label.textContent = "When";
   label.htmlFor = output.htmlFor = range.id;
   slider.className = "slider";
   slider.append(label, range, output);

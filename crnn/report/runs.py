@@ -99,7 +99,12 @@ class ReportRun:
         """When an entry was made, and of which weights it is."""
         if self.shows_kept(entry):
             return f"at the end, with the weights of epoch {self.kept_epoch}"
-        return f"after epoch {entry['epoch']}" if entry["epoch"] else "before training"
+        if not entry["update"]:
+            return "before training"
+        epochs = self.kinds["epoch"]
+        ended = any(each["update"] == entry["update"] for each in epochs[entry["epoch"] - 1 : entry["epoch"]])
+        ended = ended or not epochs  # a log without them says no more
+        return f"after epoch {entry['epoch']}" if ended and entry["epoch"] else f"after update {entry['update']:,}"
 
     @property
     def seconds(self) -> float:

@@ -203,7 +203,7 @@ class TrainingConfig:
     sample_every: int | None = option(
         None,
         check=check_size,
-        help="Epochs between two samples: texts that a language model generates, which are shown and logged.",
+        help="Updates between two samples: texts that a language model generates, which are shown and logged.",
         flag="--sample-every",
     )
     on_update: Callback | None = option(

@@ -29,7 +29,7 @@ from crnn.training.run import Diverged, Run
 
 __all__ = ["Observer", "about", "reason_of", "schedule"]
 
-TIMES = 10  # observations after epochs, besides those before the first update and at the end
+TIMES = 10  # observations while it is trained, besides those before the first update and at the end
 SHARE = 0.01  # of the time of training, which observations may take unless a file shows them; half of it until the end
 LEAST = 0.0015  # seconds that an observation may take if it is made at all: a run of less than 0.15 s has none
 PATIENCE = 1.0  # seconds of an observation for which somebody who has interrupted a run would not wait
@@ -50,7 +50,14 @@ class Observer:
         Planned for the whole run.
     about : dict
         Further fields of the entry "run": name, data, options, counted.
+
+    Attributes
+    ----------
+    due : float
+        The number of updates after which the model is to be observed next.
     """
+
+    due: float
 
     def __init__(
         self, run: Run, config: TrainingConfig, view: View, *, epochs: int, updates: int, about: dict[str, Any]
@@ -58,10 +65,11 @@ class Observer:
         self._run, self._view, self._about = run, view, about
         self._plan = {"epochs": epochs, "updates": updates}
         self._forced = config.log_file is not None or config.report is not None
-        self._epochs = schedule(epochs)
+        self._updates = schedule(updates)
         self._observed: list[Observation] = list(getattr(run.model, "observed", ()))
         self._started = time.perf_counter()
         self._first_update = run.update
+        self._set_due()
         self._spent = 0.0  # seconds of all observations
         self._costs: dict[str, float] = {}  # seconds of the last one of each kind
 
@@ -71,6 +79,7 @@ class Observer:
         """Add the entry "run", and what the model does before its first update."""
         run = self._run
         self._started, self._first_update = time.perf_counter(), run.update
+        self._set_due()
         run.log.add("run", **self._fields_of_run())
         if not run.update:
             self._observe("often", "sample")
@@ -90,10 +99,14 @@ class Observer:
             **self._about,
         }
 
-    def epoch_ended(self) -> None:
-        """Add what the model does after this epoch, if it is one of the chosen ones."""
-        if self._run.log.epochs in self._epochs:
+    def _set_due(self) -> None:
+        self.due = min((update for update in self._updates if update > self._run.update), default=math.inf)
+
+    def update_if_due(self) -> None:
+        """Add what the model does now, if enough updates have been done. They are all in the log."""
+        if self._run.update >= self.due:
             self._observe("often", "sample")
+            self._set_due()
 
     def end(self, reason: str) -> None:
         """Add what the model does with the weights that are kept, and the entry "end"."""
@@ -173,12 +186,12 @@ def short(value: Any) -> Any:
     return f"{len(value):,} values" if isinstance(value, list) and len(json.dumps(value)) > LONGEST_LIST else value
 
 
-def schedule(epochs: int) -> set[int]:
-    """The epochs of so many after which the model is observed: close to each other at first, when it changes most.
+def schedule(updates: int) -> set[int]:
+    """The updates of so many after which the model is observed: close to each other at first, when it changes most.
 
     Not the last one: the model is observed at the end anyway.
     """
-    return {round(epochs ** (number / TIMES)) for number in range(TIMES)} - {epochs}
+    return {round(updates ** (number / TIMES)) for number in range(TIMES)} - {updates}
 
 
 def about(checkpoint: Checkpoint, output: Output | None, optimizer: Optimizer, windows: Windows) -> dict[str, Any]:

@@ -120,6 +120,9 @@ class Trainer:
             self.valid_batch_size = min(config.batch_size, VALID_STREAMS)
         else:
             self.windows_per_state, self.valid_batch_size = 1, config.batch_size
+        every = config.sample_every
+        self._sample_at = math.inf if every is None else (run.update // every + 1) * every  # update of the next sample
+        self._observation_due = 0.0  # the update at which the next observation or sample may be due
         self.page = ReportPage(config.report, run.log)
         view = View(data, valid, config.batch_size, config.bptt, config.threads, 0)
         self.observer = Observer(
@@ -254,15 +257,30 @@ class Trainer:
             self._cut_short = not complete
             run.log.end_epoch()  # last, because it writes to a file, which may fail
         self.watch.epoch()
-        self.observer.epoch_ended()  # before the checkpoint, which has the whole log
-        if self.config.sample_every is not None and run.log.epochs % self.config.sample_every == 0:
-            self._sample()
+        self.observe(interrupts)  # before the checkpoint, which has the whole log
         self.page.epoch_ended()
         if complete:
             self.save_progress()
         interrupts.check()
         if self.config.on_epoch is not None and run.log.last is not None:
             self._call("on_epoch", self.config.on_epoch, run.log.epochs, run.log.last["train_loss"])
+
+    def observe(self, interrupts: Interrupts) -> None:
+        """Log what the model does, and show samples, as far as that is due.
+
+        Samples are made at once; other observations after an entry of the log, at the update that it is of.
+        """
+        run, every = self.run, self.config.sample_every
+        if run.update >= self._sample_at:
+            self.flush(interrupts)
+        if self._sums.count:
+            return
+        self.observer.update_if_due()
+        if every is not None and run.update >= self._sample_at:
+            self._sample()
+            self._sample_at = (run.update // every + 1) * every
+        self._observation_due = min(self._sample_at, self.observer.due)
+        self._sums = Sums()  # its time begins now
 
     def _sample(self) -> None:
         """Log and show texts that the model generates."""
@@ -291,6 +309,8 @@ class Trainer:
         for x, targets in itertools.islice(self.windows.epoch(epoch), run.position, None):
             if run.update >= self.total or interrupts.pending:
                 break
+            if run.update >= self._observation_due:
+                self.observe(interrupts)
             if run.position % self.windows_per_state == 0:
                 run.state = None
             self.resumable = False  # if a second signal comes before it is True again, no checkpoint is written

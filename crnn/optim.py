@@ -278,7 +278,7 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        lr: float = 2e-3,
+        lr: float = 1e-2,
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-8,
@@ -335,7 +335,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        lr: float = 2e-3,
+        lr: float = 1e-2,
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-8,

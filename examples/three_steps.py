@@ -142,7 +142,7 @@ belongs to a character: it is the da of the step that read the character, and ze
     db_y = show("db_y  = sum of dy_t", dy_1 + dy_2 + dy_3)
 
     title("The same with crnn, digit by digit")
-    model = crnn.LanguageModel(crnn.Vocab.from_text("hello"), hidden_size=3, dtype="float64")
+    model = crnn.LanguageModel(crnn.Vocab.from_text("hello"), "tanh", hidden_size=3, dtype="float64")
     for name, value in weights.items():
         model.params[name][...] = value
     ids = model.vocab.encode("hell")[:, None]  # time-major: (T + 1, B), one row in the batch

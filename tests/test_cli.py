@@ -66,7 +66,7 @@ def test_train_does_what_fit_does(tmp_path, text_file, capsys):
     )
     assert (status, out) == (0, "")
     corpus = crnn.TextCorpus.from_file(text_file)
-    model = crnn.LanguageModel(corpus.vocab, hidden_size=9, embedding_size=9, seed=3)
+    model = crnn.LanguageModel(corpus.vocab, hidden_size=9, seed=3)
     log = crnn.fit(
         model, corpus, epochs=2, batch_size=4, bptt=8, schedule=crnn.optim.cosine(), clip_norm=1.0
     )  # fmt: skip
@@ -201,7 +201,11 @@ def test_train_goes_on_from_its_checkpoint(tmp_path, text_file, capsys, monkeypa
         (b"abc" * 50, ["--recurrent-init", "magic"], "--recurrent-init: expected one of"),
         (b"abc" * 50, ["--min-count", "99"], "--min-count: expected at most 50"),
         (b"abc" * 50, ["--threads", "0"], "--threads: expected an integer of at least 1, got 0"),
-        (b"abc" * 50, ["--cell", "relu", "--optimizer", "sgd", "--lr", "1e30", "--clip-norm", "0"], "at update 2"),
+        (
+            b"abc" * 50,
+            ["--cell", "relu", "--embedding", "9", "--optimizer", "sgd", "--lr", "1e30", "--clip-norm", "0"],
+            "at update 2",
+        ),
         (b"abc" * 50, ["--checkpoint", "nowhere/at/all"], "--checkpoint: expected a folder that exists"),
         (b"abc" * 50, ["--log", "nowhere/at/all.csv"], "--log: expected a folder that exists, got nowhere"),
         (b"abc" * 50, ["--ids", "nowhere/at/all.npy"], "--ids: expected a folder that exists"),

@@ -557,14 +557,14 @@ def test_results_are_shown_where_standard_output_takes_only_text(tmp_path, monke
 def test_sizes_are_said_before_the_model_is_made(tmp_path, run, monkeypatch):
     (tmp_path / "text").write_bytes(TEXT)
     words = crnn.TextCorpus.from_file(tmp_path / "text", "word").vocab
-    count = crnn.LanguageModel(words, hidden_size=9, embedding_size=9).flat_params.size
+    count = crnn.LanguageModel(words, hidden_size=9).flat_params.size
     monkeypatch.setattr(crnn.LanguageModel, "__init__", lambda *_, **__: pytest.fail("made before it was checked"))
     monkeypatch.setattr("crnn.cli.sizes.available_memory", lambda: 5_000)
     command = ["train", tmp_path / "text", "-o", tmp_path / "m", *TINY, "--unit", "word"]
     status, _, err = run(*command)
     assert status == 1
     sizes, refusal = err.decode().splitlines()
-    assert f"198 words to learn from, 11 different; cell tanh, {count} parameters, about " in sizes
+    assert f"198 words to learn from, 11 different; cell lstm, {count} parameters, about " in sizes
     assert refusal.startswith(f"crnn train: the model is too large: 11 words make {count} parameters, and training")
     ways = "smaller with a lower --max-vocab, a higher --min-count, or a lower --hidden, --embedding or --batch"
     assert refusal.endswith(ways)
@@ -588,7 +588,7 @@ def test_a_model_that_cannot_be_allocated_says_what_makes_it_smaller(monkeypatch
         raise MemoryError("Unable to allocate")
 
     monkeypatch.setattr("crnn.nn.params.aligned_empty", full)
-    with pytest.raises(MemoryError, match=r"vocab: cannot allocate 16 parameters .* 2 chars; .* max_size .* min_count"):
+    with pytest.raises(MemoryError, match=r"vocab: cannot allocate 46 parameters .* 2 chars; .* max_size .* min_count"):
         crnn.LanguageModel(crnn.Vocab("ab"), hidden_size=2)
 
 

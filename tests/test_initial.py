@@ -87,7 +87,7 @@ def test_draws_are_the_same_everywhere():
 @pytest.mark.parametrize("embedding_size", [None, 7])
 def test_no_two_matrices_of_a_model_are_alike(embedding_size):
     vocab = crnn.Vocab.from_text("abcdefg")
-    model = crnn.LanguageModel(vocab, hidden_size=7, num_layers=3, embedding_size=embedding_size, seed=0)
+    model = crnn.LanguageModel(vocab, "tanh", hidden_size=7, num_layers=3, embedding_size=embedding_size, seed=0)
     matrices = [array for array in model.params.values() if array.ndim == 2]
     for place, matrix in enumerate(matrices):
         assert np.ptp(matrix) > 0

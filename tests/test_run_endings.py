@@ -556,7 +556,7 @@ def test_a_finished_run_goes_on_with_more_epochs(folder, capsys):
     ("change", "message"),
     [
         (["--hidden", "6"], "--hidden: expected 5, as in m.checkpoint, got 6"),
-        (["--cell", "gru"], "--cell: expected 'tanh', as in m.checkpoint, got 'gru'"),
+        (["--cell", "gru"], "--cell: expected 'lstm', as in m.checkpoint, got 'gru'"),
         (["--layers", "2"], "--layers: expected 1, as in m.checkpoint, got 2"),
         (["--optimizer", "sgd"], "--optimizer: expected 'Adam', as in m.checkpoint, got 'SGD'"),
         (["--valid", "0.1"], "text: expected the training data of m.checkpoint"),

@@ -51,7 +51,7 @@ def train_with_crnn(threads: int, quick: bool) -> Curve:
 
     training_text, epochs = _text_and_epochs(quick)
     corpus = crnn.TextCorpus.from_text(training_text, unit="char", valid=VALID, test=0.0)
-    model = crnn.LanguageModel(corpus.vocab, hidden_size=HIDDEN, embedding_size=HIDDEN, seed=0)
+    model = crnn.LanguageModel(corpus.vocab, "tanh", hidden_size=HIDDEN, embedding_size=HIDDEN, seed=0)
     curve: Curve = []
 
     def on_epoch(log: crnn.TrainingLog) -> None:

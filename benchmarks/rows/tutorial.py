@@ -36,7 +36,7 @@ def measure(setting: Setting) -> dict[str, Figure]:
     ids = corpus.train[: STEPS * OUR_UPDATES + 1]
 
     def model(dtype: str = "float32") -> crnn.LanguageModel:
-        fresh = crnn.LanguageModel(corpus.vocab, hidden_size=HIDDEN, dtype=dtype)
+        fresh = crnn.LanguageModel(corpus.vocab, "tanh", hidden_size=HIDDEN, dtype=dtype)
         rng = np.random.default_rng(0)
         for name, values in fresh.params.items():
             values[...] = 0.0 if "b_" in name else 0.01 * rng.standard_normal(values.shape)

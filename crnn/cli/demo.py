@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise FileExistsError(f"output: expected a new file, got {output}, which exists")
         text = _demo.documentation_prose()
         corpus = crnn.TextCorpus.from_text(text, valid=0.05, test=0.0)
-        model = crnn.LanguageModel(corpus.vocab, hidden_size=arguments.hidden_size, seed=1)
+        model = crnn.LanguageModel(corpus.vocab, "tanh", hidden_size=arguments.hidden_size, seed=1)
         say(
             f"{len(text):,} characters of Python's own documentation, {len(corpus.vocab)} different; "
             f"{model.flat_params.size:,} parameters, {arguments.threads} threads, {crnn.isa()}"

@@ -26,7 +26,7 @@ NETWORK_FLAGS: dict[str, dict[str, Any]] = {
     "hidden_size": {"type": int, "default": DEFAULTS["hidden_size"], "help": "H: units of each layer"},
     "num_layers": {"default": 1, "help": "number of layers"},
     "cell": {"choices": list(CELLS), "default": DEFAULTS["cell"], "help": "kind of recurrent cell"},
-    "embedding_size": {"help": "size of the token embedding; that of --hidden if not given; 0: one-hot tokens"},
+    "embedding_size": {"help": "size of the token embedding; one-hot tokens if not given, or 0"},
     "dtype": {"choices": list(DTYPES), "help": "precision"},
     "input_init": {
         "default": None,
@@ -108,11 +108,7 @@ def corpus_and_model(
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `LanguageModel` that the flags describe."""
     options = from_flags(arguments, NetworkConfig) | {"tie_weights": arguments.tie_weights}
-    if options["embedding_size"] is None:
-        options["embedding_size"] = options["hidden_size"]
-    elif options["embedding_size"] == 0:
-        options["embedding_size"] = None
-    return options
+    return options | {"embedding_size": options["embedding_size"] or None}
 
 
 def _given(arguments: argparse.Namespace, names: list[str]) -> set[str]:

@@ -210,6 +210,8 @@ class SequenceData:
         T_i.
     series : Series or None
         The lone series that the sequences are from.
+    notes : list of str
+        What the log of a training on them says.
     """
 
     x: Sequences
@@ -217,8 +219,10 @@ class SequenceData:
     single: bool
     lengths: Array
     series: Series | None
+    notes: list[str]
 
     def __init__(self, x: Sequences, targets: list[Array], *, single: bool) -> None:
+        self.notes = []
         self.x, self.targets, self.single, self.series = x, targets, single, None
         self.lengths = np.full(len(x), x.shape[1]) if isinstance(x, np.ndarray) else np.array(list(map(len, x)))
 

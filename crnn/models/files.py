@@ -55,7 +55,7 @@ def load(path: PathLike) -> Any:
     >>> path = os.path.join(tempfile.mkdtemp(), "m.safetensors")
     >>> model.save(path)
     >>> crnn.load(path)
-    LanguageModel(8 chars, cell='tanh', hidden_size=8, num_layers=1, 208 parameters, dtype='float32')
+    LanguageModel(8 chars, cell='lstm', hidden_size=8, num_layers=1, 616 parameters, dtype='float32')
     """
     return registry.build(os.fsdecode(path), *model_file.read(path))
 

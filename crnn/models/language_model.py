@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -51,7 +52,8 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
     cell, hidden_size, num_layers
         As in `RNN`.
     tie_weights : bool
-        W_hy is the transpose of the embedding, whose size must be that of the top layer. Press, Wolf 2017.
+        W_hy is the transpose of the embedding, whose size must be that of the top layer, and is if not given. Press,
+        Wolf 2017.
     seed : int
         Seed of the initial weights. The head's weights are initialised by the glorot rule, its biases are zero.
     input_init : str, optional
@@ -84,7 +86,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
     def __init__(
         self,
         vocab: Vocab,
-        cell: str = "tanh",
+        cell: str = "lstm",
         hidden_size: int | Sequence[int] = 256,
         num_layers: int | None = None,
         *,
@@ -98,7 +100,9 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         self.tie_weights = check_flag("tie_weights", tie_weights)
         self.input_init = options.get("input_init")
         network = {"input_size": len(vocab), "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
-        config = config_from({"input_init": None, **options}, type(self).__name__, **network)
+        config = with_embedding(
+            config_from({"input_init": None, **options}, type(self).__name__, **network), self.tie_weights
+        )
         if config.bidirectional:
             raise ValueError("bidirectional: expected False for a language model, which reads forward, got True")
         top = config.hidden_sizes[-1]
@@ -135,7 +139,8 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         """Names and shapes of the parameters of a model with this `config` and this ``vocab``."""
         if "vocab" not in attached:
             raise ValueError("vocab: expected a vocabulary, got none")
-        return model_shapes(config_from(dict(config) | {"input_size": len(attached["vocab"])}), config["tie_weights"])
+        network = config_from(dict(config) | {"input_size": len(attached["vocab"])})
+        return model_shapes(with_embedding(network, config["tie_weights"]), config["tie_weights"])
 
     def config(self) -> dict[str, Any]:
         """The arguments that make a model of this shape, without the vocabulary, as values that JSON can hold."""
@@ -509,6 +514,13 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
 
 
 takes_options(NetworkConfig)(LanguageModel)
+
+
+def with_embedding(config: NetworkConfig, tie_weights: bool) -> NetworkConfig:
+    """The configuration of a network, with an embedding if the head is to be tied to one."""
+    if tie_weights and config.embedding_size is None:
+        return replace(config, embedding_size=config.hidden_sizes[-1])
+    return config
 
 
 def model_shapes(config: NetworkConfig, tie_weights: bool) -> Shapes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Generic, Literal, Unpack
+from typing import Any, Generic, Literal, TypeAlias, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -55,6 +55,7 @@ from crnn.training.config import TrainingConfig, TrainingOptions
 from crnn.training.fit import fit
 from crnn.training.log import TrainingLog
 
+Part: TypeAlias = tuple[Sequences, list[Array]]  # some of the sequences, and their targets
 ONE_ROW = Slice(0, 1)  # of a batch of one sequence
 # Options that models add to those of their network, with the types that a file may hold.
 SCALE_TYPES: JsonTypes = {"scale": (bool,)}
@@ -290,24 +291,10 @@ class SequenceModel(Module, Generic[EvaluationT]):
         x = self._sequences("X", X)
         self._learn_classes(y)
         targets = self._encode("y", y, x)
-        valid_x: list[Array] = []
-        valid_targets: list[Array] = []
-        if isinstance(valid, tuple | list):
-            if len(valid) != 2:
-                raise ValueError(f"valid: expected a share of X, or a pair (X, y), got {len(valid)} items")
-            valid_x = self._sequences("valid[0]", valid[0])
-            valid_targets = self._encode("valid[1]", valid[1], valid_x)
-        elif valid is not None:
-            chosen = self._held_out(valid, targets)
-            if chosen:
-                valid_x, valid_targets = [x[i] for i in chosen], [targets[i] for i in chosen]
-                rest = sorted(set(range(len(x))) - set(chosen))
-                x, targets = [x[i] for i in rest], [targets[i] for i in rest]
-            else:
-                valid = None
+        (x, targets), unseen, notes = self._validation_part(x, targets, valid)
         self._check_any_target("y", targets)
-        if valid is not None:
-            self._check_any_target("valid", valid_targets)
+        if unseen is not None:
+            self._check_any_target("valid", unseen[1])
         weights, statistics = self.flat_params.copy(), self._statistics
         try:
             resumed = options.get("checkpoint") if options.get("resume") else None
@@ -316,12 +303,13 @@ class SequenceModel(Module, Generic[EvaluationT]):
             self._prepare_scaling(x, targets, rescale=rescale, checkpoint=resumed)
             standardised = self._targets.standardised
             train = self._data(x, standardised(targets))
-            unseen = None if valid is None else self._data(valid_x, standardised(valid_targets))
+            train.notes = notes
+            judged = None if unseen is None else self._data(unseen[0], standardised(unseen[1]))
             if series is not None:
                 train.series = Series(series.values[: series.known], series.known)
-                if unseen is not None and series.known < len(series.values):
-                    unseen.series = series
-            return fit(self, train, valid=unseen, **options)
+                if judged is not None and series.known < len(series.values):
+                    judged.series = series
+            return fit(self, train, valid=judged, **options)
         except BaseException:
             if np.array_equal(weights, self.flat_params):  # not trained: the weights fit the previous statistics
                 self._set_statistics(statistics)
@@ -359,13 +347,25 @@ class SequenceModel(Module, Generic[EvaluationT]):
             raise AttributeError(f"{kind}: expected a call of fit before this, because its sizes come from the data")
         raise AttributeError(f"{kind!r} object has no attribute {name!r}")
 
-    def _held_out(self, valid: Any, targets: list[Array]) -> list[int]:
-        """The indices of the sequences to validate on, see `held_out`."""
+    def _validation_part(self, x: Sequences, targets: list[Array], valid: Any) -> tuple[Part, Part | None, list[str]]:
+        """Sequences and targets to train on, those to validate on, and what the log says of it."""
+        if valid is None:
+            return (x, targets), None, []
+        if isinstance(valid, tuple | list):
+            if len(valid) != 2:
+                raise ValueError(f"valid: expected a share of X, or a pair (X, y), got {len(valid)} items")
+            given = self._sequences("valid[0]", valid[0])
+            return (x, targets), (given, self._encode("valid[1]", valid[1], given)), []
         chosen = held_out(valid, self._targets.groups(targets), self.seed)
-        count = self._head.loss.count
-        if is_auto(valid) and not any(count(targets[i]) for i in chosen):
-            return []
-        return chosen
+        if is_auto(valid):
+            if not any(self._head.loss.count(targets[i]) for i in chosen):
+                return (x, targets), None, []
+            notes = [f"{len(chosen)} of {len(x)} sequences are held out for validation; valid=None trains on all"]
+        else:
+            notes = []
+        rest = sorted(set(range(len(x))) - set(chosen))
+        train, unseen = (([x[i] for i in part], [targets[i] for i in part]) for part in (rest, chosen))
+        return train, unseen, notes
 
     def check_valid(self, data: Any) -> None:
         """Raise TypeError unless ``data`` is of the kind that `data` returns. For `crnn.fit`."""

@@ -125,6 +125,7 @@ def new_trainer(
     checkpoint = Checkpoint(config.checkpoint, data_identity(train, valid), _result_options(config, cut))
     if config.resume:
         run.log.notes = checkpoint.read_into(run)
+    run.log.notes += getattr(train, "notes", ())
     if output is not None:
         output.check(run, checkpoint, restart=config.restart)
     if config.log_file is not None:

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: MIT
 """What is seen of a training: a bar in a terminal, lines in a pipe, an output in a notebook; by a clock of the test."""
 
+import contextlib
 import io
 import itertools
 import math
+import os
 import re
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
-from model_tools import language_model
+from model_tools import language_model, text
 
 import crnn
 from crnn.training import notebook, progress, reporter, trainer, watch, wording
@@ -461,3 +465,44 @@ def test_times_are_short(seconds, text):
 )  # fmt: skip
 def test_speeds_are_short(value, text):
     assert wording.short_number(value) == text
+
+
+# ---- a real terminal -------------------------------------------------------------------------------------------------
+
+
+def in_terminal(folder, columns, *arguments):
+    """What ``crnn train`` writes to a terminal of so many columns, which becomes half as wide in between."""
+    import pty
+    import termios
+
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, columns))
+    env = {name: value for name, value in os.environ.items() if name not in ("CI", "COLUMNS", "LINES")}
+    env |= {"TERM": "xterm", "PYTHONPATH": str(Path(crnn.__file__).parents[1]), "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, "-m", "crnn", "train", "text.txt", "-o", "m", *arguments]
+    child = subprocess.Popen(command, cwd=folder, env=env, stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    parts = []
+    with contextlib.suppress(OSError):  # the terminal is gone when the child is
+        while part := os.read(master, 1 << 16):
+            parts.append(part)
+            if columns and b"epoch 1: " in part:
+                termios.tcsetwinsize(master, (24, columns // 2))
+    os.close(master)
+    assert child.wait() == 0
+    return b"".join(parts).decode().replace("\x1b[A", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
+@pytest.mark.parametrize("columns", [0, 60, 140])
+def test_a_bar_fills_the_line_of_a_terminal_and_never_more(tmp_path, columns):
+    (tmp_path / "text.txt").write_text(text(6000), newline="")
+    shown = in_terminal(tmp_path, columns, "--hidden", "8", "--epochs", "3", "--threads", "1")
+    bars = [state.rstrip("\n") for state in re.split("[\r\n]", shown) if re.match(r"(epoch )?\d/3 +\d+%", state)]
+    assert "| " in bars[0]
+    assert len(bars[0]) == (columns or reporter.WIDTH) - 1
+    assert " 0%" in bars[0]
+    assert "100%" in bars[-1]
+    assert len(bars[-1]) == (columns // 2 or reporter.WIDTH) - 1
+    assert max(map(len, bars)) == len(bars[0])
+    assert len(re.findall(r"^epoch \d: train ", shown.replace("\r", "\n"), re.MULTILINE)) >= 2

@@ -182,6 +182,15 @@ def test_the_time_left_of_a_resumed_run_counts_from_where_it_resumed(clock, caps
     assert found[7] == "2"  # tokens a second, without those of the first part
 
 
+def test_why_training_ended_before_its_time_is_said(clock, capsys, monkeypatch):
+    in_shell(monkeypatch)
+    log = fitted(clock, 0.01, 9, on_epoch=lambda progress: progress.epoch == 2)
+    assert lines_of(capsys)[-2:] == [log.summary(), "stopped by on_epoch at update 14 of 63"]
+    log = fitted(clock, 0.01, 9, valid=IDS[:40], optimizer="sgd", lr=0.0, patience=2)
+    assert lines_of(capsys)[-2:] == [log.summary(), *log.notes]
+    assert log.notes == ["stopped early: no lower validation loss since epoch 1 (patience=2)"]
+
+
 def test_samples_are_shown_below_the_line_of_their_epoch(clock, capsys, monkeypatch):
     in_shell(monkeypatch)
     sample_is(monkeypatch, "a ", "b\x1b[2J\r\nc\td")
@@ -240,6 +249,13 @@ def test_a_wide_bar_has_all_figures(clock, monkeypatch):
     figures = rf"15/21, loss \d\.\d{{3}}, best {best:.3f}, 15 tokens/s, gradient norm [\d.]+, 0:06 left"
     assert re.fullmatch(rf"epoch 3/3  71% \|.*\| {figures}", state)
     assert terminal.states()[-1].endswith(", took 0:21")
+
+
+def test_a_bar_says_why_training_ended(clock, monkeypatch):
+    terminal = on_terminal(monkeypatch, columns=140)
+    fitted(clock, 1.0, 9, valid=IDS[:40], optimizer="sgd", lr=0.0, patience=2)
+    assert terminal.states()[-1].endswith(", stopped early, took 0:21")
+    assert " 33% |" in terminal.states()[-1]
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 120, 300])

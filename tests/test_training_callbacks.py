@@ -266,9 +266,15 @@ def test_the_log_says_what_would_help():
     assert fitted(valid=IDS[:40], max_updates=21).notes == [f"{note} max_updates=42"]
 
 
-@pytest.mark.parametrize("options", [{"on_epoch": stop_at(300)}, {"patience": 1, "optimizer": crnn.optim.SGD(0.0)}])
-def test_a_run_that_was_stopped_is_not_told_to_go_on(options):
-    assert fitted(valid=IDS[:40], **options).notes == []
+def test_a_run_that_was_stopped_is_not_told_to_go_on():
+    assert fitted(valid=IDS[:40], on_epoch=stop_at(300)).notes == []
+
+
+def test_a_run_that_was_stopped_early_is_told_why(tmp_path):
+    options = {"patience": 1, "optimizer": "sgd", "lr": 0.0, "valid": IDS[:40], "checkpoint": tmp_path / "c"}
+    note = "stopped early: no lower validation loss since epoch 1 (patience=1)"
+    assert fitted(**options).notes == [note]
+    assert fitted(**options, resume=True).notes == ["resuming at epoch 3, update 14"]
 
 
 def test_a_finished_run_that_is_resumed_without_more_to_do_is_told_nothing_new(tmp_path):

@@ -52,7 +52,7 @@ class Notebook:
         return self.show(figures)
 
     def show(self, figures: Figures) -> float:
-        self._display(figures, "", self._thinned())
+        self._display(figures, self._thinned())
         return REFRESH
 
     def _thinned(self) -> list[Entry]:
@@ -72,12 +72,12 @@ class Notebook:
     def sample(self, prompt: str, text: str) -> None:
         self._sample = prompt + text
 
-    def close(self, figures: Figures, reason: str) -> None:
-        self._display(figures, reason, self._log.entries)
+    def close(self, figures: Figures) -> None:
+        self._display(figures, self._log.entries)
 
-    def _display(self, figures: Figures, reason: str, entries: list[Entry]) -> None:
+    def _display(self, figures: Figures, entries: list[Entry]) -> None:
         """Show the present state. A front end that does not show HTML gets a line of text."""
-        bundle = {"text/html": str(self._html(figures, reason, entries)), "text/plain": progress_line(figures)}
+        bundle = {"text/html": str(self._html(figures, entries)), "text/plain": progress_line(figures)}
         with contextlib.suppress(Exception):  # whatever is wrong with the front end, training goes on
             if self._output is None:
                 from IPython import display
@@ -87,7 +87,7 @@ class Notebook:
             else:
                 self._output.update(bundle, raw=True)
 
-    def _html(self, figures: Figures, reason: str, entries: list[Entry]) -> Markup:
+    def _html(self, figures: Figures, entries: list[Entry]) -> Markup:
         done = 100 * figures.update / max(figures.updates, 1)
         bar = tag("div", style=f"height:100%;border-radius:3px;background:#3a80c0;width:{done:.1f}%")
         facts = _facts(figures)
@@ -96,7 +96,7 @@ class Notebook:
         table = tag("table", row, style="border-collapse:collapse;border:0;margin:0;color:inherit")
         return tag(
             "div",
-            tag("div", _headline(figures, reason)),
+            tag("div", _headline(figures)),
             tag("div", bar, style=_TRACK),
             table,
             curves_html(entries) if entries else None,
@@ -106,10 +106,10 @@ class Notebook:
         )
 
 
-def _headline(figures: Figures, reason: str) -> str:
+def _headline(figures: Figures) -> str:
     parts = [f"epoch {figures.epoch:,} of {figures.epochs:,}", f"update {figures.update:,} of {figures.updates:,}"]
-    if reason:
-        parts += [reason, short_time(figures.seconds)]
+    if figures.ended:
+        parts += [figures.ended, short_time(figures.seconds)]
     elif figures.evaluating:
         parts.append("evaluating")
     elif figures.left is not None:

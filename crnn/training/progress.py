@@ -94,6 +94,8 @@ class Figures:
         Seconds until the last update at the present pace; None: unknown.
     evaluating : bool
         Whether the model is being evaluated, after an epoch.
+    ended : str
+        Why training has ended, such as "finished" or "stopped early"; empty while it goes on.
     """
 
     epoch: int
@@ -108,6 +110,7 @@ class Figures:
     seconds: float
     left: float | None
     evaluating: bool = False
+    ended: str = ""
 
 
 class Pace:

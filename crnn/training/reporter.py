@@ -54,7 +54,7 @@ class Reporter(Protocol):
         """A text that the model has generated as a continuation of a prompt."""
         ...
 
-    def close(self, figures: Figures, reason: str) -> None:
+    def close(self, figures: Figures) -> None:
         """Training has ended, normally or by an exception."""
         ...
 
@@ -77,7 +77,7 @@ class Silent:
     def sample(self, prompt: str, text: str) -> None:
         pass
 
-    def close(self, figures: Figures, reason: str) -> None:
+    def close(self, figures: Figures) -> None:
         pass
 
 
@@ -151,8 +151,10 @@ class Lines:
     def sample(self, prompt: str, text: str) -> None:
         self.note(sample_text(prompt, text))
 
-    def close(self, figures: Figures, reason: str) -> None:
+    def close(self, figures: Figures) -> None:
         self._tell_missing()
+        if self._waiting is None and figures.ended.startswith("stopped by"):
+            self._print(f"{figures.ended} at update {figures.update:,} of {figures.updates:,}")
 
 
 class ProgressBar:
@@ -213,7 +215,7 @@ class ProgressBar:
     def sample(self, prompt: str, text: str) -> None:
         self.note(sample_text(prompt, text))
 
-    def close(self, figures: Figures, reason: str) -> None:
+    def close(self, figures: Figures) -> None:
         self._tell_missing()
         self.show(figures)
         if self._bar is not None:

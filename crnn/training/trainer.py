@@ -201,8 +201,14 @@ class Trainer:
             raise failures[0] from error
 
     def _advise(self) -> None:
-        """Say what a run that has finished should be told."""
-        if self.reason == "finished" and self.run.update > self._started_at:
+        """Say why the run was stopped early, or what might help one that was not."""
+        if self.run.update == self._started_at:
+            return
+        if self.reason == "stopped early" and self.run.log.best is not None:
+            best = self.run.log.best["epoch"]
+            note = f"stopped early: no lower validation loss since epoch {best} (patience={self.length.patience})"
+            self.watch.note(self._wording(note))
+        if self.reason == "finished":
             limit = self.config.max_updates
             option, value = ("epochs", self.length.epochs) if limit != self.total else ("max_updates", limit)
             for note in advice(self.run.log, option, value):

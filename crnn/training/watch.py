@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 
 from crnn.training.entries import Entry
 from crnn.training.progress import Figures, Pace, Sums
@@ -82,7 +83,7 @@ class Watch:
 
     def close(self, reason: str) -> None:
         """Training has ended."""
-        self._reporter.close(self._figures(time.perf_counter(), Sums()), reason)
+        self._reporter.close(replace(self._figures(time.perf_counter(), Sums()), ended=reason))
 
     def _figures(self, now: float, sums: Sums, *, evaluating: bool = False) -> Figures:
         """What to show: means over the last entry of the log and the updates since then, of this part of the run."""

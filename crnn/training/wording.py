@@ -38,7 +38,9 @@ def progress_line(figures: Figures) -> str:
         facts.append(f"gradient norm {figures.grad_norm:.3g}")
     if figures.speed is not None:
         facts.append(f"{figures.speed:,.0f} {figures.counted}/s")
-    if figures.left is not None and figures.update < figures.updates:
+    if figures.ended:
+        facts += [figures.ended, f"took {short_time(figures.seconds)}"]
+    elif figures.left is not None and figures.update < figures.updates:
         facts.append(f"{short_time(figures.left)} left")
     return f"epoch {figures.epoch} of {figures.epochs}: {', '.join(facts)}"
 
@@ -68,8 +70,9 @@ def _fields(figures: Figures, *, short: bool) -> list[tuple[int, str]]:
         fields.append((4, f"{'' if short else 'gradient '}norm {figures.grad_norm:.{2 if short else 3}g}"))
     if figures.evaluating:
         fields.append((1, "evaluating"))
-    elif figures.update >= figures.updates:
-        fields.append((1, f"took {short_time(figures.seconds)}"))
+    elif figures.ended:
+        reason = "" if short or figures.ended == "finished" else f"{figures.ended}, "
+        fields.append((1, f"{reason}took {short_time(figures.seconds)}"))
     elif figures.left is not None:
         fields.append((1, f"{short_time(figures.left)} left"))
     return fields

@@ -23,7 +23,7 @@ from crnn.training.protocols import Observation
 pytestmark = pytest.mark.thread_unsafe  # standard error is the process's
 
 IDS = np.random.default_rng(8).integers(12, size=104)
-SETTINGS = {"batch_size": 3, "bptt": 5, "schedule": "constant"}  # 7 windows an epoch
+SETTINGS = {"batch_size": 3, "bptt": 5, "schedule": "constant", "patience": None}  # 7 windows an epoch
 LINE = re.compile(
     r"epoch (\d+) of (\d+): update ([\d,]+) of ([\d,]+), loss (\d\.\d{4})(, best valid \d\.\d{4} in epoch \d+)?, "
     r"gradient norm [\d.e+-]+, ([\d,]+) tokens/s(, [\d:,]+ left)?"
@@ -158,6 +158,17 @@ def test_a_line_of_an_epoch_has_the_time_that_is_left(clock, capsys, monkeypatch
     first, last = [line for line in lines_of(capsys) if re.match(r"epoch \d+: ", line)]
     assert first.endswith(" s, 1:10 left")
     assert last == log.summary()
+
+
+def test_a_run_that_may_be_stopped_early_takes_at_most_so_long(clock, capsys, monkeypatch):
+    in_shell(monkeypatch)
+    fitted(clock, 10.0, 4, valid=IDS[:40], patience=3)
+    plan, within, *_ = lines_of(capsys)
+    assert plan == "training for at most 4 epochs, 28 updates"
+    assert within.endswith(" tokens/s, at most 4:30 left")
+    terminal = on_terminal(monkeypatch, columns=80)
+    fitted(clock, 10.0, 4, valid=IDS[:40], patience=3)
+    assert any(state.endswith(" <4:30 left") for state in terminal.states())
 
 
 def test_notes_come_before_what_follows_them(clock, capsys, monkeypatch, tmp_path):

@@ -13,7 +13,7 @@ from crnn.report.notebook import curves_html
 from crnn.training.entries import Entry
 from crnn.training.log import TrainingLog
 from crnn.training.progress import Figures
-from crnn.training.wording import progress_line, short_time
+from crnn.training.wording import progress_line, short_time, time_left
 
 __all__ = ["Notebook", "in_notebook"]
 
@@ -112,8 +112,8 @@ def _headline(figures: Figures) -> str:
         parts += [figures.ended, short_time(figures.seconds)]
     elif figures.evaluating:
         parts.append("evaluating")
-    elif figures.left is not None:
-        parts.append(f"{short_time(figures.left)} left")
+    elif left := time_left(figures):
+        parts.append(left)
     return " · ".join(parts)
 
 

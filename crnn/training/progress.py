@@ -92,6 +92,8 @@ class Figures:
         Since the run was started or resumed.
     left : float or None
         Seconds until the last update at the present pace; None: unknown.
+    at_most : bool
+        Whether training may stop earlier, because validation losses no longer fall.
     evaluating : bool
         Whether the model is being evaluated, after an epoch.
     ended : str
@@ -109,6 +111,7 @@ class Figures:
     best: Entry | None
     seconds: float
     left: float | None
+    at_most: bool = False
     evaluating: bool = False
     ended: str = ""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from crnn.training.log import TrainingLog
 from crnn.training.notebook import Notebook, in_notebook
 from crnn.training.progress import Figures
-from crnn.training.wording import bar_texts, progress_line, sample_text, short_time
+from crnn.training.wording import bar_texts, progress_line, sample_text, time_left
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -101,7 +101,7 @@ class Lines:
     def start(self, figures: Figures) -> float:
         plan = f"{figures.epochs:,} epochs" if figures.epochs > 1 else "1 epoch"
         done = f", from update {figures.update:,}" if figures.update else ""
-        self.note(f"training for {plan}, {figures.updates:,} updates{done}")
+        self.note(f"training for {'at most ' * figures.at_most}{plan}, {figures.updates:,} updates{done}")
         if not self._untold:
             self._begin()
         return self._untold or FIRST
@@ -123,8 +123,7 @@ class Lines:
         self._missing = silent or seconds - self._epoch_shown < BETWEEN_EPOCHS
         if not self._missing:
             self._epoch_shown, now = seconds, figures()
-            left = f", {short_time(now.left)} left" if now.left and now.update < now.updates else ""
-            self._write(self._log.summary() + left, now)
+            self._write(", ".join(filter(None, [self._log.summary(), time_left(now)])), now)
 
     def _write(self, text: str, figures: Figures) -> None:
         self._begin()

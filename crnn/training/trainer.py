@@ -106,7 +106,8 @@ class Trainer:
         updates = begun + len(windows) * (self.length.epochs - run.log.epochs)
         self.total = updates if config.max_updates is None else min(config.max_updates, updates)
         self.step = UpdateStep(run.model, run.optimizer, config, self.total)
-        self.watch = Watch(run, self.step, self.length.epochs, self.total)
+        at_most = self.length.patience is not None
+        self.watch = Watch(run, self.step, self.length.epochs, self.total, at_most=at_most)
         self.ending, self.reason = [], ""
         self.resumable = True
         self._stopped_by = ""  # the callback that has asked to stop

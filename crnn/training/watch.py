@@ -29,6 +29,8 @@ class Watch:
         What does the updates.
     epochs, updates : int
         Of the whole run.
+    at_most : bool
+        Whether it may stop earlier, because validation losses no longer fall.
 
     Attributes
     ----------
@@ -38,8 +40,8 @@ class Watch:
 
     due: float
 
-    def __init__(self, run: Run, step: UpdateStep, epochs: int, updates: int) -> None:
-        self._run, self._step, self._epochs, self._updates = run, step, epochs, updates
+    def __init__(self, run: Run, step: UpdateStep, epochs: int, updates: int, *, at_most: bool) -> None:
+        self._run, self._step, self._epochs, self._updates, self._at_most = run, step, epochs, updates, at_most
         self._reporter: Reporter = Silent()
         self._started = time.perf_counter()
         self._pace = Pace(run.update, self._started)
@@ -105,5 +107,6 @@ class Watch:
             best=run.log.best,
             seconds=now - self._started,
             left=self._pace.left(run.update, self._updates, now),
+            at_most=self._at_most,
             evaluating=evaluating,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from crnn.training.progress import Figures
 
-__all__ = ["bar_texts", "progress_line", "sample_text", "short_number", "short_time"]
+__all__ = ["bar_texts", "progress_line", "sample_text", "short_number", "short_time", "time_left"]
 
 SHORTEST_BAR = 6  # columns
 NARROW = 60  # columns of a terminal in which every word counts
@@ -27,6 +27,14 @@ def short_number(value: float) -> str:
     return f"{value:,.0f}G"
 
 
+def time_left(figures: Figures, *, short: bool = False) -> str:
+    """Such as ``0:12 left``; empty if nothing is left or nobody knows."""
+    if figures.left is None or figures.ended or figures.update >= figures.updates:
+        return ""
+    most = "" if not figures.at_most else "<" if short else "at most "
+    return f"{most}{short_time(figures.left)} left"
+
+
 def progress_line(figures: Figures) -> str:
     """A line about a run within an epoch."""
     facts = [f"update {figures.update:,} of {figures.updates:,}"]
@@ -40,8 +48,8 @@ def progress_line(figures: Figures) -> str:
         facts.append(f"{figures.speed:,.0f} {figures.counted}/s")
     if figures.ended:
         facts += [figures.ended, f"took {short_time(figures.seconds)}"]
-    elif figures.left is not None and figures.update < figures.updates:
-        facts.append(f"{short_time(figures.left)} left")
+    elif left := time_left(figures):
+        facts.append(left)
     return f"epoch {figures.epoch} of {figures.epochs}: {', '.join(facts)}"
 
 
@@ -73,8 +81,8 @@ def _fields(figures: Figures, *, short: bool) -> list[tuple[int, str]]:
     elif figures.ended:
         reason = "" if short or figures.ended == "finished" else f"{figures.ended}, "
         fields.append((1, f"{reason}took {short_time(figures.seconds)}"))
-    elif figures.left is not None:
-        fields.append((1, f"{short_time(figures.left)} left"))
+    elif left := time_left(figures, short=short):
+        fields.append((1, left))
     return fields
 
 

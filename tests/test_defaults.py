@@ -11,7 +11,7 @@ import pytest
 import crnn
 from crnn._options import options_of
 from crnn.cli import command, network, train
-from crnn.models.held_out import LEAST_SEQUENCES, LEAST_STEPS, SHARE, held_out
+from crnn.models.held_out import CLASSES, STEPS, VALUES, held_out
 from crnn.training.config import LEAST_EPOCHS, LEAST_PATIENCE, LEAST_UPDATES, PATIENCE_PARTS, TrainingConfig
 
 VOCAB = crnn.Vocab.from_text("to be or not to be")
@@ -137,9 +137,10 @@ def test_another_patience_is_refused(patience):
 # ---- what is held out ------------------------------------------------------------------------------------------------
 
 
-def test_few_sequences_are_all_trained_on():
-    assert held_out("auto", [0] * (LEAST_SEQUENCES - 1), seed=0) == []
-    assert len(held_out("auto", [0] * LEAST_SEQUENCES, seed=0)) == round(SHARE * LEAST_SEQUENCES)
+@pytest.mark.parametrize("auto", [CLASSES, VALUES])
+def test_few_sequences_are_all_trained_on(auto):
+    assert held_out("auto", [0] * (auto.least - 1), 0, auto) == []
+    assert len(held_out("auto", [0] * auto.least, 0, auto)) == round(auto.share * auto.least)
 
 
 def test_every_class_gives_its_share():
@@ -158,12 +159,13 @@ def test_the_only_sequence_of_a_class_is_trained_on():
 @pytest.mark.parametrize("kind", ["classes", "values"])
 def test_fit_says_what_it_holds_out(kind):
     rng = np.random.default_rng(0)
-    X = rng.normal(size=(LEAST_SEQUENCES, 2, 1))
+    auto = CLASSES if kind == "classes" else VALUES
+    X = rng.normal(size=(auto.least, 2, 1))
     model, y = crnn.SequenceRegressor(hidden_size=2), X[:, 0]
     if kind == "classes":
         model, y = crnn.SequenceClassifier(hidden_size=2), (X[:, 0, 0] > 0).astype(int)
     log = model.fit(X, y, epochs=1)
-    n = round(SHARE * LEAST_SEQUENCES)
+    n = round(auto.share * auto.least)
     assert log.notes[0] == f"{n} of {len(X)} sequences are held out for validation; valid=None trains on all"
     assert log.best is not None
     again = type(model)(hidden_size=2)
@@ -174,17 +176,13 @@ def test_fit_says_what_it_holds_out(kind):
 
 
 def test_sequences_without_targets_are_not_validated_on():
-    X = np.random.default_rng(0).normal(size=(LEAST_SEQUENCES, 2, 1))
-    y = np.full(LEAST_SEQUENCES, -1)
-    missing = held_out("auto", y, seed=0)
-    y[[i for i in range(LEAST_SEQUENCES) if i not in missing][:20]] = [0, 1] * 10
-    assert crnn.SequenceClassifier(1, 2, hidden_size=2).fit(X, y, epochs=1).best is not None  # classes are represented
-    values = np.full((LEAST_SEQUENCES, 1), np.nan)
-    values[[i for i in range(LEAST_SEQUENCES) if i not in missing]] = 1.0
+    X = np.random.default_rng(0).normal(size=(VALUES.least, 2, 1))
+    values = np.ones((VALUES.least, 1))
+    values[held_out("auto", [0] * VALUES.least, 0, VALUES)] = np.nan
     assert crnn.SequenceRegressor(1, 1, hidden_size=2).fit(X, values, epochs=1).best is None
 
 
-@pytest.mark.parametrize(("steps", "judged"), [(LEAST_STEPS - 1, False), (LEAST_STEPS, True)])
+@pytest.mark.parametrize(("steps", "judged"), [(STEPS.least - 1, False), (STEPS.least, True)])
 def test_the_end_of_a_long_series_is_held_out(steps, judged):
     model = crnn.SequenceRegressor(1, hidden_size=2, pooling=None)
     assert (model.fit(np.sin(np.arange(steps) / 5), None, epochs=1).best is not None) == judged

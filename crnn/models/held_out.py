@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -13,10 +14,20 @@ from crnn.checks import Array, as_number
 from crnn.models.data import shuffled
 
 AUTO: Literal["auto"] = "auto"
-# With valid="auto"; docs/training.md says how these numbers were chosen.
-SHARE = 0.1
-LEAST_SEQUENCES = 500  # with fewer, all are for training
-LEAST_STEPS = 400  # the same for a lone series
+
+
+@dataclass(frozen=True)
+class AutoShare:
+    """What valid="auto" holds out: this share of at least so many sequences; with fewer, all are trained on."""
+
+    share: float
+    least: int
+
+
+# docs/training.md says how these numbers were chosen.
+CLASSES = AutoShare(0.1, 1000)  # classes and tokens: few sequences are worth more in training
+VALUES = AutoShare(0.2, 50)  # values, which are overfitted sooner
+STEPS = AutoShare(0.2, 64)  # the same of a lone series, in steps
 
 
 def is_auto(valid: Any) -> bool:
@@ -34,16 +45,17 @@ def checked_share(valid: Any) -> float:
     return share
 
 
-def held_out(valid: Any, groups: Sequence[int] | Array, seed: int) -> list[int]:
+def held_out(valid: Any, groups: Sequence[int] | Array, seed: int, auto: AutoShare = CLASSES) -> list[int]:
     """The indices, in ascending order, of the sequences to validate on: a random share of each group.
 
     Parameters
     ----------
     valid : float or "auto"
-        The share. "auto": SHARE of at least LEAST_SEQUENCES sequences, otherwise none.
+        The share. "auto": as ``auto`` says.
     groups : integers (N,)
         The group of each sequence, such as its class. The only member of a group is not chosen, if others can be.
     seed : int
+    auto : AutoShare
 
     Raises
     ------
@@ -51,9 +63,9 @@ def held_out(valid: Any, groups: Sequence[int] | Array, seed: int) -> list[int]:
         ``valid`` is no share, or it would leave no sequence on one side.
     """
     n = len(groups)
-    if is_auto(valid) and n < LEAST_SEQUENCES:
+    if is_auto(valid) and n < auto.least:
         return []
-    share = SHARE if is_auto(valid) else checked_share(valid)
+    share = auto.share if is_auto(valid) else checked_share(valid)
     count = round(share * n)
     if not 0 < count < n:
         raise ValueError(f"valid: expected a share of {n} sequences that leaves some on both sides, got {share!r}")

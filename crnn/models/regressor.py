@@ -13,7 +13,7 @@ from crnn.array_input import items
 from crnn.checks import Array, as_number, check_size
 from crnn.models.data import Series, by_length, is_one_series
 from crnn.models.from_data import input_size_of, target_size_of, windows_of
-from crnn.models.held_out import LEAST_STEPS, SHARE, is_auto
+from crnn.models.held_out import STEPS, is_auto
 from crnn.models.losses import Regression
 from crnn.models.metrics import RegressionEvaluation
 from crnn.models.observations import VALUES
@@ -161,7 +161,7 @@ class SequenceRegressor(
         series = self._sequences("X", X)[0]
         known = len(series)
         if is_auto(valid):
-            valid = SHARE if len(series) >= LEAST_STEPS else None
+            valid = STEPS.share if len(series) >= STEPS.least else None
         share = as_number(valid)
         if share is not None and 0 < share < 1:
             steps = round(share * len(series))

@@ -356,7 +356,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
                 raise ValueError(f"valid: expected a share of X, or a pair (X, y), got {len(valid)} items")
             given = self._sequences("valid[0]", valid[0])
             return (x, targets), (given, self._encode("valid[1]", valid[1], given)), []
-        chosen = held_out(valid, self._targets.groups(targets), self.seed)
+        chosen = held_out(valid, self._targets.groups(targets), self.seed, self._targets.held_out)
         if is_auto(valid):
             if not any(self._head.loss.count(targets[i]) for i in chosen):
                 return (x, targets), None, []

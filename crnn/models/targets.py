@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from crnn._core import vecmath
 from crnn.array_input import as_array, in_precision, items, library_of, real_numbers
 from crnn.checks import Array, check_flag, check_size
 from crnn.models.data import array_of, check_entries, encode_texts
+from crnn.models.held_out import CLASSES, VALUES, AutoShare
 from crnn.models.losses import Regression
 from crnn.models.metrics import Evaluation, RegressionEvaluation, SequenceEvaluation
 from crnn.models.standardizer import Standardizer
@@ -31,6 +32,8 @@ Label: TypeAlias = str | int  # or bool, which is an int
 
 class Targets(ABC, Generic[EvaluationT]):
     """The meaning of a model's targets."""
+
+    held_out: ClassVar[AutoShare] = CLASSES  # of `fit` with valid="auto"
 
     @abstractmethod
     def encode(self, name: str, y: Any, x: list[Array], single: bool) -> list[Array]:
@@ -255,6 +258,7 @@ class ValueTargets(Targets[RegressionEvaluation]):
         Of standardised targets.
     """
 
+    held_out = VALUES
     loss: Regression
     standardizer: Standardizer
     input_size: int

@@ -259,13 +259,13 @@ def test_a_wide_bar_has_all_figures(clock, monkeypatch):
     state = next(state for state in terminal.states() if "15/21" in state)
     figures = rf"15/21, loss \d\.\d{{3}}, best {best:.3f}, 15 tokens/s, gradient norm [\d.]+, 0:06 left"
     assert re.fullmatch(rf"epoch 3/3  71% \|.*\| {figures}", state)
-    assert terminal.states()[-1].endswith(", took 0:21")
+    assert terminal.states()[-1].endswith(", took 21 s")
 
 
 def test_a_bar_says_why_training_ended(clock, monkeypatch):
     terminal = on_terminal(monkeypatch, columns=140)
     fitted(clock, 1.0, 9, valid=IDS[:40], optimizer="sgd", lr=0.0, patience=2)
-    assert terminal.states()[-1].endswith(", stopped early, took 0:21")
+    assert terminal.states()[-1].endswith(", stopped early, took 21 s")
     assert " 33% |" in terminal.states()[-1]
 
 
@@ -349,11 +349,11 @@ class Front:
     """What IPython has of a front end: the states of each output."""
 
     def __init__(self, monkeypatch, shell="ZMQInteractiveShell", fails=False):
-        self.outputs, self.fails = [], fails
+        self.outputs, self.fails, self.cell = [], fails, 3
         ipython = types.ModuleType("IPython")
         ipython.display = types.SimpleNamespace(display=self.display)
         getter = types.ModuleType("IPython.core.getipython")
-        getter.get_ipython = lambda: type(shell, (), {})()
+        getter.get_ipython = lambda: type(shell, (), {"execution_count": self.cell})()
         monkeypatch.setitem(sys.modules, "IPython", ipython)
         monkeypatch.setitem(sys.modules, "IPython.core", types.ModuleType("IPython.core"))
         monkeypatch.setitem(sys.modules, "IPython.core.getipython", getter)
@@ -401,6 +401,18 @@ def test_a_notebooks_output_says_how_training_ended(clock, monkeypatch):
     ends = [states[-1]["text/html"] for states in front.outputs]
     assert "stopped by on_epoch" in ends[0]
     assert "interrupted" in ends[1]
+
+
+def test_the_cell_that_trains_has_the_curves_once(clock, monkeypatch):
+    front = Front(monkeypatch)
+    log = fitted(clock, 1.0, 3)
+    assert "<svg" in front.outputs[0][-1]["text/html"]
+    assert "<svg" not in log._repr_html_()
+    assert "train loss" in log._repr_html_()
+    front.cell += 1
+    assert "<svg" in log._repr_html_()
+    unseen = fitted(clock, 1.0, 3, progress=False)
+    assert "<svg" in unseen._repr_html_()
 
 
 def test_a_front_end_that_is_gone_does_not_stop_training(clock, monkeypatch):

@@ -19,13 +19,15 @@ _CELL = "padding:.15em 0 .15em 1.4em;text-align:right;background:none;border:0"
 _LINE = "border:0;border-top:1px solid rgba(128,128,128,.28);background:none"
 
 
-def summary_html(entries: Sequence[Entry]) -> str:
+def summary_html(entries: Sequence[Entry], *, curves: bool = True) -> str:
     """The curve of the loss and a table of the last epochs.
 
     Parameters
     ----------
     entries : sequence of dict
         As in ``TrainingLog.entries``.
+    curves : bool
+        If False, the table alone.
 
     Returns
     -------
@@ -35,7 +37,8 @@ def summary_html(entries: Sequence[Entry]) -> str:
     run = ReportRun("", entries)
     if not run.kinds["train"] and not run.kinds["epoch"]:
         return tag("div", "No update has been logged yet.", style=_BOX)
-    return tag("div", _headline(run), curves_html(entries), epochs_html(entries), style=_BOX)
+    above = [_headline(run), curves_html(entries)] if curves else None
+    return tag("div", above, epochs_html(entries), style=_BOX)
 
 
 def curves_html(entries: Sequence[Entry], height: int = 170) -> Markup:

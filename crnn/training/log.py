@@ -11,6 +11,7 @@ from crnn.io.atomic_write import PathLike, replacing
 from crnn.report import summary_html
 from crnn.report import write as write_page
 from crnn.training.entries import EPOCH_FIELDS, TRAINING_FIELDS, Entry
+from crnn.training.kernel import current_cell
 from crnn.training.log_file import LogFile, Start, header_of, line_of, read_runs
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class TrainingLog:
         self.unit = "nats"
         self.notes: list[str] = []
         self.counted = "tokens"
+        self.drawn_in: int | None = None  # the cell of a notebook that shows the curves
         self._figures = _Figures()
         self._validation: Entry = {}
         self._file: LogFile | None = None
@@ -123,8 +125,12 @@ class TrainingLog:
         return "\n  ".join([f"TrainingLog: {', '.join(self._facts())}", *self.notes])
 
     def _repr_html_(self) -> str:
-        """The losses as curves and a table of the last epochs, for notebooks."""
-        return summary_html(self.entries)
+        """The losses as curves and a table of the last epochs, for notebooks.
+
+        Without the curves in the cell that has trained, where they are above already.
+        """
+        drawn = self.drawn_in is not None and self.drawn_in == current_cell()
+        return summary_html(self.entries, curves=not drawn)
 
     def _facts(self) -> list[str]:
         """What `__repr__` says of the run."""

@@ -4,22 +4,22 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from crnn.report.markup import Markup, tag
 from crnn.report.notebook import curves_html
+from crnn.report.scales import duration
 from crnn.training.entries import Entry
+from crnn.training.kernel import current_cell
 from crnn.training.log import TrainingLog
 from crnn.training.progress import Figures
-from crnn.training.wording import progress_line, short_time, time_left
+from crnn.training.wording import progress_line, time_left
 
-__all__ = ["Notebook", "in_notebook"]
+__all__ = ["Notebook"]
 
 REFRESH = 0.5  # seconds between two states
 POINTS = 120  # of a curve, while it changes
-CONSOLES = {"SpyderShell"}  # shells with a kernel whose consoles show text only
 
 _BOX = "max-width:46em;font:13px/1.5 system-ui,sans-serif;color:inherit"
 _FAINT = "opacity:.72"
@@ -27,16 +27,6 @@ _CELL = "padding:.15em 1.6em .15em 0;text-align:left;background:none;border:0;fo
 _TRACK = "height:6px;border-radius:3px;background:rgba(128,128,128,.28);margin:.3em 0 .4em"
 _SAMPLE = "white-space:pre-wrap;font-family:monospace;margin:.4em 0;padding:.4em .8em"
 _SAMPLE += ";border-left:3px solid rgba(128,128,128,.4)"
-
-
-def in_notebook() -> bool:
-    """Whether this runs in the kernel of a notebook, such as Jupyter's, VS Code's or Colab's."""
-    if "IPython" not in sys.modules:
-        return False
-    from IPython.core.getipython import get_ipython
-
-    names = {each.__name__ for each in type(get_ipython()).__mro__}
-    return "ZMQInteractiveShell" in names and not names & CONSOLES
 
 
 class Notebook:
@@ -74,6 +64,7 @@ class Notebook:
 
     def close(self, figures: Figures) -> None:
         self._display(figures, self._log.entries)
+        self._log.drawn_in = current_cell()
 
     def _display(self, figures: Figures, entries: list[Entry]) -> None:
         """Show the present state. A front end that does not show HTML gets a line of text."""
@@ -109,7 +100,7 @@ class Notebook:
 def _headline(figures: Figures) -> str:
     parts = [f"epoch {figures.epoch:,} of {figures.epochs:,}", f"update {figures.update:,} of {figures.updates:,}"]
     if figures.ended:
-        parts += [figures.ended, short_time(figures.seconds)]
+        parts += [figures.ended, duration(figures.seconds)]
     elif figures.evaluating:
         parts.append("evaluating")
     elif left := time_left(figures):

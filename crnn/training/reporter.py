@@ -13,8 +13,9 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from crnn.training.kernel import in_notebook
 from crnn.training.log import TrainingLog
-from crnn.training.notebook import Notebook, in_notebook
+from crnn.training.notebook import Notebook
 from crnn.training.progress import Figures
 from crnn.training.wording import bar_texts, progress_line, sample_text, time_left
 

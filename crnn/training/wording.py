@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from crnn.report.scales import duration
 from crnn.training.progress import Figures
 
 __all__ = ["bar_texts", "progress_line", "sample_text", "short_number", "short_time", "time_left"]
@@ -47,7 +48,7 @@ def progress_line(figures: Figures) -> str:
     if figures.speed is not None:
         facts.append(f"{figures.speed:,.0f} {figures.counted}/s")
     if figures.ended:
-        facts += [figures.ended, f"took {short_time(figures.seconds)}"]
+        facts += [figures.ended, f"took {duration(figures.seconds)}"]
     elif left := time_left(figures):
         facts.append(left)
     return f"epoch {figures.epoch} of {figures.epochs}: {', '.join(facts)}"
@@ -80,7 +81,7 @@ def _fields(figures: Figures, *, short: bool) -> list[tuple[int, str]]:
         fields.append((1, "evaluating"))
     elif figures.ended:
         reason = "" if short or figures.ended == "finished" else f"{figures.ended}, "
-        fields.append((1, f"{reason}took {short_time(figures.seconds)}"))
+        fields.append((1, f"{reason}took {duration(figures.seconds)}"))
     elif left := time_left(figures, short=short):
         fields.append((1, left))
     return fields

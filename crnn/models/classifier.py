@@ -65,7 +65,7 @@ class SequenceClassifier(
     >>> X = [rng.normal(size=(rng.integers(5, 20), 2)) for _ in range(200)]
     >>> y = ["up" if x[:, 0].sum() > 0 else "down" for x in X]
     >>> clf = crnn.SequenceClassifier(hidden_size=16, seed=0)          # sizes and classes come from the data
-    >>> log = clf.fit(X, y, epochs=20, optimizer=crnn.optim.Adam(lr=1e-2))
+    >>> log = clf.fit(X, y)
     >>> clf.evaluate(X, y).accuracy > 0.9
     True
     >>> clf.predict([np.full((9, 2), 0.5)])

@@ -67,7 +67,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
     >>> import crnn
     >>> corpus = crnn.TextCorpus.from_text("to be or not to be, " * 200, valid=0.1, test=0.1)
     >>> model = crnn.LanguageModel(corpus.vocab, hidden_size=32, seed=1)
-    >>> log = crnn.fit(model, corpus, epochs=8, batch_size=4, bptt=16, optimizer=crnn.optim.Adam(lr=1e-2))
+    >>> log = crnn.fit(model, corpus)
     >>> model.evaluate(corpus.test).perplexity < 1.2
     True
     >>> model.generate("to be or", length=12, temperature=0)

@@ -50,7 +50,7 @@ class SequenceRegressor(
     `forecast` continues a series by feeding predictions back as inputs. A lone series, an array (T, D), or
     (T,) if D is 1, or a list of one, is cut into overlapping windows: each has an eighth of its steps, but at least 16
     and at most 128, and the next one starts a quarter of a window later. A share ``valid=`` is then the end of the
-    series. For other windows pass them as a list.
+    series, by default a fifth of it if it is long enough. For other windows pass them as a list.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class SequenceRegressor(
     >>> import numpy as np, crnn
     >>> wave = np.sin(np.arange(400) / 5)[:, None]
     >>> model = crnn.SequenceRegressor(1, 1, hidden_size=16, pooling=None, seed=0)
-    >>> log = model.fit(wave, None, epochs=60, batch_size=8, optimizer=crnn.optim.Adam(lr=1e-2))
+    >>> log = model.fit(wave, None)
     >>> ahead = model.forecast(wave, 5)
     >>> bool(np.abs(ahead[:, 0] - np.sin(np.arange(400, 405) / 5)).max() < 0.1)
     True

@@ -116,7 +116,7 @@ class SequenceToSequence(
     >>> backwards = [number[::-1] for number in numbers]
     >>> digits = crnn.Vocab.from_text("0123456789")
     >>> model = crnn.SequenceToSequence(hidden_size=32, source_vocab=digits, target_vocab=digits, cell="gru", seed=0)
-    >>> log = model.fit(numbers[:800], backwards[:800], epochs=20, optimizer=crnn.optim.Adam(lr=1e-2))
+    >>> log = model.fit(numbers[:800], backwards[:800])
     >>> model.evaluate(numbers[800:], backwards[800:]).exact_match > 0.9
     True
     >>> model.predict(["271", "90"])

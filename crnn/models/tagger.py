@@ -44,7 +44,7 @@ class SequenceTagger(
     >>> import numpy as np, crnn
     >>> X = np.random.default_rng(0).integers(0, 2, (100, 12))              # the tag: is the sum so far odd?
     >>> tagger = crnn.SequenceTagger(2, 2, hidden_size=16, seed=0)
-    >>> log = tagger.fit(X, X.cumsum(axis=1) % 2, epochs=60, optimizer=crnn.optim.Adam(lr=2e-2))
+    >>> log = tagger.fit(X, X.cumsum(axis=1) % 2)
     >>> tagger.predict(np.array([[1, 0, 1, 1]]))
     array([[1, 1, 0, 1]])
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What sections are made of: tables, figures, what belongs to one run, and what changes over the epochs."""
+"""What sections are made of: tables, figures, what belongs to one run, and what changes while it is trained."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crnn.report.markup import Child, Markup, join, tag
 from crnn.report.runs import Entry, ReportRun
 from crnn.report.scales import number
 
-__all__ = ["Content", "by_epoch", "by_run", "chosen", "figure", "folded", "table"]
+__all__ = ["Content", "by_run", "by_time", "chosen", "figure", "folded", "table"]
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ class Content:
     ----------
     runs : list of ReportRun
     snapshots : int
-        How many epochs of a run are shown of what changes over the epochs, at most.
+        At how many times of a run that is shown which changes while it is trained, at most.
     """
 
     runs: Sequence[ReportRun]
@@ -78,8 +78,8 @@ def by_run(content: Content, draw: Callable[[ReportRun], Child]) -> Markup | Non
     return tag("div", parts, class_="runs") if parts else None
 
 
-def by_epoch(run: ReportRun, parts: Sequence[tuple[Entry, Child]]) -> Markup:
-    """The same at several epochs, of which the last is open. With scripts, a slider chooses one."""
+def by_time(run: ReportRun, parts: Sequence[tuple[Entry, Child]]) -> Markup:
+    """The same at several times, of which the last is open. With scripts, a slider chooses one."""
     last = len(parts) - 1
     if not last:
         return tag("div", tag("p", run.when(parts[0][0]), class_="note"), parts[0][1])
@@ -87,7 +87,7 @@ def by_epoch(run: ReportRun, parts: Sequence[tuple[Entry, Child]]) -> Markup:
         tag("details", tag("summary", run.when(entry)), each, open=position == last)
         for position, (entry, each) in enumerate(parts)
     ]
-    return tag("div", shown, class_="by-epoch")
+    return tag("div", shown, class_="by-time")
 
 
 def chosen(entries: Sequence[T], most: int) -> list[T]:

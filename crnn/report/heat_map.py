@@ -76,7 +76,9 @@ def heat_map(
         aria_label=title,
         style=f"display:block;width:100%;height:{ROW * height}px;overflow:visible;font:12px system-ui,sans-serif",
     )
-    return tag("div", svg, class_="chart heat", style="padding:26px 14px 38px 52px;font-variant-numeric:tabular-nums")
+    margin = max(14 + 7 * max((len(label) for label, _ in rows), default=0), 52)
+    style = f"padding:26px 14px 38px {margin}px;font-variant-numeric:tabular-nums"
+    return tag("div", svg, class_="chart heat", style=style)
 
 
 def _column_labels(columns: Sequence[int]) -> list[Markup]:

@@ -7,7 +7,7 @@ import base64
 import json
 from collections.abc import Callable, Sequence
 
-from crnn.report.elements import Content, by_epoch, by_run, chosen
+from crnn.report.elements import Content, by_run, by_time, chosen
 from crnn.report.heat_map import heat_scale
 from crnn.report.markup import Child, Markup, join, tag
 from crnn.report.runs import Entry, ReportRun
@@ -32,7 +32,7 @@ def samples(content: Content) -> Markup | None:
         for entry in run.kinds["sample"]:
             times.setdefault((entry["update"], run.shows_kept(entry)), []).append(entry)
         parts = chosen(list(times.values()), most)
-        return by_epoch(run, [(each[0], _samples(each)) for each in parts]) if parts else None
+        return by_time(run, [(each[0], _samples(each)) for each in parts]) if parts else None
 
     return by_run(content, draw)
 
@@ -69,7 +69,7 @@ def coloured_text(content: Content) -> Markup | None:
         own = entries[id(run)]
         if not own:
             return None
-        parts = by_epoch(run, [(entry, _text(entry, highest)) for entry in own])
+        parts = by_time(run, [(entry, _text(entry, highest)) for entry in own])
         return join([_controls(own[-1], highest), parts, _without_scripts(own[-1])])
 
     return by_run(content, draw)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What a report can do with scripts and not without: sliders over the epochs, values under the pointer,
+// What a report can do with scripts and not without: sliders over the training, values under the pointer,
 // text coloured by a hidden unit that the reader chooses, and a theme that is remembered.
 "use strict";
 
@@ -13,9 +13,9 @@ try { // some browsers store nothing for files
   theme.addEventListener("change", () => localStorage.setItem("crnn-theme", theme.value));
 } catch { /* not remembered */ }
 
-// ---- sliders over the epochs ----
+// ---- sliders over the training ----
 
-for (const [number, box] of document.querySelectorAll(".by-epoch").entries()) {
+for (const [number, box] of document.querySelectorAll(".by-time").entries()) {
   const parts = [...box.children];
   if (parts.length < 2) continue;
   const slider = document.createElement("div"), label = document.createElement("label");

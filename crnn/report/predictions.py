@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 
 from crnn.report.charts import Band, Curve, legend, line_chart, scatter_chart
-from crnn.report.elements import Content, by_epoch, by_run, chosen, figure
+from crnn.report.elements import Content, by_run, by_time, chosen, figure
 from crnn.report.heat_map import LEVELS, heat_scale
 from crnn.report.markup import Markup, join, tag
 from crnn.report.runs import Entry, ReportRun
@@ -28,7 +28,7 @@ def confusion(content: Content) -> Markup | None:
 
     def draw(run: ReportRun) -> Markup | None:
         entries = chosen([entry for entry in run.kinds["confusion"] if entry["labels"]], content.snapshots)
-        return by_epoch(run, [(entry, _matrix(entry)) for entry in entries]) if entries else None
+        return by_time(run, [(entry, _matrix(entry)) for entry in entries]) if entries else None
 
     return by_run(content, draw)
 
@@ -100,7 +100,7 @@ def forecasts(content: Content) -> Markup | None:
         names = [Curve("truth", [], [], 6), Curve("forecast", [], [], run.index if run.index != 6 else 0)]
         note = tag("span", "shaded: between the lowest and the highest quantile") if banded else None
         parts = [(entry, _series(entry, run)) for entry in entries]
-        return join([tag("p", legend(names), note, class_="legend"), by_epoch(run, parts)])
+        return join([tag("p", legend(names), note, class_="legend"), by_time(run, parts)])
 
     return by_run(content, draw)
 
@@ -136,7 +136,7 @@ def values(content: Content) -> Markup | None:
 
     def draw(run: ReportRun) -> Markup | None:
         entries = chosen([entry for entry in run.kinds["values"] if entry["truth"]], content.snapshots)
-        return by_epoch(run, [(entry, _scatter(entry, run)) for entry in entries]) if entries else None
+        return by_time(run, [(entry, _scatter(entry, run)) for entry in entries]) if entries else None
 
     return by_run(content, draw)
 

@@ -185,4 +185,7 @@ def test_sequences_without_targets_are_not_validated_on():
 @pytest.mark.parametrize(("steps", "judged"), [(STEPS.least - 1, False), (STEPS.least, True)])
 def test_the_end_of_a_long_series_is_held_out(steps, judged):
     model = crnn.SequenceRegressor(1, hidden_size=2, pooling=None)
-    assert (model.fit(np.sin(np.arange(steps) / 5), None, epochs=1).best is not None) == judged
+    log = model.fit(np.sin(np.arange(steps) / 5), None, epochs=1)
+    assert (log.best is not None) == judged
+    said = f"{round(STEPS.share * steps)} of {steps} steps are held out for validation; valid=None trains on all"
+    assert (said in log.notes) == judged

@@ -35,6 +35,11 @@ def is_auto(valid: Any) -> bool:
     return isinstance(valid, str) and valid == AUTO
 
 
+def held_out_notes(count: int, n: int, what: str) -> list[str]:
+    """What the log says of data that nobody has asked to hold out."""
+    return [f"{count} of {n} {what} are held out for validation; valid=None trains on all"] if count else []
+
+
 def checked_share(valid: Any) -> float:
     """A share in (0, 1). Raises ValueError."""
     share = as_number(valid)

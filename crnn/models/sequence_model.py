@@ -36,7 +36,7 @@ from crnn.models.data import (
 )
 from crnn.models.from_data import materialised
 from crnn.models.head import Head
-from crnn.models.held_out import AUTO, held_out, is_auto
+from crnn.models.held_out import AUTO, held_out, held_out_notes, is_auto
 from crnn.models.losses import Loss
 from crnn.models.pooling import POOLINGS
 from crnn.models.predictor import Predictor, Seed, Workspace
@@ -287,11 +287,14 @@ class SequenceModel(Module, Generic[EvaluationT]):
         X, y = materialised(X), materialised(y)
         if self.deferred is not None:
             return self._fit_built(X, y, valid, options)
-        X, valid, series = self._training_sequences(X, y, valid)
+        share = valid
+        X, valid, series = self._training_sequences(X, y, share)
         x = self._sequences("X", X)
         self._learn_classes(y)
         targets = self._encode("y", y, x)
         (x, targets), unseen, notes = self._validation_part(x, targets, valid)
+        if series is not None and is_auto(share):
+            notes = held_out_notes(len(series.values) - series.known, len(series.values), "steps")
         self._check_any_target("y", targets)
         if unseen is not None:
             self._check_any_target("valid", unseen[1])
@@ -357,15 +360,11 @@ class SequenceModel(Module, Generic[EvaluationT]):
             given = self._sequences("valid[0]", valid[0])
             return (x, targets), (given, self._encode("valid[1]", valid[1], given)), []
         chosen = held_out(valid, self._targets.groups(targets), self.seed, self._targets.held_out)
-        if is_auto(valid):
-            if not any(self._head.loss.count(targets[i]) for i in chosen):
-                return (x, targets), None, []
-            notes = [f"{len(chosen)} of {len(x)} sequences are held out for validation; valid=None trains on all"]
-        else:
-            notes = []
+        if is_auto(valid) and not any(self._head.loss.count(targets[i]) for i in chosen):
+            return (x, targets), None, []
         rest = sorted(set(range(len(x))) - set(chosen))
         train, unseen = (([x[i] for i in part], [targets[i] for i in part]) for part in (rest, chosen))
-        return train, unseen, notes
+        return train, unseen, held_out_notes(len(chosen), len(x), "sequences") if is_auto(valid) else []
 
     def check_valid(self, data: Any) -> None:
         """Raise TypeError unless ``data`` is of the kind that `data` returns. For `crnn.fit`."""

@@ -117,7 +117,7 @@ for size in (10, 400_000):
 
 def test_targets_that_change_while_the_state_is_read():
     code = """
-model = crnn.LanguageModel(crnn.Vocab.from_text("abcde"), hidden_size=8, seed=0)
+model = crnn.LanguageModel(crnn.Vocab.from_text("abcde"), "tanh", hidden_size=8, seed=0)
 zeros = np.zeros((1, 4, 8), np.float32)
 for call in (model.losses, model.loss_and_gradients):
     ids, targets = np.ones((6, 4), np.int32), np.ones((6, 4), np.int32)

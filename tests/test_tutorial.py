@@ -76,7 +76,7 @@ def oracle_curve(initial):
 
 
 def model_with(params, dtype):
-    model = crnn.LanguageModel(prose()[0], hidden_size=H, dtype=dtype)
+    model = crnn.LanguageModel(prose()[0], cell="tanh", hidden_size=H, dtype=dtype)
     for name, values in model.params.items():
         values[...] = params[name]
     return model

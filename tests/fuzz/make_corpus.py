@@ -24,9 +24,11 @@ def models() -> dict[str, crnn.RNN]:
         "rnn-float64": crnn.RNN(2, [3, 4], cell="lstm", bidirectional=True, dtype="float64", seed=1),
         "rnn-embedding": crnn.RNN(4, 3, embedding_size=2, seed=1),
         "language-char": crnn.LanguageModel(crnn.Vocab.from_text("a\nb\u2028é\U0001f600"), cell="gru", **small),
-        "language-byte": crnn.LanguageModel(crnn.Vocab.from_text(b"ab", "byte"), hidden_size=1, seed=1),
-        "language-word": crnn.LanguageModel(VOCAB, embedding_size=3, tie_weights=True, dropout=0.5, **small),
-        "classifier": crnn.SequenceClassifier(2, classes=["up", "down"], class_weight=[1.0, 2.5], **small),
+        "language-byte": crnn.LanguageModel(crnn.Vocab.from_text(b"ab", "byte"), "tanh", hidden_size=1, seed=1),
+        "language-word": crnn.LanguageModel(VOCAB, "tanh", embedding_size=3, tie_weights=True, dropout=0.5, **small),
+        "classifier": crnn.SequenceClassifier(
+            2, classes=["up", "down"], class_weight=[1.0, 2.5], pooling="last", **small
+        ),
         "classifier-flatten": crnn.SequenceClassifier(2, classes=[-3, 2**70], pooling="flatten", steps=2, **small),
         "tagger": crnn.SequenceTagger(2, 3, multilabel=True, bidirectional=True, **small),
         "regressor": crnn.SequenceRegressor(2, 2, loss="huber", delta=0.5, pooling=None, **small),

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.thread_unsafe  # standard error is the process's
 
 IDS = np.random.default_rng(8).integers(12, size=104)
 SETTINGS = {"batch_size": 3, "bptt": 5, "schedule": "constant", "patience": None}  # 7 windows an epoch
+EPOCH = re.compile(r"epoch \d+ of \d+, update ")  # how the line of an epoch begins
 LINE = re.compile(
     r"epoch (\d+) of (\d+): update ([\d,]+) of ([\d,]+), loss (\d\.\d{4})(, best valid \d\.\d{4} in epoch \d+)?, "
     r"gradient norm [\d.e+-]+, ([\d,]+) tokens/s(, [\d:,]+ left)?"
@@ -105,7 +106,7 @@ def test_a_training_of_less_than_five_seconds_shows_nothing_in_a_program(clock, 
     shown = lines_of(capsys)
     if progress:
         assert shown[0] == "training for 3 epochs, 21 updates"
-        assert shown[-2] == log.summary()
+        assert shown[-2] == f"{log.summary()}, took 4.2 s"
     else:
         assert shown == []
 
@@ -115,18 +116,18 @@ def test_a_longer_training_says_from_then_on_what_happens(clock, capsys):
     shown = lines_of(capsys)
     assert shown[0] == "training for 2 epochs, 14 updates"
     assert LINE.fullmatch(shown[1]).groups()[:4] == ("1", "2", "5", "14")
-    assert [line[:8] for line in shown[2:4]] == ["epoch 1:", "epoch 2:"]
+    assert [line[:24] for line in shown[2:4]] == ["epoch 1 of 2, update 7 o", "epoch 2 of 2, update 14 "]
 
 
-def test_in_a_shell_the_first_lines_come_at_once_and_after_ten_seconds_then_every_thirty(clock, capsys, monkeypatch):
+def test_in_a_shell_the_first_lines_come_at_once_and_after_five_seconds_then_every_thirty(clock, capsys, monkeypatch):
     in_shell(monkeypatch)
     fitted(clock, 4.0, 4, bptt=1)  # 34 updates an epoch
     first, *shown, _ = lines_of(capsys)
     assert first == "training for 4 epochs, 136 updates"
     within = [LINE.fullmatch(line) for line in shown]
     updates = [int(found[3]) for found in within if found]
-    assert updates[:5] == [3, 11, 19, 27, 42]  # after 12 s, then 32 s each, counted from the line of the epoch too
-    assert [line[:8] for line in shown if not LINE.fullmatch(line)] == [f"epoch {n}:" for n in range(1, 5)]
+    assert updates[:6] == [2, 10, 18, 26, 34, 42]  # after 8 s, then 32 s each, counted from the line of the epoch too
+    assert [line[:8] for line in shown if EPOCH.match(line)] == [f"epoch {n} " for n in range(1, 5)]
 
 
 def test_a_line_has_the_figures_of_the_last_updates(clock, capsys, monkeypatch):
@@ -146,18 +147,29 @@ def test_a_line_has_the_figures_of_the_last_updates(clock, capsys, monkeypatch):
 def test_short_epochs_have_a_line_a_second_and_the_last_one_always(clock, capsys, monkeypatch):
     in_shell(monkeypatch)
     log = fitted(clock, 0.03, 500)  # 0.21 s an epoch
-    shown = [line for line in lines_of(capsys) if re.match(r"epoch \d+: ", line)]
+    shown = [line for line in lines_of(capsys) if EPOCH.match(line)]
     assert 80 < len(shown) < 110
     assert shown[-1] == log.summary()
-    assert shown[-1].startswith("epoch 500: ")
+    assert shown[-1].startswith("epoch 500 of 500, update 3,500 of 3,500: ")
 
 
 def test_a_line_of_an_epoch_has_the_time_that_is_left(clock, capsys, monkeypatch):
     in_shell(monkeypatch)
     log = fitted(clock, 10.0, 2)
-    first, last = [line for line in lines_of(capsys) if re.match(r"epoch \d+: ", line)]
-    assert first.endswith(" s, 1:10 left")
-    assert last == log.summary()
+    first, last = [line for line in lines_of(capsys) if EPOCH.match(line)]
+    assert first.endswith(" tokens/s, 1:10 left")
+    assert last == f"{log.summary()}, took 2 min 20 s"
+
+
+def test_a_line_of_an_epoch_has_all_figures(clock, capsys, monkeypatch):
+    in_shell(monkeypatch)
+    log = fitted(clock, 3.0, 2, valid=IDS[:20])
+    shown = [line for line in lines_of(capsys) if EPOCH.match(line)]
+    for number, (line, epoch) in enumerate(zip(shown, log.of_kind("epoch"), strict=True), 1):
+        losses = rf"train {epoch['train_loss']:.4f} nats, valid {epoch['valid_loss']:.4f}"
+        assert re.match(
+            rf"epoch {number} of 2, update {7 * number} of 14: {losses} \(best\), gradient [\d.]+, \d+ tokens/s, ", line
+        )
 
 
 def test_a_run_that_may_be_stopped_early_takes_at_most_so_long(clock, capsys, monkeypatch):
@@ -179,7 +191,7 @@ def test_notes_come_before_what_follows_them(clock, capsys, monkeypatch, tmp_pat
     assert lines_of(capsys)[:3] == [*log.notes[:2], "training for 3 epochs, 21 updates, from update 14"]
     fitted(clock, 0.01, 3, valid=IDS[:40], optimizer=crnn.optim.Adam(lr=0.02))
     *_, last, note = lines_of(capsys)
-    assert last.startswith("epoch 3: ")
+    assert last.startswith("epoch 3 of 3, ")
     assert note.startswith("the best epoch is the last, 3: ")
 
 
@@ -196,9 +208,9 @@ def test_the_time_left_of_a_resumed_run_counts_from_where_it_resumed(clock, caps
 def test_why_training_ended_before_its_time_is_said(clock, capsys, monkeypatch):
     in_shell(monkeypatch)
     log = fitted(clock, 0.01, 9, on_epoch=lambda progress: progress.epoch == 2)
-    assert lines_of(capsys)[-2:] == [log.summary(), "stopped by on_epoch at update 14 of 63"]
+    assert lines_of(capsys)[-2:] == [log.summary(), "stopped by on_epoch at update 14 of 63, took 0.14 s"]
     log = fitted(clock, 0.01, 9, valid=IDS[:40], optimizer="sgd", lr=0.0, patience=2)
-    assert lines_of(capsys)[-2:] == [log.summary(), *log.notes]
+    assert lines_of(capsys)[-3:] == [log.summary(), *log.notes, "update 21 of 63, took 0.21 s"]
     assert log.notes == ["stopped early: no lower validation loss since epoch 1 (patience=2)"]
 
 
@@ -208,9 +220,9 @@ def test_samples_are_shown_below_the_line_of_their_epoch(clock, capsys, monkeypa
     fitted(clock, 0.01, 4, sample_every=14)
     shown = lines_of(capsys)
     sample = ["sample:", "    a b\N{REPLACEMENT CHARACTER}[2J", "    c       d"]
-    assert [line[:8] for line in shown[1:3]] == ["epoch 1:", "epoch 2:"]
+    assert [line[:8] for line in shown[1:3]] == ["epoch 1 ", "epoch 2 "]
     assert shown[3:6] == shown[7:10] == sample
-    assert shown[6].startswith("epoch 4:")
+    assert shown[6].startswith("epoch 4 ")
 
 
 @pytest.mark.parametrize("kind", ["gone", "closed", "none", "full"])
@@ -291,7 +303,7 @@ def test_lines_of_epochs_stand_above_the_bar_at_most_one_a_second(clock, monkeyp
     log = fitted(clock, 0.03, 100)
     shown = [state for state in terminal.states() if re.match(r"epoch \d+: ", state)]
     assert 15 < len(shown) < 25
-    assert shown[-1] == log.summary()
+    assert shown[-1] == log.summary(width=79)
 
 
 def test_a_long_evaluation_is_announced(clock, monkeypatch):
@@ -328,7 +340,7 @@ def test_a_terminal_that_nobody_watches_gets_lines(clock, monkeypatch, name, val
     fitted(clock, 3.0, 2)
     assert ("|" in terminal.getvalue()) == bar
     assert ("\r" in terminal.getvalue()) == bar
-    assert "epoch 2: train " in terminal.getvalue()
+    assert ("epoch 2: train " if bar else "epoch 2 of 2, update 14 of 14: train ") in terminal.getvalue()
 
 
 def test_the_bar_has_no_thread_of_its_own(clock, monkeypatch):
@@ -425,7 +437,7 @@ def test_a_console_of_ipython_is_no_notebook(clock, capsys, monkeypatch, shell):
     front = Front(monkeypatch, shell)
     fitted(clock, 3.0, 2)
     assert front.outputs == []
-    assert any(line.startswith("epoch 2: ") for line in lines_of(capsys))
+    assert any(line.startswith("epoch 2 of 2, ") for line in lines_of(capsys))
 
 
 def test_the_curve_of_a_long_log_has_few_points(clock, monkeypatch):

@@ -122,15 +122,32 @@ def test_the_best_epoch_and_how_long_ago_it_was():
     log.end_epoch()  # this one was not judged
     assert "valid_loss" not in log.entries[-1]
     assert log.epochs_since_best == 3
-    assert "epoch 5: train 1.5000 nats, 100 tokens/s" in log.summary()
+    assert log.summary() == "epoch 5, update 5: train 1.5000 nats, gradient 1, 100 tokens/s"
     assert crnn.TrainingLog().summary() == "no epoch finished"
     assert crnn.TrainingLog().epochs_since_best == 0
 
 
 def test_the_summary_marks_the_best():
     log = fitted(valid=IDS[:20], epochs=1)
-    assert log.summary().startswith("epoch 1: train ")
+    assert log.summary().startswith("epoch 1 of 1, update 7 of 7: train ")
     assert f"valid {log.best['valid_loss']:.4f} (best)" in log.summary()
+
+
+def test_the_summary_of_another_epoch_says_which_is_the_best():
+    log = crnn.TrainingLog()
+    for epoch, nats in enumerate([1.0, 2.0], 1):
+        log.add_training(epoch, 1000 * epoch, nats, 10, 0.1, 1e-3, 0.25)
+        log.add_validation(nats + 1, 0.5)
+        log.end_epoch()
+    assert log.summary() == (
+        "epoch 2, update 2,000: train 2.0000 nats, valid 3.0000 (best 2.0000, epoch 1), gradient 0.25, 100 tokens/s"
+    )
+    log.counted = "targets"
+    assert "(best 2.0000, epoch 1), accuracy 50.0 %, gradient 0.25, 100 targets/s" in log.summary()
+    assert log.summary(width=90) == (
+        "epoch 2: train 2.0000 nats, valid 3.0000 (best 2.0000, epoch 1), accuracy 50.0 %"
+    )
+    assert log.summary(width=20) == "epoch 2: train 2.0000 nats"
 
 
 def test_the_time_of_an_epoch_is_that_of_its_parts():
@@ -294,7 +311,7 @@ def test_costs_of_a_log_do_not_grow_with_its_length():
         log.end_epoch()
         log.add("sample", prompt="", text="x", temperature=1.0)
         assert (log.epochs, log.best["epoch"], log.epochs_since_best) == (epoch, epoch, 0)
-        assert log.summary().startswith(f"epoch {epoch}: ")
+        assert log.summary().startswith(f"epoch {epoch}, update {epoch}: ")
     assert Counted.seen == 0
 
 

@@ -110,15 +110,38 @@ class TrainingLog:
         """All entries of this kind. Not a copy."""
         return self._figures.by_kind[kind]
 
-    def summary(self) -> str:
-        """One line of text about the last epoch."""
+    def summary(self, *, width: int | None = None) -> str:
+        """One line of text about the last epoch.
+
+        Parameters
+        ----------
+        width : int, optional
+            Columns that a shorter line should fit into, without what a bar below it says.
+        """
         last = self.last
         if last is None:
             return "no epoch finished"
-        text = f"epoch {last['epoch']}: train {last['train_loss']:.4f}" + f" {self.unit}" * bool(self.unit)
+        losses, updated = self._losses(last), self.of_kind("train")[-1:]
+        speed = f"{last['tokens'] / max(last['seconds'], 1e-9):,.0f} {self.counted}/s"
+        if width is None:
+            planned: Entry = (self.of_kind("run") or [{}])[-1]
+            epochs, updates = (f" of {planned[name]:,}" if name in planned else "" for name in ("epochs", "updates"))
+            facts = [*losses, *(f"gradient {each['grad_norm']:.3g}" for each in updated if "grad_norm" in each), speed]
+            return f"epoch {last['epoch']:,}{epochs}, update {last['update']:,}{updates}: {', '.join(facts)}"
+        facts = [*losses, speed]
+        lines = [f"epoch {last['epoch']:,}: {', '.join(facts[:count])}" for count in range(len(facts), 0, -1)]
+        return next((line for line in lines if len(line) <= width), lines[-1])
+
+    def _losses(self, last: Entry) -> list[str]:
+        """What an epoch has reached, and which is the best so far."""
+        best = self.best
+        facts = [f"train {last['train_loss']:.4f}" + f" {self.unit}" * bool(self.unit)]
         if "valid_loss" in last:
-            text += f", valid {last['valid_loss']:.4f}" + (" (best)" if last is self.best else "")
-        return f"{text}, {last['tokens'] / max(last['seconds'], 1e-9):,.0f} {self.counted}/s, {last['seconds']:.1f} s"
+            other = "" if best is None else f" (best {best['valid_loss']:.4f}, epoch {best['epoch']:,})"
+            facts.append(f"valid {last['valid_loss']:.4f}" + (" (best)" if last is best else other))
+        if "valid_accuracy" in last and self.counted != "tokens":
+            facts.append(f"accuracy {100 * last['valid_accuracy']:.1f} %")
+        return facts
 
     def __repr__(self) -> str:
         """The extent of the run, its last and best losses, its speed and its notes."""

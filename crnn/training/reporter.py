@@ -17,14 +17,14 @@ from crnn.training.kernel import in_notebook
 from crnn.training.log import TrainingLog
 from crnn.training.notebook import Notebook
 from crnn.training.progress import Figures
-from crnn.training.wording import bar_texts, progress_line, sample_text, time_left
+from crnn.training.wording import bar_texts, progress_line, sample_text, time_of
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 __all__ = ["Lines", "ProgressBar", "Reporter", "Silent", "new_reporter"]
 
-FIRST = 10.0  # seconds until the first line
+FIRST = 5.0  # seconds until the first line
 SECONDS = 30.0  # between two lines within an epoch
 BETWEEN_EPOCHS = 1.0  # seconds between the lines of two epochs; those in between have none
 UNTOLD = 5.0  # seconds of training in Python that are not worth a line
@@ -124,7 +124,7 @@ class Lines:
         self._missing = silent or seconds - self._epoch_shown < BETWEEN_EPOCHS
         if not self._missing:
             self._epoch_shown, now = seconds, figures()
-            self._write(", ".join(filter(None, [self._log.summary(), time_left(now)])), now)
+            self._write(", ".join(filter(None, [self._log.summary(), time_of(now)])), now)
 
     def _write(self, text: str, figures: Figures) -> None:
         self._begin()
@@ -153,8 +153,9 @@ class Lines:
 
     def close(self, figures: Figures) -> None:
         self._tell_missing()
-        if self._waiting is None and figures.ended.startswith("stopped by"):
-            self._print(f"{figures.ended} at update {figures.update:,} of {figures.updates:,}")
+        if self._waiting is None and figures.update < figures.updates:
+            reason = "" if figures.ended == "stopped early" else f"{figures.ended} at "  # a note has said it
+            self._print(f"{reason}update {figures.update:,} of {figures.updates:,}, {time_of(figures)}")
 
 
 class ProgressBar:
@@ -204,7 +205,7 @@ class ProgressBar:
     def _tell_missing(self) -> None:
         if self._missing:
             self._missing = False
-            self._print(self._log.summary())
+            self._print(self._log.summary(width=_columns() - 1))
 
     def _print(self, text: str) -> None:
         from tqdm import tqdm

@@ -305,7 +305,7 @@ def test_demo_learns_shows_it_and_writes(tmp_path, capsys, monkeypatch):
     assert status == 0
     assert out.startswith("The ")
     assert len(out) == 4 + 30 + 1
-    losses = [float(found) for found in re.findall(r"epoch \d: train (\d+\.\d+) nats", err)]
+    losses = [float(found) for found in re.findall(r": train (\d+\.\d+) nats", err)]
     assert len(losses) == 2
     assert losses[1] < losses[0]
     assert "3,004 characters of Python's own documentation" in err

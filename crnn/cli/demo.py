@@ -18,6 +18,7 @@ from crnn.cli.common import (
     say,
     write_stream,
 )
+from crnn.cli.messages import in_words_of
 from crnn.training.config import TrainingConfig
 from crnn.training.fit import new_trainer
 from crnn.training.output import Output
@@ -77,7 +78,11 @@ def _train(model: crnn.LanguageModel, corpus: crnn.TextCorpus, arguments: argpar
         threads=arguments.threads,
     )
     output = None if arguments.output is None else Output(arguments.output)
-    trainer = new_trainer(model, corpus, config, output=output, in_shell=True)
+
+    def wording(note: str) -> str:
+        return in_words_of(arguments.parser, note, arguments)
+
+    trainer = new_trainer(model, corpus, config, output=output, in_shell=True, wording=wording)
     try:
         trainer.train()
     finally:

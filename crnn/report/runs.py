@@ -36,7 +36,9 @@ class ReportRun:
     """
 
     def __init__(self, name: str, entries: Sequence[Entry], index: int = 0, *, alone: bool = True) -> None:
-        self.name, self.index, self.alone = name, index, alone
+        self.name: str = name
+        self.index: int = index
+        self.alone: bool = alone
         self.kinds: dict[str, list[Entry]] = defaultdict(list)
         for entry in entries:
             self.kinds[entry["kind"]].append(entry)

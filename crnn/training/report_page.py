@@ -21,7 +21,8 @@ class ReportPage:
     """The page that the option ``report`` asks for. Without a path, the methods do nothing."""
 
     def __init__(self, path: PathLike | None, log: TrainingLog) -> None:
-        self.path = None if path is None else os.path.abspath(os.fsdecode(path))  # a callback may change the folder
+        # Absolute: a callback may change the folder.
+        self.path: str | None = None if path is None else os.path.abspath(os.fsdecode(path))
         self.log = log
         self._due = time.perf_counter() + SECONDS
 

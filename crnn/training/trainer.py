@@ -78,6 +78,8 @@ class Trainer:
     ending: list[str]
     reason: str
     watch: Watch
+    page: ReportPage
+    observer: Observer
     windows_per_state: int  # windows after which the state is reset to the initial state
     valid_batch_size: int
     resumable: bool  # whether `run` is at a point where a checkpoint can be written: not within an update

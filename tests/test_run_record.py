@@ -87,6 +87,14 @@ def test_a_resumed_run_has_one_record_the_same_as_that_of_an_uninterrupted_run(t
     assert resumed.to_bytes() == whole.to_bytes()
 
 
+def test_the_record_of_a_run_that_is_resumed_at_its_last_update_is_that_of_an_uninterrupted_one(tmp_path):
+    options = {"checkpoint": tmp_path / "c", "max_updates": 10}  # within the second epoch, which is evaluated then
+    whole, _ = fitted(**options)
+    resumed, _ = fitted(**options, resume=True)
+    assert [(record["epochs"], record["updates"]) for record in whole.training_runs] == [(2, 10)]
+    assert resumed.to_bytes() == whole.to_bytes()
+
+
 def test_a_run_without_an_update_leaves_no_record():
     def stop(update, total):
         raise KeyboardInterrupt

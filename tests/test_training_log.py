@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """What fit tells: the log in Python, as CSV and as JSON lines, its file as it grows, and from it."""
 
+import copy
 import csv
 import doctest
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -188,6 +190,25 @@ def test_of_several_runs_in_a_file_the_last_is_read(tmp_path, name):
     assert again.epochs == 2
     assert again.column("train_loss") == log.column("train_loss")
     assert [sum(entry["kind"] == "epoch" for entry in run) for run in read_runs(tmp_path / name)] == [1, 3, 2]
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.csv"])
+def test_a_run_that_ended_before_its_first_epoch_is_no_part_of_the_next(tmp_path, name):
+    for epochs in (1, 2):
+        fitted(log_every=3, log_file=tmp_path / name, epochs=epochs, max_updates=None if epochs == 2 else 3)
+        if epochs == 1:  # as if it had been killed
+            lines = (tmp_path / name).read_bytes().splitlines(keepends=True)
+            first = next(number for number, line in enumerate(lines) if b"train" in line and b"train_loss," not in line)
+            (tmp_path / name).write_bytes(b"".join(lines[: first + 1]))
+    assert [sum(entry["kind"] == "epoch" for entry in run) for run in read_runs(tmp_path / name)] == [0, 2]
+
+
+def test_a_log_is_copied_and_pickled_while_it_is_written_to_a_file(tmp_path):
+    copies = []
+    log = fitted(log_file=tmp_path / "log", on_epoch=lambda progress: copies.append(pickle.dumps(progress.log)))
+    assert [pickle.loads(each).epochs for each in copies] == [1, 2, 3]
+    copy.deepcopy(log).add("sample", prompt="", text="", temperature=1.0)
+    assert len((tmp_path / "log").read_bytes().splitlines()) == len(log.entries)
 
 
 def test_a_resumed_run_is_one_run(tmp_path):

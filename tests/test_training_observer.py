@@ -187,6 +187,17 @@ def test_an_interrupted_run_resumes_without_the_entries_of_its_end(tmp_path):
     assert log.column("train_loss") == whole.column("train_loss")
 
 
+@pytest.mark.parametrize("stop", range(1, 24))
+def test_a_resumed_run_is_observed_and_sampled_when_an_uninterrupted_one_is(tmp_path, stop):
+    options = {"log_every": 1, "sample_every": 3}
+    whole = log_of(log_file=tmp_path / "whole", **options)
+    files = {"checkpoint": tmp_path / "c", "log_file": tmp_path / "log"}
+    fitted(on_update=lambda progress: progress.update == stop, **files, **options)
+    log = log_of(resume=True, **files, **options)
+    made = [each for each in kinds_and_updates(log.entries) if each[0] != "run"]
+    assert made == [each for each in kinds_and_updates(whole.entries) if each[0] != "run"]
+
+
 # ---- when a model is observed ----------------------------------------------------------------------------------------
 
 

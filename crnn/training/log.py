@@ -155,6 +155,10 @@ class TrainingLog:
         drawn = self.drawn_in is not None and self.drawn_in == current_cell()
         return summary_html(self.entries, curves=not drawn)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the file, to which only one log appends."""
+        return self.__dict__ | {"_file": None}
+
     def _facts(self) -> list[str]:
         """What `__repr__` says of the run."""
         epochs, last, best = self.epochs, self.last, self.best

@@ -69,7 +69,7 @@ class Observer:
         self._observed: list[Observation] = list(getattr(run.model, "observed", ()))
         self._started = time.perf_counter()
         self._first_update = run.update
-        self._set_due()
+        self.due = math.inf
         self._spent = 0.0  # seconds of all observations
         self._costs: dict[str, float] = {}  # seconds of the last one of each kind
 
@@ -79,7 +79,9 @@ class Observer:
         """Add the entry "run", and what the model does before its first update."""
         run = self._run
         self._started, self._first_update = time.perf_counter(), run.update
-        self._set_due()
+        last = [run.log.of_kind(each.kind)[-1:] for each in self._observed if each.when == "often"]
+        # A checkpoint at one of the planned updates may have been written before the model was observed there.
+        self._set_due(max((entry["update"] for entries in last for entry in entries), default=0))
         run.log.add("run", **self._fields_of_run())
         if not run.update:
             self._observe("often", "sample")
@@ -99,14 +101,15 @@ class Observer:
             **self._about,
         }
 
-    def _set_due(self) -> None:
-        self.due = min((update for update in self._updates if update > self._run.update), default=math.inf)
+    def _set_due(self, observed: int) -> None:
+        """The next one of the planned updates, if the last of them was at ``observed``."""
+        self.due = min((update for update in self._updates if update > observed), default=math.inf)
 
     def update_if_due(self) -> None:
         """Add what the model does now, if enough updates have been done. They are all in the log."""
         if self._run.update >= self.due:
             self._observe("often", "sample")
-            self._set_due()
+            self._set_due(self._run.update)
 
     def end(self, reason: str) -> None:
         """Add what the model does with the weights that are kept, and the entry "end"."""

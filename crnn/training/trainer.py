@@ -123,8 +123,7 @@ class Trainer:
             self.valid_batch_size = min(config.batch_size, VALID_STREAMS)
         else:
             self.windows_per_state, self.valid_batch_size = 1, config.batch_size
-        every = config.sample_every
-        self._sample_at = math.inf if every is None else (run.update // every + 1) * every  # update of the next sample
+        self._sample_at = self._next_sample(max(run.log.column("update", "sample"), default=0))
         self._observation_due = 0.0  # the update at which the next observation or sample may be due
         self.page = ReportPage(config.report, run.log)
         view = View(data, valid, config.batch_size, config.bptt, config.threads, 0)
@@ -279,17 +278,22 @@ class Trainer:
 
         Samples are made at once; other observations after an entry of the log, at the update that it is of.
         """
-        run, every = self.run, self.config.sample_every
+        run = self.run
         if run.update >= self._sample_at:
             self.flush(interrupts)
         if self._sums.count:
             return
         self.observer.update_if_due()
-        if every is not None and run.update >= self._sample_at:
+        if run.update >= self._sample_at:
             self._sample()
-            self._sample_at = (run.update // every + 1) * every
+            self._sample_at = self._next_sample(run.update)
         self._observation_due = min(self._sample_at, self.observer.due)
         self._sums = Sums()  # its time begins now
+
+    def _next_sample(self, update: int) -> float:
+        """The update after which the next sample is due, if the last one was after this one."""
+        every = self.config.sample_every
+        return math.inf if every is None else (update // every + 1) * every
 
     def _sample(self) -> None:
         """Log and show texts that the model generates."""

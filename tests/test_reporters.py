@@ -331,6 +331,18 @@ def test_the_time_of_validation_is_no_time_of_updates(clock, monkeypatch):
     assert log.column("seconds") == log.column("seconds", "epoch") == [7.0] * 3
 
 
+@pytest.mark.parametrize("name", ["on_update", "on_epoch"])
+def test_what_a_callback_prints_stands_above_the_bar(clock, monkeypatch, name):
+    terminal = on_terminal(monkeypatch)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    fitted(clock, 0.3, 2, **{name: lambda progress: print("done", progress.update)})
+    assert sys.stdout is terminal
+    printed = re.findall(r"([^\r\n]*)done (\d+)\n(\r?)", terminal.getvalue())
+    assert [int(update) for _, update, _ in printed] == (list(range(1, 15)) if name == "on_update" else [7, 14])
+    assert {before for before, *_ in printed} == {""}
+    assert re.search(r"\r +\rdone 7\n\r", terminal.getvalue())
+
+
 @pytest.mark.parametrize(
     ("name", "value", "bar"),
     [("CI", "true", False), ("CI", "1", False), ("CI", "false", True), ("CI", "", True), ("TERM", "dumb", False)],

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from crnn.report.markup import Markup, tag
@@ -61,6 +62,9 @@ class Notebook:
 
     def sample(self, prompt: str, text: str) -> None:
         self._sample = prompt + text
+
+    def aside(self) -> AbstractContextManager[object]:
+        return contextlib.nullcontext()
 
     def close(self, figures: Figures) -> None:
         self._display(figures, self._log.entries)

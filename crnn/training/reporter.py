@@ -11,6 +11,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from crnn.training.kernel import in_notebook
@@ -55,6 +56,10 @@ class Reporter(Protocol):
         """A text that the model has generated as a continuation of a prompt."""
         ...
 
+    def aside(self) -> AbstractContextManager[object]:
+        """A context in which a callback may print."""
+        ...
+
     def close(self, figures: Figures) -> None:
         """Training has ended, normally or by an exception."""
         ...
@@ -77,6 +82,9 @@ class Silent:
 
     def sample(self, prompt: str, text: str) -> None:
         pass
+
+    def aside(self) -> AbstractContextManager[object]:
+        return contextlib.nullcontext()
 
     def close(self, figures: Figures) -> None:
         pass
@@ -151,6 +159,9 @@ class Lines:
     def sample(self, prompt: str, text: str) -> None:
         self.note(sample_text(prompt, text))
 
+    def aside(self) -> AbstractContextManager[object]:
+        return contextlib.nullcontext()
+
     def close(self, figures: Figures) -> None:
         self._tell_missing()
         if self._waiting is None and figures.update < figures.updates:
@@ -216,12 +227,35 @@ class ProgressBar:
     def sample(self, prompt: str, text: str) -> None:
         self.note(sample_text(prompt, text))
 
+    def aside(self) -> AbstractContextManager[object]:
+        out: Any = sys.stdout
+        if self._bar is None or not _is_terminal(out):
+            return contextlib.nullcontext()
+        return contextlib.redirect_stdout(_Above(out, self._bar))
+
     def close(self, figures: Figures) -> None:
         self._tell_missing()
         self.show(figures)
         if self._bar is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._bar.close()
+
+
+class _Above:
+    """Standard output while a callback runs. What it prints takes the place of the bar, which moves down."""
+
+    def __init__(self, stream: Any, bar: Any) -> None:
+        self._stream, self._bar = stream, bar
+
+    def write(self, text: str) -> Any:
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            with contextlib.suppress(OSError, ValueError):
+                bar.clear()
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def new_reporter(progress: bool | None, log: TrainingLog, *, from_start: bool = False) -> Reporter:
@@ -234,7 +268,7 @@ def new_reporter(progress: bool | None, log: TrainingLog, *, from_start: bool = 
         return Silent()
     if in_notebook():
         return Notebook(log)
-    if _is_terminal():
+    if _is_terminal(sys.stderr):
         return ProgressBar(log)
     return Silent() if sys.stderr is None else Lines(log, 0.0 if progress or from_start else UNTOLD)
 
@@ -248,11 +282,11 @@ def _columns() -> int:
     return columns or (int(stated) if stated.isascii() and stated.isdigit() else 0) or WIDTH
 
 
-def _is_terminal() -> bool:
-    """Whether standard error is a terminal in which a line can be written over, and that somebody watches."""
+def _is_terminal(stream: Any) -> bool:
+    """Whether this is a terminal in which a line can be written over, and that somebody watches."""
     automatic = os.environ.get("CI", "").lower() not in ("", "0", "false") or os.environ.get("TERM") == "dumb"
-    editor = type(sys.stderr).__module__.startswith("idlelib")  # says that it is a terminal
+    editor = type(stream).__module__.startswith("idlelib")  # says that it is a terminal
     try:
-        return sys.stderr is not None and sys.stderr.isatty() and not automatic and not editor
+        return stream is not None and stream.isatty() and not automatic and not editor
     except (AttributeError, OSError, ValueError):  # a program's own object; a closed file
         return False

@@ -310,7 +310,9 @@ class Trainer:
         progress = Progress(
             run.model, run.log, epoch, self.length.epochs, run.update, self.total, loss, valid_loss, step.lr, step.norm
         )
-        if asks_to_stop(name, callback, progress):
+        with self.watch.aside():
+            stop = asks_to_stop(name, callback, progress)
+        if stop:
             self._stopped_by = name
 
     def train_windows(self, interrupts: Interrupts) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from crnn.training.entries import Entry
@@ -82,6 +83,10 @@ class Watch:
     def sample(self, prompt: str, text: str) -> None:
         """A text that the model has generated as a continuation of a prompt."""
         self._reporter.sample(prompt, text)
+
+    def aside(self) -> AbstractContextManager[object]:
+        """A context in which a callback may print."""
+        return self._reporter.aside()
 
     def close(self, reason: str) -> None:
         """Training has ended."""

@@ -533,8 +533,22 @@ def test_speeds_are_short(value, text):
 # ---- a real terminal -------------------------------------------------------------------------------------------------
 
 
-def in_terminal(folder, columns, *arguments):
-    """What ``crnn train`` writes to a terminal of so many columns, which becomes half as wide in between."""
+PROGRAM = """
+import sys, termios, crnn
+columns = int(sys.argv[1])
+
+def on_epoch(progress):
+    if progress.epoch == 1 and columns:
+        termios.tcsetwinsize(2, (24, columns // 2))
+
+corpus = crnn.TextCorpus.from_file("text.txt", valid=0.1)
+model = crnn.LanguageModel(corpus.vocab, "tanh", 8)
+crnn.fit(model, corpus, epochs=3, batch_size=4, patience=None, on_epoch=on_epoch)
+"""
+
+
+def in_terminal(folder, columns):
+    """What a training writes to a terminal of so many columns, which becomes half as wide after the first epoch."""
     import pty
     import termios
 
@@ -542,15 +556,13 @@ def in_terminal(folder, columns, *arguments):
     termios.tcsetwinsize(slave, (24, columns))
     env = {name: value for name, value in os.environ.items() if name not in ("CI", "COLUMNS", "LINES")}
     env |= {"TERM": "xterm", "PYTHONPATH": str(Path(crnn.__file__).parents[1]), "PYTHONIOENCODING": "utf-8"}
-    command = [sys.executable, "-m", "crnn", "train", "text.txt", "-o", "m", *arguments]
+    command = [sys.executable, "-c", PROGRAM, str(columns)]
     child = subprocess.Popen(command, cwd=folder, env=env, stdin=slave, stdout=slave, stderr=slave)
     os.close(slave)
     parts = []
     with contextlib.suppress(OSError):  # the terminal is gone when the child is
         while part := os.read(master, 1 << 16):
             parts.append(part)
-            if columns and b"epoch 1: " in part:
-                termios.tcsetwinsize(master, (24, columns // 2))
     os.close(master)
     assert child.wait() == 0
     return b"".join(parts).decode().replace("\x1b[A", "")
@@ -560,7 +572,7 @@ def in_terminal(folder, columns, *arguments):
 @pytest.mark.parametrize("columns", [0, 60, 140])
 def test_a_bar_fills_the_line_of_a_terminal_and_never_more(tmp_path, columns):
     (tmp_path / "text.txt").write_text(text(6000), newline="")
-    shown = in_terminal(tmp_path, columns, "--hidden", "8", "--epochs", "3", "--threads", "1")
+    shown = in_terminal(tmp_path, columns)
     bars = [state.rstrip("\n") for state in re.split("[\r\n]", shown) if re.match(r"(epoch )?\d/3 +\d+%", state)]
     assert "| " in bars[0]
     assert len(bars[0]) == (columns or reporter.WIDTH) - 1

@@ -6,8 +6,8 @@ import argparse
 import pytest
 
 from crnn._options import options_of
-from crnn.cli.command import SUBCOMMANDS, _parser
-from crnn.cli.messages import in_words_of, option_names
+from crnn.cli.command import SUBCOMMANDS, _parser, main
+from crnn.cli.messages import in_words_of, option_names, unrecognized
 from crnn.nn.config import NetworkConfig
 from crnn.training.config import TrainingConfig
 
@@ -55,3 +55,21 @@ def test_names_become_options_and_plain_words_stay(python, shell):
 def test_what_the_user_typed_is_not_changed():
     text = "batch_size=3/min_count.txt: expected another file than min_count.txt"
     assert message("train", text, output="batch_size=3/min_count.txt", log="min_count.txt") == text
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--log-file", "a.jsonl", "--batch-size=3"], "; did you mean --log and --batch?"),  # the names in Python
+        (["--patiense", "3"], "; did you mean --patience?"),
+        (["--frobnicate"], ""),
+        (["another"], ""),
+    ],
+)
+def test_an_unknown_option_is_told_which_one_may_be_meant(words, hint, capsys):
+    assert unrecognized(PARSERS["train"], words) == (
+        f"unrecognized arguments: {' '.join(words)}{hint} (crnn train --help lists all)"
+    )
+    with pytest.raises(SystemExit):
+        main(["train", "text.txt", "-o", "m", *words])
+    assert f"crnn: error: unrecognized arguments: {' '.join(words)}{hint}" in capsys.readouterr().err

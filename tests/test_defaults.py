@@ -166,7 +166,7 @@ def test_fit_says_what_it_holds_out(kind):
         model, y = crnn.SequenceClassifier(hidden_size=2), (X[:, 0, 0] > 0).astype(int)
     log = model.fit(X, y, epochs=1)
     n = round(auto.share * auto.least)
-    assert log.notes[0] == f"{n} of {len(X)} sequences are held out for validation; valid=None trains on all"
+    assert log.notes[0] == f"{n:,} of {len(X):,} sequences are held out for validation; valid=None trains on all"
     assert log.best is not None
     again = type(model)(hidden_size=2)
     log = again.fit(X, y, epochs=1, valid=None)
@@ -187,5 +187,5 @@ def test_the_end_of_a_long_series_is_held_out(steps, judged):
     model = crnn.SequenceRegressor(1, hidden_size=2, pooling=None)
     log = model.fit(np.sin(np.arange(steps) / 5), None, epochs=1)
     assert (log.best is not None) == judged
-    said = f"{round(STEPS.share * steps)} of {steps} steps are held out for validation; valid=None trains on all"
+    said = f"{round(STEPS.share * steps):,} of {steps:,} steps are held out for validation; valid=None trains on all"
     assert (said in log.notes) == judged

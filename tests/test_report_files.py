@@ -192,7 +192,7 @@ def test_train_writes_a_page(tmp_path, text_file, capsys):
     arguments = ["train", str(text_file), "-o", str(tmp_path / "m.safetensors"), "--report", str(tmp_path / "r.html")]
     assert cli.main([*arguments, *TINY]) == 0
     assert "<h1>m.safetensors</h1>" in (tmp_path / "r.html").read_text("utf-8")
-    capsys.readouterr()
+    assert f"\nwrote {tmp_path / 'r.html'}\n" in capsys.readouterr().err
     assert cli.main(["train", str(text_file), "-o", str(tmp_path / "n"), "--report", str(tmp_path / "r.html")]) == 1
     assert "--report: expected a new file, got" in capsys.readouterr().err
     assert cli.main([*arguments, *TINY, "--restart"]) == 0

@@ -124,7 +124,7 @@ def test_the_best_epoch_and_how_long_ago_it_was():
     log.end_epoch()  # this one was not judged
     assert "valid_loss" not in log.entries[-1]
     assert log.epochs_since_best == 3
-    assert log.summary() == "epoch 5, update 5: train 1.5000 nats, gradient 1, 100 tokens/s"
+    assert log.summary() == "epoch 5, update 5: train 1.5000 nats, gradient norm 1, 100 tokens/s"
     assert crnn.TrainingLog().summary() == "no epoch finished"
     assert crnn.TrainingLog().epochs_since_best == 0
 
@@ -142,13 +142,16 @@ def test_the_summary_of_another_epoch_says_which_is_the_best():
         log.add_validation(nats + 1, 0.5)
         log.end_epoch()
     assert log.summary() == (
-        "epoch 2, update 2,000: train 2.0000 nats, valid 3.0000 (best 2.0000, epoch 1), gradient 0.25, 100 tokens/s"
+        "epoch 2, update 2,000: train 2.0000 nats, valid 3.0000 (best 2.0000, epoch 1), "
+        "gradient norm 0.25, 100 tokens/s"
     )
     log.counted = "targets"
-    assert "(best 2.0000, epoch 1), accuracy 50.0 %, gradient 0.25, 100 targets/s" in log.summary()
+    assert "(best 2.0000, epoch 1), accuracy 50.0 %, gradient norm 0.25, 100 targets/s" in log.summary()
     assert log.summary(width=90) == (
         "epoch 2: train 2.0000 nats, valid 3.0000 (best 2.0000, epoch 1), accuracy 50.0 %"
     )
+    assert log.summary(width=70) == "epoch 2: train 2.0000 nats, valid 3.0000, accuracy 50.0 %"
+    assert log.summary(width=50) == "epoch 2: train 2.0000 nats, valid 3.0000"
     assert log.summary(width=20) == "epoch 2: train 2.0000 nats"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from crnn._version import __version__
 from crnn.cli import demo, evaluate, info, report, sample, score, train, verify
 from crnn.cli.common import INTERRUPTED, discard_unwritable, say
-from crnn.cli.messages import described
+from crnn.cli.messages import described, unrecognized
 
 __all__ = ["main"]
 
@@ -36,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments: argparse.Namespace | None = None
     try:
         try:
-            arguments = _parser().parse_args(argv)
+            arguments, unknown = _parser().parse_known_args(argv)
+            if unknown:
+                _parser().error(unrecognized(arguments.parser, unknown))
             arguments.argv = list(sys.argv[1:] if argv is None else argv)  # as typed
             run: Callable[[argparse.Namespace], int] = arguments.run
             return run(arguments)

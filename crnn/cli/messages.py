@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import re
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import crnn
 from crnn.text.errors import Remedy, explain
 
-__all__ = ["described", "in_words_of", "option_names"]
+__all__ = ["described", "in_words_of", "option_names", "unrecognized"]
 
 _NAME = r"[a-z]\w*"
 _ALIASES = {"data": "text", "ids": "text"}  # arguments of functions that the command line calls with its text
@@ -28,6 +29,17 @@ def option_names(parser: argparse.ArgumentParser) -> dict[str, str]:
         action.dest: max(action.option_strings, key=len, default=str(action.metavar or action.dest))
         for action in parser._actions
     }
+
+
+def unrecognized(parser: argparse.ArgumentParser, words: list[str]) -> str:
+    """What to say of words that ``parser`` does not know: which option each may have meant, such as Python's name."""
+    names = option_names(parser)
+    options = {f"--{name.replace('_', '-')}": option for name, option in names.items() if option.startswith("--")}
+    options |= {option: option for option in options.values()}
+    typed = [word.partition("=")[0] for word in words if word.startswith("--")]
+    close = [options[found] for word in typed for found in difflib.get_close_matches(word, options, 1, 0.7)]
+    hint = f"; did you mean {' and '.join(dict.fromkeys(close))}?" if close else ""
+    return f"unrecognized arguments: {' '.join(words)}{hint} ({parser.prog} --help lists all)"
 
 
 def described(parser: argparse.ArgumentParser, error: BaseException, arguments: argparse.Namespace) -> str:

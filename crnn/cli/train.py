@@ -172,12 +172,14 @@ def _train(trainer: Trainer, arguments: argparse.Namespace) -> int:
 def _say_ending(trainer: Trainer, arguments: argparse.Namespace, more: Sequence[str] = ()) -> None:
     """Say what has become of the model, and the command that continues, which is the one typed and ``more``."""
     shown = trainer.run.log.epochs and not arguments.quiet  # when the epoch ended
-    say("\n".join([*([] if shown else [trainer.run.log.summary()]), *trainer.ending]))
+    page = [f"wrote {arguments.report}"] if trainer.page.written else []
+    say("\n".join([*([] if shown else [trainer.run.log.summary()]), *trainer.ending, *page]))
     if trainer.checkpoint.is_of_this_run:
         typed = [word for word in arguments.argv if not (len(word) > 5 and "--restart".startswith(word))]
         end = typed.index("--") if "--" in typed else len(typed)  # where options end
         typed[end:end] = [*(["--resume"] if "--resume" not in typed else []), *more]
         verb = "to train longer, with more --epochs" if trainer.finished() else "to continue"
+        verb += " and a larger --patience" * (trainer.reason == "stopped early")
         say(f"{verb}: crnn {shlex.join(typed)}")
 
 

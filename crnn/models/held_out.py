@@ -37,7 +37,7 @@ def is_auto(valid: Any) -> bool:
 
 def held_out_notes(count: int, n: int, what: str) -> list[str]:
     """What the log says of data that nobody has asked to hold out."""
-    return [f"{count} of {n} {what} are held out for validation; valid=None trains on all"] if count else []
+    return [f"{count:,} of {n:,} {what} are held out for validation; valid=None trains on all"] if count else []
 
 
 def checked_share(valid: Any) -> float:

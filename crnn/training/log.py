@@ -121,24 +121,25 @@ class TrainingLog:
         last = self.last
         if last is None:
             return "no epoch finished"
-        losses, updated = self._losses(last), self.of_kind("train")[-1:]
         speed = f"{last['tokens'] / max(last['seconds'], 1e-9):,.0f} {self.counted}/s"
         if width is None:
             planned: Entry = (self.of_kind("run") or [{}])[-1]
             epochs, updates = (f" of {planned[name]:,}" if name in planned else "" for name in ("epochs", "updates"))
-            facts = [*losses, *(f"gradient {each['grad_norm']:.3g}" for each in updated if "grad_norm" in each), speed]
+            norm = self.of_kind("train")[-1].get("grad_norm") if self.of_kind("train") else None
+            facts = [*self._losses(last), *([] if norm is None else [f"gradient norm {norm:.3g}"]), speed]
             return f"epoch {last['epoch']:,}{epochs}, update {last['update']:,}{updates}: {', '.join(facts)}"
-        facts = [*losses, speed]
-        lines = [f"epoch {last['epoch']:,}: {', '.join(facts[:count])}" for count in range(len(facts), 0, -1)]
+        shortened = [[*self._losses(last), speed], self._losses(last), self._losses(last, best=False)]
+        shortened += [shortened[-1][:2], shortened[-1][:1]]
+        lines = [f"epoch {last['epoch']:,}: {', '.join(facts)}" for facts in shortened]
         return next((line for line in lines if len(line) <= width), lines[-1])
 
-    def _losses(self, last: Entry) -> list[str]:
-        """What an epoch has reached, and which is the best so far."""
-        best = self.best
+    def _losses(self, last: Entry, *, best: bool = True) -> list[str]:
+        """What an epoch has reached, and with ``best`` what the best one has."""
         facts = [f"train {last['train_loss']:.4f}" + f" {self.unit}" * bool(self.unit)]
         if "valid_loss" in last:
-            other = "" if best is None else f" (best {best['valid_loss']:.4f}, epoch {best['epoch']:,})"
-            facts.append(f"valid {last['valid_loss']:.4f}" + (" (best)" if last is best else other))
+            found = self.best if best else None
+            other = "" if found is None else f" (best {found['valid_loss']:.4f}, epoch {found['epoch']:,})"
+            facts.append(f"valid {last['valid_loss']:.4f}" + (" (best)" if last is self.best else other))
         if "valid_accuracy" in last and self.counted != "tokens":
             facts.append(f"accuracy {100 * last['valid_accuracy']:.1f} %")
         return facts
@@ -167,7 +168,7 @@ class TrainingLog:
         if last is not None:
             facts.append(f"train {last['train_loss']:.4f}" + f" {self.unit}" * bool(self.unit))
         if best is not None:
-            facts.append(f"best valid {best['valid_loss']:.4f} in epoch {best['epoch']}")
+            facts.append(f"best valid {best['valid_loss']:.4f} in epoch {best['epoch']:,}")
         if tokens:
             facts += [f"{tokens / max(seconds, 1e-9):,.0f} {self.counted}/s", f"{seconds:.1f} s"]
         return facts

@@ -24,7 +24,7 @@ POINTS = 120  # of a curve, while it changes
 
 _BOX = "max-width:46em;font:13px/1.5 system-ui,sans-serif;color:inherit"
 _FAINT = "opacity:.72"
-_CELL = "padding:.15em 1.6em .15em 0;text-align:left;background:none;border:0;font-variant-numeric:tabular-nums"
+_ROW = "display:flex;flex-wrap:wrap;gap:0 1.6em;font-variant-numeric:tabular-nums;white-space:nowrap"
 _TRACK = "height:6px;border-radius:3px;background:rgba(128,128,128,.28);margin:.3em 0 .4em"
 _SAMPLE = "white-space:pre-wrap;font-family:monospace;margin:.4em 0;padding:.4em .8em"
 _SAMPLE += ";border-left:3px solid rgba(128,128,128,.4)"
@@ -86,14 +86,12 @@ class Notebook:
         done = 100 * figures.update / max(figures.updates, 1)
         bar = tag("div", style=f"height:100%;border-radius:3px;background:#3a80c0;width:{done:.1f}%")
         facts = _facts(figures)
-        cells = [tag("td", tag("span", f"{name} ", style=_FAINT), value, style=_CELL) for name, value in facts]
-        row = tag("tr", cells, style="background:none;border:0")
-        table = tag("table", row, style="border-collapse:collapse;border:0;margin:0;color:inherit")
+        row = [tag("span", tag("span", f"{name} ", style=_FAINT), value) for name, value in facts]
         return tag(
             "div",
             tag("div", _headline(figures)),
             tag("div", bar, style=_TRACK),
-            table,
+            tag("div", row, style=_ROW),
             curves_html(entries) if entries else None,
             [tag("div", note, style=_FAINT) for note in self._notes],
             tag("div", self._sample, style=_SAMPLE) if self._sample else None,
@@ -113,11 +111,11 @@ def _headline(figures: Figures) -> str:
 
 
 def _facts(figures: Figures) -> list[tuple[str, str]]:
-    """Names and values of the table."""
+    """Names and values below the bar."""
     best = figures.best
     facts = {
         "loss": None if figures.loss is None else f"{figures.loss:.4f}",
-        "best valid": None if best is None else f"{best['valid_loss']:.4f} (epoch {best['epoch']})",
+        "best valid": None if best is None else f"{best['valid_loss']:.4f} (epoch {best['epoch']:,})",
         "gradient norm": None if figures.grad_norm is None else f"{figures.grad_norm:.3g}",
         f"{figures.counted}/s": None if figures.speed is None else f"{figures.speed:,.0f}",
     }

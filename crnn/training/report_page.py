@@ -18,12 +18,18 @@ LARGEST_SHARE = 0.005  # of the time that may be spent on pages before training 
 
 
 class ReportPage:
-    """The page that the option ``report`` asks for. Without a path, the methods do nothing."""
+    """The page that the option ``report`` asks for. Without a path, the methods do nothing.
+
+    Attributes
+    ----------
+    written : bool
+        Whether there is a page of this run.
+    """
 
     def __init__(self, path: PathLike | None, log: TrainingLog) -> None:
         # Absolute: a callback may change the folder.
         self.path: str | None = None if path is None else os.path.abspath(os.fsdecode(path))
-        self.log = log
+        self.log, self.written = log, False
         self._due = time.perf_counter() + SECONDS
 
     def epoch_ended(self) -> None:
@@ -40,6 +46,7 @@ class ReportPage:
         """Write the page. Raises OSError, FileExistsError if there is another file in its place now."""
         if self.path is not None:
             self.log.report(self.path)
+            self.written = True
 
 
 def check_page(path: PathLike | None, *, replaces: bool) -> None:

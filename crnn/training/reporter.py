@@ -208,6 +208,7 @@ class ProgressBar:
         if seconds - self._shown >= BETWEEN_EPOCHS:
             self._shown = seconds
             self._tell_missing()
+            self.show(figures())  # as new as the line above it
 
     def note(self, text: str) -> None:
         self._tell_missing()

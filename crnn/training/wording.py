@@ -8,7 +8,7 @@ from crnn.training.progress import Figures
 
 __all__ = ["bar_texts", "progress_line", "sample_text", "short_number", "short_time", "time_left", "time_of"]
 
-SHORTEST_BAR = 6  # columns
+SHORTEST_BAR = 4  # columns
 NARROW = 60  # columns of a terminal in which every word counts
 
 
@@ -49,19 +49,19 @@ def progress_line(figures: Figures) -> str:
     if figures.loss is not None:
         facts.append(f"loss {figures.loss:.4f}")
     if figures.best is not None:
-        facts.append(f"best valid {figures.best['valid_loss']:.4f} in epoch {figures.best['epoch']}")
+        facts.append(f"best valid {figures.best['valid_loss']:.4f} in epoch {figures.best['epoch']:,}")
     if figures.grad_norm is not None:
         facts.append(f"gradient norm {figures.grad_norm:.3g}")
     if figures.speed is not None:
         facts.append(f"{figures.speed:,.0f} {figures.counted}/s")
     facts += [fact for fact in (figures.ended, time_of(figures)) if fact]
-    return f"epoch {figures.epoch} of {figures.epochs}: {', '.join(facts)}"
+    return f"epoch {figures.epoch:,} of {figures.epochs:,}: {', '.join(facts)}"
 
 
 def bar_texts(figures: Figures, width: int) -> tuple[str, str]:
     """What stands before and after the bar in a terminal of so many columns: what fits, the most important first."""
     narrow = width < NARROW
-    before = f"{'' if narrow else 'epoch '}{figures.epoch}/{figures.epochs}"
+    before = f"{'' if narrow else 'epoch '}{figures.epoch:,}/{figures.epochs:,}"
     before += f" {figures.update / max(figures.updates, 1):4.0%}"
     room = width - len(before) - len(" || ") - SHORTEST_BAR
     long = _fitting(_fields(figures, short=False), room, ", ")

@@ -254,6 +254,25 @@ def test_many_runs_show_less_of_each():
     assert text.count('class="tokens"') >= 8
 
 
+def test_a_page_of_very_many_runs_has_all_curves_and_the_other_parts_of_the_first_runs():
+    count, entries = 30, tools.language_model_entries()
+    text = page.page([(f"run {number}", entries) for number in range(count)])
+    assert len(text.encode()) < 2_000_000
+    tree = Tree(text)
+    assert tree.problems == []
+    shown = len(set(re.findall(r'<article class="run-(\d+)"', text)))
+    assert 0 < shown < count
+    assert f"Of the other {count - shown} runs this is left out" in tree.text
+    assert len(set(re.findall(r'data-name="run (\d+), validation', text))) == count
+
+
+def test_an_entry_that_is_far_too_large_for_a_page_is_left_out():
+    huge = tools.text_entry(12, list("abcdefghij" * 5_000), units=2)
+    text = page.page([("", [*tools.curve_entries(), huge])])
+    assert len(text.encode()) < 2_000_000
+    assert Tree(text).problems == []
+
+
 @pytest.mark.parametrize("most", [1, 2, 5, 16])
 def test_chosen_entries_end_with_the_last_and_begin_with_the_first(most):
     for count in range(1, 60):

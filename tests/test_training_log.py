@@ -14,7 +14,7 @@ from model_tools import language_model
 import crnn
 import crnn.training.log
 from crnn.training.config import TrainingConfig
-from crnn.training.entries import KINDS, TABLE_COLUMNS
+from crnn.training.entries import KINDS, LONGEST_LINE, TABLE_COLUMNS
 from crnn.training.log_file import read_runs
 
 IDS = np.random.default_rng(8).integers(12, size=104)
@@ -261,6 +261,17 @@ def test_a_file_that_is_no_log_is_named(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=rf"{name}: expected the log of a training, (got in line|whose first)"):
         crnn.TrainingLog.from_file(tmp_path / name)
+
+
+def test_a_line_that_is_longer_than_those_of_any_log_is_refused(tmp_path):
+    sample = {"kind": "sample", "epoch": 0, "update": 0, "prompt": "", "text": "", "temperature": 1.0}
+    for size, fits in ((LONGEST_LINE - 200, True), (LONGEST_LINE, False)):
+        (tmp_path / "log").write_text(json.dumps(sample | {"text": "x" * size}) + "\n")
+        if fits:
+            assert len(crnn.TrainingLog.from_file(tmp_path / "log").entries) == 1
+        else:
+            with pytest.raises(ValueError, match="in line 1"):
+                crnn.TrainingLog.from_file(tmp_path / "log")
 
 
 def test_an_empty_file_is_an_empty_log(tmp_path):

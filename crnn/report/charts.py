@@ -20,6 +20,8 @@ __all__ = ["Band", "Curve", "Mark", "colour", "legend", "line_chart", "scatter_c
 FALLBACKS = ("#3a80c0", "#d4651f", "#1f9474", "#a868a0", "#a5821a", "#6d7ad6", "#7c868e", "#c4566a")
 DASHES = ("", "6 3", "2 3", "8 3 2 3")  # of the second, third and fourth curves of one colour
 MOST_POINTS = 600  # of a curve
+ALL_POINTS = 6000  # of all curves of a chart, if they are many
+FEWEST_POINTS = 20  # of one of them
 
 
 def colour(index: int) -> str:
@@ -112,7 +114,8 @@ def line_chart(
     height : int
         Of the plot, in pixels.
     """
-    thin = [Curve(c.name, *thinned(c.x, c.y, MOST_POINTS), c.colour, c.dash, c.weight, c.group) for c in curves]
+    most = min(MOST_POINTS, max(FEWEST_POINTS, ALL_POINTS // max(len(curves), 1)))
+    thin = [Curve(c.name, *thinned(c.x, c.y, most), c.colour, c.dash, c.weight, c.group) for c in curves]
     limits = [value for band in bands for value in (*band.low, *band.high)]
     ys = [value for curve in thin for value in curve.y] + limits + [0.0] * zero
     plot = _Plot(scale_of([0.0, *(value for curve in thin for value in curve.x)], whole=True), scale_of(ys, log=log))

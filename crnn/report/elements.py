@@ -26,15 +26,23 @@ class Content:
     runs : list of ReportRun
     snapshots : int
         At how many times of a run that is shown which changes while it is trained, at most.
+    detailed : int
+        How many of the runs, from the first, have parts of their own beside what all have in common.
     """
 
     runs: Sequence[ReportRun]
     snapshots: int
+    detailed: int
 
     @property
     def alone(self) -> bool:
         """Whether there is one run only."""
         return len(self.runs) == 1
+
+    @property
+    def detailed_runs(self) -> Sequence[ReportRun]:
+        """The runs that have parts of their own."""
+        return self.runs[: self.detailed]
 
 
 def table(head: Sequence[Child], rows: Iterable[Sequence[Child] | Markup], label: str, class_: str = "") -> Markup:
@@ -70,12 +78,16 @@ def folded(summary: Child, content: Child) -> Markup:
 def by_run(content: Content, draw: Callable[[ReportRun], Child]) -> Markup | None:
     """What each run has to show, under its name if there are several; None if none has anything."""
     parts = []
-    for run in content.runs:
+    for run in content.detailed_runs:
         drawn = join(draw(run))
         if drawn:
             head = None if content.alone else tag("h3", swatch(run.index, run.dash), run.name)
             parts.append(tag("article", head, drawn, class_=run.group))
-    return tag("div", parts, class_="runs") if parts else None
+    if not parts:
+        return None
+    left_out = len(content.runs) - content.detailed
+    note = f"Of the other {left_out} runs this is left out, for the page would be too large: show fewer in one page."
+    return join([tag("div", parts, class_="runs"), tag("p", note, class_="note") if left_out else None])
 
 
 def by_time(run: ReportRun, parts: Sequence[tuple[Entry, Child]]) -> Markup:

@@ -17,6 +17,8 @@ from crnn.report.scales import duration, is_drawable, number, thinned
 __all__ = ["curves", "settings", "summary"]
 
 MOST_ROWS = 200  # of a table of epochs
+MOST_NOTES = 50  # of a run
+LONGEST_NOTE = 1000  # characters
 _IN_EPOCHS = ("train_loss", "valid_loss", "valid_accuracy")
 _OWN = (("run", "name"), ("run", "started"))
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -132,15 +134,25 @@ def _model_of(run: ReportRun) -> str:
 
 def _notes(run: ReportRun) -> Markup | None:
     """What the run says about itself."""
-    notes = (run.end or {}).get("notes", [])
+    notes = _notes_of(run)
     return tag("ul", [tag("li", note) for note in notes], class_="remarks") if notes else None
+
+
+def _notes_of(run: ReportRun) -> list[str]:
+    notes = (run.end or {}).get("notes", [])
+    more = [f"and {len(notes) - MOST_NOTES:,} more notes"] if len(notes) > MOST_NOTES else []
+    return [_shortened(note, LONGEST_NOTE) for note in notes[:MOST_NOTES]] + more
+
+
+def _shortened(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 def _common_notes(content: Content) -> Markup | None:
     """What several runs say about themselves: each note once, with the names of the runs."""
     notes: dict[str, list[ReportRun]] = {}
     for run in content.runs:
-        for note in (run.end or {}).get("notes", []):
+        for note in _notes_of(run):
             notes.setdefault(note, []).append(run)
     items = []
     for note, runs in notes.items():
@@ -176,7 +188,7 @@ def curves(content: Content) -> Markup | None:
     ]
     tables = [
         tag("div", folded(_table_name(content, run), _epochs(run)), class_=run.group)
-        for run in content.runs
+        for run in content.detailed_runs
         if run.kinds["epoch"]
     ]
     return join([_on_both_scales("Loss", "loss", draw, names), tag("div", small, class_="grid"), tag("div", tables)])
@@ -295,4 +307,4 @@ def _setting(value: object) -> str:
     text = number(None) if value is None or value == "" else f"{value:g}" if isinstance(value, float) else str(value)
     if _DIGEST.fullmatch(text):
         return f"{text[:12]}…"
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+    return _shortened(text, LONGEST_VALUE)

@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from crnn._version import __version__
@@ -78,11 +79,26 @@ def page(runs: Sequence[tuple[str, Sequence[Entry]]], *, title: str | None = Non
     made = [
         ReportRun(names[index], entries, index, alone=len(runs) == 1) for index, (_, entries) in enumerate(runs)
     ]
-    for snapshots in SNAPSHOTS:
-        text = _document(Content(made, snapshots), title or _title(made))
-        if len(text.encode()) <= LARGEST_PAGE:
-            break
+    content: Content | None = Content(made, SNAPSHOTS[0], len(made))
+    while content is not None:
+        text = _document(content, title or _title(made))
+        content = _smaller(content, len(text.encode()))
     return text
+
+
+def _smaller(content: Content, size: int) -> Content | None:
+    """Less of the same runs, of which a page has so many bytes; None if they are not too many, or nothing is less.
+
+    First fewer snapshots of all runs, then those of the first runs only.
+    """
+    if size <= LARGEST_PAGE:
+        return None
+    fewer = [each for each in SNAPSHOTS if each < content.snapshots]
+    if fewer:  # far too large: no snapshots make up for that
+        return replace(content, snapshots=fewer[0] if size < 2 * LARGEST_PAGE else fewer[-1])
+    if not content.detailed:
+        return None
+    return replace(content, detailed=min(content.detailed - 1, content.detailed * LARGEST_PAGE // size))
 
 
 def _different(names: Sequence[str]) -> list[str]:

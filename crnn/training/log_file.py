@@ -7,11 +7,12 @@ import csv
 import io
 import json
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from crnn.io.atomic_write import PathLike
-from crnn.training.entries import KINDS, TABLE_COLUMNS, Entry, is_entry
+from crnn.training.entries import KINDS, LONGEST_LINE, TABLE_COLUMNS, Entry, is_entry
 
 __all__ = ["LogFile", "check_log", "header_of", "line_of", "read_runs"]
 
@@ -180,11 +181,13 @@ def _begins_run(entry: Entry, entries: list[Entry]) -> bool:
 
 
 def _entry_of_json(line: bytes) -> Any:
-    """The entry in a line of JSON, None if there is none."""
+    """The entry in a line of JSON, None if there is none or the line is longer than those of any log."""
     try:
-        return json.loads(line)
+        entry = json.loads(line) if len(line) <= LONGEST_LINE else None
     except (ValueError, RecursionError):
         return None
+    # All entries share the names of their fields: a long log takes less than half of the memory.
+    return {sys.intern(name): value for name, value in entry.items()} if isinstance(entry, dict) else entry
 
 
 def _entry_of_row(line: bytes) -> Any:

@@ -13,6 +13,7 @@ import report_tools as tools
 
 from crnn.report import flow, page
 from crnn.report.elements import chosen
+from crnn.report.runs import SPEEDS, ReportRun
 from crnn.report.sections import SECTIONS
 from crnn.training.entries import KINDS, is_entry, is_history
 
@@ -158,6 +159,36 @@ def test_several_runs_are_overlaid_and_their_differences_are_in_a_table():
     assert "model: cell lstm lstm" in tree.text.split("All settings")[1]
     assert "model: cell" not in tree.text.split("What differs")[1].split("All settings")[0]
     assert len([box for box in tree.all("input", type="checkbox") if "checked" in box]) == 2
+
+
+def test_settings_that_a_run_has_not_do_not_differ_and_counts_have_groups_of_digits():
+    runs = [tools.language_model_entries(), tools.language_model_entries(1, hidden=256)]
+    runs[0][0]["model"]["config"] = runs[0][0]["model"]["config"] | {"embedding_size": None}
+    runs[0][0]["options"]["carry"], runs[1][0]["options"]["carry"] = None, 1280
+    differing = tree_of(*runs).text.split("What differs")[1].split("All settings")[0]
+    assert "embedding size" not in differing
+    assert "training: carry \N{EN DASH} 1,280" in differing
+    assert "parameters 88,123" in tree_of(runs[0]).text
+
+
+def test_the_speed_is_a_mean_over_many_short_updates():
+    entries = [
+        {"kind": "train", "epoch": 1, "update": n, "train_loss": 1.0, "tokens": 10, "seconds": 0.1 + 0.8 * (n % 2)}
+        for n in range(1, 601)
+    ]
+    entries = [entry | {"tokens_per_second": entry["tokens"] / entry["seconds"]} for entry in entries]
+    curve = ReportRun("", entries).curve("tokens_per_second", "speed")
+    assert (len(curve.x), curve.x[-1]) == (SPEEDS, 600)
+    assert curve.y == pytest.approx([20.0] * SPEEDS)
+
+
+def test_what_is_counted_is_named_for_all_runs():
+    runs = [tools.language_model_entries(), tools.language_model_entries(1)]
+    assert "Speed, tokens/s" in tree_of(*runs).text
+    runs[1][0]["counted"] = "targets"
+    tree = tree_of(*runs)
+    assert "Speed, tokens/s or targets/s" in tree.text
+    assert "loss, nats per token or target" in tree.text
 
 
 def test_runs_of_one_name_get_numbers():

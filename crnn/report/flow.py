@@ -129,7 +129,8 @@ def _numbers(run: ReportRun, entries: list[Entry]) -> Markup:
         rows.append([str(layer), *cells])
     note = f"{run.when(first)} → {run.when(last)}" if len(entries) > 1 else ""
     head = ["layer", "factor per step", "saturated units", "spectral radius"]
-    return join([table(head, rows, "Gradient flow in numbers"), tag("p", note, class_="note") if note else None])
+    numbers = table(head, rows, "Gradient flow in numbers", "flow")
+    return join([numbers, tag("p", note, class_="note") if note else None])
 
 
 def _change(before: float | None, after: float | None, *, percent: bool = False) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from crnn.report.charts import Curve, legend, line_chart, swatch
 from crnn.report.elements import Content, figure, folded, table
 from crnn.report.markup import Child, Markup, join, tag
-from crnn.report.runs import Entry, ReportRun, loss_label
+from crnn.report.runs import Entry, ReportRun, loss_label, speed_label
 from crnn.report.scales import duration, is_drawable, number, thinned
 
 __all__ = ["curves", "settings", "summary"]
@@ -184,7 +184,7 @@ def curves(content: Content) -> Markup | None:
         _small(content, "Accuracy on validation data", "valid_accuracy", "epoch"),
         _small(content, "Learning rate", "lr"),
         _small(content, "Norm of the gradient", "grad_norm", log=True),
-        _small(content, f"Speed, {content.runs[0].counted}/s", "tokens_per_second"),
+        _small(content, f"Speed, {speed_label(content.runs)}", "tokens_per_second"),
     ]
     tables = [
         tag("div", folded(_table_name(content, run), _epochs(run)), class_=run.group)
@@ -261,11 +261,11 @@ def settings(content: Content) -> Markup | None:
     if content.alone:
         return join([_group(group, values[0]) for group in dict.fromkeys(group for group, _ in names)])
     known = [each for each in values if each]  # a table says nothing about settings
-    differing = [name for name in names if len({each.get(name) for each in known}) > 1 and name not in _OWN]
+    unknown = number(None)
+    differing = [name for name in names if len({each.get(name, unknown) for each in known}) > 1 and name not in _OWN]
     head: list[Child] = ["", *(join([swatch(run.index, run.dash), run.name]) for run in content.runs)]
 
     def rows(shown: list[tuple[str, str]]) -> list[list[Child]]:
-        unknown = number(None)
         return [[f"{group}: {name}", *(each.get((group, name), unknown) for each in values)] for group, name in shown]
 
     first = (
@@ -304,7 +304,7 @@ def _settings_of(run: ReportRun) -> dict[tuple[str, str], str]:
 
 
 def _setting(value: object) -> str:
-    text = number(None) if value is None or value == "" else f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:g}" if isinstance(value, float) else number(None if value == "" else value)
     if _DIGEST.fullmatch(text):
         return f"{text[:12]}…"
     return _shortened(text, LONGEST_VALUE)

@@ -11,7 +11,9 @@ from typing import Any, TypeAlias
 from crnn.report.charts import DASHES, FALLBACKS, Curve, Mark
 from crnn.report.scales import number
 
-__all__ = ["Entry", "ReportRun", "loss_label"]
+__all__ = ["Entry", "ReportRun", "loss_label", "speed_label"]
+
+SPEEDS = 60  # points of the curve of speed
 
 Entry: TypeAlias = Mapping[str, Any]
 
@@ -126,6 +128,8 @@ class ReportRun:
         entries = [entry for entry in self.kinds[kind] if field in entry]
         if not entries:
             return None
+        if field == "tokens_per_second":
+            entries = _averaged(entries, field)
         x, y = [float(entry["update"]) for entry in entries], [float(entry[field]) for entry in entries]
         if self.alone:
             return Curve(label, x, y, colour, dash, group=self.group)
@@ -146,9 +150,26 @@ class ReportRun:
         return Mark(best["update"], best["valid_loss"], label, 1 if self.alone else self.index, self.group)
 
 
+def _averaged(entries: Sequence[Entry], field: str) -> list[Entry]:
+    """The speed over several entries each, at most `SPEEDS` in all: the time of a few short updates varies much."""
+    size = -(-len(entries) // SPEEDS)
+    averaged: list[Entry] = []
+    for first in range(0, len(entries), size):
+        group = entries[first : first + size]
+        seconds = sum(float(entry["seconds"]) for entry in group)
+        speed = sum(entry["tokens"] for entry in group) / seconds if seconds > 0 else math.nan
+        averaged.append({"update": group[-1]["update"], field: speed})
+    return averaged
+
+
+def speed_label(runs: Sequence[ReportRun]) -> str:
+    """The name of the axis for speeds."""
+    return " or ".join(f"{counted}/s" for counted in dict.fromkeys(run.counted for run in runs))
+
+
 def loss_label(runs: Sequence[ReportRun]) -> str:
     """The name of the axis for losses."""
     units = {run.start.get("unit") for run in runs}
     unit = units.pop() if len(units) == 1 else ""
-    counted = runs[0].counted.removesuffix("s") if runs else ""
+    counted = " or ".join(dict.fromkeys(run.counted.removesuffix("s") for run in runs))
     return f"loss, {unit} per {counted}" if unit else "loss"

@@ -102,7 +102,7 @@ def _labels(values: Sequence[float]) -> list[str]:
         return [f"{value / unit:.6g}{suffix if value else ''}" for value in values]
     step = min((after - before for before, after in itertools.pairwise(values)), default=largest) / unit
     decimals = next((digits for digits in range(9) if abs(round(step, digits) - step) <= 1e-6 * step), 9)
-    return [f"{value / unit:.{decimals}f}{suffix}" if value else "0" for value in values]
+    return [f"{value / unit:,.{decimals}f}{suffix}" if value else "0" for value in values]
 
 
 def _power(value: float, digits: int = 3) -> str:

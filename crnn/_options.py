@@ -15,6 +15,7 @@ line, and the types that are valid in the JSON header of a file.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import inspect
 import re
@@ -154,7 +155,9 @@ def build_config(config_class: Callable[..., C], options: Mapping[str, Any]) -> 
     known = [each.name for each in options_of(cast(type, config_class))]
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise TypeError(f"{unknown[0]}: expected one of the options {', '.join(known)}; this one is unknown")
+        close = difflib.get_close_matches(unknown[0], known, 1) or [name for name in known if unknown[0] in name]
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise TypeError(f"{unknown[0]}: expected one of the options {', '.join(known)}; this one is unknown{hint}")
     return config_class(**options)
 
 

@@ -8,6 +8,7 @@ Also type aliases for arrays. Depends on NumPy only.
 
 from __future__ import annotations
 
+import inspect
 import math
 import numbers
 import os
@@ -23,6 +24,7 @@ __all__ = [
     "as_integer",
     "as_number",
     "check_callable",
+    "check_callback",
     "check_count",
     "check_dtype",
     "check_finite",
@@ -121,6 +123,20 @@ def check_callable(name: str, value: Any) -> Any:
     """A function, or another object that can be called, else TypeError."""
     if not callable(value):
         raise TypeError(f"{name}: expected a function, got {type(value).__name__}")
+    return value
+
+
+def check_callback(name: str, value: Any) -> Any:
+    """A function that can be called with one argument, else TypeError."""
+    try:
+        signature = inspect.signature(check_callable(name, value))
+    except ValueError:  # compiled ones need not say
+        return value
+    try:
+        signature.bind(None)
+    except TypeError:
+        got = f"{getattr(value, '__name__', type(value).__name__)}{signature}"
+        raise TypeError(f"{name}: expected a function of one argument, a crnn.Progress, got {got:.200}") from None
     return value
 
 

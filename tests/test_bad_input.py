@@ -157,6 +157,7 @@ CASES = {
     "clip_value negative": (lambda: fit(clip_value=-1), ValueError, "clip_value: expected .* got -1"),
     "fit's threads": (lambda: fit(threads=0), ValueError, "threads: expected .* got 0"),
     "fit's reduction": (lambda: fit(batch_size=4, reduction="max"), ValueError, "reduction: expected mean or sum"),
+    "valid is a share": (lambda: fit(batch_size=4, valid=0.1), TypeError, "valid: expected ids of another text"),
     "valid too short": (lambda: fit(batch_size=4, valid=[1]), ValueError, "valid: expected at least 2 ids"),
     # ---- diagnostics
     "check too flat": (lambda: crnn.gradient_check(NET, x(3, 5)), (ValueError, IndexError), "x: expected shape"),

@@ -164,6 +164,15 @@ def test_few_sequences_are_all_trained_on(auto):
     assert len(held_out("auto", [0] * auto.least, 0, auto)) == round(auto.share * auto.least)
 
 
+def test_that_nothing_is_held_out_is_said_unless_there_is_hardly_anything():
+    rng = np.random.default_rng(0)
+    note = "all 36 sequences are trained on; valid=0.2 would hold out a fifth for validation"
+    for n, notes in ((36, [note]), (4, [])):
+        X, y = rng.normal(size=(n, 5, 1)), np.arange(n) % 2
+        assert crnn.SequenceClassifier(hidden_size=3).fit(X, y, epochs=1).notes == notes
+        assert crnn.SequenceClassifier(hidden_size=3).fit(X, y, epochs=1, valid=None).notes == []
+
+
 def test_every_class_gives_its_share():
     labels = np.repeat([0, 1, 2], [600, 300, 100])
     chosen = held_out(0.1, labels, seed=3)

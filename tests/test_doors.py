@@ -344,6 +344,12 @@ def test_a_series_may_be_lists_of_steps():
         model.forecast(X[0][:, :1], 3)
 
 
+@pytest.mark.parametrize("name", ["callbacks", "verbose", "validation_split"])
+def test_options_of_other_libraries_are_told_their_name_here(name):
+    with pytest.raises(TypeError, match=rf"^{name}: expected (on_update|progress|valid)"):
+        crnn.SequenceClassifier(hidden_size=4).fit(X, LABELS, **{name: 1})
+
+
 def test_the_learning_rate_is_given_as_lr_or_in_the_optimizer():
     with pytest.raises(TypeError, match=r"^learning_rate: expected lr, such as lr=1e-3, or optimizer=crnn.optim.Adam"):
         crnn.SequenceClassifier(hidden_size=4).fit(X, LABELS, learning_rate=0.1)

@@ -150,6 +150,8 @@ def test_a_page_that_cannot_be_written_is_refused_before_work_starts(tmp_path):
         fitted(report=tmp_path / "a.jsonl", log_file=tmp_path / "a.jsonl")
     with pytest.raises(TypeError, match="report: expected"):
         fitted(report=3)
+    with pytest.raises(ValueError, match=r"report: expected a name that ends in \.html, .*, got .*run\.pdf"):
+        fitted(report=tmp_path / "run.pdf")
     lock = FileLock(str(tmp_path / "run.html"))
     lock.acquire()
     try:

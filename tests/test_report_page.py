@@ -503,6 +503,12 @@ def test_another_file_is_not_replaced(tmp_path, content):
     assert path.read_text() == content
 
 
+@pytest.mark.parametrize("run", [[], ("a",), ("a", 3), ("a", ["b"]), (1, []), "ab"])
+def test_runs_without_names_or_entries_are_refused(tmp_path, run):
+    with pytest.raises(TypeError, match=r"runs\[1\]: expected a name and entries"):
+        page.write(tmp_path / "r.html", [("a", tools.curve_entries()), run])
+
+
 def test_no_runs_are_refused(tmp_path):
     with pytest.raises(ValueError, match="runs: expected at least one run, got none"):
         page.write(tmp_path / "run.html", [])

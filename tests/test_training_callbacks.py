@@ -7,7 +7,7 @@ from kernel_tools import assert_same_bits
 from model_tools import language_model
 
 import crnn
-from crnn.training.advice import advice
+from crnn.training.advice import advice, unlearnt
 from crnn.training.protocols import Observation
 
 IDS = np.random.default_rng(8).integers(12, size=104)
@@ -257,6 +257,37 @@ def test_a_loss_that_only_wanders_is_not_falling():
     assert advice(log_of(NOISE), "epochs", 40) == []
 
 
+UNLEARNT = (
+    "the validation loss was never below {:.4f}, and the training loss at the beginning was {:.4f}: the model may have "
+    "learnt nothing that holds for other data"
+)
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        (log_of(LEVEL, RISING + 4), [UNLEARNT.format(5, 5)]),
+        (log_of(NOISE, NOISE + 0.01), [UNLEARNT.format(min(NOISE) + 0.01, NOISE[0])]),
+        (log_of(LEVEL, LEVEL), []),
+        (log_of(RISING, 0.9 * RISING), []),
+        (log_of(LEVEL), []),
+        (log_of(-LEVEL, RISING), []),  # of negative losses nothing is said
+        (crnn.TrainingLog(), []),
+    ],
+)
+def test_a_run_that_has_learnt_nothing_for_other_data_is_told(log, expected):
+    assert unlearnt(log) == expected
+
+
+def test_a_validation_loss_that_never_fell_is_in_the_notes():
+    rng = np.random.default_rng(3)
+    X, y = rng.normal(size=(60, 20, 2)), rng.normal(size=60)
+    log = crnn.SequenceRegressor(hidden_size=16, seed=0).fit(X, y, epochs=100)
+    assert log.notes[1].startswith("stopped early: no lower validation loss since epoch ")
+    assert log.notes[2:] == unlearnt(log)
+    assert log.notes[2].startswith("the validation loss was never below ")
+
+
 def test_the_log_says_what_would_help():
     log = fitted(valid=IDS[:40])
     assert log.best["epoch"] == 3
@@ -273,7 +304,8 @@ def test_a_run_that_was_stopped_is_not_told_to_go_on():
 def test_a_run_that_was_stopped_early_is_told_why(tmp_path):
     options = {"patience": 1, "optimizer": "sgd", "lr": 0.0, "valid": IDS[:40], "checkpoint": tmp_path / "c"}
     note = "stopped early: no lower validation loss since epoch 1 (patience=1)"
-    assert fitted(**options).notes == [note]
+    log = fitted(**options)
+    assert log.notes == [note, *unlearnt(log)]
     assert fitted(**options, resume=True).notes == ["resuming at epoch 3, update 14"]
 
 

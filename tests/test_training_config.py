@@ -57,6 +57,7 @@ def test_the_models_own_fit_has_the_same_defaults(kind):
         ({"log_file": True}, r"log_file: expected a path, got bool"),
         ({"checkpoint": "a\0b"}, r"checkpoint: expected a path without NUL, got 'a\\x00b'"),
         ({"on_epoch": "x"}, r"on_epoch: expected a function, got str"),
+        ({"on_update": lambda: True}, r"on_update: expected a function of one argument, .*, got <lambda>\(\)"),
         ({"progress": "no"}, r"progress: expected True or False, got 'no'"),
         ({"carry": True, "bptt": 2}, r"carry: expected 0, a multiple of bptt=2, or None, got True"),
     ],
@@ -67,7 +68,7 @@ def test_bad_options_are_named(options, message):
 
 
 def test_an_unknown_option_is_refused_with_the_known_ones():
-    with pytest.raises(TypeError, match=r"^epoch: expected one of the options epochs, batch_size, .*unknown"):
+    with pytest.raises(TypeError, match=r"^epoch: expected one of the options epochs, .*; did you mean epochs\?"):
         crnn.fit(language_model(), np.zeros(100, np.int32), epoch=3)
     with pytest.raises(TypeError, match=r"^epoch: expected one of the options epochs"):
         crnn.SequenceClassifier(3, 2).fit([np.zeros((4, 3))] * 2, [0, 1], epoch=3)

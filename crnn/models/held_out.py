@@ -24,6 +24,8 @@ class AutoShare:
     least: int
 
 
+FEW = 10  # of which nobody would hold out a fifth
+
 # docs/training.md says how these numbers were chosen.
 CLASSES = AutoShare(0.1, 1000)  # classes and tokens: few sequences are worth more in training
 VALUES = AutoShare(0.2, 50)  # values, which are overfitted sooner
@@ -36,8 +38,12 @@ def is_auto(valid: Any) -> bool:
 
 
 def held_out_notes(count: int, n: int, what: str) -> list[str]:
-    """What the log says of data that nobody has asked to hold out."""
-    return [f"{count:,} of {n:,} {what} are held out for validation; valid=None trains on all"] if count else []
+    """What the log says of the data that are held out if nobody has said how many."""
+    if count:
+        return [f"{count:,} of {n:,} {what} are held out for validation; valid=None trains on all"]
+    if n < FEW:
+        return []
+    return [f"all {n:,} {what} are trained on; valid=0.2 would hold out a fifth for validation"]
 
 
 def checked_share(valid: Any) -> float:

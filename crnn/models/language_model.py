@@ -337,7 +337,12 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
     # ---- whole texts ----------------------------------------------------------------------------------------------
 
     def check_valid(self, data: Any) -> None:
-        """Raise ValueError unless ``data`` has enough ids for `evaluate`. For `crnn.fit`."""
+        """Raise TypeError or ValueError unless ``data`` are ids, and enough for `evaluate`. For `crnn.fit`."""
+        if isinstance(data, float | str):
+            raise TypeError(
+                f"valid: expected ids of another text, or None for those of the corpus, got {data!r:.100}; the corpus "
+                "takes the share of a text that is for validation, such as TextCorpus.from_text(text, valid=0.1)"
+            )
         if np.size(data) < 2:
             raise ValueError(f"valid: expected at least 2 ids, one to predict from another, got {np.size(data)}")
 

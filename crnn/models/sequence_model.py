@@ -361,7 +361,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
             return (x, targets), (given, self._encode("valid[1]", valid[1], given)), []
         chosen = held_out(valid, self._targets.groups(targets), self.seed, self._targets.held_out)
         if is_auto(valid) and not any(self._head.loss.count(targets[i]) for i in chosen):
-            return (x, targets), None, []
+            return (x, targets), None, held_out_notes(0, len(x), "sequences")
         rest = sorted(set(range(len(x))) - set(chosen))
         train, unseen = (([x[i] for i in part], [targets[i] for i in part]) for part in (rest, chosen))
         return train, unseen, held_out_notes(len(chosen), len(x), "sequences") if is_auto(valid) else []

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,8 +44,8 @@ def write(path: PathLike, runs: Sequence[tuple[str, Sequence[Entry]]], *, title:
         The file exists and is no report of crnn.
     OSError
         It cannot be written.
-    ValueError
-        There are no runs.
+    ValueError, TypeError
+        There are no runs, or they are something else; or the name of the file ends in something else than .html.
     """
     check_replaceable("path", path)
     content = page(runs, title=title).encode()
@@ -62,8 +62,12 @@ def is_report(path: PathLike) -> bool:
 def check_replaceable(name: str, path: PathLike) -> None:
     """Raise FileExistsError unless a path is that of a new file, an empty one or a report.
 
-    ``name`` is that of the argument. Raises OSError if the file cannot be read.
+    ``name`` is that of the argument. Raises ValueError if it is called otherwise than a page, and OSError if the file
+    cannot be read.
     """
+    ending = os.path.splitext(os.fsdecode(path))[1]
+    if ending.lower() not in ("", ".html", ".htm"):
+        raise ValueError(f"{name}: expected a name that ends in .html, for a page in HTML, got {os.fsdecode(path)}")
     with contextlib.suppress(FileNotFoundError):
         if os.path.getsize(path) and not is_report(path):
             raise FileExistsError(
@@ -71,10 +75,20 @@ def check_replaceable(name: str, path: PathLike) -> None:
             )
 
 
+def _is_named(run: object) -> bool:
+    """Whether this is the name of a run and its entries."""
+    if not (isinstance(run, tuple | list) and len(run) == 2 and isinstance(run[0], str)):
+        return False
+    return isinstance(run[1], Sequence) and all(isinstance(entry, Mapping) for entry in run[1])
+
+
 def page(runs: Sequence[tuple[str, Sequence[Entry]]], *, title: str | None = None) -> str:
     """The page as text, see `write`. The same entries give the same text."""
     if not runs:
         raise ValueError("runs: expected at least one run, got none")
+    for index, run in enumerate(runs):
+        if not _is_named(run):
+            raise TypeError(f"runs[{index}]: expected a name and entries, as in ('a', log.entries), got {run!r:.80}")
     names = _different([name for name, _ in runs])
     made = [
         ReportRun(names[index], entries, index, alone=len(runs) == 1) for index, (_, entries) in enumerate(runs)

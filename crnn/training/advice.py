@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a finished run should be told: that its loss was still falling."""
+"""What a finished run should be told: that its loss was still falling, or that it has never fallen."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from collections.abc import Iterator
 
 from crnn.training.log import TrainingLog
 
-__all__ = ["advice"]
+__all__ = ["advice", "unlearnt"]
 
 TRAIN_SHARE = 0.1  # of the whole fall of the training loss, in the last quarter: more is still falling
 VALID_SHARE = 0.01  # the same of the validation loss, which decides what is kept
+UNLEARNT = 0.98  # of the loss at the beginning: a validation loss that is never lower has not fallen
+BEGINNING = 0.02  # of all updates
 FEWEST = 4  # entries from which a fall of the training loss can be told
 
 
@@ -31,6 +33,23 @@ def advice(log: TrainingLog, option: str, value: int) -> list[str]:
     if log.best is log.last and _falls(_by_epoch(log), VALID_SHARE):
         return [f"the best epoch is the last, {log.epochs}: {more}"]
     return []
+
+
+def unlearnt(log: TrainingLog) -> list[str]:
+    """A note for a run whose validation loss was never lower than the training loss at the beginning, or hardly."""
+    best, entries = log.best, log.of_kind("train")
+    first = [entry for entry in entries if entry["update"] <= BEGINNING * log.updates] or entries[:1]
+    targets = sum(int(entry["tokens"]) for entry in first)
+    if best is None or not targets:
+        return []
+    begun = sum(float(entry["train_loss"]) * entry["tokens"] for entry in first) / targets
+    lowest = float(best["valid_loss"])
+    if not lowest > UNLEARNT * begun > 0:
+        return []
+    return [
+        f"the validation loss was never below {lowest:.4f}, and the training loss at the beginning was {begun:.4f}: "
+        "the model may have learnt nothing that holds for other data"
+    ]
 
 
 def _by_epoch(log: TrainingLog) -> list[tuple[float, float]]:

@@ -14,7 +14,7 @@ from crnn import optim
 from crnn._options import check_options, option
 from crnn.checks import (
     as_integer,
-    check_callable,
+    check_callback,
     check_count,
     check_flag,
     check_limit,
@@ -210,12 +210,12 @@ class TrainingConfig:
     )
     on_update: Callback | None = option(
         None,
-        check=check_callable,
+        check=check_callback,
         help="Called after every update with a `crnn.Progress`. If it returns True, training ends after this update.",
     )
     on_epoch: Callback | None = option(
         None,
-        check=check_callable,
+        check=check_callback,
         help="Called after every epoch with a `crnn.Progress`. If it returns True, training ends.",
     )
     checkpoint: PathLike | None = option(

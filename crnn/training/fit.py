@@ -27,6 +27,14 @@ __all__ = ["check_start", "fit", "new_trainer"]
 
 # Options that determine the result and may differ when a run is resumed; the user is told.
 RESULT_OPTIONS = ("epochs", "batch_size", "bptt", "carry", "clip_norm", "clip_value", "reduction", "seed")
+# What other libraries call an option.
+ELSEWHERE = {
+    "learning_rate": "lr, such as lr=1e-3, or optimizer=crnn.optim.Adam(lr=1e-3)",
+    "callbacks": "on_update or on_epoch, functions of a crnn.Progress",
+    "verbose": "progress=True or progress=False",
+    "validation_split": "valid, such as valid=0.2 in the fit of a sequence model",
+    "validation_data": "valid",
+}
 
 
 @takes_options(TrainingConfig)
@@ -83,8 +91,8 @@ def fit(
     are saved. If no epoch has been evaluated, the weights are the latest; after NaN, those after the last epoch that
     gave a finite loss.
     """
-    if "learning_rate" in options:
-        raise TypeError("learning_rate: expected lr, such as lr=1e-3, or optimizer=crnn.optim.Adam(lr=1e-3)")
+    for name in ELSEWHERE.keys() & options.keys():
+        raise TypeError(f"{name}: expected {ELSEWHERE[name]}")
     config = build_config(TrainingConfig, options)
     with RunFiles({}, {"checkpoint": config.checkpoint, "log_file": config.log_file, "report": config.report}):
         return new_trainer(model, data, config, valid=valid, log=log).train()

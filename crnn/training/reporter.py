@@ -14,11 +14,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from crnn.report.scales import duration
 from crnn.training.kernel import in_notebook
 from crnn.training.log import TrainingLog
 from crnn.training.notebook import Notebook
 from crnn.training.progress import Figures
-from crnn.training.wording import bar_texts, progress_line, sample_text, time_of
+from crnn.training.wording import bar_texts, progress_line, sample_text, time_left
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -132,7 +133,7 @@ class Lines:
         self._missing = silent or seconds - self._epoch_shown < BETWEEN_EPOCHS
         if not self._missing:
             self._epoch_shown, now = seconds, figures()
-            self._write(", ".join(filter(None, [self._log.summary(), time_of(now)])), now)
+            self._write(", ".join(filter(None, [self._log.summary(), time_left(now)])), now)
 
     def _write(self, text: str, figures: Figures) -> None:
         self._begin()
@@ -164,9 +165,9 @@ class Lines:
 
     def close(self, figures: Figures) -> None:
         self._tell_missing()
-        if self._waiting is None and figures.update < figures.updates:
-            reason = "" if figures.ended == "stopped early" else f"{figures.ended} at "  # a note has said it
-            self._print(f"{reason}update {figures.update:,} of {figures.updates:,}, {time_of(figures)}")
+        if self._waiting is None:
+            taken = f"took {duration(figures.seconds)}"
+            self._print(f"{figures.ended} at update {figures.update:,} of {figures.updates:,}, {taken}")
 
 
 class ProgressBar:

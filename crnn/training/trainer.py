@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from crnn.training.advice import advice
+from crnn.training.advice import advice, unlearnt
 from crnn.training.checkpoint import Checkpoint
 from crnn.training.config import Length, TrainingConfig
 from crnn.training.interrupts import Interrupts
@@ -210,6 +210,9 @@ class Trainer:
             best = self.run.log.best["epoch"]
             note = f"stopped early: no lower validation loss since epoch {best} (patience={self.length.patience})"
             self.watch.note(self._wording(note))
+        if self.reason in ("finished", "stopped early"):
+            for note in unlearnt(self.run.log):
+                self.watch.note(self._wording(note))
         if self.reason == "finished":
             limit = self.config.max_updates
             option, value = ("epochs", self.length.epochs) if limit != self.total else ("max_updates", limit)

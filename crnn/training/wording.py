@@ -6,7 +6,7 @@ from __future__ import annotations
 from crnn.report.scales import duration
 from crnn.training.progress import Figures
 
-__all__ = ["bar_texts", "progress_line", "sample_text", "short_number", "short_time", "time_left", "time_of"]
+__all__ = ["bar_texts", "progress_line", "sample_text", "short_number", "short_time", "time_left"]
 
 SHORTEST_BAR = 4  # columns
 NARROW = 60  # columns of a terminal in which every word counts
@@ -36,13 +36,6 @@ def time_left(figures: Figures, *, short: bool = False) -> str:
     return f"{most}{short_time(figures.left)} left"
 
 
-def time_of(figures: Figures) -> str:
-    """The time that is left, or at the end what the training took; empty if nobody knows."""
-    if figures.ended or figures.update >= figures.updates:
-        return f"took {duration(figures.seconds)}"
-    return time_left(figures)
-
-
 def progress_line(figures: Figures) -> str:
     """A line about a run within an epoch."""
     facts = [f"update {figures.update:,} of {figures.updates:,}"]
@@ -54,7 +47,10 @@ def progress_line(figures: Figures) -> str:
         facts.append(f"gradient norm {figures.grad_norm:.3g}")
     if figures.speed is not None:
         facts.append(f"{figures.speed:,.0f} {figures.counted}/s")
-    facts += [fact for fact in (figures.ended, time_of(figures)) if fact]
+    if figures.ended:
+        facts += [figures.ended, f"took {duration(figures.seconds)}"]
+    elif left := time_left(figures):
+        facts.append(left)
     return f"epoch {figures.epoch:,} of {figures.epochs:,}: {', '.join(facts)}"
 
 

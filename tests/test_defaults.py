@@ -12,14 +12,7 @@ import crnn
 from crnn._options import options_of
 from crnn.cli import command, network, train
 from crnn.models.held_out import CLASSES, STEPS, VALUES, held_out
-from crnn.training.config import (
-    LEAST_EPOCHS,
-    LEAST_PATIENCE,
-    LEAST_UPDATES,
-    LEAST_UPDATES_OF_TEXT,
-    PATIENCE_PARTS,
-    TrainingConfig,
-)
+from crnn.training.config import LEAST_EPOCHS, LEAST_PATIENCE, LEAST_UPDATES, PATIENCE_PARTS, TrainingConfig
 
 VOCAB = crnn.Vocab.from_text("to be or not to be")
 # The files that a command always has, and what no result depends on.
@@ -64,22 +57,10 @@ def test_both_doors_give_the_same_bits(tmp_path, monkeypatch):
 # ---- how long --------------------------------------------------------------------------------------------------------
 
 
-class FakeWindows:
-    """Only what the length of a run depends on."""
-
-    def __init__(self, count, carries_state=False):
-        self.count, self.carries_state = count, carries_state
-
-    def __len__(self):
-        return self.count
-
-
 @pytest.mark.parametrize(
     ("options", "windows", "epochs"),
     [
         ({}, 1, LEAST_UPDATES),
-        ({"text": True}, 1, LEAST_UPDATES_OF_TEXT),
-        ({"text": True}, LEAST_UPDATES_OF_TEXT, LEAST_EPOCHS),
         ({}, 3, -(-LEAST_UPDATES // 3)),
         ({}, LEAST_UPDATES, LEAST_EPOCHS),
         ({}, 10**6, LEAST_EPOCHS),
@@ -90,9 +71,7 @@ class FakeWindows:
     ],
 )
 def test_epochs_are_enough_for_the_updates(options, windows, epochs):
-    given = {name: value for name, value in options.items() if name != "text"}
-    fake = FakeWindows(windows, "text" in options)
-    assert TrainingConfig(**given).length(fake, judged=False).epochs == epochs
+    assert TrainingConfig(**options).length(windows, judged=False).epochs == epochs
 
 
 @pytest.mark.parametrize(
@@ -106,7 +85,7 @@ def test_epochs_are_enough_for_the_updates(options, windows, epochs):
     ],
 )
 def test_patience_is_a_part_of_all_epochs(options, judged, patience):
-    assert TrainingConfig(**options).length(FakeWindows(1), judged=judged).patience == patience
+    assert TrainingConfig(**options).length(1, judged=judged).patience == patience
 
 
 def test_a_small_set_is_trained_with_enough_updates():

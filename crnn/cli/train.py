@@ -18,7 +18,7 @@ from crnn.cli.corpus import add_corpus_flags, add_text_argument
 from crnn.cli.messages import in_words_of
 from crnn.cli.network import add_network_flags, corpus_and_model, load_start
 from crnn.optim import RULES, SCHEDULES
-from crnn.training.config import LEAST_EPOCHS, LEAST_UPDATES_OF_TEXT, TrainingConfig
+from crnn.training.config import LEAST_EPOCHS, LEAST_UPDATES, TrainingConfig
 from crnn.training.fit import check_start, new_trainer
 from crnn.training.output import Output
 from crnn.training.run_files import RunFiles
@@ -38,7 +38,7 @@ def _patience(text: str) -> int | str:
 # defaults are those of `crnn.fit`, but for the number of threads, which the result does not depend on.
 TRAINING_FLAGS: dict[str, dict[str, Any]] = {
     "epochs": {
-        "help": f"passes over the text; if not given {LEAST_EPOCHS}, or as many as make {LEAST_UPDATES_OF_TEXT} updates"
+        "help": f"passes over the text; if not given as many as make {LEAST_UPDATES:,} updates, at least {LEAST_EPOCHS}"
     },
     "batch_size": {"help": "parallel streams that the text is split into"},
     "optimizer": {"choices": list(RULES), "help": "update rule"},

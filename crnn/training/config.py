@@ -25,13 +25,11 @@ from crnn.checks import (
 )
 from crnn.io.atomic_write import PathLike
 from crnn.training.progress import Callback
-from crnn.training.protocols import Windows
 
-__all__ = ["LEAST_EPOCHS", "LEAST_UPDATES", "LEAST_UPDATES_OF_TEXT", "TrainingConfig", "TrainingOptions"]
+__all__ = ["LEAST_EPOCHS", "LEAST_UPDATES", "TrainingConfig", "TrainingOptions"]
 
 # What `TrainingConfig.length` makes of options that are not given. docs/training.md says how they were chosen.
 LEAST_UPDATES = 1000
-LEAST_UPDATES_OF_TEXT = 250  # a window of a text has more targets than a batch of sequences
 LEAST_EPOCHS = 10
 PATIENCE_PARTS = 4  # patience is one of so many parts of all epochs
 LEAST_PATIENCE = 5
@@ -103,7 +101,7 @@ class TrainingConfig:
         None,
         check=check_size,
         help=f"Passes over the training data. If not given: as many as make max_updates or, without it, "
-        f"{LEAST_UPDATES:,} updates, of a text {LEAST_UPDATES_OF_TEXT}, but at least {LEAST_EPOCHS}.",
+        f"{LEAST_UPDATES:,} updates, but at least {LEAST_EPOCHS}.",
         flag="--epochs",
     )
     batch_size: int = option(
@@ -271,12 +269,11 @@ class TrainingConfig:
         if self.resume and self.restart:
             raise ValueError("resume and restart: expected one of them, got both")
 
-    def length(self, windows: Windows, *, judged: bool) -> Length:
-        """How long a run on these windows trains. ``judged``: whether there are validation data."""
+    def length(self, windows: int, *, judged: bool) -> Length:
+        """How long a run trains. ``windows``: updates of an epoch. ``judged``: whether there are validation data."""
         epochs, patience = self.epochs, self.patience
         if epochs is None:
-            updates = LEAST_UPDATES_OF_TEXT if windows.carries_state else LEAST_UPDATES
-            enough = -(-(self.max_updates or updates) // len(windows))
+            enough = -(-(self.max_updates or LEAST_UPDATES) // windows)
             epochs = enough if self.max_updates else max(LEAST_EPOCHS, enough)
         if patience == "auto":
             patience = max(LEAST_PATIENCE, epochs // PATIENCE_PARTS) if judged else None

@@ -17,7 +17,7 @@ from crnn.training.identity import data_identity
 from crnn.training.log import TrainingLog
 from crnn.training.log_file import check_log
 from crnn.training.output import Output
-from crnn.training.protocols import Observation, Trainable, Windows
+from crnn.training.protocols import Observation, Trainable
 from crnn.training.report_page import check_page
 from crnn.training.run import Run
 from crnn.training.run_files import RunFiles
@@ -130,7 +130,7 @@ def new_trainer(
     recorded = _empty_log(model, log, config)
     run = Run(model, _optimizer(config), recorded, cut, carries_state=windows.carries_state)
     run.check_weights()
-    checkpoint = Checkpoint(config.checkpoint, data_identity(train, valid), _result_options(config, cut, windows))
+    checkpoint = Checkpoint(config.checkpoint, data_identity(train, valid), _result_options(config, cut))
     if config.resume:
         run.log.notes = checkpoint.read_into(run)
     run.log.notes += getattr(train, "notes", ())
@@ -143,11 +143,11 @@ def new_trainer(
     )
 
 
-def _result_options(config: TrainingConfig, cut: dict[str, int], windows: Windows) -> dict[str, Any]:
+def _result_options(config: TrainingConfig, cut: dict[str, int]) -> dict[str, Any]:
     schedule = config.new_schedule()
     name = None if schedule is None else getattr(schedule, "__name__", type(schedule).__name__)
     given = {name: getattr(config, name) for name in RESULT_OPTIONS}
-    epochs = config.length(windows, judged=False).epochs
+    epochs = config.length(cut["windows"], judged=False).epochs
     return given | {"epochs": epochs, "schedule": name, "order": cut["order"]}
 
 

@@ -104,7 +104,7 @@ class Trainer:
         run.log.notes[:] = map(wording, run.log.notes)
         run.log.counted = "tokens" if windows.carries_state else "targets"
         begun = run.update - run.position  # when the epoch began; earlier ones may have had another number of windows
-        self.length = config.length(windows, judged=valid is not None)
+        self.length = config.length(len(windows), judged=valid is not None)
         updates = begun + len(windows) * (self.length.epochs - run.log.epochs)
         self.total = updates if config.max_updates is None else min(config.max_updates, updates)
         self.step = UpdateStep(run.model, run.optimizer, config, self.total)

@@ -35,6 +35,10 @@ typedef struct crnn_layer_weights {
     const void *h0, *c0;          /* (H), the state that streams start from; NULL: zero. c0: has_c */
 } crnn_layer_weights;
 
+/* What the head of a model reads: the top layer's h of this step; or the maximum of each unit, or the mean, over all
+ * steps since the initial state. The output of a step is then that for the sequence so far. */
+enum { CRNN_POOL_LAST, CRNN_POOL_MAX, CRNN_POOL_MEAN };
+
 /* A stack of layers, and what comes before and after it. Fields other than input_size, num_layers and layers may be 0. */
 typedef struct crnn_model_config {
     crnn_dim input_size;       /* D: elements of a step's x, or how many ids there are */
@@ -45,6 +49,7 @@ typedef struct crnn_model_config {
     crnn_dim output_size;      /* V: a step's output is h @ W_hy + b_y; 0: it is h of the top layer */
     const void *W_hy, *b_y;    /* (H, V), (V) */
     int tie_weights;           /* W_hy is the transpose of the embedding: E is H, V is D, and W_hy NULL */
+    int pooling;               /* CRNN_POOL_...; other than CRNN_POOL_LAST needs output_size */
     const double *x_mean, *x_std; /* (D) or NULL: the layers' input is (x - x_mean) / x_std. Not for ids */
     const double *y_mean, *y_std; /* (y_columns) or NULL: the output is y * y_std + y_mean, column j % y_columns */
     crnn_dim y_columns;
@@ -54,8 +59,8 @@ typedef struct crnn_model crnn_model;
 typedef struct crnn_streams crnn_streams;
 
 /* Bytes that a model of this shape takes, a multiple of CRNN_LINE_BYTES; 0 where the config is invalid: a size below 1,
- * no such cell, a pointer missing, or more than memory could hold. Reads sizes and whether pointers are NULL, no values;
- * any kernel table gives the same size. */
+ * no such cell or pooling, a pointer missing, or more than memory could hold. Reads sizes and whether pointers are
+ * NULL, no values; any kernel table gives the same size. */
 size_t crnn_model_size(const crnn_model_config *config, const crnn_kernels_f32 *kernels);
 size_t crnn_model_size_f64(const crnn_model_config *config, const crnn_kernels_f64 *kernels);
 
@@ -109,7 +114,9 @@ void crnn_streams_run_ids(crnn_streams *streams, void *ys, const int32_t *ids, c
 void crnn_streams_reset(crnn_streams *streams, const int32_t *rows, crnn_dim M);
 
 /* A stream's state as one vector of crnn_model_state_size elements: h of every layer from the first to the last, then c
- * of those that have one. state OVERWRITTEN by get. */
+ * of those that have one. With CRNN_POOL_MAX then the maxima (H of the top layer), -inf before the first step; with
+ * CRNN_POOL_MEAN the sums (H), and two elements a, b: there have been a * 2^24 + b steps, 0 <= b < 2^24, because float
+ * cannot hold every larger number. state OVERWRITTEN by get. */
 void crnn_streams_get_state(const crnn_streams *streams, void *state, crnn_dim row);
 void crnn_streams_set_state(crnn_streams *streams, const void *state, crnn_dim row);
 

@@ -5,6 +5,7 @@
 #include "crnn_stream.h"
 
 #include <assert.h>
+#include <math.h>
 #include <string.h>
 
 #include "simd/compat.h"
@@ -12,6 +13,9 @@
 
 static const size_t MAX_BYTES = (size_t)-1 / 4;
 static const crnn_dim MAX_SIZE = (crnn_dim)1 << 28; /* ids and rows are int32_t, and G*H must fit into one too */
+
+/* The number of steps a * COUNT_UNIT + b of a mean, as two elements a, b: a float counts to 2^24 only. */
+enum { COUNT_SIZE = 2, COUNT_UNIT = 1 << 24 };
 
 /* ---- the caller's memory ------------------------------------------------------------------------------------------- */
 
@@ -66,7 +70,8 @@ struct crnn_model {
     size_t io_size; /* of an element of x and y: a double in a model that standardises */
     int standardises;
     crnn_dim input_size, output_size, state_size, num_layers, embedding_size, y_columns;
-    int has_head, tie_weights;
+    int has_head, tie_weights, pooling;
+    crnn_dim pooled_size; /* elements of a stream's pooled state: maxima; or sums and COUNT_SIZE for the steps; or 0 */
     void *embedding; /* (D, E); NULL with tie_weights: then it is read from the columns of W_hy */
     crnn_packed W_hy;
     void *b_y;
@@ -115,6 +120,8 @@ static int valid_config(const crnn_model_config *c, const crnn_tables *kernels)
     if (E ? !valid_size(E) || !c->embedding : c->embedding || c->tie_weights)
         return 0;
     if (V ? !valid_size(V) || !c->b_y || !c->W_hy != !!c->tie_weights : c->tie_weights)
+        return 0;
+    if (c->pooling < CRNN_POOL_LAST || c->pooling > CRNN_POOL_MEAN || (c->pooling != CRNN_POOL_LAST && !V))
         return 0;
     if (c->tie_weights && (E != H || V != c->input_size))
         return 0;
@@ -173,6 +180,10 @@ static crnn_model *lay_out_model(arena *a, const crnn_model_config *c, const crn
         model.W_hy = allot_packed(a, K, c->output_size, 1, model.format);
         model.b_y = allot_like(a, c->b_y, c->output_size, model.size);
     }
+    model.pooling = c->pooling;
+    if (c->pooling != CRNN_POOL_LAST)
+        model.pooled_size = c->pooling == CRNN_POOL_MEAN ? K + COUNT_SIZE : K;
+    model.state_size += model.pooled_size;
     if (!c->tie_weights)
         model.embedding = allot_like(a, c->embedding, c->input_size, times((size_t)c->embedding_size, model.size));
     model.x_mean = allot_like(a, c->x_mean, c->input_size, sizeof(double));
@@ -262,7 +273,8 @@ static int exchange_all(const crnn_model *model, exchange action, const crnn_mod
 static int same_shape(const crnn_model *model, const crnn_model_config *c)
 {
     if (!valid_config(c, &model->kernels) || c->input_size != model->input_size || c->num_layers != model->num_layers ||
-        c->embedding_size != model->embedding_size || !c->tie_weights != !model->tie_weights)
+        c->embedding_size != model->embedding_size || !c->tie_weights != !model->tie_weights ||
+        c->pooling != model->pooling)
         return 0;
     for (crnn_dim i = 0; i < c->num_layers; ++i)
         if (c->layers[i].hidden_size != model->layers[i].H ||
@@ -396,6 +408,7 @@ struct crnn_streams {
     void *h, *hn;       /* a layer's output, and its hn */
     void *h_before, *c; /* gathered from rows that are not contiguous; c also of several steps */
     stream_layer *layers;
+    void *pooled; /* (N, pooled_size); NULL without pooling */
 };
 
 /* NULL where the arena only counts. */
@@ -429,6 +442,8 @@ static crnn_streams *lay_out_streams(arena *a, const crnn_model *model, crnn_dim
         if (streams.layers)
             streams.layers[i] = layer;
     }
+    if (model->pooled_size)
+        streams.pooled = allot(a, state, (size_t)model->pooled_size);
     if (memory)
         *memory = streams;
     return memory;
@@ -535,6 +550,54 @@ static void input_product(const crnn_streams *s, const model_layer *l, const voi
             crnn_packed_row(&l->W_xh, &model->kernels, element(model, s->gates, i * l->W_xh.N), ids[i], l->b_h);
 }
 
+/* One step more in the count of a mean. Returns 1 / the number of steps, in the model's precision. */
+static double count_step(const crnn_model *model, void *count)
+{
+    float *f32 = count;
+    double *f64 = count;
+    const int single = model->format == CRNN_FORMAT_F32;
+    double a = single ? f32[0] : f64[0], b = (single ? f32[1] : f64[1]) + 1.0;
+    if (b >= COUNT_UNIT) {
+        a += 1;
+        b = 0;
+    }
+    if (single) {
+        f32[0] = (float)a;
+        f32[1] = (float)b;
+    } else {
+        f64[0] = a;
+        f64[1] = b;
+    }
+    const double steps = a * COUNT_UNIT + b;
+    return single ? 1 / (float)steps : 1 / steps;
+}
+
+/* x (n, H), outputs of the top layer, OVERWRITTEN with the pooled vectors of the sequences so far. Rows as in
+ * advance. */
+static void pool(const crnn_streams *s, void *x, crnn_dim first, const int32_t *scattered, const crnn_rows *rows)
+{
+    const crnn_model *model = s->model;
+    const crnn_kernels_f32 *f32 = model->kernels.f32;
+    const crnn_kernels_f64 *f64 = model->kernels.f64;
+    const crnn_dim H = model->W_hy.K;
+    for (crnn_dim i = 0; i < rows->T * rows->B; ++i) {
+        const crnn_dim row = scattered ? scattered[i] : first + i % rows->B;
+        void *x_i = element(model, x, i * H), *pooled = element(model, s->pooled, row * model->pooled_size);
+        if (model->pooling == CRNN_POOL_MAX) {
+            if (f32)
+                f32->pool_max_step(x_i, pooled, x_i, H);
+            else
+                f64->pool_max_step(x_i, pooled, x_i, H);
+        } else {
+            const double factor = count_step(model, element(model, pooled, H));
+            if (f32)
+                f32->pool_mean_step(x_i, pooled, x_i, (float)factor, H);
+            else
+                f64->pool_mean_step(x_i, pooled, x_i, factor, H);
+        }
+    }
+}
+
 /* One pass through the weights: one step of rows->B streams, or rows->T steps of one; at most s->block, of x or ids.
  * scattered: their rows; NULL: rows first, first + 1, ... With `check`, returns 0 and changes nothing where the layers'
  * input is not finite. The check comes after the first product, whose work hides its latency. */
@@ -587,6 +650,8 @@ static int advance(crnn_streams *s, void *y, const void *x, const int32_t *ids, 
         }
         x = out;
     }
+    if (model->pooled_size)
+        pool(s, s->h, first, scattered, rows);
     if (model->has_head)
         crnn_packed_product(&model->W_hy, &model->kernels, raw, x, model->b_y, rows);
     float_mode_restore(mode);
@@ -663,6 +728,19 @@ static void set_start(const crnn_model *model, void *state, const void *start, c
         memset(state, 0, (size_t)H * model->size);
 }
 
+/* The pooled state before the first step. */
+static void set_pooled_start(const crnn_model *model, void *pooled)
+{
+    if (model->pooling != CRNN_POOL_MAX)
+        memset(pooled, 0, (size_t)model->pooled_size * model->size);
+    else
+        for (crnn_dim j = 0; j < model->pooled_size; ++j)
+            if (model->format == CRNN_FORMAT_F32)
+                ((float *)pooled)[j] = -INFINITY;
+            else
+                ((double *)pooled)[j] = -INFINITY;
+}
+
 void crnn_streams_reset(crnn_streams *streams, const int32_t *rows, crnn_dim M)
 {
     const crnn_model *model = streams->model;
@@ -676,27 +754,31 @@ void crnn_streams_reset(crnn_streams *streams, const int32_t *rows, crnn_dim M)
                 set_start(model, element(model, own->c, offset), l->c0, l->H);
         }
     }
+    for (crnn_dim m = 0; model->pooled_size && m < M; ++m)
+        set_pooled_start(model, element(model, streams->pooled, (rows ? rows[m] : m) * model->pooled_size));
 }
 
-/* Part i of a row's state, 0 <= i < 2*L, in the order of its vector: (H), or NULL where a layer has no c. */
-static void *state_part(const crnn_streams *s, crnn_dim i, crnn_dim row, crnn_dim *H)
+static crnn_dim state_parts(const crnn_model *model) { return 2 * model->num_layers + 1; }
+
+/* Part i of a row's state, i < state_parts, in the order of its vector: (size), or NULL: there is no c or pooling. */
+static void *state_part(const crnn_streams *s, crnn_dim i, crnn_dim row, crnn_dim *size)
 {
     const crnn_dim L = s->model->num_layers;
     const stream_layer *own = &s->layers[i % L];
-    void *array = i < L ? own->h : own->c;
-    *H = s->model->layers[i % L].H;
-    return array ? element(s->model, array, row * *H) : NULL;
+    void *array = i < L ? own->h : i < 2 * L ? own->c : s->pooled;
+    *size = i < 2 * L ? s->model->layers[i % L].H : s->model->pooled_size;
+    return array ? element(s->model, array, row * *size) : NULL;
 }
 
 void crnn_streams_get_state(const crnn_streams *streams, void *state, crnn_dim row)
 {
     const crnn_model *model = streams->model;
-    crnn_dim H, offset = 0;
-    for (crnn_dim i = 0; i < 2 * model->num_layers; ++i) {
-        const void *part = state_part(streams, i, row, &H);
+    crnn_dim size, offset = 0;
+    for (crnn_dim i = 0; i < state_parts(model); ++i) {
+        const void *part = state_part(streams, i, row, &size);
         if (part) {
-            copy(model, element(model, state, offset), part, H);
-            offset += H;
+            copy(model, element(model, state, offset), part, size);
+            offset += size;
         }
     }
 }
@@ -704,24 +786,24 @@ void crnn_streams_get_state(const crnn_streams *streams, void *state, crnn_dim r
 void crnn_streams_set_state(crnn_streams *streams, const void *state, crnn_dim row)
 {
     const crnn_model *model = streams->model;
-    crnn_dim H, offset = 0;
-    for (crnn_dim i = 0; i < 2 * model->num_layers; ++i) {
-        void *part = state_part(streams, i, row, &H);
+    crnn_dim size, offset = 0;
+    for (crnn_dim i = 0; i < state_parts(model); ++i) {
+        void *part = state_part(streams, i, row, &size);
         if (part) {
-            copy(model, part, element(model, state, offset), H);
-            offset += H;
+            copy(model, part, element(model, state, offset), size);
+            offset += size;
         }
     }
 }
 
 void crnn_streams_copy(crnn_streams *streams, crnn_dim row, const crnn_streams *from, crnn_dim from_row)
 {
-    crnn_dim H;
+    crnn_dim size;
     if (streams == from && row == from_row)
         return;
-    for (crnn_dim i = 0; i < 2 * streams->model->num_layers; ++i) {
-        void *part = state_part(streams, i, row, &H);
+    for (crnn_dim i = 0; i < state_parts(streams->model); ++i) {
+        void *part = state_part(streams, i, row, &size);
         if (part)
-            copy(streams->model, part, state_part(from, i, from_row, &H), H);
+            copy(streams->model, part, state_part(from, i, from_row, &size), size);
     }
 }

@@ -226,6 +226,18 @@ def pool_max_backward(make: Make) -> Results:
     return [dh]
 
 
+def pool_mean_step(make: Make) -> Results:
+    out, total = make(N), make(N)
+    pool.pool_mean_step(out, total, make(N), 0.3)
+    return [out, total]
+
+
+def pool_max_step(make: Make) -> Results:
+    out, best = make(N), make(N)
+    pool.pool_max_step(out, best, make(N))
+    return [out, best]
+
+
 def changed(function: Callable, *rates: float, states: int = 0, velocity: bool = True) -> Callable[[Make], Results]:
     """A function of optim, on w, its state (the last of it None without a velocity) and, if any, a gradient."""
 
@@ -265,6 +277,8 @@ KERNELS: dict[str, Callable[[Make], Results]] = {
     "pool.pool_mean_backward": pool_mean_backward,
     "pool.pool_max_forward": pool_max_forward,
     "pool.pool_max_backward": pool_max_backward,
+    "pool.pool_mean_step": pool_mean_step,
+    "pool.pool_max_step": pool_max_step,
     "loss.sum": lambda make: [np.array(loss.sum(make(K * N)))],
     "loss.sum_of_squares": lambda make: [np.array(loss.sum_of_squares(make(K * N)))],
     "loss.all_finite": lambda make: [np.array(float(loss.all_finite(make(K * N))))],

@@ -113,6 +113,9 @@ GOOD: dict[str, tuple[Callable, str, Callable[[], dict]]] = {
         "out": f4(B, H), "which": ids(B, H), "h": f4(T, B, H), "b0": 0, "b1": B}),
     "pool_max_backward": (pool.pool_max_backward, "dh", lambda: {
         "dh": f4(T, B, H), "dout": f4(B, H), "which": ids(B, H), "b0": 0, "b1": B}),
+    "pool_mean_step": (pool.pool_mean_step, "out sum", lambda: {
+        "out": f4(H), "sum": f4(H), "h": f4(H), "factor": 0.5}),
+    "pool_max_step": (pool.pool_max_step, "out best", lambda: {"out": f4(H), "best": f4(H), "h": f4(H)}),
     "sum": (loss.sum, "", lambda: {"x": f4(D)}),
     "sum_of_squares": (loss.sum_of_squares, "", lambda: {"x": f4(D)}),
     "scale": (optim.scale, "x", lambda: {"x": f4(D), "factor": 0.5}),
@@ -403,6 +406,11 @@ def test_pooling_refuses_outputs_that_overlap():
     refused("pool_max_forward", "^which: .* does not overlap h", h=h, which=which)
     refused("pool_max_backward", "^dh: .* does not overlap dout", dh=h, dout=out)
     refused("pool_max_backward", "^dh: .* does not overlap which", dh=h, which=which)
+    one, other = buffer[:H], buffer[1 : H + 1]
+    for name, state in (("pool_mean_step", "sum"), ("pool_max_step", "best")):
+        refused(name, f"^out: .* overlap {state}", **{"out": one, state: other})
+        refused(name, f"^{state}: .* overlap h", **{state: one, "h": other})
+        refused(name, "^out: .* overlap h", out=one, h=other)
 
 
 def test_arrays_side_by_side_do_not_overlap():

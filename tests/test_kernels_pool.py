@@ -129,3 +129,21 @@ def test_a_slice_leaves_other_rows_alone(arrays, rng):
         assert not np.isnan(rows[1:3]).any()
     assert (which[others] == -7).all()
     assert (which[1:3] >= 0).all()
+
+
+@widths
+@pytest.mark.parametrize("in_place", [False, True])
+def test_steps_have_the_bits_of_forward(arrays, rng, H, in_place):
+    h = rng.integers(-3, 3, size=(T, B, H)) / 7
+    h[1, 0, 0], h[2, 1, 1 % H], h[0, 2] = np.nan, np.inf, -np.inf
+    h[:, 3], h[:, 4] = -0.0, np.finfo(arrays.dtype).tiny / 8  # a denormal
+    h = arrays.input(h)
+    for b in range(B):
+        total, best = arrays.input(np.zeros(H)).copy(), arrays.input(np.full(H, -np.inf)).copy()
+        for t in range(T):
+            mean, largest, _ = forward(arrays, h[: t + 1, b : b + 1].copy(), None, [(0, 1)])
+            for function, state, expected in [(pool.pool_mean_step, total, mean), (pool.pool_max_step, best, largest)]:
+                step = h[t, b].copy()
+                out = step if in_place else arrays.output(H)
+                function(out, state, step, *[1 / arrays.dtype.type(t + 1)][: function is pool.pool_mean_step])
+                assert_same_bits(out, expected[0])

@@ -382,8 +382,14 @@ def test_a_stream_needs_weights():
     ("model", "text"),
     [
         (lambda: network(bidirectional=True), "expected a network that reads forward, got bidirectional=True"),
-        (lambda: crnn.SequenceClassifier(3, 2, pooling="mean"), "expected pooling None or 'last', got 'mean'"),
-        (lambda: crnn.SequenceRegressor(3, 2, pooling="flatten", steps=4), "expected pooling None or 'last', got 'fl"),
+        (
+            lambda: crnn.SequenceRegressor(3, 2, pooling="flatten", steps=4),
+            "expected pooling None, or one of 'last', 'mean', 'max', got 'flatten', which needs whole sequences",
+        ),
+        (
+            lambda: crnn.SequenceClassifier(3, 2, bidirectional=True),
+            "expected a network that reads forward, got bidirectional=True",
+        ),
         (lambda: crnn.SequenceToSequence(3, 4), "expected a model with an output at every step"),
     ],
 )

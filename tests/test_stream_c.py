@@ -107,7 +107,7 @@ UNSUPPORTED = {
     "float32, got float64": lambda: crnn.RNN(3, 4, dtype="float64"),
     "numbers, got an embedding": lambda: language_model("lstm", embedding_size=5),
     "equal size, got [4, 5]": lambda: crnn.RNN(3, [4, 5]),
-    "got pooling='mean'": lambda: crnn.SequenceClassifier(3, 2, pooling="mean"),
+    "got pooling='flatten'": lambda: crnn.SequenceClassifier(3, 2, pooling="flatten", steps=4),
     "one network": lambda: crnn.SequenceToSequence(3, 4),
     "standardises x": fitted_regressor,
 }
@@ -126,6 +126,15 @@ def test_what_the_c_program_could_not_compute_is_refused_before_a_file_is_writte
 def test_a_c_program_has_pythons_bits_with_a_head(rng, embed, tmp_path):
     tagger, xs = crnn.SequenceTagger(5, 11, 19, scale=False, seed=1), sequence(rng, 20, 5)
     assert_same_bits(c_outputs(embed, tagger, xs, tmp_path), stepwise(tagger.stream(), xs))
+
+
+@needs_make
+@pytest.mark.parametrize("pooling", ["max", "mean"])
+def test_a_c_program_pools_with_pythons_bits(rng, embed, pooling, tmp_path):
+    classifier, xs = crnn.SequenceClassifier(5, 11, 19, pooling=pooling, scale=False, seed=1), sequence(rng, 20, 5)
+    expected = stepwise(classifier.stream(), xs)
+    assert_same_bits(c_outputs(embed, classifier, xs, tmp_path), expected)
+    assert_same_bits(classifier._targets.probabilities(expected[-1:]), classifier.predict_proba([xs]))
 
 
 @needs_make
@@ -236,6 +245,10 @@ int main(void)
     REFUSED(c.x_mean = mean);
     REFUSED(c.x_std = deviation);
     REFUSED(c.y_mean = mean; c.y_std = deviation);
+    REFUSED(c.pooling = CRNN_POOL_MAX);
+    REFUSED(c.pooling = CRNN_POOL_MEAN);
+    REFUSED(c.pooling = CRNN_POOL_MEAN + 1; c.output_size = 2; c.W_hy = c.b_y = weights);
+    REFUSED(c.pooling = -1; c.output_size = 2; c.W_hy = c.b_y = weights);
     if (!size || crnn_model_size(NULL, kernels) || crnn_model_size(&c, NULL) || crnn_model_init(NULL, &c, kernels) ||
         crnn_model_init(memory, &c, NULL) || crnn_model_init(memory + 4, &c, kernels))
         return puts("memory or kernels"), 1;
@@ -269,6 +282,33 @@ int main(void)
             return puts("written beside streams"), 1;
     if (crnn_model_state_size(model) != 3 || crnn_model_input_size(model) != 4 || crnn_model_output_size(model) != 3)
         return puts("sizes"), 1;
+
+    for (int pooling = CRNN_POOL_MAX; pooling <= CRNN_POOL_MEAN; ++pooling) {
+        c.pooling = pooling;
+        c.output_size = 2;
+        c.W_hy = c.b_y = weights;
+        memset(memory, 0x5a, 1 << 19);
+        model = crnn_model_init(memory, &c, kernels);
+        after = memory + crnn_model_size(&c, kernels);
+        streams = crnn_streams_init(after, model, 5, 3);
+        float pooled[8];
+        crnn_streams_step(streams, y, x, rows, 3);
+        crnn_streams_run(streams, y, x, 5, 4);
+        crnn_streams_get_state(streams, pooled, 4);
+        crnn_streams_set_state(streams, pooled, 2);
+        crnn_streams_copy(streams, 3, streams, 2);
+        crnn_streams_reset(streams, rows, 3);
+        for (size_t i = 0; i < 1000; ++i)
+            if (after[crnn_streams_size(model, 5, 3) + i] != 0x5a)
+                return puts("written beside pooled streams"), 1;
+        if (crnn_model_state_size(model) != 3 + (pooling == CRNN_POOL_MAX ? 3 : 5))
+            return puts("size of a pooled state"), 1;
+        if (pooling == CRNN_POOL_MEAN && (pooled[6] != 0 || pooled[7] != 6))
+            return puts("number of steps"), 1;
+        c.pooling = CRNN_POOL_LAST;
+        if (crnn_model_equals(model, &c) || crnn_model_unpack(model, &c))
+            return puts("another pooling is not noticed"), 1;
+    }
     free(raw);
     return 0;
 }
@@ -400,6 +440,11 @@ def test_a_cython_module_has_streams_without_python(rng, tmp_path):
     out = np.full(100, np.nan, np.float32)
     smooth.follow(net.stream(), samples[:, 0].copy(), out)
     assert_same_bits(out[:, None], net.stream().run(samples))
+    for pooling in ("max", "mean"):
+        pooled = crnn.SequenceRegressor(1, 1, 8, pooling=pooling, scale=False, seed=1)
+        smooth.follow(pooled.stream(), samples[:, 0].copy(), out)
+        expected = pooled.predict([samples[: t + 1] for t in range(100)])
+        assert_same_bits(out[:, None], expected.astype(np.float32))
     with pytest.raises(ValueError, match="expected a stream of one input"):
         smooth.follow(net_of("gru").stream(), out, out)
     with pytest.raises(ValueError, match="in float32"):

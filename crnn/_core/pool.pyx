@@ -93,6 +93,40 @@ def pool_max_backward(dh: Real, dout: Real, which: Ids, Py_ssize_t b0, Py_ssize_
             f64.pool_max_backward(<double *>dh_, <double *>dout_, which_, H, &rows)
 
 
+def pool_mean_step(out: Real, sum: Real, h: Real, double factor):
+    """sum += h;  out = sum * factor.  out (H,) OUT, may be h;  sum (H,) ACCUMULATED;  h (H,) IN."""
+    cdef int kind = real_kind("out", out)
+    cdef Py_ssize_t H = dim(out, 0)
+    cdef void *out_ = data("out", out, kind, True, 1, H)
+    cdef void *sum_ = data("sum", sum, kind, True, 1, H)
+    cdef void *h_ = data("h", h, kind, False, 1, H)
+    need_apart("out", out, "sum", sum)
+    need_apart("sum", sum, "h", h)
+    need_apart("out", out, "h", h, True)
+    with nogil:
+        if kind == cnp.NPY_FLOAT32:
+            f32.pool_mean_step(<float *>out_, <float *>sum_, <float *>h_, <float>factor, H)
+        else:
+            f64.pool_mean_step(<double *>out_, <double *>sum_, <double *>h_, factor, H)
+
+
+def pool_max_step(out: Real, best: Real, h: Real):
+    """best = max(best, h);  out = best.  out (H,) OUT, may be h;  best (H,) OUT;  h (H,) IN."""
+    cdef int kind = real_kind("out", out)
+    cdef Py_ssize_t H = dim(out, 0)
+    cdef void *out_ = data("out", out, kind, True, 1, H)
+    cdef void *best_ = data("best", best, kind, True, 1, H)
+    cdef void *h_ = data("h", h, kind, False, 1, H)
+    need_apart("out", out, "best", best)
+    need_apart("best", best, "h", h)
+    need_apart("out", out, "h", h, True)
+    with nogil:
+        if kind == cnp.NPY_FLOAT32:
+            f32.pool_max_step(<float *>out_, <float *>best_, <float *>h_, H)
+        else:
+            f64.pool_max_step(<double *>out_, <double *>best_, <double *>h_, H)
+
+
 cdef Py_ssize_t held(Py_ssize_t B, Lengths lengths) noexcept:
     """The second axis of an array (T, B, H): any, if it is packed."""
     return -1 if lengths is not None and lengths.packed else B

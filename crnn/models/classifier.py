@@ -46,8 +46,7 @@ class SequenceClassifier(
     multilabel : bool
         Classes are independent binary labels: any number of them can apply.
     pooling : {"last", "mean", "max", "flatten"}
-        How the outputs of the steps become the input of the head, see `crnn.models.pooling`. Only "last" has
-        streams.
+        How the outputs of the steps become the input of the head, see `crnn.models.pooling`. "flatten" has no streams.
     steps : int, optional
         Length of all sequences; needed for "flatten" only.
     class_weight : sequence of float, optional

@@ -71,7 +71,8 @@ class Predictor:
         """The weights of one step of network and head, for streams of a model of the class ``kind``."""
         head = self.head
         w = None if head.tie_weights else head.w
-        return replace(self.net._stream_parts(), kind=kind, W_hy=w, b_y=head.b_y, ids_only=ids_only)
+        parts = self.net._stream_parts()
+        return replace(parts, kind=kind, W_hy=w, b_y=head.b_y, pooling=head.pooling, ids_only=ids_only)
 
     # ---- one window -----------------------------------------------------------------------------------------------
 

@@ -68,7 +68,7 @@ class SequenceRegressor(
         Levels Q for the "quantile" loss; predictions then have a last axis (Q,).
     pooling : {"last", "mean", "max", "flatten"} or None
         How the outputs of the steps become the input of the head, see `crnn.models.pooling`. None: values for every
-        step.
+        step. "flatten" has no streams.
     steps : int, optional
         Length of all sequences; needed for "flatten" only.
     scale : bool

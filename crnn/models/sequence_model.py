@@ -50,6 +50,7 @@ from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
 from crnn.nn.state import StateLike
 from crnn.stream.parts import StreamParts
+from crnn.stream.stream import STREAM_POOLINGS
 from crnn.training.checkpoint import stored_statistics
 from crnn.training.config import TrainingConfig, TrainingOptions
 from crnn.training.fit import fit
@@ -514,10 +515,10 @@ class SequenceModel(Module, Generic[EvaluationT]):
         return self._targets.evaluation(*self._losses(data, outputs), outputs, data.targets)
 
     def _stream_parts(self) -> StreamParts:
-        if self.pooling not in (None, "last"):
+        if self.pooling not in STREAM_POOLINGS:
+            names = ", ".join(repr(name) for name in POOLINGS if name in STREAM_POOLINGS)
             raise ValueError(
-                f"stream: expected pooling None or 'last', got {self.pooling!r}, which needs whole sequences; "
-                "make the model with pooling='last'"
+                f"stream: expected pooling None, or one of {names}, got {self.pooling!r}, which needs whole sequences"
             )
         parts = self._predictor.stream_parts(type(self).__name__)
         if not self.scale:

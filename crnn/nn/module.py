@@ -201,7 +201,8 @@ class Module(ABC):
         """A `crnn.Stream`: inference one step at a time, from the initial state.
 
         It keeps the current weights: later changes do not affect it. Packed weights are shared by all streams until the
-        model's weights change. Raises ValueError for a bidirectional model and for one without an output at every step.
+        model's weights change. With pooling an output is that for the sequence so far. Raises ValueError for a model
+        that needs whole sequences: bidirectional, with pooling "flatten", or `SequenceToSequence`.
         """
         return Stream(self._weights_for_streams())
 

@@ -31,6 +31,9 @@ class StreamParts:
         If given, steps accept ids only.
     W_hy, b_y : arrays (H, V) and (V,), optional
         The head; without one, outputs are h of the top layer. If only b_y is given, W_hy is the embedding's transpose.
+    pooling : str, optional
+        What the head reads, one of `crnn.stream.stream.STREAM_POOLINGS`: "max" or "mean" of the steps so far. Otherwise
+        the last step.
     ids_only : bool
         Reject real inputs.
     x, y : (mean, std), optional
@@ -45,6 +48,7 @@ class StreamParts:
     embedding: Array | None = None
     W_hy: Array | None = None
     b_y: Array | None = None
+    pooling: str | None = None
     ids_only: bool = False
     x: Statistics | None = None
     y: Statistics | None = None

@@ -13,6 +13,9 @@ from crnn._core.kernels cimport crnn_kernels_f32, crnn_kernels_f64
 cdef extern from "crnn_stream.h" nogil:
     enum:
         CRNN_STREAM_BLOCK
+        CRNN_POOL_LAST
+        CRNN_POOL_MAX
+        CRNN_POOL_MEAN
 
     ctypedef struct crnn_layer_weights:
         int cell
@@ -33,6 +36,7 @@ cdef extern from "crnn_stream.h" nogil:
         const void *W_hy
         const void *b_y
         int tie_weights
+        int pooling
         const double *x_mean
         const double *x_std
         const double *y_mean
@@ -81,6 +85,7 @@ cdef class StreamWeights:
     cdef Py_ssize_t state_size
     cdef bint ids_only, has_c
     cdef list sizes             # H of each layer
+    cdef object pooling         # that of StreamParts
     cdef object shapes          # StreamParts with shapes instead of arrays
     cdef str describe(self)
     cdef object one_input(self, x)

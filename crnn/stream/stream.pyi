@@ -8,6 +8,8 @@ from crnn.stream.state import StateLike
 
 Array = NDArray[np.floating[Any]]
 
+STREAM_POOLINGS: dict[str | None, int]
+
 class StreamWeights:
     def __init__(self, parts: StreamParts) -> None: ...
     @property

@@ -26,7 +26,7 @@ from operator import index
 import numpy as np
 
 from crnn.array_input import as_array as any_array, in_precision, real_numbers
-from crnn.stream.state import check_state
+from crnn.stream.state import check_stream_state, pooled_state
 
 cdef extern from "simd/compat.h" nogil:
     int flag_take(int *flag)
@@ -38,6 +38,9 @@ cnp.import_array()
 # and acquiring the GIL takes 30 ns. But if another thread is running Python code, acquiring it takes up to the switch
 # interval, too long for smaller steps.
 RELEASE_BYTES = 256 << 10
+
+# What the heads of models that stream may read: names of `crnn.models.pooling`, or None.
+STREAM_POOLINGS = {None: CRNN_POOL_LAST, "last": CRNN_POOL_LAST, "max": CRNN_POOL_MAX, "mean": CRNN_POOL_MEAN}
 
 cdef enum:
     ALIGNMENT = 64      # CRNN_LINE_BYTES
@@ -93,7 +96,7 @@ cdef class StreamWeights:
         self.isa = f32.isa.decode()
         self.io_real = cnp.NPY_FLOAT64 if crnn_model_standardises(self.model) else self.real
         self.io_dtype = "float32" if self.io_real == cnp.NPY_FLOAT32 else "float64"
-        self.shapes = parts.map(np.shape)
+        self.shapes, self.pooling = parts.map(np.shape), parts.pooling
         self.ids_only = parts.ids_only or parts.embedding is not None
         self.input_size, self.output_size = parts.input_size, crnn_model_output_size(self.model)
         self.state_size = crnn_model_state_size(self.model)
@@ -200,7 +203,7 @@ cdef class StreamWeights:
     # ---- states in their public form ---------------------------------------------------------------------------------
 
     cdef object states_of(self, const crnn_streams *streams, const int32_t *rows, Py_ssize_t M):
-        """The states of M rows, in the form of the network's state for a batch of M; a copy."""
+        """The states of M rows, in their public form for a batch of M; a copy."""
         cdef cnp.ndarray flat = np.empty((M, self.state_size), self.dtype)
         cdef char *row = <char *>cnp.PyArray_DATA(flat)
         cdef Py_ssize_t i, start = 0
@@ -214,12 +217,15 @@ cdef class StreamWeights:
                 arrays.append(np.ascontiguousarray(flat[:, start:start + size]))
                 start += size
             parts.append(np.stack(arrays) if len(set(self.sizes)) == 1 else arrays)
-        return tuple(parts) if self.has_c else parts[0]
+        state = tuple(parts) if self.has_c else parts[0]
+        return pooled_state(state, self.pooling, flat[:, start:])
 
     cdef cnp.ndarray flat_states(self, str name, value, Py_ssize_t M, bint finite=True):
-        """States of M rows, given in their public form, as an array (M, state_size), fresh. Raises as `check_state`."""
+        """States of M rows, given in their public form, as an array (M, state_size), fresh. Raises as
+        `check_stream_state`."""
         cdef cnp.ndarray flat = np.empty((M, self.state_size), self.dtype)
-        np.concatenate(check_state(name, value, self.sizes, self.has_c, M, self.dtype, finite), axis=1, out=flat)
+        arrays = check_stream_state(name, value, self.sizes, self.has_c, self.pooling, M, self.dtype, finite)
+        np.concatenate(arrays, axis=1, out=flat)
         return flat
 
 
@@ -257,6 +263,9 @@ cdef class Config:
             if i == 0 and parts.ids_only and not E:
                 elements -= K * dim(parts.layers[0]["W_xh"], 1)  # a row look-up reads one row only
             K = self.layers[i].hidden_size
+        if parts.pooling not in STREAM_POOLINGS:
+            raise ValueError(f"pooling: expected one of {', '.join(map(repr, STREAM_POOLINGS))}, got {parts.pooling!r}")
+        self.c.pooling = STREAM_POOLINGS[parts.pooling]
         if parts.b_y is not None:
             self.head(parts.W_hy, parts.b_y, K)
             elements += K * self.c.output_size
@@ -483,7 +492,8 @@ cdef class Stream:
         -------
         array (output_size,)
             Fresh, or ``out``. For a network, h of its top layer. For a model, the output of its head: logits, or values
-            in the units of the targets. Quantiles are in blocks of the targets' columns, one block for each level.
+            in the units of the targets. Quantiles are in blocks of the targets' columns, one block for each level. With
+            pooling it is the output for the sequence so far.
         """
         cdef StreamWeights weights = self.weights
         cdef const void *x_ = NULL
@@ -568,7 +578,12 @@ cdef class Stream:
 
     @property
     def state(self):
-        """The state, in the form of the network's own state for a batch of one; a copy. Assign a state to set it."""
+        """The state, a copy. Assign a state to set it.
+
+        It has the form of the network's own state for a batch of one: h, or (h, c). With pooling that is the first part
+        of a tuple: ``(state, maximum)`` with pooling "max", where maximum (1, H) is -inf before the first step, and
+        ``(state, sum, steps)`` with pooling "mean", where sum is (1, H), and steps (1,) are integers.
+        """
         cdef int32_t row = 0
         acquire(&self.busy, "stream")
         try:

@@ -374,7 +374,7 @@ cdef class StreamBatch:
             release(&self.busy)
 
     def states(self, rows=None):
-        """The states of M rows, in the form of the network's own state for a batch of M; a copy.
+        """The states of M rows, in the form of `Stream.state` for a batch of M; a copy.
 
         Parameters
         ----------

@@ -7,7 +7,7 @@
  *     ./embed net.bin < inputs                                        # float32 in, float32 out
  *
  * Reads input_size raw floats per step and writes output_size raw floats. The file of weights contains the cell's name in
- * CELL_NAME bytes, five int32, then float32 arrays in the order in which they are read below. */
+ * CELL_NAME bytes, six int32, then float32 arrays in the order in which they are read below. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -55,7 +55,7 @@ int main(int count, char **arguments)
     if (!cell)
         fail("no such cell in this build of crnn");
 
-    enum { INPUT_SIZE, HIDDEN_SIZE, NUM_LAYERS, OUTPUT_SIZE, INITIAL_STATE, NUMBERS };
+    enum { INPUT_SIZE, HIDDEN_SIZE, NUM_LAYERS, OUTPUT_SIZE, INITIAL_STATE, POOLING, NUMBERS };
     const int32_t *n = read_from(file, NUMBERS, sizeof(int32_t));
     const crnn_dim H = n[HIDDEN_SIZE], V = n[OUTPUT_SIZE];
 
@@ -76,7 +76,7 @@ int main(int count, char **arguments)
         }
     }
     crnn_model_config config = {.input_size = n[INPUT_SIZE], .num_layers = n[NUM_LAYERS], .layers = layers,
-                                .output_size = V};
+                                .output_size = V, .pooling = n[POOLING]};
     if (V > 0) {
         config.W_hy = read_floats(file, H, V);
         config.b_y = read_floats(file, 1, V);

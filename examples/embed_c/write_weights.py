@@ -11,6 +11,7 @@ import numpy as np
 import crnn
 
 CELL_NAME = 16  # bytes of the cell's name in the file
+POOLINGS = {None: 0, "last": 0, "max": 1, "mean": 2}  # CRNN_POOL_... in crnn_stream.h
 
 
 def write_weights(model, path):
@@ -19,7 +20,8 @@ def write_weights(model, path):
     for reason in unsupported(model, net):
         raise ValueError(f"{type(model).__name__}: expected {reason}")
     outputs = 0 if model is net else len(model.params["b_y"])
-    sizes = [net.input_size, net.hidden_size, net.num_layers, outputs, net.trainable_initial_state]
+    pooling = POOLINGS[getattr(model, "pooling", None)]
+    sizes = [net.input_size, net.hidden_size, net.num_layers, outputs, net.trainable_initial_state, pooling]
     with open(path, "wb") as file:
         file.write(net.cell.encode().ljust(CELL_NAME, b"\0"))
         np.array(sizes, "<i4").tofile(file)
@@ -40,7 +42,7 @@ def unsupported(model, net):
         yield "inputs that are numbers, got an embedding"
     if isinstance(net.hidden_size, list):
         yield f"layers of equal size, got {net.hidden_size}"
-    if getattr(model, "pooling", None) not in (None, "last"):
+    if getattr(model, "pooling", None) not in POOLINGS:
         yield f"an output at every step, got pooling={model.pooling!r}"
     for name, scaling in getattr(model, "scalings", {}).items():
         if np.any(scaling.mean != 0) or np.any(scaling.std != 1):

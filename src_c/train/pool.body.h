@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * pool.body.h: pooling over time, forward and backward: the mean of a sequence's vectors, or the maximum per column.
- * Padding is ignored. */
+ * Padding is ignored. The steps of streams do the arithmetic of the forward kernels, and so have their bits. */
 
 /* out[b] = (sum_t h[t,b]) * (1 / length) */
 static void pool_mean_forward(real *out, const real *h, crnn_dim H, const crnn_rows *rows)
@@ -18,6 +18,18 @@ static void pool_mean_forward(real *out, const real *h, crnn_dim H, const crnn_r
     for (crnn_dim i = rows->b0; i < rows->b1; ++i) {
         const crnn_dim b = row_at(rows, i);
         scale_row(out + b * H, 1 / (real)steps_of(rows, b), H);
+    }
+    float_mode_restore(mode);
+}
+
+/* sum += h; out = sum * factor */
+static void pool_mean_step(real *out, real *sum, const real *h, real factor, crnn_dim H)
+{
+    float_mode mode = kernel_floats();
+    for (crnn_dim j = 0, remaining = H; remaining > 0; j += LINE, remaining -= LINE) {
+        const line total = line_add(line_get(sum + j, remaining), line_get(h + j, remaining));
+        line_put(sum + j, total, remaining);
+        line_put(out + j, line_mul(total, line_set1(factor)), remaining);
     }
     float_mode_restore(mode);
 }
@@ -70,6 +82,20 @@ static void pool_max_forward(real *out, int32_t *which, const real *h, crnn_dim 
             which_b[j] = larger ? t : before;
         }
     }
+    float_mode_restore(mode);
+}
+
+/* best = max(best, h); out = best */
+static void pool_max_step(real *out, real *best, const real *h, crnn_dim H)
+{
+    float_mode mode = kernel_floats();
+    real *RESTRICT best_ = best;
+    const real *RESTRICT h_ = h;
+    for (crnn_dim j = 0; j < H; ++j) {
+        const real value = h_[j] + 0, before = best_[j] + 0;
+        best_[j] = !(value <= before) & (before == before) ? value : before;
+    }
+    memmove(out, best, (size_t)H * sizeof(real));
     float_mode_restore(mode);
 }
 

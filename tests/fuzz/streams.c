@@ -57,7 +57,8 @@ static void *line_aligned(void **memory, size_t size)
     return *memory;
 }
 
-/* What a model says in a few steps of some streams, on one instruction set. NULL if it is refused. */
+/* What a model says in two steps of some streams, and in a run of one that continues from the state of another, on one
+ * instruction set. NULL if it is refused. */
 static float *outputs(const crnn_model_config *config, const crnn_kernels_f32 *kernels, crnn_dim N, crnn_dim block,
                       int as_ids, size_t *length)
 {
@@ -76,21 +77,32 @@ static float *outputs(const crnn_model_config *config, const crnn_kernels_f32 *k
         const size_t V = (size_t)crnn_model_output_size(model);
         double *x = malloc(rows * D * sizeof *x); /* enough for float, and for double where inputs are standardised */
         int32_t *ids = malloc(rows * sizeof *ids);
-        *length = 2 * rows * V * 2;
+        float *state = malloc((size_t)crnn_model_state_size(model) * sizeof *state);
+        *length = 3 * rows * V * 2;
         y = calloc(*length, sizeof *y);
-        if (!streams || !x || !ids || !y)
+        if (!streams || !x || !ids || !state || !y)
             abort();
         for (size_t i = 0; i < rows * D; ++i)
             x[i] = (double)(i % 7) * 0.25 - 0.5;
         for (size_t i = 0; i < rows; ++i)
             ids[i] = (int32_t)(i * 5 % D);
+        as_ids = as_ids || crnn_model_takes_ids_only(model);
         for (int step = 0; step < 2; ++step)
-            if (as_ids || crnn_model_takes_ids_only(model))
+            if (as_ids)
                 crnn_streams_step_ids(streams, y + (size_t)step * rows * V * 2, ids, NULL, N);
             else
                 crnn_streams_step(streams, y + (size_t)step * rows * V * 2, x, NULL, N);
+        crnn_streams_get_state(streams, state, 0);
+        crnn_streams_set_state(streams, state, N - 1);
+        if (as_ids)
+            crnn_streams_run_ids(streams, y + 2 * rows * V * 2, ids, N, N - 1);
+        else
+            crnn_streams_run(streams, y + 2 * rows * V * 2, x, N, N - 1);
+        crnn_streams_copy(streams, 0, streams, N - 1);
+        crnn_streams_reset(streams, NULL, N);
         free(x);
         free(ids);
+        free(state);
     }
     free(streams_memory);
     free(model_memory);
@@ -119,6 +131,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     config.b_y = given & 16 && given & 1024 ? NULL : w;
     config.tie_weights = !!(given & 32);
     config.W_hy = config.tie_weights != !!(given & 8) ? NULL : w;
+    config.pooling = given & 64 ? (int)(take(1) % 5) - 1 : CRNN_POOL_LAST;
     if (given & 128 && given & 256) { /* one column of targets, whose statistics are of any number of columns */
         config.y_mean = zeros;
         config.y_std = ones;

@@ -94,10 +94,10 @@ CASES = {
     "dstate text": (lambda: NET.backward(TAPE, DY, [["a"]]), TypeError, "dstate: expected numbers, got <U1"),
     "backward threads": (lambda: NET.backward(TAPE, DY, threads=-1), ValueError, "threads: expected .* got -1"),
     # ---- language models
-    "vocab a text": (lambda: crnn.LanguageModel("abc"), TypeError, "vocab: expected a Vocab, got str"),
     "vocab a corpus": (
-        lambda: crnn.LanguageModel(crnn.TextCorpus.from_text("hello")), TypeError, "vocab: expected .* got TextCorpus",
+        lambda: crnn.LanguageModel(crnn.TextCorpus.from_text("abc" * 9)), TypeError, "got TextCorpus; .*: corpus.vocab"
     ),
+    "vocab a text": (lambda: crnn.LanguageModel("abc"), TypeError, "vocab: expected a Vocab, got str"),
     "model's hidden_size": (lambda: crnn.LanguageModel(LM.vocab, hidden_size=0), ValueError, "hidden_size: expected"),
     "model's embedding_size": (
         lambda: crnn.LanguageModel(LM.vocab, embedding_size=2.5), ValueError, r"embedding_size: expected .* got 2\.5",
@@ -157,6 +157,9 @@ CASES = {
     "clip_value negative": (lambda: fit(clip_value=-1), ValueError, "clip_value: expected .* got -1"),
     "fit's threads": (lambda: fit(threads=0), ValueError, "threads: expected .* got 0"),
     "fit's reduction": (lambda: fit(batch_size=4, reduction="max"), ValueError, "reduction: expected mean or sum"),
+    "a text in place of ids": (
+        lambda: crnn.fit(language_model(), "a text"), TypeError, "data: expected a TextCorpus, .*, got str"
+    ),
     "valid is a share": (lambda: fit(batch_size=4, valid=0.1), TypeError, "valid: expected ids of another text"),
     "valid too short": (lambda: fit(batch_size=4, valid=[1]), ValueError, "valid: expected at least 2 ids"),
     # ---- diagnostics

@@ -86,7 +86,7 @@ def test_train_passes_every_option_on(tmp_path, text_file, capsys):
         "--test", 0.1,
         "--min-count", 2, "--max-vocab", 20, "--ids", ids, "--cell", "relu", "--hidden", 7, "--layers", 2,
         "--embedding", 5, "--recurrent-init", "0.5*identity", "--input-init", "uniform", "--dtype", "float64",
-        "--epochs", 4, "--batch", 3, "--bptt", 6, "--carry", 12, "--optimizer", "rmsprop", "--lr", 0.01,
+        "--epochs", 4, "--batch", 3, "--bptt", 6, "--carry", 12, "--optimizer", "RMSprop", "--lr", 0.01,
         "--schedule", "linear", "--warmup", 3, "--clip-norm", 0, "--clip-value", 0.1, "--patience", 3, "--seed", 8,
         "--log", tmp_path / "log.jsonl", "-q",
     )  # fmt: skip
@@ -290,7 +290,7 @@ def test_info_tells_what_the_file_holds(model_file, capsys):
     assert (status, err) == (0, "")
     assert f"{model_file.stat().st_size:,} bytes" in out
     model = crnn.load(model_file)
-    for part in (repr(model), "Vocab(12 chars)", "W_hy             float32 (19, 12)", "cell             tanh"):
+    for part in (repr(model), "Vocab(12 chars)", "  W_hy         float32 (19, 12)", "  cell                     tanh"):
         assert part in out
     assert all(name in out for name in model.params)
 

@@ -26,18 +26,23 @@ def run(arguments: argparse.Namespace) -> int:
     model = crnn.load(arguments.model)
     size = arguments.model.stat().st_size
     show(f"{arguments.model}: {size:,} bytes{describe(arguments.model)}\n{model}")
-    for name, value in model.config().items():
-        show(f"  {name:<16} {value}")
+    facts = {name: str(value) for name, value in model.config().items()}
     if isinstance(model, crnn.LanguageModel):
-        show(f"  {'vocabulary':<16} {model.vocab!r}")
-        show(f"  {'encoding':<16} {model.vocab.encoding if model.vocab.unit != 'byte' else 'none, bytes'}")
-    for name, array in model.params.items():
-        show(f"  {name:<16} {array.dtype} {array.shape}")
+        facts["vocabulary"] = repr(model.vocab)
+        facts["encoding"] = str(model.vocab.encoding) if model.vocab.unit != "byte" else "none, bytes"
+    _show(facts)
+    _show({name: f"{array.dtype} {array.shape}" for name, array in model.params.items()})
     for number, record in enumerate(model.training_runs, 1):
         show(f"training run {number} of {len(model.training_runs)}")
-        for name, text in _described(record).items():
-            show(f"  {name:<16} {text}")
+        _show(_described(record))
     return 0
+
+
+def _show(facts: Mapping[str, str]) -> None:
+    """Print names and values, one below the other."""
+    width = max(map(len, facts), default=0)
+    for name, text in facts.items():
+        show(f"  {name:<{width}}  {text}")
 
 
 def _described(record: Mapping[str, Any]) -> dict[str, str]:
@@ -51,5 +56,5 @@ def _described(record: Mapping[str, Any]) -> dict[str, str]:
         elif isinstance(value, dict):
             described[name] = ", ".join(f"{option}={given}" for option, given in value.items() if given is not None)
         elif name != "unit" and value is not None:
-            described[name] = str(value)
+            described[name] = f"{value:,}" if type(value) is int else str(value)
     return described

@@ -41,9 +41,9 @@ TRAINING_FLAGS: dict[str, dict[str, Any]] = {
         "help": f"passes over the text; if not given as many as make {LEAST_UPDATES:,} updates, at least {LEAST_EPOCHS}"
     },
     "batch_size": {"help": "parallel streams that the text is split into"},
-    "optimizer": {"choices": list(RULES), "help": "update rule"},
+    "optimizer": {"type": str.lower, "choices": list(RULES), "help": "update rule"},
     "lr": {"help": f"learning rate; if not given that of the optimizer, such as {RULES['adam']().lr:g} for adam"},
-    "schedule": {"choices": list(SCHEDULES), "help": "schedule of the learning rate"},
+    "schedule": {"type": str.lower, "choices": list(SCHEDULES), "help": "schedule of the learning rate"},
     "warmup": {"help": "updates of the warm-up, in which the learning rate rises"},
     "clip_norm": {"help": "largest 2-norm of the gradient; 0: no limit"},
     "clip_value": {"default": 0.0, "help": "largest element of the gradient; 0: no limit"},
@@ -70,6 +70,7 @@ ZERO_IS_NONE = ("clip_norm", "clip_value", "patience", "checkpoint_minutes")
 def add_subcommand(subparsers: Subparsers) -> None:
     """Add ``crnn train`` to the parsers."""
     train = new_subcommand(subparsers, "train", run, "train a language model on text files")
+    train.usage = "%(prog)s [options] TEXT [TEXT ...] -o OUTPUT"  # the list of all options hides what was wrong
     add_text_argument(train, "to train on")
     train.add_argument("-o", "--output", type=_new_file, required=True, help="where to write the model (.safetensors)")
     add_corpus_flags(train.add_argument_group("text"))

@@ -95,7 +95,8 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         **options: Unpack[NetworkOptions],
     ) -> None:
         if not isinstance(vocab, Vocab):
-            raise TypeError(f"vocab: expected a Vocab, got {type(vocab).__name__}")
+            hint = "; it has one: corpus.vocab" if hasattr(vocab, "vocab") else ""
+            raise TypeError(f"vocab: expected a Vocab, got {type(vocab).__name__}{hint}")
         self.vocab = vocab
         self.tie_weights = check_flag("tie_weights", tie_weights)
         self.input_init = options.get("input_init")

@@ -195,6 +195,10 @@ def _empty_log(model: Trainable, log: TrainingLog | None, config: TrainingConfig
 
 def _split(model: Trainable, data: Any, valid: Any) -> tuple[Any, Any]:
     """Training and validation data. A corpus provides both, unless ``valid`` is given."""
+    if isinstance(data, str | bytes):
+        raise TypeError(
+            f"data: expected a TextCorpus, such as TextCorpus.from_text(text), or ids, got {type(data).__name__}"
+        )
     if not isinstance(data, TextCorpus):
         return data, valid
     if getattr(model, "vocab", data.vocab) != data.vocab:

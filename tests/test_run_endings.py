@@ -116,6 +116,21 @@ def test_a_signal_raises_what_says_which_it_was_and_the_handlers_are_restored(na
     assert {each: signal.getsignal(getattr(signal, each)) for each in SIGNALS} == before
 
 
+@pytest.mark.parametrize(
+    ("update", "options", "message"),
+    [
+        (3, {}, "interrupted by SIGINT at update 4 of 28; the model's weights are the latest"),
+        (17, {}, "interrupted by SIGINT at update 18 of 28; the model's weights are those of epoch 2, the best so far"),
+        (3, {"checkpoint": "c"}, "weights are the latest; resume=True continues from the checkpoint"),
+    ],
+)
+def test_what_an_interrupted_run_has_kept_is_said(tmp_path, monkeypatch, update, options, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Interrupted) as caught:
+        fitted(schedule=at_update(update, lambda: signal.raise_signal(signal.SIGINT)), **options)
+    assert str(caught.value).endswith(message)
+
+
 @pytest.mark.parametrize("name", SIGNALS)
 def test_a_signal_that_a_program_ignores_or_handles_is_left_to_it(name):
     signum, seen = getattr(signal, name), []

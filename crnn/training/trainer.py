@@ -13,7 +13,7 @@ from typing import Any
 from crnn.training.advice import advice, unlearnt
 from crnn.training.checkpoint import Checkpoint
 from crnn.training.config import Length, TrainingConfig
-from crnn.training.interrupts import Interrupts
+from crnn.training.interrupts import Interrupted, Interrupts
 from crnn.training.log import TrainingLog
 from crnn.training.observer import Observer, about, reason_of
 from crnn.training.output import Output
@@ -185,6 +185,7 @@ class Trainer:
             lambda: self._roll_back(error) if isinstance(error, Diverged) else None,
             lambda: self.checkpoint.write(self.run) if error is not None and begun and self.resumable else None,
             self.run.keep_best,
+            lambda: self._tell_kept(error) if isinstance(error, Interrupted) else None,
             lambda: self.run.add_record(self.checkpoint.record(self.run)),
             lambda: self._save_output(finished=error is None),
             self._advise,
@@ -224,6 +225,13 @@ class Trainer:
         weights = self.run.roll_back()
         self.resumable = True
         error.args = (f"{error}; the weights are {weights}. A smaller learning rate or clip_norm may help",)
+
+    def _tell_kept(self, error: Interrupted) -> None:
+        """Say in the error how far the run came, and which weights the model has."""
+        run = self.run
+        kept = f"those of epoch {run.best_epoch}, the best so far" if run.judged else "the latest"
+        more = "; resume=True continues from the checkpoint" if self.checkpoint.holds(run) else ""
+        error.args = (f"{error} at update {run.update:,} of {self.total:,}; the model's weights are {kept}{more}",)
 
     def _save_output(self, *, finished: bool) -> None:
         """Write the model, if there is a file for it."""

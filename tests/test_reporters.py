@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 
@@ -244,6 +245,50 @@ def test_a_standard_error_that_cannot_be_written_does_not_stop_training(clock, m
         assert fitted(clock, 3.0, 3, valid=IDS[:20], progress=shown).epochs == 3
 
 
+def test_a_bar_that_cannot_be_written_does_not_stop_the_bars_of_other_threads(clock, monkeypatch):
+    class Broken(Terminal):
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    on_terminal(monkeypatch)
+    monkeypatch.setattr(sys, "stderr", Broken())
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    fitted(clock, 3.0, 2, on_update=lambda progress: print("done"))
+    terminal = on_terminal(monkeypatch)
+    thread = threading.Thread(target=lambda: fitted(clock, 3.0, 2), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert "epoch 2/2 100%" in terminal.states()[-1]
+
+
+@pytest.mark.parametrize("missing", ["flush", "works", "isatty"])
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_an_object_of_the_program_as_standard_error_does_not_stop_training(clock, monkeypatch, missing, is_terminal):
+    def write(text):
+        if missing == "works":
+            raise RuntimeError("the application's own")
+        return len(text)
+
+    def isatty():
+        if missing == "isatty":
+            raise RuntimeError("the application's own")
+        return is_terminal
+
+    methods = {"write": write, "isatty": isatty} | ({} if missing == "flush" else {"flush": lambda: None})
+    monkeypatch.setattr(sys, "stderr", types.SimpleNamespace(**methods))
+    monkeypatch.setenv("TERM", "xterm")
+    for shown in (True, None):
+        assert fitted(clock, 3.0, 3, valid=IDS[:20], progress=shown, on_epoch=lambda progress: False).epochs == 3
+
+
+def test_a_stand_in_for_ipython_does_not_stop_training(clock, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("IPython.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    assert fitted(clock, 3.0, 3, progress=True).epochs == 3
+
+
 # ---- the bar of a terminal -------------------------------------------------------------------------------------------
 
 
@@ -342,6 +387,24 @@ def test_what_a_callback_prints_stands_above_the_bar(clock, monkeypatch, name):
     assert [int(update) for _, update, _ in printed] == (list(range(1, 15)) if name == "on_update" else [7, 14])
     assert {before for before, *_ in printed} == {""}
     assert re.search(r"\r +\rdone 7\n\r", terminal.getvalue())
+
+
+def test_standard_output_is_left_to_callbacks_that_set_it_and_to_other_threads(clock, monkeypatch):
+    terminal, own = on_terminal(monkeypatch), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    seen = []
+
+    def set_own(progress):
+        sys.stdout = own
+
+    thread = threading.Thread(
+        target=lambda: fitted(clock, 0.3, 2, on_update=lambda progress: seen.append(sys.stdout is terminal))
+    )
+    thread.start()
+    thread.join()
+    assert set(seen) == {True}
+    fitted(clock, 0.3, 2, on_update=set_own)
+    assert sys.stdout is own
 
 
 @pytest.mark.parametrize(

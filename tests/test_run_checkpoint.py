@@ -2,6 +2,7 @@
 """Checkpoints: what they hold, what they refuse to go with, and that a damaged one changes nothing."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -532,3 +533,26 @@ def test_impossible_scaling_in_a_checkpoint_changes_nothing(tmp_path):
     with pytest.raises(ModelFileError, match=r"scaling\.x\.std: expected numbers above 0"):
         model.fit(X, y, epochs=2, checkpoint=tmp_path / "c", resume=True)
     assert not model.is_scaled
+
+
+@pytest.mark.parametrize("option", ["epochs", "max_updates"])
+@pytest.mark.parametrize("number", [sys.maxsize, 10**400])
+def test_a_run_without_an_end_in_sight_is_resumed(tmp_path, option, number):
+    files = {"checkpoint": tmp_path / "c", "log_file": tmp_path / "log.jsonl", "report": tmp_path / "r.html"}
+    corpus = crnn.TextCorpus.from_text("to be or not to be " * 20, valid=0.2)
+    for stop in (7, 12):
+        model = crnn.LanguageModel(corpus.vocab, hidden_size=4, seed=0)
+        settings = {option: number, "batch_size": 4, "bptt": 8, "resume": stop > 7}
+        settings["on_update"] = lambda progress, stop=stop: progress.update == stop
+        log = crnn.fit(model, corpus, **settings, **files)
+        assert log.updates == stop
+    assert crnn.TrainingLog.from_file(tmp_path / "log.jsonl").updates == 12
+
+
+def test_a_run_that_is_resumed_with_less_than_it_has_done_is_finished(tmp_path):
+    corpus = crnn.TextCorpus.from_text("to be or not to be " * 20, valid=0.2)
+    for settings in ({"epochs": 8}, {"epochs": 2}, {"max_updates": 1}, {"epochs": 1, "max_updates": 2}):
+        model = crnn.LanguageModel(corpus.vocab, hidden_size=4, seed=0)
+        files = {"checkpoint": tmp_path / "c", "log_file": tmp_path / "log.jsonl", "resume": settings != {"epochs": 8}}
+        log = crnn.fit(model, corpus, batch_size=4, bptt=8, patience=None, **settings, **files)
+        assert log.epochs == 8

@@ -24,6 +24,7 @@ from crnn.checks import (
     check_size,
 )
 from crnn.io.atomic_write import PathLike
+from crnn.training.entries import LARGEST_COUNT
 from crnn.training.progress import Callback
 
 __all__ = ["LEAST_EPOCHS", "LEAST_UPDATES", "TrainingConfig", "TrainingOptions"]
@@ -277,7 +278,7 @@ class TrainingConfig:
             epochs = enough if self.max_updates else max(LEAST_EPOCHS, enough)
         if patience == "auto":
             patience = max(LEAST_PATIENCE, epochs // PATIENCE_PARTS) if judged else None
-        return Length(epochs, patience)
+        return Length(min(epochs, LARGEST_COUNT - 1), patience)
 
     def updates_per_entry(self, updates: int) -> int:
         """After how many updates the log gets an entry in a run of so many."""

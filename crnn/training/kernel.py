@@ -27,6 +27,8 @@ def _shell() -> Any:
     """IPython's shell, None if there is none."""
     if "IPython" not in sys.modules:
         return None
-    from IPython.core.getipython import get_ipython
-
+    try:
+        from IPython.core.getipython import get_ipython
+    except ImportError:  # a stand-in for IPython; one that is being imported
+        return None
     return get_ipython()

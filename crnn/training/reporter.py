@@ -7,9 +7,11 @@ A reporter never stops training: if standard error is gone, as when a terminal i
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -186,18 +188,15 @@ class ProgressBar:
         self._missing = False  # whether the last epoch has no line yet
 
     def start(self, figures: Figures) -> float:
-        from tqdm import tqdm
-
-        unwatched: Any = type("Bar", (tqdm,), {"monitor_interval": 0})  # no thread: the training loop refreshes it
         options = {"total": figures.updates, "initial": figures.update, "bar_format": " "}
         with contextlib.suppress(OSError, ValueError):
-            self._bar = unwatched(**options, file=sys.stderr)
+            self._bar = _bar_class()(**options, file=sys.stderr)
         return self.show(figures)
 
     def show(self, figures: Figures) -> float:
         if self._bar is not None:
             with contextlib.suppress(OSError, ValueError):
-                self._bar.ncols = _columns() - 1  # terminals begin a new line after the last one
+                self._bar.ncols = max(_columns() - 1, 1)  # terminals begin a new line after the last one
                 before, after = bar_texts(figures, self._bar.ncols)
                 self._bar.bar_format = f"{before} |{{bar}}| {after}"  # no braces in these
                 self._bar.n = figures.update
@@ -231,9 +230,10 @@ class ProgressBar:
 
     def aside(self) -> AbstractContextManager[object]:
         out: Any = sys.stdout
-        if self._bar is None or not _is_terminal(out):
+        in_main = threading.current_thread() is threading.main_thread()  # all threads have the same standard output
+        if self._bar is None or not in_main or not _is_terminal(out):
             return contextlib.nullcontext()
-        return contextlib.redirect_stdout(_Above(out, self._bar))
+        return _Above(out, self._bar)
 
     def close(self, figures: Figures) -> None:
         self._tell_missing()
@@ -249,6 +249,13 @@ class _Above:
     def __init__(self, stream: Any, bar: Any) -> None:
         self._stream, self._bar = stream, bar
 
+    def __enter__(self) -> None:
+        sys.stdout = self
+
+    def __exit__(self, *_: object) -> None:
+        if sys.stdout is self:  # else the callback has set another one
+            sys.stdout = self._stream
+
     def write(self, text: str) -> Any:
         bar, self._bar = self._bar, None
         if bar is not None:
@@ -258,6 +265,34 @@ class _Above:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+@functools.cache
+def _bar_class() -> Any:
+    """The class of bars. Made when the first one is needed, because ``import crnn`` does not import tqdm."""
+    from tqdm import tqdm
+
+    def locked(bar: Any, nolock: bool) -> AbstractContextManager[object]:
+        return contextlib.nullcontext() if nolock else bar.get_lock()
+
+    class Bar(tqdm):  # type: ignore[type-arg]  # it is generic for type checkers only
+        """A bar that releases tqdm's lock, which is that of all bars in a process, also if it cannot be written.
+
+        tqdm itself keeps it then, and a bar of another thread would wait for ever.
+        """
+
+        monitor_interval = 0  # no thread: the training loop refreshes it
+
+        def refresh(self, nolock: bool = False, lock_args: Any = None) -> None:
+            if not self.disable:
+                with locked(self, nolock):
+                    self.display()
+
+        def clear(self, nolock: bool = False) -> None:
+            with locked(self, nolock):
+                super().clear(nolock=True)
+
+    return Bar
 
 
 def new_reporter(progress: bool | None, log: TrainingLog, *, from_start: bool = False) -> Reporter:
@@ -290,5 +325,5 @@ def _is_terminal(stream: Any) -> bool:
     editor = type(stream).__module__.startswith("idlelib")  # says that it is a terminal
     try:
         return stream is not None and stream.isatty() and not automatic and not editor
-    except (AttributeError, OSError, ValueError):  # a program's own object; a closed file
+    except Exception:  # a program's own object; a closed file
         return False

@@ -13,6 +13,7 @@ from typing import Any
 from crnn.training.advice import advice, unlearnt
 from crnn.training.checkpoint import Checkpoint
 from crnn.training.config import Length, TrainingConfig
+from crnn.training.entries import LARGEST_COUNT
 from crnn.training.interrupts import Interrupted, Interrupts
 from crnn.training.log import TrainingLog
 from crnn.training.observer import Observer, about, reason_of
@@ -106,7 +107,8 @@ class Trainer:
         begun = run.update - run.position  # when the epoch began; earlier ones may have had another number of windows
         self.length = config.length(len(windows), judged=valid is not None)
         updates = begun + len(windows) * (self.length.epochs - run.log.epochs)
-        self.total = updates if config.max_updates is None else min(config.max_updates, updates)
+        most = LARGEST_COUNT - 1 if config.max_updates is None else config.max_updates
+        self.total = max(min(most, updates, LARGEST_COUNT - 1), run.update)  # resumed with less than it has done
         self.step = UpdateStep(run.model, run.optimizer, config, self.total)
         at_most = self.length.patience is not None
         self.watch = Watch(run, self.step, self.length.epochs, self.total, at_most=at_most)

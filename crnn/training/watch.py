@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import TypeVar
 
 from crnn.training.entries import Entry
 from crnn.training.progress import Figures, Pace, Sums
@@ -19,9 +21,11 @@ __all__ = ["Watch"]
 COST = 200  # a reporter waits for so many times as long as showing has taken it,
 LONGEST = 3.0  # but not for more seconds than this
 
+T = TypeVar("T")
+
 
 class Watch:
-    """Tells a reporter how far a run is.
+    """Tells a reporter how far a run is. If the reporter raises an exception, nothing more is shown.
 
     Parameters
     ----------
@@ -56,8 +60,9 @@ class Watch:
         self._pace = Pace(self._run.update, now)
         self._reporter = reporter
         for note in self._run.log.notes:
-            reporter.note(note)
-        self.due = now + reporter.start(self._figures(now, Sums()))
+            self._tell(reporter.note, note)
+        wait = self._tell(self._reporter.start, self._figures(now, Sums()))
+        self.due = math.inf if wait is None else now + wait
 
     def begin_epoch(self) -> None:
         """The next epoch begins, or the rest of one."""
@@ -65,32 +70,42 @@ class Watch:
 
     def show(self, now: float, sums: Sums, *, evaluating: bool = False) -> None:
         """Show the figures, with the sums over the updates that the log does not have yet."""
-        wait = self._reporter.show(self._figures(now, sums, evaluating=evaluating))
+        wait = self._tell(self._reporter.show, self._figures(now, sums, evaluating=evaluating))
         after = time.perf_counter()
-        if not evaluating:  # that comes by itself
+        if wait is None:
+            self.due = math.inf
+        elif not evaluating:  # that comes by itself
             self.due = after + max(wait, min(COST * (after - now), LONGEST))
 
     def epoch(self) -> None:
         """The last epoch has been logged."""
         now = time.perf_counter()
-        self._reporter.epoch(now - self._started, lambda: self._figures(now, Sums()))
+        self._tell(self._reporter.epoch, now - self._started, lambda: self._figures(now, Sums()))
 
     def note(self, text: str) -> None:
         """Something that the user should know, for the log too."""
         self._run.log.notes.append(text)
-        self._reporter.note(text)
+        self._tell(self._reporter.note, text)
 
     def sample(self, prompt: str, text: str) -> None:
         """A text that the model has generated as a continuation of a prompt."""
-        self._reporter.sample(prompt, text)
+        self._tell(self._reporter.sample, prompt, text)
 
     def aside(self) -> AbstractContextManager[object]:
         """A context in which a callback may print."""
-        return self._reporter.aside()
+        return self._tell(self._reporter.aside) or nullcontext()
 
     def close(self, reason: str) -> None:
         """Training has ended."""
-        self._reporter.close(replace(self._figures(time.perf_counter(), Sums()), ended=reason))
+        self._tell(self._reporter.close, replace(self._figures(time.perf_counter(), Sums()), ended=reason))
+
+    def _tell(self, method: Callable[..., T], *arguments: object) -> T | None:
+        """Call a method of the reporter. If that fails, training goes on without it."""
+        try:
+            return method(*arguments)
+        except Exception:
+            self._reporter = Silent()
+            return None
 
     def _figures(self, now: float, sums: Sums, *, evaluating: bool = False) -> Figures:
         """What to show: means over the last entry of the log and the updates since then, of this part of the run."""

@@ -155,6 +155,14 @@ def test_short_epochs_have_a_line_a_second_and_the_last_one_always(clock, capsys
     assert shown[-1].startswith("epoch 500 of 500, update 3,500 of 3,500: ")
 
 
+def test_the_first_line_of_short_epochs_is_that_of_an_epoch(clock, capsys):
+    fitted(clock, 0.03, 500)  # 0.21 s an epoch
+    plan, first, second, *_ = lines_of(capsys)
+    assert plan == "training for 500 epochs, 3,500 updates"
+    assert re.match(r"epoch 23 of 500, update 161 of 3,500: ", first)
+    assert re.match(r"epoch 29 of 500, ", second)  # a second later
+
+
 def test_a_line_of_an_epoch_has_the_time_that_is_left(clock, capsys, monkeypatch):
     in_shell(monkeypatch)
     log = fitted(clock, 10.0, 2)

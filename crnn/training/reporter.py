@@ -127,15 +127,23 @@ class Lines:
         since = figures.seconds - self._shown
         if figures.evaluating or since < SECONDS:
             return max(SECONDS - since, 0.0)
-        self._write(progress_line(figures), figures)
+        last = self._log.last
+        if self._missing and last is not None and last["seconds"] < BETWEEN_EPOCHS:  # this epoch says hardly more
+            self._epoch_shown = figures.seconds
+            self._write(self._of_epoch(figures), figures)
+        else:
+            self._write(progress_line(figures), figures)
         return SECONDS
+
+    def _of_epoch(self, figures: Figures) -> str:
+        return ", ".join(filter(None, [self._log.summary(), time_left(figures)]))
 
     def epoch(self, seconds: float, figures: Callable[[], Figures]) -> None:
         silent = self._waiting is not None and seconds < self._untold
         self._missing = silent or seconds - self._epoch_shown < BETWEEN_EPOCHS
         if not self._missing:
             self._epoch_shown, now = seconds, figures()
-            self._write(", ".join(filter(None, [self._log.summary(), time_left(now)])), now)
+            self._write(self._of_epoch(now), now)
 
     def _write(self, text: str, figures: Figures) -> None:
         self._begin()

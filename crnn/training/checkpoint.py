@@ -74,7 +74,8 @@ class Checkpoint:
         self.data, self.options = data, options
         self.output = None
         self._written: tuple[int, ...] | None = None  # `_mark` of what the file holds
-        self._lines: list[tuple[Entry, bytes]] = []  # of the log, as they were last written
+        self._entries: list[Entry] = []  # of the log, as they were last written
+        self._lines = b""  # the same as lines of JSON
 
     def exists(self) -> bool:
         """Whether there is a file to resume from."""
@@ -116,12 +117,12 @@ class Checkpoint:
 
     def _encoded(self, entries: list[Entry]) -> bytes:
         """The entries as lines of JSON. Those that the last checkpoint had too are not encoded again."""
-        lines = self._lines
-        pairs = enumerate(zip(lines, entries, strict=False))
-        same = next((number for number, (line, entry) in pairs if line[0] is not entry), min(len(lines), len(entries)))
-        del lines[same:]
-        lines += [(entry, line_of(entry, as_csv=False).encode()) for entry in entries[same:]]
-        return b"".join(line for _, line in lines)
+        known = len(self._entries)
+        if entries[:known] != self._entries:
+            known, self._lines = 0, b""
+        self._lines += b"".join(line_of(entry, as_csv=False).encode() for entry in entries[known:])
+        self._entries = entries[:]
+        return self._lines
 
     def holds(self, run: Run) -> bool:
         """Whether the file holds the current state of a run."""

@@ -37,7 +37,7 @@ class ReportPage:
         begun = time.perf_counter()
         if self.path is None or begun < self._due:
             return
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):  # also what comes of entries that a callback has added
             self.write()
         ended = time.perf_counter()
         self._due = ended + max(SECONDS, (ended - begun) / LARGEST_SHARE)

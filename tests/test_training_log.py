@@ -13,6 +13,7 @@ from model_tools import language_model
 
 import crnn
 import crnn.training.log
+from crnn.training import config
 from crnn.training.config import TrainingConfig
 from crnn.training.entries import KINDS, LONGEST_LINE, TABLE_COLUMNS
 from crnn.training.log_file import read_runs
@@ -374,11 +375,21 @@ def test_epochs_are_finished_with_all_that_follows_them_but_updates():
 
 
 @pytest.mark.parametrize(
-    ("updates", "expected"), [(5, 1), (199, 1), (1000, 10), (9_999, 99), (10_000, 100), (10**7, 100)]
-)
-def test_a_run_has_a_hundred_entries_or_more_however_short_it_is(updates, expected):
-    assert TrainingConfig().updates_per_entry(updates) == expected
-    assert TrainingConfig(log_every=7).updates_per_entry(updates) == 7
+    ("updates", "windows", "expected"),
+    [
+        (5, 5, 1), (199, 199, 1), (1000, 1000, 10), (9_999, 9_999, 99), (10_000, 10_000, 100), (10**7, 10**6, 100),
+        (1065, 71, 9), (1000, 2, 2), (1000, 10, 10), (1000, 11, 6), (10**7, 101, 51), (3, 0, 1),
+    ],
+)  # fmt: skip
+def test_a_run_has_a_hundred_entries_or_one_an_epoch_however_short_it_is(updates, windows, expected):
+    assert TrainingConfig().updates_per_entry(updates, windows) == expected
+    assert TrainingConfig(log_every=7).updates_per_entry(updates, windows) == 7
+
+
+def test_entries_divide_an_epoch_evenly(monkeypatch):
+    monkeypatch.setattr(config, "LOG_ENTRIES", 5)  # at most 4 of 21 updates, of which an epoch has 7
+    log = fitted()
+    assert log.column("update") == [4, 7, 11, 14, 18, 21]
 
 
 def test_a_short_run_has_an_entry_for_each_update():

@@ -7,6 +7,7 @@ is declared here, in `TrainingConfig` and for type checkers in `TrainingOptions`
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -185,7 +186,7 @@ class TrainingConfig:
         None,
         check=check_size,
         help=f"Updates between two entries of the log. If not given: one in {LOG_ENTRIES} of all updates, but at most "
-        f"{LOG_EVERY}.",
+        f"{LOG_EVERY}, so that an epoch is divided evenly.",
     )
     log_file: PathLike | None = option(
         None,
@@ -280,9 +281,15 @@ class TrainingConfig:
             patience = max(LEAST_PATIENCE, epochs // PATIENCE_PARTS) if judged else None
         return Length(min(epochs, LARGEST_COUNT - 1), patience)
 
-    def updates_per_entry(self, updates: int) -> int:
-        """After how many updates the log gets an entry in a run of so many."""
-        return self.log_every or min(max(updates // LOG_ENTRIES, 1), LOG_EVERY)
+    def updates_per_entry(self, updates: int, windows: int) -> int:
+        """After how many updates the log gets an entry in a run of so many, with so many in an epoch.
+
+        Unless it is given, an epoch is divided evenly: the mean of a few updates at its end would stand out in a curve.
+        """
+        if self.log_every is not None:
+            return self.log_every
+        most = min(max(updates // LOG_ENTRIES, 1), LOG_EVERY)
+        return max(1, math.ceil(windows / max(1, math.ceil(windows / most))))
 
     def new_optimizer(self) -> optim.Optimizer:
         """The optimizer; a new one if it is given by its name."""

@@ -331,7 +331,8 @@ class Trainer:
     def train_windows(self, interrupts: Interrupts) -> None:
         """Train until the end of the epoch, the last update or an interrupt."""
         run, epoch, watch = self.run, self.run.log.epochs + 1, self.watch
-        log_every = self.config.updates_per_entry(self.total)
+        log_every = self.config.updates_per_entry(self.total, len(self.windows))
+        divides_epoch = self.config.log_every is None
         has_checkpoint, on_update = self.checkpoint.path is not None, self.config.on_update
         self._sums = Sums()  # its time begins now: validation and callbacks are no part of it
         for x, targets in itertools.islice(self.windows.epoch(epoch), run.position, None):
@@ -352,7 +353,8 @@ class Trainer:
             if run.candidate is not None:
                 run.confirm_candidate()
             now = time.perf_counter()
-            if run.update % log_every == 0 or now - sums.started > SECONDS:
+            counted = run.position if divides_epoch else run.update
+            if counted % log_every == 0 or now - sums.started > SECONDS:
                 self.flush(interrupts)
             if has_checkpoint and self.checkpoint_is_due(now):
                 self.flush(interrupts)

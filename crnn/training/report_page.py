@@ -26,9 +26,13 @@ class ReportPage:
         Whether there is a page of this run.
     """
 
+    path: str | None
+    log: TrainingLog
+    written: bool
+
     def __init__(self, path: PathLike | None, log: TrainingLog) -> None:
         # Absolute: a callback may change the folder.
-        self.path: str | None = None if path is None else os.path.abspath(os.fsdecode(path))
+        self.path = None if path is None else os.path.abspath(os.fsdecode(path))
         self.log, self.written = log, False
         self._due = time.perf_counter() + SECONDS
 

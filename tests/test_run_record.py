@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from kernel_tools import assert_same_bits
 from model_tools import language_model, text
 
 import crnn
@@ -112,6 +113,22 @@ def test_a_file_with_other_records_is_refused(tmp_path, wrong):
     crnn.io.model_file.write(tmp_path / "m", tensors, header | {"training": wrong})
     with pytest.raises(crnn.ModelFileError, match="training"):
         crnn.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("wrong", [{}, "x", [1], [None]])
+def test_a_checkpoint_with_other_records_is_refused_and_changes_nothing(tmp_path, wrong):
+    fitted(checkpoint=tmp_path / "c")
+    tensors, header = crnn.io.model_file.read(tmp_path / "c")
+    header["model"]["training"] = wrong
+    del header["sha256"]
+    crnn.io.model_file.write(tmp_path / "c", tensors, header)
+    model = language_model()
+    before = model.flat_params.copy()
+    with pytest.raises(crnn.ModelFileError, match="training"):
+        fitted(model, epochs=4, checkpoint=tmp_path / "c", resume=True)
+    assert_same_bits(model.flat_params, before)
+    with pytest.raises(crnn.ModelFileError, match="training"):
+        crnn.load(tmp_path / "c")
 
 
 def test_the_command_line_shows_records_with_the_score_on_the_test_text(tmp_path, capsys):

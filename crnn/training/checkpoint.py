@@ -177,7 +177,7 @@ class Checkpoint:
         run.optimizer.set_state(progress["optimizer"], stored.optimizer_arrays(run))
         run.update, run.position, run.state = progress["update"], progress["position"], state
         run.log.restore(stored.log)
-        run.resume_records(check_records(stored.model.get("training", [])))
+        run.resume_records(stored.training_runs)
         self.output = stored.output
         self._written = _mark(run)
         return [f"resuming at epoch {run.log.epochs + 1}, update {run.update}", *notes]
@@ -214,6 +214,10 @@ class _Stored:
         self.arrays = arrays
         self.model, self.data, self.optimizer = header["model"], header["data"], header["optimizer"]
         self.options, self.progress, self.output = header["options"], header["progress"], header.get("output")
+        try:
+            self.training_runs = check_records(self.model.get("training", []))
+        except ValueError as error:
+            raise ModelFileError(f"{name}: {error}") from None
         log = _entries(arrays.pop("log", None))
         if log is None or not is_history(log, self.progress["update"]):
             raise ModelFileError(f"{name}: expected log, the entries of the log as lines of JSON")

@@ -46,7 +46,7 @@ class Content:
 
 
 def table(head: Sequence[Child], rows: Iterable[Sequence[Child] | Markup], label: str, class_: str = "") -> Markup:
-    """A table in a box of its own that scrolls if it is too wide. Numbers are aligned; the first column names the rows.
+    """A table in its own scrolling box. Numbers are aligned; the first column names the rows.
 
     A row that is Markup already is taken as it is.
     """

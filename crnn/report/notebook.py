@@ -10,11 +10,11 @@ from crnn.report.markup import Markup, join, tag
 from crnn.report.runs import Entry, ReportRun, loss_label
 from crnn.report.scales import duration, number
 
-__all__ = ["curves_html", "epochs_html", "summary_html"]
+__all__ = ["BOX", "FAINT", "curves_html", "epochs_html", "summary_html"]
 
 SHOWN_EPOCHS = 8
-_BOX = "max-width:46em;font:13px/1.5 system-ui,sans-serif;color:inherit"
-_FAINT = "opacity:.72"
+BOX = "max-width:46em;font:13px/1.5 system-ui,sans-serif;color:inherit"
+FAINT = "opacity:.72"
 _CELL = "padding:.15em 0 .15em 1.4em;text-align:right;background:none;border:0"
 _LINE = "border:0;border-top:1px solid rgba(128,128,128,.28);background:none"
 
@@ -36,9 +36,9 @@ def summary_html(entries: Sequence[Entry], *, curves: bool = True) -> str:
     """
     run = ReportRun("", entries)
     if not run.kinds["train"] and not run.kinds["epoch"]:
-        return tag("div", "No update has been logged yet.", style=_BOX)
+        return tag("div", "No update has been logged yet.", style=BOX)
     above = [_headline(run), curves_html(entries)] if curves else None
-    return tag("div", above, epochs_html(entries), style=_BOX)
+    return tag("div", above, epochs_html(entries), style=BOX)
 
 
 def curves_html(entries: Sequence[Entry], height: int = 170) -> Markup:
@@ -82,5 +82,5 @@ def _headline(run: ReportRun) -> Markup:
     parts += [f"{epochs} epoch{'s' * (epochs != 1)}", f"{last['update']:,} updates", duration(run.seconds)]
     end = run.end
     parts += [str(end["reason"])] if end is not None else []
-    notes = [tag("div", note, style=_FAINT) for note in (end["notes"] if end is not None else [])]
+    notes = [tag("div", note, style=FAINT) for note in (end["notes"] if end is not None else [])]
     return tag("div", tag("div", " · ".join(parts)), notes)

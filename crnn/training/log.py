@@ -301,7 +301,7 @@ class TrainingLog:
 
 
 class _Figures:
-    """What a log is asked for after every update or epoch, so that its costs do not grow with its length.
+    """Figures that are read after every update or epoch, kept up to date so that their cost does not grow with the log.
 
     Attributes
     ----------

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from crnn.report.markup import Markup, tag
-from crnn.report.notebook import curves_html
+from crnn.report.notebook import BOX, FAINT, curves_html
 from crnn.report.scales import duration
 from crnn.training.entries import Entry
 from crnn.training.kernel import current_cell
@@ -22,8 +22,6 @@ __all__ = ["Notebook"]
 REFRESH = 0.5  # seconds between two states
 POINTS = 120  # of a curve, while it changes
 
-_BOX = "max-width:46em;font:13px/1.5 system-ui,sans-serif;color:inherit"
-_FAINT = "opacity:.72"
 _ROW = "display:flex;flex-wrap:wrap;gap:0 1.6em;font-variant-numeric:tabular-nums;white-space:nowrap"
 _TRACK = "height:6px;border-radius:3px;background:rgba(128,128,128,.28);margin:.3em 0 .4em"
 _SAMPLE = "white-space:pre-wrap;font-family:monospace;margin:.4em 0;padding:.4em .8em"
@@ -73,7 +71,7 @@ class Notebook:
     def _display(self, figures: Figures, entries: list[Entry]) -> None:
         """Show the present state. A front end that does not show HTML gets a line of text."""
         bundle = {"text/html": str(self._html(figures, entries)), "text/plain": progress_line(figures)}
-        with contextlib.suppress(Exception):  # whatever is wrong with the front end, training goes on
+        with contextlib.suppress(Exception):  # a front end that fails does not stop training
             if self._output is None:
                 from IPython import display
 
@@ -86,16 +84,16 @@ class Notebook:
         done = 100 * figures.update / max(figures.updates, 1)
         bar = tag("div", style=f"height:100%;border-radius:3px;background:#3a80c0;width:{done:.1f}%")
         facts = _facts(figures)
-        row = [tag("span", tag("span", f"{name} ", style=_FAINT), value) for name, value in facts]
+        row = [tag("span", tag("span", f"{name} ", style=FAINT), value) for name, value in facts]
         return tag(
             "div",
             tag("div", _headline(figures)),
             tag("div", bar, style=_TRACK),
             tag("div", row, style=_ROW),
             curves_html(entries) if entries else None,
-            [tag("div", note, style=_FAINT) for note in self._notes],
+            [tag("div", note, style=FAINT) for note in self._notes],
             tag("div", self._sample, style=_SAMPLE) if self._sample else None,
-            style=_BOX,
+            style=BOX,
         )
 
 

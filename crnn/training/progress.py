@@ -97,7 +97,7 @@ class Figures:
     evaluating : bool
         Whether the model is being evaluated, after an epoch.
     ended : str
-        Why training has ended, such as "finished" or "stopped early"; empty while it goes on.
+        Why training has ended, such as "finished" or "stopped early"; empty while training continues.
     """
 
     epoch: int

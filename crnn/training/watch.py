@@ -100,7 +100,7 @@ class Watch:
         self._tell(self._reporter.close, replace(self._figures(time.perf_counter(), Sums()), ended=reason))
 
     def _tell(self, method: Callable[..., T], *arguments: object) -> T | None:
-        """Call a method of the reporter. If that fails, training goes on without it."""
+        """Call a method of the reporter. If that fails, training continues without it."""
         try:
             return method(*arguments)
         except Exception:

@@ -108,7 +108,7 @@ def test_a_new_cell_has_no_expected_hash_and_fails(monkeypatch):
 
 
 def test_a_new_kind_without_a_recipe_fails_and_says_where_one_goes(monkeypatch):
-    monkeypatch.setitem(registry._builders, "SequenceRanker", SequenceTagger._from_file)
+    monkeypatch.setitem(registry._builders, "SequenceRanker", SequenceTagger.from_contents)
     part = all_parts()["kind SequenceRanker"]
     (result,) = checker.compare({"kind SequenceRanker": part}, {"kind SequenceRanker": "0" * 64}, 1)
     assert not result.ok

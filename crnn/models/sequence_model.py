@@ -156,7 +156,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
         return {"x": config["input_size"]}
 
     @classmethod
-    def _statistics_of(cls, config: Mapping[str, Any]) -> dict[str, int]:
+    def statistics_of(cls, config: Mapping[str, Any]) -> dict[str, int]:
         return {f"scaling.{name}.{part}": n for name, n in cls.scaled_sizes(config).items() for part in ("mean", "std")}
 
     @property

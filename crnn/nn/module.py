@@ -68,7 +68,7 @@ class Module(ABC):
         cls.config_types = cls.config_types if config_types is None else config_types
         cls.attachments = cls.attachments if attachments is None else attachments
         if kind is not None:
-            registry.register(kind, cls._from_file)
+            registry.register(kind, cls.from_contents)
 
     # ---- parameters -----------------------------------------------------------------------------------------------
 
@@ -104,13 +104,13 @@ class Module(ABC):
         """Names and shapes of the parameters of a model with this `config` and these `attachments`."""
 
     @classmethod
-    def _statistics_of(cls, config: Mapping[str, Any]) -> dict[str, int]:
+    def statistics_of(cls, config: Mapping[str, Any]) -> dict[str, int]:
         """Names and sizes of the float64 vectors that a file holds beside the parameters."""
         return {}
 
     @property
     def _statistics(self) -> dict[str, Array]:
-        """The values of `_statistics_of`."""
+        """The values of `statistics_of`."""
         return {}
 
     def _set_statistics(self, values: Mapping[str, Array]) -> None:
@@ -165,7 +165,7 @@ class Module(ABC):
         return dict(self.params) | self._statistics, header
 
     @classmethod
-    def _from_file(cls, header: Header, tensors: Mapping[str, Array]) -> Self:
+    def from_contents(cls, header: Header, tensors: Mapping[str, Array]) -> Self:
         """The model of a file, after everything in it has been checked. Raises TypeError and ValueError."""
         config = check_config(header.get("config"), cls.config_types, cls)
         attached = {name: read(header.get(name)) for name, read in cls.attachments.items()}
@@ -173,7 +173,7 @@ class Module(ABC):
         shapes = cls.shapes_of(config, **attached)
         if sum(math.prod(shape) for shape in shapes.values()) > model_file.PARAMETER_LIMIT:
             raise ValueError(f"expected at most {model_file.PARAMETER_LIMIT} parameters")
-        sizes = cls._statistics_of(config)
+        sizes = cls.statistics_of(config)
         for name, shape in shapes.items():
             model_file.check_tensor(name, tensors, shape, config["dtype"])
         for name, size in sizes.items():
@@ -227,7 +227,7 @@ public_methods_in_ieee_mode(Module)
 def _restored(cls: type[Module], content: bytes, attributes: Mapping[str, Any]) -> Module:
     """The model that pickle or copy restores; ``attributes`` are not in a file."""
     tensors, header = model_file.from_bytes("pickle", content)
-    model = cls._from_file(header, tensors)
+    model = cls.from_contents(header, tensors)
     for name, value in attributes.items():
         setattr(model, name, value)
     return model

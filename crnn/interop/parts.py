@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: MIT
+"""ModelParts: a model taken apart, in crnn's terms, on its way from or to another format.
+
+    another format --layouts--> layers, embedding, head --model_from--> RNN, SequenceClassifier, ...
+    model --parts_of--> ModelParts --layouts--> another format
+
+What a format cannot express it refuses with `ModelParts.refuse`, so that no option or parameter is dropped unnoticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from crnn.checks import Array
+from crnn.io.model_file import check_finite
+from crnn.models.classifier import SequenceClassifier
+from crnn.models.language_model import LanguageModel
+from crnn.models.regressor import SequenceRegressor
+from crnn.models.standardizer import Standardizer
+from crnn.models.tagger import SequenceTagger
+from crnn.nn.config import NetworkConfig, config_from
+from crnn.nn.module import Module
+from crnn.nn.network import RNN
+from crnn.text.vocab import Vocab
+
+# The kinds of models with one network, by name: what can be made of recurrent layers and a head.
+KINDS: dict[str, type[Module]] = {
+    kind.__name__: kind for kind in (RNN, LanguageModel, SequenceClassifier, SequenceTagger, SequenceRegressor)
+}
+Layer = tuple[Mapping[str, Array], ...]  # the parameters of each direction of a layer, by name without prefix
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """A model's network, head and scaling."""
+
+    kind: str  # a name in KINDS
+    config: Mapping[str, Any]  # the arguments that make such a model, without its vocabulary
+    network: NetworkConfig
+    params: Mapping[str, Array]  # by crnn's names; borrowed
+    scaling: Mapping[str, tuple[Array, Array]]  # mean and std of "x" and "y", where they are not the identity
+    vocab: Vocab | None
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The parameters of each layer: one mapping, or two if the network is bidirectional."""
+        by_prefix: dict[str, dict[str, Array]] = {prefix: {} for prefix, *_ in self.network.prefixes()}
+        for full_name, values in self.params.items():
+            prefix, dot, name = full_name.rpartition(".")
+            if dot:
+                by_prefix[prefix + dot][name] = values
+        named = list(by_prefix.values())
+        step = self.network.directions
+        return [tuple(named[i : i + step]) for i in range(0, len(named), step)]
+
+    @property
+    def embedding(self) -> Array | None:
+        """(V, E), or None."""
+        return self.params.get("embedding")
+
+    @property
+    def head(self) -> tuple[Array, Array] | None:
+        """W_hy (H, V) and b_y (V,), or None for an RNN. Tied weights are the transposed embedding."""
+        if "b_y" not in self.params:
+            return None
+        tied = "W_hy" not in self.params
+        return self.params["embedding"].T if tied else self.params["W_hy"], self.params["b_y"]
+
+    @property
+    def pooling(self) -> str | None:
+        """How the head reads the outputs of the steps; None: each step."""
+        pooling: str | None = self.config.get("pooling")
+        return pooling
+
+    def refuse(self, format: str, **expected: Any) -> None:
+        """Raise ValueError for the first option whose value is not the one that the format can express.
+
+        ``expected`` are options of the model or its network, such as ``bidirectional=False``; a tuple holds several
+        values.
+        """
+        for name, values in expected.items():
+            values = values if isinstance(values, tuple) else (values,)
+            value = self.config[name] if name in self.config else getattr(self.network, name)
+            if value not in values:
+                wanted = " or ".join(map(repr, values))
+                raise ValueError(f"{name}: expected {wanted}, which {format} can express, got {value!r}")
+
+
+def parts_of(model: object, *kinds: str) -> ModelParts:
+    """The parts of a model, borrowed.
+
+    Parameters
+    ----------
+    model : RNN, LanguageModel, SequenceClassifier, SequenceTagger or SequenceRegressor
+    *kinds : str
+        The kinds that are expected; all of `KINDS` if not given.
+
+    Raises
+    ------
+    TypeError
+        The model is of another kind.
+    ValueError
+        It waits for `fit`, or a value is NaN or infinite; the message names the parameter.
+    """
+    kind = type(model).__name__
+    if not isinstance(model, Module) or kind not in (kinds or KINDS):
+        raise TypeError(f"model: expected one of {', '.join(kinds or KINDS)}, got {kind}")
+    if getattr(model, "deferred", None) is not None:
+        raise ValueError("model: expected one with weights, got one that waits for fit")
+    check_finite(model.params)
+    scalings: dict[str, Standardizer] = getattr(model, "scalings", {})
+    scaling = {name: (each.mean, each.std) for name, each in scalings.items() if not each.is_identity}
+    net: Any = getattr(model, "net", model)
+    vocab = getattr(model, "vocab", None)
+    return ModelParts(kind, model.config(), config_from(net.config()), model.params, scaling, vocab)
+
+
+def model_from(
+    kind: str,
+    cell: str,
+    layers: Sequence[Layer],
+    *,
+    embedding: Array | None = None,
+    head: tuple[Array, Array] | None = None,
+    vocab: Vocab | None = None,
+    scaling: Mapping[str, tuple[Array, Array]] | None = None,
+    **options: Any,
+) -> Any:
+    """The model that has these parts, as copies.
+
+    Parameters
+    ----------
+    kind : str
+        A name in `KINDS`.
+    cell : str
+    layers : sequence of tuple of mapping
+        Parameters of each direction of each layer by crnn's names without prefix, as `crnn.interop.layouts.to_crnn`
+        returns them.
+    embedding : array (D, E), optional
+    head : (W_hy (H, V), b_y (V,)), optional
+        None for an RNN. A LanguageModel with the option ``tie_weights`` takes W_hy for the transposed embedding.
+    vocab : Vocab, optional
+        Of a LanguageModel.
+    scaling : mapping of str to (mean, std), optional
+        Of inputs "x" and targets "y"; float64.
+    **options
+        Further arguments of the model, such as ``pooling`` or ``classes``.
+
+    Raises
+    ------
+    ValueError
+        The parts do not fit each other or the kind, or a value is NaN or infinite; the message names it.
+    """
+    params: dict[str, Array] = {} if embedding is None else {"embedding": embedding}
+    for number, directions in enumerate(layers):
+        for prefix, direction in zip((f"layer{number}.", f"layer{number}.reverse."), directions, strict=False):
+            params |= {prefix + name: values for name, values in direction.items()}
+    config: dict[str, Any] = {
+        "input_size": len(params["layer0.W_xh"] if embedding is None else embedding),
+        "hidden_size": [len(directions[0]["W_hh"]) for directions in layers],
+        "num_layers": len(layers),
+        "cell": cell,
+        "bidirectional": len(layers[0]) == 2,
+        "embedding_size": None if embedding is None else embedding.shape[1],
+        "dtype": params["layer0.W_xh"].dtype.name,
+        **options,
+    }
+    hidden = config["hidden_size"]
+    config["hidden_size"] = hidden[0] if len(set(hidden)) == 1 else hidden
+    if head is not None:
+        params |= {"b_y": head[1]} if options.get("tie_weights") else {"W_hy": head[0], "b_y": head[1]}
+    check_finite(params)
+    cls = KINDS[kind]
+    if kind == "LanguageModel":
+        del config["input_size"]  # the vocabulary determines it
+    header: dict[str, Any] = {"kind": kind, "config": config}
+    if vocab is not None:
+        header["vocab"] = vocab.to_dict()
+    return cls.from_contents(header, params | _statistics(cls, config, scaling or {}))
+
+
+def _statistics(
+    cls: type[Module], config: Mapping[str, Any], scaling: Mapping[str, tuple[Array, Array]]
+) -> dict[str, Array]:
+    """What a file of this class holds beside the parameters: means and stds, 0 and 1 where there is no scaling."""
+    values: dict[str, Array] = {}
+    for name, (mean, std) in scaling.items():
+        values |= {f"scaling.{name}.mean": mean, f"scaling.{name}.std": std}
+    default = {"mean": np.zeros, "std": np.ones}
+    sizes = cls.statistics_of(config)
+    unknown = sorted(set(values) - set(sizes))
+    if unknown:
+        raise ValueError(f"scaling: expected that of a model that scales, got {unknown[0]} for a {cls.__name__}")
+    return {name: values.get(name, default[name.rpartition(".")[2]](size)) for name, size in sizes.items()}

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""The documentation site, as far as it can be checked without building it."""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+REFERENCE = DOCS / "api" / "index.rst"
+
+pytestmark = pytest.mark.skipif(not REFERENCE.exists(), reason="the pages are not part of this tree")
+
+
+def documented() -> dict[str, object]:
+    """The objects of the reference, by their names there."""
+    found: dict[str, object] = {}
+    module, listed = "", False
+    for line in REFERENCE.read_text(encoding="utf-8").splitlines():
+        if line.startswith(".. "):
+            listed = line == ".. autosummary::"
+            if line.startswith(".. currentmodule:: "):
+                module = line.split()[-1]
+        elif listed and re.fullmatch(r" +[\w.]+", line):
+            found[f"{module}.{line.strip()}"] = lookup(f"{module}.{line.strip()}")
+    return found
+
+
+def lookup(name: str) -> object:
+    """Import a name such as crnn.report.write, whose last parts are attributes."""
+    parts = name.split(".")
+    value: object = importlib.import_module(parts[0])
+    for end, part in enumerate(parts[1:], start=2):
+        if isinstance(value, ModuleType) and not hasattr(value, part):
+            importlib.import_module(".".join(parts[:end]))
+        value = getattr(value, part)
+    return value
+
+
+@pytest.mark.parametrize("module", ["crnn", "crnn.optim", "crnn.sampling", "crnn.stream", "crnn.interop.torch"])
+def test_the_reference_has_every_public_name(module: str) -> None:
+    """A new public name goes into docs/api/index.rst, at its task."""
+    here = importlib.import_module(module)
+    public = {name: getattr(here, name) for name in here.__all__ if name != "Schedule"}  # Schedule is a type alias
+    public = {name: value for name, value in public.items() if callable(value)}
+    assert public
+    listed = list(documented().values())
+    assert [name for name, value in public.items() if not any(value is entry for entry in listed)] == []
+
+
+def test_everything_in_the_reference_has_a_docstring() -> None:
+    found = documented()
+    assert len(found) > 50
+    assert [name for name, value in found.items() if not (value.__doc__ or "").strip()] == []
+
+
+@pytest.fixture
+def forge_pages(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    monkeypatch.delitem(sys.modules, "forge_pages", raising=False)
+    return importlib.import_module("forge_pages")
+
+
+@pytest.mark.thread_unsafe
+def test_links_of_the_pages_lead_to_the_site_or_to_the_repository(forge_pages: ModuleType) -> None:
+    def on_site(text: str, docname: str, folder: Path, url: str = "https://forge/crnn") -> str:
+        return forge_pages.rewritten(text, docname, folder, url)
+
+    assert on_site("[a](text.md#windows)", "training", DOCS) == "[a](text.md#windows)"
+    assert on_site("[a](../README.md)", "index", DOCS) == "[a](site/overview.md)"
+    assert on_site("[a](docs/training.md#defaults)", "site/overview", ROOT) == "[a](../training.md#defaults)"
+    assert on_site("[`k`](../src_c/crnn.h)", "kernels", DOCS) == "[`k`](https://forge/crnn/blob/main/src_c/crnn.h)"
+    assert on_site("[k](../tests)", "kernels", DOCS) == "[k](https://forge/crnn/tree/main/tests)"
+    assert on_site("[k](../tests)", "kernels", DOCS, url="") == "k (`tests/`)"
+    untouched = "[a](https://semver.org/) [b](#here) [c](../no-such-file)\n```\n[a](../README.md)\n```\n"
+    assert on_site(untouched, "index", DOCS) == untouched
+
+
+def test_pages_of_the_site_stand_for_files_of_the_repository(forge_pages: ModuleType) -> None:
+    assert {f"site/{page.stem}" for page in (DOCS / "site").iterdir()} == set(forge_pages.PAGES)
+    for page, file in forge_pages.PAGES.items():
+        assert (ROOT / file).exists()
+        assert f"(../../{file})" in (DOCS / f"{page}.md").read_text(encoding="utf-8")  # for readers on a forge

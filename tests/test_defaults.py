@@ -198,3 +198,11 @@ def test_the_end_of_a_long_series_is_held_out(steps, judged):
     assert (log.best is not None) == judged
     said = f"{round(STEPS.share * steps):,} of {steps:,} steps are held out for validation; valid=None trains on all"
     assert (said in log.notes) == judged
+
+
+def test_a_warm_up_as_long_as_the_run_is_refused():
+    corpus = crnn.TextCorpus.from_text("abcd" * 100)
+    model = crnn.LanguageModel(corpus.vocab, hidden_size=2)
+    with pytest.raises(ValueError, match=r"^warmup: expected fewer than the 5 updates of the run, got 5"):
+        crnn.fit(model, corpus, epochs=1, max_updates=5, batch_size=2, bptt=8, schedule="linear", warmup=5)
+    crnn.fit(model, corpus, epochs=1, max_updates=5, batch_size=2, bptt=8, schedule="linear", warmup=4)

@@ -125,6 +125,7 @@ def new_trainer(
         model.check_valid(valid)
     check_start(config)
     windows = model.windows(train, config.batch_size, config.bptt)
+    _check_warmup(config, len(windows))
     cut = {"windows": len(windows), "batch_size": config.batch_size, "bptt": config.bptt}
     cut["order"] = getattr(windows, "seed", 0)  # in which sequences are visited; a text is read from its beginning
     recorded = _empty_log(model, log, config)
@@ -169,6 +170,14 @@ def check_start(config: TrainingConfig) -> None:
         )
     if exists and config.restart:
         check_is_checkpoint(path)
+
+
+def _check_warmup(config: TrainingConfig, windows: int) -> None:
+    """Raise ValueError if the rate would rise to the end. ``windows``: updates of an epoch."""
+    epochs = config.length(windows, judged=False).epochs
+    updates = min(epochs * windows, config.max_updates or epochs * windows)
+    if config.warmup >= updates > 0:
+        raise ValueError(f"warmup: expected fewer than the {updates:,} updates of the run, got {config.warmup:,}")
 
 
 def _optimizer(config: TrainingConfig) -> optim.Optimizer:

@@ -9,6 +9,8 @@ What is written into crnn/ before anything is built, from its one source, and is
     crnn/_core/kernels.pxd   Cython's declarations of the kernels in src_c/kernels.def
     crnn/_core/*.pyi         for type checkers, the signatures of the .pyx
 
+CRNN_REPOSITORY=https://...      address of the repository: where the links of the package's page on PyPI lead.
+                                 The release workflow sets it; wheels take it from the sdist's PKG-INFO
 CRNN_DEBUG=1                     C asserts, Cython's bounds checks, -O1 -g
 CRNN_SANITIZE=address,undefined  gcc's or clang's sanitizers, when compiling and linking
 CRNN_FAST=1                      contraction and reassociation allowed, to measure what bit-identical results cost;
@@ -180,6 +182,36 @@ def kernels_pxd():
     return "\n".join(lines) + "\n"
 
 
+def project_page():
+    """Arguments of setup for the package's page: the README, and the links beside it.
+
+    What the README links in the repository is linked at this version's tag, because a page elsewhere has no such files.
+    Nothing is known of an address unless it is given, so a build without one has the README as it is.
+    """
+    readme = Path("README.md").read_text("utf-8")
+    page = {"long_description": readme, "long_description_content_type": "text/markdown"}
+    info = Path("PKG-INFO").read_text("utf-8") if Path("PKG-INFO").exists() else ""
+    known = re.findall(r"^Project-URL: Source, (.*)$", info, re.M)
+    address = os.environ.get("CRNN_REPOSITORY") or "".join(known)
+    if not address:
+        return page
+    if not re.fullmatch(r"https://[^\s()<>]+[^\s()<>/]", address):
+        raise SetupError(f"CRNN_REPOSITORY: expected an address like https://host/owner/name, got {address!r}")
+    (version,) = re.findall(r'^__version__ = "(.*)"$', Path("crnn/_version.py").read_text("utf-8"), re.M)
+    page["long_description"] = re.sub(
+        r"(!?\[[^\]]*\]\()(?!\w+:|#)([^)]*\))",
+        lambda link: f"{link[1]}{address}/{'raw' if link[1][0] == '!' else 'blob'}/v{version}/{link[2]}",
+        readme.replace("THIS-REPOSITORY", address),
+    )
+    page["project_urls"] = {
+        "Documentation": f"{address}/blob/v{version}/docs/index.md",
+        "Changelog": f"{address}/blob/v{version}/CHANGELOG.md",
+        "Issues": f"{address}/issues",
+        "Source": address,
+    }
+    return page
+
+
 STUB_HEAD = """# Made by setup.py from {}.
 from collections.abc import Sequence
 from typing import Any
@@ -245,4 +277,4 @@ for path in Path("crnn/_core").glob("*.pyx"):
     write(path.with_suffix(".pyi"), stub(path).encode())
 pyx = sorted(Path("crnn").rglob("*.pyx"))
 modules = [Extension(".".join(path.with_suffix("").parts), [path.as_posix()]) for path in pyx]
-setup(ext_modules=modules, cmdclass={"build_ext": BuildExt})
+setup(ext_modules=modules, cmdclass={"build_ext": BuildExt}, **project_page())

@@ -1,0 +1,75 @@
+"""What the package's page and the project's files say, and that they agree."""
+
+import os
+import re
+import subprocess
+import sys
+from email import message_from_string
+from pathlib import Path
+
+import pytest
+
+import crnn
+
+ROOT = Path(__file__).parents[1]
+ADDRESS = "https://forge.example/someone/crnn"
+
+pytestmark = pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="needs the source tree")
+
+
+def package_info(folder, **environment):
+    """The metadata that a build has in this environment."""
+    clean = {key: value for key, value in os.environ.items() if key != "CRNN_REPOSITORY"}
+    command = [sys.executable, "-W", "ignore", "setup.py", "-q", "egg_info", "--egg-base", str(folder)]
+    subprocess.run(command, cwd=ROOT, env=clean | environment, check=True, capture_output=True)
+    return message_from_string((folder / "crnn.egg-info" / "PKG-INFO").read_text("utf-8"))
+
+
+def links(text):
+    return re.findall(r"\]\(([^)]*)\)", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+
+
+def test_every_link_of_the_packages_page_leads_to_this_version_in_the_repository(tmp_path):
+    info = package_info(tmp_path, CRNN_REPOSITORY=ADDRESS)
+    text = info.get_payload()
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert info["Description-Content-Type"] == "text/markdown"
+    assert len(links(text)) == len(links(readme)) > 10
+    for link, source in zip(links(text), links(readme), strict=True):
+        relative = ":" not in source and not source.startswith("#")
+        assert link == (f"{ADDRESS}/blob/v{crnn.__version__}/{source}" if relative else source)
+    assert f"git clone {ADDRESS} crnn" in text
+    assert "THIS-REPOSITORY" not in text
+    urls = dict(each.split(", ") for each in info.get_all("Project-URL"))
+    assert urls["Source"] == ADDRESS
+    assert urls["Issues"] == f"{ADDRESS}/issues"
+
+
+def test_a_build_that_knows_no_address_names_none(tmp_path):
+    if (ROOT / "PKG-INFO").exists():
+        pytest.skip("an sdist may know its address")
+    info = package_info(tmp_path)
+    assert info.get_all("Project-URL") is None
+    assert links(info.get_payload()) == links((ROOT / "README.md").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("address", ["forge.example/crnn", "https://forge.example/crnn/", "https://a b", "git@x:y"])
+def test_an_address_that_is_no_address_is_refused(tmp_path, address):
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        package_info(tmp_path, CRNN_REPOSITORY=address)
+    assert b"CRNN_REPOSITORY: expected an address" in failed.value.stderr
+
+
+def test_the_citation_names_this_version():
+    text = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert f"version: {crnn.__version__}\n" in text
+    assert text.startswith("cff-version: 1.2.0\n")
+
+
+def test_every_relative_link_of_the_projects_files_leads_to_a_file():
+    pages = [*ROOT.glob("*.md"), *ROOT.glob(".github/*.md"), *ROOT.glob("docs/*.md")]
+    assert len(pages) > 15
+    for page in pages:
+        for link in links(page.read_text("utf-8")):
+            if ":" not in link and not link.startswith("#"):
+                assert (page.parent / link.partition("#")[0]).exists(), f"{page.name}: {link}"

@@ -6,12 +6,12 @@ import argparse
 import pytest
 
 from crnn._options import options_of
-from crnn.cli.command import SUBCOMMANDS, _parser, main
+from crnn.cli.command import SUBCOMMANDS, all_parsers, main
 from crnn.cli.messages import in_words_of, option_names, unrecognized
 from crnn.nn.config import NetworkConfig
 from crnn.training.config import TrainingConfig
 
-PARSERS = {each.prog.split()[-1]: each for each in _parser()._subparsers._group_actions[0].choices.values()}
+PARSERS = all_parsers()
 
 
 def message(subcommand, text, **typed):

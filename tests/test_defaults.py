@@ -20,7 +20,7 @@ OF_THE_SHELL = {"checkpoint", "threads"}
 
 
 def arguments_of_a_bare_command() -> argparse.Namespace:
-    return command._parser().parse_args(["train", "text.txt", "-o", "m"])
+    return command._parser(["train"]).parse_args(["train", "text.txt", "-o", "m"])
 
 
 # ---- two doors -------------------------------------------------------------------------------------------------------

@@ -149,7 +149,15 @@ def test_lesson_says_the_same_every_time(lesson: str, tmp_path: Path) -> None:
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))  # none when a wheel is tested
 # The other pages have Python code.
-WITHOUT_PYTHON = {"architecture.md", "benchmarks.md", "guarantees.md", "index.md", "published.md", "versions.md"}
+WITHOUT_PYTHON = {
+    "architecture.md",
+    "benchmarks.md",
+    "command-line.md",
+    "guarantees.md",
+    "index.md",
+    "published.md",
+    "versions.md",
+}
 WITH_C = {"embedding.md", "kernels.md"}
 
 

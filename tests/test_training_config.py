@@ -81,7 +81,7 @@ def test_models_keep_their_arrays_from_window_to_window(model):
 
 
 def test_the_command_lines_defaults_are_fits_but_for_those_it_lists():
-    arguments = command._parser().parse_args(["train", "text", "-o", "model"])
+    arguments = command._parser(["train"]).parse_args(["train", "text", "-o", "model"])
     for name, value in from_flags(arguments, TrainingConfig).items():
         default = next(each.default for each in OPTIONS if each.name == name)
         assert value == train.TRAINING_FLAGS.get(name, {}).get("default", default), name

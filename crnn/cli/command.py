@@ -7,16 +7,54 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 
 from crnn._version import __version__
-from crnn.cli import demo, evaluate, info, report, sample, score, train, verify
-from crnn.cli.common import INTERRUPTED, discard_unwritable, say
+from crnn.cli.common import INTERRUPTED, CommandParser, discard_unwritable, say
 from crnn.cli.messages import described, unrecognized
 
-__all__ = ["main"]
+__all__ = ["SUBCOMMANDS", "Subcommand", "all_parsers", "main"]
 
-# Each has add_subcommand(); in the order of ``crnn --help``.
-SUBCOMMANDS = (train, sample, evaluate, score, info, report, demo, verify)
+
+@dataclass(frozen=True)
+class Subcommand:
+    """A verb of ``crnn``.
+
+    Attributes
+    ----------
+    name : str
+        As it is typed.
+    help : str
+        Its line in ``crnn --help``.
+    module : str
+        In ``crnn.cli``, imported when the verb is used. It has ``add_arguments(parser)``, which completes a
+        `CommandParser`, and ``run(arguments)``, which returns the exit status.
+    """
+
+    name: str
+    help: str
+    module: str
+
+    def complete(self, parser: CommandParser, words: Sequence[str]) -> None:
+        """Add the arguments of the subcommand to its parser. ``words``: what was typed after its name."""
+        module = import_module(f"crnn.cli.{self.module}")
+        parser.words = list(words)
+        parser.set_defaults(run=module.run, parser=parser)  # main() calls ``run``, and words its errors as ``parser``
+        module.add_arguments(parser)
+
+
+# In the order of ``crnn --help``.
+SUBCOMMANDS = (
+    Subcommand("train", "train a language model on text files", "train"),
+    Subcommand("sample", "generate text with a language model", "sample"),
+    Subcommand("eval", "evaluate a language model on text files", "evaluate"),
+    Subcommand("score", "bits per token of each line of standard input", "score"),
+    Subcommand("info", "show the contents of a model file", "info"),
+    Subcommand("report", "write a page about runs, side by side", "report"),
+    Subcommand("demo", "train on the prose of Python's documentation in under a minute", "demo"),
+    Subcommand("verify", "check that results are bit-identical to those of every other machine", "verify"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,13 +71,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0, 1 after an error, or 130 if interrupted by Ctrl-C.
     """
     _open_standard_descriptors()
+    words = list(sys.argv[1:] if argv is None else argv)
     arguments: argparse.Namespace | None = None
     try:
         try:
-            arguments, unknown = _parser().parse_known_args(argv)
+            parser = _parser(words)
+            arguments, unknown = parser.parse_known_args(words)
             if unknown:
-                _parser().error(unrecognized(arguments.parser, unknown))
-            arguments.argv = list(sys.argv[1:] if argv is None else argv)  # as typed
+                parser.error(unrecognized(arguments.parser, unknown))
+            arguments.argv = words  # as typed
             run: Callable[[argparse.Namespace], int] = arguments.run
             return run(arguments)
         finally:
@@ -54,8 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ArithmeticError, MemoryError) as error:
         if isinstance(error, OSError) and error.filename is None and discard_unwritable(sys.stdout):
             error = OSError(error.errno, error.strerror, "standard output")
-        if arguments is None:
-            arguments = argparse.Namespace(parser=_parser())
+        if arguments is None:  # before they were parsed
+            prog = " ".join(["crnn", *[each.name for each in _named(words)]])
+            arguments = argparse.Namespace(parser=argparse.ArgumentParser(prog))
         say(f"{arguments.parser.prog}: {described(arguments.parser, error, arguments)}")
         return 1
 
@@ -70,10 +111,28 @@ def _open_standard_descriptors() -> None:
                 os.open(os.devnull, os.O_RDWR)  # the lowest that is free
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("crnn", description="Recurrent networks for text, trained on the CPU.")
+def _named(words: Sequence[str]) -> list[Subcommand]:
+    """The subcommand that the words of a command name, in a list; an empty one if they name none."""
+    first = next((word for word in words if not word.startswith("-")), None)
+    return [each for each in SUBCOMMANDS if each.name == first]
+
+
+def all_parsers() -> dict[str, CommandParser]:
+    """The complete parser of every subcommand, by its name."""
+    parsers = {each.name: CommandParser(f"crnn {each.name}") for each in SUBCOMMANDS}
+    for each in SUBCOMMANDS:
+        each.complete(parsers[each.name], ())
+    return parsers
+
+
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of ``crnn``, in which only that of the subcommand that is used is complete: the others cost time."""
+    parser = argparse.ArgumentParser("crnn", description="Recurrent networks, trained on the CPU.")
     parser.add_argument("--version", action="version", version=f"crnn {__version__}")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=CommandParser)
+    named = _named(words)
     for subcommand in SUBCOMMANDS:
-        subcommand.add_subcommand(subparsers)
+        of_subcommand = subparsers.add_parser(subcommand.name, help=subcommand.help)
+        if subcommand in named:
+            subcommand.complete(of_subcommand, words[words.index(subcommand.name) + 1 :])
     return parser

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO, TypeAlias, cast
+from typing import Any, BinaryIO, TextIO, cast
 
 import crnn
 from crnn.cli.typed import ESCAPES, typed_bytes, typed_text
@@ -20,13 +20,12 @@ from crnn.text.reading import EOS, check_encoding
 
 __all__ = [
     "INTERRUPTED",
-    "Subparsers",
+    "CommandParser",
     "add_sampling_flags",
     "cores",
     "discard_unwritable",
     "encoder_for",
     "load_language_model",
-    "new_subcommand",
     "sampling_options",
     "say",
     "show",
@@ -35,8 +34,6 @@ __all__ = [
     "typed",
     "write_stream",
 ]
-
-Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # as ``add_subparsers`` returns them
 
 INTERRUPTED = 130  # conventional exit status of a program ended by Ctrl-C
 
@@ -48,22 +45,20 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default in (None, False, "", []) else super()._get_help_string(action)
 
 
-def new_subcommand(
-    subparsers: Subparsers,
-    name: str,
-    run: Callable[[argparse.Namespace], int],
-    help: str,
-    description: str | None = None,
-) -> argparse.ArgumentParser:
-    """The parser of a subcommand, added to ``subparsers``. ``run`` takes the arguments and returns the exit status."""
-    parser = subparsers.add_parser(
-        name,
-        help=help,
-        description=description,
-        formatter_class=_HelpFormatter,
-    )
-    parser.set_defaults(run=run, parser=parser)  # main() calls ``run``, and words its errors as ``parser`` does
-    return parser
+class CommandParser(argparse.ArgumentParser):
+    """The parser of a subcommand, whose module completes it.
+
+    Attributes
+    ----------
+    words : list of str
+        What was typed after the name of the subcommand, which its options may depend on.
+    """
+
+    words: list[str]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **({"formatter_class": _HelpFormatter} | options))
+        self.words = []
 
 
 def add_sampling_flags(parser: argparse.ArgumentParser, temperature: float = 1.0) -> None:

@@ -9,41 +9,38 @@ from pathlib import Path
 import crnn
 from crnn import _demo
 from crnn.cli.common import (
-    Subparsers,
+    CommandParser,
     add_sampling_flags,
     cores,
     encoder_for,
-    new_subcommand,
     sampling_options,
     say,
     write_stream,
 )
 from crnn.cli.messages import in_words_of
+from crnn.cli.results import add_json_flag, show_json
 from crnn.training.config import TrainingConfig
 from crnn.training.fit import new_trainer
 from crnn.training.output import Output
 from crnn.training.run_files import RunFiles
 
-__all__ = ["add_subcommand"]
+__all__ = ["add_arguments", "run"]
 
 PROMPT = "The "
 
 
-def add_subcommand(subparsers: Subparsers) -> None:
-    """Add ``crnn demo`` to the parsers."""
-    demo = new_subcommand(
-        subparsers,
-        "demo",
-        run,
-        "train on the prose of Python's documentation in under a minute",
-        "Trains on the documentation topics of this Python installation, then generates text. Needs no file.",
+def add_arguments(parser: CommandParser) -> None:
+    """Add the arguments of ``crnn demo``."""
+    parser.description = (
+        "Trains on the documentation topics of this Python installation, then generates text. Needs no file."
     )
-    demo.add_argument("--hidden", dest="hidden_size", metavar="HIDDEN", type=int, default=256, help="units")
-    demo.add_argument("--epochs", type=int, default=24, help="passes over the text")
-    demo.add_argument("--length", type=int, default=400, help="characters to generate at the end")
-    demo.add_argument("--threads", type=int, default=cores(), help="threads; the result does not depend on it")
-    demo.add_argument("-o", "--output", type=Path, help="write the model to this file")
-    add_sampling_flags(demo, temperature=0.7)
+    parser.add_argument("--hidden", dest="hidden_size", metavar="HIDDEN", type=int, default=256, help="units")
+    parser.add_argument("--epochs", type=int, default=24, help="passes over the text")
+    parser.add_argument("--length", type=int, default=400, help="characters to generate at the end")
+    parser.add_argument("--threads", type=int, default=cores(), help="threads; the result does not depend on it")
+    parser.add_argument("-o", "--output", type=Path, help="write the model to this file")
+    add_sampling_flags(parser, temperature=0.7)
+    add_json_flag(parser, "the text as a JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -63,6 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.seed is None:
         arguments.seed = 1  # everybody sees the same text
     chunks = model.iter_generate(PROMPT, arguments.length, **sampling_options(arguments, model.vocab, "utf-8"))
+    if arguments.json:
+        show_json({"output": output, "seed": arguments.seed, "prompt": PROMPT, "text": "".join(chunks)})
+        return 0
     write_stream(encoder_for("utf-8"), PROMPT, chunks)
     return 0
 

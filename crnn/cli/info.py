@@ -9,21 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import crnn
-from crnn.cli.common import Subparsers, new_subcommand, show
+from crnn.cli.common import CommandParser, show
+from crnn.cli.results import add_json_flag, show_json
+from crnn.cli.typed import escaped
 from crnn.training.checkpoint import describe
 
-__all__ = ["add_subcommand"]
+__all__ = ["add_arguments", "run"]
 
 
-def add_subcommand(subparsers: Subparsers) -> None:
-    """Add ``crnn info`` to the parsers."""
-    info = new_subcommand(subparsers, "info", run, "show the contents of a model file")
-    info.add_argument("model", type=Path)
+def add_arguments(parser: CommandParser) -> None:
+    """Add the arguments of ``crnn info``."""
+    parser.add_argument("model", type=Path)
+    add_json_flag(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print configuration, vocabulary and parameter shapes of a model file. Returns the exit status."""
     model = crnn.load(arguments.model)
+    if arguments.json:
+        show_json(_contents(arguments.model, model))
+        return 0
     size = arguments.model.stat().st_size
     show(f"{arguments.model}: {size:,} bytes{describe(arguments.model)}\n{model}")
     facts = {name: str(value) for name, value in model.config().items()}
@@ -36,6 +41,23 @@ def run(arguments: argparse.Namespace) -> int:
         show(f"training run {number} of {len(model.training_runs)}")
         _show(_described(record))
     return 0
+
+
+def _contents(path: Path, model: Any) -> dict[str, Any]:
+    """What a model file holds."""
+    contents: dict[str, Any] = {
+        "model": path,
+        "bytes": path.stat().st_size,
+        "kind": type(model).__name__,
+        "checkpoint": bool(describe(path)),
+        "config": model.config(),
+    }
+    if hasattr(model, "vocab"):
+        vocab = model.vocab
+        tokens = [token if isinstance(token, str) else escaped(token) for token in vocab.tokens]
+        contents["vocab"] = {"unit": vocab.unit, "size": len(vocab), "encoding": vocab.encoding, "tokens": tokens}
+    shapes = {name: {"dtype": str(array.dtype), "shape": array.shape} for name, array in model.params.items()}
+    return contents | {"size": model.flat_params.size, "params": shapes, "training_runs": model.training_runs}
 
 
 def _show(facts: Mapping[str, str]) -> None:

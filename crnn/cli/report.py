@@ -6,7 +6,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from crnn.cli.common import Subparsers, new_subcommand, say
+from crnn.cli.common import CommandParser, say
+from crnn.cli.results import add_json_flag, show_json
 from crnn.io.model_file import ModelFileError
 from crnn.report import page
 from crnn.training.checkpoint import stored_log
@@ -14,28 +15,25 @@ from crnn.training.entries import Entry
 from crnn.training.log_file import read_runs
 from crnn.training.run_files import RunFiles
 
-__all__ = ["add_subcommand"]
+__all__ = ["add_arguments", "run"]
 
 LOGS = (".jsonl", ".csv")
 
 
-def add_subcommand(subparsers: Subparsers) -> None:
-    """Add ``crnn report`` to the parsers."""
-    report = new_subcommand(
-        subparsers,
-        "report",
-        run,
-        "write a page about runs, side by side",
+def add_arguments(parser: CommandParser) -> None:
+    """Add the arguments of ``crnn report``."""
+    parser.description = (
         "Write one HTML page about one or more runs, side by side: curves of the losses, samples, gradients through "
-        "time, settings. It needs no network. The logs may still be growing.",
+        "time, settings. It needs no network. The logs may still be growing."
     )
-    report.add_argument(
+    parser.add_argument(
         "runs", metavar="RUN", nargs="+", type=Path, help="log of a training, .jsonl or .csv, or a checkpoint"
     )
-    report.add_argument(
+    parser.add_argument(
         "-o", "--output", type=Path, required=True, help="where to write the page (.html); only a report is replaced"
     )
-    report.add_argument("--title", help="heading of the page; the names of the runs if not given")
+    parser.add_argument("--title", help="heading of the page; the names of the runs if not given")
+    add_json_flag(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -45,6 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         runs = [each for path in arguments.runs for each in _runs_of(path)]
         page.write(arguments.output, runs, title=arguments.title)
     say(f"wrote {arguments.output}")
+    if arguments.json:
+        show_json({"output": arguments.output, "runs": [name for name, _ in runs]})
     return 0
 
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import base64
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,40 +13,37 @@ import numpy as np
 import crnn
 from crnn.checks import check_size
 from crnn.cli.common import (
-    Subparsers,
+    CommandParser,
     add_sampling_flags,
     encoder_for,
     load_language_model,
-    new_subcommand,
     sampling_options,
     say,
     standard_output,
     typed,
     write_stream,
 )
+from crnn.cli.results import add_json_flag, show_json
 from crnn.cli.typed import ESCAPES, escaped, typed_text
 
-__all__ = ["add_subcommand"]
+__all__ = ["add_arguments", "run"]
 
 
-def add_subcommand(subparsers: Subparsers) -> None:
-    """Add ``crnn sample`` to the parsers."""
-    sample = new_subcommand(
-        subparsers,
-        "sample",
-        run,
-        "generate text with a language model",
+def add_arguments(parser: CommandParser) -> None:
+    """Add the arguments of ``crnn sample``."""
+    parser.description = (
         "Writes the prompt and its continuation to standard output: in the encoding of the model's text, or of the "
-        "terminal. A model of bytes writes bytes.",
+        "terminal. A model of bytes writes bytes."
     )
-    sample.add_argument("model", type=Path)
-    sample.add_argument("--prompt", default="", help=f"text to continue; {ESCAPES}")
-    sample.add_argument("--length", type=int, default=500, help="tokens to generate")
-    sample.add_argument("-n", "--samples", type=int, default=1, help="how many texts; the seed rises by 1 for each")
-    sample.add_argument("--separator", default=r"---\n", help="written between two texts")
-    add_sampling_flags(sample)
-    sample.add_argument("--stop", action="append", help=f"stop before this text is generated; {ESCAPES}")
-    sample.add_argument("--encoding", help="encoding of the output, that of the model's text if not given")
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--prompt", default="", help=f"text to continue; {ESCAPES}")
+    parser.add_argument("--length", type=int, default=500, help="tokens to generate")
+    parser.add_argument("-n", "--samples", type=int, default=1, help="how many texts; the seed rises by 1 for each")
+    parser.add_argument("--separator", default=r"---\n", help="written between two texts")
+    add_sampling_flags(parser)
+    parser.add_argument("--stop", action="append", help=f"stop before this text is generated; {ESCAPES}")
+    parser.add_argument("--encoding", help="encoding of the output, that of the model's text if not given")
+    add_json_flag(parser, "each text as a JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -65,12 +64,25 @@ def run(arguments: argparse.Namespace) -> int:
         _warn_if_impossible(options["stop"], vocab)
     generate = model.iter_generate_bytes if vocab.unit == "byte" else model.iter_generate
     for number in range(samples):
+        if number and arguments.seed is not None:
+            options["seed"] = arguments.seed + number
+        chunks = generate(prompt, arguments.length, **options)
+        if arguments.json:
+            show_json({"seed": options["seed"]} | _sampled(prompt, chunks))
+            continue
         if number:
             standard_output().write(encode(separator))
-            if arguments.seed is not None:
-                options["seed"] = arguments.seed + number
-        write_stream(encode, prompt, generate(prompt, arguments.length, **options))
+        write_stream(encode, prompt, chunks)
     return 0
+
+
+def _sampled(prompt: str | bytes, chunks: Iterable[str | bytes]) -> dict[str, str]:
+    """Prompt and generated text as JSON has them. Bytes are text with U+FFFD for what is not UTF-8, and base64."""
+    if isinstance(prompt, str):
+        return {"prompt": prompt, "text": "".join(map(str, chunks))}
+    drawn = b"".join(chunk for chunk in chunks if isinstance(chunk, bytes))
+    texts = {"prompt": prompt.decode("utf-8", "replace"), "text": drawn.decode("utf-8", "replace")}
+    return texts | {"prompt_base64": base64.b64encode(prompt).decode(), "text_base64": base64.b64encode(drawn).decode()}
 
 
 def _warn_of_unknown(prompt: str | bytes, vocab: crnn.Vocab) -> None:

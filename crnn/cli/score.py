@@ -17,38 +17,34 @@ import numpy as np
 import crnn
 from crnn._core.loss import sum as sum_of
 from crnn.checks import Array
-from crnn.cli.common import Subparsers, load_language_model, new_subcommand, say, standard_input, standard_output
+from crnn.cli.common import CommandParser, load_language_model, say, standard_input, standard_output
 from crnn.cli.corpus import add_encoding_flag
 from crnn.cli.lines import LineReader
 from crnn.cli.typed import escaped
 from crnn.text.reading import check_encoding, split_words
 
-__all__ = ["add_subcommand", "score_lines"]
+__all__ = ["add_arguments", "run", "score_lines"]
 
 REPORTED = 5  # lines that cannot be scored are reported on standard error, but not more than this
 
 
-def add_subcommand(subparsers: Subparsers) -> None:
-    """Add ``crnn score`` to the parsers."""
-    score = new_subcommand(
-        subparsers,
-        "score",
-        run,
-        "bits per token of each line of standard input",
+def add_arguments(parser: CommandParser) -> None:
+    """Add the arguments of ``crnn score``."""
+    parser.description = (
         "Reads lines from standard input. Writes for each line, as soon as it is read, its bits per character (or per "
         "word or byte, the unit of the vocabulary), a tab and the unchanged line: tail -f log | crnn score m. The line "
         "end counts as part of the line. The value is inf if the line has a character outside the vocabulary. If the "
-        "vocabulary has <unk>, a token outside costs the bits of <unk> and of its spelling, 8 bits per byte.",
+        "vocabulary has <unk>, a token outside costs the bits of <unk> and of its spelling, 8 bits per byte."
     )
-    score.add_argument("model", type=Path)
-    score.add_argument(
+    parser.add_argument("model", type=Path)
+    parser.add_argument(
         "--carry", action="store_true", help="carry the state across lines, instead of resetting it before each line"
     )
-    add_encoding_flag(score, "that of the model")
-    score.add_argument(
+    add_encoding_flag(parser, "that of the model")
+    parser.add_argument(
         "--tokens", action="store_true", help="a row for each token instead: number of the line, bits, token"
     )
-    score.add_argument(
+    parser.add_argument(
         "--json", action="store_true", help="write JSON objects, one per line, with null for inf and nan"
     )
 

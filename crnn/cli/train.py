@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from crnn._options import add_flags, from_flags
-from crnn.cli.common import INTERRUPTED, Subparsers, cores, new_subcommand, say
+from crnn.cli.common import INTERRUPTED, CommandParser, cores, say
 from crnn.cli.corpus import add_corpus_flags, add_text_argument
 from crnn.cli.messages import in_words_of
 from crnn.cli.network import add_network_flags, corpus_and_model, load_start
+from crnn.cli.results import add_json_flag, evaluation_json, show_json
 from crnn.optim import RULES, SCHEDULES
 from crnn.training.config import LEAST_EPOCHS, LEAST_UPDATES, TrainingConfig
 from crnn.training.fit import check_start, new_trainer
@@ -24,7 +25,7 @@ from crnn.training.output import Output
 from crnn.training.run_files import RunFiles
 from crnn.training.trainer import Trainer
 
-__all__ = ["add_subcommand"]
+__all__ = ["add_arguments", "run"]
 
 def _patience(text: str) -> int | str:
     """The value of ``--patience``."""
@@ -67,17 +68,17 @@ TRAINING_FLAGS: dict[str, dict[str, Any]] = {
 ZERO_IS_NONE = ("clip_norm", "clip_value", "patience", "checkpoint_minutes")
 
 
-def add_subcommand(subparsers: Subparsers) -> None:
-    """Add ``crnn train`` to the parsers."""
-    train = new_subcommand(subparsers, "train", run, "train a language model on text files")
-    train.usage = "%(prog)s [options] TEXT [TEXT ...] -o OUTPUT"  # the list of all options hides what was wrong
-    add_text_argument(train, "to train on")
-    train.add_argument("-o", "--output", type=_new_file, required=True, help="where to write the model (.safetensors)")
-    add_corpus_flags(train.add_argument_group("text"))
-    add_network_flags(train.add_argument_group("network"))
-    loop = train.add_argument_group("training")
+def add_arguments(parser: CommandParser) -> None:
+    """Add the arguments of ``crnn train``."""
+    parser.usage = "%(prog)s [options] TEXT [TEXT ...] -o OUTPUT"  # the list of all options hides what was wrong
+    add_text_argument(parser, "to train on")
+    parser.add_argument("-o", "--output", type=_new_file, required=True, help="where to write the model (.safetensors)")
+    add_corpus_flags(parser.add_argument_group("text"))
+    add_network_flags(parser.add_argument_group("network"))
+    loop = parser.add_argument_group("training")
     add_flags(loop, TrainingConfig, TRAINING_FLAGS)
     loop.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+    add_json_flag(loop, "at the end what the run has reached as a JSON object")
 
 
 def _new_file(text: str) -> Path:
@@ -105,7 +106,11 @@ def run(arguments: argparse.Namespace) -> int:
         trainer = new_trainer(
             model, corpus, config, output=Output(output), test=test, in_shell=True, wording=wording
         )
-        status = _train(trainer, arguments)
+        try:
+            status = _train(trainer, arguments)
+        finally:
+            if arguments.json:
+                show_json(_reached(trainer, arguments))
         if trainer.run.test is not None:
             result: Any = trainer.run.test
             say(f"test {result.nats:.4f} nats, {result.bits:.4f} bits, perplexity {result.perplexity:.2f}")
@@ -168,6 +173,26 @@ def _train(trainer: Trainer, arguments: argparse.Namespace) -> int:
             say(note)
     _say_ending(trainer, arguments)
     return status
+
+
+def _reached(trainer: Trainer, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a run has reached, however it has ended."""
+    run, output = trainer.run, arguments.output
+    best = run.log.best if run.judged else None
+    scored = best or run.log.last or {}
+    names = ("train_loss", "valid_loss", "valid_accuracy")
+    return {
+        "output": output if output.exists() else None,
+        "kind": type(run.model).__name__,
+        "ended": trainer.reason,
+        "epochs": run.log.epochs,
+        "updates": run.update,
+        "best_epoch": run.best_epoch if run.judged else None,
+        "unit": run.log.unit,
+        **{name: scored.get(name) for name in names},
+        "test": None if run.test is None else evaluation_json(run.test),
+        "notes": run.log.notes,
+    }
 
 
 def _say_ending(trainer: Trainer, arguments: argparse.Namespace, more: Sequence[str] = ()) -> None:

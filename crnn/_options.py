@@ -222,15 +222,17 @@ def add_flags(
     parser: argparse._ActionsContainer,
     config_class: type,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    without: Iterable[str] = (),
 ) -> None:
-    """Add a flag for every option that has one.
+    """Add a flag for every option that has one, without those that are named.
 
     ``overrides`` gives, by option name, arguments of ``add_argument`` that differ on the command line, such as the
     default, the help text or the choices.
     """
     overrides = overrides or {}
     for each in options_of(config_class):
-        if each.flag is not None:
+        if each.flag is not None and each.name not in without:
             changes = overrides.get(each.name, {})
             arguments = _flag_arguments(each) | dict(changes)
             if "default" in changes:
@@ -242,7 +244,8 @@ def add_flags(
 
 def from_flags(namespace: argparse.Namespace, config_class: type) -> dict[str, Any]:
     """The parsed values of the flags that `add_flags` added, by option name."""
-    return {each.name: getattr(namespace, each.name) for each in options_of(config_class) if each.flag is not None}
+    names = [each.name for each in options_of(config_class) if each.flag is not None]
+    return {name: getattr(namespace, name) for name in names if hasattr(namespace, name)}
 
 
 def _flag_arguments(each: Option) -> dict[str, Any]:

@@ -42,6 +42,7 @@ forge_navigation = {  # title <page>, or the page with its own title
     "Learn": ["Overview <site/overview>"],
     "Use": [
         "text",
+        "command-line",
         "training",
         "report",
         "callbacks",

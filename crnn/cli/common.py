@@ -25,6 +25,7 @@ __all__ = [
     "cores",
     "discard_unwritable",
     "encoder_for",
+    "flag_of",
     "load_language_model",
     "sampling_options",
     "say",
@@ -59,6 +60,12 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **({"formatter_class": _HelpFormatter} | options))
         self.words = []
+
+
+def flag_of(action: argparse.Action) -> str:
+    """What the user types for an argument: the long option, or the name of a positional one."""
+    options = [option for option in action.option_strings if not option.startswith("--no-")] or action.option_strings
+    return max(options, key=len, default=str(action.metavar or action.dest))
 
 
 def add_sampling_flags(parser: argparse.ArgumentParser, temperature: float = 1.0) -> None:

@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 
 import crnn
+from crnn.cli.common import flag_of
+from crnn.cli.configuration import Configuration, typed_options
 from crnn.text.errors import Remedy, explain
 
 __all__ = ["described", "in_words_of", "option_names", "unrecognized"]
@@ -25,10 +27,17 @@ def option_names(parser: argparse.ArgumentParser) -> dict[str, str]:
 
     Parsers give an option the ``dest`` that is its name in the Python API, so this is the only list.
     """
-    return {
-        action.dest: max(action.option_strings, key=len, default=str(action.metavar or action.dest))
-        for action in parser._actions
-    }
+    return {action.dest: flag_of(action) for action in parser._actions}
+
+
+def _names_for(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> dict[str, str]:
+    """`option_names`, with the file of those that were not typed but are in that of ``--config``."""
+    names = option_names(parser)
+    configuration: Configuration | None = getattr(arguments, "configuration", None)
+    if configuration is None:
+        return names
+    in_file = configuration.dests.keys() - typed_options(arguments, configuration.dests)
+    return names | {dest: f"{configuration.dests[dest]} in {configuration.name}" for dest in in_file}
 
 
 def unrecognized(parser: argparse.ArgumentParser, words: list[str]) -> str:
@@ -71,7 +80,7 @@ def in_words_of(parser: argparse.ArgumentParser, message: str, arguments: argpar
     names = option_names(parser)
     subject = _SUBJECT.match(message)
     head, rest = (message[: subject.end()], message[subject.end() :]) if subject else ("", message)
-    known = (_ALIASES if "text" in names else {}) | names
+    known = (_ALIASES if "text" in names else {}) | _names_for(parser, arguments)
     head = re.sub(_NAME, lambda found: known.get(found[0], found[0]), head)
     rest = _NONE.sub("", rest)
     typed = {str(value) for value in vars(arguments).values() if isinstance(value, str | Path)}

@@ -12,6 +12,7 @@ import crnn
 from crnn._options import add_flags, from_flags
 from crnn.checks import DTYPES
 from crnn.cli.common import load_language_model
+from crnn.cli.configuration import given
 from crnn.cli.corpus import corpus_from
 from crnn.cli.sizes import say_sizes
 from crnn.nn.cells import CELLS
@@ -68,14 +69,14 @@ def load_start(arguments: argparse.Namespace) -> crnn.LanguageModel | None:
         raise ValueError("min_count, max_size, unknown: not together with init_from, whose vocabulary is complete")
     model = load_language_model(path)
     config, wanted = model.config(), _options(arguments)
-    given = _given(arguments, [*wanted, "tie_weights", "unit"])
-    if "unit" in given and arguments.unit != model.vocab.unit:
+    stated = given(arguments, [*wanted, "tie_weights", "unit"])
+    if "unit" in stated and arguments.unit != model.vocab.unit:
         raise ValueError(f"unit: expected {model.vocab.unit}, as in {path}, got {arguments.unit}")
-    for name in given - {"unit", *DROPOUTS}:
+    for name in stated - {"unit", *DROPOUTS}:
         if config[name] != wanted[name]:
             raise ValueError(f"{name}: expected {config[name]!r}, as in {path}, got {wanted[name]!r}")
     arguments.unit = model.vocab.unit
-    dropout = {name: wanted[name] for name in given & set(DROPOUTS)}
+    dropout = {name: wanted[name] for name in stated & set(DROPOUTS)}
     if not dropout:
         return model
     changed = crnn.LanguageModel(model.vocab, **(config | dropout))
@@ -109,12 +110,3 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `LanguageModel` that the flags describe."""
     options = from_flags(arguments, NetworkConfig) | {"tie_weights": arguments.tie_weights}
     return options | {"embedding_size": options["embedding_size"] or None}
-
-
-def _given(arguments: argparse.Namespace, names: list[str]) -> set[str]:
-    """Which of these arguments were typed, even if as their defaults."""
-    untouched = object()
-    parsed = argparse.Namespace(**dict.fromkeys(names, untouched))
-    typed = arguments.argv[arguments.argv.index(arguments.command) + 1 :]
-    arguments.parser.parse_args(typed, parsed)
-    return {name for name in names if getattr(parsed, name) is not untouched}

@@ -1,31 +1,31 @@
 # SPDX-License-Identifier: MIT
-"""``crnn train``: train a language model on a text file."""
+"""``crnn train``: train a model of one of the TASKS."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from crnn._options import add_flags, from_flags
-from crnn.cli.common import INTERRUPTED, CommandParser, cores, say
-from crnn.cli.corpus import add_corpus_flags, add_text_argument
+from crnn.cli.common import INTERRUPTED, CommandParser, cores, flag_of, say
+from crnn.cli.configuration import Configuration
 from crnn.cli.messages import in_words_of
-from crnn.cli.network import add_network_flags, corpus_and_model, load_start
 from crnn.cli.results import add_json_flag, evaluation_json, show_json
+from crnn.cli.tasks import DEFAULT_TASK, TASKS, TaskModule, task_named
 from crnn.optim import RULES, SCHEDULES
-from crnn.training.config import LEAST_EPOCHS, LEAST_UPDATES, TrainingConfig
+from crnn.training.config import TrainingConfig
 from crnn.training.fit import check_start, new_trainer
 from crnn.training.output import Output
 from crnn.training.run_files import RunFiles
 from crnn.training.trainer import Trainer
 
 __all__ = ["add_arguments", "run"]
+
 
 def _patience(text: str) -> int | str:
     """The value of ``--patience``."""
@@ -35,13 +35,9 @@ def _patience(text: str) -> int | str:
         raise argparse.ArgumentTypeError(f"expected a number of epochs, or auto, got {text!r}") from None
 
 
-# The flags of `crnn.fit`'s options whose help, type or meaning differs: 0 for None, and words of language models. The
-# defaults are those of `crnn.fit`, but for the number of threads, which the result does not depend on.
+# The flags of `crnn.fit`'s options whose help or meaning differs for all tasks: 0 for None. The defaults are those of
+# `crnn.fit`, but for the number of threads, which the result does not depend on.
 TRAINING_FLAGS: dict[str, dict[str, Any]] = {
-    "epochs": {
-        "help": f"passes over the text; if not given as many as make {LEAST_UPDATES:,} updates, at least {LEAST_EPOCHS}"
-    },
-    "batch_size": {"help": "parallel streams that the text is split into"},
     "optimizer": {"type": str.lower, "choices": list(RULES), "help": "update rule"},
     "lr": {"help": f"learning rate; if not given that of the optimizer, such as {RULES['adam']().lr:g} for adam"},
     "schedule": {"type": str.lower, "choices": list(SCHEDULES), "help": "schedule of the learning rate"},
@@ -62,23 +58,49 @@ TRAINING_FLAGS: dict[str, dict[str, Any]] = {
     "checkpoint_minutes": {"help": "largest time between two checkpoints within an epoch; 0: no limit"},
     "log_file": {"type": Path, "help": "append the losses to this file as they come, .csv or .jsonl"},
     "report": {"type": Path, "help": "write a page about the run to this file (.html), when training ends, and before"},
-    "resume": {"help": "continue from the checkpoint, with the same network and text"},
+    "resume": {"help": "continue from the checkpoint, with the same network and data"},
     "restart": {"help": "begin anew, although checkpoint or output exist, and replace them"},
 }
 ZERO_IS_NONE = ("clip_norm", "clip_value", "patience", "checkpoint_minutes")
+# Options that the trained model does not depend on, which are not saved with it.
+NOT_SAVED = (
+    *("help", "json", "quiet", "config", "output", "resume", "restart", "threads"),
+    *("checkpoint", "checkpoint_minutes", "log_file", "report", "sample_every", "ids_path"),
+)
 
 
 def add_arguments(parser: CommandParser) -> None:
-    """Add the arguments of ``crnn train``."""
-    parser.usage = "%(prog)s [options] TEXT [TEXT ...] -o OUTPUT"  # the list of all options hides what was wrong
-    add_text_argument(parser, "to train on")
+    """Add the arguments of ``crnn train``, which depend on ``--task`` and ``--config``."""
+    early = _early(parser)
+    file = None if early.config is None else Configuration(early.config)
+    task = task_named(str(early.task or (file.values.get("task") if file else None) or DEFAULT_TASK))
+    module = task.load()
+    parser.description = (
+        f"Trains {task.help}. Other tasks, whose options crnn train --task TASK --help lists: "
+        f"{', '.join(f'{each.name}, {each.help}' for each in TASKS if each is not task)}."
+    )
+    tasks = [each.name for each in TASKS]
+    parser.add_argument("--task", choices=tasks, default=task.name, help="what to train")
+    parser.add_argument(
+        "--config", type=Path, help="read options from this TOML file, by their names without --; what is typed wins"
+    )
     parser.add_argument("-o", "--output", type=_new_file, required=True, help="where to write the model (.safetensors)")
-    add_corpus_flags(parser.add_argument_group("text"))
-    add_network_flags(parser.add_argument_group("network"))
+    module.add_arguments(parser)
     loop = parser.add_argument_group("training")
-    add_flags(loop, TrainingConfig, TRAINING_FLAGS)
+    add_flags(loop, TrainingConfig, {**TRAINING_FLAGS, **module.TRAINING_FLAGS}, without=module.WITHOUT)
     loop.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
     add_json_flag(loop, "at the end what the run has reached as a JSON object")
+    parser.set_defaults(module=module)
+    if file is not None:
+        file.apply(parser)
+
+
+def _early(parser: CommandParser) -> argparse.Namespace:
+    """The values of --task and --config, which the other options depend on; None if they are not typed."""
+    early = argparse.ArgumentParser(parser.prog, add_help=False)
+    early.add_argument("--task")
+    early.add_argument("--config", type=Path)
+    return early.parse_known_args(parser.words)[0]
 
 
 def _new_file(text: str) -> Path:
@@ -91,20 +113,29 @@ def _new_file(text: str) -> Path:
 def run(arguments: argparse.Namespace) -> int:
     """Train a model and save it, the best weights so far if interrupted. Returns the exit status."""
     output: Path = arguments.output
+    module: TaskModule = arguments.module
     arguments.checkpoint = arguments.checkpoint or Path(f"{output}.checkpoint")
     config = TrainingConfig(**_training_options(arguments))
-    written = {name: getattr(arguments, name) for name in ("output", "checkpoint", "log_file", "report", "ids_path")}
-    read = {"text": arguments.text, "init_from": [arguments.init_from] if arguments.init_from else []}
-    with RunFiles(read, written):
+    written = {name: getattr(arguments, name) for name in ("output", "checkpoint", "log_file", "report")}
+    read = {**module.reads(arguments), "config": [arguments.config] if arguments.config else []}
+    with RunFiles(read, {**written, **module.writes(arguments)}):
         _check_start(arguments, config)
-        corpus, model = corpus_and_model(arguments, load_start(arguments))
-        test = corpus.test if len(corpus.test) > 1 else None
+        module.check_start(arguments)
+        prepared = module.prepare(arguments, config)
 
         def wording(note: str) -> str:
             return in_words_of(arguments.parser, note, arguments)
 
         trainer = new_trainer(
-            model, corpus, config, output=Output(output), test=test, in_shell=True, wording=wording
+            prepared.model,
+            prepared.data,
+            config,
+            valid=prepared.valid,
+            output=Output(output),
+            test=prepared.test,
+            in_shell=True,
+            wording=wording,
+            command=_settings(arguments),
         )
         try:
             status = _train(trainer, arguments)
@@ -112,15 +143,36 @@ def run(arguments: argparse.Namespace) -> int:
             if arguments.json:
                 show_json(_reached(trainer, arguments))
         if trainer.run.test is not None:
-            result: Any = trainer.run.test
-            say(f"test {result.nats:.4f} nats, {result.bits:.4f} bits, perplexity {result.perplexity:.2f}")
+            say(f"test {module.described(trainer.run.test)}")
     return status
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options that the model depends on, by their names without hyphens in front, to be saved with it.
+
+    An option that was not given, and has no default, is left out; a file is None, because its path says nothing to
+    others.
+    """
+    settings: dict[str, Any] = {}
+    for action in arguments.parser._actions:
+        value = getattr(arguments, action.dest, None)
+        if action.dest not in NOT_SAVED and action.option_strings and value is not None:
+            settings[flag_of(action).lstrip("-")] = _saved(value)
+    return settings
+
+
+def _saved(value: Any) -> Any:
+    """A value as JSON and TOML can hold it. Bytes of the command line that are not text become escapes."""
+    if isinstance(value, list):
+        return [_saved(each) for each in value]
+    if isinstance(value, str):
+        return re.sub("[\udc80-\udcff]", lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", value)
+    return None if isinstance(value, Path) else value
 
 
 def _check_start(arguments: argparse.Namespace, config: TrainingConfig) -> None:
     """Raise an error unless the arguments say what to do with files that exist, before the text is read."""
     checkpoint, output = arguments.checkpoint, arguments.output
-    _check_ids(arguments.ids_path)
     if arguments.resume and not checkpoint.exists():
         raise FileNotFoundError(f"checkpoint: expected a checkpoint to resume from, found none at {checkpoint}")
     if not (arguments.resume or arguments.restart):
@@ -136,19 +188,6 @@ def _check_start(arguments: argparse.Namespace, config: TrainingConfig) -> None:
             )
     Output(output).check_kind()
     check_start(config)
-
-
-def _check_ids(path: Path | None) -> None:
-    """Raise ValueError unless a file that ids will replace holds ids."""
-    if path is None or not path.exists():
-        return
-    try:
-        ids = np.load(path, mmap_mode="r", allow_pickle=False)
-        fits = ids.ndim == 1 and ids.dtype.kind == "u"
-    except (ValueError, EOFError):  # not written by NumPy
-        fits = False
-    if not fits:
-        raise ValueError(f"ids_path: expected a new file, or ids to replace, got {path}")
 
 
 def _train(trainer: Trainer, arguments: argparse.Namespace) -> int:

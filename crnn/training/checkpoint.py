@@ -60,18 +60,27 @@ class Checkpoint:
         `crnn.training.identity.data_identity` of the run.
     options : dict
         The options of the run that determine its result and may differ when it is resumed.
+    command : dict, optional
+        The options of the command line that began or resumed it, for its record.
     """
 
     path: str | None  # absolute: a callback may change the working folder
     name: str  # as given, for messages
     data: Mapping[str, str | None]
     options: Mapping[str, Any]
+    command: Mapping[str, Any] | None
     output: str | None  # digest of an existing file that the run may replace by its model
 
-    def __init__(self, path: PathLike | None, data: Mapping[str, str | None], options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: PathLike | None,
+        data: Mapping[str, str | None],
+        options: Mapping[str, Any],
+        command: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path = None if path is None else os.path.abspath(os.fsdecode(path))
         self.name = "" if path is None else os.fsdecode(path)
-        self.data, self.options = data, options
+        self.data, self.options, self.command = data, options, command
         self.output = None
         self._written: tuple[int, ...] | None = None  # `_mark` of what the file holds
         self._entries: list[Entry] = []  # of the log, as they were last written
@@ -113,7 +122,7 @@ class Checkpoint:
         settings = _settings(run.optimizer)
         rule = settings.pop("rule")
         optimizer = f"{rule}({', '.join(f'{name}={value}' for name, value in settings.items())})"
-        return training_record(run, self.data, {**self.options, "optimizer": optimizer})
+        return training_record(run, self.data, {**self.options, "optimizer": optimizer}, self.command)
 
     def _encoded(self, entries: list[Entry]) -> bytes:
         """The entries as lines of JSON. Those that the last checkpoint had too are not encoded again."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 from crnn import optim
@@ -109,11 +109,13 @@ def new_trainer(
     test: Any = None,
     in_shell: bool = False,
     wording: Callable[[str], str] = str,
+    command: Mapping[str, Any] | None = None,
 ) -> Trainer:
     """What `fit` runs: a trainer, with everything checked, and resumed if ``config.resume``.
 
-    Arguments as in `fit` and `Trainer`. The caller holds the locks of the files, see `RunFiles`. Nothing but the log's
-    file has been written, and unless a run is resumed the model is unchanged.
+    Arguments as in `fit` and `Trainer`. ``command``: the options of a command line, for the record. The
+    caller holds the locks of the files, see `RunFiles`. Nothing but the log's file has been written, and unless a run
+    is resumed the model is unchanged.
     """
     train, valid = _split(model, data, valid)
     if isinstance(config.patience, int) and valid is None:
@@ -131,7 +133,7 @@ def new_trainer(
     recorded = _empty_log(model, log, config)
     run = Run(model, _optimizer(config), recorded, cut, carries_state=windows.carries_state)
     run.check_weights()
-    checkpoint = Checkpoint(config.checkpoint, data_identity(train, valid), _result_options(config, cut))
+    checkpoint = Checkpoint(config.checkpoint, data_identity(train, valid), _result_options(config, cut), command)
     if config.resume:
         run.log.notes = checkpoint.read_into(run)
     run.log.notes += getattr(train, "notes", ())

@@ -19,7 +19,12 @@ SCORES = ("train_loss", "valid_loss", "valid_accuracy", "test_loss", "test_accur
 DIGITS = 6  # a resumed run adds up its losses in other groups, which may change the last digits of their mean
 
 
-def training_record(run: Run, data: Mapping[str, str | None], settings: Mapping[str, Any]) -> dict[str, Any]:
+def training_record(
+    run: Run,
+    data: Mapping[str, str | None],
+    settings: Mapping[str, Any],
+    command: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The record of a run as it is now. JSON-able.
 
     Parameters
@@ -29,15 +34,17 @@ def training_record(run: Run, data: Mapping[str, str | None], settings: Mapping[
         `crnn.training.identity.data_identity` of the run.
     settings : dict
         The options that determine the result, with the optimizer's.
+    command : dict, optional
+        The same as options of ``crnn train``, if that has trained the model.
 
     Returns
     -------
     dict
         ``crnn``, the version; ``data`` and ``valid``, the SHA-256 of the data; ``settings``; ``epochs`` and ``updates``
         done; ``best_epoch``, whose weights the model has, None if no epoch was evaluated; ``scores`` of that epoch, or
-        of the last one, and on test data; ``unit`` of the losses.
+        of the last one, and on test data; ``unit`` of the losses; ``command``, if there is one.
     """
-    return {
+    record = {
         "crnn": __version__,
         **data,
         "settings": dict(settings),
@@ -47,6 +54,7 @@ def training_record(run: Run, data: Mapping[str, str | None], settings: Mapping[
         "scores": scores_of(run),
         "unit": run.log.unit,
     }
+    return record if command is None else record | {"command": dict(command)}
 
 
 def scores_of(run: Run) -> dict[str, float]:

@@ -125,7 +125,7 @@ class Run:
         """Set the model's `Module.training_runs`: the earlier ones and this one, if there was an update."""
         if self._resumed is not None and self._resumed[0] == self.update:  # what is given now trained nothing
             before = self._resumed[1]
-            record = {**record, **{name: before[name] for name in ("crnn", "settings") if name in before}}
+            record = {**record, **{name: before[name] for name in ("crnn", "settings", "command") if name in before}}
         if self.update:
             self.model.training_runs = (*self.earlier_runs, record)[-MOST_RECORDS:]
 

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""TASKS: what ``crnn train`` can train, each with its options, its data and its model in one module."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from crnn.cli.common import CommandParser
+from crnn.training.config import TrainingConfig
+
+__all__ = ["DEFAULT_TASK", "TASKS", "Prepared", "Task", "TaskModule", "task_named"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run trains, and on what, as `crnn.training.fit.new_trainer` takes it."""
+
+    model: Any
+    data: Any
+    valid: Any = None
+    test: Any = None
+
+
+class TaskModule(Protocol):
+    """What the module of a task has."""
+
+    TRAINING_FLAGS: Mapping[str, Mapping[str, Any]]  # arguments of ``add_argument`` that differ, by option of `fit`
+    WITHOUT: tuple[str, ...]  # options of `fit` that mean nothing here
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Add the positional arguments and the options of data and model."""
+
+    def reads(self, arguments: argparse.Namespace) -> Mapping[str, Iterable[Path]]:
+        """The files that are read, by the names of their arguments."""
+
+    def writes(self, arguments: argparse.Namespace) -> Mapping[str, Path | None]:
+        """The files that are written beside those of every run."""
+
+    def check_start(self, arguments: argparse.Namespace) -> None:
+        """Raise an error for what can be known to be wrong before the data are read."""
+
+    def prepare(self, arguments: argparse.Namespace, config: TrainingConfig) -> Prepared:
+        """Read the data and make the model. Says what was read."""
+
+    def described(self, evaluation: Any) -> str:
+        """An evaluation on test data as text."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of ``crnn train``: ``--task NAME``. ``module`` is in ``crnn.cli.tasks``, and imported when it is used."""
+
+    name: str
+    help: str
+    module: str
+
+    def load(self) -> TaskModule:
+        """The module of the task."""
+        return cast(TaskModule, import_module(f"{__name__}.{self.module}"))
+
+
+TASKS = (Task("text", "a language model of text files", "text"),)
+DEFAULT_TASK = TASKS[0].name
+
+
+def task_named(name: str) -> Task:
+    """The task of this name; that of the default if there is none, which parsing the arguments will find."""
+    return next((each for each in TASKS if each.name == name), TASKS[0])

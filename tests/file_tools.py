@@ -4,14 +4,12 @@
 import json
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
-from safetensors import deserialize
-from safetensors.numpy import save_file
 
-LITTLE_ENDIAN = {"F32": "<f4", "F64": "<f8", "U8": "u1"}
+from crnn.io import safetensors
 
 
 def take_apart(path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -20,13 +18,17 @@ def take_apart(path) -> tuple[dict[str, Any], dict[str, Any]]:
         content = file.read()
     header = json.loads(outer_header(content)["__metadata__"]["crnn"])
     header.pop("sha256", None)
-    # Not safetensors.numpy.load, which reads little-endian data in the machine's byte order.
-    return {name: native(entry) for name, entry in deserialize(content)}, header
+    return load_file(path), header
 
 
-def native(entry: dict[str, Any]) -> NDArray[Any]:
-    array = np.frombuffer(entry["data"], LITTLE_ENDIAN[entry["dtype"]]).reshape(entry["shape"])
-    return array.astype(array.dtype.newbyteorder("="))
+def load_file(path) -> dict[str, NDArray[Any]]:
+    """The arrays of any safetensors file. test_safetensors.py compares this with the package of that name."""
+    entries, _ = safetensors.parse(Path(path).read_bytes())
+    return {name: safetensors.to_array(name, entry) for name, entry in entries.items()}
+
+
+def save_file(tensors: dict[str, NDArray[Any]], path, metadata: dict[str, str] | None = None) -> None:
+    Path(path).write_bytes(safetensors.to_bytes(tensors, metadata or {}))
 
 
 def edit(path, damage: str | Callable[[dict[str, Any], dict[str, Any]], Any]) -> None:

@@ -73,3 +73,19 @@ def test_every_relative_link_of_the_projects_files_leads_to_a_file():
         for link in links(page.read_text("utf-8")):
             if ":" not in link and not link.startswith("#"):
                 assert (page.parent / link.partition("#")[0]).exists(), f"{page.name}: {link}"
+
+
+def test_training_with_a_bar_and_saving_need_numpy_and_tqdm_and_nothing_else(tmp_path):
+    code = """if True:
+        import importlib.metadata, sys
+        import crnn
+        corpus = crnn.TextCorpus.from_text("hello world. " * 30)
+        model = crnn.LanguageModel(corpus.vocab, hidden_size=4, seed=1)
+        crnn.fit(model, corpus, epochs=1, progress=True)
+        model.save("m.safetensors")
+        assert crnn.load("m.safetensors").flat_params.tobytes() == model.flat_params.tobytes()
+        packages = importlib.metadata.packages_distributions()
+        print(*sorted({packages[name][0] for name in (each.partition(".")[0] for each in sys.modules) if name in packages}))
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) - {"crnn", "setuptools"} == {"numpy", "tqdm"}

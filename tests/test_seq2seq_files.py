@@ -5,10 +5,9 @@ import json
 
 import numpy as np
 import pytest
-from file_tools import edit
+from file_tools import edit, load_file
 from kernel_tools import assert_same_bits
 from model_tools import stir
-from safetensors.numpy import load_file
 
 import crnn
 from crnn import ModelFileError

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from file_tools import edit, outer_header, with_outer_header
+from file_tools import edit, load_file, outer_header, save_file, with_outer_header
 from kernel_tools import assert_same_bits
 from model_tools import language_model, run_python
-from safetensors.numpy import load_file, save_file
 
 import crnn
 import crnn.models.files

@@ -6,11 +6,10 @@ import json
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from file_tools import edit, take_apart
+from file_tools import edit, save_file, take_apart
 from hypothesis import HealthCheck, given, settings
 from kernel_tools import assert_same_bits
 from model_tools import network, stir
-from safetensors.numpy import save_file
 from task_tools import CELLS, LENGTHS, D, V, answers, classifier, labels, reals, regressor, tagger, values
 from test_serialize import poke, refused, set_config, set_tensor
 

@@ -24,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn._float_mode import in_ieee_mode
+from crnn.io import safetensors
 from crnn.io.atomic_write import PathLike, replacing
-from crnn.io.model_file import ModelFileError, check_finite, parse, read_content, to_array
+from crnn.io.model_file import ModelFileError, check_finite, read_content
 from crnn.models.language_model import LanguageModel
 from crnn.nn.init import UNINITIALISED
 from crnn.nn.network import RNN
@@ -314,7 +315,7 @@ def load_file(
     # the data, and the network is as large as its tensors.
     content = read_content(path)
     try:
-        entries, _ = parse(content)
+        entries, _ = safetensors.parse(content)
         tensors = {bare: _file_array(name, entries[name]) for bare, name in _select(entries, prefix).items()}
         arguments = _arguments(tensors, nonlinearity)
         params = _parameters(tensors, arguments)
@@ -328,16 +329,14 @@ def save_file(net: RNN, path: PathLike) -> None:
 
     Raises TypeError and ValueError as `to_state_dict` does, OSError if the file cannot be written.
     """
-    from safetensors.numpy import save as to_bytes
-
-    content = to_bytes(to_state_dict(net), metadata={"format": "pt"})
+    content = safetensors.to_bytes(to_state_dict(net), {"format": "pt"})
     with replacing(path) as file:
         file.write(content)
 
 
 def _file_array(name: str, entry: Mapping[str, Any]) -> Array:
     """The array of an entry of a file, float32 or float64. Raises ValueError for another dtype."""
-    array = to_array(name, entry, FILE_DTYPES)
+    array = safetensors.to_array(name, entry, FILE_DTYPES)
     if entry["dtype"] == "BF16":  # NumPy has no bfloat16: it is the upper half of a float32
         array = (array.astype(np.uint32) << 16).view(np.float32)
     return _array(name, array)

@@ -22,20 +22,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn.io import json_header
+from crnn.io import json_header, safetensors
 from crnn.io.atomic_write import PathLike, replacing
+from crnn.io.safetensors import HEADER_LIMIT, MESSAGE_LIMIT, header_memory
 
 Array = NDArray[Any]
 Header = Mapping[str, Any]
-Entry = Mapping[str, Any]  # dtype, shape and data of a tensor in a file
 
 FORMAT = 1
-HEADER_LIMIT = 64 << 20  # bytes
-HEADER_MEMORY = 96 << 20  # bytes that a header may take in memory, and
-HEADER_MEMORY_PER_BYTE = 8  # as many for each byte of data: a large vocabulary belongs to large tensors
 PARAMETER_LIMIT = 1 << 31
-FILE_DTYPES = {"F64": "<f8", "F32": "<f4", "U8": "u1"}  # safetensors' names and NumPy's
-MESSAGE_LIMIT = 200  # characters of a file that a message repeats
 
 
 class ModelFileError(ValueError):
@@ -62,8 +57,6 @@ def to_bytes(tensors: Mapping[str, Array], header: Header) -> bytes:
 
     Raises ValueError for tensors that are not finite, and for a header that is too large to be read again.
     """
-    from safetensors.numpy import save
-
     # Copies, because another thread may be training the model: what is written is what was checked.
     arrays = {name: np.array(array, order="C") for name, array in tensors.items()}
     check_finite(arrays)
@@ -72,8 +65,8 @@ def to_bytes(tensors: Mapping[str, Array], header: Header) -> bytes:
     data = sum(array.nbytes for array in arrays.values())
     try:
         json_header.loads(text, header_memory(data))
-        content = bytes(save(arrays, metadata={"crnn": text}))  # with a second key, their order would be random
-        _header_of(content, len(content))
+        content = safetensors.to_bytes(arrays, {"crnn": text})
+        safetensors.header_of(content, len(content))
     except ValueError as error:
         raise ValueError(f"expected a smaller vocabulary or log, got {error}") from None
     return content
@@ -139,21 +132,11 @@ def read_content(path: PathLike, name: str | None = None) -> bytes:
             )
         file.seek(0)
         try:
-            _check_size(_header_of(file.read(8 + length), size), size - 8 - length)
+            safetensors.check_size(safetensors.header_of(file.read(8 + length), size), size - 8 - length)
         except ValueError as error:
             raise ModelFileError(f"{name}: expected a safetensors file: {error}") from None
         file.seek(0)
         return file.read(size)
-
-
-def _check_size(header: Mapping[str, Any], size: int) -> None:
-    """Raise ValueError unless the tensors of a safetensors header, of unknown content, end after ``size`` bytes."""
-    try:
-        end = max((header[name]["data_offsets"][1] for name in header if name != "__metadata__"), default=0)
-    except (KeyError, IndexError, TypeError):
-        raise ValueError("a header without data_offsets") from None
-    if end != size:
-        raise ValueError(f"its header lists tensors of {end!r:.40} bytes, got {size}")
 
 
 def from_bytes(name: str, content: bytes) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -163,7 +146,7 @@ def from_bytes(name: str, content: bytes) -> tuple[dict[str, Array], dict[str, A
     is not checked. Raises ModelFileError, which calls the file ``name``.
     """
     try:
-        entries, metadata = parse(content)
+        entries, metadata = safetensors.parse(content)
         if "crnn" not in metadata:
             raise ValueError("got a foreign one")
         data = sum(len(entry["data"]) for entry in entries.values())
@@ -171,63 +154,17 @@ def from_bytes(name: str, content: bytes) -> tuple[dict[str, Array], dict[str, A
         if not isinstance(header, dict):
             raise ValueError("its header is no JSON object")
     except ValueError as error:
-        # safetensors' own messages do not name the file
         raise ModelFileError(f"{name}: expected a safetensors file written by crnn: {error}") from None
     if header.get("format") != FORMAT:
         raise ModelFileError(f"{name}: expected format {FORMAT}, got {header.get('format')!r:.100}")
     try:
-        tensors = {each: to_array(each, entry) for each, entry in entries.items()}
+        tensors = {each: safetensors.to_array(each, entry) for each, entry in entries.items()}
         if "sha256" in header and header["sha256"] != digest(tensors, header):
             raise ValueError("expected tensors and header with the digest that the file names, got damaged ones")
         check_finite(tensors)
     except ValueError as error:
         raise ModelFileError(f"{name}: {error}") from None
     return tensors, header
-
-
-def parse(content: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
-    """Entries of tensors for `to_array`, by name, and metadata, from the content of any safetensors file.
-
-    Memory and time are at most proportional to its size. Raises ValueError for a file that is damaged, that has a key
-    twice, or whose header is too large.
-    """
-    from safetensors import SafetensorError, deserialize
-
-    header = _header_of(content, len(content))
-    read: Any = deserialize  # not typed
-    try:
-        entries = dict(read(content))  # compares shapes and offsets with the length of the data
-    except SafetensorError as error:
-        raise ValueError(f"{error}"[:MESSAGE_LIMIT]) from None
-    return entries, header.get("__metadata__") or {}  # which safetensors has found to be texts
-
-
-def to_array(name: str, entry: Entry, dtypes: Mapping[str, str] = FILE_DTYPES) -> Array:
-    """The array of an entry of `parse`, in the machine's byte order. Raises ValueError for another dtype."""
-    if entry["dtype"] not in dtypes:
-        raise ValueError(f"{name:.{MESSAGE_LIMIT}}: expected one of {', '.join(dtypes)}, got {entry['dtype']}")
-    # safetensors' own module for NumPy would read little-endian data in the machine's byte order.
-    array = np.frombuffer(entry["data"], dtypes[entry["dtype"]]).reshape(entry["shape"])
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-def _header_of(content: bytes, size: int) -> dict[str, Any]:
-    """The safetensors header of a file of ``size`` bytes, of which ``content`` is at least the beginning.
-
-    Raises ValueError if it is invalid, or takes too much memory or time.
-    """
-    end = 8 + int.from_bytes(content[:8], "little")
-    if end > min(len(content), 8 + HEADER_LIMIT):
-        raise ValueError(f"a header of {end - 8} bytes in {size}, or more than {HEADER_LIMIT}")
-    header = json_header.loads(content[8:end].decode(), header_memory(size - end))
-    if not isinstance(header, dict):
-        raise ValueError("its header is no JSON object")
-    return header
-
-
-def header_memory(data: int) -> int:
-    """Bytes of memory that the header of a file with ``data`` bytes of tensors may take."""
-    return HEADER_MEMORY + HEADER_MEMORY_PER_BYTE * max(data, 0)
 
 
 # ---- checks ----------------------------------------------------------------------------------------------------------

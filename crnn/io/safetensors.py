@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""The container of model files: safetensors, a JSON header and then the bytes of the tensors, without code.
+
+It is read and written here rather than by the package of that name, which has to be compiled for every Python and is
+not for all (free-threaded ones, WebAssembly), and which ends the process if memory runs out. The files are the same,
+byte for byte. A file is hostile input: the memory of a header is bounded before it is parsed, and offsets, shapes and
+sizes are checked before a tensor is touched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn.io import json_header
+
+__all__ = ["FILE_DTYPES", "HEADER_LIMIT", "Entry", "check_size", "header_memory", "header_of", "parse", "to_array",
+           "to_bytes"]  # fmt: skip
+
+Array = NDArray[Any]
+Entry = Mapping[str, Any]  # dtype, shape and data of a tensor in a file
+
+HEADER_LIMIT = 64 << 20  # bytes
+HEADER_MEMORY = 96 << 20  # bytes that a header may take in memory, and
+HEADER_MEMORY_PER_BYTE = 8  # as many for each byte of data: a large vocabulary belongs to large tensors
+FILE_DTYPES = {"F64": "<f8", "F32": "<f4", "U8": "u1"}  # safetensors' names and NumPy's, in the order of a file
+MESSAGE_LIMIT = 200  # characters of a file that a message repeats
+LARGEST = 1 << 62  # elements
+
+# Bits of an element of every dtype of the format.
+BITS = {
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
+    "C64": 64, "F64": 64, "I64": 64, "U64": 64,
+}  # fmt: skip
+
+
+def to_bytes(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
+    """The content of a file with arrays of float64, float32 and uint8, and texts.
+
+    Raises ValueError for an array of another dtype.
+    """
+    names = {np.dtype(dtype): name for name, dtype in FILE_DTYPES.items()}
+    ranks = list(names)
+    arrays = {name: array.astype(array.dtype.newbyteorder("<"), "C", copy=False) for name, array in tensors.items()}
+    for name, array in arrays.items():
+        if array.dtype not in names:
+            raise ValueError(f"{name}: expected one of {', '.join(map(str, ranks))}, got {array.dtype}")
+    order = sorted(arrays, key=lambda name: (ranks.index(arrays[name].dtype), name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name in order:
+        begin, end = end, end + arrays[name].nbytes
+        shape = list(arrays[name].shape)
+        header[name] = {"dtype": names[arrays[name].dtype], "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the tensors are aligned
+    return b"".join([len(text).to_bytes(8, "little"), text, *(arrays[name].reshape(-1).data for name in order)])
+
+
+def parse(content: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
+    """Entries of tensors for `to_array`, by name, and metadata, from the content of any safetensors file.
+
+    Memory and time are at most proportional to its size. Raises ValueError for a file that is damaged, that has a key
+    twice, or whose header is too large.
+    """
+    header = header_of(content, len(content))
+    metadata = header.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("__metadata__: expected texts")
+    data = memoryview(content)[8 + int.from_bytes(content[:8], "little") :]
+    ranges = {name: _range_of(name, entry) for name, entry in header.items()}
+    end = 0
+    for name in sorted(ranges, key=ranges.__getitem__):
+        if ranges[name][0] != end:
+            raise ValueError(f"{name:.{MESSAGE_LIMIT}}: expected data that begin at byte {end}, got {ranges[name][0]}")
+        end = ranges[name][1]
+    if end != len(data):
+        raise ValueError(f"its header lists tensors of {end} bytes, got {len(data)}")
+    entries: dict[str, Entry] = {}
+    for name, (begin, end) in ranges.items():
+        entries[name] = {**header[name], "data": bytearray(data[begin:end])}
+    return entries, metadata
+
+
+def _range_of(name: str, entry: Any) -> tuple[int, int]:
+    """Where the data of a tensor begin and end. Raises ValueError unless its dtype and shape need as many bytes."""
+    name = f"{name:.{MESSAGE_LIMIT}}"
+    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+        raise ValueError(f"{name}: expected dtype, shape and data_offsets, got {entry!r:.100}")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in BITS:
+        raise ValueError(f"{name}: expected a dtype of safetensors, got {dtype!r:.100}")
+    for value in shape, offsets:
+        if not isinstance(value, list) or not all(type(each) is int and 0 <= each < LARGEST for each in value):
+            raise ValueError(f"{name}: expected a list of sizes, got {value!r:.100}")
+    if len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise ValueError(f"{name}: expected where its data begin and end, got {offsets!r:.100}")
+    size = 1
+    for length in shape:
+        size *= length
+        if size >= LARGEST:  # before the product of a long list is itself long
+            raise ValueError(f"{name}: expected fewer elements, got shape {shape!r:.100}")
+    begin, end = offsets
+    if size * BITS[dtype] != 8 * (end - begin):
+        raise ValueError(f"{name}: expected {size * BITS[dtype] // 8} bytes for its shape, got {end - begin}")
+    return begin, end
+
+
+def to_array(name: str, entry: Entry, dtypes: Mapping[str, str] = FILE_DTYPES) -> Array:
+    """The array of an entry of `parse`, in the machine's byte order. Raises ValueError for another dtype."""
+    if entry["dtype"] not in dtypes:
+        raise ValueError(f"{name:.{MESSAGE_LIMIT}}: expected one of {', '.join(dtypes)}, got {entry['dtype']}")
+    array = np.frombuffer(entry["data"], dtypes[entry["dtype"]]).reshape(entry["shape"])
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def header_of(content: bytes, size: int) -> dict[str, Any]:
+    """The header of a file of ``size`` bytes, of which ``content`` is at least the beginning.
+
+    Raises ValueError if it is invalid, or takes too much memory or time.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    if end > min(len(content), 8 + HEADER_LIMIT):
+        raise ValueError(f"a header of {end - 8} bytes in {size}, or more than {HEADER_LIMIT}")
+    header = json_header.loads(content[8:end].decode(), header_memory(size - end))
+    if not isinstance(header, dict):
+        raise ValueError("its header is no JSON object")
+    return header
+
+
+def check_size(header: Mapping[str, Any], size: int) -> None:
+    """Raise ValueError unless the tensors of a header, of unknown content, end after ``size`` bytes."""
+    try:
+        end = max((header[name]["data_offsets"][1] for name in header if name != "__metadata__"), default=0)
+    except (KeyError, IndexError, TypeError):
+        raise ValueError("a header without data_offsets") from None
+    if end != size:
+        raise ValueError(f"its header lists tensors of {end!r:.40} bytes, got {size}")
+
+
+def header_memory(data: int) -> int:
+    """Bytes of memory that the header of a file with ``data`` bytes of tensors may take."""
+    return HEADER_MEMORY + HEADER_MEMORY_PER_BYTE * max(data, 0)

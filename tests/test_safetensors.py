@@ -16,7 +16,7 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=9).filter(lambda name: name != "__metadata__")
-DTYPES = st.sampled_from(["<f4", "<f8", "u1"])
+DTYPES = st.sampled_from([*safetensors.NUMPY_DTYPES.values()])
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
 TENSORS = st.dictionaries(NAMES, arrays.arrays(DTYPES, SHAPES), max_size=5)
 
@@ -28,7 +28,7 @@ def test_files_are_those_of_the_package_byte_for_byte(tensors, text):
     entries, metadata = safetensors.parse(content)
     assert metadata == {"crnn": text}
     for name, array in tensors.items():
-        again = safetensors.to_array(name, entries[name])
+        again = safetensors.to_array(name, entries[name], safetensors.NUMPY_DTYPES)
         assert again.tobytes() == array.tobytes()
         assert (again.dtype, again.shape) == (array.dtype, array.shape)
         assert again.flags.writeable
@@ -41,8 +41,8 @@ def test_rows_of_columns_and_numbers_of_another_byte_order_are_written_as_values
 
 
 def test_an_array_of_another_dtype_is_refused_by_name():
-    with pytest.raises(ValueError, match="ids: expected one of float64, float32, uint8, got int64"):
-        safetensors.to_bytes({"ids": np.arange(3)}, {})
+    with pytest.raises(ValueError, match=r"ids: expected one of uint64, .*, bool, got <U1"):
+        safetensors.to_bytes({"ids": np.array(["a"])}, {})
 
 
 def with_header(header, data):

@@ -27,7 +27,13 @@ Entry = Mapping[str, Any]  # dtype, shape and data of a tensor in a file
 HEADER_LIMIT = 64 << 20  # bytes
 HEADER_MEMORY = 96 << 20  # bytes that a header may take in memory, and
 HEADER_MEMORY_PER_BYTE = 8  # as many for each byte of data: a large vocabulary belongs to large tensors
-FILE_DTYPES = {"F64": "<f8", "F32": "<f4", "U8": "u1"}  # safetensors' names and NumPy's, in the order of a file
+
+# safetensors' names of dtypes and NumPy's, in the order in which a file has their tensors; and those of model files.
+NUMPY_DTYPES = {
+    "U64": "<u8", "I64": "<i8", "F64": "<f8", "C64": "<c8", "F32": "<f4", "U32": "<u4", "I32": "<i4", "F16": "<f2",
+    "U16": "<u2", "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?",
+}  # fmt: skip
+FILE_DTYPES = {name: NUMPY_DTYPES[name] for name in ("F64", "F32", "U8")}
 MESSAGE_LIMIT = 200  # characters of a file that a message repeats
 LARGEST = 1 << 62  # elements
 
@@ -40,11 +46,8 @@ BITS = {
 
 
 def to_bytes(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
-    """The content of a file with arrays of float64, float32 and uint8, and texts.
-
-    Raises ValueError for an array of another dtype.
-    """
-    names = {np.dtype(dtype): name for name, dtype in FILE_DTYPES.items()}
+    """The content of a file with arrays and texts. Raises ValueError for an array of a dtype that no file can have."""
+    names = {np.dtype(dtype): name for name, dtype in NUMPY_DTYPES.items()}
     ranks = list(names)
     arrays = {name: array.astype(array.dtype.newbyteorder("<"), "C", copy=False) for name, array in tensors.items()}
     for name, array in arrays.items():
@@ -69,7 +72,8 @@ def parse(content: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
     twice, or whose header is too large.
     """
     header = header_of(content, len(content))
-    metadata = header.pop("__metadata__", None) or {}
+    metadata = header.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("__metadata__: expected texts")
     data = memoryview(content)[8 + int.from_bytes(content[:8], "little") :]

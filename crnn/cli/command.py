@@ -54,6 +54,7 @@ SUBCOMMANDS = (
     Subcommand("report", "write a page about runs, side by side", "report"),
     Subcommand("demo", "train on the prose of Python's documentation in under a minute", "demo"),
     Subcommand("verify", "check that results are bit-identical to those of every other machine", "verify"),
+    Subcommand("completion", "write a script that completes commands in a shell", "completion"),
 )
 
 

@@ -6,16 +6,15 @@ Nothing is loaded from the network, when the site is built or when it is read.
 
 from __future__ import annotations
 
+import os
 import sys
-import tomllib
 from pathlib import Path
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_ext"))
 
 import crnn  # noqa: E402
-
-PROJECT = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+import crnn.training.reporter  # noqa: E402
 
 project = "crnn"
 author = "crnn contributors"
@@ -27,6 +26,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "numpydoc",
+    "sphinx_gallery.gen_gallery",
     "forge_pages",
     "reference",
 ]
@@ -37,9 +37,9 @@ nitpicky = True
 
 # ---- pages ---------------------------------------------------------------------------------------------------------
 
-repository_url = PROJECT.get("urls", {}).get("Source", "")
+repository_url = os.environ.get("CRNN_REPOSITORY", "")  # as for the package's page, see setup.py: project_page
 forge_navigation = {  # title <page>, or the page with its own title
-    "Learn": ["Overview <site/overview>"],
+    "Learn": ["Overview <site/overview>", "Lessons <lessons/index>", "Gallery <gallery/index>"],
     "Use": [
         "text",
         "command-line",
@@ -70,6 +70,29 @@ forge_navigation = {  # title <page>, or the page with its own title
 myst_heading_anchors = 4  # as on a forge: training.md#defaults
 myst_enable_extensions = ["colon_fence"]
 
+# ---- examples ------------------------------------------------------------------------------------------------------
+
+# The programs run when the site is built; each becomes a page with its output and pictures, and a notebook to download.
+sphinx_gallery_conf = {
+    "examples_dirs": ["../examples/lessons", "../examples/gallery"],
+    "gallery_dirs": ["lessons", "gallery"],
+    "filename_pattern": r"\.py$",  # all run
+    "within_subsection_order": "example_order.ExampleOrder",
+    "abort_on_example_error": True,
+    "write_computation_times": False,  # a build depends on the sources alone
+    "min_reported_time": 1_000_000,
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "show_signature": False,
+    "capture_repr": (),
+    "doc_module": ("crnn",),
+    "backreferences_dir": "api/generated",  # the examples that use a class, on its page
+}
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+# What an example prints must not depend on how long it takes: no bar, and no lines about the progress.
+os.environ["CI"] = "true"
+crnn.training.reporter.UNTOLD = float("inf")
+
 # ---- reference -----------------------------------------------------------------------------------------------------
 
 autosummary_generate = True
@@ -79,6 +102,7 @@ default_role = "py:obj"
 numpydoc_show_class_members = False  # autodoc shows them, with their docstrings
 numpydoc_use_plots = False
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 smartquotes = False  # h' is the previous h
 
 # ---- look ----------------------------------------------------------------------------------------------------------
@@ -90,4 +114,5 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 html_last_updated_fmt = None  # a build depends on the sources alone
+highlight_language = "none"  # of blocks that do not name theirs
 pygments_style, pygments_dark_style = "friendly", "monokai"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The documentation site, as far as it can be checked without building it."""
 
+import ast
 import importlib
 import re
 import sys
@@ -85,3 +86,30 @@ def test_pages_of_the_site_stand_for_files_of_the_repository(forge_pages: Module
     for page, file in forge_pages.PAGES.items():
         assert (ROOT / file).exists()
         assert f"(../../{file})" in (DOCS / f"{page}.md").read_text(encoding="utf-8")  # for readers on a forge
+
+
+# ---- examples --------------------------------------------------------------------------------------------------------
+
+EXAMPLES = sorted((ROOT / "examples").glob("gallery/*.py")) + sorted((ROOT / "examples").glob("lessons/*.py"))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_examples_are_short_and_begin_with_a_title_and_what_they_teach(example: Path) -> None:
+    """They run when the site is built."""
+    text = example.read_text(encoding="utf-8")
+    assert text.count("\n") < (110 if example.parent.name == "lessons" else 90)
+    docstring = ast.get_docstring(ast.parse(text))
+    title, underline, empty, *lesson = docstring.splitlines()
+    assert (underline, empty) == ("=" * len(title), "")
+    assert len(" ".join(lesson)) > 200
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in [getattr(node, "module", None) or node.names[0].name]
+    }
+    assert imported <= {"crnn", "numpy", "matplotlib"} | sys.stdlib_module_names  # a notebook runs anywhere
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) > 7

@@ -29,7 +29,11 @@ FENCED = re.compile(r"(^ *```.*?^ *```$)", re.MULTILINE | re.DOTALL)
 
 
 def navigation(parts: dict[str, list[str]]) -> str:
-    """The hidden tables of contents, one for each caption."""
+    """The hidden tables of contents, one for each caption. Pages that none has follow in the last one."""
+    listed = {re.sub(r".*<(.*)>", r"\1", page) for pages in parts.values() for page in pages} | {"index"}
+    others = sorted(page.stem for page in DOCS.glob("*.md") if page.stem not in listed)
+    *_, last = parts
+    parts = parts | {last: parts[last] + others}
     blocks = []
     for caption, pages in parts.items():
         blocks.append("\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```"]))

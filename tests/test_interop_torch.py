@@ -292,7 +292,7 @@ NOT_IN_PYTORCH = {
     "trainable_initial_state: expected False, as in PyTorch, got the parameters 'layer0.h0'": {
         "trainable_initial_state": True
     },
-    "expected one without an embedding, got embedding_size=3": {"embedding_size": 3},
+    "model: expected an RNN without an embedding, got embedding_size=3": {"embedding_size": 3},
 }
 
 
@@ -306,9 +306,9 @@ def test_what_pytorch_does_not_have_is_refused(tmp_path, message):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_language_model_has_no_such_state_dict():
-    with pytest.raises(TypeError, match="net: expected an RNN, got LanguageModel"):
-        to_state_dict(crnn.LanguageModel(crnn.Vocab.from_text("abc"), "gru", H))
+def test_a_model_of_another_kind_has_no_such_state_dict():
+    with pytest.raises(TypeError, match=r"^model: expected one of RNN, LanguageModel, .*, got SequenceToSequence$"):
+        to_state_dict(crnn.SequenceToSequence(3, 4))
 
 
 # ---- files, without torch --------------------------------------------------------------------------------------------
@@ -634,14 +634,14 @@ def test_files_go_both_ways(torch, tmp_path, name):
 
 
 def test_modules_that_have_no_like_are_refused(torch):
-    with pytest.raises(TypeError, match=r"module: expected an nn\.RNN, nn\.GRU or nn\.LSTM, got LSTMCell"):
-        from_module(torch.nn.LSTMCell(D, H))
+    with pytest.raises(TypeError, match=r"module: expected a torch\.nn\.Module, got str"):
+        from_module("lstm")
     with pytest.raises(ValueError, match="got 'weight_hr_l0' of a projection"):
         from_module(torch.nn.LSTM(D, H, proj_size=3))
     normed = torch.nn.utils.parametrizations.spectral_norm(torch.nn.GRU(D, H), "weight_hh_l0")
     with pytest.raises(ValueError, match=r"no other, got 'parametrizations\.weight_hh_l0\.original'"):
         from_module(normed)
-    with pytest.raises(TypeError, match="model: expected an RNN or a LanguageModel, got str"):
+    with pytest.raises(TypeError, match=r"model: expected one of RNN, LanguageModel, .*, got str"):
         to_module("net")
     with pytest.raises(ValueError, match="model: expected an RNN without an embedding, got embedding_size=3"):
         to_module(crnn.RNN(D, H, 1, "gru", embedding_size=3))

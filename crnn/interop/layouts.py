@@ -57,7 +57,14 @@ def check_cell(format: str, cell: str) -> None:
 
 
 def to_crnn(
-    format: str, cell: str, W_xh: Array, W_hh: Array, b_h: Array | None = None, recurrent_bias: Array | None = None
+    format: str,
+    cell: str,
+    W_xh: Array,
+    W_hh: Array,
+    b_h: Array | None = None,
+    recurrent_bias: Array | None = None,
+    *,
+    prefix: str = "",
 ) -> dict[str, Array]:
     """The parameters of one direction of a layer by crnn's names, without a prefix; fresh.
 
@@ -69,6 +76,8 @@ def to_crnn(
         (G*H, D) and (G*H, H) if the format stores rows, otherwise (D, G*H) and (H, G*H). The shapes fit.
     b_h, recurrent_bias : array (G*H,), optional
         The bias, or the bias of x W_xh and that of h' W_hh. None: zeros.
+    prefix : str
+        Before the names in errors, such as ``"layer0."``.
 
     Raises
     ------
@@ -88,7 +97,7 @@ def to_crnn(
         recurrent[-H:] = 0
     with np.errstate(over="ignore"):
         params["b_h"] = biases[0] + recurrent
-    check_finite(params)
+    check_finite({prefix + name: values for name, values in params.items()})
     return {name: params[name] for name in ("W_xh", "W_hh", "b_h", *info.vectors)}
 
 

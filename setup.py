@@ -6,6 +6,7 @@ files of src_c are compiled with flags of their own, because an Extension has on
 What is written into crnn/ before anything is built, from its one source, and is not committed:
 
     crnn/include/            the public headers of src_c, so that a wheel and a checkout have them in the same place
+    crnn/lib/                files for pkg-config and CMake, and the objects of src_c as a library, for C programs
     crnn/_core/kernels.pxd   Cython's declarations of the kernels in src_c/kernels.def
     crnn/_core/*.pyi         for type checkers, the signatures of the .pyx
 
@@ -20,6 +21,7 @@ CRNN_FAST=1                      contraction and reassociation allowed, to measu
 import os
 import platform
 import re
+import shutil
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +50,8 @@ SETS = Path("src_c/isa/sets.def").read_text("utf-8")
 # Modules that link objects of src_c: the kernels and what asks the CPU, or stream.c.
 CORE = {"crnn._core.dispatch": "kernels", "crnn.stream.stream": "streams", "crnn.stream.stream_batch": "streams"}
 PUBLIC_HEADERS = ("crnn.h", "crnn_stream.h", "kernels.def")
+LIB_FILES = {"crnn.pc": "pkgconfig", "crnnConfig.cmake": "cmake/crnn", "crnnConfigVersion.cmake": "cmake/crnn"}
+(VERSION,) = re.findall(r'^__version__ = "(.*)"$', Path("crnn/_version.py").read_text("utf-8"), re.M)
 
 DIRECTIVES = {
     "language_level": 3,
@@ -107,6 +111,7 @@ class BuildExt(build_ext):
             ext.depends += depends
         core = [job.result() for job in core]
         pool.shutdown()
+        self.archive(core)
         for ext in self.extensions:
             if ext.name in CORE:
                 streams = CORE[ext.name] == "streams"
@@ -114,6 +119,23 @@ class BuildExt(build_ext):
                 ext.depends += ext.extra_objects
                 ext.libraries += [] if self.msvc else ["m"]  # fma, where it is no instruction
         super().build_extensions()
+
+    def archive(self, core):
+        """Make crnn/lib/libcrnn.a (crnn.lib) of the objects of src_c, for C programs."""
+        self.library = Path(self.build_lib, "crnn", "lib", self.compiler.library_filename("crnn"))
+        if not self.force and not newer_group(core, str(self.library)):
+            return
+        members = Path(self.build_temp, "members")
+        members.mkdir(exist_ok=True)
+        self.library.parent.mkdir(parents=True, exist_ok=True)
+        self.library.unlink(missing_ok=True)  # ar would add to it, and replace what has the same name
+        names = ["_".join(Path(obj).relative_to(self.build_temp).parts) for obj in core]
+        copies = [str(shutil.copyfile(obj, members / name)) for obj, name in zip(core, names, strict=True)]
+        self.compiler.create_static_lib(copies, "crnn", str(self.library.parent))
+
+    def copy_extensions_to_source(self):
+        super().copy_extensions_to_source()
+        shutil.copy2(self.library, Path("crnn", "lib", self.library.name))
 
     def note_flags(self, flags):
         """Note compiler and flags in a file that everything built depends on; return its path."""
@@ -197,15 +219,14 @@ def project_page():
         return page
     if not re.fullmatch(r"https://[^\s()<>]+[^\s()<>/]", address):
         raise SetupError(f"CRNN_REPOSITORY: expected an address like https://host/owner/name, got {address!r}")
-    (version,) = re.findall(r'^__version__ = "(.*)"$', Path("crnn/_version.py").read_text("utf-8"), re.M)
     page["long_description"] = re.sub(
         r"(!?\[[^\]]*\]\()(?!\w+:|#)([^)]*\))",
-        lambda link: f"{link[1]}{address}/{'raw' if link[1][0] == '!' else 'blob'}/v{version}/{link[2]}",
+        lambda link: f"{link[1]}{address}/{'raw' if link[1][0] == '!' else 'blob'}/v{VERSION}/{link[2]}",
         readme.replace("THIS-REPOSITORY", address),
     )
     page["project_urls"] = {
-        "Documentation": f"{address}/blob/v{version}/docs/index.md",
-        "Changelog": f"{address}/blob/v{version}/CHANGELOG.md",
+        "Documentation": f"{address}/blob/v{VERSION}/docs/index.md",
+        "Changelog": f"{address}/blob/v{VERSION}/CHANGELOG.md",
         "Issues": f"{address}/issues",
         "Source": address,
     }
@@ -272,6 +293,9 @@ def stub(pyx):
 Path("crnn/include").mkdir(exist_ok=True)
 for header in PUBLIC_HEADERS:
     write(Path("crnn/include", header), Path("src_c", header).read_bytes())
+for name, folder in LIB_FILES.items():
+    Path("crnn/lib", folder).mkdir(parents=True, exist_ok=True)
+    write(Path("crnn/lib", folder, name), Path("src_c", name).read_bytes().replace(b"@VERSION@", VERSION.encode()))
 write(Path("crnn/_core/kernels.pxd"), kernels_pxd().encode())
 for path in Path("crnn/_core").glob("*.pyx"):
     write(path.with_suffix(".pyi"), stub(path).encode())

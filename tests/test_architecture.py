@@ -23,7 +23,7 @@ FLOORS = (
     ("models",),
     ("_demo", "diagnostics", "interop", "verification"),
     ("",),  # crnn/__init__.py
-    ("cli",),
+    ("cli", "config"),
     ("__main__",),
 )
 BENCHMARK_FLOORS = (

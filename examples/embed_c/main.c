@@ -2,8 +2,7 @@
  * Runs a network that was trained in Python in a C program without Python:
  *
  *     python write_weights.py net.bin                                 # writes the weights of a small network
- *     make -C ../../src_c OUT=../build/c                              # libcrnn.a in build/c
- *     cc -O2 -I../../src_c main.c ../../build/c/libcrnn.a -lm -o embed
+ *     cc -O2 main.c $(crnn-config --cflags --libs) -o embed           # of the installed package
  *     ./embed net.bin < inputs                                        # float32 in, float32 out
  *
  * Reads input_size raw floats per step and writes output_size raw floats. The file of weights contains the cell's name in

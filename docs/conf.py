@@ -50,6 +50,7 @@ forge_navigation = {  # title <page>, or the page with its own title
         "Arrays and gradients <arrays>",
         "Embedding <embedding>",
         "PyTorch <pytorch>",
+        "ONNX <onnx>",
     ],
     "Look up": [
         "api/index",

@@ -87,14 +87,14 @@ def to_crnn(
     layout, info = LAYOUTS[format], CELLS[cell].info
     order = _order(layout.gates[cell], info.gate_names)
     W_xh, W_hh = (W_xh.T, W_hh.T) if layout.rows else (W_xh, W_hh)
-    zeros = np.zeros(W_xh.shape[1], W_xh.dtype)
+    zeros = np.full(W_xh.shape[1], -0.0, W_xh.dtype)
     biases = [_blocks(zeros if bias is None else bias, order) for bias in (b_h, recurrent_bias)]
     params = {"W_xh": _blocks(W_xh, order), "W_hh": _blocks(W_hh, order)}
     recurrent = biases[1]
     if "b_hn" in info.vectors:
         H = W_hh.shape[0]
         params["b_hn"] = recurrent[-H:].copy()  # n is the last of crnn's blocks
-        recurrent[-H:] = 0
+        recurrent[-H:] = -0.0  # to which any number is added without a change, -0.0 too
     with np.errstate(over="ignore"):
         params["b_h"] = biases[0] + recurrent
     check_finite({prefix + name: values for name, values in params.items()})
@@ -112,7 +112,7 @@ def from_crnn(format: str, cell: str, params: Mapping[str, Array]) -> tuple[Arra
     W_xh, W_hh = (np.array(matrix.T if layout.rows else matrix, order="C") for matrix in matrices)
     recurrent = None
     if cell in layout.two_biases:
-        recurrent = np.zeros_like(params["b_h"])
+        recurrent = np.full_like(params["b_h"], -0.0)  # see `to_crnn`
         if "b_hn" in info.vectors:
             recurrent[-len(params["b_hn"]) :] = params["b_hn"]
             recurrent = _blocks(recurrent, order)

@@ -141,7 +141,7 @@ def classes(load: Callable[[], tuple[Sequences, list[str], Sequences, list[str]]
     """Accuracy on the test part; the baseline is the most frequent class."""
     x, y, test_x, test_y = load()
     model = crnn.SequenceClassifier(seed=seed)
-    log = model.fit(x, y, progress=False)
+    log = model.fit(x, y, progress=False).log
     common = max(set(y), key=y.count)
     right = model.evaluate(test_x, test_y).accuracy
     assert right is not None
@@ -154,7 +154,7 @@ def values(load: Callable[[], tuple[Sequences, list[str], Sequences, list[str]]]
     x, y, test_x, test_y = load()
     wanted, truth = np.array(y, float), np.array(test_y, float)
     model = crnn.SequenceRegressor(seed=seed)
-    log = model.fit(x, wanted, progress=False)
+    log = model.fit(x, wanted, progress=False).log
     errors = [np.sqrt(((guess - truth) ** 2).mean()) for guess in (model.predict(test_x)[:, 0], wanted.mean())]
     return Outcome(f"{len(x)} x {max(map(len, x))}", f"RMSE {errors[0]:.4g}", f"{errors[1]:.4g}", log)
 
@@ -164,7 +164,7 @@ def forecast(load: Callable[[], Array], steps: int, seed: int) -> Outcome:
     series = load()
     known, truth = series[:-steps], series[-steps:]
     model = crnn.SequenceRegressor(pooling=None, seed=seed)
-    log = model.fit(known, None, progress=False)
+    log = model.fit(known, None, progress=False).log
     error = np.abs(model.forecast(known, steps)[:, 0] - truth).mean()
     return Outcome(f"{len(known)} steps", f"MAE {error:.4g}", f"{np.abs(known[-1] - truth).mean():.4g}", log)
 

@@ -21,8 +21,8 @@ import inspect
 import re
 import textwrap
 import types
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:  # only the command line needs it; `import crnn` does not load it
     import argparse
@@ -34,6 +34,7 @@ __all__ = [
     "add_flags",
     "build_config",
     "check_options",
+    "did_you_mean",
     "from_flags",
     "option",
     "options_of",
@@ -103,6 +104,9 @@ class Option:
         return type(value) in self.json_types
 
 
+Source: TypeAlias = type | tuple[Option, ...]
+
+
 def option(
     default: Any = REQUIRED,
     *,
@@ -144,6 +148,11 @@ def _options_of(config_class: type) -> tuple[Option, ...]:
     return tuple(found)
 
 
+def _listed(source: Source) -> tuple[Option, ...]:
+    """The options of a configuration class, or those given."""
+    return source if isinstance(source, tuple) else options_of(source)
+
+
 def check_options(config: Any) -> None:
     """Check every option of a configuration and store the normalised values. Call it in ``__post_init__``."""
     for each in options_of(type(config)):
@@ -155,17 +164,28 @@ def build_config(config_class: Callable[..., C], options: Mapping[str, Any]) -> 
     known = [each.name for each in options_of(cast(type, config_class))]
     unknown = sorted(set(options) - set(known))
     if unknown:
-        close = difflib.get_close_matches(unknown[0], known, 1) or [name for name in known if unknown[0] in name]
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = did_you_mean(unknown[0], known)
         raise TypeError(f"{unknown[0]}: expected one of the options {', '.join(known)}; this one is unknown{hint}")
     return config_class(**options)
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """The end of a message about an unknown name: the known one that was probably meant, if there is one."""
+    close = difflib.get_close_matches(name, known, 1) or [each for each in known if name in each]
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 # ---- signature and docstring ---------------------------------------------------------------------------------------
 
 
-def signature_with(function: Callable[..., Any], config_class: type) -> inspect.Signature:
-    """The signature of a function, with a parameter for each option instead of ``**options``. Explicit ones stay."""
+def signature_with(
+    function: Callable[..., Any], *sources: Source, defaults: Mapping[str, Any] | None = None
+) -> inspect.Signature:
+    """The signature of a function, with a parameter for each option instead of ``**options``. Explicit ones stay.
+
+    ``defaults`` are those that differ from the sources'.
+    """
+    values = defaults or {}
     signature = inspect.signature(function)
     explicit = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     named = {parameter.name for parameter in explicit}
@@ -173,27 +193,32 @@ def signature_with(function: Callable[..., Any], config_class: type) -> inspect.
         inspect.Parameter(
             each.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if each.default is REQUIRED else each.default,
+            default=values.get(each.name, inspect.Parameter.empty if each.default is REQUIRED else each.default),
             annotation=each.annotation,
         )
-        for each in options_of(config_class)
+        for source in sources
+        for each in _listed(source)
         if each.name not in named
     ]
     return signature.replace(parameters=[*explicit, *added])
 
 
-def takes_options(config_class: type) -> Callable[[F], F]:
+def takes_options(*sources: Source, defaults: Mapping[str, Any] | None = None) -> Callable[[F], F]:
     """Decorator of a function with ``**options``, which shows the options in the function's signature, and replaces the
-    line ``{options}`` of its docstring by their numpydoc entries."""
+    line ``{options}`` of its docstring by their numpydoc entries.
+
+    ``sources`` are configuration classes, or tuples of some of their options; ``defaults`` those that differ from them.
+    """
 
     def decorate(function: F) -> F:
-        signature = signature_with(function, config_class)
+        signature = signature_with(function, *sources, defaults=defaults)
         function.__signature__ = signature  # type: ignore[attr-defined]
         text = function.__doc__ or ""  # none under python -OO
         placeholder = re.search(r"^( *)\{options\}$", text, re.MULTILINE)
         if placeholder:
             indent = placeholder[1]  # none since Python 3.13, which dedents docstrings
-            entries = [entry for name, entry in _numpydoc_entries(config_class) if f"\n{indent}{name} :" not in text]
+            all_entries = [each for source in sources for each in _numpydoc_entries(source)]
+            entries = [entry for name, entry in all_entries if f"\n{indent}{name} :" not in text]
             function.__doc__ = text.replace(placeholder[0], textwrap.indent("\n".join(entries), indent))
         return function
 
@@ -201,10 +226,10 @@ def takes_options(config_class: type) -> Callable[[F], F]:
 
 
 @functools.cache  # several classes have the same options
-def _numpydoc_entries(config_class: type) -> list[tuple[str, str]]:
+def _numpydoc_entries(source: Source) -> list[tuple[str, str]]:
     """Name and numpydoc entry of each option."""
     entries = []
-    for each in options_of(config_class):
+    for each in _listed(source):
         type_text = each.annotation.removesuffix(" | None") + ", optional" * each.optional
         if get_origin(each.type) is Literal:
             type_text = "{" + ", ".join(f'"{choice}"' for choice in get_args(each.type)) + "}"

@@ -91,7 +91,7 @@ def test_patience_is_a_part_of_all_epochs(options, judged, patience):
 def test_a_small_set_is_trained_with_enough_updates():
     rng = np.random.default_rng(0)
     model = crnn.SequenceClassifier(hidden_size=3)
-    log = model.fit(rng.normal(size=(12, 2, 1)), [0, 1] * 6)
+    log = model.fit(rng.normal(size=(12, 2, 1)), [0, 1] * 6).log
     assert log.updates == LEAST_UPDATES
     assert log.best is None
 
@@ -148,8 +148,8 @@ def test_that_nothing_is_held_out_is_said_unless_there_is_hardly_anything():
     note = "all 36 sequences are trained on; valid=0.2 would hold out a fifth for validation"
     for n, notes in ((36, [note]), (4, [])):
         X, y = rng.normal(size=(n, 5, 1)), np.arange(n) % 2
-        assert crnn.SequenceClassifier(hidden_size=3).fit(X, y, epochs=1).notes == notes
-        assert crnn.SequenceClassifier(hidden_size=3).fit(X, y, epochs=1, valid=None).notes == []
+        assert crnn.SequenceClassifier(hidden_size=3).fit(X, y, epochs=1).log.notes == notes
+        assert crnn.SequenceClassifier(hidden_size=3).fit(X, y, epochs=1, valid=None).log.notes == []
 
 
 def test_every_class_gives_its_share():
@@ -173,12 +173,12 @@ def test_fit_says_what_it_holds_out(kind):
     model, y = crnn.SequenceRegressor(hidden_size=2), X[:, 0]
     if kind == "classes":
         model, y = crnn.SequenceClassifier(hidden_size=2), (X[:, 0, 0] > 0).astype(int)
-    log = model.fit(X, y, epochs=1)
+    log = model.fit(X, y, epochs=1).log
     n = round(auto.share * auto.least)
     assert log.notes[0] == f"{n:,} of {len(X):,} sequences are held out for validation; valid=None trains on all"
     assert log.best is not None
     again = type(model)(hidden_size=2)
-    log = again.fit(X, y, epochs=1, valid=None)
+    log = again.fit(X, y, epochs=1, valid=None).log
     assert log.best is None
     assert not any("held out" in note for note in log.notes)
     assert sum(log.column("tokens")) == len(X)
@@ -188,13 +188,13 @@ def test_sequences_without_targets_are_not_validated_on():
     X = np.random.default_rng(0).normal(size=(VALUES.least, 2, 1))
     values = np.ones((VALUES.least, 1))
     values[held_out("auto", [0] * VALUES.least, 0, VALUES)] = np.nan
-    assert crnn.SequenceRegressor(1, 1, hidden_size=2).fit(X, values, epochs=1).best is None
+    assert crnn.SequenceRegressor(1, 1, hidden_size=2).fit(X, values, epochs=1).log.best is None
 
 
 @pytest.mark.parametrize(("steps", "judged"), [(STEPS.least - 1, False), (STEPS.least, True)])
 def test_the_end_of_a_long_series_is_held_out(steps, judged):
     model = crnn.SequenceRegressor(1, hidden_size=2, pooling=None)
-    log = model.fit(np.sin(np.arange(steps) / 5), None, epochs=1)
+    log = model.fit(np.sin(np.arange(steps) / 5), None, epochs=1).log
     assert (log.best is not None) == judged
     said = f"{round(STEPS.share * steps):,} of {steps:,} steps are held out for validation; valid=None trains on all"
     assert (said in log.notes) == judged

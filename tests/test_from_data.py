@@ -45,7 +45,7 @@ def test_a_classifier_learns_its_sizes_and_classes_from_the_data(labels, classes
     assert (again.predict(X) == model.predict(X)).all()
     assert (again.stream().run(X[0]) == model.stream().run(X[0])).all()
     before = model.flat_params.copy()
-    model.fit(X, labels, epochs=1)  # continues with the same weights
+    model.fit(X, labels, epochs=1, warm_start=True)  # continues with the same weights
     assert (before != model.flat_params).any()
     with pytest.raises(ValueError, match=r"y\[0\]: expected (one of|class numbers)"):
         model.evaluate(X[:1], ["unseen"] if classes else [99])

@@ -381,7 +381,7 @@ def forecasts_of(x, **options):
     """The series in the log of a model that has learnt to forecast a lone series; and the model."""
     model = crnn.SequenceRegressor(pooling=None, hidden_size=4, seed=0)
     with tempfile.TemporaryDirectory() as folder:
-        log = model.fit(x, None, epochs=2, log_file=f"{folder}/log", **options)
+        log = model.fit(x, None, epochs=2, log_file=f"{folder}/log", **options).log
     (entry,) = log.of_kind("forecast")
     return entry, model
 
@@ -480,7 +480,7 @@ def language_run(**options):
 
 def sequence_run(rng, **options):
     model, X, y = task(rng, "classifier", dropout=0.3, trainable_initial_state=True)
-    log = model.fit(X, y, valid=0.3, epochs=6, batch_size=3, **options)
+    log = model.fit(X, y, valid=0.3, epochs=6, batch_size=3, **options).log
     return model, log
 
 

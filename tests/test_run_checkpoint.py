@@ -203,7 +203,7 @@ def test_sequences_or_targets_that_differ_are_refused(tmp_path, change):
         x, y = x[1:], y[1:]
     with pytest.raises(ModelFileError, match=r"^data: expected the training data of"):
         model().fit(x, y, checkpoint=tmp_path / "c", epochs=2, resume=True)
-    assert model().fit(X, Y, checkpoint=tmp_path / "c", epochs=2, resume=True).epochs == 2
+    assert model().fit(X, Y, checkpoint=tmp_path / "c", epochs=2, resume=True).log.epochs == 2
 
 
 # ---- what may change -------------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def test_a_checkpoint_of_another_kind_of_model_is_called_so(path, tmp_path):
     model = crnn.SequenceRegressor(2, 1, hidden_size=5, pooling=None)
     with pytest.raises(ModelFileError, match=r"^model: expected a LanguageModel, as in .*, got a SequenceRegressor"):
         model.fit(X, Y, checkpoint=path, resume=True)
-    model.fit(X, Y, epochs=1).summary()
+    model.fit(X, Y, epochs=1).log.summary()
     model.save(tmp_path / "m")
     with pytest.raises(ModelFileError, match=r"^checkpoint: expected a checkpoint, got a SequenceRegressor"):
         model.fit(X, Y, checkpoint=tmp_path / "m", resume=True)
@@ -273,7 +273,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_second_fit_keeps_the_scaling_under_the_trained_weights(name):
+def test_a_fit_that_continues_keeps_the_scaling_under_the_trained_weights(name):
     make, y = MODELS[name]
     model = make()
     model.fit(X, y, epochs=3)
@@ -281,12 +281,12 @@ def test_a_second_fit_keeps_the_scaling_under_the_trained_weights(name):
     statistics = {key: before[key].copy() for key in before if key.startswith("scaling")}
     assert statistics
     other = [x * 10 + 7 for x in X]
-    model.fit(other, y, epochs=1, optimizer=crnn.optim.SGD(0))
+    model.fit(other, y, epochs=1, optimizer=crnn.optim.SGD(0), warm_start=True)
     after = model.contents()[0]
     for key, values in statistics.items():
         assert_same_bits(after[key], values)
     assert model.evaluate(X, y).loss == loss
-    model.fit(other, y, epochs=1, rescale=True)
+    model.fit(other, y, epochs=1, rescale=True, warm_start=True)
     assert (model.scalings["x"].mean != statistics["scaling.x.mean"]).all()
 
 
@@ -325,7 +325,7 @@ def test_sequences_in_another_order_cannot_follow_a_part_of_an_epoch(tmp_path):
     with pytest.raises(ModelFileError, match=r"^order: expected 1, as in .*c, which is within an epoch, got 2$"):
         model(2).fit(X, Y, **settings, resume=True)
     model(1).fit(X, Y, **settings, max_updates=6, restart=True)
-    log = model(2).fit(X, Y, **settings, resume=True)
+    log = model(2).fit(X, Y, **settings, resume=True).log
     assert log.notes[:2] == ["resuming at epoch 2, update 6", "order: now 2, before 1"]
 
 

@@ -340,9 +340,11 @@ def test_an_answer_is_no_longer_than_twice_the_longest_target(rng):
     assert [len(answer) for answer in model.predict(X, max_length=2, beam=3)] == [2] * 4
     model.fit(X, [[1] * 8] * 4, epochs=1)
     assert model.longest_target == 8
-    model.fit(X, y, epochs=1)
+    model.fit(X, y, epochs=1, warm_start=True)
     assert model.longest_target == 8
-    assert crnn.SequenceToSequence(D, V, 5).fit(X, [[]] * 4, epochs=1).epochs == 1
+    model.fit(X, y, epochs=1)
+    assert model.longest_target == 3
+    assert crnn.SequenceToSequence(D, V, 5).fit(X, [[]] * 4, epochs=1).log.epochs == 1
 
 
 # ---- evaluation ------------------------------------------------------------------------------------------------
@@ -499,7 +501,7 @@ def test_it_learns_to_copy_and_strings_and_ids_are_the_same(rng):
     ids = [vocab.encode(text) for text in texts]
     fit = {"epochs": 25, "batch_size": 16, "optimizer": crnn.optim.Adam(lr=1e-2)}
     of_texts = crnn.SequenceToSequence(hidden_size=24, cell="gru", source_vocab=vocab, target_vocab=vocab)
-    log = of_texts.fit(texts, texts, valid=0.1, **fit)
+    log = of_texts.fit(texts, texts, valid=0.1, **fit).log
     fit["optimizer"] = crnn.optim.Adam(lr=1e-2)
     of_ids = crnn.SequenceToSequence(4, 4, 24, cell="gru")
     of_ids.fit(ids, ids, valid=0.1, **fit)
@@ -587,7 +589,7 @@ def test_bad_arguments_are_named(arguments, message):
         ([[1]], [[0.5]], "y[0]: expected integer ids (M,), got float64 of shape (1,)"),
         ("abc", [[1]], "X: expected a list of arrays"),
         ([[1]], "abc", "y: expected a list or an array of targets, got str"),
-        ([[1]], None, "y: expected a list or an array of targets, got NoneType"),
+        ([[1]], None, "y: expected targets; this model requires y to be passed, but the target y is None"),
     ],
 )
 def test_bad_ids_are_named(X, y, message):

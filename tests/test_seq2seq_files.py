@@ -128,11 +128,11 @@ def test_a_break_changes_no_bit(tmp_path):
     X, y = corpus()
     options = {"valid": 0.2, "batch_size": 8, "schedule": None}
     whole, broken = of_texts(dropout=0.1), of_texts(dropout=0.1)
-    log = whole.fit(X, y, epochs=4, **options)
+    log = whole.fit(X, y, epochs=4, **options).log
     checkpoint = tmp_path / "c"
     broken.fit(X, y, epochs=4, max_updates=9, checkpoint=checkpoint, **options)  # within the second epoch
     fresh = of_texts(dropout=0.1)
-    again = fresh.fit(X, y, epochs=4, checkpoint=checkpoint, resume=True, **options)
+    again = fresh.fit(X, y, epochs=4, checkpoint=checkpoint, resume=True, **options).log
     assert_same_bits(fresh.flat_params, whole.flat_params)
     assert again.column("valid_loss") == log.column("valid_loss")
     assert fresh.longest_target == whole.longest_target == 5
@@ -146,7 +146,7 @@ def test_a_loaded_model_can_go_on_training(tmp_path):
     model.save(tmp_path / "m")
     twin = crnn.load(tmp_path / "m")
     for each in (model, twin):
-        each.fit(X, y, epochs=2)
+        each.fit(X, y, epochs=2, warm_start=True)
     assert_same_bits(twin.flat_params, model.flat_params)
 
 

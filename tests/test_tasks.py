@@ -186,9 +186,9 @@ def test_a_share_for_validation_is_chosen_by_the_seed_and_not_trained_on(rng):
     assert chosen != held_out(0.25, y, 4)
     rest = [i for i in range(21) if i not in chosen]
     by_hand = classifier()
-    log = model.fit(X, y, valid=0.25, epochs=4, batch_size=4)
+    log = model.fit(X, y, valid=0.25, epochs=4, batch_size=4).log
     pair = [X[i] for i in chosen], y[chosen]
-    other = by_hand.fit([X[i] for i in rest], y[rest], valid=pair, epochs=4, batch_size=4)
+    other = by_hand.fit([X[i] for i in rest], y[rest], valid=pair, epochs=4, batch_size=4).log
     assert_same_bits(model.flat_params, by_hand.flat_params)
     assert log.column("valid_loss", "epoch") == other.column("valid_loss", "epoch")
     assert sum(log.column("tokens")) == 4 * 16
@@ -205,7 +205,7 @@ def test_the_weights_of_the_best_epoch_are_kept(rng, name):
     log = model.fit(
         X, y, valid=(other, wanted), epochs=15, batch_size=4, optimizer=crnn.optim.Adam(0.15),
         on_epoch=watched(model, snapshots),
-    )  # fmt: skip
+    ).log  # fmt: skip
     losses = log.column("valid_loss", "epoch")
     best = int(np.argmin(losses))
     assert best < 14  # noise cannot be learnt: else this shows nothing
@@ -219,7 +219,7 @@ def test_the_weights_of_the_best_epoch_are_kept(rng, name):
 
 def test_patience_stops_when_nothing_gets_better(rng):
     X, y = reals(rng), labels(rng)
-    log = classifier().fit(X, y, valid=0.3, epochs=20, patience=2, optimizer=crnn.optim.SGD(0))
+    log = classifier().fit(X, y, valid=0.3, epochs=20, patience=2, optimizer=crnn.optim.SGD(0)).log
     assert log.epochs == 3
     with pytest.raises(ValueError, match="patience: expected validation data with it"):
         classifier().fit(X, y, patience=2)
@@ -233,9 +233,9 @@ def test_training_that_is_resumed_gives_the_bits_of_one_run(rng, tmp_path, name,
     whole, first, second = (make(**options) for _ in range(3))
     X, y = inputs(name, rng), targets(whole, rng)
     settings = {"epochs": 4, "batch_size": 2, "valid": 0.2, "schedule": None, "log_every": 1, "seed": 5}
-    expected = whole.fit(X, y, **settings)
+    expected = whole.fit(X, y, **settings).log
     first.fit(X, y, **settings, max_updates=stop, checkpoint=tmp_path / "c")
-    log = second.fit(X, y, **settings, checkpoint=tmp_path / "c", resume=True)
+    log = second.fit(X, y, **settings, checkpoint=tmp_path / "c", resume=True).log
     assert_same_bits(second.flat_params, whole.flat_params)
     for column in ("train_loss", "grad_norm"):
         assert log.column(column) == expected.column(column)

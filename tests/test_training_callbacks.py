@@ -88,7 +88,7 @@ def test_callbacks_do_not_change_the_result():
 def test_models_of_whole_sequences_take_callbacks(rng):
     X = [rng.normal(size=(n, 2)) for n in (4, 5, 6, 7)]
     model, seen = crnn.SequenceClassifier(hidden_size=3), []
-    log = model.fit(X, [0, 1, 0, 1], epochs=5, batch_size=2, on_update=seen.append, on_epoch=stop_at(200))
+    log = model.fit(X, [0, 1, 0, 1], epochs=5, batch_size=2, on_update=seen.append, on_epoch=stop_at(200)).log
     assert log.epochs == 2
     assert [each.update for each in seen] == [1, 2, 3, 4]
     assert isinstance(seen[0].model, crnn.SequenceClassifier)
@@ -282,7 +282,7 @@ def test_a_run_that_has_learnt_nothing_for_other_data_is_told(log, expected):
 def test_a_validation_loss_that_never_fell_is_in_the_notes():
     rng = np.random.default_rng(3)
     X, y = rng.normal(size=(60, 20, 2)), rng.normal(size=60)
-    log = crnn.SequenceRegressor(hidden_size=16, seed=0).fit(X, y, epochs=100)
+    log = crnn.SequenceRegressor(hidden_size=16, seed=0).fit(X, y, epochs=100).log
     assert log.notes[1].startswith("stopped early: no lower validation loss since epoch ")
     assert log.notes[2:] == unlearnt(log)
     assert log.notes[2].startswith("the validation loss was never below ")

@@ -61,9 +61,9 @@ def test_the_first_entry_says_what_is_trained_on_what_and_how():
 
 def test_the_first_entry_counts_the_targets_of_sequences():
     X = [np.zeros((length, 2)) for length in (3, 4, 5)]
-    log = crnn.SequenceClassifier(2, 2, 3).fit(X, [0, 1, -1], epochs=1)
+    log = crnn.SequenceClassifier(2, 2, 3).fit(X, [0, 1, -1], epochs=1).log
     assert (log.entries[0]["data"]["targets"], log.entries[0]["counted"]) == (3, "targets")
-    log = crnn.SequenceTagger(2, 2, 3).fit(X, [[0] * len(x) for x in X], epochs=1)
+    log = crnn.SequenceTagger(2, 2, 3).fit(X, [[0] * len(x) for x in X], epochs=1).log
     assert log.entries[0]["data"]["targets"] == 12
 
 
@@ -80,7 +80,7 @@ def test_a_model_of_very_many_classes_can_be_resumed(tmp_path):
     X, y = np.zeros((4, 3, 2)), names[:4]
     for resume in (False, True):
         model = crnn.SequenceClassifier(2, classes=names, hidden_size=1)
-        log = model.fit(X, y, epochs=1 + resume, valid=None, checkpoint=tmp_path / "c", resume=resume)
+        log = model.fit(X, y, epochs=1 + resume, valid=None, checkpoint=tmp_path / "c", resume=resume).log
         assert log.of_kind("run")[-1]["model"]["config"]["classes"] == "20,000 values"
         assert log.of_kind("run")[-1]["model"]["config"]["class_weight"] is None
 

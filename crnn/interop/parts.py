@@ -109,7 +109,7 @@ def parts_of(model: object, *kinds: str) -> ModelParts:
     kind = type(model).__name__
     if not isinstance(model, Module) or kind not in (kinds or KINDS):
         raise TypeError(f"model: expected one of {', '.join(kinds or KINDS)}, got {kind}")
-    if getattr(model, "deferred", None) is not None:
+    if getattr(model, "deferred", False):
         raise ValueError("model: expected one with weights, got one that waits for fit")
     check_finite(model.params)
     scalings: dict[str, Standardizer] = getattr(model, "scalings", {})

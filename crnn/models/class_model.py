@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
-from numpy.typing import ArrayLike
-
+from crnn.checks import Array
+from crnn.models.built import Built, compose
+from crnn.models.data import SequenceData, Sequences, check_given
 from crnn.models.from_data import are_names, class_arguments, input_size_of, labels_in
-from crnn.models.losses import BinaryCrossEntropy, CrossEntropy, class_loss
+from crnn.models.losses import class_loss
 from crnn.models.observations import CLASSES
+from crnn.models.standardizer import Standardizer
 from crnn.models.targets import ClassTargets, Label
+from crnn.models.weighting import sample_weights
+from crnn.nn.config import config_from
 from crnn.nn.module import JsonTypes
 
 # The options that a ClassModel adds to those of its network, with the types that a file may hold.
@@ -28,41 +32,90 @@ class ClassModel:
     """The options of a model that predicts classes, as attributes. A mixin for subclasses of `SequenceModel`."""
 
     observed = CLASSES
+    learnt_names: ClassVar[tuple[str, ...]] = ("classes",)
     num_classes: int  # V
     classes: list[Label] | None
     multilabel: bool
     class_weight: list[float] | None
     label_smoothing: float
+    pooling: str | None
     _targets: ClassTargets
+    _sequences: Callable[[str, Any], Sequences]
+    _data: Callable[[Sequences, list[Array]], SequenceData]
+    _outputs: Callable[[SequenceData, int, int], Sequences]
+    _built: Built | None
 
-    def _set_class_options(
-        self,
-        num_classes: int | None,
-        classes: Sequence[Label] | None,
-        multilabel: bool,
-        class_weight: ArrayLike | None,
-        label_smoothing: float,
-        dtype: str,
-    ) -> tuple[ClassTargets, CrossEntropy | BinaryCrossEntropy]:
-        """Check the options and store them; returns the targets and the loss that they describe."""
-        targets = ClassTargets(num_classes, classes, multilabel, dtype)
-        self.num_classes, self.classes, self.multilabel = targets.num_classes, targets.classes, targets.multilabel
-        loss = class_loss(self.num_classes, self.multilabel, class_weight, label_smoothing)
-        self.class_weight = None if loss.weights is None else loss.weights.tolist()
-        self.label_smoothing = float(label_smoothing)
-        return targets, loss
+    @staticmethod
+    def _build_classes(arguments: Mapping[str, Any], *, pooling: str | None, steps: int | None) -> Built:
+        """The model that the arguments describe. Raises TypeError and ValueError."""
+        config = config_from(arguments)
+        targets = ClassTargets(
+            arguments["num_classes"], arguments["classes"], arguments["multilabel"], dtype=config.dtype
+        )
+        smoothing = arguments["label_smoothing"]
+        loss = class_loss(targets.num_classes, targets.multilabel, arguments["class_weight"], smoothing)
+        return compose(
+            config,
+            loss,
+            targets,
+            {"x": Standardizer(config.input_size)},
+            pooling=pooling,
+            steps=steps,
+            scale=arguments["scale"],
+            seed=arguments["seed"],
+            own={
+                "num_classes": targets.num_classes,
+                "classes": targets.classes,
+                "multilabel": targets.multilabel,
+                "class_weight": None if loss.weights is None else loss.weights.tolist(),
+                "label_smoothing": float(smoothing),
+            },
+        )
 
-    deferred: dict[str, Any] | None
+    @classmethod
+    def _missing(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Stand-ins for the arguments that the training data must decide."""
+        missing: dict[str, Any] = {} if arguments["input_size"] is not None else {"input_size": 2}
+        if arguments["classes"] is None and arguments["num_classes"] is None:
+            weights = arguments["class_weight"]
+            is_list = isinstance(weights, list | tuple) or getattr(weights, "ndim", 0) == 1
+            missing["num_classes"] = max(2, len(weights)) if is_list else 2
+        return missing
 
-    def _wait_for_data(self, given: dict[str, Any]) -> None:
-        """Keep the arguments until `fit` sees the data; options are checked now, with stand-ins for what is missing."""
-        self.deferred = {name: value for name, value in given.items() if value is not None}
-        classes = {} if given["classes"] is not None else {"num_classes": given["num_classes"] or 2}
-        weights = given["class_weight"]
-        is_list = isinstance(weights, list | tuple) or getattr(weights, "ndim", 0) == 1
-        if is_list and given["classes"] is None and given["num_classes"] is None:
-            classes["num_classes"] = max(2, len(weights))
-        type(self)(**{"input_size": 2, **classes, **self.deferred})
+    @property
+    def classes_(self) -> Array:
+        """The classes (V,), in the order of the columns of `predict_proba`: their names, or 0 .. V-1."""
+        return self._targets.label_array()
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The accuracy: the fraction of the targets that `predict` gives; with ``multilabel`` of those with all labels.
+
+        Parameters
+        ----------
+        X : sequences, see the class
+        y : targets, see the class
+            Unlabelled ones do not count; labels that the model does not know count as wrong.
+        sample_weight : array (N,), optional
+            Weights of the sequences; of a tagger's steps also a list of arrays (T_i,), or an array (N, T).
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is wrong, or no sequence with a weight above 0 has a label.
+        """
+        x = self._sequences("X", X)
+        targets = self._targets.encode("y", y, x, self.pooling is not None, unseen=True)
+        weights = sample_weights(sample_weight, x, single=self.pooling is not None)
+        outputs = self._outputs(self._data(x, targets), 256, 1)
+        right = total = 0.0
+        for i, (out, wanted) in enumerate(zip(outputs, targets, strict=True)):
+            correct, counts = self._targets.correct(out, wanted)
+            w = counts if weights is None else counts * weights[i]
+            right += float((w * correct).sum())
+            total += float(w.sum())
+        if not total:
+            raise ValueError("y: expected at least one target with a weight above 0, got none")
+        return right / total
 
     def _learn_classes(self, y: Any) -> None:
         """Name the classes, of which only the number was given, if the training labels are not numbers."""
@@ -71,16 +124,20 @@ class ClassModel:
         labels = labels_in("y", y)
         if len(labels) != self.num_classes:
             raise ValueError(f"y: expected labels of num_classes={self.num_classes} classes, got {labels!r:.200}")
-        self.classes = self._targets.classes = labels
+        self._set_learnt({"classes": labels})
 
-    def _arguments_from(self, X: Any, y: Any) -> dict[str, Any]:
+    def _set_learnt(self, values: Mapping[str, Any]) -> None:
+        if "classes" in values:
+            vars(self._built)["classes"] = self._targets.classes = values["classes"]
+
+    def _arguments_from(self, arguments: Mapping[str, Any], X: Any, y: Any) -> dict[str, Any]:
         """The arguments that were not given, as the training data decide them. Raises TypeError and ValueError."""
-        assert self.deferred is not None
+        check_given("y", y)
         found: dict[str, Any] = {}
-        if "input_size" not in self.deferred:
+        if arguments["input_size"] is None:
             found["input_size"] = input_size_of("X", X)
-        if "classes" not in self.deferred and "num_classes" not in self.deferred:
-            found |= class_arguments("y", y, multilabel=bool(self.deferred["multilabel"]))
+        if arguments["classes"] is None and arguments["num_classes"] is None:
+            found |= class_arguments("y", y, multilabel=arguments["multilabel"])
         return found
 
     @staticmethod

@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from numpy.typing import ArrayLike
 
 from crnn._options import takes_options
+from crnn.models.built import Built
 from crnn.models.class_model import CLASS_TYPES, ClassModel
+from crnn.models.estimator import ESTIMATING, ModelOptions
 from crnn.models.metrics import Evaluation
 from crnn.models.sequence_model import POOLING_TYPES, SCALE_TYPES, SequenceModel, model_json_types
-from crnn.models.standardizer import Standardizer
 from crnn.models.targets import ClassTargets, Label
-from crnn.nn.config import NetworkConfig, NetworkOptions, config_from
+from crnn.nn.config import NetworkConfig
 
 
 class SequenceClassifier(
@@ -64,13 +65,13 @@ class SequenceClassifier(
     >>> X = [rng.normal(size=(rng.integers(5, 20), 2)) for _ in range(200)]
     >>> y = ["up" if x[:, 0].sum() > 0 else "down" for x in X]
     >>> clf = crnn.SequenceClassifier(hidden_size=16, seed=0)          # sizes and classes come from the data
-    >>> log = clf.fit(X, y)
-    >>> clf.evaluate(X, y).accuracy > 0.9
+    >>> clf.fit(X, y).score(X, y) > 0.9
     True
     >>> clf.predict([np.full((9, 2), 0.5)])
     array(['up'], dtype='<U4')
     """
 
+    _estimator_type = "classifier"
     _targets: ClassTargets
 
     def __init__(
@@ -89,25 +90,14 @@ class SequenceClassifier(
         label_smoothing: float = 0.0,
         scale: bool = True,
         seed: int = 0,
-        **options: Unpack[NetworkOptions],
+        **options: Unpack[ModelOptions],
     ) -> None:
-        if pooling is None:
+        self._begin(locals())
+
+    def _build(self, arguments: Mapping[str, Any]) -> Built:
+        if arguments["pooling"] is None:
             raise ValueError("pooling: expected one, got None; a SequenceTagger has a class for every step")
-        if input_size is None or (num_classes is None and classes is None):
-            given: dict[str, Any] = {"input_size": input_size, "num_classes": num_classes, "classes": classes}
-            given |= {"multilabel": multilabel}
-            given |= {"class_weight": class_weight, "label_smoothing": label_smoothing, "scale": scale, "seed": seed}
-            given |= dict(hidden_size=hidden_size, num_layers=num_layers, cell=cell, **options)
-            given |= {"pooling": pooling, "steps": steps}
-            self._wait_for_data(given)
-            return
-        network = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
-        config = config_from(options, type(self).__name__, **network)
-        targets, loss = self._set_class_options(
-            num_classes, classes, multilabel, class_weight, label_smoothing, config.dtype
-        )
-        scalings = {"x": Standardizer(config.input_size)}
-        self._compose(config, loss, targets, scalings, pooling=pooling, steps=steps, scale=scale, seed=seed)
+        return self._build_classes(arguments, pooling=arguments["pooling"], steps=arguments["steps"])
 
     def predict_proba(self, X: Any, *, batch_size: int = 256, threads: int = 1) -> Any:
         """Probabilities of the classes: an array (N, V) in the model's dtype, fresh. Arguments as in `predict`."""
@@ -126,4 +116,4 @@ class SequenceClassifier(
         return self._predict(X, self._targets.labels, batch_size, threads)
 
 
-takes_options(NetworkConfig)(SequenceClassifier)
+takes_options(NetworkConfig, ESTIMATING)(SequenceClassifier)

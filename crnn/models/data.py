@@ -108,8 +108,16 @@ def _is_step(x: Any, input_size: int) -> bool:
     return bool(np.shape(x) == (input_size,))
 
 
+def check_given(name: str, y: Any, hint: str = "") -> None:
+    """Raise ValueError if there are no targets y. ``hint``: what else could be meant."""
+    if y is None:
+        reason = "this model requires y to be passed, but the target y is None"  # in the words that scikit-learn knows
+        raise ValueError(f"{name}: expected targets; {reason}{hint}")
+
+
 def check_entries(name: str, y: Any, n: int) -> Any:
     """The entries of y, one for each of n sequences: a list or an array. Raises TypeError and ValueError."""
+    check_given(name, y)
     y = items(name, y, "a list or an array of targets")
     if len(y) != n:
         raise ValueError(f"{name}: expected one entry for each of {n} sequences, got {len(y)}")

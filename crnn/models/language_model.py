@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,6 +20,7 @@ from crnn.models.losses import CrossEntropy
 from crnn.models.metrics import Evaluation
 from crnn.models.observations import TEXTS
 from crnn.models.predictor import Predictor, Workspace
+from crnn.models.starting import Snapshot, StartingPoint, run_fit
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
 from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
 from crnn.nn.module import Module
@@ -32,6 +33,9 @@ from crnn.text.errors import TextError, VocabError
 from crnn.text.generation import SamplingOptions, TextGenerator
 from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX, BPTTWindows, contiguous_batches
+from crnn.training.config import TrainingConfig, TrainingOptions
+from crnn.training.fit import fit
+from crnn.training.log import TrainingLog
 
 CONFIG_TYPES = network_json_types("input_size") | {"tie_weights": (bool,)}  # the input size is the vocabulary's
 
@@ -67,8 +71,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
     >>> import crnn
     >>> corpus = crnn.TextCorpus.from_text("to be or not to be, " * 200, valid=0.1, test=0.1)
     >>> model = crnn.LanguageModel(corpus.vocab, hidden_size=32, seed=1)
-    >>> log = crnn.fit(model, corpus)
-    >>> model.evaluate(corpus.test).perplexity < 1.2
+    >>> model.fit(corpus).evaluate(corpus.test).perplexity < 1.2
     True
     >>> model.generate("to be or", length=12, temperature=0)
     ' not to be, '
@@ -80,6 +83,8 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
     tie_weights: bool
     input_init: str | None
     net: RNN
+    _log: TrainingLog | None = None
+    _starting: StartingPoint = StartingPoint()
     _head: Head
     _predictor: Predictor
 
@@ -218,6 +223,56 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
                 model.params[name][...] = values
         model.training_runs = deepcopy(self.training_runs)
         return model
+
+    # ---- training -------------------------------------------------------------------------------------------------
+
+    @takes_options(TrainingConfig)
+    def fit(
+        self, data: Any, *, valid: Any = None, warm_start: bool = False, **options: Unpack[TrainingOptions]
+    ) -> Self:
+        """Train on a corpus. Returns the model; its attribute `log` is the log of the training.
+
+        A fit begins from the starting weights: those of the seed, or those that have been put there by loading a file,
+        by a conversion, an assignment, or `crnn.fit`, which always continues from the weights of now.
+
+        Parameters
+        ----------
+        data : TextCorpus or 1-d array of ids
+        valid : 1-d array of ids, optional
+            Validation data; if not given, those of the corpus.
+        warm_start : bool
+            Continue from the weights of now, also if an earlier fit has learnt them.
+        **options
+            As in `crnn.fit`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is wrong; the model is then unchanged.
+        FloatingPointError, KeyboardInterrupt
+            As in `crnn.fit`. Before the first update the model is unchanged.
+        """
+        settings: dict[str, Any] = dict(options)
+        continues = check_flag("warm_start", warm_start)
+
+        def begin() -> Snapshot:
+            self._starting = self._starting.before(self)
+            return self._starting.beginning(self, continues=continues)
+
+        def train() -> None:
+            self._log = settings.pop("log", None) or TrainingLog()
+            fit(self, data, valid=valid, log=self._log, **settings)
+
+        run_fit(self, begin, train)
+        return self
+
+    @property
+    def log(self) -> TrainingLog | None:
+        """The log of the last `fit`, also if it was interrupted; None before the first."""
+        return self._log
+
+    def _unsaved(self) -> dict[str, Any]:
+        return {"_starting": self._starting, "_log": self._log}
 
     # ---- one window -----------------------------------------------------------------------------------------------
 
@@ -519,7 +574,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         return logits, step
 
 
-takes_options(NetworkConfig)(LanguageModel)
+takes_options(NetworkConfig, defaults={"input_init": None})(LanguageModel)
 
 
 def with_embedding(config: NetworkConfig, tie_weights: bool) -> NetworkConfig:

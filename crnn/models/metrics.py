@@ -6,9 +6,35 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from crnn._float_mode import in_ieee_mode
+from crnn.checks import Array
 
 LN2 = 0.6931471805599453  # log(2), whatever mode crnn is imported in
+
+
+def r_squared(values: Array, predicted: Array, weights: Array) -> float:
+    """The coefficient of determination R^2 of predictions, the mean of those of all columns.
+
+    Of a column of equal values it is 1 if all are predicted exactly, otherwise 0, as in scikit-learn.
+
+    Parameters
+    ----------
+    values : array (M, P)
+        NaN = missing.
+    predicted : array (M, P)
+    weights : array (M,)
+    """
+    scores: list[float] = []
+    for column, of_column in zip(values.T, predicted.T, strict=True):
+        known = ~np.isnan(column) & (weights > 0)
+        y, w = column[known], weights[known]
+        if y.size:
+            error = float((w * (y - of_column[known]) ** 2).sum())
+            spread = float((w * (y - (w * y).sum() / w.sum()) ** 2).sum())
+            scores.append(1 - error / spread if spread else float(error == 0))
+    return sum(scores) / len(scores) if scores else math.nan
 
 
 @dataclass(frozen=True)

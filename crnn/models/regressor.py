@@ -11,16 +11,19 @@ import numpy as np
 from crnn._options import takes_options
 from crnn.array_input import items
 from crnn.checks import Array, as_number, check_size
-from crnn.models.data import Series, by_length, is_one_series
+from crnn.models.built import Built, compose
+from crnn.models.data import Series, by_length, by_rows, is_one_series
+from crnn.models.estimator import ESTIMATING, ModelOptions
 from crnn.models.from_data import input_size_of, target_size_of, windows_of
 from crnn.models.held_out import STEPS, is_auto
 from crnn.models.losses import Regression
-from crnn.models.metrics import RegressionEvaluation
+from crnn.models.metrics import RegressionEvaluation, r_squared
 from crnn.models.observations import VALUES
 from crnn.models.sequence_model import POOLING_TYPES, SCALE_TYPES, SequenceModel, model_json_types
 from crnn.models.standardizer import Standardizer
 from crnn.models.targets import ValueTargets
-from crnn.nn.config import NetworkConfig, NetworkOptions, config_from
+from crnn.models.weighting import sample_weights
+from crnn.nn.config import NetworkConfig, config_from
 from crnn.nn.module import JsonTypes
 from crnn.stream import StreamBatch, StreamWeights
 
@@ -80,15 +83,14 @@ class SequenceRegressor(
     >>> import numpy as np, crnn
     >>> wave = np.sin(np.arange(400) / 5)[:, None]
     >>> model = crnn.SequenceRegressor(1, 1, hidden_size=16, pooling=None, seed=0)
-    >>> log = model.fit(wave, None)
-    >>> ahead = model.forecast(wave, 5)
+    >>> ahead = model.fit(wave).forecast(wave, 5)
     >>> bool(np.abs(ahead[:, 0] - np.sin(np.arange(400, 405) / 5)).max() < 0.1)
     True
     """
 
+    _estimator_type = "regressor"
     loss_unit: str = ""
     observed = VALUES
-    deferred: dict[str, Any] | None
     output_size: int  # P
     loss: str
     delta: float
@@ -110,28 +112,27 @@ class SequenceRegressor(
         steps: int | None = None,
         scale: bool = True,
         seed: int = 0,
-        **options: Unpack[NetworkOptions],
+        **options: Unpack[ModelOptions],
     ) -> None:
-        if input_size is None:
-            given: dict[str, Any] = {"output_size": output_size, "loss": loss, "delta": delta, "quantiles": quantiles}
-            given |= {"steps": steps, "scale": scale}
-            given |= dict(hidden_size=hidden_size, num_layers=num_layers, cell=cell, seed=seed, **options)
-            given = {name: value for name, value in given.items() if value is not None} | {"pooling": pooling}
-            type(self)(**{"input_size": 2, **given})  # checks the options now
-            self.deferred = given
-            return
-        output_size = 1 if output_size is None else output_size
-        network = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
-        config = config_from(options, type(self).__name__, **network)
-        self.output_size = check_size("output_size", output_size)
-        regression = Regression(loss, self.output_size, delta=delta, quantiles=quantiles)
-        self.loss, self.delta, self.quantiles = loss, regression.delta, regression.quantiles
-        scalings = {"x": Standardizer(config.input_size), "y": Standardizer(self.output_size)}
-        targets = ValueTargets(regression, scalings["y"], config.input_size, config.dtype)
-        self._compose(config, regression, targets, scalings, pooling=pooling, steps=steps, scale=scale, seed=seed)
+        self._begin(locals())
 
-    def _arguments_from(self, X: Any, y: Any) -> dict[str, Any]:
-        given = self.deferred or {}
+    def _build(self, arguments: Mapping[str, Any]) -> Built:
+        config, given = config_from(arguments), arguments["output_size"]
+        size = check_size("output_size", 1 if given is None else given)
+        loss = Regression(arguments["loss"], size, delta=arguments["delta"], quantiles=arguments["quantiles"])
+        scalings = {"x": Standardizer(config.input_size), "y": Standardizer(size)}
+        return compose(
+            config,
+            loss,
+            ValueTargets(loss, scalings["y"], config.input_size, config.dtype),
+            scalings,
+            **{name: arguments[name] for name in ("pooling", "steps", "scale", "seed")},
+            own={"output_size": size, "loss": loss.kind, "delta": loss.delta, "quantiles": loss.quantiles},
+        )
+
+    def _arguments_from(self, arguments: Mapping[str, Any], X: Any, y: Any) -> dict[str, Any]:
+        if arguments["input_size"] is not None:
+            return {}
         series = items("X", X, "a list of arrays, or an array (N, T, D)")
         if y is None and isinstance(series, np.ndarray) and series.ndim < 3:  # one series
             if series.ndim == 2 and len(series) < series.shape[1]:
@@ -145,8 +146,8 @@ class SequenceRegressor(
         else:
             size = input_size_of("X", series)
         found = {"input_size": size}
-        if "output_size" not in given:
-            found["output_size"] = target_size_of("y", y, size, single=given["pooling"] is not None)
+        if arguments["output_size"] is None:
+            found["output_size"] = target_size_of("y", y, size, single=arguments["pooling"] is not None)
         return found
 
     def _training_sequences(self, X: Any, y: Any, valid: Any) -> tuple[Any, Any, Series | None]:
@@ -198,6 +199,35 @@ class SequenceRegressor(
             loss there is a last axis (Q,).
         """
         return self._predict(X, self._targets.values, batch_size, threads)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """The coefficient of determination R^2, of each target value; the mean of those of all P values.
+
+        1 is the best; 0 is that of a constant prediction, the mean of the targets. With the "quantile" loss that of the
+        quantile nearest to the median.
+
+        Parameters
+        ----------
+        X : sequences, see the class
+        y : targets, see the class
+            Missing ones do not count.
+        sample_weight : array (N,), optional
+            Weights of the sequences; of steps also a list of arrays (T_i,), or an array (N, T).
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is wrong, or no sequence with a weight above 0 has a target.
+        """
+        x = self._sequences("X", X)
+        targets = self._encode("y", y, x)
+        given = sample_weights(sample_weight, x, single=self.pooling is not None)
+        weights = [np.ones(len(wanted)) for wanted in targets] if given is None else given
+        predicted = by_rows(self._outputs(self._data(x, targets), 256, 1), self._targets.point_values)
+        found = r_squared(*(np.concatenate(list(arrays)) for arrays in (targets, predicted, weights)))
+        if np.isnan(found):
+            raise ValueError("y: expected at least one target with a weight above 0, got none")
+        return found
 
     def forecast(self, series: Any, n: int) -> Array:
         """The next ``n`` steps of a series; each predicted step is fed back as the input of the next one.
@@ -261,4 +291,4 @@ class SequenceRegressor(
         return found
 
 
-takes_options(NetworkConfig)(SequenceRegressor)
+takes_options(NetworkConfig, ESTIMATING)(SequenceRegressor)

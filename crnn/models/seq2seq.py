@@ -15,18 +15,21 @@ from crnn._core import loss as kernels
 from crnn._options import takes_options
 from crnn.checks import Array, check_flag, check_number, check_seed, check_size, check_threads
 from crnn.io.atomic_write import PathLike
+from crnn.models.built import Built, head_shapes
 from crnn.models.data import Batch, SequenceData, by_length, check_sequences, encode_texts, sequences_of
 from crnn.models.decoding import Hypothesis, decode
 from crnn.models.encoder_decoder import EncoderDecoder
+from crnn.models.estimator import ESTIMATING, ModelOptions
 from crnn.models.head import Head
 from crnn.models.losses import CrossEntropy
 from crnn.models.metrics import SequenceEvaluation
 from crnn.models.observations import SEQUENCES
 from crnn.models.predictor import Workspace
-from crnn.models.sequence_model import SCALE_TYPES, SequenceModel, head_shapes
+from crnn.models.sequence_model import SCALE_TYPES, SequenceModel
 from crnn.models.standardizer import Standardizer
 from crnn.models.targets import TokenTargets
-from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
+from crnn.models.weighting import sample_weights
+from crnn.nn.config import NetworkConfig, config_from, network_json_types
 from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
 from crnn.nn.module import JsonTypes
 from crnn.nn.network import RNN
@@ -116,14 +119,14 @@ class SequenceToSequence(
     >>> backwards = [number[::-1] for number in numbers]
     >>> digits = crnn.Vocab.from_text("0123456789")
     >>> model = crnn.SequenceToSequence(hidden_size=32, source_vocab=digits, target_vocab=digits, cell="gru", seed=0)
-    >>> log = model.fit(numbers[:800], backwards[:800])
-    >>> model.evaluate(numbers[800:], backwards[800:]).exact_match > 0.9
+    >>> model.fit(numbers[:800], backwards[:800]).evaluate(numbers[800:], backwards[800:]).exact_match > 0.9
     True
     >>> model.predict(["271", "90"])
     ['172', '09']
     """
 
     observed = SEQUENCES
+    learnt_names = ("longest_target",)
     source_vocab: Vocab | None
     target_vocab: Vocab | None
     input_size: int
@@ -159,47 +162,36 @@ class SequenceToSequence(
         scale: bool = True,
         longest_target: int | None = None,
         seed: int = 0,
-        **options: Unpack[NetworkOptions],
+        **options: Unpack[ModelOptions],
     ) -> None:
-        self.source_vocab, self.target_vocab = source_vocab, target_vocab
-        self.input_size = _size_of("input_size", input_size, "source_vocab", source_vocab)
-        self.output_size = _size_of("output_size", output_size, "target_vocab", target_vocab)
-        self.real_source = check_flag("real_source", real_source)
-        if real_source and source_vocab is not None:
+        self._begin(locals())
+
+    @classmethod
+    def _missing(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return {}  # the data decide nothing
+
+    def _build(self, arguments: Mapping[str, Any]) -> Built:
+        vocabs = {name: arguments[name] for name in ("source_vocab", "target_vocab")}
+        longest, seed = arguments["longest_target"], arguments["seed"]
+        built = Built(
+            **vocabs,
+            input_size=_size_of("input_size", arguments["input_size"], "source_vocab", vocabs["source_vocab"]),
+            output_size=_size_of("output_size", arguments["output_size"], "target_vocab", vocabs["target_vocab"]),
+            longest_target=None if longest is None else check_size("longest_target", longest),
+            label_smoothing=check_number("label_smoothing", arguments["label_smoothing"], 0.0, 1.0),
+            seed=0 if seed is UNINITIALISED else check_seed("seed", seed),
+            input_init=arguments["input_init"],
+            pooling=None,
+            steps=None,
+            **{name: check_flag(name, arguments[name]) for name in ("real_source", "reverse_source", "scale")},
+        )
+        if built.real_source and built.source_vocab is not None:
             raise ValueError("real_source: expected False with a source_vocab, got True")
-        self.reverse_source, self.scale = check_flag("reverse_source", reverse_source), check_flag("scale", scale)
-        self.longest_target = None if longest_target is None else check_size("longest_target", longest_target)
-        self.label_smoothing = check_number("label_smoothing", label_smoothing, 0.0, 1.0)
-        self.seed = 0 if seed is UNINITIALISED else check_seed("seed", seed)
-        self.pooling = self.steps = None
-        self.input_init = options.get("input_init")
-        network = {"input_size": self.input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
-        shared = config_from({"input_init": None, **options}, type(self).__name__, **network)
+        shared = config_from(arguments, input_size=built.input_size)
         if shared.trainable_initial_state:
             raise ValueError("trainable_initial_state: expected False for a SequenceToSequence, got True")
-        self._compose_networks(shared, CrossEntropy(self.output_size + 1, smoothing=label_smoothing), seed)
-
-    def _compose_networks(self, shared: NetworkConfig, loss: CrossEntropy, seed: int) -> None:
-        """Set the attributes of encoder, decoder and head. ``shared``: the options of both networks."""
-        encoder, decoder = network_configs(shared, self.output_size, self.real_source)
-        self._targets = TokenTargets(self.output_size, self.target_vocab)
-        self._parameters = Parameters(model_shapes(encoder, decoder), shared.dtype)
-        self.net = self._network("decoder.", decoder, seed if seed is UNINITIALISED else self.seed + 2)
-        self.encoder = self._network("encoder.", encoder, seed)
-        self._head = Head(self.params, self.grads, loss)
-        self._predictor = EncoderDecoder(self.encoder, self.net, self._head, boundary=self.output_size)
-        if seed is not UNINITIALISED:
-            draw = uniform_draws(self.seed + 1)
-            if self.input_init is None and shared.embedding_size is None:
-                for net in [self.net] if self.real_source else [self.encoder, self.net]:
-                    net.initialise_rows(draw)
-            weights = self.params["W_hy"]
-            weights[...] = initial_matrix("glorot", draw, weights.shape, "W_hy")
-        self.scalings = {name: Standardizer(size) for name, size in self.scaled_sizes(self.config()).items()}
-
-    def _network(self, prefix: str, config: NetworkConfig, seed: int) -> RNN:
-        """A network on the parameters whose names begin with ``prefix``."""
-        return RNN.from_parameters(self._parameters.part(prefix, config.shapes()), config, seed)
+        _compose_networks(built, shared, initialised=seed is not UNINITIALISED)
+        return built
 
     @staticmethod
     def outputs_of(config: Mapping[str, Any]) -> int:
@@ -216,6 +208,10 @@ class SequenceToSequence(
     def config(self) -> dict[str, Any]:
         network = self.encoder.config() | {"embedding_size": self.decoder.embedding_size}
         return {name: network.get(name, getattr(self, name, None)) for name in self.config_types}
+
+    @property
+    def n_features_in_(self) -> int:
+        return self.input_size
 
     @property
     def decoder(self) -> RNN:
@@ -249,7 +245,7 @@ class SequenceToSequence(
     def _prepare_scaling(self, x: list[Array], y: list[Array], *, rescale: bool, checkpoint: PathLike | None) -> None:
         """Set `scalings` and ``longest_target``."""
         super()._prepare_scaling(x, y, rescale=rescale, checkpoint=checkpoint)
-        self.longest_target = max(self.longest_target or 1, *(len(ids) - 1 for ids in y))
+        self._set_learnt({"longest_target": max(self.longest_target or 1, *(len(ids) - 1 for ids in y))})
 
     def _check_targets(self, targets: ArrayLike, batch: Batch) -> Array:
         array, lengths = np.asarray(targets), batch.target_lengths
@@ -275,8 +271,15 @@ class SequenceToSequence(
             Per target token, given the true tokens before it; the ends of sequences count as tokens. ``exact_match`` is
             the fraction of the sequences that `predict` reproduces exactly.
         """
-        threads = check_threads(threads)
         data = X if isinstance(X, SequenceData) else self.data(X, y)
+        totals, predicted = self._read(data, batch_size, threads)
+        # fsum rounds once, so the sum does not depend on the order.
+        count = sum(len(wanted) for wanted in data.targets)
+        return self._targets.evaluation(math.fsum(totals), count, predicted, data.targets)
+
+    def _read(self, data: SequenceData, batch_size: int, threads: int) -> tuple[Array, list[Array]]:
+        """The sum of the losses (N,) of each target, and the tokens that are predicted given the true ones before."""
+        threads = check_threads(threads)
         totals = np.zeros(len(data))
         predicted: list[Array] = [data.x[0]] * len(data)
         for chosen in by_length(data.lengths, check_size("batch_size", batch_size)):
@@ -296,9 +299,28 @@ class SequenceToSequence(
             for i, of_sequence, best in zip(chosen, losses, tokens, strict=True):
                 totals[i] = kernels.sum(of_sequence)
                 predicted[i] = best
-        # fsum rounds once, so the sum does not depend on the order.
-        count = sum(len(wanted) for wanted in data.targets)
-        return self._targets.evaluation(math.fsum(totals), count, predicted, data.targets)
+        return totals, predicted
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The fraction of the sequences that `predict` reproduces exactly.
+
+        Parameters
+        ----------
+        X : sequences, see the class
+        y : targets, see the class
+        sample_weight : array (N,), optional
+            Weights of the sequences.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is wrong.
+        """
+        data = self.data(X, y)
+        weights = sample_weights(sample_weight, data.x, single=True)
+        _, predicted = self._read(data, 256, 1)
+        exact = np.array([np.array_equal(*pair) for pair in zip(predicted, data.targets, strict=True)])
+        return float(np.average(exact, weights=None if weights is None else np.concatenate(weights)))
 
     def predict(
         self,
@@ -380,7 +402,33 @@ class SequenceToSequence(
         return hypotheses
 
 
-takes_options(NetworkConfig)(SequenceToSequence)
+takes_options(NetworkConfig, ESTIMATING, defaults={"input_init": None})(SequenceToSequence)
+
+
+def _compose_networks(built: Built, shared: NetworkConfig, *, initialised: bool) -> None:
+    """Add encoder, decoder and head to a model. ``shared``: the options of both networks."""
+    encoder, decoder = network_configs(shared, built.output_size, built.real_source)
+    loss = CrossEntropy(built.output_size + 1, smoothing=built.label_smoothing)
+    built._targets = TokenTargets(built.output_size, built.target_vocab)
+    built._parameters = Parameters(model_shapes(encoder, decoder), shared.dtype)
+
+    def network(prefix: str, config: NetworkConfig, seed: int) -> RNN:
+        """A network on the parameters whose names begin with ``prefix``."""
+        parameters = built._parameters.part(prefix, config.shapes())
+        return RNN.from_parameters(parameters, config, seed if initialised else UNINITIALISED)
+
+    built.net = network("decoder.", decoder, built.seed + 2)
+    built.encoder = network("encoder.", encoder, built.seed)
+    params = built._parameters.values
+    built._head = Head(params, built._parameters.grads, loss)
+    built._predictor = EncoderDecoder(built.encoder, built.net, built._head, boundary=built.output_size)
+    if initialised:
+        draw = uniform_draws(built.seed + 1)
+        if built.input_init is None and shared.embedding_size is None:
+            for net in [built.net] if built.real_source else [built.encoder, built.net]:
+                net.initialise_rows(draw)
+        params["W_hy"][...] = initial_matrix("glorot", draw, params["W_hy"].shape, "W_hy")
+    built.scalings = {"x": Standardizer(built.input_size)} if built.real_source else {}
 
 
 def network_configs(

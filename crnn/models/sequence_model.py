@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
-from typing import Any, Generic, Literal, TypeAlias, Unpack
+from typing import Any, ClassVar, Generic, Self, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from crnn._core import loss as kernels
+from crnn._float_mode import in_ieee_mode
 from crnn._options import takes_options
 from crnn.array_input import items
-from crnn.checks import Array, check_flag, check_seed, check_size, check_threads
+from crnn.checks import Array, check_size, check_threads
+from crnn.io import model_file
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import ModelFileError
+from crnn.models.built import Built, head_shapes, same_argument, same_arguments
 from crnn.models.data import (
     BLOCK_ROWS,
     Batch,
@@ -34,36 +38,36 @@ from crnn.models.data import (
     sequences_of,
     split_rows,
 )
+from crnn.models.estimator import Estimator, EstimatorConfig, FitOptions, check_saved_learning, not_fitted
 from crnn.models.from_data import materialised
 from crnn.models.head import Head
-from crnn.models.held_out import AUTO, held_out, held_out_notes, is_auto
-from crnn.models.losses import Loss
 from crnn.models.pooling import POOLINGS
 from crnn.models.predictor import Predictor, Seed, Workspace
 from crnn.models.standardizer import Standardizer
+from crnn.models.starting import Snapshot, StartingPoint, digest, run_fit
 from crnn.models.targets import EvaluationT, Targets
+from crnn.models.training_data import training_data
 from crnn.nn.cells import Slice
-from crnn.nn.config import NetworkConfig, config_from, network_json_types
-from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
+from crnn.nn.config import config_from, network_json_types
+from crnn.nn.init import UNINITIALISED
 from crnn.nn.module import JsonTypes, Module
 from crnn.nn.network import RNN
-from crnn.nn.params import Parameters, Shapes
+from crnn.nn.params import Shapes
 from crnn.nn.state import StateLike
 from crnn.stream.parts import StreamParts
 from crnn.stream.stream import STREAM_POOLINGS
 from crnn.training.checkpoint import stored_statistics
-from crnn.training.config import TrainingConfig, TrainingOptions
+from crnn.training.config import TrainingConfig
 from crnn.training.fit import fit
 from crnn.training.log import TrainingLog
 
-Part: TypeAlias = tuple[Sequences, list[Array]]  # some of the sequences, and their targets
 ONE_ROW = Slice(0, 1)  # of a batch of one sequence
 # Options that models add to those of their network, with the types that a file may hold.
 SCALE_TYPES: JsonTypes = {"scale": (bool,)}
 POOLING_TYPES: JsonTypes = {"pooling": (str, type(None)), "steps": (int, type(None))}
 
 
-class SequenceModel(Module, Generic[EvaluationT]):
+class SequenceModel(Estimator, Module, Generic[EvaluationT]):
     """Base of the models of whole sequences, such as `SequenceClassifier`.
 
     Conventions
@@ -75,7 +79,7 @@ class SequenceModel(Module, Generic[EvaluationT]):
     """
 
     loss_unit: str = "nats"  # for `crnn.fit`
-    deferred: dict[str, Any] | None = None  # arguments of a model that waits for `fit` to learn its sizes
+    learnt_names: ClassVar[tuple[str, ...]] = ()  # arguments that `fit` may decide, beside the sizes
     net: RNN  # whose outputs the head reads
     scalings: dict[str, Standardizer]  # of real inputs "x", and of real targets "y"
     seed: int
@@ -85,35 +89,35 @@ class SequenceModel(Module, Generic[EvaluationT]):
     _head: Head
     _predictor: Predictor
     _targets: Targets[EvaluationT]
+    _built: Built | None  # has the attributes above; None: the model waits for `fit` to learn its sizes
+    _starting: StartingPoint
 
     # ---- composition ----------------------------------------------------------------------------------------------
 
-    def _compose(
-        self,
-        config: NetworkConfig,
-        loss: Loss,
-        targets: Targets[EvaluationT],
-        scalings: dict[str, Standardizer],
-        *,
-        pooling: str | None,
-        steps: int | None,
-        scale: bool,
-        seed: int,
-    ) -> None:
-        """Set the attributes of a model with one network. SequenceToSequence, which has two, does not use this."""
-        check_pooling(pooling, steps)
-        self.pooling, self.steps = pooling, None if steps is None else check_size("steps", steps)
-        self.scale = check_flag("scale", scale)
-        self.seed = 0 if seed is UNINITIALISED else check_seed("seed", seed)
-        self._targets, self.scalings = targets, scalings
-        network = config.shapes()
-        self._parameters = Parameters(dict(network) | head_shapes(config, self.steps, loss.outputs), config.dtype)
-        self.net = RNN.from_parameters(self._parameters.part("", network), config, seed)
-        self._head = Head(self.params, self.grads, loss, pooling=pooling, directions=config.directions)
-        self._predictor = Predictor(self.net, self._head)
-        if seed is not UNINITIALISED:
-            weights = self.params["W_hy"]
-            weights[...] = initial_matrix("glorot", uniform_draws(self.seed + 1), weights.shape, "W_hy")
+    def _begin(self, given: Mapping[str, Any]) -> None:
+        """What every constructor does with its ``locals()``: build the model if its sizes are known.
+
+        Otherwise the arguments are checked now, with stand-ins for those that `fit` learns.
+        """
+        seed = given["seed"]
+        self._built, self._starting = None, StartingPoint()
+        self._keep_arguments(given)
+        arguments = self._own_arguments()
+        missing = self._missing(arguments)
+        built = self._build(arguments | missing | {"seed": UNINITIALISED if missing else seed})
+        if not missing:
+            self._built = built
+            built.arguments = arguments
+            built.drawn = None if seed is UNINITIALISED else digest(self)
+
+    @classmethod
+    def _missing(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Stand-ins for the arguments that the training data must decide."""
+        return {"input_size": 2} if arguments["input_size"] is None else {}
+
+    @abstractmethod
+    def _build(self, arguments: Mapping[str, Any]) -> Built:
+        """A model of these arguments, which are complete. Raises TypeError and ValueError; changes nothing."""
 
     @staticmethod
     @abstractmethod
@@ -137,16 +141,77 @@ class SequenceModel(Module, Generic[EvaluationT]):
         return self.net.dtype
 
     def __repr__(self) -> str:
-        if self.deferred is not None:
-            given = ", ".join(f"{name}={value!r:.100}" for name, value in self.deferred.items())
-            return f"{type(self).__name__}({given}; sizes come from the training data)"
+        if self.deferred:
+            defaults, params = self._defaults(), self.get_params()
+            shown = {name: value for name, value in params.items() if not same_argument(value, defaults[name])}
+            given = ", ".join(f"{name}={value!r:.100}" for name, value in shown.items())
+            return f"{type(self).__name__}({given}; sizes come from the training data)".replace("(; ", "(")
         return (
             f"{type(self).__name__}({self.net.describe()}, outputs={self._head.loss.outputs}, "
             f"pooling={self.pooling!r}, {self.flat_params.size:,} parameters, dtype={self.dtype!r})"
         )
 
+    @property
+    def deferred(self) -> bool:
+        """Whether the model waits for `fit` to learn its sizes from the training data."""
+        return vars(self).get("_built") is None
+
+    def __getattr__(self, name: str) -> Any:
+        """An attribute of the built model, or an argument of the constructor. Only what does not exist arrives here."""
+        own, kind = vars(self), type(self).__name__
+        built = own.get("_built")
+        if built is not None and name in vars(built):
+            return vars(built)[name]
+        if "_arguments" in own and not name.startswith("__"):
+            if name in self._defaults():
+                return self.get_params()[name]
+            if built is None:
+                raise not_fitted(f"{kind}: expected a call of fit before this, because its sizes come from the data")
+        raise AttributeError(f"{kind!r} object has no attribute {name!r}")
+
+    @property
+    def n_features_in_(self) -> int:
+        """D, the size of the input at each step, or the number of ids."""
+        return self.net.input_size
+
+    def _is_fitted(self) -> bool:
+        """Whether the weights are others than those that the seed gave."""
+        return self._built is not None and self._built.drawn != digest(self)
+
+    # ---- files and copies -----------------------------------------------------------------------------------------
+
+    @property
+    def training_runs(self) -> tuple[Mapping[str, Any], ...]:
+        """See `crnn.nn.module.Module`."""
+        return () if self._built is None else self._built.training_runs
+
+    @training_runs.setter
+    def training_runs(self, records: tuple[Mapping[str, Any], ...]) -> None:
+        vars(self._built)["training_runs"] = records
+
+    def contents(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        tensors, header = super().contents()
+        learning = self._saved_learning()
+        return tensors, header | ({"learning": learning} if learning else {})
+
+    @classmethod
+    def _arguments_of_file(cls, header: Mapping[str, Any]) -> dict[str, Any]:
+        return check_saved_learning(header.get("learning", {}))
+
+    def _arguments_of_copy(self) -> dict[str, Any]:
+        return self._learning_arguments()
+
+    def _take_unsaved(self, other: Self) -> None:
+        self.training_runs = deepcopy(other.training_runs)
+        vars(self._built)["seed"] = other.seed
+        self.set_params(seed=other.get_params()["seed"])
+
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return super().__reduce__() if self.deferred is None else (_waiting, (type(self), self.deferred))
+        own = {name: value for name, value in vars(self).items() if name not in ("_built", "_stream_weights")}
+        if self._built is None:
+            return _restored, (type(self), own, None, {})
+        unsaved = {name: vars(self._built)[name] for name in ("arguments", "drawn", "seed")}
+        return _restored, (type(self), own, self.to_bytes(), unsaved)
 
     # ---- standardisation ------------------------------------------------------------------------------------------
 
@@ -246,96 +311,97 @@ class SequenceModel(Module, Generic[EvaluationT]):
 
     # ---- training -------------------------------------------------------------------------------------------------
 
-    @takes_options(TrainingConfig)
+    @takes_options(EstimatorConfig, TrainingConfig)
     def fit(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        valid: float | tuple[Any, Any] | Literal["auto"] | None = AUTO,
-        rescale: bool = False,
-        **options: Unpack[TrainingOptions],
-    ) -> TrainingLog:
-        """Train on sequences and their targets.
+        self, X: Any, y: Any = None, sample_weight: Any = None, *, rescale: bool = False, **options: Unpack[FitOptions]
+    ) -> Self:
+        """Train on sequences and their targets. Returns the model; its attribute `log` is the log of the training.
+
+        A fit begins from the starting weights and their scaling: those of the seed, or those that have been put there
+        by loading a file, by a conversion, an assignment, or `crnn.fit`. What an earlier fit has learnt is left behind,
+        unless ``warm_start`` says to continue from it. Sizes and classes that are not given are taken from the data
+        anew.
 
         Parameters
         ----------
         X : sequences, see the class
         y : targets, see the class
+        sample_weight : None
         valid : float, (X, y), "auto" or None
             Validation data, to evaluate on after every epoch; the weights of the best epoch are kept. A float in (0, 1)
             is the share of the sequences to take from X and y, at random by the model's seed, of every class alike.
             "auto" takes a share if there is enough data, see `crnn.models.held_out`; otherwise, and with None, all
             sequences are trained on.
+        warm_start : bool
+            Continue from the weights of now, with the sizes, classes and scaling that belong to them.
         rescale : bool
-            Learn mean and standard deviation from this X and y although an earlier `fit` has learnt them. Otherwise
-            they are learnt once, because the weights are made for them, and a resumed run takes those of its
-            checkpoint.
+            Learn mean and standard deviation from this X and y although the starting weights have a scaling. Otherwise
+            that is kept, because the weights are made for it, and a resumed run takes that of its checkpoint.
         **options
-            As in `crnn.fit`, which lists them all, with the same defaults. ``bptt`` and ``carry`` are ignored.
-
-        Returns
-        -------
-        TrainingLog
+            As in `crnn.fit`, which lists them all. Those that are not given are the constructor's, or have the same
+            defaults. ``bptt`` and ``carry`` are ignored.
 
         Raises
         ------
         TypeError, ValueError
             An argument is wrong; the model is then unchanged.
         FloatingPointError, KeyboardInterrupt
-            As in `crnn.fit`.
+            As in `crnn.fit`. Before the first update the model is unchanged.
         """
+        if sample_weight is not None:
+            raise ValueError("sample_weight: expected None, got weights")
         X, y = materialised(X), materialised(y)
-        if self.deferred is not None:
-            return self._fit_built(X, y, valid, options)
-        share = valid
-        X, valid, series = self._training_sequences(X, y, share)
-        x = self._sequences("X", X)
-        self._learn_classes(y)
-        targets = self._encode("y", y, x)
-        (x, targets), unseen, notes = self._validation_part(x, targets, valid)
-        if series is not None and is_auto(share):
-            notes = held_out_notes(len(series.values) - series.known, len(series.values), "steps")
-        self._check_any_target("y", targets)
-        if unseen is not None:
-            self._check_any_target("valid", unseen[1])
-        weights, statistics = self.flat_params.copy(), self._statistics
-        try:
-            resumed = options.get("checkpoint") if options.get("resume") else None
-            if check_flag("rescale", rescale) and resumed is not None:
-                raise ValueError("rescale: expected False with resume, which takes the checkpoint's scaling, got True")
-            self._prepare_scaling(x, targets, rescale=rescale, checkpoint=resumed)
-            standardised = self._targets.standardised
-            train = self._data(x, standardised(targets))
-            train.notes = notes
-            judged = None if unseen is None else self._data(unseen[0], standardised(unseen[1]))
-            if series is not None:
-                train.series = Series(series.values[: series.known], series.known)
-                if judged is not None and series.known < len(series.values):
-                    judged.series = series
-            return fit(self, train, valid=judged, **options)
-        except BaseException:
-            if np.array_equal(weights, self.flat_params):  # not trained: the weights fit the previous statistics
-                self._set_statistics(statistics)
-            raise
+        settings, own = self._fit_options(options)
 
-    def _fit_built(self, X: Any, y: Any, valid: Any, options: Mapping[str, Any]) -> TrainingLog:
-        """`fit` of a model whose sizes the data decide: it becomes such a model, unless an argument is wrong."""
-        make: Any = type(self)  # each class has its own signature
-        built = make(**{**(self.deferred or {}), **self._arguments_from(X, y)})
-        try:
-            log: TrainingLog = built.fit(X, y, valid=valid, **options)
-        except (TypeError, ValueError):
-            raise
-        except BaseException:  # interrupted, or diverged: the weights of that moment are the user's
-            self.__dict__ = built.__dict__
-            raise
-        self.__dict__ = built.__dict__
-        return log
+        def train() -> None:
+            data, judged = training_data(self, X, y, own["valid"], rescale=rescale, settings=settings)
+            self._log = settings.pop("log", None) or TrainingLog()
+            fit(self, data, valid=judged, log=self._log, **settings)
 
-    def _arguments_from(self, X: Any, y: Any) -> dict[str, Any]:
+        run_fit(self, lambda: self._begin_fit(X, y, continues=own["warm_start"]), train, built=not self.deferred)
+        return self
+
+    def _begin_fit(self, X: Any, y: Any, *, continues: bool) -> Snapshot:
+        """Build the model that the arguments and the data ask for, unless it is there. Returns what it begins from."""
+        old, arguments = self._built, self._own_arguments()
+        if old is None:
+            start = None
+        else:
+            self._starting = self._starting.before(self)
+            start = self._starting.beginning(self, continues=continues)
+        if old is not None and continues:
+            arguments |= {name: old.arguments[name] for name, value in arguments.items() if value is None}
+        else:
+            arguments |= self._arguments_from(arguments, X, y)
+        if old is None or not same_arguments(arguments, old.arguments):
+            built = self._build(arguments)
+            built.arguments = arguments
+            fits = old is not None and built.fits(old)
+            if start is not None and continues and not fits:
+                raise ValueError(
+                    "warm_start: expected arguments that leave the shapes of the weights as they are, got others; "
+                    "with warm_start=False fit begins anew"
+                )
+            self._built = built
+            built.drawn = digest(self)
+            of_user = old is not None and start is not None and start.digest != old.drawn
+            if start is None or not (continues or (fits and of_user)):
+                start = Snapshot.of(self)
+            else:
+                start = start.without(name for name, value in arguments.items() if value is not None)
+            self._starting = StartingPoint(start)
+        assert start is not None
+        return start
+
+    def _arguments_from(self, arguments: Mapping[str, Any], X: Any, y: Any) -> dict[str, Any]:
         """The arguments that were not given, as the training data decide them. Raises TypeError and ValueError."""
-        raise TypeError(f"{type(self).__name__}: expected its sizes as arguments")
+        return {}
+
+    def _learnt(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.learnt_names}
+
+    def _set_learnt(self, values: Mapping[str, Any]) -> None:
+        vars(self._built).update(values)
 
     def _learn_classes(self, y: Any) -> None:
         """Learn names of classes from the training labels, in models that have them."""
@@ -343,29 +409,6 @@ class SequenceModel(Module, Generic[EvaluationT]):
     def _training_sequences(self, X: Any, y: Any, valid: Any) -> tuple[Any, Any, Series | None]:
         """X and ``valid`` as `fit` uses them. Overridden where a lone series, the third, is cut into windows."""
         return X, valid, None
-
-    def __getattr__(self, name: str) -> Any:
-        """Only what does not exist arrives here."""
-        kind = type(self).__name__
-        if self.__dict__.get("deferred") is not None and not name.startswith("__"):
-            raise AttributeError(f"{kind}: expected a call of fit before this, because its sizes come from the data")
-        raise AttributeError(f"{kind!r} object has no attribute {name!r}")
-
-    def _validation_part(self, x: Sequences, targets: list[Array], valid: Any) -> tuple[Part, Part | None, list[str]]:
-        """Sequences and targets to train on, those to validate on, and what the log says of it."""
-        if valid is None:
-            return (x, targets), None, []
-        if isinstance(valid, tuple | list):
-            if len(valid) != 2:
-                raise ValueError(f"valid: expected a share of X, or a pair (X, y), got {len(valid)} items")
-            given = self._sequences("valid[0]", valid[0])
-            return (x, targets), (given, self._encode("valid[1]", valid[1], given)), []
-        chosen = held_out(valid, self._targets.groups(targets), self.seed, self._targets.held_out)
-        if is_auto(valid) and not any(self._head.loss.count(targets[i]) for i in chosen):
-            return (x, targets), None, held_out_notes(0, len(x), "sequences")
-        rest = sorted(set(range(len(x))) - set(chosen))
-        train, unseen = (([x[i] for i in part], [targets[i] for i in part]) for part in (rest, chosen))
-        return train, unseen, held_out_notes(len(chosen), len(x), "sequences") if is_auto(valid) else []
 
     def check_valid(self, data: Any) -> None:
         """Raise TypeError unless ``data`` is of the kind that `data` returns. For `crnn.fit`."""
@@ -530,22 +573,19 @@ class SequenceModel(Module, Generic[EvaluationT]):
         return replace(parts, x=arrays.get("x"), y=arrays.get("y"))
 
 
-def _waiting(cls: Callable[..., SequenceModel[Any]], options: dict[str, Any]) -> SequenceModel[Any]:
-    """A model that waits for `fit`, as pickle or copy restores it."""
-    return cls(**options)
-
-
-def check_pooling(pooling: Any, steps: Any) -> None:
-    """Raise ValueError unless pooling is None or a name in POOLINGS, and steps is given for "flatten" only."""
-    if pooling is not None and (not isinstance(pooling, str) or pooling not in POOLINGS):
-        raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
-    if (pooling == "flatten") != (steps is not None):
-        raise ValueError(f"steps: expected with pooling='flatten', and only there, got {steps!r}")
-
-
-def head_shapes(config: NetworkConfig, steps: int | None, outputs: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a head's parameters. ``steps``: number of steps that it reads, for pooling "flatten"."""
-    return {"W_hy": (config.output_size * (steps or 1), outputs), "b_y": (outputs,)}
+@in_ieee_mode
+def _restored(
+    cls: type[SequenceModel[Any]], own: Mapping[str, Any], content: bytes | None, unsaved: Mapping[str, Any]
+) -> SequenceModel[Any]:
+    """The model that pickle or copy restores; ``own`` and ``unsaved`` are not in a file."""
+    model: SequenceModel[Any] = cls.__new__(cls)
+    vars(model).update(own)
+    model._built = None
+    if content is not None:
+        tensors, header = model_file.from_bytes("pickle", content)
+        model._built = cls.from_contents(header, tensors)._built
+        vars(model._built).update(unsaved)
+    return model
 
 
 def model_json_types(*parts: JsonTypes) -> dict[str, tuple[type, ...]]:

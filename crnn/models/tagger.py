@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from numpy.typing import ArrayLike
 
 from crnn._options import takes_options
+from crnn.models.built import Built
 from crnn.models.class_model import CLASS_TYPES, ClassModel
+from crnn.models.estimator import ESTIMATING, ModelOptions
 from crnn.models.metrics import Evaluation
 from crnn.models.sequence_model import SCALE_TYPES, SequenceModel, model_json_types
-from crnn.models.standardizer import Standardizer
 from crnn.models.targets import ClassTargets, Label
-from crnn.nn.config import NetworkConfig, NetworkOptions, config_from
+from crnn.nn.config import NetworkConfig
 
 
 class SequenceTagger(
@@ -44,8 +45,7 @@ class SequenceTagger(
     >>> import numpy as np, crnn
     >>> X = np.random.default_rng(0).integers(0, 2, (100, 12))              # the tag: is the sum so far odd?
     >>> tagger = crnn.SequenceTagger(2, 2, hidden_size=16, seed=0)
-    >>> log = tagger.fit(X, X.cumsum(axis=1) % 2)
-    >>> tagger.predict(np.array([[1, 0, 1, 1]]))
+    >>> tagger.fit(X, X.cumsum(axis=1) % 2).predict(np.array([[1, 0, 1, 1]]))
     array([[1, 1, 0, 1]])
     """
 
@@ -65,22 +65,12 @@ class SequenceTagger(
         label_smoothing: float = 0.0,
         scale: bool = True,
         seed: int = 0,
-        **options: Unpack[NetworkOptions],
+        **options: Unpack[ModelOptions],
     ) -> None:
-        if input_size is None or (num_classes is None and classes is None):
-            given: dict[str, Any] = {"input_size": input_size, "num_classes": num_classes, "classes": classes}
-            given |= {"multilabel": multilabel}
-            given |= {"class_weight": class_weight, "label_smoothing": label_smoothing, "scale": scale, "seed": seed}
-            given |= dict(hidden_size=hidden_size, num_layers=num_layers, cell=cell, **options)
-            self._wait_for_data(given)
-            return
-        network = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
-        config = config_from(options, type(self).__name__, **network)
-        targets, loss = self._set_class_options(
-            num_classes, classes, multilabel, class_weight, label_smoothing, config.dtype
-        )
-        scalings = {"x": Standardizer(config.input_size)}
-        self._compose(config, loss, targets, scalings, pooling=None, steps=None, scale=scale, seed=seed)
+        self._begin(locals())
+
+    def _build(self, arguments: Mapping[str, Any]) -> Built:
+        return self._build_classes(arguments, pooling=None, steps=None)
 
     def predict_proba(self, X: Any, *, batch_size: int = 256, threads: int = 1) -> Any:
         """Probabilities of the classes, fresh: a list of arrays (T_i, V), or one array (N, T, V) if X is one.
@@ -104,4 +94,4 @@ class SequenceTagger(
         return self._predict(X, self._targets.labels, batch_size, threads)
 
 
-takes_options(NetworkConfig)(SequenceTagger)
+takes_options(NetworkConfig, ESTIMATING)(SequenceTagger)

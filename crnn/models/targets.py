@@ -18,7 +18,7 @@ from crnn._core import loss as kernels
 from crnn._core import vecmath
 from crnn.array_input import as_array, in_precision, items, library_of, real_numbers
 from crnn.checks import Array, check_flag, check_size
-from crnn.models.data import array_of, check_entries, encode_texts
+from crnn.models.data import array_of, check_entries, check_given, encode_texts
 from crnn.models.held_out import CLASSES, VALUES, AutoShare
 from crnn.models.losses import Regression
 from crnn.models.metrics import Evaluation, RegressionEvaluation, SequenceEvaluation
@@ -28,6 +28,7 @@ from crnn.text.windows import IGNORE_INDEX
 
 EvaluationT = TypeVar("EvaluationT", bound=Evaluation | RegressionEvaluation | SequenceEvaluation)
 Label: TypeAlias = str | int  # or bool, which is an int
+UNSEEN = -2  # in place of the number of a class that the model does not have
 
 
 class Targets(ABC, Generic[EvaluationT]):
@@ -110,7 +111,8 @@ class ClassTargets(Targets[Evaluation]):
             raise ValueError("num_classes: expected it or classes, got neither")
         self.num_classes = check_size("num_classes", num_classes)
 
-    def encode(self, name: str, y: Any, x: list[Array], single: bool) -> list[Array]:
+    def encode(self, name: str, y: Any, x: list[Array], single: bool, *, unseen: bool = False) -> list[Array]:
+        """As `Targets.encode`. ``unseen``: other labels than those of the classes are `UNSEEN` instead of an error."""
         y = check_entries(name, labels_of(y), len(x))
         # dtype object keeps names as they are: NumPy would turn a name and a -1 into two strings.
         dtype = None if self.classes is None else object
@@ -130,7 +132,7 @@ class ClassTargets(Targets[Evaluation]):
                 what = f"expected shape {shape}, got" if shape else "expected one label, got shape"
                 raise ValueError(f"{name}[{i}]: {what} {labels.shape}{hint}")
             if not self.multilabel:
-                labels = self._ids(f"{name}[{i}]", labels)
+                labels = self._ids(f"{name}[{i}]", labels, unseen=unseen)
             elif ((labels < 0) | (labels > 1)).any():
                 raise ValueError(f"{name}[{i}]: expected numbers from 0 to 1, or NaN for none, got {labels}")
             targets.append(labels.reshape(steps, -1) if self.multilabel else labels.reshape(steps))
@@ -140,12 +142,15 @@ class ClassTargets(Targets[Evaluation]):
         single = not self.multilabel and all(len(labels) == 1 for labels in targets)
         return [int(labels[0]) for labels in targets] if single else super().groups(targets)
 
-    def _ids(self, name: str, labels: Array) -> Array:
+    def _ids(self, name: str, labels: Array, *, unseen: bool) -> Array:
         """Class numbers of labels; -1 = unlabelled, ignored by the loss."""
         if self.classes is None:
             if labels.dtype.kind in "Of":
                 labels = _whole_numbers(labels)
             numbers = labels.dtype.kind in "iu"
+            if unseen:
+                known = numbers and (labels >= IGNORE_INDEX) & (labels < self.num_classes)
+                return np.where(known, labels if numbers else UNSEEN, UNSEEN).astype(np.int32)
             if not numbers or (labels.size and (labels.min() < IGNORE_INDEX or labels.max() >= self.num_classes)):
                 raise ValueError(
                     f"{name}: expected class numbers from 0 to {self.num_classes - 1} (or {IGNORE_INDEX} for none), "
@@ -155,7 +160,8 @@ class ClassTargets(Targets[Evaluation]):
         number_of: dict[Any, int] = {label: number for number, label in enumerate(self.classes)}
         for unlabelled in (IGNORE_INDEX, None):
             number_of.setdefault(unlabelled, IGNORE_INDEX)
-        ids = [number_of.get(None if is_missing(label) else label) for label in labels.reshape(-1).tolist()]
+        found = (None if is_missing(label) else label for label in labels.reshape(-1).tolist())
+        ids = [number_of.get(label, UNSEEN if unseen else None) for label in found]
         if None in ids:
             wrong = as_label(labels.reshape(-1)[ids.index(None)])
             raise ValueError(f"{name}: expected one of {self.classes[:10]!r}, got {wrong!r}")
@@ -167,13 +173,28 @@ class ClassTargets(Targets[Evaluation]):
             positive: Array = outputs > 0
             return positive
         ids: Array = outputs.argmax(axis=1)
+        return ids if self.classes is None else self.label_array()[ids]
+
+    def correct(self, outputs: Array, targets: Array) -> tuple[Array, Array]:
+        """bool (M,): whether all labels of a row of outputs (M, V) are right, and whether it has any.
+
+        ``targets`` are those of `encode`.
+        """
+        if self.multilabel:
+            missing = np.isnan(targets)
+            right, counts = (((outputs > 0) == (targets > 0.5)) | missing).all(axis=1), ~missing.all(axis=1)
+        else:
+            right, counts = outputs.argmax(axis=1) == targets, targets != IGNORE_INDEX
+        return np.asarray(right), np.asarray(counts)
+
+    def label_array(self) -> Array:
+        """The labels (V,) of all classes, fresh."""
         if self.classes is None:
-            return ids
+            return np.arange(self.num_classes)
         names = np.array(self.classes)
         if list(map(repr, names.tolist())) != list(map(repr, self.classes)):  # NumPy turned numbers into strings
             names = np.array(self.classes, object)
-        chosen: Array = names[ids]
-        return chosen
+        return names
 
     def probabilities(self, outputs: Array) -> Array:
         """Probabilities (M, V) of logits (M, V), fresh."""
@@ -290,9 +311,10 @@ class ValueTargets(Targets[RegressionEvaluation]):
     def _next_steps(self, name: str, x: list[Array], single: bool) -> list[Array]:
         """Targets for forecasting: that of each step is the input of the next step; that of the last is missing."""
         if single or x[0].ndim != 2 or self.size != self.input_size:
-            raise ValueError(
-                f"{name}: expected targets; only a model of real inputs with pooling=None and as many outputs as "
-                "inputs can learn from X alone"
+            check_given(
+                name,
+                None,
+                "; only a model of real inputs with pooling=None and as many outputs as inputs can learn from X alone",
             )
         unknown = np.full((1, self.size), np.nan)
         return [np.concatenate([np.asarray(series[1:], np.float64), unknown]) for series in x]

@@ -128,15 +128,39 @@ class Module(ABC):
         Raises ValueError, which names the parameter, if a value is NaN, infinite, or too large for the precision.
         """
         make: Any = type(self)  # each class has its own signature
-        copy: Self = make(**self._attached(), **(self.config() | {"dtype": dtype}), seed=UNINITIALISED)
+        arguments = self.config() | {"dtype": dtype} | self._arguments_of_copy()
+        copy: Self = make(**self._attached(), **arguments, seed=UNINITIALISED)
         with np.errstate(over="ignore"):
             copy.flat_params[...] = self.flat_params
         model_file.check_finite(copy.params)
         copy._set_statistics({name: values.copy() for name, values in self._statistics.items()})
-        if hasattr(self, "seed"):
-            copy.seed = self.seed  # type: ignore[attr-defined]
-        copy.training_runs = deepcopy(self.training_runs)
+        copy._take_unsaved(self)
         return copy
+
+    def _take_unsaved(self, other: Self) -> None:
+        """Take from another model what its file does not have, and the records of its training."""
+        self.training_runs = deepcopy(other.training_runs)
+
+    def _unsaved(self) -> dict[str, Any]:
+        """The attributes that a pickle has and a file does not."""
+        return {}
+
+    def _arguments_of_copy(self) -> dict[str, Any]:
+        """Copies of further arguments of the constructor, which `config` does not have."""
+        return {}
+
+    @classmethod
+    def _arguments_of_file(cls, header: Header) -> dict[str, Any]:
+        """Such arguments from the header of a file. Raises ValueError for wrong ones."""
+        return {}
+
+    def _learnt(self) -> dict[str, Any]:
+        """What training has learnt beside parameters and statistics, by name."""
+        return {}
+
+    def _set_learnt(self, values: Mapping[str, Any]) -> None:
+        """Set what `_learnt` returned."""
+        return
 
     # ---- files ----------------------------------------------------------------------------------------------------
 
@@ -180,7 +204,7 @@ class Module(ABC):
             model_file.check_tensor(name, tensors, (size,), "float64")
         model_file.check_no_more(tensors, {**shapes, **sizes})
         make: Any = cls  # each class has its own signature
-        model: Self = make(**attached, **config, seed=UNINITIALISED)
+        model: Self = make(**attached, **config, **cls._arguments_of_file(header), seed=UNINITIALISED)
         for name, values in model.params.items():
             values[...] = tensors[name]
         model._set_statistics({name: tensors[name] for name in sizes})
@@ -188,8 +212,7 @@ class Module(ABC):
         return model
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        unsaved = {"seed": self.seed} if hasattr(self, "seed") else {}
-        return _restored, (type(self), self.to_bytes(), unsaved)
+        return _restored, (type(self), self.to_bytes(), self._unsaved())
 
     # ---- streams --------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 """TrainingConfig: the options of a training run, each declared once with its type, default, check, help text and flag.
 
 `crnn.fit`, its docstring, the models' ``fit`` methods and the flags of ``crnn train`` all read this list. A new option
-is declared here, in `TrainingConfig` and for type checkers in `TrainingOptions`, and used in step.py or trainer.py.
+is declared here, in `TrainingConfig` and for type checkers in `TrainingOptions` or, if it says how a model learns, in
+`LearningOptions`, and used in step.py or trainer.py.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from crnn import optim
-from crnn._options import check_options, option
+from crnn._options import check_options, option, options_of
 from crnn.checks import (
     as_integer,
     check_callback,
@@ -28,7 +29,7 @@ from crnn.io.atomic_write import PathLike
 from crnn.training.entries import LARGEST_COUNT
 from crnn.training.progress import Callback
 
-__all__ = ["LEAST_EPOCHS", "LEAST_UPDATES", "TrainingConfig", "TrainingOptions"]
+__all__ = ["LEARNING", "LEAST_EPOCHS", "LEAST_UPDATES", "LearningOptions", "TrainingConfig", "TrainingOptions"]
 
 # What `TrainingConfig.length` makes of options that are not given. docs/training.md says how they were chosen.
 LEAST_UPDATES = 1000
@@ -39,13 +40,15 @@ LOG_ENTRIES = 100  # of updates that a curve needs
 LOG_EVERY = 100
 
 
-class TrainingOptions(TypedDict, total=False):
-    """The options that `crnn.fit` takes by name, for type checkers; see `TrainingConfig` for their meaning."""
+class LearningOptions(TypedDict, total=False):
+    """The options of `TrainingConfig` that say how a model learns, for type checkers.
+
+    The constructors of the sequence models take them as well, see `LEARNING`. They do not concern one run only, as its
+    files and callbacks do.
+    """
 
     epochs: int | None
     batch_size: int
-    bptt: int
-    carry: int | None
     optimizer: optim.Optimizer | str
     lr: float | None
     schedule: optim.Schedule | str | None
@@ -56,9 +59,16 @@ class TrainingOptions(TypedDict, total=False):
     max_updates: int | None
     patience: int | Literal["auto"] | None
     threads: int
-    seed: int
     progress: bool | None
     log_every: int | None
+
+
+class TrainingOptions(LearningOptions, total=False):
+    """The options that `crnn.fit` takes by name, for type checkers; see `TrainingConfig` for their meaning."""
+
+    bptt: int
+    carry: int | None
+    seed: int
     log_file: PathLike | None
     report: PathLike | None
     sample_every: int | None
@@ -298,3 +308,6 @@ class TrainingConfig:
     def new_schedule(self) -> optim.Schedule | None:
         """The schedule."""
         return None if self.schedule is None else optim.schedule_from("schedule", self.schedule, self.warmup)
+
+
+LEARNING = tuple(each for each in options_of(TrainingConfig) if each.name in LearningOptions.__optional_keys__)

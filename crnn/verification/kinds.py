@@ -40,7 +40,7 @@ def train(model: Any, X: Any, y: Any, digest: Digest, threads: int, **options: A
     log = model.fit(
         X, y, epochs=2, batch_size=5, clip_norm=0.5, threads=threads, seed=3, patience=None, schedule=None,
         optimizer=optim.Adam(lr=2.0**-6), log_every=1, progress=False, **{"valid": 0.25, **options},
-    )  # fmt: skip
+    ).log  # fmt: skip
     digest.add("losses", log.column("train_loss"))
     digest.add("validation losses", log.column("valid_loss", "epoch"))
     digest.add("weights", model.flat_params)

@@ -51,6 +51,7 @@ forge_navigation = {  # title <page>, or the page with its own title
         "Embedding <embedding>",
         "PyTorch <pytorch>",
         "ONNX <onnx>",
+        "Keras <keras>",
     ],
     "Look up": [
         "api/index",

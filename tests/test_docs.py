@@ -42,7 +42,9 @@ def lookup(name: str) -> object:
     return value
 
 
-@pytest.mark.parametrize("module", ["crnn", "crnn.optim", "crnn.sampling", "crnn.stream", "crnn.interop.torch"])
+@pytest.mark.parametrize(
+    "module", ["crnn", "crnn.optim", "crnn.sampling", "crnn.stream", "crnn.interop.torch", "crnn.interop.keras"]
+)
 def test_the_reference_has_every_public_name(module: str) -> None:
     """A new public name goes into docs/api/index.rst, at its task."""
     here = importlib.import_module(module)

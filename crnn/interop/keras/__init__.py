@@ -141,7 +141,8 @@ def _with_extra(request: Request, extra: Mapping[str, Any]) -> Request:
     if any(name in request.options for name in ("classes", "num_classes")):
         checked = {name: value for name, value in checked.items() if name not in ("classes", "num_classes")}
     kind = extra.get("kind")
-    return Request(kind, vocab if kind == "LanguageModel" else request.vocab, request.ignore_mask, {**checked, **request.options})
+    vocab = vocab if kind == "LanguageModel" else request.vocab
+    return Request(kind, vocab, request.ignore_mask, {**checked, **request.options})
 
 
 def _logits(compiled: Mapping[str, Any]) -> str | None:
@@ -187,11 +188,13 @@ def from_model(
     layers = chain({"class_name": "Sequential" if sequential else "Functional", "config": config})
     arrays: dict[str, list[Array]] = {layer.name: layer.get_weights() for layer in keras_model.layers}
     found = [KerasLayer(each.kind, each.name, each.config, arrays.get(each.name, [])) for each in layers]
-    used = sum(len(each.arrays) for each in found)
-    if used != len(keras_model.get_weights()):
-        raise ValueError(f"keras_model: expected the weights of its layers, {used}, got {len(keras_model.get_weights())}")
-    loss = getattr(keras_model, "loss", None)
-    compiled = {"loss": {"class_name": type(loss).__name__, "config": loss.get_config()}} if hasattr(loss, "get_config") else {}
+    used, total = sum(len(each.arrays) for each in found), len(keras_model.get_weights())
+    if used != total:
+        raise ValueError(f"keras_model: expected the {used} weights of its layers, got {total}")
+    loss: Any = getattr(keras_model, "loss", None)
+    compiled: dict[str, Any] = {}
+    if hasattr(loss, "get_config"):
+        compiled["loss"] = {"class_name": type(loss).__name__, "config": loss.get_config()}
     return model_of(found, Request(kind, vocab, ignore_mask, checked, _logits(compiled)))
 
 

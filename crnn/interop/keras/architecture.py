@@ -74,6 +74,12 @@ class KerasLayer:
         value = self.config.get(name)
         return default if value is None else value
 
+    def check_arrays(self, *counts: int) -> None:
+        """Raise ValueError unless the layer has one of these numbers of arrays."""
+        if len(self.arrays) not in counts:
+            expected = " or ".join(map(str, counts))
+            raise self.fail(f"{expected} arrays", [array.shape for array in self.arrays])
+
     def fail(self, expected: str, got: Any) -> ValueError:
         """An error that names the layer."""
         return ValueError(f"layer {self.name!r:.100} ({self.kind}): expected {expected}, got {got!r:.200}")

@@ -24,17 +24,18 @@ import numpy as np
 from crnn.checks import Array
 from crnn.io import json_header
 from crnn.io.atomic_write import PathLike
-from crnn.io.model_file import HEADER_LIMIT, HEADER_MEMORY, ModelFileError
+from crnn.io.model_file import ModelFileError
+from crnn.io.safetensors import HEADER_LIMIT, header_memory
 
 MOST_EXPANSION = 20  # times the size of a file that its decompressed contents may have, and
 SPARE = 1 << 20  # bytes more
-MOST_OBJECTS = 20_000  # groups and arrays in an HDF5 file
+MOST_OBJECTS = 5_000  # groups and arrays in an HDF5 file
 DEEPEST = 16  # groups in each other
 MOST_NAMES = 10_000  # in an attribute
 METADATA, CONFIG, WEIGHTS = "metadata.json", "config.json", "model.weights.h5"  # the members of a ``.keras`` archive
 UNREAD = ("optimizer", "optimizer_weights")  # groups of an optimizer's state, which is not converted
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, EOFError, OverflowError, zlib.error)
-DAMAGE += (zipfile.BadZipFile, zipfile.LargeZipFile, IndexError)
+DAMAGE: tuple[type[Exception], ...] = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError)
+DAMAGE += (EOFError, ArithmeticError, zlib.error, zipfile.BadZipFile, zipfile.LargeZipFile)
 T = TypeVar("T")
 
 
@@ -133,7 +134,7 @@ def _json(name: str, text: bytes) -> dict[str, Any]:
     if len(text) > HEADER_LIMIT:
         raise ValueError(f"{name}: expected at most {HEADER_LIMIT} bytes, got {len(text)}")
     try:
-        value = json_header.loads(text.decode(), HEADER_MEMORY)
+        value = json_header.loads(text.decode(), header_memory(0))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     if not isinstance(value, dict):
@@ -161,7 +162,7 @@ def _read_h5(source: Any, size: int) -> Contents:
         names = _paths_of(file)
         datasets = _checked(file, names, size)
         arrays = {path: _array(path, dataset) for path, dataset in datasets.items()}
-        root = file["model_weights"] if "model_weights" in file else file
+        root = file.get("model_weights", file)
         layer_names = _names(root, "layer_names")
         if layer_names is None:
             return Contents(_attribute(file, "model_config"), {}, {}, arrays)

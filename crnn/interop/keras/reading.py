@@ -14,6 +14,7 @@ import numpy as np
 
 from crnn.checks import Array
 from crnn.interop.keras.architecture import POOLED, RECURRENT, KerasLayer, inner_layer
+from crnn.interop.keras.scaling import statistics
 from crnn.interop.layouts import to_crnn
 from crnn.interop.parts import KINDS, Layer, model_from
 from crnn.text.vocab import Vocab
@@ -21,11 +22,10 @@ from crnn.text.vocab import Vocab
 DROPOUTS = ("Dropout", "SpatialDropout1D")
 POOLINGS = {layer: pooling for pooling, layer in POOLED.items()}
 ACTIVATIONS = ("linear", "softmax", "sigmoid")
-EPSILON = 1e-7  # Keras's least standard deviation
 CLASS_KINDS = ("SequenceClassifier", "SequenceTagger")
 # Options that the layers determine.
-DETERMINED = ("input_size", "hidden_size", "num_layers", "cell", "bidirectional", "embedding_size", "dtype", "pooling")
-DETERMINED += ("steps", "output_size")
+DETERMINED = {"input_size", "hidden_size", "num_layers", "cell", "bidirectional", "embedding_size", "dtype"}
+DETERMINED |= {"pooling", "steps", "output_size"}
 
 
 @dataclass
@@ -65,7 +65,7 @@ def check_request(kind: Any, vocab: Any, options: Mapping[str, Any]) -> dict[str
         raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r:.100}")
     if vocab is not None and not isinstance(vocab, Vocab):
         raise TypeError(f"vocab: expected a Vocab, got {type(vocab).__name__}")
-    known = {name for each in KINDS.values() for name in each.config_types} - set(DETERMINED)
+    known = {name for each in KINDS.values() for name in each.config_types} - DETERMINED
     unknown = sorted(set(options) - known)
     if unknown:
         hint = ", which the layers determine" if unknown[0] in DETERMINED else ""
@@ -90,7 +90,7 @@ def read_chain(layers: Sequence[KerasLayer]) -> Found:
     found = Found()
     for layer in layers:
         if layer.kind in DROPOUTS:
-            _check_arrays(layer, 0)
+            layer.check_arrays(0)
             _read_dropout(found, layer)
         elif layer.kind in (*RECURRENT, "Bidirectional"):
             _read_recurrent(found, layer)
@@ -103,31 +103,25 @@ def read_chain(layers: Sequence[KerasLayer]) -> Found:
     return found
 
 
-def _check_arrays(layer: KerasLayer, *counts: int) -> None:
-    """Raise ValueError unless the layer has one of these numbers of arrays."""
-    if len(layer.arrays) not in counts:
-        expected = " or ".join(map(str, counts))
-        raise layer.fail(f"{expected} arrays", [array.shape for array in layer.arrays])
-
-
 def _shaped(layer: KerasLayer, array: Array, *shape: int | None) -> Array:
     """The array if it is of floating point and has this shape, of which None is any size but 0."""
     fits = array.ndim == len(shape) and all(n > 0 and n == (m or n) for n, m in zip(array.shape, shape, strict=True))
-    if not fits or array.dtype.name not in ("float16", "float32", "float64"):
+    narrow = array.dtype.name in ("float16", "bfloat16")  # packages such as ml_dtypes add bfloat16 to NumPy
+    if not fits or not (narrow or array.dtype.name in ("float32", "float64")):
         wanted = str(tuple("any" if n is None else n for n in shape))
         raise layer.fail(f"an array of floating point of shape {wanted}", f"{array.dtype} {array.shape}")
-    return array.astype(np.float32) if array.dtype == np.float16 else array
+    return array.astype(np.float32) if narrow else array
 
 
 def _read_input(found: Found, layer: KerasLayer) -> None:
     """A layer before the first recurrent one."""
     if layer.kind == "InputLayer":
-        _check_arrays(layer, 0)
+        layer.check_arrays(0)
     elif layer.kind == "Masking":
-        _check_arrays(layer, 0)
+        layer.check_arrays(0)
         found.masked = True
     elif layer.kind == "Embedding" and found.embedding is None and not found.scaling:
-        _check_arrays(layer, 1)
+        layer.check_arrays(1)
         found.embedding = _shaped(layer, layer.arrays[0], layer.config.get("input_dim"), layer.config.get("output_dim"))
         found.masked |= layer.option("mask_zero", False)
     elif layer.kind in ("Normalization", "Rescaling") and found.embedding is None and not found.scaling:
@@ -212,7 +206,7 @@ def _directions(layer: KerasLayer) -> tuple[list[KerasLayer], KerasLayer]:
 
 def _halves(layer: KerasLayer, forward: KerasLayer, backward: KerasLayer) -> list[KerasLayer]:
     """The two directions, with half of the arrays each."""
-    _check_arrays(layer, 4, 6)
+    layer.check_arrays(4, 6)
     half = len(layer.arrays) // 2
     pairs = (forward, layer.arrays[:half]), (backward, layer.arrays[half:])
     return [KerasLayer(each.kind, layer.name, each.config, arrays) for each, arrays in pairs]
@@ -250,8 +244,8 @@ def _activation(layer: KerasLayer, default: str) -> str:
 
 def _parameters(layer: KerasLayer, cell: str, inputs: int | None) -> dict[str, Array]:
     """The parameters of one direction by crnn's names."""
-    biased = layer.option("use_bias", len(layer.arrays) == 3)
-    _check_arrays(layer, 3 if biased else 2)
+    biased = layer.option("use_bias", len(layer.arrays) != 2)
+    layer.check_arrays(3 if biased else 2)
     kernel, recurrent = (_shaped(layer, array, None, None) for array in layer.arrays[:2])
     H = len(recurrent)
     gates = {"tanh": 1, "relu": 1, "lstm": 4}.get(cell, 3)
@@ -276,7 +270,7 @@ def _parameters(layer: KerasLayer, cell: str, inputs: int | None) -> dict[str, A
 def _read_output(found: Found, layer: KerasLayer) -> None:
     """A layer after the last recurrent one."""
     if layer.kind in POOLINGS and found.every_step and found.pooling is None and found.head is None:
-        _check_arrays(layer, 0)
+        layer.check_arrays(0)
         found.pooling, found.pooling_layer = POOLINGS[layer.kind], layer
         if len(found.drops) > len(found.layers) and layer.kind != "Flatten":
             found.unlike = True  # dropped before pooling, not after
@@ -291,7 +285,7 @@ def _read_output(found: Found, layer: KerasLayer) -> None:
             dense = KerasLayer(dense.kind, layer.name, dense.config, layer.arrays)
         _read_head(found, dense)
     elif layer.kind in ("Activation", "Softmax") and found.head is not None and found.activation == "linear":
-        _check_arrays(layer, 0)
+        layer.check_arrays(0)
         found.activation = "softmax" if layer.kind == "Softmax" else _activation(layer, "linear")
         _check_head_activation(layer, found.activation)
     elif layer.kind in ("Normalization", "Rescaling") and found.head is not None and "y" not in found.scaling:
@@ -303,12 +297,13 @@ def _read_output(found: Found, layer: KerasLayer) -> None:
 
 
 def _read_head(found: Found, layer: KerasLayer) -> None:
-    biased = layer.option("use_bias", len(layer.arrays) == 2)
-    _check_arrays(layer, 2 if biased else 1)
+    biased = layer.option("use_bias", len(layer.arrays) != 1)
+    layer.check_arrays(2 if biased else 1)
     outputs = sum(len(each["W_hh"]) for each in found.layers[-1])
     if found.pooling == "flatten" and len(layer.arrays[0]) % outputs:
         raise layer.fail(f"a kernel of a multiple of {outputs} rows, those of a step", layer.arrays[0].shape)
-    weights = _shaped(layer, layer.arrays[0], None if found.pooling == "flatten" else outputs, layer.config.get("units"))
+    rows = None if found.pooling == "flatten" else outputs
+    weights = _shaped(layer, layer.arrays[0], rows, layer.config.get("units"))
     bias = _shaped(layer, layer.arrays[1], weights.shape[1]) if biased else np.zeros(weights.shape[1], weights.dtype)
     found.head, found.activation = (weights, bias), _activation(layer, "linear")
     _check_head_activation(layer, found.activation)
@@ -431,11 +426,10 @@ def _check_mask(found: Found, ignore_mask: bool) -> None:
     """Raise ValueError if steps that Keras masks would change what is pooled."""
     if not found.masked or ignore_mask or found.pooling_layer is None:
         return
-    zeros = len(found.layers[0]) == 2
-    if found.pooling == "flatten" or (found.pooling == "max" and zeros):
+    if found.pooling != "mean":
         raise found.pooling_layer.fail(
-            "pooling that leaves masked steps out; the outputs of masked steps are part of the result. Pass"
-            " ignore_mask=True to convert it for sequences without padding",
+            "pooling that leaves masked steps out, as GlobalAveragePooling1D; pass ignore_mask=True to convert the"
+            " model for sequences without padding",
             found.pooling_layer.kind,
         )
 
@@ -471,9 +465,6 @@ def _dropout(found: Found, given: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-# ---- scaling ---------------------------------------------------------------------------------------------------------
-
-
 def _scalings(found: Found, kind: str, options: Mapping[str, Any]) -> dict[str, tuple[Array, Array]]:
     """Mean and standard deviation of inputs and targets."""
     scaling: dict[str, tuple[Array, Array]] = {}
@@ -481,7 +472,7 @@ def _scalings(found: Found, kind: str, options: Mapping[str, Any]) -> dict[str, 
         if kind in ("RNN", "LanguageModel") or (name == "y" and kind != "SequenceRegressor"):
             raise layer.fail(f"no such layer in a {kind}, which does not scale {name}", layer.kind)
         size = len(found.layers[0][0]["W_xh"]) if name == "x" else found.head[1].size  # type: ignore[index]
-        mean, std = _statistics(layer, size, invert=name == "y", single=name == "y" and found.pooling is not None)
+        mean, std = statistics(layer, size, invert=name == "y", single=name == "y" and found.pooling is not None)
         if name == "y":
             P = options["output_size"]  # the outputs are those of the first quantile, then of the next, and so on
             for values in (mean, std):
@@ -490,38 +481,3 @@ def _scalings(found: Found, kind: str, options: Mapping[str, Any]) -> dict[str, 
             mean, std = mean[:P].copy(), std[:P].copy()
         scaling[name] = mean, std
     return scaling
-
-
-def _statistics(layer: KerasLayer, size: int, *, invert: bool, single: bool) -> tuple[Array, Array]:
-    """Mean and standard deviation (size,) of a Normalization or Rescaling layer, float64."""
-    if layer.kind == "Rescaling":
-        _check_arrays(layer, 0)
-        scale, offset = (_vector(layer, name, layer.option(name, 0.0), size) for name in ("scale", "offset"))
-        if not (scale > 0).all():
-            raise layer.fail("scale above 0", scale.tolist())
-        return (offset, scale) if invert else (0.0 - offset / scale, 1 / scale)
-    if layer.option("invert", False) != invert:
-        raise layer.fail(f"invert={invert} there", not invert)
-    axis, last = layer.config.get("axis", -1), 1 if single else 2
-    if axis not in (-1, [-1], last, [last], None, []):
-        raise layer.fail("axis=-1", axis)
-    if layer.option("mean", None) is not None:
-        _check_arrays(layer, 0)
-        mean, variance = (_vector(layer, name, layer.option(name, None), size) for name in ("mean", "variance"))
-    else:
-        _check_arrays(layer, 2, 3)  # with or without the count
-        mean, variance = (_vector(layer, "mean and variance", array, size) for array in layer.arrays[:2])
-    if not (variance >= 0).all():
-        raise layer.fail("variances of at least 0", variance.tolist())
-    return mean, np.maximum(np.sqrt(variance), EPSILON)
-
-
-def _vector(layer: KerasLayer, name: str, value: Any, size: int) -> Array:
-    """Numbers as float64 (size,), fresh; one number stands for all."""
-    try:
-        array = np.array(value, np.float64).reshape(-1)
-    except (TypeError, ValueError):
-        raise layer.fail(f"{name}: numbers", value) from None
-    if array.size not in (1, size) or not np.isfinite(array).all():
-        raise layer.fail(f"{name}: {size} finite numbers", value)
-    return np.broadcast_to(array, (size,)).copy()

@@ -11,13 +11,12 @@ import numpy as np
 
 from crnn.checks import Array
 from crnn.interop.keras.architecture import POOLED, numbered, snake_case
-from crnn.interop.keras.reading import CLASS_KINDS, DETERMINED, EPSILON
+from crnn.interop.keras.reading import CLASS_KINDS, DETERMINED
+from crnn.interop.keras.scaling import normalization
 from crnn.interop.layouts import LAYOUTS, from_crnn
 from crnn.interop.parts import KINDS, ModelParts, parts_of
 
 CLASSES = {"tanh": "SimpleRNN", "relu": "SimpleRNN", "lstm": "LSTM", "gru": "GRU", "original_gru": "GRU"}
-MOST_SHIFT = 1000.0  # |mean| / std that float32 subtracts without losing more than four of its digits
-LARGEST = {"float32": 1e18, "float64": 1e150}  # of a standard deviation and a mean: Keras squares them
 LEFT_OUT = ("dropout", "variational_dropout", "recurrent_dropout", "trainable_initial_state")
 
 
@@ -40,7 +39,7 @@ def layers_of(model: object) -> tuple[list[WrittenLayer], ModelParts]:
     inputs = "int32" if net.embedding_size is not None else dtype
     layers = [WrittenLayer("InputLayer", {"batch_shape": shape, "dtype": inputs})]
     if "x" in parts.scaling:
-        layers.append(_normalization(parts, "x"))
+        layers.append(WrittenLayer("Normalization", normalization(parts, "x")))
     if parts.embedding is not None:
         sizes = {"input_dim": net.input_size, "output_dim": net.embedding_size, "mask_zero": False}
         layers.append(WrittenLayer("Embedding", sizes, {"vars/0": parts.embedding}))
@@ -56,7 +55,7 @@ def layers_of(model: object) -> tuple[list[WrittenLayer], ModelParts]:
             layers.append(_dropout(parts, steps=parts.pooling is None))
         layers.append(_head(parts))
     if "y" in parts.scaling:
-        layers.append(_normalization(parts, "y"))
+        layers.append(WrittenLayer("Normalization", normalization(parts, "y")))
     return layers, parts
 
 
@@ -83,7 +82,7 @@ def _recurrent(parts: ModelParts, directions: tuple[Mapping[str, Array], ...], r
         arrays |= {f"{place}vars/{number}": array for number, array in enumerate((W_xh, W_hh, bias))}
     if len(directions) == 1:
         return WrittenLayer(CLASSES[cell], config, arrays)
-    inner = {"module": "keras.layers", "class_name": CLASSES[cell], "registered_name": None}
+    inner: dict[str, Any] = {"module": "keras.layers", "class_name": CLASSES[cell], "registered_name": None}
     inner["config"] = {"name": snake_case(CLASSES[cell]), **config}
     return WrittenLayer("Bidirectional", {"merge_mode": "concat", "layer": inner, "dtype": net.dtype}, arrays)
 
@@ -102,33 +101,6 @@ def _head(parts: ModelParts) -> WrittenLayer:
     weights, bias = (np.ascontiguousarray(array) for array in parts.head)
     config = {"units": len(bias), "activation": activation, "use_bias": True}
     return WrittenLayer("Dense", config, {"vars/0": weights, "vars/1": bias})
-
-
-def _normalization(parts: ModelParts, name: str) -> WrittenLayer:
-    """The scaling of "x" or "y". Its numbers are in the configuration, where no digit is lost."""
-    mean, std = parts.scaling[name]
-    dtype = parts.network.dtype
-    lost = [] if dtype == "float64" or name == "y" else list(np.flatnonzero(np.abs(mean) > MOST_SHIFT * std))
-    if lost:
-        column = int(lost[0])
-        raise ValueError(
-            f"scaling.{name}: expected means of at most {MOST_SHIFT:g} standard deviations, because Keras subtracts in"
-            f" float32, got mean {mean[column]:g} and std {std[column]:g} in column {column};"
-            " model.astype('float64') can be written"
-        )
-    if not (std > EPSILON).all() or not (np.maximum(std, np.abs(mean)) < LARGEST[dtype]).all():
-        raise ValueError(
-            f"scaling.{name}: expected standard deviations above {EPSILON:g}, which is Keras's smallest, and numbers"
-            f" below {LARGEST[dtype]:g}, got {std.tolist()!r:.200} and means {mean.tolist()!r:.200}"
-        )
-    if name == "y":
-        assert parts.head is not None
-        levels = len(parts.head[1]) // len(mean)
-        mean, std = np.tile(mean, levels), np.tile(std, levels)
-    variance = (std * std).tolist()  # whose square root is the std again
-    return WrittenLayer(
-        "Normalization", {"axis": -1, "mean": mean.tolist(), "variance": variance, "invert": name == "y"}
-    )
 
 
 # ---- documents -------------------------------------------------------------------------------------------------------
@@ -154,7 +126,7 @@ def names_of(layers: list[WrittenLayer]) -> list[str]:
 
 def extra_of(parts: ModelParts) -> dict[str, Any]:
     """What Keras has no place for: the kind, the options that are not in the layers, and the vocabulary."""
-    known = set(KINDS[parts.kind].config_types) - set(DETERMINED) - set(LEFT_OUT)
+    known = set(KINDS[parts.kind].config_types) - DETERMINED - set(LEFT_OUT)
     extra: dict[str, Any] = {"kind": parts.kind}
     extra["options"] = {name: value for name, value in parts.config.items() if name in known}
     if parts.vocab is not None:

@@ -46,9 +46,10 @@ class Subcommand:
 
 # In the order of ``crnn --help``.
 SUBCOMMANDS = (
-    Subcommand("train", "train a language model on text files", "train"),
+    Subcommand("train", "train a model on text files or a table", "train"),
     Subcommand("sample", "generate text with a language model", "sample"),
-    Subcommand("eval", "evaluate a language model on text files", "evaluate"),
+    Subcommand("eval", "evaluate a model on text files or a table", "evaluate"),
+    Subcommand("predict", "predict classes or values for the sequences of a table", "predict"),
     Subcommand("score", "bits per token of each line of standard input", "score"),
     Subcommand("info", "show the contents of a model file", "info"),
     Subcommand("report", "write a page about runs, side by side", "report"),

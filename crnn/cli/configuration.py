@@ -75,7 +75,7 @@ class Configuration:
         """A value of the file as the parser would have made it of a word."""
         if isinstance(action, Repeated) or action.nargs == "+":
             values = value if isinstance(value, list) else [value]
-            if not values:
+            if not values and action.nargs == "+":
                 raise ValueError(f"{self.name}: {key}: expected at least one value, got an empty list")
             return [self._converted(key, each, action) for each in values]
         if action.nargs == 0:

@@ -40,7 +40,7 @@ SHOWN = 5  # tokens that a message names
 
 def add_network_flags(net: argparse._ArgumentGroup) -> None:
     """Add the flags of `NetworkConfig`, and those for starting from another model's weights."""
-    add_flags(net, NetworkConfig, NETWORK_FLAGS)
+    add_flags(net, NetworkConfig, NETWORK_FLAGS, without=("bidirectional",))
     net.add_argument("--tie-weights", action="store_true", help="use the embedding as the output weights")
     net.add_argument(
         "--init-from",

@@ -156,7 +156,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for action in arguments.parser._actions:
         value = getattr(arguments, action.dest, None)
-        if action.dest not in NOT_SAVED and action.option_strings and value is not None:
+        if action.dest not in NOT_SAVED and action.option_strings and value is not None and value != []:
             settings[flag_of(action).lstrip("-")] = _saved(value)
     return settings
 

@@ -69,6 +69,7 @@ class NetworkConfig:
         False,
         check=check_flag,
         help="A second recurrence in every layer reads each sequence from its last step to its first.",
+        flag="--bidirectional",
     )
     embedding_size: int | None = option(
         None,

@@ -27,10 +27,15 @@ class Prepared:
 
 
 class TaskModule(Protocol):
-    """What the module of a task has."""
+    """What a task has: a module, or an object."""
 
-    TRAINING_FLAGS: Mapping[str, Mapping[str, Any]]  # arguments of ``add_argument`` that differ, by option of `fit`
-    WITHOUT: tuple[str, ...]  # options of `fit` that mean nothing here
+    @property
+    def TRAINING_FLAGS(self) -> Mapping[str, Mapping[str, Any]]:
+        """Arguments of ``add_argument`` that differ, by option of `fit`."""
+
+    @property
+    def WITHOUT(self) -> tuple[str, ...]:
+        """Options of `fit` that mean nothing here."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the positional arguments and the options of data and model."""
@@ -53,18 +58,28 @@ class TaskModule(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """A task of ``crnn train``: ``--task NAME``. ``module`` is in ``crnn.cli.tasks``, and imported when it is used."""
+    """A task of ``crnn train``: ``--task NAME``.
+
+    ``module`` is in ``crnn.cli.tasks``, and imported when it is used; ``attribute`` is the task in it, if that is not
+    the module itself.
+    """
 
     name: str
     help: str
     module: str
+    attribute: str | None = None
 
     def load(self) -> TaskModule:
-        """The module of the task."""
-        return cast(TaskModule, import_module(f"{__name__}.{self.module}"))
+        """What does the work of the task."""
+        module = import_module(f"{__name__}.{self.module}")
+        return cast(TaskModule, module if self.attribute is None else getattr(module, self.attribute))
 
 
-TASKS = (Task("text", "a language model of text files", "text"),)
+TASKS = (
+    Task("text", "a language model of text files", "text"),
+    Task("classify", "a model of a class for every sequence of a table", "classes", "CLASSIFY"),
+    Task("tag", "a model of a class for every step of the sequences of a table", "classes", "TAG"),
+)
 DEFAULT_TASK = TASKS[0].name
 
 

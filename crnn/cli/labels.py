@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""Labels of tables as models take them: whole numbers are integers, others are strings, empty cells are unlabelled."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from crnn.cli.sequences import Sequences, some_of
+from crnn.cli.table import TableError
+
+__all__ = ["classes_in", "classes_of", "describe_classes", "is_label_of", "targets_for", "targets_of"]
+
+
+def _cells(sequences: Sequences, *, per_step: bool) -> Iterator[tuple[int, Any]]:
+    """Line and label, or labels if there are several columns, of each sequence or each step."""
+    for lines, labels in zip(sequences.lines, sequences.labels or (), strict=True):
+        yield from zip(lines, labels, strict=True) if per_step else [(lines[0], labels)]
+
+
+def _whole(cell: str) -> int | None:
+    """A label that is a whole number, also one written as 1.0; None for another."""
+    try:
+        return int(cell)
+    except ValueError:
+        pass
+    try:
+        number = float(cell)
+    except ValueError:
+        return None
+    return int(number) if number.is_integer() else None
+
+
+def classes_in(sequences: Sequences, *, per_step: bool) -> list[int] | list[str]:
+    """The different labels in ascending order: integers if all are. Raises TableError if there are less than two."""
+    found = {str(label) for _, label in _cells(sequences, per_step=per_step)} - {""}
+    if len(found) < 2:
+        got = f"only {next(iter(found))!r:.100}" if found else "none"
+        raise TableError(
+            f"{sequences.name}: expected labels of at least two classes in column {some_of(sequences.layout.labels)}, "
+            f"got {got}"
+        )
+    numbers = {label: _whole(label) for label in found}
+    whole = {number for number in numbers.values() if number is not None}
+    return sorted(found) if None in numbers.values() else sorted(whole)
+
+
+def classes_of(model: Any) -> list[Any]:
+    """The classes of a model, in the order of its probabilities."""
+    return list(range(model.num_classes)) if model.classes is None else list(model.classes)
+
+
+def is_label_of(model: Any) -> Any:
+    """A function that tells whether a cell is a label that the model knows, or none."""
+    known = set(classes_of(model))
+    numbers = all(type(label) is int for label in known)
+    return lambda cell: cell == "" or (_whole(cell) if numbers else cell) in known
+
+
+def targets_of(sequences: Sequences, classes: list[Any], *, per_step: bool) -> list[Any]:
+    """The labels, None for empty cells. Raises TableError for one that is none of the classes."""
+    names = {str(label): label for label in classes}
+    numbers = all(type(label) is int for label in classes)
+    known: dict[str, Any] = {"": None}
+
+    def target(line: int, cell: str) -> Any:
+        if cell not in known:
+            label = names.get(str(_whole(cell)) if numbers else cell)
+            if label is None:
+                where, column = f"{sequences.name}: line {line}", some_of(sequences.layout.labels)
+                expected = f"one of the classes {some_of(names)} in column {column}"
+                raise TableError(f"{where}: expected {expected}, got {cell!r:.100}")
+            known[cell] = label
+        return known[cell]
+
+    found = [target(line, label) for line, label in _cells(sequences, per_step=per_step)]
+    return _per_sequence(found, sequences) if per_step else found
+
+
+def binary_targets_of(sequences: Sequences, *, per_step: bool) -> list[Any]:
+    """0 or 1 for each of several labels, NaN for empty cells: arrays (V,), or (T_i, V) of steps. Raises TableError."""
+    known = {"": np.nan, "0": 0.0, "1": 1.0}
+
+    def target(line: int, labels: list[str]) -> list[float]:
+        for cell, column in zip(labels, sequences.layout.labels, strict=True):
+            if cell not in known:
+                where = f"{sequences.name}: line {line}, column {column}"
+                why = "because several columns have labels"
+                raise TableError(f"{where}: expected 0 or 1, {why}, got {cell!r:.100}")
+        return [known[cell] for cell in labels]
+
+    found = [target(line, labels) for line, labels in _cells(sequences, per_step=per_step)]
+    if per_step:
+        return [np.array(each) for each in _per_sequence(found, sequences)]
+    return found
+
+
+def _per_sequence(found: list[Any], sequences: Sequences) -> list[Any]:
+    """What was found for each step, as a list for each sequence."""
+    steps = iter(found)
+    return [[next(steps) for _ in x] for x in sequences.x]
+
+
+def targets_for(model: Any, sequences: Sequences, *, per_step: bool) -> list[Any]:
+    """The targets of sequences for a model, which knows its classes. Raises TableError."""
+    if sequences.labels is None:
+        raise TableError(f"{sequences.name}: expected a column of labels, got none; --label names it")
+    several = len(sequences.layout.labels) > 1
+    if several != model.multilabel:
+        expected = f"{model.num_classes} columns of labels" if model.multilabel else "one column of labels"
+        raise TableError(f"{sequences.name}: expected {expected}, got {some_of(sequences.layout.labels)}")
+    if several:
+        return binary_targets_of(sequences, per_step=per_step)
+    return targets_of(sequences, classes_of(model), per_step=per_step)
+
+
+def describe_classes(sequences: Sequences, classes: Iterable[Any], *, per_step: bool) -> str:
+    """How often each class occurs, for people."""
+    counts: Counter[str] = Counter()
+    for _, labels in _cells(sequences, per_step=per_step):
+        if isinstance(labels, list):
+            counts.update(name for name, cell in zip(sequences.layout.labels, labels, strict=True) if cell == "1")
+        else:
+            counts[labels] += 1
+    numbers: Counter[str] = Counter()
+    for label, count in counts.items():
+        whole = _whole(label)
+        numbers[label if whole is None else str(whole)] += count
+    known = [f"{label} ({counts[str(label)] or numbers[str(label)]:,})" for label in classes]
+    unlabelled = f", {counts['']:,} without a label" if counts[""] else ""
+    return f"{len(known)} classes: {some_of(known)}{unlabelled}"

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""Tables for models that exist: read with the columns that the model was trained on."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import Any
+
+import crnn
+from crnn.cli.labels import is_label_of
+from crnn.cli.sequences import Layout, Sequences, layout_of, read_sequences, some_of
+from crnn.cli.table import TableError
+
+__all__ = ["sequences_for"]
+
+
+def sequences_for(model: Any, arguments: argparse.Namespace, *, labelled: bool | None) -> tuple[Sequences, bool]:
+    """The sequences in ``arguments.data`` as a model takes them, and whether it predicts every step.
+
+    ``labelled``: as in `read_sequences`. Raises ValueError for a model of another kind, and TableError.
+    """
+    kinds = (crnn.SequenceClassifier, crnn.SequenceTagger, crnn.SequenceRegressor)
+    if not isinstance(model, kinds):
+        expected = "a model of sequences, such as a SequenceClassifier"
+        raise ValueError(f"{arguments.model}: expected {expected}, got a {type(model).__name__}")
+    per_step = model.pooling is None
+    has_classes = hasattr(model, "num_classes")
+    layout = _with_defaults(layout_of(arguments), _saved(model))
+    if per_step:
+        layout = replace(layout, format="long")
+    if layout.format == "long":  # without ids all rows would be one sequence
+        layout = replace(layout, optional=tuple(name for name in layout.optional if name != "id"))
+    sequences = read_sequences(
+        arguments.data,
+        layout,
+        labelled=labelled if has_classes else False,
+        per_step=per_step,
+        is_label=is_label_of(model) if has_classes and not model.multilabel else None,
+    )
+    size = sequences.x[0].shape[1]
+    if size != model.net.input_size:
+        got = f"{size} ({some_of(sequences.columns)})" if sequences.columns else str(size)
+        raise TableError(
+            f"{sequences.name}: expected {model.net.input_size} columns of values, as the model has learnt, got {got}"
+        )
+    return sequences, per_step
+
+
+def _saved(model: Any) -> dict[str, Any]:
+    """The options of the run that trained a model, as far as ``crnn train`` did."""
+    runs = model.training_runs
+    options = runs[-1].get("command") if runs else None
+    return options if isinstance(options, dict) else {}
+
+
+def _with_defaults(layout: Layout, saved: dict[str, Any]) -> Layout:
+    """A layout in which what was not said is as it was in training."""
+
+    def text(name: str) -> str | None:
+        value = saved.get(name)
+        return value if isinstance(value, str) else None
+
+    def texts(name: str) -> tuple[str, ...]:
+        value = saved.get(name)
+        return tuple(value) if isinstance(value, list) and all(isinstance(each, str) for each in value) else ()
+
+    return replace(
+        layout,
+        format=text("format") or layout.format if layout.format == "auto" else layout.format,
+        id=layout.id or text("id"),
+        time=layout.time or text("time"),
+        labels=layout.labels or texts("label"),
+        columns=layout.columns or texts("column"),
+        optional=tuple(name for name, given in (("id", layout.id), ("time", layout.time)) if given is None),
+    )

@@ -52,6 +52,7 @@ forge_navigation = {  # title <page>, or the page with its own title
         "PyTorch <pytorch>",
         "ONNX <onnx>",
         "Keras <keras>",
+        "Audio models <audio-formats>",
     ],
     "Look up": [
         "api/index",

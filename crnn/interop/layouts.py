@@ -33,7 +33,8 @@ class Layout:
 _PLAIN = {"tanh": "h", "relu": "h"}
 # The table of gate orders. Sources: the reference of torch.nn.LSTM and torch.nn.GRU; ONNX operators LSTM, GRU, RNN
 # (iofc, zrh; linear_before_reset=1 is "gru", 0 is "original_gru"); Keras layers LSTM (i, f, c, o), GRU (z, r, h;
-# reset_after=True is "gru", False is "original_gru"), SimpleRNN. RTNeural's files hold Keras's arrays.
+# reset_after=True is "gru", False is "original_gru"), SimpleRNN. RTNeural's files hold Keras's arrays, GuitarML's those
+# of PyTorch. NAM's hold those of PyTorch with W_xh and W_hh side by side and the sum of the biases.
 LAYOUTS: dict[str, Layout] = {
     "torch": Layout(
         {**_PLAIN, "lstm": "ifgo", "gru": "rzn"}, rows=True, two_biases=frozenset({"tanh", "relu", "lstm", "gru"})
@@ -46,6 +47,7 @@ LAYOUTS: dict[str, Layout] = {
     "keras": Layout(
         {**_PLAIN, "lstm": "ifgo", "gru": "zrn", "original_gru": "zrn"}, rows=False, two_biases=frozenset({"gru"})
     ),
+    "rtneural": Layout({"lstm": "ifgo", "gru": "zrn"}, rows=False, two_biases=frozenset({"gru"})),
     "nam": Layout({"lstm": "ifgo"}, rows=True),
 }
 

@@ -26,13 +26,16 @@ PER_KEY = 200  # a key that no other object has: itself, its place, its place am
 STEPS = bytes({"[": 1, "{": 1, "]": 255, "}": 255}.get(chr(byte), 0) for byte in range(256))
 
 
-def loads(text: str, allowed: int) -> Any:
-    """The value of a JSON text. Raises ValueError if it is invalid, nested too deep, or takes more memory than that."""
+def loads(text: str, allowed: int, what: str = "a header") -> Any:
+    """The value of a JSON text. Raises ValueError if it is invalid, nested too deep, or takes more memory than that.
+
+    ``what``: the text, in errors.
+    """
     needed, depth = measure(text.encode("utf-8", "surrogatepass"))
     if depth > DEEPEST:
-        raise ValueError(f"a header of {depth} lists and objects in each other, more than {DEEPEST}")
+        raise ValueError(f"{what} of {depth} lists and objects in each other, more than {DEEPEST}")
     if needed > allowed:
-        raise ValueError(f"a header that takes {needed >> 20} MB in memory, more than {allowed >> 20} MB")
+        raise ValueError(f"{what} that takes {needed >> 20} MB in memory, more than {allowed >> 20} MB")
     return json.loads(text, parse_int=_parse_int, object_pairs_hook=_unique_keys)
 
 

@@ -271,7 +271,8 @@ def check_config(config: Any, types: JsonTypes, cls: Callable[..., Any]) -> dict
     known = isinstance(config, dict) and set(config) <= set(types)
     if known and len(config) < len(types):
         signature = inspect.signature(cls).parameters
-        config = {name: signature[name].default for name in types} | config  # inspect.Parameter.empty has a wrong type
+        defaults = {name: signature[name].default for name in types}  # inspect.Parameter.empty has a wrong type
+        config = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()} | config
     if not known or any(type(config[name]) not in allowed for name, allowed in types.items()):
         raise ValueError(f"expected a config of {sorted(types)}, got {config!r:.200}")
     hidden, layers = config["hidden_size"], config["num_layers"]

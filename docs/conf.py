@@ -54,10 +54,17 @@ forge_navigation = {  # title <page>, or the page with its own title
         "Keras <keras>",
         "Audio models <audio-formats>",
     ],
+    "Recipes": [
+        "gunicorn <recipes/gunicorn>",
+        "AWS Lambda <recipes/aws-lambda>",
+        "Raspberry Pi <recipes/raspberry-pi>",
+        "Home Assistant <recipes/home-assistant>",
+    ],
     "Look up": [
         "api/index",
         "The model file <format>",
         "Guarantees <guarantees>",
+        "Versions <versions>",
         "Bit-identical everywhere <verify>",
         "Speed <benchmarks>",
         "Measure speed <site/measuring>",

@@ -79,6 +79,7 @@ def test_links_of_the_pages_lead_to_the_site_or_to_the_repository(forge_pages: M
     assert on_site("[`k`](../src_c/crnn.h)", "kernels", DOCS) == "[`k`](https://forge/crnn/blob/main/src_c/crnn.h)"
     assert on_site("[k](../tests)", "kernels", DOCS) == "[k](https://forge/crnn/tree/main/tests)"
     assert on_site("[k](../tests)", "kernels", DOCS, url="") == "k (`tests/`)"
+    assert on_site("[a](../examples/gallery/amp.py)", "index", DOCS) == "[a](gallery/amp.rst)"
     untouched = "[a](https://semver.org/) [b](#here) [c](../no-such-file)\n```\n[a](../README.md)\n```\n"
     assert on_site(untouched, "index", DOCS) == untouched
 

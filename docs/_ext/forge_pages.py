@@ -47,6 +47,10 @@ def site_target(path: Path, docname: str) -> str | None:
     for name, file in PAGES.items():
         if file == inside:
             return os.path.relpath(f"{name}.md", here)
+    if path == ROOT / "examples" / "gallery":
+        return os.path.relpath("gallery/index.rst", here)
+    if path.parent in (ROOT / "examples" / "gallery", ROOT / "examples" / "lessons"):  # where sphinx-gallery puts them
+        return os.path.relpath(f"{path.parent.name}/{path.stem}.rst", here)
     if path.is_relative_to(DOCS) and path.is_file():
         return os.path.relpath(path.relative_to(DOCS), here)
     return None

@@ -38,7 +38,7 @@ print("".join(lines[:4]))
 
 corpus = crnn.TextCorpus.from_text("".join(lines[:3000]), unit="byte", valid=0.05, test=0)
 model = crnn.LanguageModel(corpus.vocab, cell="gru", hidden_size=64, seed=1)
-crnn.fit(model, corpus, max_updates=400)
+model.fit(corpus, max_updates=400)
 
 # %%
 # Score

@@ -37,8 +37,8 @@ print(f"{len(text):,} characters; the first: {text[:60]!r}")
 
 corpus = crnn.TextCorpus.from_text(text, valid=0.05, test=0)
 model = crnn.LanguageModel(corpus.vocab, cell="lstm", hidden_size=128, seed=1)
-log = crnn.fit(model, corpus, max_updates=600)
-log.plot()
+model.fit(corpus, max_updates=600)
+model.log.plot()
 plt.title("Loss in nats per character")
 
 # %%

@@ -52,6 +52,8 @@ SUBCOMMANDS = (
     Subcommand("predict", "predict classes or values for the sequences of a table", "predict"),
     Subcommand("score", "bits per token of each line of standard input", "score"),
     Subcommand("info", "show the contents of a model file", "info"),
+    Subcommand("export", "write a model as a file of another program", "export"),
+    Subcommand("import", "read a model from a file of another program", "importing"),
     Subcommand("report", "write a page about runs, side by side", "report"),
     Subcommand("demo", "train on the prose of Python's documentation in under a minute", "demo"),
     Subcommand("verify", "check that results are bit-identical to those of every other machine", "verify"),

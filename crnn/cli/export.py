@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: MIT
+"""``crnn export``: write a model as a file of another program."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import crnn
+from crnn.cli.common import CommandParser, say
+from crnn.cli.formats import add_format_flags, called, format_of, options_of
+from crnn.cli.results import add_json_flag, show_json
+from crnn.training.run_files import RunFiles
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: CommandParser) -> None:
+    """Add the arguments of ``crnn export``."""
+    parser.description = (
+        "Writes a model as a file of another program. What its format cannot express is refused by name; nothing is "
+        "left out. Needs the library of the format: pip install 'crnn[onnx]' or 'crnn[keras]'."
+    )
+    parser.add_argument("model", type=Path, help="a model of crnn (.safetensors)")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="where to write it; the name tells the format")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
+    add_format_flags(parser, "save")
+    add_json_flag(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the file. Returns the exit status."""
+    output: Path = arguments.output
+    format, options = format_of("output", output, arguments.format, written=True), options_of(arguments)
+    with RunFiles({"model": [arguments.model]}, {"output": output}):
+        if output.exists() and not arguments.overwrite:
+            raise FileExistsError(f"output: expected a new file, got {output}, which exists; --overwrite replaces it")
+        model = crnn.load(arguments.model)
+        called(format.function("save"), model, output, options=options)
+    say(f"wrote {output}, {format.name}, {output.stat().st_size:,} bytes")
+    if arguments.json:
+        show_json({"output": output, "format": format.name, "bytes": output.stat().st_size})
+    return 0

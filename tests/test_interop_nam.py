@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Audio models: files of Neural Amp Modeler and GuitarML, against their equations, and NAM itself where it is."""
+"""Audio models: files of NAM, GuitarML and AIDA-X, against their equations, and against NAM itself where it is."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from model_tools import stir
 
 import crnn
 from crnn import ModelFileError
-from crnn.interop import guitarml, nam
+from crnn.interop import aidax, guitarml, nam, rtneural
 from crnn.interop.audio import AudioModel
 
 H, T = 4, 50
@@ -318,3 +318,45 @@ def test_wrong_signals_and_models_are_refused():
             AudioModel(regressor(), **wrong)
     with pytest.raises(ValueError, match="one that waits for fit"):
         AudioModel(crnn.SequenceRegressor(pooling=None))
+
+
+# ---- AIDA-X ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("skip", [0, 1])
+def test_an_aidax_file_comes_back_and_its_gain_is_that_of_the_layers(tmp_path, rng, skip):
+    audio = AudioModel(regressor("gru"), 48000, skip, {"author": "me"})
+    aidax.save(audio, tmp_path / "m.aidax")
+    again = aidax.load(tmp_path / "m.aidax")
+    assert (again.sample_rate, again.skip, again.metadata) == (48000.0, skip, {"author": "me"})
+    assert again.model.to_bytes() == audio.model.to_bytes()
+    content = json.loads((tmp_path / "m.aidax").read_text())
+    (tmp_path / "loud").write_text(json.dumps(content | {"out_gain": 6.0, "samplerate": "44100"}))
+    x = rng.normal(size=T)
+    loud = aidax.load(tmp_path / "loud")
+    assert loud.sample_rate == 44100
+    expected = skip * x + 10 ** (6 / 20) * audio.model.predict([x])[0][:, 0]
+    assert np.abs(loud.process(x) - expected).max() < 1e-6
+    if skip:
+        with pytest.raises(ModelFileError, match=r"in_skip: expected 0, .*; crnn\.interop\.aidax reads such files"):
+            rtneural.load(tmp_path / "m.aidax")
+
+
+def test_what_aidax_is_not_is_refused_by_name(tmp_path):
+    aidax.save(regressor(), tmp_path / "m")
+    content = json.loads((tmp_path / "m").read_text())
+    for change, message in (
+        ({"in_skip": 2}, "in_skip: expected 0 or 1, got 2"),
+        ({"in_gain": 3}, "in_gain: expected 0, or none, got 3"),
+        ({"out_gain": 1e9}, "out_gain: expected at most 200 dB, got 1000000000.0"),
+        ({"out_gain": "loud"}, "out_gain: expected at most 200 dB, got 'loud'"),
+        ({"samplerate": "fast"}, "sample_rate: expected a number above 0, or None, got 'fast'"),
+        ({"layers": content["layers"][:1]}, "layers: expected a dense layer without activation at the end"),
+    ):
+        (tmp_path / "n").write_text(json.dumps(content | change))
+        with pytest.raises(ModelFileError, match=re.escape(f"{tmp_path / 'n'}: {message}")):
+            aidax.load(tmp_path / "n")
+    with pytest.raises(ValueError, match=r"^input_size: expected 1, which AIDA-X can express, got 2"):
+        aidax.save(regressor(D=2), tmp_path / "o")
+    with pytest.raises(ValueError, match=r"^metadata: expected no key that the file needs, got 'layers'"):
+        aidax.save(regressor(), tmp_path / "o", metadata={"layers": 3})

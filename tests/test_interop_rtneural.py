@@ -196,7 +196,7 @@ DAMAGE = {
     ),
     "a head with a list": (lambda c: layer(c, 2).update(activation=[]), "layers[2].activation: expected none, softmax"),
     "a recurrent relu": (lambda c: layer(c, 0).update(activation="relu"), "layers[0].activation: expected tanh, got"),
-    "a skip connection": (lambda c: c.update(in_skip=1), "in_skip: expected 0, or none, got 1; it is more"),
+    "a skip connection": (lambda c: c.update(in_skip=1), "in_skip: expected 0, or none, got 1; crnn.interop"),
     "a gain": (lambda c: c.update(out_gain=3.0), "out_gain: expected 0, or none, got 3.0"),
     "too few arrays": (lambda c: layer(c, 0)["weights"].pop(), "layers[0]: expected 3 arrays of weights, got 2"),
     "a row too few": (lambda c: layer(c, 0)["weights"][1].pop(), "[0].weights[1]: expected a list of 5, got 4 ent"),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Whole models to and from PyTorch: classifiers, taggers, regressors, a user's own modules, single cells."""
 
+import copy
 import re
 
 import numpy as np
@@ -329,6 +330,18 @@ def test_an_embedding_and_a_softmax_belong_to_a_classifier(torch, rng):
     assert from_module(to_module(text), vocab=VOCAB).to_bytes() == text.to_bytes()
     alone = from_module(user_module(torch, {"emb": nn.Embedding(9, D), "rnn": nn.GRU(D, H)}))
     assert (type(alone), alone.embedding_size) == (crnn.RNN, D)
+
+
+def test_wrapped_modules_are_read_and_a_models_module_is_copied_and_pickled(torch, tmp_path):
+    nn = torch.nn
+    module = user_module(torch, {"rnn": nn.GRU(D, H), "fc": nn.Linear(H, V)})
+    plain = from_module(module, kind="tagger").to_bytes()
+    assert from_module(nn.DataParallel(module), kind="tagger").to_bytes() == plain
+    assert from_module(torch.compile(module, backend="eager"), kind="tagger").to_bytes() == plain
+    model = model_of("regressor", {"pooling": None})
+    torch.save(to_module(model), tmp_path / "m")
+    for again in (torch.load(tmp_path / "m", weights_only=False), copy.deepcopy(to_module(model))):
+        assert from_module(again).to_bytes() == model.to_bytes()
 
 
 def refusals(torch):

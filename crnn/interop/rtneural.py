@@ -34,7 +34,7 @@ ACTIVATIONS = {
     "softmax": ("SequenceTagger", False),
     "sigmoid": ("SequenceTagger", True),
 }
-NEUTRAL = ("in_skip", "in_gain", "out_gain")  # of AIDA-X, a plug-in: 0, or the file is not its layers alone
+AIDAX = ("in_skip", "in_gain", "out_gain")  # keys of AIDA-X, a plug-in: where they are not 0 its layers are not all
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
@@ -60,6 +60,11 @@ def save(model: Any, path: PathLike) -> None:
     OSError
         The file cannot be written.
     """
+    json_file.write(path, content_of(model))
+
+
+def content_of(model: Any) -> dict[str, Any]:
+    """What `save` writes. Raises TypeError and ValueError as it does."""
     parts = parts_of(model, "SequenceRegressor", "SequenceTagger", "RNN")
     check_cell(FORMAT, parts.network.cell)
     parts.refuse("RTNeural", bidirectional=False, embedding_size=None, trainable_initial_state=False)
@@ -69,7 +74,7 @@ def save(model: Any, path: PathLike) -> None:
     written = [_recurrent(parts.network.cell, params) for (params,) in layers]
     if head is not None:
         written.append(_layer("dense", _activation(parts), [head[0], head[1]]))
-    json_file.write(path, {"in_shape": [None, None, parts.network.input_size], "layers": written})
+    return {"in_shape": [None, None, parts.network.input_size], "layers": written}
 
 
 def _recurrent(cell: str, params: Mapping[str, Array]) -> dict[str, Any]:
@@ -121,15 +126,18 @@ def load(path: PathLike, *, dtype: str = "float32") -> Any:
     dtype = check_dtype("dtype", dtype)
     content = json_file.read(path)
     try:
-        return _model(content, dtype)
+        for name in AIDAX:
+            if content.get(name):
+                raise ValueError(
+                    f"{name}: expected 0, or none, got {content[name]!r:.80}; crnn.interop.aidax reads such files"
+                )
+        return model_of(content, dtype)
     except ValueError as error:
         raise ModelFileError(f"{os.fsdecode(path)}: {error}") from None
 
 
-def _model(content: Mapping[str, Any], dtype: str) -> Any:
-    for name in NEUTRAL:
-        if content.get(name):
-            raise ValueError(f"{name}: expected 0, or none, got {content[name]!r:.80}; it is more than its layers")
+def model_of(content: Mapping[str, Any], dtype: str) -> Any:
+    """The model of the layers in a file. Raises ValueError as `load` does, without the file's name."""
     entries = field(content, "layers", list)
     wrong = next((entry for entry in entries if not isinstance(entry, dict)), None)
     if wrong is not None or not entries:

@@ -70,6 +70,7 @@ def from_module(
     """
     import torch
 
+    module = getattr(module, "_orig_mod", module)  # of a module that torch.compile returned
     if isinstance(module, torch.nn.RNNBase | torch.nn.RNNCellBase):
         if kind is None and (head is not None or embedding is not None or vocab is not None):
             kind = "language_model"
@@ -161,7 +162,8 @@ def _check_harmless(name: str, child: Any, kind: Any, options: Mapping[str, Any]
     import torch
 
     nn = torch.nn
-    harmless = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity, nn.Flatten, nn.Dropout, nn.modules.loss._Loss)
+    containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.DataParallel, nn.parallel.DistributedDataParallel)
+    harmless = (*containers, nn.Identity, nn.Flatten, nn.Dropout, nn.modules.loss._Loss)
     normalising = (nn.Sigmoid,) if options.get("multilabel") else (nn.Softmax, nn.LogSoftmax)
     own = not type(child).__module__.startswith("torch.")
     if own or isinstance(child, harmless) or (isinstance(child, normalising) and kind in TASKS and kind != "regressor"):

@@ -128,8 +128,8 @@ def _filled(tensors: Mapping[str, Array], kind: Any, *sizes: int, **options: Any
 
 
 def _options(parts: ModelParts) -> dict[str, Any]:
-    """The options of the model that tensors do not determine, for `from_module`."""
-    return {name: value for name, value in parts.config.items() if name not in FROM_TENSORS}
+    """The options of the model that neither tensors nor modules determine, for `from_module`."""
+    return {name: value for name, value in parts.config.items() if name not in FROM_TENSORS | {"dropout"}}
 
 
 @cache
@@ -241,4 +241,14 @@ def _modules() -> dict[str, Any]:
                 outputs = outputs * scaling.std.to(outputs.dtype) + scaling.mean.to(outputs.dtype)
             return outputs if self.levels is None else outputs.transpose(-1, -2)
 
-    return {"OneHot": OneHot, "LanguageModel": LanguageModel, "SequenceModel": SequenceModel}
+    classes = (OneHot, LanguageModel, Statistics, SequenceModel)
+    for each in classes:  # pickle finds them by `__getattr__`
+        each.__module__, each.__qualname__ = __name__, each.__name__
+    return {each.__name__: each for each in classes}
+
+
+def __getattr__(name: str) -> Any:
+    """A class of `_modules`."""
+    if name in ("OneHot", "LanguageModel", "Statistics", "SequenceModel"):
+        return _modules()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

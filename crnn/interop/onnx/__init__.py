@@ -10,15 +10,18 @@ The library onnx is imported when one of the functions is called.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from crnn._float_mode import in_ieee_mode
-from crnn.interop.onnx import own, writing
+from crnn.interop.onnx import foreign, own, writing
 from crnn.interop.onnx.files import Tensors, name_of, read
 from crnn.interop.onnx.files import onnx as onnx_library
 from crnn.interop.onnx.writing import DEFAULT_OPSET, OPSETS
 from crnn.io.atomic_write import PathLike, replacing
 from crnn.io.model_file import ModelFileError
+from crnn.models.targets import Label
+from crnn.text.vocab import Vocab
 
 if TYPE_CHECKING:
     import onnx
@@ -114,25 +117,73 @@ def save(
 
 
 @in_ieee_mode
-def from_model(proto: onnx.ModelProto) -> Any:
-    """The model of an ONNX graph; otherwise as `load`. The graph is not changed."""
+def from_model(
+    proto: onnx.ModelProto,
+    *,
+    kind: str | None = None,
+    classes: Sequence[Label] | None = None,
+    vocab: Vocab | None = None,
+) -> Any:
+    """The model of an ONNX graph, as `load` reads it from a file. The graph is not changed."""
     if not isinstance(proto, onnx_library().ModelProto):
         raise TypeError(f"proto: expected an onnx.ModelProto, got {type(proto).__name__}")
-    return _model_of(proto, Tensors(proto))
+    return _model_of(proto, Tensors(proto), {"kind": kind, "classes": classes, "vocab": vocab})
 
 
 @in_ieee_mode
-def load(path: PathLike) -> Any:
-    """Read a model from an ONNX file that `save` wrote."""
-    proto, tensors = read(path)
+def load(
+    path: PathLike,
+    *,
+    kind: str | None = None,
+    classes: Sequence[Label] | None = None,
+    vocab: Vocab | None = None,
+) -> Any:
+    """Read a model from an ONNX file.
+
+    A file that `save` wrote gives back the same model, bit for bit. From a file of another program, such as PyTorch's
+    exporters and tf2onnx, LSTM, GRU and RNN nodes one after the other and at most one linear layer are read.
+
+    Parameters
+    ----------
+    path : str or path
+        Values that lie in other files are read if these are in the same folder.
+    kind : str, optional
+        The kind of a model with a linear layer. If not given: a LanguageModel with ``vocab``; a SequenceTagger with a
+        softmax, sigmoid or argmax at each step, or with ``classes``, a SequenceClassifier if the steps are pooled
+        before; otherwise a SequenceRegressor.
+    classes : sequence of str, int or bool, optional
+        Names of the classes.
+    vocab : Vocab, optional
+        The vocabulary of a LanguageModel.
+
+    Returns
+    -------
+    model : RNN, LanguageModel, SequenceClassifier, SequenceTagger or SequenceRegressor
+
+    Raises
+    ------
+    ImportError
+        The library onnx is not installed.
+    ModelFileError
+        The file is damaged or has been changed, or holds something that the model would not have: the message names
+        the node, initializer, input or output. Nothing in the graph is ignored. `from_model` raises ValueError.
+    TypeError, ValueError
+        ``kind``, ``classes`` and ``vocab`` do not fit each other, or the file, or were given for a file of crnn's.
+    OSError
+        The file cannot be read.
+    """
     try:
-        return _model_of(proto, tensors)
+        proto, tensors = read(path)
+        return _model_of(proto, tensors, {"kind": kind, "classes": classes, "vocab": vocab})
+    except ModelFileError:
+        raise
     except ValueError as error:
         raise ModelFileError(f"{name_of(path)}: {error}") from None
 
 
-def _model_of(proto: onnx.ModelProto, tensors: Tensors) -> Any:
+def _model_of(proto: onnx.ModelProto, tensors: Tensors, given: dict[str, Any]) -> Any:
     header = own.header_of(proto)
     if header is None:
-        raise ValueError("expected a file that crnn wrote, got one of another program")
+        return foreign.model_of(proto, tensors, **given)
+    foreign.options_given(given)
     return own.model_of(header, proto, tensors)

@@ -160,10 +160,7 @@ class Tensors:
     def of(self, tensor: Any, name: str) -> Array:
         """Any tensor of the file as an array, read-only. Raises ValueError, which calls it ``name``."""
         library = onnx()
-        try:
-            dtype = np.dtype(library.helper.tensor_dtype_to_np_dtype(tensor.data_type)).name
-        except (KeyError, ValueError, TypeError):
-            dtype = f"type {tensor.data_type}"
+        dtype = dtype_of(tensor.data_type).name
         if dtype not in DTYPES:
             raise ValueError(f"{name}: expected one of {', '.join(sorted(DTYPES))}, got {dtype:.100}")
         try:
@@ -205,6 +202,14 @@ class Tensors:
                 file.seek(offset)
                 self._pieces[key] = file.read(length)
         return self._pieces[key]
+
+
+def dtype_of(number: int) -> np.dtype[Any]:
+    """The dtype of ONNX's number of a type; object for one that NumPy does not have."""
+    try:
+        return np.dtype(onnx().helper.tensor_dtype_to_np_dtype(number))
+    except (KeyError, ValueError, TypeError):
+        return np.dtype(object)
 
 
 def in_precision(name: str, array: Array) -> Array:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from crnn._float_mode import in_ieee_mode
 from crnn.interop.onnx import foreign, own, writing
-from crnn.interop.onnx.files import Tensors, name_of, read
+from crnn.interop.onnx.files import Tensors, check_messages, name_of, read
 from crnn.interop.onnx.files import onnx as onnx_library
 from crnn.interop.onnx.writing import DEFAULT_OPSET, OPSETS
 from crnn.io.atomic_write import PathLike, replacing
@@ -127,6 +127,7 @@ def from_model(
     """The model of an ONNX graph, as `load` reads it from a file. The graph is not changed."""
     if not isinstance(proto, onnx_library().ModelProto):
         raise TypeError(f"proto: expected an onnx.ModelProto, got {type(proto).__name__}")
+    check_messages(proto.SerializeToString(), proto.DESCRIPTOR)
     return _model_of(proto, Tensors(proto), {"kind": kind, "classes": classes, "vocab": vocab})
 
 

@@ -58,7 +58,7 @@ def read(path: PathLike) -> tuple[onnx_module.ModelProto, Tensors]:
     library, name = onnx(), name_of(path)
     content = _content(path)
     try:
-        count_messages(content, library.ModelProto.DESCRIPTOR)
+        check_messages(content, library.ModelProto.DESCRIPTOR)
         proto = library.ModelProto.FromString(content)
     except Exception as error:  # protobuf's DecodeError has no common name in its implementations
         raise ModelFileError(f"{name}: expected an ONNX file: {error}") from None
@@ -71,17 +71,17 @@ def _content(path: PathLike) -> bytes:
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise ModelFileError(f"{name}: expected a regular file")
     with open(path, "rb") as file:
-        content = file.read(LARGEST + 1) if status.st_size <= LARGEST else b""
-    if not content or len(content) > LARGEST:
+        content = file.read(status.st_size) if status.st_size <= LARGEST else b""
+    if not content:
         raise ModelFileError(f"{name}: expected an ONNX file of at most {LARGEST} bytes, got {status.st_size}")
     return content
 
 
-def count_messages(content: bytes, descriptor: Any) -> None:
-    """Raise ValueError if a protobuf message holds more than MESSAGES others, or is not one.
+def check_messages(content: bytes, descriptor: Any) -> None:
+    """Raise ValueError if a protobuf message holds more than MESSAGES others, or texts that are not UTF-8.
 
-    ``descriptor`` describes its type. Values are skipped, so the time is proportional to the number of fields, which is
-    limited too.
+    ``descriptor`` describes its type. Numbers are skipped, so the time is proportional to the number of fields, which
+    is limited too. protobuf itself returns such texts as bytes.
     """
     fields = 0
     open_messages = [(0, len(content), descriptor)]
@@ -104,6 +104,8 @@ def count_messages(content: bytes, descriptor: Any) -> None:
                     messages += 1
                     open_messages.append((at, at + size, field.message_type))
                     deepest.append(depth + 1)
+                elif field is not None and field.type == field.TYPE_STRING:
+                    content[at : at + size].decode()
                 at += size
             else:
                 raise ValueError("got another kind of file, or a damaged one")
@@ -207,9 +209,10 @@ class Tensors:
 def dtype_of(number: int) -> np.dtype[Any]:
     """The dtype of ONNX's number of a type; object for one that NumPy does not have."""
     try:
-        return np.dtype(onnx().helper.tensor_dtype_to_np_dtype(number))
+        dtype: np.dtype[Any] = np.dtype(onnx().helper.tensor_dtype_to_np_dtype(number))
     except (KeyError, ValueError, TypeError):
         return np.dtype(object)
+    return dtype
 
 
 def in_precision(name: str, array: Array) -> Array:

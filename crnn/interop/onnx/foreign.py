@@ -17,7 +17,9 @@ import numpy as np
 from crnn.checks import Array
 from crnn.interop.onnx import values
 from crnn.interop.onnx.files import Tensors, dtype_of
-from crnn.interop.onnx.nodes import FORWARD, REVERSE, Reader, ReadLayer
+from crnn.interop.onnx.layer_nodes import FORWARD, RECURRENT, REVERSE
+from crnn.interop.onnx.nodes import OPERATORS, evaluate
+from crnn.interop.onnx.reader import Reader, ReadLayer
 from crnn.interop.onnx.values import Atom, Data, Head, Rows, Unknown, Zeros, atoms
 from crnn.interop.parts import KINDS, model_from
 from crnn.models.targets import ClassTargets
@@ -48,10 +50,16 @@ def model_of(proto: Any, tensors: Tensors, *, kind: str | None, classes: Any, vo
         raise TypeError(f"vocab: expected a Vocab, got {type(vocab).__name__}")
     reader = Reader(tensors, _opset(proto))
     _read_inputs(proto, reader)
+    if not any(node.op_type in RECURRENT for node in proto.graph.node):
+        raise ValueError(
+            f"expected a graph with a node {', '.join(RECURRENT)}, got none; some exporters unroll a layer into its "
+            "steps, or write it as a Loop"
+        )
     for node in proto.graph.node:
-        reader.evaluate(node)
-    if not reader.layers:
-        raise ValueError("expected a graph with an LSTM, GRU or RNN node, got none")
+        if node.op_type not in OPERATORS:
+            raise ValueError(f"node {node.name!r:.100} ({node.op_type:.40}): expected one of {', '.join(OPERATORS)}")
+    for node in proto.graph.node:
+        evaluate(reader, node)
     outputs = _outputs(proto, reader)
     _check_all_used(proto, reader)
     return _model(reader, outputs, kind, classes, vocab)
@@ -220,8 +228,10 @@ def _kind(
             names = ", ".join(sorted(answers)) or "classes"
             raise ValueError(f"kind: expected one with classes for {names}, got {kind}")
         return kind, options | {"output_size": V}
-    names = None if classes is None else ClassTargets(V, classes, False, "float32").classes
-    return kind, options | {"num_classes": V, "classes": names, "multilabel": "Sigmoid" in answers}
+    options |= {"num_classes": V, "classes": None, "multilabel": "Sigmoid" in answers}
+    if classes is not None:
+        options["classes"] = ClassTargets(V, classes, multilabel=False, dtype="float32").classes
+    return kind, options
 
 
 def _layer(reader: Reader, number: int, directions: Sequence[int]) -> list[dict[str, Array]]:

@@ -35,6 +35,9 @@ class Unknown:
     number: int
     symbols: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return "unknown"
+
 
 Size = Any  # int or Unknown
 
@@ -206,6 +209,8 @@ def blocks(n: int) -> Atom:
 def selected(data: Data, axis: int, chosen: Sequence[int], keep_axis: bool) -> Data:
     """Some elements of an axis. Raises ValueError if it is not known what they are."""
     atom_names = [atom.name for atom in data.axes[axis]]
+    if len(chosen) > MOST_PARTS:
+        raise ValueError("expected a choice of steps or layers")
     if not atom_names and list(chosen) in ([0], [-1]):
         return data if keep_axis else squeezed(data, [axis])
     if data.what not in ("hidden", "cell"):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,7 +104,7 @@ class _Writer:
         self.batch_first = parts.kind in BATCH_FIRST
         self.steps = parts.config.get("steps") or "time"  # size of the axis of time
         self.lengths = self.mask = ""  # names of int32 (B,) and bool (T, B, 1), where there are lengths
-        self.x = self.batch = ""  # names of the first layer's input (T, B, K), and of B as int64 (1,)
+        self.x = ""  # name of the first layer's input (T, B, K)
         self.after: list[tuple[str, str]] = []  # of each layer: names of h and c (directions, B, H) after the last step
 
     # ---- the network ----------------------------------------------------------------------------------------------
@@ -135,9 +136,14 @@ class _Writer:
         x = self._vectors(given)
         if self.batch_first:
             x = g.op("Transpose", x, perm=[1, 0, 2])
-        self.x, self.batch = x, g.size(x, 1)
+        self.x = x
         if self.with_lengths:
             self._lengths(x)
+
+    @cached_property
+    def batch(self) -> str:
+        """The name of B, int64 (1,)."""
+        return self.graph.size(self.x, 1)
 
     def _vectors(self, given: str) -> str:
         """Real vectors from the first input, in the model's dtype."""
@@ -218,7 +224,7 @@ class _Writer:
             for number, (state, size) in enumerate(zip(after, sizes, strict=True)):
                 g.output(state, f"{name}_out_{number}", self.dtype, [N, "batch", size])
 
-    # ---- layers: each function returns the name of the outputs (T, B, H * directions) --------------------------------
+    # ---- layers: each function returns the name of the outputs (T, B, H * directions), or "" if nothing reads them ---
 
     def operator(self, number: int, layer: Layer, x: str, before: Mapping[str, str]) -> str:
         """A layer as one of ONNX's operators."""
@@ -239,6 +245,8 @@ class _Writer:
             **attributes,
         )
         self.after.append((outputs[1], outputs[-1]))
+        if self._is_pooled_by_state(number):
+            return ""
         if len(layer) == 1:
             return g.op("Squeeze", outputs[0], g.axes(1))
         return g.reshape(g.op("Transpose", outputs[0], perm=[0, 2, 1, 3]), [0, 0, -1])
@@ -268,8 +276,14 @@ class _Writer:
             finals.append(g.unsqueeze(final, 0))
         after = finals[0] if len(layer) == 1 else g.concat(finals, 0)
         self.after.append((after, after))
+        if self._is_pooled_by_state(number):
+            return ""
         y = outputs[0] if len(layer) == 1 else g.concat(outputs, 2)
         return g.op("Mul", y, g.cast(self.mask, self.dtype)) if self.mask else y
+
+    def _is_pooled_by_state(self, number: int) -> bool:
+        """Whether nothing but the state after this layer's last step is used."""
+        return self.parts.pooling == "last" and number == len(self.parts.layers) - 1
 
     def _first_h(self, before: Mapping[str, str], direction: int, H: int) -> str:
         """The name of h (B, H) of one direction before its first step."""

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: MIT
+"""Nodes about constants, sizes, ids and axes. Each function evaluates an operator: its inputs are values, None if not
+given; it returns the value of the output, or a list of values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from crnn.checks import Array
+from crnn.interop.onnx import values
+from crnn.interop.onnx.files import DTYPES, dtype_of, in_precision
+from crnn.interop.onnx.layer_nodes import with_bias
+from crnn.interop.onnx.reader import Node, Reader, array_in, axes_in, data_in, scalar_in
+from crnn.interop.onnx.values import Atom, Data, Rows, Value, Zeros, atoms, axis_number
+
+ELEMENTWISE: dict[str, Callable[..., Array]] = {
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "Less": np.less,
+    "GreaterOrEqual": np.greater_equal,
+    "Where": np.where,
+}
+
+
+# ---- constants and shapes --------------------------------------------------------------------------------------------
+
+
+def constant(reader: Reader, node: Node) -> Value:
+    tensor = node.take("value")
+    if tensor is not None:
+        return reader.tensors.of(tensor[0] if isinstance(tensor, list) else tensor, "value")
+    for name in ("value_int", "value_ints", "value_float"):
+        value = node.take(name)
+        if value is not None:
+            return np.array(value, np.float32 if name == "value_float" else np.int64)
+    raise ValueError("expected a tensor of numbers")
+
+
+def shape(reader: Reader, node: Node, x: Value) -> Value:
+    sizes = list(x.shape) if isinstance(x, np.ndarray) else data_in(x).sizes
+    return values.as_sizes(sizes[node.take("start", 0) : node.take("end")])
+
+
+def fill(reader: Reader, node: Node, shape: Value) -> Value:
+    """ConstantOfShape."""
+    tensor = node.take("value")
+    value = np.zeros(1) if tensor is None else reader.tensors.of(tensor, "value")
+    if value.any():
+        raise ValueError("expected zeros")
+    return Zeros()
+
+
+def expand(reader: Reader, node: Node, x: Value, shape: Value) -> Value:
+    if isinstance(x, Rows | Zeros):
+        return x
+    array = array_in(x)
+    if not array.any():
+        return Zeros()
+    if array.ndim != 3 or array.shape[1] != 1 or array.dtype.kind != "f":
+        raise ValueError("expected zeros, or an initial state (n, 1, H)")
+    return Rows(array)
+
+
+def arithmetic(reader: Reader, node: Node, *given: Value) -> Value:
+    """Add, Mul and others: sizes, ids, or the bias of a head."""
+    data = [each for each in given if isinstance(each, Data)]
+    constants = [each for each in given if not isinstance(each, Data)]
+    if node.kind == "Add" and len(data) == len(constants) == 1 and data[0].what == "head":
+        return with_bias(data[0], constants[0])
+    if data and all(each.what == "ids" for each in data):
+        arguments = [_of_ids(reader, each) for each in given]
+        reader.charge(16 * max(argument.size for argument in arguments))
+        return _with_probe(data[0], ELEMENTWISE[node.kind](*arguments))
+    sizes = [] if data else [array_in(each) for each in given]
+    if node.kind != "Mul" or not sizes or any(a.dtype.kind not in "iO" or a.size != 1 for a in sizes):
+        raise ValueError("expected the bias of a linear layer, sizes, or ids")
+    size = values.product([array.reshape(-1)[0] for array in sizes])
+    return values.as_sizes([size]).reshape(np.broadcast_shapes(*(array.shape for array in sizes)))
+
+
+def _of_ids(reader: Reader, value: Value) -> Array:
+    """What 0, 1, 2, ... becomes, or one number."""
+    probe = reader.probe(value)
+    return scalar_in(value) if probe is None else probe
+
+
+def unary(reader: Reader, node: Node, x: Value) -> Value:
+    """Cast and Not."""
+    if node.kind == "Not":
+        dtype = "bool"
+    else:
+        dtype = dtype_of(node.take("to", 0)).name
+        node.take("saturate")
+        if dtype not in DTYPES:
+            raise ValueError(f"expected one of {', '.join(sorted(DTYPES))}, got {dtype}")
+    probe = reader.probe(x)
+    if probe is not None:
+        reader.charge(16 * len(probe))
+        return _with_probe(x, ~array_in(probe) if node.kind == "Not" else probe.astype(dtype))
+    if node.kind == "Not":
+        raise ValueError("expected ids")
+    if isinstance(x, np.ndarray):
+        reader.charge(x.size * np.dtype(dtype).itemsize)
+        return x if x.dtype == object else x.astype(dtype)
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"expected float32 or float64, got {dtype}")
+    return x
+
+
+# ---- axes ------------------------------------------------------------------------------------------------------------
+
+
+def same(reader: Reader, node: Node, x: Value) -> Value:
+    """Identity."""
+    return x
+
+
+def dropout(reader: Reader, node: Node, x: Value, ratio: Value = None, training: Value = None) -> Value:
+    node.take("ratio")
+    node.take("seed")
+    if training is not None and array_in(training).any():
+        raise ValueError("expected inference")
+    return x
+
+
+def transpose(reader: Reader, node: Node, x: Value) -> Value:
+    perm = node.take("perm")
+    if isinstance(x, Zeros):
+        return x
+    if isinstance(x, np.ndarray):
+        return np.transpose(x, perm)
+    return values.transposed(data_in(x), range(len(data_in(x).axes))[::-1] if perm is None else perm)
+
+
+def reshape(reader: Reader, node: Node, x: Value, shape: Value) -> Value:
+    zeros_are_sizes = bool(node.take("allowzero", 0))
+    sizes = array_in(shape).reshape(-1).tolist()
+    if isinstance(x, Zeros):
+        return x
+    if not isinstance(x, np.ndarray):
+        return values.reshaped(data_in(x), sizes, copy_zeros=not zeros_are_sizes)
+    if not zeros_are_sizes:
+        sizes = [x.shape[i] if size == 0 and i < x.ndim else size for i, size in enumerate(sizes)]
+    return x.reshape([int(size) for size in sizes])
+
+
+def flatten(reader: Reader, node: Node, x: Value) -> Value:
+    data, axis = data_in(x), node.take("axis", 1)
+    axis = len(data.axes) if axis == len(data.axes) else axis_number(axis, len(data.axes))
+    return values.reshaped(data, [values.product(data.sizes[:axis]), values.product(data.sizes[axis:])])
+
+
+def squeeze(reader: Reader, node: Node, x: Value, axes: Value = None) -> Value:
+    chosen = axes_in(node, axes)
+    if isinstance(x, Zeros):
+        return x
+    if isinstance(x, np.ndarray):
+        return np.squeeze(x, None if chosen is None else tuple(chosen))
+    if chosen is None:
+        raise ValueError("expected axes")
+    return values.squeezed(data_in(x), chosen)
+
+
+def unsqueeze(reader: Reader, node: Node, x: Value, axes: Value = None) -> Value:
+    chosen = axes_in(node, axes)
+    if chosen is None:
+        raise ValueError("expected axes")
+    if isinstance(x, Zeros):
+        return x
+    if isinstance(x, np.ndarray):
+        return np.expand_dims(x, tuple(chosen))
+    return values.unsqueezed(data_in(x), chosen)
+
+
+def gather(reader: Reader, node: Node, x: Value, indices: Value) -> Value:
+    axis = node.take("axis", 0)
+    if reader.probe(indices) is not None:
+        return _embedded(reader, x, indices, axis)
+    chosen = array_in(indices)
+    if chosen.dtype.kind != "i":
+        raise ValueError("expected integers")
+    if isinstance(x, np.ndarray):
+        axis = axis_number(axis, x.ndim)
+        reader.charge(chosen.size * (x.size // max(x.shape[axis], 1)) * x.itemsize)
+        found = np.empty((*x.shape[:axis], *chosen.shape, *x.shape[axis + 1 :]), x.dtype)
+        found[...] = np.take(x, chosen, axis)
+        return found
+    data = data_in(x)
+    if chosen.ndim > 1:
+        raise ValueError("expected one index, or a list")
+    numbers = chosen.reshape(-1).tolist()
+    return values.selected(data, axis_number(axis, len(data.axes)), numbers, keep_axis=chosen.ndim == 1)
+
+
+def slices(
+    reader: Reader,
+    node: Node,
+    x: Value,
+    starts: Value = None,
+    ends: Value = None,
+    axes: Value = None,
+    steps: Value = None,
+) -> Value:
+    from_attributes = [node.take(name) for name in ("starts", "ends", "axes")]
+    starts, ends, axes = (
+        given if value is None else array_in(value).reshape(-1).tolist()
+        for value, given in zip((starts, ends, axes), from_attributes, strict=True)
+    )
+    axes = list(range(len(starts))) if axes is None else axes
+    if steps is not None and (array_in(steps) != 1).any():
+        raise ValueError("expected steps of 1")
+    if not len(starts) == len(ends) == len(axes) or len(axes) > values.MOST_AXES:
+        raise ValueError("expected as many starts as ends and axes")
+    if isinstance(x, Zeros):
+        return x
+    for start, stop, axis in zip(starts, ends, axes, strict=True):
+        x = _range(reader, x, start, stop, axis)
+    return x
+
+
+def _range(reader: Reader, x: Value, start: int, stop: int, axis: int) -> Value:
+    if isinstance(x, Rows):
+        if axis not in (0, -3):
+            raise ValueError("expected rows of an initial state")
+        return Rows(x.array[start:stop])
+    if isinstance(x, np.ndarray):
+        return x[(slice(None),) * axis_number(axis, x.ndim) + (slice(start, stop),)]
+    return values.sliced(data_in(x), axis_number(axis, len(data_in(x).axes)), start, stop)
+
+
+def split(reader: Reader, node: Node, x: Value, sizes: Value = None) -> Value:
+    axis = node.take("axis", 0)
+    given = node.take("split") if sizes is None else array_in(sizes).reshape(-1).tolist()
+    node.take("num_outputs")
+    n = len(node.outputs)
+    if isinstance(x, Zeros):
+        return [x] * n
+    size = (x.shape if isinstance(x, np.ndarray) else data_in(x).sizes)[axis]
+    if given is None:
+        if not isinstance(size, int) or size % n:
+            raise ValueError("expected equal parts")
+        given = [size // n] * n
+    ends = np.cumsum(given).tolist()
+    if len(given) != n or (isinstance(size, int) and ends[-1] != size):
+        raise ValueError("expected a size for each output")
+    return [_range(reader, x, end - each, end, axis) for each, end in zip(given, ends, strict=True)]
+
+
+def concat(reader: Reader, node: Node, *given: Value) -> Value:
+    axis = node.take("axis", 0)
+    if all(isinstance(each, Zeros) for each in given):
+        return Zeros()
+    if any(isinstance(each, Data) for each in given):
+        data = [data_in(each) for each in given]
+        return values.joined(data, axis_number(axis, len(data[0].axes)))
+    arrays = [array_in(each) for each in given]
+    reader.charge(sum(array.nbytes for array in arrays))
+    return np.concatenate(arrays, axis)
+
+
+# ---- ids -------------------------------------------------------------------------------------------------------------
+
+
+def _with_probe(x: Data, probe: Array) -> Data:
+    return replace(x, probe=probe)
+
+
+def _embedded(reader: Reader, table: Value, ids: Data, axis: int) -> Data:
+    """Rows of an embedding."""
+    array, probe = in_precision("embedding", array_in(table)), reader.probe(ids)
+    if array.ndim != 2 or axis not in (0, -2):
+        raise ValueError("expected an embedding (D, E)")
+    D, E = array.shape
+    if probe is None or len(probe) < D or (probe[:D] != np.arange(D)).any():
+        raise ValueError("expected ids as they are")
+    reader.charge(array.nbytes)
+    return Data("vectors", (*ids.axes, atoms(Atom("columns", E))), name=ids.name, table=array)
+
+
+def one_hot(reader: Reader, node: Node, ids: Value, depth: Value, pair: Value) -> Value:
+    axis, probe = node.take("axis", -1), reader.probe(ids)
+    D = int(array_in(depth).reshape(-1)[0])
+    if probe is None or (probe[:D] != np.arange(len(probe[:D]))).any() or array_in(pair).tolist() != [0, 1]:
+        raise ValueError("expected ids as they are, and 0 and 1")
+    if axis not in (-1, len(ids.axes)):
+        raise ValueError("expected the last axis")
+    return Data("vectors", (*ids.axes, atoms(Atom("columns", D))), name=ids.name)

@@ -16,10 +16,12 @@ from crnn.models.pooling import POOLINGS
 from crnn.models.predictor import Predictor
 from crnn.models.standardizer import Standardizer
 from crnn.models.targets import Targets
+from crnn.models.text_inputs import zero_unknown
 from crnn.nn.config import NetworkConfig
 from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters
+from crnn.text.vocab import Vocab
 
 __all__ = ["Built", "check_pooling", "compose", "head_shapes", "same_argument", "same_arguments"]
 
@@ -52,8 +54,9 @@ def compose(
     scale: bool,
     seed: Any,
     own: Mapping[str, Any],
+    vocab: Vocab | None = None,
 ) -> Built:
-    """A model with one network. ``own``: further attributes of it."""
+    """A model with one network. ``own``: further attributes of it. ``vocab``: of its inputs."""
     check_pooling(pooling, steps)
     steps = None if steps is None else check_size("steps", steps)
     network = config.shapes()
@@ -67,6 +70,7 @@ def compose(
         seed=0 if seed is UNINITIALISED else check_seed("seed", seed),
         net=net,
         scalings=scalings,
+        vocab=vocab,
         _parameters=parameters,
         _head=head,
         _predictor=Predictor(net, head),
@@ -76,6 +80,7 @@ def compose(
     if seed is not UNINITIALISED:
         weights = parameters.values["W_hy"]
         weights[...] = initial_matrix("glorot", uniform_draws(built.seed + 1), weights.shape, "W_hy")
+        zero_unknown(vocab, parameters.values)
     return built
 
 

@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 from crnn.checks import Array
 from crnn.models.built import Built, compose
 from crnn.models.data import SequenceData, Sequences, check_given
-from crnn.models.from_data import are_names, class_arguments, input_size_of, labels_in
+from crnn.models.from_data import are_names, class_arguments, inputs_from, labels_in, missing_inputs
 from crnn.models.losses import class_loss
 from crnn.models.observations import CLASSES
 from crnn.models.standardizer import Standardizer
 from crnn.models.targets import ClassTargets, Label
+from crnn.models.text_inputs import size_of
 from crnn.models.weighting import sample_weights
 from crnn.nn.config import config_from
 from crnn.nn.module import JsonTypes
@@ -48,7 +49,8 @@ class ClassModel:
     @staticmethod
     def _build_classes(arguments: Mapping[str, Any], *, pooling: str | None, steps: int | None) -> Built:
         """The model that the arguments describe. Raises TypeError and ValueError."""
-        config = config_from(arguments)
+        vocab = arguments["vocab"]
+        config = config_from(arguments, input_size=size_of("input_size", arguments["input_size"], "vocab", vocab))
         targets = ClassTargets(
             arguments["num_classes"], arguments["classes"], arguments["multilabel"], dtype=config.dtype
         )
@@ -63,6 +65,7 @@ class ClassModel:
             steps=steps,
             scale=arguments["scale"],
             seed=arguments["seed"],
+            vocab=vocab,
             own={
                 "num_classes": targets.num_classes,
                 "classes": targets.classes,
@@ -75,7 +78,7 @@ class ClassModel:
     @classmethod
     def _missing(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Stand-ins for the arguments that the training data must decide."""
-        missing: dict[str, Any] = {} if arguments["input_size"] is not None else {"input_size": 2}
+        missing = missing_inputs(arguments)
         if arguments["classes"] is None and arguments["num_classes"] is None:
             weights = arguments["class_weight"]
             is_list = isinstance(weights, list | tuple) or getattr(weights, "ndim", 0) == 1
@@ -133,9 +136,7 @@ class ClassModel:
     def _arguments_from(self, arguments: Mapping[str, Any], X: Any, y: Any) -> dict[str, Any]:
         """The arguments that were not given, as the training data decide them. Raises TypeError and ValueError."""
         check_given("y", y)
-        found: dict[str, Any] = {}
-        if arguments["input_size"] is None:
-            found["input_size"] = input_size_of("X", X)
+        found = inputs_from(arguments, X)
         if arguments["classes"] is None and arguments["num_classes"] is None:
             found |= class_arguments("y", y, multilabel=arguments["multilabel"])
         return found

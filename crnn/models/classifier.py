@@ -15,7 +15,9 @@ from crnn.models.estimator import ESTIMATING, ModelOptions
 from crnn.models.metrics import Evaluation
 from crnn.models.sequence_model import POOLING_TYPES, SCALE_TYPES, SequenceModel, model_json_types
 from crnn.models.targets import ClassTargets, Label
+from crnn.models.text_inputs import optional_vocab
 from crnn.nn.config import NetworkConfig
+from crnn.text.vocab import Vocab
 
 
 class SequenceClassifier(
@@ -23,6 +25,7 @@ class SequenceClassifier(
     SequenceModel[Evaluation],
     kind="SequenceClassifier",
     config_types=model_json_types(SCALE_TYPES, POOLING_TYPES, CLASS_TYPES),
+    attachments={"vocab": optional_vocab},
 ):
     """Predicts one class for every sequence.
 
@@ -42,6 +45,10 @@ class SequenceClassifier(
         labels are these integers, otherwise its different labels in ascending order.
     hidden_size, num_layers, cell, seed
         As in `RNN`.
+    vocab : Vocab or {"char", "byte", "word"}, optional
+        For texts: X is then strings, of which each character, byte or word is a step; with words also lists of words.
+        The name of a unit: `fit` learns the vocabulary from X. Tokens that it does not have become ``<unk>``, whose
+        weights start at 0. The model file has the vocabulary.
     classes : sequence of str, int or bool, optional
         Names of the classes, which `predict` returns.
     multilabel : bool
@@ -69,6 +76,12 @@ class SequenceClassifier(
     True
     >>> clf.predict([np.full((9, 2), 0.5)])
     array(['up'], dtype='<U4')
+
+    Texts:
+
+    >>> clf = crnn.SequenceClassifier(vocab="char", hidden_size=8)
+    >>> clf.fit(["on", "off", "oon", "offf"] * 5, ["yes", "no", "yes", "no"] * 5).predict(["ooon", "of"]).tolist()
+    ['yes', 'no']
     """
 
     _estimator_type = "classifier"
@@ -82,6 +95,7 @@ class SequenceClassifier(
         num_layers: int | None = None,
         cell: str = "gru",
         *,
+        vocab: Vocab | str | None = None,
         classes: Sequence[Label] | None = None,
         multilabel: bool = False,
         pooling: str = "max",

@@ -17,8 +17,7 @@ import numpy as np
 from crnn._core.rows import Lengths
 from crnn.array_input import check_finite, in_precision, items, real_numbers
 from crnn.checks import Array, check_positive
-from crnn.text.errors import VocabError
-from crnn.text.vocab import Vocab
+from crnn.models.text_inputs import refuse_texts
 
 KIND_OF = attrgetter("shape", "dtype")  # of an array
 FEW = 16  # sequences, that are checked one by one
@@ -61,6 +60,7 @@ def check_sequences(name: str, X: Any, input_size: int, *, ids: bool, real: bool
     TypeError, ValueError
     """
     X = items(name, X, "a list of arrays, or an array (N, T, D)")
+    refuse_texts(name, X)
     if isinstance(X, np.ndarray):
         _check_shape(name, X, input_size)
     if len(X) == 0:
@@ -176,20 +176,6 @@ def _check_sequence(name: str, x: Array, input_size: int, ids: bool, real: bool)
         raise ValueError(f"{name}: expected {expected}, got {x.dtype} of shape {x.shape}{hint}")
     check_finite(name, x)
     return in_precision(name, x, "float64") if x.dtype.itemsize > 8 else x
-
-
-def encode_texts(name: str, texts: Any, vocab: Vocab) -> list[Array]:
-    """Ids (T_i,) of each text. Raises TypeError, ValueError and VocabError, which name the text's index."""
-    texts = items(name, texts, "a list of strings")
-    if not len(texts):
-        raise ValueError(f"{name}: expected at least one string, got none")
-    encoded: list[Array] = []
-    for i, text in enumerate(texts):
-        try:
-            encoded.append(vocab.encode(text))
-        except (TypeError, VocabError) as error:
-            raise type(error)(f"{name}[{i}]{str(error).removeprefix('text')}") from None
-    return encoded
 
 
 @dataclass(frozen=True)

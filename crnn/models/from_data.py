@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from crnn.array_input import items, real_numbers
 from crnn.checks import Array
 from crnn.models.data import array_of
 from crnn.models.targets import Label, as_label, is_missing, labels_of
+from crnn.models.text_inputs import is_learnt, learn_vocab, refuse_texts
 from crnn.text.windows import IGNORE_INDEX
 
 LONGEST_WINDOW = 128  # steps of a window that is cut from a lone series
@@ -29,6 +30,7 @@ def input_size_of(name: str, X: Any) -> int:
     Raises TypeError and ValueError, which call X ``name``.
     """
     X = items(name, X, "a list of arrays, or an array (N, T, D)")
+    refuse_texts(name, X)
     if isinstance(X, np.ndarray) and X.ndim not in (2, 3):
         hint = "; for one sequence write [x]" if X.ndim == 1 and X.size else ""
         expected = "shape (N, T, D), or (N, T) for one variable or for ids"
@@ -46,6 +48,24 @@ def input_size_of(name: str, X: Any) -> int:
     if first.ndim == 1:
         return 1
     raise ValueError(f"{name}[0]: expected numbers of shape (T, D), got shape {first.shape}")
+
+
+def missing_inputs(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Stand-ins for the arguments about inputs that the training data must decide."""
+    if is_learnt(arguments["vocab"]):
+        return {"vocab": None, "input_size": 2}
+    known = arguments["input_size"] is not None or arguments["vocab"] is not None
+    return {} if known else {"input_size": 2}
+
+
+def inputs_from(arguments: Mapping[str, Any], X: Any) -> dict[str, Any]:
+    """The arguments about inputs that the training data decide. Raises TypeError and ValueError."""
+    vocab = arguments["vocab"]
+    if is_learnt(vocab):
+        if arguments["input_size"] is not None:
+            raise ValueError(f"input_size: expected None with vocab={vocab!r}, got {arguments['input_size']!r:.100}")
+        return {"vocab": learn_vocab("X", X, vocab)}
+    return {} if missing_inputs(arguments) == {} else {"input_size": input_size_of("X", X)}
 
 
 def labels_in(name: str, y: Any) -> list[Label]:

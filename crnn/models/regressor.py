@@ -14,7 +14,7 @@ from crnn.checks import Array, as_number, check_size
 from crnn.models.built import Built, compose
 from crnn.models.data import Series, by_length, by_rows, is_one_series
 from crnn.models.estimator import ESTIMATING, ModelOptions
-from crnn.models.from_data import input_size_of, target_size_of, windows_of
+from crnn.models.from_data import input_size_of, inputs_from, missing_inputs, target_size_of, windows_of
 from crnn.models.held_out import STEPS, is_auto
 from crnn.models.losses import Regression
 from crnn.models.metrics import RegressionEvaluation, r_squared
@@ -22,10 +22,12 @@ from crnn.models.observations import VALUES
 from crnn.models.sequence_model import POOLING_TYPES, SCALE_TYPES, SequenceModel, model_json_types
 from crnn.models.standardizer import Standardizer
 from crnn.models.targets import ValueTargets
+from crnn.models.text_inputs import is_learnt, optional_vocab, size_of
 from crnn.models.weighting import sample_weights
 from crnn.nn.config import NetworkConfig, config_from
 from crnn.nn.module import JsonTypes
 from crnn.stream import StreamBatch, StreamWeights
+from crnn.text.vocab import Vocab
 
 FORECAST_BATCH = 256  # series that `forecast` reads at a time
 VALUE_TYPES: JsonTypes = {  # the options that SequenceRegressor adds, with the types that a file may hold
@@ -40,6 +42,7 @@ class SequenceRegressor(
     SequenceModel[RegressionEvaluation],
     kind="SequenceRegressor",
     config_types=model_json_types(SCALE_TYPES, POOLING_TYPES, VALUE_TYPES),
+    attachments={"vocab": optional_vocab},
 ):
     """Predicts real values for every sequence, or with ``pooling=None`` for every step.
 
@@ -63,6 +66,8 @@ class SequenceRegressor(
         P. If not given: 1, or if ``input_size`` is not given either, what `fit` finds in y.
     hidden_size, num_layers, cell, seed
         As in `RNN`.
+    vocab : Vocab or {"char", "byte", "word"}, optional
+        For texts as X; as in `SequenceClassifier`.
     loss : {"mse", "mae", "huber", "quantile"}
         Loss of standardised targets, see `crnn.models.losses.Regression`.
     delta : float
@@ -105,6 +110,7 @@ class SequenceRegressor(
         num_layers: int | None = None,
         cell: str = "gru",
         *,
+        vocab: Vocab | str | None = None,
         loss: str = "mse",
         delta: float = 1.0,
         quantiles: Sequence[float] = (0.1, 0.5, 0.9),
@@ -117,7 +123,8 @@ class SequenceRegressor(
         self._begin(locals())
 
     def _build(self, arguments: Mapping[str, Any]) -> Built:
-        config, given = config_from(arguments), arguments["output_size"]
+        vocab, given = arguments["vocab"], arguments["output_size"]
+        config = config_from(arguments, input_size=size_of("input_size", arguments["input_size"], "vocab", vocab))
         size = check_size("output_size", 1 if given is None else given)
         loss = Regression(arguments["loss"], size, delta=arguments["delta"], quantiles=arguments["quantiles"])
         scalings = {"x": Standardizer(config.input_size), "y": Standardizer(size)}
@@ -127,12 +134,15 @@ class SequenceRegressor(
             ValueTargets(loss, scalings["y"], config.input_size, config.dtype),
             scalings,
             **{name: arguments[name] for name in ("pooling", "steps", "scale", "seed")},
+            vocab=vocab,
             own={"output_size": size, "loss": loss.kind, "delta": loss.delta, "quantiles": loss.quantiles},
         )
 
     def _arguments_from(self, arguments: Mapping[str, Any], X: Any, y: Any) -> dict[str, Any]:
-        if arguments["input_size"] is not None:
+        if not missing_inputs(arguments):
             return {}
+        if is_learnt(arguments["vocab"]):
+            return inputs_from(arguments, X) | self._output_size_from(arguments, y, None)
         series = items("X", X, "a list of arrays, or an array (N, T, D)")
         if y is None and isinstance(series, np.ndarray) and series.ndim < 3:  # one series
             if series.ndim == 2 and len(series) < series.shape[1]:
@@ -145,10 +155,14 @@ class SequenceRegressor(
             size = 1
         else:
             size = input_size_of("X", series)
-        found = {"input_size": size}
-        if arguments["output_size"] is None:
-            found["output_size"] = target_size_of("y", y, size, single=arguments["pooling"] is not None)
-        return found
+        return {"input_size": size} | self._output_size_from(arguments, y, size)
+
+    @staticmethod
+    def _output_size_from(arguments: Mapping[str, Any], y: Any, input_size: int | None) -> dict[str, Any]:
+        """P, if it was not given. ``input_size``: that of forecasts, without y."""
+        if arguments["output_size"] is not None:
+            return {}
+        return {"output_size": target_size_of("y", y, input_size or 1, single=arguments["pooling"] is not None)}
 
     def _training_sequences(self, X: Any, y: Any, valid: Any) -> tuple[Any, Any, Series | None]:
         """A lone series to learn forecasting from, cut into windows; its end is the share ``valid`` of it."""

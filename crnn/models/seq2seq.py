@@ -16,7 +16,7 @@ from crnn._options import takes_options
 from crnn.checks import Array, check_flag, check_number, check_seed, check_size, check_threads
 from crnn.io.atomic_write import PathLike
 from crnn.models.built import Built, head_shapes
-from crnn.models.data import Batch, SequenceData, by_length, check_sequences, encode_texts, sequences_of
+from crnn.models.data import Batch, SequenceData, by_length, check_sequences, sequences_of
 from crnn.models.decoding import Hypothesis, decode
 from crnn.models.encoder_decoder import EncoderDecoder
 from crnn.models.estimator import ESTIMATING, ModelOptions
@@ -28,6 +28,7 @@ from crnn.models.predictor import Workspace
 from crnn.models.sequence_model import SCALE_TYPES, SequenceModel
 from crnn.models.standardizer import Standardizer
 from crnn.models.targets import TokenTargets
+from crnn.models.text_inputs import encode_texts, optional_vocab, size_of
 from crnn.models.weighting import sample_weights
 from crnn.nn.config import NetworkConfig, config_from, network_json_types
 from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
@@ -50,16 +51,11 @@ OWN_TYPES: JsonTypes = {  # the options that the model adds, with the types that
 }
 
 
-def _optional_vocab(data: object) -> Vocab | None:
-    """A vocabulary from a file, or None."""
-    return None if data is None else Vocab.from_dict(data)
-
-
 class SequenceToSequence(
     SequenceModel[SequenceEvaluation],
     kind="SequenceToSequence",
     config_types={**network_json_types("trainable_initial_state"), **SCALE_TYPES, **OWN_TYPES},
-    attachments={"source_vocab": _optional_vocab, "target_vocab": _optional_vocab},
+    attachments={"source_vocab": optional_vocab, "target_vocab": optional_vocab},
 ):
     """Predicts a target sequence for every source sequence. Sutskever, Vinyals, Le 2014; Cho et al. 2014.
 
@@ -175,8 +171,8 @@ class SequenceToSequence(
         longest, seed = arguments["longest_target"], arguments["seed"]
         built = Built(
             **vocabs,
-            input_size=_size_of("input_size", arguments["input_size"], "source_vocab", vocabs["source_vocab"]),
-            output_size=_size_of("output_size", arguments["output_size"], "target_vocab", vocabs["target_vocab"]),
+            input_size=size_of("input_size", arguments["input_size"], "source_vocab", vocabs["source_vocab"]),
+            output_size=size_of("output_size", arguments["output_size"], "target_vocab", vocabs["target_vocab"]),
             longest_target=None if longest is None else check_size("longest_target", longest),
             label_smoothing=check_number("label_smoothing", arguments["label_smoothing"], 0.0, 1.0),
             seed=0 if seed is UNINITIALISED else check_seed("seed", seed),
@@ -447,16 +443,3 @@ def model_shapes(encoder: NetworkConfig, decoder: NetworkConfig) -> Shapes:
     shapes = {"encoder." + name: shape for name, shape in encoder.shapes().items()}
     shapes |= {"decoder." + name: shape for name, shape in decoder.shapes().items()}
     return shapes | head_shapes(decoder, None, decoder.input_size)
-
-
-def _size_of(name: str, size: int | None, vocab_name: str, vocab: Vocab | None) -> int:
-    """The number of ids: that of the vocabulary, or the given one. Raises TypeError and ValueError."""
-    if vocab is None:
-        if size is None:
-            raise ValueError(f"{name}: expected it or a {vocab_name}, got neither")
-        return check_size(name, size)
-    if not isinstance(vocab, Vocab):
-        raise TypeError(f"{vocab_name}: expected a Vocab, got {type(vocab).__name__}")
-    if size not in (None, len(vocab)):
-        raise ValueError(f"{name}: expected {len(vocab)}, as many as {vocab_name} has, got {size!r}")
-    return len(vocab)

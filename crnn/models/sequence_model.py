@@ -39,13 +39,14 @@ from crnn.models.data import (
     split_rows,
 )
 from crnn.models.estimator import Estimator, EstimatorConfig, FitOptions, check_saved_learning, not_fitted
-from crnn.models.from_data import materialised
+from crnn.models.from_data import materialised, missing_inputs
 from crnn.models.head import Head
 from crnn.models.pooling import POOLINGS
 from crnn.models.predictor import Predictor, Seed, Workspace
 from crnn.models.standardizer import Standardizer
 from crnn.models.starting import Snapshot, StartingPoint, digest, run_fit
 from crnn.models.targets import EvaluationT, Targets
+from crnn.models.text_inputs import encode_texts
 from crnn.models.training_data import training_data
 from crnn.nn.cells import Slice
 from crnn.nn.config import config_from, network_json_types
@@ -56,6 +57,7 @@ from crnn.nn.params import Shapes
 from crnn.nn.state import StateLike
 from crnn.stream.parts import StreamParts
 from crnn.stream.stream import STREAM_POOLINGS
+from crnn.text.vocab import Vocab
 from crnn.training.checkpoint import stored_statistics
 from crnn.training.config import TrainingConfig
 from crnn.training.fit import fit
@@ -73,9 +75,9 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
     Conventions
     -----------
     X is a list of N sequences, real (T_i, D) or integer ids (T_i,), or one array (N, T, D) or (N, T) if all have the
-    same length. Padding is never computed. Unless ``scale=False``, the columns of real inputs are standardised by the
-    mean and standard deviation of the training data, which are saved with the model. Results do not depend on the
-    number of threads or on the batch that a sequence is in.
+    same length; with a vocabulary a list of texts. Padding is never computed. Unless ``scale=False``, the columns of
+    real inputs are standardised by the mean and standard deviation of the training data, which are saved with the
+    model. Results do not depend on the number of threads or on the batch that a sequence is in.
     """
 
     loss_unit: str = "nats"  # for `crnn.fit`
@@ -86,6 +88,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
     scale: bool  # whether `fit` sets `scalings`
     pooling: str | None
     steps: int | None
+    vocab: Vocab | None  # of texts as X
     _head: Head
     _predictor: Predictor
     _targets: Targets[EvaluationT]
@@ -113,7 +116,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
     @classmethod
     def _missing(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Stand-ins for the arguments that the training data must decide."""
-        return {"input_size": 2} if arguments["input_size"] is None else {}
+        return missing_inputs(arguments)
 
     @abstractmethod
     def _build(self, arguments: Mapping[str, Any]) -> Built:
@@ -271,7 +274,13 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
 
     def _sequences(self, name: str, X: Any) -> Sequences:
         """The inputs X as one array per sequence. Raises TypeError and ValueError, which call them ``name``."""
-        x = check_sequences(name, X, self.net.input_size, ids=self.net.embedding_size is not None)
+        if self.vocab is not None:
+            x: Sequences = encode_texts(name, X, self.vocab)
+            empty = [i for i, ids in enumerate(x) if not len(ids)]
+            if empty:
+                raise ValueError(f"{name}[{empty[0]}]: expected a text of at least one {self.vocab.unit}, got none")
+        else:
+            x = check_sequences(name, X, self.net.input_size, ids=self.net.embedding_size is not None)
         if not isinstance(x, np.ndarray) and len({array.ndim for array in x}) > 1:
             raise ValueError(f"{name}: expected either numbers or ids, got both")
         if self.steps is not None and {len(array) for array in x} != {self.steps}:
@@ -370,7 +379,8 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
             self._starting = self._starting.before(self)
             start = self._starting.beginning(self, continues=continues)
         if old is not None and continues:
-            arguments |= {name: old.arguments[name] for name, value in arguments.items() if value is None}
+            open_ones = [name for name, value in arguments.items() if value is None or name in self._missing(arguments)]
+            arguments |= {name: old.arguments[name] for name in open_ones}
         else:
             arguments |= self._arguments_from(arguments, X, y)
         if old is None or not same_arguments(arguments, old.arguments):
@@ -510,13 +520,13 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         Returns an array (N, ...) with pooling, otherwise a list of arrays (T_i, ...), or an array (N, T, ...) if X is
         an array.
         """
-        X = items("X", X, "a list of arrays, or an array (N, T, D)")
+        X = X if self.vocab is not None else items("X", X, "a list of arrays, or an array (N, T, D)")
         x = self._sequences("X", X)
         no_targets = [np.zeros((1, 1), np.int32)] * len(x)
         predictions = by_rows(self._outputs(self._data(x, no_targets), batch_size, threads), from_outputs)
         if self.pooling is not None:
             return predictions[:, 0]
-        if isinstance(X, np.ndarray):
+        if isinstance(X, np.ndarray) and X.ndim > 1:
             return predictions if isinstance(predictions, np.ndarray) else np.stack(predictions)
         return list(predictions)
 

@@ -15,7 +15,9 @@ from crnn.models.estimator import ESTIMATING, ModelOptions
 from crnn.models.metrics import Evaluation
 from crnn.models.sequence_model import SCALE_TYPES, SequenceModel, model_json_types
 from crnn.models.targets import ClassTargets, Label
+from crnn.models.text_inputs import optional_vocab
 from crnn.nn.config import NetworkConfig
+from crnn.text.vocab import Vocab
 
 
 class SequenceTagger(
@@ -23,6 +25,7 @@ class SequenceTagger(
     SequenceModel[Evaluation],
     kind="SequenceTagger",
     config_types=model_json_types(SCALE_TYPES, CLASS_TYPES),
+    attachments={"vocab": optional_vocab},
 ):
     """Predicts a class for every step of a sequence.
 
@@ -36,7 +39,7 @@ class SequenceTagger(
     ----------
     input_size, num_classes, hidden_size, num_layers, cell
         As in `SequenceClassifier`.
-    classes, multilabel, class_weight, label_smoothing, scale, seed
+    vocab, classes, multilabel, class_weight, label_smoothing, scale, seed
         As in `SequenceClassifier`.
     {options}
 
@@ -59,6 +62,7 @@ class SequenceTagger(
         num_layers: int | None = None,
         cell: str = "gru",
         *,
+        vocab: Vocab | str | None = None,
         classes: Sequence[Label] | None = None,
         multilabel: bool = False,
         class_weight: ArrayLike | None = None,

@@ -125,6 +125,15 @@ def test_a_scaling_that_keras_would_round_away_is_refused(tmp_path, mean, std, d
         interop.save(model, tmp_path / "m.keras")
 
 
+def test_a_scaling_of_targets_that_float32_would_round_away_is_refused(tmp_path):
+    model = crnn.SequenceRegressor(2, 1, 3)
+    model.scalings["y"].mean[0], model.scalings["y"].std[0] = 101325.0, 0.01
+    with pytest.raises(ValueError, match=r"^scaling.y: expected means of at most 1000 standard deviations"):
+        interop.save(model, tmp_path / "m.keras")
+    interop.save(model.astype("float64"), tmp_path / "m.keras")
+    assert interop.load(tmp_path / "m.keras").scalings["y"].mean.tolist() == [101325.0]
+
+
 def test_other_names_and_kinds_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"^path: expected a name that ends in .keras or .weights.h5, got .*m.h5'"):
         interop.save(MODELS["tied"], tmp_path / "m.h5")
@@ -219,6 +228,51 @@ def test_a_loss_on_logits_makes_a_classifier(tmp_path):
     assert isinstance(interop.load(path), crnn.SequenceClassifier)
     with pytest.raises(crnn.ModelFileError, match=r"kind: expected a linear head for a SequenceRegressor"):
         interop.load(path, kind="SequenceRegressor")
+
+
+def test_the_next_fit_standardises_only_if_the_model_came_with_a_scaling(tmp_path):
+    model = interop.load(archive(tmp_path / "m.keras", [LSTM, LINEAR], WHOLE))
+    assert model.config()["scale"] is False
+    assert interop.load(tmp_path / "m.keras", scale=True).config()["scale"] is True
+    x = np.random.default_rng(0).normal(size=(4, 7, 3)) * 100
+    before = model.predict(x)
+    model.fit(x, np.ones((4, 2)), epochs=1, lr=1e-12, valid=None)
+    assert np.abs(model.predict(x) - before).max() < 1e-6
+    scaled = [("Normalization", {"mean": [1.0, 2.0, 3.0], "variance": [4.0, 9.0, 1.0]}), LSTM, LINEAR]
+    model = interop.load(archive(tmp_path / "m.keras", scaled, WHOLE))
+    model.fit(x, np.ones((4, 2)), epochs=1, lr=1e-12, valid=None)
+    assert model.scalings["x"].mean.tolist() == [1, 2, 3]
+
+
+def test_files_of_keras_2_have_other_names_for_the_same(tmp_path):
+    shape = {"batch_input_shape": [None, None, 3]}
+    layers = [
+        {"class_name": "InputLayer", "config": {**shape, "name": "input_1"}, "name": "input_1", "inbound_nodes": []},
+        {"class_name": "LSTM", "config": {"name": "lstm_7", "units": 4, "implementation": 2, "time_major": False},
+         "name": "lstm_7", "inbound_nodes": [[["input_1", 0, 0, {}]]]},
+        {"class_name": "Dense", "config": {"name": "out", "units": 2, "activation": "softmax"}, "name": "out",
+         "inbound_nodes": [[["lstm_7", 0, 0, {}]]]},
+    ]
+    config = {"layers": layers, "input_layers": [["input_1", 0, 0]], "output_layers": [["out", 0, 0]]}
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.attrs["model_config"] = json.dumps({"class_name": "Functional", "config": config})
+        root = file.create_group("model_weights")
+        root.attrs["layer_names"] = np.array([b"input_1", b"lstm_7", b"out"])
+        root.create_group("input_1").attrs["weight_names"] = np.array([], "S1")
+        for group, names in (("lstm_7", ("kernel:0", "recurrent_kernel:0", "bias:0")), ("out", ("kernel:0", "bias:0"))):
+            root.create_group(group).attrs["weight_names"] = np.array([f"{group}/{name}".encode() for name in names])
+            arrays = lstm() if group == "lstm_7" else dense()
+            for name, array in zip(names, arrays.values(), strict=True):
+                root[f"{group}/{group}/{name}"] = array
+        file["optimizer_weights/x"] = np.ones(3)
+    model = interop.load(tmp_path / "m.h5")
+    assert isinstance(model, crnn.SequenceClassifier)
+    assert (model.params["layer0.W_hh"] == lstm()["layers/lstm/cell/vars/1"]).all()
+    older = {path.replace("layers/", "_layer_checkpoint_dependencies/"): array for path, array in WHOLE.items()}
+    older["metrics/mean/vars/0"] = np.float32(1)
+    pairs = [("LSTM", {"units": 4, **shape}), SOFTMAX]
+    again = interop.load(archive(tmp_path / "m.keras", pairs, older))
+    assert again.to_bytes() == model.to_bytes()
 
 
 def test_a_vocabulary_makes_a_language_model(tmp_path):
@@ -334,6 +388,42 @@ def test_states_of_optimizers_and_random_numbers_are_not_converted(tmp_path):
     arrays = {**lstm(), "optimizer/vars/0": np.int64(3), "layers/dropout/seed_generator/vars/0": np.uint32([1, 2])}
     dropout = [LSTM, ("Dropout", {"rate": 0.0})]
     assert isinstance(interop.load(archive(tmp_path / "m.keras", dropout, arrays)), crnn.RNN)
+
+
+def functional(nodes, outputs):
+    """The configuration of a functional model of layers with the names of the layers that each reads."""
+    layers = [
+        {"class_name": kind, "config": {"name": name, **of}, "name": name,
+         "inbound_nodes": [[[source, 0, 0, {}] for source in sources]] if sources else []}
+        for name, kind, of, sources in nodes
+    ]
+    return {"class_name": "Functional", "config": {"layers": layers, "output_layers": [[n, 0, 0] for n in outputs]}}
+
+
+START = ("i", "InputLayer", {}, [])
+
+
+@pytest.mark.parametrize(
+    ("nodes", "outputs", "message"),
+    [
+        ([START, ("a", "LSTM", {}, ["i"]), ("b", "LSTM", {}, ["i"])], ["b"], r"'b': expected a chain of layers"),
+        ([START, ("a", "LSTM", {}, ["i", "a"])], ["a"], r"'a': expected it to be used once, with one input"),
+        ([START, ("a", "LSTM", {}, ["none"])], ["a"], r"'a': expected a chain of layers, got a model that branches"),
+        ([START, ("j", "InputLayer", {}, [])], ["j"], r"expected a model with one input, got \['i', 'j'\]"),
+        ([START, ("a", "LSTM", {}, ["b"]), ("b", "LSTM", {}, ["a"])], ["a"], r"got a model that branches"),
+        ([START, ("a", "LSTM", {}, ["i"]), ("b", "Dense", {}, ["a"])], ["a"], r"expected the last layer .b. as the"),
+        ([START, ("a", "LSTM", {}, ["i"])], ["a", "a"], r"expected the last layer 'a' as the one output"),
+        ([START, ("m", "NotEqual", {}, ["i"]), ("a", "LSTM", {}, ["i"])], ["a"], r"'m': expected the mask of an Emb"),
+        ([], [], r"expected a model with one input, got \[\]"),
+    ],
+)
+def test_a_graph_that_is_no_chain_is_refused(tmp_path, nodes, outputs, message):
+    path = tmp_path / "m.keras"
+    with zipfile.ZipFile(path, "w") as zipped:
+        zipped.writestr("config.json", json.dumps(functional(nodes, outputs)))
+        zipped.writestr("model.weights.h5", h5({}))
+    with pytest.raises(crnn.ModelFileError, match=message):
+        interop.load(path)
 
 
 @pytest.mark.parametrize("module", ["my.layers", "kerasy"])

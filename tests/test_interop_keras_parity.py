@@ -326,6 +326,16 @@ def test_quantiles_of_keras_are_those_of_the_first_level_and_then_of_the_next(ke
     assert interop.from_model(interop.to_model(model), loss="quantile").to_bytes() == model.to_bytes()
 
 
+def test_a_float64_model_keeps_the_digits_of_a_sensor_in_keras(keras):
+    model = filled(crnn.SequenceRegressor(3, 2, 4, dtype="float64"))
+    for scaling in model.scalings.values():
+        scaling.mean[0], scaling.std[0] = 101325.123, 0.01  # which float32 rounds by 0.007
+    x = np.random.default_rng(7).normal(size=(2, 6, 3)) * model.scalings["x"].std + model.scalings["x"].mean
+    keras_model = interop.to_model(model)
+    assert np.abs(outputs_of_keras(keras_model, x) - model.predict(x)).max() < 1e-6
+    assert interop.from_model(keras_model).to_bytes() == model.to_bytes()
+
+
 def test_keras_s_normalization_that_has_learnt_from_data_becomes_the_scaling(keras, tmp_path):
     L = keras.layers
     normalization = L.Normalization()

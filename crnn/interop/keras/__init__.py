@@ -264,6 +264,9 @@ def to_model(model: Any) -> Any:
         raise ImportError("to_model needs Keras 3: pip install keras") from None
     made = keras.saving.deserialize_keras_object(configuration(layers, parts.network.dtype))
     made.set_weights(_arrays(layers))
+    for layer in made.layers:
+        if hasattr(layer, "finalize_state"):  # Normalization computes with what it derives from its weights
+            layer.finalize_state()
     return made
 
 

@@ -29,7 +29,7 @@ _RUNS = {
 _DROPS = {"dropout": None, "recurrent_dropout": None}
 _UNITS = _ACTIVATED | _DROPS
 LAYERS: dict[str, Mapping[str, tuple[Any, ...] | None]] = {  # by class; None: interpreted elsewhere
-    "InputLayer": {"batch_shape": None, "batch_input_shape": None, "sparse": (False,), "ragged": (False,)},
+    "InputLayer": {"sparse": (False,), "ragged": (False,)},
     "Embedding": {"input_dim": None, "output_dim": None, "mask_zero": (True, False), "input_length": None},
     "Masking": {"mask_value": None},
     "Normalization": {"axis": None, "mean": None, "variance": None, "invert": (True, False)},
@@ -50,10 +50,10 @@ LAYERS: dict[str, Mapping[str, tuple[Any, ...] | None]] = {  # by class; None: i
     "Softmax": {"axis": (-1, [-1])},
 }
 SINGLE_CELLS = {"SimpleRNNCell": "SimpleRNN", "LSTMCell": "LSTM", "GRUCell": "GRU"}  # of the layer RNN
-# Keys that concern training in Keras, or the way it computes.
+# Keys that concern training in Keras, or the way it computes, or repeat what the arrays say.
 IGNORED = re.compile(
-    r"name|trainable|dtype|stateful|unroll|implementation|seed|unit_forget_bias|optional|batch_size|input_dtype"
-    r"|supports_masking|autocast|.*_(initializer|regularizer|constraint)"
+    r"name|trainable|dtype|batch_input_shape|batch_shape|batch_size|input_dtype|optional|stateful|unroll|implementation"
+    r"|seed|unit_forget_bias|supports_masking|autocast|.*_(initializer|regularizer|constraint)"
 )
 POOLED = {"max": "GlobalMaxPooling1D", "mean": "GlobalAveragePooling1D", "flatten": "Flatten"}
 MASK_OPERATIONS = ("NotEqual", "Any")  # how a functional model computes the mask of Embedding and Masking
@@ -242,7 +242,7 @@ def _check_masks(entries: Mapping[str, Mapping[str, Any]], masks: set[str], orde
 PLACES = ("", "cell/", "layer/", "forward_layer/cell/", "forward_layer/", "backward_layer/cell/", "backward_layer/")
 PLACE = re.compile(rf"({'|'.join(PLACES)})vars/(0|[1-9][0-9]?)")
 SEEDS = re.compile(r"(.*/)?seed_generator/vars/0")  # the state of a dropout's random numbers
-CONTAINERS = ("layers/", "_layer_checkpoint_dependencies/", "_layer_checkpoint_dependencies\\", "layers\\")
+CONTAINERS = ("layers/", "_layer_checkpoint_dependencies/")  # of Keras 3, and of 2.12
 
 
 def snake_case(name: str) -> str:
@@ -287,8 +287,9 @@ def grouped(contents: Contents) -> dict[str, dict[str, Array]]:
     for path, array in contents.arrays.items():
         if SEEDS.fullmatch(path):
             continue
-        start = next((each for each in CONTAINERS if path.startswith(each)), "")
-        group, _, inner = path.removeprefix(start).partition("/")
+        below = path.replace("\\", "/")  # written on Windows
+        start = next((each for each in CONTAINERS if below.startswith(each)), "")
+        group, _, inner = below.removeprefix(start).partition("/")
         match = PLACE.fullmatch(inner)
         if match is None or not group:
             raise ValueError(f"{path!r:.200}: expected arrays of a Sequential or functional model's layers")

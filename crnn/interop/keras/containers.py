@@ -33,7 +33,7 @@ MOST_OBJECTS = 5_000  # groups and arrays in an HDF5 file
 DEEPEST = 16  # groups in each other
 MOST_NAMES = 10_000  # in an attribute
 METADATA, CONFIG, WEIGHTS = "metadata.json", "config.json", "model.weights.h5"  # the members of a ``.keras`` archive
-UNREAD = ("optimizer", "optimizer_weights")  # groups of an optimizer's state, which is not converted
+UNREAD = ("optimizer", "optimizer_weights", "metrics")  # groups of the states of training, which are not converted
 DAMAGE: tuple[type[Exception], ...] = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError)
 DAMAGE += (EOFError, ArithmeticError, zlib.error, zipfile.BadZipFile, zipfile.LargeZipFile)
 T = TypeVar("T")
@@ -179,7 +179,7 @@ def _read_h5(source: Any, size: int) -> Contents:
 
 
 def _paths_of(file: Any) -> list[str]:
-    """The paths of all arrays, except an optimizer's. Raises ValueError for links and for too many or nested groups."""
+    """The paths of all arrays but those of UNREAD. Raises ValueError for links and for too many or nested groups."""
     found: list[str] = []
     pending: list[tuple[str, int]] = [("", 0)]
     seen = 0

@@ -337,6 +337,8 @@ def model_of(layers: Sequence[KerasLayer], request: Request) -> Any:
     unknown = sorted(set(options) - set(KINDS[kind].config_types))
     if unknown:
         raise TypeError(f"{kind}: unexpected argument {unknown[0]!r}")
+    if "scale" in KINDS[kind].config_types and not found.scaling:
+        options.setdefault("scale", False)  # otherwise the next `fit` would standardise data under these weights
     arrays = [array for directions in found.layers for each in directions for array in each.values()]
     arrays += [array for array in (found.embedding, *(found.head or ())) if array is not None]
     dtype = np.result_type(*arrays)

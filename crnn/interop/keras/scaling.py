@@ -51,18 +51,19 @@ def _vector(layer: KerasLayer, name: str, value: Any, size: int) -> Array:
     return np.broadcast_to(array, (size,)).copy()
 
 
-def normalization(parts: ModelParts, name: str) -> dict[str, Any]:
-    """The configuration of the layer that scales "x" or "y". It has all digits of the numbers.
+def normalization(parts: ModelParts, name: str) -> tuple[dict[str, Any], dict[str, Array]]:
+    """The configuration and the arrays of the layer that scales "x" or "y".
 
-    Raises ValueError for numbers with which Keras's arithmetic would lose digits.
+    Keras computes in the model's dtype, and rounds the numbers of a configuration to float32. Those of a float64 model
+    are arrays. Raises ValueError for numbers with which Keras's arithmetic would lose digits.
     """
     mean, std = parts.scaling[name]
     dtype = parts.network.dtype
-    lost = [] if dtype == "float64" or name == "y" else list(np.flatnonzero(np.abs(mean) > MOST_SHIFT * std))
+    lost = [] if dtype == "float64" else list(np.flatnonzero(np.abs(mean) > MOST_SHIFT * std))
     if lost:
         column = int(lost[0])
         raise ValueError(
-            f"scaling.{name}: expected means of at most {MOST_SHIFT:g} standard deviations, because Keras subtracts in"
+            f"scaling.{name}: expected means of at most {MOST_SHIFT:g} standard deviations, because Keras computes in"
             f" float32, got mean {mean[column]:g} and std {std[column]:g} in column {column};"
             " model.astype('float64') can be written"
         )
@@ -75,5 +76,8 @@ def normalization(parts: ModelParts, name: str) -> dict[str, Any]:
         assert parts.head is not None
         levels = len(parts.head[1]) // len(mean)
         mean, std = np.tile(mean, levels), np.tile(std, levels)
-    variance = (std * std).tolist()  # whose square root is the std again
-    return {"axis": -1, "mean": mean.tolist(), "variance": variance, "invert": name == "y"}
+    variance = std * std  # whose square root is the std again
+    config: dict[str, Any] = {"axis": -1, "invert": name == "y"}
+    if dtype == "float64":
+        return config, {"vars/0": mean, "vars/1": variance, "vars/2": np.array(0, np.int32)}
+    return config | {"mean": mean.tolist(), "variance": variance.tolist()}, {}

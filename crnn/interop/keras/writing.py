@@ -39,7 +39,7 @@ def layers_of(model: object) -> tuple[list[WrittenLayer], ModelParts]:
     inputs = "int32" if net.embedding_size is not None else dtype
     layers = [WrittenLayer("InputLayer", {"batch_shape": shape, "dtype": inputs})]
     if "x" in parts.scaling:
-        layers.append(WrittenLayer("Normalization", normalization(parts, "x")))
+        layers.append(WrittenLayer("Normalization", *normalization(parts, "x")))
     if parts.embedding is not None:
         sizes = {"input_dim": net.input_size, "output_dim": net.embedding_size, "mask_zero": False}
         layers.append(WrittenLayer("Embedding", sizes, {"vars/0": parts.embedding}))
@@ -55,7 +55,7 @@ def layers_of(model: object) -> tuple[list[WrittenLayer], ModelParts]:
             layers.append(_dropout(parts, steps=parts.pooling is None))
         layers.append(_head(parts))
     if "y" in parts.scaling:
-        layers.append(WrittenLayer("Normalization", normalization(parts, "y")))
+        layers.append(WrittenLayer("Normalization", *normalization(parts, "y")))
     return layers, parts
 
 

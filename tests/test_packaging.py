@@ -93,3 +93,21 @@ def test_training_and_saving_import_numpy_and_nothing_else_and_a_bar_needs_tqdm(
     assert modules == {"crnn", "numpy"}
     needed = package_info(tmp_path).get_all("Requires-Dist")
     assert [each for each in needed if "extra ==" not in each] == ["numpy>=1.26", "tqdm>=4.66"]
+
+
+def test_a_system_without_locks_trains_saves_and_loads(tmp_path):
+    code = """if True:
+        import sys
+        import numpy
+        import tqdm
+        sys.modules["fcntl"] = None
+        sys.platform = "emscripten"  # WebAssembly: one process, and no module fcntl
+        import crnn
+        corpus = crnn.TextCorpus.from_text("hello world. " * 30, valid=0.2)
+        model = crnn.LanguageModel(corpus.vocab, hidden_size=4, seed=1)
+        crnn.fit(model, corpus, epochs=1, checkpoint="c", progress=False)
+        model.save("m.safetensors")
+        assert crnn.load("m.safetensors").flat_params.tobytes() == model.flat_params.tobytes()
+    """
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert sorted(os.listdir(tmp_path)) == ["c", "m.safetensors"]

@@ -631,3 +631,10 @@ def test_a_text_too_short_for_the_batch_says_the_numbers():
 def test_bad_batch_arguments_are_clear(ids, batch_size, bptt, error, message):
     with pytest.raises(error, match=message):
         contiguous_batches(ids if isinstance(ids, np.ndarray) else list(ids), batch_size, bptt)
+
+
+def test_code_points_are_indices_where_those_have_32_bits():
+    for chunk in "a\U0010ffff\udc80", b"\xff":
+        points = crnn.text.reading.code_points(chunk)
+        assert np.can_cast(points.dtype, np.int32, "safe")
+        assert [*points] == ([*chunk] if isinstance(chunk, bytes) else [ord(character) for character in chunk])

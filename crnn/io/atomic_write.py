@@ -25,8 +25,7 @@ import sys
 from collections.abc import Iterator
 from typing import BinaryIO
 
-if sys.platform != "win32":
-    import fcntl
+from crnn.io.system_lock import try_lock
 
 __all__ = ["PathLike", "check_writable", "replacing"]
 
@@ -189,7 +188,7 @@ def _lock(descriptor: int) -> bool:
     """Lock a temporary file as long as it is open. False if another process has locked it."""
     if sys.platform != "win32":
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try_lock(descriptor)
         except BlockingIOError:
             return False
         except OSError:  # a file system without locks, where no file is swept
@@ -214,7 +213,7 @@ def _remove_if_abandoned(path: str) -> None:
         return
     descriptor = os.open(path, os.O_RDWR | _OPEN)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try_lock(descriptor)
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.unlink(path)
     finally:

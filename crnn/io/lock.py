@@ -11,11 +11,7 @@ import sys
 import weakref
 
 from crnn.io.atomic_write import PathLike
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from crnn.io.system_lock import try_lock
 
 __all__ = ["FileLock"]
 
@@ -113,10 +109,7 @@ def _opened(path: str) -> int:
 
 def _lock(file: int) -> None:
     try:
-        if sys.platform == "win32":
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try_lock(file)
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
             raise BlockingIOError(error.errno, "in use") from None

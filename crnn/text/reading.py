@@ -219,11 +219,11 @@ def line_of_token(chunks: Chunks, unit: Unit, position: int) -> int:
 # ---- tokens ----------------------------------------------------------------------------------------------------------
 
 
-def code_points(chunk: str | bytes) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """Code points (N,) of a str, uint32, or the values of bytes, uint8."""
+def code_points(chunk: str | bytes) -> npt.NDArray[np.integer[Any]]:
+    """Code points (N,) of a str, int32, or the values of bytes, uint8: indices on 32-bit machines too."""
     if isinstance(chunk, bytes):
         return np.frombuffer(chunk, np.uint8)
-    return np.frombuffer(chunk.encode("utf-32-le", "surrogatepass"), "<u4")
+    return np.frombuffer(chunk.encode("utf-32-le", "surrogatepass"), "<i4")
 
 
 def split_words(chunk: str) -> list[str]:

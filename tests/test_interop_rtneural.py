@@ -174,8 +174,9 @@ def put_bias(value):
 
 DAMAGE = {
     "no layers": (lambda c: c.pop("layers"), "layers: expected a list, found none"),
-    "layers that are none": (lambda c: c.update(layers=[]), "layers: expected a list of objects, got None"),
-    "a layer that is a number": (lambda c: c.update(layers=[3]), "layers: expected a list of objects, got 3"),
+    "layers that are none": (lambda c: c.update(layers=[]), "layers: expected a list of objects, got []"),
+    "no object": (lambda c: c["layers"].append(None), "layers: expected a list of objects, got [{"),
+    "a layer that is a number": (lambda c: c.update(layers=[3]), "layers: expected a list of objects, got [3]"),
     "no shape of the input": (lambda c: c.update(in_shape=[]), "in_shape: expected an integer, got None"),
     "an input size of 0": (lambda c: c.update(in_shape=[0]), "in_shape: expected an integer of at least 1, got 0"),
     "true as a size": (lambda c: c.update(in_shape=[True]), "in_shape: expected an integer, got True"),

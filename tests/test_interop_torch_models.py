@@ -227,6 +227,15 @@ def test_options_that_no_model_has_or_that_the_tensors_determine_are_refused(rng
         from_state_dict({name: array for name, array in tensors.items() if "enc" in name}, kind="tagger")
 
 
+def test_a_pickle_of_pytorch_is_refused_with_what_to_do(tmp_path):
+    for content in (b"PK\x03\x04" + bytes(100), b"\x80\x02" + bytes(100)):
+        (tmp_path / "m.pt").write_bytes(content)
+        with pytest.raises(ModelFileError, match=r"a file of torch\.save, .* safetensors\.torch\.save_file"):
+            load_file(tmp_path / "m.pt")
+    with pytest.raises(FileNotFoundError):
+        load_file(tmp_path / "none")
+
+
 @pytest.mark.parametrize("cell", ["tanh", "relu", "gru", "lstm"])
 def test_a_single_cell_is_a_network_of_one_layer(rng, cell):
     gates = {"gru": 3, "lstm": 4}.get(cell, 1)
@@ -330,6 +339,25 @@ def test_an_embedding_and_a_softmax_belong_to_a_classifier(torch, rng):
     assert from_module(to_module(text), vocab=VOCAB).to_bytes() == text.to_bytes()
     alone = from_module(user_module(torch, {"emb": nn.Embedding(9, D), "rnn": nn.GRU(D, H)}))
     assert (type(alone), alone.embedding_size) == (crnn.RNN, D)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "tagger"])
+def test_one_logit_is_that_of_the_second_of_two_classes(torch, rng, kind):
+    nn = torch.nn
+    parts = {"rnn": nn.LSTM(D, H, batch_first=True), "fc": nn.Linear(H, 1), "p": nn.Sigmoid()}
+    module = user_module(torch, parts)
+    model = from_module(module, kind=kind, classes=["quiet", "event"])
+    X = inputs_of(model, rng)
+    y, _ = module.rnn(torch.from_numpy(X))
+    expected = module.p(module.fc(y[:, -1] if kind == "classifier" else y))[..., 0].detach().numpy()
+    agree(model.predict_proba(X)[..., 1], expected, "float32")
+    assert (model.predict(X) == np.where(expected > 0.5, "event", "quiet")).all()
+    labels = from_module(user_module(torch, parts), kind=kind, multilabel=True)
+    assert labels.params["W_hy"].shape == (H, 1)
+    with pytest.raises(ValueError, match=r"got 'p', an nn\.Softmax"):
+        from_module(user_module(torch, parts | {"p": nn.Softmax(1)}), kind=kind)
+    with pytest.raises(ValueError, match=r"got 'p', an nn\.Sigmoid"):
+        from_module(user_module(torch, parts | {"fc": nn.Linear(H, 3)}), kind=kind)
 
 
 def test_wrapped_modules_are_read_and_a_models_module_is_copied_and_pickled(torch, tmp_path):

@@ -63,6 +63,7 @@ FORMATS = (
     Format("keras", (".keras", ".weights.h5"), "keras", read_only=(".h5",)),
     Format("torch", (".pt.safetensors",), "torch", "save_file", "load_file", kinds=_TORCH_KINDS),
     Format("rtneural", (".json",), "rtneural"),
+    Format("aidax", (".aidax",), "aidax"),
     Format("nam", (".nam",), "nam"),
     Format("guitarml", (".json",), "guitarml"),
 )

@@ -139,9 +139,8 @@ def load(path: PathLike, *, dtype: str = "float32") -> Any:
 def model_of(content: Mapping[str, Any], dtype: str) -> Any:
     """The model of the layers in a file. Raises ValueError as `load` does, without the file's name."""
     entries = field(content, "layers", list)
-    wrong = next((entry for entry in entries if not isinstance(entry, dict)), None)
-    if wrong is not None or not entries:
-        raise ValueError(f"layers: expected a list of objects, got {wrong!r:.80}")
+    if not entries or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f"layers: expected a list of objects, got {entries!r:.80}")
     D = _last(content, "in_shape")
     types = [field(entry, "type", str) for entry in entries]
     count = next((i for i, type in enumerate(types) if type not in LAYOUTS[FORMAT].gates), len(types))

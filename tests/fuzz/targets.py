@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import crnn
+from crnn.interop import aidax, guitarml, nam, rtneural
 from crnn.interop import torch as interop
 from crnn.models.files import from_bytes
 
@@ -106,6 +107,28 @@ def pytorch_files(folder: Path) -> tuple[dict[str, bytes], Check]:
     return corpus, check
 
 
+def audio_files(folder: Path) -> tuple[dict[str, bytes], Check]:
+    """JSON files of audio models, of four programs, which have no digest."""
+    corpus = {}
+    for name, (form, model) in AUDIO.items():
+        form.save(model, folder / name)
+        corpus[name] = (folder / name).read_bytes()
+
+    def check(content: bytes, name: str, digest: str) -> str:
+        path = folder / name
+        path.write_bytes(content)
+        try:
+            found = AUDIO[name][0].load(path)
+        except crnn.ModelFileError as error:
+            return refused(error, f"{path}: ")
+        model = getattr(found, "model", found)
+        assert np.isfinite(model.flat_params).all()
+        assert from_bytes(model.to_bytes()).to_bytes() == model.to_bytes()
+        return OTHER
+
+    return corpus, check
+
+
 def refused(error: Exception, start: str) -> str:
     """Check the message of a refusal."""
     message = str(error)
@@ -155,10 +178,18 @@ NETWORKS = {
     "tanh": crnn.RNN(2, 3, seed=1),
 }
 
+AUDIO = {
+    "rtneural": (rtneural, crnn.SequenceRegressor(2, 1, 3, 2, cell="gru", pooling=None, scale=False)),
+    "nam": (nam, crnn.SequenceRegressor(1, 1, 3, cell="lstm", pooling=None, scale=False, trainable_initial_state=True)),
+    "guitarml": (guitarml, crnn.SequenceRegressor(2, 1, 3, cell="tanh", pooling=None, scale=False)),
+    "aidax": (aidax, crnn.SequenceRegressor(1, 1, 3, cell="lstm", pooling=None, scale=False)),
+}
+
 TARGETS = {
     "models": lambda folder: model_files(),
     "checkpoints": checkpoints,
     "torch": pytorch_files,
+    "audio": audio_files,
 }
 
 

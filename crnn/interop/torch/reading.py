@@ -4,12 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from crnn._float_mode import in_ieee_mode
 from crnn.interop.torch.tensors import Recurrent, as_floats, listed, recurrent_of
-from crnn.interop.torch.whole import NETWORK, TASKS, Head, Wanted, check_kind, model_of, network_of
+from crnn.interop.torch.whole import (
+    NETWORK,
+    TASKS,
+    Head,
+    Wanted,
+    check_kind,
+    is_one_logit,
+    model_of,
+    network_of,
+)
 from crnn.text.vocab import Vocab
 
 if TYPE_CHECKING:
@@ -88,9 +97,10 @@ def from_module(
         )
     else:
         kind, options = _as_it_was_made(module, kind, vocab, options)
-        found = _find(module, kind, options)
+        found = _find(module)
         scaling = found.scaling or scaling
     kind = _kind_of(kind, vocab, found)
+    _check_activations(found, kind, options)
     options.setdefault("dropout", _dropout(module, found))
     return _model(Wanted(kind, vocab=vocab, scaling=scaling, options=options), found)
 
@@ -103,6 +113,7 @@ class Found:
     head: Any  # or None
     embedding: Any  # or None
     scaling: Mapping[str, tuple[Any, Any]]  # of a module that `to_module` made
+    activations: Mapping[str, Any] = field(default_factory=dict)  # modules that make probabilities, by name
 
 
 def _expect(name: str, value: Any, cls: type, *, optional: bool = False) -> None:
@@ -128,12 +139,13 @@ def _as_it_was_made(module: Any, kind: Any, vocab: Any, options: dict[str, Any])
 # ---- finding the modules ---------------------------------------------------------------------------------------------
 
 
-def _find(module: Any, kind: Any, options: Mapping[str, Any]) -> Found:
+def _find(module: Any) -> Found:
     """The modules in ``module`` that make a model. Raises ValueError if there are others, which are named."""
     import torch
 
     nn = torch.nn
     by_type: dict[type, dict[str, Any]] = {nn.RNNBase: {}, nn.Linear: {}, nn.Embedding: {}}
+    activations: dict[str, Any] = {}
     for name, child in module.named_modules():
         if any(name.startswith(rnn + ".") for rnn in by_type[nn.RNNBase]):
             continue  # parametrizations, which `recurrent_of` refuses by name
@@ -142,7 +154,10 @@ def _find(module: Any, kind: Any, options: Mapping[str, Any]) -> Found:
                 modules[name] = child
                 break
         else:
-            _check_harmless(name, child, kind, options)
+            if isinstance(child, nn.Softmax | nn.LogSoftmax | nn.Sigmoid):
+                activations[name] = child
+            elif not _is_harmless(child):
+                _refuse(name, child)
     recurrent, heads, embeddings = (list(modules) for modules in by_type.values())
     if len(recurrent) != 1:
         raise ValueError(f"module: {ONE_ONLY.format(what='recurrent module', found=listed(recurrent))}")
@@ -154,20 +169,34 @@ def _find(module: Any, kind: Any, options: Mapping[str, Any]) -> Found:
     embedding = by_type[nn.Embedding][embeddings[0]] if embeddings else None
     scaling = module.scaling_pairs() if hasattr(module, "crnn_kind") else {}
     _check_all_used(module, [rnn, head, embedding], scaling)
-    return Found(rnn, head, embedding, scaling)
+    return Found(rnn, head, embedding, scaling, activations)
 
 
-def _check_harmless(name: str, child: Any, kind: Any, options: Mapping[str, Any]) -> None:
-    """Raise ValueError for a module of PyTorch that computes something that the model would not."""
+def _is_harmless(child: Any) -> bool:
+    """Whether a module is no module of PyTorch that computes something that the model would not."""
     import torch
 
     nn = torch.nn
     containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.DataParallel, nn.parallel.DistributedDataParallel)
     harmless = (*containers, nn.Identity, nn.Flatten, nn.Dropout, nn.modules.loss._Loss)
-    normalising = (nn.Sigmoid,) if options.get("multilabel") else (nn.Softmax, nn.LogSoftmax)
-    own = not type(child).__module__.startswith("torch.")
-    if own or isinstance(child, harmless) or (isinstance(child, normalising) and kind in TASKS and kind != "regressor"):
-        return
+    return isinstance(child, harmless) or not type(child).__module__.startswith("torch.")
+
+
+def _check_activations(found: Found, kind: str, options: Mapping[str, Any]) -> None:
+    """Raise ValueError for a softmax or sigmoid that does not make the probabilities of such a model."""
+    import torch
+
+    nn = torch.nn
+    binary = bool(options.get("multilabel")) or (
+        found.head is not None and is_one_logit(kind, found.head.out_features, options)
+    )
+    makes = () if kind in (NETWORK, "regressor") else (nn.Sigmoid,) if binary else (nn.Softmax, nn.LogSoftmax)
+    for name, child in found.activations.items():
+        if not isinstance(child, makes):
+            _refuse(name, child)
+
+
+def _refuse(name: str, child: Any) -> None:
     raise ValueError(
         f"module: expected a recurrent module, an nn.Embedding, an nn.Linear and dropout, got {name!r:.80}, "
         f"an nn.{type(child).__name__}, which the model would not compute"

@@ -156,7 +156,10 @@ def load_file(
     # A hostile file cannot make this allocate much more than its own size: every shape is compared with the length of
     # the data, and the network is as large as its tensors.
     wanted = _wanted(kind, head, embedding, vocab, scaling, options)
-    content = read_content(path)
+    try:
+        content = read_content(path)
+    except ModelFileError as error:
+        raise ModelFileError(f"{error}{_hint(path)}") from None
     try:
         entries, _ = safetensors.parse(content)
 
@@ -176,6 +179,19 @@ def save_file(model: Any, path: PathLike) -> None:
     content = safetensors.to_bytes(to_state_dict(model), {"format": "pt"})
     with replacing(path) as file:
         file.write(content)
+
+
+def _hint(path: PathLike) -> str:
+    """What to do with a file of `torch.save`, a pickle or a zip archive of one."""
+    if not os.path.isfile(path):
+        return ""
+    with open(path, "rb") as file:
+        if file.read(4)[:2] not in (b"PK", b"\x80\x02"):
+            return ""
+    return (
+        "; it looks like a file of torch.save, which can contain code. Where PyTorch is: "
+        "safetensors.torch.save_file(torch.load(path, weights_only=True), new_path)"
+    )
 
 
 def _wanted(

@@ -57,6 +57,17 @@ class Head:
     weight: Array  # (V, F)
     bias: Array | None  # (V,)
 
+    @property
+    def for_two_classes(self) -> Head:
+        """Two logits that have the probabilities of one: softmax([0, z]) = [1 - sigmoid(z), sigmoid(z)]."""
+        bias = np.zeros(1, self.weight.dtype) if self.bias is None else self.bias
+        return Head(*(np.concatenate([np.zeros_like(array), array]) for array in (self.weight, bias)))
+
+
+def is_one_logit(kind: str, outputs: int, options: Mapping[str, Any]) -> bool:
+    """Whether a head's one output is the logit of the second of two classes."""
+    return kind in ("classifier", "tagger") and outputs == 1 and not options.get("multilabel")
+
 
 def check_kind(kind: Any, vocab: Any, head: Any = None, embedding: Any = None) -> str:
     """The kind of model that is meant. Raises TypeError and ValueError."""
@@ -89,6 +100,8 @@ def model_of(
 ) -> Any:
     """The model of a recurrent module, a head and perhaps an embedding. Raises TypeError and ValueError."""
     kind = TASKS[wanted.kind]
+    if is_one_logit(wanted.kind, len(head.weight), wanted.options or {}):
+        head = head.for_two_classes
     V, F = head.weight.shape
     if wanted.kind == "language_model":
         _check_language_model(wanted, recurrent, head, embedding)

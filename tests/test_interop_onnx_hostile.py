@@ -2,6 +2,7 @@
 """ONNX files that somebody has damaged, or made to do harm: refused, in time and memory in proportion to their size."""
 
 import contextlib
+import json
 import os
 import random
 import tracemalloc
@@ -240,6 +241,66 @@ def test_counting_agrees_with_what_protobuf_finds():
         except Exception:
             with pytest.raises(ValueError, match="got"):
                 files.check_messages(content[:n], onnx.ModelProto.DESCRIPTOR)
+
+
+# ---- crnn's own files, with a digest that fits -----------------------------------------------------------------------
+
+
+def forged(proto, change):
+    """A copy whose header or initializers somebody has changed, together with the digest."""
+    copy = onnx.ModelProto.FromString(proto.SerializeToString())
+    header = json.loads(copy.metadata_props[0].value)
+    change(header, copy.graph)
+    tensors = files.Tensors(copy)
+    arrays = {name: tensors.array(name) for name in tensors.named if not name.startswith(files.HELPERS)}
+    header["sha256"] = files.digest(copy, arrays, header)
+    copy.metadata_props[0].value = json.dumps(header)
+    return copy
+
+
+def initializer(graph, name):
+    return next(each for each in graph.initializer if each.name == name)
+
+
+def removed(graph, name):
+    graph.initializer.remove(initializer(graph, name))
+
+
+def test_a_forged_header_is_checked_like_that_of_a_model_file():
+    model = crnn.SequenceRegressor(D, V, H, cell="lstm", trainable_initial_state=True, bidirectional=True)
+    proto = door.to_model(model)
+    assert type(door.from_model(forged(proto, lambda header, graph: None))) is type(model)
+    huge, odd = 1 << 40, [0, -1, None, "x", [], {}, 1.5, True]
+    for name in model.config():
+        for value in [huge, 3_000, *odd]:
+            changed = forged(proto, lambda header, graph, n=name, v=value: header["config"].update({n: v}))
+            if value == model.config()[name] and type(value) is type(model.config()[name]):
+                continue
+            tracemalloc.start()
+            try:
+                assert np.isfinite(door.from_model(changed).flat_params).all()
+            except ValueError:
+                pass
+            finally:
+                assert tracemalloc.get_traced_memory()[1] < 10 << 20, (name, value)
+                tracemalloc.stop()
+    for change in (
+        lambda header, graph: header.pop("config"),
+        lambda header, graph: header.update(kind="RNN"),
+        lambda header, graph: header.update(kind="LanguageModel"),
+        lambda header, graph: header.update(kind=["RNN"]),
+        lambda header, graph: header.update(training={"a": 1}),
+        lambda header, graph: header["config"].update(surprise=1),
+        lambda header, graph: removed(graph, "layer0.B"),
+        lambda header, graph: removed(graph, "W_hy"),
+        lambda header, graph: removed(graph, "h_in"),
+        lambda header, graph: initializer(graph, "layer0.R").CopyFrom(initializer(graph, "layer0.W")),
+        lambda header, graph: setattr(initializer(graph, "layer0.W"), "name", "layer7.W"),
+        lambda header, graph: setattr(initializer(graph, "W_hy"), "name", "W_hidden"),
+        lambda header, graph: setattr(initializer(graph, "h_in"), "name", "h_in_3"),
+    ):
+        with pytest.raises(ValueError):  # noqa: PT011, each says something else
+            door.from_model(forged(proto, change))
 
 
 # ---- values in other files -------------------------------------------------------------------------------------------

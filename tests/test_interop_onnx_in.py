@@ -499,7 +499,7 @@ REFUSED = {
     "an operator of another domain": ([("MatMul (", "custom.MatMul (")], "expected an operator of ONNX"),
     "another layer between": ([("= Squeeze (y, one)", "= Squeeze (y, one) q = Tanh (s)")], r"\(Tanh\): expected one"),
     "two heads": ([("out = Add (product, bias)", "z = MatMul (product, square) out = Add (z, bias)")], "one linear"),
-    "two biases": ([("out = Add (product, bias)", "z = Add (product, bias) out = Add (z, bias)")], "expected one bias"),
+    "a bias of another size": ([], "expected one bias", {"bias": inputs(V, V)}),
     "no recurrent layer": ([("y, y_h, y_c = " + LAYER, "y = Unsqueeze (x, one)")], "got none; some exporters unroll"),
     "y transposed": (
         [("= MatMul (s,", "= MatMul (q,"), ("product =", "q = Transpose <perm=[0, 2, 1]> (s) product =")],
@@ -584,3 +584,73 @@ def test_states_are_inputs_in_the_order_of_the_layers():
     proto.graph.node[2].input[5], proto.graph.node[4].input[5] = "h1", "h0"
     with pytest.raises(ValueError, match="initial_h of layer 0: expected zeros, a constant, or the layer's own input"):
         door.from_model(proto)
+
+
+# ---- scaling ---------------------------------------------------------------------------------------------------------
+
+
+def test_scaling_of_inputs_and_outputs_becomes_that_of_the_model():
+    text = f"""g (float[b, t, {D}] x) => (float[b, t, {V}] out) {{
+        centred = Sub (x, mean)
+        scaled = Div (centred, std)
+        xt = Transpose <perm = [1, 0, 2]> (scaled)
+        y = LSTM <hidden_size = {H}> (xt, W0, R0, B0)
+        s = Squeeze (y, one)
+        product = MatMul (s, kernel)
+        biased = Add (product, bias)
+        wide = Mul (biased, factor)
+        moved = Add (offset, wide)
+        out = Transpose <perm = [1, 0, 2]> (moved)
+    }}"""
+    constants = {"mean": np.array([100, 0, -3], "f4"), "std": np.array([[[2, 0.5, 4]]], "f4")}
+    constants |= {"factor": np.array(10, "f4"), "offset": np.array([5, -5], "f4")}
+    proto = graph_of(text, **ARRAYS, **constants)
+    x = inputs(B, T, D) * np.array([2, 0.5, 4], "f4") + np.array([100, 0, -3], "f4")
+    model = check(proto, x, "SequenceRegressor", pooling=None, scale=True)
+    assert model.scalings["x"].mean.tolist() == [100, 0, -3]
+    assert model.scalings["x"].std.tolist() == [2, 0.5, 4]
+    assert model.scalings["y"].std.tolist() == [10, 10]
+    assert model.scalings["y"].mean.tolist() == [5, -5]
+    for change, message in [
+        ({"std": np.array([2, 0, 4], "f4")}, "x: expected to be scaled by finite factors above 0"),
+        ({"factor": np.array(-1, "f4")}, "y: expected to be scaled by finite factors above 0"),
+        ({"mean": inputs(2)}, r"\(Sub\): expected a number, or one for each column"),
+        ({"mean": inputs(T, 1)}, r"\(Sub\): expected a number, or one for each column"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            door.from_model(graph_of(text, **(ARRAYS | constants | change)))
+    with pytest.raises(ValueError, match="expected x"):
+        door.from_model(graph_of(text.replace("Sub (x, mean)", "Sub (mean, x)"), **ARRAYS, **constants))
+
+
+@pytest.mark.parametrize(
+    ("operators", "mean", "std"),
+    [
+        (["Mul", "Sub"], [1, 2, 4], [0.25, 0.5, 1]),
+        (["Add", "Mul"], [-4, -4, -4], [0.25, 0.5, 1]),
+        (["Div"], [0, 0, 0], [4, 2, 1]),
+    ],
+)
+def test_scaling_in_any_order(operators, mean, std):
+    lines = [f"v{i + 1} = {name} (v{i}, {'a' if name in 'MulDiv' else 'b'})" for i, name in enumerate(operators)]
+    text = TEXT.replace("y, y_h, y_c =", "v0 = Identity (x) " + " ".join(lines) + " y, y_h, y_c =")
+    text = text.replace("(x, W0", f"(v{len(lines)}, W0")
+    constants = {"a": np.array([4, 2, 1], "f4")} | ({"b": np.array(4, "f4")} if len(lines) > 1 else {})
+    proto = graph_of(text, **ARRAYS, **constants)
+    model, x = door.from_model(proto), inputs(T, B, D)
+    assert (model.scalings["x"].mean.tolist(), model.scalings["x"].std.tolist()) == (mean, std)
+    assert error(model.predict(x.swapaxes(0, 1)).swapaxes(0, 1), run(session(proto), x)["out"]) < WORST
+
+
+def test_scaling_is_refused_where_a_model_has_none():
+    proto = changed(("y, y_h, y_c =", "v = Mul (x, a) y, y_h, y_c ="), ("(x, W0", "(v, W0"), a=np.array(2, "f4"))
+    assert door.from_model(proto).scale
+    proto.graph.output[0].name = "s"
+    del proto.graph.node[-2:]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(changed(kernel=None, bias=None, a=np.array(2, "f4")).graph.initializer)
+    with pytest.raises(ValueError, match="expected no scaling of x for the kind RNN"):
+        door.from_model(proto)
+    pair = ("out = Add (product, bias)", "q = Add (product, bias) r = Mul (q, a) out = Softmax (r)")
+    with pytest.raises(ValueError, match=r"\(Softmax\): expected the outputs of a linear layer"):
+        door.from_model(changed(pair, a=inputs(1)))

@@ -20,7 +20,7 @@ from crnn.interop.onnx.files import Tensors, dtype_of
 from crnn.interop.onnx.layer_nodes import FORWARD, RECURRENT, REVERSE
 from crnn.interop.onnx.nodes import OPERATORS, evaluate
 from crnn.interop.onnx.reader import Reader, ReadLayer
-from crnn.interop.onnx.values import Atom, Data, Head, Rows, Unknown, Zeros, atoms
+from crnn.interop.onnx.values import Atom, Data, Head, Rows, Scaling, Unknown, Zeros, atoms
 from crnn.interop.parts import KINDS, model_from
 from crnn.models.targets import ClassTargets
 from crnn.nn.cells import CELLS
@@ -40,6 +40,7 @@ class Outputs:
     pooling: str | None
     steps: int | None
     answers: set[str]
+    scaling: Scaling | None
 
 
 def model_of(proto: Any, tensors: Tensors, *, kind: str | None, classes: Any, vocab: Vocab | None) -> Any:
@@ -122,12 +123,13 @@ def _check_all_used(proto: Any, reader: Reader) -> None:
 
 def _outputs(proto: Any, reader: Reader) -> Outputs:
     """What the outputs are. Raises ValueError for one that no model has."""
-    top, heads, answers = len(reader.layers) - 1, list[Head](), set[str]()
+    top, heads, answers, scaling = len(reader.layers) - 1, list[Head](), set[str](), list[Scaling | None]()
     for each in proto.graph.output:
         value = reader.values.get(each.name)
         if isinstance(value, Data) and value.head is not None:
             heads.append(value.head)
             answers.add(value.answer)
+            scaling.append(value.scaling)
         elif not isinstance(value, Data) or value.what not in ("hidden", "cell"):
             raise ValueError(f"output {each.name!r:.100}: expected outputs or states of layers, or those of a head")
         elif {part[0] for part in value.parts} & set(POOLED):
@@ -135,12 +137,13 @@ def _outputs(proto: Any, reader: Reader) -> Outputs:
         elif {part[0] for part in value.parts} == {values.EVERY} and {part[1] for part in value.parts} != {top}:
             raise ValueError(f"output {each.name!r:.100}: expected the outputs of the last layer")
     if not heads:
-        return Outputs(None, None, None, answers)
+        return Outputs(None, None, None, answers, None)
     head = heads[0]
-    if any(each.weights is not head.weights or each.bias is not head.bias for each in heads):
+    same = all(each.weights is head.weights and each.bias is head.bias for each in heads)
+    if not same or any(each is not scaling[0] for each in scaling):
         raise ValueError("expected one linear layer, or outputs with its bias")
     pooling, steps = _pooling(head.source, reader.layers[top], top)
-    return Outputs(head, pooling, steps, answers)
+    return Outputs(head, pooling, steps, answers, scaling[0])
 
 
 def _pooling(source: Data, layer: ReadLayer, top: int) -> tuple[str | None, int | None]:
@@ -197,7 +200,25 @@ def _model(reader: Reader, outputs: Outputs, kind: str | None, classes: Any, voc
             options["tie_weights"] = embedding is not None and np.array_equal(embedding.T, head[0])
     elif kind not in (None, "RNN") or classes is not None or vocab is not None:
         raise ValueError("kind, classes, vocab: expected none for outputs of recurrent layers, which make an RNN")
-    return model_from(kind or "RNN", cells[0], [tuple(each) for each in params], head=head, **options)
+    scaling = _scaling(first, outputs)
+    if scaling and "scale" not in options:
+        raise ValueError(f"expected no scaling of {' and '.join(scaling)} for the kind {kind or 'RNN'}")
+    options |= {"scale": True} if scaling else {}
+    layers_of = [tuple(each) for each in params]
+    return model_from(kind or "RNN", cells[0], layers_of, head=head, scaling=scaling, **options)
+
+
+def _scaling(first: Data, outputs: Outputs) -> dict[str, tuple[Array, Array]]:
+    """Mean and std of the inputs "x" and the targets "y" where the graph scales them. Raises ValueError."""
+    found: dict[str, tuple[Array, Array]] = {}
+    sizes = {"x": first.sizes[-1], "y": 0 if outputs.head is None else outputs.head.weights.shape[1]}
+    for name, each in (("x", first.scaling), ("y", outputs.scaling)):
+        if each is not None:
+            mean, std = (np.broadcast_to(values, (sizes[name],)).copy() for values in (each.mean, each.std))
+            if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+                raise ValueError(f"{name}: expected to be scaled by finite factors above 0")
+            found[name] = mean, std
+    return found
 
 
 def _kind(

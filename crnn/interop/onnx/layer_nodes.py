@@ -13,7 +13,7 @@ from crnn.interop.layouts import LAYOUTS, to_crnn
 from crnn.interop.onnx import values
 from crnn.interop.onnx.files import in_precision
 from crnn.interop.onnx.reader import Node, Reader, ReadLayer, array_in, axes_in, data_in
-from crnn.interop.onnx.values import Atom, Data, Head, Value, Zeros, atoms, axis_number
+from crnn.interop.onnx.values import Atom, Data, Head, Scaling, Value, Zeros, atoms, axis_number
 
 ANSWERS = ("Softmax", "LogSoftmax", "Sigmoid", "ArgMax")
 RECURRENT = ("LSTM", "GRU", "RNN")
@@ -77,6 +77,8 @@ def _check_source(reader: Reader, data: Data, batch_first: bool) -> tuple[values
     """The axes of time and batch of a layer's input. Raises ValueError if it cannot be one."""
     if len(data.axes) != 3 or data.what not in ("input", "vectors", "hidden") or data.rows is not None:
         raise ValueError("expected x (T, B, D), an embedding, or the outputs of a layer")
+    if data.scaling is not None and data.scaling.axis != data.axes[2]:
+        raise ValueError("expected the columns of x to be scaled, not its steps")
     first, second, _ = data.axes
     time, batch = (second, first) if batch_first else (first, second)
     time = atoms(*(replace(atom, name="time") for atom in time))
@@ -145,7 +147,7 @@ def answer(reader: Reader, node: Node, x: Value) -> Value:
     if node.kind == "ArgMax" and node.take("select_last_index", 0):
         raise ValueError("expected the first of equal numbers")
     argmax = node.kind == "ArgMax" and data.answer in ("Softmax", "LogSoftmax")
-    if data.what != "head" or (data.answer and not argmax):
+    if data.what != "head" or (data.answer and not argmax) or data.scaling is not None:
         raise ValueError("expected the outputs of a linear layer")
     if axis_number(axis, len(data.axes)) != len(data.axes) - 1:
         raise ValueError("expected the last axis")
@@ -161,6 +163,31 @@ def with_bias(data: Data, bias: Value) -> Data:
     if head.bias is not None or data.answer or array.size != V or array.shape[-1:] not in ((V,), ()):
         raise ValueError(f"expected one bias ({V},)")
     return replace(data, head=replace(head, bias=array.reshape(V)))
+
+
+def scaled(data: Data, kind: str, value: Value) -> Data:
+    """An input, or the outputs of a head, after numbers have been added, subtracted, multiplied, divided."""
+    array = array_in(value).astype(np.float64)
+    axis = data.axes[-1] if data.axes else ()
+    if array.dtype.kind != "f" or data.answer or data.rows is not None:
+        raise ValueError("expected x, or the outputs of a linear layer")
+    if array.size != 1 and array.shape != (1,) * (array.ndim - 1) + (data.sizes[-1],):
+        raise ValueError("expected a number, or one for each column")
+    array = array.reshape(-1 if array.size > 1 else ())
+    old = data.scaling or Scaling(np.zeros(()), np.ones(()), axis)
+    if old.axis != axis:
+        raise ValueError("expected the columns that have been scaled before")
+    mean, std = old.mean, old.std
+    sign = 1 if kind in ("Add", "Mul") else -1
+    if kind in ("Mul", "Div"):
+        factor = array if kind == "Mul" else 1 / array
+        if data.what == "head":
+            mean, std = mean * factor, std * factor
+        else:
+            std = std / array if kind == "Mul" else std * array
+    else:
+        mean = mean + sign * array if data.what == "head" else mean - sign * array * std
+    return replace(data, scaling=Scaling(mean, std, axis))
 
 
 def _cell(node: Node, directions: int) -> str:

@@ -57,7 +57,7 @@ OPERATORS: dict[str, Callable[..., Value | Sequence[Value]]] = {
     "Constant": shape_nodes.constant,
     "ConstantOfShape": shape_nodes.fill,
     "Expand": shape_nodes.expand,
-    **dict.fromkeys(shape_nodes.ELEMENTWISE, shape_nodes.arithmetic),
+    **dict.fromkeys((*shape_nodes.ELEMENTWISE, "Div"), shape_nodes.arithmetic),
     **dict.fromkeys(("Cast", "Not"), shape_nodes.unary),
     "Identity": shape_nodes.same,
     "Dropout": shape_nodes.dropout,

@@ -18,6 +18,7 @@ from crnn.interop.layouts import LAYOUTS, to_crnn
 from crnn.interop.onnx.files import HELPERS, METADATA, Tensors, digest
 from crnn.interop.parts import KINDS
 from crnn.io import json_header, model_file, safetensors
+from crnn.nn.module import check_config
 
 OPERATOR = re.compile(r"(layer(?:0|[1-9][0-9]{0,3})\.)([WRB])")
 STATE = re.compile(r"([hc])_in(?:_(0|[1-9][0-9]{0,3}))?")
@@ -30,9 +31,10 @@ def header_of(proto: Any) -> dict[str, Any] | None:
         return None
     size = sum(tensor.ByteSize() for tensor in proto.graph.initializer)
     header = json_header.loads(texts[0], safetensors.header_memory(size))
-    if len(texts) > 1 or not isinstance(header, dict) or header.get("kind") not in KINDS:
+    kind = header.get("kind") if isinstance(header, dict) else None
+    if len(texts) > 1 or not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(f"metadata {METADATA!r}: expected one header of {', '.join(KINDS)}, got {texts[0]!r:.100}")
-    return header
+    return dict(header)
 
 
 def model_of(header: dict[str, Any], proto: Any, tensors: Tensors) -> Any:
@@ -44,19 +46,25 @@ def model_of(header: dict[str, Any], proto: Any, tensors: Tensors) -> Any:
             "expected graph and header as crnn wrote them, with the digest that the file names, got changed ones; "
             f"without the metadata {METADATA!r} it is read like the file of another program"
         )
-    config = header.get("config")
-    if not isinstance(config, dict) or config.get("cell") not in {*LAYOUTS["onnx"].gates, "min_gru"}:
-        raise ValueError(f"expected a config with a cell that ONNX files have, got {config!r:.200}")
     cls = KINDS[header["kind"]]
+    config = check_config(header.get("config"), cls.config_types, cls)
+    if config["cell"] not in [*LAYOUTS["onnx"].gates, "min_gru"]:
+        raise ValueError(f"cell: expected one that ONNX files have, got {config['cell']!r:.200}")
     stored = dict(_parameters(config, arrays))
-    for name, size in (cls.statistics_of(config) if "input_size" in config else {}).items():
+    most = sum(array.size for array in arrays.values())
+    for name, size in cls.statistics_of(config).items():
+        if size > most:
+            raise ValueError(f"expected a config whose sizes are those of the tensors, got {config!r:.200}")
         stored.setdefault(name, np.zeros(size) if name.endswith(".mean") else np.ones(size))
-    return cls.from_contents(header, stored)
+    try:
+        return cls.from_contents(header, stored)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
 
 
 def _parameters(config: dict[str, Any], arrays: dict[str, Array]) -> Iterator[tuple[str, Array]]:
     """Parameters and statistics by crnn's names."""
-    directions = 2 if config.get("bidirectional") else 1
+    directions = 2 if config["bidirectional"] else 1
     for name, array in arrays.items():
         operator, state = OPERATOR.fullmatch(name), STATE.fullmatch(name)
         if state is not None:

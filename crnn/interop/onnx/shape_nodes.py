@@ -12,11 +12,11 @@ import numpy as np
 from crnn.checks import Array
 from crnn.interop.onnx import values
 from crnn.interop.onnx.files import DTYPES, dtype_of, in_precision
-from crnn.interop.onnx.layer_nodes import with_bias
+from crnn.interop.onnx.layer_nodes import scaled, with_bias
 from crnn.interop.onnx.reader import Node, Reader, array_in, axes_in, data_in, scalar_in
 from crnn.interop.onnx.values import Atom, Data, Rows, Value, Zeros, atoms, axis_number
 
-ELEMENTWISE: dict[str, Callable[..., Array]] = {
+ELEMENTWISE: dict[str, Callable[..., Array]] = {  # of ids
     "Add": np.add,
     "Sub": np.subtract,
     "Mul": np.multiply,
@@ -69,15 +69,20 @@ def arithmetic(reader: Reader, node: Node, *given: Value) -> Value:
     """Add, Mul and others: sizes, ids, or the bias of a head."""
     data = [each for each in given if isinstance(each, Data)]
     constants = [each for each in given if not isinstance(each, Data)]
-    if node.kind == "Add" and len(data) == len(constants) == 1 and data[0].what == "head":
-        return with_bias(data[0], constants[0])
-    if data and all(each.what == "ids" for each in data):
+    if len(data) == len(constants) == 1 and data[0].what in ("head", "input"):
+        head = data[0].head
+        if node.kind == "Add" and head is not None and head.bias is None and data[0].scaling is None:
+            return with_bias(data[0], constants[0])
+        if node.kind not in ("Add", "Mul") and (node.kind not in ("Sub", "Div") or given[0] is not data[0]):
+            raise ValueError("expected x + c, x - c, x * c or x / c")
+        return scaled(data[0], node.kind, constants[0])
+    if node.kind != "Div" and data and all(each.what == "ids" for each in data):
         arguments = [_of_ids(reader, each) for each in given]
         reader.charge(16 * max(argument.size for argument in arguments))
         return _with_probe(data[0], ELEMENTWISE[node.kind](*arguments))
     sizes = [] if data else [array_in(each) for each in given]
     if node.kind != "Mul" or not sizes or any(a.dtype.kind not in "iO" or a.size != 1 for a in sizes):
-        raise ValueError("expected the bias of a linear layer, sizes, or ids")
+        raise ValueError("expected the bias of a linear layer, scaling, sizes, or ids")
     size = values.product([array.reshape(-1)[0] for array in sizes])
     return values.as_sizes([size]).reshape(np.broadcast_shapes(*(array.shape for array in sizes)))
 

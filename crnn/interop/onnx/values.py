@@ -66,6 +66,15 @@ Part = tuple[str, int, int]  # moment, layer, direction: of which outputs a bloc
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """(x - mean) / std of an input, or x * std + mean of the outputs of a head."""
+
+    mean: Array  # float64, () or (D,) of the axis
+    std: Array
+    axis: Axis
+
+
+@dataclass(frozen=True)
 class Head:
     """A linear layer on outputs of the top layer."""
 
@@ -97,6 +106,8 @@ class Data:
         What was made of the head's outputs: "", "Softmax", "LogSoftmax", "Sigmoid" or "ArgMax".
     table : array, optional
         Of "vectors": the embedding. None: one-hot.
+    scaling : Scaling, optional
+        Of "input" and "head".
     """
 
     what: str
@@ -108,6 +119,7 @@ class Data:
     head: Head | None = None
     answer: str = ""
     table: Array | None = None
+    scaling: Scaling | None = None
 
     def with_axes(self, axes: Sequence[Axis], **changes: Any) -> Data:
         if len(axes) > MOST_AXES or len(changes.get("parts", ())) > MOST_PARTS:

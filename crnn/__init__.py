@@ -2,8 +2,9 @@
 """crnn: recurrent networks for the CPU, trained on whole sequences and run one step at a time.
 
 Networks and models: `RNN`, `LanguageModel`, `SequenceClassifier`, `SequenceTagger`, `SequenceRegressor`,
-`SequenceToSequence`. Training: `fit`, `optim`. Inference one step at a time: `Stream`, `StreamBatch`, `TextStream`.
-Text: `Vocab`, `TextCorpus`, `sampling`. Files: `save`, `load`. Diagnostics: `gradient_check`, `gradient_flow`.
+`SequenceToSequence`. Time series: `Forecaster`, `SeasonalNaive`. Training: `fit`, `optim`. Inference one step at a
+time: `Stream`, `StreamBatch`, `TextStream`. Text: `Vocab`, `TextCorpus`, `sampling`. Files: `save`, `load`.
+Diagnostics: `gradient_check`, `gradient_flow`.
 `verify` checks that results are bit-identical to those of every other machine.
 """
 
@@ -23,6 +24,9 @@ if _TYPE_CHECKING:
     from crnn.io.model_file import ModelFileError
     from crnn.models.classifier import SequenceClassifier
     from crnn.models.files import load, save
+    from crnn.models.forecasting.backtest import Backtest
+    from crnn.models.forecasting.forecaster import Forecaster
+    from crnn.models.forecasting.naive import SeasonalNaive
     from crnn.models.language_model import LanguageModel
     from crnn.models.metrics import Evaluation, RegressionEvaluation, SequenceEvaluation
     from crnn.models.regressor import SequenceRegressor
@@ -35,12 +39,15 @@ if _TYPE_CHECKING:
 
 __all__ = [
     "RNN",
+    "Backtest",
     "Evaluation",
+    "Forecaster",
     "LanguageModel",
     "ModelFileError",
     "PartResult",
     "Progress",
     "RegressionEvaluation",
+    "SeasonalNaive",
     "SequenceClassifier",
     "SequenceEvaluation",
     "SequenceRegressor",
@@ -86,12 +93,15 @@ def get_include() -> str:
 # Models, training and diagnostics are imported when they are first used, since a program that only runs a network needs
 # none of them.
 _LAZY = {
+    "Backtest": "crnn.models.forecasting.backtest",
     "Evaluation": "crnn.models.metrics",
+    "Forecaster": "crnn.models.forecasting.forecaster",
     "LanguageModel": "crnn.models.language_model",
     "ModelFileError": "crnn.io.model_file",
     "PartResult": "crnn.verification.checker",
     "Progress": "crnn.training.progress",
     "RegressionEvaluation": "crnn.models.metrics",
+    "SeasonalNaive": "crnn.models.forecasting.naive",
     "SequenceClassifier": "crnn.models.classifier",
     "SequenceEvaluation": "crnn.models.metrics",
     "SequenceRegressor": "crnn.models.regressor",

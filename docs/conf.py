@@ -47,6 +47,7 @@ forge_navigation = {  # title <page>, or the page with its own title
         "report",
         "callbacks",
         "sequences",
+        "forecasting",
         "Arrays and gradients <arrays>",
         "Embedding <embedding>",
         "PyTorch <pytorch>",
@@ -125,4 +126,4 @@ html_copy_source = False
 html_show_sphinx = False
 html_last_updated_fmt = None  # a build depends on the sources alone
 highlight_language = "none"  # of blocks that do not name theirs
-pygments_style, pygments_dark_style = "a11y-high-contrast-light", "a11y-high-contrast-dark"
+pygments_style, pygments_dark_style = "friendly", "monokai"

@@ -155,6 +155,7 @@ WITHOUT_PYTHON = {
     "benchmarks.md",
     "command-line.md",
     "guarantees.md",
+    "index.md",
     "published.md",
     "versions.md",
 }

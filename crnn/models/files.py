@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import crnn.models.classifier
+import crnn.models.forecasting.forecaster
 import crnn.models.language_model
 import crnn.models.regressor
 import crnn.models.seq2seq

@@ -246,6 +246,8 @@ class SequenceRegressor(
     def forecast(self, series: Any, n: int) -> Array:
         """The next ``n`` steps of a series; each predicted step is fed back as the input of the next one.
 
+        `crnn.Forecaster` also takes differences, finds seasons, reads other columns, and has bands.
+
         Parameters
         ----------
         series : array (T, D), or several series as a list or an array (N, T, D)

@@ -23,6 +23,7 @@ HASHES = {
     "cell gru": "d6f39683da9256ca6900fcd1f3a50e0b3ed3439fa232ef3e07e1ffc434ea77fe",
     "cell original_gru": "2a7f12a8932f89b9290ea1edacb11f024e7a5f7533e15ccd2d13ea056734810b",
     "cell min_gru": "47fab112543803b5e11cf2f3bc3671553c9afa516e4673a8099c5d2cc0ea0485",
+    "kind Forecaster": "8bf4d4183f200883fb33cb9056b9b04e6b42c76c5cc83b21de0f63c305383405",
     "kind LanguageModel": "85847e0265f35225aa02a8c53c47dbfee3ea50af3676617bba106cdb02d43e23",
     "kind RNN": "a05eb9ea6662730057b025924566c51e1890d7544f95429b9b7cb9a940f27529",
     "kind SequenceClassifier": "d182b762b82ab30143c3335607e976623cd26ef98a7f9a7dcadbf38ea77da7b9",

@@ -13,6 +13,7 @@ from crnn import optim
 from crnn.models.classifier import SequenceClassifier
 from crnn.models.data import shuffled
 from crnn.models.files import from_bytes, to_bytes
+from crnn.models.forecasting.forecaster import Forecaster
 from crnn.models.language_model import LanguageModel
 from crnn.models.regressor import SequenceRegressor
 from crnn.models.seq2seq import SequenceToSequence
@@ -132,6 +133,26 @@ def regressor(digest: Digest, threads: int) -> None:
     digest.add("forecast", model.forecast(X[0], 5))
 
 
+def forecaster(digest: Digest, threads: int) -> None:
+    """Two series with gaps, a season, and columns known so far and ahead; and one whose logarithm is taken."""
+    steps = np.arange(90)
+    season = np.array([0.0, 1, 3, 2, 1])[steps % 5] + steps / 32
+    series = [season[:, None] + samples.numbers(90, 1, seed=i) / 4 for i in range(2)]
+    series[0][40:43] = np.nan
+    beside = [samples.numbers(90, 2, seed=i) for i in (5, 6)]
+    model = Forecaster(6, hidden_size=11, dropout=0.25, seed=4, **INIT)
+    options: dict[str, Any] = {"epochs": 2, "threads": threads, "progress": False, "lr": 2.0**-6, "schedule": None}
+    model.fit(series, beside, beside, **options)
+    digest.add("weights", model.flat_params)
+    digest.add("rules", [model.season_, *model.difference_])
+    ahead = [samples.numbers(9, 2, seed=i) for i in (7, 8)]
+    restored = from_bytes(to_bytes(model))
+    digest.add("forecast", restored.forecast(9, future=ahead, quantiles=[0.1, 0.9], threads=threads))
+    model = Forecaster(6, hidden_size=11, logarithm=True, gaps="mask", loss="mse", seed=4, **INIT)
+    values = np.ldexp(1 + np.abs(series[0][:, 0]), 3)
+    digest.add("forecast", model.fit(values, **options).forecast(7))
+
+
 def sequence_to_sequence(digest: Digest, threads: int) -> None:
     """Texts reversed, with greedy decoding and beam search; and ids from numbers."""
     digits = Vocab.from_text("0123456789")
@@ -155,6 +176,7 @@ def sequence_to_sequence(digest: Digest, threads: int) -> None:
 
 
 KINDS: dict[str, Recipe] = {
+    "Forecaster": forecaster,
     "LanguageModel": language_model,
     "RNN": network,
     "SequenceClassifier": classifier,

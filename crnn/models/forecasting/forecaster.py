@@ -1,0 +1,522 @@
+# SPDX-License-Identifier: MIT
+"""Forecaster: the next steps of time series, from their past and from columns that are known ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any, Self, Unpack
+
+import numpy as np
+
+from crnn._float_mode import in_ieee_mode
+from crnn._options import options_of, takes_options
+from crnn.checks import Array, check_size
+from crnn.models.estimator import ESTIMATING, Estimator, EstimatorConfig, FitOptions, ModelOptions, not_fitted
+from crnn.models.forecasting.backtest import BAND, Backtest, back_test
+from crnn.models.forecasting.bands import PARTS, Bands, checked_levels
+from crnn.models.forecasting.files import Fitted, fitted_from
+from crnn.models.forecasting.frames import as_given
+from crnn.models.forecasting.given import read_ahead, read_all
+from crnn.models.forecasting.memory import Remembered
+from crnn.models.forecasting.naive import SeasonalNaive, continued
+from crnn.models.forecasting.preparation import (
+    Settings,
+    ahead_of,
+    best_shares,
+    check_logarithm,
+    check_values,
+    data_of,
+    held_out_steps,
+    layout_for,
+    remember,
+    steps_of,
+    training_windows,
+)
+from crnn.models.forecasting.windows import Layout, Steps, Window, inputs_of, window_at, with_forecast
+from crnn.models.regressor import SequenceRegressor
+from crnn.nn.config import NetworkConfig
+from crnn.nn.module import Module
+from crnn.nn.params import Shapes
+from crnn.stream.parts import StreamParts
+from crnn.training.config import TrainingConfig
+
+OF_REGRESSOR = ("hidden_size", "num_layers", "cell", "loss", "delta", "seed")  # beside the options of networks
+LOSSES = ("mae", "mse", "huber")
+# Those of a network that reads numbers forwards.
+NETWORK_OPTIONS = tuple(
+    each for each in options_of(NetworkConfig) if each.name not in ("input_size", "bidirectional", "embedding_size")
+)
+
+
+class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegressor.config_types):
+    """Forecasts time series: one, or several that one network learns together.
+
+    A network reads the last steps before an origin and then the steps ahead, whose values it does not know, and answers
+    there with the deviation of each value from a naive forecast. What is done to values before and after is listed in
+    `crnn.models.forecasting.transformations`, what the network reads in `crnn.models.forecasting.windows`.
+
+    Conventions
+    -----------
+    A series is (T,) or (T, P), an array or a Series or DataFrame of pandas; several are a list of them, of any lengths.
+    A list of numbers is one series. NaN = missing. With pandas the index needs a frequency, and forecasts continue it;
+    other columns have the same index.
+
+    ``past`` are columns (T, E) that are known up to the origin, ``future`` columns that are known ahead too: (T, F) to
+    learn from, and as many rows more as are forecast in `forecast`. Missing numbers are filled there as in series.
+
+    Parameters
+    ----------
+    horizon : int
+        Steps that the network forecasts at once. Beyond it forecasts are made from forecasts.
+    season : int or "auto"
+        Steps of a season; 1: none. The network reads the values one and two seasons before each step. "auto": that of
+        the index's frequency (24 hours, 7 days, 5 business days, 52 weeks, 12 months, 4 quarters), or without an index
+        the lag at which the detrended series resembles itself; if it does so clearly, and at twice the lag too.
+    difference : int, sequence of int, "auto" or None
+        Lags of the differences. 1: the naive forecast is the last value, and values are read relative to it; 12: the
+        value 12 steps before; (12, 1): both differences; None: the mean. "auto": 1 if the last value is a better
+        forecast of the steps of the horizon than the mean, in the training part without its season; otherwise None.
+    logarithm : bool
+        Take the logarithm of the values first, which must be above 0.
+    gaps : {"interpolate", "carry", "mask"}
+        What missing values are replaced by: the line between the known neighbours, the last known value, or 0 and a
+        mask that the network reads. They are never targets.
+    window : int, optional
+        Steps that the network reads before an origin. If not given: two seasons, but at least 24.
+    hidden_size, num_layers, cell, seed
+        As in `RNN`.
+    loss, delta
+        As in `SequenceRegressor`: "mae", "mse" or "huber".
+    {options}
+
+    Attributes
+    ----------
+    season_ : int
+    difference_ : tuple of int
+        What `fit` has found, or was given.
+
+    Examples
+    --------
+    >>> import numpy as np, crnn
+    >>> month = np.arange(240)
+    >>> series = 0.1 * month + np.array([0, 1, 3, 4, 6, 7, 8, 7, 5, 3, 2, 1])[month % 12]
+    >>> model = crnn.Forecaster(seed=0).fit(series[:-12])
+    >>> model.season_, model.difference_
+    (12, (1,))
+    >>> bool(np.abs(model.forecast(12) - series[-12:]).max() < 0.5)
+    True
+    """
+
+    _regressor: SequenceRegressor | None
+    _fitted: Fitted | None
+
+    def __init__(
+        self,
+        horizon: int = 12,
+        *,
+        season: int | str = "auto",
+        difference: int | Sequence[int] | str | None = "auto",
+        logarithm: bool = False,
+        gaps: str = "interpolate",
+        window: int | None = None,
+        hidden_size: int | Sequence[int] = 32,
+        num_layers: int | None = None,
+        cell: str = "gru",
+        loss: str = "mae",
+        delta: float = 1.0,
+        seed: int = 0,
+        **options: Unpack[ModelOptions],
+    ) -> None:
+        self._regressor, self._fitted = None, None
+        self._keep_arguments(locals())
+        self._new_regressor(2, 1)  # checks the arguments now
+        Settings.of(self._own_arguments())
+
+    def _new_regressor(self, inputs: int, outputs: int) -> SequenceRegressor:
+        """The regressor of these arguments. Raises TypeError and ValueError."""
+        arguments = self._own_arguments()
+        names = [*OF_REGRESSOR, *(each.name for each in NETWORK_OPTIONS)]
+        options = {name: arguments[name] for name in names}
+        if options["loss"] not in LOSSES:
+            raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {options['loss']!r:.200}")
+        return SequenceRegressor(inputs, outputs, pooling=None, **options)
+
+    # ---- training -------------------------------------------------------------------------------------------------
+
+    @takes_options(EstimatorConfig, TrainingConfig)
+    def fit(self, series: Any, past: Any = None, future: Any = None, **options: Unpack[FitOptions]) -> Self:
+        """Learn from a series, or from several. Returns the model; its attribute `log` is the log of the training.
+
+        The model remembers the ends of the series, which `forecast` continues.
+
+        Parameters
+        ----------
+        series : (T,), (T, P), or a list of them
+        past, future : (T, E) and (T, F), or lists of them, optional
+            Other columns, see the class.
+        valid : float, "auto" or None
+            The share of steps at the end of each series to validate on after every epoch. The weights of the best epoch
+            are kept, forecasts follow the network as far as it was right there, and bands are those of the errors
+            there. "auto": a fifth, of series of 40 steps or more. With None, or fewer steps, all are learnt from, and
+            bands are those of the naive forecast.
+        warm_start : bool
+            Continue from the weights of now, with the season and the differences that belong to them.
+        **options
+            As in `crnn.fit`. Those that are not given are the constructor's, or have the same defaults. A checkpoint is
+            one of the network alone, a `SequenceRegressor` of windows.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is wrong; the model is then unchanged.
+        FloatingPointError, KeyboardInterrupt
+            As in `crnn.fit`.
+        """
+        settings = Settings.of(self._own_arguments())
+        training, own = self._fit_options(options)
+        given = read_all(series, past, future)
+        check_values(given, settings)
+        stops = [len(frame) - n for frame, n in zip(given.frames, held_out_steps(given, own["valid"]), strict=True)]
+        layout = layout_for(given, settings, stops)
+        if own["warm_start"] and self._fitted is not None:
+            layout = self._continued_layout(layout)
+        memory = remember(given, layout, settings, stops)
+        all_steps = [steps_of(each, layout, settings.gaps, settings.logarithm) for each in memory]
+        learn, judge = training_windows(all_steps, layout, stops)
+        if not learn:
+            longest = max(map(len, given.frames))
+            raise ValueError(f"series: expected more steps, to learn to forecast {layout.horizon}, got {longest}")
+        regressor = self._regressor_for(layout)
+        no_bands = Bands(np.zeros((layout.horizon, layout.targets)), np.zeros((PARTS - 1, layout.targets)))
+        ones = np.ones(layout.targets)
+        fitted = Fitted(layout, given.columns, settings, given.several, ones, no_bands, memory)
+        X, y = data_of(learn)
+        valid = data_of(judge) if judge else None
+        try:
+            regressor.fit(X, y, valid=valid, warm_start=own["warm_start"], **training)
+        except (TypeError, ValueError):
+            raise
+        except BaseException:  # interrupted, or diverged: the weights of that moment are the user's
+            if regressor.training_runs:
+                self._take(regressor, fitted, learn, judge)
+            raise
+        self._take(regressor, fitted, learn, judge)
+        return self
+
+    def _continued_layout(self, found: Layout) -> Layout:
+        """The layout of the last fit. Raises ValueError if it is not one of these series."""
+        assert self._fitted is not None
+        kept = self._fitted.layout
+        if replace(found, season=kept.season, lags=kept.lags, window=kept.window) != kept:
+            raise ValueError("warm_start: expected the columns, horizon and gaps of the last fit, got others")
+        return kept
+
+    def _regressor_for(self, layout: Layout) -> SequenceRegressor:
+        """A copy of the regressor, with its starting weights, if it has the sizes that are needed; else a new one."""
+        fresh = self._new_regressor(layout.input_size, layout.targets)
+        if self._regressor is None or self._fitted is None or self._fitted.layout != layout:
+            return fresh
+        return deepcopy(self._regressor).set_params(**fresh._own_arguments())
+
+    def _take(
+        self, regressor: SequenceRegressor, fitted: Fitted, learn: Sequence[Window], judge: Sequence[Window]
+    ) -> None:
+        """Become a forecaster with this regressor, which has learnt from some windows and was judged on others."""
+        layout, windows = fitted.layout, judge or learn
+        X, y = data_of(windows)
+        wanted = ahead_of(windows, y, layout)
+        shares, errors = np.ones(layout.targets), wanted  # those of the naive forecast
+        if judge:
+            predicted = ahead_of(windows, regressor.predict(X), layout)
+            shares = best_shares(wanted, predicted, squares=regressor.loss == "mse")
+            errors = wanted - shares * predicted
+        separate = (len(windows) + layout.horizon - 1) / layout.horizon
+        bands = Bands.of_windows(errors, separate)
+        kept = [each.shortened(layout.reach) for each in fitted.memory]
+        self._regressor, self._log = regressor, regressor.log
+        self._fitted = replace(fitted, shares=shares, bands=bands, memory=kept)
+
+    # ---- what was learnt ------------------------------------------------------------------------------------------
+
+    def __getattr__(self, name: str) -> Any:
+        """An argument of the constructor. Only what does not exist arrives here."""
+        if "_arguments" in vars(self) and name in self._defaults():
+            return self.get_params()[name]
+        if hasattr(type(self), name):  # a property of what `fit` has not learnt yet
+            raise not_fitted(f"{type(self).__name__}: expected a call of fit before this")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _is_fitted(self) -> bool:
+        return self._fitted is not None
+
+    @property
+    def fitted(self) -> Fitted:
+        """What `fit` has learnt beside the weights. Raises NotFittedError before."""
+        if self._fitted is None:
+            raise not_fitted(f"{type(self).__name__}: expected a call of fit before this")
+        return self._fitted
+
+    @property
+    def regressor(self) -> SequenceRegressor:
+        """The network with its head, which predicts the steps ahead of windows."""
+        if self._regressor is None:
+            raise not_fitted(f"{type(self).__name__}: expected a call of fit before this")
+        return self._regressor
+
+    @property
+    def season_(self) -> int:
+        """Steps of a season; 1: none."""
+        return self.fitted.layout.season
+
+    @property
+    def difference_(self) -> tuple[int, ...]:
+        """Lags of the differences."""
+        return self.fitted.layout.lags
+
+    def __repr__(self) -> str:
+        if self._fitted is None:
+            defaults, params = self._defaults(), self.get_params()
+            given = [f"{name}={value!r:.100}" for name, value in params.items() if value is not defaults[name]]
+            return f"{type(self).__name__}({', '.join(given)})"
+        layout, net = self._fitted.layout, self.regressor.net
+        return (
+            f"{type(self).__name__}(horizon={layout.horizon}, season={layout.season}, difference={layout.lags}, "
+            f"window={layout.window}, {net.describe()}, {self.flat_params.size:,} parameters)"
+        )
+
+    # ---- forecasts ------------------------------------------------------------------------------------------------
+
+    def forecast(
+        self,
+        n: int | None = None,
+        series: Any = None,
+        past: Any = None,
+        future: Any = None,
+        *,
+        quantiles: Sequence[float] | None = None,
+        threads: int = 1,
+    ) -> Any:
+        """The next ``n`` steps of the series that were learnt, or of others.
+
+        Parameters
+        ----------
+        n : int, optional
+            If not given: the horizon.
+        series : (T,), (T, P), or a list of them, optional
+            Series to continue, with all that is known of them. If not given, those of `fit`, with the values that
+            `update` has added. If one series was learnt, its mean and scale are used; if several, each has its own.
+        past : (T, E), optional
+            The columns of ``series``.
+        future : (n, F), optional
+            The columns at the steps ahead; (T + n, F) with ``series``.
+        quantiles : sequence of float, optional
+            Levels of bands, from 0.005 to 0.995, such as (0.1, 0.9). They come from the errors in the validation part.
+        threads : int
+
+        Returns
+        -------
+        values : array, Series or DataFrame, or a list of them for several series
+            As the series: (n,) or (n, P), float64, fresh, with the index continued; with ``quantiles`` there is a last
+            axis (Q,), or a column for each.
+
+        Raises
+        ------
+        TypeError, ValueError
+        """
+        fitted = self.fitted
+        n = fitted.layout.horizon if n is None else check_size("n", n)
+        levels = None if quantiles is None else checked_levels(quantiles)
+        memory, several = self._to_continue(n, series, past, future)
+        found = self._ahead([self._steps_of(each) for each in memory], n, levels, threads)
+        values = [as_given(v, each.frame, each.axis, levels) for v, each in zip(found, memory, strict=True)]
+        return values if several else values[0]
+
+    def _to_continue(self, n: int, series: Any, past: Any, future: Any) -> tuple[list[Remembered], bool]:
+        """The series to forecast, with ``future`` known for n steps more, and whether they are a list."""
+        fitted = self.fitted
+        if series is not None:
+            given = read_all(series, past, future, ahead=n, like=fitted.columns)
+            check_values(given, fitted.settings)
+            own = fitted.several
+            scale = None if own else (fitted.memory[0].mean, fitted.memory[0].std)
+            stops = [len(frame) for frame in given.frames]
+            return remember(given, fitted.layout, fitted.settings, stops, scale), given.several
+        if past is not None:
+            raise ValueError("past: expected with series; update adds what has become known since fit")
+        frames = [each.frame for each in fitted.memory]
+        rows = read_ahead(future, n, frames, fitted.several, fitted.columns)
+        extended = [np.concatenate([each.future, ahead]) for each, ahead in zip(fitted.memory, rows, strict=True)]
+        memory = [replace(each, future=all_rows) for each, all_rows in zip(fitted.memory, extended, strict=True)]
+        return memory, fitted.several
+
+    def _steps_of(self, each: Remembered) -> Steps:
+        """A series as windows read it."""
+        settings = self.fitted.settings
+        return steps_of(each, self.fitted.layout, settings.gaps, settings.logarithm)
+
+    def _ahead(self, all_steps: list[Steps], n: int, levels: Sequence[float] | None, threads: int) -> list[Array]:
+        """Forecasts (n, P), or (n, P, Q), of each series, in its units."""
+        layout, known = self.fitted.layout, [len(steps) for steps in all_steps]
+        while len(all_steps[0]) < known[0] + n:
+            ahead = min(layout.horizon, known[0] + n - len(all_steps[0]))
+            windows = [window_at(layout, steps, len(steps), ahead) for steps in all_steps]
+            predicted = self.regressor.predict([inputs_of(window) for window in windows], threads=threads)
+            all_steps = [
+                with_forecast(window, self.fitted.shares * values[window.length :])
+                for window, values in zip(windows, predicted, strict=True)
+            ]
+        found = []
+        for steps, start in zip(all_steps, known, strict=True):
+            point = steps.values[start:]
+            if levels is None:
+                found.append(steps.chain.restore(point))
+                continue
+            paths = point + self.fitted.bands.offsets(np.array(levels), n, grows=layout.wanders)
+            found.append(np.stack([steps.chain.restore(path) for path in paths], axis=-1))
+        return found
+
+    def update(self, series: Any, past: Any = None, future: Any = None) -> Self:
+        """Add the values that came after the remembered series, without learning from them. Returns the model.
+
+        Parameters
+        ----------
+        series : (m,), (m, P), or a list of them for several series
+            With pandas their index is the one that follows.
+        past, future : (m, E), (m, F), optional
+
+        Raises
+        ------
+        TypeError, ValueError
+            The model is then unchanged.
+        """
+        fitted = self.fitted
+        given = read_all(series, past, future, like=fitted.columns)
+        check_logarithm(given, fitted.settings)
+        memory = [each.shortened(fitted.layout.reach) for each in continued(fitted.memory, given)]
+        self._fitted = replace(fitted, memory=memory)
+        return self
+
+    def fresh(self) -> Self:
+        """A copy with the same arguments that has not learnt anything."""
+        return type(self)(**deepcopy(self.get_params()))
+
+    def backtest(
+        self,
+        series: Any,
+        horizon: int | None = None,
+        origins: int = 5,
+        *,
+        stride: int | None = None,
+        refit: bool = False,
+        past: Any = None,
+        future: Any = None,
+        quantiles: Sequence[float] = BAND,
+        **options: Any,
+    ) -> Backtest:
+        """The errors of forecasts from several origins, with those of `SeasonalNaive` beside them.
+
+        A copy of this model learns from what lies before the first origin only, and forecasts from each origin with
+        all that is known there. This model is not changed, and what it has learnt is not used.
+
+        Parameters
+        ----------
+        series : (T,), (T, P), or a list of them
+        horizon : int, optional
+            Steps of each forecast. If not given: that of the model.
+        origins : int
+        stride : int, optional
+            Steps between two origins; the last one is a horizon before the end. If not given: the horizon.
+        refit : bool
+            Learn anew at each origin, from what lies before it.
+        past, future : (T, E) and (T, F), optional
+        quantiles : two floats
+            Levels of the band whose coverage is counted.
+        **options
+            As in `fit`.
+
+        Returns
+        -------
+        Backtest
+            Its ``naive`` is that of `SeasonalNaive` with the same season.
+        """
+        n = check_size("horizon", self.get_params()["horizon"] if horizon is None else horizon)
+        shared: dict[str, Any] = {"origins": origins, "stride": stride, "refit": refit, "levels": quantiles}
+        threads = {"threads": options["threads"]} if "threads" in options else {}
+        own = back_test(self, series, past, future, n, **shared, options=options, forecast_options=threads)
+        naive = SeasonalNaive(own.season)
+        beside = back_test(naive, series, None, None, n, **shared, options={}, forecast_options={})
+        return replace(own, naive=beside)
+
+    # ---- files and copies -----------------------------------------------------------------------------------------
+
+    @property
+    def _parameters(self) -> Any:  # type: ignore[override]
+        return self.regressor._parameters
+
+    @property
+    def training_runs(self) -> tuple[Mapping[str, Any], ...]:  # type: ignore[override]
+        """See `crnn.nn.module.Module`."""
+        return () if self._regressor is None else self._regressor.training_runs
+
+    @property
+    def dtype(self) -> str:
+        """float32 or float64."""
+        return str(self.get_params()["dtype"])
+
+    def config(self) -> dict[str, Any]:
+        """The sizes and options of the network, as values that JSON can hold."""
+        return self.regressor.config()
+
+    @classmethod
+    def shapes_of(cls, config: Mapping[str, Any], **attached: Any) -> Shapes:
+        """Names and shapes of the parameters."""
+        return SequenceRegressor.shapes_of(config)
+
+    @classmethod
+    def statistics_of(cls, config: Mapping[str, Any]) -> dict[str, int]:
+        return SequenceRegressor.statistics_of(config)
+
+    def _stream_parts(self) -> StreamParts:
+        raise ValueError("stream: a Forecaster reads windows; update adds new values, and forecast continues them")
+
+    def astype(self, dtype: str) -> Self:
+        """A copy in another precision, float32 or float64, see `crnn.nn.module.Module.astype`."""
+        regressor = self.regressor.astype(dtype)
+        copy = deepcopy(self).set_params(dtype=dtype)
+        copy._regressor = regressor
+        return copy
+
+    def contents(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        fitted = self.fitted
+        tensors, header = self.regressor.contents()
+        own = fitted.header(self._own_arguments(), self._saved_learning())
+        return tensors | fitted.tensors(), header | {"kind": type(self).__name__, "forecaster": own}
+
+    @classmethod
+    def from_contents(cls, header: Mapping[str, Any], tensors: Mapping[str, Array]) -> Self:
+        """The forecaster of a file, after everything in it has been checked. Raises TypeError and ValueError."""
+        fitted, arguments, used = fitted_from(header.get("forecaster"), tensors, cls._defaults())
+        rest = {name: values for name, values in tensors.items() if name not in used}
+        regressor = SequenceRegressor.from_contents(header, rest)
+        sizes = (regressor.net.input_size, regressor.output_size, regressor.pooling)
+        if sizes != (fitted.layout.input_size, fitted.layout.targets, None):
+            raise ValueError(f"expected a network of the layout's sizes, got {sizes}")
+        model = cls(**arguments)
+        model._regressor, model._fitted = regressor, fitted
+        return model
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _restored, (type(self), {name: value for name, value in vars(self).items() if name != "_stream_weights"})
+
+
+@in_ieee_mode
+def _restored(cls: type[Forecaster], own: Mapping[str, Any]) -> Forecaster:
+    """The forecaster that pickle or copy restores."""
+    model = cls.__new__(cls)
+    vars(model).update(own)
+    return model
+
+
+takes_options(NETWORK_OPTIONS, ESTIMATING)(Forecaster)

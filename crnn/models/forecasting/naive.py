@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+"""SeasonalNaive: the last season, repeated. What every other forecast has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from crnn._float_mode import public_methods_in_ieee_mode
+from crnn.array_input import shown
+from crnn.checks import Array, as_integer, check_size
+from crnn.models.forecasting.backtest import BAND, Backtest, back_test
+from crnn.models.forecasting.bands import Bands, checked_levels
+from crnn.models.forecasting.frames import as_given
+from crnn.models.forecasting.given import Given, read_all
+from crnn.models.forecasting.memory import Remembered
+from crnn.models.forecasting.season import SEASONS, season_of
+from crnn.models.forecasting.transformations import Difference, Gaps, carried
+
+
+class SeasonalNaive:
+    """Forecasts each step by the value one season before, or with ``season=1`` by the last value.
+
+    It has the methods of `Forecaster`, to compare with. A gap is filled by the value one season before.
+
+    Parameters
+    ----------
+    season : int or "auto"
+        Steps of a season. "auto": as `Forecaster` finds it.
+
+    Examples
+    --------
+    >>> import crnn
+    >>> crnn.SeasonalNaive(season=3).fit([1, 2, 3, 4, 5, 6]).forecast(4)
+    array([4., 5., 6., 4.])
+    """
+
+    season: int | str
+    season_: int  # that is used
+    _memory: list[Remembered]
+    _several: bool
+
+    def __init__(self, season: int | str = "auto") -> None:
+        check_season(season)
+        self.season = season
+
+    def __repr__(self) -> str:
+        return f"SeasonalNaive(season={self.season!r})"
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The arguments of the constructor, as scikit-learn reads them."""
+        return {"season": self.season}
+
+    def fresh(self) -> Self:
+        """A copy that has not learnt anything."""
+        return type(self)(self.season)
+
+    def fit(self, series: Any, past: Any = None, future: Any = None, **options: Any) -> Self:
+        """Find the season of a series, or of several, and remember them. Returns the model.
+
+        Parameters
+        ----------
+        series
+            As in `Forecaster.fit`. The other arguments are accepted, checked and not used.
+        """
+        given = read_all(series, past, future)
+        filled = [Gaps("interpolate").apply(frame.values) for frame in given.frames]
+        axis = given.frames[0].axis
+        named = None if axis is None or axis.frequency is None else SEASONS.get(axis.frequency)
+        self.season_ = season_of(filled, named) if isinstance(self.season, str) else check_season(self.season)
+        self._memory, self._several = remembered(given), given.several
+        return self
+
+    def update(self, series: Any, past: Any = None, future: Any = None) -> Self:
+        """Add the values that came after the remembered series. Returns the model."""
+        given = read_all(series, past, future)
+        self._memory = continued(self._memory, given)
+        return self
+
+    def forecast(
+        self,
+        n: int,
+        series: Any = None,
+        past: Any = None,
+        future: Any = None,
+        *,
+        quantiles: Sequence[float] | None = None,
+        threads: int = 1,
+    ) -> Any:
+        """The next ``n`` steps of the series of `fit`, or of others. See `Forecaster.forecast`.
+
+        Bands are those of the differences at the lag of the season; their variance grows with each season ahead.
+        """
+        n = check_size("n", n)
+        levels = None if quantiles is None else checked_levels(quantiles)
+        if not hasattr(self, "_memory"):
+            raise ValueError("SeasonalNaive: expected a call of fit before this")
+        memory, several = self._memory, self._several
+        if series is not None:
+            given = read_all(series, past, None)
+            memory, several = remembered(given), given.several
+        naive = Difference((self.season_,))
+        found = []
+        for each in memory:
+            values = seasonally_filled(each.values, self.season_)
+            point = naive.naive(values, n)
+            axis = None if each.axis is None else each.axis
+            if levels is not None:
+                point = self._quantiles(values, point, levels)
+            found.append(as_given(point, each.frame, axis, levels))
+        return found if several else found[0]
+
+    def _quantiles(self, values: Array, point: Array, levels: list[float]) -> Array:
+        """Quantiles (n, P, Q) around a forecast (n, P)."""
+        if len(values) <= self.season_:
+            raise ValueError(f"quantiles: expected a series of more than {self.season_} steps, got {len(values)}")
+        bands = Bands.alike(values[self.season_ :] - values[: -self.season_], self.season_)
+        return np.moveaxis(point + bands.offsets(np.array(levels), len(point), grows=True), 0, -1)
+
+    def backtest(
+        self,
+        series: Any,
+        horizon: int = 12,
+        origins: int = 5,
+        *,
+        stride: int | None = None,
+        refit: bool = False,
+        past: Any = None,
+        future: Any = None,
+        quantiles: Sequence[float] = BAND,
+    ) -> Backtest:
+        """The errors of forecasts from several origins, see `Forecaster.backtest`."""
+        return back_test(
+            self, series, past, future, check_size("horizon", horizon),
+            origins=origins, stride=stride, refit=refit, levels=quantiles, options={}, forecast_options={},
+        )  # fmt: skip
+
+
+public_methods_in_ieee_mode(SeasonalNaive)
+
+
+def check_season(season: Any) -> int:
+    """A season as a number; 0 for "auto". Raises ValueError."""
+    if isinstance(season, str) and season == "auto":
+        return 0
+    number = as_integer(season)
+    if number is None or number < 1:
+        raise ValueError(f"season: expected 'auto' or an integer of at least 1, got {shown(season)}")
+    return number
+
+
+def seasonally_filled(values: Array, season: int) -> Array:
+    """Values (T, P) whose gaps have the value one season before; in the first season the last known value."""
+    filled: Array = values.copy()
+    missing = np.isnan(filled)
+    for step in np.flatnonzero(missing.any(axis=1)).tolist():
+        if step >= season:
+            filled[step] = np.where(missing[step], filled[step - season], filled[step])
+    for column in filled.T:
+        column[...] = carried(column, ~np.isnan(column))
+    return filled
+
+
+def remembered(given: Given) -> list[Remembered]:
+    """The series as a memory, which are not scaled."""
+    P = given.columns.targets
+    return [
+        Remembered(each.values, past, future, np.zeros(P), np.ones(P), each.flat, each.columns, each.axis)
+        for each, past, future in zip(given.frames, given.past, given.future, strict=True)
+    ]
+
+
+def continued(memory: Sequence[Remembered], given: Given) -> list[Remembered]:
+    """A memory with more steps of each series. Raises ValueError."""
+    if len(given.frames) != len(memory):
+        raise ValueError(f"series: expected more values of each of {len(memory)} series, got {len(given.frames)}")
+    found = []
+    for i, (each, frame) in enumerate(zip(memory, given.frames, strict=True)):
+        label = f"series[{i}]" if given.several else "series"
+        if frame.values.shape[1] != each.values.shape[1]:
+            raise ValueError(f"{label}: expected {each.values.shape[1]} columns, got {frame.values.shape[1]}")
+        axis = each.axis
+        if axis is not None:
+            axis = axis.advanced(len(frame))
+            expected = each.axis.after(len(frame)) if each.axis is not None else None
+            if frame.index is not None and expected is not None and not frame.index.equals(expected):
+                got, wanted = (shown(index[[0, -1]].tolist()) for index in (frame.index, expected))
+                raise ValueError(f"{label}: expected the index that follows, {wanted} (first and last), got {got}")
+        found.append(each.extended(frame.values, given.past[i], given.future[i], axis))
+    return found

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+"""pandas in, pandas out: the index of a forecast continues that of the series."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+import crnn
+from crnn.models.files import from_bytes, to_bytes
+
+pd = pytest.importorskip("pandas")
+pytestmark = pytest.mark.interop
+
+QUICK = {"epochs": 1, "progress": False}
+
+
+def values(n=60):
+    return np.sin(np.arange(n) / 3) + 0.1 * np.random.default_rng(0).normal(size=n)
+
+
+def model(**options):
+    return crnn.Forecaster(4, hidden_size=4, seed=0, **options)
+
+
+INDEXES = {
+    "months": lambda n: pd.date_range("2020-01-01", periods=n, freq="MS", name="month"),
+    "days without a set frequency": lambda n: pd.DatetimeIndex(pd.date_range("2020-02-20", periods=n).to_numpy()),
+    "business days": lambda n: pd.bdate_range("2024-01-04", periods=n),
+    "hours in a time zone": lambda n: pd.date_range("2024-03-29 20:00", periods=n, freq="h", tz="Europe/Berlin"),
+    "every 15 minutes": lambda n: pd.date_range("2024-03-29", periods=n, freq="15min"),
+    "ends of quarters": lambda n: pd.date_range("1990-03-31", periods=n, freq="QE"),
+    "periods": lambda n: pd.period_range("2001-11", periods=n, freq="M", name="p"),
+    "weeks": lambda n: pd.period_range("2001-11", periods=n, freq="W"),
+    "range": lambda n: pd.RangeIndex(5, 5 + 3 * n, 3, name="step"),
+    "integers": lambda n: pd.Index(np.arange(n) * 10),
+}
+
+
+@pytest.mark.parametrize("kind", INDEXES)
+def test_forecasts_continue_the_index(kind):
+    index = INDEXES[kind](70)
+    series = pd.Series(values(70), index, name="load")
+    fitted = model().fit(series[:60], **QUICK)
+    for each in (fitted, from_bytes(to_bytes(fitted)), pickle.loads(pickle.dumps(fitted))):
+        ahead = each.forecast(10)
+        assert (ahead.index == index[60:]).all()
+        assert (ahead.index.name, ahead.index.dtype) == (index.name, index.dtype)
+        assert ahead.name == "load"
+        assert (ahead.to_numpy() == fitted.forecast(10, series[:60].to_numpy())).all()
+    naive = crnn.SeasonalNaive(1).fit(series[:60]).forecast(10)
+    assert (naive.index == index[60:]).all()
+    assert (naive == series.iloc[59]).all()
+    fitted.update(series[60:63])
+    assert (fitted.forecast(2).index == index[63:65]).all()
+
+
+def test_quantiles_are_columns():
+    series = pd.Series(values(), pd.period_range("2001-11", periods=60, freq="M"))
+    bands = model().fit(series, **QUICK).forecast(3, quantiles=[0.1, 0.9])
+    assert bands.columns.tolist() == [0.1, 0.9]
+    assert bands.columns.name == "quantile"
+    frame = pd.DataFrame({"a": values(), "b": values()}, series.index)
+    bands = model().fit(frame, **QUICK).forecast(3, quantiles=[0.1, 0.9])
+    assert bands.columns.tolist() == [("a", 0.1), ("a", 0.9), ("b", 0.1), ("b", 0.9)]
+    assert bands["a"].shape == (3, 2)
+
+
+def test_columns_are_found_by_name():
+    index = pd.date_range("2024-01-01", periods=70, freq="D")
+    frame = pd.DataFrame({"a": values(70), "b": values(70) ** 2}, index)
+    known = pd.DataFrame({"x": np.arange(70.0), "y": values(70)}, index)
+    fitted = model().fit(frame[:60], past=known[:60], future=known[:60], **QUICK)
+    expected = fitted.forecast(10, future=known[60:])
+    assert expected.columns.tolist() == ["a", "b"]
+    pd.testing.assert_frame_equal(fitted.forecast(10, future=known[60:][["y", "x"]]), expected)
+    turned = fitted.forecast(10, frame[:60][["b", "a"]], known[:60], known[["y", "x"]])
+    pd.testing.assert_frame_equal(turned[["a", "b"]], expected)
+    restored = from_bytes(to_bytes(fitted))
+    pd.testing.assert_frame_equal(restored.forecast(10, future=known[60:]), expected)
+    with pytest.raises(ValueError, match=r"future: expected the columns \['x', 'y'\], got \['x', 'z'\]"):
+        fitted.forecast(10, future=known[60:].rename(columns={"y": "z"}))
+
+
+def test_rows_of_another_index_are_refused():
+    index = pd.date_range("2024-01-01", periods=70, freq="D")
+    series, known = pd.Series(values(70), index), pd.DataFrame({"x": values(70)}, index)
+    with pytest.raises(ValueError, match=r"past: expected the index .* write past\.loc"):
+        model().fit(series[:60], past=known[5:65], **QUICK)
+    fitted = model().fit(series[:60], future=known[:60], **QUICK)
+    with pytest.raises(ValueError, match="future: expected the index"):
+        fitted.forecast(4, future=known[61:65])
+    with pytest.raises(ValueError, match="future: expected the index"):
+        fitted.forecast(4, series[:60], future=known[1:65])
+    with pytest.raises(ValueError, match="series: expected the index that follows"):
+        fitted.update(series[61:64], future=known[61:64])
+    with pytest.raises(ValueError, match=r"future: expected 4 rows of 1 columns \['x'\], as in fit, got none"):
+        fitted.forecast(4)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        lambda: pd.Index(list("abcdef") * 10),
+        lambda: pd.DatetimeIndex(pd.date_range("2024-01-01", periods=61).delete(30)),
+        lambda: pd.date_range("2024-01-01", periods=60)[::-1],
+        lambda: pd.Index(np.arange(60) ** 2),
+        lambda: pd.Index(np.arange(60) / 2),
+    ],
+)
+def test_an_index_that_cannot_be_continued_is_refused(index):
+    series = pd.Series(values(), index())
+    with pytest.raises(ValueError, match="series: expected an index of dates or periods with a frequency"):
+        model().fit(series, **QUICK)
+
+
+def test_the_index_names_the_season():
+    month = pd.date_range("2001-01-01", periods=120, freq="MS")
+    weak = pd.Series(np.sin(2 * np.pi * np.arange(120) / 12) + np.random.default_rng(0).normal(size=120), month)
+    assert model().fit(weak, **QUICK).season_ == 12
+    assert model().fit(weak.to_numpy(), **QUICK).season_ == 1
+
+
+def test_gaps_and_back_tests_of_pandas():
+    series = pd.Series(values(80), pd.date_range("2024-01-01", periods=80), dtype="Float64")
+    series.iloc[20:25] = pd.NA
+    result = model().backtest(series, origins=3, **QUICK)
+    plain = model().backtest(series.to_numpy(np.float64, na_value=np.nan), origins=3, **QUICK)
+    assert (result.forecasts == plain.forecasts).all()
+
+
+def test_several_series_of_pandas():
+    frames = [pd.Series(values(n), pd.date_range("2024-01-01", periods=n), name=str(n)) for n in (50, 60)]
+    fitted = model().fit(frames, **QUICK)
+    days = [frame.index[-1] + pd.Timedelta(days=1) for frame in frames]
+    assert [ahead.index[0] for ahead in fitted.forecast(2)] == days
+    several = pd.concat(frames, keys=["a", "b"])
+    with pytest.raises(ValueError, match=r"series: .* an index of 2 levels"):
+        model().fit(several)

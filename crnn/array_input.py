@@ -29,6 +29,7 @@ from crnn.checks import Array
 __all__ = ["as_array", "check_finite", "in_precision", "is_finite", "items", "real_numbers", "shown", "take_one"]
 
 REAL_KINDS = "fiub"  # of dtypes
+COMPLEX = "Complex data not supported"  # in the words of scikit-learn
 
 
 # ---- array-likes -----------------------------------------------------------------------------------------------------
@@ -41,7 +42,8 @@ def as_array(name: str, value: Any) -> Array:
     if isinstance(value, np.ma.MaskedArray):
         return _from_masked(name, value)
     if isinstance(value, Mapping | Set | Iterator) or hasattr(type(value), "toarray"):
-        hint = "; write np.column_stack(list(d.values()))" if isinstance(value, Mapping) else _hint(value)
+        columns = isinstance(value, Mapping) and not hasattr(type(value), "toarray")
+        hint = "; write np.column_stack(list(d.values()))" if columns else _hint(value)
         raise TypeError(f"{name}: expected an array, got {type(value).__name__}{hint}")
     if isinstance(value, list | tuple) and any(isinstance(part, np.ma.MaskedArray) for part in value):
         return _from_masked(name, _converted(name, value, np.ma.stack))
@@ -105,12 +107,12 @@ def _from_pandas_column(name: str, value: Any) -> Array:
 
 def _hint(value: Any) -> str:
     """What to write instead of this, for error messages; empty if that is not known."""
+    if hasattr(type(value), "toarray"):  # a sparse matrix of SciPy, which may be a mapping
+        return ", which is sparse; write x.toarray()"
     if isinstance(value, Mapping):
         return "; pass its values, as list(d.values())"
     if isinstance(value, Set):
         return ", which has no order"
-    if hasattr(type(value), "toarray"):  # a sparse matrix of SciPy
-        return "; write x.toarray()"
     if hasattr(type(value), "batch_sizes"):  # of PyTorch
         return "; write torch.nn.utils.rnn.unpack_sequence(x)"
     if library_of(value) == "pandas" and hasattr(type(value), "groups"):
@@ -138,6 +140,8 @@ def real_numbers(name: str, value: Any) -> Array:
         )
     if array.dtype.isbuiltin != 1 and array.dtype.name == "bfloat16":  # a type that JAX adds to NumPy
         array = array.astype(np.float32)
+    if array.dtype.kind == "c":
+        raise ValueError(f"{name}: expected numbers, got {array.dtype} of shape {array.shape}: {COMPLEX}")
     if array.dtype.kind not in REAL_KINDS:
         hint = "; write np.lib.recfunctions.structured_to_unstructured(x)" if array.dtype.names else ""
         raise TypeError(f"{name}: expected numbers, got {array.dtype} of shape {array.shape}{hint}")
@@ -164,7 +168,20 @@ def _number(name: str, entry: Any) -> float:
             return float(entry)
         except (OverflowError, TypeError, ValueError):
             raise ValueError(f"{name}: expected numbers that a float can hold, got {entry!r:.100}") from None
-    raise TypeError(f"{name}: expected numbers, got {type(entry).__name__} {shown(entry)}")
+    if isinstance(entry, complex | np.complexfloating):
+        raise ValueError(f"{name}: expected numbers, got {entry!r}: {COMPLEX}")
+    raise TypeError(f"{name}: expected numbers, got {type(entry).__name__} {shown(entry)}{_reason(entry)}")
+
+
+def _reason(entry: Any) -> str:
+    """What Python says of an object that is no number, for messages."""
+    try:
+        float(entry)
+    except TypeError as error:
+        return f" ({error})"
+    except Exception:  # the user's own code
+        pass
+    return ""
 
 
 def in_precision(name: str, array: Array, dtype: str) -> Array:
@@ -191,11 +208,12 @@ def is_finite(array: Array) -> bool:
     return kind not in "eg" or bool(np.isfinite(array).all())  # half or extended precision; others are integers
 
 
-def check_finite(name: str, array: Array, place: bool = True) -> None:
+def check_finite(name: str, array: Array, place: bool = True, hint: str = "") -> None:
     """Raise ValueError, which names the first value and, with ``place``, where it is, unless all are finite."""
     if not is_finite(array):
         wrong = ~np.isfinite(array)
-        raise ValueError(f"{name}: expected finite numbers, got {array[wrong][0]}{_place(wrong) if place else ''}")
+        where = _place(wrong) if place else ""
+        raise ValueError(f"{name}: expected finite numbers, got {array[wrong][0]}{where}{hint}")
 
 
 def _place(wrong: Array) -> str:

@@ -314,8 +314,8 @@ def test_what_another_library_calls_sequences_gets_a_hint():
     panel = pd.DataFrame(np.concatenate(X), index=pd.MultiIndex.from_product([range(8), range(6)]))
     for given, message in [
         (panel, r"X: .* got a DataFrame with 2 index levels; write \[group for _, group in x.groupby"),
-        (sparse.csr_matrix(X[0]), r"X: .* got csr_matrix; write x.toarray\(\)"),
-        ([sparse.csr_matrix(x) for x in X], r"X\[0\]: expected an array, got csr_matrix; write x.toarray"),
+        (sparse.csr_matrix(X[0]), r"X: .* got csr_matrix, which is sparse; write x.toarray\(\)"),
+        ([sparse.csr_matrix(x) for x in X], r"X\[0\]: .* got csr_matrix, which is sparse; write x.toarray"),
         ([{"a": x[:, 0], "b": x[:, 1]} for x in X], r"X\[0\]: .* got dict; write np.column_stack"),
         ([np.zeros(6, [("a", float), ("b", float)])] * 8, r"X\[0\]: .*structured_to_unstructured"),
         (X[0].tolist(), r"X\[0\]: expected numbers of shape \(T, 2\).* \(2,\); for one sequence write \[x\]"),

@@ -321,7 +321,7 @@ def test_a_model_without_sizes_says_that_it_is_not_fitted():
     model = crnn.SequenceClassifier()
     with pytest.raises(NotFittedError, match="SequenceClassifier: expected a call of fit before this"):
         model.predict(X)
-    for name in ("classes_", "n_features_in_", "net", "nonsense"):
+    for name in ("classes_", "n_features_in_", "net", "no_such_attribute"):
         assert not hasattr(model, name)
     assert not model.__sklearn_is_fitted__()
     assert not crnn.SequenceClassifier(3, 2).__sklearn_is_fitted__()
@@ -346,7 +346,7 @@ def test_scores():
     assert tagger.score(X, TAGS, of_steps) == pytest.approx(expected)
 
     regressor = fitted("regressor")
-    error = VALUES - regressor.predict(X)[:, 0]
+    error = VALUES - regressor.predict(X)
     assert regressor.score(X, VALUES) == pytest.approx(1 - (error**2).sum() / ((VALUES - VALUES.mean()) ** 2).sum())
 
     translator = fitted("sequences to sequences")

@@ -128,7 +128,7 @@ def test_ids_of_a_model_with_real_targets_give_float64():
         stream = model.stream()
         for number in ids[0].tolist():
             stream.step(number, out=out)
-        assert_same_bits(out, model.predict(ids[:1])[0])
+        assert_same_bits(out, model.predict(ids[:1]))
         assert_same_bits(model.stream().run(ids[0])[-1], out)
 
 
@@ -260,10 +260,10 @@ def test_masked_labels_are_unlabelled():
 def test_what_is_no_number_is_refused_as_a_target_and_as_an_input(y, text):
     model = values_model()
     before = model.flat_params.copy()
-    with pytest.raises(TypeError, match=rf"y\[0\]: expected numbers, {text}"):
+    with pytest.raises((TypeError, ValueError), match=rf"y\[0\]: expected numbers, {text}"):
         model.fit(XS, y)
     if "bool" not in text:
-        with pytest.raises(TypeError, match=r"X\[0\]: expected numbers, got"):
+        with pytest.raises((TypeError, ValueError), match=r"X\[0\]: expected numbers, got"):
             model.fit([np.full((6, 3), entry) for entry in y], VALUES)
     assert_same_bits(model.flat_params, before)
 
@@ -287,7 +287,7 @@ def test_numbers_whose_squares_underflow_are_scaled(exponent):
     assert_same_bits(model.flat_params, other.flat_params)
     assert_same_bits(model.predict(tiny), np.ldexp(other.predict(plain), exponent))
     stream = model.stream()
-    assert_same_bits(stream.run(tiny[1])[-1], model.predict(tiny[1:2])[0])
+    assert_same_bits(stream.run(tiny[1])[-1], model.predict(tiny[1:2]))
     mixed = [np.column_stack([t[:, 0], p[:, 1:]]) for t, p in zip(tiny, plain, strict=True)]
     third = values_model()
     third.fit(mixed, VALUES, epochs=2)

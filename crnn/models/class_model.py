@@ -10,12 +10,13 @@ from crnn.checks import Array
 from crnn.models.built import Built, compose
 from crnn.models.data import SequenceData, Sequences, check_given
 from crnn.models.from_data import are_names, class_arguments, inputs_from, labels_in, missing_inputs
-from crnn.models.losses import class_loss
+from crnn.models.losses import check_weights, class_loss
 from crnn.models.observations import CLASSES
 from crnn.models.standardizer import Standardizer
 from crnn.models.targets import ClassTargets, Label
 from crnn.models.text_inputs import size_of
-from crnn.models.weighting import sample_weights
+from crnn.models.training_data import Part
+from crnn.models.weighting import BALANCED, balanced, check_class_weight, of_rows, weights_by_label
 from crnn.nn.config import config_from
 from crnn.nn.module import JsonTypes
 
@@ -33,7 +34,7 @@ class ClassModel:
     """The options of a model that predicts classes, as attributes. A mixin for subclasses of `SequenceModel`."""
 
     observed = CLASSES
-    learnt_names: ClassVar[tuple[str, ...]] = ("classes",)
+    learnt_names: ClassVar[tuple[str, ...]] = ("classes", "class_weight")
     num_classes: int  # V
     classes: list[Label] | None
     multilabel: bool
@@ -41,8 +42,10 @@ class ClassModel:
     label_smoothing: float
     pooling: str | None
     _targets: ClassTargets
+    _head: Any
+    get_params: Callable[..., dict[str, Any]]
     _sequences: Callable[[str, Any], Sequences]
-    _data: Callable[[Sequences, list[Array]], SequenceData]
+    _data: Callable[..., SequenceData]
     _outputs: Callable[[SequenceData, int, int], Sequences]
     _built: Built | None
 
@@ -55,7 +58,11 @@ class ClassModel:
             arguments["num_classes"], arguments["classes"], arguments["multilabel"], dtype=config.dtype
         )
         smoothing = arguments["label_smoothing"]
-        loss = class_loss(targets.num_classes, targets.multilabel, arguments["class_weight"], smoothing)
+        given = arguments["class_weight"]
+        weights = check_class_weight(given, targets.multilabel)
+        if isinstance(given, Mapping) and set(given) <= set(targets.label_array().tolist()):
+            weights = weights_by_label(given, targets.label_array().tolist())
+        loss = class_loss(targets.num_classes, targets.multilabel, weights, smoothing)
         return compose(
             config,
             loss,
@@ -108,7 +115,9 @@ class ClassModel:
         """
         x = self._sequences("X", X)
         targets = self._targets.encode("y", y, x, self.pooling is not None, unseen=True)
-        weights = sample_weights(sample_weight, x, single=self.pooling is not None)
+        weights = None
+        if sample_weight is not None:
+            weights = of_rows(sample_weight, targets, by_step=self.pooling is None)
         outputs = self._outputs(self._data(x, targets), 256, 1)
         right = total = 0.0
         for i, (out, wanted) in enumerate(zip(outputs, targets, strict=True)):
@@ -130,8 +139,22 @@ class ClassModel:
         self._set_learnt({"classes": labels})
 
     def _set_learnt(self, values: Mapping[str, Any]) -> None:
+        vars(self._built).update(values)
         if "classes" in values:
-            vars(self._built)["classes"] = self._targets.classes = values["classes"]
+            self._targets.classes = values["classes"]
+        if "class_weight" in values:
+            self._head.loss.weights = check_weights(values["class_weight"], self.num_classes)
+
+    def _prepare_targets(self, part: Part) -> None:
+        """Resolve a ``class_weight`` that is a dict or "balanced", from what is trained on."""
+        given = self.get_params()["class_weight"]
+        if isinstance(given, Mapping):
+            weights = weights_by_label(given, self._targets.label_array().tolist())
+        elif isinstance(given, str) and given == BALANCED:
+            weights = balanced(part.targets, part.weights, self.num_classes)
+        else:
+            return
+        self._set_learnt({"class_weight": weights})
 
     def _arguments_from(self, arguments: Mapping[str, Any], X: Any, y: Any) -> dict[str, Any]:
         """The arguments that were not given, as the training data decide them. Raises TypeError and ValueError."""

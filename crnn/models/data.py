@@ -35,6 +35,8 @@ class Batch:
     x: Array  # (T, B, D) real, or ids (T, B); packed (1, M, D), or (1, M)
     lengths: Lengths | None = None  # None: all T
     target_lengths: Lengths | None = None  # with a target for every step, or several tokens; None: all equal
+    weights: Array | None = None  # float64, of the targets (T, B), packed (1, M), or (1, B) with one for each sequence
+    gain: float = 1.0  # factor of the mean of weighted losses, see `SequenceData`
 
     @property
     def size(self) -> int:
@@ -65,6 +67,7 @@ def check_sequences(name: str, X: Any, input_size: int, *, ids: bool, real: bool
         _check_shape(name, X, input_size)
     if len(X) == 0:
         raise ValueError(f"{name}: expected at least one sequence, got none")
+    check_steps(name, X)
     whole = _as_whole(X, input_size, ids, real)
     if whole is not None:
         return whole
@@ -77,7 +80,7 @@ def check_sequences(name: str, X: Any, input_size: int, *, ids: bool, real: bool
 def _check_shape(name: str, X: Array, input_size: int) -> None:
     """Raise ValueError unless an array can be sequences, (N, T, D) or (N, T), and is not clearly one sequence."""
     if X.ndim not in (2, 3):
-        one = "; for one sequence write [x]" if X.ndim == 1 and X.size else ""
+        one = "; for one sequence write [x]. Reshape your data otherwise" if X.ndim == 1 and X.size else ""
         raise ValueError(f"{name}: expected shape (N, T, {input_size}), or ids (N, T), got {X.shape}{one}")
     if X.ndim == 2 and X.shape[1] == input_size and len(X) > 1 and (input_size == 1 or X.dtype.kind == "f"):
         raise ValueError(_ambiguous(name, X.shape))
@@ -86,12 +89,21 @@ def _check_shape(name: str, X: Array, input_size: int) -> None:
         raise ValueError(f"{name}: expected {expected}, got {X.dtype} of shape {X.shape}")
 
 
+def check_steps(name: str, X: Any) -> None:
+    """Raise ValueError for an array of sequences without a step. Knows no D."""
+    if isinstance(X, np.ndarray) and X.ndim == 2 and not X.shape[1]:
+        raise ValueError(
+            f"{name}: expected sequences of at least one step, got none: 0 feature(s) (shape={X.shape}) while a "
+            "minimum of 1 is required."
+        )
+
+
 def _ambiguous(name: str, shape: tuple[int, ...]) -> str:
     """What to say of an array (T, D) in the place of sequences."""
     hint = f"write [x] for one sequence of {shape[0]} steps"
     if shape[1] == 1:
         hint += f", or x[:, :, None] for {shape[0]} sequences of one step"
-    return f"{name}: expected shape (N, T, {shape[1]}), got {shape}; {hint}"
+    return f"{name}: expected shape (N, T, {shape[1]}), got {shape}; {hint} of {shape[1]} feature(s)"
 
 
 def is_one_series(X: Any, input_size: int) -> bool:
@@ -174,7 +186,7 @@ def _check_sequence(name: str, x: Array, input_size: int, ids: bool, real: bool)
         or_ids = ", or integer ids (T,)" if x.ndim == 1 and not real and not hint else ""
         expected = f"numbers of shape (T, {input_size}){or_ids}"
         raise ValueError(f"{name}: expected {expected}, got {x.dtype} of shape {x.shape}{hint}")
-    check_finite(name, x)
+    check_finite(name, x, hint="; NaN and inf are no inputs")
     return in_precision(name, x, "float64") if x.dtype.itemsize > 8 else x
 
 
@@ -197,6 +209,10 @@ class SequenceData:
         One per sequence: (T_i, ...), or with ``single`` (1, ...).
     single : bool
         One target per sequence instead of one per step.
+    weights : list of arrays, optional
+        Weights of the rows of each sequence's targets; their mean over all targets should be 1.
+    gain : float
+        Factor that makes the mean of the losses of all data one that is divided by the weights, if classes have some.
 
     Attributes
     ----------
@@ -212,11 +228,15 @@ class SequenceData:
     targets: list[Array]
     single: bool
     lengths: Array
+    weights: list[Array] | None
+    gain: float
     series: Series | None
     notes: list[str]
 
-    def __init__(self, x: Sequences, targets: list[Array], *, single: bool) -> None:
-        self.notes = []
+    def __init__(
+        self, x: Sequences, targets: list[Array], *, single: bool, weights: list[Array] | None = None, gain: float = 1.0
+    ) -> None:
+        self.notes, self.weights, self.gain = [], weights, gain
         self.x, self.targets, self.single, self.series = x, targets, single, None
         self.lengths = np.full(len(x), x.shape[1]) if isinstance(x, np.ndarray) else np.array(list(map(len, x)))
 
@@ -224,14 +244,16 @@ class SequenceData:
         return len(self.x)
 
     def arrays(self) -> Iterator[Array]:
-        """All arrays, inputs and targets, for a digest; borrowed."""
+        """All arrays, inputs, targets and weights, for a digest; borrowed."""
         yield from self.x
         yield from self.targets
+        yield from self.weights or ()
 
     def part(self, chosen: Sequence[int] | Array) -> SequenceData:
         """The sequences with the indices ``chosen``; borrowed."""
         x, targets = [self.x[i] for i in chosen], [self.targets[i] for i in chosen]
-        return SequenceData(x, targets, single=self.single)
+        weights = None if self.weights is None else [self.weights[i] for i in chosen]
+        return SequenceData(x, targets, single=self.single, weights=weights, gain=self.gain)
 
     def batch(self, chosen: Array) -> tuple[Batch, Array]:
         """A batch of the sequences with these indices, and its targets; both fresh.
@@ -240,7 +262,8 @@ class SequenceData:
         """
         inputs = self.inputs(chosen)
         targets, target_lengths = batch_of([self.targets[i] for i in chosen])
-        return Batch(inputs.x, inputs.lengths, target_lengths), targets
+        weights = None if self.weights is None else batch_of([self.weights[i] for i in chosen])[0]
+        return Batch(inputs.x, inputs.lengths, target_lengths, weights, self.gain), targets
 
     def inputs(self, chosen: Array) -> Batch:
         """A batch of the sequences with these indices, without targets; fresh."""

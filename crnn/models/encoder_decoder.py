@@ -74,6 +74,7 @@ class EncoderDecoder(Predictor):
         dropout_seed: Seed = None,
         keep: bool = True,
         states_only: bool = False,
+        weights: Array | None = None,
     ) -> tuple[list[Tape], HeadTape]:
         """As `Predictor.window`: x, ``state`` and ``lengths`` are the encoder's, the targets (M, B) are token ids.
 
@@ -96,6 +97,7 @@ class EncoderDecoder(Predictor):
             dropout_seed=dropout_seed,
             keep=keep,
             states_only=states_only,
+            weights=weights,
         )
         if scale is not None:
             assert tape.dbefore is not None

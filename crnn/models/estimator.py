@@ -38,8 +38,11 @@ class NotFittedError(ValueError, AttributeError):
 def not_fitted(message: str) -> Exception:
     """A `NotFittedError`, and scikit-learn's if the program uses scikit-learn."""
     exceptions = sys.modules.get("sklearn.exceptions")
-    kind: type[Exception] = NotFittedError if exceptions is None else exceptions.NotFittedError
-    return kind(message)
+    if exceptions is None:
+        return NotFittedError(message)
+    both = type("NotFittedError", (NotFittedError, exceptions.NotFittedError), {"__module__": __name__})
+    found: Exception = both(message)
+    return found
 
 
 # ---- options of the constructor that say how to learn ----------------------------------------------------------------
@@ -255,7 +258,7 @@ class Estimator:
         kind = self._estimator_type
         return Tags(
             estimator_type=kind,
-            target_tags=TargetTags(required=kind is not None),
+            target_tags=TargetTags(required=kind is not None, multi_output=kind == "regressor"),
             classifier_tags=ClassifierTags() if kind == "classifier" else None,
             regressor_tags=RegressorTags() if kind == "regressor" else None,
             input_tags=InputTags(three_d_array=True),

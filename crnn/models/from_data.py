@@ -10,7 +10,7 @@ import numpy as np
 
 from crnn.array_input import items, real_numbers
 from crnn.checks import Array
-from crnn.models.data import array_of
+from crnn.models.data import array_of, check_steps
 from crnn.models.targets import Label, as_label, is_missing, labels_of
 from crnn.models.text_inputs import is_learnt, learn_vocab, refuse_texts
 from crnn.text.windows import IGNORE_INDEX
@@ -37,6 +37,7 @@ def input_size_of(name: str, X: Any) -> int:
         raise ValueError(f"{name}: expected {expected}, got {X.shape}{hint}")
     if not len(X):
         raise ValueError(f"{name}: expected at least one sequence, got none")
+    check_steps(name, X)
     arrays = [real_numbers(f"{name}[{i}]", x) for i, x in enumerate(X)]
     first = arrays[0]
     if first.ndim == 2:
@@ -79,18 +80,23 @@ def labels_in(name: str, y: Any) -> list[Label]:
     for i, entry in enumerate(y):
         for label in array_of(f"{name}[{i}]", entry, object).reshape(-1).tolist():
             label = as_label(label)
-            if is_missing(label) or (type(label) is int and label == IGNORE_INDEX):
+            if is_missing(label):
                 continue
-            if type(label) not in (str, int, bool):
-                raise TypeError(
-                    f"{name}[{i}]: expected labels that are strings, integers or bools, got {type(label).__name__} "
-                    f"{label!r:.100}" + ("; a SequenceRegressor learns numbers" if type(label) is float else "")
+            if type(label) is float:
+                raise ValueError(
+                    f"{name}[{i}]: expected labels that are strings, integers or bools, got float {label!r}; a "
+                    "SequenceRegressor learns continuous numbers"
                 )
+            if type(label) not in (str, int, bool):
+                got = f"{type(label).__name__} {label!r:.100}"
+                raise TypeError(f"{name}[{i}]: expected labels that are strings, integers or bools, got {got}")
             found[label] = None
+    if found.keys() != {IGNORE_INDEX, 1}:  # -1 and 1 alone are two classes
+        found.pop(IGNORE_INDEX, None)
     if len({type(label) for label in found}) > 1:
         raise TypeError(f"{name}: expected labels of one type, got strings, integers or bools mixed")
     if len(found) < 2:
-        got = f"only {next(iter(found))!r}" if found else "only unlabelled entries"
+        got = f"only one class, {next(iter(found))!r}" if found else "only unlabelled entries"
         note = f"{IGNORE_INDEX} is no label unless `classes` has it"
         raise ValueError(f"{name}: expected labels of at least two classes, got {got} ({note})")
     return sorted(found)
@@ -120,13 +126,13 @@ def class_arguments(name: str, y: Any, *, multilabel: bool) -> dict[str, Any]:
     return {"num_classes": len(labels)} if plain else {"classes": labels}
 
 
-def target_size_of(name: str, y: Any, input_size: int, *, single: bool) -> int:
-    """P of real targets y, or of forecasts if y is None."""
+def target_size_of(name: str, y: Any, input_size: int, *, single: bool) -> int | None:
+    """P of real targets y, or of forecasts if y is None; None for one number (N,) for each sequence."""
     if y is None:
-        return input_size
+        return None if single else input_size
     entries = items(name, y, "a list or an array of targets")
     values = real_numbers(f"{name}[0]", entries[0]) if len(entries) else np.zeros(())
-    return int(values.shape[-1]) if values.ndim == (1 if single else 2) else 1
+    return int(values.shape[-1]) if values.ndim == (1 if single else 2) else None if single else 1
 
 
 def windows_of(series: Array, length: int | None) -> list[Array]:

@@ -164,12 +164,20 @@ class Head:
         part = part if tape.pooling is None else part.single
         self.loss.run(tape.losses, None, tape.outputs, targets, 1.0, part)
 
-    def backward_rows(self, tape: HeadTape, dh: Array, targets: Array, scale: float, part: Slice) -> None:
-        """Compute the losses for the rows of ``part``, and OVERWRITE dh with the gradient of scale * (their sum)."""
+    def backward_rows(
+        self, tape: HeadTape, dh: Array, targets: Array, scale: float, part: Slice, weights: Array | None = None
+    ) -> None:
+        """Compute the losses for the rows of ``part``, and OVERWRITE dh with the gradient of scale * (their sum).
+
+        ``weights`` (T, B), in the dtype of the model: factors of the losses.
+        """
         every_step, dx = part, dh
         if tape.pooling is not None:
             part, dx = part.single, tape.pooling.dout
         self.loss.run(tape.losses, tape.outputs, tape.outputs, targets, scale, part)
+        if weights is not None:
+            tape.losses[:, part.rows] *= weights[:, part.rows]
+            tape.outputs[:, part.rows] *= weights[:, part.rows, None]
         # forward: outputs = h @ W_hy + b_y, so dh = doutputs @ W_hy.T
         gemm.linear_forward(dx, tape.outputs, tape.weights_t, None, part.b0, part.b1, part.lengths)
         if tape.mask is not None:

@@ -50,6 +50,14 @@ class Loss(ABC):
         """The divisor that turns the sum of the losses into their mean."""
         return float(self.count(targets))
 
+    def gain(self, targets: Sequence[Array], weights: Sequence[Array]) -> float:
+        """The factor that makes the mean of all losses, multiplied by ``weights``, one that is divided by them.
+
+        ``weights``, of the rows (T_i,) of targets (T_i, ...), have the mean 1, over which `weight` is as large as
+        without them, unless it depends on the target.
+        """
+        return 1.0
+
     @abstractmethod
     def keep_only(self, targets: Array, wanted: Array) -> Array:
         """A copy of the targets in which those with ``wanted`` (T, B) False are missing."""
@@ -129,6 +137,15 @@ class CrossEntropy(Loss):
         if self.weights is None:
             return float(self.count(targets))
         return kernels.sum(self.weights[targets[targets != IGNORE_INDEX]])
+
+    def gain(self, targets: Sequence[Array], weights: Sequence[Array]) -> float:
+        if self.weights is None:
+            return 1.0
+        labels, of_rows = np.concatenate(list(targets)), np.concatenate(list(weights))
+        known = labels != IGNORE_INDEX
+        of_classes = self.weights[labels[known]]
+        weighted = kernels.sum(of_classes * of_rows[known])
+        return kernels.sum(of_classes) / weighted if weighted else 1.0
 
     def keep_only(self, targets: Array, wanted: Array) -> Array:
         return np.where(wanted, targets, np.int32(IGNORE_INDEX))

@@ -162,10 +162,11 @@ class Predictor:
         threads: int,
         *,
         states_only: bool = False,
+        weights: Array | None = None,
     ) -> float:
         """Run network and head, compute the losses, and ACCUMULATE the gradient of scale * (their sum).
 
-        ``states_only``: as in `window`. Returns the sum of the losses.
+        ``states_only``, ``weights``: as in `window`. Returns the sum of the losses.
         """
         stack, head = self.net.stack, self.head
         for cell in tape.recurrences:
@@ -178,7 +179,7 @@ class Predictor:
             part = tape.part(number)
             stack.forward(tape, part)
             head.forward_rows(head_tape, tape.y, part)
-            head.backward_rows(head_tape, tape.dy, targets, scale, part)
+            head.backward_rows(head_tape, tape.dy, targets, scale, part, weights)
             stack.backward(tape, None, part)
 
         def columns(part: int) -> None:
@@ -206,6 +207,7 @@ class Predictor:
         dropout_seed: Seed = None,
         keep: bool = True,
         states_only: bool = False,
+        weights: Array | None = None,
     ) -> tuple[list[Tape], HeadTape]:
         """Run a window, compute its losses, and with a ``scale`` ACCUMULATE the gradient of scale * (their sum).
 
@@ -229,6 +231,8 @@ class Predictor:
         states_only : bool
             Keep the gradients at the states of every step in the tapes, and compute none of parameters. Needs a new
             workspace.
+        weights : array (T, B), optional
+            Factors of the losses, in the model's dtype. Needs a ``scale``.
 
         Returns
         -------
@@ -245,5 +249,5 @@ class Predictor:
         if scale is None:
             self.forward(tape, head_tape, targets)
         else:
-            self.forward_backward(tape, head_tape, targets, scale, threads, states_only=states_only)
+            self.forward_backward(tape, head_tape, targets, scale, threads, states_only=states_only, weights=weights)
         return [tape], head_tape

@@ -23,7 +23,7 @@ from crnn.models.sequence_model import POOLING_TYPES, SCALE_TYPES, SequenceModel
 from crnn.models.standardizer import Standardizer
 from crnn.models.targets import ValueTargets
 from crnn.models.text_inputs import is_learnt, optional_vocab, size_of
-from crnn.models.weighting import sample_weights
+from crnn.models.weighting import of_rows
 from crnn.nn.config import NetworkConfig, config_from
 from crnn.nn.module import JsonTypes
 from crnn.stream import StreamBatch, StreamWeights
@@ -31,7 +31,7 @@ from crnn.text.vocab import Vocab
 
 FORECAST_BATCH = 256  # series that `forecast` reads at a time
 VALUE_TYPES: JsonTypes = {  # the options that SequenceRegressor adds, with the types that a file may hold
-    "output_size": (int,),
+    "output_size": (int, type(None)),
     "loss": (str,),
     "delta": (float, int),
     "quantiles": (list,),
@@ -63,7 +63,7 @@ class SequenceRegressor(
     input_size : int, optional
         D: size of the input at each step, or the number of ids. If not given, `fit` takes it from X.
     output_size : int, optional
-        P. If not given: 1, or if ``input_size`` is not given either, what `fit` finds in y.
+        P. If not given, `fit` takes it from y. Targets (N,) then have predictions (N,).
     hidden_size, num_layers, cell, seed
         As in `RNN`.
     vocab : Vocab or {"char", "byte", "word"}, optional
@@ -97,6 +97,7 @@ class SequenceRegressor(
     loss_unit: str = ""
     observed = VALUES
     output_size: int  # P
+    flat: bool  # with pooling: targets and predictions have no axis of P values, of which there is one
     loss: str
     delta: float
     quantiles: list[float]
@@ -135,34 +136,26 @@ class SequenceRegressor(
             scalings,
             **{name: arguments[name] for name in ("pooling", "steps", "scale", "seed")},
             vocab=vocab,
-            own={"output_size": size, "loss": loss.kind, "delta": loss.delta, "quantiles": loss.quantiles},
+            own={"output_size": size, "flat": given is None and arguments["pooling"] is not None}
+            | {"loss": loss.kind, "delta": loss.delta, "quantiles": loss.quantiles},
         )
 
     def _arguments_from(self, arguments: Mapping[str, Any], X: Any, y: Any) -> dict[str, Any]:
-        if not missing_inputs(arguments):
-            return {}
+        found: dict[str, Any] = {}
         if is_learnt(arguments["vocab"]):
-            return inputs_from(arguments, X) | self._output_size_from(arguments, y, None)
-        series = items("X", X, "a list of arrays, or an array (N, T, D)")
-        if y is None and isinstance(series, np.ndarray) and series.ndim < 3:  # one series
-            if series.ndim == 2 and len(series) < series.shape[1]:
-                raise ValueError(
-                    f"X: expected a series (T, D) of at least D steps, got shape {series.shape}; write x[:, :, None] if"
-                    f" it is {len(series)} series of one variable, or give input_size if it is one series"
-                )
-            size = series.shape[1] if series.ndim == 2 else 1
-        elif y is None and is_one_series(series, 1):
-            size = 1
-        else:
-            size = input_size_of("X", series)
-        return {"input_size": size} | self._output_size_from(arguments, y, size)
+            found = inputs_from(arguments, X)
+        elif missing_inputs(arguments):
+            found["input_size"] = _input_size_of(X, y)
+        if arguments["output_size"] is None:
+            size = found.get("input_size", arguments["input_size"]) or 1
+            found["output_size"] = target_size_of("y", y, size, single=arguments["pooling"] is not None)
+        return found
 
-    @staticmethod
-    def _output_size_from(arguments: Mapping[str, Any], y: Any, input_size: int | None) -> dict[str, Any]:
-        """P, if it was not given. ``input_size``: that of forecasts, without y."""
-        if arguments["output_size"] is not None:
-            return {}
-        return {"output_size": target_size_of("y", y, input_size or 1, single=arguments["pooling"] is not None)}
+    def _check_weighable(self, X: Any, y: Any) -> None:
+        series = items("X", X, "a list of arrays, or an array (N, T, D)") if y is None else None
+        whole = isinstance(series, np.ndarray) and series.ndim < 3
+        if series is not None and (whole or len(series) == 1 or is_one_series(series, 1)):
+            raise ValueError("sample_weight: expected None for a lone series, which fit cuts into windows")
 
     def _training_sequences(self, X: Any, y: Any, valid: Any) -> tuple[Any, Any, Series | None]:
         """A lone series to learn forecasting from, cut into windows; its end is the share ``valid`` of it."""
@@ -190,11 +183,14 @@ class SequenceRegressor(
     @staticmethod
     def outputs_of(config: Mapping[str, Any]) -> int:
         """V, the number of outputs of the head of a model with this `config`: P, or P*Q for quantiles."""
-        return int(config["output_size"]) * (len(config["quantiles"]) if config["loss"] == "quantile" else 1)
+        return (config["output_size"] or 1) * (len(config["quantiles"]) if config["loss"] == "quantile" else 1)
+
+    def config(self) -> dict[str, Any]:
+        return super().config() | ({"output_size": None} if self.flat else {})
 
     @classmethod
     def scaled_sizes(cls, config: Mapping[str, Any]) -> dict[str, int]:
-        return super().scaled_sizes(config) | {"y": config["output_size"]}
+        return super().scaled_sizes(config) | {"y": config["output_size"] or 1}
 
     def predict(self, X: Any, *, batch_size: int = 256, threads: int = 1) -> Any:
         """Values in the units of the targets, float64, fresh.
@@ -209,10 +205,15 @@ class SequenceRegressor(
         Returns
         -------
         values : array (N, P)
-            With ``pooling=None`` a list of arrays (T_i, P), or one array (N, T, P) if X is one. With the "quantile"
-            loss there is a last axis (Q,).
+            (N,) if ``output_size`` is not given and the targets were (N,). With ``pooling=None`` a list of arrays
+            (T_i, P), or one array (N, T, P) if X is one. With the "quantile" loss there is a last axis (Q,).
         """
-        return self._predict(X, self._targets.values, batch_size, threads)
+        return self._predict(X, self._values, batch_size, threads)
+
+    def _values(self, outputs: Array) -> Array:
+        """Predictions (M, P), or (M,), of outputs (M, V); for quantiles with a last axis (Q,)."""
+        values = self._targets.values(outputs)
+        return values[:, 0] if self.flat else values
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """The coefficient of determination R^2, of each target value; the mean of those of all P values.
@@ -235,8 +236,9 @@ class SequenceRegressor(
         """
         x = self._sequences("X", X)
         targets = self._encode("y", y, x)
-        given = sample_weights(sample_weight, x, single=self.pooling is not None)
-        weights = [np.ones(len(wanted)) for wanted in targets] if given is None else given
+        weights = [np.ones(len(wanted)) for wanted in targets]
+        if sample_weight is not None:
+            weights = of_rows(sample_weight, targets, by_step=self.weighs_steps)
         predicted = by_rows(self._outputs(self._data(x, targets), 256, 1), self._targets.point_values)
         found = r_squared(*(np.concatenate(list(arrays)) for arrays in (targets, predicted, weights)))
         if np.isnan(found):
@@ -308,3 +310,18 @@ class SequenceRegressor(
 
 
 takes_options(NetworkConfig, ESTIMATING)(SequenceRegressor)
+
+
+def _input_size_of(X: Any, y: Any) -> int:
+    """D of sequences X, or without targets y of a lone series. Raises TypeError and ValueError."""
+    series = items("X", X, "a list of arrays, or an array (N, T, D)")
+    if y is None and isinstance(series, np.ndarray) and series.ndim < 3:  # one series
+        if series.ndim == 2 and len(series) < series.shape[1]:
+            raise ValueError(
+                f"X: expected a series (T, D) of at least D steps, got shape {series.shape}; write x[:, :, None] if"
+                f" it is {len(series)} series of one variable, or give input_size if it is one series"
+            )
+        return int(series.shape[1]) if series.ndim == 2 else 1
+    if y is None and is_one_series(series, 1):
+        return 1
+    return input_size_of("X", series)

@@ -14,7 +14,6 @@ from crnn import _parallel as parallel
 from crnn._core import loss as kernels
 from crnn._options import takes_options
 from crnn.checks import Array, check_flag, check_number, check_seed, check_size, check_threads
-from crnn.io.atomic_write import PathLike
 from crnn.models.built import Built, head_shapes
 from crnn.models.data import Batch, SequenceData, by_length, check_sequences, sequences_of
 from crnn.models.decoding import Hypothesis, decode
@@ -29,7 +28,8 @@ from crnn.models.sequence_model import SCALE_TYPES, SequenceModel
 from crnn.models.standardizer import Standardizer
 from crnn.models.targets import TokenTargets
 from crnn.models.text_inputs import encode_texts, optional_vocab, size_of
-from crnn.models.weighting import sample_weights
+from crnn.models.training_data import Part
+from crnn.models.weighting import of_rows
 from crnn.nn.config import NetworkConfig, config_from, network_json_types
 from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
 from crnn.nn.module import JsonTypes
@@ -238,10 +238,12 @@ class SequenceToSequence(
             x = check_sequences(name, X, self.input_size, ids=not self.real_source, real=self.real_source)
         return [np.ascontiguousarray(sequence[::-1]) for sequence in x] if self.reverse_source else x
 
-    def _prepare_scaling(self, x: list[Array], y: list[Array], *, rescale: bool, checkpoint: PathLike | None) -> None:
-        """Set `scalings` and ``longest_target``."""
-        super()._prepare_scaling(x, y, rescale=rescale, checkpoint=checkpoint)
-        self._set_learnt({"longest_target": max(self.longest_target or 1, *(len(ids) - 1 for ids in y))})
+    @property
+    def weighs_steps(self) -> bool:
+        return False
+
+    def _prepare_targets(self, part: Part) -> None:
+        self._set_learnt({"longest_target": max(self.longest_target or 1, *(len(ids) - 1 for ids in part.targets))})
 
     def _check_targets(self, targets: ArrayLike, batch: Batch) -> Array:
         array, lengths = np.asarray(targets), batch.target_lengths
@@ -271,7 +273,9 @@ class SequenceToSequence(
         totals, predicted = self._read(data, batch_size, threads)
         # fsum rounds once, so the sum does not depend on the order.
         count = sum(len(wanted) for wanted in data.targets)
-        return self._targets.evaluation(math.fsum(totals), count, predicted, data.targets)
+        if data.weights is not None:
+            totals *= np.array([weights[0] for weights in data.weights])
+        return self._targets.evaluation(math.fsum(totals), count, predicted, data.targets, data.weights)
 
     def _read(self, data: SequenceData, batch_size: int, threads: int) -> tuple[Array, list[Array]]:
         """The sum of the losses (N,) of each target, and the tokens that are predicted given the true ones before."""
@@ -313,10 +317,12 @@ class SequenceToSequence(
             An argument is wrong.
         """
         data = self.data(X, y)
-        weights = sample_weights(sample_weight, data.x, single=True)
+        weights = None
+        if sample_weight is not None:
+            weights = [rows[0] for rows in of_rows(sample_weight, data.targets, by_step=False)]
         _, predicted = self._read(data, 256, 1)
         exact = np.array([np.array_equal(*pair) for pair in zip(predicted, data.targets, strict=True)])
-        return float(np.average(exact, weights=None if weights is None else np.concatenate(weights)))
+        return float(np.average(exact, weights=weights))
 
     def predict(
         self,

@@ -47,7 +47,8 @@ from crnn.models.standardizer import Standardizer
 from crnn.models.starting import Snapshot, StartingPoint, digest, run_fit
 from crnn.models.targets import EvaluationT, Targets
 from crnn.models.text_inputs import encode_texts
-from crnn.models.training_data import training_data
+from crnn.models.training_data import Part, part_of, training_data
+from crnn.models.weighting import normalised, of_steps, present
 from crnn.nn.cells import Slice
 from crnn.nn.config import config_from, network_json_types
 from crnn.nn.init import UNINITIALISED
@@ -244,7 +245,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         """Whether `fit` has learnt the scaling, which from then on belongs to the weights."""
         return not all(scaling.is_identity for scaling in self.scalings.values())
 
-    def _prepare_scaling(self, x: list[Array], y: list[Array], *, rescale: bool, checkpoint: PathLike | None) -> None:
+    def _prepare_scaling(self, part: Part, *, rescale: bool, checkpoint: PathLike | None) -> None:
         """Set `scalings` as `fit` describes. ``checkpoint``: that of a run which is resumed."""
         if checkpoint is not None:
             try:
@@ -252,14 +253,15 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
             except ValueError as error:
                 raise ModelFileError(str(error)) from None
         elif rescale or not self.is_scaled:
-            self._learn_scaling(x, y)
+            self._learn_scaling(part.x, part.targets, part.weights)
 
-    def _learn_scaling(self, x: list[Array], y: list[Array]) -> None:
-        """Set `scalings` from the training data, as `_sequences` and `_encode` return them."""
+    def _learn_scaling(self, x: Sequences, y: list[Array], weights: list[Array] | None = None) -> None:
+        """Set `scalings` from sequences and encoded targets. ``weights``: of the rows of the targets."""
         if self.scale and x[0].ndim == 2:
-            self.scalings["x"].learn("X", x)
+            of_x = None if weights is None else [of_steps(w, len(each)) for w, each in zip(weights, x, strict=True)]
+            self.scalings["x"].learn("X", x, of_x)
         if self.scale and "y" in self.scalings:
-            self.scalings["y"].learn("y", y)
+            self.scalings["y"].learn("y", y, weights)
 
     def _scaled(self, x: Sequences) -> Sequences:
         """Sequences standardised, in the model's dtype; ids as they are."""
@@ -296,16 +298,19 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         if not any(self._head.loss.count(array) for array in targets):
             raise ValueError(f"{name}: expected at least one target, got only unknown ones")
 
-    def _data(self, x: list[Array], targets: list[Array]) -> SequenceData:
-        """Data of sequences, which are standardised here, and targets, which are already."""
-        return SequenceData(self._scaled(x), targets, single=self.pooling is not None)
+    def _data(self, x: Sequences, targets: list[Array], weights: list[Array] | None = None) -> SequenceData:
+        """Sequences, which are standardised here, and targets, which are already. ``weights``: of their rows."""
+        gain = 1.0
+        if weights is not None:
+            weights = normalised(weights, targets)
+            gain = self._head.loss.gain(targets, weights)
+        return SequenceData(self._scaled(x), targets, single=self.pooling is not None, weights=weights, gain=gain)
 
-    def data(self, X: Any, y: Any) -> SequenceData:
-        """X and y checked and standardised, as `evaluate` and `crnn.fit` take them."""
-        x = self._sequences("X", X)
-        targets = self._encode("y", y, x)
-        self._check_any_target("y", targets)
-        return self._data(x, self._targets.standardised(targets))
+    def data(self, X: Any, y: Any, sample_weight: Any = None) -> SequenceData:
+        """X and y checked and standardised, as `evaluate` and `crnn.fit` take them; arguments as in `fit`."""
+        part = part_of(self, materialised(X), materialised(y), sample_weight)
+        self._check_any_target("y", part.targets)
+        return self._data(part.x, self._targets.standardised(part.targets), part.weights)
 
     def _check_targets(self, targets: ArrayLike, batch: Batch) -> Array:
         """The targets of a batch as the kernels take them."""
@@ -335,8 +340,12 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         ----------
         X : sequences, see the class
         y : targets, see the class
-        sample_weight : None
-        valid : float, (X, y), "auto" or None
+        sample_weight : array (N,), optional
+            Weights of the sequences, at least 0; for targets of every step also a list of arrays (T_i,), or an array
+            (N, T). Losses are multiplied by them, divided by their mean, so that only their ratios matter; mean and
+            standard deviation are weighted, too. What has the weight 0 is left out before anything is learnt, sizes and
+            classes included. In a batch of all sequences, a weight of 2 is the same as giving a sequence twice.
+        valid : float, (X, y), (X, y, sample_weight), "auto" or None
             Validation data, to evaluate on after every epoch; the weights of the best epoch are kept. A float in (0, 1)
             is the share of the sequences to take from X and y, at random by the model's seed, of every class alike.
             "auto" takes a share if there is enough data, see `crnn.models.held_out`; otherwise, and with None, all
@@ -357,13 +366,16 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         FloatingPointError, KeyboardInterrupt
             As in `crnn.fit`. Before the first update the model is unchanged.
         """
+        X, y, weights = materialised(X), materialised(y), None
         if sample_weight is not None:
-            raise ValueError("sample_weight: expected None, got weights")
-        X, y = materialised(X), materialised(y)
+            self._check_weighable(X, y)
+            X, y, weights = present(X, y, sample_weight, by_step=self.weighs_steps)
         settings, own = self._fit_options(options)
 
         def train() -> None:
-            data, judged = training_data(self, X, y, own["valid"], rescale=rescale, settings=settings)
+            data, judged = training_data(
+                self, X, y, own["valid"], rescale=rescale, settings=settings, weights=weights
+            )
             self._log = settings.pop("log", None) or TrainingLog()
             fit(self, data, valid=judged, log=self._log, **settings)
 
@@ -406,6 +418,17 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
     def _arguments_from(self, arguments: Mapping[str, Any], X: Any, y: Any) -> dict[str, Any]:
         """The arguments that were not given, as the training data decide them. Raises TypeError and ValueError."""
         return {}
+
+    def _prepare_targets(self, part: Part) -> None:
+        """Learn from the targets to train on what is neither sizes nor scaling, in models that do."""
+
+    @property
+    def weighs_steps(self) -> bool:
+        """Whether sample weights may be those of the steps of a sequence."""
+        return self.get_params().get("pooling") is None
+
+    def _check_weighable(self, X: Any, y: Any) -> None:
+        """Raise ValueError if X is nothing that has sample weights."""
 
     def _learnt(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.learnt_names}
@@ -461,7 +484,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
             Sequences start from the initial state.
         reduction : {"mean", "sum"}
             Whether the gradient is that of the mean loss per target, weighted if there are class weights, or of the
-            sum of the losses.
+            sum of the losses. Sample weights are factors of the losses in both.
         threads : int
         workspace : Workspace, optional
             Memory to reuse.
@@ -481,7 +504,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         threads = check_threads(threads)
         wanted = self._check_targets(targets, x)
         loss = self._head.loss
-        scale = 1.0 / (loss.weight(wanted) or 1.0) if reduction == "mean" else 1.0
+        scale = x.gain / (loss.weight(wanted) or 1.0) if reduction == "mean" else 1.0
         _, head = self._predictor.window(
             self._predictor.networks[0].stack.check_input(x.x),
             wanted,
@@ -491,6 +514,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
             scale=scale,
             threads=threads,
             dropout_seed=dropout_seed,
+            weights=None if x.weights is None else x.weights.astype(self.dtype),
         )
         return kernels.sum(head.losses.reshape(-1)), loss.count(wanted), None
 
@@ -538,6 +562,8 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
             wanted = loss.check("y", targets, len(targets), 1, self.dtype)
             losses = np.empty((len(out), 1), self.dtype)
             loss.run(losses, None, out, wanted, 1.0, ONE_ROW)
+            if data.weights is not None:
+                losses *= np.concatenate(data.weights[start:stop])[:, None]
             for of_sequence in split_rows(losses.reshape(-1), outputs[start:stop]):
                 total += kernels.sum(of_sequence)
             count += loss.count(wanted)
@@ -565,7 +591,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         """
         data = X if isinstance(X, SequenceData) else self.data(X, y)
         outputs = self._outputs(data, batch_size, threads)
-        return self._targets.evaluation(*self._losses(data, outputs), outputs, data.targets)
+        return self._targets.evaluation(*self._losses(data, outputs), outputs, data.targets, data.weights)
 
     def _stream_parts(self) -> StreamParts:
         if self.pooling not in STREAM_POOLINGS:

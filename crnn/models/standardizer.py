@@ -29,8 +29,8 @@ class Standardizer:
     def __init__(self, size: int) -> None:
         self.mean, self.std = np.zeros(size), np.ones(size)
 
-    def learn(self, name: str, arrays: Sequence[Array]) -> None:
-        """Set mean and std to those of arrays (T_i, D); NaN is ignored.
+    def learn(self, name: str, arrays: Sequence[Array], weights: Sequence[Array] | None = None) -> None:
+        """Set mean and std to those of arrays (T_i, D); NaN is ignored. ``weights``: of the rows, arrays (T_i,).
 
         Raises ValueError, which calls the arrays ``name``, if the sum of the squares overflows.
         """
@@ -38,21 +38,30 @@ class Standardizer:
         sums, counts, squares = np.zeros(size), np.zeros(size), np.zeros(size)
         lowest, highest = np.full(size, np.nan), np.full(size, np.nan)
         rows = [np.ascontiguousarray(array, np.float64) for array in arrays]
-        for array in rows:
-            kernels.column_sums(sums, counts, array)
+        shares = [None] * len(rows) if weights is None else [np.asarray(w, np.float64)[:, None] for w in weights]
+        for array, w in zip(rows, shares, strict=True):
+            if w is None:
+                kernels.column_sums(sums, counts, array)
+            else:
+                kernels.column_sums(sums, np.zeros(size), array * w)
+                kernels.column_sums(counts, np.zeros(size), np.where(np.isnan(array), np.nan, w))
             lowest, highest = np.fmin(lowest, np.fmin.reduce(array)), np.fmax(highest, np.fmax.reduce(array))
         # Sums are rounded: the computed mean of equal numbers may differ from them.
         constant = lowest == highest
-        mean = np.where(constant, lowest, sums / np.maximum(counts, 1))
-        for array in rows:
-            kernels.column_squares(squares, array, mean)
-        std = np.sqrt(squares / np.maximum(counts, 1))
+        counts[counts == 0] = 1  # of a column without numbers
+        mean = np.where(constant, lowest, sums / counts)
+        for array, w in zip(rows, shares, strict=True):
+            if w is None:
+                kernels.column_squares(squares, array, mean)
+            else:
+                kernels.column_squares(squares, (array - mean) * np.sqrt(w), np.zeros(size))
+        std = np.sqrt(squares / counts)
         if not np.isfinite(std).all():
             largest = np.fmax.reduce(np.fmax(-lowest, highest))
             raise ValueError(f"{name}: expected numbers whose variance float64 can hold, got {largest:g}")
         small = ~constant & (squares < SMALL)
         if small.any():
-            std[small] = _small_deviations(rows, small, mean, np.maximum(counts, 1))
+            std[small] = _small_deviations(rows, shares, small, mean, counts)
         self.mean, self.std = mean, np.where(std > 0, std, 1.0)
 
     def apply(self, array: Array, dtype: str) -> Array:
@@ -97,11 +106,16 @@ class Standardizer:
         self.mean, self.std = mean, std
 
 
-def _small_deviations(rows: Sequence[Array], chosen: Array, mean: Array, counts: Array) -> Array:
+def _small_deviations(
+    rows: Sequence[Array], shares: Sequence[Array | None], chosen: Array, mean: Array, counts: Array
+) -> Array:
     """The standard deviations of the ``chosen`` columns of arrays (T_i, D), whose squares underflow."""
     squares, centre = np.zeros(int(chosen.sum())), np.ldexp(mean[chosen], SHIFT)
-    for array in rows:
-        kernels.column_squares(squares, np.ascontiguousarray(np.ldexp(array[:, chosen], SHIFT)), centre)
+    for array, w in zip(rows, shares, strict=True):
+        large = np.ascontiguousarray(np.ldexp(array[:, chosen], SHIFT))
+        if w is not None:
+            large = (large - centre) * np.sqrt(w) + centre
+        kernels.column_squares(squares, large, centre)
     std: Array = np.ldexp(np.sqrt(squares / counts[chosen]), -SHIFT)
     return std
 

@@ -66,7 +66,9 @@ class Targets(ABC, Generic[EvaluationT]):
         return [0] * len(targets)
 
     @abstractmethod
-    def evaluation(self, total: float, count: int, outputs: list[Array], targets: list[Array]) -> EvaluationT:
+    def evaluation(
+        self, total: float, count: int, outputs: Any, targets: list[Array], weights: list[Array] | None = None
+    ) -> EvaluationT:
         """The evaluation of a head's outputs.
 
         Parameters
@@ -77,6 +79,8 @@ class Targets(ABC, Generic[EvaluationT]):
         outputs : list of arrays (T_i, V), or (1, V)
         targets : list of arrays
             In the units of the loss.
+        weights : list of arrays, optional
+            Weights of the rows of the targets, whose mean over all targets is 1. The losses are weighted already.
         """
 
 
@@ -206,14 +210,24 @@ class ClassTargets(Targets[Evaluation]):
             kernels.softmax(p, outputs)
         return p
 
-    def evaluation(self, total: float, count: int, outputs: list[Array], targets: list[Array]) -> Evaluation:
-        correct = 0
-        for out, wanted in zip(outputs, targets, strict=True):
+    def evaluation(
+        self, total: float, count: int, outputs: Any, targets: list[Array], weights: list[Array] | None = None
+    ) -> Evaluation:
+        correct = 0.0
+        for i, (out, wanted) in enumerate(zip(outputs, targets, strict=True)):
             if self.multilabel:
-                correct += int(np.count_nonzero(((out > 0) == (wanted > 0.5)) & ~np.isnan(wanted)))
+                right = ((out > 0) == (wanted > 0.5)) & ~np.isnan(wanted)
             else:
-                correct += int(np.count_nonzero((out.argmax(axis=1) == wanted) & (wanted != IGNORE_INDEX)))
+                right = (out.argmax(axis=1) == wanted) & (wanted != IGNORE_INDEX)
+            correct += _weighted_sum(right, i, weights)
         return Evaluation(total / max(count, 1), correct / max(count, 1), count)
+
+
+def _weighted_sum(rows: Array, i: int, weights: list[Array] | None) -> float:
+    """The sum of the numbers in the rows (M, ...) of sequence i, multiplied by the weights of the rows."""
+    if weights is None:
+        return float(rows.sum())
+    return float((rows.reshape(len(rows), -1) * weights[i][:, None]).sum())
 
 
 def labels_of(y: Any) -> Any:
@@ -339,13 +353,18 @@ class ValueTargets(Targets[RegressionEvaluation]):
         nearest: Array = values[:, :, int(np.argmin(np.abs(np.array(self.loss.quantiles) - 0.5)))]
         return nearest
 
-    def evaluation(self, total: float, count: int, outputs: list[Array], targets: list[Array]) -> RegressionEvaluation:
+    def evaluation(
+        self, total: float, count: int, outputs: Any, targets: list[Array], weights: list[Array] | None = None
+    ) -> RegressionEvaluation:
         squares = sizes = 0.0
-        for out, wanted in zip(outputs, targets, strict=True):
+        for i, (out, wanted) in enumerate(zip(outputs, targets, strict=True)):
             error = self.point_values(out) - self.standardizer.undo(wanted)
-            error = error[~np.isnan(error)]
-            squares += float((error**2).sum())
-            sizes += float(np.abs(error).sum())
+            if weights is None:
+                error = error[~np.isnan(error)]
+            else:
+                error[np.isnan(error)] = 0
+            squares += _weighted_sum(error**2, i, weights)
+            sizes += _weighted_sum(np.abs(error), i, weights)
         n = max(count, 1)
         return RegressionEvaluation(total / n, squares / n, sizes / n, count)
 
@@ -367,12 +386,16 @@ class TokenTargets(Targets[SequenceEvaluation]):
             targets = [_token_ids(f"{name}[{i}]", entry, self.size) for i, entry in enumerate(y)]
         return [np.append(ids, np.int32(self.size)) for ids in targets]
 
-    def evaluation(self, total: float, count: int, outputs: list[Array], targets: list[Array]) -> SequenceEvaluation:
+    def evaluation(
+        self, total: float, count: int, outputs: Any, targets: list[Array], weights: list[Array] | None = None
+    ) -> SequenceEvaluation:
         """As in `Targets`, but ``outputs`` are the most probable tokens (M_i,), given the true tokens before them."""
-        hits = [int(np.count_nonzero(out == wanted)) for out, wanted in zip(outputs, targets, strict=True)]
+        hits = [np.asarray(out == wanted) for out, wanted in zip(outputs, targets, strict=True)]
         # A sequence without a miss is what greedy decoding writes: it reads its own tokens, which are the true ones.
-        exact = sum(hit == len(wanted) for hit, wanted in zip(hits, targets, strict=True))
-        return SequenceEvaluation(total / count, sum(hits) / count, count, exact / len(targets))
+        exact = [bool(each.all()) for each in hits]
+        accuracy = sum(_weighted_sum(each, i, weights) for i, each in enumerate(hits)) / count
+        of_sequences = None if weights is None else [each[0] for each in weights]
+        return SequenceEvaluation(total / count, accuracy, count, float(np.average(exact, weights=of_sequences)))
 
     def decode(self, tokens: list[int]) -> str | Array:
         """A predicted sequence, without its end, as a string or as ids (M,)."""

@@ -375,7 +375,7 @@ class _Writer:
 
     def values(self, outputs: str) -> None:
         """values, in the units of the targets."""
-        g, config, P, dtype = self.graph, self.parts.config, self.parts.config["output_size"], self.dtype
+        g, config, P, dtype = self.graph, self.parts.config, self.parts.config["output_size"] or 1, self.dtype
         quantiles = config["loss"] == "quantile"
         values, lead = outputs, [0] * (len(self._axes()))
         if quantiles:

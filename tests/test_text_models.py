@@ -95,7 +95,7 @@ def test_arrays_and_series_of_strings_are_texts():
 
 def test_bytes_and_values():
     model = crnn.SequenceRegressor(vocab="byte", **SMALL).fit([b"aa", "b", b"\xff\x00c"] * 6, [2.0, 1.0, 3.0] * 6)
-    assert model.predict([b"\xff"]).shape == (1, 1)
+    assert model.predict([b"\xff"]).shape == (1,)
     assert model.n_features_in_ == 256
 
 

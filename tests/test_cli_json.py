@@ -78,6 +78,13 @@ def test_info_prints_what_the_file_holds(model_file, objects):
     assert (found["checkpoint"], found["training_runs"]) == (False, [])
 
 
+def test_info_of_a_classifier_of_texts_has_its_vocabulary(tmp_path, objects, capsys):
+    crnn.SequenceClassifier(vocab="word", hidden_size=5).fit(["a b", "c"], [0, 1], epochs=1).save(tmp_path / "m")
+    assert objects("info", tmp_path / "m")[0]["vocab"]["tokens"] == ["<unk>", "a", "b", "c"]
+    cli.main(["info", str(tmp_path / "m")])
+    assert "Vocab(4 words" in capsys.readouterr().out
+
+
 def test_info_of_a_model_without_a_vocabulary(tmp_path, objects):
     crnn.SequenceClassifier(3, 2, hidden_size=5).save(tmp_path / "m")
     (found,) = objects("info", tmp_path / "m")

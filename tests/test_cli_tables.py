@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from crnn.cli.labels import classes_in, targets_of
-from crnn.cli.sequences import Layout, read_sequences
+from crnn.cli.layout import Layout
+from crnn.cli.sequences import read_sequences
 from crnn.cli.table import Reading, TableError
 
 
@@ -171,6 +172,7 @@ def test_a_header_is_known_by_its_names_or_by_numbers_below_it(read):
         ("2026-01-31", "2026-02-01"),
         ("2026-01-31 09:59:59", "2026-01-31T10:00"),
         ("2026-01-31T12:00+02:00", "2026-01-31T10:30Z"),
+        ("2025-12", "2026-01"),
     ],
 )
 def test_times_rise_within_a_sequence(read, times):
@@ -273,3 +275,40 @@ def test_numbers_are_read_as_python_reads_them(read):
     written = ["0.1", "1e-3", "-7", "3.141592653589793", "1e300"]
     found = read("label," + ",".join("abcde") + "\nup," + ",".join(written) + "\ndown,1\n")
     np.testing.assert_array_equal(found.x[0][:, 0], [float(each) for each in written])
+
+
+# ---- texts -------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_may_be_a_text(read):
+    found = read('id,text,label\n1,"good, ""fine""\nday",pos\n2,bad day,neg\n')
+    assert found.x == ['good, "fine"\nday', "bad day"]
+    assert (found.labels, found.layout.text, found.layout.format) == (["pos", "neg"], "text", "wide")
+    said = "2 texts; a row is a text, texts in column text, labels in column label, ids in column id"
+    assert said in found.describe()
+    assert read("label,review,stars\npos,fine,5\nneg,bad,1\n", text="review").unused == ["stars"]
+
+
+def test_a_row_may_be_a_word(read):
+    found = read("id,token,label\n1,the,D\n1,dog,N\n2,a,D\n", per_step=True, format="long")
+    assert (found.x, found.labels) == ([["the", "dog"], ["a"]], [["D", "N"], ["D"]])
+    assert "a row is a word" in found.describe()
+
+
+def test_a_long_text_is_read_however_its_lines_are_cut(read):
+    text = "line\n" * 200 + "x" * 200_000
+    assert read(f'label,text\npos,"{text}"\nneg,short\n').x == [text, "short"]
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ("text,label\nfine,pos\n,neg\n", {}, r"line 3, column 1 \(text\): expected a text, got an empty cell"),
+        ("text,label,x\nfine,pos,1\n", {"text": "text", "columns": ("x",)}, "text_column and column: expected one of"),
+        ("text,word,label\na,b,pos\n", {}, "expected --text, because text and word could both be it"),
+        ("text,label\na,pos\n", {"text": "label"}, "expected each column once, got label for two purposes"),
+    ],
+)
+def test_texts_that_cannot_be_read_are_refused(read, content, options, message):
+    with pytest.raises(TableError, match=message):
+        read(content, **options)

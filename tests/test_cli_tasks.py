@@ -217,7 +217,7 @@ def test_what_is_wrong_is_refused_in_one_line_and_writes_nothing(here, run, argu
     assert sorted(os.listdir(here)) == before
 
 
-@pytest.mark.parametrize("option", ["--bptt", "--carry", "--unit", "--tie-weights", "--sample-every", "--embedding"])
+@pytest.mark.parametrize("option", ["--bptt", "--carry", "--unit", "--tie-weights", "--sample-every"])
 def test_options_of_texts_are_not_those_of_tables(here, run, option, capsys):
     with pytest.raises(SystemExit):
         run("train", *LONG, "-o", "m", option, "1")
@@ -234,6 +234,56 @@ def test_classes_and_widths_of_other_tables_are_checked(here, run):
     assert "expected 2 columns of values, as the model has learnt, got 1 (ax)" in fails(
         run, "predict", "m", "long.csv", "--column", "ax"
     )
+
+
+# ---- texts -------------------------------------------------------------------------------------------------------
+
+WORDS = ["good film", "bad film", "good day out", "a bad day", "fine", "poor"]
+TEXTS = [f"{WORDS[i % 6]} {i}" for i in range(18)]
+MOODS = [("pos", "neg")[i % 2] for i in range(18)]
+
+
+@pytest.fixture
+def texts(here):
+    return write(here / "texts.csv", [["text", "label", "n"], *[[t, m, 1] for t, m in zip(TEXTS, MOODS, strict=True)]])
+
+
+@pytest.mark.parametrize("unit", ["char", "byte", "word"])
+def test_a_classifier_of_texts_is_that_of_fit(texts, run, unit):
+    _, err = run("train", "texts.csv", "--task", "classify", "-o", "m", *SMALL, "--vocab", unit, "--embedding", 3)
+    model = crnn.SequenceClassifier(vocab=unit, hidden_size=5, embedding_size=3).fit(TEXTS, MOODS, epochs=4)
+    loaded = crnn.load("m")
+    assert_same_bits(loaded.flat_params, model.flat_params)
+    assert loaded.vocab == model.vocab
+    assert "18 texts; a row is a text, texts in column text, labels in column label, not used: n; 2 classes" in err
+    assert f"{len(model.vocab)} different {unit}s" in err
+    found = rows_of(run("predict", "m", "texts.csv", "--proba")[0])
+    assert [row["prediction"] for row in found] == model.predict(TEXTS).tolist()
+    assert f"accuracy {model.evaluate(TEXTS, MOODS).accuracy:.4f}" in run("eval", "m", "texts.csv")[0]
+
+
+def test_a_tagger_of_words_is_that_of_fit(here, run):
+    sentences = [text.split() for text in TEXTS]
+    tags = [["W" if word.isalpha() else "N" for word in words] for words in sentences]
+    pairs = [[i, *pair] for i in range(18) for pair in zip(sentences[i], tags[i], strict=True)]
+    write(here / "words.csv", [["sentence", "token", "tag"], *pairs])
+    run("train", "words.csv", "--task", "tag", "--id", "sentence", "--label", "tag", "-o", "m", *SMALL)
+    model = crnn.SequenceTagger(vocab="word", hidden_size=5).fit(sentences, tags, epochs=4)
+    assert_same_bits(crnn.load("m").flat_params, model.flat_params)
+    found = rows_of(run("predict", "m", "words.csv")[0])
+    assert list(found[0]) == ["sentence", "token", "tag", "prediction"]
+    assert [row["token"] for row in found] == [pair[1] for pair in pairs]
+    assert [row["prediction"] for row in found] == [tag for each in model.predict(sentences) for tag in each]
+
+
+def test_a_model_of_texts_needs_texts_and_its_options_too(texts, run):
+    run("train", "texts.csv", "--task", "classify", "-o", "m", *SMALL)
+    assert crnn.load("m").vocab.unit == "char"
+    assert "--text: expected one of the columns sensor" in fails(run, "predict", "m", "long.csv")
+    for option in (["--vocab", "word"], ["--embedding", "3"]):
+        message = f"{option[0]}: expected a column of texts with it, got columns of values"
+        assert message in fails(run, "train", *LONG, "-o", "n", *SMALL, *option)
+    assert "text" in run("info", "--config", "m")[0]
 
 
 # ---- predict and eval --------------------------------------------------------------------------------------------
@@ -371,6 +421,6 @@ def test_every_option_of_the_classifier_has_a_flag_or_is_found(here):
     add_arguments(parser)
     names = {action.dest for action in parser._actions}
     found = {"input_size", "num_classes", "classes", "multilabel", "steps"}  # in the data
-    python = {"class_weight", "embedding_size", "reduction", "max_updates", "progress", "log_every", "warm_start"}
+    python = {"class_weight", "reduction", "max_updates", "progress", "log_every", "warm_start"}
     assert set(crnn.SequenceClassifier().get_params()) - names == found | python
     assert "predict" in all_parsers()

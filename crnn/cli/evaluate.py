@@ -13,8 +13,8 @@ import crnn
 from crnn.cli.common import CommandParser, cores, say, show
 from crnn.cli.corpus import add_border_flag, add_text_argument, corpus_to_evaluate
 from crnn.cli.labels import targets_for
+from crnn.cli.layout import add_layout_flags
 from crnn.cli.results import add_json_flag, evaluation_json, show_json
-from crnn.cli.sequences import add_layout_flags
 from crnn.cli.tables import sequences_for
 
 __all__ = ["add_arguments", "run"]

@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     size = arguments.model.stat().st_size
     show(f"{arguments.model}: {size:,} bytes{describe(arguments.model)}\n{model}")
     facts = {name: str(value) for name, value in model.config().items()}
-    if isinstance(model, crnn.LanguageModel):
+    if getattr(model, "vocab", None) is not None:
         facts["vocabulary"] = repr(model.vocab)
         facts["encoding"] = str(model.vocab.encoding) if model.vocab.unit != "byte" else "none, bytes"
     _show(facts)
@@ -65,8 +65,8 @@ def _contents(path: Path, model: Any) -> dict[str, Any]:
         "checkpoint": bool(describe(path)),
         "config": model.config(),
     }
-    if hasattr(model, "vocab"):
-        vocab = model.vocab
+    vocab = getattr(model, "vocab", None)
+    if vocab is not None:
         tokens = [token if isinstance(token, str) else escaped(token) for token in vocab.tokens]
         contents["vocab"] = {"unit": vocab.unit, "size": len(vocab), "encoding": vocab.encoding, "tokens": tokens}
     shapes = {name: {"dtype": str(array.dtype), "shape": array.shape} for name, array in model.params.items()}

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from crnn.cli.sequences import Sequences, some_of
+from crnn.cli.layout import some_of
+from crnn.cli.sequences import Sequences
 from crnn.cli.table import TableError
 
 __all__ = ["classes_in", "classes_of", "describe_classes", "is_label_of", "targets_for", "targets_of"]

@@ -15,8 +15,9 @@ import numpy as np
 import crnn
 from crnn.cli.common import CommandParser, cores, say, standard_output
 from crnn.cli.labels import classes_of
+from crnn.cli.layout import add_layout_flags
 from crnn.cli.results import add_json_flag, to_json
-from crnn.cli.sequences import Sequences, add_layout_flags
+from crnn.cli.sequences import Sequences
 from crnn.cli.tables import sequences_for
 from crnn.io.atomic_write import replacing
 from crnn.training.run_files import RunFiles
@@ -127,6 +128,9 @@ def _table(sequences: Sequences, predictions: Facts, *, per_step: bool, delimite
     if per_step and sequences.times is not None:
         times = sequences.times
         kept.append(([_name(layout.time, "time")], lambda i, t: [times[i][t]]))
+    if per_step and layout.text is not None:
+        words = sequences.x
+        kept.append(([layout.text], lambda i, t: [words[i][t]]))
     if sequences.labels is not None:
         labels, several = sequences.labels, len(layout.labels) > 1
 

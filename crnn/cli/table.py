@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from crnn.cli.common import standard_input
 from crnn.cli.corpus import STANDARD_INPUT, add_encoding_flag
@@ -30,7 +31,8 @@ NAMED = {name: delimiter for delimiter, name in DELIMITERS.items()}
 LABELS = ("label", "class", "target")
 IDS = ("id",)
 TIMES = ("time", "timestamp")
-TELLING = {*LABELS, *IDS, *TIMES}
+TEXTS = ("text", "token", "word")
+TELLING = {*LABELS, *IDS, *TIMES, *TEXTS}
 LONGEST_CELL = 1 << 30  # characters; 131,072 of the csv module are too few for texts
 
 
@@ -38,8 +40,7 @@ class TableError(ValueError):
     """A table is not what is needed; the message says where."""
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """The cells of a row, and the number of the line that it ends in, from 1."""
 
     line: int
@@ -129,7 +130,7 @@ class Table:
             raise TableError(f"{self.name}: expected a table, got an empty file")
         self.delimiter = reading.delimiter or self._found_delimiter(lines)
         with self._csv_errors():
-            rows = [cells for _, cells in self._cells(iter(lines))]
+            rows = self._sample(lines, self.delimiter)
         self.has_header = self._found_header(rows, known_columns) if reading.header is None else reading.header
         self.first_rows = rows[self.has_header :]
         sizes = set(map(len, rows))
@@ -153,7 +154,7 @@ class Table:
         some: list[str] = []  # with several
         for delimiter in ["\t"] if tabs_only else [each for each in (",", ";", "\t") if each != self.decimal]:
             try:
-                counts = {len(cells) for _, cells in self._cells(iter(lines), delimiter)}
+                counts = set(map(len, self._sample(lines, delimiter)))
             except csv.Error:
                 continue
             if min(counts, default=1) > 1:
@@ -167,6 +168,17 @@ class Table:
         numbers = all(as_number(cell, self.decimal) is not None for cell in lines[-1].split())
         spaced: bool = numbers and len(lines[-1].split()) > 1
         return " " if spaced else ","
+
+    def _sample(self, lines: list[str], delimiter: str) -> list[list[str]]:
+        """The cells of the first lines. Raises csv.Error if they are not CSV of this delimiter."""
+        rows: list[list[str]] = []
+        try:
+            for _, cells in self._cells(iter(lines), delimiter):
+                rows.append(cells)  # those before an error are kept
+        except csv.Error:
+            if not rows or len(lines) < LOOKED_AT:  # else the last line may end within a cell
+                raise
+        return rows
 
     def _found_header(self, rows: list[list[str]], known_columns: frozenset[str]) -> bool:
         """Whether the first row has names: none of its cells is a number, but cells below them are.

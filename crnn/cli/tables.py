@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import crnn
 from crnn.cli.labels import is_label_of
-from crnn.cli.sequences import Layout, Sequences, layout_of, read_sequences, some_of
+from crnn.cli.layout import Layout, layout_of, some_of
+from crnn.cli.sequences import Sequences, read_sequences
 from crnn.cli.table import TableError
 
-__all__ = ["sequences_for"]
+__all__ = ["refuse_options", "saved_options", "sequences_for"]
 
 
 def sequences_for(model: Any, arguments: argparse.Namespace, *, labelled: bool | None) -> tuple[Sequences, bool]:
@@ -26,7 +28,7 @@ def sequences_for(model: Any, arguments: argparse.Namespace, *, labelled: bool |
         raise ValueError(f"{arguments.model}: expected {expected}, got a {type(model).__name__}")
     per_step = model.pooling is None
     has_classes = hasattr(model, "num_classes")
-    layout = _with_defaults(layout_of(arguments), _saved(model))
+    layout = _with_defaults(layout_of(arguments), saved_options(model))
     if per_step:
         layout = replace(layout, format="long")
     if layout.format == "long":  # without ids all rows would be one sequence
@@ -36,9 +38,10 @@ def sequences_for(model: Any, arguments: argparse.Namespace, *, labelled: bool |
         layout,
         labelled=labelled if has_classes else False,
         per_step=per_step,
+        texts=model.vocab is not None,
         is_label=is_label_of(model) if has_classes and not model.multilabel else None,
     )
-    size = sequences.x[0].shape[1]
+    size = model.net.input_size if model.vocab is not None else sequences.x[0].shape[1]
     if size != model.net.input_size:
         got = f"{size} ({some_of(sequences.columns)})" if sequences.columns else str(size)
         raise TableError(
@@ -47,7 +50,14 @@ def sequences_for(model: Any, arguments: argparse.Namespace, *, labelled: bool |
     return sequences, per_step
 
 
-def _saved(model: Any) -> dict[str, Any]:
+def refuse_options(arguments: argparse.Namespace, names: Iterable[str], what: str) -> None:
+    """Raise ValueError for an option that was given, or is not its default, although ``what`` has none such."""
+    for name in names:
+        if getattr(arguments, name) != arguments.parser.get_default(name):
+            raise ValueError(f"{name}: not an option for {what}, which {arguments.model} is for")
+
+
+def saved_options(model: Any) -> dict[str, Any]:
     """The options of the run that trained a model, as far as ``crnn train`` did."""
     runs = model.training_runs
     options = runs[-1].get("command") if runs else None
@@ -72,5 +82,6 @@ def _with_defaults(layout: Layout, saved: dict[str, Any]) -> Layout:
         time=layout.time or text("time"),
         labels=layout.labels or texts("label"),
         columns=layout.columns or texts("column"),
+        text=layout.text or text("text"),
         optional=tuple(name for name, given in (("id", layout.id), ("time", layout.time)) if given is None),
     )

@@ -16,17 +16,19 @@ from crnn._options import add_flags, from_flags
 from crnn.checks import DTYPES
 from crnn.cli.common import CommandParser, say
 from crnn.cli.labels import classes_in, describe_classes, targets_for
-from crnn.cli.sequences import Layout, Sequences, add_layout_flags, layout_of, read_sequences
+from crnn.cli.layout import Layout, add_layout_flags, layout_of
+from crnn.cli.sequences import Sequences, read_sequences
 from crnn.cli.tasks import Prepared
 from crnn.models.held_out import AUTO, held_out
 from crnn.models.pooling import POOLINGS
+from crnn.models.text_inputs import learn_vocab
 from crnn.models.training_data import training_data
 from crnn.nn.cells import CELLS
 from crnn.nn.config import NetworkConfig
+from crnn.text.reading import Unit
 from crnn.training.config import LEAST_EPOCHS, LEAST_UPDATES, TrainingConfig
 
 NONE = "none"
-DROPPED = ("embedding_size",)  # options of a network that reads ids
 
 
 def share_or_file(text: str) -> float | str | Path:
@@ -98,11 +100,17 @@ class ClassTask:
             "num_layers": {"default": 1, "help": "number of layers"},
             "cell": {"choices": list(CELLS), "default": defaults["cell"], "help": "kind of recurrent cell"},
             "dtype": {"choices": list(DTYPES), "help": "precision"},
+            "embedding_size": {"help": "of texts: size of the token embedding; one-hot tokens if not given, or 0"},
         }
-        add_flags(parser.add_argument_group("network"), NetworkConfig, flags, without=DROPPED)
+        add_flags(parser.add_argument_group("network"), NetworkConfig, flags)
 
     def _add_model_flags(self, parser: argparse._ActionsContainer) -> None:
         """Add the options of the model that are not those of its network."""
+        parser.add_argument(
+            "--vocab",
+            choices=["char", "byte", "word"],
+            help="of texts: kind of token; char if not given, or word if a row is a word",
+        )
         if not self.per_step:
             parser.add_argument(
                 "--pooling",
@@ -139,36 +147,37 @@ class ClassTask:
 
     def prepare(self, arguments: argparse.Namespace, config: TrainingConfig) -> Prepared:
         """Read the tables, make a model of the size that they need, and say what was found."""
-        train = self._read(arguments.data, layout_of(arguments))
+        train = self._read(arguments.data, layout_of(arguments), texts=None)
         layout = train.layout
         several = len(layout.labels) > 1
         classes = list(layout.labels) if several else classes_in(train, per_step=self.per_step)
         say(f"{train.describe()}; {describe_classes(train, classes, per_step=self.per_step)}")
         # Options as they were found, so that they are saved with the model.
         arguments.label, arguments.id, arguments.time = list(layout.labels), layout.id, layout.time
-        arguments.column = list(layout.columns)
+        arguments.column, arguments.text_column = list(layout.columns), layout.text
         if not self.per_step:
             arguments.format = layout.format
+        train, test = self._split(arguments, train, several=several)
         model = self._new_model(arguments, train, classes, multilabel=several)
-        train, test = self._split(arguments, train, model)
         valid: Any = arguments.valid
         if isinstance(valid, Path):
-            given = self._read(valid, layout)
+            given = self._read(valid, layout, texts=layout.text is not None)
             say(given.describe())
             valid = given.x, self._targets(model, given)
         valid = None if isinstance(valid, str) and valid == NONE else valid
         settings = {"resume": config.resume, "checkpoint": config.checkpoint}
         targets = self._targets(model, train)
         data, judged = training_data(model, train.x, targets, valid, rescale=False, settings=settings)
-        say(f"cell {model.net.cell}, {model.flat_params.size:,} parameters")
+        tokens = "" if model.vocab is None else f"{len(model.vocab):,} different {model.vocab.unit}s, "
+        say(f"{tokens}cell {model.net.cell}, {model.flat_params.size:,} parameters")
         return Prepared(model, data, judged, None if test is None else model.data(test.x, self._targets(model, test)))
 
     def described(self, evaluation: Any) -> str:
         """An evaluation on test data as text."""
         return f"{evaluation.nats:.4f} nats, accuracy {100 * evaluation.accuracy:.1f} % of {evaluation.count:,}"
 
-    def _read(self, path: Path, layout: Layout) -> Sequences:
-        return read_sequences(path, layout, labelled=True, per_step=self.per_step)
+    def _read(self, path: Path, layout: Layout, *, texts: bool | None) -> Sequences:
+        return read_sequences(path, layout, labelled=True, per_step=self.per_step, texts=texts)
 
     def _targets(self, model: Any, sequences: Sequences) -> Any:
         targets = targets_for(model, sequences, per_step=self.per_step)
@@ -180,26 +189,33 @@ class ClassTask:
         """The model that the options describe, of the sizes that the data have."""
         options = from_flags(arguments, NetworkConfig) | {"seed": arguments.seed, "multilabel": multilabel}
         options |= {"label_smoothing": arguments.label_smoothing, "scale": arguments.scale}
+        options["embedding_size"] = options["embedding_size"] or None
         plain = classes == list(range(len(classes)))
         options |= {"num_classes": len(classes)} if plain else {"classes": classes}
         if not self.per_step:
             options["pooling"] = arguments.pooling
             if arguments.pooling == "flatten":
                 options["steps"] = len(train.x[0])
+        if train.layout.text is not None:
+            unit: Unit = arguments.vocab or ("char" if isinstance(train.x[0], str) else "word")
+            return self.make(vocab=learn_vocab("text_column", train.x, unit), **options)
+        for name in ("vocab", "embedding_size"):
+            if getattr(arguments, name):
+                raise ValueError(f"{name}: expected a column of texts with it, got columns of values")
         return self.make(train.x[0].shape[1], **options)
 
     def _split(
-        self, arguments: argparse.Namespace, train: Sequences, model: Any
+        self, arguments: argparse.Namespace, train: Sequences, *, several: bool
     ) -> tuple[Sequences, Sequences | None]:
         """The sequences to learn from and to validate on, and those to test on."""
         if isinstance(arguments.test, Path):
-            test = self._read(arguments.test, train.layout)
+            test = self._read(arguments.test, train.layout, texts=train.layout.text is not None)
             say(test.describe())
             return train, test
         if arguments.test == NONE:
             return train, None
         groups = np.zeros(len(train), int)
-        if not self.per_step and not model.multilabel:
+        if not self.per_step and not several:
             assert train.labels is not None
             groups = np.unique(train.labels, return_inverse=True)[1]
         chosen = held_out(arguments.test, groups, arguments.seed)

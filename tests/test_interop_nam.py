@@ -158,9 +158,9 @@ def test_nam_itself_computes_the_same_for_a_thousand_samples(tmp_path, rng):
     program, x = nam_program(tmp_path), rng.normal(size=1000).astype("f4")
     for options in ({}, {"num_layers": 2, "trainable_initial_state": True}):
         model = regressor(**options)
-        nam.save(model, tmp_path / "m.nam", sample_rate=600)
-        silence = np.zeros(300)  # half a second, on which NAM lets a model settle
-        expected = nam.load(tmp_path / "m.nam").process(np.concatenate([silence, x]))[300:]
+        nam.save(model, tmp_path / "m.nam", sample_rate=1024)
+        silence = np.zeros(512)  # half a second, in blocks of 512, on which NAM lets a model settle
+        expected = nam.load(tmp_path / "m.nam").process(np.concatenate([silence, x]))[512:]
         got = run(program, tmp_path / "m.nam", x[:, None])[:, 0]
         assert np.abs(got - expected).max() < 1e-5 * np.abs(expected).max()
 
@@ -296,6 +296,9 @@ def test_a_stream_gives_the_bits_of_the_whole_signal(rng, D, P, skip, scaled):
         got = np.array([stream.step(float(row[0]) if D == 1 else row) for row in x])
         assert got.tobytes() == expected.tobytes()
         stream.reset()
+        blocks = [stream.run(x[:7]), stream.run(x[7:8]), stream.run(x[8:, 0] if D == 1 else x[8:])]
+        assert np.concatenate(blocks).tobytes() == expected.tobytes()
+        stream.reset()
 
 
 def test_wrong_signals_and_models_are_refused():
@@ -303,6 +306,8 @@ def test_wrong_signals_and_models_are_refused():
     for x in (np.zeros((0,)), np.zeros((3, 2)), 0.5):
         with pytest.raises(ValueError, match=r"^x: expected shape \(T, 1\) or \(T,\), got"):
             audio.process(x)
+        with pytest.raises(ValueError, match=r"^x: expected shape \(T, 1\) or \(T,\), got"):
+            audio.stream().run(x)
     with pytest.raises((TypeError, ValueError), match=r"^x"):
         audio.process(["a"])
     for x in ([1.0, 2.0], [[1.0]]):

@@ -214,6 +214,22 @@ def test_tensors_without_a_place_and_wrong_arguments_are_named(tmp_path, rng, ca
         assert str(tmp_path / "m") in str(caught.value)
 
 
+def test_a_kind_may_be_said_by_its_class_and_containers_are_checked(rng):
+    tensors = user_tensors(rng)
+    expected = from_state_dict(tensors, kind="tagger").to_bytes()
+    assert from_state_dict(tensors, kind="SequenceTagger").to_bytes() == expected
+    assert from_state_dict(tensors, kind=crnn.SequenceTagger).to_bytes() == expected
+    with pytest.raises(TypeError, match=r"^state_dict: expected a mapping of names to tensors, got list"):
+        from_state_dict([tensors])
+    with pytest.raises(TypeError, match=r"^scaling: expected a mapping such as {'x': \(mean, std\)}, got tuple"):
+        from_state_dict(tensors, kind="tagger", scaling=(0.0, 1.0))
+    for scaling in ({"x": "ab"}, {"x": (0.0,)}, {"z": (0.0, 1.0)}):
+        with pytest.raises(ValueError, match=r"^scaling: expected x or y, each with a pair \(mean, std\), got"):
+            from_state_dict(tensors, kind="tagger", scaling=scaling)
+    with pytest.raises((TypeError, ValueError), match=r"^scaling\['x'\]"):
+        from_state_dict(tensors, kind="tagger", scaling={"x": ("a", "b")})
+
+
 def test_options_that_no_model_has_or_that_the_tensors_determine_are_refused(rng):
     tensors = user_tensors(rng)
     for option in ({"hidden_size": 3}, {"poling": "max"}, {"quantiles": [0.5]}):
@@ -408,6 +424,12 @@ def test_modules_that_are_no_such_model_are_refused_by_name(torch):
 def test_what_a_module_is_must_be_said(torch):
     nn = torch.nn
     module = user_module(torch, {"rnn": nn.GRU(D, H), "fc": nn.Linear(H, V)})
+    with pytest.raises(TypeError, match="got GRU; from_module takes modules"):
+        from_state_dict(module.rnn)
+    with pytest.raises(TypeError, match="got OrderedDict; from_state_dict takes state dictionaries"):
+        from_module(module.state_dict())
+    twice = user_module(torch, {"rnn": module.rnn, "layers": nn.ModuleList([module.rnn]), "fc": module.fc})
+    assert from_module(twice, kind="tagger").to_bytes() == from_module(module, kind="tagger").to_bytes()
     with pytest.raises(TypeError, match=r"^kind: expected one of .* because there is a head, got None"):
         from_module(module)
     with pytest.raises(TypeError, match=r"^module: expected an nn\.RNN, .* with head= or embedding=, got Net"):

@@ -66,15 +66,8 @@ class AudioModel:
         array (T,), or (T, P) if P is not 1
             Fresh, float64; bit-identical to the steps of a `stream`.
         """
-        D = self.model.net.input_size
-        signal = real_numbers("x", x)
-        signal = signal[:, None] if signal.ndim == 1 and D == 1 else signal
-        if signal.ndim != 2 or signal.shape[1] != D or not len(signal):
-            raise ValueError(f"x: expected shape (T, {D}){' or (T,)' if D == 1 else ''}, got {np.shape(x)}")
-        values: Array = self.model.predict([signal])[0]
-        if self.skip:
-            values = values + signal[:, : self.skip].astype(np.float64)
-        return values[:, 0] if values.shape[1] == 1 else values
+        signal = _signal(x, self.model.net.input_size)
+        return _with_skip(self.model.predict([signal])[0], signal, self.skip)
 
     def stream(self) -> AudioStream:
         """Inference one sample at a time, from the initial state."""
@@ -115,6 +108,11 @@ class AudioStream:
             return self._y.astype(np.float64) + added
         return float(self._y[0]) + (added if self._size == 1 or not self._skip else float(added[0]))
 
+    def run(self, x: Any) -> Array:
+        """The outputs for a block of samples, as `AudioModel.process` takes and returns them; the state goes on."""
+        signal = _signal(x, self._size)
+        return _with_skip(self._stream.run(signal.astype(self._x.dtype)), signal, self._skip)
+
     def _checked(self, x: Any) -> Any:
         """A number, or an array (D,) in float64."""
         array = real_numbers("x", x)
@@ -125,6 +123,23 @@ class AudioStream:
     def reset(self) -> None:
         """Return to the initial state."""
         self._stream.reset()
+
+
+def _signal(x: Any, size: int) -> Array:
+    """Samples (T, D) of a signal."""
+    signal = real_numbers("x", x)
+    signal = signal[:, None] if signal.ndim == 1 and size == 1 else signal
+    if signal.ndim != 2 or signal.shape[1] != size or not len(signal):
+        raise ValueError(f"x: expected shape (T, {size}){' or (T,)' if size == 1 else ''}, got {signal.shape}")
+    return signal
+
+
+def _with_skip(values: Array, signal: Array, skip: int) -> Array:
+    """Outputs (T, P), or (T,) if P is 1, of a model's values (T, P), in float64."""
+    values = values.astype(np.float64)
+    if skip:
+        values = values + signal[:, :skip].astype(np.float64)
+    return values[:, 0] if values.shape[1] == 1 else values
 
 
 def audio_model(model: Any, sample_rate: Any, skip: Any, metadata: Any) -> AudioModel:

@@ -89,7 +89,8 @@ def from_module(
                 raise TypeError(f"vocab: expected a Vocab, got {type(vocab).__name__}; or give the kind of the model")
         found = Found(module, head, embedding, {})
     elif not isinstance(module, torch.nn.Module):
-        raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
+        hint = "; from_state_dict takes state dictionaries" if isinstance(module, Mapping) else ""
+        raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}{hint}")
     elif head is not None or embedding is not None:
         raise TypeError(
             "module: expected an nn.RNN, nn.GRU, nn.LSTM or a cell with head= or embedding=, "

@@ -81,6 +81,9 @@ def from_state_dict(
     >>> from_state_dict(weights, nonlinearity="relu").params["layer0.W_xh"].shape
     (5, 7)
     """
+    if not isinstance(state_dict, Mapping):
+        hint = "; from_module takes modules" if hasattr(state_dict, "state_dict") else ""
+        raise TypeError(f"state_dict: expected a mapping of names to tensors, got {type(state_dict).__name__}{hint}")
     wanted = _wanted(kind, head, embedding, vocab, scaling, options)
 
     def read(name: str) -> Array:

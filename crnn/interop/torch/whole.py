@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from crnn.array_input import as_array
+from crnn.array_input import real_numbers
 from crnn.checks import Array, check_probability
 from crnn.interop.parts import KINDS, ModelParts, model_from
 from crnn.interop.torch.tensors import Read, Recurrent, listed, recurrent_from, recurrent_tensors
@@ -70,7 +70,10 @@ def is_one_logit(kind: str, outputs: int, options: Mapping[str, Any]) -> bool:
 
 
 def check_kind(kind: Any, vocab: Any, head: Any = None, embedding: Any = None) -> str:
-    """The kind of model that is meant. Raises TypeError and ValueError."""
+    """The kind of model that is meant, which may also be said by its class. Raises TypeError and ValueError."""
+    if isinstance(kind, type):
+        kind = kind.__name__
+    kind = next((name for name, cls in TASKS.items() if cls == kind), kind)
     if kind is None and vocab is not None:
         kind = "language_model"
     if kind is None:
@@ -174,10 +177,13 @@ def _outputs(kind: str, V: int, options: Mapping[str, Any]) -> dict[str, Any]:
 def _statistics(scaling: Mapping[str, tuple[Any, Any]] | None) -> dict[str, tuple[Array, Array]]:
     """Mean and std of "x" and "y" in float64, fresh."""
     statistics: dict[str, tuple[Array, Array]] = {}
-    for name, pair in (scaling or {}).items():
-        if name not in ("x", "y") or len(pair) != 2:
-            raise ValueError(f"scaling: expected x or y, each with a pair (mean, std), got {name!r:.80}")
-        mean, std = (np.atleast_1d(as_array(f"scaling[{name!r}]", values)).astype(np.float64) for values in pair)
+    scaling = {} if scaling is None else scaling
+    if not isinstance(scaling, Mapping):
+        raise TypeError(f"scaling: expected a mapping such as {{'x': (mean, std)}}, got {type(scaling).__name__}")
+    for name, pair in scaling.items():
+        if name not in ("x", "y") or not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise ValueError(f"scaling: expected x or y, each with a pair (mean, std), got {name!r:.80}: {pair!r:.80}")
+        mean, std = (np.atleast_1d(real_numbers(f"scaling[{name!r}]", values)).astype(np.float64) for values in pair)
         statistics[name] = mean, std
     return statistics
 

@@ -160,15 +160,31 @@ def test_an_array_that_is_larger_than_the_file_is_refused(tmp_path):
         options = {"chunks": (1, 1 << 12), "compression": "gzip"}
         file.create_dataset("layers/lstm/cell/vars/0", (1 << 20, 1 << 12), "f4", **options)
 
-    def chunked(file):
-        file.create_dataset("layers/lstm/cell/vars/0", (2, 2), "f4", maxshape=(None, None), chunks=(1 << 14, 1 << 13))
+    def empty(file):
+        file.create_dataset("layers/lstm/cell/vars/0", (1 << 20, 1 << 12), "f4")  # no storage until it is written
 
     def many(file):
         for i in range(40):
-            file.create_dataset(f"layers/a{i}/vars/0", (1 << 18,), "f4", compression="gzip")
+            file.create_dataset(f"layers/a{i}/vars/0", (1 << 16,), "f4")
 
-    for change in (huge, chunked, many):
+    refused(with_weights(tmp_path / "m.weights.h5", huge), "expected an array in one piece, as Keras writes it")
+    for change in (empty, many):
         refused(with_weights(tmp_path / "m.weights.h5", change), "expected an array that fits into the file")
+
+
+def test_a_damaged_heap_of_texts_is_refused_before_hdf5_reads_it(tmp_path):
+    def change(file):
+        file.attrs["layer_names"] = ["a", "b"]
+        file.attrs["keras_version"] = "3.0.0"
+
+    content = with_weights(tmp_path / "m.h5", change).read_bytes()
+    heap = content.index(b"GCOL\1")
+    refused(tmp_path / "m.h5", "expected a group 'a'")
+    for at, value in ((8, 2**63), (8, 3), (16 + 8, 2**40), (16 + 8, 2**64 - 16), (16, 0)):
+        damaged = bytearray(content)
+        damaged[heap + at : heap + at + 8] = value.to_bytes(8, "little")
+        (tmp_path / "m.h5").write_bytes(damaged)
+        refused(tmp_path / "m.h5", "expected an HDF5 file, got a damaged one")
 
 
 def test_arrays_of_other_types_are_refused(tmp_path):
@@ -224,7 +240,7 @@ def test_lists_of_names_in_the_older_format_are_checked(tmp_path):
         ({"weights": (b"lstm/none:0",)}, "'lstm/lstm/none:0': expected an array, found none"),
         ({"weights": (b"../lstm/lstm/kernel:0",)}, "expected an array, found none"),
         ({"extra": True}, "'lstm/lstm/bias:0': expected an array that weight_names lists"),
-        ({"layers": [b"a%d" % i for i in range(10_001)]}, "layer_names: expected at most 10000 names"),
+        ({"layers": [b"a%d" % i for i in range(10_001)]}, "layer_names: expected at most 10000 texts"),
     ):
         change = lambda file, options=options: old(file, **options)  # noqa: E731
         refused(with_weights(tmp_path / "m.h5", change), message)

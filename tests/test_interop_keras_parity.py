@@ -317,6 +317,25 @@ def test_keras_saves_what_it_has_opened_and_crnn_loads_that(keras, tmp_path):
     assert again.to_bytes() == model.to_bytes()
 
 
+def test_a_model_of_ids_without_an_embedding_takes_one_hot_vectors_in_keras(keras, tmp_path):
+    model = filled(crnn.LanguageModel(VOCAB, "gru", 4))
+    interop.save(model, tmp_path / "m.keras")
+    keras_model = keras.saving.load_model(tmp_path / "m.keras")
+    expected = outputs_of_keras(keras_model, np.eye(len(VOCAB), dtype="f4")[ids(2, 6)])
+    assert np.abs(outputs_of_crnn(model, ids(2, 6)) - expected).max() < TOLERANCE
+    assert interop.from_model(keras_model, vocab=VOCAB).flat_params.tobytes() == model.flat_params.tobytes()
+
+
+def test_a_keras_model_that_predicts_after_the_last_step_is_a_language_model(keras):
+    L = keras.layers
+    plain = [L.Input((None,)), L.Embedding(5, 3), L.LSTM(4), L.Dense(5, activation="softmax")]
+    keras_model = spread(keras.Sequential(plain))
+    model = interop.from_model(keras_model, vocab=VOCAB)
+    assert type(model) is crnn.LanguageModel
+    last = outputs_of_crnn(model, ids(2, 6))[:, -1]
+    assert np.abs(last - outputs_of_keras(keras_model, ids(2, 6))).max() < TOLERANCE
+
+
 def test_quantiles_of_keras_are_those_of_the_first_level_and_then_of_the_next(keras):
     model = filled(crnn.SequenceRegressor(3, 2, 4, loss="quantile", quantiles=[0.1, 0.5, 0.9]))
     x = numbers(2, 6, 3)

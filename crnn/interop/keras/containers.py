@@ -33,6 +33,7 @@ MOST_OBJECTS = 5_000  # groups and arrays in an HDF5 file
 DEEPEST = 16  # groups in each other
 MOST_NAMES = 10_000  # in an attribute
 METADATA, CONFIG, WEIGHTS = "metadata.json", "config.json", "model.weights.h5"  # the members of a ``.keras`` archive
+HEAP = b"GCOL\1\0\0\0"  # the beginning of a heap of texts in HDF5
 UNREAD = ("optimizer", "optimizer_weights", "metrics")  # groups of the states of training, which are not converted
 DAMAGE: tuple[type[Exception], ...] = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError)
 DAMAGE += (EOFError, ArithmeticError, zlib.error, zipfile.BadZipFile, zipfile.LargeZipFile)
@@ -112,8 +113,8 @@ def _read_archive(file: BinaryIO, size: int) -> Contents:
         declared = sum(member.file_size for member in members)
         if declared > MOST_EXPANSION * size + SPARE:
             raise ValueError(f"expected an archive that holds no more than its size allows, got {declared} bytes")
-        document = _json(CONFIG, archive.read(CONFIG))
-        metadata = _json(METADATA, archive.read(METADATA)) if METADATA in names else {}
+        document = _json(CONFIG, archive.read(CONFIG), size)
+        metadata = _json(METADATA, archive.read(METADATA), size) if METADATA in names else {}
         weights = archive.read(WEIGHTS)
     contents = _read_h5(io.BytesIO(weights), len(weights))
     if contents.config is not None:
@@ -129,12 +130,12 @@ def _read_archive(file: BinaryIO, size: int) -> Contents:
     )
 
 
-def _json(name: str, text: bytes) -> dict[str, Any]:
-    """The object of a JSON text. Raises ValueError, which calls it ``name``."""
+def _json(name: str, text: bytes, size: int) -> dict[str, Any]:
+    """The object of a JSON text in a file of ``size`` bytes. Raises ValueError, which calls it ``name``."""
     if len(text) > HEADER_LIMIT:
         raise ValueError(f"{name}: expected at most {HEADER_LIMIT} bytes, got {len(text)}")
     try:
-        value = json_header.loads(text.decode(), header_memory(0))
+        value = json_header.loads(text.decode(), header_memory(size))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     if not isinstance(value, dict):
@@ -150,7 +151,12 @@ def to_archive(config: Mapping[str, Any], weights: bytes, extra: Mapping[str, An
         members = {METADATA: json.dumps(metadata).encode(), CONFIG: json.dumps(config).encode(), WEIGHTS: weights}
         for name, content in members.items():
             archive.writestr(zipfile.ZipInfo(name), content)  # of 1980
-    return buffer.getvalue()
+    content = buffer.getvalue()
+    try:
+        _json(METADATA, members[METADATA], len(content))
+    except ValueError as error:
+        raise ValueError(f"expected a smaller vocabulary, got {error}") from None
+    return content
 
 
 # ---- HDF5 ------------------------------------------------------------------------------------------------------------
@@ -158,14 +164,15 @@ def to_archive(config: Mapping[str, Any], weights: bytes, extra: Mapping[str, An
 
 def _read_h5(source: Any, size: int) -> Contents:
     """The contents of an HDF5 file of ``size`` bytes, a binary file object."""
+    _check_heaps(source, size)
     with h5py().File(source, "r") as file:
         names = _paths_of(file)
         datasets = _checked(file, names, size)
-        arrays = {path: _array(path, dataset) for path, dataset in datasets.items()}
+        arrays = {path: _array(dataset) for path, dataset in datasets.items()}
         root = file.get("model_weights", file)
-        layer_names = _names(root, "layer_names")
+        layer_names, config = _names(root, "layer_names"), _attribute(file, "model_config", size)
         if layer_names is None:
-            return Contents(_attribute(file, "model_config"), {}, {}, arrays)
+            return Contents(config, {}, {}, arrays)
         start = "model_weights/" if "model_weights" in file else ""
         layers = [name for name in (*layer_names, "top_level_model_weights") if name in root]
         missing = sorted(set(layer_names) - set(layers))
@@ -173,9 +180,32 @@ def _read_h5(source: Any, size: int) -> Contents:
             raise ValueError(f"layer_names: expected a group {missing[0]!r:.100}, found none")
         of_layers = {name: _names(root[name], "weight_names") or [] for name in layers}
         paths = {name: [f"{start}{name}/{each}" for each in of] for name, of in of_layers.items()}
-        return Contents(
-            _attribute(file, "model_config"), _attribute(file, "training_config") or {}, {}, arrays, layers, paths
-        )
+        compiled = _attribute(file, "training_config", size) or {}
+        return Contents(config, compiled, {}, arrays, layers, paths)
+
+
+def _check_heaps(source: BinaryIO, size: int) -> None:
+    """Raise ValueError for a damaged heap of texts, in which HDF5 would search without end or beyond its memory.
+
+    A heap is "GCOL", version 1, its size; then objects: number, references, size, data padded to 8 bytes. The object 0,
+    the free rest, is the last one.
+    """
+    content = source.read()
+    source.seek(0)
+    start = content.find(HEAP)
+    while start >= 0:
+        end, at = start + int.from_bytes(content[start + 8 : start + 16], "little"), start + 16
+        whole = 16 <= end - start <= size - start
+        while whole and at + 16 <= end:
+            length = int.from_bytes(content[at + 8 : at + 16], "little")
+            if not int.from_bytes(content[at : at + 2], "little"):
+                whole = length == end - at
+                break
+            at += 16 + (length + 7) // 8 * 8
+            whole = at <= end
+        if not whole:
+            raise ValueError("expected an HDF5 file, got a damaged one")
+        start = content.find(HEAP, start + 8)
 
 
 def _paths_of(file: Any) -> list[str]:
@@ -207,43 +237,63 @@ def _paths_of(file: Any) -> list[str]:
 
 def _checked(file: Any, paths: Iterable[str], size: int) -> dict[str, Any]:
     """The datasets at the paths, none of which is stored elsewhere or takes more memory than the file's size allows."""
-    allowed, datasets = MOST_EXPANSION * size + SPARE, {}
+    allowed, datasets = size + SPARE, {}
     for path in paths:
         dataset = file[path]
         if dataset.is_virtual or dataset.external:
             raise ValueError(f"{path!r:.200}: expected an array stored in this file, got one stored elsewhere")
         if dataset.shape is None:
             raise ValueError(f"{path!r:.200}: expected an array, got an empty one")
-        chunk = math.prod(dataset.chunks) if dataset.chunks else 0
-        allowed -= max(math.prod(dataset.shape), chunk) * dataset.dtype.itemsize
+        if dataset.chunks is not None:  # HDF5 allocates what damaged chunks are said to take
+            raise ValueError(f"{path!r:.200}: expected an array in one piece, as Keras writes it, got chunks")
+        allowed -= math.prod(dataset.shape) * dataset.dtype.itemsize
         if allowed < 0:
             raise ValueError(f"{path!r:.200}: expected an array that fits into the file, got shape {dataset.shape}")
-        if dataset.dtype.kind not in "fiub" and dataset.attrs.get("dtype") != "bfloat16":
+        if dataset.dtype.kind not in "fiub" and not _is_bfloat16(dataset):
             raise ValueError(f"{path!r:.200}: expected numbers, got {dataset.dtype}")
         datasets[path] = dataset
     return datasets
 
 
-def _array(path: str, dataset: Any) -> Array:
+def _is_bfloat16(dataset: Any) -> bool:
+    return dataset.dtype == np.dtype("V2") and _texts(dataset, "dtype") == ["bfloat16"]
+
+
+def _array(dataset: Any) -> Array:
     """The numbers of a dataset in the machine's byte order, bfloat16 as float32."""
     array = np.asarray(dataset[()])
-    if dataset.attrs.get("dtype") == "bfloat16" and array.dtype.itemsize == 2:
+    if array.dtype.kind == "V":
         return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{path!r:.200}: expected numbers, got {array.dtype}")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _attribute(file: Any, name: str) -> Mapping[str, Any] | None:
-    """The JSON object of an attribute of the file, or None."""
-    value = file.attrs.get(name)
-    if value is None:
+def _texts(owner: Any, name: str) -> list[str] | None:
+    """The texts in an attribute of a group or dataset; None if it has none of this name.
+
+    What the attribute is said to hold is checked before HDF5 converts it, which it does not do safely for every type.
+    """
+    if name not in owner.attrs:
         return None
-    if isinstance(value, str):
-        value = value.encode("utf-8", "surrogateescape")
-    if not isinstance(value, bytes):
-        raise ValueError(f"{name}: expected a JSON text, got {type(value).__name__}")
-    return _json(name, value)
+    attribute = owner.attrs.get_id(name)
+    kind, shape = attribute.get_type(), attribute.shape
+    count = None if shape is None else math.prod(shape)
+    if not isinstance(kind, h5py().h5t.TypeStringID) or count is None:
+        raise ValueError(f"{name}: expected texts, got {attribute.dtype}")
+    length = 1 if kind.is_variable_str() else kind.get_size()
+    if count > MOST_NAMES or count * length > HEADER_LIMIT:
+        raise ValueError(f"{name}: expected at most {MOST_NAMES} texts, {HEADER_LIMIT} bytes, got {count} of {length}")
+    values = np.asarray(owner.attrs[name]).reshape(-1).tolist()
+    return [each.decode() if isinstance(each, bytes) else str(each) for each in values]
+
+
+def _attribute(file: Any, name: str, size: int) -> Mapping[str, Any] | None:
+    """The JSON object of an attribute of the file, or None."""
+    texts = _texts(file, name)
+    if texts is None:
+        return None
+    if len(texts) != 1:
+        raise ValueError(f"{name}: expected a JSON text, got {len(texts)}")
+    return _json(name, texts[0].encode("utf-8", "surrogateescape"), size)
 
 
 def _names(group: Any, name: str) -> list[str] | None:
@@ -257,13 +307,17 @@ def _names(group: Any, name: str) -> list[str] | None:
             return None
     names: list[str] = []
     for part in parts:
-        if len(names) + math.prod(group.attrs.get_id(part).shape or (0,)) > MOST_NAMES:
+        names += [] if _is_empty(group, part) else _texts(group, part) or []
+        if len(names) > MOST_NAMES:
             raise ValueError(f"{name}: expected at most {MOST_NAMES} names")
-        values = np.asarray(group.attrs[part]).reshape(-1).tolist()
-        names += [each.decode() if isinstance(each, bytes) else str(each) for each in values]
     if len(set(names)) != len(names):
         raise ValueError(f"{name}: expected each name once, got one twice")
     return names
+
+
+def _is_empty(group: Any, name: str) -> bool:
+    """Whether an attribute is a list of nothing, which Keras stores as numbers."""
+    return 0 in (group.attrs.get_id(name).shape or ())
 
 
 def to_h5(groups: Mapping[str, Mapping[str, Array]]) -> bytes:

@@ -19,7 +19,8 @@ from crnn.interop.layouts import to_crnn
 from crnn.interop.parts import KINDS, Layer, model_from
 from crnn.text.vocab import Vocab
 
-DROPOUTS = ("Dropout", "SpatialDropout1D")
+DROPOUTS = {"Dropout": "rate", "SpatialDropout1D": "rate", "GaussianDropout": "rate", "AlphaDropout": "rate"}
+DROPOUTS["GaussianNoise"] = "stddev"
 POOLINGS = {layer: pooling for pooling, layer in POOLED.items()}
 ACTIVATIONS = ("linear", "softmax", "sigmoid")
 CLASS_KINDS = ("SequenceClassifier", "SequenceTagger")
@@ -131,10 +132,12 @@ def _read_input(found: Found, layer: KerasLayer) -> None:
 
 
 def _read_dropout(found: Found, layer: KerasLayer) -> None:
-    rate = _rate(layer, "rate")
+    name = DROPOUTS[layer.kind]
+    rate = layer.option(name, 0.0) if name == "stddev" else _rate(layer, name)
     if not rate:
         return
-    if found.head is not None or layer.config.get("noise_shape") is not None:
+    known = layer.kind in ("Dropout", "SpatialDropout1D") and layer.config.get("noise_shape") is None
+    if found.head is not None or not known:
         found.unlike = True
     while len(found.drops) <= len(found.layers):
         found.drops.append([])
@@ -231,10 +234,8 @@ def _cell(layer: KerasLayer) -> str:
 
 
 def _activation(layer: KerasLayer, default: str) -> str:
-    """The name of an activation. One that is not a name is the user's own function."""
+    """The name of an activation. What is not a name, but a mapping, is the user's own function."""
     value = layer.config.get("activation", default)
-    if isinstance(value, dict):  # {"class_name": "function", "config": "tanh", "module": "builtins"}
-        value = value.get("config") if value.get("module") in ("builtins", "keras.activations") else value
     if value is None:
         return "linear"
     if not isinstance(value, str):
@@ -449,10 +450,10 @@ def _dropout(found: Found, given: Mapping[str, Any]) -> dict[str, Any]:
         same = len({rate for rate, _ in used}) == 1 and len({form for _, form in forms}) <= 1
         outside = bool(gaps[0]) or (found.head is None and bool(gaps[L]))
         if used and (found.unlike or outside or not same or any(len(gap) != 1 for gap in inside)):
-            rates = sorted({rate for rate, _ in used})
+            rates = sorted({str(rate) for rate, _ in used})
             raise ValueError(
-                f"dropout: expected one rate between all layers and before the head, as crnn has, got rates {rates} in"
-                " other places; pass dropout= for the rate to train with, such as 0"
+                f"dropout: expected one rate between all layers and before the head, as crnn has, got {rates} in other"
+                " places or of another kind; pass dropout= for the rate to train with, such as 0"
             )
         if used:
             options["dropout"] = used.pop()[0]

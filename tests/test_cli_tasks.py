@@ -385,10 +385,10 @@ def test_a_regressor_of_python_predicts_a_table(here, run):
 def test_models_and_options_of_other_data_are_refused(here, run):
     crnn.LanguageModel(crnn.Vocab.from_text("abc"), hidden_size=3).save("text")
     assert "expected a model of sequences" in fails(run, "predict", "text", "long.csv")
-    assert "--id: not an option for a text" in fails(run, "eval", "text", "long.csv", "--id", "sensor")
+    assert "--id: not an option for texts" in fails(run, "eval", "text", "long.csv", "--id", "sensor")
     run("train", *LONG, "-o", "m", *SMALL)
-    assert "--batch: not an option for a table" in fails(run, "eval", "m", "long.csv", "--batch", 3)
-    assert "--border: not an option for a table" in fails(run, "eval", "m", "long.csv", "--border", "x")
+    assert "--batch: not an option for tables of sequences" in fails(run, "eval", "m", "long.csv", "--batch", 3)
+    assert "--border: not an option for tables of sequences" in fails(run, "eval", "m", "long.csv", "--border", "x")
     assert "expected one table, got 2 files" in fails(run, "eval", "m", "long.csv", "long.csv")
     write(here / "plain.csv", long_rows(labels=False))
     assert "--label: expected one of the columns sensor, t, ax, ay" in fails(run, "eval", "m", "plain.csv")

@@ -12,12 +12,21 @@ import numpy as np
 import crnn
 from crnn.cli.common import CommandParser, cores, say, show
 from crnn.cli.corpus import add_border_flag, add_text_argument, corpus_to_evaluate
+from crnn.cli.forecasts import add_forecast_flags, evaluation_of
 from crnn.cli.labels import targets_for
 from crnn.cli.layout import add_layout_flags
 from crnn.cli.results import add_json_flag, evaluation_json, show_json
-from crnn.cli.tables import sequences_for
+from crnn.cli.tables import refuse_options, sequences_for
 
 __all__ = ["add_arguments", "run"]
+
+TABLE = ("id", "time", "delimiter", "header", "decimal")
+# The options for each kind of data, beside those of all.
+OPTIONS = {
+    "texts": ("batch_size", "border"),
+    "tables of sequences": (*TABLE, "format", "label", "column", "text_column"),
+    "series": (*TABLE, "horizon", "origins", "target", "past", "future"),
+}
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -36,27 +45,36 @@ def add_arguments(parser: CommandParser) -> None:
     add_json_flag(parser)
     add_border_flag(parser.add_argument_group("text"))
     add_layout_flags(parser.add_argument_group("table"), encoding="that of the model, or utf-8 of a table,")
+    ahead = parser.add_argument_group("forecasts")
+    add_forecast_flags(ahead)
+    ahead.add_argument("--origins", type=int, help="origins in the table, from which is forecast; 5 if not given")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print how well a model predicts. Returns the exit status."""
     model = crnn.load(arguments.model)
-    of_text = isinstance(model, crnn.LanguageModel)
-    _check_options(arguments, of_text=of_text)
-    return _evaluate_text(model, arguments) if of_text else _evaluate_table(model, arguments)
-
-
-def _check_options(arguments: argparse.Namespace, *, of_text: bool) -> None:
-    """Raise ValueError for an option that the kind of the model does not have."""
-    parser = arguments.parser
-    groups = {group.title: [action.dest for action in group._group_actions] for group in parser._action_groups}
-    other, what = ("table", "a text") if of_text else ("text", "a table")
-    wrong = [name for name in [*groups[other], *([] if of_text else ["batch_size"])] if name != "encoding"]
-    for name in wrong:
-        if getattr(arguments, name) != parser.get_default(name):
-            raise ValueError(f"{name}: not an option for {what}, which {arguments.model} is evaluated on")
-    if not of_text and len(arguments.text) > 1:
+    evaluate, what = _evaluate_table, "tables of sequences"
+    if isinstance(model, crnn.LanguageModel):
+        evaluate, what = _evaluate_text, "texts"
+    elif isinstance(model, crnn.Forecaster):
+        evaluate, what = _evaluate_forecaster, "series"
+    refuse_options(arguments, {name for names in OPTIONS.values() for name in names} - set(OPTIONS[what]), what)
+    if what != "texts" and len(arguments.text) > 1:
         raise ValueError(f"text: expected one table, got {len(arguments.text)} files")
+    return evaluate(model, arguments)
+
+
+def _evaluate_forecaster(model: Any, arguments: argparse.Namespace) -> int:
+    """Print how good forecasts from several origins would have been."""
+    found = evaluation_of(model, arguments)
+    if arguments.json:
+        show_json({"model": arguments.model} | found)
+        return 0
+    show(
+        f"rmse {found['rmse']:.4f}  mae {found['mae']:.4f}  {found['horizon']} steps from {found['origins']} origins\n"
+        f"rmse {found['naive_rmse']:.4f}  mae {found['naive_mae']:.4f}  of the values {found['season']} steps before"
+    )
+    return 0
 
 
 def _evaluate_table(model: Any, arguments: argparse.Namespace) -> int:

@@ -14,17 +14,22 @@ import numpy as np
 
 import crnn
 from crnn.cli.common import CommandParser, cores, say, standard_output
+from crnn.cli.configuration import Repeated
+from crnn.cli.forecasts import add_forecast_flags, forecasts
 from crnn.cli.labels import classes_of
 from crnn.cli.layout import add_layout_flags
 from crnn.cli.results import add_json_flag, to_json
 from crnn.cli.sequences import Sequences
-from crnn.cli.tables import sequences_for
+from crnn.cli.tables import refuse_options, sequences_for
 from crnn.io.atomic_write import replacing
 from crnn.training.run_files import RunFiles
 
 __all__ = ["add_arguments", "run"]
 
 Facts = dict[str, Any]
+# Options that forecasters do not have, and those that only they have.
+OF_SEQUENCES = ("proba", "no_labels", "format", "label", "column", "text_column")
+OF_FORECASTS = ("horizon", "quantile", "target", "past", "future")
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -33,13 +38,28 @@ def add_arguments(parser: CommandParser) -> None:
         "Writes a table with a row for each sequence, or for each step if the model predicts steps: ids, times and "
         "labels as they are in DATA, and the prediction. Columns are those that the model was trained on, by name."
     )
-    parser.add_argument("model", type=Path, help="a model of sequences")
-    parser.add_argument("data", type=Path, help="table (.csv, .tsv, also compressed); - is standard input")
+    parser.add_argument("model", type=Path, help="a model of sequences, or a forecaster")
+    parser.add_argument(
+        "data",
+        type=Path,
+        nargs="?",
+        help="table (.csv, .tsv, also compressed); - is standard input. A forecaster continues the series that it has "
+        "learnt if there is none",
+    )
     parser.add_argument("-o", "--output", type=Path, help="write to this new file (.csv, .tsv), not standard output")
     parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     parser.add_argument("--proba", action="store_true", help="add a column for the probability of every class")
     parser.add_argument("--threads", type=int, default=cores(), help="threads; the result does not depend on it")
     add_json_flag(parser, "an object for each sequence instead")
+    ahead = parser.add_argument_group("forecasts")
+    add_forecast_flags(ahead)
+    ahead.add_argument(
+        "--quantile",
+        type=float,
+        action=Repeated,
+        default=[],
+        help="forecast this quantile, such as 0.1, instead of one value; may be repeated",
+    )
     data = parser.add_argument_group("data")
     data.add_argument("--no-labels", action="store_true", help="the table has no labels, although a column looks so")
     add_layout_flags(data)
@@ -48,18 +68,16 @@ def add_arguments(parser: CommandParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Predict, and write the table. Returns the exit status."""
     output: Path | None = arguments.output
-    with RunFiles({"model": [arguments.model], "data": [arguments.data]}, {"output": output}):
+    data = [] if arguments.data is None else [arguments.data]
+    with RunFiles({"model": [arguments.model], "data": data}, {"output": output}):
         if output is not None and output.exists() and not arguments.overwrite:
             raise FileExistsError(f"output: expected a new file, got {output}, which exists; --overwrite replaces it")
         model = crnn.load(arguments.model)
-        sequences, per_step = sequences_for(model, arguments, labelled=False if arguments.no_labels else None)
-        say(sequences.describe())
-        predictions = _predictions(model, sequences, per_step=per_step, arguments=arguments)
-        if arguments.json:
-            content = "".join(to_json(each) + "\n" for each in _objects(sequences, predictions))
+        if isinstance(model, crnn.Forecaster):
+            refuse_options(arguments, OF_SEQUENCES, "forecasts")
+            content = forecasts(model, arguments)
         else:
-            tab = output is not None and output.suffix.lower() in (".tsv", ".tab")
-            content = _table(sequences, predictions, per_step=per_step, delimiter="\t" if tab else ",")
+            content = _of_sequences(model, arguments)
         if output is None:
             standard_output().write(content.encode())
         else:
@@ -67,6 +85,20 @@ def run(arguments: argparse.Namespace) -> int:
                 file.write(content.encode())
             say(f"wrote {output}")
     return 0
+
+
+def _of_sequences(model: Any, arguments: argparse.Namespace) -> str:
+    """The predictions for the sequences of a table as CSV, or with ``--json`` as objects."""
+    refuse_options(arguments, OF_FORECASTS, "sequences")
+    if arguments.data is None:
+        raise ValueError("data: expected a table of sequences, got none")
+    sequences, per_step = sequences_for(model, arguments, labelled=False if arguments.no_labels else None)
+    say(sequences.describe())
+    predictions = _predictions(model, sequences, per_step=per_step, arguments=arguments)
+    if arguments.json:
+        return "".join(to_json(each) + "\n" for each in _objects(sequences, predictions))
+    tab = arguments.output is not None and arguments.output.suffix.lower() in (".tsv", ".tab")
+    return _table(sequences, predictions, per_step=per_step, delimiter="\t" if tab else ",")
 
 
 def _predictions(model: Any, sequences: Sequences, *, per_step: bool, arguments: argparse.Namespace) -> Facts:

@@ -84,7 +84,8 @@ class Axis:
             return f"{date:%Y-%m}"
         if len(self.pattern) == 10:
             return date.date().isoformat()
-        text = date.isoformat(self.pattern[10], "seconds" if self.pattern.count(":") > 1 else "minutes")
+        clock = re.sub(r"(Z|[+-]\d\d:?\d\d)$", "", self.pattern[10:])
+        text = date.isoformat(self.pattern[10], "seconds" if clock.count(":") > 1 else "minutes")
         return text.replace("+00:00", "Z") if self.pattern.endswith("Z") else text
 
 

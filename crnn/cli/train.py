@@ -131,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
             prepared.data,
             config,
             valid=prepared.valid,
-            output=Output(output),
+            output=Output(output, prepared.whole, prepared.kind),
             test=prepared.test,
             in_shell=True,
             wording=wording,
@@ -141,7 +141,7 @@ def run(arguments: argparse.Namespace) -> int:
             status = _train(trainer, arguments)
         finally:
             if arguments.json:
-                show_json(_reached(trainer, arguments))
+                show_json(_reached(trainer, arguments, prepared.kind))
         if trainer.run.test is not None:
             say(f"test {module.described(trainer.run.test)}")
     return status
@@ -214,15 +214,15 @@ def _train(trainer: Trainer, arguments: argparse.Namespace) -> int:
     return status
 
 
-def _reached(trainer: Trainer, arguments: argparse.Namespace) -> dict[str, Any]:
-    """What a run has reached, however it has ended."""
+def _reached(trainer: Trainer, arguments: argparse.Namespace, kind: str | None) -> dict[str, Any]:
+    """What a run has reached, however it has ended. ``kind``: of the model, if a part of it was trained."""
     run, output = trainer.run, arguments.output
     best = run.log.best if run.judged else None
     scored = best or run.log.last or {}
     names = ("train_loss", "valid_loss", "valid_accuracy")
     return {
         "output": output if output.exists() else None,
-        "kind": type(run.model).__name__,
+        "kind": kind or type(run.model).__name__,
         "ended": trainer.reason,
         "epochs": run.log.epochs,
         "updates": run.update,

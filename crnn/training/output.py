@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from crnn.checks import Array
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import Header, ModelFileError, from_bytes, read_content, write
 from crnn.training.checkpoint import KIND, Checkpoint, best_model
+from crnn.training.protocols import Trainable
 from crnn.training.run import Run
 
 __all__ = ["Output"]
@@ -21,13 +22,23 @@ class Output:
 
     A file that exists is replaced only by weights that a validation of this run has judged, or by those of a finished
     run. It must be a model of crnn, and either the run's own, or one that ``restart`` allows to replace.
+
+    Parameters
+    ----------
+    path : path
+    whole : callable, optional
+        Returns the model to write, if the run trains only a part of it, whose tensors it has under the same names.
+    kind : str, optional
+        The kind of that model.
     """
 
     path: str  # absolute: a callback may change the working folder
     name: str  # as given, for messages
 
-    def __init__(self, path: PathLike) -> None:
-        self.name = os.fsdecode(path)
+    def __init__(
+        self, path: PathLike, whole: Callable[[], Trainable] | None = None, kind: str | None = None
+    ) -> None:
+        self.name, self._whole, self._kind = os.fsdecode(path), whole, kind
         self.path = os.path.abspath(self.name)
 
     def exists(self) -> bool:
@@ -63,9 +74,9 @@ class Output:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         own_tensors, own_header = best_model(run)
         same = (
-            tensors.keys() == own_tensors.keys()
-            and all(tensors[name].tobytes() == own_tensors[name].tobytes() for name in tensors)
-            and header.get("kind") == own_header["kind"]
+            (tensors.keys() == own_tensors.keys() if self._whole is None else tensors.keys() >= own_tensors.keys())
+            and all(tensors[name].tobytes() == own_tensors[name].tobytes() for name in own_tensors)
+            and header.get("kind") == (self._kind or own_header["kind"])
         )
         if not (restart or same or digest == checkpoint.output):
             raise FileExistsError(
@@ -82,5 +93,5 @@ class Output:
         if not (run.judged or finished or (resumable and run.update and not exists)):
             state = "is as it was" if exists else "was not written"
             return f"{self.name} {state}: this run has no weights yet that a validation has judged"
-        write(self.path, *run.model.contents())
+        write(self.path, *(run.model if self._whole is None else self._whole()).contents())
         return f"wrote {self.name}" + ("" if run.judged or finished else ", whose weights no validation has judged")

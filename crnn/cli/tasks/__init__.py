@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -18,12 +18,17 @@ __all__ = ["DEFAULT_TASK", "TASKS", "Prepared", "Task", "TaskModule", "task_name
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run trains, and on what, as `crnn.training.fit.new_trainer` takes it."""
+    """What a run trains, and on what, as `crnn.training.fit.new_trainer` takes it.
+
+    ``whole`` returns the model to write, of this kind, if the run trains only a part of it.
+    """
 
     model: Any
     data: Any
     valid: Any = None
     test: Any = None
+    whole: Callable[[], Any] | None = None
+    kind: str | None = None
 
 
 class TaskModule(Protocol):
@@ -78,6 +83,7 @@ class Task:
 TASKS = (
     Task("text", "a language model of text files", "text"),
     Task("classify", "a model of a class for every sequence of a table", "classes", "CLASSIFY"),
+    Task("forecast", "a model that forecasts the series of a table", "forecast"),
     Task("tag", "a model of a class for every step of the sequences of a table", "classes", "TAG"),
 )
 DEFAULT_TASK = TASKS[0].name

@@ -19,6 +19,7 @@ from crnn.models.forecasting.bands import PARTS, Bands, checked_levels
 from crnn.models.forecasting.files import Fitted, fitted_from
 from crnn.models.forecasting.frames import as_given
 from crnn.models.forecasting.given import read_ahead, read_all
+from crnn.models.forecasting.learning import Learning
 from crnn.models.forecasting.memory import Remembered
 from crnn.models.forecasting.naive import SeasonalNaive, continued
 from crnn.models.forecasting.preparation import (
@@ -35,6 +36,7 @@ from crnn.models.forecasting.preparation import (
     training_windows,
 )
 from crnn.models.forecasting.windows import Layout, Steps, Window, inputs_of, window_at, with_forecast
+from crnn.models.held_out import AUTO
 from crnn.models.regressor import SequenceRegressor
 from crnn.nn.config import NetworkConfig
 from crnn.nn.module import Module
@@ -174,13 +176,30 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         FloatingPointError, KeyboardInterrupt
             As in `crnn.fit`.
         """
-        settings = Settings.of(self._own_arguments())
         training, own = self._fit_options(options)
+        learning = self.learning(series, past, future, **own)
+        regressor = learning.regressor
+        try:
+            regressor.fit(learning.X, learning.y, valid=learning.valid, warm_start=own["warm_start"], **training)
+        except (TypeError, ValueError):
+            raise
+        except BaseException:  # interrupted, or diverged: the weights of that moment are the user's
+            if regressor.training_runs:
+                learning.finish()
+            raise
+        learning.finish()
+        return self
+
+    def learning(
+        self, series: Any, past: Any = None, future: Any = None, *, valid: Any = AUTO, warm_start: bool = False
+    ) -> Learning:
+        """What `fit` trains, and on what. Nothing of this model is changed before `Learning.finish`."""
+        settings = Settings.of(self._own_arguments())
         given = read_all(series, past, future)
         check_values(given, settings)
-        stops = [len(frame) - n for frame, n in zip(given.frames, held_out_steps(given, own["valid"]), strict=True)]
+        stops = [len(frame) - n for frame, n in zip(given.frames, held_out_steps(given, valid), strict=True)]
         layout = layout_for(given, settings, stops)
-        if own["warm_start"] and self._fitted is not None:
+        if warm_start and self._fitted is not None:
             layout = self._continued_layout(layout)
         memory = remember(given, layout, settings, stops)
         all_steps = [steps_of(each, layout, settings.gaps, settings.logarithm) for each in memory]
@@ -192,18 +211,11 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         no_bands = Bands(np.zeros((layout.horizon, layout.targets)), np.zeros((PARTS - 1, layout.targets)))
         ones = np.ones(layout.targets)
         fitted = Fitted(layout, given.columns, settings, given.several, ones, no_bands, memory)
-        X, y = data_of(learn)
-        valid = data_of(judge) if judge else None
-        try:
-            regressor.fit(X, y, valid=valid, warm_start=own["warm_start"], **training)
-        except (TypeError, ValueError):
-            raise
-        except BaseException:  # interrupted, or diverged: the weights of that moment are the user's
-            if regressor.training_runs:
-                self._take(regressor, fitted, learn, judge)
-            raise
-        self._take(regressor, fitted, learn, judge)
-        return self
+
+        def finish() -> None:
+            self._take(regressor, fitted, learn, judge)
+
+        return Learning(regressor, layout, *data_of(learn), data_of(judge) if judge else None, finish)
 
     def _continued_layout(self, found: Layout) -> Layout:
         """The layout of the last fit. Raises ValueError if it is not one of these series."""

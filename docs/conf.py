@@ -126,4 +126,4 @@ html_copy_source = False
 html_show_sphinx = False
 html_last_updated_fmt = None  # a build depends on the sources alone
 highlight_language = "none"  # of blocks that do not name theirs
-pygments_style, pygments_dark_style = "friendly", "monokai"
+pygments_style, pygments_dark_style = "github-light-high-contrast", "github-dark"

@@ -155,7 +155,6 @@ WITHOUT_PYTHON = {
     "benchmarks.md",
     "command-line.md",
     "guarantees.md",
-    "index.md",
     "published.md",
     "versions.md",
 }

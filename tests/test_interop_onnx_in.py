@@ -246,6 +246,141 @@ def test_files_of_pytorchs_new_exporter(name, dynamic, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} >= {"m.onnx"}
 
 
+def ways():
+    """Ways to write the same with PyTorch: recurrent module, size of the head's input, what is computed, pooling."""
+    torch = pytest.importorskip("torch")
+    nn, F, cat = torch.nn, torch.nn.functional, torch.cat
+    gru, both = nn.GRU(D, H, batch_first=True), nn.GRU(D, H, batch_first=True, bidirectional=True)
+    stack = nn.LSTM(D, H, 2, batch_first=True, bidirectional=True)
+    start = torch.randn(1, 1, H)
+
+    def ends(h):
+        return cat([h[-1, 0], h[-1, 1]], 1)
+
+    return {
+        "a trained state, expanded": (gru, H, lambda x, head: head(gru(x, start.expand(-1, x.shape[0], -1))[0]), None),
+        "a trained state, repeated": (gru, H, lambda x, head: head(gru(x, start.repeat(1, x.shape[0], 1))[0]), None),
+        "zeros": (gru, H, lambda x, head: head(gru(x, torch.zeros(1, x.shape[0], H))[0][:, -1, :]), "last"),
+        "a state as in the manual": (
+            stack,
+            2 * H,
+            lambda x, head: head(ends(stack(x)[1][0].view(2, 2, x.shape[0], H))),
+            "last",
+        ),
+        "a state as rows": (
+            both,
+            2 * H,
+            lambda x, head: head(both(x)[1].permute(1, 0, 2).reshape(x.shape[0], -1)),
+            "last",
+        ),
+        "a pooling layer": (
+            gru,
+            H,
+            lambda x, head: head(F.adaptive_max_pool1d(gru(x)[0].transpose(1, 2), 1).squeeze(-1)),
+            "max",
+        ),
+        "an average": (
+            both,
+            2 * H,
+            lambda x, head: head(F.adaptive_avg_pool1d(both(x)[0].transpose(1, 2), 1).squeeze(2)),
+            "mean",
+        ),
+        "rows of all steps": (gru, H, lambda x, head: head(gru(x)[0].reshape(-1, H)).view(x.shape[0], -1, V), None),
+        "classes first": (gru, H, lambda x, head: head(gru(x)[0]).permute(0, 2, 1).softmax(1).permute(0, 2, 1), None),
+        "constants": (gru, H, lambda x, head: head(gru((x - 3) / torch.tensor([1.0, 2, 3]))[0]) * 2 + 1, None),
+    }
+
+
+WAYS = [
+    *("a trained state, expanded", "a trained state, repeated", "zeros", "a state as in the manual"),
+    *("a state as rows", "a pooling layer", "an average", "rows of all steps", "classes first", "constants"),
+]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("way", WAYS)
+def test_ways_to_write_the_same(way, tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    recurrent, size, function, pooling = ways()[way]
+    head = torch.nn.Linear(size, V)
+
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.recurrent, self.head = recurrent, head
+
+        def forward(self, x):
+            return function(x, self.head)
+
+    module, x = Module().eval(), inputs(B, T, D)
+    with torch.no_grad():
+        wanted = module(torch.from_numpy(x)).numpy()
+    model = door.load(exported(module, x, tmp_path / "m.onnx"))
+    found = model.predict_proba(x) if hasattr(model, "predict_proba") else model.predict(x)
+    assert error(found, wanted) < WORST
+    assert getattr(model, "pooling", None) == pooling
+
+
+@pytest.mark.torch
+def test_packed_sequences(tmp_path):
+    torch = pytest.importorskip("torch")
+    rnn = torch.nn.utils.rnn
+    lstm, head = torch.nn.LSTM(D, H, batch_first=True), torch.nn.Linear(H, V)
+
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.recurrent, self.head = lstm, head
+
+        def forward(self, x, lengths):
+            y, _ = lstm(rnn.pack_padded_sequence(x, lengths, batch_first=True))
+            return head(rnn.pad_packed_sequence(y, batch_first=True)[0])
+
+    x, lengths = torch.from_numpy(inputs(B, T, D)), torch.tensor([T, 4, 2, 1])
+    path, axes = tmp_path / "m.onnx", {"x": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
+    module = Module().eval()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        options = {"dynamo": False, "input_names": ["x", "lengths"], "dynamic_axes": axes}
+        torch.onnx.export(module, (x, lengths), str(path), **options)
+        wanted = module(x, lengths).numpy()
+    found = door.load(path).predict([row[:n].numpy() for row, n in zip(x, lengths, strict=True)])
+    assert max(error(y, wanted[i, : len(y)]) for i, y in enumerate(found)) < WORST
+
+
+def test_with_lengths_the_end_of_the_array_is_not_the_end_of_a_sequence():
+    text = TEXT.replace(f"{D}] x)", f"{D}] x, int32[b] lengths)").replace("B0)", "B0, lengths)")
+    text = text.replace(f"float[t, b, {V}]", f"float[b, {V}]")
+    pooled = text.replace("s = Squeeze (y, one)", "q = Squeeze (y, one) s = {}")
+    ways = {"Gather (q, last)": {"last": np.array(-1)}}
+    ways |= {f"Reduce{kind} <keepdims = 0> (q, first)": {"first": np.array([0])} for kind in ("Mean", "Max")}
+    for way, constants in ways.items():
+        with pytest.raises(ValueError, match="contain padding"):
+            door.from_model(graph_of(pooled.replace("s = {}", f"s = {way}"), **ARRAYS, **constants))
+    text = text.replace("s = Squeeze (y, one)", "s = Squeeze (y_h, first)")
+    arrays = {name: value for name, value in ARRAYS.items() if name != "one"} | {"first": np.array([0])}
+    model = door.from_model(graph_of(text, **arrays))
+    x, lengths = inputs(T, B, D), np.array([6, 1, 3, 5], "i4")
+    wanted = run(session(graph_of(text, **arrays)), x, lengths)["out"]
+    found = model.predict([sequence[:n] for sequence, n in zip(x.swapaxes(0, 1), lengths, strict=True)])
+    assert error(found, wanted) < WORST
+
+
+@pytest.mark.parametrize("names", [np.array(["up", "dn"], object), np.array([7, -7])])
+def test_names_of_classes_are_read(names):
+    proto = changed(
+        ("out = Add (product,", "q = Add (product,"),
+        ("bias)", "bias) i = ArgMax <axis = 2, keepdims = 0> (q) out = Gather (n, i)"),
+        (f"=> (float[t, b, {V}] out)", f"=> ({'string' if names.dtype == object else 'int64'}[t, b] out)"),
+        n=names,
+    )
+    model, x = door.from_model(proto), inputs(T, B, D)
+    assert model.classes == names.tolist()
+    assert model.predict(x.swapaxes(0, 1)).T.tolist() == run(session(proto), x)["out"].tolist()
+    assert door.from_model(proto, classes=["a", "b"]).classes == ["a", "b"]
+
+
 @pytest.mark.torch
 def test_a_network_and_its_state(tmp_path):
     torch = pytest.importorskip("torch")
@@ -497,7 +632,7 @@ REFUSED = {
     # what is not a stack with a head
     "an operator": ([("Add (product", "Relu (s) z = Add (product"), ("out = Relu", "q = Relu")], r"\(Relu\): expected"),
     "an operator of another domain": ([("MatMul (", "custom.MatMul (")], "expected an operator of ONNX"),
-    "another layer between": ([("= Squeeze (y, one)", "= Squeeze (y, one) q = Tanh (s)")], r"\(Tanh\): expected one"),
+    "another layer between": ([("= Squeeze (y, one)", "= Squeeze (y, one) q = Tanh (s)")], r"\(Tanh\): expected not"),
     "two heads": ([("out = Add (product, bias)", "z = MatMul (product, square) out = Add (z, bias)")], "one linear"),
     "a bias of another size": ([], "expected one bias", {"bias": inputs(V, V)}),
     "no recurrent layer": ([("y, y_h, y_c = " + LAYER, "y = Unsqueeze (x, one)")], "got none; some exporters unroll"),

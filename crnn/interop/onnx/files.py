@@ -163,6 +163,12 @@ class Tensors:
         """Any tensor of the file as an array, read-only. Raises ValueError, which calls it ``name``."""
         library = onnx()
         dtype = dtype_of(tensor.data_type).name
+        if tensor.data_type == library.TensorProto.STRING and not len(tensor.external_data):
+            if tuple(tensor.dims) != (len(tensor.string_data),):
+                raise ValueError(f"{name}: expected a list of texts")
+            texts = np.empty(len(tensor.string_data), "U1").astype(object)
+            texts[:] = [text.decode() for text in tensor.string_data]
+            return texts
         if dtype not in DTYPES:
             raise ValueError(f"{name}: expected one of {', '.join(sorted(DTYPES))}, got {dtype:.100}")
         try:

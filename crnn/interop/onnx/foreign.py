@@ -41,6 +41,7 @@ class Outputs:
     steps: int | None
     answers: set[str]
     scaling: Scaling | None
+    names: list[Any] | None  # of the classes
 
 
 def model_of(proto: Any, tensors: Tensors, *, kind: str | None, classes: Any, vocab: Vocab | None) -> Any:
@@ -58,7 +59,8 @@ def model_of(proto: Any, tensors: Tensors, *, kind: str | None, classes: Any, vo
         )
     for node in proto.graph.node:
         if node.op_type not in OPERATORS:
-            raise ValueError(f"node {node.name!r:.100} ({node.op_type:.40}): expected one of {', '.join(OPERATORS)}")
+            name = f"node {node.name or node.output[:1]!r:.100} ({node.op_type:.40})"
+            raise ValueError(f"{name}: expected nothing but recurrent layers, one linear layer, and what arranges axes")
     for node in proto.graph.node:
         evaluate(reader, node)
     outputs = _outputs(proto, reader)
@@ -124,31 +126,40 @@ def _check_all_used(proto: Any, reader: Reader) -> None:
 def _outputs(proto: Any, reader: Reader) -> Outputs:
     """What the outputs are. Raises ValueError for one that no model has."""
     top, heads, answers, scaling = len(reader.layers) - 1, list[Head](), set[str](), list[Scaling | None]()
+    names: list[Any] | None = None
     for each in proto.graph.output:
         value = reader.values.get(each.name)
         if isinstance(value, Data) and value.head is not None:
             heads.append(value.head)
             answers.add(value.answer)
             scaling.append(value.scaling)
+            names = names if value.names is None else value.names.tolist()
         elif not isinstance(value, Data) or value.what not in ("hidden", "cell"):
             raise ValueError(f"output {each.name!r:.100}: expected outputs or states of layers, or those of a head")
-        elif {part[0] for part in value.parts} & set(POOLED):
+        elif {part[0] for part in value.parts} & ({*POOLED, values.END} if reader.lengths else set(POOLED)):
             raise ValueError(f"output {each.name!r:.100}: expected a linear layer on what was pooled")
         elif {part[0] for part in value.parts} == {values.EVERY} and {part[1] for part in value.parts} != {top}:
             raise ValueError(f"output {each.name!r:.100}: expected the outputs of the last layer")
     if not heads:
-        return Outputs(None, None, None, answers, None)
+        return Outputs(None, None, None, answers, None, None)
     head = heads[0]
     same = all(each.weights is head.weights and each.bias is head.bias for each in heads)
     if not same or any(each is not scaling[0] for each in scaling):
         raise ValueError("expected one linear layer, or outputs with its bias")
-    pooling, steps = _pooling(head.source, reader.layers[top], top)
-    return Outputs(head, pooling, steps, answers, scaling[0])
+    pooling, steps = _pooling(head.source, reader, top)
+    return Outputs(head, pooling, steps, answers, scaling[0], names)
 
 
-def _pooling(source: Data, layer: ReadLayer, top: int) -> tuple[str | None, int | None]:
+def _pooling(source: Data, reader: Reader, top: int) -> tuple[str | None, int | None]:
     """The pooling of a head's input, and the number of steps of a flattened one. Raises ValueError."""
-    moments = {(moment, direction) for moment, _, direction in source.parts}
+    layer = reader.layers[top]
+    padded = [moment for moment, *_ in source.parts if moment in (values.END, values.MEAN, values.MAX)]
+    if reader.lengths and padded:
+        raise ValueError(
+            "expected, with sequence_lens, the state after the last step of each sequence: the end, the mean and the "
+            "maximum of y contain padding"
+        )
+    moments = {(values.LAST if moment == values.END else moment, direction) for moment, _, direction in source.parts}
     if {part[1] for part in source.parts} != {top} or len(moments) != len(source.parts):
         raise ValueError("expected a linear layer on the outputs of the last recurrent layer")
     if (values.LAST, REVERSE) in moments or (values.FIRST, FORWARD) in moments:
@@ -166,7 +177,7 @@ def _pooling(source: Data, layer: ReadLayer, top: int) -> tuple[str | None, int 
     if [atom.name for atom in source.axes[-1][:1]] != ["time"]:
         return None, None
     steps = source.axes[-1][0].size
-    if not isinstance(steps, int) or len(moments) != len(layer.params):
+    if not isinstance(steps, int) or len(moments) != len(layer.params) or reader.lengths:
         raise ValueError("expected a known number of steps that are flattened")
     return "flatten", steps
 
@@ -226,6 +237,7 @@ def _kind(
 ) -> tuple[str, dict[str, Any]]:
     """The kind of a model with a head, and its options. Raises ValueError for one that it cannot be."""
     pooled = outputs.pooling is not None
+    classes = outputs.names if classes is None and vocab is None else classes
     answers = outputs.answers - {""}
     if "Sigmoid" in answers and len(answers) > 1:
         raise ValueError("expected the softmax or the sigmoid of a linear layer, got both")

@@ -13,7 +13,7 @@ from crnn.interop.layouts import LAYOUTS, to_crnn
 from crnn.interop.onnx import values
 from crnn.interop.onnx.files import in_precision
 from crnn.interop.onnx.reader import Node, Reader, ReadLayer, array_in, axes_in, data_in
-from crnn.interop.onnx.values import Atom, Data, Head, Scaling, Value, Zeros, atoms, axis_number
+from crnn.interop.onnx.values import Atom, Data, Filled, Head, Scaling, Value, Zeros, atoms, axis_number
 
 ANSWERS = ("Softmax", "LogSoftmax", "Sigmoid", "ArgMax")
 RECURRENT = ("LSTM", "GRU", "RNN")
@@ -96,6 +96,8 @@ def _check_source(reader: Reader, data: Data, batch_first: bool) -> tuple[values
 
 
 def _lengths(reader: Reader, lengths: Value) -> None:
+    if isinstance(lengths, Filled) and lengths.size == values.product(atom.size for atom in reader.time):
+        return
     data = data_in(lengths)
     if data.what != "ids" or data.probe is not None or len(data.axes) != 1 or reader.lengths - {data.name}:
         raise ValueError("sequence_lens: expected an input")
@@ -114,6 +116,14 @@ def reduce(reader: Reader, node: Node, x: Value, axes: Value = None) -> Value:
     if chosen is None or len(chosen) != 1:
         raise ValueError("expected one axis")
     return values.reduced(data, axis_number(chosen[0], len(data.axes)), moment, keep)
+
+
+def global_pool(reader: Reader, node: Node, x: Value) -> Value:
+    """GlobalAveragePool and GlobalMaxPool: (B, F, T) to (B, F, 1)."""
+    data = data_in(x)
+    if len(data.axes) != 3:
+        raise ValueError("expected (B, F, T)")
+    return values.reduced(data, 2, values.MEAN if node.kind == "GlobalAveragePool" else values.MAX, keep_axis=True)
 
 
 def matmul(reader: Reader, node: Node, x: Value, W: Value) -> Value:
@@ -147,11 +157,14 @@ def answer(reader: Reader, node: Node, x: Value) -> Value:
     if node.kind == "ArgMax" and node.take("select_last_index", 0):
         raise ValueError("expected the first of equal numbers")
     argmax = node.kind == "ArgMax" and data.answer in ("Softmax", "LogSoftmax")
-    if data.what != "head" or (data.answer and not argmax) or data.scaling is not None:
+    if data.head is None or (data.answer and not argmax) or data.scaling is not None:
         raise ValueError("expected the outputs of a linear layer")
-    if axis_number(axis, len(data.axes)) != len(data.axes) - 1:
-        raise ValueError("expected the last axis")
-    axes = data.axes if node.kind != "ArgMax" else [*data.axes[:-1], *([()] if keep else [])]
+    place = axis_number(axis, len(data.axes))
+    if node.kind != "Sigmoid" and data.axes[place] != atoms(Atom("outputs", data.head.weights.shape[1])):
+        raise ValueError("expected the axis of the linear layer's outputs")
+    axes = list(data.axes)
+    if node.kind == "ArgMax":
+        axes[place : place + 1] = [()] if keep else []
     return data.with_axes(axes, answer=node.kind)
 
 

@@ -21,8 +21,6 @@ def evaluate(reader: Reader, proto: Any) -> None:
     """Evaluate a node. Raises ValueError, which names it."""
     node = Node(proto, reader.opset)
     try:
-        if node.kind not in OPERATORS:
-            raise ValueError(f"expected one of {', '.join(OPERATORS)}")
         given = [reader.value(name) for name in node.inputs]
         with np.errstate(all="ignore"):  # of constants
             found = OPERATORS[node.kind](reader, node, *given)
@@ -43,6 +41,7 @@ OPERATORS: dict[str, Callable[..., Value | Sequence[Value]]] = {
     "Gemm": layer_nodes.gemm,
     **dict.fromkeys(layer_nodes.ANSWERS, layer_nodes.answer),
     **dict.fromkeys(("ReduceMean", "ReduceMax"), layer_nodes.reduce),
+    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), layer_nodes.global_pool),
     "Gather": shape_nodes.gather,
     "OneHot": shape_nodes.one_hot,
     "Slice": shape_nodes.slices,
@@ -57,7 +56,8 @@ OPERATORS: dict[str, Callable[..., Value | Sequence[Value]]] = {
     "Constant": shape_nodes.constant,
     "ConstantOfShape": shape_nodes.fill,
     "Expand": shape_nodes.expand,
-    **dict.fromkeys((*shape_nodes.ELEMENTWISE, "Div"), shape_nodes.arithmetic),
+    "Tile": shape_nodes.tile,
+    **dict.fromkeys(shape_nodes.ELEMENTWISE, shape_nodes.arithmetic),
     **dict.fromkeys(("Cast", "Not"), shape_nodes.unary),
     "Identity": shape_nodes.same,
     "Dropout": shape_nodes.dropout,

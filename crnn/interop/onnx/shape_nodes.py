@@ -4,6 +4,7 @@ given; it returns the value of the output, or a list of values."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,13 +15,15 @@ from crnn.interop.onnx import values
 from crnn.interop.onnx.files import DTYPES, dtype_of, in_precision
 from crnn.interop.onnx.layer_nodes import scaled, with_bias
 from crnn.interop.onnx.reader import Node, Reader, array_in, axes_in, data_in, scalar_in
-from crnn.interop.onnx.values import Atom, Data, Rows, Value, Zeros, atoms, axis_number
+from crnn.interop.onnx.values import Atom, Data, Filled, Rows, Value, Zeros, atoms, axis_number
 
-ELEMENTWISE: dict[str, Callable[..., Array]] = {  # of ids
+ELEMENTWISE: dict[str, Callable[..., Array]] = {
     "Add": np.add,
     "Sub": np.subtract,
     "Mul": np.multiply,
     "Less": np.less,
+    "Div": np.divide,
+    "Equal": np.equal,
     "GreaterOrEqual": np.greater_equal,
     "Where": np.where,
 }
@@ -49,6 +52,10 @@ def fill(reader: Reader, node: Node, shape: Value) -> Value:
     """ConstantOfShape."""
     tensor = node.take("value")
     value = np.zeros(1) if tensor is None else reader.tensors.of(tensor, "value")
+    sizes = array_in(shape)
+    if value.size == 1 and value.dtype.kind in "ib" and sizes.dtype.kind == "i" and sizes.size == 1:
+        reader.charge(8 * abs(int(sizes[0])))
+        return np.full(sizes, value.reshape(()))
     if value.any():
         raise ValueError("expected zeros")
     return Zeros()
@@ -57,7 +64,30 @@ def fill(reader: Reader, node: Node, shape: Value) -> Value:
 def expand(reader: Reader, node: Node, x: Value, shape: Value) -> Value:
     if isinstance(x, Rows | Zeros):
         return x
-    array = array_in(x)
+    array, sizes = array_in(x), array_in(shape).reshape(-1).tolist()
+    known = len(sizes) <= values.MOST_AXES and all(isinstance(size, int) and size > 0 for size in sizes)
+    if known and np.broadcast_shapes(array.shape, tuple(sizes)) == array.shape:
+        return array
+    return _repeated(array)
+
+
+def tile(reader: Reader, node: Node, x: Value, repeats: Value) -> Value:
+    if isinstance(x, Rows | Zeros):
+        return x
+    array, times = array_in(x), array_in(repeats).reshape(-1).tolist()
+    if len(times) != array.ndim:
+        raise ValueError("expected a number for each axis")
+    if all(number == 1 for number in times):
+        return array
+    if any(number != 1 for i, number in enumerate(times) if i != 1 or array.ndim != 3) and array.size != 1:
+        raise ValueError("expected an initial state that is repeated for each sequence")
+    return _repeated(array)
+
+
+def _repeated(array: Array) -> Value:
+    """A constant that is repeated along the axis of the batch: zeros, an initial state, or a length."""
+    if array.dtype.kind in "iO" and array.size == 1:
+        return Filled(array.reshape(-1)[0])
     if not array.any():
         return Zeros()
     if array.ndim != 3 or array.shape[1] != 1 or array.dtype.kind != "f":
@@ -76,15 +106,27 @@ def arithmetic(reader: Reader, node: Node, *given: Value) -> Value:
         if node.kind not in ("Add", "Mul") and (node.kind not in ("Sub", "Div") or given[0] is not data[0]):
             raise ValueError("expected x + c, x - c, x * c or x / c")
         return scaled(data[0], node.kind, constants[0])
-    if node.kind != "Div" and data and all(each.what == "ids" for each in data):
+    if data and node.kind != "Div" and all(each.what == "ids" for each in data):
         arguments = [_of_ids(reader, each) for each in given]
         reader.charge(16 * max(argument.size for argument in arguments))
         return _with_probe(data[0], ELEMENTWISE[node.kind](*arguments))
-    sizes = [] if data else [array_in(each) for each in given]
-    if node.kind != "Mul" or not sizes or any(a.dtype.kind not in "iO" or a.size != 1 for a in sizes):
+    if data:
         raise ValueError("expected the bias of a linear layer, scaling, sizes, or ids")
-    size = values.product([array.reshape(-1)[0] for array in sizes])
-    return values.as_sizes([size]).reshape(np.broadcast_shapes(*(array.shape for array in sizes)))
+    return _computed(reader, node.kind, [array_in(each) for each in given])
+
+
+def _computed(reader: Reader, kind: str, arrays: list[Array]) -> Array:
+    """A constant from constants."""
+    shape = np.broadcast_shapes(*(array.shape for array in arrays))
+    reader.charge(16 * math.prod(shape))
+    unknown = any(array.dtype == object for array in arrays)
+    if (unknown and kind not in ("Mul", "Equal", "Where")) or (kind == "Div" and arrays[0].dtype.kind != "f"):
+        raise ValueError("expected numbers that are known, and a division of real ones")
+    if not unknown:
+        return np.asarray(ELEMENTWISE[kind](*arrays))
+    function = np.frompyfunc(lambda *sizes: values.product(sizes), 2, 1) if kind == "Mul" else ELEMENTWISE[kind]
+    found = np.asarray(function(*arrays))
+    return found if found.dtype == bool else values.as_sizes(found.reshape(-1).tolist()).reshape(shape)
 
 
 def _of_ids(reader: Reader, value: Value) -> Array:
@@ -102,6 +144,8 @@ def unary(reader: Reader, node: Node, x: Value) -> Value:
         node.take("saturate")
         if dtype not in DTYPES:
             raise ValueError(f"expected one of {', '.join(sorted(DTYPES))}, got {dtype}")
+    if isinstance(x, Data) and x.what == "ids" and x.probe is None and dtype in ("int32", "int64"):
+        return x
     probe = reader.probe(x)
     if probe is not None:
         reader.charge(16 * len(probe))
@@ -111,6 +155,8 @@ def unary(reader: Reader, node: Node, x: Value) -> Value:
     if isinstance(x, np.ndarray):
         reader.charge(x.size * np.dtype(dtype).itemsize)
         return x if x.dtype == object else x.astype(dtype)
+    if isinstance(x, Filled):
+        return x
     if dtype not in ("float32", "float64"):
         raise ValueError(f"expected float32 or float64, got {dtype}")
     return x
@@ -185,6 +231,8 @@ def gather(reader: Reader, node: Node, x: Value, indices: Value) -> Value:
     axis = node.take("axis", 0)
     if reader.probe(indices) is not None:
         return _embedded(reader, x, indices, axis)
+    if isinstance(indices, Data) and indices.answer == "ArgMax" and isinstance(x, np.ndarray):
+        return _named(indices, x)
     chosen = array_in(indices)
     if chosen.dtype.kind != "i":
         raise ValueError("expected integers")
@@ -284,6 +332,14 @@ def _embedded(reader: Reader, table: Value, ids: Data, axis: int) -> Data:
         raise ValueError("expected ids as they are")
     reader.charge(array.nbytes)
     return Data("vectors", (*ids.axes, atoms(Atom("columns", E))), name=ids.name, table=array)
+
+
+def _named(labels: Data, names: Array) -> Data:
+    """The numbers of classes as their names."""
+    assert labels.head is not None
+    if names.shape != (labels.head.weights.shape[1],) or labels.names is not None:
+        raise ValueError("expected a name for each class")
+    return replace(labels, names=names)
 
 
 def one_hot(reader: Reader, node: Node, ids: Value, depth: Value, pair: Value) -> Value:

@@ -3,7 +3,7 @@
 
     NumPy array    a constant; sizes of axes are integer arrays, of dtype object if some are not known
     Zeros          zeros of any shape
-    Rows           an array (n, 1, H), the same for every sequence of a batch
+    Rows, Filled   an array (n, 1, H), or a size, that is the same for every sequence of a batch
     Data           what depends on the inputs: where it comes from, and what its axes are
 
 The axes of `Data` are followed through transpositions and reshapes, so that it is known what each number in the end is,
@@ -25,7 +25,9 @@ LONGEST = 1 << 63  # sizes are int64
 MOST_AXES = 8
 MOST_SYMBOLS = 4  # factors of a size
 MOST_PARTS = 20_000  # directions of layers
-EVERY, LAST, FIRST, MEAN, MAX = "every", "last", "first", "mean", "max"  # moments of a part
+# Moments of a part: every step; the state after a sequence's last step, in either direction; the step at the end of the
+# array, which with lengths may be padding; the first step; the mean and the maximum of all, with padding.
+EVERY, LAST, END, FIRST, MEAN, MAX = "every", "last", "end", "first", "mean", "max"
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,13 @@ class Atom:
 
 Axis = tuple[Atom, ...]
 Part = tuple[str, int, int]  # moment, layer, direction: of which outputs a block of H units is
+
+
+@dataclass(frozen=True)
+class Filled:
+    """The same size for every sequence of a batch."""
+
+    size: Size
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,8 @@ class Data:
         Of "vectors": the embedding. None: one-hot.
     scaling : Scaling, optional
         Of "input" and "head".
+    names : array, optional
+        Of the classes of an "ArgMax".
     """
 
     what: str
@@ -120,6 +131,7 @@ class Data:
     answer: str = ""
     table: Array | None = None
     scaling: Scaling | None = None
+    names: Array | None = None
 
     def with_axes(self, axes: Sequence[Axis], **changes: Any) -> Data:
         if len(axes) > MOST_AXES or len(changes.get("parts", ())) > MOST_PARTS:
@@ -142,7 +154,7 @@ class Rows:
     array: Array
 
 
-Value = Any  # Array, Data, Zeros or Rows
+Value = Any  # Array, Data, Zeros, Rows or Filled
 
 
 def atoms(*each: Atom) -> Axis:
@@ -184,6 +196,9 @@ def unsqueezed(data: Data, axes: Sequence[int]) -> Data:
 
 def reshaped(data: Data, shape: Sequence[Size], copy_zeros: bool = True) -> Data:
     """The data in another shape. Raises ValueError for one that divides an atom, or depends on what is not known."""
+    split = _layers_and_directions(data, list(shape[:2]))
+    if split is not None:
+        data = split
     given = [data.sizes[i] if size == 0 and copy_zeros and i < len(data.axes) else size for i, size in enumerate(shape)]
     if len(given) > MOST_AXES or given.count(-1) > 1:
         raise ValueError(f"expected a shape of at most {MOST_AXES} axes, of which one is open")
@@ -198,6 +213,17 @@ def reshaped(data: Data, shape: Sequence[Size], copy_zeros: bool = True) -> Data
             raise ValueError(f"expected a shape of all of {data.sizes}, got {list(shape)}")
         return data.with_axes(before)
     return data.with_axes([*before, tuple(rest), *after])
+
+
+def _layers_and_directions(data: Data, sizes: list[Size]) -> Data | None:
+    """A state (L * directions, B, H) as (L, directions, B, H), if these are the first two sizes; otherwise None."""
+    n = len(data.parts)
+    if data.what not in ("hidden", "cell") or not data.axes or data.axes[0] != atoms(blocks(n)) or len(sizes) < 2:
+        return None
+    layers = n // sizes[1] if sizes[0] == -1 and isinstance(sizes[1], int) and sizes[1] else sizes[0]
+    if not isinstance(layers, int) or layers < 2 or n % layers or sizes[1] not in (n // layers, -1):
+        return None
+    return data.with_axes([atoms(Atom("layers", layers), blocks(n // layers)), *data.axes[1:]])
 
 
 def _take(rest: list[Atom], size: Size) -> Axis:
@@ -230,12 +256,18 @@ def selected(data: Data, axis: int, chosen: Sequence[int], keep_axis: bool) -> D
     axes = list(data.axes)
     if atom_names == ["time"] and len(chosen) == 1 and {moment for moment, *_ in data.parts} == {EVERY}:
         steps = data.axes[axis][0].size
-        moment = {-1: LAST, 0: FIRST}.get(chosen[0] if not isinstance(steps, int) else _signed(chosen[0], steps))
+        moment = {-1: END, 0: FIRST}.get(chosen[0] if not isinstance(steps, int) else _signed(chosen[0], steps))
         if moment is None:
             raise ValueError("expected the first or the last step")
         axes[axis] = ()
         found = data.with_axes(axes, parts=tuple((moment, layer, d) for _, layer, d in data.parts))
-    elif atom_names == ["blocks"]:
+    elif atom_names == ["layers"] and len(chosen) == 1:
+        n = data.axes[axis][0].size
+        directions = len(data.parts) // n
+        start = axis_number(chosen[0], n) * directions
+        axes[axis] = ()
+        found = data.with_axes(axes, parts=data.parts[start : start + directions])
+    elif atom_names == ["blocks"] and not any(atom.name == "layers" for other in axes for atom in other):
         parts = tuple(data.parts[axis_number(i, len(data.parts))] for i in chosen)
         axes[axis] = atoms(blocks(len(parts)))
         found = data.with_axes(axes, parts=parts)
@@ -280,7 +312,7 @@ def joined(values: Sequence[Data], axis: int) -> Data:
     first = values[0]
     others = [[a for i, a in enumerate(each.axes) if i != axis] for each in values]
     joint = [tuple(atom for atom in each.axes[axis] if atom.name != "blocks") for each in values]
-    elsewhere = any(atom.name == "blocks" for other in others for each in other for atom in each)
+    elsewhere = any(atom.name in ("blocks", "layers") for other in others for each in other for atom in each)
     alike = all(each.what == first.what for each in values) and first.what in ("hidden", "cell")
     if not alike or elsewhere or any(o != others[0] for o in others) or any(j != joint[0] for j in joint):
         raise ValueError("expected outputs of layers of one size")

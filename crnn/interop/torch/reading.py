@@ -32,7 +32,7 @@ ONE_ONLY = "expected one {what}, got {found}; give the modules, as in from_modul
 def from_module(
     module: torch.nn.Module,
     *,
-    kind: str | None = None,
+    kind: str | type | None = None,
     head: torch.nn.Module | None = None,
     embedding: torch.nn.Module | None = None,
     vocab: Vocab | None = None,
@@ -47,7 +47,7 @@ def from_module(
         An ``nn.RNN``, ``nn.GRU``, ``nn.LSTM``, ``nn.RNNCell``, ``nn.GRUCell`` or ``nn.LSTMCell``; or a module of your
         own, or an ``nn.Sequential``, that has exactly one of these, at most one ``nn.Embedding`` and at most one
         ``nn.Linear``, which are found by their type. Not modified. ``batch_first`` is ignored.
-    kind : {"classifier", "tagger", "regressor", "language_model"}, optional
+    kind : {"classifier", "tagger", "regressor", "language_model"}, or the class of the model, optional
         The model that it is. Not needed without a head, with a ``vocab``, or for what `to_module` made.
     head : torch.nn.Linear, optional
         From hidden states to logits or values, if ``module`` is a recurrent one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, overload
 
 from crnn._float_mode import in_ieee_mode
 from crnn.checks import Array
@@ -15,7 +15,34 @@ from crnn.interop.torch.whole import NETWORK, Wanted, check_kind, model_from_nam
 from crnn.io import safetensors
 from crnn.io.atomic_write import PathLike, replacing
 from crnn.io.model_file import ModelFileError, read_content
+from crnn.nn.network import RNN
 from crnn.text.vocab import Vocab
+
+
+@overload
+def from_state_dict(
+    state_dict: Mapping[str, Any],
+    prefix: str | None = None,
+    *,
+    nonlinearity: str | None = None,
+    dropout: float = 0.0,
+) -> RNN: ...
+
+
+@overload
+def from_state_dict(
+    state_dict: Mapping[str, Any],
+    prefix: str | None = None,
+    *,
+    nonlinearity: str | None = None,
+    dropout: float = 0.0,
+    kind: str | type | None = None,
+    head: str | None = None,
+    embedding: str | None = None,
+    vocab: Vocab | None = None,
+    scaling: Mapping[str, tuple[Any, Any]] | None = None,
+    **options: Any,
+) -> Any: ...
 
 
 @in_ieee_mode
@@ -25,7 +52,7 @@ def from_state_dict(
     *,
     nonlinearity: str | None = None,
     dropout: float = 0.0,
-    kind: str | None = None,
+    kind: str | type | None = None,
     head: str | None = None,
     embedding: str | None = None,
     vocab: Vocab | None = None,
@@ -48,7 +75,7 @@ def from_state_dict(
         Of an ``nn.RNN``; tanh if not given, because the weights do not determine it.
     dropout : float
         Dropout between layers, and before the head, which is not part of a state dictionary.
-    kind : {"classifier", "tagger", "regressor", "language_model"}, optional
+    kind : {"classifier", "tagger", "regressor", "language_model"}, or the class of the model, optional
         The model that the tensors are: a recurrent module, perhaps an embedding, and a linear head.
     head, embedding : str, optional
         The names of these modules, such as ``"fc"``. Needed only if the shapes of several fit.
@@ -122,6 +149,28 @@ def to_state_dict(model: Any) -> dict[str, Array]:
     return whole_tensors(parts)
 
 
+@overload
+def load_file(
+    path: PathLike, prefix: str | None = None, *, nonlinearity: str | None = None, dropout: float = 0.0
+) -> RNN: ...
+
+
+@overload
+def load_file(
+    path: PathLike,
+    prefix: str | None = None,
+    *,
+    nonlinearity: str | None = None,
+    dropout: float = 0.0,
+    kind: str | type | None = None,
+    head: str | None = None,
+    embedding: str | None = None,
+    vocab: Vocab | None = None,
+    scaling: Mapping[str, tuple[Any, Any]] | None = None,
+    **options: Any,
+) -> Any: ...
+
+
 @in_ieee_mode
 def load_file(
     path: PathLike,
@@ -129,7 +178,7 @@ def load_file(
     *,
     nonlinearity: str | None = None,
     dropout: float = 0.0,
-    kind: str | None = None,
+    kind: str | type | None = None,
     head: str | None = None,
     embedding: str | None = None,
     vocab: Vocab | None = None,

@@ -39,7 +39,7 @@ class SequenceClassifier(
     ----------
     input_size : int, optional
         D: size of the input at each step, or the number of ids. If not given, `fit` takes it from X: the last axis of
-        (T, D), 1 for numbers (T,), the largest id plus 1 for integers (T,).
+        (T, D), 1 for numbers (T,), the largest id plus 1 for integers (T,) of at least 0.
     num_classes : int, optional
         V; may be left out if ``classes`` is given. If neither is given, `fit` takes the classes from y: 0 .. V-1 if its
         labels are these integers, otherwise its different labels in ascending order.

@@ -16,6 +16,7 @@ from crnn.models.text_inputs import is_learnt, learn_vocab, refuse_texts
 from crnn.text.windows import IGNORE_INDEX
 
 LONGEST_WINDOW = 128  # steps of a window that is cut from a lone series
+MOST_IDS = 10_000_000  # that the data decide; a given input_size may be larger
 WINDOWS_PER_LENGTH = 4  # a window starts after so many parts of a window's length
 
 
@@ -24,10 +25,10 @@ def materialised(value: Any) -> Any:
     return list(value) if isinstance(value, Iterator) else value
 
 
-def input_size_of(name: str, X: Any) -> int:
+def input_size_of(name: str, X: Any, *, ids: bool = True) -> int:
     """D of real sequences (T, D) or (T,), or the number of ids: the largest integer of sequences (T,), plus 1.
 
-    Raises TypeError and ValueError, which call X ``name``.
+    Integers are numbers, and D is 1, if one is negative, or without ``ids``. Raises TypeError and ValueError, which call X ``name``.
     """
     X = items(name, X, "a list of arrays, or an array (N, T, D)")
     refuse_texts(name, X)
@@ -44,8 +45,16 @@ def input_size_of(name: str, X: Any) -> int:
         if not first.shape[1]:
             raise ValueError(f"{name}[0]: expected numbers of shape (T, D), got shape {first.shape}")
         return int(first.shape[1])
-    if first.ndim == 1 and first.dtype.kind in "iu":
-        return max(2, 1 + max(int(array.max()) for array in arrays if array.size and array.dtype.kind in "iu"))
+    if first.ndim == 1 and first.dtype.kind in "iu" and ids:
+        integers = [array for array in arrays if array.size and array.dtype.kind in "iu"]
+        if min(int(array.min()) for array in integers) >= 0:
+            largest = max(int(array.max()) for array in integers)
+            if largest >= MOST_IDS:
+                raise ValueError(
+                    f"{name}: expected ids, each of which has weights of its own, got one of {largest}; write "
+                    "input_size=1 if they are numbers"
+                )
+            return max(2, 1 + largest)
     if first.ndim == 1:
         return 1
     raise ValueError(f"{name}[0]: expected numbers of shape (T, D), got shape {first.shape}")

@@ -61,7 +61,8 @@ class SequenceRegressor(
     Parameters
     ----------
     input_size : int, optional
-        D: size of the input at each step, or the number of ids. If not given, `fit` takes it from X.
+        D: size of the input at each step, or the number of ids. If not given, `fit` takes it from X, whose integers are
+        then numbers, or with ``embedding_size`` ids.
     output_size : int, optional
         P. If not given, `fit` takes it from y. Targets (N,) then have predictions (N,).
     hidden_size, num_layers, cell, seed
@@ -145,7 +146,7 @@ class SequenceRegressor(
         if is_learnt(arguments["vocab"]):
             found = inputs_from(arguments, X)
         elif missing_inputs(arguments):
-            found["input_size"] = _input_size_of(X, y)
+            found["input_size"] = _input_size_of(X, y, ids=arguments["embedding_size"] is not None)
         if arguments["output_size"] is None:
             size = found.get("input_size", arguments["input_size"]) or 1
             found["output_size"] = target_size_of("y", y, size, single=arguments["pooling"] is not None)
@@ -312,8 +313,8 @@ class SequenceRegressor(
 takes_options(NetworkConfig, ESTIMATING)(SequenceRegressor)
 
 
-def _input_size_of(X: Any, y: Any) -> int:
-    """D of sequences X, or without targets y of a lone series. Raises TypeError and ValueError."""
+def _input_size_of(X: Any, y: Any, *, ids: bool) -> int:
+    """D of sequences X, or without targets y of a lone series; with ``ids`` integers are ids, otherwise numbers."""
     series = items("X", X, "a list of arrays, or an array (N, T, D)")
     if y is None and isinstance(series, np.ndarray) and series.ndim < 3:  # one series
         if series.ndim == 2 and len(series) < series.shape[1]:
@@ -324,4 +325,4 @@ def _input_size_of(X: Any, y: Any) -> int:
         return int(series.shape[1]) if series.ndim == 2 else 1
     if y is None and is_one_series(series, 1):
         return 1
-    return input_size_of("X", series)
+    return input_size_of("X", series, ids=ids)

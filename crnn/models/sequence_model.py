@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any, ClassVar, Generic, Self, Unpack
 
 import numpy as np
@@ -607,6 +608,19 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
             del pairs["x"]  # it takes ids only
         arrays = {name: (np.ascontiguousarray(mean), np.ascontiguousarray(std)) for name, (mean, std) in pairs.items()}
         return replace(parts, x=arrays.get("x"), y=arrays.get("y"))
+
+
+# What is read at every update is found without a detour through `SequenceModel.__getattr__`, which serves the rest.
+OFTEN_READ = {
+    "net": "The network, whose outputs the head reads.",
+    "scalings": 'The `Standardizer` of real inputs, "x", and of real targets, "y".',
+    "pooling": "How the outputs of the steps become the input of the head; None: each is one.",
+    "steps": 'Length of all sequences, for pooling "flatten".',
+    "vocab": "The vocabulary of texts as X.",
+    **dict.fromkeys(("_head", "_parameters", "_predictor", "_targets"), ""),
+}
+for _name, _doc in OFTEN_READ.items():
+    setattr(SequenceModel, _name, property(attrgetter(f"_built.{_name}"), doc=_doc))
 
 
 @in_ieee_mode

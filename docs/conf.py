@@ -48,6 +48,7 @@ forge_navigation = {  # title <page>, or the page with its own title
         "callbacks",
         "sequences",
         "forecasting",
+        "scikit-learn",
         "Arrays and gradients <arrays>",
         "Embedding <embedding>",
         "PyTorch <pytorch>",

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The models in scikit-learn's hands: its own checks of estimators, and its tools on sequences of unequal lengths."""
 
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,6 +76,24 @@ def test_what_the_failing_check_of_classifiers_would_check_beside_the_columns(rn
     p = model.predict_proba(X)
     assert (p.argmax(axis=1) == np.searchsorted(model.classes_, model.predict(X))).all()
     np.testing.assert_allclose(p.sum(axis=1), 1)
+
+
+def test_the_example_of_the_page_runs():
+    page = Path(__file__).parents[1] / "docs" / "scikit-learn.md"
+    if not page.exists():
+        pytest.skip("the pages are not part of this tree")
+    (code,) = re.findall(r"^```python sklearn\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    namespace = {}
+    exec(compile(code, page, "exec"), namespace)
+    assert namespace["search"].best_score_ > 0.8
+
+
+def test_the_page_names_the_checks_that_fail():
+    page = Path(__file__).parents[1] / "docs" / "scikit-learn.md"
+    if not page.exists():
+        pytest.skip("the pages are not part of this tree")
+    named = set(re.findall(r"`(check_\w+)`", page.read_text("utf-8")))
+    assert named == {*EXPECTED_FAILURES, *OF_CLASSIFIERS}
 
 
 # ---- tools, on sequences of unequal lengths --------------------------------------------------------------------------

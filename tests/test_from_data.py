@@ -67,6 +67,36 @@ def test_a_tagger_and_ids_and_several_labels():
     assert one_variable.net.input_size == 1
 
 
+def test_integers_are_ids_or_numbers():
+    assert crnn.SequenceClassifier(hidden_size=2).fit(IDS, [0, 1] * 3, epochs=1).n_features_in_ == 4
+    below = [ids - 2 for ids in IDS]
+    assert crnn.SequenceClassifier(hidden_size=2).fit(below, [0, 1] * 3, epochs=1).n_features_in_ == 1
+    assert crnn.SequenceRegressor(hidden_size=2).fit(IDS, np.ones(6), epochs=1).n_features_in_ == 1
+    assert crnn.SequenceRegressor(hidden_size=2, embedding_size=2).fit(IDS, np.ones(6), epochs=1).n_features_in_ == 4
+    with pytest.raises(ValueError, match=r"X: expected ids, .* got one of 1700000000; write input_size=1"):
+        crnn.SequenceTagger(hidden_size=2).fit([[1_700_000_000, 1], [3]], [[0, 1], [1]])
+
+
+def test_minus_one_and_one_are_two_classes():
+    model = crnn.SequenceClassifier(hidden_size=2).fit(X, [-1, 1] * 3, epochs=1)
+    assert model.classes_.tolist() == [-1, 1]
+    model.fit(X, [-1, 1, 0] * 2, epochs=1)  # -1 is unlabelled beside others
+    assert model.classes_.tolist() == [0, 1]
+
+
+def test_predictions_have_the_shape_of_the_targets():
+    one, column = np.ones(6), np.ones((6, 1))
+    for size in (None, 3):
+        model = crnn.SequenceRegressor(size, hidden_size=4)
+        for y in (one, column, np.ones((6, 2)), one):
+            assert model.fit(X, y, epochs=1).predict(X).shape == y.shape
+            assert from_bytes(model.to_bytes()).predict(X).shape == y.shape
+    quantiles = crnn.SequenceRegressor(hidden_size=4, loss="quantile")
+    assert quantiles.fit(X, one, epochs=1).predict(X).shape == (6, 3)
+    assert quantiles.fit(X, column, epochs=1).predict(X).shape == (6, 1, 3)
+    assert crnn.SequenceRegressor(3, 1, hidden_size=4).fit(X, one, epochs=1).predict(X).shape == (6, 1)
+
+
 def test_labels_may_be_names_where_only_their_number_is_given():
     model = crnn.SequenceClassifier(3, 2, hidden_size=4, seed=0)
     model.fit(X, ["up", "down"] * 3, epochs=1)

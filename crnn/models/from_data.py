@@ -28,7 +28,8 @@ def materialised(value: Any) -> Any:
 def input_size_of(name: str, X: Any, *, ids: bool = True) -> int:
     """D of real sequences (T, D) or (T,), or the number of ids: the largest integer of sequences (T,), plus 1.
 
-    Integers are numbers, and D is 1, if one is negative, or without ``ids``. Raises TypeError and ValueError, which call X ``name``.
+    Integers are numbers, and D is 1, if one is negative, or without ``ids``. Raises TypeError and ValueError, which
+    call X ``name``.
     """
     X = items(name, X, "a list of arrays, or an array (N, T, D)")
     refuse_texts(name, X)

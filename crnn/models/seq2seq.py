@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -122,7 +122,7 @@ class SequenceToSequence(
     """
 
     observed = SEQUENCES
-    learnt_names = ("longest_target",)
+    learnt_names: ClassVar[tuple[str, ...]] = ("longest_target",)
     source_vocab: Vocab | None
     target_vocab: Vocab | None
     input_size: int

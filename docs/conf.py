@@ -61,6 +61,7 @@ forge_navigation = {  # title <page>, or the page with its own title
         "AWS Lambda <recipes/aws-lambda>",
         "Raspberry Pi <recipes/raspberry-pi>",
         "Home Assistant <recipes/home-assistant>",
+        "In the browser <site/browser>",
     ],
     "Look up": [
         "api/index",
@@ -109,7 +110,7 @@ crnn.training.reporter.UNTOLD = float("inf")
 
 autosummary_generate = True
 autodoc_typehints = "none"  # the types are in the docstrings
-autodoc_member_order = "bysource"
+autodoc_member_order = "alphabetical"  # inherited ones among them
 default_role = "py:obj"
 numpydoc_show_class_members = False  # autodoc shows them, with their docstrings
 numpydoc_use_plots = False

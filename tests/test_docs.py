@@ -124,3 +124,15 @@ def test_examples_are_short_and_begin_with_a_title_and_what_they_teach(example: 
 
 def test_there_are_examples() -> None:
     assert len(EXAMPLES) > 7
+
+
+def test_the_methods_that_the_reference_leaves_out_exist() -> None:
+    """A name that no class has any more, or that is misspelt, would be left out for no reason."""
+    tree = ast.parse((DOCS / "_ext" / "reference.py").read_text(encoding="utf-8"))
+    (names,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "BETWEEN_MODULES"
+    ]
+    classes = [value for value in documented().values() if inspect.isclass(value)]
+    assert {name for name in names if not any(hasattr(kind, name) for kind in classes)} == set()

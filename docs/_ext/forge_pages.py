@@ -23,6 +23,7 @@ PAGES = {
     "site/changelog": "CHANGELOG.md",
     "site/contributing": ".github/CONTRIBUTING.md",
     "site/measuring": "benchmarks/README.md",
+    "site/browser": "examples/browser/README.md",
 }
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 FENCED = re.compile(r"(^ *```.*?^ *```$)", re.MULTILINE | re.DOTALL)

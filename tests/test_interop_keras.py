@@ -72,6 +72,9 @@ def test_weights_alone_give_the_model_that_the_arguments_say(tmp_path, name):
     )
     assert again.flat_params.tobytes() == model.flat_params.tobytes()
     assert list(again.params) == list(model.params)
+    for each, scaling in getattr(model, "scalings", {}).items():
+        assert again.scalings[each].mean.tobytes() == scaling.mean.tobytes()
+        assert again.scalings[each].std.tobytes() == scaling.std.tobytes()
     for option in ("cell", "bidirectional", "pooling", "multilabel", "output_size"):
         assert again.config().get(option) == config.get(option)
 

@@ -21,9 +21,10 @@ from numpy.typing import ArrayLike
 
 from crnn._float_mode import in_ieee_mode
 from crnn.checks import Array
-from crnn.interop.keras.architecture import KerasLayer, chain, layers_of_weights, with_arrays
+from crnn.interop.keras.architecture import KerasLayer, chain, with_arrays
 from crnn.interop.keras.containers import Contents, naming, read, to_archive, to_h5
 from crnn.interop.keras.reading import CLASS_KINDS, Request, check_request, model_of, plain
+from crnn.interop.keras.weights_only import Stated, layers_of_weights
 from crnn.interop.keras.writing import WrittenLayer, configuration, extra_of, layers_of, names_of
 from crnn.io.atomic_write import PathLike, replacing
 from crnn.models.pooling import POOLINGS
@@ -87,14 +88,6 @@ def load(
         The file cannot be read.
     ImportError
         h5py is not installed.
-
-    Examples
-    --------
-    >>> import crnn
-    >>> from crnn.interop import keras
-    >>> keras.save(crnn.SequenceClassifier(3, classes=["up", "down"], hidden_size=8), "m.keras")  # doctest: +SKIP
-    >>> keras.load("m.keras").classes  # doctest: +SKIP
-    ['up', 'down']
     """
     checked = check_request(kind, vocab, options)
     if cell is not None:
@@ -121,7 +114,7 @@ def _layers(contents: Contents, request: Request, cell: str | None, pooling: str
     activation = "linear" if kind in (None, "RNN", "SequenceRegressor") else "softmax"
     if kind in CLASS_KINDS and request.options.get("multilabel"):
         activation = "sigmoid"
-    layers = layers_of_weights(contents, cell=cell, pooling=pooling, activation=activation)
+    layers = layers_of_weights(contents, Stated(cell, pooling, activation))
     if kind is None and any(layer.kind == "Dense" for layer in layers):
         raise ValueError("kind: expected it for weights with a head and no configuration, got none")
     return layers

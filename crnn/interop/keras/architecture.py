@@ -2,7 +2,6 @@
 """Keras's description of a model as a chain of layers with their arrays. Knows no crnn model.
 
     configuration of a Sequential or functional model --chain--> layers --with_arrays--> layers with arrays
-    arrays alone --layers_of_weights--> layers with arrays
 """
 
 from __future__ import annotations
@@ -318,66 +317,3 @@ def _listed_groups(contents: Contents) -> dict[str, dict[str, Array]]:
     if unread:
         raise ValueError(f"{min(unread)!r:.200}: expected an array that weight_names lists")
     return groups
-
-
-def layers_of_weights(
-    contents: Contents, *, cell: str | None = None, pooling: str | None = None, activation: str = "linear"
-) -> list[KerasLayer]:
-    """The layers that arrays alone suggest, in their order.
-
-    ``cell``, ``pooling`` and ``activation``, of the head, are what the shapes do not say.
-    """
-    groups = grouped(contents)
-    if contents.layer_names is None:  # groups have no order beside their numbers
-        order = sorted(groups, key=_number)
-    else:
-        order = [name for name in contents.layer_names if name in groups]
-    found: list[tuple[int, str, str, str]] = []  # place in the chain, class, class in a Bidirectional, name
-    for name in order:
-        after = any(kind in (*RECURRENT, "Bidirectional") for _, kind, _, _ in found)
-        kind, inner = _kind_of(name, list(groups[name].values()), after)
-        place = {"Dense": 2, "Embedding": 0, "Normalization": 0}.get(kind, 1)
-        found.append((place if contents.layer_names is None else 0, kind, inner, name))
-    found.sort(key=lambda each: each[0])
-    last = max((i for i, each in enumerate(found) if each[1] in (*RECURRENT, "Bidirectional")), default=-1)
-    layers: list[KerasLayer] = []
-    for i, (_, kind, inner, name) in enumerate(found):
-        config: dict[str, Any] = {"return_sequences": i < last or pooling != "last"}
-        if "SimpleRNN" in (kind, inner):
-            config["activation"] = cell or "tanh"
-        elif "GRU" in (kind, inner) and cell == "original_gru":
-            config["reset_after"] = False
-        if kind == "Bidirectional":
-            config = {"layer": {"class_name": inner, "config": config}}
-        elif kind not in RECURRENT:
-            config = {"activation": activation} if kind == "Dense" else {}
-        layers.append(KerasLayer(kind, name, config, list(groups[name].values())))
-        if i == last and pooling in POOLED:
-            layers.append(KerasLayer(POOLED[pooling], pooling, {}))
-    return layers
-
-
-def _number(group: str) -> tuple[int, str]:
-    match = re.fullmatch(r"(.*?)_([1-9][0-9]{0,4})", group)
-    return (int(match[2]), match[1]) if match else (0, group)
-
-
-def _kind_of(name: str, arrays: Sequence[Array], after_recurrent: bool) -> tuple[str, str]:
-    """The class of the layer that has these arrays, and that of the layers in a Bidirectional."""
-    shapes = [array.shape for array in arrays]
-    ranks = [len(shape) for shape in shapes]
-    if ranks == [1, 1, 0]:
-        return "Normalization", ""
-    if ranks == [2]:
-        named = re.match(r"embedding|dense|time_distributed", name)
-        embedding = named[0] == "embedding" if named else not after_recurrent
-        return "Embedding" if embedding else "Dense", ""
-    if ranks == [2, 1]:
-        return "Dense", ""
-    both = len(arrays) in (4, 6)
-    if ranks[:2] == [2, 2] and len(arrays) in (2, 3, 4, 6):
-        (_, columns), (H, gates) = shapes[:2]
-        kind = {1: "SimpleRNN", 3: "GRU", 4: "LSTM"}.get(columns // H if H else 0)
-        if kind and columns == gates == H * (columns // H):
-            return ("Bidirectional", kind) if both else (kind, "")
-    raise ValueError(f"{name!r:.100}: expected the arrays of a layer that crnn has, got shapes {shapes!r:.200}")

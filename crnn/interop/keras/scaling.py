@@ -54,8 +54,8 @@ def _vector(layer: KerasLayer, name: str, value: Any, size: int) -> Array:
 def normalization(parts: ModelParts, name: str) -> tuple[dict[str, Any], dict[str, Array]]:
     """The configuration and the arrays of the layer that scales "x" or "y".
 
-    Keras computes in the model's dtype, and rounds the numbers of a configuration to float32. Those of a float64 model
-    are arrays. Raises ValueError for numbers with which Keras's arithmetic would lose digits.
+    The arrays are float64, from which Keras rounds to the model's dtype. Raises ValueError for numbers with which
+    Keras's arithmetic would lose digits.
     """
     mean, std = parts.scaling[name]
     dtype = parts.network.dtype
@@ -77,7 +77,5 @@ def normalization(parts: ModelParts, name: str) -> tuple[dict[str, Any], dict[st
         levels = len(parts.head[1]) // len(mean)
         mean, std = np.tile(mean, levels), np.tile(std, levels)
     variance = std * std  # whose square root is the std again
-    config: dict[str, Any] = {"axis": -1, "invert": name == "y"}
-    if dtype == "float64":
-        return config, {"vars/0": mean, "vars/1": variance, "vars/2": np.array(0, np.int32)}
-    return config | {"mean": mean.tolist(), "variance": variance.tolist()}, {}
+    arrays = {"vars/0": mean, "vars/1": variance, "vars/2": np.array(0, np.int32)}
+    return {"axis": -1, "invert": name == "y"}, arrays

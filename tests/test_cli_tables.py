@@ -7,6 +7,8 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from crnn.cli.labels import classes_in, targets_of
 from crnn.cli.layout import Layout
@@ -312,3 +314,34 @@ def test_a_long_text_is_read_however_its_lines_are_cut(read):
 def test_texts_that_cannot_be_read_are_refused(read, content, options, message):
     with pytest.raises(TableError, match=message):
         read(content, **options)
+
+
+# ---- any file ----------------------------------------------------------------------------------------------------
+
+WORDS = ("a", "label", "id", "time", "text", "x", '"', '"a\nb"', "ü", "\r", "", " ")
+CELLS = st.sampled_from(["1", "-0.5", "nan", "inf", "1e999", "1_0", *WORDS])
+ROWS = st.lists(st.lists(CELLS, max_size=5).map(",".join), max_size=6).map("\n".join)
+
+
+def check(found):
+    """Sequences are whole: lines and labels for each, and finite numbers."""
+    assert len(found) == len(found.lines) > 0
+    assert all(len(x) for x in found.x)
+    assert found.layout.text is not None or all(np.isfinite(x).all() for x in found.x)
+    assert found.labels is None or len(found.labels) == len(found)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=ROWS | ROWS.map(lambda text: text.replace(",", ";")) | st.text(max_size=40), per_step=st.booleans())
+def test_any_table_is_read_or_refused_in_one_line(read, content, per_step):
+    format = {"format": "long"} if per_step else {}
+    content = content.encode("utf-8", "surrogatepass")
+    for labelled in (True, None, False):
+        try:
+            found = read(content, labelled=labelled, per_step=per_step, **format)
+        except ValueError as error:
+            message = str(error)
+        else:
+            message = found.describe()
+            check(found)
+        assert len(message.splitlines()) == 1

@@ -134,6 +134,25 @@ def test_options_of_the_model_reach_it(here, run):
     assert (config["pooling"], config["steps"], config["label_smoothing"], config["scale"]) == ("flatten", 3, 0.1, True)
 
 
+@pytest.mark.parametrize(
+    ("given", "weights"),
+    [(["balanced"], "balanced"), (["up=0.5", "down=2"], {"up": 0.5, "down": 2.0}), ([], None)],
+)
+def test_classes_are_weighed_as_in_python(here, run, given, weights):
+    options = [part for each in given for part in ("--class-weight", each)]
+    run("train", *LONG, "-o", "m", *SMALL, *options)
+    model = crnn.SequenceClassifier(hidden_size=5, class_weight=weights).fit(X, Y, epochs=4)
+    assert_same_bits(crnn.load("m").flat_params, model.flat_params)
+    (here / "run.toml").write_text(run("info", "--config", "m")[0], encoding="utf-8")
+    run("train", "long.csv", "-o", "n", "--config", "run.toml", "-q")
+    assert (here / "n").read_bytes() == (here / "m").read_bytes()
+
+
+def test_labels_that_are_numbers_are_weighed(here, run):
+    run("train", *WIDE, "-o", "m", *SMALL, "--class-weight=-1=3")
+    assert crnn.load("m").class_weight == [3, 1]
+
+
 def test_validation_and_test_data_are_shares_or_tables(here, run):
     write(here / "other.csv", [long_rows()[0], *[row[::1] for row in long_rows()[1:] if row[0] in ("s1", "s2", "s3")]])
     others = ["--valid", "other.csv", "--test", "other.csv"]
@@ -209,6 +228,9 @@ def test_a_table_may_come_from_standard_input(here):
         (["--column", "ax", "--column", "kind"], "expected each column once, got kind for two purposes"),
         (["--valid", "tags.csv"], "tags.csv: line 6, column 5 (kind): expected the label 'b' of line 5"),
         (["--encoding", "hex"], "--encoding: expected a text encoding"),
+        (["--class-weight", "left=1"], "--class-weight: expected each of the classes down, up once, got 'left'"),
+        (["--class-weight", "up=1", "--class-weight", "up=2"], "once, got 'up'"),
+        (["--class-weight", "up=1", "--class-weight", "balanced"], "or a weight for each class, got both"),
     ],
 )
 def test_what_is_wrong_is_refused_in_one_line_and_writes_nothing(here, run, arguments, message):
@@ -421,6 +443,6 @@ def test_every_option_of_the_classifier_has_a_flag_or_is_found(here):
     add_arguments(parser)
     names = {action.dest for action in parser._actions}
     found = {"input_size", "num_classes", "classes", "multilabel", "steps"}  # in the data
-    python = {"class_weight", "reduction", "max_updates", "progress", "log_every", "warm_start"}
+    python = {"reduction", "max_updates", "progress", "log_every", "warm_start"}
     assert set(crnn.SequenceClassifier().get_params()) - names == found | python
     assert "predict" in all_parsers()

@@ -131,10 +131,12 @@ class Table:
         self.delimiter = reading.delimiter or self._found_delimiter(lines)
         with self._csv_errors():
             rows = self._sample(lines, self.delimiter)
+        if not rows:
+            raise TableError(f"{self.name}: expected a table, got no cells")
         self.has_header = self._found_header(rows, known_columns) if reading.header is None else reading.header
         self.first_rows = rows[self.has_header :]
         sizes = set(map(len, rows))
-        self.columns = [cell.strip() for cell in rows[0]] if self.has_header else []
+        self.columns = [" ".join(cell.split()) for cell in rows[0]] if self.has_header else []
         if not self.has_header:
             self.columns = [str(number) for number in range(1, max(sizes) + 1)]
         self._check_names()
@@ -212,7 +214,7 @@ class Table:
         with self._csv_errors():
             rows = self._cells(self._lines())
             if self.has_header:
-                next(rows)
+                next(rows, None)
             for line, cells in rows:
                 if self.has_header and len(cells) > len(self.columns):
                     raise TableError(

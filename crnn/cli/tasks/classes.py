@@ -15,14 +15,16 @@ import crnn
 from crnn._options import add_flags, from_flags
 from crnn.checks import DTYPES
 from crnn.cli.common import CommandParser, say
+from crnn.cli.configuration import Repeated
 from crnn.cli.labels import classes_in, describe_classes, targets_for
-from crnn.cli.layout import Layout, add_layout_flags, layout_of
+from crnn.cli.layout import Layout, add_layout_flags, layout_of, some_of
 from crnn.cli.sequences import Sequences, read_sequences
 from crnn.cli.tasks import Prepared
 from crnn.models.held_out import AUTO, held_out
 from crnn.models.pooling import POOLINGS
 from crnn.models.text_inputs import learn_vocab
 from crnn.models.training_data import training_data
+from crnn.models.weighting import BALANCED
 from crnn.nn.cells import CELLS
 from crnn.nn.config import NetworkConfig
 from crnn.text.reading import Unit
@@ -44,6 +46,33 @@ def share_or_file(text: str) -> float | str | Path:
     if not 0 < share < 1:
         raise argparse.ArgumentTypeError(f"expected a share between 0 and 1, a file, or {NONE}, got {text!r}")
     return share
+
+
+def _class_weight(text: str) -> str:
+    """One value of ``--class-weight``."""
+    try:
+        if text == BALANCED or float(text.rpartition("=")[2]) >= 0 < text.rfind("="):
+            return text
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"expected LABEL=WEIGHT, or {BALANCED}, got {text!r}")
+
+
+def _class_weights(given: list[str], classes: list[Any]) -> str | dict[Any, float] | None:
+    """The values of ``--class-weight`` as the models take them. Raises ValueError."""
+    if not given or given == [BALANCED]:
+        return BALANCED if given else None
+    if BALANCED in given:
+        raise ValueError(f"class_weight: expected {BALANCED}, or a weight for each class, got both")
+    names = {str(label): label for label in classes}
+    weights: dict[Any, float] = {}
+    for text in given:
+        label, _, weight = text.rpartition("=")
+        if label not in names or names[label] in weights:
+            expected = f"each of the classes {some_of(names)} once"
+            raise ValueError(f"class_weight: expected {expected}, got {label!r:.100}")
+        weights[names[label]] = float(weight)
+    return weights
 
 
 class ClassTask:
@@ -119,6 +148,15 @@ class ClassTask:
                 help="how the outputs of all steps become one; flatten needs sequences of one length",
             )
         parser.add_argument(
+            "--class-weight",
+            action=Repeated,
+            default=[],
+            type=_class_weight,
+            metavar="LABEL=WEIGHT",
+            help="weight of a class in the loss, 1 for those that are not given; may be repeated. balanced: all "
+            "classes weigh alike",
+        )
+        parser.add_argument(
             "--label-smoothing",
             type=float,
             default=self.defaults["label_smoothing"],
@@ -189,6 +227,7 @@ class ClassTask:
         """The model that the options describe, of the sizes that the data have."""
         options = from_flags(arguments, NetworkConfig) | {"seed": arguments.seed, "multilabel": multilabel}
         options |= {"label_smoothing": arguments.label_smoothing, "scale": arguments.scale}
+        options["class_weight"] = _class_weights(arguments.class_weight, classes)
         options["embedding_size"] = options["embedding_size"] or None
         plain = classes == list(range(len(classes)))
         options |= {"num_classes": len(classes)} if plain else {"classes": classes}

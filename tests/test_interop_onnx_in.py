@@ -410,7 +410,10 @@ def test_an_embedding_makes_a_language_model_with_a_vocabulary(tmp_path):
     assert isinstance(door.load(path), crnn.SequenceRegressor)
     tagger = door.load(path, classes=list("abcdefg"))
     assert tagger.predict(ids.T).shape == (B, T)
-    with pytest.raises(ModelFileError, match=r"vocab|embedding"):
+    tagger = door.load(path, classes=list("abcdefg"), vocab=vocab)
+    assert tagger.vocab == vocab
+    assert len(tagger.predict(["gfa", "ab"])[0]) == 3
+    with pytest.raises(ModelFileError, match="input_size"):
         door.load(path, vocab=crnn.Vocab.from_text("abc"))
 
 
@@ -600,8 +603,8 @@ def test_kinds_and_classes_are_what_the_caller_says():
         ({"kind": "RNN"}, "^kind: "),
         ({"kind": "Tagger"}, "^kind: expected one of RNN, "),
         ({"kind": "SequenceRegressor", "classes": ["a", "b"]}, "^kind: expected one with classes"),
-        ({"kind": "LanguageModel"}, "^kind: expected, for a LanguageModel, a vocab"),
-        ({"vocab": vocab}, "^kind: expected, for a LanguageModel"),
+        ({"kind": "LanguageModel"}, "^kind: expected, for a LanguageModel, ids, and a vocab"),
+        ({"vocab": vocab}, "^vocab: expected none for a graph whose input is not ids"),
         ({"classes": ["a"]}, "^num_classes: expected 1, as many as classes"),
         ({"kind": "SequenceTagger", "vocab": vocab}, "^vocab: expected none"),
     ]:

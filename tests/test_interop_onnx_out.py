@@ -281,6 +281,21 @@ def test_language_models_give_the_same_logits(options):
     same(model, door.from_model(proto))
 
 
+def test_models_of_texts_take_ids_and_keep_their_vocabulary():
+    texts, labels = ["on", "off", "oon", "offf"] * 3, ["yes", "no", "yes", "no"] * 3
+    model = crnn.SequenceClassifier(vocab="char", hidden_size=4, pooling="mean").fit(texts, labels, epochs=1)
+    proto = door.to_model(model)
+    lengths = np.array([len(text) for text in texts], np.int32)
+    ids = np.zeros((len(texts), 4), np.int64)
+    for row, text in zip(ids, texts, strict=True):
+        row[: len(text)] = model.vocab.encode(text)
+    found = run(session(proto), ids=ids, lengths=lengths)
+    assert error(found["probabilities"], model.predict_proba(texts)) < WORST
+    assert found["labels"].tolist() == model.predict(texts).tolist()
+    same(model, door.from_model(proto))
+    assert door.from_model(proto).predict(texts).tolist() == model.predict(texts).tolist()
+
+
 def test_vocabularies_of_every_unit_are_in_the_file():
     for unit, text in (("word", "one two\nthree"), ("byte", "é\0"), ("char", "\udc80é")):
         model = crnn.LanguageModel(crnn.Vocab.from_text(text, unit=unit), hidden_size=2)
@@ -415,9 +430,9 @@ def test_headers_that_are_not_crnns_are_refused():
 
 def test_a_file_with_another_digest_or_of_another_kind_names_the_file(tmp_path):
     path = tmp_path / "m.onnx"
-    for content in (b"", b"\x08", b"PK\x03\x04", b"\x3a\xff\xff\xff\xff\x0f", os.urandom(64)):
+    for content in (b"", b"\x08", b"PK\x03\x04", b"\x3a\xff\xff\xff\xff\x0f", bytes(range(64))):
         path.write_bytes(content)
-        with pytest.raises(ModelFileError, match=r"m\.onnx: expected"):
+        with pytest.raises(ModelFileError, match=r"m\.onnx: (expected|opset_import)"):
             door.load(path)
     with pytest.raises(IsADirectoryError):
         door.load(tmp_path)

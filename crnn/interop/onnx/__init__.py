@@ -149,13 +149,13 @@ def load(
     path : str or path
         Values that lie in other files are read if these are in the same folder.
     kind : str, optional
-        The kind of a model with a linear layer. If not given: a LanguageModel with ``vocab``; a SequenceTagger with a
-        softmax, sigmoid or argmax at each step, or with ``classes``, a SequenceClassifier if the steps are pooled
-        before; otherwise a SequenceRegressor.
+        The kind of a model with a linear layer. If not given: a LanguageModel if that layer is as large as ``vocab`` at
+        each step; a SequenceTagger with a softmax, sigmoid or argmax at each step, or with ``classes``, a
+        SequenceClassifier if the steps are pooled before; otherwise a SequenceRegressor.
     classes : sequence of str, int or bool, optional
         Names of the classes.
     vocab : Vocab, optional
-        The vocabulary of a LanguageModel.
+        The vocabulary of the ids.
 
     Returns
     -------

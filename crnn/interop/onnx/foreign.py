@@ -55,7 +55,7 @@ def model_of(proto: Any, tensors: Tensors, *, kind: str | None, classes: Any, vo
     if not any(node.op_type in RECURRENT for node in proto.graph.node):
         raise ValueError(
             f"expected a graph with a node {', '.join(RECURRENT)}, got none; some exporters unroll a layer into its "
-            "steps, or write it as a Loop"
+            "steps, or write it as a Loop; crnn.interop.keras and crnn.interop.torch read such models themselves"
         )
     for node in proto.graph.node:
         if node.op_type not in OPERATORS:
@@ -241,19 +241,20 @@ def _kind(
     answers = outputs.answers - {""}
     if "Sigmoid" in answers and len(answers) > 1:
         raise ValueError("expected the softmax or the sigmoid of a linear layer, got both")
+    if vocab is not None and first.what == "input":
+        raise ValueError("vocab: expected none for a graph whose input is not ids")
+    tokens = vocab is not None and not pooled and classes is None and "Sigmoid" not in answers and len(vocab) == V
     if kind is None:
         with_classes = "SequenceClassifier" if pooled else "SequenceTagger"
-        kind = "LanguageModel" if vocab is not None else with_classes if answers or classes else "SequenceRegressor"
+        kind = "LanguageModel" if tokens else with_classes if answers or classes else "SequenceRegressor"
     if kind == "LanguageModel":
-        if vocab is None or pooled or first.what == "input" or "Sigmoid" in answers or classes is not None:
-            raise ValueError("kind: expected, for a LanguageModel, a vocab, ids and a softmax at each step")
+        if not tokens:
+            raise ValueError("kind: expected, for a LanguageModel, ids, and a vocab as large as the layer at each step")
         return kind, {"vocab": vocab}
-    if vocab is not None:
-        raise ValueError(f"vocab: expected none for a {kind}")
     if kind == "RNN" or WITH_CLASSES.get(kind, pooled) != pooled:
         what = f"pooling {outputs.pooling!r}" if pooled else "an output at every step"
         raise ValueError(f"kind: expected another one for a linear layer with {what}, got {kind!r}")
-    options: dict[str, Any] = {"scale": False}
+    options: dict[str, Any] = {"scale": False} | ({} if vocab is None else {"vocab": vocab})
     if kind != "SequenceTagger":
         options |= {"pooling": outputs.pooling, "steps": outputs.steps}
     if kind == "SequenceRegressor":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from crnn.interop.layouts import from_crnn
 from crnn.interop.onnx.builder import Builder
 from crnn.interop.onnx.files import LARGEST, METADATA, digest, onnx
 from crnn.interop.parts import Layer, ModelParts, parts_of
+from crnn.io.model_file import check_finite
 from crnn.nn.cells import CELLS
 
 if TYPE_CHECKING:
@@ -47,6 +49,11 @@ def model_proto(model: Any, *, opset: int, **options: bool | None) -> onnx_modul
     """See `crnn.interop.onnx.to_model`."""
     library = onnx()
     parts = parts_of(model)
+    # Copies, because another thread may be training the model: what is written is what was checked.
+    copies = {name: values.copy() for name, values in parts.params.items()}
+    scaling = {name: (mean.copy(), std.copy()) for name, (mean, std) in parts.scaling.items()}
+    parts = replace(parts, params=copies, scaling=scaling)
+    check_finite(copies)
     graph = Builder(_checked_opset(opset), parts.network.dtype)
     _Writer(graph, parts, **_checked(parts, **options)).write()
     header = {"version": __version__} | model.contents()[1]

@@ -357,6 +357,31 @@ def test_an_embedding_and_a_softmax_belong_to_a_classifier(torch, rng):
     assert (type(alone), alone.embedding_size) == (crnn.RNN, D)
 
 
+def test_a_list_of_recurrent_modules_is_a_stack(torch, rng):
+    nn = torch.nn
+    parts = [nn.LSTM(D, 4, 2, batch_first=True, dropout=0.3), nn.LSTM(4, 6, batch_first=True)]
+    head = nn.Linear(6, V)
+    model = from_module(parts, head=head, kind="tagger")
+    assert (model.net.hidden_sizes, model.net.dropout) == ((4, 4, 6), 0.3)
+    for part in parts:
+        part.eval()
+    X = inputs_of(model, rng)
+    expected = head(parts[1](parts[0](torch.from_numpy(X))[0])[0]).detach().numpy()
+    agree(np.stack(outputs_of(model, X)), expected, "float32")
+    cells = [nn.GRUCell(D, H), nn.GRUCell(H, 3)]
+    assert from_module(tuple(cells)).hidden_size == [H, 3]
+    for second, message in (
+        (nn.LSTM(5, 6), "module[1]: expected input_size 4 after those before, got 5"),
+        (nn.GRU(4, 6), "module[1]: expected cell lstm after those before, got gru"),
+        (nn.LSTM(4, 6, bidirectional=True), "module[1]: expected number of directions 1 after those before, got 2"),
+        (nn.LSTM(4, 6).double(), "module[1]: expected dtype float32 after those before, got float64"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            from_module([parts[0], second], head=head, kind="tagger")
+    with pytest.raises(TypeError, match=r"module: expected a torch\.nn\.Module, got list"):
+        from_module([])
+
+
 @pytest.mark.parametrize("kind", ["classifier", "tagger"])
 def test_one_logit_is_that_of_the_second_of_two_classes(torch, rng, kind):
     nn = torch.nn
@@ -400,7 +425,7 @@ def refusals(torch):
     yield user_module(torch, good | {"act": nn.ReLU()}), "got 'act', an nn.ReLU"
     yield user_module(torch, good | {"conv": nn.Conv1d(1, 2, 3)}), "got 'conv', an nn.Conv1d"
     yield user_module(torch, good | {"aux": nn.Linear(H, 2)}), "one nn.Linear, got 'fc', 'aux'; give the modules"
-    yield user_module(torch, good | {"b": nn.LSTM(D, H)}), "expected one recurrent module, got 'rnn', 'b'; give the"
+    yield user_module(torch, good | {"b": nn.LSTM(D, H)}), "got 'rnn', 'b'; give the modules, as in from_module([m"
     yield user_module(torch, {"fc": nn.Linear(H, V)}), "expected one recurrent module, got no tensors"
     yield user_module(torch, good | {"e": nn.Embedding(3, D), "f": nn.Embedding(3, D)}), "nn.Embedding, got 'e', 'f'"
     yield parameter, "and no others, got 'h0'"
@@ -412,6 +437,14 @@ def refusals(torch):
     yield user_module(torch, good | {"drop": nn.Dropout(0.1), "more": nn.Dropout(0.2)}), "got 0.1, 0.2; give dropout="
     yield user_module(torch, good | {"fc": nn.Linear(H + 1, V)}), "head.weight: expected float32 of shape (4, 7)"
     yield user_module(torch, good | {"fc": nn.Linear(H, V).double()}), "head.weight: expected float32"
+
+
+def test_a_dropout_that_is_given_decides(torch):
+    nn = torch.nn
+    several = {"rnn": nn.GRU(D, H, 2, dropout=0.1), "drop": nn.Dropout(0.5), "fc": nn.Linear(H, V)}
+    with pytest.raises(ValueError, match=r"got 0\.1, 0\.5; give dropout="):
+        from_module(user_module(torch, several), kind="tagger")
+    assert from_module(user_module(torch, several), kind="tagger", dropout=0.2).net.dropout == 0.2
 
 
 @pytest.mark.filterwarnings("ignore:Lazy modules")

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from crnn._float_mode import in_ieee_mode
-from crnn.interop.torch.tensors import Recurrent, as_floats, listed, recurrent_of
+from crnn.interop.torch.tensors import Recurrent, as_floats, listed, recurrent_of, stacked
 from crnn.interop.torch.whole import (
     NETWORK,
     TASKS,
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     import torch
 
 MODES = {"RNN_TANH": "tanh", "RNN_RELU": "relu", "GRU": "gru", "LSTM": "lstm"}  # by ``module.mode``
-ONE_ONLY = "expected one {what}, got {found}; give the modules, as in from_module(m.rnn, head=m.fc, kind=...)"
+ONE_ONLY = "expected one {what}, got {found}; give the modules, as in from_module({example}, head=m.fc, kind=...)"
 
 
 @in_ieee_mode
 def from_module(
-    module: torch.nn.Module,
+    module: torch.nn.Module | Sequence[torch.nn.Module],
     *,
     kind: str | type | None = None,
     head: torch.nn.Module | None = None,
@@ -46,7 +46,8 @@ def from_module(
     module : torch.nn.Module
         An ``nn.RNN``, ``nn.GRU``, ``nn.LSTM``, ``nn.RNNCell``, ``nn.GRUCell`` or ``nn.LSTMCell``; or a module of your
         own, or an ``nn.Sequential``, that has exactly one of these, at most one ``nn.Embedding`` and at most one
-        ``nn.Linear``, which are found by their type. Not modified. ``batch_first`` is ignored.
+        ``nn.Linear``, which are found by their type. Or a list of recurrent modules, each of which reads the outputs of
+        the one before. Not modified. ``batch_first`` is ignored.
     kind : {"classifier", "tagger", "regressor", "language_model"}, or the class of the model, optional
         The model that it is. Not needed without a head, with a ``vocab``, or for what `to_module` made.
     head : torch.nn.Linear, optional
@@ -80,14 +81,15 @@ def from_module(
     import torch
 
     module = getattr(module, "_orig_mod", module)  # of a module that torch.compile returned
-    if isinstance(module, torch.nn.RNNBase | torch.nn.RNNCellBase):
+    recurrent = list(module) if isinstance(module, list | tuple) else [module]
+    if recurrent and all(isinstance(each, torch.nn.RNNBase | torch.nn.RNNCellBase) for each in recurrent):
         if kind is None and (head is not None or embedding is not None or vocab is not None):
             kind = "language_model"
             _expect("head", head, torch.nn.Linear)
             _expect("embedding", embedding, torch.nn.Embedding, optional=True)
             if not isinstance(vocab, Vocab):
                 raise TypeError(f"vocab: expected a Vocab, got {type(vocab).__name__}; or give the kind of the model")
-        found = Found(module, head, embedding, {})
+        found = Found(recurrent, head, embedding, {})
     elif not isinstance(module, torch.nn.Module):
         hint = "; from_state_dict takes state dictionaries" if isinstance(module, Mapping) else ""
         raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}{hint}")
@@ -102,7 +104,8 @@ def from_module(
         scaling = found.scaling or scaling
     kind = _kind_of(kind, vocab, found)
     _check_activations(found, kind, options)
-    options.setdefault("dropout", _dropout(module, found))
+    if "dropout" not in options:
+        options["dropout"] = _dropout(None if found.recurrent == recurrent else module, found)
     return _model(Wanted(kind, vocab=vocab, scaling=scaling, options=options), found)
 
 
@@ -110,7 +113,7 @@ def from_module(
 class Found:
     """The modules that make a model."""
 
-    recurrent: Any
+    recurrent: list[Any]  # modules, each of which reads the outputs of the one before
     head: Any  # or None
     embedding: Any  # or None
     scaling: Mapping[str, tuple[Any, Any]]  # of a module that `to_module` made
@@ -161,16 +164,18 @@ def _find(module: Any) -> Found:
                 _refuse(name, child)
     recurrent, heads, embeddings = (list(modules) for modules in by_type.values())
     if len(recurrent) != 1:
-        raise ValueError(f"module: {ONE_ONLY.format(what='recurrent module', found=listed(recurrent))}")
+        example = "[m.first, m.second]" if recurrent else "m.rnn"
+        message = ONE_ONLY.format(what="recurrent module", found=listed(recurrent), example=example)
+        raise ValueError(f"module: {message}")
     for what, names in (("nn.Linear", heads), ("nn.Embedding", embeddings)):
         if len(names) > 1:
-            raise ValueError(f"module: {ONE_ONLY.format(what=what, found=listed(names))}")
+            raise ValueError(f"module: {ONE_ONLY.format(what=what, found=listed(names), example='m.rnn')}")
     rnn = by_type[nn.RNNBase][recurrent[0]]
     head = by_type[nn.Linear][heads[0]] if heads else None
     embedding = by_type[nn.Embedding][embeddings[0]] if embeddings else None
     scaling = module.scaling_pairs() if hasattr(module, "crnn_kind") else {}
     _check_all_used(module, [rnn, head, embedding], scaling)
-    return Found(rnn, head, embedding, scaling, activations)
+    return Found([rnn], head, embedding, scaling, activations)
 
 
 def _is_harmless(child: Any) -> bool:
@@ -217,14 +222,14 @@ def _check_all_used(module: Any, parts: list[Any], scaling: Mapping[str, tuple[A
 
 
 def _dropout(module: Any, found: Found) -> float:
-    """The one probability of dropout. Raises ValueError if there are several."""
+    """The one probability of dropout; ``module`` has the parts, or is None. Raises ValueError if there are several."""
     import torch
 
-    between = getattr(found.recurrent, "dropout", 0.0) if getattr(found.recurrent, "num_layers", 1) > 1 else None
-    if module is found.recurrent:
-        return float(getattr(module, "dropout", 0.0))
-    others = {name: child.p for name, child in module.named_modules() if isinstance(child, torch.nn.Dropout)}
-    values = set(others.values()) | (set() if between is None else {between})
+    if module is None and len(found.recurrent) == 1:
+        return float(getattr(found.recurrent[0], "dropout", 0.0))
+    values = {each.dropout for each in found.recurrent if getattr(each, "num_layers", 1) > 1}
+    if module is not None:
+        values |= {child.p for child in module.modules() if isinstance(child, torch.nn.Dropout)}
     if len(values) > 1:
         raise ValueError(
             "dropout: expected one probability between the layers and before the head, got "
@@ -237,7 +242,7 @@ def _dropout(module: Any, found: Found) -> float:
 
 
 def _model(wanted: Wanted, found: Found) -> Any:
-    recurrent = _recurrent(found.recurrent)
+    recurrent = stacked([_recurrent(each) for each in found.recurrent])
     _expect("embedding", found.embedding, _nn().Embedding, optional=True)
     embedding = None
     if found.embedding is not None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class Recurrent:
 
     cell: str
     input_size: int
-    hidden_size: int
+    hidden_size: int  # of the top layer
     dtype: str
     layers: list[Layer]  # crnn's parameters
     names: frozenset[str]  # of its tensors, with their prefix
@@ -119,6 +120,21 @@ def recurrent_of(tensors: Mapping[str, Array], names: Iterable[str], nonlinearit
 
     each = [tuple(converted(*place) for place in _places(layer, directions, stacked)) for layer in range(layers)]
     return Recurrent(cell, D, H, dtype, each, frozenset(names))
+
+
+def stacked(parts: list[Recurrent]) -> Recurrent:
+    """Recurrent modules, each of which reads the outputs of the one before, as one. Raises ValueError."""
+    first = parts[0]
+    for number, (below, above) in enumerate(pairwise(parts), 1):
+        expected = (first.cell, first.dtype, len(first.layers[0]), below.output_size)
+        got = (above.cell, above.dtype, len(above.layers[0]), above.input_size)
+        names = ("cell", "dtype", "number of directions", "input_size")
+        for name, wanted, found in zip(names, expected, got, strict=True):
+            if wanted != found:
+                raise ValueError(f"module[{number}]: expected {name} {wanted} after those before, got {found}")
+    names_of_all = frozenset(name for part in parts for name in part.names)
+    layers = [layer for part in parts for layer in part.layers]
+    return Recurrent(first.cell, first.input_size, parts[-1].hidden_size, first.dtype, layers, names_of_all)
 
 
 def _select(names: Collection[str], prefix: str | None) -> dict[str, str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -362,14 +363,14 @@ RULES: dict[str, Callable[..., Optimizer]] = {
 @in_ieee_mode
 def constant(warmup: int = 0) -> Schedule:
     """Always 1. Every schedule is multiplied by a linear rise to 1 over the first ``warmup`` updates."""
-    return _warmed("constant", lambda k, n: 1.0, warmup)
+    return _Warmed("constant", _constant, warmup)
 
 
 @in_ieee_mode
 def linear(final: float = 0.0, warmup: int = 0) -> Schedule:
     """From 1 down to ``final`` in a straight line."""
     end = check_finite("final", final)
-    return _warmed(f"linear to {end}", lambda k, n: 1.0 + (end - 1.0) * (k / n), warmup)
+    return _Warmed(f"linear to {end}", partial(_linear, end), warmup)
 
 
 @in_ieee_mode
@@ -383,15 +384,33 @@ def cosine(final: float = 0.0, warmup: int = 0) -> Schedule:
     [1.0, 0.854, 0.5, 0.146]
     """
     end = check_finite("final", final)
-    name = f"cosine to {end}"
-    return _warmed(name, lambda k, n: end + (1.0 - end) * 0.5 * (1.0 + _cos_pi(k / n)), warmup)
+    return _Warmed(f"cosine to {end}", partial(_cosine, end), warmup)
 
 
 @in_ieee_mode
 def exponential(final: float = 0.01, warmup: int = 0) -> Schedule:
     """From 1 down to ``final`` exponentially, by the same factor at every update."""
     rate = _log(check_number("final", final, 1e-30))
-    return _warmed(f"exponential to {final}", lambda k, n: _exp(rate * (k / n)), warmup)
+    return _Warmed(f"exponential to {final}", partial(_exponential, rate), warmup)
+
+
+# Functions of the module, so that a schedule can be pickled.
+
+
+def _constant(k: int, n: int) -> float:
+    return 1.0
+
+
+def _linear(end: float, k: int, n: int) -> float:
+    return 1.0 + (end - 1.0) * (k / n)
+
+
+def _cosine(end: float, k: int, n: int) -> float:
+    return end + (1.0 - end) * 0.5 * (1.0 + _cos_pi(k / n))
+
+
+def _exponential(rate: float, k: int, n: int) -> float:
+    return _exp(rate * (k / n))
 
 
 # The C libraries' cos, exp and log differ in the last bit.
@@ -424,17 +443,23 @@ def _exp(x: float) -> float:
     return float(power[0])
 
 
-def _warmed(name: str, schedule: Schedule, warmup: int) -> Schedule:
+class _Warmed:
     """A schedule with a warm-up; its ``__name__`` describes it, for messages."""
-    steps = check_count("warmup", warmup)
+
+    schedule: Schedule
+    steps: int
+
+    def __init__(self, name: str, schedule: Schedule, warmup: int) -> None:
+        self.schedule, self.steps = schedule, check_count("warmup", warmup)
+        self.__name__ = f"{name}, warm-up {self.steps}"
 
     @in_ieee_mode
-    def factor(k: int, n: int) -> float:
-        rise = min(1.0, (k + 1) / steps) if steps else 1.0
-        return rise * schedule(k, n)
+    def __call__(self, k: int, n: int) -> float:
+        rise = min(1.0, (k + 1) / self.steps) if self.steps else 1.0
+        return rise * self.schedule(k, n)
 
-    factor.__name__ = f"{name}, warm-up {steps}"
-    return factor
+    def __repr__(self) -> str:
+        return f"<schedule: {self.__name__}>"
 
 
 # Every schedule by name: the choices of ``schedule=`` in `crnn.fit` and of ``crnn train --schedule``.

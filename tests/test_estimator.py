@@ -289,6 +289,16 @@ def test_a_copy_is_the_same_estimator(name, door):
         assert_same_bits(other.fit(x, y).flat_params, fitted(name, lr=0.2).flat_params)
 
 
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "exponential"])
+def test_a_model_with_schedule_and_optimizer_objects_can_be_pickled(schedule):
+    own = {"schedule": crnn.optim.SCHEDULES[schedule](warmup=2), "optimizer": crnn.optim.RMSprop(0.01), "epochs": 2}
+    model = crnn.SequenceClassifier(**SMALL, **own)
+    other = pickle.loads(pickle.dumps(model)).fit(X, LABELS)
+    assert_same_bits(other.flat_params, model.fit(X, LABELS).flat_params)
+    assert "learning" in model.contents()[1]
+    assert model.contents()[1]["learning"] == {"epochs": 2}  # objects are in no file
+
+
 @every
 def test_files_hold_the_options_that_say_how_to_learn(name, tmp_path):
     make, x, y = ALL[name]

@@ -203,6 +203,21 @@ def test_loaded_weights_are_kept_when_an_argument_changes_that_they_do_not_depen
     assert_same_bits(model.flat_params, crnn.SequenceClassifier(3, 2, hidden_size=5).flat_params)
 
 
+def test_assigned_weights_are_not_taken_to_other_labels_or_tokens_of_the_same_number():
+    still = {"optimizer": crnn.optim.SGD(0), "epochs": 1}
+    for make, x, other_x, y, other_y in (
+        (lambda: crnn.SequenceClassifier(**SMALL, **still), X, X, LABELS, ["y", "z"] * 4),
+        (lambda: crnn.SequenceClassifier(**SMALL, **still, vocab="char"), ["ab"] * 8, ["cd"] * 8, LABELS, LABELS),
+    ):
+        model = make().fit(x, y)
+        model.flat_params[...] += 1
+        assert_same_bits(model.fit(other_x, other_y).flat_params, make().fit(other_x, other_y).flat_params)
+        model = make().fit(x, y)
+        model.flat_params[...] += 1
+        expected = model.flat_params.copy()
+        assert_same_bits(model.fit(x, y).flat_params, expected)
+
+
 def test_a_changed_seed_draws_other_weights():
     model = fitted("regressor of 3").set_params(seed=5).fit(X, VALUES)
     assert_same_bits(model.flat_params, fitted("regressor of 3", seed=5).flat_params)
@@ -222,7 +237,7 @@ def test_sizes_and_classes_come_from_the_data_again():
 def test_warm_start_with_other_shapes_is_refused():
     model = fitted("classifier")
     before = model.flat_params.copy()
-    with pytest.raises(ValueError, match=r"^warm_start: expected arguments that leave the shapes of the weights"):
+    with pytest.raises(ValueError, match=r"^warm_start: expected arguments that leave shapes and vocabulary"):
         model.set_params(hidden_size=7).fit(X, LABELS, warm_start=True)
     assert_same_bits(model.flat_params, before)
     assert model.predict(X).shape == (8,)

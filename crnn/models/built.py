@@ -104,9 +104,10 @@ def same_arguments(these: Mapping[str, Any], those: Mapping[str, Any]) -> bool:
 
 def same_argument(a: Any, b: Any) -> bool:
     """Whether two arguments are equal, as far as comparing them tells."""
-    if a is b:
-        return True
+    if a is b or type(a) is not type(b):
+        return a is b
     try:
-        return type(a) is type(b) and np.shape(a) == np.shape(b) and bool(np.all(a == b))
+        equal = a == b
+        return equal if isinstance(equal, bool) else np.shape(a) == np.shape(b) and bool(np.all(equal))
     except (TypeError, ValueError):  # not comparable
         return False

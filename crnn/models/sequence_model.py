@@ -24,7 +24,7 @@ from crnn.checks import Array, check_size, check_threads
 from crnn.io import model_file
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import ModelFileError
-from crnn.models.built import Built, head_shapes, same_argument, same_arguments
+from crnn.models.built import Built, head_shapes, same_argument
 from crnn.models.data import (
     BLOCK_ROWS,
     Batch,
@@ -40,12 +40,13 @@ from crnn.models.data import (
     split_rows,
 )
 from crnn.models.estimator import Estimator, EstimatorConfig, FitOptions, check_saved_learning, not_fitted
+from crnn.models.fitting import begin_fit
 from crnn.models.from_data import materialised, missing_inputs
 from crnn.models.head import Head
 from crnn.models.pooling import POOLINGS
 from crnn.models.predictor import Predictor, Seed, Workspace
 from crnn.models.standardizer import Standardizer
-from crnn.models.starting import Snapshot, StartingPoint, digest, run_fit
+from crnn.models.starting import StartingPoint, digest, run_fit
 from crnn.models.targets import EvaluationT, Targets
 from crnn.models.text_inputs import encode_texts
 from crnn.models.training_data import Part, part_of, training_data
@@ -380,41 +381,8 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
             self._log = settings.pop("log", None) or TrainingLog()
             fit(self, data, valid=judged, log=self._log, **settings)
 
-        run_fit(self, lambda: self._begin_fit(X, y, continues=own["warm_start"]), train, built=not self.deferred)
+        run_fit(self, lambda: begin_fit(self, X, y, continues=own["warm_start"]), train, built=not self.deferred)
         return self
-
-    def _begin_fit(self, X: Any, y: Any, *, continues: bool) -> Snapshot:
-        """Build the model that the arguments and the data ask for, unless it is there. Returns what it begins from."""
-        old, arguments = self._built, self._own_arguments()
-        if old is None:
-            start = None
-        else:
-            self._starting = self._starting.before(self)
-            start = self._starting.beginning(self, continues=continues)
-        if old is not None and continues:
-            open_ones = [name for name, value in arguments.items() if value is None or name in self._missing(arguments)]
-            arguments |= {name: old.arguments[name] for name in open_ones}
-        else:
-            arguments |= self._arguments_from(arguments, X, y)
-        if old is None or not same_arguments(arguments, old.arguments):
-            built = self._build(arguments)
-            built.arguments = arguments
-            fits = old is not None and built.fits(old)
-            if start is not None and continues and not fits:
-                raise ValueError(
-                    "warm_start: expected arguments that leave the shapes of the weights as they are, got others; "
-                    "with warm_start=False fit begins anew"
-                )
-            self._built = built
-            built.drawn = digest(self)
-            of_user = old is not None and start is not None and start.digest != old.drawn
-            if start is None or not (continues or (fits and of_user)):
-                start = Snapshot.of(self)
-            else:
-                start = start.without(name for name, value in arguments.items() if value is not None)
-            self._starting = StartingPoint(start)
-        assert start is not None
-        return start
 
     def _arguments_from(self, arguments: Mapping[str, Any], X: Any, y: Any) -> dict[str, Any]:
         """The arguments that were not given, as the training data decide them. Raises TypeError and ValueError."""

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""What a ``fit`` begins with: the model that its arguments and the data ask for, and the weights that belong to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from crnn.models.built import Built, same_argument, same_arguments
+from crnn.models.starting import Snapshot, StartingPoint, digest
+
+__all__ = ["begin_fit"]
+
+VOCABULARIES = ("vocab", "source_vocab", "target_vocab")  # weights are those of their tokens
+
+
+def begin_fit(model: Any, X: Any, y: Any, *, continues: bool) -> Snapshot:
+    """Build the model that the arguments and the data ask for, unless it is there. Returns what the fit begins from.
+
+    Parameters
+    ----------
+    model : SequenceModel
+    X, y
+        As `SequenceModel.fit` takes them.
+    continues : bool
+        From the weights of now, with the sizes, classes and vocabulary that belong to them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is wrong, or with ``continues`` the arguments ask for weights of other shapes.
+    """
+    old, given = model._built, model._own_arguments()
+    start: Snapshot | None = None
+    if old is not None:
+        model._starting = model._starting.before(model)
+        start = model._starting.beginning(model, continues=continues)
+    missing = model._missing(given)
+    open_names = [name for name, value in given.items() if value is None or name in missing]
+    if old is not None and continues:
+        arguments = given | {name: old.arguments[name] for name in open_names}
+    else:
+        arguments = given | model._arguments_from(given, X, y)
+    if old is not None and same_arguments(arguments, old.arguments):
+        assert start is not None
+        return start
+    built = model._build(arguments)
+    built.arguments = arguments
+    fits = old is not None and _fits(built, old, open_names)
+    if start is not None and continues and not fits:
+        raise ValueError(
+            "warm_start: expected arguments that leave shapes and vocabulary of the weights as they are, got others; "
+            "with warm_start=False fit begins anew"
+        )
+    of_user = old is not None and start is not None and start.digest != old.drawn
+    model._built = built
+    built.drawn = digest(model)
+    if start is not None and fits and (continues or of_user):
+        start = start.without(name for name, value in arguments.items() if value is not None)
+    else:
+        start = Snapshot.of(model)
+    model._starting = StartingPoint(start)
+    return start
+
+
+def _fits(built: Built, old: Built, open_names: list[str]) -> bool:
+    """Whether the weights of ``old`` mean the same in a new model. ``open_names``: arguments that the data decide."""
+    identity: Mapping[str, None] = dict.fromkeys([*open_names, *VOCABULARIES])
+    here, there = built.arguments, old.arguments
+    return built.fits(old) and all(same_argument(here[name], there[name]) for name in identity if name in here)

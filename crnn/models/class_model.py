@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
 
 from crnn.checks import Array
 from crnn.models.built import Built, compose
 from crnn.models.data import SequenceData, Sequences, check_given
+from crnn.models.extending import extended_model
 from crnn.models.from_data import are_names, class_arguments, inputs_from, labels_in, missing_inputs
 from crnn.models.losses import check_weights, class_loss
 from crnn.models.observations import CLASSES
 from crnn.models.standardizer import Standardizer
 from crnn.models.targets import ClassTargets, Label
 from crnn.models.text_inputs import size_of
+from crnn.models.thresholds import best_threshold, check_thresholds
 from crnn.models.training_data import Part
 from crnn.models.weighting import BALANCED, balanced, check_class_weight, of_rows, weights_by_label
 from crnn.nn.config import config_from
@@ -27,6 +31,7 @@ CLASS_TYPES: JsonTypes = {
     "multilabel": (bool,),
     "class_weight": (list, type(None)),
     "label_smoothing": (float, int),
+    "thresholds": (list, type(None)),
 }
 
 
@@ -34,20 +39,23 @@ class ClassModel:
     """The options of a model that predicts classes, as attributes. A mixin for subclasses of `SequenceModel`."""
 
     observed = CLASSES
-    learnt_names: ClassVar[tuple[str, ...]] = ("classes", "class_weight")
+    learnt_names: ClassVar[tuple[str, ...]] = ("classes", "class_weight", "thresholds")
     num_classes: int  # V
     classes: list[Label] | None
     multilabel: bool
     class_weight: list[float] | None
     label_smoothing: float
+    thresholds: list[float] | None
     pooling: str | None
     _targets: ClassTargets
     _head: Any
     get_params: Callable[..., dict[str, Any]]
     _sequences: Callable[[str, Any], Sequences]
+    data: Callable[..., SequenceData]
     _data: Callable[..., SequenceData]
     _outputs: Callable[[SequenceData, int, int], Sequences]
     _built: Built | None
+    _without_masked: Callable[..., tuple[Any, Any, Any, list[Array]]]
 
     @staticmethod
     def _build_classes(arguments: Mapping[str, Any], *, pooling: str | None, steps: int | None) -> Built:
@@ -56,6 +64,9 @@ class ClassModel:
         config = config_from(arguments, input_size=size_of("input_size", arguments["input_size"], "vocab", vocab))
         targets = ClassTargets(
             arguments["num_classes"], arguments["classes"], arguments["multilabel"], dtype=config.dtype
+        )
+        targets.thresholds = check_thresholds(
+            arguments["thresholds"], targets.num_classes, multilabel=targets.multilabel
         )
         smoothing = arguments["label_smoothing"]
         given = arguments["class_weight"]
@@ -79,6 +90,7 @@ class ClassModel:
                 "multilabel": targets.multilabel,
                 "class_weight": None if loss.weights is None else loss.weights.tolist(),
                 "label_smoothing": float(smoothing),
+                "thresholds": targets.thresholds,
             },
         )
 
@@ -97,7 +109,7 @@ class ClassModel:
         """The classes (V,), in the order of the columns of `predict_proba`: their names, or 0 .. V-1."""
         return self._targets.label_array()
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def score(self, X: Any, y: Any, sample_weight: Any = None, *, mask: Any = None) -> float:
         """The accuracy: the fraction of the targets that `predict` gives; with ``multilabel`` of those with all labels.
 
         Parameters
@@ -107,12 +119,16 @@ class ClassModel:
             Unlabelled ones do not count; labels that the model does not know count as wrong.
         sample_weight : array (N,), optional
             Weights of the sequences; of a tagger's steps also a list of arrays (T_i,), or an array (N, T).
+        mask : list of bool (T_i,), or bool (N, T), optional
+            As in `fit`.
 
         Raises
         ------
         TypeError, ValueError
             An argument is wrong, or no sequence with a weight above 0 has a label.
         """
+        if mask is not None:
+            X, y, sample_weight, _ = self._without_masked(X, y, sample_weight, mask)
         x = self._sequences("X", X)
         targets = self._targets.encode("y", y, x, self.pooling is not None, unseen=True)
         weights = None
@@ -129,6 +145,64 @@ class ClassModel:
             raise ValueError("y: expected at least one target with a weight above 0, got none")
         return right / total
 
+    def tune_thresholds(self, X: Any, y: Any, *, mask: Any = None) -> Self:
+        """Choose the thresholds of `predict` for independent classes, each by the largest F1. Returns the model.
+
+        Use data that the model was not trained on. `thresholds` then has them, and so do the model's files; another
+        `fit` begins with those of the constructor.
+
+        Parameters
+        ----------
+        X : sequences, see the class
+        y : targets, see the class
+            Missing ones do not count. A class that never applies gets 0.5.
+        mask : list of bool (T_i,), or bool (N, T), optional
+            As in `fit`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is wrong, or the model has not ``multilabel``.
+        """
+        if not self.multilabel:
+            raise ValueError("tune_thresholds: expected a model with multilabel=True, got one that chooses one class")
+        data = self.data(X, y, mask=mask)
+        p = self._targets.probabilities(np.concatenate(list(self._outputs(data, 256, 1))))
+        wanted = np.concatenate(data.targets)
+        found = []
+        for of_class, column in zip(p.T, wanted.T, strict=True):
+            known = ~np.isnan(column)
+            found.append(best_threshold(of_class[known], column[known] > 0.5))
+        self._set_learnt({"thresholds": found})
+        return self
+
+    def extended(self, classes: Sequence[Label], *, seed: int = 0) -> Self:
+        """A model with the same weights and further classes. Shares no memory with this one.
+
+        The outputs for the known classes are bit-identical. Train it with ``fit(..., warm_start=True)`` or `crnn.fit`.
+
+        Parameters
+        ----------
+        classes : sequence of str, int or bool
+            Names of the further classes; of a model whose classes have no names their numbers, V, V+1 and so on.
+        seed : int
+            The new columns of W_hy are those of a new model with this seed. The new elements of b_y are the smallest of
+            the known classes: a class that has never been seen is not predicted at once.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A class is known, or is no name of a class.
+
+        Examples
+        --------
+        >>> import crnn
+        >>> clf = crnn.SequenceClassifier(2, classes=["up", "down"])
+        >>> clf.extended(["still"]).classes
+        ['up', 'down', 'still']
+        """
+        return extended_model(self, classes, seed)
+
     def _learn_classes(self, y: Any) -> None:
         """Name the classes, of which only the number was given, if the training labels are not numbers."""
         if self.classes is not None or self.multilabel or not are_names(y):
@@ -142,6 +216,8 @@ class ClassModel:
         vars(self._built).update(values)
         if "classes" in values:
             self._targets.classes = values["classes"]
+        if "thresholds" in values:
+            self._targets.thresholds = values["thresholds"]
         if "class_weight" in values:
             self._head.loss.weights = check_weights(values["class_weight"], self.num_classes)
 

@@ -61,6 +61,9 @@ class SequenceClassifier(
         Weight of each class in the loss; with ``multilabel``, of its positive targets.
     label_smoothing : float
         Fraction of the target probability that is spread evenly over all classes. Szegedy et al. 2016.
+    thresholds : float or sequence of float, optional
+        With ``multilabel``, the probability above which a class applies, or that of each class; 0.5 if not given.
+        `tune_thresholds` chooses them by data.
     scale : bool
         Standardise real inputs by the training data.
     {options}
@@ -102,6 +105,7 @@ class SequenceClassifier(
         steps: int | None = None,
         class_weight: ArrayLike | None = None,
         label_smoothing: float = 0.0,
+        thresholds: float | Sequence[float] | None = None,
         scale: bool = True,
         seed: int = 0,
         **options: Unpack[ModelOptions],
@@ -113,21 +117,23 @@ class SequenceClassifier(
             raise ValueError("pooling: expected one, got None; a SequenceTagger has a class for every step")
         return self._build_classes(arguments, pooling=arguments["pooling"], steps=arguments["steps"])
 
-    def predict_proba(self, X: Any, *, batch_size: int = 256, threads: int = 1) -> Any:
+    def predict_proba(self, X: Any, *, mask: Any = None, batch_size: int = 256, threads: int = 1) -> Any:
         """Probabilities of the classes: an array (N, V) in the model's dtype, fresh. Arguments as in `predict`."""
-        return self._predict(X, self._targets.probabilities, batch_size, threads)
+        return self._predict(X, self._targets.probabilities, batch_size, threads, mask)
 
-    def predict(self, X: Any, *, batch_size: int = 256, threads: int = 1) -> Any:
+    def predict(self, X: Any, *, mask: Any = None, batch_size: int = 256, threads: int = 1) -> Any:
         """The most probable class of each sequence: an array (N,), fresh; with ``multilabel`` bool (N, V).
 
         Parameters
         ----------
         X : sequences, see the class
+        mask : list of bool (T_i,), or bool (N, T), optional
+            As in `fit`.
         batch_size : int
             Sequences that are computed at a time; does not change the result.
         threads : int
         """
-        return self._predict(X, self._targets.labels, batch_size, threads)
+        return self._predict(X, self._targets.labels, batch_size, threads, mask)
 
 
 takes_options(NetworkConfig, ESTIMATING)(SequenceClassifier)

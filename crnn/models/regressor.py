@@ -193,12 +193,14 @@ class SequenceRegressor(
     def scaled_sizes(cls, config: Mapping[str, Any]) -> dict[str, int]:
         return super().scaled_sizes(config) | {"y": config["output_size"] or 1}
 
-    def predict(self, X: Any, *, batch_size: int = 256, threads: int = 1) -> Any:
+    def predict(self, X: Any, *, mask: Any = None, batch_size: int = 256, threads: int = 1) -> Any:
         """Values in the units of the targets, float64, fresh.
 
         Parameters
         ----------
         X : sequences, see the class
+        mask : list of bool (T_i,), or bool (N, T), optional
+            As in `fit`. Where it is False there is no prediction: NaN.
         batch_size : int
             Sequences that are computed at a time; does not change the result.
         threads : int
@@ -209,14 +211,14 @@ class SequenceRegressor(
             (N,) if ``output_size`` is not given and the targets were (N,). With ``pooling=None`` a list of arrays
             (T_i, P), or one array (N, T, P) if X is one. With the "quantile" loss there is a last axis (Q,).
         """
-        return self._predict(X, self._values, batch_size, threads)
+        return self._predict(X, self._values, batch_size, threads, mask)
 
     def _values(self, outputs: Array) -> Array:
         """Predictions (M, P), or (M,), of outputs (M, V); for quantiles with a last axis (Q,)."""
         values = self._targets.values(outputs)
         return values[:, 0] if self.flat else values
 
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None, *, mask: Any = None) -> float:
         """The coefficient of determination R^2, of each target value; the mean of those of all P values.
 
         1 is the best; 0 is that of a constant prediction, the mean of the targets. With the "quantile" loss that of the
@@ -229,12 +231,16 @@ class SequenceRegressor(
             Missing ones do not count.
         sample_weight : array (N,), optional
             Weights of the sequences; of steps also a list of arrays (T_i,), or an array (N, T).
+        mask : list of bool (T_i,), or bool (N, T), optional
+            As in `fit`.
 
         Raises
         ------
         TypeError, ValueError
             An argument is wrong, or no sequence with a weight above 0 has a target.
         """
+        if mask is not None:
+            X, y, sample_weight, _ = self._without_masked(X, y, sample_weight, mask)
         x = self._sequences("X", X)
         targets = self._encode("y", y, x)
         weights = [np.ones(len(wanted)) for wanted in targets]

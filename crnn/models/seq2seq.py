@@ -123,6 +123,7 @@ class SequenceToSequence(
 
     observed = SEQUENCES
     learnt_names: ClassVar[tuple[str, ...]] = ("longest_target",)
+    takes_masks: ClassVar[bool] = False
     source_vocab: Vocab | None
     target_vocab: Vocab | None
     input_size: int
@@ -255,13 +256,16 @@ class SequenceToSequence(
 
     # ---- evaluation and prediction --------------------------------------------------------------------------------
 
-    def evaluate(self, X: Any, y: Any = None, *, batch_size: int = 256, threads: int = 1) -> SequenceEvaluation:
+    def evaluate(
+        self, X: Any, y: Any = None, *, mask: Any = None, batch_size: int = 256, threads: int = 1
+    ) -> SequenceEvaluation:
         """Evaluate the predictions for X against y.
 
         Parameters
         ----------
         X, y, batch_size, threads
             As in `SequenceModel.evaluate`.
+        mask : None
 
         Returns
         -------
@@ -269,7 +273,7 @@ class SequenceToSequence(
             Per target token, given the true tokens before it; the ends of sequences count as tokens. ``exact_match`` is
             the fraction of the sequences that `predict` reproduces exactly.
         """
-        data = X if isinstance(X, SequenceData) else self.data(X, y)
+        data = X if isinstance(X, SequenceData) else self.data(X, y, mask=mask)
         totals, predicted = self._read(data, batch_size, threads)
         # fsum rounds once, so the sum does not depend on the order.
         count = sum(len(wanted) for wanted in data.targets)

@@ -43,6 +43,7 @@ from crnn.models.estimator import Estimator, EstimatorConfig, FitOptions, check_
 from crnn.models.fitting import begin_fit
 from crnn.models.from_data import materialised, missing_inputs
 from crnn.models.head import Head
+from crnn.models.masking import spread, without_masked
 from crnn.models.pooling import POOLINGS
 from crnn.models.predictor import Predictor, Seed, Workspace
 from crnn.models.standardizer import Standardizer
@@ -84,6 +85,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
     """
 
     loss_unit: str = "nats"  # for `crnn.fit`
+    takes_masks: ClassVar[bool] = True
     learnt_names: ClassVar[tuple[str, ...]] = ()  # arguments that `fit` may decide, beside the sizes
     net: RNN  # whose outputs the head reads
     scalings: dict[str, Standardizer]  # of real inputs "x", and of real targets "y"
@@ -308,9 +310,18 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
             gain = self._head.loss.gain(targets, weights)
         return SequenceData(self._scaled(x), targets, single=self.pooling is not None, weights=weights, gain=gain)
 
-    def data(self, X: Any, y: Any, sample_weight: Any = None) -> SequenceData:
+    def _without_masked(self, X: Any, y: Any, sample_weight: Any, mask: Any) -> tuple[Any, Any, Any, list[Array]]:
+        """See `without_masked`. Raises TypeError and ValueError, also for a model that takes no masks."""
+        if not self.takes_masks or self.get_params().get("vocab") is not None:
+            raise ValueError("mask: expected None for a model of texts or of pairs of sequences; leave the tokens out")
+        return without_masked(X, y, sample_weight, mask, by_step=self.weighs_steps)
+
+    def data(self, X: Any, y: Any, sample_weight: Any = None, *, mask: Any = None) -> SequenceData:
         """X and y checked and standardised, as `evaluate` and `crnn.fit` take them; arguments as in `fit`."""
-        part = part_of(self, materialised(X), materialised(y), sample_weight)
+        X, y = materialised(X), materialised(y)
+        if mask is not None:
+            X, y, sample_weight, _ = self._without_masked(X, y, sample_weight, mask)
+        part = part_of(self, X, y, sample_weight)
         self._check_any_target("y", part.targets)
         return self._data(part.x, self._targets.standardised(part.targets), part.weights)
 
@@ -329,7 +340,14 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
 
     @takes_options(EstimatorConfig, TrainingConfig)
     def fit(
-        self, X: Any, y: Any = None, sample_weight: Any = None, *, rescale: bool = False, **options: Unpack[FitOptions]
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        mask: Any = None,
+        rescale: bool = False,
+        **options: Unpack[FitOptions],
     ) -> Self:
         """Train on sequences and their targets. Returns the model; its attribute `log` is the log of the training.
 
@@ -347,6 +365,8 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
             (N, T). Losses are multiplied by them, divided by their mean, so that only their ratios matter; mean and
             standard deviation are weighted, too. What has the weight 0 is left out before anything is learnt, sizes and
             classes included. In a batch of all sequences, a weight of 2 is the same as giving a sequence twice.
+        mask : list of bool (T_i,), or bool (N, T), optional
+            False: the step is skipped, as if it were not there, and so is its target. Not for texts.
         valid : float, (X, y), (X, y, sample_weight), "auto" or None
             Validation data, to evaluate on after every epoch; the weights of the best epoch are kept. A float in (0, 1)
             is the share of the sequences to take from X and y, at random by the model's seed, of every class alike.
@@ -369,6 +389,8 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
             As in `crnn.fit`. Before the first update the model is unchanged.
         """
         X, y, weights = materialised(X), materialised(y), None
+        if mask is not None:
+            X, y, sample_weight, _ = self._without_masked(X, y, sample_weight, mask)
         if sample_weight is not None:
             self._check_weighable(X, y)
             X, y, weights = present(X, y, sample_weight, by_step=self.weighs_steps)
@@ -507,12 +529,22 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
                     unequal[i] = of_sequence
         return unequal if equal is None else equal
 
-    def _predict(self, X: Any, from_outputs: Callable[[Array], Array], batch_size: int, threads: int) -> Any:
+    def _predict(
+        self, X: Any, from_outputs: Callable[[Array], Array], batch_size: int, threads: int, mask: Any = None
+    ) -> Any:
         """Predictions for X. ``from_outputs`` makes them from the head's outputs (M, V), row by row.
 
         Returns an array (N, ...) with pooling, otherwise a list of arrays (T_i, ...), or an array (N, T, ...) if X is
         an array.
         """
+        if mask is not None:
+            X = materialised(X)
+            rest, _, _, masks = self._without_masked(X, None, None, mask)
+            of_rest = self._predict(rest, from_outputs, batch_size, threads)
+            if self.pooling is not None:
+                return of_rest
+            predicted = spread(of_rest, masks)
+            return np.stack(predicted) if isinstance(X, np.ndarray) else predicted
         X = X if self.vocab is not None else items("X", X, "a list of arrays, or an array (N, T, D)")
         x = self._sequences("X", X)
         no_targets = [np.zeros((1, 1), np.int32)] * len(x)
@@ -538,13 +570,17 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
             count += loss.count(wanted)
         return total, count
 
-    def evaluate(self, X: Any, y: Any = None, *, batch_size: int = 256, threads: int = 1) -> EvaluationT:
+    def evaluate(
+        self, X: Any, y: Any = None, *, mask: Any = None, batch_size: int = 256, threads: int = 1
+    ) -> EvaluationT:
         """Evaluate the predictions for X against y.
 
         Parameters
         ----------
         X : sequences, see the class; or what `data` returns, without y
         y : targets, see the class
+        mask : list of bool (T_i,), or bool (N, T), optional
+            As in `fit`.
         batch_size : int
             Sequences that are computed at a time; does not change the result.
         threads : int
@@ -558,7 +594,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         TypeError, ValueError
             Sequences or targets are wrong, or all targets are missing.
         """
-        data = X if isinstance(X, SequenceData) else self.data(X, y)
+        data = X if isinstance(X, SequenceData) else self.data(X, y, mask=mask)
         outputs = self._outputs(data, batch_size, threads)
         return self._targets.evaluation(*self._losses(data, outputs), outputs, data.targets, data.weights)
 

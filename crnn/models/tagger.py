@@ -39,7 +39,7 @@ class SequenceTagger(
     ----------
     input_size, num_classes, hidden_size, num_layers, cell
         As in `SequenceClassifier`.
-    vocab, classes, multilabel, class_weight, label_smoothing, scale, seed
+    vocab, classes, multilabel, class_weight, label_smoothing, thresholds, scale, seed
         As in `SequenceClassifier`.
     {options}
 
@@ -67,6 +67,7 @@ class SequenceTagger(
         multilabel: bool = False,
         class_weight: ArrayLike | None = None,
         label_smoothing: float = 0.0,
+        thresholds: float | Sequence[float] | None = None,
         scale: bool = True,
         seed: int = 0,
         **options: Unpack[ModelOptions],
@@ -76,14 +77,14 @@ class SequenceTagger(
     def _build(self, arguments: Mapping[str, Any]) -> Built:
         return self._build_classes(arguments, pooling=None, steps=None)
 
-    def predict_proba(self, X: Any, *, batch_size: int = 256, threads: int = 1) -> Any:
+    def predict_proba(self, X: Any, *, mask: Any = None, batch_size: int = 256, threads: int = 1) -> Any:
         """Probabilities of the classes, fresh: a list of arrays (T_i, V), or one array (N, T, V) if X is one.
 
         Arguments as in `predict`.
         """
-        return self._predict(X, self._targets.probabilities, batch_size, threads)
+        return self._predict(X, self._targets.probabilities, batch_size, threads, mask)
 
-    def predict(self, X: Any, *, batch_size: int = 256, threads: int = 1) -> Any:
+    def predict(self, X: Any, *, mask: Any = None, batch_size: int = 256, threads: int = 1) -> Any:
         """The most probable class of each step, fresh: a list of arrays (T_i,), or one array (N, T) if X is one.
 
         With ``multilabel`` there is a last axis (V,) of bool.
@@ -91,11 +92,13 @@ class SequenceTagger(
         Parameters
         ----------
         X : sequences, see the class
+        mask : list of bool (T_i,), or bool (N, T), optional
+            As in `fit`. Where it is False there is no prediction: -1, None in place of a name, or NaN.
         batch_size : int
             Sequences that are computed at a time; does not change the result.
         threads : int
         """
-        return self._predict(X, self._targets.labels, batch_size, threads)
+        return self._predict(X, self._targets.labels, batch_size, threads, mask)
 
 
 takes_options(NetworkConfig, ESTIMATING)(SequenceTagger)

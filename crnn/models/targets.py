@@ -97,7 +97,14 @@ class ClassTargets(Targets[Evaluation]):
         Targets are binary labels (V,) instead of one class.
     dtype : str
         Of multilabel targets.
+
+    Attributes
+    ----------
+    thresholds : list of float or None
+        Probabilities above which each of the multilabel classes applies; None: 0.5.
     """
+
+    thresholds: list[float] | None = None
 
     num_classes: int
     classes: list[Label] | None
@@ -108,7 +115,7 @@ class ClassTargets(Targets[Evaluation]):
         self.multilabel, self.dtype = check_flag("multilabel", multilabel), dtype
         self.classes = None
         if classes is not None:
-            self.classes = _names("classes", classes)
+            self.classes = check_names("classes", classes)
             if num_classes is not None and num_classes != len(self.classes):
                 raise ValueError(f"num_classes: expected {len(self.classes)}, as many as classes, got {num_classes!r}")
             num_classes = len(self.classes)
@@ -169,16 +176,21 @@ class ClassTargets(Targets[Evaluation]):
         ids = [number_of.get(label, UNSEEN if unseen else None) for label in found]
         if None in ids:
             wrong = as_label(labels.reshape(-1)[ids.index(None)])
-            raise ValueError(f"{name}: expected one of {self.classes[:10]!r}, got {wrong!r}")
+            hint = f"; extended([{wrong!r}]) makes a model that has it" if isinstance(wrong, str | int) else ""
+            raise ValueError(f"{name}: expected one of {self.classes[:10]!r}, got {wrong!r:.100}{hint:.150}")
         return np.array(ids, np.int32).reshape(labels.shape)
 
     def labels(self, outputs: Array) -> Array:
         """The most probable class (M,) of each row of logits (M, V); with ``multilabel`` bool (M, V)."""
         if self.multilabel:
-            positive: Array = outputs > 0
-            return positive
+            return self.positive(outputs)
         ids: Array = outputs.argmax(axis=1)
         return ids if self.classes is None else self.label_array()[ids]
+
+    def positive(self, outputs: Array) -> Array:
+        """bool (M, V): which of the multilabel classes apply, from logits (M, V)."""
+        found: Array = outputs > 0 if self.thresholds is None else self.probabilities(outputs) > self.thresholds
+        return found
 
     def correct(self, outputs: Array, targets: Array) -> tuple[Array, Array]:
         """bool (M,): whether all labels of a row of outputs (M, V) are right, and whether it has any.
@@ -187,7 +199,7 @@ class ClassTargets(Targets[Evaluation]):
         """
         if self.multilabel:
             missing = np.isnan(targets)
-            right, counts = (((outputs > 0) == (targets > 0.5)) | missing).all(axis=1), ~missing.all(axis=1)
+            right, counts = ((self.positive(outputs) == (targets > 0.5)) | missing).all(axis=1), ~missing.all(axis=1)
         else:
             right, counts = outputs.argmax(axis=1) == targets, targets != IGNORE_INDEX
         return np.asarray(right), np.asarray(counts)
@@ -216,7 +228,7 @@ class ClassTargets(Targets[Evaluation]):
         correct = 0.0
         for i, (out, wanted) in enumerate(zip(outputs, targets, strict=True)):
             if self.multilabel:
-                right = ((out > 0) == (wanted > 0.5)) & ~np.isnan(wanted)
+                right = (self.positive(out) == (wanted > 0.5)) & ~np.isnan(wanted)
             else:
                 right = (out.argmax(axis=1) == wanted) & (wanted != IGNORE_INDEX)
             correct += _weighted_sum(right, i, weights)
@@ -271,7 +283,7 @@ def _label_hint(labels: Array, single: bool, steps: int) -> str:
     return ""
 
 
-def _names(argument: str, classes: Any) -> list[Label]:
+def check_names(argument: str, classes: Any) -> list[Label]:
     """The names of classes as str and int objects. Raises TypeError and ValueError, which call them ``argument``."""
     classes = items(argument, classes, "a list of names")
     names = [as_label(name) for name in classes]

@@ -37,7 +37,7 @@ BATCH_FIRST = ("SequenceClassifier", "SequenceTagger", "SequenceRegressor")  # X
 EXPRESSED = {
     *("input_size", "hidden_size", "num_layers", "cell", "bidirectional", "embedding_size", "dtype"),
     *("trainable_initial_state", "tie_weights", "pooling", "steps"),
-    *("num_classes", "classes", "multilabel", "output_size", "loss", "quantiles"),
+    *("num_classes", "classes", "multilabel", "thresholds", "output_size", "loss", "quantiles"),
 }
 ONLY_TRAINING = {
     *("forget_bias", "dropout", "variational_dropout", "recurrent_dropout", "recurrent_init", "input_init"),
@@ -369,8 +369,13 @@ class _Writer:
         g, config, V = self.graph, self.parts.config, self.parts.config["num_classes"]
         g.output(logits, "logits", self.dtype, self._axes(V))
         if config["multilabel"]:
-            g.output(g.op("Sigmoid", logits), "probabilities", self.dtype, self._axes(V))
-            positive = g.op("Greater", logits, g.constant(np.zeros((), self.dtype)))
+            probabilities = g.op("Sigmoid", logits)
+            g.output(probabilities, "probabilities", self.dtype, self._axes(V))
+            if config["thresholds"] is None:
+                positive = g.op("Greater", logits, g.constant(np.zeros((), self.dtype)))
+            else:
+                thresholds = g.constant(np.array(config["thresholds"]), "thresholds")
+                positive = g.op("Greater", g.cast(probabilities, "float64", self.dtype), thresholds)
             g.output(positive, "labels", "bool", self._axes(V))
             return
         g.output(g.op("Softmax", logits, axis=-1), "probabilities", self.dtype, self._axes(V))

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""More classes for a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any, TypeVar
+
+from crnn.array_input import items
+from crnn.models.targets import Label, as_label, check_names
+
+__all__ = ["extended_model"]
+
+ModelT = TypeVar("ModelT", bound=Any)
+
+
+def extended_model(model: ModelT, classes: Sequence[Label], seed: int) -> ModelT:
+    """See `ClassModel.extended`."""
+    known = model.num_classes
+    new = [as_label(label) for label in items("classes", classes, "a list of names")]
+    config: dict[str, Any] = model.config()
+    if model.classes is None:
+        numbers = list(range(known, known + len(new)))
+        if new != numbers or any(type(label) is not int for label in new):
+            raise ValueError(
+                f"classes: expected the numbers from {known}, because the classes of the model have no names, got "
+                f"{new!r:.200}"
+            )
+    else:
+        config["classes"] = check_names("classes", [*model.classes, *new])
+    if not new:
+        raise ValueError("classes: expected at least one, got none")
+    config["num_classes"] = known + len(new)
+    for name, value in (("class_weight", 1.0), ("thresholds", 0.5)):
+        if config[name] is not None:
+            config[name] = [*config[name], *[value] * len(new)]
+    make: Any = type(model)
+    larger: ModelT = make(**(model._attached() | config | model._learning_arguments()), seed=seed)
+    larger.params["b_y"].fill(model.params["b_y"].min())
+    for name, values in model.params.items():
+        own = larger.params[name]
+        if name in ("W_hy", "b_y"):
+            own[..., :known] = values
+        else:
+            own[...] = values
+    larger._set_statistics({name: values.copy() for name, values in model._statistics.items()})
+    larger.training_runs = deepcopy(model.training_runs)
+    return larger

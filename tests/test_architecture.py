@@ -31,7 +31,7 @@ BENCHMARK_FLOORS = (
     ("contenders",),
     ("rows",),
     ("all_rows", "report"),
-    ("defaults", "promise", "published"),
+    ("defaults", "install", "promise", "published"),
     ("", "__main__"),
 )
 MAX_INHERITANCE = 2  # classes of the package above a class

@@ -3,6 +3,7 @@
 
 import io
 import json
+import sys
 import zipfile
 
 import numpy as np
@@ -144,6 +145,22 @@ def test_other_names_and_kinds_are_refused(tmp_path):
         interop.save({}, tmp_path / "m.keras")
     with pytest.raises(FileNotFoundError):
         interop.load(tmp_path / "none.keras")
+
+
+@pytest.mark.thread_unsafe
+def test_a_library_that_is_missing_is_named(tmp_path, monkeypatch):
+    interop.save(MODELS["tied"], tmp_path / "m.keras")
+    monkeypatch.setitem(sys.modules, "h5py", None)  # as if it were not installed
+    monkeypatch.setitem(sys.modules, "keras", None)
+    for call in (
+        lambda: interop.load(tmp_path / "m.keras"),
+        lambda: interop.save(MODELS["tied"], tmp_path / "n.keras"),
+    ):
+        with pytest.raises(ImportError, match=r"pip install 'crnn\[keras\]'"):
+            call()
+    with pytest.raises(ImportError, match=r"to_model needs Keras 3"):
+        interop.to_model(MODELS["tied"])
+    assert [each.name for each in tmp_path.iterdir()] == ["m.keras"]
 
 
 # ---- configurations that Keras could have written --------------------------------------------------------------------

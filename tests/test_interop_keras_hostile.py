@@ -14,7 +14,7 @@ import crnn
 from crnn.interop import keras as interop
 
 h5py = pytest.importorskip("h5py")
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.thread_unsafe]  # memory is traced for the whole process
 
 
 def refused(path, message):

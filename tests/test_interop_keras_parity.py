@@ -254,6 +254,23 @@ def test_sequences_without_padding_give_what_keras_computes_with_its_masks(keras
         assert np.abs(ours - (theirs[steps] if head == "tagger" else theirs)).max() < TOLERANCE
 
 
+@pytest.mark.parametrize("functional", [False, True], ids=["sequential", "functional"])
+def test_masked_steps_of_numbers_are_left_out_too(keras, tmp_path, functional):
+    L = keras.layers
+    plain, _ = keras_model_of(keras, "gru", 2, True, "multilabel")
+    keras_model = spread(keras.Sequential([L.Input((None, 3)), L.Masking(-1.0), *plain.layers]))
+    if functional:
+        x = y = L.Input((None, 3))
+        for layer in keras_model.layers:
+            y = layer(y)
+        keras_model = keras.Model(x, y)
+    x = numbers(2, 6, 3)
+    x[0, 4:], x[1, [0, 2]] = -1, -1
+    keras_model.save(tmp_path / "m.keras")
+    found = interop.load(tmp_path / "m.keras").predict_proba(interop.without_padding(x, -1))
+    assert np.abs(found - outputs_of_keras(keras_model, x)).max() < TOLERANCE
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of Keras, that its maximum ignores masks
 def test_the_maximum_of_keras_includes_masked_steps_so_it_is_refused_with_a_mask(keras):
     keras_model = masked_model(keras, "lstm", False, "regressor")

@@ -11,6 +11,8 @@ import pytest
 
 import crnn
 from crnn.interop import keras as interop
+from crnn.interop.keras import writing
+from crnn.interop.parts import KINDS, ONLY_TRAINING
 
 h5py = pytest.importorskip("h5py")
 pytestmark = pytest.mark.interop
@@ -45,6 +47,8 @@ def models():
     yield "dropout", filled(crnn.SequenceRegressor(3, 1, 4, 2, dropout=0.25, recurrent_dropout=0.5, pooling=None))
     yield "variational", filled(crnn.SequenceClassifier(3, 2, 4, 3, dropout=0.25, variational_dropout=True))
     yield "language model", filled(crnn.LanguageModel(VOCAB, "gru", 4, 2, embedding_size=3))
+    yield "text classifier", filled(crnn.SequenceClassifier(None, 2, 4, vocab=VOCAB, embedding_size=3))
+    yield "text tagger", filled(crnn.SequenceTagger(None, 4, 4, vocab=VOCAB, embedding_size=3))
     yield "tied", filled(crnn.LanguageModel(VOCAB, "lstm", 4, tie_weights=True, dropout=0.5))
 
 
@@ -66,7 +70,7 @@ def test_weights_alone_give_the_model_that_the_arguments_say(tmp_path, name):
     cell = config["cell"] if config["cell"] in ("relu", "original_gru") else None
     named = {each: config[each] for each in ("classes", "multilabel", "loss", "quantiles", "tie_weights")
              if each in config}
-    if isinstance(model, crnn.LanguageModel):
+    if getattr(model, "vocab", None) is not None:
         named["vocab"] = VOCAB
     again = interop.load(
         tmp_path / "m.weights.h5", kind=type(model).__name__, cell=cell, pooling=config.get("pooling"), **named
@@ -78,6 +82,15 @@ def test_weights_alone_give_the_model_that_the_arguments_say(tmp_path, name):
         assert again.scalings[each].std.tobytes() == scaling.std.tobytes()
     for option in ("cell", "bidirectional", "pooling", "multilabel", "output_size"):
         assert again.config().get(option) == config.get(option)
+
+
+def test_every_option_of_a_model_is_decided(monkeypatch, tmp_path):
+    options = {name for kind in KINDS.values() for name in kind.config_types}
+    assert options <= writing.EXPRESSED | ONLY_TRAINING
+    assert not writing.EXPRESSED & ONLY_TRAINING
+    monkeypatch.setattr(writing, "ONLY_TRAINING", ONLY_TRAINING - {"dropout"})
+    with pytest.raises(ValueError, match=r"^dropout: expected a model without this option, which Keras lacks"):
+        interop.save(MODELS["tied"], tmp_path / "m.keras")
 
 
 def test_the_same_model_is_always_the_same_file(tmp_path):
@@ -302,7 +315,10 @@ def test_a_vocabulary_makes_a_language_model(tmp_path):
     model = interop.load(archive(tmp_path / "m.keras", layers, arrays), vocab=VOCAB)
     assert isinstance(model, crnn.LanguageModel)
     assert len(model.generate("a", length=5, seed=0)) == 5
-    with pytest.raises(crnn.ModelFileError, match=r"m.keras: .*shape"):
+    named = interop.load(tmp_path / "m.keras", vocab=VOCAB, classes=list("wxyz"))
+    assert isinstance(named, crnn.SequenceTagger)
+    assert len(named.predict(["abca"])[0]) == 4
+    with pytest.raises(crnn.ModelFileError, match=r"m.keras: .*(shape|vocab)"):
         interop.load(tmp_path / "m.keras", vocab=crnn.Vocab.from_text("abc"))
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from crnn.interop.keras.containers import Contents, naming, read, to_archive, to
 from crnn.interop.keras.reading import CLASS_KINDS, Request, check_request, model_of, plain
 from crnn.interop.keras.weights_only import Stated, layers_of_weights
 from crnn.interop.keras.writing import WrittenLayer, configuration, extra_of, layers_of, names_of
+from crnn.interop.parts import KINDS
 from crnn.io.atomic_write import PathLike, replacing
 from crnn.models.pooling import POOLINGS
 from crnn.nn.cells import check_cell
@@ -56,11 +58,11 @@ def load(
         A ``.keras`` archive, a ``.weights.h5`` file, or an ``.h5`` file of the older format, of a Sequential model or
         of a functional one whose layers form a chain.
     kind : {"RNN", "LanguageModel", "SequenceClassifier", "SequenceTagger", "SequenceRegressor"}, optional
-        What to make. If not given: a LanguageModel with ``vocab``; an RNN without a Dense head; a classifier or tagger
-        for a softmax or sigmoid head, for a loss on logits, or if ``classes`` are given; otherwise a regressor. Weights
-        with a head and no configuration need it.
+        What to make. If not given: an RNN without a Dense head; a LanguageModel if the head has an output for each
+        token of ``vocab``; a classifier or tagger for a softmax or sigmoid head, for a loss on logits, or if
+        ``classes`` are given; otherwise a regressor. Weights with a head and no configuration need it.
     vocab : Vocab, optional
-        The vocabulary of the ids of a language model.
+        The vocabulary of the ids, of a language model, classifier or tagger.
     cell : str, optional
         For weights without a configuration, which do not tell "relu" from "tanh", the default, nor, without a bias,
         "original_gru" from "gru".
@@ -125,17 +127,17 @@ def _with_extra(request: Request, extra: Mapping[str, Any]) -> Request:
     if not extra:
         return request
     options = extra.get("options")
-    checked = check_request(extra.get("kind"), None, options if isinstance(options, dict) else {})
+    checked_kind = extra.get("kind") or "RNN"
+    checked = check_request(checked_kind, None, options if isinstance(options, dict) else {})
+    kind = request.kind or checked_kind
     vocab = request.vocab
-    if vocab is None and request.kind in (None, "LanguageModel") and "vocab" in extra:
+    if vocab is None and "vocab" in KINDS[kind].attachments and extra.get("vocab") is not None:
         vocab = Vocab.from_dict(extra["vocab"])
-    if request.kind is not None and request.kind != extra.get("kind"):
-        return Request(request.kind, vocab, request.ignore_mask, request.options)
+    if kind != checked_kind:  # another kind has other options
+        checked = {}
     if any(name in request.options for name in ("classes", "num_classes")):
         checked = {name: value for name, value in checked.items() if name not in ("classes", "num_classes")}
-    kind = extra.get("kind")
-    vocab = vocab if kind == "LanguageModel" else request.vocab
-    return Request(kind, vocab, request.ignore_mask, {**checked, **request.options})
+    return replace(request, kind=kind, vocab=vocab, options={**checked, **request.options})
 
 
 def _logits(compiled: Mapping[str, Any]) -> str | None:

@@ -332,8 +332,8 @@ def model_of(layers: Sequence[KerasLayer], request: Request) -> Any:
         raise ValueError(f"kind: expected 'RNN' for layers without a Dense head, got {kind!r}")
     if kind == "RNN" and found.head is not None:
         raise ValueError("kind: expected a model with a head, as the layers have, got 'RNN'")
-    if kind != "LanguageModel" and request.vocab is not None:
-        raise ValueError(f"vocab: expected none for a {kind}")
+    if request.vocab is not None and "vocab" not in KINDS[kind].attachments:
+        raise ValueError(f"vocab: expected none for a {kind}, got one")
     _as_kind(kind, found, options, request)
     unknown = sorted(set(options) - set(KINDS[kind].config_types))
     if unknown:
@@ -350,7 +350,7 @@ def model_of(layers: Sequence[KerasLayer], request: Request) -> Any:
         [tuple({name: a.astype(dtype) for name, a in each.items()} for each in of) for of in found.layers],
         embedding=None if found.embedding is None else found.embedding.astype(dtype),
         head=head,
-        vocab=request.vocab if kind == "LanguageModel" else None,
+        vocab=request.vocab,
         scaling=_scalings(found, kind, options),
         **options,
     )
@@ -358,11 +358,12 @@ def model_of(layers: Sequence[KerasLayer], request: Request) -> Any:
 
 def _kind(found: Found, request: Request) -> str:
     """The kind of model that the layers suggest."""
-    if request.vocab is not None:
+    named = any(request.options.get(name) is not None for name in ("classes", "num_classes", "multilabel"))
+    vocab = request.vocab
+    if vocab is not None and not named and found.head is not None and found.head[0].shape[1] == len(vocab):
         return "LanguageModel"
     if found.head is None:
         return "RNN"
-    named = any(request.options.get(name) is not None for name in ("classes", "num_classes", "multilabel"))
     if found.activation != "linear" or named or request.logits:
         return "SequenceTagger" if found.pooling is None else "SequenceClassifier"
     return "SequenceRegressor"

@@ -14,10 +14,18 @@ from crnn.interop.keras.architecture import POOLED, numbered, snake_case
 from crnn.interop.keras.reading import CLASS_KINDS, DETERMINED
 from crnn.interop.keras.scaling import normalization
 from crnn.interop.layouts import LAYOUTS, from_crnn
-from crnn.interop.parts import KINDS, ModelParts, parts_of
+from crnn.interop.parts import KINDS, ONLY_TRAINING, ModelParts, parts_of
+from crnn.io.model_file import check_finite
 
 CLASSES = {"tanh": "SimpleRNN", "relu": "SimpleRNN", "lstm": "LSTM", "gru": "GRU", "original_gru": "GRU"}
-LEFT_OUT = ("dropout", "variational_dropout", "recurrent_dropout", "trainable_initial_state")
+# The options of a model that Keras's layers compute, or that have their place in the metadata of an archive. One that
+# is neither here nor in ONLY_TRAINING is refused until somebody has decided.
+EXPRESSED = {
+    *("input_size", "hidden_size", "num_layers", "cell", "bidirectional", "embedding_size", "dtype"),
+    *("trainable_initial_state", "tie_weights", "pooling", "steps"),  # the first is refused if it is True
+    *("num_classes", "classes", "multilabel", "output_size", "loss", "quantiles"),
+}
+IN_LAYERS = ("dropout", "variational_dropout", "recurrent_dropout", "trainable_initial_state")  # and in DETERMINED
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,9 @@ class WrittenLayer:
 def layers_of(model: object) -> tuple[list[WrittenLayer], ModelParts]:
     """The layers of a model, and its parts. Raises TypeError, and ValueError for what Keras cannot express."""
     parts = parts_of(model)
+    for name, value in parts.config.items():
+        if name not in EXPRESSED | ONLY_TRAINING:
+            raise ValueError(f"{name}: expected a model without this option, which Keras lacks, got {value!r:.100}")
     parts.refuse("Keras", cell=tuple(LAYOUTS["keras"].gates), trainable_initial_state=False)
     net, dtype = parts.network, parts.network.dtype
     steps = parts.config.get("steps")
@@ -42,7 +53,7 @@ def layers_of(model: object) -> tuple[list[WrittenLayer], ModelParts]:
         layers.append(WrittenLayer("Normalization", *normalization(parts, "x")))
     if parts.embedding is not None:
         sizes = {"input_dim": net.input_size, "output_dim": net.embedding_size, "mask_zero": False}
-        layers.append(WrittenLayer("Embedding", sizes, {"vars/0": parts.embedding}))
+        layers.append(WrittenLayer("Embedding", sizes, {"vars/0": np.array(parts.embedding)}))
     number = len(parts.layers)
     for i, directions in enumerate(parts.layers):
         layers.append(_recurrent(parts, directions, i < number - 1 or parts.pooling != "last"))
@@ -56,6 +67,8 @@ def layers_of(model: object) -> tuple[list[WrittenLayer], ModelParts]:
         layers.append(_head(parts))
     if "y" in parts.scaling:
         layers.append(WrittenLayer("Normalization", *normalization(parts, "y")))
+    for layer in layers:
+        check_finite(layer.arrays)  # these copies: another thread may be training the model
     return layers, parts
 
 
@@ -98,7 +111,7 @@ def _head(parts: ModelParts) -> WrittenLayer:
     activation = "linear"
     if parts.kind in (*CLASS_KINDS, "LanguageModel"):
         activation = "sigmoid" if parts.config.get("multilabel") else "softmax"
-    weights, bias = (np.ascontiguousarray(array) for array in parts.head)
+    weights, bias = (np.array(array, order="C") for array in parts.head)
     config = {"units": len(bias), "activation": activation, "use_bias": True}
     return WrittenLayer("Dense", config, {"vars/0": weights, "vars/1": bias})
 
@@ -126,7 +139,7 @@ def names_of(layers: list[WrittenLayer]) -> list[str]:
 
 def extra_of(parts: ModelParts) -> dict[str, Any]:
     """What Keras has no place for: the kind, the options that are not in the layers, and the vocabulary."""
-    known = set(KINDS[parts.kind].config_types) - DETERMINED - set(LEFT_OUT)
+    known = set(KINDS[parts.kind].config_types) - DETERMINED - set(IN_LAYERS)
     extra: dict[str, Any] = {"kind": parts.kind}
     extra["options"] = {name: value for name, value in parts.config.items() if name in known}
     if parts.vocab is not None:

@@ -22,7 +22,7 @@ from crnn.checks import Array, as_number, check_flag
 from crnn.interop.layouts import from_crnn
 from crnn.interop.onnx.builder import Builder
 from crnn.interop.onnx.files import LARGEST, METADATA, digest, onnx
-from crnn.interop.parts import Layer, ModelParts, parts_of
+from crnn.interop.parts import ONLY_TRAINING, Layer, ModelParts, parts_of
 from crnn.io.model_file import check_finite
 from crnn.nn.cells import CELLS
 
@@ -33,15 +33,12 @@ OPSETS = range(13, 27)  # those that are tested
 DEFAULT_OPSET = 17  # old enough for what is in use, with operators that all of it has
 
 BATCH_FIRST = ("SequenceClassifier", "SequenceTagger", "SequenceRegressor")  # X is (N, T, D) in Python too
-# What each option of a model means to a graph. One that is in neither list is refused until somebody has decided.
+# The options of a model that graphs compute. One that is neither here nor in ONLY_TRAINING is refused until somebody
+# has decided.
 EXPRESSED = {
     *("input_size", "hidden_size", "num_layers", "cell", "bidirectional", "embedding_size", "dtype"),
     *("trainable_initial_state", "tie_weights", "pooling", "steps"),
     *("num_classes", "classes", "multilabel", "thresholds", "output_size", "loss", "quantiles"),
-}
-ONLY_TRAINING = {
-    *("forget_bias", "dropout", "variational_dropout", "recurrent_dropout", "recurrent_init", "input_init"),
-    *("scale", "class_weight", "label_smoothing", "delta"),
 }
 
 

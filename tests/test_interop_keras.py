@@ -41,6 +41,8 @@ def models():
     flat = crnn.SequenceClassifier(3, 2, 4, pooling="flatten", steps=6, label_smoothing=0.1)
     yield "classifier flatten", filled(flat)
     yield "multilabel tagger", filled(crnn.SequenceTagger(5, 3, 4, cell="lstm", embedding_size=2, multilabel=True))
+    thresholds = {"multilabel": True, "thresholds": [0.3, 0.7]}
+    yield "thresholds", filled(crnn.SequenceClassifier(3, 2, 4, **thresholds))
     yield "float64", filled(crnn.SequenceTagger(3, 2, 4, cell="lstm", dtype="float64", class_weight=[1.0, 2.0]))
     yield "regressor of steps", filled(crnn.SequenceRegressor(3, 2, 4, pooling=None, loss="huber", delta=2.0))
     yield "quantiles", filled(crnn.SequenceRegressor(3, 2, 4, loss="quantile", quantiles=[0.2, 0.8]))

@@ -23,7 +23,7 @@ CLASSES = {"tanh": "SimpleRNN", "relu": "SimpleRNN", "lstm": "LSTM", "gru": "GRU
 EXPRESSED = {
     *("input_size", "hidden_size", "num_layers", "cell", "bidirectional", "embedding_size", "dtype"),
     *("trainable_initial_state", "tie_weights", "pooling", "steps"),  # the first is refused if it is True
-    *("num_classes", "classes", "multilabel", "output_size", "loss", "quantiles"),
+    *("num_classes", "classes", "multilabel", "thresholds", "output_size", "loss", "quantiles"),
 }
 IN_LAYERS = ("dropout", "variational_dropout", "recurrent_dropout", "trainable_initial_state")  # and in DETERMINED
 

@@ -722,6 +722,23 @@ def test_states_are_inputs_in_the_order_of_the_layers():
     proto.graph.node[2].input[5], proto.graph.node[4].input[5] = "h1", "h0"
     with pytest.raises(ValueError, match="initial_h of layer 0: expected zeros, a constant, or the layer's own input"):
         door.from_model(proto)
+    shared = text.replace("float[2, b, 5] h)", "float[1, b, 5] h)").replace("h0 = Slice (h, zero, one, zero)", "")
+    shared = shared.replace("h1 = Slice (h, one, two, zero)", "").replace(", h0)", ", h)").replace(", h1)", ", h)")
+    del arrays["two"], arrays["zero"]
+    with pytest.raises(ValueError, match="initial_h of layer 1"):
+        door.from_model(graph_of(shared, **arrays))
+
+
+def test_h_and_c_are_not_the_same_input_and_all_layers_have_the_same_lengths():
+    text = TEXT.replace(f"{D}] x)", f"{D}] x, float[1, b, {H}] h)").replace("B0)", "B0, , h, h)")
+    with pytest.raises(ValueError, match="initial_c of layer 0"):
+        door.from_model(changed(text=text))
+    text = TEXT.replace(f"{D}] x)", f"{D}] x, int32[b] lengths)").replace("B0)", "B0, lengths)")
+    text = text.replace("product = MatMul (s", "q = LSTM (s, W1, R1, B1) r = Squeeze (q, one) product = MatMul (r")
+    with pytest.raises(ValueError, match="sequence_lens: expected the same of all layers"):
+        door.from_model(changed(text=text, **weights("LSTM", H, H, number=1)))
+    text = text.replace("B1)", "B1, lengths)")
+    assert door.from_model(changed(text=text, **weights("LSTM", H, H, number=1))).num_layers == 2
 
 
 # ---- scaling ---------------------------------------------------------------------------------------------------------

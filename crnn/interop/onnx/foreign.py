@@ -191,6 +191,8 @@ def _model(reader: Reader, outputs: Outputs, kind: str | None, classes: Any, voc
     cells = sorted({layer.cell for layer in layers})
     if len(cells) > 1:
         raise ValueError(f"expected one kind of cell, got {' and '.join(cells)}")
+    if len({layer.lengths for layer in layers}) > 1:
+        raise ValueError("sequence_lens: expected the same of all layers")
     both = any(REVERSE in layer.params for layer in layers)
     directions = (FORWARD, REVERSE) if both else (FORWARD,)
     params = [_layer(reader, number, directions) for number in range(len(layers))]
@@ -302,6 +304,7 @@ def _add_states(
     layers: Sequence[ReadLayer], params: Sequence[Sequence[dict[str, Array]]], directions: Sequence[int]
 ) -> None:
     """Add initial states that are constants to the parameters, if one is not zero."""
+    _check_state_inputs(layers)
     names = ["h", "c"] if CELLS[layers[0].cell].has_c else ["h"]
     initial = [{name: _initial(layers, number, name) for name in names} for number in range(len(layers))]
     if all(value is None for states in initial for value in states.values()):
@@ -315,6 +318,22 @@ def _add_states(
                 each[name + "0"] = zeros if rows is None or direction not in own else rows[own.index(direction)]
 
 
+def _check_state_inputs(layers: Sequence[ReadLayer]) -> None:
+    """Raise ValueError unless each input of a state, or each part of it, belongs to one layer, in their order."""
+    seen: list[tuple[str, range]] = []
+    for number, layer in enumerate(layers):
+        before, n = sum(len(each.params) for each in layers[:number]), len(layer.params)
+        for name, value in layer.states.items():
+            if not isinstance(value, Data):
+                continue
+            whole = value.rows is None and (value.sizes[0] == n or len(layers) == 1)
+            rows = range(n) if value.rows is None else value.rows
+            if value.what != "input" or not (whole or rows == range(before, before + n)) or (value.name, rows) in seen:
+                state = f"initial_{name} of layer {number}"
+                raise ValueError(f"{state}: expected zeros, a constant, or the layer's own input")
+            seen.append((value.name, rows))
+
+
 def _initial(layers: Sequence[ReadLayer], number: int, name: str) -> Array | None:
     """The initial h or c (directions, H) of a layer; None if it is zeros, or an input. Raises ValueError."""
     layer = layers[number]
@@ -323,10 +342,6 @@ def _initial(layers: Sequence[ReadLayer], number: int, name: str) -> Array | Non
         return None
     H = len(next(iter(layer.params.values()))["W_hh"])
     if isinstance(value, Data):
-        before = sum(len(each.params) for each in layers[:number])
-        rows = value.rows
-        if value.what != "input" or (rows is not None and rows != range(before, before + n)):
-            raise ValueError(f"initial_{name} of layer {number}: expected zeros, a constant, or the layer's own input")
         return None
     array = value.array if isinstance(value, Rows) else value
     if array.ndim != 3 or (len(array), array.shape[2]) != (n, H) or (array != array[:, :1]).any():

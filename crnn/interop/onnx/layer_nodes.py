@@ -54,8 +54,7 @@ def recurrent(
     H = _check_weights(cell, len(directions), data.sizes[2], W, R, bias)
     if node.take("hidden_size", H) != H:
         raise ValueError(f"hidden_size: expected {H}, as in R")
-    if lengths is not None:
-        _lengths(reader, lengths)
+    lengths_input = "" if lengths is None else _lengths(reader, lengths)
     reader.charge(W.nbytes + R.nbytes)
     params = {}
     for i, direction in enumerate(directions):
@@ -63,7 +62,7 @@ def recurrent(
         params[direction] = to_crnn("onnx", cell, W[i], R[i], *both)
     states = {name: value for name, value in (("h", h), ("c", c)) if value is not None}
     layer = len(reader.layers)
-    reader.layers.append(ReadLayer(cell, data, params, states))
+    reader.layers.append(ReadLayer(cell, data, params, states, lengths_input))
     moments = {FORWARD: values.LAST, REVERSE: values.FIRST}
     ends = tuple((moments[direction], layer, direction) for direction in directions)
     middle, units = atoms(values.blocks(len(directions))), atoms(Atom("units", H))
@@ -95,13 +94,15 @@ def _check_source(reader: Reader, data: Data, batch_first: bool) -> tuple[values
     return time, batch
 
 
-def _lengths(reader: Reader, lengths: Value) -> None:
+def _lengths(reader: Reader, lengths: Value) -> str:
+    """The name of the input with the lengths; "" if they are all steps."""
     if isinstance(lengths, Filled) and lengths.size == values.product(atom.size for atom in reader.time):
-        return
+        return ""
     data = data_in(lengths)
     if data.what != "ids" or data.probe is not None or len(data.axes) != 1 or reader.lengths - {data.name}:
         raise ValueError("sequence_lens: expected an input")
     reader.lengths.add(data.name)
+    return data.name
 
 
 # ---- the head --------------------------------------------------------------------------------------------------------

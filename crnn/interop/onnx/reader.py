@@ -24,6 +24,7 @@ class ReadLayer:
     source: Data
     params: dict[int, dict[str, Array]]  # by direction; W_xh reads the parts of the source in their order
     states: dict[str, Value]  # "h" and "c" before the first step, where they are given
+    lengths: str  # name of the input with the lengths of the sequences, or ""
 
 
 class Node:

@@ -277,7 +277,7 @@ def _flag_arguments(each: Option) -> dict[str, Any]:
     """The arguments of ``add_argument`` for an option."""
     assert each.flag is not None
     text = each.help.removesuffix(".").replace("%", "%%")
-    if not text[:2].isupper():  # an abbreviation keeps its capitals
+    if not (text[:2].isalpha() and text[:2].isupper()):  # an abbreviation keeps its capitals
         text = text[:1].lower() + text[1:]
     arguments: dict[str, Any] = {"help": text}
     if each.default is REQUIRED:

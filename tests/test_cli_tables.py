@@ -237,6 +237,14 @@ def test_a_table_that_is_not_as_it_should_be_is_refused_with_line_and_column(rea
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_and_a_file_that_is_not_there_are_refused(tmp_path):
+    layout = Layout("auto", None, None, (), (), Reading("utf-8", None, None, "."))
+    with pytest.raises(TableError, match="expected a table, got a folder"):
+        read_sequences(tmp_path, layout, labelled=True)
+    with pytest.raises(FileNotFoundError):
+        read_sequences(tmp_path / "none.csv", layout, labelled=True)
+
+
 def test_an_error_after_many_lines_names_its_line(read):
     rows = "".join(f"{i % 2},{i}\n" for i in range(20_000))
     with pytest.raises(TableError, match="line 20001, column 2: expected a number, got 'x'"):

@@ -122,6 +122,8 @@ class Table:
         """``known_columns``: names that were given, which tell that a first row of them is a header."""
         self._stack = ExitStack()
         self._encoding, self.decimal = reading.encoding, reading.decimal
+        if path.is_dir():
+            raise TableError(f"{path}: expected a table, got a folder")
         file = standard_input() if path == STANDARD_INPUT else str(path)
         self._source: Source = open_sources([file], self._stack)[0]
         self.name = self._source.name

@@ -77,10 +77,10 @@ def add_arguments(parser: CommandParser) -> None:
     module = task.load()
     parser.description = (
         f"Trains {task.help}. Other tasks, whose options crnn train --task TASK --help lists: "
-        f"{', '.join(f'{each.name}, {each.help}' for each in TASKS if each is not task)}."
+        f"{'; '.join(f'{each.name}, {each.help}' for each in TASKS if each is not task)}."
     )
     tasks = [each.name for each in TASKS]
-    parser.add_argument("--task", choices=tasks, default=task.name, help="what to train")
+    parser.add_argument("--task", choices=tasks, help=f"what to train, {DEFAULT_TASK} if not given")
     parser.add_argument(
         "--config", type=Path, help="read options from this TOML file, by their names without --; what is typed wins"
     )
@@ -90,7 +90,7 @@ def add_arguments(parser: CommandParser) -> None:
     add_flags(loop, TrainingConfig, {**TRAINING_FLAGS, **module.TRAINING_FLAGS}, without=module.WITHOUT)
     loop.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
     add_json_flag(loop, "at the end what the run has reached as a JSON object")
-    parser.set_defaults(module=module)
+    parser.set_defaults(module=module, task_name=task.name)
     if file is not None:
         file.apply(parser)
 
@@ -114,6 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train a model and save it, the best weights so far if interrupted. Returns the exit status."""
     output: Path = arguments.output
     module: TaskModule = arguments.module
+    arguments.task = arguments.task_name
     arguments.checkpoint = arguments.checkpoint or Path(f"{output}.checkpoint")
     config = TrainingConfig(**_training_options(arguments))
     written = {name: getattr(arguments, name) for name in ("output", "checkpoint", "log_file", "report")}

@@ -16,6 +16,7 @@ from crnn import cli
 from crnn.cli.command import CommandParser, all_parsers
 from crnn.cli.tasks import TASKS
 from crnn.cli.train import add_arguments
+from crnn.models.held_out import held_out
 
 pytestmark = pytest.mark.thread_unsafe  # standard output and error are the process's
 
@@ -125,6 +126,16 @@ def test_several_columns_of_labels_make_a_multilabel_model(here, run):
     assert [np.float32(row["proba_far"]) for row in found] == probabilities[:, 1].tolist()
     assert [row["prediction_up"] for row in found] == [str(int(p > 0.5)) for p in probabilities[:, 0]]
     assert "accuracy" in run("eval", "m", "multi.csv")[0]
+
+
+@pytest.mark.parametrize(("given", "thresholds"), [([0.4], [0.4, 0.4]), ([0.25, 0.75], [0.25, 0.75])])
+def test_thresholds_of_labels_reach_the_model(here, run, given, thresholds):
+    rows = [[f"s{i}", value, int(Y[i] == "up"), int(len(x) > 4)] for i, x in enumerate(X) for value in x[:, 0]]
+    write(here / "multi.csv", [["id", "x", "up", "far"], *rows])
+    options = [part for each in given for part in ("--threshold", each)]
+    run("train", "multi.csv", "--task", "classify", "--label", "up", "--label", "far", "-o", "m", *SMALL, *options)
+    assert crnn.load("m").thresholds == thresholds
+    assert "--threshold: expected" in fails(run, "train", *LONG, "-o", "n", *SMALL, *options)
 
 
 def test_options_of_the_model_reach_it(here, run):
@@ -256,6 +267,78 @@ def test_classes_and_widths_of_other_tables_are_checked(here, run):
     assert "expected 2 columns of values, as the model has learnt, got 1 (ax)" in fails(
         run, "predict", "m", "long.csv", "--column", "ax"
     )
+
+
+# ---- values ------------------------------------------------------------------------------------------------------
+
+MEANS = [[round(float(x.mean()), 3), len(x)] for x in X]
+
+
+@pytest.fixture
+def values(here):
+    """A table of sequences with two values for each, and of steps with one for each."""
+    rows = [[f"s{i}", t, *x[t], *MEANS[i]] for i, x in enumerate(X) for t in range(len(x))]
+    write(here / "values.csv", [["id", "time", "ax", "ay", "mean", "steps"], *rows])
+    sums = [[f"s{i}", t, *x[t], round(float(x[: t + 1, 0].sum()), 4)] for i, x in enumerate(X) for t in range(len(x))]
+    write(here / "sums.csv", [["id", "time", "ax", "ay", "target"], *sums])
+    return [[row[4] for row in sums if row[0] == f"s{i}"] for i in range(len(X))]
+
+
+REGRESS = ["train", "values.csv", "--task", "regress", "--target", "mean", "--target", "steps", "-o", "m", *SMALL]
+
+
+def test_a_regressor_is_that_of_fit(values, run):
+    _, err = run(*REGRESS, "--loss", "huber", "--delta", 0.5, "--pooling", "mean", "--test", 0.25)
+    model = crnn.SequenceRegressor(2, 2, hidden_size=5, loss="huber", delta=0.5, pooling="mean")
+    kept = sorted(set(range(24)) - set(held_out(0.25, [0] * 24, 0)))
+    model.fit([X[i] for i in kept], np.array([MEANS[i] for i in kept]), epochs=4)
+    loaded = crnn.load("m")
+    assert_same_bits(loaded.flat_params, model.flat_params)
+    assert "test rmse" in err
+    found = rows_of(run("predict", "m", "values.csv")[0])
+    assert list(found[0]) == ["id", "mean", "steps", "prediction_1", "prediction_2"]
+    assert [float(row["prediction_2"]) for row in found] == model.predict(X)[:, 1].tolist()
+    result = json.loads(run("eval", "m", "values.csv", "--json")[0])
+    assert result["rmse"] == model.evaluate(X, np.array(MEANS)).rmse
+    assert f"rmse {result['rmse']:.6g}" in run("eval", "m", "values.csv")[0]
+
+
+def test_a_regressor_of_steps_is_that_of_fit(values, run):
+    run("train", "sums.csv", "--task", "regress", "--pooling", "none", "-o", "m", *SMALL)
+    model = crnn.SequenceRegressor(2, 1, hidden_size=5, pooling=None).fit(X, [np.array(y) for y in values], epochs=4)
+    assert_same_bits(crnn.load("m").flat_params, model.flat_params)
+    found = rows_of(run("predict", "m", "sums.csv")[0])
+    assert list(found[0]) == ["id", "time", "target", "prediction"]
+    np.testing.assert_array_equal([float(row["prediction"]) for row in found], np.concatenate(model.predict(X))[:, 0])
+    assert json.loads(run("eval", "m", "sums.csv", "--json")[0])["mse"] == model.evaluate(X, values).mse
+
+
+def test_quantiles_and_options_of_a_run_of_values(values, run):
+    run(*REGRESS[:6], *REGRESS[8:], "--loss", "quantile", "--quantile", 0.25, "--quantile", 0.75)
+    assert crnn.load("m").quantiles == [0.25, 0.75]
+    with open("run.toml", "w", encoding="utf-8") as file:
+        file.write(run("info", "--config", "m")[0])
+    run("train", "values.csv", "--config", "run.toml", "-o", "n", "-q")
+    assert crnn.load("n").to_bytes() == crnn.load("m").to_bytes()
+
+
+def test_values_that_cannot_be_learnt_are_refused(values, run, here):
+    assert "long for values of every step, got wide" in fails(run, *REGRESS, "--pooling", "none", "--format", "wide")
+    rows = [["id", "ax", "target"], ["a", 1, "2"], ["a", 2, "2"], ["b", 3, "high"]]
+    write(here / "bad.csv", rows)
+    message = "bad.csv: line 4, column target: expected a number or an empty cell, got 'high'"
+    assert message in fails(run, "train", "bad.csv", "--task", "regress", "-o", "n", *SMALL)
+    run(*REGRESS)
+    assert "expected 2 columns of values to learn, got mean" in fails(run, "eval", "m", "values.csv", "--label", "mean")
+
+
+def test_a_table_without_names_must_say_whether_it_has_values_to_learn(here, run):
+    write(here / "plain.csv", [[len(x), *x[:, 0]] for x in X])
+    run("train", "plain.csv", "--task", "regress", "--format", "wide", "-o", "m", *SMALL)
+    assert "expected --no-labels, or names of columns" in fails(run, "predict", "m", "plain.csv")
+    write(here / "without.csv", [x[:, 0] for x in X])
+    found = [float(row["prediction"]) for row in rows_of(run("predict", "m", "without.csv", "--no-labels")[0])]
+    assert found == crnn.load("m").predict([x[:, :1] for x in X])[:, 0].tolist()
 
 
 # ---- texts -------------------------------------------------------------------------------------------------------
@@ -401,7 +484,8 @@ def test_a_regressor_of_python_predicts_a_table(here, run):
     assert "--proba: expected a model of classes" in fails(
         run, "predict", "m", "plain.csv", "--id", "sensor", "--time", "t", "--proba"
     )
-    assert "expected a LanguageModel or a model of classes" in fails(run, "eval", "m", "plain.csv")
+    message = "label: expected the column of the labels"
+    assert message in fails(run, "eval", "m", "plain.csv", "--id", "sensor", "--time", "t")
 
 
 def test_models_and_options_of_other_data_are_refused(here, run):

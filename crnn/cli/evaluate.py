@@ -13,7 +13,7 @@ import crnn
 from crnn.cli.common import CommandParser, cores, say, show
 from crnn.cli.corpus import add_border_flag, add_text_argument, corpus_to_evaluate
 from crnn.cli.forecasts import add_forecast_flags, evaluation_of
-from crnn.cli.labels import targets_for
+from crnn.cli.labels import targets_for, values_of
 from crnn.cli.layout import add_layout_flags
 from crnn.cli.results import add_json_flag, evaluation_json, show_json
 from crnn.cli.tables import refuse_options, sequences_for
@@ -80,19 +80,22 @@ def _evaluate_forecaster(model: Any, arguments: argparse.Namespace) -> int:
 def _evaluate_table(model: Any, arguments: argparse.Namespace) -> int:
     """Print how well a model predicts the labels in a table."""
     (arguments.data,) = arguments.text
-    if not hasattr(model, "num_classes"):
-        expected = "a LanguageModel or a model of classes"
-        raise ValueError(f"{arguments.model}: expected {expected}, got a {type(model).__name__}")
     sequences, per_step = sequences_for(model, arguments, labelled=True)
     say(sequences.describe())
-    result = model.evaluate(sequences.x, targets_for(model, sequences, per_step=per_step), threads=arguments.threads)
+    of_classes = hasattr(model, "num_classes")
+    if of_classes:
+        targets: Any = targets_for(model, sequences, per_step=per_step)
+    else:
+        targets = values_of(sequences, model.output_size, per_step=per_step)
+    result = model.evaluate(sequences.x, targets, threads=arguments.threads)
     if arguments.json:
         show_json({"model": arguments.model, "sequences": len(sequences)} | evaluation_json(result))
         return 0
-    show(
-        f"nats {result.nats:.4f}  bits {result.bits:.4f}  accuracy {result.accuracy:.4f}  "
-        f"{'steps' if per_step else 'sequences'} {result.count}"
-    )
+    if of_classes:
+        found = f"nats {result.nats:.4f}  bits {result.bits:.4f}  accuracy {result.accuracy:.4f}"
+        show(f"{found}  {'steps' if per_step else 'sequences'} {result.count}")
+    else:
+        show(f"rmse {result.rmse:.6g}  mae {result.mae:.6g}  loss {result.loss:.4f}  values {result.count}")
     return 0
 
 

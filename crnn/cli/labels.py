@@ -11,9 +11,9 @@ import numpy as np
 
 from crnn.cli.layout import some_of
 from crnn.cli.sequences import Sequences
-from crnn.cli.table import TableError
+from crnn.cli.table import TableError, as_number
 
-__all__ = ["classes_in", "classes_of", "describe_classes", "is_label_of", "targets_for", "targets_of"]
+__all__ = ["classes_in", "classes_of", "describe_classes", "is_label_of", "targets_for", "targets_of", "values_of"]
 
 
 def _cells(sequences: Sequences, *, per_step: bool) -> Iterator[tuple[int, Any]]:
@@ -97,6 +97,29 @@ def binary_targets_of(sequences: Sequences, *, per_step: bool) -> list[Any]:
     if per_step:
         return [np.array(each) for each in _per_sequence(found, sequences)]
     return found
+
+
+def values_of(sequences: Sequences, size: int, *, per_step: bool) -> Any:
+    """The values (N, P), or a list of (T_i, P) of steps; NaN for empty cells. Raises TableError."""
+    if sequences.labels is None:
+        raise TableError(f"{sequences.name}: expected columns of the values to compare with, got none; see --label")
+    columns = sequences.layout.labels
+    if len(columns) != size:
+        raise TableError(f"{sequences.name}: expected {size} columns of values to learn, got {some_of(columns)}")
+    decimal = sequences.layout.reading.decimal
+
+    def value(line: int, cell: str, column: str) -> float:
+        number = as_number(cell, decimal) if cell else np.nan
+        if number is None or np.isinf(number):
+            where = f"{sequences.name}: line {line}, column {column}"
+            raise TableError(f"{where}: expected a number or an empty cell, got {cell!r:.100}")
+        return number
+
+    found = [
+        [value(line, cell, column) for cell, column in zip([cells] if size == 1 else cells, columns, strict=True)]
+        for line, cells in _cells(sequences, per_step=per_step)
+    ]
+    return [np.array(each) for each in _per_sequence(found, sequences)] if per_step else np.array(found)
 
 
 def _per_sequence(found: list[Any], sequences: Sequences) -> list[Any]:

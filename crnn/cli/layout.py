@@ -11,7 +11,17 @@ from typing import Any
 from crnn.cli.configuration import Repeated
 from crnn.cli.table import IDS, LABELS, TEXTS, TIMES, Reading, Row, Table, TableError, add_table_flags, reading_of
 
-__all__ = ["Layout", "Roles", "add_layout_flags", "layout_of", "role", "roles_in", "some_of"]
+__all__ = [
+    "LABEL_FLAG",
+    "TARGET_FLAG",
+    "Layout",
+    "Roles",
+    "add_layout_flags",
+    "layout_of",
+    "role",
+    "roles_in",
+    "some_of",
+]
 
 SHOWN = 8  # columns or classes that a message names
 
@@ -52,8 +62,25 @@ class Layout:
         return frozenset(name for name in given if not name.isdecimal())
 
 
+# The flag of the columns of labels, and its help.
+LABEL_FLAG = (
+    "--label",
+    f"column of the labels, by its name or number from 1; if not given one called {', '.join(LABELS)}, or without a "
+    "header the first one. Repeated: several binary labels",
+)
+TARGET_FLAG = (
+    "--target",
+    f"column of the values to learn, by its name or number from 1; if not given one called {', '.join(LABELS)}, or "
+    "without a header the first one; may be repeated",
+)
+
+
 def add_layout_flags(
-    parser: argparse._ActionsContainer, *, formats: bool = True, labels: bool = True, encoding: str = "utf-8"
+    parser: argparse._ActionsContainer,
+    *,
+    formats: bool = True,
+    label_flag: tuple[str, str] = LABEL_FLAG,
+    encoding: str = "utf-8",
 ) -> None:
     """Add the flags that say which columns are what, and how the table is written."""
     if formats:
@@ -63,15 +90,8 @@ def add_layout_flags(
             default="auto",
             help="wide: a row is a sequence, one value per step; long: a row is a step; auto: long if ids repeat",
         )
-    if labels:
-        parser.add_argument(
-            "--label",
-            action=Repeated,
-            default=[],
-            metavar="COLUMN",
-            help=f"column of the labels, by its name or number from 1; if not given one called {', '.join(LABELS)}, or "
-            "without a header the first one. Repeated: several binary labels",
-        )
+    flag, help = label_flag
+    parser.add_argument(flag, dest="label", action=Repeated, default=[], metavar="COLUMN", help=help)
     parser.add_argument(
         "--id", metavar="COLUMN", help="column that says which sequence a row belongs to; if not given one called id"
     )
@@ -157,7 +177,10 @@ def roles_in(
     time = role(table, "--time", needed["time"], TIMES)
     wanted = () if labelled is False else layout.labels
     labels = [table.column("--label", each) for each in wanted if labelled or table.has(each)]
-    if labels and not labelled and not table.has_header and is_label is not None:
+    if labels and not labelled and not table.has_header:
+        if is_label is None:
+            expected = "--no-labels, or names of columns, which tell whether it has labels"
+            raise TableError(f"{table.name}: expected {expected}, got neither")
         cells = [row[each].strip() for row in table.first_rows for each in labels if each < len(row)]
         labels = labels if all(map(is_label, cells)) else []
     if not layout.labels and labelled is not False:

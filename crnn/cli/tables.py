@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,6 @@ def sequences_for(model: Any, arguments: argparse.Namespace, *, labelled: bool |
         expected = "a model of sequences, such as a SequenceClassifier"
         raise ValueError(f"{arguments.model}: expected {expected}, got a {type(model).__name__}")
     per_step = model.pooling is None
-    has_classes = hasattr(model, "num_classes")
     layout = _with_defaults(layout_of(arguments), saved_options(model))
     if per_step:
         layout = replace(layout, format="long")
@@ -36,10 +35,10 @@ def sequences_for(model: Any, arguments: argparse.Namespace, *, labelled: bool |
     sequences = read_sequences(
         arguments.data,
         layout,
-        labelled=labelled if has_classes else False,
+        labelled=labelled,
         per_step=per_step,
         texts=model.vocab is not None,
-        is_label=is_label_of(model) if has_classes and not model.multilabel else None,
+        is_label=_is_label(model),
     )
     size = model.net.input_size if model.vocab is not None else sequences.x[0].shape[1]
     if size != model.net.input_size:
@@ -55,6 +54,16 @@ def refuse_options(arguments: argparse.Namespace, names: Iterable[str], what: st
     for name in names:
         if getattr(arguments, name) != arguments.parser.get_default(name):
             raise ValueError(f"{name}: not an option for {what}, which {arguments.model} is for")
+
+
+def _is_label(model: Any) -> Callable[[str], bool] | None:
+    """A function that tells whether a cell is a label of this model; None if nothing does."""
+    if not hasattr(model, "num_classes"):
+        return None
+    if model.multilabel:
+        return ("", "0", "1").__contains__
+    found: Callable[[str], bool] = is_label_of(model)
+    return found
 
 
 def saved_options(model: Any) -> dict[str, Any]:
@@ -80,7 +89,7 @@ def _with_defaults(layout: Layout, saved: dict[str, Any]) -> Layout:
         format=text("format") or layout.format if layout.format == "auto" else layout.format,
         id=layout.id or text("id"),
         time=layout.time or text("time"),
-        labels=layout.labels or texts("label"),
+        labels=layout.labels or texts("label") or texts("target"),
         columns=layout.columns or texts("column"),
         text=layout.text or text("text"),
         optional=tuple(name for name, given in (("id", layout.id), ("time", layout.time)) if given is None),

@@ -83,6 +83,7 @@ class Task:
 TASKS = (
     Task("text", "a language model of text files", "text"),
     Task("classify", "a model of a class for every sequence of a table", "classes", "CLASSIFY"),
+    Task("regress", "a model of values for every sequence, or every step, of a table", "values", "REGRESS"),
     Task("forecast", "a model that forecasts the series of a table", "forecast"),
     Task("tag", "a model of a class for every step of the sequences of a table", "classes", "TAG"),
 )

@@ -339,6 +339,37 @@ def test_a_file_with_wrong_options_is_refused():
             from_bytes(content)
 
 
+class Narrow(crnn.SequenceClassifier):
+    """A user's, with a constructor of its own."""
+
+    def __init__(self, width=4, epochs=2):
+        super().__init__(hidden_size=[width, width], epochs=epochs, seed=1)
+        self.width = width
+
+
+class Louder(crnn.SequenceRegressor):
+    def predict(self, X, **options):
+        return 2 * super().predict(X, **options)
+
+
+def test_subclasses_are_estimators_with_the_arguments_of_their_own_constructors():
+    model = Narrow(3)
+    assert model.get_params() == {"width": 3, "epochs": 2}
+    assert Narrow(**model.get_params()).fit(X, LABELS).net.hidden_size == 3
+    model.fit(X, LABELS).set_params(width=2, epochs=1)
+    assert model.get_params() == {"width": 2, "epochs": 1}
+    assert (model.fit(X, LABELS).net.hidden_size, model.log.epochs) == (2, 1)
+    with pytest.raises(ValueError, match="hidden_size: expected one of the arguments of Narrow, width, epochs"):
+        model.set_params(hidden_size=3)
+    louder = Louder(hidden_size=3, epochs=1).fit(X, VALUES)
+    assert louder.set_params(hidden_size=2).get_params()["hidden_size"] == 2
+    for each in (model, louder):
+        for other in (copy.deepcopy(each), pickle.loads(pickle.dumps(each))):
+            assert type(other) is type(each)
+            assert other.get_params() == each.get_params()
+            assert (other.predict(X) == each.predict(X)).all()
+
+
 # ---- what scikit-learn asks for --------------------------------------------------------------------------------------
 
 

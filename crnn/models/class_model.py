@@ -49,7 +49,7 @@ class ClassModel:
     pooling: str | None
     _targets: ClassTargets
     _head: Any
-    get_params: Callable[..., dict[str, Any]]
+    _all_arguments: Callable[[], dict[str, Any]]
     _sequences: Callable[[str, Any], Sequences]
     data: Callable[..., SequenceData]
     _data: Callable[..., SequenceData]
@@ -223,7 +223,7 @@ class ClassModel:
 
     def _prepare_targets(self, part: Part) -> None:
         """Resolve a ``class_weight`` that is a dict or "balanced", from what is trained on."""
-        given = self.get_params()["class_weight"]
+        given = self._all_arguments()["class_weight"]
         if isinstance(given, Mapping):
             weights = weights_by_label(given, self._targets.label_array().tolist())
         elif isinstance(given, str) and given == BALANCED:

@@ -142,16 +142,23 @@ class Estimator:
 
     @classmethod
     def _defaults(cls) -> dict[str, Any]:
-        """The names of all arguments of the constructor, with their defaults, in the order of the signature."""
-        for owner in cls.__mro__:
-            if "__signature__" in vars(owner):
-                parameters = vars(owner)["__signature__"].parameters.values()
-                break
-            if "__init__" in vars(owner):
-                parameters = [*inspect.signature(vars(owner)["__init__"]).parameters.values()][1:]
-                break
-        variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        return {each.name: each.default for each in parameters if each.kind not in variable}
+        """The names of all arguments of the model's constructor, with their defaults, in the order of the signature."""
+        owner = next(each for each in cls.__mro__ if "__signature__" in vars(each))
+        return _defaults_of(vars(owner)["__signature__"])
+
+    @classmethod
+    def _defaults_of_subclass(cls) -> dict[str, Any] | None:
+        """The same of a subclass of the user's that has a constructor of its own; None if this is no such class."""
+        owner = next(each for each in cls.__mro__ if {"__signature__", "__init__"} & vars(each).keys())
+        if "__signature__" in vars(owner):
+            return None
+        defaults = _defaults_of(inspect.signature(vars(owner)["__init__"]))
+        del defaults[next(iter(defaults))]  # self
+        return defaults
+
+    def _all_arguments(self) -> dict[str, Any]:
+        """All arguments of the model's constructor: those that were given, and the defaults of the others."""
+        return {name: self._arguments.get(name, default) for name, default in self._defaults().items()}
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The arguments of the constructor by name: the objects that were given, or the defaults.
@@ -167,11 +174,11 @@ class Estimator:
         >>> crnn.SequenceClassifier(hidden_size=8, lr=0.01).get_params()["lr"]
         0.01
         """
-        arguments = vars(self).get("_arguments", {})
-        found: dict[str, Any] = {}
-        for name, default in self._defaults().items():
-            found[name] = arguments[name] if name in arguments else vars(self).get(name, default)
-        return found
+        own = self._defaults_of_subclass()
+        if own is None:
+            return self._all_arguments()
+        known = self._all_arguments() | vars(self)
+        return {name: known.get(name, default) for name, default in own.items()}
 
     def set_params(self, **params: Any) -> Self:
         """Set arguments of the constructor by name, for the next `fit`; it checks them. Returns the model.
@@ -184,20 +191,25 @@ class Estimator:
         ValueError
             A name is not one of the constructor's; nothing is changed.
         """
-        known = list(self._defaults())
+        own = self._defaults_of_subclass()
+        known = list(self._defaults() if own is None else own)
         for name in params:
             if name not in known:
                 expected = f"one of the arguments of {type(self).__name__}, {', '.join(known)}"
-                raise ValueError(
-                    f"{name}: expected {expected}; this one is unknown{did_you_mean(name, known)}"
-                )
-        self._arguments = self._arguments | params
+                raise ValueError(f"{name}: expected {expected}; this one is unknown{did_you_mean(name, known)}")
+        if own is None:
+            self._arguments = self._arguments | params
+        elif params:
+            make: Any = type(self)
+            other = make(**(self.get_params() | params))  # its constructor says what they mean for the model
+            self._arguments = other._arguments
+            vars(self).update({name: vars(other)[name] for name in params if name in vars(other)})
         return self
 
     def __setattr__(self, name: str, value: Any) -> None:
         """An argument of the constructor is set as by `set_params`."""
         if not name.startswith("_") and "_arguments" in vars(self) and name in self._defaults():
-            self.set_params(**{name: value})
+            self._arguments = self._arguments | {name: value}
         else:
             super().__setattr__(name, value)
 
@@ -209,7 +221,7 @@ class Estimator:
 
     def _own_arguments(self) -> dict[str, Any]:
         """All arguments that describe the model, not how to learn."""
-        return {name: value for name, value in self.get_params().items() if name not in NAMES}
+        return {name: value for name, value in self._all_arguments().items() if name not in NAMES}
 
     def _fit_options(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The options of a `fit`: those it was given, then those of the constructor.
@@ -263,6 +275,12 @@ class Estimator:
             regressor_tags=RegressorTags() if kind == "regressor" else None,
             input_tags=InputTags(three_d_array=True),
         )
+
+
+def _defaults_of(signature: inspect.Signature) -> dict[str, Any]:
+    """The names of parameters with their defaults, in order."""
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {each.name: each.default for each in signature.parameters.values() if each.kind not in variable}
 
 
 def check_saved_learning(options: Any) -> dict[str, Any]:

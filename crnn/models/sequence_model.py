@@ -150,7 +150,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
 
     def __repr__(self) -> str:
         if self.deferred:
-            defaults, params = self._defaults(), self.get_params()
+            defaults, params = self._defaults(), self._all_arguments()
             shown = {name: value for name, value in params.items() if not same_argument(value, defaults[name])}
             given = ", ".join(f"{name}={value!r:.100}" for name, value in shown.items())
             return f"{type(self).__name__}({given}; sizes come from the training data)".replace("(; ", "(")
@@ -172,7 +172,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
             return vars(built)[name]
         if "_arguments" in own and not name.startswith("__"):
             if name in self._defaults():
-                return self.get_params()[name]
+                return self._all_arguments()[name]
             if built is None:
                 raise not_fitted(f"{kind}: expected a call of fit before this, because its sizes come from the data")
         raise AttributeError(f"{kind!r} object has no attribute {name!r}")
@@ -212,14 +212,14 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
     def _take_unsaved(self, other: Self) -> None:
         self.training_runs = deepcopy(other.training_runs)
         vars(self._built)["seed"] = other.seed
-        self.set_params(seed=other.get_params()["seed"])
+        self._arguments = self._arguments | {"seed": other._all_arguments()["seed"]}
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         own = {name: value for name, value in vars(self).items() if name not in ("_built", "_stream_weights")}
         if self._built is None:
             return _restored, (type(self), own, None, {})
         unsaved = {name: vars(self._built)[name] for name in ("arguments", "drawn", "seed")}
-        return _restored, (type(self), own, self.to_bytes(), unsaved)
+        return _restored, (type(self), own, model_file.to_bytes(*self.contents()), unsaved)
 
     # ---- standardisation ------------------------------------------------------------------------------------------
 
@@ -416,7 +416,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
     @property
     def weighs_steps(self) -> bool:
         """Whether sample weights may be those of the steps of a sequence."""
-        return self.get_params().get("pooling") is None
+        return self._all_arguments().get("pooling") is None
 
     def _check_weighable(self, X: Any, y: Any) -> None:
         """Raise ValueError if X is nothing that has sample weights."""
@@ -637,7 +637,8 @@ def _restored(
     model._built = None
     if content is not None:
         tensors, header = model_file.from_bytes("pickle", content)
-        model._built = cls.from_contents(header, tensors)._built
+        registered: Any = next(each for each in cls.__mro__ if "__signature__" in vars(each))  # not a subclass of the user's
+        model._built = registered.from_contents(header, tensors)._built
         vars(model._built).update(unsaved)
     return model
 

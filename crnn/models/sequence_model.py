@@ -637,7 +637,7 @@ def _restored(
     model._built = None
     if content is not None:
         tensors, header = model_file.from_bytes("pickle", content)
-        registered: Any = next(each for each in cls.__mro__ if "__signature__" in vars(each))  # not a subclass of the user's
+        registered: Any = next(each for each in cls.__mro__ if "__signature__" in vars(each))  # no subclass of a user
         model._built = registered.from_contents(header, tensors)._built
         vars(model._built).update(unsaved)
     return model

@@ -311,6 +311,22 @@ def test_files_of_keras_2_have_other_names_for_the_same(tmp_path):
     assert again.to_bytes() == model.to_bytes()
 
 
+def test_weights_of_keras_2_without_a_configuration_are_in_the_order_of_their_list(tmp_path):
+    arrays = {"words": [np.ones((5, 3), "f4")], "zz": list(lstm().values()), "aa": list(lstm(4, 2).values()),
+              "mm": list(dense(2).values())}
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file.attrs["layer_names"] = [name.encode() for name in arrays]
+        for group, values in arrays.items():
+            names = [f"{group}/v{i}:0" for i in range(len(values))]
+            file.create_group(group).attrs["weight_names"] = [name.encode() for name in names]
+            for name, array in zip(names, values, strict=True):
+                file[f"{group}/{name}"] = array
+    model = interop.load(tmp_path / "w.h5", kind="SequenceClassifier", pooling="last")
+    found = {name: model.config()[name] for name in ("cell", "hidden_size", "embedding_size")}
+    assert found == {"cell": "lstm", "hidden_size": [4, 2], "embedding_size": 3}
+    assert (model.params["layer1.W_xh"] == arrays["aa"][0]).all()
+
+
 def test_a_vocabulary_makes_a_language_model(tmp_path):
     arrays = {"layers/embedding/vars/0": np.ones((4, 3), "f4"), **lstm(), **dense(V=4)}
     layers = [("Embedding", {"input_dim": 4, "output_dim": 3}), STEPS, ("Dense", {"activation": "softmax"})]

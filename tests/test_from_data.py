@@ -106,6 +106,20 @@ def test_labels_may_be_names_where_only_their_number_is_given():
         crnn.SequenceClassifier(3, 3, hidden_size=4).fit(X, ["up", "down"] * 3)
 
 
+def test_integers_are_numbers_to_a_regressor_whose_size_is_not_given():
+    """Ids are for those who say so."""
+    X = np.random.default_rng(0).integers(0, 50, (20, 8))
+    for x, y in (X, X.sum(axis=1)), (list(X), X.sum(axis=1)), (X.astype(np.uint8), X.sum(axis=1)):
+        model = crnn.SequenceRegressor(hidden_size=4).fit(x, y, epochs=1, valid=None)
+        assert model.n_features_in_ == 1
+        other = crnn.SequenceRegressor(hidden_size=4).fit(X.astype(float), y, epochs=1, valid=None)
+        assert (model.flat_params == other.flat_params).all()
+        assert (model.predict(x) == other.predict(X.astype(float))).all()
+    assert crnn.SequenceRegressor(hidden_size=4, pooling=None).fit(list(X), None, epochs=1).n_features_in_ == 1
+    assert crnn.SequenceRegressor(hidden_size=4, embedding_size=3).fit(X, X.sum(axis=1), epochs=1).n_features_in_ == 50
+    assert crnn.SequenceRegressor(50, hidden_size=4).fit(X, X.sum(axis=1), epochs=1).n_features_in_ == 50
+
+
 def test_a_regressor_learns_its_sizes_from_the_data():
     for y, P in [(np.ones(6), 1), (np.ones((6, 2)), 2), (RNG.normal(size=(6, 1)), 1)]:
         model = crnn.SequenceRegressor(hidden_size=4, seed=1)

@@ -125,6 +125,6 @@ def test_without_data_the_command_says_what_it_needs(
 
 
 def test_every_task_has_a_module() -> None:
-    assert set(command.TASKS) == {"adding", "copy", "addition", "airline", "gunpoint", "italy"}
+    assert set(command.TASKS) == {"adding", "copy", "addition", "airline", "gunpoint", "italy", "forecasts"}
     for name in command.TASKS.values():
         assert importlib.util.find_spec(f"benchmarks.published.{name}") is not None

@@ -18,6 +18,7 @@ TASKS = {  # name: module
     "airline": "airline",
     "gunpoint": "gunpoint",
     "italy": "italy",
+    "forecasts": "forecasts",
 }
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,8 @@ def run(arguments: argparse.Namespace) -> int:
         _check_start(arguments, config)
         module.check_start(arguments)
         prepared = module.prepare(arguments, config)
+        if prepared.epochs is not None and config.epochs is None and config.max_updates is None:
+            config = replace(config, epochs=prepared.epochs)
 
         def wording(note: str) -> str:
             return in_words_of(arguments.parser, note, arguments)

@@ -14,18 +14,19 @@ from crnn.checks import DTYPES
 from crnn.cli.common import CommandParser, say
 from crnn.cli.series import add_series_flags, columns_of, read_series
 from crnn.cli.tasks import Prepared
+from crnn.models.forecasting.learning import LEAST_EPOCHS, UPDATES
 from crnn.models.held_out import AUTO
 from crnn.models.training_data import training_data
 from crnn.nn.cells import CELLS
 from crnn.nn.config import NetworkConfig
-from crnn.training.config import LEAST_EPOCHS, LEAST_UPDATES, TrainingConfig
+from crnn.training.config import TrainingConfig
 
 NONE = "none"
 DEFAULTS = {name: each.default for name, each in inspect.signature(crnn.Forecaster).parameters.items()}
 TRAINING_FLAGS: dict[str, dict[str, Any]] = {
     "batch_size": {"help": "windows of the series in a batch"},
     "epochs": {
-        "help": f"passes over the windows; if not given as many as make {LEAST_UPDATES:,} updates, at least "
+        "help": f"passes over the windows; if not given as many as make {UPDATES:,} updates, at least "
         f"{LEAST_EPOCHS}"
     },
 }
@@ -153,7 +154,8 @@ def prepare(arguments: argparse.Namespace, config: TrainingConfig) -> Prepared:
         learning.finish()
         return model
 
-    return Prepared(regressor, data, judged, whole=whole, kind=type(model).__name__)
+    epochs = learning.epochs(config.batch_size)
+    return Prepared(regressor, data, judged, whole=whole, kind=type(model).__name__, epochs=epochs)
 
 
 def described(evaluation: Any) -> str:

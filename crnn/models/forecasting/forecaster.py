@@ -166,8 +166,9 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         warm_start : bool
             Continue from the weights of now, with the season and the differences that belong to them.
         **options
-            As in `crnn.fit`. Those that are not given are the constructor's, or have the same defaults. A checkpoint is
-            one of the network alone, a `SequenceRegressor` of windows.
+            As in `crnn.fit`. Those that are not given are the constructor's, or have the same defaults; but without
+            ``epochs`` and ``max_updates`` there are 200 updates, or 10 epochs if those are more. A checkpoint is one of
+            the network alone, a `SequenceRegressor` of windows.
 
         Raises
         ------
@@ -179,6 +180,9 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         training, own = self._fit_options(options)
         learning = self.learning(series, past, future, **own)
         regressor = learning.regressor
+        if training.get("epochs") is None and training.get("max_updates") is None:
+            batch_size = check_size("batch_size", training.get("batch_size", TrainingConfig.batch_size))
+            training["epochs"] = learning.epochs(batch_size)
         try:
             regressor.fit(learning.X, learning.y, valid=learning.valid, warm_start=own["warm_start"], **training)
         except (TypeError, ValueError):

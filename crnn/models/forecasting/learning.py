@@ -10,6 +10,10 @@ from crnn.checks import Array
 from crnn.models.forecasting.windows import Layout
 from crnn.models.regressor import SequenceRegressor
 
+# Of a training whose length is not given; docs/forecasting.md says how they were chosen.
+UPDATES = 200
+LEAST_EPOCHS = 10
+
 
 @dataclass(frozen=True)
 class Learning:
@@ -33,6 +37,13 @@ class Learning:
     y: list[Array]
     valid: tuple[list[Array], list[Array]] | None
     finish: Callable[[], None]
+
+    def epochs(self, batch_size: int) -> int:
+        """How many epochs make a training whose length is not given.
+
+        Windows overlap: a network that sees each of them often learns them by heart.
+        """
+        return max(LEAST_EPOCHS, -(-UPDATES // -(-len(self.X) // batch_size)))
 
     def describe(self) -> str:
         """What was found in the series, for people."""

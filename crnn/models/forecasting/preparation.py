@@ -34,6 +34,7 @@ LARGEST_LAG = 100_000
 SHARES = 20
 
 
+
 @dataclass(frozen=True)
 class Settings:
     """The arguments of a forecaster that say what is done to series, checked.

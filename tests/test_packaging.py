@@ -111,3 +111,11 @@ def test_a_system_without_locks_trains_saves_and_loads(tmp_path):
     """
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     assert sorted(os.listdir(tmp_path)) == ["c", "m.safetensors"]
+
+
+def test_a_python_built_without_extended_attributes_replaces_files(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "listxattr", raising=False)
+    model = crnn.RNN(2, 3, seed=1)
+    for _ in range(2):
+        model.save(tmp_path / "m")
+    assert crnn.load(tmp_path / "m").flat_params.tobytes() == model.flat_params.tobytes()

@@ -230,7 +230,7 @@ def _copy_status(descriptor: int, target: str, old: os.stat_result) -> None:
             os.fchown(descriptor, user, group)
     if os.fstat(descriptor).st_gid != old.st_gid:
         mode = mode & ~0o2070 | (mode & 0o007) << 3  # what was for one group is not for another
-    if sys.platform == "linux":
+    if sys.platform == "linux" and hasattr(os, "listxattr"):  # a Python may be built without
         with contextlib.suppress(OSError):
             for name in os.listxattr(target):  # among them access control lists
                 with contextlib.suppress(OSError):

@@ -4,6 +4,7 @@
 Each library goes into a virtual environment of its own, from files that were downloaded before the clock starts.
 Measured are the time of ``pip install``, the number of packages, the size of what was installed, and the CPU time of
 the import, the least of 10, less that of the interpreter alone. crnn is built from the clone, or CRNN_WHEEL names it.
+CRNN_TORCH names a PyTorch without CUDA, such as torch==2.13.0+cpu, if pip is told where to find one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
+TORCH = os.environ.get("CRNN_TORCH", "torch")
+
 # What is installed, and what a program that uses it imports.
 LIBRARIES = {
     "numpy": (["numpy"], "import numpy"),
@@ -25,9 +28,9 @@ LIBRARIES = {
     "onnxruntime": (["onnxruntime"], "import onnxruntime"),
     "river": (["river"], "from river import linear_model"),
     "sktime": (["sktime"], "from sktime.forecasting.naive import NaiveForecaster"),
-    "torch": (["torch"], "import torch"),
+    "torch": ([TORCH], "import torch"),
     "keras, jax": (["keras", "jax"], "import keras"),
-    "keras, torch": (["keras", "torch"], "import keras"),
+    "keras, torch": (["keras", TORCH], "import keras"),
 }
 
 

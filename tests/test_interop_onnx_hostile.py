@@ -175,12 +175,19 @@ def test_constants_cannot_be_multiplied(tmp_path):
     gathered.append(node("Gather", ["c2", "which"], ["c3"]))
     huge = [node("Mul", [f"n{i}", f"n{i}"], [f"n{i + 1}"]) for i in range(60)]
     unknown = [node("Shape", ["x"], ["n"]), node("Gather", ["n", "zero"], ["n0"]), *huge]
+    turned = [node("Transpose", ["wide"], ["t"], perm=[1, 0])]
+    turned += [node("Reshape", ["t", "flat"], [f"r{i}"]) for i in range(10_000)]
+    scaled = [node("Mul", ["v" if i == 0 else f"s{i}", "c0"], [f"s{i + 1}"]) for i in range(10_000)]
+    states = [node("Concat", [f"q{i}" if i else "q_h", "q_h"], [f"q{i + 1}"], axis=0) for i in range(10_000)]
     layers = [node("GRU", ["xt", "W0", "R0"], [f"l{i}"], direction="bidirectional") for i in range(200)]
-    for nodes in (doubled, many, gathered, huge, unknown, layers):
+    for nodes in (doubled, many, gathered, huge, unknown, layers, turned, scaled, states):
         proto = base()
         proto.graph.node.extend(nodes)
         proto.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 16_000), "f4"), "c0"))
         proto.graph.initializer.append(numpy_helper.from_array(np.zeros(2_000, "i4"), "which"))
+        proto.graph.initializer.append(numpy_helper.from_array(np.zeros((2, 8_000), "f4"), "wide"))
+        proto.graph.initializer.append(numpy_helper.from_array(np.array([-1]), "flat"))
+        proto.graph.input.append(helper.make_tensor_value_info("v", TensorProto.FLOAT, ["b", 16_000]))
         if nodes is huge:
             proto.graph.initializer.append(numpy_helper.from_array(np.array([1 << 40]), "n0"))
         assert peak_of(lambda proto=proto: door.from_model(proto)) < 200 << 20

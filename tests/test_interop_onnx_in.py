@@ -729,6 +729,13 @@ def test_states_are_inputs_in_the_order_of_the_layers():
         door.from_model(graph_of(shared, **arrays))
 
 
+@pytest.mark.parametrize("axes", ["[]", "[b]", f"[b, {H}]"])
+def test_a_state_has_three_axes(axes):
+    text = TEXT.replace(f"{D}] x)", f"{D}] x, float{axes.replace('[]', '')} h)").replace("B0)", "B0, , h)")
+    with pytest.raises(ValueError, match="initial_h of layer 0: expected zeros, a constant, or the layer's own input"):
+        door.from_model(changed(text=text))
+
+
 def test_h_and_c_are_not_the_same_input_and_all_layers_have_the_same_lengths():
     text = TEXT.replace(f"{D}] x)", f"{D}] x, float[1, b, {H}] h)").replace("B0)", "B0, , h, h)")
     with pytest.raises(ValueError, match="initial_c of layer 0"):

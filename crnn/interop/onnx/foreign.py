@@ -326,9 +326,11 @@ def _check_state_inputs(layers: Sequence[ReadLayer]) -> None:
         for name, value in layer.states.items():
             if not isinstance(value, Data):
                 continue
-            whole = value.rows is None and (value.sizes[0] == n or len(layers) == 1)
             rows = range(n) if value.rows is None else value.rows
-            if value.what != "input" or not (whole or rows == range(before, before + n)) or (value.name, rows) in seen:
+            own = value.what == "input" and len(value.axes) == 3 and (value.name, rows) not in seen
+            if value.rows is None:
+                own = own and (value.sizes[0] == n or len(layers) == 1)
+            if not own or (value.rows is not None and rows != range(before, before + n)):
                 state = f"initial_{name} of layer {number}"
                 raise ValueError(f"{state}: expected zeros, a constant, or the layer's own input")
             seen.append((value.name, rows))

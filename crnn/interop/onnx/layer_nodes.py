@@ -179,8 +179,9 @@ def with_bias(data: Data, bias: Value) -> Data:
     return replace(data, head=replace(head, bias=array.reshape(V)))
 
 
-def scaled(data: Data, kind: str, value: Value) -> Data:
+def scaled(reader: Reader, data: Data, kind: str, value: Value) -> Data:
     """An input, or the outputs of a head, after numbers have been added, subtracted, multiplied, divided."""
+    reader.charge(24 * array_in(value).size)
     array = array_in(value).astype(np.float64)
     axis = data.axes[-1] if data.axes else ()
     if array.dtype.kind != "f" or data.answer or data.rows is not None:

@@ -105,7 +105,7 @@ def arithmetic(reader: Reader, node: Node, *given: Value) -> Value:
             return with_bias(data[0], constants[0])
         if node.kind not in ("Add", "Mul") and (node.kind not in ("Sub", "Div") or given[0] is not data[0]):
             raise ValueError("expected x + c, x - c, x * c or x / c")
-        return scaled(data[0], node.kind, constants[0])
+        return scaled(reader, data[0], node.kind, constants[0])
     if data and node.kind != "Div" and all(each.what == "ids" for each in data):
         arguments = [_of_ids(reader, each) for each in given]
         reader.charge(16 * max(argument.size for argument in arguments))
@@ -196,6 +196,7 @@ def reshape(reader: Reader, node: Node, x: Value, shape: Value) -> Value:
         return values.reshaped(data_in(x), sizes, copy_zeros=not zeros_are_sizes)
     if not zeros_are_sizes:
         sizes = [x.shape[i] if size == 0 and i < x.ndim else size for i, size in enumerate(sizes)]
+    reader.charge(x.nbytes)
     return x.reshape([int(size) for size in sizes])
 
 
@@ -344,6 +345,7 @@ def _named(labels: Data, names: Array) -> Data:
 
 def one_hot(reader: Reader, node: Node, ids: Value, depth: Value, pair: Value) -> Value:
     axis, probe = node.take("axis", -1), reader.probe(ids)
+    reader.charge(0 if probe is None else 8 * len(probe))
     D = int(array_in(depth).reshape(-1)[0])
     if probe is None or (probe[:D] != np.arange(len(probe[:D]))).any() or array_in(pair).tolist() != [0, 1]:
         raise ValueError("expected ids as they are, and 0 and 1")

@@ -24,7 +24,7 @@ from crnn.checks import Array
 LONGEST = 1 << 63  # sizes are int64
 MOST_AXES = 8
 MOST_SYMBOLS = 4  # factors of a size
-MOST_PARTS = 20_000  # directions of layers
+MOST_PARTS = 1_000  # directions of layers
 # Moments of a part: every step; the state after a sequence's last step, in either direction; the step at the end of the
 # array, which with lengths may be padding; the first step; the mean and the maximum of all, with padding.
 EVERY, LAST, END, FIRST, MEAN, MAX = "every", "last", "end", "first", "mean", "max"

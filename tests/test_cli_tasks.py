@@ -234,6 +234,8 @@ def test_a_table_may_come_from_standard_input(here):
         (["--test", "auto"], "--test: expected a share between 0 and 1, a file, or none, got 'auto'"),
         (["--valid", "long.csv", "-o", "long.csv"], "expected different files, got long.csv"),
         (["--patience", "2", "--valid", "none"], "--patience: expected validation data with it, got none"),
+        (["--valid", "./long.csv"], "--valid: expected other data than those to train on, got long.csv for both"),
+        (["--test", "long.csv"], "--test: expected other data than those to train on"),
         (["--pooling", "flatten"], "expected sequences of 3 steps, for"),
         (["--hidden", "0"], "--hidden: expected an integer of at least 1, got 0"),
         (["--column", "ax", "--column", "kind"], "expected each column once, got kind for two purposes"),

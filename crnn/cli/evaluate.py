@@ -22,7 +22,7 @@ __all__ = ["add_arguments", "run"]
 
 TABLE = ("id", "time", "delimiter", "header", "decimal")
 # The options for each kind of data, beside those of all.
-OPTIONS = {
+OPTIONS: dict[str, tuple[str, ...]] = {
     "texts": ("batch_size", "border"),
     "tables of sequences": (*TABLE, "format", "label", "column", "text_column"),
     "series": (*TABLE, "horizon", "origins", "target", "past", "future"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def _share(text: str) -> float | str:
     return share or NONE
 
 
-TYPES = {"season": _season, "difference": _difference}
+TYPES: dict[str, Callable[[str], Any]] = {"season": _season, "difference": _difference}
 
 
 def add_arguments(parser: CommandParser) -> None:

@@ -89,10 +89,10 @@ class SequenceTask:
     make: Callable[..., Any]
     answers: Answers
     per_step: bool
+    defaults: dict[str, Any]  # of the arguments of ``make``
 
     def __init__(self, make: Callable[..., Any], answers: Answers, *, per_step: bool = False) -> None:
         self.make, self.answers, self.per_step = make, answers, per_step
-        self.described = answers.described
         self.defaults = {name: each.default for name, each in inspect.signature(make).parameters.items()}
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -151,6 +151,14 @@ class SequenceTask:
         """Raise ValueError for options that contradict each other."""
         if arguments.test == AUTO:
             raise ValueError(f"test: expected a share between 0 and 1, a file, or {NONE}, got {AUTO!r}")
+        for name in ("valid", "test"):
+            path = getattr(arguments, name)
+            if isinstance(path, Path) and path.exists() and arguments.data.exists() and path.samefile(arguments.data):
+                raise ValueError(f"{name}: expected other data than those to train on, got {path} for both")
+
+    def described(self, evaluation: Any) -> str:
+        """An evaluation on test data as text."""
+        return self.answers.described(evaluation)
 
     def prepare(self, arguments: argparse.Namespace, config: TrainingConfig) -> Prepared:
         """Read the tables, make a model of the size that they need, and say what was found."""

@@ -18,6 +18,7 @@ days, ahead = 3 * 365, 28
 day = np.arange(days + ahead)
 week = np.array([0, 140, 120, 130, 160, 300, 340])  # closed on Mondays
 day_off = (rng.random(len(day)) < 0.04) & (day % 7 > 0) & (day % 7 < 5)
+day_off[days + 8] = True  # one in the second week to come
 year = 2 * np.pi * day / 365
 visitors = (1 + 0.2 * np.sin(year)) * (week[day % 7] + 150 * day_off) + (day % 7 > 0) * rng.normal(0, 18, len(day))
 

@@ -28,6 +28,7 @@ from sklearn.model_selection import (  # noqa: E402
 )
 from sklearn.pipeline import Pipeline, make_pipeline  # noqa: E402
 from sklearn.preprocessing import FunctionTransformer  # noqa: E402
+from sklearn.utils import get_tags  # noqa: E402
 from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
 from sklearn.utils.validation import check_is_fitted  # noqa: E402
 
@@ -209,6 +210,9 @@ def test_clones_and_tags(data):
     assert (clone(fitted).fit(X, y).flat_params == fitted.flat_params).all()
     assert (is_classifier(model), is_regressor(model)) == (True, False)
     assert is_regressor(regressor())
+    assert get_tags(classifier(multilabel=True)).classifier_tags.multi_label
+    assert get_tags(classifier(vocab="char")).input_tags.string
+    assert not get_tags(classifier()).input_tags.string
     for other in (crnn.SequenceTagger(), crnn.SequenceToSequence(3, 3, 2)):
         assert type(clone(other)) is type(other)
         assert not is_classifier(other)

@@ -267,13 +267,14 @@ class Estimator:
     def __sklearn_tags__(self) -> Tags:
         from sklearn.utils import ClassifierTags, InputTags, RegressorTags, Tags, TargetTags
 
-        kind = self._estimator_type
+        kind, arguments = self._estimator_type, self._all_arguments()
+        several, texts = bool(arguments.get("multilabel")), arguments.get("vocab") is not None
         return Tags(
             estimator_type=kind,
             target_tags=TargetTags(required=kind is not None, multi_output=kind == "regressor"),
-            classifier_tags=ClassifierTags() if kind == "classifier" else None,
+            classifier_tags=ClassifierTags(multi_label=several) if kind == "classifier" else None,
             regressor_tags=RegressorTags() if kind == "regressor" else None,
-            input_tags=InputTags(three_d_array=True),
+            input_tags=InputTags(three_d_array=True, one_d_array=texts, string=texts),
         )
 
 

@@ -14,6 +14,7 @@ from crnn.models.head import Head
 from crnn.models.losses import Loss
 from crnn.models.pooling import POOLINGS
 from crnn.models.predictor import Predictor
+from crnn.models.scalings import Scalings
 from crnn.models.standardizer import Standardizer
 from crnn.models.targets import Targets
 from crnn.models.text_inputs import zero_unknown
@@ -69,7 +70,7 @@ def compose(
         scale=check_flag("scale", scale),
         seed=0 if seed is UNINITIALISED else check_seed("seed", seed),
         net=net,
-        scalings=scalings,
+        scalings=Scalings(scalings),
         vocab=vocab,
         _parameters=parameters,
         _head=head,

@@ -24,6 +24,7 @@ from crnn.models.losses import CrossEntropy
 from crnn.models.metrics import SequenceEvaluation
 from crnn.models.observations import SEQUENCES
 from crnn.models.predictor import Workspace
+from crnn.models.scalings import Scalings
 from crnn.models.sequence_model import SCALE_TYPES, SequenceModel
 from crnn.models.standardizer import Standardizer
 from crnn.models.targets import TokenTargets
@@ -139,7 +140,7 @@ class SequenceToSequence(
     pooling: str | None  # always None
     steps: int | None  # always None
     input_init: str | None
-    scalings: dict[str, Standardizer]
+    scalings: Scalings
     _targets: TokenTargets
     _predictor: EncoderDecoder
 
@@ -434,7 +435,7 @@ def _compose_networks(built: Built, shared: NetworkConfig, *, initialised: bool)
             for net in [built.net] if built.real_source else [built.encoder, built.net]:
                 net.initialise_rows(draw)
         params["W_hy"][...] = initial_matrix("glorot", draw, params["W_hy"].shape, "W_hy")
-    built.scalings = {"x": Standardizer(built.input_size)} if built.real_source else {}
+    built.scalings = Scalings({"x": Standardizer(built.input_size)} if built.real_source else {})
 
 
 def network_configs(

@@ -20,39 +20,34 @@ from crnn._core import loss as kernels
 from crnn._float_mode import in_ieee_mode
 from crnn._options import takes_options
 from crnn.array_input import items
-from crnn.checks import Array, check_size, check_threads
+from crnn.checks import Array, check_threads
 from crnn.io import model_file
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import ModelFileError
 from crnn.models.built import Built, head_shapes, same_argument
 from crnn.models.data import (
-    BLOCK_ROWS,
     Batch,
     SequenceBatches,
     SequenceData,
     Sequences,
     Series,
-    blocks,
-    by_length,
     by_rows,
     check_sequences,
-    sequences_of,
-    split_rows,
 )
 from crnn.models.estimator import Estimator, EstimatorConfig, FitOptions, check_saved_learning, not_fitted
 from crnn.models.fitting import begin_fit
 from crnn.models.from_data import materialised, missing_inputs
 from crnn.models.head import Head
 from crnn.models.masking import spread, without_masked
+from crnn.models.outputs import losses_of, outputs_of
 from crnn.models.pooling import POOLINGS
 from crnn.models.predictor import Predictor, Seed, Workspace
-from crnn.models.standardizer import Standardizer
+from crnn.models.scalings import Scalings
 from crnn.models.starting import StartingPoint, digest, run_fit
 from crnn.models.targets import EvaluationT, Targets
 from crnn.models.text_inputs import encode_texts
 from crnn.models.training_data import Part, part_of, training_data
-from crnn.models.weighting import normalised, of_steps, present
-from crnn.nn.cells import Slice
+from crnn.models.weighting import normalised, present
 from crnn.nn.config import config_from, network_json_types
 from crnn.nn.init import UNINITIALISED
 from crnn.nn.module import JsonTypes, Module
@@ -67,7 +62,6 @@ from crnn.training.config import TrainingConfig
 from crnn.training.fit import fit
 from crnn.training.log import TrainingLog
 
-ONE_ROW = Slice(0, 1)  # of a batch of one sequence
 # Options that models add to those of their network, with the types that a file may hold.
 SCALE_TYPES: JsonTypes = {"scale": (bool,)}
 POOLING_TYPES: JsonTypes = {"pooling": (str, type(None)), "steps": (int, type(None))}
@@ -88,7 +82,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
     takes_masks: ClassVar[bool] = True
     learnt_names: ClassVar[tuple[str, ...]] = ()  # arguments that `fit` may decide, beside the sizes
     net: RNN  # whose outputs the head reads
-    scalings: dict[str, Standardizer]  # of real inputs "x", and of real targets "y"
+    scalings: Scalings  # of real inputs "x", and of real targets "y"
     seed: int
     scale: bool  # whether `fit` sets `scalings`
     pooling: str | None
@@ -234,20 +228,15 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
 
     @property
     def _statistics(self) -> dict[str, Array]:
-        statistics: dict[str, Array] = {}
-        for name, scaling in self.scalings.items():
-            statistics |= {f"scaling.{name}.mean": scaling.mean, f"scaling.{name}.std": scaling.std}
-        return statistics
+        return self.scalings.statistics
 
     def _set_statistics(self, values: Mapping[str, Array]) -> None:
-        for name, scaling in self.scalings.items():
-            mean, std = values[f"scaling.{name}.mean"], values[f"scaling.{name}.std"]
-            scaling.set_statistics(f"scaling.{name}.std", mean, std)
+        self.scalings.set_statistics(values)
 
     @property
     def is_scaled(self) -> bool:
         """Whether `fit` has learnt the scaling, which from then on belongs to the weights."""
-        return not all(scaling.is_identity for scaling in self.scalings.values())
+        return self.scalings.are_learnt
 
     def _prepare_scaling(self, part: Part, *, rescale: bool, checkpoint: PathLike | None) -> None:
         """Set `scalings` as `fit` describes. ``checkpoint``: that of a run which is resumed."""
@@ -261,20 +250,8 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
 
     def _learn_scaling(self, x: Sequences, y: list[Array], weights: list[Array] | None = None) -> None:
         """Set `scalings` from sequences and encoded targets. ``weights``: of the rows of the targets."""
-        if self.scale and x[0].ndim == 2:
-            of_x = None if weights is None else [of_steps(w, len(each)) for w, each in zip(weights, x, strict=True)]
-            self.scalings["x"].learn("X", x, of_x)
-        if self.scale and "y" in self.scalings:
-            self.scalings["y"].learn("y", y, weights)
-
-    def _scaled(self, x: Sequences) -> Sequences:
-        """Sequences standardised, in the model's dtype; ids as they are."""
-        if x[0].ndim == 1:
-            return x
-        try:
-            return by_rows(x, lambda rows: self.scalings["x"].apply_checked(rows, self.dtype))
-        except OverflowError:
-            return self.scalings["x"].apply_to_all("X", list(x), self.dtype)  # raises an error that names the number
+        if self.scale:
+            self.scalings.learn(x, y, weights)
 
     # ---- data -----------------------------------------------------------------------------------------------------
 
@@ -308,7 +285,8 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         if weights is not None:
             weights = normalised(weights, targets)
             gain = self._head.loss.gain(targets, weights)
-        return SequenceData(self._scaled(x), targets, single=self.pooling is not None, weights=weights, gain=gain)
+        scaled, single = self.scalings.scaled(x, self.dtype), self.pooling is not None
+        return SequenceData(scaled, targets, single=single, weights=weights, gain=gain)
 
     def _without_masked(self, X: Any, y: Any, sample_weight: Any, mask: Any) -> tuple[Any, Any, Any, list[Array]]:
         """See `without_masked`. Raises TypeError and ValueError, also for a model that takes no masks."""
@@ -513,21 +491,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
 
     def _outputs(self, data: SequenceData, batch_size: int, threads: int) -> Sequences:
         """The head's outputs for each sequence, fresh: (T_i, V), or with pooling (1, V)."""
-        threads, equal = check_threads(threads), None
-        if data.single or (data.lengths == data.lengths[0]).all():
-            steps = 1 if data.single else int(data.lengths[0])
-            equal = np.empty((len(data), steps, self._head.loss.outputs), self.dtype)
-        unequal: list[Array] = [data.x[0]] * len(data)
-        workspace = Workspace() if isinstance(data.x, np.ndarray) else None  # batches of one shape
-        for chosen in by_length(data.lengths, check_size("batch_size", batch_size)):
-            batch = data.inputs(chosen)
-            found = self._predictor.outputs(batch.x, batch.lengths, threads, workspace)
-            if equal is not None:
-                equal[chosen] = found.swapaxes(0, 1)
-            else:
-                for i, of_sequence in zip(chosen.tolist(), sequences_of(found, batch.lengths), strict=True):
-                    unequal[i] = of_sequence
-        return unequal if equal is None else equal
+        return outputs_of(self._predictor, data, batch_size, threads)
 
     def _predict(
         self, X: Any, from_outputs: Callable[[Array], Array], batch_size: int, threads: int, mask: Any = None
@@ -555,21 +519,6 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
             return predictions if isinstance(predictions, np.ndarray) else np.stack(predictions)
         return list(predictions)
 
-    def _losses(self, data: SequenceData, outputs: Sequences) -> tuple[float, int]:
-        """Sum of the losses, in the order of the sequences, and number of targets."""
-        total, count, loss = 0.0, 0, self._head.loss
-        for start, stop in blocks(outputs, BLOCK_ROWS):
-            out, targets = (np.concatenate(arrays[start:stop])[:, None] for arrays in (outputs, data.targets))
-            wanted = loss.check("y", targets, len(targets), 1, self.dtype)
-            losses = np.empty((len(out), 1), self.dtype)
-            loss.run(losses, None, out, wanted, 1.0, ONE_ROW)
-            if data.weights is not None:
-                losses *= np.concatenate(data.weights[start:stop])[:, None]
-            for of_sequence in split_rows(losses.reshape(-1), outputs[start:stop]):
-                total += kernels.sum(of_sequence)
-            count += loss.count(wanted)
-        return total, count
-
     def evaluate(
         self, X: Any, y: Any = None, *, mask: Any = None, batch_size: int = 256, threads: int = 1
     ) -> EvaluationT:
@@ -596,7 +545,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         """
         data = X if isinstance(X, SequenceData) else self.data(X, y, mask=mask)
         outputs = self._outputs(data, batch_size, threads)
-        return self._targets.evaluation(*self._losses(data, outputs), outputs, data.targets, data.weights)
+        return self._targets.evaluation(*losses_of(self._head.loss, data, outputs), outputs, data.targets, data.weights)
 
     def _stream_parts(self) -> StreamParts:
         if self.pooling not in STREAM_POOLINGS:

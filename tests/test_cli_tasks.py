@@ -271,6 +271,26 @@ def test_classes_and_widths_of_other_tables_are_checked(here, run):
     )
 
 
+def test_a_table_that_is_learnt_as_text_is_named(here, run):
+    options = ["--hidden", "4", "--epochs", "1", "--batch", "4", "-q"]
+    assert "wide.tsv is learnt as text; --task classify" in run("train", "wide.tsv", "-o", "m", *options)[1]
+    assert "learnt as text" not in run("train", "wide.tsv", "--task", "text", "-o", "n", *options)[1]
+
+
+def test_data_and_validation_data_of_a_configuration_are_relative_to_it(here, run, monkeypatch):
+    (here / "runs").mkdir()
+    rows = long_rows()
+    write(here / "runs" / "other.csv", [rows[0], *rows[1:4], *rows[12:18]])
+    lines = ['task = "classify"', 'data = "../long.csv"', 'valid = "other.csv"', 'label = "kind"', 'id = "sensor"']
+    lines += ['time = "t"', "hidden = 5", "epochs = 2", "quiet = true", "scale = false", 'output = "m"']
+    (here / "runs" / "run.toml").write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.chdir("/")
+    run("train", "--config", here / "runs" / "run.toml")
+    model = crnn.load(here / "runs" / "m")
+    assert (model.net.hidden_size, model.scale) == (5, False)
+    assert "# valid: a file was given, whose path is not saved" in run("info", "--config", here / "runs" / "m")[0]
+
+
 # ---- values ------------------------------------------------------------------------------------------------------
 
 MEANS = [[round(float(x.mean()), 3), len(x)] for x in X]

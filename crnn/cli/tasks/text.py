@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from crnn.cli.common import CommandParser
+from crnn.cli.common import CommandParser, say
+from crnn.cli.configuration import given
 from crnn.cli.corpus import add_corpus_flags, add_text_argument
 from crnn.cli.network import add_network_flags, corpus_and_model, load_start
 from crnn.cli.tasks import Prepared
@@ -58,6 +59,9 @@ def check_start(arguments: argparse.Namespace) -> None:
 
 def prepare(arguments: argparse.Namespace, config: TrainingConfig) -> Prepared:
     """The corpus, and a new model of it or that of ``--init-from``."""
+    tables = [path for path in arguments.text if path.suffix.lower() in (".csv", ".tsv")]
+    if tables and not given(arguments, ["task"]):
+        say(f"{tables[0]} is learnt as text; --task classify, and other tasks, read a table")
     corpus, model = corpus_and_model(arguments, load_start(arguments))
     return Prepared(model, corpus, test=corpus.test if len(corpus.test) > 1 else None)
 

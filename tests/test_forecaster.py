@@ -88,6 +88,31 @@ def test_masked_gaps_are_hidden_and_others_are_not():
     assert other == {"carry": True, "mask": False}
 
 
+def test_series_of_any_length_above_one_can_be_learnt():
+    for n in range(2, 20):
+        model = crnn.Forecaster(4, **SMALL).fit(wave(n), **QUICK)
+        assert np.isfinite(model.forecast(9, quantiles=[0.1, 0.9])).all()
+
+
+@pytest.mark.parametrize("series", [np.full(60, 3.0), np.zeros(60), wave(60) * 1e-300, wave(60) * 1e140])
+def test_series_without_changes_or_of_odd_sizes_are_forecast(series):
+    ahead = crnn.Forecaster(4, hidden_size=4).fit(series, **QUICK).forecast(4, quantiles=[0.1, 0.5, 0.9])
+    assert np.isfinite(ahead).all()
+    assert np.abs(ahead - series[-1]).max() <= 3 * np.ptp(series)
+
+
+def test_one_network_learns_many_short_series():
+    rng = np.random.default_rng(0)
+    slopes = rng.uniform(-3, 3, 60)
+    series = [100 * k + slopes[k] * np.arange(24) + 0.1 * rng.normal(size=24) for k in range(60)]
+    model = crnn.Forecaster(4, hidden_size=8, seed=0).fit([each[:20] for each in series], epochs=15, progress=False)
+    naive = np.mean([np.abs(each[20:] - each[19]).mean() for each in series])
+    errors = [np.abs(ahead - each[20:]).mean() for ahead, each in zip(model.forecast(4), series, strict=True)]
+    assert np.mean(errors) < naive / 4
+    new = -500 + 2 * np.arange(20.0)  # a series that was not learnt
+    assert np.abs(model.forecast(4, new) - (-500 + 2 * np.arange(20, 24))).max() < 2
+
+
 def test_learning_does_not_use_targets_in_gaps():
     series = wave(100)
     series[30:70] = np.nan
@@ -211,6 +236,26 @@ def test_an_interrupted_fit_keeps_what_was_learnt():
     with pytest.raises(KeyboardInterrupt):
         model.fit(wave(), on_epoch=stop, epochs=9, progress=False)
     assert np.isfinite(model.forecast(4)).all()
+
+
+def test_a_resumed_fit_is_that_without_interruption(tmp_path):
+    def stop(progress):
+        if progress.epoch == 2:
+            raise KeyboardInterrupt
+
+    options = {"checkpoint": tmp_path / "run", "epochs": 5, "progress": False}
+    whole = crnn.Forecaster(6, **SMALL).fit(wave(), epochs=5, progress=False)
+    model = crnn.Forecaster(6, **SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(wave(), on_epoch=stop, **options)
+    model = crnn.Forecaster(6, **SMALL).fit(wave(), resume=True, **options)
+    assert (model.flat_params == whole.flat_params).all()
+    assert (model.forecast() == whole.forecast()).all()
+
+
+def test_a_forecaster_is_trained_by_its_own_fit_only():
+    with pytest.raises(TypeError, match=r"model: expected one that .* got Forecaster; call its fit"):
+        crnn.fit(crnn.Forecaster(6, **SMALL).fit(wave(), **QUICK), wave())
 
 
 def test_a_refused_fit_changes_nothing(fitted):
@@ -376,6 +421,9 @@ def test_wrong_arguments_are_named(wrong, message):
         ([wave(60), np.ones((60, 2))], r"series\[1\]: expected 1 columns, got 2"),
         ([wave(60), [np.nan] * 60], r"series\[1\]: expected at least one value"),
         ([3.0], "series: expected more steps"),
+        ([[1.0], [2.0], [3.0]], r"series: expected more steps.*; write np\.array\(x\) if it is one series"),
+        (np.ones((2, 60)), r"series: expected a series \(T, P\) of at least P steps, got shape \(2, 60\); write list"),
+        (wave(60) * 1e200, "series: expected numbers whose variance float64 can hold, got"),
         ({"a": [1, 2]}, "series: expected"),
     ],
 )

@@ -129,6 +129,13 @@ def test_gaps_and_back_tests_of_pandas():
     assert (result.forecasts == plain.forecasts).all()
 
 
+def test_scikit_learn_clones_forecasters():
+    base = pytest.importorskip("sklearn.base")
+    copy = base.clone(crnn.Forecaster(7, lr=0.1, difference=(12, 1)).set_params(season=12))
+    assert copy.get_params()["difference"] == (12, 1)
+    assert repr(copy) == "Forecaster(horizon=7, season=12, difference=(12, 1), lr=0.1)"
+
+
 def test_several_series_of_pandas():
     frames = [pd.Series(values(n), pd.date_range("2024-01-01", periods=n), name=str(n)) for n in (50, 60)]
     fitted = model().fit(frames, **QUICK)

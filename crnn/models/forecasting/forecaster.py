@@ -27,6 +27,7 @@ from crnn.models.forecasting.preparation import (
     ahead_of,
     best_shares,
     check_logarithm,
+    check_shape,
     check_values,
     data_of,
     held_out_steps,
@@ -200,6 +201,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         """What `fit` trains, and on what. Nothing of this model is changed before `Learning.finish`."""
         settings = Settings.of(self._own_arguments())
         given = read_all(series, past, future)
+        check_shape(given)
         check_values(given, settings)
         stops = [len(frame) - n for frame, n in zip(given.frames, held_out_steps(given, valid), strict=True)]
         layout = layout_for(given, settings, stops)
@@ -210,7 +212,8 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         learn, judge = training_windows(all_steps, layout, stops)
         if not learn:
             longest = max(map(len, given.frames))
-            raise ValueError(f"series: expected more steps, to learn to forecast {layout.horizon}, got {longest}")
+            hint = "; write np.array(x) if it is one series" if longest == 1 and len(given.frames) > 1 else ""
+            raise ValueError(f"series: expected more steps, to learn to forecast {layout.horizon}, got {longest}{hint}")
         regressor = self._regressor_for(layout)
         no_bands = Bands(np.zeros((layout.horizon, layout.targets)), np.zeros((PARTS - 1, layout.targets)))
         ones = np.ones(layout.targets)
@@ -253,6 +256,10 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         kept = [each.shortened(layout.reach) for each in fitted.memory]
         self._regressor, self._log = regressor, regressor.log
         self._fitted = replace(fitted, shares=shares, bands=bands, memory=kept)
+
+    def windows(self, *arguments: Any) -> Any:
+        """For `crnn.fit`, which cannot train a forecaster. Raises TypeError."""
+        raise TypeError(f"model: expected one that reads windows of its own, got {type(self).__name__}; call its fit")
 
     # ---- what was learnt ------------------------------------------------------------------------------------------
 

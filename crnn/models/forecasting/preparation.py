@@ -31,6 +31,8 @@ from crnn.models.standardizer import Standardizer
 
 LEAST_WINDOW = 24  # steps
 LARGEST_LAG = 100_000
+LEAST_SPREAD = 0.1  # of differences, relative to their size: those of a plain trend hardly differ
+LARGEST = 1e150  # of numbers whose squares are summed
 SHARES = 20
 
 
@@ -95,12 +97,26 @@ def label_of(given: Given, i: int) -> str:
 
 
 def check_values(given: Given, settings: Settings) -> None:
-    """Raise ValueError if a column has no values, or values whose logarithm cannot be taken."""
+    """Raise ValueError if a column has no values, too large ones, or those whose logarithm cannot be taken."""
     for i, frame in enumerate(given.frames):
         known = ~np.isnan(frame.values)
+        for name, values in ("series", frame.values), ("past", given.past[i]), ("future", given.future[i]):
+            largest = np.fmax.reduce(np.abs(values), axis=None, initial=0.0)
+            if largest > LARGEST:
+                label = f"{name}[{i}]" if given.several else name
+                raise ValueError(f"{label}: expected numbers whose variance float64 can hold, got {largest:g}")
         if not known.any(axis=0).all():
             raise ValueError(f"{label_of(given, i)}: expected at least one value in each column, got only missing ones")
     check_logarithm(given, settings)
+
+
+def check_shape(given: Given) -> None:
+    """Raise ValueError for an array with fewer steps than columns, whose rows are probably series."""
+    T, P = given.frames[0].values.shape
+    if T < P and not given.several and given.frames[0].axis is None:
+        raise ValueError(
+            f"series: expected a series (T, P) of at least P steps, got shape {(T, P)}; write list(x) for {T} series"
+        )
 
 
 def check_logarithm(given: Given, settings: Settings) -> None:
@@ -155,7 +171,7 @@ def chain_of(layout: Layout, gaps: str, logarithm: bool, mean: Array, std: Array
 
 
 def statistics_of(name: str, values: Array, layout: Layout, gaps: str, logarithm: bool) -> tuple[Array, Array]:
-    """Mean of a series (T, P), and the standard deviation of its differences; of itself if it is too short for them.
+    """Mean of a series (T, P), and the standard deviation of its differences, or of itself if there are none.
 
     Raises ValueError, which calls the series ``name``.
     """
@@ -164,11 +180,14 @@ def statistics_of(name: str, values: Array, layout: Layout, gaps: str, logarithm
     scale = Standardizer(P)
     scale.learn(name, [plain])
     mean, std = scale.mean, scale.std
-    differences = Difference(layout.lags).apply(plain) if len(plain) > sum(layout.lags) + 1 else plain
-    if layout.lags:
+    if layout.lags and len(plain) > sum(layout.lags):
+        differences, squares = Difference(layout.lags).apply(plain), np.zeros(P)
+        kernels.column_squares(squares, np.ascontiguousarray(differences), np.zeros(P))
+        size = np.sqrt(squares / len(differences))
         scale.learn(name, [differences])
-        constant = ~(differences != differences[:1]).any(axis=0)
-        std = np.where(constant, std, scale.std)
+        spread = np.where((differences != differences[:1]).any(axis=0), scale.std, 0.0)
+        spread = np.maximum(spread, LEAST_SPREAD * size)
+        std = np.where(spread > 0, spread, std)
     return mean, std
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_ext"))
 
+import matplotlib.font_manager  # noqa: E402, F401  it makes its cache now, and not within an example
+
 import crnn  # noqa: E402
 import crnn.training.reporter  # noqa: E402
 

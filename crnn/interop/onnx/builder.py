@@ -30,6 +30,8 @@ class Builder:
         The initializers that hold the model's parameters.
     """
 
+    opset: int
+    dtype: str
     arrays: dict[str, Array]
 
     def __init__(self, opset: int, dtype: str) -> None:

@@ -19,7 +19,11 @@ ANSWERS = ("Softmax", "LogSoftmax", "Sigmoid", "ArgMax")
 RECURRENT = ("LSTM", "GRU", "RNN")
 ACTIVATIONS = {"LSTM": ["sigmoid", "tanh", "tanh"], "GRU": ["sigmoid", "tanh"], "RNN": ["tanh"]}  # by default
 FORWARD, REVERSE = 0, 1
-DIRECTIONS = {"forward": (FORWARD,), "reverse": (REVERSE,), "bidirectional": (FORWARD, REVERSE)}
+DIRECTIONS: dict[str, tuple[int, ...]] = {
+    "forward": (FORWARD,),
+    "reverse": (REVERSE,),
+    "bidirectional": (FORWARD, REVERSE),
+}
 
 
 # ---- layers ----------------------------------------------------------------------------------------------------------

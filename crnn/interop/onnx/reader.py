@@ -30,6 +30,12 @@ class ReadLayer:
 class Node:
     """A node whose attributes are taken out one by one."""
 
+    kind: str
+    opset: int
+    inputs: list[str]
+    outputs: list[str]
+    name: str  # for messages
+
     def __init__(self, proto: Any, opset: int) -> None:
         self.kind, self.opset = proto.op_type, opset
         self.inputs, self.outputs = list(proto.input), list(proto.output)
@@ -68,6 +74,9 @@ class Reader:
     lengths : set of str
         Names of the inputs that are lengths of sequences.
     """
+
+    tensors: Tensors
+    opset: int
 
     def __init__(self, tensors: Tensors, opset: int) -> None:
         self.tensors, self.opset = tensors, opset

@@ -124,6 +124,8 @@ def test_what_fit_is_given_precedes_what_the_constructor_was(name):
         ({"checkpoint": "c"}, TypeError, "unexpected argument 'checkpoint'"),
         ({"learning_rate": 1}, TypeError, "learning_rate: expected lr"),
         ({"epoch": 1}, TypeError, "unexpected argument 'epoch'; did you mean epochs"),
+        ({"random_state": 1}, TypeError, "random_state: expected seed"),
+        ({"units": 8}, TypeError, "units: expected hidden_size"),
     ],
 )
 @every

@@ -98,20 +98,48 @@ def test_rows_of_another_index_are_refused():
         fitted.forecast(4)
 
 
+DAYS = pd.date_range("2024-01-01", periods=60)
+WITHOUT_DATES = r"series.reset_index\(drop=True\) for steps without dates"
+
+
 @pytest.mark.parametrize(
-    "index",
+    ("index", "hint"),
     [
-        lambda: pd.Index(list("abcdef") * 10),
-        lambda: pd.DatetimeIndex(pd.date_range("2024-01-01", periods=61).delete(30)),
-        lambda: pd.date_range("2024-01-01", periods=60)[::-1],
-        lambda: pd.Index(np.arange(60) ** 2),
-        lambda: pd.Index(np.arange(60) / 2),
+        (pd.Index(list("abcdef") * 10), WITHOUT_DATES),
+        (DAYS.strftime("%Y-%m-%d"), r"write series.index = pd.to_datetime\(series.index\) if these are dates"),
+        (pd.date_range("2024-01-01", periods=61).delete(30), r"write series.asfreq\('D'\)"),
+        (DAYS[::-1], r"write series.sort_index\(\)"),
+        (DAYS[[1, 0, *range(2, 60)]], r"write series.sort_index\(\)"),
+        (DAYS[[0, 0, *range(2, 60)]], "2024-01-01 00:00:00 is there twice"),
+        (pd.Index(np.arange(60) ** 2), WITHOUT_DATES),
+        (pd.Index(np.arange(60) / 2), WITHOUT_DATES),
     ],
 )
-def test_an_index_that_cannot_be_continued_is_refused(index):
-    series = pd.Series(values(), index())
-    with pytest.raises(ValueError, match="series: expected an index of dates or periods with a frequency"):
+def test_an_index_that_cannot_be_continued_is_refused_with_what_to_write(index, hint):
+    series = pd.Series(values(), index)
+    message = "series: expected an index of dates or periods with a frequency"
+    with pytest.raises(ValueError, match=f"(?s){message}.*{hint}"):
         model().fit(series, **QUICK)
+
+
+def test_a_groupby_is_refused_with_what_to_write():
+    frame = pd.DataFrame({"id": [0, 1] * 30, "x": values()})
+    with pytest.raises(TypeError, match=r"series: .* got SeriesGroupBy; write \[group for _, group in grouped\]"):
+        model().fit(frame.groupby("id")["x"], **QUICK)
+
+
+def test_columns_may_be_bools():
+    index = pd.date_range("2024-01-01", periods=70)
+    holiday = pd.Series(np.arange(70) % 7 == 0, index, name="holiday")
+    known = pd.DataFrame({"holiday": holiday, "price": values(70)})
+    series = pd.Series(values(70), index)[:60]
+    for column in (holiday, known):
+        as_bools = model().fit(series, future=column[:60], **QUICK).forecast(4, future=column[60:64])
+        numbers = column.astype(float)
+        as_numbers = model().fit(series, future=numbers[:60], **QUICK).forecast(4, future=numbers[60:64])
+        assert (as_bools == as_numbers).all()
+    with pytest.raises(ValueError, match=r"series: expected a series .*, got bool"):
+        model().fit(holiday, **QUICK)
 
 
 def test_the_index_names_the_season():

@@ -198,7 +198,12 @@ def test_targets_of_another_kind_of_model_are_refused_with_a_hint(make, y, messa
         make(hidden_size=4).fit(X, y, epochs=1)
 
 
-@pytest.mark.parametrize("weights", ["balance", 3, ["1", "2"], [[1, 2]], [1, None]])
+def test_a_class_weight_that_is_another_word_than_balanced_is_refused():
+    with pytest.raises(ValueError, match=r"class_weight: expected 'balanced', a dict by label, .* got 'balance'"):
+        crnn.SequenceClassifier(hidden_size=4, class_weight="balance")
+
+
+@pytest.mark.parametrize("weights", [3, ["1", "2"], [[1, 2]], [1, None]])
 def test_class_weights_that_are_no_list_of_numbers_are_refused(weights):
     with pytest.raises(ValueError, match="class_weight: expected 2 numbers of at least 0, in the order of the classes"):
         crnn.SequenceClassifier(hidden_size=4, class_weight=weights)

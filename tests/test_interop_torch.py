@@ -187,12 +187,14 @@ def test_half_precision_becomes_float32(rng):
 
 
 @pytest.mark.parametrize("prefix", ["encoder.lstm.", "", "lstm_"])
-def test_other_modules_tensors_are_left_alone(rng, prefix):
+def test_other_modules_tensors_are_left_out_only_if_the_prefix_says_so(rng, prefix):
     tensors = torch_tensors(rng, prefix=prefix)
     expected = from_state_dict(tensors).flat_params
     others = {"encoder.embedding.weight": np.ones((9, D), int), "fc.weight_g": np.ones(3), prefix + "fc.bias": 1}
-    for given in (None, prefix):
-        assert_same_bits(from_state_dict(tensors | others, given).flat_params, expected)
+    assert_same_bits(from_state_dict(tensors | others, prefix).flat_params, expected)
+    message = rf"got .*'fc\.weight_g'.* too; kind says .*, and prefix={prefix!r} leaves them out"
+    with pytest.raises(ValueError, match=message):
+        from_state_dict(tensors | others)
 
 
 def test_a_prefix_chooses_among_several(rng):

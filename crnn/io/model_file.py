@@ -148,7 +148,9 @@ def from_bytes(name: str, content: bytes) -> tuple[dict[str, Array], dict[str, A
     try:
         entries, metadata = safetensors.parse(content)
         if "crnn" not in metadata:
-            raise ValueError("got a foreign one")
+            weights = any("weight" in each for each in entries)
+            hint = "; crnn.interop.torch.load_file reads those of PyTorch" if weights else ""
+            raise ValueError(f"got a foreign one{hint}")
         data = sum(len(entry["data"]) for entry in entries.values())
         header = json_header.loads(metadata["crnn"], header_memory(data))
         if not isinstance(header, dict):

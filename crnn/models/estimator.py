@@ -28,6 +28,17 @@ from crnn.training.log import TrainingLog
 if TYPE_CHECKING:
     from sklearn.utils import Tags
 
+# What other libraries call an argument of a model.
+RENAMED = {
+    "random_state": "seed",
+    **dict.fromkeys(("units", "hidden_dim", "hidden_units", "n_hidden", "hidden_layer_sizes"), "hidden_size"),
+    **dict.fromkeys(("embedding_dim", "emb_dim"), "embedding_size"),
+    **dict.fromkeys(("max_epochs", "num_epochs", "n_epochs", "max_iter"), "epochs"),
+    **dict.fromkeys(("rnn_type", "cell_type"), "cell"),
+    "n_layers": "num_layers",
+    "n_classes": "num_classes",
+}
+
 __all__ = ["ESTIMATING", "Estimator", "EstimatorConfig", "FitOptions", "ModelOptions", "NotFittedError", "not_fitted"]
 
 
@@ -127,8 +138,8 @@ class Estimator:
         """Keep the arguments of a constructor, its ``locals()``. Raises TypeError for an unknown one."""
         arguments = {name: value for name, value in given.items() if name not in ("self", "__class__", "options")}
         options = given.get("options", {})
-        for name in ELSEWHERE.keys() & options.keys():
-            raise TypeError(f"{name}: expected {ELSEWHERE[name]}")
+        for name in (ELSEWHERE.keys() | RENAMED.keys()) & options.keys():
+            raise TypeError(f"{name}: expected {ELSEWHERE.get(name) or RENAMED[name]}")
         known = list(self._defaults())
         unknown = sorted(set(options) - set(known))
         if unknown:

@@ -133,7 +133,10 @@ def check_class_weight(weights: Any, multilabel: bool) -> Any:
             if number is None or not 0 <= number < float("inf"):
                 raise ValueError(f"class_weight[{label!r:.50}]: expected a number of at least 0, got {weight!r:.100}")
         return None
-    if isinstance(weights, str) and weights == BALANCED:
+    if isinstance(weights, str) and weights != BALANCED:
+        expected = "'balanced', a dict by label, or a list of numbers"
+        raise ValueError(f"class_weight: expected {expected}, got {weights!r:.100}")
+    if isinstance(weights, str):
         if multilabel:
             raise ValueError("class_weight: expected a list or a dict with multilabel, got 'balanced'")
         return None

@@ -67,10 +67,11 @@ def from_state_dict(
     Parameters
     ----------
     state_dict : mapping of str to array or torch.Tensor
-        Not modified; the network shares no memory with it. Without ``kind`` it may contain the tensors of other
-        modules, which are left out. With ``kind`` every tensor has a place in the model, or is named in the error.
+        Not modified; the network shares no memory with it. Every tensor has a place in the model, or is named in the
+        error. Only with ``prefix`` and without ``kind`` are those of other modules left out.
     prefix : str, optional
-        Text before ``weight_ih_l0`` in the names, such as ``"encoder.lstm."``. Needed only if there are several.
+        Text before ``weight_ih_l0`` in the names, such as ``"encoder.lstm."``. Needed if there are several recurrent
+        modules, or to take this one alone.
     nonlinearity : {"tanh", "relu"}, optional
         Of an ``nn.RNN``; tanh if not given, because the weights do not determine it.
     dropout : float

@@ -211,9 +211,16 @@ def model_from_names(
 ) -> Any:
     """The model of tensors by name. In a whole model every one of them has a place, or is named in the error."""
     recurrent = recurrent_from(names, read, prefix, nonlinearity)
-    if wanted.kind == NETWORK:
-        return network_of(recurrent, dropout)
     rest = [name for name in names if name not in recurrent.names]
+    if wanted.kind == NETWORK:
+        if rest and prefix is None:
+            first = min(recurrent.names)
+            own = first[: first.rindex("bias_" if "bias_" in first.rpartition(".")[2] else "weight_")]
+            raise ValueError(
+                f"expected the tensors of one recurrent module and no others, got {listed(sorted(rest))} too; kind "
+                f"says which model they make, such as regressor, and prefix={own!r} leaves them out"
+            )
+        return network_of(recurrent, dropout)
     scaling = _scaling_of(rest, read)
     groups = _groups([name for name in rest if not (scaling and name.startswith("scaling."))])
     head_name, embedding_name = _choose(groups, read, recurrent, wanted)

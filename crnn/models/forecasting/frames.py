@@ -62,8 +62,7 @@ class Axis:
                 return cls("range", int(index[-1]), int(steps[0]) if len(steps) else 1, None, label)
         raise ValueError(
             f"{name}: expected an index of dates or periods with a frequency, or of evenly spaced integers, got "
-            f"{type(index).__name__} {shown(index[:3].tolist())}; write {name}.asfreq('D') for gaps in daily dates, or "
-            f"{name}.reset_index(drop=True)"
+            f"{type(index).__name__} {shown([str(label) for label in index[:3]])}; {_index_hint(name, index)}"
         )
 
     def after(self, n: int) -> Any:
@@ -97,6 +96,20 @@ class Axis:
             return None
         unit = str(self.step).partition("-")[0]
         return FREQUENCIES.get(unit, unit)
+
+
+def _index_hint(name: str, index: Any) -> str:
+    """What to write for an index that cannot be continued."""
+    import pandas as pd
+
+    without = f"{name}.reset_index(drop=True) for steps without dates"
+    if not isinstance(index, pd.DatetimeIndex | pd.PeriodIndex):
+        return f"write {name}.index = pd.to_datetime({name}.index) if these are dates, or {without}"
+    if index.has_duplicates:
+        return f"{index[index.duplicated()][0]} is there twice; write one series for each group, or their sum by date"
+    if not index.is_monotonic_increasing:
+        return f"write {name}.sort_index()"
+    return f"write {name}.asfreq('D') for gaps in daily dates, 'MS' or 'ME' in months, or {without}"
 
 
 @dataclass(frozen=True)
@@ -137,25 +150,32 @@ def is_several(value: Any) -> bool:
     return array.ndim == 3 or (array.dtype.kind == "O" and array.ndim == 1 and any(np.ndim(each) for each in array))
 
 
-def read(name: str, value: Any, what: str = "a series (T,) or (T, P), or a list of them") -> list[Frame]:
-    """The series of ``value``. Raises TypeError and ValueError, which call it ``name``."""
+def read(
+    name: str, value: Any, what: str = "a series (T,) or (T, P), or a list of them", *, bools: bool = False
+) -> list[Frame]:
+    """The series of ``value``, with ``bools`` also 0 and 1 as bools.
+
+    Raises TypeError and ValueError, which call it ``name``.
+    """
+    if library_of(value) == "pandas" and hasattr(type(value), "groups"):
+        raise TypeError(f"{name}: expected {what}, got {type(value).__name__}; write [group for _, group in grouped]")
     if isinstance(value, str | bytes) or value is None:
         raise TypeError(f"{name}: expected {what}, got {type(value).__name__}")
     if not is_several(value):
-        return [read_one(name, value, what)]
+        return [read_one(name, value, what, bools=bools)]
     if not len(value):
         raise ValueError(f"{name}: expected {what}, got none")
-    return [read_one(f"{name}[{i}]", each, what) for i, each in enumerate(value)]
+    return [read_one(f"{name}[{i}]", each, what, bools=bools) for i, each in enumerate(value)]
 
 
-def read_one(name: str, value: Any, what: str) -> Frame:
+def read_one(name: str, value: Any, what: str, *, bools: bool = False) -> Frame:
     """A single series, see `read`."""
     pandas = library_of(value) == "pandas" and hasattr(value, "index")
     if pandas and value.index.nlevels > 1:
         hint = "[group.droplevel(0) for _, group in x.groupby(level=0)]"
         raise ValueError(f"{name}: expected {what}, got an index of {value.index.nlevels} levels; write {hint}")
     array = real_numbers(name, value)
-    if array.dtype.kind == "b" or array.ndim not in (1, 2) or not array.size:
+    if (array.dtype.kind == "b" and not bools) or array.ndim not in (1, 2) or not array.size:
         raise ValueError(f"{name}: expected {what}, got {array.dtype} of shape {array.shape}")
     values = np.array(in_precision(name, array, "float64"), copy=True, order="C")
     if np.isinf(values).any():
@@ -174,7 +194,8 @@ def read_columns(
     """Other columns (T, E) of each series, of so many rows; None if there are none."""
     if value is None:
         return None
-    frames = read(name, value, "columns (T,) or (T, E)" + (", one array for each series" if several else ""))
+    what = "columns (T,) or (T, E)" + (", one array for each series" if several else "")
+    frames = read(name, value, what, bools=True)  # a holiday is or is not
     if len(frames) != len(series) or is_several(value) != several:
         raise ValueError(f"{name}: expected columns for each of {len(series)} series, got {len(frames)}")
     for i, (frame, n) in enumerate(zip(frames, rows, strict=True)):

@@ -135,7 +135,7 @@ def read_ahead(
         return [np.zeros((n, 0)) for _ in frames]
     if not columns.future:
         raise ValueError("future: expected none, because fit had none")
-    found = read("future", future, what)
+    found = read("future", future, what, bools=True)
     if len(found) != len(frames) or is_several(future) != several:
         raise ValueError(f"future: expected {what} for each of {len(frames)} series, got {len(found)}")
     ahead = []

@@ -68,9 +68,11 @@ def test_new_values_are_added_as_if_they_had_been_in_the_series(fitted):
 
 def test_gaps_are_filled_alike_in_the_memory_and_in_a_series():
     series = wave(150)
-    series[[5, 50, 51, 52, 90, 119, 120, 121, 139]] = np.nan
+    series[[5, 50, 51, 52, 83, 84, 85, 86, 90, 119, 120, 121, 139]] = np.nan
     for gaps in "interpolate", "carry", "mask":
-        model = crnn.Forecaster(6, gaps=gaps, window=10, **SMALL).fit(series[:120], **QUICK)
+        model = crnn.Forecaster(6, season=12, gaps=gaps, window=10, **SMALL).fit(series[:120], **QUICK)
+        assert len(model.fitted.memory[0].values) == 120 - 82  # 35 steps, and back to one without a gap
+        assert (model.forecast(6) == model.forecast(6, series[:120])).all()
         before = model.forecast(6, series)
         assert np.isfinite(before).all()
         assert (model.update(series[120:]).forecast(6) == before).all()

@@ -93,6 +93,7 @@ def test_standard_input_stays_standard_input(here):
     [
         ("hiden = 9", "run.toml: hiden: expected an option of crnn train, .* unknown; did you mean hidden"),
         ("hidden_size = 9", "run.toml: hidden_size: .* did you mean hidden"),
+        ("learning-rate = 9", "run.toml: learning-rate: .* did you mean lr"),
         ("frobnicate = 9", r"run.toml: frobnicate: .* this one is unknown$"),
         ("hidden = 'many'", "run.toml: hidden: expected an integer, got 'many'"),
         ("hidden = 9.5", "run.toml: hidden: expected an integer, got 9.5"),

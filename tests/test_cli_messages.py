@@ -63,6 +63,8 @@ def test_what_the_user_typed_is_not_changed():
     [
         (["--log-file", "a.jsonl", "--batch-size=3"], "; did you mean --log and --batch?"),  # the names in Python
         (["--patiense", "3"], "; did you mean --patience?"),
+        (["--learning-rate", "3"], "; did you mean --lr?"),  # the names of other libraries
+        (["--hidden_dim=3"], "; did you mean --hidden?"),
         (["--frobnicate"], ""),
         (["another"], ""),
     ],

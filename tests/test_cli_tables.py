@@ -138,6 +138,57 @@ def test_a_comma_may_be_the_decimal_mark(read):
         read("label;t0\nup;1.5\ndown;2,5\n", decimal=",")
 
 
+@pytest.mark.parametrize(
+    ("cells", "options", "message"),
+    [
+        ("b;0,5", {}, "expected a number, got '0,5'; --decimal , reads a comma as the decimal mark"),
+        ("b;1.5", {"decimal": ","}, "expected a number, got '1.5'; with --decimal , a number has no point"),
+        ("b;1.234,5", {}, "expected a number, got '1.234,5'"),
+    ],
+)
+def test_a_number_with_another_decimal_mark_is_refused_with_the_option(read, cells, options, message):
+    with pytest.raises(TableError, match=f"{re.escape(message)}$"):
+        read(f"label;x\na;2\n{cells}\n", **options)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("separator", [";", ",", "\t"])
+def test_the_first_line_of_a_spreadsheet_program_names_the_delimiter(read, separator, end):
+    content = f"sep={separator}\n" + "id,x,label\na,1,up\na,2,up\nb,3,down\n".replace(",", separator)
+    found = read(content.replace("\n", end))
+    assert (numbers(found), found.labels, found.lines) == ([[1, 2], [3]], ["up", "down"], [[3, 4], [5]])
+    with pytest.raises(TableError, match="line 6, column 2"):
+        read((content + f"b{separator}?{separator}down\n").replace("\n", end))
+
+
+def test_empty_rows_at_the_end_are_no_rows(read):
+    assert numbers(read(LONG + ",,,,\r\n , ,,,\n\n")) == [[[1, 2], [3, 4]], [[5, 6]]]
+    with pytest.raises(TableError, match=r"line 5, column 1 \(id\): expected an id, got an empty cell"):
+        read(LONG + ",,,,\nb,1,5,6,down\n")
+
+
+@pytest.mark.parametrize("start", [b"PK\x03\x04\x14\x00", b"\xd0\xcf\x11\xe0\xa1\xb1"])
+def test_a_workbook_is_refused(read, start):
+    with pytest.raises(TableError, match="expected CSV, got a workbook, or another archive; save its sheet as CSV"):
+        read(start + b"\0" * 20, name="t.xlsx")
+
+
+def test_a_column_without_values_is_refused_with_the_options_that_name_others(read):
+    content = "subject,x,label\ns1,1,up\ns1,2,up\ns2,3,down\n"
+    with pytest.raises(TableError, match=r"got 's1'; if the column has no values, name it with --id, or with --column"):
+        read(content)
+    assert numbers(read(content, id="subject")) == [[1, 2], [3]]
+    with pytest.raises(TableError, match=r"got 's1'$"):
+        read(content, columns=("subject", "x"))
+
+
+def test_rows_that_are_not_sorted_are_refused_with_what_to_do(read):
+    with pytest.raises(TableError, match=r"got 0; sort the rows by time$"):
+        read(LONG.replace("a,1", "a,0"))
+    with pytest.raises(TableError, match=r"got 0; sort the rows by time, or name the column of sequences with --id$"):
+        read("time,x,label\n0,1,a\n1,2,a\n0,1,b\n")
+
+
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress])
 def test_compressed_tables(read, compress):
     assert len(read(compress(LONG.encode()), name="t.csv.gz")) == 2

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from crnn.cli.common import CommandParser, flag_of
+from crnn.models.estimator import RENAMED
 
-__all__ = ["Configuration", "Repeated", "given", "typed_options"]
+__all__ = ["OTHERS_NAMES", "Configuration", "Repeated", "given", "typed_options"]
 
 ONCE = ("config", "help", "resume", "restart")  # options that say what to do this time; a file cannot have them
+OTHERS_NAMES = {"learning_rate": "lr", **RENAMED}  # of options in other libraries
 STANDARD_INPUT = "-"
 _KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
     int: ((int,), "an integer"),
@@ -116,8 +118,9 @@ def _by_key(parser: CommandParser) -> dict[str, argparse.Action]:
 def _unknown(key: str, actions: Mapping[str, argparse.Action], prog: str) -> str:
     """What to say of a key that is no option."""
     names = {action.dest: name for name, action in actions.items() if name not in ONCE}  # also those of Python
+    names |= {theirs: names[ours] for theirs, ours in OTHERS_NAMES.items() if ours in names}
     names |= {name: name for name in names.values()}
-    close = difflib.get_close_matches(key, names, 1, 0.7)
+    close = difflib.get_close_matches(key.replace("-", "_"), names, 1, 0.7)
     hint = f"; did you mean {names[close[0]]}?" if close else ""
     return f"{key}: expected an option of {prog}, by its name without --; this one is unknown{hint}"
 

@@ -85,8 +85,8 @@ def add_format_flags(parser: argparse.ArgumentParser, function: str) -> None:
         default=[],
         type=_option,
         metavar="NAME=VALUE",
-        help=f"argument of the format's function {function} in crnn.interop; may be repeated. The value is JSON, or "
-        "else a text",
+        help=f"argument of the format's function {function} in crnn.interop; may be repeated. The value is JSON, "
+        "such as null for None, or else a text",
     )
 
 
@@ -121,7 +121,8 @@ def format_of(option: str, path: Path, name: str | None, *, written: bool) -> Fo
     if found:
         raise ValueError(f"format: expected one of {', '.join(each.name for each in found)} for {path}, got none")
     known = ", ".join(dict.fromkeys(suffix for each in FORMATS for suffix in suffixes[each.name]))
-    raise ValueError(f"{option}: expected a name that ends in one of {known}, or --format, got {path}")
+    hint = "" if written or path.suffix != ".safetensors" else "; --format torch reads the weights of PyTorch"
+    raise ValueError(f"{option}: expected a name that ends in one of {known}, or --format, got {path}{hint}")
 
 
 def called(function: Callable[..., Result], *values: Any, options: Mapping[str, Any]) -> Result:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import crnn
 from crnn.cli.common import flag_of
-from crnn.cli.configuration import Configuration, typed_options
+from crnn.cli.configuration import OTHERS_NAMES, Configuration, typed_options
 from crnn.text.errors import Remedy, explain
 
 __all__ = ["described", "in_words_of", "option_names", "unrecognized"]
@@ -43,6 +43,7 @@ def _names_for(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -
 def unrecognized(parser: argparse.ArgumentParser, words: list[str]) -> str:
     """What to say of words that ``parser`` does not know: which option each may have meant, such as Python's name."""
     names = option_names(parser)
+    names |= {theirs: names[ours] for theirs, ours in OTHERS_NAMES.items() if ours in names}
     options = {f"--{name.replace('_', '-')}": option for name, option in names.items() if option.startswith("--")}
     options |= {option: option for option in options.values()}
     typed = [word.partition("=")[0] for word in words if word.startswith("--")]

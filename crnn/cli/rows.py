@@ -15,6 +15,9 @@ from crnn.cli.times import seconds_of
 __all__ = ["Rows", "grouped", "read_rows"]
 
 
+NO_VALUES = "; if the column has no values, name it with --id, or with --column those that have"
+
+
 @dataclass(eq=False)
 class Rows:
     """The rows of a table, as columns of their parts."""
@@ -33,6 +36,7 @@ def read_rows(table: Table, roles: Roles, *, several: bool) -> Rows:
     rows, known = Rows(), dict[str, str]()  # one string for all equal labels and ids
     by_size: dict[int, Sequence[int]] = {}  # the columns of values, by the number of cells
     plain = table.decimal == "."
+    hint = "" if roles.values is not None else NO_VALUES
 
     def text(cells: list[str], column: int) -> str:
         cell = cells[column].strip() if column < len(cells) else ""
@@ -47,7 +51,7 @@ def read_rows(table: Table, roles: Roles, *, several: bool) -> Rows:
             numbers = [float(cells[each]) for each in columns] if plain else None
         except (ValueError, IndexError):
             numbers = None
-        rows.values.extend([table.number(row, each) for each in columns] if numbers is None else numbers)
+        rows.values.extend([table.number(row, each, hint) for each in columns] if numbers is None else numbers)
         rows.sizes.append(len(columns))
         rows.lines.append(row.line)
         if roles.id is not None:
@@ -93,5 +97,6 @@ def _check_times(table: Table, roles: Roles, rows: Rows, members: Sequence[int])
             raise TableError(f"{where}: expected a number or a date, as in 2026-01-31, got {rows.times[i]!r:.100}")
         if previous is not None and not time > previous:
             where, of_id = table.at(rows.lines[i], roles.time), f" of id {rows.ids[i]!r:.100}" if rows.ids else ""
-            raise TableError(f"{where}: expected a later time than in the row before{of_id}, got {rows.times[i]}")
+            hint = "; sort the rows by time" + ("" if rows.ids else ", or name the column of sequences with --id")
+            raise TableError(f"{where}: expected a later time than in the row before{of_id}, got {rows.times[i]}{hint}")
         previous = time

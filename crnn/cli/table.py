@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ IDS = ("id",)
 TIMES = ("time", "timestamp")
 TEXTS = ("text", "token", "word")
 TELLING = {*LABELS, *IDS, *TIMES, *TEXTS}
+WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how .xlsx and .ods, and .xls, begin
+WITH_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
 LONGEST_CELL = 1 << 30  # characters; 131,072 of the csv module are too few for texts
 
 
@@ -124,13 +127,18 @@ class Table:
         self._encoding, self.decimal = reading.encoding, reading.decimal
         if path.is_dir():
             raise TableError(f"{path}: expected a table, got a folder")
+        if _is_workbook(path):
+            raise TableError(f"{path}: expected CSV, got a workbook, or another archive; save its sheet as CSV")
         file = standard_input() if path == STANDARD_INPUT else str(path)
         self._source: Source = open_sources([file], self._stack)[0]
         self.name = self._source.name
         lines = list(islice((line for line in self._lines() if line.strip()), LOOKED_AT))
         if not lines:
             raise TableError(f"{self.name}: expected a table, got an empty file")
-        self.delimiter = reading.delimiter or self._found_delimiter(lines)
+        stated = re.fullmatch(r'sep=([^"])', lines[0].rstrip("\r\n"))  # what Excel writes and reads, no row
+        self._skipped = 1 if stated else 0
+        lines = lines[self._skipped :]
+        self.delimiter = reading.delimiter or (stated[1] if stated else self._found_delimiter(lines))
         with self._csv_errors():
             rows = self._sample(lines, self.delimiter)
         if not rows:
@@ -212,12 +220,15 @@ class Table:
     # ---- rows -----------------------------------------------------------------------------------------------------
 
     def rows(self) -> Iterator[Row]:
-        """The rows below the header, without empty lines. Raises TableError for a row that cannot be read."""
+        """The rows below the header, without empty lines, and without empty rows at the end, as spreadsheets have them.
+
+        Raises TableError for a row that cannot be read.
+        """
         with self._csv_errors():
             rows = self._cells(self._lines())
-            if self.has_header:
+            for _ in range(self._skipped + self.has_header):
                 next(rows, None)
-            for line, cells in rows:
+            for line, cells in _without_empty_end(rows):
                 if self.has_header and len(cells) > len(self.columns):
                     raise TableError(
                         f"{self.name}: line {line}: expected {len(self.columns)} cells, one for each column, got "
@@ -225,12 +236,21 @@ class Table:
                     )
                 yield Row(line, cells)
 
-    def number(self, row: Row, column: int) -> float:
-        """The number in a cell; NaN if it is empty. Raises TableError if it is something else."""
+    def number(self, row: Row, column: int, hint: str = "") -> float:
+        """The number in a cell; NaN if it is empty. Raises TableError if it is something else.
+
+        ``hint``: what to do with a cell that is not even like a number.
+        """
         cell = row.cells[column].strip() if column < len(row.cells) else ""
         value = as_number(cell, self.decimal) if cell else math.nan
         if value is None:
-            raise TableError(f"{self.at(row.line, column)}: expected a number, got {cell!r:.100}")
+            if self.decimal == "." and WITH_COMMA.fullmatch(cell):
+                hint = "; --decimal , reads a comma as the decimal mark"
+            elif as_number(cell) is not None:
+                hint = "; with --decimal , a number has no point"
+            elif cell[0].isdigit():
+                hint = ""
+            raise TableError(f"{self.at(row.line, column)}: expected a number, got {cell!r:.100}{hint}")
         return value
 
     def at(self, line: int, column: int | None = None) -> str:
@@ -284,6 +304,26 @@ class Table:
         return _CsvErrors(self)
 
     _line = 0
+
+
+def _is_workbook(path: Path) -> bool:
+    """Whether a file is one of a spreadsheet program, which is no text."""
+    if not path.is_file():  # a pipe is read once
+        return False
+    with path.open("rb") as file:
+        return file.read(4) in WORKBOOKS
+
+
+def _without_empty_end(rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
+    """The rows up to the last one that has a cell which is not empty."""
+    held: list[tuple[int, list[str]]] = []
+    for row in rows:
+        if not any(map(str.strip, row[1])):
+            held.append(row)
+            continue
+        yield from held
+        held.clear()
+        yield row
 
 
 class _CsvErrors:

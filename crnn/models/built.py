@@ -88,7 +88,7 @@ def compose(
 def check_pooling(pooling: Any, steps: Any) -> None:
     """Raise ValueError unless pooling is None or a name in POOLINGS, and steps is given for "flatten" only."""
     if pooling is not None and (not isinstance(pooling, str) or pooling not in POOLINGS):
-        raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
+        raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, or None, got {pooling!r}")
     if (pooling == "flatten") != (steps is not None):
         raise ValueError(f"steps: expected with pooling='flatten', and only there, got {steps!r}")
 

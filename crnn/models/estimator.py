@@ -39,7 +39,16 @@ RENAMED = {
     "n_classes": "num_classes",
 }
 
-__all__ = ["ESTIMATING", "Estimator", "EstimatorConfig", "FitOptions", "ModelOptions", "NotFittedError", "not_fitted"]
+__all__ = [
+    "ESTIMATING",
+    "RENAMED",
+    "Estimator",
+    "EstimatorConfig",
+    "FitOptions",
+    "ModelOptions",
+    "NotFittedError",
+    "not_fitted",
+]
 
 
 class NotFittedError(ValueError, AttributeError):

@@ -33,9 +33,20 @@ def models() -> dict[str, crnn.RNN]:
         "tagger": crnn.SequenceTagger(2, 3, multilabel=True, bidirectional=True, **small),
         "regressor": crnn.SequenceRegressor(2, 2, loss="huber", delta=0.5, pooling=None, **small),
         "regressor-quantile": crnn.SequenceRegressor(2, 2, loss="quantile", quantiles=[0.1, 0.9], **small),
+        "forecaster": forecaster(),
         "translator": crnn.SequenceToSequence(2, 3, **small),
         "translator-texts": crnn.SequenceToSequence(source_vocab=VOCAB, target_vocab=VOCAB, **small),
     }
+
+
+def forecaster() -> crnn.Forecaster:
+    """One of two series with a gap and other columns."""
+    steps = np.arange(20.0)
+    series = [steps + (steps % 3), 5 - steps / 2]
+    series[0][15] = np.nan
+    past, future = [np.sin(steps)] * 2, [np.cos(steps)] * 2
+    model = crnn.Forecaster(2, season=3, window=2, gaps="mask", logarithm=False, hidden_size=2, lr=0.01, seed=1)
+    return model.fit(series, past, future, epochs=1, progress=False)
 
 
 def main() -> None:

@@ -274,6 +274,7 @@ def test_columns_that_are_known_ahead_are_the_rows_after_the_last_target(here, r
     message = "expected 9 rows after the last target, with the columns that are known ahead (sun), got 4"
     assert message in fails(run, "predict", "m", "ahead.csv", "--horizon", 9)
     assert "expected 1 rows after the last target" in fails(run, "predict", "m", "t.csv")
+    assert "expected a table with rows ahead of sun, got none" in fails(run, "predict", "m")
 
 
 def test_eval_tests_from_several_origins(here, run):

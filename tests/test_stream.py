@@ -270,6 +270,13 @@ def test_step_refuses_what_is_no_input_and_stays_where_it_is(rng, x, error, text
     assert_same_bits(np.concatenate([first, stepwise(stream, xs[2:])]), whole(net, xs))
 
 
+def test_a_lone_number_is_refused_with_what_to_write():
+    stream = crnn.RNN(1, 4, seed=0).stream()
+    with pytest.raises(TypeError, match=r"x: expected .* of shape \(1,\), or an id, got float 0.5; write \[x\]"):
+        stream.step(0.5)
+    assert_same_bits(stream.step([0.5]), crnn.RNN(1, 4, seed=0).stream().step(np.array([0.5], "f4")))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_numbers_of_other_types_are_converted(dtype):
     def stepped(x):

@@ -108,11 +108,19 @@ def test_streams_take_the_ids_of_the_vocabulary():
     assert np.allclose(probabilities, model.predict_proba(["oon"])[0], atol=1e-6)
 
 
+class Frame:
+    """Like a DataFrame of pandas with one column."""
+
+    columns = ("review",)
+    iloc = None
+
+
 @pytest.mark.parametrize(
     ("act", "error", "message"),
     [
         (lambda m: m.predict([np.zeros((3, 2))]), TypeError, r"^X\[0\]: expected str for unit 'char', got ndarray"),
         (lambda m: m.predict(["on", ""]), ValueError, r"^X\[1\]: expected a text of at least one char, got none"),
+        (lambda m: m.predict(Frame()), TypeError, r"^X: expected a list of strings, got Frame; write X\['review'\]"),
         (lambda m: m.predict("on"), TypeError, r"^X: expected a list of strings, got str; write \[x\] for one text"),
         (lambda m: m.predict([]), ValueError, r"^X: expected at least one string, got none"),
         (lambda m: Classifier().fit(TEXTS, LABELS), TypeError, r"^X\[0\]: expected numbers, .*vocab='char'"),

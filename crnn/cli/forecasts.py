@@ -57,6 +57,9 @@ def forecasts(model: Any, arguments: argparse.Namespace) -> str:
     table = None if arguments.data is None else series_for(model, arguments.data, arguments)
     levels = tuple(sorted(arguments.quantile)) or None
     n = _steps(model, table, arguments.horizon)
+    ahead = saved_options(model).get("future")
+    if table is None and ahead:
+        raise TableError(f"data: expected a table with rows ahead of {', '.join(map(str, ahead))}, got none")
     if table is None:
         found = model.forecast(n, quantiles=levels, threads=arguments.threads)
         names = list(saved_options(model).get("target") or [])

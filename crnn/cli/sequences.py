@@ -80,8 +80,8 @@ class Sequences:
         names = self.columns or []
         values = f" of {len(names):,} value{'s' * (len(names) > 1)} ({some_of(names)})" if names else ""
         form = f"{self.layout.format} format: a row is a {'step' if self.layout.format == 'long' else 'sequence'}"
-        return f"{self.name}: {len(self):,} sequences of {length} steps{values}; {', '.join([form, *places])}"
-
+        s = "s" * (len(self) > 1)
+        return f"{self.name}: {len(self):,} sequence{s} of {length} steps{values}; {', '.join([form, *places])}"
 
     def _describe_texts(self) -> str:
         layout = self.layout
@@ -89,7 +89,7 @@ class Sequences:
         places = [f"{what} in column {some_of(names)}" for what, names in named if any(names)]
         form = "a row is a word" if layout.format == "long" else "a row is a text"
         unused = [f"not used: {some_of(self.unused)}"] if self.unused else []
-        return f"{self.name}: {len(self):,} texts; {form}, {', '.join([*places, *unused])}"
+        return f"{self.name}: {len(self):,} text{'s' * (len(self) > 1)}; {form}, {', '.join([*places, *unused])}"
 
 
 def read_sequences(

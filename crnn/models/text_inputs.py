@@ -104,6 +104,9 @@ def refuse_texts(name: str, X: Any) -> None:
 def _texts(name: str, texts: Any) -> Any:
     if isinstance(texts, str | bytes):
         raise TypeError(f"{name}: expected a list of strings, got {type(texts).__name__}; write [x] for one text")
+    if hasattr(texts, "columns") and hasattr(texts, "iloc"):  # a DataFrame
+        hint = f"; write {name}[{texts.columns[0]!r}]" if len(texts.columns) else ""
+        raise TypeError(f"{name}: expected a list of strings, got {type(texts).__name__}{hint}")
     texts = items(name, texts, "a list of strings")
     if not len(texts):
         raise ValueError(f"{name}: expected at least one string, got none")

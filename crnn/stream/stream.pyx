@@ -151,7 +151,8 @@ cdef class StreamWeights:
             return real_array("x", x, self.io_dtype, (self.input_size,))
         expected = f"a {self.io_dtype} array of shape ({self.input_size},), or an id"
         expected = "an integer id" if self.ids_only else expected
-        raise TypeError(f"x: expected {expected}, got {described(x)}")
+        hint = "; write [x]" if isinstance(x, float) and self.input_size == 1 and not self.ids_only else ""
+        raise TypeError(f"x: expected {expected}, got {described(x)}{hint}")
 
     cdef object many_inputs(self, str name, x, str letter):
         """Inputs as a contiguous real array (n, D), or a copy of ids, int32 (n,). Raises TypeError and ValueError."""

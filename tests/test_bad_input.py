@@ -59,6 +59,16 @@ CASES = {
     "x without steps": (lambda: NET(x(0, 2, 5)), ValueError, r"x: expected .* got \(0, 2, 5\)"),
     "x without rows": (lambda: NET(x(3, 0, 5)), ValueError, r"x: expected .* got \(3, 0, 5\)"),
     "x too large": (lambda: NET(np.full((3, 2, 5), -1e39)), ValueError, r"x: .* float32 can hold, got -1e\+39 at"),
+    "NaN as padding": (
+        lambda: crnn.SequenceClassifier().fit([[1.0, 2.0], [3.0, np.nan]], ["a", "b"]),
+        ValueError,
+        r"X\[1\]: expected finite numbers, got nan at \(1, 0\); .*: x\[:1\] is the sequence without padding",
+    ),
+    "NaN as a gap": (
+        lambda: crnn.SequenceClassifier().fit([[1.0, 2.0], [np.nan, 3.0]], ["a", "b"]),
+        ValueError,
+        r"X\[1\]: expected finite numbers, got nan at \(0, 0\); .*: fill gaps, or skip these steps by mask=",
+    ),
     "x NaN": (lambda: NET(x(3, 2, 5) * np.nan), ValueError, r"x: expected finite numbers, got nan at \(0, 0, 0\)"),
     "x infinite": (lambda: NET.forward(x(3, 2, 5) * np.inf), ValueError, r"x: expected finite numbers, got -?inf at"),
     "x complex": (lambda: NET(x(3, 2, 5) * 1j), ValueError, "x: expected numbers, got complex64"),

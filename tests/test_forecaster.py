@@ -388,6 +388,18 @@ def test_seasonal_naive_bands_are_those_of_seasonal_differences():
 
 
 @pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("exog", "exog: expected past, columns known up to the origin, or future"),
+        ("future_covariates", "future_covariates: expected future"),
+    ],
+)
+def test_columns_by_the_names_of_other_libraries_are_refused_with_ours(name, message):
+    with pytest.raises(TypeError, match=message):
+        crnn.Forecaster(4, **SMALL).fit(wave(60), **{name: wave(60)})
+
+
+@pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"horizon": 0}, "horizon: expected an integer of at least 1, got 0"),

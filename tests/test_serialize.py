@@ -146,6 +146,12 @@ def test_files_of_other_kinds_are_refused(tmp_path, content):
     refused(path)
 
 
+def test_a_file_of_another_program_is_refused_with_who_reads_it(tmp_path):
+    path = tmp_path / "amp.NAM"
+    path.write_text('{"architecture": "LSTM"}')
+    refused(path, "got another kind of file, or a part of one; crnn.interop reads files of other programs")
+
+
 def test_a_foreign_safetensors_file_is_refused(tmp_path):
     path = tmp_path / "m"
     save_file({"weight": np.ones((2, 2), np.float32)}, path)

@@ -31,6 +31,7 @@ Header = Mapping[str, Any]
 
 FORMAT = 1
 PARAMETER_LIMIT = 1 << 31
+FOREIGN = (".nam", ".aidax", ".json", ".onnx", ".keras", ".h5")  # how names of other programs' files end
 
 
 class ModelFileError(ValueError):
@@ -124,7 +125,10 @@ def read_content(path: PathLike, name: str | None = None) -> bytes:
         length = int.from_bytes(file.read(8), "little")
         size = os.fstat(file.fileno()).st_size
         if size < 8 or length > size - 8:
-            raise ModelFileError(f"{name}: expected a safetensors file, got another kind of file, or a part of one")
+            hint = "; crnn.interop reads files of other programs" if name.lower().endswith(FOREIGN) else ""
+            raise ModelFileError(
+                f"{name}: expected a safetensors file, got another kind of file, or a part of one{hint}"
+            )
         longest = min(HEADER_LIMIT, header_memory(size - 8 - length) // json_header.PER_CHARACTER)
         if length > longest:
             raise ModelFileError(

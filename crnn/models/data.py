@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from crnn._core.rows import Lengths
-from crnn.array_input import check_finite, in_precision, items, real_numbers
+from crnn.array_input import check_finite, in_precision, is_finite, items, real_numbers
 from crnn.checks import Array, check_positive
 from crnn.models.text_inputs import refuse_texts
 
@@ -169,6 +169,16 @@ def array_of(name: str, value: Any, dtype: Any = None) -> Array:
         raise ValueError(f"{name}: expected numbers in an array, got {value!r:.100}") from None
 
 
+def _not_finite_hint(x: Array) -> str:
+    """What to do with a sequence (T, D) that has NaN or inf."""
+    kept = len(x)
+    while kept and np.isnan(x[kept - 1]).all():
+        kept -= 1
+    if 0 < kept < len(x) and is_finite(x[:kept]):
+        return f"; NaN and inf are no inputs: x[:{kept}] is the sequence without padding"
+    return "; NaN and inf are no inputs: fill gaps, or skip these steps by mask="
+
+
 def _check_sequence(name: str, x: Array, input_size: int, ids: bool, real: bool) -> Array:
     """One sequence, see `check_sequences`."""
     if x.ndim and len(x) == 0:
@@ -186,7 +196,8 @@ def _check_sequence(name: str, x: Array, input_size: int, ids: bool, real: bool)
         or_ids = ", or integer ids (T,)" if x.ndim == 1 and not real and not hint else ""
         expected = f"numbers of shape (T, {input_size}){or_ids}"
         raise ValueError(f"{name}: expected {expected}, got {x.dtype} of shape {x.shape}{hint}")
-    check_finite(name, x, hint="; NaN and inf are no inputs")
+    if not is_finite(x):
+        check_finite(name, x, hint=_not_finite_hint(x))
     return in_precision(name, x, "float64") if x.dtype.itemsize > 8 else x
 
 

@@ -18,7 +18,7 @@ from crnn.models.forecasting.backtest import BAND, Backtest, back_test
 from crnn.models.forecasting.bands import PARTS, Bands, checked_levels
 from crnn.models.forecasting.files import Fitted, fitted_from
 from crnn.models.forecasting.frames import as_given
-from crnn.models.forecasting.given import read_ahead, read_all
+from crnn.models.forecasting.given import check_names, read_ahead, read_all
 from crnn.models.forecasting.learning import Learning
 from crnn.models.forecasting.memory import Remembered
 from crnn.models.forecasting.naive import SeasonalNaive, continued
@@ -178,6 +178,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         FloatingPointError, KeyboardInterrupt
             As in `crnn.fit`.
         """
+        check_names(options)
         training, own = self._fit_options(options)
         learning = self.learning(series, past, future, **own)
         regressor = learning.regressor

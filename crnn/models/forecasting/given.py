@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,13 @@ import numpy as np
 
 from crnn.checks import Array
 from crnn.models.forecasting.frames import Frame, check_index, in_order, is_several, read, read_columns
+
+# What other libraries call the columns beside a series.
+OTHERS_NAMES = {
+    **dict.fromkeys(("exog", "X", "xreg", "covariates"), "past, columns known up to the origin, or future"),
+    "past_covariates": "past",
+    "future_covariates": "future",
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,13 @@ class Given:
     past: list[Array]
     future: list[Array]
     columns: Columns
+
+
+def check_names(options: Iterable[str]) -> None:
+    """Raise TypeError for a name that other libraries have for columns."""
+    for name in options:
+        if name in OTHERS_NAMES:
+            raise TypeError(f"{name}: expected {OTHERS_NAMES[name]}")
 
 
 def read_all(series: Any, past: Any, future: Any, *, ahead: int = 0, like: Columns | None = None) -> Given:

@@ -139,21 +139,20 @@ class Difference(Transformation):
     """
 
     lags: tuple[int, ...]
-    weights: Array  # the naive forecast is the sum of weights[k] * (the value k + 1 steps before)
+    weights: dict[int, int]  # the naive forecast is the sum of weights[k] * (the value k steps before)
 
     def __init__(self, lags: Sequence[int]) -> None:
         self.lags = tuple(lags)
-        product = np.ones(1)
+        product = {0: 1}  # coefficients of (1 - B**lag) * ..., where B is one step back
         for lag in self.lags:
-            factor = np.zeros(lag + 1)
-            factor[0], factor[lag] = 1, -1
-            product = np.convolve(product, factor)  # of small integers, exact
-        self.weights = -product[1:]
+            shifted = {power + lag: -factor for power, factor in product.items()}
+            product = {power: product.get(power, 0) + shifted.get(power, 0) for power in {**product, **shifted}}
+        self.weights = {power: -factor for power, factor in sorted(product.items()) if power and factor}
 
     @property
     def reach(self) -> int:
         """How many values before a step its difference depends on."""
-        return len(self.weights)
+        return sum(self.lags)
 
     def naive(self, history: Array, n: int) -> Array:
         """The naive forecast (n, P) after ``history`` (T, P); values before its start are taken to be its first one."""
@@ -163,18 +162,17 @@ class Difference(Transformation):
         if reach and len(known):
             values[:reach] = known[0]
             values[reach - len(known) : reach] = known
-        lags = np.flatnonzero(self.weights)
         for step in range(reach, reach + n):
-            for lag in lags.tolist():
-                values[step] += self.weights[lag] * values[step - 1 - lag]
+            for lag, weight in self.weights.items():
+                values[step] += weight * values[step - lag]
         return values[reach:]
 
     def apply(self, values: Array) -> Array:
         """The differences (T - reach, P) of values (T, P)."""
         reach = self.reach
         differences: Array = values[reach:].copy()
-        for lag in np.flatnonzero(self.weights).tolist():
-            differences -= self.weights[lag] * values[reach - 1 - lag : len(values) - 1 - lag]
+        for lag, weight in self.weights.items():
+            differences -= weight * values[reach - lag : len(values) - lag]
         return differences
 
     def deviation(self, values: Array, origin: int, n: int) -> Array:

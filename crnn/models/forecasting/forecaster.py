@@ -12,7 +12,7 @@ import numpy as np
 
 from crnn._float_mode import in_ieee_mode
 from crnn._options import options_of, takes_options
-from crnn.checks import Array, check_size
+from crnn.checks import Array, check_seed, check_size
 from crnn.models.estimator import ESTIMATING, Estimator, EstimatorConfig, FitOptions, ModelOptions, not_fitted
 from crnn.models.forecasting.backtest import BAND, Backtest, back_test
 from crnn.models.forecasting.bands import PARTS, Bands, checked_levels
@@ -38,8 +38,9 @@ from crnn.models.forecasting.preparation import (
 )
 from crnn.models.forecasting.windows import Layout, Steps, Window, inputs_of, window_at, with_forecast
 from crnn.models.held_out import AUTO
+from crnn.models.losses import Regression
 from crnn.models.regressor import SequenceRegressor
-from crnn.nn.config import NetworkConfig
+from crnn.nn.config import NetworkConfig, config_from
 from crnn.nn.module import Module
 from crnn.nn.params import Shapes
 from crnn.stream.parts import StreamParts
@@ -134,17 +135,20 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
     ) -> None:
         self._regressor, self._fitted = None, None
         self._keep_arguments(locals())
-        self._new_regressor(2, 1)  # checks the arguments now
+        self._regressor_options()  # checks the arguments now
         Settings.of(self._own_arguments())
 
-    def _new_regressor(self, inputs: int, outputs: int) -> SequenceRegressor:
-        """The regressor of these arguments. Raises TypeError and ValueError."""
+    def _regressor_options(self) -> dict[str, Any]:
+        """The arguments that the regressor has too, checked. Raises TypeError and ValueError."""
         arguments = self._own_arguments()
         names = [*OF_REGRESSOR, *(each.name for each in NETWORK_OPTIONS)]
         options = {name: arguments[name] for name in names}
         if options["loss"] not in LOSSES:
             raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {options['loss']!r:.200}")
-        return SequenceRegressor(inputs, outputs, pooling=None, **options)
+        config_from({**options, "input_size": 1})
+        Regression(options["loss"], 1, delta=options["delta"])
+        check_seed("seed", options["seed"])
+        return options
 
     # ---- training -------------------------------------------------------------------------------------------------
 
@@ -235,7 +239,8 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
 
     def _regressor_for(self, layout: Layout) -> SequenceRegressor:
         """A copy of the regressor, with its starting weights, if it has the sizes that are needed; else a new one."""
-        fresh = self._new_regressor(layout.input_size, layout.targets)
+        options = self._regressor_options()
+        fresh = SequenceRegressor(layout.input_size, layout.targets, pooling=None, **options)
         if self._regressor is None or self._fitted is None or self._fitted.layout != layout:
             return fresh
         return deepcopy(self._regressor).set_params(**fresh._own_arguments())

@@ -506,3 +506,15 @@ def test_a_file_without_a_tensor_is_refused(fitted, name):
         kept = {each: values for each, values in tensors.items() if each != name} | wrong
         with pytest.raises(crnn.ModelFileError, match=name):
             from_bytes(model_file.to_bytes(kept, header))
+
+
+@pytest.mark.parametrize("name", ["horizon", "season", "window"])
+def test_a_size_that_no_file_may_have_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name}: expected at most 1,000,000 steps, got 1,000,001"):
+        crnn.Forecaster(**{name: 1_000_001})
+
+
+def test_the_largest_season_can_be_saved_and_loaded(tmp_path):
+    model = crnn.Forecaster(2, season=1_000_000, hidden_size=2, epochs=1).fit(np.arange(40.0) % 7)
+    model.save(tmp_path / "m")
+    assert crnn.load(tmp_path / "m").forecast(2).tolist() == model.forecast(2).tolist()

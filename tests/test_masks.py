@@ -105,3 +105,31 @@ def test_texts_and_pairs_of_sequences_take_no_mask():
     pairs = crnn.SequenceToSequence(3, 3, hidden_size=2)
     with pytest.raises(ValueError, match=r"^mask: expected None for a model of texts or of pairs"):
         pairs.evaluate([[0, 1]], [[0]], mask=[[True, False]])
+
+
+def _series(weights):
+    return pytest.importorskip("pandas").Series(weights, index=[7, 8, 9, 10])
+
+
+def _some_by_step(weights):
+    return [weights[0], *(np.full(len(x), weight) for x, weight in zip(X[1:], weights[1:], strict=True))]
+
+
+@pytest.mark.parametrize("convert", [_series, iter, _some_by_step])
+def test_weights_of_sequences_in_any_container_go_with_masks_of_steps(convert):
+    weights, values = [1.0, 2.0, 0.5, 3.0], [x[:, 1] for x in X]
+    masked = crnn.SequenceRegressor(pooling=None, **SMALL).fit(X, values, convert(weights), mask=MASK)
+    plain = crnn.SequenceRegressor(pooling=None, **SMALL).fit(REST, _rest(values), weights)
+    assert masked.flat_params.tobytes() == plain.flat_params.tobytes()
+
+
+@pytest.mark.parametrize("weights", [[], 3, np.array(3.0), {1.0, 2.0, 3.0, 4.0}])
+def test_weights_that_are_none_are_named_with_a_mask_too(weights):
+    with pytest.raises((TypeError, ValueError), match="sample_weight: expected"):
+        crnn.SequenceTagger(**SMALL).fit(X, [[0] * len(x) for x in X], weights, mask=MASK)
+
+
+@pytest.mark.parametrize("target", [1, None, float("nan"), np.float64(1.0)])
+def test_a_target_for_all_steps_is_named_with_a_mask_too(target):
+    with pytest.raises(ValueError, match=r"y\[0\]: expected one for each of 5 steps, got"):
+        crnn.SequenceTagger(**SMALL).fit(X, [target] * 4, mask=MASK)

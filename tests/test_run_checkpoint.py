@@ -556,3 +556,18 @@ def test_a_run_that_is_resumed_with_less_than_it_has_done_is_finished(tmp_path):
         files = {"checkpoint": tmp_path / "c", "log_file": tmp_path / "log.jsonl", "resume": settings != {"epochs": 8}}
         log = crnn.fit(model, corpus, batch_size=4, bptt=8, patience=None, **settings, **files)
         assert log.epochs == 8
+
+
+def test_options_of_the_constructor_that_may_change_are_no_other_model(tmp_path):
+    x, y = [np.ones((3, 1)) * i for i in range(6)], [0, 1] * 3
+    options = {"checkpoint": tmp_path / "c", "checkpoint_updates": 1}
+
+    def interrupt(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        crnn.SequenceClassifier(hidden_size=3, batch_size=2, epochs=2).fit(x, y, on_update=interrupt, **options)
+    again = crnn.SequenceClassifier(hidden_size=3, batch_size=2, epochs=3, lr=1e-3)
+    again.set_params(**again.get_params())  # all given, as in a clone
+    again.fit(x, y, resume=True, **options)
+    assert again.log.entries[-1].epoch == 3

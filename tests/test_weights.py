@@ -226,3 +226,14 @@ def test_wrong_class_weights_are_named(weights, message):
 def test_several_labels_have_no_balanced_weights():
     with pytest.raises(ValueError, match="class_weight: expected a list or a dict with multilabel, got 'balanced'"):
         new("flags", class_weight="balanced")
+
+
+@pytest.mark.parametrize("factor", [2.0**1020, 2.0**-1060])
+def test_weights_of_any_size_have_only_ratios(factor):
+    weights = np.array([1.0, 2.0, 1.0, 3.0] * 3)
+    x = [np.random.default_rng(i).normal(size=(4, 2)) + 1e6 for i in range(12)]
+    found = []
+    for each in (weights, weights * factor):
+        model = crnn.SequenceRegressor(hidden_size=3, epochs=1, valid=None).fit(x, [a.sum() for a in x], each)
+        found.append((model.flat_params.tobytes(), model.score(x, [a.sum() for a in x], each)))
+    assert found[0] == found[1]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from crnn.array_input import as_array, items, real_numbers
+from crnn.array_input import as_array, items, real_numbers, shown
 from crnn.checks import Array
 
 __all__ = ["spread", "without_masked"]
@@ -41,8 +41,8 @@ def without_masked(
     masks = _checked(mask, [len(each) if each.ndim else 0 for each in x])
     if by_step and y is not None:
         y = _chosen("y", y, masks)
-    if by_step and sample_weight is not None and np.ndim(sample_weight[0]):
-        sample_weight = _chosen("sample_weight", sample_weight, masks)
+    if by_step and sample_weight is not None:
+        sample_weight = _chosen("sample_weight", sample_weight, masks, or_numbers=True)
     return [each[there] for each, there in zip(x, masks, strict=True)], y, sample_weight, masks
 
 
@@ -79,14 +79,19 @@ def _checked(mask: Any, lengths: Sequence[int]) -> list[Array]:
     return masks
 
 
-def _chosen(name: str, entries: Any, masks: Sequence[Array]) -> list[Any]:
-    """Of targets or weights by step those that are there."""
+def _chosen(name: str, entries: Any, masks: Sequence[Array], *, or_numbers: bool = False) -> list[Any]:
+    """Of targets or weights by step those that are there. ``or_numbers``: or one for all steps, as it is."""
     entries = items(name, entries, "a list or an array")
     if len(entries) != len(masks):
         raise ValueError(f"{name}: expected one entry for each of {len(masks)} sequences, got {len(entries)}")
     found = []
     for i, (entry, there) in enumerate(zip(entries, masks, strict=True)):
-        values = np.asanyarray(entry) if hasattr(entry, "__array__") else list(entry)
+        values = np.asanyarray(entry) if hasattr(entry, "__array__") or not np.iterable(entry) else list(entry)
+        if isinstance(values, np.ndarray) and not values.ndim:
+            if not or_numbers:
+                raise ValueError(f"{name}[{i}]: expected one for each of {len(there)} steps, got {shown(entry)}")
+            found.append(entry)
+            continue
         if len(values) != len(there):
             raise ValueError(f"{name}[{i}]: expected one for each of {len(there)} steps, got {len(values)}")
         found.append(

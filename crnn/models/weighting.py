@@ -32,6 +32,7 @@ __all__ = [
 
 NAME = "sample_weight"
 BALANCED = "balanced"  # class_weight
+LARGE = 300  # power of two, up to which many weights can be summed and multiplied by numbers
 
 
 # ---- of sequences and steps ------------------------------------------------------------------------------------------
@@ -56,7 +57,13 @@ def checked(weights: Any, n: int, *, by_step: bool) -> list[Array]:
         found.append(values)
     if not any(values.any() for values in found):
         raise ValueError(f"{NAME}: expected at least one weight above zero, got only zeros")
-    return found
+    return summable(found)
+
+
+def summable(weights: list[Array]) -> list[Array]:
+    """The same weights, or with the same ratios if their sums or products could overflow or lose digits."""
+    _, exponent = np.frexp(max(values.max() for values in weights if values.size))
+    return weights if abs(exponent) < LARGE else [np.ldexp(values, -exponent) for values in weights]
 
 
 def present(X: Any, y: Any, weights: Any, *, by_step: bool) -> tuple[Any, Any, list[Array] | None]:

@@ -17,6 +17,7 @@ from crnn.io.model_file import ModelFileError
 __all__ = ["check_same", "check_same_kind", "check_same_scaling", "data_identity", "model_identity"]
 
 BLOCK = 1 << 20  # elements that are converted at a time
+HOW = ("training", "learning")  # of a model's header: runs, and options of the constructor for them
 SHOWN = 5  # tokens that a message names
 
 Header = Mapping[str, Any]
@@ -26,8 +27,8 @@ Header = Mapping[str, Any]
 
 
 def model_identity(header: Header) -> dict[str, Any]:
-    """The header of a model as a file holds it: kind, configuration, vocabulary; not how it has been trained."""
-    identity: dict[str, Any] = json.loads(json.dumps({k: v for k, v in header.items() if k != "training"}))
+    """The header of a model as a file holds it: kind, configuration, vocabulary; not how it learns or has learnt."""
+    identity: dict[str, Any] = json.loads(json.dumps({k: v for k, v in header.items() if k not in HOW}))
     return identity
 
 

@@ -15,10 +15,9 @@ from crnn.models.estimator import check_saved_learning
 from crnn.models.forecasting.bands import PARTS, Bands
 from crnn.models.forecasting.given import Columns
 from crnn.models.forecasting.memory import Remembered, header_of, memory_from, tensors_of
-from crnn.models.forecasting.preparation import LARGEST_LAG, Settings
+from crnn.models.forecasting.preparation import LARGEST_LAG, LARGEST_SIZE, Settings
 from crnn.models.forecasting.windows import Layout
 
-LARGEST = 1_000_000  # horizon, window and season that a file may have
 NAMES = ("arguments", "layout", "learning", "names", "several", "series")
 
 
@@ -114,7 +113,7 @@ def layout_from(value: Any) -> Layout:
     least = {"past": 0, "future": 0}
     if (
         not sensible
-        or any(type(number) is not int or number > LARGEST for number in numbers)
+        or any(type(number) is not int or number > 2 * LARGEST_SIZE for number in numbers)
         or any(value[name] < least.get(name, 1) for name in names if name not in ("lags", "mask"))
         or any(type(lag) is not int or not 0 < lag <= LARGEST_LAG for lag in value["lags"])
         or type(value["mask"]) is not bool

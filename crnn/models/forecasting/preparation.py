@@ -31,6 +31,7 @@ from crnn.models.standardizer import Standardizer
 
 LEAST_WINDOW = 24  # steps
 LARGEST_LAG = 100_000
+LARGEST_SIZE = 1_000_000  # horizon, season and window
 LEAST_SPREAD = 0.1  # of differences, relative to their size: those of a plain trend hardly differ
 LARGEST = 1e150  # of numbers whose squares are summed
 SHARES = 20
@@ -67,13 +68,20 @@ class Settings:
         if not isinstance(gaps, str) or gaps not in GAPS:
             raise ValueError(f"gaps: expected one of {', '.join(GAPS)}, got {shown(gaps)}")
         return cls(
-            check_size("horizon", arguments["horizon"]),
-            check_season(arguments["season"]),
+            _limited("horizon", check_size("horizon", arguments["horizon"])),
+            _limited("season", check_season(arguments["season"])),
             _checked_lags(arguments["difference"]),
             check_flag("logarithm", arguments["logarithm"]),
             gaps,
-            None if window is None else check_size("window", window),
+            None if window is None else _limited("window", check_size("window", window)),
         )
+
+
+def _limited(name: str, size: int) -> int:
+    """A number of steps that files may have. Raises ValueError."""
+    if size > LARGEST_SIZE:
+        raise ValueError(f"{name}: expected at most {LARGEST_SIZE:,} steps, got {size:,}")
+    return size
 
 
 def _checked_lags(difference: Any) -> tuple[int, ...] | None:

@@ -72,3 +72,16 @@ def test_what_is_no_further_class_is_refused(classes, message):
             model.extended(classes)
     with pytest.raises(ValueError, match=r"^classes: expected"):
         model_of_numbers.extended(classes)
+
+
+@pytest.mark.parametrize("given", ["balanced", {"a": 3.0, "c": 2.0}])
+def test_class_weights_that_fit_finds_are_found_again(given):
+    x, y = [np.full((3, 1), i / 9) for i in range(9)], ["a"] * 6 + ["b"] * 3
+    options = {"hidden_size": 2, "epochs": 1, "valid": None}
+    model = crnn.SequenceClassifier(class_weight="balanced" if given == "balanced" else {"a": 3.0}, **options)
+    model.fit(x, y)
+    for copy in (model.astype("float64"), model.extended(["c"])):
+        assert copy.get_params()["class_weight"] == model.get_params()["class_weight"]
+    grown = model.extended(["c"]).set_params(class_weight=given)
+    grown.fit(x, ["a"] * 2 + ["b"] * 3 + ["c"] * 4, warm_start=True)
+    assert grown.class_weight == ([1.5, 1.0, 0.75] if given == "balanced" else [3.0, 1.0, 2.0])

@@ -570,4 +570,4 @@ def test_options_of_the_constructor_that_may_change_are_no_other_model(tmp_path)
     again = crnn.SequenceClassifier(hidden_size=3, batch_size=2, epochs=3, lr=1e-3)
     again.set_params(**again.get_params())  # all given, as in a clone
     again.fit(x, y, resume=True, **options)
-    assert again.log.entries[-1].epoch == 3
+    assert again.log.entries[-1]["epoch"] == 3

@@ -8,6 +8,7 @@ from copy import deepcopy
 from typing import Any, TypeVar
 
 from crnn.array_input import items
+from crnn.models.fitting import found_by_fit
 from crnn.models.targets import Label, as_label, check_names
 
 __all__ = ["extended_model"]
@@ -46,4 +47,5 @@ def extended_model(model: ModelT, classes: Sequence[Label], seed: int) -> ModelT
             own[...] = values
     larger._set_statistics({name: values.copy() for name, values in model._statistics.items()})
     larger.training_runs = deepcopy(model.training_runs)
+    larger.set_params(**found_by_fit(model))
     return larger

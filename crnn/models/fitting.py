@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from crnn.models.built import Built, same_argument, same_arguments
 from crnn.models.starting import Snapshot, StartingPoint, digest
 
-__all__ = ["begin_fit"]
+__all__ = ["begin_fit", "found_by_fit"]
 
 VOCABULARIES = ("vocab", "source_vocab", "target_vocab")  # weights are those of their tokens
 
@@ -68,3 +69,9 @@ def _fits(built: Built, old: Built, open_names: list[str]) -> bool:
     identity: Mapping[str, None] = dict.fromkeys([*open_names, *VOCABULARIES])
     here, there = built.arguments, old.arguments
     return built.fits(old) and all(same_argument(here[name], there[name]) for name in identity if name in here)
+
+
+def found_by_fit(model: Any) -> dict[str, Any]:
+    """Copies of the arguments that say how `fit` finds a value, such as class_weight="balanced"."""
+    given = model._all_arguments()
+    return {name: deepcopy(given[name]) for name in model.learnt_names if isinstance(given[name], str | Mapping)}

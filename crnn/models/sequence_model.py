@@ -35,7 +35,7 @@ from crnn.models.data import (
     check_sequences,
 )
 from crnn.models.estimator import Estimator, EstimatorConfig, FitOptions, check_saved_learning, not_fitted
-from crnn.models.fitting import begin_fit
+from crnn.models.fitting import begin_fit, found_by_fit
 from crnn.models.from_data import materialised, missing_inputs
 from crnn.models.head import Head
 from crnn.models.masking import spread, without_masked
@@ -206,7 +206,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
     def _take_unsaved(self, other: Self) -> None:
         self.training_runs = deepcopy(other.training_runs)
         vars(self._built)["seed"] = other.seed
-        self._arguments = self._arguments | {"seed": other._all_arguments()["seed"]}
+        self._arguments = self._arguments | {"seed": other._all_arguments()["seed"]} | found_by_fit(other)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         own = {name: value for name, value in vars(self).items() if name not in ("_built", "_stream_weights")}

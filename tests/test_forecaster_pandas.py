@@ -172,3 +172,21 @@ def test_several_series_of_pandas():
     several = pd.concat(frames, keys=["a", "b"])
     with pytest.raises(ValueError, match=r"series: .* an index of 2 levels"):
         model().fit(several)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_a_few_rows_need_no_frequency_to_continue_a_series(rows):
+    index = pd.DatetimeIndex(pd.date_range("2020-01-31", periods=64, freq="ME").to_numpy())  # as read from a file
+    series, known = pd.Series(values(64), index), pd.DataFrame({"a": values(64), "b": values(64)}, index)
+    more = slice(60, 60 + rows)
+    fitted = model().fit(series[:60], past=known[["a"]][:60], future=known["b"][:60], **QUICK)
+    assert (fitted.forecast(rows, future=known["b"][more]).index == index[more]).all()
+    assert fitted.forecast(1, future=known["b"][60:61]).index == index[60:61]
+    fitted.update(series[more], past=known[["a"]][more], future=known["b"][more])
+    assert fitted.forecast(1, future=[0.5]).index == index[[60 + rows]]
+    naive = crnn.SeasonalNaive(12).fit(series[:60]).update(series[more])
+    assert naive.forecast(1).index == index[[60 + rows]]
+    with pytest.raises(ValueError, match="series: expected the index that follows"):
+        naive.update(series[more])
+    with pytest.raises(ValueError, match="future: expected the index"):
+        fitted.forecast(rows, future=known["b"][more])

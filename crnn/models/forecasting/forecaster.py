@@ -421,7 +421,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
             The model is then unchanged.
         """
         fitted = self.fitted
-        given = read_all(series, past, future, like=fitted.columns)
+        given = read_all(series, past, future, like=fitted.columns, continues=True)
         check_logarithm(given, fitted.settings)
         memory = [each.shortened(fitted.layout.reach) for each in continued(fitted.memory, given)]
         self._fitted = replace(fitted, memory=memory)

@@ -150,10 +150,14 @@ def is_several(value: Any) -> bool:
     return array.ndim == 3 or (array.dtype.kind == "O" and array.ndim == 1 and any(np.ndim(each) for each in array))
 
 
-def read(
-    name: str, value: Any, what: str = "a series (T,) or (T, P), or a list of them", *, bools: bool = False
-) -> list[Frame]:
+SERIES = "a series (T,) or (T, P), or a list of them"
+
+
+def read(name: str, value: Any, what: str = SERIES, *, bools: bool = False, axis: bool = True) -> list[Frame]:
     """The series of ``value``, with ``bools`` also 0 and 1 as bools.
+
+    Without ``axis`` an index is only kept, to be compared with another one, so it needs no frequency: one that pandas
+    has read from a file has none, and of one row or two none can be found.
 
     Raises TypeError and ValueError, which call it ``name``.
     """
@@ -162,13 +166,13 @@ def read(
     if isinstance(value, str | bytes) or value is None:
         raise TypeError(f"{name}: expected {what}, got {type(value).__name__}")
     if not is_several(value):
-        return [read_one(name, value, what, bools=bools)]
+        return [read_one(name, value, what, bools=bools, axis=axis)]
     if not len(value):
         raise ValueError(f"{name}: expected {what}, got none")
-    return [read_one(f"{name}[{i}]", each, what, bools=bools) for i, each in enumerate(value)]
+    return [read_one(f"{name}[{i}]", each, what, bools=bools, axis=axis) for i, each in enumerate(value)]
 
 
-def read_one(name: str, value: Any, what: str, *, bools: bool = False) -> Frame:
+def read_one(name: str, value: Any, what: str, *, bools: bool, axis: bool) -> Frame:
     """A single series, see `read`."""
     pandas = library_of(value) == "pandas" and hasattr(value, "index")
     if pandas and value.index.nlevels > 1:
@@ -185,7 +189,7 @@ def read_one(name: str, value: Any, what: str, *, bools: bool = False) -> Frame:
     if not pandas:
         return Frame(values, flat)
     columns = [value.name] if flat else value.columns.tolist()
-    return Frame(values, flat, columns, Axis.of(name, value.index), value.index)
+    return Frame(values, flat, columns, Axis.of(name, value.index) if axis else None, value.index)
 
 
 def read_columns(
@@ -195,7 +199,7 @@ def read_columns(
     if value is None:
         return None
     what = "columns (T,) or (T, E)" + (", one array for each series" if several else "")
-    frames = read(name, value, what, bools=True)  # a holiday is or is not
+    frames = read(name, value, what, bools=True, axis=False)  # a holiday is or is not
     if len(frames) != len(series) or is_several(value) != several:
         raise ValueError(f"{name}: expected columns for each of {len(series)} series, got {len(frames)}")
     for i, (frame, n) in enumerate(zip(frames, rows, strict=True)):

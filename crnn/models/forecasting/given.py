@@ -64,14 +64,17 @@ def check_names(options: Iterable[str]) -> None:
             raise TypeError(f"{name}: expected {OTHERS_NAMES[name]}")
 
 
-def read_all(series: Any, past: Any, future: Any, *, ahead: int = 0, like: Columns | None = None) -> Given:
+def read_all(
+    series: Any, past: Any, future: Any, *, ahead: int = 0, like: Columns | None = None, continues: bool = False
+) -> Given:
     """Read series and other columns. ``ahead``: rows that ``future`` has after the end of the series.
 
     ``like`` : the columns of the series that were learnt; others are refused, and theirs are put in this order.
+    ``continues`` : the series continue those that are remembered, whose index tells what follows.
 
     Raises TypeError and ValueError.
     """
-    frames, several = read("series", series), is_several(series)
+    frames, several = read("series", series, axis=not continues), is_several(series)
     P = frames[0].values.shape[1] if like is None else like.targets
     for i, frame in enumerate(frames):
         if frame.values.shape[1] != P:
@@ -149,7 +152,7 @@ def read_ahead(
         return [np.zeros((n, 0)) for _ in frames]
     if not columns.future:
         raise ValueError("future: expected none, because fit had none")
-    found = read("future", future, what, bools=True)
+    found = read("future", future, what, bools=True, axis=False)
     if len(found) != len(frames) or is_several(future) != several:
         raise ValueError(f"future: expected {what} for each of {len(frames)} series, got {len(found)}")
     ahead = []

@@ -75,7 +75,7 @@ class SeasonalNaive:
 
     def update(self, series: Any, past: Any = None, future: Any = None) -> Self:
         """Add the values that came after the remembered series. Returns the model."""
-        given = read_all(series, past, future)
+        given = read_all(series, past, future, continues=True)
         self._memory = continued(self._memory, given)
         return self
 

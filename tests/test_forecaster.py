@@ -497,6 +497,16 @@ def test_a_damaged_file_is_refused(fitted, part):
             from_bytes(model_file.to_bytes(tensors, wrong))
 
 
+@pytest.mark.parametrize(("name", "value"), [("num_layers", 10**9), ("hidden_size", -1), ("seed", "x"), ("horizon", 7)])
+def test_a_file_with_impossible_arguments_is_refused(fitted, name, value):
+    from crnn.io import model_file
+
+    tensors, header = model_file.from_bytes("content", fitted.to_bytes())
+    header["forecaster"]["arguments"][name] = value
+    with pytest.raises(crnn.ModelFileError):
+        from_bytes(model_file.to_bytes(tensors, header))
+
+
 @pytest.mark.parametrize("name", ["shares", "bands.sizes", "memory.values", "memory.std", "W_hy"])
 def test_a_file_without_a_tensor_is_refused(fitted, name):
     from crnn.io import model_file

@@ -18,6 +18,7 @@ from crnn.models.forecasting.memory import Remembered, header_of, memory_from, t
 from crnn.models.forecasting.preparation import LARGEST_LAG, LARGEST_SIZE, Settings
 from crnn.models.forecasting.windows import Layout
 
+MOST_LAYERS = 10_000
 NAMES = ("arguments", "layout", "learning", "names", "several", "series")
 
 
@@ -84,6 +85,9 @@ def fitted_from(
         raise ValueError(f"expected a forecaster, got {header!r:.200}")
     if not isinstance(header["arguments"], dict) or not set(header["arguments"]) <= set(defaults):
         raise ValueError(f"expected arguments, got {header['arguments']!r:.200}")
+    layers = header["arguments"].get("num_layers")
+    if isinstance(layers, int | float) and layers > MOST_LAYERS:
+        raise ValueError(f"expected a sensible number of layers, got {layers!r:.200}")
     layout, names = layout_from(header["layout"]), names_from(header["names"])
     widths = {"values": layout.targets, "past": layout.past, "future": layout.future}
     memory = memory_from(header["series"], tensors, widths)

@@ -175,7 +175,7 @@ def test_a_workbook_is_refused(read, start):
 
 def test_a_column_without_values_is_refused_with_the_options_that_name_others(read):
     content = "subject,x,label\ns1,1,up\ns1,2,up\ns2,3,down\n"
-    with pytest.raises(TableError, match=r"got 's1'; if the column has no values, name it with --id, or with --column"):
+    with pytest.raises(TableError, match=r"got 's1'; --id names a column of ids, --text one of texts, --column"):
         read(content)
     assert numbers(read(content, id="subject")) == [[1, 2], [3]]
     with pytest.raises(TableError, match=r"got 's1'$"):
@@ -247,7 +247,7 @@ def test_times_rise_within_a_sequence(read, times):
         ("", {}, "expected a table, got an empty file"),
         ("\n \n", {}, "expected a table, got an empty file"),
         ("label,x\n", {"header": True}, "expected at least one row below the header, got none"),
-        ("x,y\n1,2\n", {}, "label: expected the column of the labels, such as --label y; .* has the columns x, y"),
+        ("x,y\n1,2\n", {}, "label: expected the column of the labels, such as label=y; .* has the columns x, y"),
         ("x,y\n1,2\n", {"labels": ("z",)}, "--label: expected one of the columns x, y of .*t.csv, got 'z'"),
         ("1,2\n3,4\n", {"labels": ("3",)}, "--label: expected a column from 1 to 2 of .*t.csv, got '3'"),
         (LONG, {"id": "nobody"}, "--id: expected one of the columns id, time, x, y, label of"),

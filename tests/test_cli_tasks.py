@@ -252,6 +252,12 @@ def test_what_is_wrong_is_refused_in_one_line_and_writes_nothing(here, run, argu
     assert sorted(os.listdir(here)) == before
 
 
+@pytest.mark.parametrize(("task", "option"), [("classify", "--label"), ("tag", "--label"), ("regress", "--target")])
+def test_a_column_that_is_not_named_is_asked_for_by_the_option_of_the_task(here, run, task, option):
+    message = f"{option}: expected the column of the labels, such as {option} kind; long.csv has"
+    assert message in fails(run, "train", "long.csv", "--task", task, "-o", "m", *SMALL)
+
+
 @pytest.mark.parametrize("option", ["--bptt", "--carry", "--unit", "--tie-weights", "--sample-every"])
 def test_options_of_texts_are_not_those_of_tables(here, run, option, capsys):
     with pytest.raises(SystemExit):

@@ -189,7 +189,7 @@ def roles_in(
             found = 0
         if found is None and labelled:
             raise TableError(
-                f"label: expected the column of the labels, such as --label {table.columns[-1]}; {table.name} has the "
+                f"label: expected the column of the labels, such as label={table.columns[-1]}; {table.name} has the "
                 f"columns {some_of(table.columns)}"
             )
         labels = [] if found is None else [found]

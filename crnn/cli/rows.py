@@ -15,7 +15,7 @@ from crnn.cli.times import seconds_of
 __all__ = ["Rows", "grouped", "read_rows"]
 
 
-NO_VALUES = "; if the column has no values, name it with --id, or with --column those that have"
+NO_VALUES = "; --id names a column of ids, --text one of texts, --column those of values"
 
 
 @dataclass(eq=False)

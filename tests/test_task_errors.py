@@ -49,6 +49,11 @@ DATA = {
     "y a dict": (lambda: fit(y={}), TypeError, "y: expected .* got dict"),
     "y a set": (lambda: fit(y=set(range(N))), TypeError, "y: expected .* got set"),
     "y a text": (lambda: NAMED.fit(X, "abababa"), TypeError, "y: expected .* got str"),
+    "y of a table's sequences": (
+        lambda: crnn.SequenceClassifier().fit(np.ones((12, 4)), ["a", "b"]),
+        ValueError,
+        "y: expected one entry for each of 12 sequences of 4 steps, got 2",
+    ),
     "y too short": (lambda: fit(y=Y[1:]), ValueError, "y: expected one entry for each of 7 sequences, got 6"),
     "y real": (lambda: fit(y=Y + 0.5), ValueError, r"y\[0\]: expected class numbers from 0 to 3 .* got float64"),
     "y true": (lambda: fit(y=Y > 0), ValueError, r"y: expected labels of num_classes=4 classes, got \[F"),

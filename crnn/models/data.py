@@ -127,12 +127,15 @@ def check_given(name: str, y: Any, hint: str = "") -> None:
         raise ValueError(f"{name}: expected targets; {reason}{hint}")
 
 
-def check_entries(name: str, y: Any, n: int) -> Any:
-    """The entries of y, one for each of n sequences: a list or an array. Raises TypeError and ValueError."""
+def check_entries(name: str, y: Any, x: list[Array]) -> Any:
+    """The entries of y, one for each of the sequences x: a list or an array. Raises TypeError and ValueError."""
     check_given(name, y)
     y = items(name, y, "a list or an array of targets")
+    n = len(x)
     if len(y) != n:
-        raise ValueError(f"{name}: expected one entry for each of {n} sequences, got {len(y)}")
+        even = len(y) < n and len({len(each) for each in x}) == 1  # as the rows of a table, which may be meant as steps
+        steps = f" of {len(x[0])} step{'s' * (len(x[0]) > 1)}" if even else ""
+        raise ValueError(f"{name}: expected one entry for each of {n} sequences{steps}, got {len(y)}")
     return y
 
 

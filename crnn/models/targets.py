@@ -125,7 +125,7 @@ class ClassTargets(Targets[Evaluation]):
 
     def encode(self, name: str, y: Any, x: list[Array], single: bool, *, unseen: bool = False) -> list[Array]:
         """As `Targets.encode`. ``unseen``: other labels than those of the classes are `UNSEEN` instead of an error."""
-        y = check_entries(name, labels_of(y), len(x))
+        y = check_entries(name, labels_of(y), x)
         # dtype object keeps names as they are: NumPy would turn a name and a -1 into two strings.
         dtype = None if self.classes is None else object
         targets: list[Array] = []
@@ -320,7 +320,7 @@ class ValueTargets(Targets[RegressionEvaluation]):
     def encode(self, name: str, y: Any, x: list[Array], single: bool) -> list[Array]:
         if y is None:
             return self._next_steps(name, x, single)
-        y = check_entries(name, y, len(x))
+        y = check_entries(name, y, x)
         P = self.size
         targets = []
         for i, entry in enumerate(y):
@@ -391,7 +391,7 @@ class TokenTargets(Targets[SequenceEvaluation]):
         self.size, self.vocab = size, vocab
 
     def encode(self, name: str, y: Any, x: list[Array], single: bool) -> list[Array]:
-        y = check_entries(name, y, len(x))
+        y = check_entries(name, y, x)
         if self.vocab is not None:
             targets = encode_texts(name, y, self.vocab)
         else:

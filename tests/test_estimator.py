@@ -452,3 +452,20 @@ def test_the_fit_of_a_language_model_returns_it_and_begins_anew():
     start = model.flat_params.copy()
     model.fit(corpus, **settings | {"optimizer": crnn.optim.SGD(0)})
     assert_same_bits(model.flat_params, start)
+
+
+def test_a_model_is_not_trained_within_its_own_fit():
+    x, y = [np.full((3, 1), i / 9) for i in range(9)], [0.1 * i for i in range(9)]
+    model = crnn.SequenceRegressor(hidden_size=2, epochs=1, valid=None)
+    expected = model.fit(x, y).flat_params.copy()
+    messages = []
+
+    def train_again(progress):
+        with pytest.raises(ValueError, match="fit: expected a model that is not being trained") as error:
+            model.fit(x, y)
+        messages.append(error)
+        copy.deepcopy(model).fit(x, y)
+
+    assert model.fit(x, y, on_update=train_again).flat_params.tobytes() == expected.tobytes()
+    assert messages
+    assert model.fit(x, y).flat_params.tobytes() == expected.tobytes()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from inspect import isfunction
 
 import numpy as np
 import pytest
@@ -252,3 +253,42 @@ def test_nested_calls_and_calls_of_the_host_inside_each_other(host, control):
         note()
         in_host_mode(note)
     assert seen == [default, default, up, default, up, up, default, up, default, default, up, up, up, up]
+
+
+@modes
+def test_scores_thresholds_and_further_classes_are_the_same(host, mode):
+    rng = np.random.default_rng(2)
+    X, y = [rng.normal(size=(5, 2)) for _ in range(30)], rng.random((30, 2)).round()
+    weights, options = rng.random(30), {"hidden_size": 3, "epochs": 1, "valid": None}
+
+    def use():
+        single = crnn.SequenceClassifier(**options).fit(X, y[:, 0].astype(int))
+        independent = crnn.SequenceClassifier(multilabel=True, **options).fit(X, y)
+        independent.tune_thresholds(X, y)
+        scores = [single.score(X, y[:, 0].astype(int), weights), independent.score(X, y, weights)]
+        return np.array(scores), np.array(independent.thresholds), single.extended([2]).flat_params
+
+    expected = use()
+    with host(mode):
+        found = use()
+    for one, other in zip(found, expected, strict=True):
+        assert_same_bits(one, other)
+
+
+def test_the_public_methods_of_all_models_run_in_the_ieee_mode():
+    """Those of mixins too, which are no subclasses of `Module`."""
+    models = [each for name in crnn.__all__ if isinstance(each := getattr(crnn, name), type) and hasattr(each, "fit")]
+    assert len(models) >= 6
+    for model in models:
+        for cls in model.__mro__:
+            for name, method in vars(cls).items():
+                if cls.__module__.startswith("crnn.") and not name.startswith("_") and isfunction(method):
+                    assert _is_wrapped(method), f"{cls.__name__}.{name}"
+
+
+def _is_wrapped(method):
+    while hasattr(method, "__wrapped__"):
+        if method.__code__.co_filename.endswith("_float_mode.py"):
+            return True
+        method = method.__wrapped__
+    return False

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from crnn._float_mode import public_methods_in_ieee_mode
 from crnn.checks import Array
 from crnn.models.built import Built, compose
 from crnn.models.data import SequenceData, Sequences, check_given
@@ -244,3 +245,6 @@ class ClassModel:
     def outputs_of(config: Mapping[str, Any]) -> int:
         """V, the number of outputs of the head of a model with this `config`."""
         return int(config["num_classes"])
+
+
+public_methods_in_ieee_mode(ClassModel)

@@ -16,6 +16,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict
 
+from crnn._float_mode import public_methods_in_ieee_mode
 from crnn._options import build_config, check_options, did_you_mean, option, options_of
 from crnn.checks import as_number, check_flag
 from crnn.models.held_out import AUTO
@@ -296,6 +297,9 @@ class Estimator:
             regressor_tags=RegressorTags() if kind == "regressor" else None,
             input_tags=InputTags(three_d_array=True, one_d_array=texts, string=texts),
         )
+
+
+public_methods_in_ieee_mode(Estimator)
 
 
 def _defaults_of(signature: inspect.Signature) -> dict[str, Any]:

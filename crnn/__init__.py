@@ -28,7 +28,7 @@ if _TYPE_CHECKING:
     from crnn.models.forecasting.forecaster import Forecaster
     from crnn.models.forecasting.naive import SeasonalNaive
     from crnn.models.language_model import LanguageModel
-    from crnn.models.metrics import Evaluation, RegressionEvaluation, SequenceEvaluation
+    from crnn.models.outputs.metrics import Evaluation, RegressionEvaluation, SequenceEvaluation
     from crnn.models.regressor import SequenceRegressor
     from crnn.models.seq2seq import SequenceToSequence
     from crnn.models.tagger import SequenceTagger
@@ -94,16 +94,16 @@ def get_include() -> str:
 # none of them.
 _LAZY = {
     "Backtest": "crnn.models.forecasting.backtest",
-    "Evaluation": "crnn.models.metrics",
+    "Evaluation": "crnn.models.outputs.metrics",
     "Forecaster": "crnn.models.forecasting.forecaster",
     "LanguageModel": "crnn.models.language_model",
     "ModelFileError": "crnn.io.model_file",
     "PartResult": "crnn.verification.checker",
     "Progress": "crnn.training.progress",
-    "RegressionEvaluation": "crnn.models.metrics",
+    "RegressionEvaluation": "crnn.models.outputs.metrics",
     "SeasonalNaive": "crnn.models.forecasting.naive",
     "SequenceClassifier": "crnn.models.classifier",
-    "SequenceEvaluation": "crnn.models.metrics",
+    "SequenceEvaluation": "crnn.models.outputs.metrics",
     "SequenceRegressor": "crnn.models.regressor",
     "SequenceTagger": "crnn.models.tagger",
     "SequenceToSequence": "crnn.models.seq2seq",

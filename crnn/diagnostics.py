@@ -18,13 +18,13 @@ from numpy.typing import ArrayLike
 
 from crnn._float_mode import in_ieee_mode
 from crnn.checks import Array
-from crnn.models.data import Batch as Window
 from crnn.models.gradient_flow import GradientFlow, check_no_lengths, gradient_flow
-from crnn.models.head import HeadTape
+from crnn.models.inputs.data import Batch as Window
 from crnn.models.language_model import LanguageModel
-from crnn.models.losses import Regression
-from crnn.models.pooling import Max
-from crnn.models.predictor import Workspace
+from crnn.models.outputs.head import HeadTape
+from crnn.models.outputs.losses import Regression
+from crnn.models.outputs.pooling import Max
+from crnn.models.outputs.predictor import Workspace
 from crnn.models.sequence_model import SequenceModel
 from crnn.nn.network import RNN
 from crnn.nn.state import State, StateLike

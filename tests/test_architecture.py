@@ -34,6 +34,7 @@ BENCHMARK_FLOORS = (
     ("defaults", "install", "promise", "published"),
     ("", "__main__"),
 )
+ROOMS_OF_MODELS = ("inputs", "outputs", "fitting")  # lowest first; the models themselves are above
 MAX_INHERITANCE = 2  # classes of the package above a class
 
 packages = pytest.mark.parametrize(
@@ -63,6 +64,23 @@ def test_no_modules_import_each_other_in_a_circle(package, floors):
 @packages
 def test_imports_go_to_lower_floors(package, floors):
     assert wrong_floors(import_graph(package), floors) == []
+
+
+def test_the_rooms_of_models_are_floors_too():
+    rooms = {f"crnn.models.{room}": height for height, room in enumerate(ROOMS_OF_MODELS)}
+
+    def height(module):
+        return rooms.get(".".join(module.split(".")[:3]), len(rooms))
+
+    graph = {m: targets for m, targets in import_graph(PACKAGE).items() if m.startswith("crnn.models.")}
+    assert {height(module) for module in graph} == {0, 1, 2, 3}
+    upwards = [
+        f"{module} imports {target}"
+        for module, targets in graph.items()
+        for target in targets
+        if target.startswith("crnn.models.") and target not in rooms and height(target) > height(module)
+    ]
+    assert upwards == []
 
 
 @packages

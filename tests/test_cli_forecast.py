@@ -12,7 +12,7 @@ from kernel_tools import assert_same_bits
 
 import crnn
 from crnn import cli
-from crnn.cli.times import axis_of, seconds_of
+from crnn.cli.tables.times import axis_of, seconds_of
 
 pytestmark = pytest.mark.thread_unsafe  # standard output and error are the process's
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crnn.cli.labels import classes_in, targets_of
-from crnn.cli.layout import Layout
-from crnn.cli.sequences import read_sequences
-from crnn.cli.table import Reading, TableError
+from crnn.cli.tables.labels import classes_in, targets_of
+from crnn.cli.tables.layout import Layout
+from crnn.cli.tables.sequences import read_sequences
+from crnn.cli.tables.table import Reading, TableError
 
 
 @pytest.fixture

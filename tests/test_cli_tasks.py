@@ -16,7 +16,7 @@ from crnn import cli
 from crnn.cli.command import CommandParser, all_parsers
 from crnn.cli.tasks import TASKS
 from crnn.cli.train import add_arguments
-from crnn.models.held_out import held_out
+from crnn.models.inputs.held_out import held_out
 
 pytestmark = pytest.mark.thread_unsafe  # standard output and error are the process's
 

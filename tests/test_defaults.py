@@ -11,7 +11,7 @@ import pytest
 import crnn
 from crnn._options import options_of
 from crnn.cli import command, network, train
-from crnn.models.held_out import CLASSES, STEPS, VALUES, held_out
+from crnn.models.inputs.held_out import CLASSES, STEPS, VALUES, held_out
 from crnn.training.config import LEAST_EPOCHS, LEAST_PATIENCE, LEAST_UPDATES, PATIENCE_PARTS, TrainingConfig
 
 VOCAB = crnn.Vocab.from_text("to be or not to be")

@@ -361,7 +361,7 @@ def test_the_learning_rate_is_given_as_lr_or_in_the_optimizer():
 
 def test_arrays_are_borrowed_where_they_can_be():
     from crnn.array_input import in_precision, real_numbers
-    from crnn.models.data import check_sequences
+    from crnn.models.inputs.data import check_sequences
 
     torch = pytest.importorskip("torch")
     array = np.ones((4, 3, 2), np.float32)

@@ -13,8 +13,8 @@ from kernel_tools import assert_same_bits
 from model_tools import environment
 
 import crnn
-from crnn.models.estimator import ESTIMATING, NotFittedError
 from crnn.models.files import from_bytes
+from crnn.models.fitting.estimator import ESTIMATING, NotFittedError
 
 RNG = np.random.default_rng(0)
 LENGTHS = (5, 7, 6, 5, 8, 6, 4, 9)

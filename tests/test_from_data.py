@@ -7,7 +7,7 @@ from kernel_tools import assert_same_bits
 
 import crnn
 from crnn.models.files import from_bytes
-from crnn.models.from_data import windows_of
+from crnn.models.fitting.from_data import windows_of
 
 RNG = np.random.default_rng(0)
 X = [RNG.normal(size=(n, 3)) for n in (5, 7, 6, 5, 8, 6)]

@@ -14,7 +14,7 @@ from crnn.interop import onnx as door
 from crnn.interop.onnx import own, writing
 from crnn.interop.parts import KINDS
 from crnn.io.model_file import ModelFileError
-from crnn.models.pooling import POOLINGS
+from crnn.models.outputs.pooling import POOLINGS
 from crnn.nn.cells import CELLS
 
 onnx = pytest.importorskip("onnx")

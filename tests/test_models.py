@@ -13,7 +13,7 @@ from model_tools import language_model, oracle_backward, oracle_forward, oracle_
 
 import crnn
 import crnn.models.language_model
-from crnn.models.predictor import Workspace
+from crnn.models.outputs.predictor import Workspace
 from crnn.text.reading import TextError
 
 IGNORE_INDEX = -1

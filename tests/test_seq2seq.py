@@ -13,10 +13,10 @@ from model_tools import padded, stir
 import crnn
 import crnn.models.seq2seq
 from crnn._core import cells, dispatch, gemm
-from crnn.models.data import Batch
-from crnn.models.decoding import Steps, beam_search, log_probabilities
-from crnn.models.encoder_decoder import EncoderDecoder
-from crnn.models.predictor import Workspace
+from crnn.models.inputs.data import Batch
+from crnn.models.outputs.decoding import Steps, beam_search, log_probabilities
+from crnn.models.outputs.encoder_decoder import EncoderDecoder
+from crnn.models.outputs.predictor import Workspace
 from crnn.stream import StreamWeights
 
 CELLS = list(cells.CELLS)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from kernel_tools import assert_same_bits
 
 from crnn._core import dispatch
-from crnn.models.standardizer import Standardizer
+from crnn.models.inputs.standardizer import Standardizer
 
 # ---- scaling -------------------------------------------------------------------------------------------------------
 

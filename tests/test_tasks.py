@@ -20,7 +20,7 @@ from task_tools import (
 
 import crnn
 from crnn._core import dispatch
-from crnn.models.held_out import held_out
+from crnn.models.inputs.held_out import held_out
 
 # ---- scaling belongs to the model -----------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import crnn
 from crnn.models.files import from_bytes
-from crnn.models.thresholds import best_threshold
+from crnn.models.outputs.thresholds import best_threshold
 
 Classifier = crnn.SequenceClassifier
 RNG = np.random.default_rng(0)

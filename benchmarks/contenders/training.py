@@ -32,7 +32,7 @@ def crnn_model(task: TrainingTask, start: Weights) -> crnn.LanguageModel:
 def crnn_step(model: crnn.LanguageModel, windows: Windows, threads: int) -> Step:
     """A training step of crnn, which repeats the windows in a cycle."""
     import crnn
-    from crnn.models.predictor import Workspace
+    from crnn.models.outputs.predictor import Workspace
 
     optimizer = crnn.optim.Adam(lr=RATE, beta1=BETA1, beta2=BETA2, eps=EPS)
     space, source = Workspace(), cycle(windows)

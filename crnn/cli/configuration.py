@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from crnn.cli.common import CommandParser, flag_of
-from crnn.models.estimator import RENAMED
+from crnn.models.fitting.estimator import RENAMED
 
 __all__ = ["OTHERS_NAMES", "Configuration", "Repeated", "given", "typed_options"]
 

@@ -12,11 +12,11 @@ import numpy as np
 import crnn
 from crnn.cli.common import CommandParser, cores, say, show
 from crnn.cli.corpus import add_border_flag, add_text_argument, corpus_to_evaluate
-from crnn.cli.forecasts import add_forecast_flags, evaluation_of
-from crnn.cli.labels import targets_for, values_of
-from crnn.cli.layout import add_layout_flags
 from crnn.cli.results import add_json_flag, evaluation_json, show_json
-from crnn.cli.tables import refuse_options, sequences_for
+from crnn.cli.tables.forecasts import add_forecast_flags, evaluation_of
+from crnn.cli.tables.known import refuse_options, sequences_for
+from crnn.cli.tables.labels import targets_for, values_of
+from crnn.cli.tables.layout import add_layout_flags
 
 __all__ = ["add_arguments", "run"]
 

@@ -15,12 +15,12 @@ import numpy as np
 import crnn
 from crnn.cli.common import CommandParser, cores, say, standard_output
 from crnn.cli.configuration import Repeated
-from crnn.cli.forecasts import add_forecast_flags, forecasts
-from crnn.cli.labels import classes_of
-from crnn.cli.layout import add_layout_flags
 from crnn.cli.results import add_json_flag, to_json
-from crnn.cli.sequences import Sequences
-from crnn.cli.tables import refuse_options, sequences_for
+from crnn.cli.tables.forecasts import add_forecast_flags, forecasts
+from crnn.cli.tables.known import refuse_options, sequences_for
+from crnn.cli.tables.labels import classes_of
+from crnn.cli.tables.layout import add_layout_flags
+from crnn.cli.tables.sequences import Sequences
 from crnn.io.atomic_write import replacing
 from crnn.training.run_files import RunFiles
 

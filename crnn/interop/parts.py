@@ -18,9 +18,9 @@ import numpy as np
 from crnn.checks import Array
 from crnn.io.model_file import check_finite
 from crnn.models.classifier import SequenceClassifier
+from crnn.models.inputs.standardizer import Standardizer
 from crnn.models.language_model import LanguageModel
 from crnn.models.regressor import SequenceRegressor
-from crnn.models.standardizer import Standardizer
 from crnn.models.tagger import SequenceTagger
 from crnn.nn.config import NetworkConfig, config_from
 from crnn.nn.module import Module

@@ -10,18 +10,18 @@ import numpy as np
 
 from crnn._float_mode import public_methods_in_ieee_mode
 from crnn.checks import Array
-from crnn.models.built import Built, compose
-from crnn.models.data import SequenceData, Sequences, check_given
 from crnn.models.extending import extended_model
-from crnn.models.from_data import are_names, class_arguments, inputs_from, labels_in, missing_inputs
-from crnn.models.losses import check_weights, class_loss
+from crnn.models.fitting.built import Built, compose
+from crnn.models.fitting.from_data import are_names, class_arguments, inputs_from, labels_in, missing_inputs
+from crnn.models.fitting.training_data import Part
+from crnn.models.fitting.weighting import BALANCED, balanced, check_class_weight, of_rows, weights_by_label
+from crnn.models.inputs.data import SequenceData, Sequences, check_given
+from crnn.models.inputs.standardizer import Standardizer
+from crnn.models.inputs.text_inputs import size_of
 from crnn.models.observations import CLASSES
-from crnn.models.standardizer import Standardizer
-from crnn.models.targets import ClassTargets, Label
-from crnn.models.text_inputs import size_of
-from crnn.models.thresholds import best_threshold, check_thresholds
-from crnn.models.training_data import Part
-from crnn.models.weighting import BALANCED, balanced, check_class_weight, of_rows, weights_by_label
+from crnn.models.outputs.losses import check_weights, class_loss
+from crnn.models.outputs.targets import ClassTargets, Label
+from crnn.models.outputs.thresholds import best_threshold, check_thresholds
 from crnn.nn.config import config_from
 from crnn.nn.module import JsonTypes
 

@@ -9,13 +9,13 @@ from typing import Any, Unpack
 from numpy.typing import ArrayLike
 
 from crnn._options import takes_options
-from crnn.models.built import Built
 from crnn.models.class_model import CLASS_TYPES, ClassModel
-from crnn.models.estimator import ESTIMATING, ModelOptions
-from crnn.models.metrics import Evaluation
+from crnn.models.fitting.built import Built
+from crnn.models.fitting.estimator import ESTIMATING, ModelOptions
+from crnn.models.inputs.text_inputs import optional_vocab
+from crnn.models.outputs.metrics import Evaluation
+from crnn.models.outputs.targets import ClassTargets, Label
 from crnn.models.sequence_model import POOLING_TYPES, SCALE_TYPES, SequenceModel, model_json_types
-from crnn.models.targets import ClassTargets, Label
-from crnn.models.text_inputs import optional_vocab
 from crnn.nn.config import NetworkConfig
 from crnn.text.vocab import Vocab
 
@@ -54,7 +54,8 @@ class SequenceClassifier(
     multilabel : bool
         Classes are independent binary labels: any number of them can apply.
     pooling : {"last", "mean", "max", "flatten"}
-        How the outputs of the steps become the input of the head, see `crnn.models.pooling`. "flatten" has no streams.
+        How the outputs of the steps become the input of the head, see `crnn.models.outputs.pooling`. "flatten" has no
+        streams.
     steps : int, optional
         Length of all sequences; needed for "flatten" only.
     class_weight : sequence of float, optional

@@ -8,8 +8,8 @@ from copy import deepcopy
 from typing import Any, TypeVar
 
 from crnn.array_input import items
-from crnn.models.fitting import found_by_fit
-from crnn.models.targets import Label, as_label, check_names
+from crnn.models.fitting.begin import found_by_fit
+from crnn.models.outputs.targets import Label, as_label, check_names
 
 __all__ = ["extended_model"]
 

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike
 from crnn._core.rows import Lengths
 from crnn._float_mode import in_ieee_mode
 from crnn.checks import Array
-from crnn.models.data import Batch
-from crnn.models.predictor import Predictor, Workspace
+from crnn.models.inputs.data import Batch
+from crnn.models.outputs.predictor import Predictor, Workspace
 from crnn.nn.cells import Recurrence
 from crnn.nn.network import RNN
 from crnn.nn.state import StateLike

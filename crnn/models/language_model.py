@@ -14,13 +14,13 @@ from numpy.typing import ArrayLike
 from crnn._core import loss
 from crnn._options import takes_options
 from crnn.checks import Array, Ids, check_flag, check_size, check_threads
-from crnn.models.data import Batch
-from crnn.models.head import Head
-from crnn.models.losses import CrossEntropy
-from crnn.models.metrics import Evaluation
+from crnn.models.fitting.starting import Snapshot, StartingPoint, run_fit
+from crnn.models.inputs.data import Batch
 from crnn.models.observations import TEXTS
-from crnn.models.predictor import Predictor, Workspace
-from crnn.models.starting import Snapshot, StartingPoint, run_fit
+from crnn.models.outputs.head import Head
+from crnn.models.outputs.losses import CrossEntropy
+from crnn.models.outputs.metrics import Evaluation
+from crnn.models.outputs.predictor import Predictor, Workspace
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
 from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
 from crnn.nn.module import Module

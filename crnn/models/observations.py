@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from crnn.checks import Array
-from crnn.models.data import SequenceData
 from crnn.models.gradient_flow import GradientFlow, flow_of_batch
-from crnn.models.predictor import Workspace
+from crnn.models.inputs.data import SequenceData
+from crnn.models.outputs.predictor import Workspace
 from crnn.nn.cells import Recurrence
 from crnn.text.reading import EOS
 from crnn.text.vocab import Vocab

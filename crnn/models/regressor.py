@@ -11,19 +11,19 @@ import numpy as np
 from crnn._options import takes_options
 from crnn.array_input import items
 from crnn.checks import Array, as_number, check_size
-from crnn.models.built import Built, compose
-from crnn.models.data import Series, by_length, by_rows, is_one_series
-from crnn.models.estimator import ESTIMATING, ModelOptions
-from crnn.models.from_data import input_size_of, inputs_from, missing_inputs, target_size_of, windows_of
-from crnn.models.held_out import STEPS, is_auto
-from crnn.models.losses import Regression
-from crnn.models.metrics import RegressionEvaluation, r_squared
+from crnn.models.fitting.built import Built, compose
+from crnn.models.fitting.estimator import ESTIMATING, ModelOptions
+from crnn.models.fitting.from_data import input_size_of, inputs_from, missing_inputs, target_size_of, windows_of
+from crnn.models.fitting.weighting import of_rows
+from crnn.models.inputs.data import Series, by_length, by_rows, is_one_series
+from crnn.models.inputs.held_out import STEPS, is_auto
+from crnn.models.inputs.standardizer import Standardizer
+from crnn.models.inputs.text_inputs import is_learnt, optional_vocab, size_of
 from crnn.models.observations import VALUES
+from crnn.models.outputs.losses import Regression
+from crnn.models.outputs.metrics import RegressionEvaluation, r_squared
+from crnn.models.outputs.targets import ValueTargets
 from crnn.models.sequence_model import POOLING_TYPES, SCALE_TYPES, SequenceModel, model_json_types
-from crnn.models.standardizer import Standardizer
-from crnn.models.targets import ValueTargets
-from crnn.models.text_inputs import is_learnt, optional_vocab, size_of
-from crnn.models.weighting import of_rows
 from crnn.nn.config import NetworkConfig, config_from
 from crnn.nn.module import JsonTypes
 from crnn.stream import StreamBatch, StreamWeights
@@ -70,14 +70,14 @@ class SequenceRegressor(
     vocab : Vocab or {"char", "byte", "word"}, optional
         For texts as X; as in `SequenceClassifier`.
     loss : {"mse", "mae", "huber", "quantile"}
-        Loss of standardised targets, see `crnn.models.losses.Regression`.
+        Loss of standardised targets, see `crnn.models.outputs.losses.Regression`.
     delta : float
         Error beyond which Huber's loss is linear, in standardised units.
     quantiles : sequence of float
         Levels Q for the "quantile" loss; predictions then have a last axis (Q,).
     pooling : {"last", "mean", "max", "flatten"} or None
-        How the outputs of the steps become the input of the head, see `crnn.models.pooling`. None: values for every
-        step. "flatten" has no streams.
+        How the outputs of the steps become the input of the head, see `crnn.models.outputs.pooling`. None: values for
+        every step. "flatten" has no streams.
     steps : int, optional
         Length of all sequences; needed for "flatten" only.
     scale : bool

@@ -14,23 +14,23 @@ from crnn import _parallel as parallel
 from crnn._core import loss as kernels
 from crnn._options import takes_options
 from crnn.checks import Array, check_flag, check_number, check_seed, check_size, check_threads
-from crnn.models.built import Built, head_shapes
-from crnn.models.data import Batch, SequenceData, by_length, check_sequences, sequences_of
-from crnn.models.decoding import Hypothesis, decode
-from crnn.models.encoder_decoder import EncoderDecoder
-from crnn.models.estimator import ESTIMATING, ModelOptions
-from crnn.models.head import Head
-from crnn.models.losses import CrossEntropy
-from crnn.models.metrics import SequenceEvaluation
+from crnn.models.fitting.built import Built, head_shapes
+from crnn.models.fitting.estimator import ESTIMATING, ModelOptions
+from crnn.models.fitting.training_data import Part
+from crnn.models.fitting.weighting import of_rows
+from crnn.models.inputs.data import Batch, SequenceData, by_length, check_sequences, sequences_of
+from crnn.models.inputs.scalings import Scalings
+from crnn.models.inputs.standardizer import Standardizer
+from crnn.models.inputs.text_inputs import encode_texts, optional_vocab, size_of
 from crnn.models.observations import SEQUENCES
-from crnn.models.predictor import Workspace
-from crnn.models.scalings import Scalings
+from crnn.models.outputs.decoding import Hypothesis, decode
+from crnn.models.outputs.encoder_decoder import EncoderDecoder
+from crnn.models.outputs.head import Head
+from crnn.models.outputs.losses import CrossEntropy
+from crnn.models.outputs.metrics import SequenceEvaluation
+from crnn.models.outputs.predictor import Workspace
+from crnn.models.outputs.targets import TokenTargets
 from crnn.models.sequence_model import SCALE_TYPES, SequenceModel
-from crnn.models.standardizer import Standardizer
-from crnn.models.targets import TokenTargets
-from crnn.models.text_inputs import encode_texts, optional_vocab, size_of
-from crnn.models.training_data import Part
-from crnn.models.weighting import of_rows
 from crnn.nn.config import NetworkConfig, config_from, network_json_types
 from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
 from crnn.nn.module import JsonTypes

@@ -24,8 +24,14 @@ from crnn.checks import Array, check_threads
 from crnn.io import model_file
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import ModelFileError
-from crnn.models.built import Built, head_shapes, same_argument
-from crnn.models.data import (
+from crnn.models.fitting.begin import begin_fit, found_by_fit
+from crnn.models.fitting.built import Built, head_shapes, same_argument
+from crnn.models.fitting.estimator import Estimator, EstimatorConfig, FitOptions, check_saved_learning, not_fitted
+from crnn.models.fitting.from_data import materialised, missing_inputs
+from crnn.models.fitting.starting import StartingPoint, digest, run_fit
+from crnn.models.fitting.training_data import Part, part_of, training_data
+from crnn.models.fitting.weighting import normalised, present
+from crnn.models.inputs.data import (
     Batch,
     SequenceBatches,
     SequenceData,
@@ -34,20 +40,14 @@ from crnn.models.data import (
     by_rows,
     check_sequences,
 )
-from crnn.models.estimator import Estimator, EstimatorConfig, FitOptions, check_saved_learning, not_fitted
-from crnn.models.fitting import begin_fit, found_by_fit
-from crnn.models.from_data import materialised, missing_inputs
-from crnn.models.head import Head
-from crnn.models.masking import spread, without_masked
-from crnn.models.outputs import losses_of, outputs_of
-from crnn.models.pooling import POOLINGS
-from crnn.models.predictor import Predictor, Seed, Workspace
-from crnn.models.scalings import Scalings
-from crnn.models.starting import StartingPoint, digest, run_fit
-from crnn.models.targets import EvaluationT, Targets
-from crnn.models.text_inputs import encode_texts
-from crnn.models.training_data import Part, part_of, training_data
-from crnn.models.weighting import normalised, present
+from crnn.models.inputs.masking import spread, without_masked
+from crnn.models.inputs.scalings import Scalings
+from crnn.models.inputs.text_inputs import encode_texts
+from crnn.models.outputs.evaluating import losses_of, outputs_of
+from crnn.models.outputs.head import Head
+from crnn.models.outputs.pooling import POOLINGS
+from crnn.models.outputs.predictor import Predictor, Seed, Workspace
+from crnn.models.outputs.targets import EvaluationT, Targets
 from crnn.nn.config import config_from, network_json_types
 from crnn.nn.init import UNINITIALISED
 from crnn.nn.module import JsonTypes, Module
@@ -348,8 +348,8 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         valid : float, (X, y), (X, y, sample_weight), "auto" or None
             Validation data, to evaluate on after every epoch; the weights of the best epoch are kept. A float in (0, 1)
             is the share of the sequences to take from X and y, at random by the model's seed, of every class alike.
-            "auto" takes a share if there is enough data, see `crnn.models.held_out`; otherwise, and with None, all
-            sequences are trained on.
+            "auto" takes a share if there is enough data, see `crnn.models.inputs.held_out`; otherwise, and with None,
+            all sequences are trained on.
         warm_start : bool
             Continue from the weights of now, with the sizes, classes and scaling that belong to them.
         rescale : bool

@@ -9,13 +9,13 @@ from typing import Any, Unpack
 from numpy.typing import ArrayLike
 
 from crnn._options import takes_options
-from crnn.models.built import Built
 from crnn.models.class_model import CLASS_TYPES, ClassModel
-from crnn.models.estimator import ESTIMATING, ModelOptions
-from crnn.models.metrics import Evaluation
+from crnn.models.fitting.built import Built
+from crnn.models.fitting.estimator import ESTIMATING, ModelOptions
+from crnn.models.inputs.text_inputs import optional_vocab
+from crnn.models.outputs.metrics import Evaluation
+from crnn.models.outputs.targets import ClassTargets, Label
 from crnn.models.sequence_model import SCALE_TYPES, SequenceModel, model_json_types
-from crnn.models.targets import ClassTargets, Label
-from crnn.models.text_inputs import optional_vocab
 from crnn.nn.config import NetworkConfig
 from crnn.text.vocab import Vocab
 

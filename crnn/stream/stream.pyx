@@ -39,7 +39,7 @@ cnp.import_array()
 # interval, too long for smaller steps.
 RELEASE_BYTES = 256 << 10
 
-# What the heads of models that stream may read: names of `crnn.models.pooling`, or None.
+# What the heads of models that stream may read: names of `crnn.models.outputs.pooling`, or None.
 STREAM_POOLINGS = {None: CRNN_POOL_LAST, "last": CRNN_POOL_LAST, "max": CRNN_POOL_MAX, "mean": CRNN_POOL_MEAN}
 
 cdef enum:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from crnn import optim
 from crnn.models.classifier import SequenceClassifier
-from crnn.models.data import shuffled
 from crnn.models.files import from_bytes, to_bytes
 from crnn.models.forecasting.forecaster import Forecaster
+from crnn.models.inputs.data import shuffled
 from crnn.models.language_model import LanguageModel
 from crnn.models.regressor import SequenceRegressor
 from crnn.models.seq2seq import SequenceToSequence

@@ -11,12 +11,12 @@ import numpy as np
 import crnn
 from crnn.cli.common import say
 from crnn.cli.configuration import Repeated
-from crnn.cli.labels import classes_in, describe_classes, targets_for
-from crnn.cli.layout import LABEL_FLAG, some_of
-from crnn.cli.sequences import Sequences
+from crnn.cli.tables.labels import classes_in, describe_classes, targets_for
+from crnn.cli.tables.layout import LABEL_FLAG, some_of
+from crnn.cli.tables.sequences import Sequences
 from crnn.cli.tasks.sequences import SequenceTask, add_pooling_flag
-from crnn.models.pooling import POOLINGS
-from crnn.models.weighting import BALANCED
+from crnn.models.fitting.weighting import BALANCED
+from crnn.models.outputs.pooling import POOLINGS
 
 
 def _class_weight(text: str) -> str:

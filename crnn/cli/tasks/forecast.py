@@ -13,11 +13,11 @@ import crnn
 from crnn._options import add_flags, from_flags
 from crnn.checks import DTYPES
 from crnn.cli.common import CommandParser, say
-from crnn.cli.series import add_series_flags, columns_of, read_series
+from crnn.cli.tables.series import add_series_flags, columns_of, read_series
 from crnn.cli.tasks import Prepared
+from crnn.models.fitting.training_data import training_data
 from crnn.models.forecasting.learning import LEAST_EPOCHS, UPDATES
-from crnn.models.held_out import AUTO
-from crnn.models.training_data import training_data
+from crnn.models.inputs.held_out import AUTO
 from crnn.nn.cells import CELLS
 from crnn.nn.config import NetworkConfig
 from crnn.training.config import TrainingConfig

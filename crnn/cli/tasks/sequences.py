@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Protocol
 from crnn._options import add_flags, from_flags
 from crnn.checks import DTYPES
 from crnn.cli.common import CommandParser, say
-from crnn.cli.layout import Layout, add_layout_flags, layout_of
-from crnn.cli.sequences import Sequences, read_sequences
+from crnn.cli.tables.layout import Layout, add_layout_flags, layout_of
+from crnn.cli.tables.sequences import Sequences, read_sequences
 from crnn.cli.tasks import Prepared
-from crnn.models.held_out import AUTO, held_out
-from crnn.models.text_inputs import learn_vocab
-from crnn.models.training_data import training_data
+from crnn.models.fitting.training_data import training_data
+from crnn.models.inputs.held_out import AUTO, held_out
+from crnn.models.inputs.text_inputs import learn_vocab
 from crnn.nn.cells import CELLS
 from crnn.nn.config import NetworkConfig
 from crnn.text.reading import Unit

@@ -11,12 +11,12 @@ import numpy as np
 import crnn
 from crnn.cli.common import say
 from crnn.cli.configuration import Repeated
-from crnn.cli.labels import values_of
-from crnn.cli.layout import TARGET_FLAG
-from crnn.cli.sequences import Sequences
+from crnn.cli.tables.labels import values_of
+from crnn.cli.tables.layout import TARGET_FLAG
+from crnn.cli.tables.sequences import Sequences
 from crnn.cli.tasks.sequences import NONE, SequenceTask, add_pooling_flag
-from crnn.models.losses import KINDS
-from crnn.models.pooling import POOLINGS
+from crnn.models.outputs.losses import KINDS
+from crnn.models.outputs.pooling import POOLINGS
 
 
 class ValueAnswers:

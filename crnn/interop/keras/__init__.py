@@ -29,7 +29,7 @@ from crnn.interop.keras.weights_only import Stated, layers_of_weights
 from crnn.interop.keras.writing import WrittenLayer, configuration, extra_of, layers_of, names_of
 from crnn.interop.parts import KINDS
 from crnn.io.atomic_write import PathLike, replacing
-from crnn.models.pooling import POOLINGS
+from crnn.models.outputs.pooling import POOLINGS
 from crnn.nn.cells import check_cell
 from crnn.text.vocab import Vocab
 

@@ -20,7 +20,7 @@ from crnn.interop.onnx.files import onnx as onnx_library
 from crnn.interop.onnx.writing import DEFAULT_OPSET, OPSETS
 from crnn.io.atomic_write import PathLike, replacing
 from crnn.io.model_file import ModelFileError
-from crnn.models.targets import Label
+from crnn.models.outputs.targets import Label
 from crnn.text.vocab import Vocab
 
 if TYPE_CHECKING:

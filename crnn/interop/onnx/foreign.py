@@ -22,7 +22,7 @@ from crnn.interop.onnx.nodes import OPERATORS, evaluate
 from crnn.interop.onnx.reader import Reader, ReadLayer
 from crnn.interop.onnx.values import Atom, Data, Head, Rows, Scaling, Unknown, Zeros, atoms
 from crnn.interop.parts import KINDS, model_from
-from crnn.models.targets import ClassTargets
+from crnn.models.outputs.targets import ClassTargets
 from crnn.nn.cells import CELLS
 from crnn.text.vocab import Vocab
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from crnn.checks import Array
 from crnn.io import model_file
-from crnn.models.estimator import check_saved_learning
+from crnn.models.fitting.estimator import check_saved_learning
 from crnn.models.forecasting.bands import PARTS, Bands
 from crnn.models.forecasting.given import Columns
 from crnn.models.forecasting.memory import Remembered, header_of, memory_from, tensors_of

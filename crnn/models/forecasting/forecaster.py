@@ -13,7 +13,7 @@ import numpy as np
 from crnn._float_mode import in_ieee_mode
 from crnn._options import options_of, takes_options
 from crnn.checks import Array, check_seed, check_size
-from crnn.models.estimator import ESTIMATING, Estimator, EstimatorConfig, FitOptions, ModelOptions, not_fitted
+from crnn.models.fitting.estimator import ESTIMATING, Estimator, EstimatorConfig, FitOptions, ModelOptions, not_fitted
 from crnn.models.forecasting.backtest import BAND, Backtest, back_test
 from crnn.models.forecasting.bands import PARTS, Bands, checked_levels
 from crnn.models.forecasting.files import Fitted, fitted_from
@@ -37,8 +37,8 @@ from crnn.models.forecasting.preparation import (
     training_windows,
 )
 from crnn.models.forecasting.windows import Layout, Steps, Window, inputs_of, window_at, with_forecast
-from crnn.models.held_out import AUTO
-from crnn.models.losses import Regression
+from crnn.models.inputs.held_out import AUTO
+from crnn.models.outputs.losses import Regression
 from crnn.models.regressor import SequenceRegressor
 from crnn.nn.config import NetworkConfig, config_from
 from crnn.nn.module import Module

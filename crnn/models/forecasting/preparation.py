@@ -26,8 +26,8 @@ from crnn.models.forecasting.windows import (
     thinned,
     windows_in,
 )
-from crnn.models.held_out import AutoShare, checked_share, is_auto
-from crnn.models.standardizer import Standardizer
+from crnn.models.inputs.held_out import AutoShare, checked_share, is_auto
+from crnn.models.inputs.standardizer import Standardizer
 
 LEAST_WINDOW = 24  # steps
 LARGEST_LAG = 100_000

@@ -19,7 +19,7 @@ import numpy as np
 from crnn._core import vecmath
 from crnn._float_mode import public_methods_in_ieee_mode
 from crnn.checks import Array
-from crnn.models.standardizer import Standardizer
+from crnn.models.inputs.standardizer import Standardizer
 
 GAPS = ("interpolate", "carry", "mask")
 LN2 = 0.6931471805599453  # log(2), whatever mode crnn is imported in

@@ -17,7 +17,7 @@ import numpy as np
 from crnn._core.rows import Lengths
 from crnn.array_input import check_finite, in_precision, is_finite, items, real_numbers
 from crnn.checks import Array, check_positive
-from crnn.models.text_inputs import refuse_texts
+from crnn.models.inputs.text_inputs import refuse_texts
 
 KIND_OF = attrgetter("shape", "dtype")  # of an array
 FEW = 16  # sequences, that are checked one by one

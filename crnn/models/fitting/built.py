@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from crnn.checks import check_flag, check_seed, check_size
-from crnn.models.head import Head
-from crnn.models.losses import Loss
-from crnn.models.pooling import POOLINGS
-from crnn.models.predictor import Predictor
-from crnn.models.scalings import Scalings
-from crnn.models.standardizer import Standardizer
-from crnn.models.targets import Targets
-from crnn.models.text_inputs import zero_unknown
+from crnn.models.inputs.scalings import Scalings
+from crnn.models.inputs.standardizer import Standardizer
+from crnn.models.inputs.text_inputs import zero_unknown
+from crnn.models.outputs.head import Head
+from crnn.models.outputs.losses import Loss
+from crnn.models.outputs.pooling import POOLINGS
+from crnn.models.outputs.predictor import Predictor
+from crnn.models.outputs.targets import Targets
 from crnn.nn.config import NetworkConfig
 from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
 from crnn.nn.network import RNN

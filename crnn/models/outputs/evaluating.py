@@ -7,9 +7,9 @@ import numpy as np
 
 from crnn._core import loss as kernels
 from crnn.checks import Array, check_size, check_threads
-from crnn.models.data import BLOCK_ROWS, SequenceData, Sequences, blocks, by_length, sequences_of, split_rows
-from crnn.models.losses import Loss
-from crnn.models.predictor import Predictor, Workspace
+from crnn.models.inputs.data import BLOCK_ROWS, SequenceData, Sequences, blocks, by_length, sequences_of, split_rows
+from crnn.models.outputs.losses import Loss
+from crnn.models.outputs.predictor import Predictor, Workspace
 from crnn.nn.cells import Slice
 
 __all__ = ["losses_of", "outputs_of"]

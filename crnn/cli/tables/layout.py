@@ -9,7 +9,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from crnn.cli.configuration import Repeated
-from crnn.cli.table import IDS, LABELS, TEXTS, TIMES, Reading, Row, Table, TableError, add_table_flags, reading_of
+from crnn.cli.tables.table import (
+    IDS,
+    LABELS,
+    TEXTS,
+    TIMES,
+    Reading,
+    Row,
+    Table,
+    TableError,
+    add_table_flags,
+    reading_of,
+)
 
 __all__ = [
     "LABEL_FLAG",

@@ -10,9 +10,9 @@ import numpy as np
 
 from crnn.array_input import items, real_numbers
 from crnn.checks import Array
-from crnn.models.data import array_of, check_steps
-from crnn.models.targets import Label, as_label, is_missing, labels_of
-from crnn.models.text_inputs import is_learnt, learn_vocab, refuse_texts
+from crnn.models.inputs.data import array_of, check_steps
+from crnn.models.inputs.text_inputs import is_learnt, learn_vocab, refuse_texts
+from crnn.models.outputs.targets import Label, as_label, is_missing, labels_of
 from crnn.text.windows import IGNORE_INDEX
 
 LONGEST_WINDOW = 128  # steps of a window that is cut from a lone series

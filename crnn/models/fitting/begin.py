@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from crnn.models.built import Built, same_argument, same_arguments
-from crnn.models.starting import Snapshot, StartingPoint, digest
+from crnn.models.fitting.built import Built, same_argument, same_arguments
+from crnn.models.fitting.starting import Snapshot, StartingPoint, digest
 
 __all__ = ["begin_fit", "found_by_fit"]
 

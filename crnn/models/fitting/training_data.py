@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from crnn.checks import Array, check_flag
-from crnn.models.data import SequenceData, Sequences, Series
-from crnn.models.held_out import held_out, held_out_notes, is_auto
-from crnn.models.weighting import present, row_weights, without_zeros
+from crnn.models.fitting.weighting import present, row_weights, without_zeros
+from crnn.models.inputs.data import SequenceData, Sequences, Series
+from crnn.models.inputs.held_out import held_out, held_out_notes, is_auto
 
 __all__ = ["Part", "part_of", "training_data"]
 
@@ -49,7 +49,7 @@ def training_data(
     X, y, valid, rescale
         As in `SequenceModel.fit`.
     weights : list of arrays, optional
-        As `crnn.models.weighting.present` returns them.
+        As `crnn.models.fitting.weighting.present` returns them.
     settings : mapping
         The options of `crnn.fit`.
 

@@ -18,12 +18,12 @@ from crnn._core import loss as kernels
 from crnn._core import vecmath
 from crnn.array_input import as_array, in_precision, items, library_of, real_numbers
 from crnn.checks import Array, check_flag, check_size
-from crnn.models.data import array_of, check_entries, check_given
-from crnn.models.held_out import CLASSES, VALUES, AutoShare
-from crnn.models.losses import Regression
-from crnn.models.metrics import Evaluation, RegressionEvaluation, SequenceEvaluation
-from crnn.models.standardizer import Standardizer
-from crnn.models.text_inputs import encode_texts
+from crnn.models.inputs.data import array_of, check_entries, check_given
+from crnn.models.inputs.held_out import CLASSES, VALUES, AutoShare
+from crnn.models.inputs.standardizer import Standardizer
+from crnn.models.inputs.text_inputs import encode_texts
+from crnn.models.outputs.losses import Regression
+from crnn.models.outputs.metrics import Evaluation, RegressionEvaluation, SequenceEvaluation
 from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict
 from crnn._float_mode import public_methods_in_ieee_mode
 from crnn._options import build_config, check_options, did_you_mean, option, options_of
 from crnn.checks import as_number, check_flag
-from crnn.models.held_out import AUTO
+from crnn.models.inputs.held_out import AUTO
 from crnn.nn.config import NetworkOptions
 from crnn.nn.init import UNINITIALISED
 from crnn.training.config import LEARNING, LearningOptions, TrainingConfig, TrainingOptions

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from crnn.checks import Array
-from crnn.models.data import Sequences, by_rows
-from crnn.models.standardizer import Standardizer
-from crnn.models.weighting import of_steps
+from crnn.models.inputs.data import Sequences, by_rows
+from crnn.models.inputs.standardizer import Standardizer
 
 __all__ = ["Scalings"]
 
@@ -38,7 +39,7 @@ class Scalings(dict[str, Standardizer]):
     def learn(self, x: Sequences, y: list[Array], weights: list[Array] | None) -> None:
         """Learn mean and std from sequences and encoded targets. ``weights``: of the rows of the targets."""
         if x[0].ndim == 2:
-            of_x = None if weights is None else [of_steps(w, len(each)) for w, each in zip(weights, x, strict=True)]
+            of_x = None if weights is None else [_of_steps(w, len(each)) for w, each in zip(weights, x, strict=True)]
             self["x"].learn("X", x, of_x)
         if "y" in self:
             self["y"].learn("y", y, weights)
@@ -51,3 +52,8 @@ class Scalings(dict[str, Standardizer]):
             return by_rows(x, lambda rows: self["x"].apply_checked(rows, dtype))
         except OverflowError:
             return self["x"].apply_to_all("X", list(x), dtype)  # raises an error that names the number
+
+
+def _of_steps(weights: Array, steps: int) -> Array:
+    """The weight of each step of a sequence, from those of the rows of its targets."""
+    return weights if len(weights) == steps else np.full(steps, weights[0])

@@ -11,7 +11,7 @@ import numpy as np
 
 from crnn.array_input import shown
 from crnn.checks import Array, as_number
-from crnn.models.data import shuffled
+from crnn.models.inputs.data import shuffled
 
 AUTO: Literal["auto"] = "auto"
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Head: a linear layer that turns a network's outputs into logits or values, and their loss.
 
-    y_t = h_t W_hy + b_y          for every step, or once per sequence for the result of `crnn.models.pooling`
+    y_t = h_t W_hy + b_y          for every step, or once per sequence for the result of `crnn.models.outputs.pooling`
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from crnn import _parallel as parallel
 from crnn._core import gemm
 from crnn._core.rows import Lengths
 from crnn.checks import Array
-from crnn.models.losses import Loss
-from crnn.models.pooling import POOLINGS, Pooling
+from crnn.models.outputs.losses import Loss
+from crnn.models.outputs.pooling import POOLINGS, Pooling
 from crnn.nn.cells import Slice
 from crnn.nn.config import NetworkConfig
 from crnn.nn.dropout import Masks
@@ -47,7 +47,7 @@ class Head:
     tie_weights : bool
         W_hy is the transpose of the parameter ``embedding`` (V, H). Press, Wolf 2017.
     pooling : str, optional
-        A name in `crnn.models.pooling.POOLINGS`, for one output per sequence.
+        A name in `crnn.models.outputs.pooling.POOLINGS`, for one output per sequence.
     directions : int
         Of the network.
     """

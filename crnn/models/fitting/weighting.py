@@ -14,7 +14,7 @@ import numpy as np
 from crnn._core import loss as kernels
 from crnn.array_input import items, real_numbers, shown
 from crnn.checks import Array, as_number
-from crnn.models.targets import Label, labels_of
+from crnn.models.outputs.targets import Label, labels_of
 from crnn.text.windows import IGNORE_INDEX
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "check_class_weight",
     "normalised",
     "of_rows",
-    "of_steps",
     "present",
     "row_weights",
     "weights_by_label",
@@ -111,11 +110,6 @@ def without_zeros(targets: Array, weights: Array) -> Array:
 def of_rows(weights: Any, targets: Sequence[Array], *, by_step: bool) -> list[Array]:
     """The weight of each row of targets from what a user gives; errors as those of `checked` and `row_weights`."""
     return row_weights(checked(weights, len(targets), by_step=by_step), list(map(len, targets)), by_step=by_step)
-
-
-def of_steps(weights: Array, steps: int) -> Array:
-    """The weight of each step of a sequence, from those of the rows of its targets."""
-    return weights if len(weights) == steps else np.full(steps, weights[0])
 
 
 def normalised(weights: Sequence[Array], targets: Sequence[Array]) -> list[Array]:

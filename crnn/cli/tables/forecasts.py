@@ -14,9 +14,9 @@ import numpy as np
 
 from crnn.cli.common import say
 from crnn.cli.results import to_json
-from crnn.cli.series import SeriesColumns, SeriesTable, add_role_flags, columns_of, read_series
-from crnn.cli.table import TableError
-from crnn.cli.tables import saved_options
+from crnn.cli.tables.known import saved_options
+from crnn.cli.tables.series import SeriesColumns, SeriesTable, add_role_flags, columns_of, read_series
+from crnn.cli.tables.table import TableError
 
 __all__ = ["add_forecast_flags", "evaluation_of", "forecasts"]
 

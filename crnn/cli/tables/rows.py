@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from crnn.cli.layout import Roles
-from crnn.cli.table import Table, TableError
-from crnn.cli.times import seconds_of
+from crnn.cli.tables.layout import Roles
+from crnn.cli.tables.table import Table, TableError
+from crnn.cli.tables.times import seconds_of
 
 __all__ = ["Rows", "grouped", "read_rows"]
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from crnn.checks import Array
 from crnn.cli.configuration import Repeated
-from crnn.cli.layout import Roles, role, some_of
-from crnn.cli.rows import Rows, grouped, read_rows
-from crnn.cli.table import IDS, TIMES, Reading, Table, TableError, add_table_flags, reading_of
-from crnn.cli.times import Axis, axis_of
+from crnn.cli.tables.layout import Roles, role, some_of
+from crnn.cli.tables.rows import Rows, grouped, read_rows
+from crnn.cli.tables.table import IDS, TIMES, Reading, Table, TableError, add_table_flags, reading_of
+from crnn.cli.tables.times import Axis, axis_of
 
 __all__ = ["SeriesColumns", "SeriesTable", "add_role_flags", "add_series_flags", "columns_of", "read_series"]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from crnn.cli.layout import some_of
-from crnn.cli.sequences import Sequences
-from crnn.cli.table import TableError, as_number
+from crnn.cli.tables.layout import some_of
+from crnn.cli.tables.sequences import Sequences
+from crnn.cli.tables.table import TableError, as_number
 
 __all__ = ["classes_in", "classes_of", "describe_classes", "is_label_of", "targets_for", "targets_of", "values_of"]
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 import crnn
-from crnn.cli.labels import is_label_of
-from crnn.cli.layout import Layout, layout_of, some_of
-from crnn.cli.sequences import Sequences, read_sequences
-from crnn.cli.table import TableError
+from crnn.cli.tables.labels import is_label_of
+from crnn.cli.tables.layout import Layout, layout_of, some_of
+from crnn.cli.tables.sequences import Sequences, read_sequences
+from crnn.cli.tables.table import TableError
 
 __all__ = ["refuse_options", "saved_options", "sequences_for"]
 

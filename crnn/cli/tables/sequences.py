@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from crnn.checks import Array
-from crnn.cli.layout import Layout, Roles, roles_in, some_of
-from crnn.cli.rows import Rows, grouped, read_rows
-from crnn.cli.table import Row, Table, TableError
+from crnn.cli.tables.layout import Layout, Roles, roles_in, some_of
+from crnn.cli.tables.rows import Rows, grouped, read_rows
+from crnn.cli.tables.table import Row, Table, TableError
 
 __all__ = ["Sequences", "read_sequences"]
 

@@ -11,7 +11,7 @@ from crnn._core import gemm
 from crnn._core import loss as kernels
 from crnn._core.rows import Lengths
 from crnn.checks import Array
-from crnn.models.head import Head, HeadTape
+from crnn.models.outputs.head import Head, HeadTape
 from crnn.nn.cells import Slice
 from crnn.nn.dropout import Masks
 from crnn.nn.network import RNN

@@ -10,8 +10,8 @@ import numpy as np
 
 from crnn._core.rows import Lengths
 from crnn.checks import Array
-from crnn.models.head import Head, HeadTape
-from crnn.models.predictor import Predictor, Seed, Workspace
+from crnn.models.outputs.head import Head, HeadTape
+from crnn.models.outputs.predictor import Predictor, Seed, Workspace
 from crnn.nn.dropout import Masks
 from crnn.nn.network import RNN
 from crnn.nn.state import State, StateLike

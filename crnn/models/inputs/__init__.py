@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The inputs of models: sequences, texts, masks, standardisation."""

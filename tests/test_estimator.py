@@ -202,7 +202,7 @@ def test_loaded_weights_are_kept_when_an_argument_changes_that_they_do_not_depen
     assert_same_bits(model.flat_params, start)
     assert model.net.config()["dropout"] == 0.5
     model.set_params(hidden_size=5).fit(X, CLASSES, optimizer=crnn.optim.SGD(0), epochs=1)
-    assert_same_bits(model.flat_params, crnn.SequenceClassifier(3, 2, hidden_size=5).flat_params)
+    assert_same_bits(model.flat_params, crnn.SequenceClassifier(3, 2, hidden_size=5, seed=model.seed).flat_params)
 
 
 def test_assigned_weights_are_not_taken_to_other_labels_or_tokens_of_the_same_number():
@@ -326,7 +326,7 @@ def test_files_hold_the_options_that_say_how_to_learn(name, tmp_path):
     params = loaded.get_params()
     assert {key: params[key] for key in given} == given
     assert (params["threads"], params["progress"]) == (1, None)
-    assert set(make().contents()[1] if name in SIZED else {}) <= {"kind", "config"}
+    assert set(make().contents()[1] if name in SIZED else {}) <= {"kind", "config", "seed"}
     assert loaded.astype("float64").get_params()["lr"] == 0.1
     assert loaded.to_bytes() == model.to_bytes()
 
@@ -469,3 +469,13 @@ def test_a_model_is_not_trained_within_its_own_fit():
     assert model.fit(x, y, on_update=train_again).flat_params.tobytes() == expected.tobytes()
     assert messages
     assert model.fit(x, y).flat_params.tobytes() == expected.tobytes()
+
+
+def test_a_loaded_model_continues_as_the_saved_one_and_holds_out_the_same_sequences():
+    x, y = [np.full((3, 1), i / 9) for i in range(9)], [0.1 * i for i in range(9)]
+    model = crnn.SequenceRegressor(hidden_size=2, epochs=2, batch_size=2, valid=0.3, seed=7).fit(x, y)
+    loaded = from_bytes(model.to_bytes())
+    assert loaded.seed == loaded.get_params()["seed"] == 7
+    assert loaded.to_bytes() == model.to_bytes()
+    expected = model.fit(x, y, warm_start=True).flat_params
+    assert loaded.fit(x, y, warm_start=True).flat_params.tobytes() == expected.tobytes()

@@ -20,7 +20,7 @@ from crnn._core import loss as kernels
 from crnn._float_mode import in_ieee_mode
 from crnn._options import takes_options
 from crnn.array_input import items
-from crnn.checks import Array, check_threads
+from crnn.checks import Array, check_seed, check_threads
 from crnn.io import model_file
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import ModelFileError
@@ -194,7 +194,16 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
     def contents(self) -> tuple[dict[str, Array], dict[str, Any]]:
         tensors, header = super().contents()
         learning = self._saved_learning()
-        return tensors, header | ({"learning": learning} if learning else {})
+        header |= {"learning": learning} if learning else {}
+        return tensors, header | ({"seed": self.seed} if self.seed else {})
+
+    @classmethod
+    def from_contents(cls, header: Mapping[str, Any], tensors: Mapping[str, Array]) -> Self:
+        """As in `Module`, with the seed, which says what the next `fit` holds out for validation."""
+        seed, model = check_seed("seed", header.get("seed", 0)), super().from_contents(header, tensors)
+        vars(model._built)["seed"] = seed
+        model._arguments = model._arguments | {"seed": seed}
+        return model
 
     @classmethod
     def _arguments_of_file(cls, header: Mapping[str, Any]) -> dict[str, Any]:

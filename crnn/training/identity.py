@@ -17,7 +17,7 @@ from crnn.io.model_file import ModelFileError
 __all__ = ["check_same", "check_same_kind", "check_same_scaling", "data_identity", "model_identity"]
 
 BLOCK = 1 << 20  # elements that are converted at a time
-HOW = ("training", "learning")  # of a model's header: runs, and options of the constructor for them
+HOW = ("training", "learning", "seed")  # of a model's header: runs, and arguments of the constructor for them
 SHOWN = 5  # tokens that a message names
 
 Header = Mapping[str, Any]

@@ -4,7 +4,7 @@
 Without a model file, the weights of a small network are written, so that there is something to try.
 """
 
-import sys
+import argparse
 
 import numpy as np
 
@@ -50,8 +50,11 @@ def unsupported(model, net):
 
 
 if __name__ == "__main__":
-    *source, target = sys.argv[1:]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", nargs="?", help="a model file; if not given, a small network is made")
+    parser.add_argument("output", help="where to write the weights")
+    given = parser.parse_args()
     try:
-        write_weights(crnn.load(source[0]) if source else crnn.RNN(4, 8, 2, "lstm", seed=1), target)
+        write_weights(crnn.load(given.model) if given.model else crnn.RNN(4, 8, 2, "lstm", seed=1), given.output)
     except (ValueError, OSError) as error:
         raise SystemExit(f"write_weights: {error}") from None

@@ -27,9 +27,9 @@ LENGTHS = np.array([4, 6, 1])
 VOCAB = crnn.Vocab.from_text("abcd ")
 
 MODELS = {
-    "classifier": lambda **o: crnn.SequenceClassifier(D, V, H, seed=1, **o),
-    "tagger": lambda **o: crnn.SequenceTagger(D, V, H, seed=1, **o),
-    "regressor": lambda **o: crnn.SequenceRegressor(D, 2, H, seed=1, **o),
+    "classifier": lambda **o: crnn.SequenceClassifier(D, V, H, **o),
+    "tagger": lambda **o: crnn.SequenceTagger(D, V, H, **o),
+    "regressor": lambda **o: crnn.SequenceRegressor(D, 2, H, **o),
 }
 OPTIONS = [
     ("classifier", {"pooling": "last", "bidirectional": True, "num_layers": 2, "cell": "lstm"}),

@@ -357,6 +357,19 @@ def test_a_back_test_names_a_wrong_argument(wrong):
         crnn.SeasonalNaive(12).backtest(wave(), **wrong)
 
 
+def test_a_back_test_is_not_made_without_the_columns_that_the_model_knows():
+    model = crnn.Forecaster(6, **SMALL).fit(wave(), past=beside(120), future=beside(120), **QUICK)
+    with pytest.raises(ValueError, match=r"^past: expected the 2 columns that the model was trained with, got none"):
+        model.backtest(wave(), future=beside(120), **QUICK)
+    with pytest.raises(ValueError, match=r"^future: expected the 2 columns that the model was trained with, got none"):
+        model.backtest(wave(), past=beside(120), **QUICK)
+
+
+def test_a_forecast_is_at_most_a_million_steps_long(fitted):
+    with pytest.raises(ValueError, match=r"^n: expected at most 1,000,000 steps, got 1,000,001"):
+        fitted.forecast(1_000_001)
+
+
 def test_a_back_test_needs_enough_steps():
     with pytest.raises(ValueError, match="series: expected more than 61 steps, for 5 origins of 12 steps"):
         crnn.SeasonalNaive(12).backtest(wave(60))

@@ -32,6 +32,7 @@ from crnn.models.forecasting.preparation import (
     data_of,
     held_out_steps,
     layout_for,
+    limited,
     remember,
     steps_of,
     training_windows,
@@ -355,7 +356,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         TypeError, ValueError
         """
         fitted = self.fitted
-        n = fitted.layout.horizon if n is None else check_size("n", n)
+        n = fitted.layout.horizon if n is None else limited("n", check_size("n", n))
         levels = None if quantiles is None else checked_levels(quantiles)
         memory, several = self._to_continue(n, series, past, future)
         found = self._ahead([self._steps_of(each) for each in memory], n, levels, threads)
@@ -460,6 +461,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         refit : bool
             Learn anew at each origin, from what lies before it.
         past, future : (T, E) and (T, F), optional
+            Needed if the model was trained with such columns.
         quantiles : two floats
             Levels of the band whose coverage is counted.
         **options
@@ -471,6 +473,10 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
             Its ``naive`` is that of `SeasonalNaive` with the same season.
         """
         n = check_size("horizon", self.get_params()["horizon"] if horizon is None else horizon)
+        known = (0, 0) if self._fitted is None else (self._fitted.columns.past, self._fitted.columns.future)
+        for name, columns, given in zip(("past", "future"), known, (past, future), strict=True):
+            if columns and given is None:
+                raise ValueError(f"{name}: expected the {columns} columns that the model was trained with, got none")
         shared: dict[str, Any] = {"origins": origins, "stride": stride, "refit": refit, "levels": quantiles}
         threads = {"threads": options["threads"]} if "threads" in options else {}
         own = back_test(self, series, past, future, n, **shared, options=options, forecast_options=threads)

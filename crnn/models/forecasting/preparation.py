@@ -68,16 +68,16 @@ class Settings:
         if not isinstance(gaps, str) or gaps not in GAPS:
             raise ValueError(f"gaps: expected one of {', '.join(GAPS)}, got {shown(gaps)}")
         return cls(
-            _limited("horizon", check_size("horizon", arguments["horizon"])),
-            _limited("season", check_season(arguments["season"])),
+            limited("horizon", check_size("horizon", arguments["horizon"])),
+            limited("season", check_season(arguments["season"])),
             _checked_lags(arguments["difference"]),
             check_flag("logarithm", arguments["logarithm"]),
             gaps,
-            None if window is None else _limited("window", check_size("window", window)),
+            None if window is None else limited("window", check_size("window", window)),
         )
 
 
-def _limited(name: str, size: int) -> int:
+def limited(name: str, size: int) -> int:
     """A number of steps that files may have. Raises ValueError."""
     if size > LARGEST_SIZE:
         raise ValueError(f"{name}: expected at most {LARGEST_SIZE:,} steps, got {size:,}")

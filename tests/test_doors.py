@@ -138,6 +138,7 @@ def test_an_integer_whose_class_lies_becomes_a_plain_one():
     assert checks.check_threads(Liar(3)) == 3
 
 
+@pytest.mark.interop
 def test_a_zero_dimensional_tensor_is_a_number():
     torch = pytest.importorskip("torch")
     assert checks.check_size("n", torch.tensor(3)) == 3
@@ -221,6 +222,7 @@ def test_what_cannot_be_sequences_is_named(given_x, error, message):
                 use(given_x)
 
 
+@pytest.mark.interop
 def test_pandas_columns_and_frames():
     pd = pytest.importorskip("pandas")
     frames = [pd.DataFrame(x, columns=["u", "v"]) for x in X]
@@ -254,6 +256,7 @@ def test_pandas_columns_and_frames():
     assert (regressor.flat_params == other.flat_params).all()
 
 
+@pytest.mark.interop
 def test_tensors_with_and_without_gradients():
     torch = pytest.importorskip("torch")
     expected = fitted(X, LABELS)
@@ -277,6 +280,7 @@ def test_tensors_with_and_without_gradients():
         assert (net(x, lengths=torch.tensor([3]))[0] == net(x, lengths=[3])[0]).all()
 
 
+@pytest.mark.interop
 def test_predictions_for_every_step_are_an_array_if_the_sequences_are_like_one():
     torch = pytest.importorskip("torch")
     tagger = crnn.SequenceTagger(2, 2, hidden_size=4, seed=0)
@@ -287,6 +291,7 @@ def test_predictions_for_every_step_are_an_array_if_the_sequences_are_like_one()
     assert all((tags == tagger.predict([x])[0]).all() for tags, x in zip(found, ragged, strict=True))
 
 
+@pytest.mark.interop
 def test_numbers_that_other_libraries_add_are_numbers():
     bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
     rounded = [x.astype(bfloat16) for x in X]
@@ -308,6 +313,7 @@ def test_a_model_that_waits_for_data_can_be_copied(kind, duplicate):
     assert (other.flat_params == model.flat_params).all()
 
 
+@pytest.mark.interop
 def test_what_another_library_calls_sequences_gets_a_hint():
     pd = pytest.importorskip("pandas")
     sparse = pytest.importorskip("scipy.sparse")
@@ -359,6 +365,7 @@ def test_the_learning_rate_is_given_as_lr_or_in_the_optimizer():
     assert (models[0].flat_params == models[1].flat_params).all()
 
 
+@pytest.mark.interop
 def test_arrays_are_borrowed_where_they_can_be():
     from crnn.array_input import in_precision, real_numbers
     from crnn.models.inputs.data import check_sequences

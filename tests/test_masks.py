@@ -68,6 +68,7 @@ def test_weights_of_steps_are_masked_too():
     assert masked.flat_params.tobytes() == plain.flat_params.tobytes()
 
 
+@pytest.mark.interop
 def test_sequences_of_every_kind_can_be_masked():
     pandas = pytest.importorskip("pandas")
     frames = [pandas.DataFrame(x, columns=["a", "b"]) for x in X]

@@ -84,6 +84,7 @@ def test_words_are_strings_or_lists_of_words():
     assert split.score(texts, tags) == joined.score(texts, tags)
 
 
+@pytest.mark.interop
 def test_arrays_and_series_of_strings_are_texts():
     model = _classifier()
     assert model.predict(np.array(TEXTS)).tolist() == model.predict(TEXTS).tolist()

@@ -3,13 +3,14 @@
 
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from kernel_tools import Guarded
 
+from crnn import cli
 from crnn._core import dispatch
 
 
@@ -81,6 +82,19 @@ def torch() -> Any:
         torch = pytest.importorskip("torch")
     torch.set_num_threads(1)
     return torch
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]:
+    """Standard output and standard error of a command that succeeds, or with ``status`` of one that fails."""
+
+    def command(*arguments: Any, status: int = 0) -> tuple[str, str]:
+        found = cli.main([str(each) for each in arguments])
+        out, err = capsys.readouterr()
+        assert found == status, err
+        return out, err
+
+    return command
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 from kernel_tools import assert_same_bits
 
 import crnn
-from crnn import cli
 from crnn.cli.tables.times import axis_of, seconds_of
 
 pytestmark = pytest.mark.thread_unsafe  # standard output and error are the process's
@@ -48,17 +47,6 @@ def here(tmp_path, monkeypatch):
     write(tmp_path / "ahead.csv", rows_of_table(ahead=AHEAD))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def run(capsys):
-    def command(*arguments, status=0):
-        found = cli.main([str(each) for each in arguments])
-        out, err = capsys.readouterr()
-        assert found == status, err
-        return out, err
-
-    return command
 
 
 def fails(run, *arguments):

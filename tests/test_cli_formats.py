@@ -10,7 +10,6 @@ import pytest
 from kernel_tools import assert_same_bits
 
 import crnn
-from crnn import cli
 from crnn.cli.formats import FORMATS
 
 pytestmark = pytest.mark.thread_unsafe  # standard output and error are the process's
@@ -23,17 +22,6 @@ FILES = [(each, f"other{suffix}") for each in FORMATS for suffix in each.suffixe
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def run(capsys):
-    def command(*arguments, status=0):
-        found = cli.main([str(each) for each in arguments])
-        out, err = capsys.readouterr()
-        assert found == status, err
-        return out, err
-
-    return command
 
 
 def fails(run, *arguments):

@@ -12,7 +12,6 @@ from kernel_tools import assert_same_bits
 from model_tools import crnn_command, environment
 
 import crnn
-from crnn import cli
 from crnn.cli.command import CommandParser, all_parsers
 from crnn.cli.tasks import TASKS
 from crnn.cli.train import add_arguments
@@ -50,19 +49,6 @@ def here(tmp_path, monkeypatch):
     write(tmp_path / "wide.tsv", [[1 if y == "up" else -1, *x[:, 0]] for x, y in zip(X, Y, strict=True)], "\t")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def run(capsys):
-    """Standard output and standard error of a command that succeeds, or with ``status`` of one that fails."""
-
-    def command(*arguments, status=0):
-        found = cli.main([str(each) for each in arguments])
-        out, err = capsys.readouterr()
-        assert found == status, err
-        return out, err
-
-    return command
 
 
 def fails(run, *arguments):

@@ -10,18 +10,17 @@ Source: src/aidadsp-plugin.cpp: applyModel.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from crnn._float_mode import in_ieee_mode
-from crnn.checks import as_number, check_dtype
+from crnn.checks import as_number
 from crnn.interop import json_file, rtneural
 from crnn.interop.audio import AudioModel, audio_model
 from crnn.io.atomic_write import PathLike
-from crnn.io.model_file import ModelFileError, check_finite
+from crnn.io.model_file import check_finite
 from crnn.models.regressor import SequenceRegressor
 
 KNOWN = {"in_shape", "layers", "in_skip", "out_gain", "in_gain", "samplerate"}
@@ -51,12 +50,7 @@ def load(path: PathLike, *, dtype: str = "float32") -> AudioModel:
     OSError
         The file cannot be read.
     """
-    dtype = check_dtype("dtype", dtype)
-    content = json_file.read(path)
-    try:
-        return _model(content, dtype)
-    except ValueError as error:
-        raise ModelFileError(f"{os.fsdecode(path)}: {error}") from None
+    return json_file.load(path, dtype, _model)
 
 
 def _model(content: Mapping[str, Any], dtype: str) -> AudioModel:

@@ -10,14 +10,13 @@ The arrays are PyTorch's. With ``skip`` the first input columns are added to the
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from crnn._float_mode import in_ieee_mode
-from crnn.checks import Array, check_dtype
+from crnn.checks import Array
 from crnn.interop import json_file
 from crnn.interop.audio import AudioModel, audio_model
 from crnn.interop.folding import folded
@@ -25,7 +24,6 @@ from crnn.interop.json_file import field, numbers, size
 from crnn.interop.layouts import from_crnn, to_crnn
 from crnn.interop.parts import Layer, model_from, parts_of
 from crnn.io.atomic_write import PathLike
-from crnn.io.model_file import ModelFileError
 
 UNITS = {"LSTM": "lstm", "GRU": "gru", "RNN": "tanh"}
 GATES = {"lstm": 4, "gru": 3, "tanh": 1}
@@ -56,15 +54,11 @@ def load(path: PathLike, *, dtype: str = "float32") -> AudioModel:
     OSError
         The file cannot be read.
     """
-    dtype = check_dtype("dtype", dtype)
-    content = json_file.read(path)
-    try:
-        return _model(field(content, "model_data", dict), field(content, "state_dict", dict), dtype)
-    except ValueError as error:
-        raise ModelFileError(f"{os.fsdecode(path)}: {error}") from None
+    return json_file.load(path, dtype, _model)
 
 
-def _model(data: Mapping[str, Any], tensors: Mapping[str, Any], dtype: str) -> AudioModel:
+def _model(content: Mapping[str, Any], dtype: str) -> AudioModel:
+    data, tensors = field(content, "model_data", dict), field(content, "state_dict", dict)
     name = field(data, "model", str)
     if name != "SimpleRNN":
         raise ValueError(f"model: expected SimpleRNN, which crnn has, got {name!r:.80}")

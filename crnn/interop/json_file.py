@@ -10,15 +10,17 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 
-from crnn.checks import Array
+from crnn.checks import Array, check_dtype
 from crnn.io import json_header
 from crnn.io.atomic_write import PathLike, replacing
 from crnn.io.model_file import ModelFileError
+
+Loaded = TypeVar("Loaded")
 
 LARGEST = 1 << 28  # bytes of a file
 MEMORY = 96 << 20  # bytes that any file may take in memory, and
@@ -42,6 +44,20 @@ def read(path: PathLike) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ModelFileError(f"{name}: expected a JSON object, got {type(value).__name__}")
     return value
+
+
+def load(path: PathLike, dtype: str, make: Callable[[dict[str, Any], str], Loaded]) -> Loaded:
+    """What ``make`` makes of the object in a JSON file, and the dtype, which is checked first.
+
+    Raises ModelFileError, which names the file, also for a ValueError of ``make``; OSError; and ValueError or TypeError
+    for the dtype.
+    """
+    dtype = check_dtype("dtype", dtype)
+    content = read(path)
+    try:
+        return make(content, dtype)
+    except ValueError as error:
+        raise ModelFileError(f"{os.fsdecode(path)}: {error}") from None
 
 
 def write(path: PathLike, value: Mapping[str, Any]) -> None:

@@ -11,14 +11,13 @@ docs/source/model-file.rst of neural-amp-modeler, NAM/lstm.cpp of NeuralAmpModel
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from crnn._float_mode import in_ieee_mode
-from crnn.checks import Array, check_dtype
+from crnn.checks import Array
 from crnn.interop import json_file
 from crnn.interop.audio import AudioModel, audio_model
 from crnn.interop.folding import folded
@@ -26,7 +25,6 @@ from crnn.interop.json_file import field, numbers, size
 from crnn.interop.layouts import check_cell, from_crnn, to_crnn
 from crnn.interop.parts import model_from, parts_of
 from crnn.io.atomic_write import PathLike
-from crnn.io.model_file import ModelFileError
 
 FORMAT = "nam"
 VERSION = "0.5.4"  # of the files that are written
@@ -61,12 +59,7 @@ def load(path: PathLike, *, dtype: str = "float32") -> AudioModel:
     -----
     Plug-ins run such a model on half a second of silence before the first sample, so that it has settled.
     """
-    dtype = check_dtype("dtype", dtype)
-    content = json_file.read(path)
-    try:
-        return _model(content, dtype)
-    except ValueError as error:
-        raise ModelFileError(f"{os.fsdecode(path)}: {error}") from None
+    return json_file.load(path, dtype, _model)
 
 
 def _model(content: Mapping[str, Any], dtype: str) -> AudioModel:

@@ -11,19 +11,17 @@ RTNeural/model_loader.h.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from crnn._float_mode import in_ieee_mode
-from crnn.checks import Array, check_dtype
+from crnn.checks import Array
 from crnn.interop import json_file
 from crnn.interop.folding import folded
 from crnn.interop.json_file import field, numbers, size
 from crnn.interop.layouts import LAYOUTS, check_cell, from_crnn, to_crnn
 from crnn.interop.parts import Layer, ModelParts, model_from, parts_of
 from crnn.io.atomic_write import PathLike
-from crnn.io.model_file import ModelFileError
 from crnn.nn.cells import CELLS
 
 FORMAT = "rtneural"
@@ -123,17 +121,16 @@ def load(path: PathLike, *, dtype: str = "float32") -> Any:
     OSError
         The file cannot be read.
     """
-    dtype = check_dtype("dtype", dtype)
-    content = json_file.read(path)
-    try:
-        for name in AIDAX:
-            if content.get(name):
-                raise ValueError(
-                    f"{name}: expected 0, or none, got {content[name]!r:.80}; crnn.interop.aidax reads such files"
-                )
-        return model_of(content, dtype)
-    except ValueError as error:
-        raise ModelFileError(f"{os.fsdecode(path)}: {error}") from None
+    return json_file.load(path, dtype, _model)
+
+
+def _model(content: Mapping[str, Any], dtype: str) -> Any:
+    for name in AIDAX:
+        if content.get(name):
+            raise ValueError(
+                f"{name}: expected 0, or none, got {content[name]!r:.80}; crnn.interop.aidax reads such files"
+            )
+    return model_of(content, dtype)
 
 
 def model_of(content: Mapping[str, Any], dtype: str) -> Any:

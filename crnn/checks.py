@@ -198,10 +198,10 @@ def check_limit(name: str, value: object) -> float | None:
 # ---- arrays ----------------------------------------------------------------------------------------------------------
 
 
-def check_dtype(name: str, value: object) -> str:
+def check_dtype(name: str, value: Any) -> str:
     """The name of a dtype of parameters, one of DTYPES; else ValueError."""
     try:
-        dtype = None if value is None else np.dtype(value).name  # type: ignore[call-overload]  # None means float64 there
+        dtype = None if value is None else np.dtype(value).name  # None would be float64
     except TypeError:
         dtype = None
     if dtype not in DTYPES:

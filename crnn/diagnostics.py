@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -119,7 +119,7 @@ def gradient_check(
     net = _first_network(model)
     if not isinstance(model, RNN):
         check_no_lengths(lengths)
-        window, targets = model.window(*batch)  # type: ignore[misc]
+        window, targets = model.window(*cast(Batch, batch))
         window = replace(window, x=window.x.copy())
         x, size = window.x, window.size
     else:

@@ -479,11 +479,11 @@ def optimizer_from(name: str, value: Any, lr: float | None = None) -> Optimizer:
     """
     if isinstance(value, Optimizer):
         return value
-    rate = {} if lr is None else {"lr": lr}
-    if isinstance(value, type) and issubclass(value, Optimizer):
-        return value(**rate)  # type: ignore[arg-type]  # the rules have defaults for everything
-    made: Optimizer = _listed(name, value, RULES, "an optimizer such as crnn.optim.Adam(lr=1e-3)")(**rate)
-    return made
+    is_class = isinstance(value, type) and issubclass(value, Optimizer)
+    rule: Callable[..., Optimizer] = (
+        value if is_class else _listed(name, value, RULES, "an optimizer such as crnn.optim.Adam(lr=1e-3)")
+    )
+    return rule() if lr is None else rule(lr=lr)
 
 
 def schedule_from(name: str, value: Any, warmup: int = 0) -> Schedule:
@@ -491,11 +491,13 @@ def schedule_from(name: str, value: Any, warmup: int = 0) -> Schedule:
 
     ``warmup`` is for a factory or a name. Raises TypeError and ValueError.
     """
+    made: Schedule
     if any(value is factory for factory in SCHEDULES.values()):
-        return value(warmup=warmup)  # type: ignore[no-any-return]
-    if callable(value):
-        return value  # type: ignore[no-any-return]
-    made: Schedule = _listed(name, value, SCHEDULES, "a schedule such as crnn.optim.cosine()")(warmup=warmup)
+        made = value(warmup=warmup)
+    elif callable(value):
+        made = value
+    else:
+        made = _listed(name, value, SCHEDULES, "a schedule such as crnn.optim.cosine()")(warmup=warmup)
     return made
 
 

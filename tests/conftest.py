@@ -4,11 +4,13 @@
 import signal
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from kernel_tools import Guarded
+from model_tools import language_model, text
 
 from crnn import cli
 from crnn._core import dispatch
@@ -95,6 +97,21 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]:
         return out, err
 
     return command
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(text(1200), encoding="utf-8", newline="")
+    return path
+
+
+@pytest.fixture
+def model_file(tmp_path: Path) -> Path:
+    """A file of a small language model."""
+    path = tmp_path / "m.safetensors"
+    language_model("hello, new world!\n", H=19).save(path)
+    return path
 
 
 @pytest.fixture

@@ -25,20 +25,6 @@ pytestmark = pytest.mark.thread_unsafe  # standard output and error are the proc
 TINY = ["--hidden", "9", "--epochs", "2", "--batch", "4", "--bptt", "8"]
 
 
-@pytest.fixture
-def text_file(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_text(text(1200), encoding="utf-8", newline="")
-    return path
-
-
-@pytest.fixture
-def model_file(tmp_path):
-    path = tmp_path / "m.safetensors"
-    language_model("hello, new world!\n", H=19).save(path)
-    return path
-
-
 def run(capsys, *arguments):
     """Exit status, standard output, standard error."""
     status = cli.main([str(argument) for argument in arguments])

@@ -9,6 +9,7 @@ import signal
 import numpy as np
 import pytest
 from kernel_tools import assert_same_bits
+from table_tools import fails, write
 
 import crnn
 from crnn.cli.tables.times import axis_of, seconds_of
@@ -26,12 +27,6 @@ SMALL = ["--hidden", "4", "--epochs", "3", "--horizon", "3", "-q", "--threads", 
 OPTIONS = {"hidden_size": 4, "horizon": 3}
 
 
-def write(path, rows):
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
-    return path
-
-
 def rows_of_table(*, ahead=0, ids=("",)):
     rows = [[*(["shop"] if len(ids) > 1 else []), "month", "sold", "rain", "sun"]]
     for number, id in enumerate(ids):
@@ -47,12 +42,6 @@ def here(tmp_path, monkeypatch):
     write(tmp_path / "ahead.csv", rows_of_table(ahead=AHEAD))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def fails(run, *arguments):
-    out, err = run(*arguments, status=1)
-    assert out == ""
-    return err.splitlines()[-1]
 
 
 TRAIN = ["train", "t.csv", "--task", "forecast", "--time", "month", "--target", "sold"]

@@ -20,20 +20,6 @@ TINY = ["--hidden", "9", "--epochs", "2", "--batch", "4", "--bptt", "8", "-q"]
 
 
 @pytest.fixture
-def text_file(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_text(text(1200), encoding="utf-8", newline="")
-    return path
-
-
-@pytest.fixture
-def model_file(tmp_path):
-    path = tmp_path / "m.safetensors"
-    language_model("hello, new world!\n", H=19).save(path)
-    return path
-
-
-@pytest.fixture
 def objects(capsys):
     """The JSON objects that a command prints, one per line."""
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from kernel_tools import assert_same_bits
 from model_tools import crnn_command, environment
+from table_tools import fails, write
 
 import crnn
 from crnn.cli.command import CommandParser, all_parsers
@@ -35,12 +36,6 @@ def long_rows(*, labels=True, tags=False, names=("sensor", "t", "ax", "ay", "kin
     return rows
 
 
-def write(path, rows, delimiter=","):
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, delimiter=delimiter).writerows(rows)
-    return path
-
-
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """The working folder: tables in long format with labels of sequences and of steps, and one in wide format."""
@@ -49,13 +44,6 @@ def here(tmp_path, monkeypatch):
     write(tmp_path / "wide.tsv", [[1 if y == "up" else -1, *x[:, 0]] for x, y in zip(X, Y, strict=True)], "\t")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def fails(run, *arguments):
-    """The one line that says why."""
-    out, err = run(*arguments, status=1)
-    assert out == ""
-    return err.splitlines()[-1]
 
 
 LONG = ["long.csv", "--task", "classify", "--id", "sensor", "--time", "t", "--label", "kind"]

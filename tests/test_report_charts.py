@@ -69,7 +69,7 @@ def test_an_axis_without_values_is_drawn():
         (0, 50_000, ["0", "10k", "20k", "30k", "40k", "50k"]),
         (0, 1, ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
         (0, 0.002, ["0", "0.0005", "0.0010", "0.0015", "0.0020"]),
-        (0, 1e-5, ["0", "2e−6", "4e−6", "6e−6", "8e−6", "1e−5"]),  # noqa: RUF001
+        (0, 1e-5, ["0", "2e−6", "4e−6", "6e−6", "8e−6", "1e−5"]),
     ],
 )
 def test_ticks_are_labelled_in_one_unit(low, high, labels):
@@ -89,11 +89,11 @@ def test_ticks_of_decades_are_powers():
         (123.456, "123.5"),
         (12345.6, "12,346"),
         (1234567, "1,234,567"),
-        (2.5e-7, "2.5e−7"),  # noqa: RUF001
-        (-0.5, "−0.5000"),  # noqa: RUF001
+        (2.5e-7, "2.5e−7"),
+        (-0.5, "−0.5000"),
         (math.nan, "NaN"),
-        (-math.inf, "−∞"),  # noqa: RUF001
-        (None, "–"),  # noqa: RUF001
+        (-math.inf, "−∞"),
+        (None, "–"),
         ("a", "a"),
     ],
 )
@@ -112,7 +112,7 @@ def test_numbers_have_four_digits(value, text):
         (59.0, "59 s"),
         (200, "3 min 20 s"),
         (7500, "2 h 5 min"),
-        (math.nan, "–"),  # noqa: RUF001
+        (math.nan, "–"),
     ],
 )
 def test_durations_are_in_the_unit_that_fits(seconds, text):

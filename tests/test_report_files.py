@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import report_tools as tools
-from model_tools import language_model, text
+from model_tools import language_model
 
 import crnn
 from crnn import cli
@@ -182,13 +182,6 @@ def test_a_log_shows_itself_in_a_notebook():
 
 
 # ---- crnn train --report ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def text_file(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_text(text(1200), encoding="utf-8", newline="")
-    return path
 
 
 def test_train_writes_a_page(tmp_path, text_file, capsys):

@@ -364,9 +364,9 @@ def test_hostile_text_stays_text(count):
 @pytest.mark.parametrize(
     ("norms", "layer", "sentence"),
     [
-        ([1e-6, 1e-3, 1.0], "layer 0", "gradients fade (×0.501 per step): half is left after 1.0 steps"),  # noqa: RUF001
-        ([1.0, 1e-3, 1e-6], "layer 0, reverse", "gradients fade (×0.501 per step)"),  # noqa: RUF001
-        ([1e6, 1e3, 1.0], "layer 0", "gradients explode (×2.00 per step)"),  # noqa: RUF001
+        ([1e-6, 1e-3, 1.0], "layer 0", "gradients fade (×0.501 per step): half is left after 1.0 steps"),
+        ([1.0, 1e-3, 1e-6], "layer 0, reverse", "gradients fade (×0.501 per step)"),
+        ([1e6, 1e3, 1.0], "layer 0", "gradients explode (×2.00 per step)"),
         ([0.7, 0.8, 1.0], "layer 0", "gradients keep their order of magnitude"),
         ([0.0, 0.5, 1.0], "layer 0", "half is left after 10.0 steps; after 10 steps nothing is left."),
         ([1.0, 0.7, 0.0], "layer 0", "no factor per step"),

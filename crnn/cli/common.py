@@ -21,7 +21,9 @@ from crnn.text.reading import EOS, check_encoding
 __all__ = [
     "INTERRUPTED",
     "CommandParser",
+    "add_output_flags",
     "add_sampling_flags",
+    "check_output",
     "cores",
     "discard_unwritable",
     "encoder_for",
@@ -158,6 +160,19 @@ def show(text: str) -> None:
     out.flush()
 
 
+def add_output_flags(parser: CommandParser, help: str, *, required: bool = False) -> None:
+    """Add ``--output`` and ``--overwrite``, which `check_output` reads."""
+    parser.add_argument("-o", "--output", type=Path, required=required, help=help)
+    parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
+
+
+def check_output(arguments: argparse.Namespace) -> None:
+    """Raise FileExistsError if the output exists and is not to be replaced. Call it while the file is locked."""
+    output: Path | None = arguments.output
+    if output is not None and output.exists() and not arguments.overwrite:
+        raise FileExistsError(f"output: expected a new file, got {output}, which exists; --overwrite replaces it")
+
+
 def say(text: str) -> None:
     """Print a message to standard error, if somebody reads that; standard output is for results."""
     if sys.stderr is not None:
@@ -172,12 +187,13 @@ def discard_unwritable(stream: TextIO | None) -> bool:
 
     Otherwise Python would try again at its end, and change the exit status.
     """
+    if stream is None:
+        return False
     try:
-        if stream is not None:
-            stream.flush()
+        stream.flush()
     except (OSError, ValueError):
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # type: ignore[union-attr]
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return True
     return False
 

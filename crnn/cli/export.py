@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 import crnn
-from crnn.cli.common import CommandParser, say
+from crnn.cli.common import CommandParser, add_output_flags, check_output, say
 from crnn.cli.formats import add_format_flags, called, format_of, options_of
 from crnn.cli.results import add_json_flag, show_json
 from crnn.training.run_files import RunFiles
@@ -22,8 +22,7 @@ def add_arguments(parser: CommandParser) -> None:
         "left out. Needs the library of the format: pip install 'crnn[onnx]' or 'crnn[keras]'."
     )
     parser.add_argument("model", type=Path, help="a model of crnn (.safetensors)")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="where to write it; the name tells the format")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
+    add_output_flags(parser, "where to write it; the name tells the format", required=True)
     add_format_flags(parser, "save")
     add_json_flag(parser)
 
@@ -33,8 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     output: Path = arguments.output
     format, options = format_of("output", output, arguments.format, written=True), options_of(arguments)
     with RunFiles({"model": [arguments.model]}, {"output": output}):
-        if output.exists() and not arguments.overwrite:
-            raise FileExistsError(f"output: expected a new file, got {output}, which exists; --overwrite replaces it")
+        check_output(arguments)
         model = crnn.load(arguments.model)
         called(format.function("save"), model, output, options=options)
     say(f"wrote {output}, {format.name}, {output.stat().st_size:,} bytes")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import crnn
-from crnn.cli.common import CommandParser, load_language_model, say
+from crnn.cli.common import CommandParser, add_output_flags, check_output, load_language_model, say
 from crnn.cli.formats import add_format_flags, called, format_of, options_of
 from crnn.cli.results import add_json_flag, show_json
 from crnn.training.run_files import RunFiles
@@ -26,8 +26,7 @@ def add_arguments(parser: CommandParser) -> None:
         "refused by name; nothing is left out."
     )
     parser.add_argument("file", type=Path, help="its name tells the format")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="where to write the model (.safetensors)")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
+    add_output_flags(parser, "where to write the model (.safetensors)", required=True)
     add_format_flags(parser, "load")
     parser.add_argument("--kind", choices=KINDS, help="what to make of it, if the file leaves that open")
     parser.add_argument(
@@ -46,8 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     vocab: Path | None = arguments.vocab
     reads = {"file": [arguments.file], "vocab": [] if vocab is None else [vocab]}
     with RunFiles(reads, {"output": output}):
-        if output.exists() and not arguments.overwrite:
-            raise FileExistsError(f"output: expected a new file, got {output}, which exists; --overwrite replaces it")
+        check_output(arguments)
         kind = format.kinds.get(arguments.kind, arguments.kind)
         given = {"kind": kind, "vocab": None if vocab is None else _vocabulary(vocab)}
         options |= {name: value for name, value in given.items() if value is not None}

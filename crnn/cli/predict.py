@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import crnn
-from crnn.cli.common import CommandParser, cores, say, standard_output
+from crnn.cli.common import CommandParser, add_output_flags, check_output, cores, say, standard_output
 from crnn.cli.configuration import Repeated
 from crnn.cli.results import add_json_flag, to_json
 from crnn.cli.tables.forecasts import add_forecast_flags, forecasts
@@ -46,8 +46,7 @@ def add_arguments(parser: CommandParser) -> None:
         help="table (.csv, .tsv, also compressed); - is standard input. A forecaster continues the series that it has "
         "learnt if there is none",
     )
-    parser.add_argument("-o", "--output", type=Path, help="write to this new file (.csv, .tsv), not standard output")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
+    add_output_flags(parser, "write to this new file (.csv, .tsv), not standard output")
     parser.add_argument("--proba", action="store_true", help="add a column for the probability of every class")
     parser.add_argument("--threads", type=int, default=cores(), help="threads; the result does not depend on it")
     add_json_flag(parser, "an object for each sequence instead")
@@ -70,8 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     output: Path | None = arguments.output
     data = [] if arguments.data is None else [arguments.data]
     with RunFiles({"model": [arguments.model], "data": data}, {"output": output}):
-        if output is not None and output.exists() and not arguments.overwrite:
-            raise FileExistsError(f"output: expected a new file, got {output}, which exists; --overwrite replaces it")
+        check_output(arguments)
         model = crnn.load(arguments.model)
         if isinstance(model, crnn.Forecaster):
             refuse_options(arguments, OF_SEQUENCES, "forecasts")

@@ -7,7 +7,7 @@ Computed from the kernels' arrays with NumPy, so results are not bit-identical o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -141,7 +141,8 @@ def gradient_flow(
         raise ValueError(f"loss: expected last or mean, got {loss!r}")
     if not isinstance(model, RNN):
         check_no_lengths(lengths)
-        return flow_of_batch(model._predictor, *model.window(*batch), state=state, loss=loss)  # type: ignore[misc]
+        x, targets = cast("tuple[Any, Any]", batch)
+        return flow_of_batch(model._predictor, *model.window(x, targets), state=state, loss=loss)
     y, _, tape = model.forward(np.asarray(batch), state, lengths=lengths)
     dy = np.zeros_like(y)
     dy[last_steps(tape) if loss == "last" else slice(None)] = 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypedDict
 
 import numpy as np
@@ -128,21 +129,18 @@ class NetworkConfig:
         check_options(self)
         if self.recurrent_dropout and not CELLS[self.cell].info.recurrent_gates:
             raise ValueError(f"recurrent_dropout: expected 0 for {self.cell!r}, which has no W_hh")
-        sizes, layers = self.hidden_size, self.num_layers
-        if isinstance(sizes, list):
-            if layers is not None and layers != len(sizes):
-                raise ValueError(f"hidden_size: expected a size for each of {layers} layers, got {sizes}")
-        else:
-            sizes = [sizes] * (layers or 1)  # type: ignore[list-item]  # checked: no other sequence is left
+        given, layers = self.hidden_size, self.num_layers
+        sizes = [given] * (layers or 1) if isinstance(given, int) else list(given)
+        if layers is not None and layers != len(sizes):
+            raise ValueError(f"hidden_size: expected a size for each of {layers} layers, got {sizes}")
         object.__setattr__(self, "num_layers", len(sizes))
         object.__setattr__(self, "hidden_size", sizes if len(set(sizes)) > 1 else sizes[0])
-        object.__setattr__(self, "_sizes", tuple(sizes))
 
-    @property
+    @cached_property
     def hidden_sizes(self) -> tuple[int, ...]:
         """H of each layer."""
-        sizes: tuple[int, ...] = self._sizes  # type: ignore[attr-defined]
-        return sizes
+        sizes = self.hidden_size
+        return (sizes,) * (self.num_layers or 1) if isinstance(sizes, int) else tuple(sizes)
 
     @property
     def directions(self) -> int:

@@ -111,5 +111,6 @@ def _parse(name: str, rule: Any) -> tuple[float, str]:
 def initial_matrix(rule: str, draw: Draw, shape: tuple[int, ...], argument: str) -> Array:
     """A fresh float64 matrix of this shape, by ``rule`` (see `check_rule`). Errors call the rule ``argument``."""
     gain, kind = _parse(argument, rule)
-    matrix = RULES[kind](draw, shape)  # type: ignore[arg-type]  # two sizes
+    rows, columns = shape
+    matrix = RULES[kind](draw, (rows, columns))
     return matrix if gain == 1.0 else matrix * gain

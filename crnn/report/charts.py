@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from crnn.report.markup import Markup, join, tag
+from crnn.report.markup import Child, Markup, join, tag
 from crnn.report.scales import Scale, is_drawable, number, scale_of, thinned
 
 __all__ = ["Band", "Curve", "Mark", "colour", "legend", "line_chart", "scatter_chart", "swatch"]
@@ -171,13 +171,13 @@ def _stroke(opacity: float) -> str:
     return f"stroke:currentColor;stroke-opacity:{opacity};stroke-width:1"
 
 
-def _frame(title: str, text: str, drawn: object, plot: _Plot, height: int, *, labelled: bool, x_label: str) -> Markup:
+def _frame(title: str, text: str, drawn: Child, plot: _Plot, height: int, *, labelled: bool, x_label: str) -> Markup:
     """The chart around what has been drawn. Labels of the axes are in its margins."""
     widest = max((len(label) for _, label in plot.y.ticks()), default=1)
     svg = tag(
         "svg",
         tag("desc", text),
-        drawn,  # type: ignore[arg-type]
+        drawn,
         role="img",
         aria_label=f"{title}. {text}",
         style=f"display:block;width:100%;height:{height}px;overflow:visible;font:12px system-ui,sans-serif",

@@ -87,7 +87,7 @@ def verdict(entry: Entry, layer: int) -> str:
     if factor is None:
         return f"{name}: no factor per step, because gradients of fewer than two steps are finite and not 0."
     length = _length(_reached(entry, layer))
-    total, per_step = _exp(length * math.log(factor)), f"×{number(factor, 3)} per step"  # noqa: RUF001
+    total, per_step = _exp(length * math.log(factor)), f"×{number(factor, 3)} per step"
     rest = _beyond(entry, layer)
     if factor < 1 and (factor < 1 / LARGE_FACTOR or total < 1 / LARGE_CHANGE or rest == 0):
         lost = f"; after {length} steps nothing is left" if rest == 0 else ""
@@ -95,7 +95,7 @@ def verdict(entry: Entry, layer: int) -> str:
     if factor > 1 and (factor > LARGE_FACTOR or total > LARGE_CHANGE or rest):
         lost = f"; after {length} steps they are not finite" if rest else ""
         return f"{name}: gradients explode ({per_step}): they double in {_steps_for(2.0, factor)} steps{lost}."
-    return f"{name}: gradients keep their order of magnitude ({per_step}, ×{number(total, 2)} over {length} steps)."  # noqa: RUF001
+    return f"{name}: gradients keep their order of magnitude ({per_step}, ×{number(total, 2)} over {length} steps)."
 
 
 def _length(points: list[tuple[int, float]]) -> int:

@@ -20,7 +20,7 @@ def level_of(value: object, scale: Scale) -> int | None:
     """The level of colour of a value; None if it is no number, or 0 on a logarithmic scale."""
     if not scale.has(value):
         return None
-    return min(max(int(scale(value) * LEVELS), 0), LEVELS - 1)  # type: ignore[arg-type]
+    return min(max(int(scale(value) * LEVELS), 0), LEVELS - 1)
 
 
 def heat_map(

@@ -95,7 +95,7 @@ def _controls(entry: Entry, highest: float) -> Markup:
         "div",
         choice if len(options) > 1 else None,
         heat_scale("0", f"{number(highest, 2)} {unit} or more", [f"s{n}" for n in range(LEVELS + 1)], "by-surprisal"),
-        heat_scale("−1", "+1", _signed_levels(), "by-activity"),  # noqa: RUF001
+        heat_scale("−1", "+1", _signed_levels(), "by-activity"),
         class_="controls",
     )
 

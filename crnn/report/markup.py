@@ -6,7 +6,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 __all__ = ["Child", "Markup", "escape", "join", "tag"]
 
@@ -23,7 +23,7 @@ class Markup(str):
     __slots__ = ()
 
 
-Child: TypeAlias = Union[str, int, float, Iterable["Child"], None]  # noqa: UP007  recursive
+Child: TypeAlias = "str | int | float | Iterable[Child] | None"
 
 
 def escape(text: object) -> Markup:

@@ -128,7 +128,7 @@ def _model_of(run: ReportRun) -> str:
     config = model.get("config")
     config = config if isinstance(config, dict) else {}
     parts = [model.get("kind", number(None)), config.get("cell")]
-    parts.append(" × ".join(str(config[name]) for name in ("num_layers", "hidden_size") if name in config))  # noqa: RUF001
+    parts.append(" × ".join(str(config[name]) for name in ("num_layers", "hidden_size") if name in config))
     return ", ".join(str(part) for part in parts if part)
 
 

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 __all__ = ["Scale", "duration", "is_drawable", "number", "scale_of", "thinned"]
 
@@ -14,7 +15,7 @@ LARGEST = 1e100  # larger numbers are drawn nowhere, because squares and quotien
 _UNITS = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))  # from which value on, and the unit of the labels
 
 
-def is_drawable(value: object) -> bool:
+def is_drawable(value: object) -> TypeGuard[float]:
     """Whether a value is a finite number that an axis can have."""
     return isinstance(value, int | float) and abs(value) <= LARGEST
 
@@ -33,15 +34,15 @@ class Scale:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
-    def has(self, value: object) -> bool:
+    def has(self, value: object) -> TypeGuard[float]:
         """Whether a value can be drawn on this axis, inside or outside of its ends."""
-        return is_drawable(value) and (not self.log or value >= 1 / LARGEST)  # type: ignore[operator]
+        return is_drawable(value) and (not self.log or value >= 1 / LARGEST)
 
     def ticks(self, count: int = 5) -> list[tuple[float, str]]:
         """About ``count`` round values on the axis, with their labels."""
         values = _log_ticks(self.low, self.high, count) if self.log else _round_steps(self.low, self.high, count)
         values = [value for value in values if -1e-9 <= self(value) <= 1 + 1e-9]
-        labels = [label.replace("-", "−") for label in _labels(values)]  # noqa: RUF001
+        labels = [label.replace("-", "−") for label in _labels(values)]
         return list(zip(values, labels, strict=True))
 
 
@@ -116,11 +117,11 @@ def _power(value: float, digits: int = 3) -> str:
 def number(value: object, digits: int = 4) -> str:
     """A number as a table shows it: 4 significant digits, or all digits of the whole part in groups of three."""
     if value is None:
-        return "–"  # noqa: RUF001
+        return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if not math.isfinite(value):
-        return "NaN" if value != value else "∞" if value > 0 else "−∞"  # noqa: RUF001
+        return "NaN" if value != value else "∞" if value > 0 else "−∞"
     if isinstance(value, int) or 10 ** (digits - 1) <= abs(value) < 1e15:
         text = f"{value:,.0f}"
     elif value and not 1e-4 <= abs(value) < 1e15:
@@ -128,7 +129,7 @@ def number(value: object, digits: int = 4) -> str:
     else:
         whole = math.floor(math.log10(abs(value))) + 1 if value else digits  # digits before the point
         text = f"{value:.{max(digits - whole, 0)}f}"
-    return text.replace("-", "−")  # noqa: RUF001
+    return text.replace("-", "−")
 
 
 def duration(seconds: object) -> str:

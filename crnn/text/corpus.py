@@ -112,7 +112,7 @@ class TextCorpus:
         if isinstance(text, list | tuple):
             documents = [text_document(f"text[{number}]", each, unit) for number, each in enumerate(text)]
         else:
-            documents = [text_document("text", text, unit)]  # type: ignore[arg-type]  # checked there
+            documents = [text_document("text", text, unit)]
         return cls._build("text", _separated(documents, border, unit, vocab), unit, make_vocab, valid, test, None)
 
     @classmethod

@@ -76,7 +76,7 @@ class Document:
 # ---- chunks ----------------------------------------------------------------------------------------------------------
 
 
-def text_chunks(text: str | bytes, unit: Unit, name: str = "text") -> Iterator[str | bytes]:
+def text_chunks(text: object, unit: Unit, name: str = "text") -> Iterator[str | bytes]:
     """The chunks of a text in memory: bytes for unit "byte", else str. Raises TypeError for another type of text."""
     if unit == "byte" and isinstance(text, str):
         text = text.encode("utf-8", "surrogatepass")
@@ -87,7 +87,7 @@ def text_chunks(text: str | bytes, unit: Unit, name: str = "text") -> Iterator[s
     return _chunks_of_whole_words(cast("Iterator[str]", chunks)) if unit == "word" else chunks
 
 
-def text_document(name: str, text: str | bytes, unit: Unit) -> Document:
+def text_document(name: str, text: object, unit: Unit) -> Document:
     """A text in memory. Raises TypeError for a text of another type."""
     text_chunks(text, unit, name)
     return Document(name, lambda: text_chunks(text, unit, name))

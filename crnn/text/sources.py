@@ -120,7 +120,7 @@ def _raise(error: OSError) -> None:
 def _copied(file: Any, name: str, stack: ExitStack) -> Source:
     """A source that holds what is left to read of a binary file."""
     # A temporary file without a name: it does not outlive this process, however that ends.
-    copy = cast(BinaryIO, stack.enter_context(tempfile.TemporaryFile()))  # noqa: SIM115
+    copy: BinaryIO = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
     try:
         shutil.copyfileobj(file, copy, 1 << 20)
     except TypeError:

@@ -61,7 +61,7 @@ class LogFile:
         restored = list(filter(None, (line_of(entry, as_csv=self._as_csv) for entry in entries)))
         existing = check_log(path)
         kept, missing = _kept(existing, restored, start)
-        self._file = open(path, "r+b" if existing else "ab", buffering=0)  # noqa: SIM115  closed by `close`
+        self._file = _opened(path, "r+b" if existing else "ab")
         self._written = len(entries)  # how many entries are in the file
         if existing:
             self._file.truncate(sum(map(len, kept)))
@@ -82,7 +82,7 @@ class LogFile:
         """
         if not os.fstat(self._file.fileno()).st_nlink:
             self._file.close()
-            self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115  closed by `close`
+            self._file = _opened(self._path, "ab")
             self._written = 0
             self._write([header_of(as_csv=self._as_csv)])
         for entry in entries[self._written :]:
@@ -92,6 +92,11 @@ class LogFile:
     def close(self) -> None:
         """Close the file. More than once is fine."""
         self._file.close()
+
+
+def _opened(path: PathLike, mode: Literal["r+b", "ab"]) -> io.FileIO:
+    """The file, unbuffered, so that what is written is in it when the process ends."""
+    return open(path, mode, buffering=0)
 
 
 def check_log(path: PathLike) -> list[bytes]:

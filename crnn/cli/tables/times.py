@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -105,8 +105,9 @@ def axis_of(times: Sequence[str], decimal: str = ".") -> Axis | None:
     if months is not None:
         return months
     since = [(date - known[0]).total_seconds() for date in known]
-    found = _on_grid(0.0, min(b - a for a, b in pairwise(since)), times, since)
-    return found and Axis(known[0], timedelta(seconds=float(found.step)), found.pattern, found.places)  # type: ignore[arg-type]
+    step = min(b - a for a, b in pairwise(since))
+    found = _on_grid(0.0, step, times, since)
+    return found and replace(found, first=known[0], step=timedelta(seconds=step))
 
 
 def _on_grid(first: float, step: float, times: Sequence[str], distances: Sequence[float]) -> Axis | None:

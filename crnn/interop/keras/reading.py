@@ -414,7 +414,8 @@ def _as_classes(found: Found, options: dict[str, Any], outputs: int, activation:
     wanted = len(classes) if classes is not None else given
     if activation == "sigmoid" and outputs == 1 and wanted == 2 and not options.get("multilabel"):
         # softmax of (0, a) is (1 - sigmoid(a), sigmoid(a))
-        found.head = tuple(np.concatenate([np.zeros_like(each), each], axis=-1) for each in found.head)  # type: ignore[assignment]
+        W, b = (np.concatenate([np.zeros_like(each), each], axis=-1) for each in found.head)
+        found.head = W, b
         outputs, activation = 2, "softmax"
     for name, number in (("classes", wanted), ("num_classes", given)):
         if number not in (None, outputs):
@@ -475,7 +476,11 @@ def _scalings(found: Found, kind: str, options: Mapping[str, Any]) -> dict[str, 
     for name, layer in found.scaling.items():
         if kind in ("RNN", "LanguageModel") or (name == "y" and kind != "SequenceRegressor"):
             raise layer.fail(f"no such layer in a {kind}, which does not scale {name}", layer.kind)
-        size = len(found.layers[0][0]["W_xh"]) if name == "x" else found.head[1].size  # type: ignore[index]
+        if name == "x":
+            size = len(found.layers[0][0]["W_xh"])
+        else:
+            assert found.head is not None
+            size = found.head[1].size
         mean, std = statistics(layer, size, invert=name == "y", single=name == "y" and found.pooling is not None)
         if name == "y":
             P = options["output_size"]  # the outputs are those of the first quantile, then of the next, and so on

@@ -139,7 +139,7 @@ def _modules() -> dict[str, Any]:
 
     Module: Any = torch.nn.Module
 
-    class OneHot(Module):  # type: ignore[misc]
+    class OneHot(Module):
         """From ids (T, B) to one-hot vectors (T, B, size)."""
 
         def __init__(self, size: int) -> None:
@@ -152,7 +152,7 @@ def _modules() -> dict[str, Any]:
         def extra_repr(self) -> str:
             return str(self.size)
 
-    class LanguageModel(Module):  # type: ignore[misc]
+    class LanguageModel(Module):
         """From ids (T, B) and a state to logits (T, B, V) and the state after the last step."""
 
         def __init__(self, embedding: torch.nn.Module, rnn: torch.nn.Module, dropout: float, head: torch.nn.Module):
@@ -164,7 +164,7 @@ def _modules() -> dict[str, Any]:
             y, state = self.rnn(x, state)
             return self.head(self.dropout(y)), state
 
-    class Statistics(Module):  # type: ignore[misc]
+    class Statistics(Module):
         """Mean and std of columns, which do not train."""
 
         mean: torch.Tensor
@@ -175,7 +175,7 @@ def _modules() -> dict[str, Any]:
             self.register_buffer("mean", torch.from_numpy(np.array(mean)))
             self.register_buffer("std", torch.from_numpy(np.array(std)))
 
-    class SequenceModel(Module):  # type: ignore[misc]
+    class SequenceModel(Module):
         """From x (N, T, D), or ids (N, T), and lengths (N,) to logits or values (N, V); without pooling (N, T, V)."""
 
         def __init__(

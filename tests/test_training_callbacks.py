@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Callbacks of fit: what on_update and on_epoch are told, stopping by what they return, and samples while training."""
 
+import threading
+
 import numpy as np
 import pytest
 from kernel_tools import assert_same_bits
@@ -313,3 +315,79 @@ def test_a_finished_run_that_is_resumed_without_more_to_do_is_told_nothing_new(t
     fitted(valid=IDS[:40], checkpoint=tmp_path / "c")
     log = fitted(valid=IDS[:40], checkpoint=tmp_path / "c", resume=True)
     assert log.notes == ["resuming at epoch 4, update 21"]
+
+
+# ---- training the same model in a callback ---------------------------------------------------------------------------
+
+X = [np.full((3 + i % 3, 1), i / 9) for i in range(9)]
+Y = [0.1 * i for i in range(9)]
+
+
+def small_regressor():
+    return crnn.SequenceRegressor(1, hidden_size=2, epochs=2, valid=None)
+
+
+def small_forecaster():
+    return crnn.Forecaster(2, hidden_size=2, epochs=2, season=1)
+
+
+# What is trained, how, and how a callback of it tries to train the same model.
+SERIES = np.sin(np.arange(40.0))
+AGAIN = {
+    "crnn.fit within crnn.fit": (language_model, lambda m, **o: fitted(m, **o), lambda m: fitted(m)),
+    "fit within crnn.fit": (language_model, lambda m, **o: fitted(m, **o), lambda m: m.fit(IDS, **SETTINGS)),
+    "crnn.fit within fit": (language_model, lambda m, **o: m.fit(IDS, **SETTINGS, **o), lambda m: fitted(m)),
+    "of sequences, crnn.fit within fit": (
+        small_regressor, lambda m, **o: m.fit(X, Y, **o), lambda m: crnn.fit(m, m.data(X, Y), epochs=1),
+    ),
+    "of sequences, fit within crnn.fit": (
+        small_regressor, lambda m, **o: crnn.fit(m, m.data(X, Y), epochs=2, **o), lambda m: m.fit(X, Y),
+    ),
+    "a forecaster": (small_forecaster, lambda m, **o: m.fit(SERIES, **o), lambda m: m.fit(SERIES[:30])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("again", AGAIN)
+def test_a_callback_cannot_train_the_model_that_is_in_training(again):
+    make, train, train_again = AGAIN[again]
+    expected = make()
+    train(expected)
+    model, refused = make(), []
+
+    def callback(progress):
+        with pytest.raises(ValueError, match=r"fit: expected a model that is not being trained, .* in a callback"):
+            train_again(model)
+        refused.append(progress.update)
+
+    train(model, on_update=callback)
+    assert refused == list(range(1, len(refused) + 1))
+    assert model.to_bytes() == expected.to_bytes()
+    train_again(model)  # when the first training has ended
+
+
+def test_another_thread_cannot_train_the_model_either():
+    model, messages = language_model(), []
+
+    def in_another_thread(progress):
+        def train():
+            with pytest.raises(ValueError, match="got a call in another thread while it is in its fit") as error:
+                fitted(model)
+            messages.append(error)
+
+        thread = threading.Thread(target=train)
+        thread.start()
+        thread.join()
+
+    fitted(model, on_epoch=in_another_thread)
+    assert len(messages) == 3
+
+
+def test_a_forecaster_is_not_updated_while_it_learns():
+    model = small_forecaster().fit(SERIES)
+
+    def callback(progress):
+        with pytest.raises(ValueError, match="update: expected a model that is not being trained"):
+            model.update(SERIES[:2])
+
+    model.fit(SERIES, on_epoch=callback)
+    assert model.update([0.5]).fitted.memory[0].values[-1] == 0.5

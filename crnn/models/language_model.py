@@ -34,7 +34,7 @@ from crnn.text.generation import SamplingOptions, TextGenerator
 from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX, BPTTWindows, contiguous_batches
 from crnn.training.config import TrainingConfig, TrainingOptions
-from crnn.training.fit import fit
+from crnn.training.fit import fit_in_training
 from crnn.training.log import TrainingLog
 
 CONFIG_TYPES = network_json_types("input_size") | {"tie_weights": (bool,)}  # the input size is the vocabulary's
@@ -261,7 +261,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
 
         def train() -> None:
             self._log = settings.pop("log", None) or TrainingLog()
-            fit(self, data, valid=valid, log=self._log, **settings)
+            fit_in_training(self, data, valid=valid, log=self._log, **settings)
 
         run_fit(self, begin, train)
         return self

@@ -59,7 +59,7 @@ from crnn.stream.stream import STREAM_POOLINGS
 from crnn.text.vocab import Vocab
 from crnn.training.checkpoint import stored_statistics
 from crnn.training.config import TrainingConfig
-from crnn.training.fit import fit
+from crnn.training.fit import fit_in_training
 from crnn.training.log import TrainingLog
 
 # Options that models add to those of their network, with the types that a file may hold.
@@ -388,7 +388,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
                 self, X, y, own["valid"], rescale=rescale, settings=settings, weights=weights
             )
             self._log = settings.pop("log", None) or TrainingLog()
-            fit(self, data, valid=judged, log=self._log, **settings)
+            fit_in_training(self, data, valid=judged, log=self._log, **settings)
 
         run_fit(self, lambda: begin_fit(self, X, y, continues=own["warm_start"]), train, built=not self.deferred)
         return self

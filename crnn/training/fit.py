@@ -13,6 +13,7 @@ from crnn._options import build_config, takes_options
 from crnn.text.corpus import TextCorpus
 from crnn.training.checkpoint import Checkpoint, check_is_checkpoint
 from crnn.training.config import TrainingConfig, TrainingOptions
+from crnn.training.exclusive import in_training
 from crnn.training.identity import data_identity
 from crnn.training.log import TrainingLog
 from crnn.training.log_file import check_log
@@ -23,7 +24,7 @@ from crnn.training.run import Run
 from crnn.training.run_files import RunFiles
 from crnn.training.trainer import Trainer
 
-__all__ = ["check_start", "fit", "new_trainer"]
+__all__ = ["check_start", "fit", "fit_in_training", "new_trainer"]
 
 # Options that determine the result and may differ when a run is resumed; the user is told.
 RESULT_OPTIONS = ("epochs", "batch_size", "bptt", "carry", "clip_norm", "clip_value", "reduction", "seed")
@@ -79,6 +80,9 @@ def fit(
         The checkpoint is damaged, or is of another model or other data; the message names the difference.
     BlockingIOError
         Another run writes the checkpoint or the log's file.
+    ValueError
+        The model is being trained already: `fit` was called in a callback of its training, or in another thread. That
+        training is not disturbed.
     FloatingPointError
         A loss, a gradient or the weights are NaN or infinite; the message states the number of the update. Resuming
         continues from the best weights so far at the beginning of the epoch, with a new state of the optimizer.
@@ -91,6 +95,19 @@ def fit(
     are saved. If no epoch has been evaluated, the weights are the latest; after NaN, those after the last epoch that
     gave a finite loss.
     """
+    with in_training(model):
+        return fit_in_training(model, data, valid=valid, log=log, **options)
+
+
+def fit_in_training(
+    model: Trainable,
+    data: Any,
+    *,
+    valid: Any = None,
+    log: TrainingLog | None = None,
+    **options: Unpack[TrainingOptions],
+) -> TrainingLog:
+    """`fit` within `in_training`, for the ``fit`` methods of models, which begin earlier."""
     for name in ELSEWHERE.keys() & options.keys():
         raise TypeError(f"{name}: expected {ELSEWHERE[name]}")
     config = build_config(TrainingConfig, options)

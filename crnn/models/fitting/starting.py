@@ -8,7 +8,6 @@ They are those of the seed, or those that the user has put there: loaded from a 
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,11 +16,9 @@ import numpy as np
 
 from crnn.checks import Array
 from crnn.nn.module import Module
+from crnn.training.exclusive import in_training
 
 __all__ = ["Snapshot", "StartingPoint", "digest", "run_fit"]
-
-IN_TRAINING: set[int] = set()  # ids of the models that are in their fit; copies of them are not
-LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -104,6 +101,7 @@ def run_fit(model: Any, begin: Callable[[], Snapshot], train: Callable[[], None]
     begin : callable
         Makes the model ready, and returns what it begins from.
     train : callable
+        Calls `crnn.training.fit.fit_in_training`.
     built : bool
         Whether the model has weights already.
 
@@ -112,29 +110,19 @@ def run_fit(model: Any, begin: Callable[[], Snapshot], train: Callable[[], None]
     ValueError
         The model is in another fit, which is not disturbed.
     """
-    attributes, before = dict(vars(model)), Snapshot.of(model) if built else None
-    start: Snapshot | None = None
-    _enter(model)
-    try:
-        start = begin()
-        start.restore(model)
-        train()
-    except BaseException:
-        if start is None or start.has_weights_of(model):  # not trained
-            vars(model).update(attributes)
-            if before is not None:
-                before.restore(model)
-        else:
-            model._starting = model._starting.after(model)
-        raise
-    finally:
-        IN_TRAINING.discard(id(model))
-    model._starting = model._starting.after(model)
-
-
-def _enter(model: Any) -> None:
-    """Note that a model is in its fit. Raises ValueError if it is already, in a callback or in another thread."""
-    with LOCK:
-        if id(model) in IN_TRAINING:
-            raise ValueError("fit: expected a model that is not being trained, got one within its fit; train a copy")
-        IN_TRAINING.add(id(model))
+    with in_training(model):
+        attributes, before = dict(vars(model)), Snapshot.of(model) if built else None
+        start: Snapshot | None = None
+        try:
+            start = begin()
+            start.restore(model)
+            train()
+        except BaseException:
+            if start is None or start.has_weights_of(model):  # not trained
+                vars(model).update(attributes)
+                if before is not None:
+                    before.restore(model)
+            else:
+                model._starting = model._starting.after(model)
+            raise
+        model._starting = model._starting.after(model)

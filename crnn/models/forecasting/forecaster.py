@@ -46,6 +46,7 @@ from crnn.nn.module import Module
 from crnn.nn.params import Shapes
 from crnn.stream.parts import StreamParts
 from crnn.training.config import TrainingConfig
+from crnn.training.exclusive import check_not_in_training, in_training
 
 OF_REGRESSOR = ("hidden_size", "num_layers", "cell", "loss", "delta", "seed")  # beside the options of networks
 LOSSES = ("mae", "mse", "huber")
@@ -183,6 +184,12 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         FloatingPointError, KeyboardInterrupt
             As in `crnn.fit`.
         """
+        with in_training(self):
+            self._learn(series, past, future, options)
+        return self
+
+    def _learn(self, series: Any, past: Any, future: Any, options: Mapping[str, Any]) -> None:
+        """See `fit`."""
         check_names(options)
         training, own = self._fit_options(options)
         learning = self.learning(series, past, future, **own)
@@ -199,7 +206,6 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
                 learning.finish()
             raise
         learning.finish()
-        return self
 
     def learning(
         self, series: Any, past: Any = None, future: Any = None, *, valid: Any = AUTO, warm_start: bool = False
@@ -421,6 +427,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         TypeError, ValueError
             The model is then unchanged.
         """
+        check_not_in_training(self, "update")  # the end of fit would undo it
         fitted = self.fitted
         given = read_all(series, past, future, like=fitted.columns, continues=True)
         check_logarithm(given, fitted.settings)

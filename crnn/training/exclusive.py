@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+"""One training at a time for each model: a second one would change the weights that the first one is working on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["check_not_in_training", "in_training"]
+
+_TRAINING: dict[int, int] = {}  # the thread of the training of a model, by the model's id; copies are other models
+_LOCK = threading.Lock()
+
+
+@contextmanager
+def in_training(model: Any) -> Iterator[None]:
+    """Context manager of a training. Raises ValueError, before anything has happened, if the model is in another."""
+    with _LOCK:
+        check_not_in_training(model, "fit")
+        _TRAINING[id(model)] = threading.get_ident()
+    try:
+        yield
+    finally:
+        del _TRAINING[id(model)]
+
+
+def check_not_in_training(model: Any, what: str) -> None:
+    """Raise ValueError, which begins with ``what`` was called, if a model is being trained."""
+    thread = _TRAINING.get(id(model))
+    if thread is not None:
+        where = "a callback of its fit" if thread == threading.get_ident() else "another thread while it is in its fit"
+        raise ValueError(
+            f"{what}: expected a model that is not being trained, got a call in {where}, which goes on unchanged; use "
+            "a copy, copy.deepcopy(model)"
+        )

@@ -6,6 +6,7 @@
 #include "simd/vecmath.body.h"
 #include "linalg/rows.body.h"
 #include "linalg/packing.body.h"
+#include "linalg/tiles.body.h"
 #include "linalg/gemm.body.h"
 #include "cells/cells.h"
 #include "linalg/sums.body.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * avx2.h: the native vector of AVX2 and FMA, and the tiles of its matrix products. The operations are
- * explained in simd.h, the tiles in gemm.body.h. */
+ * explained in simd.h, the tiles in tiles.body.h. */
 #include <immintrin.h>
 
 #if !defined(__AVX2__) || (!defined(__FMA__) && !defined(_MSC_VER))

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * avx512.h: the native vector of AVX-512 F, DQ, VL and BW, and the tiles of its matrix products. The operations are
- * explained in simd.h, the tiles in gemm.body.h. */
+ * explained in simd.h, the tiles in tiles.body.h. */
 #include <immintrin.h>
 
 #if !defined(__AVX512F__) || !defined(__AVX512DQ__) || !defined(__AVX512VL__) || !defined(__AVX512BW__)

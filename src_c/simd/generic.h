@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * generic.h: plain C, whose vector is one number, and the tiles of its matrix products. The operations are explained in
- * simd.h, the tiles in gemm.body.h. */
+ * simd.h, the tiles in tiles.body.h. */
 #include "simd/real.h"
 
 #define CRNN_ISA generic

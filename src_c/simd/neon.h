@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * neon.h: the native vector of 64-bit ARM, and the tiles of its matrix products. The operations are
- * explained in simd.h, the tiles in gemm.body.h. */
+ * explained in simd.h, the tiles in tiles.body.h. */
 #include <arm_neon.h>
 
 #if !defined(__aarch64__) && !defined(_M_ARM64)

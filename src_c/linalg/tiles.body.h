@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT
+ * tiles.body.h: what a tile of a product works on: its rows and panels, its accumulators' way from memory and back, and
+ * the lines that it prefetches. The products themselves are in gemm.body.h. */
+
+/* An instruction set says how large its tiles are (simd/avx2.h, for one):
+ *     TILE_ROWS, TILE_PANELS    the largest m and nl
+ *     PANELS_FOR(m)             the largest nl for m rows. Few rows take more panels, so that enough independent chains
+ *                               hide the latency of an fma
+ *     FOR_EACH_TILE(T)          T(m, nl) for every m = 1 .. TILE_ROWS, nl = 1 .. PANELS_FOR(m)
+ * Tiles of TALL_TILE_ROWS or more have more rows than there are registers for pointers to them. They are compiled once
+ * more for rows of x at a uniform stride. */
+enum { TALL_TILE_ROWS = 7 };
+
+/* The m rows that a tile works on. */
+typedef struct tile_rows {
+    real *y[TILE_ROWS];          /* out: row of y */
+    const real *init[TILE_ROWS]; /* what the chain starts from; all NULL: zero */
+    const real *x[TILE_ROWS];    /* row of x */
+    crnn_dim t[TILE_ROWS], b[TILE_ROWS]; /* which rows they are */
+    int m;
+    crnn_dim x_stride;           /* from one row of x to the next; 0: not uniform */
+} tile_rows;
+
+/* Its nl panels: the offsets of their columns in a row of y. The first `full` are a line wide, the rest `cols`. */
+typedef struct tile_panels {
+    crnn_dim offset[TILE_PANELS], cols;
+    int full;
+} tile_panels;
+
+/* Panels that are not full go through memory where a tile has several rows: one copy of that code for all tiles, which
+ * otherwise was two thirds of their code. */
+NOINLINE static void load_partial(real *buffer, int m, int nl, const real *const *init, const tile_panels *panels)
+{
+    for (int i = 0; i < m; ++i)
+        for (int j = 0; j < nl; ++j, buffer += LINE)
+            line_store(buffer, line_get(init[i] + panels->offset[j], j < panels->full ? LINE : panels->cols));
+}
+
+NOINLINE static void store_partial(real *const *y, int m, int nl, const real *buffer, const tile_panels *panels)
+{
+    for (int i = 0; i < m; ++i)
+        for (int j = 0; j < nl; ++j, buffer += LINE)
+            line_put(y[i] + panels->offset[j], line_load(buffer), j < panels->full ? LINE : panels->cols);
+}
+
+/* acc[i][j] = panel j of init[i]; init[0] NULL: all zero. */
+INLINE void tile_start(line acc[TILE_ROWS][TILE_PANELS], const int m, const int nl, const real *const *init,
+                       const tile_panels *panels)
+{
+    if (!init[0]) {
+        UNROLL
+        for (int i = 0; i < m; ++i)
+            UNROLL
+            for (int j = 0; j < nl; ++j)
+                acc[i][j] = line_set1(0);
+    } else if (panels->full == nl) {
+        UNROLL
+        for (int i = 0; i < m; ++i)
+            UNROLL
+            for (int j = 0; j < nl; ++j)
+                acc[i][j] = line_load(init[i] + panels->offset[j]);
+    } else if (m == 1) {
+        UNROLL
+        for (int j = 0; j < nl; ++j)
+            acc[0][j] = line_get(init[0] + panels->offset[j], j < panels->full ? LINE : panels->cols);
+    } else {
+        real buffer[TILE_ROWS * TILE_PANELS * LINE];
+        load_partial(buffer, m, nl, init, panels);
+        UNROLL
+        for (int i = 0; i < m; ++i)
+            UNROLL
+            for (int j = 0; j < nl; ++j)
+                acc[i][j] = line_load(buffer + (i * nl + j) * LINE);
+    }
+}
+
+INLINE void tile_finish(line acc[TILE_ROWS][TILE_PANELS], const int m, const int nl, real *const *y,
+                        const tile_panels *panels)
+{
+    if (panels->full == nl) {
+        UNROLL
+        for (int i = 0; i < m; ++i)
+            UNROLL
+            for (int j = 0; j < nl; ++j)
+                line_store(y[i] + panels->offset[j], acc[i][j]);
+    } else if (m == 1) {
+        UNROLL
+        for (int j = 0; j < nl; ++j)
+            line_put(y[0] + panels->offset[j], acc[0][j], j < panels->full ? LINE : panels->cols);
+    } else {
+        real buffer[TILE_ROWS * TILE_PANELS * LINE];
+        UNROLL
+        for (int i = 0; i < m; ++i)
+            UNROLL
+            for (int j = 0; j < nl; ++j)
+                line_store(buffer + (i * nl + j) * LINE, acc[i][j]);
+        store_partial(y, m, nl, buffer, panels);
+    }
+}
+
+/* Cache lines that will soon be read or written. A tile issues one prefetch per k: all at once would exceed the
+ * processor's outstanding loads. */
+enum { PREFETCH_LINES = 20 * TILE_ROWS };
+typedef struct prefetch_list {
+    int count;
+    const void *line[PREFETCH_LINES];
+} prefetch_list;
+
+INLINE void prefetch_add(prefetch_list *list, const void *line)
+{
+    if (list->count < PREFETCH_LINES)
+        list->line[list->count++] = line;
+}

@@ -16,8 +16,7 @@ from crnn._core.dispatch import available_isas, built_isas, isa
 from crnn._float_mode import in_ieee_mode as _in_ieee_mode
 from crnn._version import __version__
 from crnn.nn.network import RNN
-from crnn.stream import Stream, StreamBatch, TextStream
-from crnn.text import TextCorpus, TextError, Vocab, VocabError
+from crnn.stream import Stream, StreamBatch
 
 if _TYPE_CHECKING:
     from crnn.diagnostics import gradient_check, gradient_flow
@@ -32,6 +31,8 @@ if _TYPE_CHECKING:
     from crnn.models.regressor import SequenceRegressor
     from crnn.models.seq2seq import SequenceToSequence
     from crnn.models.tagger import SequenceTagger
+    from crnn.stream.text_stream import TextStream
+    from crnn.text import TextCorpus, TextError, Vocab, VocabError
     from crnn.training.fit import fit
     from crnn.training.log import TrainingLog
     from crnn.training.progress import Progress
@@ -90,8 +91,8 @@ def get_include() -> str:
     return _os.path.join(_os.path.dirname(__file__), "include")
 
 
-# Models, training and diagnostics are imported when they are first used, since a program that only runs a network needs
-# none of them.
+# Models, text, training and diagnostics are imported when they are first used, since a program that only runs a network
+# needs none of them.
 _LAZY = {
     "Backtest": "crnn.models.forecasting.backtest",
     "Evaluation": "crnn.models.outputs.metrics",
@@ -107,8 +108,13 @@ _LAZY = {
     "SequenceRegressor": "crnn.models.regressor",
     "SequenceTagger": "crnn.models.tagger",
     "SequenceToSequence": "crnn.models.seq2seq",
+    "TextCorpus": "crnn.text",
+    "TextError": "crnn.text",
+    "TextStream": "crnn.stream.text_stream",
     "TrainingLog": "crnn.training.log",
     "Verification": "crnn.verification.checker",
+    "Vocab": "crnn.text",
+    "VocabError": "crnn.text",
     "fit": "crnn.training.fit",
     "gradient_check": "crnn.diagnostics",
     "gradient_flow": "crnn.diagnostics",
@@ -122,8 +128,8 @@ _LAZY = {
 def __getattr__(name: str) -> object:
     from importlib import import_module
 
-    if name == "diagnostics":
-        return import_module("crnn.diagnostics")
+    if name in ("diagnostics", "text"):
+        return import_module(f"crnn.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module 'crnn' has no attribute {name!r}")
     value: object = getattr(import_module(_LAZY[name]), name)

@@ -15,7 +15,6 @@ line, and the types that are valid in the JSON header of a file.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import inspect
 import re
@@ -171,6 +170,8 @@ def build_config(config_class: Callable[..., C], options: Mapping[str, Any]) -> 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """The end of a message about an unknown name: the known one that was probably meant, if there is one."""
+    import difflib  # when it is needed, as every module that makes `import crnn` slower
+
     close = difflib.get_close_matches(name, known, 1) or [each for each in known if name in each]
     return f"; did you mean {close[0]}?" if close else ""
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Collection, Iterator, Mapping, Set, ValuesView
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -163,7 +162,8 @@ def _number(name: str, entry: Any) -> float:
         return math.nan
     if isinstance(entry, np.ndarray) and entry.ndim == 0:
         entry = entry[()]
-    if isinstance(entry, numbers.Real | Decimal | np.number | np.bool_) and not isinstance(entry, np.complexfloating):
+    is_real = isinstance(entry, numbers.Real | np.number | np.bool_) and not isinstance(entry, np.complexfloating)
+    if is_real or (isinstance(entry, numbers.Number) and not isinstance(entry, numbers.Complex)):  # the latter: Decimal
         try:
             return float(entry)
         except (OverflowError, TypeError, ValueError):

@@ -95,6 +95,22 @@ def test_training_and_saving_import_numpy_and_nothing_else_and_a_bar_needs_tqdm(
     assert [each for each in needed if "extra ==" not in each] == ["numpy>=1.26", "tqdm>=4.66"]
 
 
+def test_import_crnn_loads_no_module_that_only_files_texts_or_messages_need():
+    code = """if True:
+        import sys
+        import numpy
+        before = set(sys.modules)
+        import crnn
+        print(*set(sys.modules) - before)
+        assert crnn.text.Vocab is crnn.Vocab
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    slow = {"bz2", "decimal", "difflib", "hashlib", "json", "lzma", "queue", "shutil", "tempfile", "unicodedata"}
+    slow |= {"crnn.text", "crnn.models", "crnn.training", "crnn.cli", "crnn.interop"}
+    assert "crnn.nn.network" in done.stdout.split()
+    assert not slow.intersection(done.stdout.split())
+
+
 def test_a_system_without_locks_trains_saves_and_loads(tmp_path):
     code = """if True:
         import sys

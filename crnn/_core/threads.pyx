@@ -16,7 +16,11 @@ from cpython.exc cimport PyErr_CheckSignals
 
 import os
 from _thread import start_new_thread
-from queue import SimpleQueue
+
+try:
+    from _queue import SimpleQueue  # what `queue` has, without the modules that it imports
+except ImportError:
+    from queue import SimpleQueue
 
 from crnn._core.dispatch import call_in_ieee_mode
 

@@ -19,7 +19,6 @@ import functools
 import operator
 import os
 import re
-import shutil
 import stat
 import sys
 from collections.abc import Iterator
@@ -264,6 +263,8 @@ def _copy_into(unfinished: str, target: str) -> None:
     changed = False
     os.rename(unfinished, whole)
     try:
+        import shutil  # not earlier: `import crnn` does not wait for it
+
         with open(whole, "rb") as source, open(target, "r+b") as file:
             _reserve(file.fileno(), os.path.getsize(whole))
             changed = True

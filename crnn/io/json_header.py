@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import Any
 
 import numpy as np
 
-__all__ = ["PER_CHARACTER", "loads", "measure"]
+__all__ = ["PER_CHARACTER", "dumps", "loads", "measure"]
 
 CHUNK = 1 << 20  # bytes
 DEEPEST = 100  # lists and objects in each other; repr, comparison and json.dumps are recursive
@@ -36,7 +35,16 @@ def loads(text: str, allowed: int, what: str = "a header") -> Any:
         raise ValueError(f"{what} of {depth} lists and objects in each other, more than {DEEPEST}")
     if needed > allowed:
         raise ValueError(f"{what} that takes {needed >> 20} MB in memory, more than {allowed >> 20} MB")
+    import json  # not earlier: `import crnn` does not wait for it
+
     return json.loads(text, parse_int=_parse_int, object_pairs_hook=_unique_keys)
+
+
+def dumps(value: Any, **options: Any) -> str:
+    """`json.dumps`."""
+    import json
+
+    return json.dumps(value, **options)
 
 
 def measure(text: bytes) -> tuple[int, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import sys
 import weakref
@@ -36,6 +35,8 @@ class FileLock:
         folder, name = os.path.split(self.target)
         hidden = f".{name}.crnn-lock"
         if len(os.fsencode(hidden)) > 255:
+            import hashlib  # not earlier: `import crnn` does not wait for it
+
             hidden = f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}.crnn-lock"
         self.path = os.path.join(folder, hidden)
         self._file: int | None = None

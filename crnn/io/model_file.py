@@ -12,8 +12,6 @@ floating-point number of a tensor is finite (`check_finite`). What breaks it is 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import stat
 from collections.abc import Mapping
@@ -75,11 +73,11 @@ def to_bytes(tensors: Mapping[str, Array], header: Header) -> bytes:
 
 def _to_json(value: Any) -> str:
     """JSON in which other alphabets are not escaped, and so take a third of the space."""
-    text = json.dumps(value, ensure_ascii=False)
+    text = json_header.dumps(value, ensure_ascii=False)
     try:
         text.encode()
     except UnicodeEncodeError:  # surrogates, as in a vocabulary of undecodable bytes
-        return json.dumps(value)
+        return json_header.dumps(value)
     return text
 
 
@@ -88,6 +86,8 @@ def digest(tensors: Mapping[str, Array], header: Header) -> str:
 
     The same on every machine, and for any order of the tensors and of the header's keys.
     """
+    import hashlib  # not earlier: `import crnn` does not wait for it
+
     total = hashlib.sha256()
     total.update(_canonical({key: value for key, value in header.items() if key != "sha256"}))
     for name in sorted(tensors):
@@ -98,7 +98,7 @@ def digest(tensors: Mapping[str, Array], header: Header) -> str:
 
 
 def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    return json_header.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ sizes are checked before a tensor is touched.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,7 +59,7 @@ def to_bytes(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes
         begin, end = end, end + arrays[name].nbytes
         shape = list(arrays[name].shape)
         header[name] = {"dtype": names[arrays[name].dtype], "shape": shape, "data_offsets": [begin, end]}
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text = json_header.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # so that the tensors are aligned
     return b"".join([len(text).to_bytes(8, "little"), text, *(arrays[name].reshape(-1).data for name in order)])
 

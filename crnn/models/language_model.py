@@ -27,8 +27,8 @@ from crnn.nn.module import Module
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
 from crnn.nn.state import StateLike
-from crnn.stream import TextStream
 from crnn.stream.parts import StreamParts
+from crnn.stream.text_stream import TextStream
 from crnn.text.errors import TextError, VocabError
 from crnn.text.generation import SamplingOptions, TextGenerator
 from crnn.text.vocab import Vocab

@@ -77,7 +77,7 @@ class Masks:
         return mask
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Block:
     """Some packed rows, and the rows t*B + b of padded arrays that they lie in: ``size`` rows from ``low`` on, and as
     many B, 2*B, ... rows later, in all ``steps`` times."""

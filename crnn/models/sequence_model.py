@@ -24,10 +24,11 @@ from crnn.checks import Array, check_seed, check_threads
 from crnn.io import model_file
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import ModelFileError
-from crnn.models.fitting.begin import begin_fit, found_by_fit
+from crnn.models.fitting.begin import begin_fit
 from crnn.models.fitting.built import Built, head_shapes, same_argument
 from crnn.models.fitting.estimator import Estimator, EstimatorConfig, FitOptions, check_saved_learning, not_fitted
 from crnn.models.fitting.from_data import materialised, missing_inputs
+from crnn.models.fitting.given import check_given, given_by_user, saved_given, take_given
 from crnn.models.fitting.starting import StartingPoint, digest, run_fit
 from crnn.models.fitting.training_data import Part, part_of, training_data
 from crnn.models.fitting.weighting import normalised, present
@@ -195,14 +196,18 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         tensors, header = super().contents()
         learning = self._saved_learning()
         header |= {"learning": learning} if learning else {}
+        given = saved_given(self)
+        header |= {"given": given} if given else {}
         return tensors, header | ({"seed": self.seed} if self.seed else {})
 
     @classmethod
     def from_contents(cls, header: Mapping[str, Any], tensors: Mapping[str, Array]) -> Self:
         """As in `Module`, with the seed, which says what the next `fit` holds out for validation."""
+        given = check_given(header.get("given", {}), cls.learnt_names)
         seed, model = check_seed("seed", header.get("seed", 0)), super().from_contents(header, tensors)
         vars(model._built)["seed"] = seed
         model._arguments = model._arguments | {"seed": seed}
+        take_given(model, given)
         return model
 
     @classmethod
@@ -215,7 +220,8 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
     def _take_unsaved(self, other: Self) -> None:
         self.training_runs = deepcopy(other.training_runs)
         vars(self._built)["seed"] = other.seed
-        self._arguments = self._arguments | {"seed": other._all_arguments()["seed"]} | found_by_fit(other)
+        self._arguments = self._arguments | {"seed": other._all_arguments()["seed"]}
+        take_given(self, given_by_user(other))
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         own = {name: value for name, value in vars(self).items() if name not in ("_built", "_stream_weights")}

@@ -17,7 +17,8 @@ from crnn.io.model_file import ModelFileError
 __all__ = ["check_same", "check_same_kind", "check_same_scaling", "data_identity", "model_identity"]
 
 BLOCK = 1 << 20  # elements that are converted at a time
-HOW = ("training", "learning", "seed")  # of a model's header: runs, and arguments of the constructor for them
+# Of a model's header: runs, and arguments of the constructor from which runs find what is in the configuration.
+HOW = ("training", "learning", "seed", "given")
 SHOWN = 5  # tokens that a message names
 
 Header = Mapping[str, Any]

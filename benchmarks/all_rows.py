@@ -9,6 +9,7 @@ from benchmarks.base.row import Row
 from benchmarks.rows import (
     cells,
     gemm,
+    latency,
     learn,
     lengths,
     long_and_short,
@@ -28,6 +29,7 @@ LISTED = [
     *long_and_short.ROWS,
     *stream.ROWS,
     *many_streams.ROWS,
+    *latency.ROWS,
     *train.ROWS,
     *cells.ROWS,
     *tutorial.ROWS,

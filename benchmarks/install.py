@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.base.processes import fair_environment
+
 ROOT = Path(__file__).parents[1]
 
 TORCH = os.environ.get("CRNN_TORCH", "torch")
@@ -70,7 +72,7 @@ def measure(name: str, folder: Path) -> str:
     run(python, "-m", "pip", "install", "-q", "--no-index", "--find-links", files, *needed)
     seconds = time.perf_counter() - begin
     packages, size = len(list(site.glob("*.dist-info"))) - packages, size_of(site) - size
-    environment = os.environ | {"KERAS_BACKEND": name.rpartition(" ")[2] if "keras" in name else "numpy"}
+    environment = fair_environment() | {"KERAS_BACKEND": name.rpartition(" ")[2] if "keras" in name else "numpy"}
     spent = cpu_time(python, statement, environment) - cpu_time(python, "pass", environment)
     return f"| {name} | {packages} | {size / 1e6:,.1f} | {seconds:.1f} | {1000 * spent:.0f} |"
 

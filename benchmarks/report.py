@@ -8,16 +8,20 @@ import platform
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
+from benchmarks.base.latency import PERCENTILES
 from benchmarks.base.measure import OURS, Figure
-from benchmarks.base.processes import THREAD_VARIABLES, UNSET
+from benchmarks.base.processes import THREAD_VARIABLES, UNSET, call
 from benchmarks.base.row import Row, available_cores
+from benchmarks.contenders.peak import measured_peak
 
 Result = tuple[Row, dict[str, Figure]]
 
 HEADER = ("row", "threads", "contender", "figure", "ours / theirs", "goal", "", "note")
+LIBRARIES = ("numpy", "torch", "jax", "jaxlib", "onnxruntime", "onnx", "openvino", "ai-edge-litert", "threadpoolctl")
 BUSY = 0.5  # load average from which the machine counts as busy
 
 SCALING = "crnn, one thread"
@@ -29,7 +33,7 @@ def environment() -> dict[str, Any]:
     import crnn
 
     versions = {}
-    for name in ("numpy", "torch", "jax", "jaxlib", "onnxruntime", "onnx", "threadpoolctl"):
+    for name in LIBRARIES:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -38,7 +42,9 @@ def environment() -> dict[str, Any]:
     return {
         "cpu": _cpu(),
         "cores": available_cores(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "load": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+        "peak": call(measured_peak),  # of one core, in GFLOP/s; None without a C compiler
         "system": platform.platform(),
         "python": sys.version.split()[0],
         "crnn": crnn.__version__,
@@ -61,8 +67,10 @@ def describe(about: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     variables = ", ".join(f"{name}={value}" for name, value in about["variables"].items()) or "none"
     busy = about["load"] is not None and about["load"][0] > BUSY
+    peak = f"{about['peak']:.0f} GFLOP/s" if about["peak"] else "not measured (no C compiler)"
     return (
-        f"{about['cpu']}, {about['cores']} cores, load {about['load']}, {about['system']}\n"
+        f"{about['cpu']}, {about['cores']} cores, load {about['load']}, {about['system']}, {about['date']}\n"
+        f"multiply-add peak of one core: {peak}\n"
         f"crnn {about['crnn']} on {about['crnn.isa()']}, Python {about['python']}, {versions}\n"
         f"variables here: {variables}\n"
         f"in the measured processes {', '.join(UNSET)} are unset and {', '.join(THREAD_VARIABLES)} are the threads; "
@@ -119,12 +127,12 @@ def as_json(row: Row, figures: dict[str, Figure]) -> dict[str, Any]:
     }
 
 
-def table(results: Iterable[Result]) -> str:
-    """One line per contender, crnn first in each row; with percentiles if single steps were timed."""
+def _lines(results: Iterable[Result]) -> tuple[list[tuple[str, ...]], set[int]]:
+    """Header and cells of the table, and the columns that hold numbers; with percentiles if single steps were timed."""
     results = list(results)
-    tails = list(next((f.percentiles for _, figures in results for f in figures.values() if f.percentiles), {}))
-    lines = [(*HEADER[:4], *tails, *HEADER[4:])]
-    numbers = {1, *range(3, 6 + len(tails))}  # right-aligned columns
+    timed = {label for _, figures in results for f in figures.values() for label in f.percentiles}
+    tails = [label for label in PERCENTILES if label in timed]
+    lines: list[tuple[str, ...]] = [(*HEADER[:4], *tails, *HEADER[4:])]
     for row, figures in results:
         for number, (name, figure) in enumerate(figures.items()):
             times, goal = ratio(row, figures, name) if name != OURS else None, goal_of(row, name)
@@ -134,17 +142,31 @@ def table(results: Iterable[Result]) -> str:
                     "" if number else str(row.threads),
                     name,
                     f"{_short(figure.value)} {row.unit}" if figure.value is not None else "-",
-                    *(_short(figure.percentiles[tail]) if figure.percentiles else "" for tail in tails),
+                    *(_short(figure.percentiles[tail]) if tail in figure.percentiles else "" for tail in tails),
                     f"{times:.2f}" if times is not None else "",
                     f"{goal:.2f}" if goal is not None else "",
                     verdict(row, figures, name),
                     figure.note,
                 )
             )
+    return lines, {1, *range(3, 6 + len(tails))}
+
+
+def table(results: Iterable[Result]) -> str:
+    """Aligned text: one line per contender, crnn first in each row."""
+    lines, numbers = _lines(results)
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
     cells = [f"{{:{'>' if column in numbers else '<'}{width}}}" for column, width in enumerate(widths)]
     layout = "  ".join([*cells, "{}"])
     return "\n".join(layout.format(*line).rstrip() for line in lines)
+
+
+def markdown(about: dict[str, Any], results: Iterable[Result]) -> str:
+    """The environment and the table as Markdown."""
+    lines, numbers = _lines(results)
+    rule = ["--:" if column in numbers else "---" for column in range(len(lines[0]))]
+    rows = [f"| {' | '.join(cells)} |" for cells in (lines[0], rule, *lines[1:])]
+    return "\n".join([*(f"{line}  " for line in describe(about).splitlines()), "", *rows, ""])
 
 
 def _short(value: float) -> str:

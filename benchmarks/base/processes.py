@@ -12,14 +12,19 @@ from typing import Any
 
 # Each library's name for its number of threads.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-# Unset for fairness: these force OpenBLAS to kernels and block sizes that may not suit the machine.
-UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+# Unset for fairness: the first two force OpenBLAS to kernels and block sizes that may not suit the machine; with the
+# last, a library whose installation did not compile it to bytecode is compiled at every import.
+UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "PYTHONDONTWRITEBYTECODE")
+
+
+def fair_environment() -> dict[str, str]:
+    """The environment variables of this process, less those that would put some contenders at a disadvantage."""
+    return {name: value for name, value in os.environ.items() if name not in UNSET}
 
 
 def environment_for(threads: int) -> dict[str, str]:
     """Environment variables of a process that may use ``threads`` threads."""
-    variables = {name: value for name, value in os.environ.items() if name not in UNSET}
-    variables |= dict.fromkeys(THREAD_VARIABLES, str(threads))
+    variables = fair_environment() | dict.fromkeys(THREAD_VARIABLES, str(threads))
     if threads == 1:
         variables["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     variables["JAX_PLATFORMS"] = "cpu"

@@ -29,7 +29,42 @@ Array = NDArray[Any]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+SOURCES = ROOT / "src_c"
 BUILT = ROOT / "build" / "benchmarks"
+
+
+@cache
+def archive() -> Path | Missing:
+    """libcrnn.a, made by src_c/Makefile."""
+    for tool in (compiler(), "make"):
+        if shutil.which(tool) is None:
+            return Missing(f"not found: {tool}")
+    if not (SOURCES / "Makefile").is_file():
+        return Missing("no src_c/Makefile: C needs a clone")
+    BUILT.mkdir(parents=True, exist_ok=True)
+    failed = _failure(["make", "-s", "-j2", "-C", str(SOURCES), f"OUT={BUILT}", f"CC={compiler()}"])
+    return failed or BUILT / "libcrnn.a"
+
+
+def linked(source: Path, target: Path, flags: list[str]) -> Path | Missing:
+    """``target``, compiled from a C file and linked with libcrnn.a unless it is newer than both."""
+    library = archive()
+    if isinstance(library, Missing) or not _older(target, [library, source, *SOURCES.rglob("*.h")]):
+        return library if isinstance(library, Missing) else target
+    command = [compiler(), *flags, f"-I{SOURCES}", str(source), str(library), "-lm", "-o", str(target)]
+    return _failure(command) or target
+
+
+def compiler() -> str:
+    """The C compiler that CC names, or cc."""
+    return os.environ.get("CC", "cc")
+
+
+def _failure(command: list[str]) -> Missing | None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if not done.returncode:
+        return None
+    return Missing(f"{command[0]} failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
 
 
 @cache
@@ -37,24 +72,11 @@ def library() -> ctypes.CDLL | Missing:
     """step_times.c, linked with libcrnn.a."""
     import crnn
 
-    compiler, sources = os.environ.get("CC", "cc"), ROOT / "src_c"
-    for tool in (compiler, "make"):
-        if shutil.which(tool) is None:
-            return Missing(f"not found: {tool}")
-    if not (sources / "Makefile").is_file():
-        return Missing("no src_c/Makefile: C needs a clone")
-    BUILT.mkdir(parents=True, exist_ok=True)
-    target, archive, source = BUILT / "step_times.so", BUILT / "libcrnn.a", HERE / "step_times.c"
-    flags = ["-O2", *FLAGS.get(crnn.available_isas()[-1], []), "-shared", "-fPIC", f"-I{sources}"]
-    make = ["make", "-s", "-j2", "-C", str(sources), f"OUT={BUILT}", f"CC={compiler}"]
-    link = [compiler, *flags, str(source), str(archive), "-lm", "-o", str(target)]
-    for command in (make, link):
-        if command is link and not _older(target, [archive, source, *sources.rglob("*.h")]):
-            break
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            return Missing(f"{command[0]} failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
-    loaded = ctypes.CDLL(str(target))
+    flags = ["-O2", *FLAGS.get(crnn.available_isas()[-1], []), "-shared", "-fPIC"]
+    built = linked(HERE / "step_times.c", BUILT / "step_times.so", flags)
+    if isinstance(built, Missing):
+        return built
+    loaded = ctypes.CDLL(str(built))
     loaded.bench_stream.restype = ctypes.c_void_p
     return loaded
 
@@ -66,7 +88,7 @@ def module() -> Any:
 
     if absent := unavailable("Cython", "setuptools"):
         return absent
-    if shutil.which(os.environ.get("CC", "cc")) is None:
+    if shutil.which(compiler()) is None:
         return Missing("no C compiler found (cc, or CC=...)")
     target = BUILT / ("step_times" + sysconfig.get_config_var("EXT_SUFFIX"))
     folder, source = Path(crnn.__file__).parent, HERE / "step_times.pyx"
@@ -103,7 +125,8 @@ def _build(source: Path) -> None:
 
 
 def _address(array: Array | None) -> ctypes.c_void_p | None:
-    return None if array is None else ctypes.c_void_p(array.ctypes.data)
+    """A pointer to the elements that keeps the array alive."""
+    return None if array is None else array.ctypes.data_as(ctypes.c_void_p)
 
 
 def _timed(call: Any, *arguments: Any) -> Times:

@@ -11,7 +11,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.base.measure import Contender, Missing
+from benchmarks.base.measure import QUICK, Contender, Missing, race
 
 PEAK = "multiply-add peak"
 ROUNDS = 1_000_000  # a few milliseconds
@@ -53,3 +53,11 @@ def peak(threads: int) -> Contender | Missing:
             other.result()
 
     return Contender(run, work=threads * loaded.crnn_peak_flops(ROUNDS) / 1e9, note=f"{isa}, registers only")
+
+
+def measured_peak() -> float | None:
+    """The peak of one core in GFLOP/s, the largest of a few samples; None without a C compiler."""
+    contender = peak(1)
+    if isinstance(contender, Missing):
+        return None
+    return max(race({PEAK: contender}, QUICK)[PEAK].samples)

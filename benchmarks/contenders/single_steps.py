@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A step of one layer in PyTorch, ONNX Runtime and NumPy, with our weights and the state carried from step to step.
+"""A step of one layer in peers, with our weights and the state carried from step to step.
 
 ``x``: a vector (D,), or the id of a character model, for which peers get a prepared one-hot vector or look a row up.
 """
@@ -13,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.base.latency import Stepper, statement
-from benchmarks.contenders.layers import GATES, TORCH_NAMES, onnx_layer, torch_layers
+from benchmarks.base.measure import Missing
+from benchmarks.contenders.layers import GATES, TORCH_NAMES, torch_layers
+from benchmarks.contenders.onnx_peers import ONNX_PEERS, OnnxPeer, onnx_graph
+from benchmarks.contenders.precisions import PRECISIONS
 
 Array = NDArray[Any]
 Params = Mapping[str, Array]
@@ -60,10 +63,15 @@ def _with_head(params: Params, text: str, names: dict[str, Any]) -> Stepper:
     return statement(text, names, context=torch.inference_mode)
 
 
-def onnx_step(params: Params, cell: str, x: Input, threads: int) -> Stepper:
-    """With bound buffers: the state alternates between two of them."""
-    run = onnx_layer(params, cell, _vector(params, x)[None, None], threads, carried=True)
-    return statement("y = run()", {"run": run})
+def onnx_steps(params: Params, cell: str, x: Input, threads: int) -> dict[str, Stepper | Missing]:
+    """Steps of all libraries that run an ONNX graph, by name."""
+    return {peer.name: peer.missing() or _onnx_step(peer, params, cell, x, threads) for peer in ONNX_PEERS}
+
+
+def _onnx_step(peer: OnnxPeer, params: Params, cell: str, x: Input, threads: int) -> Stepper:
+    graph = onnx_graph(params, cell, 1, 1, carried=True)
+    run = peer.run(graph, _vector(params, x)[None, None], threads)
+    return statement("y = run()", {"run": run}, tolerance=PRECISIONS[peer.precision])
 
 
 # ---- NumPy -----------------------------------------------------------------------------------------------------------

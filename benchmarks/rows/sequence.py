@@ -6,7 +6,6 @@ Work is the matrix products: 2 * T * B * G * (D*H + H*H). Peers have the same we
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,11 +15,11 @@ from numpy.typing import NDArray
 from benchmarks.base.checks import require_close
 from benchmarks.base.measure import OURS, Contender, Figure, Missing, race, unavailable
 from benchmarks.base.row import Row, Setting
-from benchmarks.contenders.layers import GATES, TORCH_NAMES, onnx_layer, torch_layers
+from benchmarks.contenders.layers import GATES, TORCH_NAMES, torch_layers
+from benchmarks.contenders.onnx_peers import ONNX_PEERS, Run, onnx_graph
 from benchmarks.contenders.peak import PEAK, peak
 
 Array = NDArray[Any]
-Run = Callable[[], Any]  # returns an array, or something with .numpy()
 
 STEPS, BATCH = 128, 32
 SIZES = (64, 128, 256, 512)
@@ -45,7 +44,10 @@ def measure(cell: str, H: int, setting: Setting) -> dict[str, Figure]:
         OURS: lambda: net(x, threads=setting.threads)[0],
         "crnn, tape reused": lambda: net.forward(x, threads=setting.threads, tape=tape)[0],
         f"torch nn.{TORCH_NAMES[cell]}": unavailable("torch") or torch_run(net.params, cell, x, setting.threads),
-        "onnxruntime": unavailable("onnx", "onnxruntime") or onnx_layer(net.params, cell, x, setting.threads),
+        **{
+            peer.name: peer.missing() or peer.run(onnx_graph(net.params, cell, STEPS, BATCH), x, setting.threads)
+            for peer in ONNX_PEERS
+        },
     }
     contenders: dict[str, Contender | Missing] = {}
     for name, run in runs.items():

@@ -9,7 +9,7 @@ too. The limit is the time to read the weights from the smallest cache that hold
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from benchmarks.base.measure import OURS, Figure, Missing, unavailable
 from benchmarks.base.row import Row, Setting
 from benchmarks.contenders import native, single_steps
 from benchmarks.contenders.layers import TORCH_NAMES
+from benchmarks.contenders.precisions import PRECISIONS, in_precision, ours_in
 from benchmarks.contenders.training import crnn_model
 from benchmarks.contenders.training_task import TrainingTask
 
@@ -71,10 +72,11 @@ def race(model: crnn.RNN | crnn.LanguageModel, cell: str, x: single_steps.Input,
     stream, params, threads = model.stream(), model.params, setting.threads
     steps = [x] * CHECKED_STEPS
     expected = model.stream().run(np.array(steps))
-    torch, onnx = unavailable("torch"), unavailable("onnx", "onnxruntime")
+    torch = unavailable("torch")
     name = TORCH_NAMES[cell]
     contenders: dict[str, Stepper | Missing] = {
         OURS: statement("y = step(x)", {"step": stream.step, "x": x}),
+        **ours_quantized(model, x),
         "crnn, out=": statement(
             "step(x, out=y)", {"step": model.stream().step, "x": x, "y": np.empty(stream.output_size, np.float32)}
         ),
@@ -82,12 +84,26 @@ def race(model: crnn.RNN | crnn.LanguageModel, cell: str, x: single_steps.Input,
         "crnn from C": native.from_c(cell, params, x),
         f"torch nn.{name}": torch or single_steps.torch_nn(params, cell, x, threads),
         f"torch nn.{name}Cell": torch or single_steps.torch_cell(params, cell, x, threads),
-        "onnxruntime": onnx or single_steps.onnx_step(params, cell, x, threads),
+        **single_steps.onnx_steps(params, cell, x, threads),
         "numpy, the cell": single_steps.numpy_cell(params, cell, x),
         "numpy, W @ v": single_steps.numpy_product(params, x),
         LIMIT: native.reading(single_steps.weight_bytes(params, cell, x)),
     }
     return time_steps(contenders, setting.effort, expected)
+
+
+def ours_quantized(model: Any, x: single_steps.Input) -> dict[str, Stepper | Missing]:
+    """Steps of crnn with weights in the other precisions."""
+    steppers: dict[str, Stepper | Missing] = {}
+    for precision, tolerance in PRECISIONS.items():
+        if precision != "float32":
+            made = in_precision(model, precision)
+            steppers[ours_in(precision)] = (
+                made
+                if isinstance(made, Missing)
+                else statement("y = step(x)", {"step": made.stream().step, "x": x}, tolerance=tolerance)
+            )
+    return steppers
 
 
 ROWS = [

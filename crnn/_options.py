@@ -219,11 +219,18 @@ def takes_options(*sources: Source, defaults: Mapping[str, Any] | None = None) -
         if placeholder:
             indent = placeholder[1]  # none since Python 3.13, which dedents docstrings
             all_entries = [each for source in sources for each in _numpydoc_entries(source)]
-            entries = [entry for name, entry in all_entries if f"\n{indent}{name} :" not in text]
+            described = _described(text, indent)
+            entries = [entry for name, entry in all_entries if name not in described]
             function.__doc__ = text.replace(placeholder[0], textwrap.indent("\n".join(entries), indent))
         return function
 
     return decorate
+
+
+def _described(docstring: str, indent: str) -> set[str]:
+    """The names of parameters, alone or several in a line, that a docstring describes itself."""
+    lines = re.findall(rf"^{indent}(\w+(?:, \w+)*)(?: :.*)?$", docstring, re.MULTILINE)
+    return {name for line in lines for name in line.split(", ")}
 
 
 @functools.cache  # several classes have the same options

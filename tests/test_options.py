@@ -3,12 +3,14 @@
 
 import argparse
 import inspect
+import re
 from collections.abc import Sequence
 from dataclasses import FrozenInstanceError, dataclass
 from typing import Any, Literal
 
 import pytest
 
+import crnn
 from crnn._options import (
     REQUIRED,
     add_flags,
@@ -123,6 +125,23 @@ def test_the_decorator_fills_in_signature_and_docstring():
     assert "{options}" not in text
     assert "safe" in inspect.signature(function).parameters
     assert list(inspect.signature(Method).parameters)[:4] == ["x", "rate", "size", "limit"]
+
+
+MODELS = ["RNN", "LanguageModel", "SequenceClassifier", "SequenceTagger", "SequenceRegressor", "SequenceToSequence"]
+
+
+@pytest.mark.parametrize("name", [*MODELS, "Forecaster", "fit"])
+def test_a_docstring_describes_every_parameter_of_the_signature_once(name):
+    public = getattr(crnn, name)
+    section = inspect.getdoc(public).partition("Parameters\n----------\n")[2].partition("\n\n")[0]
+    lines = re.findall(r"^(\w+(?:, \w+)*)(?: :.*)?$", section, re.MULTILINE)
+    described = [parameter for line in lines for parameter in line.split(", ")]
+    assert sorted(described) == sorted(inspect.signature(public).parameters)
+
+
+def test_an_option_that_the_model_determines_is_not_an_argument():
+    with pytest.raises(TypeError, match="LanguageModel: unexpected argument 'input_size'"):
+        crnn.LanguageModel(crnn.Vocab.from_text("abc"), input_size=5)
 
 
 def test_flags_are_read_back_by_the_options_names():

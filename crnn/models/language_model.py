@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from crnn._core import loss
-from crnn._options import takes_options
+from crnn._options import options_of, takes_options
 from crnn.checks import Array, Ids, check_flag, check_size, check_threads
 from crnn.models.fitting.starting import Snapshot, StartingPoint, run_fit
 from crnn.models.inputs.data import Batch
@@ -574,7 +574,10 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         return logits, step
 
 
-takes_options(NetworkConfig, defaults={"input_init": None})(LanguageModel)
+takes_options(
+    tuple(each for each in options_of(NetworkConfig) if each.name != "input_size"),  # the size of the vocabulary
+    defaults={"input_init": None},
+)(LanguageModel)
 
 
 def with_embedding(config: NetworkConfig, tie_weights: bool) -> NetworkConfig:

@@ -187,10 +187,10 @@ def config_from(options: Mapping[str, Any], owner: str | None = None, **argument
     ----------
     options : mapping of str to value
     owner : str, optional
-        Name of the class whose arguments these are: an option that `NetworkConfig` does not have is then a TypeError.
-        If not given, such options are ignored.
+        Name of the class whose arguments these are: an option that `NetworkConfig` does not have, or that is among
+        ``arguments``, is then a TypeError. If not given, such options are ignored.
     **arguments
-        Further options.
+        Options that the class determines.
 
     Raises
     ------
@@ -198,10 +198,10 @@ def config_from(options: Mapping[str, Any], owner: str | None = None, **argument
         As the checks of the options raise them.
     """
     names = [each.name for each in options_of(NetworkConfig)]
-    options = {**options, **arguments}
-    unknown = sorted(set(options) - set(names))
+    unknown = sorted(set(options) - (set(names) - set(arguments)))
     if owner is not None and unknown:
         raise TypeError(f"{owner}: unexpected argument {unknown[0]!r}")
+    options = {**options, **arguments}
     return NetworkConfig(**{name: options[name] for name in names if name in options})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -30,7 +31,12 @@ class Masks:
         numbers = seed if isinstance(seed, list) else [seed]
         for number in numbers:
             check_seed("dropout_seed", number)
-        self._raw = np.random.PCG64(seed)
+        self._seed = seed
+
+    @cached_property
+    def _raw(self) -> np.random.PCG64:
+        """The generator. Made for the first mask: it costs 10 us, and most networks have no dropout."""
+        return np.random.PCG64(self._seed)
 
     def draw(self, p: float, shape: tuple[int, ...], dtype: str) -> Array:
         """The next mask: a fresh array of this shape and dtype."""

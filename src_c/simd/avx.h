@@ -18,3 +18,31 @@ INLINE vec vec_scale_exponent(vec p, vec t)
 {
     return FROM_BITS(BITS_ADD(BITS_OF(p), BITS_SHL(BITS_OF(t), EXPONENT_SHIFT)));
 }
+
+#if defined(CRNN_F32)
+#define TRANSPOSES_BLOCKS
+INLINE void transpose_block(float *to, crnn_dim ldto, const float *from, crnn_dim ldfrom)
+{
+    __m256 row[8], pair[8], four[8];
+    UNROLL
+    for (int i = 0; i < 8; ++i)
+        row[i] = _mm256_loadu_ps(from + i * ldfrom);
+    UNROLL
+    for (int i = 0; i < 8; i += 2) { /* columns 0 1 4 5, then 2 3 6 7, of rows i and i+1 */
+        pair[i] = _mm256_unpacklo_ps(row[i], row[i + 1]);
+        pair[i + 1] = _mm256_unpackhi_ps(row[i], row[i + 1]);
+    }
+    UNROLL
+    for (int i = 0; i < 8; i += 4) /* columns 0 4, 1 5, 2 6, 3 7 of rows i .. i+3 */
+        UNROLL
+        for (int j = 0; j < 2; ++j) {
+            four[i + 2 * j] = _mm256_shuffle_ps(pair[i + j], pair[i + j + 2], 0x44);
+            four[i + 2 * j + 1] = _mm256_shuffle_ps(pair[i + j], pair[i + j + 2], 0xee);
+        }
+    UNROLL
+    for (int i = 0; i < 4; ++i) {
+        _mm256_storeu_ps(to + i * ldto, _mm256_permute2f128_ps(four[i], four[i + 4], 0x20));
+        _mm256_storeu_ps(to + (i + 4) * ldto, _mm256_permute2f128_ps(four[i], four[i + 4], 0x31));
+    }
+}
+#endif

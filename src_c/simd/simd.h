@@ -8,7 +8,9 @@
  *     vec_fma(a, b, c)  a*b + c, rounded once      vec_fnma(a, b, c)  c - a*b, rounded once
  *     vec_min(a, b)  a < b ? a : b                 vec_max(a, b)  a > b ? a : b         both b where either is NaN
  *     vec_pick(a, b, x, y)  a > b ? x : y          vec_copysign(a, sign)  |a| with the sign of `sign`
- *     vec_scale_exponent(p, t)  the low bits of t added to the exponent of p */
+ *     vec_scale_exponent(p, t)  the low bits of t added to the exponent of p
+ * and may define, with TRANSPOSES_BLOCKS,
+ *     transpose_block(to, ldto, from, ldfrom)  to[i*ldto + j] = from[j*ldfrom + i], i and j < TRANSPOSED, which is 8 */
 #ifndef CRNN_SIMD_H
 #define CRNN_SIMD_H
 
@@ -111,5 +113,15 @@ INLINE real fold_max(real lanes[LINE])
             lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
     return lanes[0];
 }
+
+enum { TRANSPOSED = 8 };
+#if !defined(TRANSPOSES_BLOCKS)
+INLINE void transpose_block(real *to, crnn_dim ldto, const real *from, crnn_dim ldfrom)
+{
+    for (int j = 0; j < TRANSPOSED; ++j)
+        for (int i = 0; i < TRANSPOSED; ++i)
+            to[i * ldto + j] = from[j * ldfrom + i];
+}
+#endif
 
 #endif

@@ -34,7 +34,7 @@ ANSWERS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print what the options ask for, in one line and in their order. Returns the exit status."""
+    """Print the requested values, in one line, in the order of the options. Returns the exit status."""
     prog = "python -m crnn.config" if sys.argv[0].endswith("config.py") else "crnn-config"
     parser = argparse.ArgumentParser(prog, description="Flags and folders for C programs that use crnn.")
     for name, (_, meaning) in ANSWERS.items():

@@ -42,7 +42,7 @@ def stepwise(stream: crnn.Stream, xs: Any) -> NDArray:
 
 
 def until_let_in(use: Callable[[], Any]) -> Any:
-    """What ``use()`` returns once no other thread is at work on its stream."""
+    """What ``use()`` returns once no other thread is using its stream."""
     while True:
         try:
             return use()

@@ -182,7 +182,7 @@ def test_whoever_comes_while_a_batch_is_at_work_is_refused():
         for got, wanted in zip(batch.states(), states, strict=True):
             assert_same_bits(got, wanted)
         assert [name for name, _ in refused] == list(uses)
-        assert all("stream batch: another thread is at work on it" in message for _, message in refused)
+        assert all("stream batch: another thread is using it" in message for _, message in refused)
     assert len(batch) == 3
 
 
@@ -220,7 +220,7 @@ def test_whoever_comes_while_a_block_is_run_is_refused_and_the_block_is_what_it_
         late = thread.is_alive()
         thread.join()
     assert late
-    assert set(refused) == {"stream: another thread is at work on it; give each thread a stream of its own"}
+    assert set(refused) == {"stream: another thread is using it; give each thread its own stream"}
     assert (kept == 7).all()
     assert_same_bits(result[0], net.stream().run(xs))
     stream.reset()

@@ -503,7 +503,7 @@ def test_a_run_that_is_started_again_by_mistake_leaves_the_good_model(folder, ca
         (folder / "m.checkpoint").unlink()
         status, err = run(capsys, "-o", "m", *TINY)
         assert status == 1
-        assert "--output: expected a new file, got m, which exists: --restart begins anew" in err
+        assert "--output: expected a new file, got m, which exists: --restart starts over" in err
     assert (folder / "m").read_bytes() == model
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""StreamBatch: each row has the bits of a stream of its own, whatever the others do; rows come and go."""
+"""StreamBatch: each row has the bits of a separate stream, whatever the others do; rows come and go."""
 
 import re
 

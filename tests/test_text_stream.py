@@ -197,7 +197,7 @@ def test_before_anything_was_fed_nothing_is_expected(made):
     stream = {"copy": copy.copy, "pickled": lambda s: pickle.loads(pickle.dumps(s))}.get(made, lambda s: s)(stream)
     uses = [stream.next_probabilities, stream.top_tokens, stream.generate, stream.iter_generate]
     for use in [*uses, lambda: stream.surprisal("h")]:
-        with pytest.raises(TextError, match="stream: expected at least one token to go on from, got none"):
+        with pytest.raises(TextError, match="stream: expected at least one token to continue from, got none"):
             use()
     assert stream.feed("h").next_probabilities().shape == (12,)
 
@@ -392,7 +392,7 @@ def test_whoever_comes_while_a_text_is_read_is_refused_and_the_text_is_read_to_i
                 refused[name] = str(error)
         reader.join()
     assert set(refused) == set(uses)
-    assert all("stream: another thread is at work on it" in message for message in refused.values())
+    assert all("stream: another thread is using it" in message for message in refused.values())
     alone = model.stream().feed("h")
     assert_same_bits(result[0], alone.surprisal(ids))
     assert_same_bits(stream.next_probabilities(), alone.next_probabilities())

@@ -160,7 +160,7 @@ cdef Pool pool = Pool()
 
 
 def work(Pool pool not None):
-    """What a thread of the pool does: run jobs for ever."""
+    """What a thread of the pool does: run jobs until the process ends."""
     try:
         call_in_ieee_mode(run_jobs, (pool.jobs,), {})  # a thread inherits the mode of the one that starts it
     except MemoryError:  # of the queue; the next call starts another thread
@@ -169,7 +169,7 @@ def work(Pool pool not None):
 
 
 def run_jobs(jobs):
-    """Run jobs from a queue for ever. Raises MemoryError."""
+    """Run jobs from a queue until the process ends. Raises MemoryError."""
     cdef Job job
     while True:
         job = jobs.get()

@@ -178,7 +178,7 @@ def say(text: str) -> None:
     if sys.stderr is not None:
         try:
             print(text, file=sys.stderr, flush=True)
-        except (OSError, ValueError):  # a closed pipe or a full disk must not end what was going on
+        except (OSError, ValueError):  # a closed pipe or a full disk must not end the command
             discard_unwritable(sys.stderr)
 
 

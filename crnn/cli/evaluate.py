@@ -21,7 +21,7 @@ from crnn.cli.tables.layout import add_layout_flags
 __all__ = ["add_arguments", "run"]
 
 TABLE = ("id", "time", "delimiter", "header", "decimal")
-# The options for each kind of data, beside those of all.
+# The options for each kind of data, besides those of all.
 OPTIONS: dict[str, tuple[str, ...]] = {
     "texts": ("batch_size", "border"),
     "tables of sequences": (*TABLE, "format", "label", "column", "text_column"),

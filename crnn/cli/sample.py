@@ -86,14 +86,14 @@ def _sampled(prompt: str | bytes, chunks: Iterable[str | bytes]) -> dict[str, st
 
 
 def _warn_of_unknown(prompt: str | bytes, vocab: crnn.Vocab) -> None:
-    """Say so if the model does not know words of the prompt."""
+    """Print a warning if the model does not know words of the prompt."""
     unknown = np.count_nonzero(vocab.spelling(prompt, vocab.encode(prompt, "prompt")))
     if unknown:
         say(f"--prompt: {unknown} {vocab.unit}{'s are' if unknown > 1 else ' is'} not in the vocabulary, read as <unk>")
 
 
 def _warn_if_impossible(stop: str | bytes | None, vocab: crnn.Vocab) -> None:
-    """Say so if the text to stop at cannot be generated."""
+    """Print a warning if the text to stop at cannot be generated."""
     if not isinstance(stop, str):
         return
     if vocab.unit == "word":

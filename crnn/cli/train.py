@@ -60,7 +60,7 @@ TRAINING_FLAGS: dict[str, dict[str, Any]] = {
     "log_file": {"type": Path, "help": "append the losses to this file as they come, .csv or .jsonl"},
     "report": {"type": Path, "help": "write a page about the run to this file (.html), when training ends, and before"},
     "resume": {"help": "continue from the checkpoint, with the same network and data"},
-    "restart": {"help": "begin anew, although checkpoint or output exist, and replace them"},
+    "restart": {"help": "start over, although checkpoint or output exist, and replace them"},
 }
 ZERO_IS_NONE = ("clip_norm", "clip_value", "patience", "checkpoint_minutes")
 # Options that the trained model does not depend on, which are not saved with it.
@@ -183,11 +183,11 @@ def _check_start(arguments: argparse.Namespace, config: TrainingConfig) -> None:
         if checkpoint.exists():
             raise FileExistsError(
                 f"checkpoint: expected a new file, got {checkpoint}, which exists: --resume continues from it, "
-                "--restart begins anew and replaces it"
+                "--restart starts over and replaces it"
             )
         if output.exists():
             raise FileExistsError(
-                f"output: expected a new file, got {output}, which exists: --restart begins anew and replaces it when "
+                f"output: expected a new file, got {output}, which exists: --restart starts over and replaces it when "
                 "the new model has been judged"
             )
     Output(output).check_kind()

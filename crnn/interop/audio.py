@@ -17,7 +17,7 @@ from crnn.models.regressor import SequenceRegressor
 
 @dataclass(frozen=True)
 class AudioModel:
-    """A regressor with what files of audio models hold beside the weights.
+    """A regressor, with what files of audio models hold besides the weights.
 
     Attributes
     ----------
@@ -109,7 +109,10 @@ class AudioStream:
         return float(self._y[0]) + (added if self._size == 1 or not self._skip else float(added[0]))
 
     def run(self, x: Any) -> Array:
-        """The outputs for a block of samples, as `AudioModel.process` takes and returns them; the state goes on."""
+        """The outputs for a block of samples, as `AudioModel.process` takes and returns them.
+
+        The state is carried over to the next block.
+        """
         signal = _signal(x, self._size)
         return _with_skip(self._stream.run(signal.astype(self._x.dtype)), signal, self._skip)
 

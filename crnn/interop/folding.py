@@ -20,8 +20,8 @@ LARGEST_MEAN = 1000  # in standard deviations
 def folded(format: str, parts: ModelParts) -> tuple[list[Layer], tuple[Array, Array] | None]:
     """Layers and head of a model, with its scaling multiplied in: in float64 where there is any, otherwise borrowed.
 
-    Raises ValueError if a mean is so large beside its standard deviation that float32 would lose what differs, which
-    crnn's subtraction in float64 does not.
+    Raises ValueError if a mean is so large compared with its standard deviation that float32 would lose the
+    differences, which crnn's subtraction in float64 does not.
     """
     for name, (mean, std) in parts.scaling.items():
         ratio = float(np.abs(mean / std).max())

@@ -191,7 +191,7 @@ def model_from(
 def _statistics(
     cls: type[Module], config: Mapping[str, Any], scaling: Mapping[str, tuple[Array, Array]]
 ) -> dict[str, Array]:
-    """What a file of this class holds beside the parameters: means and stds, 0 and 1 where there is no scaling."""
+    """What a file of this class holds besides the parameters: means and stds, 0 and 1 where there is no scaling."""
     values: dict[str, Array] = {}
     for name, (mean, std) in scaling.items():
         values |= {f"scaling.{name}.mean": mean, f"scaling.{name}.std": std}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""ClassModel: what SequenceClassifier and SequenceTagger share beside `SequenceModel`: the options of classes."""
+"""ClassModel: what SequenceClassifier and SequenceTagger share besides `SequenceModel`: the options of classes."""
 
 from __future__ import annotations
 

@@ -233,7 +233,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         """Train on a corpus. Returns the model; its attribute `log` is the log of the training.
 
         A fit begins from the starting weights: those of the seed, or those that have been put there by loading a file,
-        by a conversion, an assignment, or `crnn.fit`, which always continues from the weights of now.
+        by a conversion, an assignment, or `crnn.fit`, which always continues from the current weights.
 
         Parameters
         ----------
@@ -241,7 +241,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         valid : 1-d array of ids, optional
             Validation data; if not given, those of the corpus.
         warm_start : bool
-            Continue from the weights of now, also if an earlier fit has learnt them.
+            Continue from the current weights, also if an earlier fit has learnt them.
         **options
             As in `crnn.fit`.
 

@@ -6,7 +6,7 @@
     values        gradient flow; at the end forecasts, or predicted against true values
     sequences     gradient flow of the encoder; at the end a few predictions
 
-Nothing is changed: passes have tapes of their own, no dropout, and compute no gradients of weights. Everything is a
+Nothing is changed: passes have their own tapes, no dropout, and compute no gradients of weights. Everything is a
 function of the model and of a `View`; entries have the fields of `crnn.training.entries.KINDS`.
 """
 

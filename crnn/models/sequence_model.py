@@ -81,7 +81,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
 
     loss_unit: str = "nats"  # for `crnn.fit`
     takes_masks: ClassVar[bool] = True
-    learnt_names: ClassVar[tuple[str, ...]] = ()  # arguments that `fit` may decide, beside the sizes
+    learnt_names: ClassVar[tuple[str, ...]] = ()  # arguments that `fit` may decide, besides the sizes
     net: RNN  # whose outputs the head reads
     scalings: Scalings  # of real inputs "x", and of real targets "y"
     seed: int
@@ -346,8 +346,8 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
 
         A fit begins from the starting weights and their scaling: those of the seed, or those that have been put there
         by loading a file, by a conversion, an assignment, or `crnn.fit`. What an earlier fit has learnt is left behind,
-        unless ``warm_start`` says to continue from it. Sizes and classes that are not given are taken from the data
-        anew.
+        unless ``warm_start`` says to continue from it. Sizes and classes that are not given are taken from the new
+        data.
 
         Parameters
         ----------
@@ -366,7 +366,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
             "auto" takes a share if there is enough data, see `crnn.models.inputs.held_out`; otherwise, and with None,
             all sequences are trained on.
         warm_start : bool
-            Continue from the weights of now, with the sizes, classes and scaling that belong to them.
+            Continue from the current weights, with the sizes, classes and scaling that belong to them.
         rescale : bool
             Learn mean and standard deviation from this X and y although the starting weights have a scaling. Otherwise
             that is kept, because the weights are made for it, and a resumed run takes that of its checkpoint.

@@ -87,8 +87,8 @@ class NetworkConfig:
     dropout: float = option(
         0.0,
         check=check_probability,
-        help="Probability with which an element of a layer's output is dropped on its way to the next layer, and to "
-        "the head of a model, while training. What remains is scaled up.",
+        help="Probability of dropping an element of a layer's output before the next layer, and before the head of a "
+        "model, while training. The other elements are scaled up.",
         flag="--dropout",
     )
     variational_dropout: bool = option(
@@ -100,7 +100,7 @@ class NetworkConfig:
     recurrent_dropout: float = option(
         0.0,
         check=check_probability,
-        help="Dropout of h on its way through W_hh, with one mask for all steps.",
+        help="Probability of dropping an element of h before the product with W_hh, with one mask for all steps.",
         flag="--recurrent-dropout",
     )
     trainable_initial_state: bool = option(

@@ -40,7 +40,7 @@ class Module(ABC):
 
     ``kind`` is the name of the class in files; a class without one cannot be saved. ``config_types`` maps each option
     in `config` to the types that its JSON value may have. ``attachments`` are arguments of the class that are saved
-    beside the configuration: each has a method ``to_dict``, and the mapping holds the function that reverses it.
+    besides the configuration: each has a method ``to_dict``, and the mapping holds the function that reverses it.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ class Module(ABC):
 
     @classmethod
     def statistics_of(cls, config: Mapping[str, Any]) -> dict[str, int]:
-        """Names and sizes of the float64 vectors that a file holds beside the parameters."""
+        """Names and sizes of the float64 vectors that a file holds besides the parameters."""
         return {}
 
     @property
@@ -155,7 +155,7 @@ class Module(ABC):
         return {}
 
     def _learnt(self) -> dict[str, Any]:
-        """What training has learnt beside parameters and statistics, by name."""
+        """What training has learnt besides parameters and statistics, by name."""
         return {}
 
     def _set_learnt(self, values: Mapping[str, Any]) -> None:

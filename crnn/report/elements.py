@@ -27,7 +27,7 @@ class Content:
     snapshots : int
         At how many times of a run that is shown which changes while it is trained, at most.
     detailed : int
-        How many of the runs, from the first, have parts of their own beside what all have in common.
+        How many of the runs, from the first, have their own parts, in addition to what all have in common.
     """
 
     runs: Sequence[ReportRun]
@@ -41,7 +41,7 @@ class Content:
 
     @property
     def detailed_runs(self) -> Sequence[ReportRun]:
-        """The runs that have parts of their own."""
+        """The runs that have their own parts."""
         return self.runs[: self.detailed]
 
 
@@ -64,7 +64,7 @@ def _row(cells: Sequence[Child]) -> Markup:
 
 
 def figure(title: str, content: Child, legend: Child = None) -> Markup:
-    """A chart with its title above, and a legend beside that."""
+    """A chart with its title above, and a legend next to the title."""
     beside = tag("span", legend, class_="legend") if legend else None
     head = tag("figcaption", tag("span", title, class_="title"), beside)
     return tag("figure", head, content)

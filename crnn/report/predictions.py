@@ -132,7 +132,7 @@ def _mean_error(truth: list[float], predicted: list[float]) -> float | None:
 
 
 def values(content: Content) -> Markup | None:
-    """Predicted numbers beside the true ones."""
+    """Predicted and true numbers."""
 
     def draw(run: ReportRun) -> Markup | None:
         entries = chosen([entry for entry in run.kinds["values"] if entry["truth"]], content.snapshots)

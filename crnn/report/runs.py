@@ -29,7 +29,7 @@ class ReportRun:
     index : int
         Place among the runs of a page, which determines the colour.
     alone : bool
-        Whether it is the only run. Its curves then have colours of their own.
+        Whether it is the only run. Its curves then have different colours.
 
     Attributes
     ----------
@@ -136,7 +136,7 @@ class ReportRun:
         return Curve(f"{self.name}, {label}", x, y, self.index, dash or self.dash, group=self.group)
 
     def loss_curves(self) -> list[Curve]:
-        """Training and validation loss; if there are several runs, the former is dashed beside the latter."""
+        """Training and validation loss; if there are several runs, the former is dashed."""
         valid = self.curve("valid_loss", "validation", "epoch", colour=1)
         train = self.curve("train_loss", "training", dash="" if self.alone or valid is None else "2 3")
         return [curve for curve in (train, valid) if curve is not None]

@@ -343,7 +343,7 @@ cdef object real_array(str name, x, str dtype, tuple shape):
 
 
 cdef int busy_error(str what) except -1:
-    raise RuntimeError(f"{what}: another thread is at work on it; give each thread a stream of its own")
+    raise RuntimeError(f"{what}: another thread is using it; give each thread its own stream")
 
 
 cdef int acquire(int *flag, str what) except -1:

@@ -240,7 +240,7 @@ cdef class StreamBatch:
         cdef void *y_
         cdef const void *x_
         cdef const int32_t *rows_
-        # While the rows are listed anew NumPy runs Python code, as other threads do while the GIL is released.
+        # While the rows are listed again NumPy runs Python code, as other threads do while the GIL is released.
         cdef bint pin = weights.step_bytes * M > RELEASE_BYTES or self.rows is None
         cdef object pins = pins_of(x_array, out) if pin else None
         if out is None:

@@ -240,7 +240,7 @@ cdef class TextStream:
     cdef int need_known(self) except -1:
         """Raise TextError unless there is a prediction of the next token."""
         if not self.known:
-            raise TextError("stream: expected at least one token to go on from, got none; feed a text first")
+            raise TextError("stream: expected at least one token to continue from, got none; feed a text first")
         return 0
 
     def next_probabilities(self):

@@ -21,7 +21,7 @@ FEWEST = 4  # entries from which a fall of the training loss can be told
 def advice(log: TrainingLog, option: str, value: int) -> list[str]:
     """Notes for a run that has ended because ``option``, which is ``value``, allows no more epochs or updates.
 
-    With validation data a run is told that its best epoch is the last; without, that its training loss was still
+    With validation data a note says that the best epoch is the last; without, that its training loss was still
     falling. A loss falls in proportion to the learning rate, so quarters of a run are those of the summed rate: at the
     end of a cosine, every loss is level.
     """

@@ -257,7 +257,7 @@ class TrainingConfig:
     restart: bool = option(
         False,
         check=check_flag,
-        help="Begin anew although the checkpoint exists, and replace it. Without resume or restart, an existing "
+        help="Start over although the checkpoint exists, and replace it. Without resume or restart, an existing "
         "checkpoint is an error.",
         flag="--restart",
     )

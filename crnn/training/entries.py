@@ -119,7 +119,7 @@ class Kind:
     Attributes
     ----------
     fields, optional : dict of str to callable
-        The fields beside ``kind``, ``epoch`` and ``update``, with the check of their values, in order.
+        The fields besides ``kind``, ``epoch`` and ``update``, with the check of their values, in order.
     fits : callable
         Whether the fields fit together, given that each has passed its check.
     in_table : bool

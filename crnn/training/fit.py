@@ -26,7 +26,7 @@ from crnn.training.trainer import Trainer
 
 __all__ = ["check_start", "fit", "fit_in_training", "new_trainer"]
 
-# Options that determine the result and may differ when a run is resumed; the user is told.
+# Options that determine the result and may differ when a run is resumed; a note lists the differences.
 RESULT_OPTIONS = ("epochs", "batch_size", "bptt", "carry", "clip_norm", "clip_value", "reduction", "seed")
 # What other libraries call an option.
 ELSEWHERE = {
@@ -185,7 +185,7 @@ def check_start(config: TrainingConfig) -> None:
     if exists and not (config.resume or config.restart):
         raise FileExistsError(
             f"checkpoint: expected a new file, got {name}, which exists: resume=True continues from it, restart=True "
-            "begins anew and replaces it"
+            "starts over and replaces it"
         )
     if exists and config.restart:
         check_is_checkpoint(path)

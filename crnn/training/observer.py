@@ -198,7 +198,7 @@ def schedule(updates: int) -> set[int]:
 
 
 def about(checkpoint: Checkpoint, output: Output | None, optimizer: Optimizer, windows: Windows) -> dict[str, Any]:
-    """Fields of the entry "run": the name of the output, and what determines the result beside the model."""
+    """Fields of the entry "run": the name of the output, and what determines the result besides the model."""
     data = checkpoint.data
     return {
         "name": "" if output is None else encodable(os.path.basename(output.path)),

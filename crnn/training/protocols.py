@@ -42,7 +42,7 @@ class Evaluation(Protocol):
 
 @dataclass(frozen=True)
 class View:
-    """What an observation sees beside the model, and how much it may cost.
+    """What an observation sees in addition to the model, and how much it may cost.
 
     Attributes
     ----------
@@ -72,10 +72,10 @@ class Observation:
         Of its entries in the log, see `crnn.training.entries.KINDS`, unless their fields have another one.
     when : {"often", "end", "sample"}
         Several times while training and at its end; only at its end, with the weights that are kept; or as "often" and
-        also when the user has asked for samples.
+        also with ``sample_every``.
     fields : callable
-        From the model and a `View` to the fields of each entry, beside kind, epoch and update. Changes nothing: neither
-        weights nor gradients, nor the state of a random generator.
+        From the model and a `View` to the fields of each entry, except kind, epoch and update. Changes nothing:
+        neither weights nor gradients, nor the state of a random generator.
     """
 
     kind: str

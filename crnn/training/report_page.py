@@ -18,7 +18,7 @@ LARGEST_SHARE = 0.005  # of the time that may be spent on pages before training 
 
 
 class ReportPage:
-    """The page that the option ``report`` asks for. Without a path, the methods do nothing.
+    """The page of the option ``report``. Without a path, the methods do nothing.
 
     Attributes
     ----------

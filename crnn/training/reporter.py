@@ -286,7 +286,7 @@ def _bar_class() -> Any:
     class Bar(tqdm):  # type: ignore[type-arg]  # it is generic for type checkers only
         """A bar that releases tqdm's lock, which is that of all bars in a process, also if it cannot be written.
 
-        tqdm itself keeps it then, and a bar of another thread would wait for ever.
+        tqdm itself keeps it then, and a bar of another thread would wait indefinitely.
         """
 
         monitor_interval = 0  # no thread: the training loop refreshes it

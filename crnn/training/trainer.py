@@ -223,7 +223,7 @@ class Trainer:
                 self.watch.note(self._wording(note))
 
     def _roll_back(self, error: Diverged) -> None:
-        """Return to the best weights, and say so in the error."""
+        """Return to the best weights, and note it in the error."""
         weights = self.run.roll_back()
         self.resumable = True
         error.args = (f"{error}; the weights are {weights}. A smaller learning rate or clip_norm may help",)
@@ -248,7 +248,7 @@ class Trainer:
             self.run.test = self.evaluate(self.test)
 
     def evaluate(self, data: Any) -> Evaluation:
-        """Evaluate the model as it is. If that takes its time, say so while it does."""
+        """Evaluate the model as it is, with a message if that takes long."""
         began = time.perf_counter()
         if began >= self.watch.due or (self._evaluation_seconds > 1 and self.watch.due < math.inf):
             self.watch.show(began, self._sums, evaluating=True)
@@ -316,7 +316,7 @@ class Trainer:
             self.watch.sample(entry["prompt"], entry["text"])
 
     def _call(self, name: str, callback: Callback, epoch: int, loss: float) -> None:
-        """Call a callback, and stop training if it asks for that."""
+        """Call a callback, and stop training if it returns True."""
         run, step = self.run, self.step
         last = run.log.last if name == "on_epoch" else None
         valid_loss = None if last is None else last.get("valid_loss")

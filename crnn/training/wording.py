@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How reporters word the figures of a run: as a line, as the text beside a bar, as times."""
+"""How reporters word the figures of a run: as a line, as the text next to a bar, as times."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def bar_texts(figures: Figures, width: int) -> tuple[str, str]:
 
 
 def _fields(figures: Figures, *, short: bool) -> list[tuple[int, str]]:
-    """What is shown beside a bar, in order, each with the number of others that are more important."""
+    """What is shown next to a bar, in order, each with the number of others that are more important."""
     fields = [(5, f"{figures.update:,}/{figures.updates:,}")]
     if figures.loss is not None:
         fields.append((0, f"loss {figures.loss:.3f}"))
@@ -99,7 +99,7 @@ def _fitting(fields: list[tuple[int, str]], room: int, separator: str) -> list[s
 
 
 def sample_text(prompt: str, text: str) -> str:
-    """A sample as lines of their own, indented, without characters that would control a terminal."""
+    """A sample on separate lines, indented, without characters that would control a terminal."""
     lines = (prompt + text).splitlines() or [""]
     plain = ["".join(each if each.isprintable() else "\ufffd" for each in line.expandtabs()) for line in lines]
     return "\n".join(["sample:", *(f"    {line}" for line in plain)])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """``python -m crnn.verification.renew``: write the hashes that this build computes into hashes.py and the README.
 
-Run it in a clone after a change that adds a cell or a kind, or that changes results on purpose, and say so in
+Run it in a clone after a change that adds a cell or a kind, or that changes results on purpose, and state it in
 CHANGELOG.md. It writes nothing unless all instruction sets of this machine, and 1, 2 and 3 threads, agree.
 """
 

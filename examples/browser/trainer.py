@@ -9,7 +9,7 @@ model = None
 
 
 def train(text, cell, hidden_size, seconds, report):
-    """Train on ``text``, from the weights of now if the characters and the sizes are still the same.
+    """Train on ``text``, from the current weights if the characters and the sizes are still the same.
 
     ``report(losses, samples_per_second, sample)`` is called about five times a second, the sample is new every 3 s.
     """

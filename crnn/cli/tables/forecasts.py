@@ -127,7 +127,7 @@ def _rows(table: SeriesTable | None, values: Sequence[Any], ids: Sequence[str] |
 
 
 def evaluation_of(model: Any, arguments: argparse.Namespace) -> dict[str, Any]:
-    """How good forecasts from several origins in a table would have been, with those of the season before beside."""
+    """How good forecasts from several origins in a table would have been, and those of the seasonal naive forecast."""
     (path,) = arguments.text
     table = series_for(model, path, arguments)
     series, past, future = table.given()

@@ -44,7 +44,7 @@ class Sequences:
     layout : Layout
         As it was found: format and columns are named.
     unused : list of str
-        Columns beside those of texts.
+        Columns other than those of texts.
     """
 
     name: str

@@ -45,7 +45,7 @@ class SeriesColumns:
 
 @dataclass(frozen=True)
 class OneSeries:
-    """A series and the columns beside it. NaN = missing.
+    """A series and its further columns. NaN = missing.
 
     Attributes
     ----------
@@ -127,7 +127,7 @@ def add_role_flags(parser: argparse._ActionsContainer) -> None:
     """Add the flags of the columns that only series have."""
     helps = {
         "target": "column to forecast, by its name or number from 1; the only one that is left if not given",
-        "past": "column that is known up to now, beside the targets",
+        "past": "further column that is known up to now",
         "future": "column that is known ahead too: rows at the end that have no targets are steps ahead",
     }
     for name, help in helps.items():

@@ -51,7 +51,7 @@ class TaskModule(Protocol):
         """The files that are read, by the names of their arguments."""
 
     def writes(self, arguments: argparse.Namespace) -> Mapping[str, Path | None]:
-        """The files that are written beside those of every run."""
+        """The files that are written in addition to those of every run."""
 
     def check_start(self, arguments: argparse.Namespace) -> None:
         """Raise an error for what can be known to be wrong before the data are read."""

@@ -123,7 +123,7 @@ def _layers(contents: Contents, request: Request, cell: str | None, pooling: str
 
 
 def _with_extra(request: Request, extra: Mapping[str, Any]) -> Request:
-    """A request with what crnn wrote beside the layers, where the caller says nothing."""
+    """A request, completed by what crnn wrote besides the layers."""
     if not extra:
         return request
     options = extra.get("options")

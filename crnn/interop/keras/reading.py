@@ -51,7 +51,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Request:
-    """What the caller says beside the layers."""
+    """What the caller states besides the layers."""
 
     kind: str | None
     vocab: Vocab | None

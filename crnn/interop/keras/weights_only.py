@@ -65,7 +65,7 @@ def _groups(contents: Contents) -> list[_Group]:
     if scaling and _is_of_outputs(groups, scaling):
         wrong = groups[scaling[-1]]
         groups[scaling[-1]] = _Group("Normalization of outputs", "", wrong.name, wrong.arrays)
-    if not listed:  # groups have no order beside the numbers in their names
+    if not listed:  # groups have no order except the numbers in their names
         groups.sort(key=lambda group: PLACES.get(group.kind, 1))
     return groups
 

@@ -87,7 +87,7 @@ def _read_inputs(proto: Any, reader: Reader) -> None:
             continue
         tensor = each.type.tensor_type
         if not each.type.HasField("tensor_type") or each.name in reader.values or not each.name:
-            raise ValueError(f"input {each.name!r:.100}: expected a tensor with a name of its own")
+            raise ValueError(f"input {each.name!r:.100}: expected a tensor with a unique name")
         dtype = dtype_of(tensor.elem_type)
         if dtype.kind not in "if" or len(tensor.shape.dim) > values.MOST_AXES:
             raise ValueError(f"input {each.name!r:.100}: expected numbers, of at most {values.MOST_AXES} axes")

@@ -308,7 +308,7 @@ def sliced(data: Data, axis: int, start: int, stop: int) -> Data:
 
 
 def joined(values: Sequence[Data], axis: int) -> Data:
-    """Outputs of layers or directions beside each other."""
+    """Outputs of layers or directions, concatenated."""
     first = values[0]
     others = [[a for i, a in enumerate(each.axes) if i != axis] for each in values]
     joint = [tuple(atom for atom in each.axes[axis] if atom.name != "blocks") for each in values]

@@ -75,7 +75,7 @@ def from_module(
 
     Notes
     -----
-    The method ``forward`` of your own module cannot be read: say by ``pooling`` how the head gets the outputs of the
+    The method ``forward`` of your own module cannot be read: state by ``pooling`` how the head gets the outputs of the
     steps, and compare the outputs of both models once.
     """
     import torch

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a ``fit`` begins with: the model that its arguments and the data ask for, and the weights that belong to it."""
+"""What a ``fit`` begins with: the model that its arguments and the data determine, and its weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VOCABULARIES = ("vocab", "source_vocab", "target_vocab")  # weights are those of
 
 
 def begin_fit(model: Any, X: Any, y: Any, *, continues: bool) -> Snapshot:
-    """Build the model that the arguments and the data ask for, unless it is there. Returns what the fit begins from.
+    """Build the model that the arguments and the data determine, unless it exists. Returns what the fit begins from.
 
     Parameters
     ----------
@@ -24,12 +24,12 @@ def begin_fit(model: Any, X: Any, y: Any, *, continues: bool) -> Snapshot:
     X, y
         As `SequenceModel.fit` takes them.
     continues : bool
-        From the weights of now, with the sizes, classes and vocabulary that belong to them.
+        From the current weights, with the sizes, classes and vocabulary that belong to them.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is wrong, or with ``continues`` the arguments ask for weights of other shapes.
+        An argument is wrong, or with ``continues`` the arguments need weights of other shapes.
     """
     old, given = model._built, model._own_arguments()
     start: Snapshot | None = None
@@ -51,7 +51,7 @@ def begin_fit(model: Any, X: Any, y: Any, *, continues: bool) -> Snapshot:
     if start is not None and continues and not fits:
         raise ValueError(
             "warm_start: expected arguments that leave shapes and vocabulary of the weights as they are, got others; "
-            "with warm_start=False fit begins anew"
+            "with warm_start=False fit starts over"
         )
     of_user = old is not None and start is not None and start.digest != old.drawn
     model._built = built

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Estimator: scikit-learn's contract, for models that are made of arguments and learn in ``fit``.
 
-scikit-learn is not needed, and not imported unless it asks for its tags. docs/scikit-learn.md describes the contract.
+scikit-learn is not needed, and not imported unless it reads the tags. docs/scikit-learn.md describes the contract.
 
     constructor --> arguments as given --> get_params, set_params, clone
-    arguments --> how to learn --> fit, unless it is told otherwise
+    arguments --> how to learn --> fit, unless given others
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class EstimatorOptions(TypedDict, total=False):
 
 
 class ModelOptions(NetworkOptions, LearningOptions, EstimatorOptions, total=False):
-    """The options that the constructor of a model takes by name beside those of its own."""
+    """The options that the constructor of a model takes by name, in addition to its own."""
 
 
 class FitOptions(TrainingOptions, EstimatorOptions, total=False):
@@ -96,7 +96,7 @@ class EstimatorConfig:
     warm_start: bool = option(
         False,
         check=check_flag,
-        help="Whether `fit` continues from the weights of now. Otherwise it begins from the starting weights.",
+        help="Whether `fit` continues from the current weights. Otherwise it begins from the starting weights.",
     )
 
     def __post_init__(self) -> None:
@@ -127,7 +127,7 @@ def check_learning(options: Mapping[str, Any]) -> None:
 
 
 class Estimator:
-    """Arguments of the constructor, which scikit-learn reads and sets, and what its tools ask for beside them.
+    """Arguments of the constructor, which scikit-learn reads and sets, and what else its tools need.
 
     A mixin. The constructor of a subclass calls `_keep_arguments` first, and makes its signature known with
     ``takes_options(..., ESTIMATING)(cls)``. What ``fit`` learns is kept in private attributes.
@@ -169,7 +169,7 @@ class Estimator:
 
     @classmethod
     def _defaults_of_subclass(cls) -> dict[str, Any] | None:
-        """The same of a subclass of the user's that has a constructor of its own; None if this is no such class."""
+        """The same of a subclass of the user's that has its own constructor; None if this is no such class."""
         owner = next(each for each in cls.__mro__ if {"__signature__", "__init__"} & vars(each).keys())
         if "__signature__" in vars(owner):
             return None
@@ -248,7 +248,7 @@ class Estimator:
         """The options of a `fit`: those it was given, then those of the constructor.
 
         Returns those of `crnn.fit`, and those of `EstimatorConfig`. An optimizer of the constructor is copied, because
-        each run needs one of its own.
+        each run needs its own.
         """
         kept = self._learning_arguments()
         check_learning(kept)

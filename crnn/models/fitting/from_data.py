@@ -52,7 +52,7 @@ def input_size_of(name: str, X: Any, *, ids: bool = True) -> int:
             largest = max(int(array.max()) for array in integers)
             if largest >= MOST_IDS:
                 raise ValueError(
-                    f"{name}: expected ids, each of which has weights of its own, got one of {largest}; write "
+                    f"{name}: expected ids, each of which has its own weights, got one of {largest}; write "
                     "input_size=1 if they are numbers"
                 )
             return max(2, 1 + largest)

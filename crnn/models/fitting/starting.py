@@ -83,7 +83,7 @@ class StartingPoint:
         return self if known else StartingPoint(Snapshot.of(model))
 
     def beginning(self, model: Module, *, continues: bool) -> Snapshot:
-        """What the next fit begins from, after `before`; ``continues``: from the weights of now."""
+        """What the next fit begins from, after `before`; ``continues``: from the current weights."""
         return Snapshot.of(model) if continues or self.snapshot is None else self.snapshot
 
     def after(self, model: Module) -> StartingPoint:

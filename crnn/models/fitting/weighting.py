@@ -88,7 +88,7 @@ def _chosen(entries: Any, indices: list[int]) -> Any:
 
 
 def row_weights(weights: Sequence[Array], rows: Sequence[int], *, by_step: bool) -> list[Array]:
-    """The weight of each row of targets, arrays (rows[i],). ``by_step``: a row is a step, with a weight of its own."""
+    """The weight of each row of targets, arrays (rows[i],). ``by_step``: a row is a step, with its own weight."""
     found = []
     for i, (values, n) in enumerate(zip(weights, rows, strict=True)):
         if values.shape not in ([(), (n,)] if by_step else [()]):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a forecaster's file holds beside its network: arguments, layout, bands, and the ends of the series."""
+"""What a forecaster's file holds besides its network: arguments, layout, bands, and the ends of the series."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMES = ("arguments", "layout", "learning", "names", "several", "series")
 
 @dataclass(frozen=True)
 class Fitted:
-    """What `Forecaster.fit` learns beside the weights.
+    """What `Forecaster.fit` learns besides the weights.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ def as_json(value: Any) -> Any:
 def fitted_from(
     header: Any, tensors: Mapping[str, Array], defaults: Mapping[str, Any]
 ) -> tuple[Fitted, dict[str, Any], set[str]]:
-    """What a file holds beside the network, the arguments of the constructor, and the names of the tensors it used.
+    """What a file holds besides the network, the arguments of the constructor, and the names of the tensors it used.
 
     ``defaults`` : of the arguments, for those that a file does not have.
 

@@ -48,7 +48,7 @@ from crnn.stream.parts import StreamParts
 from crnn.training.config import TrainingConfig
 from crnn.training.exclusive import check_not_in_training, in_training
 
-OF_REGRESSOR = ("hidden_size", "num_layers", "cell", "loss", "delta", "seed")  # beside the options of networks
+OF_REGRESSOR = ("hidden_size", "num_layers", "cell", "loss", "delta", "seed")  # besides the options of networks
 LOSSES = ("mae", "mse", "huber")
 # Those of a network that reads numbers forwards.
 NETWORK_OPTIONS = tuple(
@@ -168,10 +168,10 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         valid : float, "auto" or None
             The share of steps at the end of each series to validate on after every epoch. The weights of the best epoch
             are kept, forecasts follow the network as far as it was right there, and bands are those of the errors
-            there. "auto": a fifth, of series of 40 steps or more. With None, or fewer steps, all are learnt from, and
-            bands are those of the naive forecast.
+            there. "auto": a fifth, of series of 40 steps or more. With None, or fewer steps, all steps are trained on,
+            and bands are those of the naive forecast.
         warm_start : bool
-            Continue from the weights of now, with the season and the differences that belong to them.
+            Continue from the current weights, with the season and the differences that belong to them.
         **options
             As in `crnn.fit`. Those that are not given are the constructor's, or have the same defaults; but without
             ``epochs`` and ``max_updates`` there are 200 updates, or 10 epochs if those are more. A checkpoint is one of
@@ -272,7 +272,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
 
     def windows(self, *arguments: Any) -> Any:
         """For `crnn.fit`, which cannot train a forecaster. Raises TypeError."""
-        raise TypeError(f"model: expected one that reads windows of its own, got {type(self).__name__}; call its fit")
+        raise TypeError(f"model: expected one that reads its own windows, got {type(self).__name__}; call its fit")
 
     # ---- what was learnt ------------------------------------------------------------------------------------------
 
@@ -289,7 +289,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
 
     @property
     def fitted(self) -> Fitted:
-        """What `fit` has learnt beside the weights. Raises NotFittedError before."""
+        """What `fit` has learnt besides the weights. Raises NotFittedError before."""
         if self._fitted is None:
             raise not_fitted(f"{type(self).__name__}: expected a call of fit before this")
         return self._fitted
@@ -452,7 +452,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         quantiles: Sequence[float] = BAND,
         **options: Any,
     ) -> Backtest:
-        """The errors of forecasts from several origins, with those of `SeasonalNaive` beside them.
+        """The errors of forecasts from several origins, and those of `SeasonalNaive`.
 
         A copy of this model learns from what lies before the first origin only, and forecasts from each origin with
         all that is known there. This model is not changed, and what it has learnt is not used.
@@ -466,7 +466,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         stride : int, optional
             Steps between two origins; the last one is a horizon before the end. If not given: the horizon.
         refit : bool
-            Learn anew at each origin, from what lies before it.
+            Train a new model at each origin, on what lies before it.
         past, future : (T, E) and (T, F), optional
             Needed if the model was trained with such columns.
         quantiles : two floats

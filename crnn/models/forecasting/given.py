@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What users give to learn or to forecast from: series, and columns beside them; read, checked and put in order."""
+"""What users give to learn or to forecast from: series and further columns; read, checked and put in order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from crnn.checks import Array
 from crnn.models.forecasting.frames import Frame, check_index, in_order, is_several, read, read_columns
 
-# What other libraries call the columns beside a series.
+# What other libraries call the further columns of a series.
 OTHERS_NAMES = {
     **dict.fromkeys(("exog", "X", "xreg", "covariates"), "past, columns known up to the origin, or future"),
     "past_covariates": "past",
@@ -39,7 +39,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Given:
-    """Series and the columns beside them.
+    """Series and their further columns.
 
     Attributes
     ----------

@@ -41,7 +41,7 @@ class Learning:
     def epochs(self, batch_size: int) -> int:
         """How many epochs make a training whose length is not given.
 
-        Windows overlap: a network that sees each of them often learns them by heart.
+        Windows overlap: a network that sees each of them often overfits.
         """
         return max(LEAST_EPOCHS, -(-UPDATES // -(-len(self.X) // batch_size)))
 

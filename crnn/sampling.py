@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: MIT
 """Sampling an id from logits: temperature, top-k, top-p and a random draw, bit-identical on every machine.
 
-Sorting, comparisons, sequential sums (`np.cumsum`) and the exp of the C core are the only operations, so the same
-logits and seed give the same id on every CPU.
+The C core computes with float64 in a fixed order, so the same logits and seed give the same id on every CPU.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from crnn._core.vecmath import exp
-from crnn._float_mode import public_methods_in_ieee_mode
+from crnn._core.sampling import Draws
+from crnn._float_mode import in_ieee_mode
 from crnn.array_input import real_numbers
 
 __all__ = ["Sampler"]
@@ -83,8 +83,7 @@ class Sampler:
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0):
             raise ValueError(f"seed: expected an int of at least 0, or None, got {seed!r}")
         self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
-        self._banned = _ids("ban", ban)
-        self._bits = np.random.PCG64(seed)
+        self._draws = Draws(np.random.PCG64(seed), _ids("ban", ban), _as_float64)
 
     def __repr__(self) -> str:
         return f"Sampler(temperature={self.temperature}, top_k={self.top_k}, top_p={self.top_p})"
@@ -107,15 +106,33 @@ class Sampler:
         ValueError
             The logits are not of shape (V,), contain NaN or +inf, or are all -inf.
         """
-        values, best = _checked(logits, self._banned)
-        if self.temperature == 0:
-            return best
-        cumulative = np.cumsum(self._weights(values, best))
-        # The first cumulative weight above u * total belongs to a weight > 0. It exists: u <= 1 - 2**-53, so
-        # u * total < total also after rounding.
-        uniform = (self._bits.random_raw() >> 11) * 2.0**-53
-        return int(cumulative.searchsorted(uniform * cumulative[-1], side="right"))
+        return self._draws.draw(logits, self.temperature, self.top_k, self.top_p)
 
+    def rows(self, logits: npt.ArrayLike) -> npt.NDArray[np.int32]:
+        """Draw an id from each row of logits, bit-identical to a call for one row after the other.
+
+        Parameters
+        ----------
+        logits : float (M, V)
+            Such as `StreamBatch.step` returns. Not modified.
+
+        Returns
+        -------
+        ids : int32 (M,), fresh
+
+        Raises
+        ------
+        ValueError
+            The logits are not of shape (M, V), or a row is refused as in a call. Then no random number is used.
+
+        Examples
+        --------
+        >>> Sampler(seed=7, top_k=2).rows([[1.0, 3.0, 2.0], [0.0, 2.0, 2.0], [9.0, 2.0, 0.0]])
+        array([1, 2, 0], dtype=int32)
+        """
+        return self._draws.draw_rows(logits, self.temperature, self.top_k, self.top_p)
+
+    @in_ieee_mode
     def probabilities(self, logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """The probabilities of the ids in a call with the same logits, after temperature, top-k and top-p.
 
@@ -139,32 +156,10 @@ class Sampler:
         >>> Sampler(top_p=0.5).probabilities([0.0, 0.0, 0.0, 0.0])
         array([0.5, 0.5, 0. , 0. ])
         """
-        values, best = _checked(logits, self._banned)
-        if self.temperature == 0:
-            chosen = np.zeros(values.size)
-            chosen[best] = 1.0
-            return chosen
-        weights = self._weights(values, best)
-        weights /= np.cumsum(weights)[-1]
-        return weights
-
-    def _weights(self, values: npt.NDArray[np.float64], best: int) -> npt.NDArray[np.float64]:
-        """Softmax numerators, fresh, the largest 1; 0 for ids that top-k and top-p exclude. Overwrites `values`."""
-        with np.errstate(over="ignore"):  # with a tiny temperature all but the largest become -inf, as they should
-            values -= values[best]
-            # Top-k comes first: the temperature keeps the order, but a huge one would make all values equal.
-            if self.top_k is not None and self.top_k < values.size:
-                _keep_largest(values, self.top_k, np.partition(values, -self.top_k)[-self.top_k])
-            values /= self.temperature
-        if self.top_p is not None and self.top_p < 1:
-            descending = np.sort(values)[::-1].copy()
-            cumulative = np.cumsum(_exp(descending))
-            last = int(cumulative.searchsorted(self.top_p * cumulative[-1]))
-            _keep_largest(values, last + 1, descending[last])
-        return _exp(values)
-
-
-public_methods_in_ieee_mode(Sampler)
+        size, ids, weights = self._draws.candidates(logits, self.temperature, self.top_k, self.top_p)
+        probabilities = np.zeros(size)
+        probabilities[ids] = weights / np.cumsum(weights)[-1]
+        return probabilities
 
 
 def _ids(name: str, ids: Iterable[int]) -> list[int]:
@@ -175,34 +170,7 @@ def _ids(name: str, ids: Iterable[int]) -> list[int]:
     return numbers
 
 
-def _checked(logits: npt.ArrayLike, banned: Sequence[int]) -> tuple[npt.NDArray[np.float64], int]:
-    """A float64 copy of the logits, -inf where banned, and the index of their first maximum. Raises ValueError."""
-    values = np.array(real_numbers("logits", logits), np.float64)
-    if values.ndim != 1 or not values.size:
-        raise ValueError(f"logits: expected shape (V,), got {values.shape}")
-    if banned:
-        if banned[-1] >= values.size:
-            raise ValueError(f"ban: expected ids below {values.size}, got {banned[-1]}")
-        for id in banned:  # mostly one, for which this is faster than an array of indices
-            values[id] = -math.inf
-    best = int(values.argmax())  # if there is a NaN, the index of the first one
-    if not math.isfinite(values[best]):
-        largest = values[best]
-        raise ValueError(f"logits: expected finite numbers (or -inf, not all), got {largest} at index {best}")
-    return values, best
-
-
-def _keep_largest(values: npt.NDArray[np.float64], count: int, smallest: np.float64) -> None:
-    """Set all but the `count` largest values to -inf; of values equal to `smallest`, the first ones are kept."""
-    kept = values >= smallest
-    surplus = np.count_nonzero(kept) - count
-    if surplus:
-        kept[np.flatnonzero(values == smallest)[-surplus:]] = False
-    values[~kept] = -np.inf
-
-
-def _exp(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """exp of the C core, fresh: bit-identical on every machine."""
-    out = np.empty_like(values)
-    exp(out, values)
-    return out
+@in_ieee_mode
+def _as_float64(logits: Any) -> npt.NDArray[np.float64]:
+    """Raises TypeError and ValueError."""
+    return np.asarray(real_numbers("logits", logits), np.float64)

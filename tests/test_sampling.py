@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Sampling: the pipeline against its definition, draws against their probabilities, errors by message."""
+"""Sampling: the pipeline against its definition, draws against their probabilities, errors by message.
 
+tests/test_kernels_sampling.py compares the kernels with NumPy, bit by bit."""
+
+import copy
 import doctest
 import math
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import hypothesis.strategies as st
 import numpy as np
@@ -10,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
 
-import crnn.sampling
+import crnn
 from crnn.sampling import Sampler
 
 LOGITS = np.array([0.5, 2.0, -1.0, 1.0, 1.5], np.float32)
@@ -164,33 +169,6 @@ def test_the_draw_is_the_inverse_of_the_cumulative_sum_at_a_pcg64_uniform():
     assert set(drawn) == set(range(5))
 
 
-class FixedBits:
-    """A generator that always gives the same 64 bits."""
-
-    def __init__(self, raw):
-        self.raw = raw
-
-    def random_raw(self):
-        return self.raw
-
-
-@pytest.mark.parametrize(
-    ("raw", "logits", "expected"),
-    [
-        (0, [-math.inf, 0.0, 0.0], 1),  # the smallest uniform falls on no forbidden id before the first
-        (2**63, [0.0, 0.0], 1),  # exactly one half, the border, belongs to the second
-        (2**63 - 2048, [0.0, 0.0], 0),
-        (2**63, [0.0, -math.inf, 0.0, -math.inf], 2),
-        (2**64 - 1, [0.0, 0.0, -math.inf], 1),  # nor does the largest fall on one behind the last
-        (2**64 - 1, [-0.3, 0.1, 0.0, -800.0, -math.inf], 2),
-    ],
-)
-def test_uniforms_at_the_borders_draw_only_possible_ids(raw, logits, expected):
-    sampler = Sampler()
-    sampler._bits = FixedBits(raw)
-    assert sampler(logits) == expected
-
-
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -233,3 +211,102 @@ def test_bad_logits_are_clear(temperature, logits, message):
 def test_logits_that_are_not_real_numbers_are_refused(logits):
     with pytest.raises((TypeError, ValueError), match="logits: expected numbers, got"):
         Sampler(0)(logits)
+
+
+def test_rows_are_drawn_as_one_call_after_the_other():
+    logits = np.random.default_rng(3).normal(0, 2, (40, 23)).astype(np.float32)
+    for options in ({}, {"temperature": 0.7, "top_k": 9}, {"top_p": 0.8, "ban": [3, 5]}, {"temperature": 0}):
+        single, several = Sampler(**options, seed=4), Sampler(**options, seed=4)
+        drawn = several.rows(logits)
+        assert drawn.dtype == np.int32
+        assert drawn.tolist() == [single(row) for row in logits]
+        assert several(logits[0]) == single(logits[0])
+    assert Sampler().rows(np.empty((0, 5))).tolist() == []
+    assert Sampler(temperature=0).rows([[1, 2], [4, 3]]).tolist() == [1, 0]
+    large = np.random.default_rng(4).normal(0, 2, (9, 5001))  # for which the GIL is released
+    assert Sampler(seed=1).rows(large).tolist() == list(map(Sampler(seed=1), large))
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_row_that_is_refused_is_named_and_uses_no_random_numbers(wrong):
+    logits = np.zeros((5, 4))
+    logits[3, 2] = wrong
+    sampler, other = Sampler(seed=4), Sampler(seed=4)
+    with pytest.raises(ValueError, match=rf"logits: expected finite numbers .*, got {wrong} at index \(3, 2\)"):
+        sampler.rows(logits)
+    assert [sampler(logits[0]) for _ in range(30)] == [other(logits[0]) for _ in range(30)]
+    for shape in ((4,), (2, 0), (2, 3, 4)):
+        with pytest.raises(ValueError, match=r"logits: expected shape \(M, V\), got"):
+            sampler.rows(np.zeros(shape))
+    with pytest.raises(ValueError, match="ban: expected ids below 4, got 7"):
+        Sampler(ban=[7]).rows(logits)
+    with pytest.raises(ValueError, match=r"got -inf at index \(0, 0\)"):
+        Sampler(ban=[0, 1]).rows([[0, 1]])
+
+
+def test_logits_in_any_layout_are_drawn_from_alike():
+    logits = np.random.default_rng(1).normal(size=(7, 6)).astype(np.float32)
+    expected = [Sampler(seed=s)(logits[:, 2].copy()) for s in range(9)]
+    swapped = logits[:, 2].astype(">f4")
+    for form in (logits[:, 2], swapped, logits[:, 2].astype("f8"), logits[:, 2].tolist(), logits[::-1, 2][::-1]):
+        assert [Sampler(seed=s)(form) for s in range(9)] == expected
+
+
+def test_copies_and_pickles_continue_with_the_same_numbers():
+    sampler = Sampler(0.8, top_k=4, seed=1, ban=[0])
+    drawn = [sampler(LOGITS) for _ in range(7)]
+    copies = [copy.deepcopy(sampler), pickle.loads(pickle.dumps(sampler))]
+    rest = [sampler(LOGITS) for _ in range(40)]
+    for other in copies:
+        assert [other(LOGITS) for _ in range(40)] == rest
+    assert 0 not in drawn + rest
+
+
+def test_threads_that_share_a_sampler_share_its_numbers():
+    sampler, alone = Sampler(seed=1), Sampler(seed=1)
+    logits = np.random.default_rng(1).normal(size=300)
+    with ThreadPoolExecutor(4) as pool:
+        parts = list(pool.map(lambda _: [sampler(logits) for _ in range(200)], range(4)))
+    assert sorted(id for part in parts for id in part) == sorted(alone(logits) for _ in range(800))
+
+
+def test_changed_options_count_and_impossible_ones_are_refused():
+    sampler = Sampler(seed=1)
+    sampler.top_k, sampler.temperature, sampler.top_p = 1, 0.5, 0.5
+    assert sampler(LOGITS) == 1
+    for name, value in (("top_k", 0), ("temperature", -1.0), ("temperature", math.nan), ("top_p", 0.0)):
+        sampler = Sampler(seed=1)
+        setattr(sampler, name, value)
+        with pytest.raises(ValueError, match="expected temperature >= 0, top_k >= 1 and top_p > 0"):
+            sampler(LOGITS)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_batch_of_streams_samples_for_all_its_rows(shared):
+    model = crnn.LanguageModel(crnn.Vocab.from_text("abcdefgh"), cell="gru", hidden_size=6, seed=1)
+    batch, other = model.stream_batch(4), model.stream_batch(4)
+    batch.remove(1), other.remove(1)
+    samplers = [Sampler(0.9, top_k=5, seed=seed) for seed in range(1 if shared else 3)]
+    same = copy.deepcopy(samplers)
+    ids = expected = np.array([1, 2, 3])
+    for rows in (None, [3, 0, 2], None):
+        ids = batch.sample(ids, samplers[0] if shared else samplers, rows)
+        logits = other.step(expected, rows)
+        expected = same[0].rows(logits) if shared else np.array([s(z) for s, z in zip(same, logits, strict=True)])
+        np.testing.assert_array_equal(ids, expected)
+        assert ids.dtype == np.int32
+
+
+def test_a_batch_is_not_stepped_with_wrong_samplers():
+    model = crnn.LanguageModel(crnn.Vocab.from_text("abc"), hidden_size=6, seed=1)
+    batch = model.stream_batch(2)
+    before = batch.states()
+    for wrong, message in ((None, "got NoneType None"), ([Sampler(), 3], "or a list of them, got list")):
+        with pytest.raises(TypeError, match=f"sampler: expected a Sampler.*{message}"):
+            batch.sample([0, 1], wrong)
+    with pytest.raises(ValueError, match="sampler: expected a Sampler for each of the 2 rows of x, got 3"):
+        batch.sample([0, 1], [Sampler()] * 3)
+    with pytest.raises(ValueError, match="x: expected ids from 0 to 2"):
+        batch.sample([0, 3], Sampler())
+    for state, other in zip(before, batch.states(), strict=True):
+        np.testing.assert_array_equal(state, other)

@@ -17,6 +17,8 @@ from operator import index
 
 import numpy as np
 
+from crnn.sampling import Sampler
+
 cnp.import_array()
 
 cdef enum:
@@ -260,6 +262,45 @@ cdef class StreamBatch:
         finally:
             release(&self.busy)
         return out
+
+    def sample(self, x, sampler, rows=None):
+        """One more step of M rows, and the id that is drawn from the outputs of each: the next token of each text.
+
+        Parameters
+        ----------
+        x, rows
+            As in `step`.
+        sampler : Sampler, or a sequence of M
+            One for all rows, which then are drawn one after the other; or one for each row of x, so that what is drawn
+            for a row does not depend on the others.
+
+        Returns
+        -------
+        int32 (M,), fresh
+            What ``sampler.rows(batch.step(x, rows))`` gives, or each sampler for its row of that.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is wrong; then nothing is stepped. Or outputs are refused as `Sampler` says, after the step.
+
+        Examples
+        --------
+        >>> import numpy as np, crnn
+        >>> model = crnn.LanguageModel(crnn.Vocab.from_text("abcd"), hidden_size=8, seed=1)
+        >>> batch, samplers = model.stream_batch(3), [crnn.sampling.Sampler(seed=seed) for seed in (1, 2, 3)]
+        >>> ids = np.zeros(3, np.int32)
+        >>> for _ in range(20):
+        ...     ids = batch.sample(ids, samplers)
+        """
+        if isinstance(sampler, Sampler):
+            return sampler.rows(self.step(x, rows))
+        if not isinstance(sampler, (list, tuple)) or not all(isinstance(each, Sampler) for each in sampler):
+            raise TypeError(f"sampler: expected a Sampler, or a list of them, got {described(sampler)}")
+        samplers, inputs = list(sampler), self.weights.many_inputs("x", x, "M")
+        if len(samplers) != len(inputs):
+            raise ValueError(f"sampler: expected a Sampler for each of the {len(inputs)} rows of x, got {len(samplers)}")
+        return np.array([draw(y) for draw, y in zip(samplers, self.step(inputs, rows))], np.int32)
 
     def add(self, count=1, state=None):
         """Add rows.

@@ -15,6 +15,7 @@
 #include "train/optim.body.h"
 #include "linalg/orthonormal.body.h"
 #include "linalg/finite.body.h"
+#include "text/sampling.body.h"
 
 #define PASTE(a, b) a##b
 #define QUOTE(isa) #isa

@@ -8,7 +8,7 @@
     items           the sequences or targets of a list, an array, a Series, an iterator
 
 A masked entry of a masked array, `None` and pandas' `NA` are missing numbers. They become NaN, which inputs refuse and
-targets accept. Knows no library but NumPy: others are recognised by what they offer (``__array__``, ``__dlpack__``,
+targets accept. Imports no library but NumPy: others are recognised by what they offer (``__array__``, ``__dlpack__``,
 ``detach``), without importing them.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Optimizers and learning-rate schedules over one flat buffer. Knows no model and no text.
+"""Optimizers and learning-rate schedules over one flat buffer. Independent of models and text.
 
 Each update is one pass of a C kernel over the parameters, the gradient and the optimizer's own arrays; the formulas are
 in optim.body.h and agree with those of torch.optim. Learning rates and bias corrections are rounded to the precision of

@@ -154,7 +154,7 @@ class _TextOutput:
 
 
 def show(text: str) -> None:
-    """Print a result to standard output, at once. Characters that its encoding does not have are written as escapes."""
+    """Print a result to standard output and flush it. Characters that its encoding lacks are written as escapes."""
     out = standard_output()
     out.write(f"{text}\n".encode(getattr(sys.stdout, "encoding", None) or "utf-8", "backslashreplace"))
     out.flush()
@@ -174,7 +174,7 @@ def check_output(arguments: argparse.Namespace) -> None:
 
 
 def say(text: str) -> None:
-    """Print a message to standard error, if somebody reads that; standard output is for results."""
+    """Print a message to standard error, if there is one; standard output is for results."""
     if sys.stderr is not None:
         try:
             print(text, file=sys.stderr, flush=True)

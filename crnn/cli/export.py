@@ -22,7 +22,7 @@ def add_arguments(parser: CommandParser) -> None:
         "left out. Needs the library of the format: pip install 'crnn[onnx]' or 'crnn[keras]'."
     )
     parser.add_argument("model", type=Path, help="a model of crnn (.safetensors)")
-    add_output_flags(parser, "where to write it; the name tells the format", required=True)
+    add_output_flags(parser, "where to write it; the name determines the format", required=True)
     add_format_flags(parser, "save")
     add_json_flag(parser)
 

@@ -25,7 +25,7 @@ def add_arguments(parser: CommandParser) -> None:
         "Reads a model from a file of another program and writes it as a model of crnn. What crnn cannot express is "
         "refused by name; nothing is left out."
     )
-    parser.add_argument("file", type=Path, help="its name tells the format")
+    parser.add_argument("file", type=Path, help="its name determines the format")
     add_output_flags(parser, "where to write the model (.safetensors)", required=True)
     add_format_flags(parser, "load")
     parser.add_argument("--kind", choices=KINDS, help="what to make of it, if the file leaves that open")

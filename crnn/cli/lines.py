@@ -59,7 +59,7 @@ class LineReader:
                 del self._buffer[: len(mark)]
 
     def _read(self) -> bytes:
-        """The bytes that are there, as soon as there are some; none at the end of the stream."""
+        """The available bytes, as soon as there are any; none at the end of the stream."""
         read = getattr(self._file, "read1", self._file.read)
         while (content := read(_CHUNK)) is None:  # in non-blocking mode
             select.select([self._file], [], [])

@@ -85,7 +85,7 @@ def in_words_of(parser: argparse.ArgumentParser, message: str, arguments: argpar
     head = re.sub(_NAME, lambda found: known.get(found[0], found[0]), head)
     rest = _NONE.sub("", rest)
     typed = {str(value) for value in vars(arguments).values() if isinstance(value, str | Path)}
-    typed = {text for text in typed if "=" in text or "_" in text}  # others cannot be taken for a name
+    typed = {text for text in typed if "=" in text or "_" in text}  # others are not mistaken for a name
     keep = "|".join(map(re.escape, sorted(typed, key=len, reverse=True))) or r"(?!)"
     inside = re.compile(rf"(?P<kept>{keep})|\b(?P<assigned>{_NAME})=(?=\S)|\b(?P<name>[a-z]+_\w+)\b")
 

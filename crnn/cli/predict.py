@@ -188,5 +188,5 @@ def _name(column: str | None, otherwise: str) -> str:
 
 
 def _cell(value: Any) -> str:
-    """A prediction as text; numbers as short as they are read back the same."""
+    """A prediction as text; numbers in the shortest form that is read back exactly."""
     return str(value.item() if isinstance(value, np.generic) and value.dtype.kind in "iub" else value)

@@ -20,7 +20,7 @@ def add_json_flag(parser: argparse._ActionsContainer, what: str = "the result as
 
 
 def show_json(result: Mapping[str, Any]) -> None:
-    """Print a result as one line, at once."""
+    """Print a result as one line, immediately."""
     show(to_json(result))
 
 

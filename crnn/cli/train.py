@@ -37,7 +37,7 @@ def _patience(text: str) -> int | str:
 
 
 # The flags of `crnn.fit`'s options whose help or meaning differs for all tasks: 0 for None. The defaults are those of
-# `crnn.fit`, but for the number of threads, which the result does not depend on.
+# `crnn.fit`, except for the number of threads, which the result does not depend on.
 TRAINING_FLAGS: dict[str, dict[str, Any]] = {
     "optimizer": {"type": str.lower, "choices": list(RULES), "help": "update rule"},
     "lr": {"help": f"learning rate; if not given that of the optimizer, such as {RULES['adam']().lr:g} for adam"},

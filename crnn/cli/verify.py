@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def print_part(part: crnn.PartResult) -> None:
-    """One line on standard output, at once."""
+    """One line on standard output, immediately."""
     show(f"{'ok' if part.ok else 'DIFFERS':<7}  {part.name:<30} {part.hash or part.error}")
 
 

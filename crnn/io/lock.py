@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""FileLock: at most one process, and one run in it, writes a file. A process that dies gives its locks up."""
+"""FileLock: at most one process, and one run in it, writes a file. A process that dies releases its locks."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class FileLock:
                 _lock(self._linked)
 
     def release(self) -> None:
-        """Give the lock up, if it is held, and remove the hidden file."""
+        """Release the lock, if it is held, and remove the hidden file."""
         file, self._file = self._file, None
         linked, self._linked = self._linked, None
         _held.discard(self)

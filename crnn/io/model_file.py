@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Model files: named tensors and a JSON header in safetensors, which cannot contain code. Knows no model class.
+"""Model files: named tensors and a JSON header in safetensors, which cannot contain code. Independent of model classes.
 
 A model file holds one tensor per parameter under its public name, and the statistics that standardise data. Its
 metadata has one key, ``crnn``: a JSON object with ``format`` (a version number), ``kind`` (the class), ``config`` (its
@@ -82,7 +82,7 @@ def _to_json(value: Any) -> str:
 
 
 def digest(tensors: Mapping[str, Array], header: Header) -> str:
-    """SHA-256, in hexadecimal, of tensors (name, dtype, shape, little-endian bytes) and of a header but for ``sha256``.
+    """SHA-256, in hexadecimal, of tensors (name, dtype, shape, little-endian bytes) and of a header without ``sha256``.
 
     The same on every machine, and for any order of the tensors and of the header's keys.
     """

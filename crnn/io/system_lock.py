@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The operating system's lock on an open file, of which a process that dies is relieved."""
+"""The operating system's lock on an open file, which is released when the process dies."""
 
 from __future__ import annotations
 

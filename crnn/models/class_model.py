@@ -188,7 +188,7 @@ class ClassModel:
             Names of the further classes; of a model whose classes have no names their numbers, V, V+1 and so on.
         seed : int
             The new columns of W_hy are those of a new model with this seed. The new elements of b_y are the smallest of
-            the known classes: a class that has never been seen is seldom predicted at once.
+            the known classes: a class without training data is seldom predicted.
 
         Raises
         ------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Gradient flow: the gradient of a loss at the state of every step. Does it vanish or explode? Knows no model's class.
+"""Gradient flow: the gradient of a loss at the state of every step, which shows whether it vanishes or explodes.
 
 Computed from the kernels' arrays with NumPy, so results are not bit-identical on every machine.
 """

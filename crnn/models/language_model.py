@@ -189,8 +189,8 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
             ``TextCorpus.from_file(..., vocab=model.vocab, extend_vocab=True)`` make it.
         seed : int
             The weights of new tokens, rows of the embedding or of W_xh and columns of W_hy, are initialised as those
-            of a new model with this seed. Their elements of b_y are the smallest of the known tokens: a token that has
-            never been seen is not predicted at once.
+            of a new model with this seed. Their elements of b_y are the smallest of the known tokens, so that tokens
+            without training data are not predicted.
 
         Raises
         ------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""RNN: the public class of a stack of recurrent layers on arrays. Knows no text, loss or optimizer."""
+"""RNN: the public class of a stack of recurrent layers on arrays. Independent of text, losses and optimizers."""
 
 from __future__ import annotations
 

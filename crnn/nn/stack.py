@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Stack: forward and backward pass of a network's layers over one window. Knows no loss, optimizer or file.
+"""Stack: forward and backward pass of a network's layers over one window. Independent of losses, optimizers and files.
 
     h_t = cell( x_t W_xh + b_h, h_{t-1} W_hh )        for every layer; the next layer's x is this one's h
 

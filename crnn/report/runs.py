@@ -52,7 +52,7 @@ class ReportRun:
 
     @property
     def dash(self) -> str:
-        """Dashes that tell the run's curves from those of an earlier run of the same colour."""
+        """Dashes that distinguish the run's curves from those of an earlier run of the same colour."""
         return DASHES[self.index // len(FALLBACKS) % len(DASHES)]
 
     @property

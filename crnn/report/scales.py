@@ -92,7 +92,7 @@ def _log_ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def _labels(values: Sequence[float]) -> list[str]:
-    """The ticks of one axis, all in one unit and with as many decimals as tell them apart."""
+    """The ticks of one axis, all in one unit and with enough decimals to distinguish them."""
     largest = max(map(abs, values), default=0.0)
     smallest = min((abs(value) for value in values if value), default=1.0)
     if largest >= 1e13 or largest < 1e-3 or (smallest < 1e-4 and largest / smallest > 1e3):

@@ -4,7 +4,7 @@
 ``model.stream()`` makes a stream. Outputs are bit-identical to those of ``forward`` for the whole sequence. A stream
 keeps the weights it was made with: further training of the model affects only streams that are made later.
 
-Inputs and outputs have the model's dtype. A model that standardises (``scale=True``) takes and gives float64, because
+Inputs and outputs have the model's dtype. A model that standardises (``scale=True``) accepts and returns float64, because
 float32 would round 101325.01 before the mean is subtracted. Other real inputs are converted; a number that is not
 finite, or overflows, is refused before the state changes. Ids are Python or NumPy integers of any type, from 0 to
 input_size-1.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Text data: vocabularies, corpora and training windows. Depends on NumPy only; knows no model."""
+"""Text data: vocabularies, corpora and training windows. Depends on NumPy only, not on models."""
 
 from crnn.text.corpus import TextCorpus
 from crnn.text.errors import TextError, VocabError

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""TextCorpus: a text as ids, split into training, validation and test data. Knows no model.
+"""TextCorpus: a text as ids, split into training, validation and test data. Independent of models.
 
 file or str --TextCorpus--> ids (N,) --contiguous_batches--> windows x, y (T, B) int32
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Vocab: the tokens of a text and their ids; encodes and decodes texts. Knows no corpus and no model."""
+"""Vocab: the tokens of a text and their ids; encodes and decodes texts. Independent of corpora and models."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a finished run should be told: that its loss was still falling, or that it has never fallen."""
+"""Notes for a finished run: that its loss was still falling, or never fell."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TRAIN_SHARE = 0.1  # of the whole fall of the training loss, in the last quarter
 VALID_SHARE = 0.01  # the same of the validation loss, which decides what is kept
 UNLEARNT = 0.98  # of the loss at the beginning: a validation loss that is never lower has not fallen
 BEGINNING = 0.02  # of all updates
-FEWEST = 4  # entries from which a fall of the training loss can be told
+FEWEST = 4  # entries from which a fall of the training loss can be judged
 
 
 def advice(log: TrainingLog, option: str, value: int) -> list[str]:

@@ -201,7 +201,7 @@ class Checkpoint:
 
 
 def _mark(run: Run) -> tuple[int, ...]:
-    """What tells two states of a run apart."""
+    """What distinguishes two states of a run."""
     return run.update, run.position, run.log.epochs, run.rollbacks
 
 

@@ -201,7 +201,7 @@ class TrainingConfig:
     log_file: PathLike | None = option(
         None,
         check=check_path,
-        help="Append each entry of the log to this file at once: as a row of a table if the name ends in .csv, "
+        help="Append each entry of the log to this file as it is made: as a row of a table if the name ends in .csv, "
         "otherwise as one JSON object per line. An existing file must be such a log.",
         flag="--log",
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a run says about the machine that it runs on: nothing that tells whose it is."""
+"""What a run says about the machine that it runs on: nothing that identifies its owner."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def line_of(entry: Entry, *, as_csv: bool) -> str:
 class LogFile:
     """A table if the name of the file ends in .csv, otherwise one JSON object per line.
 
-    Every line is written at once, so that other programs can follow, and so that a killed run loses none.
+    Every line is written immediately, so that other programs can follow, and so that a killed run loses none.
 
     Parameters
     ----------

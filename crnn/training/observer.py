@@ -32,7 +32,7 @@ __all__ = ["Observer", "about", "reason_of", "schedule"]
 TIMES = 10  # observations while it is trained, besides those before the first update and at the end
 SHARE = 0.01  # of the time of training, which observations may take unless a file shows them; half of it until the end
 LEAST = 0.0015  # seconds that an observation may take if it is made at all: a run of less than 0.15 s has none
-PATIENCE = 1.0  # seconds of an observation for which somebody who has interrupted a run would not wait
+PATIENCE = 1.0  # seconds of an observation: too long for a user who has interrupted the run
 LONGEST_LIST = 10_000  # characters of a setting, as JSON
 MESSAGE = 200  # characters of an error that a note quotes
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Output: the file of the trained model, which is never replaced by weights that nothing speaks for."""
+"""Output: the file of the trained model, replaced only by validated weights or by those of a finished run."""
 
 from __future__ import annotations
 

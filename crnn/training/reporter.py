@@ -128,7 +128,7 @@ class Lines:
         if figures.evaluating or since < SECONDS:
             return max(SECONDS - since, 0.0)
         last = self._log.last
-        if self._missing and last is not None and last["seconds"] < BETWEEN_EPOCHS:  # this epoch says hardly more
+        if self._missing and last is not None and last["seconds"] < BETWEEN_EPOCHS:  # this epoch adds hardly anything
             self._epoch_shown = figures.seconds
             self._write(self._of_epoch(figures), figures)
         else:
@@ -328,7 +328,7 @@ def _columns() -> int:
 
 
 def _is_terminal(stream: Any) -> bool:
-    """Whether this is a terminal in which a line can be written over, and that somebody watches."""
+    """Whether this is a terminal in which a line can be written over, and that someone may watch."""
     automatic = os.environ.get("CI", "").lower() not in ("", "0", "false") or os.environ.get("TERM") == "dumb"
     editor = type(stream).__module__.startswith("idlelib")  # says that it is a terminal
     try:

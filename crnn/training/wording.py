@@ -29,7 +29,7 @@ def short_number(value: float) -> str:
 
 
 def time_left(figures: Figures, *, short: bool = False) -> str:
-    """Such as ``0:12 left``; empty if nothing is left or nobody knows."""
+    """Such as ``0:12 left``; empty if nothing is left or it is not known."""
     if figures.left is None or figures.ended or figures.update >= figures.updates:
         return ""
     most = "" if not figures.at_most else "<" if short else "at most "

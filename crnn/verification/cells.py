@@ -50,7 +50,7 @@ def gradients(cell: str, dtype: str, digest: Digest, threads: int) -> None:
 
 
 def language_model(cell: str, dtype: str, digest: Digest, threads: int) -> None:
-    """A character model after updates with everything that can be dropped, tied, clipped and learnt."""
+    """A character model after updates with dropout, tied weights, clipping and a trainable initial state."""
     corpus = samples.corpus(1800, seed=3)
     recurrent = 0.125 if CELLS[cell].info.recurrent_gates else 0.0
     model = LanguageModel(

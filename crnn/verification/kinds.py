@@ -49,7 +49,7 @@ def train(model: Any, X: Any, y: Any, digest: Digest, threads: int, **options: A
 
 
 def network(digest: Digest, threads: int) -> None:
-    """A network that a program trains by itself, on numbers and on ids."""
+    """A network that a program trains with its own loop, on numbers and on ids."""
     for inputs in "numbers", "ids":
         net = RNN(7, [23, 17], cell="gru", dropout=0.25, variational_dropout=True, seed=2, **INIT)
         x: NDArray[Any] = samples.numbers(9, 5, 7, seed=8, dtype="float32")

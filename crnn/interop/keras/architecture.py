@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Keras's description of a model as a chain of layers with their arrays. Knows no crnn model.
+"""Keras's description of a model as a chain of layers with their arrays. Independent of crnn's models.
 
     configuration of a Sequential or functional model --chain--> layers --with_arrays--> layers with arrays
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Keras's files as JSON and arrays: ``.keras`` archives, ``.weights.h5``, and the older ``.h5``. Knows no layer.
+"""Keras's files as JSON and arrays: ``.keras`` archives, ``.weights.h5``, older ``.h5``. Independent of layers.
 
 A file is hostile input. Declared sizes are compared with the size of the file before anything of that size is
 allocated; links to other places and other files are refused; JSON is measured before it is parsed.
@@ -112,7 +112,7 @@ def _read_archive(file: BinaryIO, size: int) -> Contents:
                 raise ValueError(f"expected a member {name}, got {', '.join(map(repr, names))[:200]}")
         declared = sum(member.file_size for member in members)
         if declared > MOST_EXPANSION * size + SPARE:
-            raise ValueError(f"expected an archive that holds no more than its size allows, got {declared} bytes")
+            raise ValueError(f"expected contents in proportion to the size of the archive, got {declared} bytes")
         document = _json(CONFIG, archive.read(CONFIG), size)
         metadata = _json(METADATA, archive.read(METADATA), size) if METADATA in names else {}
         weights = archive.read(WEIGHTS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""ONNX files: bytes to ModelProto, tensors to arrays, within limits. Knows no model.
+"""ONNX files: bytes to ModelProto, tensors to arrays, within limits. Independent of models.
 
 A file is hostile input. It is parsed only after its messages have been counted, because an empty one takes two bytes
 in the file and a hundred in memory. A tensor becomes an array when it is used, and no more often than once. Values

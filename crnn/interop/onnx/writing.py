@@ -33,7 +33,7 @@ OPSETS = range(13, 27)  # those that are tested
 DEFAULT_OPSET = 17  # old enough for what is in use, with operators that all of it has
 
 BATCH_FIRST = ("SequenceClassifier", "SequenceTagger", "SequenceRegressor")  # X is (N, T, D) in Python too
-# The options of a model that graphs compute. One that is neither here nor in ONLY_TRAINING is refused until somebody
+# The options of a model that graphs compute. One that is neither here nor in ONLY_TRAINING is refused until someone
 # has decided.
 EXPRESSED = {
     *("input_size", "hidden_size", "num_layers", "cell", "bidirectional", "embedding_size", "dtype"),

@@ -307,7 +307,7 @@ def _only(
 
 
 def whole_tensors(parts: ModelParts) -> dict[str, Array]:
-    """The tensors of a model by the names above; of an RNN without a prefix. Fresh, but for tied weights, one array."""
+    """The tensors of a model by the names above; of an RNN without a prefix. Fresh, except tied weights."""
     if parts.kind == NETWORK:
         return recurrent_tensors(parts)
     tensors: dict[str, Array] = {}

@@ -247,7 +247,7 @@ def best_shares(wanted: Array, predicted: Array, *, squares: bool) -> Array:
     """The part of predictions (M, H, P) that is closest to what was wanted, of each column: 0, 1/20, ..., 1 (P,).
 
     Closest in the mean of the absolute, or of the squared errors; of equally close ones the largest. A forecast that
-    follows the network no more than it deserves is not much worse than the naive one.
+    follows the network only as far as its validation error justifies is not much worse than the naive one.
     """
     shares = np.ones(wanted.shape[2])
     for p in range(wanted.shape[2]):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whole sequences: checks, and batches of sequences of similar lengths. Knows no model.
+"""Whole sequences: checks, and batches of sequences of similar lengths. Independent of models.
 
 Sequences are real (T_i, D) or ids (T_i,). They are given as a list of arrays or, if all have the same length, as one
 array (N, T, D) or (N, T).
@@ -90,7 +90,7 @@ def _check_shape(name: str, X: Array, input_size: int) -> None:
 
 
 def check_steps(name: str, X: Any) -> None:
-    """Raise ValueError for an array of sequences without a step. Knows no D."""
+    """Raise ValueError for an array of sequences without a step. Does not check D."""
     if isinstance(X, np.ndarray) and X.ndim == 2 and not X.shape[1]:
         raise ValueError(
             f"{name}: expected sequences of at least one step, got none: 0 feature(s) (shape={X.shape}) while a "

@@ -24,7 +24,7 @@ class AutoShare:
     least: int
 
 
-FEW = 10  # of which nobody would hold out a fifth
+FEW = 10  # too few to hold out a fifth
 
 # docs/training.md says how these numbers were chosen.
 CLASSES = AutoShare(0.1, 1000)  # classes and tokens: few sequences are worth more in training
@@ -38,7 +38,7 @@ def is_auto(valid: Any) -> bool:
 
 
 def held_out_notes(count: int, n: int, what: str) -> list[str]:
-    """What the log says of the data that are held out if nobody has said how many."""
+    """What the log says of the held-out data if ``valid`` is not given."""
     if count:
         return [f"{count:,} of {n:,} {what} are held out for validation; valid=None trains on all"]
     if n < FEW:

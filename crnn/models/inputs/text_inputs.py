@@ -48,7 +48,7 @@ def size_of(name: str, size: int | None, vocab_name: str, vocab: Vocab | None) -
 
 
 def zero_unknown(vocab: Vocab | None, params: Mapping[str, Array]) -> None:
-    """Set the weights of ``<unk>`` to zero: a token that no training text has says nothing."""
+    """Set the weights of ``<unk>`` to zero: a token that no training text has carries no information."""
     if vocab is None or vocab.unknown_id is None:
         return
     names = ("embedding",) if "embedding" in params else ("layer0.W_xh", "layer0.reverse.W_xh")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Predictor: a network and a head, run over one window: forward pass, losses and gradients. Knows no text."""
+"""Predictor: a network and a head, run over one window: forward pass, losses and gradients. Independent of text."""
 
 from __future__ import annotations
 

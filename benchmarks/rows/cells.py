@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""cells: what the choice of the cell costs. Every cell of crnn's list beside the LSTM with as many units.
+"""cells: what the choice of the cell costs. Every cell of crnn's list compared with the LSTM of as many units.
 
 Training is a training step of a character model, as in the `train` rows. A step is one step of a stream on vectors,
 D = H, as in the `stream` rows. Only crnn is measured, with its own initial weights.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""--config: options of a command from a TOML file, by the names of their flags. Options that are typed take precedence."""
+"""--config: options of a command from a TOML file, by the names of their flags. Typed options take precedence."""
 
 from __future__ import annotations
 

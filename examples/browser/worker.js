@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Python in a worker of its own, so that the page stays alive while it trains. Parameters of the address, from index.html:
+// Python in a separate worker, so that the page stays responsive while it trains. Parameters of the address, from index.html:
 // pyodide, the folder of Pyodide; wheel, that of crnn, built for the same Pyodide.
 const parameters = new URL(self.location).searchParams;
 

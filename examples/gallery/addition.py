@@ -37,7 +37,7 @@ model = crnn.SequenceToSequence(
 model.fit(questions[:6000], answers[:6000], valid=None, epochs=35, batch_size=64, lr=8e-3)
 
 # %%
-# Ask for the other 4,000
+# Test on the other 4,000
 # -----------------------
 
 written = model.predict(questions[6000:])

@@ -28,7 +28,7 @@ visitors = (1 + 0.2 * np.sin(year)) * (week[day % 7] + 150 * day_off) + (day % 7
 # ``future`` are columns that are known ahead: the days off, and the time of the year. Nothing else has to be
 # said: that the series has a season of seven days, and whether differences help, is found in the data. The
 # band between the quantiles 0.1 and 0.9 should contain 8 of 10 days. Its width comes from errors in a part of
-# the series that was not learnt from.
+# the series that was held out.
 
 known = np.column_stack([day_off, np.sin(year), np.cos(year)])
 model = crnn.Forecaster(horizon=ahead, seed=0)
@@ -54,8 +54,8 @@ plt.show()
 # %%
 # How good have such forecasts been?
 # ----------------------------------
-# A back-test repeats the forecast from earlier days, with what was known there, and puts the simplest
-# forecast beside it: the same day of the week before.
+# A back-test repeats the forecast from earlier days, with what was known there, and compares it with
+# the simplest forecast: the same day of the week before.
 
 result = model.backtest(visitors[:days], origins=4, future=known[:days])
 print(result)

@@ -4,7 +4,7 @@ Piano rolls: which keys come next?
 ==================================
 
 A piano roll says at every step which keys are down. Any number of keys may be down at once, so the model
-gives every key a probability of its own. How well it predicts is measured as in the literature: the negative
+gives every key its own probability. How well it predicts is measured as in the literature: the negative
 log-likelihood (NLL) of all keys of a step, in nats. The music here is made up: chord progressions with a
 melody.
 """
@@ -61,8 +61,8 @@ print(f"NLL per step, each key as often as in the training data: {np.mean(by_fre
 print(f"NLL per step, the model:                                 {np.mean(by_model):.2f} nats")
 
 # %%
-# What it heard, how surprised it was, and how it goes on
-# -------------------------------------------------------
+# What it heard, how surprised it was, and how it continues
+# ---------------------------------------------------------
 # The first eight bars are a piece of the test set. The last eight bars are the model's: at every step each
 # key goes down with its probability, and that is the next input. The surprise is largest where a bar begins
 # and the chord changes.

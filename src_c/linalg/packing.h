@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * packing.h: weight matrices as the products read them. The only place that knows how weights are stored: packing,
+ * packing.h: weight matrices as the products read them. The only place that depends on how weights are stored: packing,
  * unpacking, rows, columns and the comparison with an unpacked matrix all stand here, and the layout itself in crnn.h.
  * Allocates nothing, checks nothing. */
 #ifndef CRNN_PACKING_H

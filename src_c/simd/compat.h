@@ -77,7 +77,7 @@ INLINE float_mode float_mode_get(void)
 INLINE void float_mode_set(float_mode mode) { __asm__ volatile("msr fpcr, %0" : : "r"(mode)); }
 #elif defined(_M_ARM64)
 #include <intrin.h>
-#ifndef ARM64_FPCR /* some SDKs keep it in a header of their own */
+#ifndef ARM64_FPCR /* some SDKs keep it in another header */
 #define ARM64_FPCR 0x5A20
 #endif
 enum { KERNEL_FLOATS = 1 << 24, IEEE_FLOATS = 0, FLOAT_CONTROL = -1 };

@@ -73,7 +73,8 @@ def test_sequences_of_every_kind_can_be_masked():
     pandas = pytest.importorskip("pandas")
     frames = [pandas.DataFrame(x, columns=["a", "b"]) for x in X]
     model = crnn.SequenceClassifier(**SMALL).fit(frames, [0, 1, 0, 1], mask=MASK)
-    assert model.predict(frames, mask=[pandas.Series(m) for m in MASK]).tolist() == model.predict(REST).tolist()
+    rest = [pandas.DataFrame(x, columns=["a", "b"]) for x in REST]
+    assert model.predict(frames, mask=[pandas.Series(m) for m in MASK]).tolist() == model.predict(rest).tolist()
     ids = crnn.SequenceTagger(3, 2, hidden_size=2)
     assert ids.predict([[0, 1, 2]], mask=[[True, False, True]])[0].tolist()[::2] == ids.predict([[0, 2]])[0].tolist()
 

@@ -51,6 +51,7 @@ class ClassModel:
     _targets: ClassTargets
     _head: Any
     _all_arguments: Callable[[], dict[str, Any]]
+    _named: Callable[[str, Any], Any]
     _sequences: Callable[[str, Any], Sequences]
     data: Callable[..., SequenceData]
     _data: Callable[..., SequenceData]
@@ -128,6 +129,7 @@ class ClassModel:
         TypeError, ValueError
             An argument is wrong, or no sequence with a weight above 0 has a label.
         """
+        X = self._named("X", X)
         if mask is not None:
             X, y, sample_weight, _ = self._without_masked(X, y, sample_weight, mask)
         x = self._sequences("X", X)

@@ -47,5 +47,6 @@ def extended_model(model: ModelT, classes: Sequence[Label], seed: int) -> ModelT
             own[...] = values
     larger._set_statistics({name: values.copy() for name, values in model._statistics.items()})
     larger.training_runs = deepcopy(model.training_runs)
+    vars(larger._built)["feature_names"] = model._built.feature_names
     larger.set_params(**found_by_fit(model))
     return larger

@@ -239,6 +239,7 @@ class SequenceRegressor(
         TypeError, ValueError
             An argument is wrong, or no sequence with a weight above 0 has a target.
         """
+        X = self._named("X", X)
         if mask is not None:
             X, y, sample_weight, _ = self._without_masked(X, y, sample_weight, mask)
         x = self._sequences("X", X)
@@ -282,7 +283,7 @@ class SequenceRegressor(
             )
         if self.pooling not in (None, "last"):
             raise ValueError(f"forecast: expected pooling None or 'last', got {self.pooling!r}")
-        series = items("series", series, "an array (T, D), or a list of arrays")
+        series = items("series", self._named("series", series), "an array (T, D), or a list of arrays")
         single = is_one_series(series, self.net.input_size)
         x = self._sequences("series", [series] if single else series)
         if x[0].ndim != 2:

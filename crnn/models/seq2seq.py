@@ -375,7 +375,7 @@ class SequenceToSequence(
                 raise ValueError("max_length: expected an integer of at least 1 for an untrained model, got None")
             max_length = 2 * self.longest_target
         check_size("max_length", max_length)
-        x = self._sequences("X", X)
+        x = self._sequences("X", self._named("X", X))
         data = self._data(x, [NO_TARGET] * len(x))
         hypotheses = self._decoded(data, max_length, beam, scores, batch_size, threads)
         sequences = [self._targets.decode(hypothesis.tokens) for hypothesis in hypotheses]

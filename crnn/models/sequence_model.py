@@ -42,6 +42,7 @@ from crnn.models.inputs.data import (
     check_sequences,
 )
 from crnn.models.inputs.masking import spread, without_masked
+from crnn.models.inputs.names import check_names, names_of, names_to_save
 from crnn.models.inputs.scalings import Scalings
 from crnn.models.inputs.text_inputs import encode_texts
 from crnn.models.outputs.evaluating import losses_of, outputs_of
@@ -177,6 +178,21 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         """D, the size of the input at each step, or the number of ids."""
         return self.net.input_size
 
+    @property
+    def feature_names_in_(self) -> Array:
+        """The names of the columns (D,) of the DataFrames that `fit` was given; there is no such attribute without."""
+        names = None if self._built is None else self._built.feature_names
+        if not names:
+            raise AttributeError("feature_names_in_")  # `__getattr__` says what is missing
+        return np.array(names, object)
+
+    def _named(self, name: str, X: Any) -> Any:
+        """X, which may be read several times then, if the names of its columns are those of `fit`. See `check_names`.
+        """
+        X = materialised(X)
+        check_names(self, None if self._built is None else self._built.feature_names, name, X)
+        return X
+
     def _is_fitted(self) -> bool:
         """Whether the weights are others than those that the seed gave."""
         return self._built is not None and self._built.drawn != digest(self)
@@ -198,16 +214,20 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         header |= {"learning": learning} if learning else {}
         given = saved_given(self)
         header |= {"given": given} if given else {}
+        names = self._built.feature_names if self._built is not None else None
+        header |= {"feature_names": list(names)} if names else {}
         return tensors, header | ({"seed": self.seed} if self.seed else {})
 
     @classmethod
     def from_contents(cls, header: Mapping[str, Any], tensors: Mapping[str, Array]) -> Self:
         """As in `Module`, with the seed, which says what the next `fit` holds out for validation."""
         given = check_given(header.get("given", {}), cls.learnt_names)
+        names = names_to_save(header.get("feature_names"))
         seed, model = check_seed("seed", header.get("seed", 0)), super().from_contents(header, tensors)
         vars(model._built)["seed"] = seed
         model._arguments = model._arguments | {"seed": seed}
         take_given(model, given)
+        vars(model._built)["feature_names"] = names
         return model
 
     @classmethod
@@ -219,7 +239,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
 
     def _take_unsaved(self, other: Self) -> None:
         self.training_runs = deepcopy(other.training_runs)
-        vars(self._built)["seed"] = other.seed
+        vars(self._built).update(seed=other.seed, feature_names=vars(other)["_built"].feature_names)
         self._arguments = self._arguments | {"seed": other._all_arguments()["seed"]}
         take_given(self, given_by_user(other))
 
@@ -227,7 +247,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         own = {name: value for name, value in vars(self).items() if name not in ("_built", "_stream_weights")}
         if self._built is None:
             return _restored, (type(self), own, None, {})
-        unsaved = {name: vars(self._built)[name] for name in ("arguments", "drawn", "seed")}
+        unsaved = {name: getattr(self._built, name) for name in ("arguments", "drawn", "seed", "feature_names")}
         return _restored, (type(self), own, model_file.to_bytes(*self.contents()), unsaved)
 
     # ---- standardisation ------------------------------------------------------------------------------------------
@@ -311,7 +331,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
 
     def data(self, X: Any, y: Any, sample_weight: Any = None, *, mask: Any = None) -> SequenceData:
         """X and y checked and standardised, as `evaluate` and `crnn.fit` take them; arguments as in `fit`."""
-        X, y = materialised(X), materialised(y)
+        X, y = self._named("X", X), materialised(y)
         if mask is not None:
             X, y, sample_weight, _ = self._without_masked(X, y, sample_weight, mask)
         part = part_of(self, X, y, sample_weight)
@@ -352,6 +372,8 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         Parameters
         ----------
         X : sequences, see the class
+            Columns of DataFrames are read in their order. Their names are remembered as `feature_names_in_`, and other
+            names, or another order, are refused from then on.
         y : targets, see the class
         sample_weight : array (N,), optional
             Weights of the sequences, at least 0; for targets of every step also a list of arrays (T_i,), or an array
@@ -381,15 +403,19 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         FloatingPointError, KeyboardInterrupt
             As in `crnn.fit`. Before the first update the model is unchanged.
         """
-        X, y, weights = materialised(X), materialised(y), None
+        settings, own = self._fit_options(options)
+        X, y, weights = self._named("X", X) if own["warm_start"] else materialised(X), materialised(y), None
+        names = names_of("X", X)
         if mask is not None:
             X, y, sample_weight, _ = self._without_masked(X, y, sample_weight, mask)
         if sample_weight is not None:
             self._check_weighable(X, y)
             X, y, weights = present(X, y, sample_weight, by_step=self.weighs_steps)
-        settings, own = self._fit_options(options)
 
         def train() -> None:
+            vars(self._built)["feature_names"] = names
+            if isinstance(own["valid"], tuple | list) and own["valid"]:
+                own["valid"] = (self._named("valid[0]", own["valid"][0]), *own["valid"][1:])
             data, judged = training_data(
                 self, X, y, own["valid"], rescale=rescale, settings=settings, weights=weights
             )
@@ -415,7 +441,8 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         """Raise ValueError if X is nothing that has sample weights."""
 
     def _learnt(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.learnt_names}
+        built: Any = self._built
+        return {name: getattr(self, name) for name in self.learnt_names} | {"feature_names": built.feature_names}
 
     def _set_learnt(self, values: Mapping[str, Any]) -> None:
         vars(self._built).update(values)
@@ -511,15 +538,20 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
     def _predict(
         self, X: Any, from_outputs: Callable[[Array], Array], batch_size: int, threads: int, mask: Any = None
     ) -> Any:
+        """Predictions for X, see `_predicted`."""
+        return self._predicted(self._named("X", X), from_outputs, batch_size, threads, mask)
+
+    def _predicted(
+        self, X: Any, from_outputs: Callable[[Array], Array], batch_size: int, threads: int, mask: Any = None
+    ) -> Any:
         """Predictions for X. ``from_outputs`` makes them from the head's outputs (M, V), row by row.
 
         Returns an array (N, ...) with pooling, otherwise a list of arrays (T_i, ...), or an array (N, T, ...) if X is
         an array.
         """
         if mask is not None:
-            X = materialised(X)
             rest, _, _, masks = self._without_masked(X, None, None, mask)
-            of_rest = self._predict(rest, from_outputs, batch_size, threads)
+            of_rest = self._predicted(rest, from_outputs, batch_size, threads)
             if self.pooling is not None:
                 return of_rest
             predicted = spread(of_rest, masks)

@@ -17,8 +17,8 @@ from crnn.io.model_file import ModelFileError
 __all__ = ["check_same", "check_same_kind", "check_same_scaling", "data_identity", "model_identity"]
 
 BLOCK = 1 << 20  # elements that are converted at a time
-# Of a model's header: runs, and arguments of the constructor from which runs find what is in the configuration.
-HOW = ("training", "learning", "seed", "given")
+# Of a model's header: runs, arguments of the constructor from which they find what is in the configuration, and names.
+HOW = ("training", "learning", "seed", "given", "feature_names")
 SHOWN = 5  # tokens that a message names
 
 Header = Mapping[str, Any]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from crnn.checks import check_flag, check_seed, check_size
+from crnn.models.inputs.names import Names
 from crnn.models.inputs.scalings import Scalings
 from crnn.models.inputs.standardizer import Standardizer
 from crnn.models.inputs.text_inputs import zero_unknown
@@ -38,6 +39,7 @@ class Built(SimpleNamespace):
     _parameters: Parameters
     drawn: bytes | None = None  # digest of the weights that the seed gave; None: they are the caller's
     training_runs: tuple[Mapping[str, Any], ...] = ()
+    feature_names: Names = None
 
     def fits(self, other: Built) -> bool:
         """Whether the weights of another model can be the weights of this one."""

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""Names of columns: those of a DataFrame, or of the DataFrames in a list of sequences, as scikit-learn compares them.
+
+Values are read by position, so the columns must be those of the training, in its order. Knows no library: what has
+``columns`` is a DataFrame.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["Names", "check_names", "names_of", "names_to_save"]
+
+# None: it is not known whether the training data had names; (): they had none.
+Names = tuple[str, ...] | None
+SHOWN = 5  # names that a message lists, as in scikit-learn
+
+
+def names_of(name: str, X: Any) -> tuple[str, ...]:
+    """The names of the columns of X, which all of its DataFrames must share; () if they are not all strings.
+
+    Raises TypeError for names of which only some are strings, and ValueError, which calls X ``name``.
+    """
+    found = _all_names(X)
+    first = next((i for i, names in enumerate(found) if names), None)
+    if first is None:
+        return ()
+    expected = found[first]
+    for i, names in enumerate(found[first:], first):
+        if names and names != expected:
+            start = f"{name}[{i}]: The feature names should match those of {name}[{first}].\n"
+            raise ValueError(start + _difference(expected, names, f"in {name}[{first}]"))
+    return expected
+
+
+def check_names(model: Any, known: Names, name: str, X: Any) -> None:
+    """Check the names of X, in the words of scikit-learn, against those that a model has ``known`` since its `fit`.
+
+    Raises TypeError and ValueError for others, and warns if only one of them has names.
+    """
+    if known is None:
+        return
+    kind = type(model).__name__
+    for i, names in enumerate(_all_names(X)):
+        if names and not known:
+            warnings.warn(f"{name} has feature names, but {kind} was fitted without feature names", stacklevel=4)
+            return
+        if known and not names:
+            warnings.warn(
+                f"{name} does not have valid feature names, but {kind} was fitted with feature names", stacklevel=4
+            )
+            return
+        if known and names != known:
+            where = f"{name}[{i}]: " if isinstance(X, list | tuple) else f"{name}: "
+            start = f"{where}The feature names should match those that were passed during fit.\n"
+            raise ValueError(start + _difference(known, names, "at fit time"))
+
+
+def names_to_save(value: Any) -> Names:
+    """The names in the header of a file. Raises ValueError."""
+    if value is None:
+        return None
+    if not isinstance(value, list) or not value or not all(isinstance(each, str) for each in value):
+        raise ValueError(f"expected feature_names, a list of strings, got {value!r:.200}")
+    return tuple(value)
+
+
+def _all_names(X: Any) -> list[tuple[str, ...]]:
+    """The names of a DataFrame, or of each of several sequences; () of what has none."""
+    if isinstance(X, list | tuple):
+        if not any(hasattr(kind, "columns") for kind in set(map(type, X))):
+            return [()] if X else []
+        return [_names(each) for each in X]
+    return [_names(X)]
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if not hasattr(type(value), "columns"):
+        return ()
+    names = list(value.column_names if hasattr(type(value), "column_names") else value.columns)  # of pyarrow, of others
+    types = sorted({type(each).__qualname__ for each in names})
+    if len(types) > 1 and "str" in types:
+        raise TypeError(
+            "Feature names are only supported if all input features have string names, but your input has "
+            f"{types} as feature name / column name types. If you want feature names to be stored and validated, you "
+            "must convert them all to strings, by using X.columns = X.columns.astype(str) for example. Otherwise you "
+            "can remove feature / column names from your input data, or convert them all to a non-string data type."
+        )
+    return tuple(names) if types == ["str"] else ()
+
+
+def _difference(known: Sequence[str], names: Sequence[str], when: str) -> str:
+    unseen, missing = sorted(set(names) - set(known)), sorted(set(known) - set(names))
+    if not unseen and not missing:
+        what = "they were in fit" if when == "at fit time" else when.removeprefix("in ")
+        return f"Feature names must be in the same order as {what}.\n"
+    parts = (f"Feature names unseen {when}:\n", unseen), (f"Feature names seen {when}, yet now missing:\n", missing)
+    return "".join(title + _listed(some) for title, some in parts if some)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return "".join(f"- {name}\n" for name in names[:SHOWN]) + "- ...\n" * (len(names) > SHOWN)

@@ -44,7 +44,8 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument("--threads", type=int, default=cores(), help="threads; the result does not depend on it")
     add_json_flag(parser)
     add_border_flag(parser.add_argument_group("text"))
-    add_layout_flags(parser.add_argument_group("table"), encoding="that of the model, or utf-8 of a table,")
+    of_text = "that of the model; of a table that of its training, or utf-8,"
+    add_layout_flags(parser.add_argument_group("table"), encoding=of_text, trained=True)
     ahead = parser.add_argument_group("forecasts")
     add_forecast_flags(ahead)
     ahead.add_argument("--origins", type=int, help="origins in the table, from which is forecast; 5 if not given")

@@ -61,7 +61,7 @@ def add_arguments(parser: CommandParser) -> None:
     )
     data = parser.add_argument_group("data")
     data.add_argument("--no-labels", action="store_true", help="the table has no labels, although a column looks so")
-    add_layout_flags(data)
+    add_layout_flags(data, encoding="that of the training, or utf-8,", trained=True)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -29,7 +29,8 @@ def add_forecast_flags(parser: argparse._ActionsContainer) -> None:
 
 def series_for(model: Any, path: Path, arguments: argparse.Namespace) -> SeriesTable:
     """The series of a table, with the columns that a model was trained on unless others are named."""
-    given, saved = columns_of(arguments), saved_options(model)
+    saved = saved_options(model)
+    given = columns_of(arguments, saved)
 
     def texts(name: str) -> tuple[str, ...]:
         value = saved.get(name)

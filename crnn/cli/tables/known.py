@@ -27,7 +27,8 @@ def sequences_for(model: Any, arguments: argparse.Namespace, *, labelled: bool |
         expected = "a model of sequences, such as a SequenceClassifier"
         raise ValueError(f"{arguments.model}: expected {expected}, got a {type(model).__name__}")
     per_step = model.pooling is None
-    layout = _with_defaults(layout_of(arguments), saved_options(model))
+    saved = saved_options(model)
+    layout = _with_defaults(layout_of(arguments, saved), saved)
     if per_step:
         layout = replace(layout, format="long")
     if layout.format == "long":  # without ids all rows would be one sequence
@@ -38,7 +39,7 @@ def sequences_for(model: Any, arguments: argparse.Namespace, *, labelled: bool |
         labelled=labelled,
         per_step=per_step,
         texts=model.vocab is not None,
-        is_label=_is_label(model),
+        is_label=_is_label(model, layout.reading.decimal),
     )
     size = model.net.input_size if model.vocab is not None else sequences.x[0].shape[1]
     if size != model.net.input_size:
@@ -56,13 +57,13 @@ def refuse_options(arguments: argparse.Namespace, names: Iterable[str], what: st
             raise ValueError(f"{name}: not an option for {what}, which {arguments.model} is for")
 
 
-def _is_label(model: Any) -> Callable[[str], bool] | None:
+def _is_label(model: Any, decimal: str) -> Callable[[str], bool] | None:
     """A function that tells whether a cell is a label of this model; None if nothing does."""
     if not hasattr(model, "num_classes"):
         return None
     if model.multilabel:
         return ("", "0", "1").__contains__
-    found: Callable[[str], bool] = is_label_of(model)
+    found: Callable[[str], bool] = is_label_of(model, decimal)
     return found
 
 

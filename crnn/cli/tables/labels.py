@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Labels of tables as models take them: whole numbers are integers, others are strings, empty cells are unlabelled."""
+"""Labels of tables as models take them: whole numbers are integers, others are strings, empty cells are unlabelled.
+
+One number may be written in several ways, as 1.5 and 1.50.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -35,18 +38,34 @@ def _whole(cell: str) -> int | None:
     return int(number) if number.is_integer() else None
 
 
+def _number(cell: str, decimal: str) -> float | None:
+    """A label that is a finite number; None for another."""
+    number = as_number(cell, decimal)
+    return number if number is not None and np.isfinite(number) else None
+
+
 def classes_in(sequences: Sequences, *, per_step: bool) -> list[int] | list[str]:
-    """The different labels in ascending order: integers if all are. Raises TableError if there are less than two."""
+    """The different labels in ascending order: integers if all are, otherwise as they are written.
+
+    If all are numbers, several spellings of one, such as 1.5 and 1.50, are one class, of the shortest spelling. Raises
+    TableError if there are less than two.
+    """
     found = {str(label) for _, label in _cells(sequences, per_step=per_step)} - {""}
-    if len(found) < 2:
+    whole = [_whole(label) for label in found]
+    numbers = [_number(label, sequences.layout.reading.decimal) for label in found]
+    classes: list[Any] = sorted(found)
+    if None not in whole:
+        classes = sorted(set(whole))
+    elif None not in numbers:
+        spelled = sorted(found, key=lambda label: (len(label), label), reverse=True)
+        classes = sorted({_number(label, sequences.layout.reading.decimal): label for label in spelled}.values())
+    if len(classes) < 2:
         got = f"only {next(iter(found))!r:.100}" if found else "none"
         raise TableError(
             f"{sequences.name}: expected labels of at least two classes in column {some_of(sequences.layout.labels)}, "
             f"got {got}"
         )
-    numbers = {label: _whole(label) for label in found}
-    whole = {number for number in numbers.values() if number is not None}
-    return sorted(found) if None in numbers.values() else sorted(whole)
+    return classes
 
 
 def classes_of(model: Any) -> list[Any]:
@@ -54,25 +73,39 @@ def classes_of(model: Any) -> list[Any]:
     return list(range(model.num_classes)) if model.classes is None else list(model.classes)
 
 
-def is_label_of(model: Any) -> Any:
+def _finder(classes: list[Any], decimal: str) -> Callable[[str], Any]:
+    """A function that returns the class of a cell, None if there is none: numbers are found in every spelling."""
+    names = {str(label): label for label in classes}
+    integers = all(type(label) is int for label in classes)
+    numbers = {_number(name, decimal): label for name, label in names.items()}
+
+    def find(cell: str) -> Any:
+        if integers:
+            return names.get(str(_whole(cell)))
+        if cell in names or None in numbers:
+            return names.get(cell)
+        return numbers.get(_number(cell, decimal))
+
+    return find
+
+
+def is_label_of(model: Any, decimal: str) -> Any:
     """A function that tells whether a cell is a label that the model knows, or none."""
-    known = set(classes_of(model))
-    numbers = all(type(label) is int for label in known)
-    return lambda cell: cell == "" or (_whole(cell) if numbers else cell) in known
+    find = _finder(classes_of(model), decimal)
+    return lambda cell: cell == "" or find(cell) is not None
 
 
 def targets_of(sequences: Sequences, classes: list[Any], *, per_step: bool) -> list[Any]:
     """The labels, None for empty cells. Raises TableError for one that is none of the classes."""
-    names = {str(label): label for label in classes}
-    numbers = all(type(label) is int for label in classes)
+    find = _finder(classes, sequences.layout.reading.decimal)
     known: dict[str, Any] = {"": None}
 
     def target(line: int, cell: str) -> Any:
         if cell not in known:
-            label = names.get(str(_whole(cell)) if numbers else cell)
+            label = find(cell)
             if label is None:
                 where, column = f"{sequences.name}: line {line}", some_of(sequences.layout.labels)
-                expected = f"one of the classes {some_of(names)} in column {column}"
+                expected = f"one of the classes {some_of(map(str, classes))} in column {column}"
                 raise TableError(f"{where}: expected {expected}, got {cell!r:.100}")
             known[cell] = label
         return known[cell]
@@ -141,18 +174,18 @@ def targets_for(model: Any, sequences: Sequences, *, per_step: bool) -> list[Any
     return targets_of(sequences, classes_of(model), per_step=per_step)
 
 
-def describe_classes(sequences: Sequences, classes: Iterable[Any], *, per_step: bool) -> str:
+def describe_classes(sequences: Sequences, classes: list[Any], *, per_step: bool) -> str:
     """How often each class occurs, for people."""
-    counts: Counter[str] = Counter()
+    cells: Counter[str] = Counter()
     for _, labels in _cells(sequences, per_step=per_step):
         if isinstance(labels, list):
-            counts.update(name for name, cell in zip(sequences.layout.labels, labels, strict=True) if cell == "1")
+            cells.update(name for name, cell in zip(sequences.layout.labels, labels, strict=True) if cell == "1")
         else:
-            counts[labels] += 1
-    numbers: Counter[str] = Counter()
-    for label, count in counts.items():
-        whole = _whole(label)
-        numbers[label if whole is None else str(whole)] += count
-    known = [f"{label} ({counts[str(label)] or numbers[str(label)]:,})" for label in classes]
-    unlabelled = f", {counts['']:,} without a label" if counts[""] else ""
+            cells[labels] += 1
+    counts: Counter[Any] = Counter()
+    find = _finder(classes, sequences.layout.reading.decimal)
+    for cell, count in cells.items():
+        counts[find(cell)] += count
+    known = [f"{label} ({counts[label]:,})" for label in classes]
+    unlabelled = f", {cells['']:,} without a label" if cells[""] else ""
     return f"{len(known)} classes: {some_of(known)}{unlabelled}"

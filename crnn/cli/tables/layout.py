@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,8 +92,9 @@ def add_layout_flags(
     formats: bool = True,
     label_flag: tuple[str, str] = LABEL_FLAG,
     encoding: str = "utf-8",
+    trained: bool = False,
 ) -> None:
-    """Add the flags that say which columns are what, and how the table is written."""
+    """Add the flags that say which columns are what, and how the table is written, see `add_table_flags`."""
     if formats:
         parser.add_argument(
             "--format",
@@ -121,21 +122,20 @@ def add_layout_flags(
         help=f"column of texts, or in long format of words, in place of values; if not given one called "
         f"{', '.join(TEXTS)}",
     )
-    add_table_flags(parser, encoding)
+    add_table_flags(parser, encoding, trained=trained)
 
 
-def layout_of(arguments: argparse.Namespace, **changes: Any) -> Layout:
-    """The values of the flags that `add_layout_flags` added."""
-    found: dict[str, Any] = {
-        "format": getattr(arguments, "format", "long"),
-        "id": arguments.id,
-        "time": arguments.time,
-        "labels": tuple(getattr(arguments, "label", ())),
-        "columns": tuple(arguments.column),
-        "text": arguments.text_column,
-        "reading": reading_of(arguments),
-    }
-    return Layout(**(found | changes))
+def layout_of(arguments: argparse.Namespace, saved: Mapping[str, Any] | None = None) -> Layout:
+    """The values of the flags that `add_layout_flags` added; ``saved`` as in `reading_of`."""
+    return Layout(
+        format=getattr(arguments, "format", "long"),
+        id=arguments.id,
+        time=arguments.time,
+        labels=tuple(getattr(arguments, "label", ())),
+        columns=tuple(arguments.column),
+        text=arguments.text_column,
+        reading=reading_of(arguments, saved),
+    )
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -148,10 +148,10 @@ def add_series_flags(parser: argparse._ActionsContainer) -> None:
     add_table_flags(parser, "utf-8")
 
 
-def columns_of(arguments: argparse.Namespace) -> SeriesColumns:
-    """The values of the flags that `add_series_flags` added."""
+def columns_of(arguments: argparse.Namespace, saved: Mapping[str, Any] | None = None) -> SeriesColumns:
+    """The values of the flags that `add_series_flags` added; ``saved`` as in `reading_of`."""
     target, past, future = (tuple(getattr(arguments, name)) for name in ("target", "past", "future"))
-    return SeriesColumns(arguments.id, arguments.time, target, past, future, reading_of(arguments))
+    return SeriesColumns(arguments.id, arguments.time, target, past, future, reading_of(arguments, saved))
 
 
 def read_series(path: Path, columns: SeriesColumns) -> SeriesTable:

@@ -11,12 +11,12 @@ import argparse
 import csv
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from crnn.cli.common import standard_input
 from crnn.cli.corpus import STANDARD_INPUT, add_encoding_flag
@@ -34,6 +34,7 @@ IDS = ("id",)
 TIMES = ("time", "timestamp")
 TEXTS = ("text", "token", "word")
 TELLING = {*LABELS, *IDS, *TIMES, *TEXTS}
+DECIMALS = (".", ",")
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how .xlsx and .ods, and .xls, begin
 WITH_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
 LONGEST_CELL = 1 << 30  # characters; 131,072 of the csv module are too few for texts
@@ -68,26 +69,44 @@ def _delimiter(text: str) -> str:
     return found
 
 
-def add_table_flags(parser: argparse._ActionsContainer, encoding: str) -> None:
-    """Add the flags that say how a table is written; ``encoding`` is the default one, for the help."""
+def add_table_flags(parser: argparse._ActionsContainer, encoding: str, *, trained: bool = False) -> None:
+    """Add the flags that say how a table is written; ``encoding`` is the default one, for the help.
+
+    ``trained``: for a model that exists, whose training tells what is not given.
+    """
+    found = "as in training, or found" if trained else "found"
     parser.add_argument(
         "--delimiter",
         type=_delimiter,
-        help=f"what is between two cells: a character, or {', '.join(NAMED)}; found if not given",
+        help=f"what is between two cells: a character, or {', '.join(NAMED)}; {found} if not given",
     )
     parser.add_argument(
         "--header",
         action=argparse.BooleanOptionalAction,
-        help="whether the first row has the names of the columns; found if not given",
+        help=f"whether the first row has the names of the columns; {found} if not given",
     )
-    parser.add_argument("--decimal", choices=[".", ","], default=".", help="mark between a number and its fraction")
+    parser.add_argument(
+        "--decimal",
+        choices=list(DECIMALS),
+        default=None if trained else DECIMALS[0],
+        help="mark between a number and its fraction" + "; that of the training if not given" * trained,
+    )
     add_encoding_flag(parser, encoding)
 
 
-def reading_of(arguments: argparse.Namespace) -> Reading:
-    """The values of the flags that `add_table_flags` added."""
-    encoding = check_encoding(arguments.encoding or "utf-8-sig")
-    return Reading(encoding, arguments.delimiter, arguments.header, arguments.decimal)
+def reading_of(arguments: argparse.Namespace, saved: Mapping[str, Any] | None = None) -> Reading:
+    """The values of the flags that `add_table_flags` added; of those that were not given the ``saved`` ones."""
+    known = saved or {}
+    encoding, delimiter, header, decimal = (known.get(name) for name in ("encoding", "delimiter", "header", "decimal"))
+    if arguments.encoding is not None or not isinstance(encoding, str):
+        encoding = arguments.encoding
+    if arguments.delimiter is not None or not (isinstance(delimiter, str) and len(delimiter) == 1):
+        delimiter = arguments.delimiter
+    if arguments.header is not None or not isinstance(header, bool):
+        header = arguments.header
+    if arguments.decimal is not None or decimal not in DECIMALS:
+        decimal = arguments.decimal or DECIMALS[0]
+    return Reading(check_encoding(encoding or "utf-8-sig"), delimiter, header, decimal)
 
 
 def as_number(cell: str, decimal: str = ".") -> float | None:

@@ -186,25 +186,31 @@ def openvino_bf16_run(graph: Graph, x: Array, threads: int) -> Run:
 
 @dataclass(frozen=True)
 class OnnxPeer:
-    """A library that runs an ONNX graph, in one of the precisions of `benchmarks.contenders.precisions`."""
+    """A library that runs an ONNX graph, in one of the precisions of `benchmarks.contenders.precisions`.
+
+    ``cells``: those that it has in this precision.
+    """
 
     library: str
     precision: str
     run: Callable[[Graph, Array, int], Run]
+    cells: tuple[str, ...] = tuple(GATES)
 
     @property
     def name(self) -> str:
         """As in the report."""
         return self.library if self.precision == "float32" else f"{self.library}, {self.precision}"
 
-    def missing(self) -> Missing | None:
+    def missing(self, cell: str) -> Missing | None:
         """Why it cannot run here; None if it can."""
+        if cell not in self.cells:
+            return Missing(f"{self.library} has no {cell} in {self.precision}")
         return unavailable("onnx", self.library)
 
 
 ONNX_PEERS = (
     OnnxPeer("onnxruntime", "float32", onnxruntime_run),
-    OnnxPeer("onnxruntime", "int8", onnxruntime_int8_run),
+    OnnxPeer("onnxruntime", "int8", onnxruntime_int8_run, cells=("lstm",)),
     OnnxPeer("openvino", "float32", openvino_run),
     OnnxPeer("openvino", "bf16", openvino_bf16_run),
 )

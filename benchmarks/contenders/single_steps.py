@@ -65,7 +65,7 @@ def _with_head(params: Params, text: str, names: dict[str, Any]) -> Stepper:
 
 def onnx_steps(params: Params, cell: str, x: Input, threads: int) -> dict[str, Stepper | Missing]:
     """Steps of all libraries that run an ONNX graph, by name."""
-    return {peer.name: peer.missing() or _onnx_step(peer, params, cell, x, threads) for peer in ONNX_PEERS}
+    return {peer.name: peer.missing(cell) or _onnx_step(peer, params, cell, x, threads) for peer in ONNX_PEERS}
 
 
 def _onnx_step(peer: OnnxPeer, params: Params, cell: str, x: Input, threads: int) -> Stepper:

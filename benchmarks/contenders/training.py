@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
@@ -51,9 +51,19 @@ def crnn_step(model: crnn.LanguageModel, windows: Windows, threads: int) -> Step
 
 
 def torch_step(
-    task: TrainingTask, start: Weights, windows: Windows, threads: int, *, one_hot: bool = False, adam: str = "fused"
+    task: TrainingTask,
+    start: Weights,
+    windows: Windows,
+    threads: int,
+    *,
+    one_hot: bool = False,
+    adam: str = "fused",
+    bf16: bool = False,
 ) -> Step:
-    """With an embedding, as models are usually written: the task's, or one of size H. Or with one-hot vectors."""
+    """With an embedding, as models are usually written: the task's, or one of size H. Or with one-hot vectors.
+
+    ``bf16``: with autocast, which computes products in bf16; weights and their updates stay float32.
+    """
     import torch
     from torch.nn.functional import cross_entropy
     from torch.nn.functional import one_hot as to_one_hot
@@ -81,13 +91,14 @@ def torch_step(
         nonlocal state
         x, y = next(source)
         optimizer.zero_grad(set_to_none=True)
-        h, state = rnn(to_one_hot(x, V).float() if one_hot else embedding(x), state)
-        state = tuple(part.detach() for part in state) if task.cell == "lstm" else state.detach()
-        loss: Any = cross_entropy(head(h).view(-1, V), y.view(-1))
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            h, state = rnn(to_one_hot(x, V).float() if one_hot else embedding(x), state)
+            state = tuple(part.detach() for part in state) if task.cell == "lstm" else state.detach()
+            loss: Any = cross_entropy(head(h).view(-1, V), y.view(-1))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, CLIP)
         optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     return step
 
@@ -97,76 +108,36 @@ def same_model(task: TrainingTask, one_hot: bool) -> bool:
     return one_hot or task.embedding is not None
 
 
-def jax_step(task: TrainingTask, start: Weights, windows: Windows, unroll: int = 1) -> Step:
-    """One jitted function for the whole step; its buffers are donated."""
-    import jax
-    import jax.numpy as jnp
+def torch_compiled_step(task: TrainingTask, start: Weights, windows: Windows, threads: int) -> Step:
+    """A tanh RNN as a loop over the steps that `torch.compile` compiles, ids selecting rows of W_xh; fused Adam."""
+    import torch
+    from torch.nn.functional import cross_entropy, embedding
 
-    def tanh(state: Any, xw: Any, params: Any, k: int) -> Any:
-        (h,) = state
-        return (jnp.tanh(xw + h @ params[f"layer{k}.W_hh"]),)
+    torch.set_num_threads(threads)
+    weights = {name: torch.tensor(value, requires_grad=True) for name, value in start.items()}
+    parameters = list(weights.values())
 
-    def lstm(state: Any, xw: Any, params: Any, k: int) -> Any:
-        h, c = state
-        i, f, g, o = jnp.split(xw + h @ params[f"layer{k}.W_hh"], 4, axis=-1)
-        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        return jax.nn.sigmoid(o) * jnp.tanh(c), c
+    def loss_of(x: Any, y: Any, h: Any, W_xh: Any, W_hh: Any, b_h: Any, W_hy: Any, b_y: Any) -> Any:
+        outputs = []
+        for xw in (embedding(x, W_xh) + b_h).unbind():
+            h = torch.tanh(torch.addmm(xw, h, W_hh))
+            outputs.append(h)
+        logits = torch.stack(outputs) @ W_hy + b_y
+        return cross_entropy(logits.view(-1, task.vocabulary), y.view(-1)), h.detach()
 
-    def gru(state: Any, xw: Any, params: Any, k: int) -> Any:
-        (h,) = state
-        (xr, xz, xn), (hr, hz, hn) = (jnp.split(w, 3, axis=-1) for w in (xw, h @ params[f"layer{k}.W_hh"]))
-        r, z = jax.nn.sigmoid(xr + hr), jax.nn.sigmoid(xz + hz)
-        n = jnp.tanh(xn + r * (hn + params[f"layer{k}.b_hn"]))
-        return ((1 - z) * n + z * h,)
-
-    cell = {"tanh": tanh, "lstm": lstm, "gru": gru}[task.cell]
-
-    def loss(params: Any, x: Any, y: Any, states: Any) -> Any:
-        after = []
-        h: Any = params["embedding"][x] if task.embedding else None
-        for k, state in enumerate(states):
-
-            def one(state: Any, xw: Any, k: int = k) -> Any:
-                state = cell(state, xw, params, k)
-                return state, state[0]
-
-            w, b = params[f"layer{k}.W_xh"], params[f"layer{k}.b_h"]
-            state, h = jax.lax.scan(one, state, (w + b)[x] if h is None else h @ w + b, unroll=unroll)
-            after.append(state)
-        logits = h @ params["W_hy"] + params["b_y"]
-        picked = jnp.take_along_axis(logits, y[..., None], axis=-1)[..., 0]
-        return (jax.nn.logsumexp(logits, axis=-1) - picked).mean(), after
-
-    def update(params: Any, m: Any, v: Any, count: Any, states: Any, x: Any, y: Any) -> Any:
-        (value, states), grads = jax.value_and_grad(loss, has_aux=True)(params, x, y, states)
-        norm = jnp.sqrt(sum(jnp.sum(g * g) for g in jax.tree.leaves(grads)))
-        grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, CLIP / norm), grads)
-        count = count + 1
-        m = jax.tree.map(lambda m, g: BETA1 * m + (1 - BETA1) * g, m, grads)
-        v = jax.tree.map(lambda v, g: BETA2 * v + (1 - BETA2) * g * g, v, grads)
-        rate, root = RATE / (1 - BETA1**count), 1 / jnp.sqrt(1 - BETA2**count)
-        params = jax.tree.map(lambda w, m, v: w - rate * m / (jnp.sqrt(v) * root + EPS), params, m, v)
-        return params, m, v, count, states, value
-
-    jitted = jax.jit(update, donate_argnums=(0, 1, 2, 3, 4))
-    params = {name: jnp.array(value) for name, value in start.items()}
-
-    def zeros() -> Any:
-        return jnp.zeros((task.batch, task.hidden))
-
-    carried = (
-        params,
-        jax.tree.map(jnp.zeros_like, params),
-        jax.tree.map(jnp.zeros_like, params),
-        jnp.float32(0),
-        [(zeros(), zeros()) if task.cell == "lstm" else (zeros(),) for _ in range(task.layers)],
-    )
-    source: Iterator[Any] = cycle([(jnp.array(x), jnp.array(y)) for x, y in windows])
+    compiled = torch.compile(loss_of, fullgraph=True)
+    optimizer = torch.optim.Adam(parameters, RATE, (BETA1, BETA2), EPS, fused=True)
+    source = cycle([(torch.from_numpy(x.astype(np.int64)), torch.from_numpy(y.astype(np.int64))) for x, y in windows])
+    h = torch.zeros(task.batch, task.hidden)
 
     def step() -> float:
-        nonlocal carried
-        *after, value = jitted(*carried, *next(source))
-        carried = tuple(after)
-        return float(value)  # waits for the update
+        nonlocal h
+        x, y = next(source)
+        optimizer.zero_grad(set_to_none=True)
+        loss, h = compiled(x, y, h, *parameters)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, CLIP)
+        optimizer.step()
+        return float(loss.detach())
 
     return step

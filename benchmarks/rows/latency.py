@@ -61,7 +61,7 @@ def measure(shape: Shape, kind: str, setting: Setting) -> dict[str, Figure]:
         contenders[f"{name}, from C"] = c_program.from_c(kind, precision, model.params, x)
         for peer in ONNX_PEERS:
             if peer.precision == precision:
-                contenders[peer.name] = peer.missing() or of_peer(peer, model.params, x, kind, tolerance)
+                contenders[peer.name] = peer.missing("lstm") or of_peer(peer, model.params, x, kind, tolerance)
     if setting.quick:
         return time_steps(contenders, setting.effort, expected)
     return time_steps(contenders, EFFORT, expected, COUNTS)

@@ -11,7 +11,8 @@ import statistics
 from benchmarks.base.measure import OURS, Figure, unavailable
 from benchmarks.base.processes import call, peak_megabytes, python
 from benchmarks.base.row import Row, Setting
-from benchmarks.contenders.training import crnn_model, crnn_step, jax_step, torch_step
+from benchmarks.contenders.jax_peers import jax_step
+from benchmarks.contenders.training import crnn_model, crnn_step, torch_step
 from benchmarks.contenders.training_task import TrainingTask, windows_of
 
 HIDDEN = 256

@@ -38,10 +38,8 @@ class LineReader:
 
     def __init__(self, file: BinaryIO, encoding: str) -> None:
         self._file: Any = file
-        self._waits = True
         with contextlib.suppress(OSError, AttributeError, ValueError):  # no file of the system
             if not os.get_blocking(file.fileno()):
-                self._waits = False
                 self._file = cast(Any, file).raw  # whose read() tells "nothing yet" from "the end"
         self._buffer = bytearray()
         self.mark, self._encoding = b"", codecs.lookup(encoding).name
@@ -74,26 +72,31 @@ class LineReader:
         return text.encode(self._encoding, "backslashreplace")
 
     def __iter__(self) -> Iterator[bytes]:
+        for group in self.groups(1):
+            yield from group
+
+    def groups(self, most: int) -> Iterator[list[bytes]]:
+        """Lists of the lines that have arrived: one, up to ``most``. Waits only while there is none."""
         newline, buffer = "\n".encode(self._encoding), self._buffer
-        if newline == b"\n" and self._waits and not buffer:
-            yield from iter(self._file.readline, b"")  # the same, in C
-            return
         width = len(newline)  # of every unit of UTF-16 and UTF-32
+        lines: list[bytes] = []
         searched = 0
         while True:
             at = buffer.find(newline, searched)
             while at % width and at >= 0:
                 at = buffer.find(newline, at + 1)
             if at >= 0:
-                line = bytes(buffer[: at + width])
+                lines.append(bytes(buffer[: at + width]))
                 del buffer[: at + width]
                 searched = 0
-                yield line
-                continue
-            searched = max(len(buffer) - width + 1, 0)
-            more = self._read()
-            if not more:
-                break
-            buffer += more
+            if lines and (at < 0 or len(lines) == most):
+                yield lines
+                lines = []
+            if at < 0:
+                searched = max(len(buffer) - width + 1, 0)
+                more = self._read()
+                if not more:
+                    break
+                buffer += more
         if buffer:
-            yield bytes(buffer)
+            yield [bytes(buffer)]

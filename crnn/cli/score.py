@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from crnn.text.reading import check_encoding, split_words
 
 __all__ = ["add_arguments", "run", "score_lines"]
 
+TOGETHER = 64  # lines that have arrived at the same time are computed together, but not more than this
 REPORTED = 5  # lines that cannot be scored are reported on standard error, but not more than this
 
 
@@ -110,6 +111,15 @@ class ScoredLine:
         return list(zip(names, bits, strict=True))
 
 
+@dataclass(slots=True)
+class _Tokens:
+    """The tokens of a line: ids of a line end before it, its own, and what the spelling of unknown ones costs."""
+
+    start: Array
+    ids: Array
+    spelling: Array | None
+
+
 Rows = Callable[[ScoredLine, LineReader], bytes]  # what to write for a line
 
 
@@ -149,31 +159,42 @@ def score_lines(
     scorer = LineScorer(model, reader, carry)
     rows = rows or plain_row
     reported = 0
-    for number, raw in enumerate(reader, 1):
-        line = scorer.score(number, raw)
+    for line in scorer.score(reader.groups(1 if carry else TOGETHER)):
         out.write(rows(line, reader))
         out.flush()
         if line.error is not None and reported <= REPORTED:
             reported += 1
-            say(f"crnn score: line {number}: {line.error}" if reported <= REPORTED else "crnn score: and so on")
+            say(f"crnn score: line {line.number}: {line.error}" if reported <= REPORTED else "crnn score: and so on")
 
 
 class LineScorer:
-    """Scores lines one after the other; see `score_lines`."""
+    """Scores lines; see `score_lines`."""
 
     def __init__(self, model: crnn.LanguageModel, reader: LineReader, carry: bool) -> None:
         if model.dtype != "float32":
             model = model.astype("float32")  # streams are float32; four decimals are shown
         self.vocab: crnn.Vocab = model.vocab
         self.reader: LineReader = reader
-        self.carry: bool = carry
-        self._fresh = model.stream()
-        self._starts: dict[str, tuple[str, Any]] = {}  # by line end: that to score with, and a stream that has read it
-        self._stream: Any = None
+        self._model = model
+        self._stream = model.stream() if carry else None
+        self._begun = False  # whether the stream has read something
+        self._starts: dict[str, tuple[str, Array]] = {}  # by line end: that to score with, and its ids
         self._last_end = "\n"
 
-    def score(self, number: int, raw: bytes) -> ScoredLine:
-        """The score of a line, as its bytes."""
+    def score(self, groups: Iterable[list[bytes]]) -> Iterator[ScoredLine]:
+        """The lines with their scores. Those of a group are computed together, which changes no bit."""
+        number = 0
+        for group in groups:
+            lines = []
+            for raw in group:
+                number += 1
+                lines.append(self._read(number, raw))
+            self._compute(lines)
+            for line, _ in lines:
+                yield line
+
+    def _read(self, number: int, raw: bytes) -> tuple[ScoredLine, _Tokens | None]:
+        """A line without its score, and its tokens, unless it cannot be scored."""
         vocab = self.vocab
         try:
             text, error = self.reader.decode(raw), None
@@ -186,7 +207,7 @@ class LineScorer:
         end, start = self._start_of(self._last_end)
         line = ScoredLine(number, raw, body, vocab.unit, error=error)
         if error is not None and vocab.unknown_id is None:
-            return line
+            return line, None
         content: Any = body + end
         if vocab.unit == "byte":
             content = content.encode("latin-1")
@@ -195,25 +216,42 @@ class LineScorer:
             ids = vocab.encode(content)
         except crnn.VocabError as problem:
             line.error = problem.problem.removeprefix("text: ")
-            return line
-        if self._stream is None or not self.carry:
-            self._stream = start.copy()
-        spelling = None if vocab.unknown_id is None else vocab.spelling(content, ids)
-        if not end:  # nothing precedes the first token
-            self._stream.feed(ids[:1])
-            ids = ids[1:]
-        line.content, line.nats = content, self._stream.surprisal(ids)
-        if spelling is not None:
-            line.unknown = int(np.count_nonzero(spelling))
-            line.nats += spelling[len(spelling) - len(ids) :].astype(np.float32)
-        line.mean = sum_of(line.nats) / len(ids) / math.log(2) if len(ids) else math.nan
-        return line
+            return line, None
+        line.content = content
+        return line, _Tokens(start, ids, None if vocab.unknown_id is None else vocab.spelling(content, ids))
 
-    def _start_of(self, read_end: str) -> tuple[str, Any]:
-        """The line end to score a line with that was read with this one, and a stream that has read such a line end."""
+    def _compute(self, lines: list[tuple[ScoredLine, _Tokens | None]]) -> None:
+        """Set the scores."""
+        scored = [(line, tokens) for line, tokens in lines if tokens is not None]
+        if self._stream is None:
+            sequences = [np.concatenate([tokens.start, tokens.ids]) for _, tokens in scored]
+            together = iter(self._model.surprisals([ids for ids in sequences if len(ids) > 1]))
+            nats = [next(together) if len(ids) > 1 else _NO_NATS for ids in sequences]
+        else:
+            nats = [self._carried(self._stream, tokens) for _, tokens in scored]
+        for (line, tokens), of_line in zip(scored, nats, strict=True):
+            count = len(tokens.ids) - (len(tokens.start) == 0 and len(tokens.ids) > 0)
+            line.nats = of_line[len(of_line) - count :]
+            if tokens.spelling is not None:
+                line.unknown = int(np.count_nonzero(tokens.spelling))
+                line.nats += tokens.spelling[len(tokens.spelling) - count :].astype(np.float32)
+            line.mean = sum_of(line.nats) / count / math.log(2) if count else math.nan
+
+    def _carried(self, stream: crnn.TextStream, tokens: _Tokens) -> Array:
+        """The surprisal of the tokens after all lines before."""
+        if not self._begun:  # with a line end, if there is one
+            stream.feed(tokens.start)
+            self._begun = True
+        if len(tokens.start) == 0:  # nothing precedes the first token
+            stream.feed(tokens.ids[:1])
+            return stream.surprisal(tokens.ids[1:])
+        return stream.surprisal(tokens.ids)
+
+    def _start_of(self, read_end: str) -> tuple[str, Array]:
+        """The line end to score a line with that was read with this one, and its ids, which come before the line."""
         if read_end not in self._starts:
             end = next((each for each in (read_end, "\n") if self._has(each)), "")
-            self._starts[read_end] = end, self._fresh.copy().feed(end)
+            self._starts[read_end] = end, self.vocab.encode(end)
         return self._starts[read_end]
 
     def _has(self, end: str) -> bool:

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from crnn._core import loss
+from crnn._core.arrays import checked_ids
 from crnn._options import options_of, takes_options
+from crnn.array_input import as_array
 from crnn.checks import Array, Ids, check_flag, check_size, check_threads
 from crnn.models.fitting.starting import Snapshot, StartingPoint, run_fit
 from crnn.models.inputs.data import Batch
@@ -21,6 +23,7 @@ from crnn.models.outputs.head import Head
 from crnn.models.outputs.losses import CrossEntropy
 from crnn.models.outputs.metrics import Evaluation
 from crnn.models.outputs.predictor import Predictor, Workspace
+from crnn.models.scoring import blocks_of, surprisals
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
 from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
 from crnn.nn.module import Module
@@ -443,11 +446,13 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
             correct += int(np.count_nonzero((workspace.head.outputs.argmax(axis=2) == y) & predicted))
         return Evaluation(total / count, correct / count, count)
 
-    def score(self, texts: Iterable[str | bytes], *, prompt: str | bytes | None = None) -> list[float]:
+    def score(
+        self, texts: Iterable[str | bytes], *, prompt: str | bytes | None = None, threads: int = 1
+    ) -> list[float]:
         """Mean surprisal in nats per token of each text. Each is read from the initial state.
 
         A token that became ``<unk>`` costs that and its spelling (`Vocab.spelling`): otherwise texts of unknown words
-        would seem normal.
+        would seem normal. Many texts are computed in batches, which changes no bit.
 
         Parameters
         ----------
@@ -456,6 +461,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         prompt : str or bytes, optional
             Read before every text; its tokens do not count. Without a prompt the first token of each text does not
             count, because there is nothing to predict it from.
+        threads : int
 
         Raises
         ------
@@ -464,19 +470,58 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         """
         if isinstance(texts, str | bytes):
             raise TypeError("texts: expected several texts, as in [text], got one")
+        threads = check_threads(threads)
         before = self.vocab.encode(prompt, "prompt") if prompt else np.empty(0, np.int32)
+        skip = max(len(before) - 1, 0)
+
+        def read() -> Iterator[tuple[float, Ids]]:
+            """What the spelling of each text costs, and its ids after those of the prompt."""
+            for number, text in enumerate(texts):
+                own = self.vocab.encode(text, f"texts[{number}]")
+                ids = np.concatenate([before, own])
+                count = len(ids) - 1 - skip
+                if count < 1:
+                    raise TextError(f"texts[{number}]: expected at least one token with one before it, got {text!r}")
+                yield float(self.vocab.spelling(text, own)[len(own) - count :].sum()), ids
+
         scores = []
-        for number, text in enumerate(texts):
-            own = self.vocab.encode(text, f"texts[{number}]")
-            ids = np.concatenate([before, own])
-            skip = max(len(before) - 1, 0)
-            if len(ids) - 1 - skip < 1:
-                raise TextError(f"texts[{number}]: expected at least one token with one before it, got {text!r}")
-            losses, _ = self.losses(ids[:-1, None], ids[1:, None])
-            count = len(ids) - 1 - skip
-            spelling = float(self.vocab.spelling(text, own)[len(own) - count :].sum())
-            scores.append((loss.sum(losses[skip:, 0].copy()) + spelling) / count)
+        for block in blocks_of(read()):
+            nats = surprisals(self._predictor, [ids for _, ids in block], threads)
+            for (spelling, _), of_text in zip(block, nats, strict=True):
+                scores.append((loss.sum(of_text[skip:]) + spelling) / (len(of_text) - skip))
         return scores
+
+    def surprisals(self, sequences: Sequence[ArrayLike], *, threads: int = 1) -> list[Array]:
+        """-log of the probability of each token but the first, in nats, of texts that are given as ids.
+
+        Each is read from the initial state. They are computed in batches, bit-identical to `losses` of each alone.
+
+        Parameters
+        ----------
+        sequences : list of integers (N_i,)
+            N_i at least 2.
+        threads : int
+
+        Returns
+        -------
+        list of array (N_i - 1,), fresh
+
+        Raises
+        ------
+        TypeError, ValueError
+            A sequence is no ids of this model, or too short; the message has its index.
+        """
+        threads = check_threads(threads)
+        checked = []
+        for number, ids in enumerate(sequences):
+            name = f"sequences[{number}]"
+            array = as_array(name, ids)
+            if array.ndim != 1 or array.dtype.kind not in "iu" or array.size < 2:
+                raise ValueError(
+                    f"{name}: expected at least 2 integer ids (N,), got {array.dtype} of shape {array.shape}"
+                )
+            checked.append(checked_ids(name, array, len(self.vocab)))
+        return surprisals(self._predictor, checked, threads)
 
     def _ids_of(self, text: str | bytes | ArrayLike) -> Array:
         """Ids (N,) of a text, or given ids."""

@@ -323,7 +323,9 @@ replace unknown chars by <unk> with unknown=True
         [0.0, 40.0]
         """
         nats = np.zeros(np.size(ids))
-        unknown = np.flatnonzero(np.equal(ids, -1 if self.unknown_id is None else self.unknown_id))
+        if self.unknown_id is None:
+            return nats
+        unknown = np.flatnonzero(np.equal(ids, self.unknown_id))
         tokens = split_words(cast(str, text)) if self.unit == "word" and unknown.size else text
         for position in unknown.tolist():
             token = cast(str, tokens[position])

@@ -605,7 +605,7 @@ def test_bad_ids_are_named(X, y, message):
     [
         (["ab", "ax"], ["a", "b"], "X[1]: char 'x' at position 1 is not in the vocabulary"),
         (["ab"], ["a!"], "y[0]: char '!' at position 1 is not in the vocabulary"),
-        (["ab", ""], ["a", "b"], "X[1]: expected at least one token, got ''"),
+        (["ab", ""], ["a", "b"], "X[1]: expected a text of at least one char, got none"),
         (["ab", 3], ["a", "b"], "X[1]: expected str for unit 'char', got int"),
         ("ab", ["a"], "X: expected a list of strings, got str"),
         (["ab"], "a", "y: expected a list or an array of targets, got str"),

@@ -21,7 +21,7 @@ from crnn.models.fitting.weighting import of_rows
 from crnn.models.inputs.data import Batch, SequenceData, by_length, check_sequences, sequences_of
 from crnn.models.inputs.scalings import Scalings
 from crnn.models.inputs.standardizer import Standardizer
-from crnn.models.inputs.text_inputs import encode_texts, optional_vocab, size_of
+from crnn.models.inputs.text_inputs import encode_inputs, optional_vocab, size_of
 from crnn.models.observations import SEQUENCES
 from crnn.models.outputs.decoding import Hypothesis, decode
 from crnn.models.outputs.encoder_decoder import EncoderDecoder
@@ -232,10 +232,7 @@ class SequenceToSequence(
 
     def _sequences(self, name: str, X: Any) -> list[Array]:
         if self.source_vocab is not None:
-            x = encode_texts(name, X, self.source_vocab)
-            empty = next((i for i, ids in enumerate(x) if not len(ids)), None)
-            if empty is not None:
-                raise ValueError(f"{name}[{empty}]: expected at least one token, got {X[empty]!r}")
+            x = encode_inputs(name, X, self.source_vocab)
         else:
             x = check_sequences(name, X, self.input_size, ids=not self.real_source, real=self.real_source)
         return [np.ascontiguousarray(sequence[::-1]) for sequence in x] if self.reverse_source else x

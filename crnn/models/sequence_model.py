@@ -17,18 +17,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from crnn._core import loss as kernels
-from crnn._float_mode import in_ieee_mode
 from crnn._options import takes_options
 from crnn.array_input import items
-from crnn.checks import Array, check_seed, check_threads
-from crnn.io import model_file
+from crnn.checks import Array, check_threads
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import ModelFileError
 from crnn.models.fitting.begin import begin_fit
 from crnn.models.fitting.built import Built, head_shapes, same_argument
 from crnn.models.fitting.estimator import Estimator, EstimatorConfig, FitOptions, check_saved_learning, not_fitted
 from crnn.models.fitting.from_data import materialised, missing_inputs
-from crnn.models.fitting.given import check_given, given_by_user, saved_given, take_given
+from crnn.models.fitting.kept import Kept, header_of, reduced
 from crnn.models.fitting.starting import StartingPoint, digest, run_fit
 from crnn.models.fitting.training_data import Part, part_of, training_data
 from crnn.models.fitting.weighting import normalised, present
@@ -42,9 +40,9 @@ from crnn.models.inputs.data import (
     check_sequences,
 )
 from crnn.models.inputs.masking import spread, without_masked
-from crnn.models.inputs.names import check_names, names_of, names_to_save
+from crnn.models.inputs.names import check_names, names_of
 from crnn.models.inputs.scalings import Scalings
-from crnn.models.inputs.text_inputs import encode_texts
+from crnn.models.inputs.text_inputs import encode_inputs
 from crnn.models.outputs.evaluating import losses_of, outputs_of
 from crnn.models.outputs.head import Head
 from crnn.models.outputs.pooling import POOLINGS
@@ -189,8 +187,9 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
     def _named(self, name: str, X: Any) -> Any:
         """X, which may be read several times then, if the names of its columns are those of `fit`. See `check_names`.
         """
-        X = materialised(X)
-        check_names(self, None if self._built is None else self._built.feature_names, name, X)
+        X, built = materialised(X), self._built
+        if built is not None and getattr(built, "vocab", None) is None:
+            check_names(self, built.feature_names, name, X)
         return X
 
     def _is_fitted(self) -> bool:
@@ -210,24 +209,13 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
 
     def contents(self) -> tuple[dict[str, Array], dict[str, Any]]:
         tensors, header = super().contents()
-        learning = self._saved_learning()
-        header |= {"learning": learning} if learning else {}
-        given = saved_given(self)
-        header |= {"given": given} if given else {}
-        names = self._built.feature_names if self._built is not None else None
-        header |= {"feature_names": list(names)} if names else {}
-        return tensors, header | ({"seed": self.seed} if self.seed else {})
+        return tensors, header | header_of(self)
 
     @classmethod
     def from_contents(cls, header: Mapping[str, Any], tensors: Mapping[str, Array]) -> Self:
-        """As in `Module`, with the seed, which says what the next `fit` holds out for validation."""
-        given = check_given(header.get("given", {}), cls.learnt_names)
-        names = names_to_save(header.get("feature_names"))
-        seed, model = check_seed("seed", header.get("seed", 0)), super().from_contents(header, tensors)
-        vars(model._built)["seed"] = seed
-        model._arguments = model._arguments | {"seed": seed}
-        take_given(model, given)
-        vars(model._built)["feature_names"] = names
+        """As in `Module`, with what `Kept` holds."""
+        kept, model = Kept.from_header(header, cls.learnt_names), super().from_contents(header, tensors)
+        kept.put_into(model)
         return model
 
     @classmethod
@@ -239,16 +227,10 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
 
     def _take_unsaved(self, other: Self) -> None:
         self.training_runs = deepcopy(other.training_runs)
-        vars(self._built).update(seed=other.seed, feature_names=vars(other)["_built"].feature_names)
-        self._arguments = self._arguments | {"seed": other._all_arguments()["seed"]}
-        take_given(self, given_by_user(other))
+        Kept.of(other).put_into(self)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        own = {name: value for name, value in vars(self).items() if name not in ("_built", "_stream_weights")}
-        if self._built is None:
-            return _restored, (type(self), own, None, {})
-        unsaved = {name: getattr(self._built, name) for name in ("arguments", "drawn", "seed", "feature_names")}
-        return _restored, (type(self), own, model_file.to_bytes(*self.contents()), unsaved)
+        return reduced(self)
 
     # ---- standardisation ------------------------------------------------------------------------------------------
 
@@ -293,10 +275,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
     def _sequences(self, name: str, X: Any) -> Sequences:
         """The inputs X as one array per sequence. Raises TypeError and ValueError, which call them ``name``."""
         if self.vocab is not None:
-            x: Sequences = encode_texts(name, X, self.vocab)
-            empty = [i for i, ids in enumerate(x) if not len(ids)]
-            if empty:
-                raise ValueError(f"{name}[{empty[0]}]: expected a text of at least one {self.vocab.unit}, got none")
+            x: Sequences = encode_inputs(name, X, self.vocab)
         else:
             x = check_sequences(name, X, self.net.input_size, ids=self.net.embedding_size is not None)
         if not isinstance(x, np.ndarray) and len({array.ndim for array in x}) > 1:
@@ -603,10 +582,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         parts = self._predictor.stream_parts(type(self).__name__)
         if not self.scale:
             return parts
-        pairs = {name: (scaling.mean, scaling.std) for name, scaling in self.scalings.items()}
-        if self.net.embedding_size is not None:
-            del pairs["x"]  # it takes ids only
-        arrays = {name: (np.ascontiguousarray(mean), np.ascontiguousarray(std)) for name, (mean, std) in pairs.items()}
+        arrays = self.scalings.for_streams(ids_only=self.net.embedding_size is not None)
         return replace(parts, x=arrays.get("x"), y=arrays.get("y"))
 
 
@@ -621,22 +597,6 @@ OFTEN_READ = {
 }
 for _name, _doc in OFTEN_READ.items():
     setattr(SequenceModel, _name, property(attrgetter(f"_built.{_name}"), doc=_doc))
-
-
-@in_ieee_mode
-def _restored(
-    cls: type[SequenceModel[Any]], own: Mapping[str, Any], content: bytes | None, unsaved: Mapping[str, Any]
-) -> SequenceModel[Any]:
-    """The model that pickle or copy restores; ``own`` and ``unsaved`` are not in a file."""
-    model: SequenceModel[Any] = cls.__new__(cls)
-    vars(model).update(own)
-    model._built = None
-    if content is not None:
-        tensors, header = model_file.from_bytes("pickle", content)
-        registered: Any = next(each for each in cls.__mro__ if "__signature__" in vars(each))  # no subclass of a user
-        model._built = registered.from_contents(header, tensors)._built
-        vars(model._built).update(unsaved)
-    return model
 
 
 def model_json_types(*parts: JsonTypes) -> dict[str, tuple[type, ...]]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Arguments from which `fit` finds a value, as the user gave them: files hold them beside the value in the config.
+"""Arguments from which `fit` finds a value, as the user gave them: files hold them besides the value in the config.
 
 Such as class_weight="balanced", for which the config has the numbers that the labels gave. A model that was loaded has
 the argument again, for `get_params`, clones, and its next `fit`.

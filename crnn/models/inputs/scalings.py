@@ -44,6 +44,14 @@ class Scalings(dict[str, Standardizer]):
         if "y" in self:
             self["y"].learn("y", y, weights)
 
+    def for_streams(self, *, ids_only: bool) -> dict[str, tuple[Array, Array]]:
+        """Mean and std of each, C-contiguous, as `StreamParts` has them; not of x if that is ids."""
+        return {
+            name: (np.ascontiguousarray(scaling.mean), np.ascontiguousarray(scaling.std))
+            for name, scaling in self.items()
+            if not (ids_only and name == "x")
+        }
+
     def scaled(self, x: Sequences, dtype: str) -> Sequences:
         """Sequences standardised, in ``dtype``; ids as they are. Raises ValueError for a number that overflows."""
         if x[0].ndim == 1:

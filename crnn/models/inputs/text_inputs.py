@@ -15,7 +15,16 @@ from crnn.text.errors import VocabError
 from crnn.text.reading import Unit, count_tokens, text_chunks
 from crnn.text.vocab import Vocab
 
-__all__ = ["encode_texts", "is_learnt", "learn_vocab", "optional_vocab", "refuse_texts", "size_of", "zero_unknown"]
+__all__ = [
+    "encode_inputs",
+    "encode_texts",
+    "is_learnt",
+    "learn_vocab",
+    "optional_vocab",
+    "refuse_texts",
+    "size_of",
+    "zero_unknown",
+]
 
 
 def optional_vocab(data: object) -> Vocab | None:
@@ -89,6 +98,15 @@ def encode_texts(name: str, texts: Any, vocab: Vocab) -> list[Array]:
         except VocabError as error:
             message = str(error)
             raise VocabError(message if message.startswith(own) else f"{own}: {message}") from None
+    return encoded
+
+
+def encode_inputs(name: str, texts: Any, vocab: Vocab) -> list[Array]:
+    """`encode_texts` of inputs: a text without tokens is a ValueError."""
+    encoded = encode_texts(name, texts, vocab)
+    for i, ids in enumerate(encoded):
+        if not len(ids):
+            raise ValueError(f"{name}[{i}]: expected a text of at least one {vocab.unit}, got none")
     return encoded
 
 

@@ -13,6 +13,8 @@ cimport numpy as cnp
 from cpython.object cimport PyObject
 from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport int32_t, int64_t
+from libc.string cimport memcpy, memset
+from crnn._core.program cimport kernel_call, note_array, perform
 
 import numpy as np
 
@@ -64,6 +66,7 @@ cdef void *data(str name, array, int kind, bint writable, int ndim,
             good = good and (shape[axis] < 0 or cnp.PyArray_DIM(a, axis) == shape[axis])
     if not good:
         refuse(name, array, kind, writable, tuple([shape[axis] for axis in range(ndim)]))
+    note_array(array)
     return cnp.PyArray_DATA(<cnp.ndarray>array)
 
 
@@ -174,3 +177,94 @@ def checked_ids(str name not None, ids: NDArray[Any], Py_ssize_t limit, int32_t 
     """A copy of ids of any shape and integer type, int32 and C-contiguous, in which all are from 0 to limit-1, or
     ``allowed``. Raises ValueError."""
     return ids_below(name, ids, limit, allowed)
+
+
+# ---- copies and sums of rows, as kernel calls, for what a program repeats ------------------------------------------------
+
+cdef struct Rows:
+    char *to
+    const char *values          # NULL: zeros
+    Py_ssize_t T, rows, size    # steps, rows of each, bytes of a row that are copied
+    Py_ssize_t to_step, to_row, step, row  # bytes from one to the next
+    int kind                    # for sums
+
+
+cdef void copy_rows_call(const void *arguments) noexcept nogil:
+    a = <const Rows *>arguments
+    cdef Py_ssize_t t, b
+    cdef bint whole = a.to_row == a.size and (a.values == NULL or a.row == a.size)  # of every step
+    cdef Py_ssize_t rows = 1 if whole else a.rows, size = a.size * a.rows if whole else a.size
+    for t in range(a.T):
+        for b in range(rows):
+            if a.values == NULL:
+                memset(a.to + t * a.to_step + b * a.to_row, 0, size)
+            else:
+                memcpy(a.to + t * a.to_step + b * a.to_row, a.values + t * a.step + b * a.row, size)
+
+
+cdef void add_rows_call(const void *arguments) noexcept nogil:
+    """In the mode of the caller, as NumPy's sum is: kernels would flush denormals."""
+    a = <const Rows *>arguments
+    cdef Py_ssize_t t, b
+    for t in range(a.T):
+        for b in range(a.rows):
+            if a.kind == cnp.NPY_FLOAT32:
+                add_floats(<float *>(a.to + t * a.to_step + b * a.to_row),
+                           <const float *>(a.values + t * a.step + b * a.row), a.size // 4)
+            else:
+                add_doubles(<double *>(a.to + t * a.to_step + b * a.to_row),
+                            <const double *>(a.values + t * a.step + b * a.row), a.size // 8)
+
+
+cdef void add_floats(float *to, const float *values, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        to[i] += values[i]
+
+
+cdef void add_doubles(double *to, const double *values, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        to[i] += values[i]
+
+
+cdef int rows_call(kernel_call call, to, values, Py_ssize_t b0, Py_ssize_t b1, Py_ssize_t to_column, Py_ssize_t column,
+                   Py_ssize_t columns) except -1:
+    cdef int kind = real_kind("to", to)
+    cdef Py_ssize_t T = dim(to, 0), B = dim(to, 1), K = dim(to, 2), L = K
+    cdef Py_ssize_t size = 4 if kind == cnp.NPY_FLOAT32 else 8
+    cdef Rows a
+    a.to = <char *>data("to", to, kind, True, 3, T, B, K)
+    a.values = NULL
+    if values is not None:
+        L = dim(values, 2)
+        a.values = <const char *>data("values", values, kind, False, 3, T, B, L)
+        need_apart("to", to, "values", values)
+    if columns < 0:
+        columns = min(K - to_column, L - column)
+    need_range("b0, b1", b0, b1, B, 1)
+    need_range("columns", to_column, to_column + columns, K, 1)
+    need_range("columns", column, column + columns, L, 1)
+    a.T, a.rows, a.size, a.kind = T, b1 - b0, columns * size, kind
+    a.to_row, a.row, a.to_step, a.step = K * size, L * size, B * K * size, B * L * size
+    a.to += b0 * a.to_row + to_column * size
+    if a.values != NULL:
+        a.values += b0 * a.row + column * size
+    return perform(call, &a, sizeof(a))
+
+
+def copy_rows(to: Real, values: Real | None, Py_ssize_t b0, Py_ssize_t b1, Py_ssize_t to_column=0, Py_ssize_t column=0,
+              Py_ssize_t columns=-1):
+    """to[:, b0:b1] = values[:, b0:b1], or 0 for None; of so many columns from those two on, by default all.
+
+    to (T, B, K) OUT;  values (T, B, L) IN.
+    """
+    rows_call(copy_rows_call, to, values, b0, b1, to_column, column, columns)
+
+
+def add_rows(to: Real, values: Real, Py_ssize_t b0, Py_ssize_t b1, Py_ssize_t to_column=0, Py_ssize_t column=0,
+             Py_ssize_t columns=-1):
+    """to[:, b0:b1] += values[:, b0:b1]; arguments as in `copy_rows`. Bit-identical to NumPy's sum."""
+    if values is None:
+        raise TypeError("values: expected an array, got None")
+    rows_call(add_rows_call, to, values, b0, b1, to_column, column, columns)

@@ -15,6 +15,7 @@ from crnn._core.header cimport (
     CRNN_USES_DA_H, CRNN_USES_DHN, CRNN_USES_DVECTORS, CRNN_USES_GATES, CRNN_USES_HN,
     CRNN_USES_TANH_C, crnn_cell, crnn_layer)
 from crnn._core.gemm cimport Packed, packed_data
+from crnn._core.program cimport perform
 from crnn._core.rows cimport rows_of
 
 from typing import Any
@@ -266,6 +267,22 @@ cdef int need_apart(Call *call, Binding binding) except -1:
     return 0
 
 
+cdef struct Pass:
+    int number      # of the cell
+    int kind
+    bint backward
+    crnn_layer layer
+
+
+cdef void pass_call(const void *arguments) noexcept nogil:
+    a = <const Pass *>arguments
+    cell = (f32.cells if a.kind == cnp.NPY_FLOAT32 else f64.cells)[a.number]
+    if a.backward:
+        cell.backward(&a.layer)
+    else:
+        cell.forward(&a.layer)
+
+
 cdef int run(Binding binding, str of_shapes, Py_ssize_t b0, Py_ssize_t b1, lengths, bint reverse,
              dict arrays) except -1:
     """`of_shapes`: the array (T, B, H) that the other shapes and the precision follow from."""
@@ -300,13 +317,8 @@ cdef int run(Binding binding, str of_shapes, Py_ssize_t b0, Py_ssize_t b1, lengt
         raise ValueError("da: expected at least one time step, got 0")
     if b0 == b1:
         return 0
-    cdef const crnn_cell *cell = (f32.cells if call.kind == cnp.NPY_FLOAT32 else f64.cells)[binding.number]
-    with nogil:
-        if binding.backward:
-            cell.backward(&call.layer)
-        else:
-            cell.forward(&call.layer)
-    return 0
+    cdef Pass arguments = Pass(binding.number, call.kind, binding.backward, call.layer)
+    return perform(pass_call, &arguments, sizeof(arguments))
 
 
 cdef Binding binding_of(str cell, dict bindings):

@@ -9,11 +9,6 @@ import os
 
 cdef extern from "simd/compat.h" nogil:
     """
-    #if defined(_MSC_VER) && !defined(__clang__)
-    #define PER_THREAD __declspec(thread)
-    #else
-    #define PER_THREAD _Thread_local
-    #endif
     static PER_THREAD int in_ieee_mode; /* how many calls of call_in_ieee_mode are under way */
     static PER_THREAD float_mode host_mode; /* what the first of them found */
     """

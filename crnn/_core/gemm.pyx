@@ -6,6 +6,7 @@ from libc.stdint cimport int32_t
 from crnn._core.arrays cimport data, dim, ids_data, need_apart, need_ids_below, need_range, real_kind
 from crnn._core.dispatch cimport f32, f64
 from crnn._core.header cimport CRNN_GRAD_PANELS, CRNN_GRAD_ROWS, CRNN_LINE_BYTES, crnn_rows
+from crnn._core.program cimport note_array, perform
 from crnn._core.rows cimport Lengths, all_rows_of, rows_of
 
 import math
@@ -36,6 +37,24 @@ def line_width(dtype: DTypeLike) -> int:
     return CRNN_LINE_BYTES // np.dtype(dtype).itemsize
 
 
+cdef struct Packing:
+    crnn_packed matrix
+    const void *values
+    Py_ssize_t ldw
+
+
+cdef void pack_call(const void *arguments) noexcept nogil:
+    cdef crnn_tables kernels = crnn_tables(f32, f64)
+    a = <const Packing *>arguments
+    crnn_pack(&a.matrix, &kernels, a.values, a.ldw)
+
+
+cdef void pack_transposed_call(const void *arguments) noexcept nogil:
+    cdef crnn_tables kernels = crnn_tables(f32, f64)
+    a = <const Packing *>arguments
+    crnn_pack_transposed(&a.matrix, &kernels, a.values, a.ldw)
+
+
 cdef class Packed:
     def __init__(self, Py_ssize_t K, Py_ssize_t N, dtype: DTypeLike, Py_ssize_t gates=1):
         if K < 1 or N < 1 or gates < 1:
@@ -53,24 +72,22 @@ cdef class Packed:
         cdef Py_ssize_t columns = self.gates * self.N, n0 = 0 if first is None else first
         cdef Py_ssize_t ldw = columns if first is None else dim(w, 1)
         cdef char *w_ = <char *>data("w", w, self.kind, False, 2, self.K, ldw)
-        cdef crnn_tables kernels = crnn_tables(f32, f64)
         need_range("first", n0, n0 + columns, ldw, 1)
-        w_ += n0 * crnn_element_size(self.matrix.format)
-        with nogil:
-            crnn_pack(&self.matrix, &kernels, w_, ldw)
+        cdef Packing arguments = Packing(self.matrix, w_ + n0 * crnn_element_size(self.matrix.format), ldw)
+        note_array(self)
+        perform(pack_call, &arguments, sizeof(arguments))
         return self
 
     def pack_transposed(self, w: Real, first: int | None = None) -> Packed:
         """Take over the transpose of w (N, K) IN, or of its K columns from ``first`` on. Returns self."""
         cdef Py_ssize_t n0 = 0 if first is None else first, ldw = self.K if first is None else dim(w, 1)
         cdef char *w_ = <char *>data("w", w, self.kind, False, 2, self.N, ldw)
-        cdef crnn_tables kernels = crnn_tables(f32, f64)
         need_range("first", n0, n0 + self.K, ldw, 1)
         if self.gates != 1:
             raise ValueError(f"w: expected to be packed for a product without gates, got {self.gates} gates")
-        w_ += n0 * crnn_element_size(self.matrix.format)
-        with nogil:
-            crnn_pack_transposed(&self.matrix, &kernels, w_, ldw)
+        cdef Packing arguments = Packing(self.matrix, w_ + n0 * crnn_element_size(self.matrix.format), ldw)
+        note_array(self)
+        perform(pack_transposed_call, &arguments, sizeof(arguments))
         return self
 
 
@@ -83,7 +100,22 @@ cdef void *packed_data(str name, Packed packed, int kind, Py_ssize_t K, Py_ssize
                          f"{f', in {gates} gates' if gates > 1 else ''}, "
                          f"got ({packed.K}, {packed.gates * packed.N}) in {'float32' if packed.kind == cnp.NPY_FLOAT32 else 'float64'}"
                          f"{f', in {packed.gates} gates' if packed.gates > 1 else ''}")
+    note_array(packed)
     return packed.matrix.data
+
+
+cdef struct Linear:
+    crnn_packed w
+    void *y
+    const void *x
+    const void *bias
+    crnn_rows rows
+
+
+cdef void linear_call(const void *arguments) noexcept nogil:
+    cdef crnn_tables kernels = crnn_tables(f32, f64)
+    a = <const Linear *>arguments
+    crnn_packed_product(&a.w, &kernels, a.y, a.x, a.bias, &a.rows)
 
 
 def linear_forward(y: Real, x: Real, Packed w not None, bias: Real | None, Py_ssize_t b0, Py_ssize_t b1,
@@ -99,13 +131,41 @@ def linear_forward(y: Real, x: Real, Packed w not None, bias: Real | None, Py_ss
     cdef void *x_ = data("x", x, kind, False, 3, T, B, w.K)
     packed_data("w", w, kind, w.K, w.N)
     cdef void *bias_ = NULL if bias is None else data("bias", bias, kind, False, 1, w.N)
-    cdef crnn_rows rows = rows_of(T, B, b0, b1, lengths)
+    cdef Linear arguments = Linear(w.matrix, y_, x_, bias_, rows_of(T, B, b0, b1, lengths))
     need_apart("y", y, "x", x)
     if bias is not None:
         need_apart("y", y, "bias", bias)
-    cdef crnn_tables kernels = crnn_tables(f32, f64)
-    with nogil:
-        crnn_packed_product(&w.matrix, &kernels, y_, x_, bias_, &rows)
+    perform(linear_call, &arguments, sizeof(arguments))
+
+
+cdef struct WeightGradient:
+    int kind
+    bint recurrent, reverse
+    void *dw
+    void *db
+    const void *x
+    const void *start   # of a recurrent one
+    const void *dy
+    void *scratch
+    Py_ssize_t K, N, n0, n1
+    crnn_rows rows
+
+
+cdef void weight_gradient_call(const void *arguments) noexcept nogil:
+    a = <const WeightGradient *>arguments
+    if a.recurrent and a.kind == cnp.NPY_FLOAT32:
+        f32.recurrent_backward_weight(<float *>a.dw, <float *>a.db, <const float *>a.x, <const float *>a.start,
+                                      <const float *>a.dy, <float *>a.scratch, a.reverse, a.K, a.N, a.n0, a.n1, &a.rows)
+    elif a.recurrent:
+        f64.recurrent_backward_weight(<double *>a.dw, <double *>a.db, <const double *>a.x, <const double *>a.start,
+                                      <const double *>a.dy, <double *>a.scratch, a.reverse, a.K, a.N, a.n0, a.n1,
+                                      &a.rows)
+    elif a.kind == cnp.NPY_FLOAT32:
+        f32.linear_backward_weight(<float *>a.dw, <float *>a.db, <const float *>a.x, <const float *>a.dy,
+                                   <float *>a.scratch, a.K, a.N, a.n0, a.n1, &a.rows)
+    else:
+        f64.linear_backward_weight(<double *>a.dw, <double *>a.db, <const double *>a.x, <const double *>a.dy,
+                                   <double *>a.scratch, a.K, a.N, a.n0, a.n1, &a.rows)
 
 
 def linear_backward_weight(dw: Real, x: Real, dy: Real, scratch: Real, Py_ssize_t n0, Py_ssize_t n1,
@@ -126,13 +186,9 @@ def linear_backward_weight(dw: Real, x: Real, dy: Real, scratch: Real, Py_ssize_
     need_gradient_apart(dw, db, scratch, [("x", x), ("dy", dy)])
     if n0 == n1 or K == 0:
         return
-    with nogil:
-        if kind == cnp.NPY_FLOAT32:
-            f32.linear_backward_weight(<float *>dw_, <float *>db_, <float *>x_, <float *>dy_, <float *>scratch_, K, N,
-                                       n0, n1, &rows)
-        else:
-            f64.linear_backward_weight(<double *>dw_, <double *>db_, <double *>x_, <double *>dy_, <double *>scratch_,
-                                       K, N, n0, n1, &rows)
+    cdef WeightGradient arguments = WeightGradient(kind, False, False, dw_, db_, x_, NULL, dy_, scratch_, K, N, n0, n1,
+                                                   rows)
+    perform(weight_gradient_call, &arguments, sizeof(arguments))
 
 
 def recurrent_backward_weight(dw: Real, h: Real, h0: Real, da: Real, scratch: Real, bint reverse, Py_ssize_t n0,
@@ -157,13 +213,9 @@ def recurrent_backward_weight(dw: Real, h: Real, h0: Real, da: Real, scratch: Re
     need_gradient_apart(dw, db, scratch, [("h", h), ("h0", h0), ("da", da)])
     if n0 == n1 or H == 0:
         return
-    with nogil:
-        if kind == cnp.NPY_FLOAT32:
-            f32.recurrent_backward_weight(<float *>dw_, <float *>db_, <float *>h_, <float *>h0_, <float *>da_,
-                                          <float *>scratch_, reverse, H, N, n0, n1, &rows)
-        else:
-            f64.recurrent_backward_weight(<double *>dw_, <double *>db_, <double *>h_, <double *>h0_, <double *>da_,
-                                          <double *>scratch_, reverse, H, N, n0, n1, &rows)
+    cdef WeightGradient arguments = WeightGradient(kind, True, reverse, dw_, db_, h_, h0_, da_, scratch_, H, N, n0, n1,
+                                                   rows)
+    perform(weight_gradient_call, &arguments, sizeof(arguments))
 
 
 cdef Py_ssize_t scratch_size(Py_ssize_t line, Py_ssize_t K) noexcept:
@@ -196,6 +248,22 @@ def grad_scratch(dtype: DTypeLike, Py_ssize_t K) -> NDArray[Any]:
     return aligned_empty((scratch_size(line_width(dtype), K),), dtype)
 
 
+cdef struct BiasGradient:
+    int kind
+    void *db
+    const void *dy
+    Py_ssize_t N, n0, n1
+    crnn_rows rows
+
+
+cdef void bias_gradient_call(const void *arguments) noexcept nogil:
+    a = <const BiasGradient *>arguments
+    if a.kind == cnp.NPY_FLOAT32:
+        f32.bias_backward(<float *>a.db, <const float *>a.dy, a.N, a.n0, a.n1, &a.rows)
+    else:
+        f64.bias_backward(<double *>a.db, <const double *>a.dy, a.N, a.n0, a.n1, &a.rows)
+
+
 def bias_backward(db: Real, dy: Real, Py_ssize_t n0, Py_ssize_t n1, lengths: Lengths | None = None):
     """db[n0:n1] += sum of dy[:, :, n0:n1] over all rows.  db (N,) ACCUMULATED;  dy (T, B, N) IN."""
     cdef int kind = real_kind("db", db)
@@ -205,11 +273,24 @@ def bias_backward(db: Real, dy: Real, Py_ssize_t n0, Py_ssize_t n1, lengths: Len
     cdef crnn_rows rows = all_rows_of(T, B, lengths)
     need_range("n0, n1", n0, n1, N, 1)
     need_apart("db", db, "dy", dy)
-    with nogil:
-        if kind == cnp.NPY_FLOAT32:
-            f32.bias_backward(<float *>db_, <float *>dy_, N, n0, n1, &rows)
-        else:
-            f64.bias_backward(<double *>db_, <double *>dy_, N, n0, n1, &rows)
+    cdef BiasGradient arguments = BiasGradient(kind, db_, dy_, N, n0, n1, rows)
+    perform(bias_gradient_call, &arguments, sizeof(arguments))
+
+
+cdef struct BiasedRows:
+    int kind
+    void *y
+    const void *w
+    const void *bias
+    Py_ssize_t V, N
+
+
+cdef void rows_add_bias_call(const void *arguments) noexcept nogil:
+    a = <const BiasedRows *>arguments
+    if a.kind == cnp.NPY_FLOAT32:
+        f32.rows_add_bias(<float *>a.y, <const float *>a.w, <const float *>a.bias, a.V, a.N)
+    else:
+        f64.rows_add_bias(<double *>a.y, <const double *>a.w, <const double *>a.bias, a.V, a.N)
 
 
 def rows_add_bias(y: Real, w: Real, bias: Real):
@@ -221,11 +302,25 @@ def rows_add_bias(y: Real, w: Real, bias: Real):
     cdef void *bias_ = data("bias", bias, kind, False, 1, N)
     need_apart("y", y, "w", w, or_same=True)
     need_apart("y", y, "bias", bias)
-    with nogil:
-        if kind == cnp.NPY_FLOAT32:
-            f32.rows_add_bias(<float *>y_, <float *>w_, <float *>bias_, V, N)
-        else:
-            f64.rows_add_bias(<double *>y_, <double *>w_, <double *>bias_, V, N)
+    cdef BiasedRows arguments = BiasedRows(kind, y_, w_, bias_, V, N)
+    perform(rows_add_bias_call, &arguments, sizeof(arguments))
+
+
+cdef struct RowsGradient:
+    int kind
+    void *dw
+    const int32_t *ids
+    const void *dy
+    Py_ssize_t N, n0, n1
+    crnn_rows rows
+
+
+cdef void rows_gradient_call(const void *arguments) noexcept nogil:
+    a = <const RowsGradient *>arguments
+    if a.kind == cnp.NPY_FLOAT32:
+        f32.rows_backward(<float *>a.dw, a.ids, <const float *>a.dy, a.N, a.n0, a.n1, &a.rows)
+    else:
+        f64.rows_backward(<double *>a.dw, a.ids, <const double *>a.dy, a.N, a.n0, a.n1, &a.rows)
 
 
 def rows_backward(dw: Real, ids: Ids, dy: Real, Py_ssize_t n0, Py_ssize_t n1, lengths: Lengths | None = None):
@@ -241,12 +336,8 @@ def rows_backward(dw: Real, ids: Ids, dy: Real, Py_ssize_t n0, Py_ssize_t n1, le
     need_range("n0, n1", n0, n1, N, 1)
     need_ids_below("ids", ids_, T * B, V, 0)
     need_apart("dw", dw, "dy", dy)
-    cdef crnn_rows rows = all_rows_of(T, B, lengths)
-    with nogil:
-        if kind == cnp.NPY_FLOAT32:
-            f32.rows_backward(<float *>dw_, ids_, <float *>dy_, N, n0, n1, &rows)
-        else:
-            f64.rows_backward(<double *>dw_, ids_, <double *>dy_, N, n0, n1, &rows)
+    cdef RowsGradient arguments = RowsGradient(kind, dw_, ids_, dy_, N, n0, n1, all_rows_of(T, B, lengths))
+    perform(rows_gradient_call, &arguments, sizeof(arguments))
 
 
 def orthonormalize(q: Real) -> int:

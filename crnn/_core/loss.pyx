@@ -6,6 +6,7 @@ from libc.stdint cimport int32_t
 from crnn._core.arrays cimport data, dim, ids_data, need_apart, need_ids_below, pin, real_kind
 from crnn._core.dispatch cimport f32, f64
 from crnn._core.header cimport crnn_rows
+from crnn._core.program cimport perform
 from crnn._core.rows cimport Lengths, rows_of
 
 import numpy as np
@@ -20,6 +21,52 @@ cdef extern from "crnn.h":
 cnp.import_array()
 
 SQUARED, ABSOLUTE, HUBER, QUANTILE = CRNN_SQUARED, CRNN_ABSOLUTE, CRNN_HUBER, CRNN_QUANTILE
+
+
+cdef struct LossCall:
+    int kind        # of the arrays
+    int loss_kind   # of a regression
+    void *loss
+    void *gradient
+    const void *inputs
+    const void *targets
+    const void *weights  # or parameters
+    double smoothing, scale
+    int32_t ignore
+    Py_ssize_t P, N
+    crnn_rows rows
+
+
+cdef void softmax_call(const void *arguments) noexcept nogil:
+    a = <const LossCall *>arguments
+    if a.kind == cnp.NPY_FLOAT32:
+        f32.softmax_cross_entropy(<float *>a.loss, <float *>a.gradient, <const float *>a.inputs,
+                                  <const int32_t *>a.targets, <const float *>a.weights, <float>a.smoothing,
+                                  <float>a.scale, a.ignore, a.N, &a.rows)
+    else:
+        f64.softmax_cross_entropy(<double *>a.loss, <double *>a.gradient, <const double *>a.inputs,
+                                  <const int32_t *>a.targets, <const double *>a.weights, a.smoothing, a.scale, a.ignore,
+                                  a.N, &a.rows)
+
+
+cdef void sigmoid_call(const void *arguments) noexcept nogil:
+    a = <const LossCall *>arguments
+    if a.kind == cnp.NPY_FLOAT32:
+        f32.sigmoid_cross_entropy(<float *>a.loss, <float *>a.gradient, <const float *>a.inputs,
+                                  <const float *>a.targets, <const float *>a.weights, <float>a.scale, a.N, &a.rows)
+    else:
+        f64.sigmoid_cross_entropy(<double *>a.loss, <double *>a.gradient, <const double *>a.inputs,
+                                  <const double *>a.targets, <const double *>a.weights, a.scale, a.N, &a.rows)
+
+
+cdef void regression_call(const void *arguments) noexcept nogil:
+    a = <const LossCall *>arguments
+    if a.kind == cnp.NPY_FLOAT32:
+        f32.regression_loss(<float *>a.loss, <float *>a.gradient, <const float *>a.inputs, <const float *>a.targets,
+                            a.loss_kind, <const float *>a.weights, a.P, <float>a.scale, a.N, &a.rows)
+    else:
+        f64.regression_loss(<double *>a.loss, <double *>a.gradient, <const double *>a.inputs, <const double *>a.targets,
+                            a.loss_kind, <const double *>a.weights, a.P, a.scale, a.N, &a.rows)
 
 
 def softmax_cross_entropy(loss: Real, dlogits: Real | None, logits: Real, targets: Ids, double scale, int32_t ignore,
@@ -44,13 +91,9 @@ def softmax_cross_entropy(loss: Real, dlogits: Real | None, logits: Real, target
     if not 0 <= smoothing <= 1:
         raise ValueError(f"smoothing: expected from 0 to 1, got {smoothing}")
     need_loss_apart(loss, "dlogits", dlogits, "logits", logits, [("targets", targets), ("weights", weights)])
-    with nogil:
-        if kind == cnp.NPY_FLOAT32:
-            f32.softmax_cross_entropy(<float *>loss_, <float *>dlogits_, <float *>logits_, targets_, <float *>weights_,
-                                      <float>smoothing, <float>scale, ignore, V, &rows)
-        else:
-            f64.softmax_cross_entropy(<double *>loss_, <double *>dlogits_, <double *>logits_, targets_,
-                                      <double *>weights_, smoothing, scale, ignore, V, &rows)
+    cdef LossCall arguments = LossCall(kind, 0, loss_, dlogits_, logits_, targets_, weights_, smoothing, scale, ignore, 1,
+                                       V, rows)
+    perform(softmax_call, &arguments, sizeof(arguments))
 
 
 def sigmoid_cross_entropy(loss: Real, dlogits: Real | None, logits: Real, targets: Real, double scale, Py_ssize_t b0,
@@ -71,13 +114,8 @@ def sigmoid_cross_entropy(loss: Real, dlogits: Real | None, logits: Real, target
     cdef void *weights_ = NULL if pos_weights is None else data("pos_weights", pos_weights, kind, False, 1, V)
     cdef crnn_rows rows = rows_of(T, B, b0, b1, lengths)
     need_loss_apart(loss, "dlogits", dlogits, "logits", logits, [("targets", targets), ("pos_weights", pos_weights)])
-    with nogil:
-        if kind == cnp.NPY_FLOAT32:
-            f32.sigmoid_cross_entropy(<float *>loss_, <float *>dlogits_, <float *>logits_, <float *>targets_,
-                                      <float *>weights_, <float>scale, V, &rows)
-        else:
-            f64.sigmoid_cross_entropy(<double *>loss_, <double *>dlogits_, <double *>logits_, <double *>targets_,
-                                      <double *>weights_, scale, V, &rows)
+    cdef LossCall arguments = LossCall(kind, 0, loss_, dlogits_, logits_, targets_, weights_, 0, scale, 0, 1, V, rows)
+    perform(sigmoid_call, &arguments, sizeof(arguments))
 
 
 def regression_loss(loss: Real, dy: Real | None, y: Real, targets: Real, int kind, parameters: Real | None,
@@ -108,13 +146,8 @@ def regression_loss(loss: Real, dy: Real | None, y: Real, targets: Real, int kin
     cdef void *dy_ = NULL if dy is None else data("dy", dy, real, True, 3, T, B, P * N)
     cdef crnn_rows rows = rows_of(T, B, b0, b1, lengths)
     need_loss_apart(loss, "dy", dy, "y", y, [("targets", targets), ("parameters", parameters)])
-    with nogil:
-        if real == cnp.NPY_FLOAT32:
-            f32.regression_loss(<float *>loss_, <float *>dy_, <float *>y_, <float *>targets_, kind,
-                                <float *>parameters_, P, <float>scale, N, &rows)
-        else:
-            f64.regression_loss(<double *>loss_, <double *>dy_, <double *>y_, <double *>targets_, kind,
-                                <double *>parameters_, P, scale, N, &rows)
+    cdef LossCall arguments = LossCall(real, kind, loss_, dy_, y_, targets_, parameters_, 0, scale, 0, P, N, rows)
+    perform(regression_call, &arguments, sizeof(arguments))
 
 
 cdef int need_loss_apart(loss, str gradient_name, gradient, str input_name, input_, list others) except -1:

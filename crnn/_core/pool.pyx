@@ -9,9 +9,51 @@ from libc.stdint cimport int32_t
 from crnn._core.arrays cimport data, dim, ids_data, need_apart, real_kind
 from crnn._core.dispatch cimport f32, f64
 from crnn._core.header cimport crnn_rows
+from crnn._core.program cimport perform
 from crnn._core.rows cimport Lengths, rows_of
 
 cnp.import_array()
+
+
+cdef struct Pool:
+    int kind
+    void *to            # out, or dh
+    const void *values  # h, or dout
+    int32_t *which
+    Py_ssize_t H
+    crnn_rows rows
+
+
+cdef void mean_forward_call(const void *arguments) noexcept nogil:
+    a = <const Pool *>arguments
+    if a.kind == cnp.NPY_FLOAT32:
+        f32.pool_mean_forward(<float *>a.to, <const float *>a.values, a.H, &a.rows)
+    else:
+        f64.pool_mean_forward(<double *>a.to, <const double *>a.values, a.H, &a.rows)
+
+
+cdef void mean_backward_call(const void *arguments) noexcept nogil:
+    a = <const Pool *>arguments
+    if a.kind == cnp.NPY_FLOAT32:
+        f32.pool_mean_backward(<float *>a.to, <const float *>a.values, a.H, &a.rows)
+    else:
+        f64.pool_mean_backward(<double *>a.to, <const double *>a.values, a.H, &a.rows)
+
+
+cdef void max_forward_call(const void *arguments) noexcept nogil:
+    a = <const Pool *>arguments
+    if a.kind == cnp.NPY_FLOAT32:
+        f32.pool_max_forward(<float *>a.to, a.which, <const float *>a.values, a.H, &a.rows)
+    else:
+        f64.pool_max_forward(<double *>a.to, a.which, <const double *>a.values, a.H, &a.rows)
+
+
+cdef void max_backward_call(const void *arguments) noexcept nogil:
+    a = <const Pool *>arguments
+    if a.kind == cnp.NPY_FLOAT32:
+        f32.pool_max_backward(<float *>a.to, <const float *>a.values, a.which, a.H, &a.rows)
+    else:
+        f64.pool_max_backward(<double *>a.to, <const double *>a.values, a.which, a.H, &a.rows)
 
 
 def pool_mean_forward(out: Real, h: Real, Py_ssize_t b0, Py_ssize_t b1, lengths: Lengths | None = None):
@@ -24,11 +66,8 @@ def pool_mean_forward(out: Real, h: Real, Py_ssize_t b0, Py_ssize_t b1, lengths:
     need_batch("out", B, rows.B)
     need_steps("h", T)
     need_apart("out", out, "h", h)
-    with nogil:
-        if kind == cnp.NPY_FLOAT32:
-            f32.pool_mean_forward(<float *>out_, <float *>h_, H, &rows)
-        else:
-            f64.pool_mean_forward(<double *>out_, <double *>h_, H, &rows)
+    cdef Pool arguments = Pool(kind, out_, h_, NULL, H, rows)
+    perform(mean_forward_call, &arguments, sizeof(arguments))
 
 
 def pool_mean_backward(dh: Real, dout: Real, Py_ssize_t b0, Py_ssize_t b1, lengths: Lengths | None = None):
@@ -40,11 +79,8 @@ def pool_mean_backward(dh: Real, dout: Real, Py_ssize_t b0, Py_ssize_t b1, lengt
     cdef Py_ssize_t B = rows.B
     cdef void *dout_ = data("dout", dout, kind, False, 2, B, H)
     need_apart("dh", dh, "dout", dout)
-    with nogil:
-        if kind == cnp.NPY_FLOAT32:
-            f32.pool_mean_backward(<float *>dh_, <float *>dout_, H, &rows)
-        else:
-            f64.pool_mean_backward(<double *>dh_, <double *>dout_, H, &rows)
+    cdef Pool arguments = Pool(kind, dh_, dout_, NULL, H, rows)
+    perform(mean_backward_call, &arguments, sizeof(arguments))
 
 
 def pool_max_forward(out: Real, which: Ids, h: Real, Py_ssize_t b0, Py_ssize_t b1,
@@ -64,11 +100,8 @@ def pool_max_forward(out: Real, which: Ids, h: Real, Py_ssize_t b0, Py_ssize_t b
     need_apart("out", out, "h", h)
     need_apart("out", out, "which", which)
     need_apart("which", which, "h", h)
-    with nogil:
-        if kind == cnp.NPY_FLOAT32:
-            f32.pool_max_forward(<float *>out_, which_, <float *>h_, H, &rows)
-        else:
-            f64.pool_max_forward(<double *>out_, which_, <double *>h_, H, &rows)
+    cdef Pool arguments = Pool(kind, out_, h_, which_, H, rows)
+    perform(max_forward_call, &arguments, sizeof(arguments))
 
 
 def pool_max_backward(dh: Real, dout: Real, which: Ids, Py_ssize_t b0, Py_ssize_t b1,
@@ -86,11 +119,8 @@ def pool_max_backward(dh: Real, dout: Real, which: Ids, Py_ssize_t b0, Py_ssize_
     cdef int32_t *which_ = ids_data("which", which, 2, B, H)
     need_apart("dh", dh, "dout", dout)
     need_apart("dh", dh, "which", which)
-    with nogil:
-        if kind == cnp.NPY_FLOAT32:
-            f32.pool_max_backward(<float *>dh_, <float *>dout_, which_, H, &rows)
-        else:
-            f64.pool_max_backward(<double *>dh_, <double *>dout_, which_, H, &rows)
+    cdef Pool arguments = Pool(kind, dh_, dout_, which_, H, rows)
+    perform(max_backward_call, &arguments, sizeof(arguments))
 
 
 def pool_mean_step(out: Real, sum: Real, h: Real, double factor):

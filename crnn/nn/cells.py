@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from crnn import _parallel as parallel
+from crnn._core import arrays as kernels
 from crnn._core import cells, gemm
 from crnn._core.cell_info import CellInfo
 from crnn._core.rows import Lengths
@@ -173,7 +174,7 @@ class Recurrence:
         self.reverse, self.keep = reverse, keep
         self.chunk_steps = T if keep else min(chunk_steps, T)
         self.h = gemm.aligned_empty((T, R, H), dtype)
-        self.h0 = self.dh = self.da = self.dh0 = self.h[:0]
+        self.h0 = self.dh = self.da = self.dh0 = np.empty(0, dtype)
         self.c0 = self.mask = self.h_masked = self.h0_masked = self.dc = self.dh_masked = None
         self.keep_dh = self.overwrite_gates = False
         self.kept, self.weights, self.weights_t, self.gradients = {}, {}, {}, {}
@@ -291,12 +292,18 @@ class Recurrence:
 
     def finish_forward(self, part: Slice, h_after: Array, c_after: Array | None) -> None:
         """Copy the state after the last step into h_after and c_after (B, H)."""
+        if part.lengths is None:
+            step = 0 if self.reverse else self.T - 1
+            kernels.copy_rows(h_after[None], self.h[step : step + 1], part.b0, part.b1)
+            if c_after is not None:
+                # without `keep`, `kept` holds the last chunk only
+                step = step if self.keep or self.reverse else self._last_chunk_steps - 1
+                kernels.copy_rows(c_after[None], self.kept["c"][step : step + 1], part.b0, part.b1)
+            return
         last = self.last_step(part)
         h_after[part.sequences] = self.h[last]
         if c_after is not None and (self.reverse or not part.padded or self._last_chunk_steps == self.T):
             # otherwise `finish_sequences` has copied it
-            if not (self.keep or self.reverse or part.lengths is not None):
-                last = self._last_chunk_steps - 1, part.rows  # `kept` holds the last chunk only
             c_after[part.sequences] = self.kept["c"][last]
 
     # ---- backward -------------------------------------------------------------------------------------------------
@@ -339,7 +346,9 @@ class Recurrence:
         """Add the gradient (B, H) at the state after the last step to `dh`, and set `dc`. None is zero."""
         if dh_after is not None:
             self.dh[self.last_step(part)] += dh_after[part.sequences]
-        if self.dc is not None:
+        if self.dc is not None and part.lengths is None:
+            kernels.copy_rows(self.dc[None], None if dc_after is None else dc_after[None], part.b0, part.b1)
+        elif self.dc is not None:
             self.dc[part.sequences] = 0 if dc_after is None else dc_after[part.sequences]
 
     def backward(self, part: Slice) -> None:
@@ -449,18 +458,25 @@ class Gru(Recurrence):
     """
 
     cell = "gru"
+    db: Array  # (G*H,), scratch
+
+    def _allocate_backward(self) -> None:
+        super()._allocate_backward()
+        self.db = gemm.aligned_empty((self.gates * self.H,), self.dtype)
 
     def weight_gradients(self, grads: Arrays, scratch: Array, part: int, parts: int, lengths: Lengths | None) -> None:
         n0, n1 = parallel.part_range(self.gates * self.H, part, parts, gemm.line_width(self.dtype))
         gemm.bias_backward(grads[self.prefix + "b_h"], self.da, n0, n1, lengths)
         # forward: h' @ W_hh, plus b_hn in block n, so db_hn is the sum of block n of da_h
-        db = np.zeros(self.gates * self.H, self.dtype)
+        db = self.db
+        kernels.copy_rows(db[None, None], None, 0, 1, n0, 0, n1 - n0)
         dw, (h, h0) = grads[self.prefix + "W_hh"], self.recurrent_inputs
         da_h = self.gradients["da_h"]
         gemm.recurrent_backward_weight(dw, h, h0, da_h, scratch, self.reverse, n0, n1, lengths, db)
         n0 = max(n0, 2 * self.H)
         if n0 < n1:
-            grads[self.prefix + "b_hn"][n0 - 2 * self.H : n1 - 2 * self.H] += db[n0:n1]
+            db_hn = grads[self.prefix + "b_hn"][None, None]
+            kernels.add_rows(db_hn, db[None, None], 0, 1, n0 - 2 * self.H, n0, n1 - n0)
 
 
 class OriginalGru(Recurrence):

@@ -14,12 +14,13 @@ and belongs to one direction of one layer. `LayerInput` documents the methods.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crnn import _parallel as parallel
+from crnn._core import arrays as kernels
 from crnn._core import gemm
 from crnn._core.rows import Lengths
 from crnn.nn.cells import Slice
@@ -43,6 +44,7 @@ class LayerInput(Protocol):
         ...
 
     dx: Array | None  # (T, B, D): gradient at x, written by `backward`; None for ids
+    repeatable: ClassVar[bool]  # whether all methods only call kernels, with the same arrays every time
 
     def set_input(self, x: Array) -> None:
         """Use another x of the same shape and dtype."""
@@ -82,6 +84,7 @@ class LayerInput(Protocol):
 class Dense:
     """x (T, B, D) real: the first layer's input, or the output of the layer below."""
 
+    repeatable: ClassVar[bool] = True
     x: Array  # (T, B, D), borrowed
     dx: Array | None  # (T, B, D)
     w_name: str  # the parameter W_xh (D, G*H)
@@ -133,6 +136,7 @@ class Dense:
 class Rows:
     """ids (T, B) as one-hot vectors: the table is W_xh + b_h, and its gradient is scattered into dW_xh."""
 
+    repeatable: ClassVar[bool] = True
     x: Array  # ids (T, B), borrowed
     dx: Array | None  # always None
     w_name: str  # the parameter W_xh (V, G*H)
@@ -174,6 +178,7 @@ class EmbeddedRows(Rows):
 
     embedding: Array  # (1, V, D), borrowed: the kernels of products take three axes
     dtable: Array | None  # (V, G*H)
+    dembedding: Array | None  # (1, V, D): what this window adds to the embedding's gradient
     weights: gemm.Packed  # W_xh
     weights_t: gemm.Packed | None  # W_xh.T
 
@@ -181,7 +186,7 @@ class EmbeddedRows(Rows):
         super().__init__(prefix, ids, len(embedding), width, embedding.dtype.name)
         self.embedding = embedding[None]
         self.weights = gemm.Packed(embedding.shape[1], width, embedding.dtype)
-        self.dtable = self.weights_t = None
+        self.dtable = self.dembedding = self.weights_t = None
 
     def pack_forward(self, values: Arrays) -> None:
         self.weights.pack(values[self.w_name])
@@ -190,6 +195,7 @@ class EmbeddedRows(Rows):
     def pack_backward(self, values: Arrays) -> None:
         if self.dtable is None:
             self.dtable = gemm.aligned_empty(self.table.shape, self.table.dtype)
+            self.dembedding = gemm.aligned_empty(self.embedding.shape, self.table.dtype)
             self.weights_t = gemm.Packed(self.weights.N, self.weights.K, self.table.dtype)
         assert self.weights_t is not None
         self.weights_t.pack_transposed(values[self.w_name])
@@ -199,7 +205,7 @@ class EmbeddedRows(Rows):
     ) -> None:
         assert self.dtable is not None
         n0, n1 = parallel.part_range(da.shape[2], part, parts, gemm.line_width(da.dtype))
-        self.dtable[:, n0:n1] = 0
+        kernels.copy_rows(self.dtable[None], None, 0, len(self.dtable), n0, 0, n1 - n0)
         gemm.rows_backward(self.dtable, self.x, da, n0, n1, lengths)
         # forward: table = E @ W_xh + b_h, so dW_xh += E.T @ dtable
         gemm.linear_backward_weight(grads[self.w_name], self.embedding, self.dtable[None], scratch, n0, n1)
@@ -207,10 +213,11 @@ class EmbeddedRows(Rows):
     def finish_gradients(self, grads: Arrays) -> None:
         """ACCUMULATE dE += dtable @ W_xh.T, which needs all columns of dtable."""
         assert self.dtable is not None
+        assert self.dembedding is not None
         assert self.weights_t is not None
-        dE = gemm.aligned_empty(self.embedding.shape, self.dtable.dtype)
-        gemm.linear_forward(dE, self.dtable[None], self.weights_t, None, 0, len(self.dtable))
-        grads["embedding"][...] += dE[0]
+        V = len(self.dtable)
+        gemm.linear_forward(self.dembedding, self.dtable[None], self.weights_t, None, 0, V)
+        kernels.add_rows(grads["embedding"][None], self.dembedding, 0, V)
 
 
 class EmbeddedDense(Dense):
@@ -219,6 +226,7 @@ class EmbeddedDense(Dense):
     In a bidirectional layer only the forward direction adds to dE, because its dx is by then the sum of both.
     """
 
+    repeatable: ClassVar[bool] = False
     ids: Array  # (T, B), borrowed
     embedding: Array  # (V, D), borrowed
 

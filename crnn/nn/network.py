@@ -21,11 +21,15 @@ from crnn.nn.dropout import Masks
 from crnn.nn.init import UNINITIALISED, Draw, initial_matrix, uniform_draws
 from crnn.nn.module import Module
 from crnn.nn.params import Parameters, Shapes
+from crnn.nn.program import Phase
 from crnn.nn.stack import Stack
 from crnn.nn.state import State, StateLike
 from crnn.nn.tape import Tape
 from crnn.nn.windows import Window, run_windows, saves_memory
 from crnn.stream.parts import StreamParts
+
+# Of the arrays of all steps of a small batch, which a network keeps after an inference for the next one.
+KEPT_BYTES = 1 << 22
 
 
 class RNN(Module, kind="RNN", config_types=network_json_types()):
@@ -90,6 +94,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
     """
 
     stack: Stack
+    _kept: list[Tape]  # at most one: that of the last inference, with its packed weights
 
     def __init__(
         self,
@@ -120,7 +125,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
 
     def _setup(self, config: NetworkConfig, parameters: Parameters, seed: int) -> None:
         """Set all attributes; draw the initial weights unless ``seed`` is UNINITIALISED."""
-        self._config, self._parameters = config, parameters
+        self._config, self._parameters, self._kept = config, parameters, []
         self.stack = Stack(config, self.params, self.grads)
         if seed is not UNINITIALISED:
             self._initialise(seed)
@@ -267,7 +272,9 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         """
         threads = check_threads(threads)
         checked, given = self.stack.check_padded(x, lengths, keep=False)
-        if given is None or not given.packed or not saves_memory(self.stack, checked, given):
+        if given is None:
+            return self._infer(checked, state, threads)
+        if not given.packed or not saves_memory(self.stack, checked, given):
             tape = self.run(checked, state, given, threads, None, None, keep=False)
             return tape.padded(tape.y), tape.after.value
         y = given.padded_zeros((self.output_size,), self.dtype)
@@ -278,6 +285,20 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
 
         after = run_windows(self.stack, checked, state, given, threads, put)
         return y, after.value
+
+    def _infer(self, x: Array, state: StateLike | None, threads: int) -> tuple[Array, StateLike]:
+        """`__call__` for a checked x without lengths, on a tape and packed weights that are kept for the next call."""
+        try:
+            kept = self._kept.pop()  # not two steps: another thread may call too
+        except IndexError:
+            kept = None
+        tape = self.stack.new_tape(x, state, kept, threads=threads, keep=False)
+        self._run_forward(tape, None)
+        y, after = tape.take_y(), tape.after.copied()
+        tape.release()
+        if not self._kept and tape.held_bytes <= KEPT_BYTES:
+            self._kept.append(tape)
+        return y, after
 
     def last_state(self, x: Array, lengths: Lengths | None, threads: int) -> State:
         """The state after the last step of a checked x, which is packed if there are lengths. For inference."""
@@ -362,13 +383,18 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         keep: bool,
     ) -> Tape:
         """`run_forward` of a checked x, which is packed if there are lengths."""
-        stack = self.stack
-        tape = stack.new_tape(x, state, tape, lengths=lengths, threads=threads, keep=keep)
-        stack.draw_masks(tape, masks)
-        stack.pack_forward(tape)
-        parallel.run(tape.parts, lambda part: stack.forward(tape, tape.part(part)))
-        tape.complete = True
+        tape = self.stack.new_tape(x, state, tape, lengths=lengths, threads=threads, keep=keep)
+        self._run_forward(tape, masks)
         return tape
+
+    def _run_forward(self, tape: Tape, masks: Masks | None) -> None:
+        """Run all steps of a tape that has its x and its state."""
+        stack = self.stack
+        stack.draw_masks(tape, masks)
+        pack: Phase = (1, lambda _: stack.pack_forward(tape))
+        forward: Phase = (tape.parts, lambda part: stack.forward(tape, tape.part(part)))
+        stack.run_phases(tape, ("forward", tape.parts), [pack, forward])
+        tape.complete = True
 
     # ---- backward -------------------------------------------------------------------------------------------------
 

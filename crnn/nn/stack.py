@@ -11,7 +11,7 @@ can compute the head's part of a slice in the same thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,8 +25,9 @@ from crnn.nn.cells import CELLS, Recurrence, Slice
 from crnn.nn.config import NetworkConfig
 from crnn.nn.dropout import Masks
 from crnn.nn.inputs import Dense, LayerInput, first_input
+from crnn.nn.program import Phase, run_phases
 from crnn.nn.state import State, StateLike
-from crnn.nn.tape import CHUNK_BYTES, LayerTape, Tape
+from crnn.nn.tape import CHUNK_BYTES, COPIED_BYTES, LayerTape, Tape
 from crnn.stream.state import check_state
 
 Arrays = Mapping[str, Array]
@@ -176,32 +177,49 @@ class Stack:
         if tape is not None:
             self.check_own(tape)
         steps, batch = x.shape[:2] if lengths is None else (lengths.T, lengths.B)
-        given = None if state is None else self._check_state(state, batch)  # before the tape changes
+        given = None  # set before the tape changes
+        if tape is not None and tape.batch == batch and tape.after.is_value(state):
+            tape.after.check_finite("state")
+            given = tape.after.arrays
+        elif state is not None:
+            given = self._check_state(state, batch)
+        owns_x = lengths is None and x.nbytes <= COPIED_BYTES
         if not (
             tape is not None
             and tape.x.shape == x.shape
             and tape.x.dtype == x.dtype
             and (tape.steps, tape.batch) == (steps, batch)
-            and tape.keep == keep
+            and (tape.keep, tape.owns_x) == (keep, owns_x)
         ):
             matrix_rows = (len(values) for values in self.params.values() if values.ndim == 2)
             chunk_bytes = CHUNK_BYTES if lengths is None else PADDED_CHUNKS * CHUNK_BYTES
-            tape = self._make_tape(x, steps, batch, keep, chunk_bytes, max(max_rows, *matrix_rows))
+            if owns_x:
+                x = self._own(x)
+            old, tape = tape, self._make_tape(x, steps, batch, keep, chunk_bytes, max(max_rows, *matrix_rows))
+            tape.owns_x = owns_x
+            if old is not None and not keep and not old.keep:
+                tape.take_packed(old)
         tape.complete = False
-        tape.x, tape.pin = x, pin
-        tape.layers[0].x = x
+        tape.set_x(x, pin)
         tape.parts = min(threads, batch)
         tape.lengths = None if lengths is None else lengths.split(tape.parts)
-        for source, _ in tape.layers[0].directions:
-            source.set_input(x)
         tape.from_initial_state = given is None
         if given is not None:
             tape.before.set_arrays(given)
+        elif not self.config.trainable_initial_state:
+            tape.before.clear()
         else:
             for name, arrays in tape.before.parts:
                 for array, cell in zip(arrays, tape.recurrences, strict=True):
                     array[...] = self.params.get(f"{cell.prefix}{name}0", 0)
         return tape
+
+    @staticmethod
+    def _own(x: Array) -> Array:
+        """A copy in memory that belongs to a tape."""
+        copy = gemm.aligned_empty(x.shape, x.dtype)
+        copy[...] = x
+        return copy
 
     def check_own(self, tape: Tape) -> None:
         """Raise TypeError unless this is a tape, ValueError unless this network made it."""
@@ -224,7 +242,16 @@ class Stack:
             if dropped:
                 layer.below = below
             layers.append(layer)
-        return Tape(stack=self, x=layers[0].x, max_rows=max_rows, keep=keep, layers=layers, before=before, after=after)
+        return Tape(
+            stack=self,
+            x=layers[0].x,
+            owns_x=False,
+            max_rows=max_rows,
+            keep=keep,
+            layers=layers,
+            before=before,
+            after=after,
+        )
 
     def _make_layer(
         self, number: int, x: Array, steps: int, before: State, keep: bool, chunk_bytes: int
@@ -256,11 +283,26 @@ class Stack:
         y = gemm.aligned_empty((T, rows, 2 * H), dtype) if config.bidirectional else directions[0][1].h
         return LayerTape(x, directions, y)
 
+    def run_phases(self, tape: Tape, key: Hashable, phases: Sequence[Phase], repeatable: bool = True) -> None:
+        """Run the phases of a pass over a tape, or repeat the kernel calls that it made before: see `run_phases`.
+
+        ``key``: the name of the pass and the numbers that it depends on. ``repeatable``: whether it only calls kernels,
+        as far as it is not the tape that decides it.
+        """
+        programs = tape.programs if repeatable and tape.repeatable else None
+        arrays = programs is not None and [*map(id, self.params.values()), *map(id, self.grads.values())]
+        run_phases(programs, key, arrays, phases)
+
     # ---- forward --------------------------------------------------------------------------------------------------
 
     def draw_masks(self, tape: Tape, masks: Masks | None) -> None:
         """Draw the dropout masks of a training pass, in a fixed order. None: nothing is dropped."""
         config = self.config
+        if config.dropout == 0 and config.recurrent_dropout == 0:
+            masks = None
+        if masks is None and not tape.masked:
+            return
+        tape.masked = masks is not None
         for layer in tape.layers:
             layer.mask = None
             if layer.below is not None and masks is not None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn._core import gemm
+from crnn.array_input import check_finite
 from crnn.stream.state import StateLike, check_state
 
 __all__ = ["State", "StateLike", "state_arrays", "state_from"]
@@ -49,6 +50,27 @@ class State:
     def parts(self) -> list[tuple[str, Layers]]:
         """[("h", h)], or [("h", h), ("c", c)]; borrowed."""
         return [("h", self.h)] if self.c is None else [("h", self.h), ("c", self.c)]
+
+    def is_value(self, value: StateLike | None) -> bool:
+        """Whether ``value`` is this state in the form of the public API, the very arrays."""
+        if self.c is None:
+            return value is self.h
+        return type(value) is tuple and len(value) == 2 and value[0] is self.h and value[1] is self.c
+
+    def check_finite(self, name: str) -> None:
+        """Raise ValueError, which calls the state ``name``, unless all its numbers are finite."""
+        for array in self.arrays:
+            check_finite(name, array)
+
+    def clear(self) -> None:
+        """Set all numbers to 0."""
+        for array in self.arrays:
+            array.fill(0)
+
+    def copied(self) -> StateLike:
+        """A copy in the form of the public API."""
+        parts = [part.copy() if isinstance(part, np.ndarray) else [a.copy() for a in part] for _, part in self.parts]
+        return parts[0] if self.c is None else tuple(parts)
 
     def assign(self, name: str, value: StateLike, finite: bool = True) -> None:
         """Copy the values of a state given by a user. Raises ValueError and TypeError, which call it ``name``."""

@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from crnn import _parallel as parallel
+from crnn._core import arrays as kernels
 from crnn._core import gemm
 from crnn._core.rows import Lengths
 from crnn.nn.cells import Recurrence, Slice
-from crnn.nn.inputs import LayerInput
+from crnn.nn.inputs import Dense, LayerInput
+from crnn.nn.program import WindowProgram
 from crnn.nn.state import State
 
 Array = NDArray[Any]
@@ -21,6 +25,10 @@ Array = NDArray[Any]
 # x_t W_xh + b_h is computed for a chunk of steps before the recurrence runs through them. A chunk has at most so many
 # bytes, so that it is still in the L2 cache when it is read: 2 % faster at H = 512.
 CHUNK_BYTES = 256 * 1024
+
+# A tape copies an x and a y of at most so many bytes, so that the kernel calls of a window can be repeated for the next
+# one. In larger windows the time between kernel calls does not matter.
+COPIED_BYTES = 256 * 1024
 
 
 @dataclass(eq=False)
@@ -38,11 +46,19 @@ class LayerTape:
     mask: Array | None = None  # (T, B, K), or if not packed (1, B, K): x = below * mask
     dy: Array | None = None  # (T, B, H*directions): gradient at y; with one direction the dh of its recurrence
 
+    def replace_y(self, y: Array) -> None:
+        """Use other memory for y, of a tape for inference."""
+        self.y = y
+        if len(self.directions) == 1:
+            self.directions[0][1].h = y
+
     def forward(self, part: Slice, after: State, first: int) -> None:
         """Run all steps for the rows of ``part``. ``first``: index of this layer's first direction in a state."""
         rows = part.rows
-        if self.below is not None:
-            self.x[:, rows] = self.below[:, rows] if self.mask is None else self.below[:, rows] * self.mask[:, rows]
+        if self.below is not None and self.mask is not None:
+            self.x[:, rows] = self.below[:, rows] * self.mask[:, rows]
+        elif self.below is not None:
+            self._copy_rows(self.x, self.below, part)
         for number, (source, cell) in enumerate(self.directions):
             h_after, c_after = after.h[first + number], None if after.c is None else after.c[first + number]
             for t0, t1 in self._chunks(cell, part):
@@ -59,7 +75,17 @@ class LayerTape:
                     cell.finish_sequences(ending, t0, t1, part, c_after)
             cell.finish_forward(part, h_after, c_after)
             if len(self.directions) > 1:
-                self.y[:, rows, number * cell.H : (number + 1) * cell.H] = cell.h[:, rows]
+                self._copy_rows(self.y, cell.h, part, number * cell.H)
+
+    @staticmethod
+    def _copy_rows(to: Array, values: Array, part: Slice, to_column: int = 0, column: int = 0) -> None:
+        """Copy the rows of ``part`` of values (T, B, L) into to (T, B, K), from those columns on."""
+        if part.lengths is None:
+            kernels.copy_rows(to, values, part.b0, part.b1, to_column, column)
+        else:
+            count = min(to.shape[2] - to_column, values.shape[2] - column)
+            of = part.rows
+            to[:, of, to_column : to_column + count] = values[:, of, column : column + count]
 
     def _chunks(self, cell: Recurrence, part: Slice) -> Iterator[tuple[int, int]]:
         """The chunks (t0, t1) of steps, in the direction of ``cell``. Packed arrays are one chunk."""
@@ -80,7 +106,7 @@ class LayerTape:
         for number, (source, cell) in enumerate(self.directions):
             if len(self.directions) > 1:
                 assert self.dy is not None
-                cell.dh[:, rows] = self.dy[:, rows, number * cell.H : (number + 1) * cell.H]
+                self._copy_rows(cell.dh, self.dy, part, 0, number * cell.H)
             cell.add_state_gradient(
                 part,
                 None if dafter is None else dafter.h[first + number],
@@ -92,7 +118,10 @@ class LayerTape:
         if dx is not None:
             for source, _ in self.directions[1:]:
                 assert source.dx is not None
-                dx[:, rows] += source.dx[:, rows]
+                if part.lengths is None:
+                    kernels.add_rows(dx, source.dx, part.b0, part.b1)
+                else:
+                    dx[:, rows] += source.dx[:, rows]
             if self.mask is not None:
                 dx[:, rows] *= self.mask[:, rows]
 
@@ -107,7 +136,8 @@ class Tape:
 
     stack: object  # the `crnn.nn.stack.Stack` that made it; another network's is refused
 
-    x: Array  # (T, B, D) real, or ids (T, B), packed if there are lengths; borrowed
+    x: Array  # (T, B, D) real, or ids (T, B), packed if there are lengths; borrowed unless `owns_x`
+    owns_x: bool  # x is a copy: that of a small window
     max_rows: int  # largest number of rows of a weight matrix: determines the size of `scratch`
     keep: bool  # whether a backward pass is possible
     layers: list[LayerTape]
@@ -119,6 +149,9 @@ class Tape:
     dbefore: State | None = None  # gradient at `before`; allocated by the first backward pass
     complete: bool = False  # whether a forward pass has come to its end since the tape was last given an x
     pin: object = None  # `pinned` x: while the tape borrows it, nothing resizes it
+    y_is_taken: bool = False  # y belongs to a caller
+    masked: bool = False  # whether there are dropout masks
+    programs: dict[Hashable, WindowProgram] = field(default_factory=dict)  # of whole passes, by what they depend on
     scratches: dict[int, Array] = field(default_factory=dict)  # see `scratch`
 
     @property
@@ -131,6 +164,53 @@ class Tape:
         """The gradient at `y`, of the same shape, written by the caller of `Stack.backward`."""
         assert self.layers[-1].dy is not None
         return self.layers[-1].dy
+
+    def take_y(self) -> Array:
+        """`y` of a tape for inference, which then belongs to the caller: a copy if it is small."""
+        if self._keeps_y:
+            return self.y.copy()
+        self.y_is_taken = True
+        return self.y
+
+    def release(self) -> None:
+        """Between two windows: drop the caller's arrays."""
+        if not self.owns_x:
+            self._set_x(_placeholder(self.x), None)
+        if self.y_is_taken:
+            self.layers[-1].replace_y(_placeholder(self.y))
+
+    def take_packed(self, old: Tape) -> None:
+        """Use the memory of an old tape of the same network, which is for inference too, for packed weights."""
+        for (source, cell), (old_source, old_cell) in zip(self._pairs, old._pairs, strict=True):
+            cell.weights = old_cell.weights
+            if isinstance(source, Dense) and isinstance(old_source, Dense):
+                source.weights = old_source.weights
+
+    @property
+    def _pairs(self) -> list[tuple[LayerInput, Recurrence]]:
+        return list(zip(self.sources, self.recurrences, strict=True))
+
+    def set_x(self, x: Array, pin: object) -> None:
+        """Set the x of the next window, of the same shape and dtype."""
+        if self.y_is_taken:
+            self.layers[-1].replace_y(gemm.aligned_empty(self.y.shape, self.y.dtype))
+            self.y_is_taken = False
+        if not self.owns_x:
+            self._set_x(x, pin)
+        elif x is not self.x:
+            self.x[...] = x
+
+    def _set_x(self, x: Array, pin: object) -> None:
+        self.x, self.pin = x, pin
+        self.layers[0].x = x
+        for source, _ in self.layers[0].directions:
+            source.set_input(x)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the arrays (T, B, ...) of a tape for inference, less `y`."""
+        arrays = [cell.h for cell in self.recurrences if cell.h is not self.y]
+        return sum(array.nbytes for array in arrays) + (self.x.nbytes if self.owns_x else 0)
 
     def padded(self, array: Array) -> Array:
         """An array of this tape as (T, B, ...), with zeros as padding: unpacked if it is packed."""
@@ -154,11 +234,24 @@ class Tape:
         return Slice(*parallel.part_range(self.batch, part, self.parts))
 
     @property
+    def repeatable(self) -> bool:
+        """Whether passes over this tape only call kernels, with the same arrays as before: see `WindowProgram`."""
+        return self.owns_x and self.lengths is None and not self.masked and self._calls_only and self._keeps_y
+
+    @property
+    def _keeps_y(self) -> bool:
+        return self.keep or self.y.nbytes <= COPIED_BYTES
+
+    @cached_property
+    def _calls_only(self) -> bool:
+        return all(source.repeatable for source in self.sources)
+
+    @cached_property
     def recurrences(self) -> list[Recurrence]:
         """The recurrence of every direction of every layer."""
         return [cell for layer in self.layers for _, cell in layer.directions]
 
-    @property
+    @cached_property
     def sources(self) -> list[LayerInput]:
         """The input of every direction of every layer."""
         return [source for layer in self.layers for source, _ in layer.directions]
@@ -172,3 +265,8 @@ class Tape:
     def batch(self) -> int:
         """B."""
         return self.before.batch
+
+
+def _placeholder(array: Array) -> Array:
+    """An array of the same shape and dtype without memory of its size."""
+    return np.broadcast_to(np.zeros((), array.dtype), array.shape)

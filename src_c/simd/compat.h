@@ -43,6 +43,13 @@
 #define PREFETCH_WRITE(p) __builtin_prefetch(p, 1)
 #endif
 
+/* A static variable of which every thread has its own. */
+#if defined(_MSC_VER) && !defined(__clang__)
+#define PER_THREAD __declspec(thread)
+#else
+#define PER_THREAD _Thread_local
+#endif
+
 /* A flag that one thread at a time can take. flag_take: whether it was free. */
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>

@@ -32,6 +32,19 @@ class HeadTape:
     mask: Array | None = None  # (T, B, H), or if not packed (1, B, H): dropout of the head's input
     dropped: Array | None = None  # (T, B, H): h * mask
     pooling: Pooling | None = None
+    targets: Array | None = None  # copies of those of a small window
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the head's part of a pass only calls kernels: see `crnn.nn.program`."""
+        return self.mask is None and (self.pooling is None or self.pooling.repeatable)
+
+    def own_targets(self, targets: Array) -> Array:
+        """A copy of the targets in memory that stays the same for windows of the same shape."""
+        if self.targets is None or self.targets.shape != targets.shape or self.targets.dtype != targets.dtype:
+            self.targets = gemm.aligned_empty(targets.shape, targets.dtype)
+        self.targets[...] = targets
+        return self.targets
 
 
 class Head:

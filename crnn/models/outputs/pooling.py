@@ -10,12 +10,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crnn._core import gemm, pool
+from crnn._core.arrays import copy_rows
 from crnn.nn.cells import Slice
 
 Array = NDArray[Any]
@@ -27,6 +28,7 @@ class Pooling(ABC):
     ``half`` is F divided by the number of directions.
     """
 
+    repeatable: ClassVar[bool] = False  # whether both methods only call kernels where there are no lengths
     T: int
     F: int
     half: int
@@ -55,12 +57,23 @@ class Pooling(ABC):
 class Last(Pooling):
     """The last step."""
 
+    repeatable = True
+
     def forward(self, y: Array, part: Slice) -> None:
+        if part.lengths is None:
+            copy_rows(self.out, y[-1:], part.b0, part.b1, 0, 0, self.half)
+            copy_rows(self.out, y[:1], part.b0, part.b1, self.half, self.half)
+            return
         of, half = part.sequences, self.half
         self.out[0, of, :half] = y[(*part.last_rows, slice(half))]
         self.out[0, of, half:] = y[(*part.first_rows, slice(half, None))]
 
     def backward(self, dy: Array, part: Slice) -> None:
+        if part.lengths is None:
+            copy_rows(dy, None, part.b0, part.b1)
+            copy_rows(dy[-1:], self.dout, part.b0, part.b1, 0, 0, self.half)
+            copy_rows(dy[:1], self.dout, part.b0, part.b1, self.half, self.half)
+            return
         of, half = part.sequences, self.half
         dy[:, part.rows] = 0
         dy[(*part.last_rows, slice(half))] = self.dout[0, of, :half]
@@ -69,6 +82,8 @@ class Last(Pooling):
 
 class Mean(Pooling):
     """The mean over the steps."""
+
+    repeatable = True
 
     def forward(self, y: Array, part: Slice) -> None:
         pool.pool_mean_forward(self.out[0], y, part.b0, part.b1, part.lengths)
@@ -80,6 +95,7 @@ class Mean(Pooling):
 class Max(Pooling):
     """The maximum over the steps."""
 
+    repeatable = True
     which: Array  # int32 (B, F): the step of each maximum
 
     def __init__(self, T: int, B: int, F: int, directions: int, dtype: str) -> None:

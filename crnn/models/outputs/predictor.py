@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from crnn import _parallel as parallel
 from crnn._core import gemm
 from crnn._core import loss as kernels
 from crnn._core.rows import Lengths
@@ -15,6 +14,7 @@ from crnn.models.outputs.head import Head, HeadTape
 from crnn.nn.cells import Slice
 from crnn.nn.dropout import Masks
 from crnn.nn.network import RNN
+from crnn.nn.program import Phase
 from crnn.nn.state import StateLike, state_from
 from crnn.nn.tape import Tape
 from crnn.nn.windows import Window, run_windows, saves_memory
@@ -87,7 +87,7 @@ class Predictor:
         dropout_seed: Seed = None,
         keep: bool = False,
     ) -> tuple[Tape, HeadTape]:
-        """Tapes for a window, with masks drawn and weights packed. They are taken from the workspace if they fit.
+        """Tapes for a window, with masks drawn. They are taken from the workspace if they fit.
 
         With ``lengths`` x is packed.
         """
@@ -102,21 +102,27 @@ class Predictor:
         workspace.tape = tape
         stack.draw_masks(tape, masks)
         head.draw_mask(workspace.head, tape, masks, stack.config)
-        stack.pack_forward(tape)
-        head.pack_forward(workspace.head)
         return tape, workspace.head
 
     def forward(self, tape: Tape, head_tape: HeadTape, targets: Array | None) -> None:
         """Run network and head; compute the losses if there are targets."""
+        stack, head = self.net.stack, self.head
+        if targets is not None and tape.repeatable and head_tape.repeatable:
+            targets = head_tape.own_targets(targets)
+
+        def pack(_: int) -> None:
+            stack.pack_forward(tape)
+            head.pack_forward(head_tape)
 
         def rows(number: int) -> None:
             part = tape.part(number)
-            self.net.stack.forward(tape, part)
-            self.head.forward_rows(head_tape, tape.y, part)
+            stack.forward(tape, part)
+            head.forward_rows(head_tape, tape.y, part)
             if targets is not None:
-                self.head.loss_rows(head_tape, targets, part)
+                head.loss_rows(head_tape, targets, part)
 
-        parallel.run(tape.parts, rows)
+        key = ("outputs", head_tape, id(targets), tape.parts)
+        stack.run_phases(tape, key, [(1, pack), (tape.parts, rows)], head_tape.repeatable)
 
     def outputs(
         self, x: Array, lengths: Lengths | None, threads: int, workspace: Workspace | None = None
@@ -172,8 +178,15 @@ class Predictor:
         for cell in tape.recurrences:
             cell.keep_dh = cell.keep_dh or states_only
             cell.overwrite_gates = not cell.keep_dh
-        stack.pack_backward(tape)
-        head.pack_backward(head_tape)
+        repeatable = head_tape.repeatable and not states_only and weights is None
+        if repeatable and tape.repeatable:
+            targets = head_tape.own_targets(targets)
+
+        def pack(_: int) -> None:
+            stack.pack_forward(tape)
+            head.pack_forward(head_tape)
+            stack.pack_backward(tape)
+            head.pack_backward(head_tape)
 
         def rows(number: int) -> None:
             part = tape.part(number)
@@ -186,10 +199,11 @@ class Predictor:
             stack.weight_gradients(tape, part, threads)
             head.weight_gradients(head_tape, tape.y, tape.scratch(part), part, threads, tape.lengths)
 
-        parallel.run(tape.parts, rows)
+        phases: list[Phase] = [(1, pack), (tape.parts, rows)]
         if not states_only:
-            parallel.run(threads, columns)
-            stack.finish_gradients(tape)
+            phases += [(threads, columns), (1, lambda _: stack.finish_gradients(tape))]
+        key = ("gradients", head_tape, id(targets), scale, tape.parts, threads, tape.from_initial_state)
+        stack.run_phases(tape, key, phases, repeatable)
         return kernels.sum(head_tape.losses.reshape(-1))
 
     def window(

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""WindowProgram: the kernel calls of a pass over a window, recorded once and repeated for the next windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+
+from crnn import _parallel as parallel
+from crnn._core.program import Program
+
+MOST_PROGRAMS = 8  # of a tape: a number that a pass depends on may be another one in every window
+
+Phase = tuple[int, Callable[[int], object]]  # parts, and what is called with the number of each, maybe in threads
+
+
+class WindowProgram:
+    """Kernel calls in phases, whose parts run in different threads. A phase begins when the one before has ended.
+
+    Small networks spend more time on the checks and the Python code between kernel calls than in the kernels.
+    """
+
+    arrays: object  # what the program was recorded with, see `run_phases`
+    _phases: list[list[Program]]  # a program for each part
+
+    def __init__(self, arrays: object) -> None:
+        self.arrays, self._phases = arrays, []
+
+    def record(self, parts: int, function: Callable[[int], object]) -> None:
+        """Call ``function(part)`` for each part, and add the kernel calls as a phase. They must be all that it does."""
+        if parts > 1 or not self._phases or len(self._phases[-1]) > 1:
+            self._phases.append([Program() for _ in range(parts)])
+        programs = self._phases[-1]
+        parallel.run(parts, lambda part: programs[part].record(function, part))
+
+    def run(self) -> None:
+        """Repeat all phases."""
+        for programs in self._phases:
+            if len(programs) == 1:
+                programs[0].run()
+            else:
+                parallel.run(len(programs), lambda part, of_part=programs: of_part[part].run())
+
+
+def run_phases(
+    programs: dict[Hashable, WindowProgram] | None, key: Hashable, arrays: object, phases: Iterable[Phase]
+) -> None:
+    """Run the phases of a pass over a tape.
+
+    Parameters
+    ----------
+    programs : dict, or None
+        The tape's programs, if the pass is repeatable; the program for ``key`` is run, or recorded if there is none.
+    key : hashable
+        The pass, and the numbers that it depends on.
+    arrays
+        What identifies the arrays that are not the tape's: a program that was recorded with others is recorded again.
+    phases : iterable of (parts, function)
+    """
+    if programs is None:
+        for parts, function in phases:
+            parallel.run(parts, function)
+        return
+    program = programs.get(key)
+    if program is not None and program.arrays == arrays:
+        program.run()
+        return
+    if len(programs) >= MOST_PROGRAMS:
+        programs.clear()
+    program = WindowProgram(arrays)
+    for parts, function in phases:
+        program.record(parts, function)
+    programs[key] = program

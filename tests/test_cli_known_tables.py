@@ -138,3 +138,18 @@ def test_one_number_in_two_spellings_is_not_two_classes(here, run):
     assert "expected labels of at least two classes" in fails(
         run, "train", "t.csv", "--task", "classify", "-o", "m", *SMALL
     )
+
+
+# ---- models that were trained in Python --------------------------------------------------------------------------
+
+
+def test_columns_of_a_model_that_was_trained_on_data_frames_are_found_by_name(here, run):
+    pd = pytest.importorskip("pandas")
+    frames = [pd.DataFrame(x, columns=["x", "y"]) for x in X]
+    model = crnn.SequenceClassifier(hidden_size=3, epochs=2).fit(frames, Y)
+    model.save("m")
+    table = [[row[0], row[2], "more", row[1]] for row in rows()]  # y before x
+    write(here / "t.csv", [["id", "y", "more", "x"], *table[1:]])
+    assert [row["prediction"] for row in rows_of(run("predict", "m", "t.csv")[0])] == model.predict(frames).tolist()
+    write(here / "u.csv", [["id", "y", "z"], *(row[:3] for row in rows() if row[0] != "id")])
+    assert "--column: expected one of the columns id, y, z" in fails(run, "predict", "m", "u.csv")

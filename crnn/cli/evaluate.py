@@ -24,7 +24,7 @@ TABLE = ("id", "time", "delimiter", "header", "decimal")
 # The options for each kind of data, besides those of all.
 OPTIONS: dict[str, tuple[str, ...]] = {
     "texts": ("batch_size", "border"),
-    "tables of sequences": (*TABLE, "format", "label", "column", "text_column"),
+    "tables of sequences": (*TABLE, "format", "label", "column", "text_column", "sample_weight", "mask"),
     "series": (*TABLE, "horizon", "origins", "target", "past", "future"),
 }
 
@@ -83,12 +83,13 @@ def _evaluate_table(model: Any, arguments: argparse.Namespace) -> int:
     (arguments.data,) = arguments.text
     sequences, per_step = sequences_for(model, arguments, labelled=True)
     say(sequences.describe())
+    sequences = sequences.present()
     of_classes = hasattr(model, "num_classes")
     if of_classes:
         targets: Any = targets_for(model, sequences, per_step=per_step)
     else:
         targets = values_of(sequences, model.output_size, per_step=per_step)
-    result = model.evaluate(sequences.x, targets, threads=arguments.threads)
+    result = model.evaluate(model.data(sequences.x, targets, sequences.weights), threads=arguments.threads)
     if arguments.json:
         show_json({"model": arguments.model, "sequences": len(sequences)} | evaluation_json(result))
         return 0

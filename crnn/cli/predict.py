@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ __all__ = ["add_arguments", "run"]
 
 Facts = dict[str, Any]
 # Options that forecasters do not have, and those that only they have.
-OF_SEQUENCES = ("proba", "no_labels", "format", "label", "column", "text_column")
+OF_SEQUENCES = ("proba", "no_labels", "format", "label", "column", "text_column", "sample_weight", "mask")
 OF_FORECASTS = ("horizon", "quantile", "target", "past", "future")
 
 
@@ -93,6 +93,8 @@ def _of_sequences(model: Any, arguments: argparse.Namespace) -> str:
     sequences, per_step = sequences_for(model, arguments, labelled=False if arguments.no_labels else None)
     say(sequences.describe())
     predictions = _predictions(model, sequences, per_step=per_step, arguments=arguments)
+    if per_step and sequences.masks is not None:
+        predictions = {name: _masked(values, sequences.masks) for name, values in predictions.items()}
     if arguments.json:
         return "".join(to_json(each) + "\n" for each in _objects(sequences, predictions))
     tab = arguments.output is not None and arguments.output.suffix.lower() in (".tsv", ".tab")
@@ -101,7 +103,7 @@ def _of_sequences(model: Any, arguments: argparse.Namespace) -> str:
 
 def _predictions(model: Any, sequences: Sequences, *, per_step: bool, arguments: argparse.Namespace) -> Facts:
     """The columns of the predictions by name: arrays or lists with an entry, or a list of steps, per sequence."""
-    options = {"threads": arguments.threads}
+    options = {"threads": arguments.threads, "mask": sequences.masks}
     if not hasattr(model, "predict_proba"):
         if arguments.proba:
             raise ValueError(f"proba: expected a model of classes, got a {type(model).__name__}")
@@ -128,6 +130,14 @@ def _values(model: Any, values: Any, *, per_step: bool) -> Facts:
     flat = _each(values, lambda steps: np.reshape(steps, (len(steps), width)), per_step)
     names = [f"prediction{target}{quantile}" for target in targets for quantile in quantiles]
     return {name: _each(flat, lambda steps, i=i: steps[..., i], per_step) for i, name in enumerate(names)}
+
+
+def _masked(values: Any, masks: Sequence[Any]) -> list[list[Any]]:
+    """Predictions (T_i,) of steps; None for those that are not there."""
+    return [
+        [value if there else None for value, there in zip(steps, mask, strict=True)]
+        for steps, mask in zip(values, masks, strict=True)
+    ]
 
 
 def _each(values: Any, function: Callable[..., Any], per_step: bool) -> Any:
@@ -188,5 +198,7 @@ def _name(column: str | None, otherwise: str) -> str:
 
 
 def _cell(value: Any) -> str:
-    """A prediction as text; numbers in the shortest form that is read back exactly."""
+    """A prediction as text, empty if there is none; numbers in the shortest form that is read back exactly."""
+    if value is None:
+        return ""
     return str(value.item() if isinstance(value, np.generic) and value.dtype.kind in "iub" else value)

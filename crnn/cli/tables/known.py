@@ -13,6 +13,7 @@ from crnn.cli.tables.labels import is_label_of
 from crnn.cli.tables.layout import Layout, layout_of, some_of
 from crnn.cli.tables.sequences import Sequences, read_sequences
 from crnn.cli.tables.table import TableError
+from crnn.models.inputs.names import by_position
 
 __all__ = ["refuse_options", "saved_options", "sequences_for"]
 
@@ -29,6 +30,10 @@ def sequences_for(model: Any, arguments: argparse.Namespace, *, labelled: bool |
     per_step = model.pooling is None
     saved = saved_options(model)
     layout = _with_defaults(layout_of(arguments, saved), saved)
+    names = list(getattr(model, "feature_names_in_", ()))
+    if len(names) == model.n_features_in_ and model.vocab is None and layout.format != "wide" and not layout.columns:
+        layout = replace(layout, columns=tuple(names), format="long")  # of DataFrames, one for each sequence
+    by_position(model)
     if per_step:
         layout = replace(layout, format="long")
     if layout.format == "long":  # without ids all rows would be one sequence
@@ -93,5 +98,7 @@ def _with_defaults(layout: Layout, saved: dict[str, Any]) -> Layout:
         labels=layout.labels or texts("label") or texts("target"),
         columns=layout.columns or texts("column"),
         text=layout.text or text("text"),
-        optional=tuple(name for name, given in (("id", layout.id), ("time", layout.time)) if given is None),
+        weight=layout.weight or text("sample-weight"),
+        mask=layout.mask or text("mask"),
+        optional=tuple(name for name in ("id", "time", "weight", "mask") if getattr(layout, name) is None),
     )

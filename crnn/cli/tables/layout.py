@@ -54,7 +54,9 @@ class Layout:
     reading : Reading
         How the table is written.
     optional : tuple of str
-        Which of "id" and "time" a table need not have, although they are named.
+        Which of "id", "time", "weight" and "mask" a table need not have, although they are named.
+    weight, mask : str or None
+        The weights of sequences or steps, and which steps are there; none if they are not said.
     """
 
     format: str
@@ -65,11 +67,14 @@ class Layout:
     reading: Reading
     optional: tuple[str, ...] = ()
     text: str | None = None
+    weight: str | None = None
+    mask: str | None = None
 
     @property
     def names(self) -> frozenset[str]:
         """All columns that were named, without those that were numbered."""
-        given = filter(None, [self.id, self.time, self.text, *self.labels, *self.columns])
+        named = [self.id, self.time, self.text, self.weight, self.mask, *self.labels, *self.columns]
+        given = filter(None, named)
         return frozenset(name for name in given if not name.isdecimal())
 
 
@@ -122,6 +127,17 @@ def add_layout_flags(
         help=f"column of texts, or in long format of words, in place of values; if not given one called "
         f"{', '.join(TEXTS)}",
     )
+    parser.add_argument(
+        "--sample-weight",
+        metavar="COLUMN",
+        help="column of the weights of sequences, or of steps if each has a label; all weigh alike if not given",
+    )
+    parser.add_argument(
+        "--mask",
+        metavar="COLUMN",
+        help="in long format: column of 1 for a step that is there, 0 for one that is skipped; all are there if not "
+        "given",
+    )
     add_table_flags(parser, encoding, trained=trained)
 
 
@@ -135,6 +151,8 @@ def layout_of(arguments: argparse.Namespace, saved: Mapping[str, Any] | None = N
         columns=tuple(arguments.column),
         text=arguments.text_column,
         reading=reading_of(arguments, saved),
+        weight=arguments.sample_weight,
+        mask=arguments.mask,
     )
 
 
@@ -147,11 +165,18 @@ class Roles:
     labels: tuple[int, ...]
     values: tuple[int, ...] | None  # None: all others
     text: int | None = None
+    weight: int | None = None
+    mask: int | None = None
+
+    @property
+    def single(self) -> list[int]:
+        """The columns of which there is at most one of a kind."""
+        return [each for each in (self.id, self.time, self.text, self.weight, self.mask) if each is not None]
 
     @property
     def others(self) -> frozenset[int]:
         """Columns that are not values."""
-        return frozenset([*self.labels, *[each for each in (self.id, self.time, self.text) if each is not None]])
+        return frozenset([*self.labels, *self.single])
 
     def values_of(self, row: Row) -> Sequence[int]:
         """The columns of a row's values."""
@@ -166,8 +191,8 @@ class Roles:
             return None if column is None else table.columns[column]
 
         labels = tuple(table.columns[each] for each in self.labels)
-        text = name(self.text)
-        return replace(layout, format=format, id=name(self.id), time=name(self.time), labels=labels, text=text)
+        found: dict[str, Any] = {each: name(getattr(self, each)) for each in ("id", "time", "text", "weight", "mask")}
+        return replace(layout, format=format, labels=labels, **found)
 
 
 def roles_in(
@@ -182,10 +207,11 @@ def roles_in(
 
     Raises TableError for a column that the table does not have, or that is given two roles.
     """
-    named = (("id", layout.id), ("time", layout.time))
+    named = (("id", layout.id), ("time", layout.time), ("weight", layout.weight), ("mask", layout.mask))
     needed = {name: None if name in layout.optional and not table.has(given) else given for name, given in named}
     id = role(table, "--id", needed["id"], IDS)
     time = role(table, "--time", needed["time"], TIMES)
+    weight, mask = role(table, "--sample-weight", needed["weight"], ()), role(table, "--mask", needed["mask"], ())
     wanted = () if labelled is False else layout.labels
     labels = [table.column("--label", each) for each in wanted if labelled or table.has(each)]
     if labels and not labelled and not table.has_header:
@@ -210,12 +236,12 @@ def roles_in(
         raise TableError(f"text_column: expected the column of the texts, such as --text {table.columns[-1]}, got none")
     if text is not None and values:
         raise TableError("text_column and column: expected one of them, got both")
-    roles = Roles(id, time, tuple(labels), values if text is None else (), text)
+    roles = Roles(id, time, tuple(labels), values if text is None else (), text, weight, mask)
     nameless = [each for each in roles.values_of(Row(1, table.columns)) if not table.columns[each]]
     if nameless:
         where, hint = table.at(1, nameless[0]), "--column names the columns of values"
         raise TableError(f"{where}: expected a name, got none, as an index has; {hint}")
-    given = [*labels, *(each for each in (id, time, text) if each is not None), *(values or ())]
+    given = [*labels, *roles.single, *(values or ())]
     twice = next((each for i, each in enumerate(given) if each in given[:i]), None)
     if twice is not None:
         raise TableError(f"{table.name}: expected each column once, got {table.columns[twice]} for two purposes")

@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from crnn.cli.tables.layout import Roles
-from crnn.cli.tables.table import Table, TableError
+from crnn.cli.tables.table import Row, Table, TableError
 from crnn.cli.tables.times import seconds_of
 
 __all__ = ["Rows", "grouped", "read_rows"]
 
 
+THERE = {"1": True, "0": False, "1.0": True, "0.0": False, "true": True, "false": False}  # cells of a mask
 NO_VALUES = "; --id names a column of ids, --text one of texts, --column those of values"
 
 
@@ -29,10 +31,15 @@ class Rows:
     times: list[str] = field(default_factory=list)
     labels: list[Any] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    weights: array[float] = field(default_factory=lambda: array("d"))
+    there: list[bool] = field(default_factory=list)
 
 
-def read_rows(table: Table, roles: Roles, *, several: bool) -> Rows:
-    """All rows of a table, numbers as numbers; ``several``: labels are lists. Raises TableError."""
+def read_rows(table: Table, roles: Roles, *, several: bool, weighed: bool = False) -> Rows:
+    """All rows of a table, numbers as numbers. Raises TableError.
+
+    ``several``: labels are lists. ``weighed``: read the weights too.
+    """
     rows, known = Rows(), dict[str, str]()  # one string for all equal labels and ids
     by_size: dict[int, Sequence[int]] = {}  # the columns of values, by the number of cells
     plain = table.decimal == "."
@@ -63,12 +70,34 @@ def read_rows(table: Table, roles: Roles, *, several: bool) -> Rows:
             rows.texts.append(cell)
         if roles.time is not None:
             rows.times.append(text(cells, roles.time))
+        if roles.weight is not None and weighed:
+            rows.weights.append(_weight(table, row, roles.weight))
+        if roles.mask is not None:
+            rows.there.append(_is_there(table, row.line, roles.mask, text(cells, roles.mask)))
         if roles.labels:
             found = [text(cells, each) for each in roles.labels]
             rows.labels.append(found if several else found[0])
     if not rows.lines:
         raise TableError(f"{table.name}: expected at least one row below the header, got none")
     return rows
+
+
+def _weight(table: Table, row: Row, column: int) -> float:
+    """The weight in a row. Raises TableError."""
+    weight = table.number(row, column)
+    if not 0 <= weight < math.inf:
+        got = "an empty cell or NaN" if math.isnan(weight) else f"{weight:g}"
+        raise TableError(f"{table.at(row.line, column)}: expected a weight of at least 0, got {got}")
+    return weight
+
+
+def _is_there(table: Table, line: int, column: int, cell: str) -> bool:
+    """Whether a step is there. Raises TableError."""
+    found = THERE.get(cell.lower())
+    if found is None:
+        expected = "1 for a step that is there, or 0"
+        raise TableError(f"{table.at(line, column)}: expected {expected}, got {cell!r:.100}")
+    return found
 
 
 def grouped(table: Table, roles: Roles, rows: Rows) -> dict[str, list[int]]:

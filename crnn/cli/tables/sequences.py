@@ -56,6 +56,9 @@ class Sequences:
     columns: list[str] | None
     layout: Layout
     unused: list[str] = field(default_factory=list)
+    weights: list[Any] | None = None
+    masks: list[Array] | None = None
+    per_step: bool = False
 
     def __len__(self) -> int:
         return len(self.x)
@@ -66,8 +69,32 @@ class Sequences:
         def some(values: list[Any] | None) -> Any:
             return None if values is None else [values[i] for i in indices]
 
-        x, labels, ids = some(self.x), some(self.labels), some(self.ids)
-        return Sequences(self.name, x, labels, ids, some(self.lines), some(self.times), self.columns, self.layout)
+        names = ("x", "labels", "ids", "lines", "times", "weights", "masks")
+        return replace(self, **{name: some(getattr(self, name)) for name in names})
+
+    def present(self) -> Sequences:
+        """Without the steps that are masked, then those with a weight above 0. Raises TableError if there are none."""
+        found = self if self.masks is None else self._unmasked([np.flatnonzero(mask) for mask in self.masks])
+        if found.weights is None:
+            return found
+        kept = [i for i, weight in enumerate(found.weights) if np.any(weight)]
+        if not kept:
+            raise TableError(f"sample_weight: expected at least one weight above 0 in {self.name}, got none")
+        return found if len(kept) == len(found) else found.chosen(kept)
+
+    def _unmasked(self, places: list[Array]) -> Sequences:
+        """With these steps of each sequence only."""
+
+        def some(values: list[Any] | None) -> Any:
+            if values is None:
+                return None
+            return [[each[t] for t in those.tolist()] for each, those in zip(values, places, strict=True)]
+
+        of_steps = {name: some(getattr(self, name)) for name in ("lines", "times")}
+        if self.per_step:
+            of_steps |= {"labels": some(self.labels), "weights": some(self.weights)}
+        x = [each[those] for each, those in zip(self.x, places, strict=True)]
+        return replace(self, x=x, masks=None, **of_steps)
 
     def describe(self) -> str:
         """What was read, for people."""
@@ -75,18 +102,23 @@ class Sequences:
             return self._describe_texts()
         steps = sorted(map(len, self.x))
         length = f"{steps[0]:,}" if steps[0] == steps[-1] else f"{steps[0]:,} to {steps[-1]:,}"
-        named = [("labels", self.layout.labels), ("ids", [self.layout.id]), ("times", [self.layout.time])]
-        places = [f"{what} in column {some_of(names)}" for what, names in named if any(names)]
+        places = self._places()
         names = self.columns or []
         values = f" of {len(names):,} value{'s' * (len(names) > 1)} ({some_of(names)})" if names else ""
         form = f"{self.layout.format} format: a row is a {'step' if self.layout.format == 'long' else 'sequence'}"
         s = "s" * (len(self) > 1)
         return f"{self.name}: {len(self):,} sequence{s} of {length} steps{values}; {', '.join([form, *places])}"
 
+    def _places(self) -> list[str]:
+        """What is in which column, for people."""
+        layout = self.layout
+        named = [("labels", layout.labels), ("ids", [layout.id]), ("times", [layout.time])]
+        named += [("weights", [layout.weight]), ("the mask", [layout.mask])]
+        return [f"{what} in column {some_of(names)}" for what, names in named if any(names)]
+
     def _describe_texts(self) -> str:
         layout = self.layout
-        named = [("texts", [layout.text]), ("labels", layout.labels), ("ids", [layout.id]), ("times", [layout.time])]
-        places = [f"{what} in column {some_of(names)}" for what, names in named if any(names)]
+        places = [f"texts in column {layout.text}", *self._places()]
         form = "a row is a word" if layout.format == "long" else "a row is a text"
         unused = [f"not used: {some_of(self.unused)}"] if self.unused else []
         return f"{self.name}: {len(self):,} text{'s' * (len(self) > 1)}; {form}, {', '.join([*places, *unused])}"
@@ -123,10 +155,13 @@ def read_sequences(
     """
     with Table(path, layout.reading, layout.names) as table:
         roles = roles_in(table, layout, labelled=labelled, texts=texts, is_label=is_label)
-        rows = read_rows(table, roles, several=len(roles.labels) > 1)
+        rows = read_rows(table, roles, several=len(roles.labels) > 1, weighed=labelled is True)
         is_long = layout.format == "long" or (
             layout.format == "auto" and (roles.time is not None or len(set(rows.ids)) < len(rows.ids))
         )
+        if roles.mask is not None and (roles.text is not None or not is_long):
+            what = "of a table of texts" if is_long else "in wide format, where a row is a sequence"
+            raise TableError(f"mask: expected a column that says which steps are there, which there is none {what}")
         found = (_long if is_long else _wide)(table, roles, rows, layout, per_step=per_step)
         if roles.text is not None:
             found.unused = [name for i, name in enumerate(table.columns) if i not in roles.others]
@@ -144,6 +179,7 @@ def _wide(table: Table, roles: Roles, rows: Rows, layout: Layout, *, per_step: b
         [[each] for each in rows.times] or None,
         None,
         roles.named(table, layout, "wide"),
+        weights=list(rows.weights) or None,
     )
 
 
@@ -171,6 +207,7 @@ def _long(table: Table, roles: Roles, rows: Rows, layout: Layout, *, per_step: b
     groups = grouped(table, roles, rows)
     members = list(groups.values())
     names: list[str] | None = None
+    masks = _masks(table, rows, members)
     if roles.text is not None:
         x: list[Any] = [[rows.texts[i].strip() for i in each] for each in members]
     else:
@@ -179,8 +216,13 @@ def _long(table: Table, roles: Roles, rows: Rows, layout: Layout, *, per_step: b
     labels: list[Any] | None = None
     if rows.labels:
         labels = [[rows.labels[i] for i in each] for each in members]
-        if not per_step:
-            labels = [_one_label(table, roles, rows, each) for each in members]
+    weights: list[Any] | None = None
+    if rows.weights:
+        weights = [np.array([rows.weights[i] for i in each]) for each in members]
+    if not per_step:
+        there = [[i for i in each if not rows.there or rows.there[i]] for each in members]
+        labels = labels and [_one_label(table, roles, rows, each) for each in there]
+        weights = weights and [_one_weight(table, roles, rows, each) for each in there]
     return Sequences(
         table.name,
         x,
@@ -190,7 +232,23 @@ def _long(table: Table, roles: Roles, rows: Rows, layout: Layout, *, per_step: b
         [[rows.times[i] for i in each] for each in members] if rows.times else None,
         names,
         replace(roles.named(table, layout, "long"), columns=tuple(names or ())),
+        weights=weights,
+        masks=masks,
+        per_step=per_step,
     )
+
+
+def _masks(table: Table, rows: Rows, members: list[list[int]]) -> list[Array] | None:
+    """Which steps of each sequence are there, bool (T_i,); None: all. Raises TableError for a sequence without any."""
+    if not rows.there:
+        return None
+    masks = [np.array([rows.there[i] for i in each]) for each in members]
+    for mask, each in zip(masks, members, strict=True):
+        if not mask.any():
+            of_id = f" of id {rows.ids[each[0]]!r:.100}" if rows.ids else ""
+            where = table.at(rows.lines[each[0]])
+            raise TableError(f"{where}: expected at least one step{of_id} that is there, got a mask of zeros only")
+    return masks
 
 
 def _long_values(table: Table, roles: Roles, rows: Rows) -> tuple[list[str], Array]:
@@ -213,6 +271,8 @@ def _long_values(table: Table, roles: Roles, rows: Rows) -> tuple[list[str], Arr
 def _check_finite(table: Table, roles: Roles, rows: Rows, values: Array) -> None:
     """Raise TableError for a value that is missing or infinite."""
     finite = np.isfinite(values)
+    if rows.there:
+        finite[~np.array(rows.there)] = True  # nobody reads them
     if not finite.all():
         i, j = np.argwhere(~finite)[0].tolist()
         got = "an empty cell or NaN" if math.isnan(values[i, j]) else "infinity"
@@ -234,3 +294,16 @@ def _one_label(table: Table, roles: Roles, rows: Rows, of_sequence: list[int]) -
                 f"no ids, got {rows.labels[i]!r:.100}; --id names the column that says which sequence a row is of"
             )
     return rows.labels[first]
+
+
+def _one_weight(table: Table, roles: Roles, rows: Rows, of_sequence: list[int]) -> float:
+    """The weight of a sequence, which all of its rows have. Raises TableError if they have several."""
+    first = of_sequence[0]
+    for i in of_sequence:
+        if rows.weights[i] != rows.weights[first]:
+            where = table.at(rows.lines[i], roles.weight)
+            raise TableError(
+                f"{where}: expected the weight {rows.weights[first]:g} of line {rows.lines[first]}, because both are "
+                f"of one sequence, got {rows.weights[i]:g}"
+            )
+    return rows.weights[first]

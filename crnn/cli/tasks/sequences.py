@@ -17,6 +17,7 @@ from crnn.cli.tables.layout import Layout, add_layout_flags, layout_of
 from crnn.cli.tables.sequences import Sequences, read_sequences
 from crnn.cli.tasks import Prepared
 from crnn.models.fitting.training_data import training_data
+from crnn.models.fitting.weighting import present
 from crnn.models.inputs.held_out import AUTO, held_out
 from crnn.models.inputs.text_inputs import learn_vocab
 from crnn.nn.cells import CELLS
@@ -169,11 +170,12 @@ class SequenceTask:
                 raise ValueError("format: expected long for values of every step, got wide")
             given = replace(given, format="long")
         train = self._read(arguments.data, arguments, given, texts=None)
-        layout = train.layout
+        layout, train = train.layout, train.present()
         options = answers.options(arguments, train)
         # Options as they were found, so that they are saved with the model.
         arguments.label, arguments.id, arguments.time = list(layout.labels), layout.id, layout.time
         arguments.column, arguments.text_column = list(layout.columns), layout.text
+        arguments.sample_weight, arguments.mask = layout.weight, layout.mask
         if hasattr(arguments, "format"):
             arguments.format = layout.format
         train, test = self._split(arguments, train)
@@ -182,14 +184,19 @@ class SequenceTask:
         if isinstance(valid, Path):
             unseen = self._read(valid, arguments, layout, texts=layout.text is not None)
             say(unseen.describe())
-            valid = unseen.x, answers.targets(model, unseen)
+            unseen = unseen.present()
+            valid = unseen.x, answers.targets(model, unseen), unseen.weights
         valid = None if isinstance(valid, str) and valid == NONE else valid
         settings = {"resume": config.resume, "checkpoint": config.checkpoint}
         targets = answers.targets(model, train)
-        data, judged = training_data(model, train.x, targets, valid, rescale=False, settings=settings)
+        x, weights = train.x, train.weights
+        if weights is not None:
+            x, targets, weights = present(x, targets, weights, by_step=model.weighs_steps)
+        data, judged = training_data(model, x, targets, valid, rescale=False, settings=settings, weights=weights)
         tokens = "" if model.vocab is None else f"{len(model.vocab):,} different {model.vocab.unit}s, "
         say(f"{tokens}cell {model.net.cell}, {model.flat_params.size:,} parameters")
-        return Prepared(model, data, judged, None if test is None else model.data(test.x, answers.targets(model, test)))
+        unseen_data = None if test is None else model.data(test.x, answers.targets(model, test), test.weights)
+        return Prepared(model, data, judged, unseen_data)
 
     def _read(self, path: Path, arguments: argparse.Namespace, layout: Layout, *, texts: bool | None) -> Sequences:
         per_step = self.answers.per_step(arguments)
@@ -215,7 +222,7 @@ class SequenceTask:
         if isinstance(arguments.test, Path):
             test = self._read(arguments.test, arguments, train.layout, texts=train.layout.text is not None)
             say(test.describe())
-            return train, test
+            return train, test.present()
         if arguments.test == NONE:
             return train, None
         chosen = held_out(arguments.test, self.answers.groups(train), arguments.seed)

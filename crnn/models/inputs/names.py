@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Names", "check_names", "names_of", "names_to_save"]
+__all__ = ["Names", "by_position", "check_names", "names_of", "names_to_save"]
 
 # None: it is not known whether the training data had names; (): they had none.
 Names = tuple[str, ...] | None
@@ -56,6 +56,11 @@ def check_names(model: Any, known: Names, name: str, X: Any) -> None:
             where = f"{name}[{i}]: " if isinstance(X, list | tuple) else f"{name}: "
             start = f"{where}The feature names should match those that were passed during fit.\n"
             raise ValueError(start + _difference(known, names, "at fit time"))
+
+
+def by_position(model: Any) -> None:
+    """Let a model read columns without comparing names, for a caller that has found the columns by their names."""
+    vars(model._built)["feature_names"] = None
 
 
 def names_to_save(value: Any) -> Names:

@@ -3,7 +3,7 @@
 
 Networks and models: `RNN`, `LanguageModel`, `SequenceClassifier`, `SequenceTagger`, `SequenceRegressor`,
 `SequenceToSequence`. Time series: `Forecaster`, `SeasonalNaive`. Training: `fit`, `optim`. Inference one step at a
-time: `Stream`, `StreamBatch`, `TextStream`. Text: `Vocab`, `TextCorpus`, `sampling`. Files: `save`, `load`.
+time: `Stream`, `StreamBatch`, `TextStream`. Text: `Vocab`, `TextCorpus`, `sampling`. Files: `save`, `load`, `export_c`.
 Diagnostics: `gradient_check`, `gradient_flow`.
 `verify` checks that results are bit-identical to those of every other machine.
 """
@@ -19,6 +19,7 @@ from crnn.nn.network import RNN
 from crnn.stream import Stream, StreamBatch
 
 if _TYPE_CHECKING:
+    from crnn.c_export.files import export_c
     from crnn.diagnostics import gradient_check, gradient_flow
     from crnn.io.model_file import ModelFileError
     from crnn.models.classifier import SequenceClassifier
@@ -66,6 +67,7 @@ __all__ = [
     "__version__",
     "available_isas",
     "built_isas",
+    "export_c",
     "fit",
     "get_include",
     "gradient_check",
@@ -115,6 +117,7 @@ _LAZY = {
     "Verification": "crnn.verification.checker",
     "Vocab": "crnn.text",
     "VocabError": "crnn.text",
+    "export_c": "crnn.c_export.files",
     "fit": "crnn.training.fit",
     "gradient_check": "crnn.diagnostics",
     "gradient_flow": "crnn.diagnostics",

@@ -21,7 +21,7 @@ FLOORS = (
     ("nn",),
     ("training",),
     ("models",),
-    ("_demo", "diagnostics", "interop", "verification"),
+    ("_demo", "c_export", "diagnostics", "interop", "verification"),
     ("",),  # crnn/__init__.py
     ("cli", "config"),
     ("__main__",),

@@ -158,7 +158,7 @@ WITHOUT_PYTHON = {
     "published.md",
     "versions.md",
 }
-WITH_C = {"embedding.md", "kernels.md"}
+WITH_C = {"embedding.md", "export-c.md", "kernels.md"}
 
 
 def run_code_of(page: Path) -> int:
@@ -234,7 +234,8 @@ def test_c_code_quoted_in_docs_is_ours(page: Path) -> None:
     def plain(line: str) -> str:
         return " ".join(re.sub(r"/\*.*?\*/", "", line).split())
 
-    source = {plain(line) for file in (ROOT / "src_c").rglob("*.h") for line in file.read_text("utf-8").splitlines()}
+    files = [*(ROOT / "src_c").rglob("*.h"), *(ROOT / "examples" / "export_c").rglob("*.c")]
+    source = {plain(line) for file in files for line in file.read_text("utf-8").splitlines()}
     blocks = re.findall(r"^```c\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert bool(blocks) == (page.name in WITH_C)
     for block in blocks:

@@ -53,6 +53,7 @@ SUBCOMMANDS = (
     Subcommand("score", "bits per token of each line of standard input", "score"),
     Subcommand("info", "show the contents of a model file", "info"),
     Subcommand("export", "write a model as a file of another program", "export"),
+    Subcommand("export-c", "write a model as a C file that needs no library", "export_c"),
     Subcommand("import", "read a model from a file of another program", "importing"),
     Subcommand("report", "write a page about runs, side by side", "report"),
     Subcommand("demo", "train on the prose of Python's documentation in under a minute", "demo"),

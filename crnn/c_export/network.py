@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: MIT
+"""Network: the weights of a model as they are stored in C, and the statements of a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crnn.c_export import numbers
+from crnn.c_export.cells import Layer, layer_of, table_of
+from crnn.c_export.numbers import flushed
+from crnn.c_export.storage import FloatMatrix, Matrix, Vector
+from crnn.checks import Array
+from crnn.stream.parts import StreamParts
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model in C.
+
+    Attributes
+    ----------
+    parts : StreamParts
+    layers : list of Layer
+    embedding : Vector or None
+        Rows (D, E). With tied weights they are the columns of the head's matrix, and this is None.
+    table : Vector or None
+        Rows (D, G*H) that replace the first layer's product with a one-hot vector, in a model that takes ids only.
+    head : (Matrix, Vector) or None
+    """
+
+    parts: StreamParts
+    layers: list[Layer]
+    embedding: Vector | None
+    table: Vector | None
+    head: tuple[Matrix, Vector] | None
+
+    # ---- sizes -------------------------------------------------------------------------------------------------------
+
+    @property
+    def takes_ids(self) -> bool:
+        """Whether the input of a step can only be an id."""
+        return self.parts.ids_only or self.parts.embedding is not None
+
+    @property
+    def x_type(self) -> str:
+        """C type of real inputs: double if they are standardised."""
+        return "float" if self.parts.x is None else "double"
+
+    @property
+    def y_type(self) -> str:
+        """C type of the outputs: double if they are converted to the units of the targets."""
+        return "float" if self.parts.y is None else "double"
+
+    @property
+    def output_size(self) -> int:
+        """Elements of y."""
+        return self.head[0].N if self.head else self.layers[-1].H
+
+    @property
+    def x_size(self) -> int:
+        """Elements of the first layer's input that a step has to keep; 0 for ids that select a row of constants."""
+        return 0 if self.table or self.embedding else self.layers[0].W_xh.K
+
+    @property
+    def pooled(self) -> str | None:
+        """The pooling that a stream keeps more state for."""
+        return self.parts.pooling if self.parts.pooling in ("max", "mean") else None
+
+    @property
+    def has_c(self) -> bool:
+        """Whether layers have c."""
+        return "c" in self.layers[0].state
+
+    @property
+    def scratch_size(self) -> int:
+        """Elements of a state that mean nothing between steps, without the input."""
+        sizes = [layer.recipe.scratch * layer.H for layer in self.layers]
+        raw = self.output_size if self.parts.y is not None else 0
+        return max(*sizes, (self.layers[-1].H if self.pooled == "mean" else 0) + raw)
+
+    @property
+    def state_fields(self) -> list[tuple[str, str, int, str]]:
+        """(C type, name, elements, comment) of each field of the state."""
+        fields = [
+            ("float", f"{name}_{number}", layer.H, f"{name} of layer {number}")
+            for number, layer in enumerate(self.layers)
+            for name in layer.state
+        ]
+        if self.pooled:
+            meaning = {"max": "maximum of all steps", "mean": "sum of all steps"}[self.pooled]
+            fields.append(("float", "pooled", self.layers[-1].H, meaning))
+        if self.x_size:
+            fields.append(("float", "x", self.x_size, "scratch: the input"))
+        fields.append(("float", "scratch", self.scratch_size, "scratch"))
+        if self.pooled == "mean":
+            fields.append(("uint64_t", "steps", 1, "how many steps the sum has"))
+        return fields
+
+    @property
+    def state_bytes(self) -> int:
+        """sizeof the state."""
+        size = sum((8 if c_type == "uint64_t" else 4) * count for c_type, _, count, _ in self.state_fields)
+        return size + (size % 8 if self.pooled == "mean" else 0)
+
+    @property
+    def constants(self) -> list[Matrix | Vector]:
+        """All weights that a step reads, in the order in which they are defined."""
+        found: list[Matrix | Vector] = [self.embedding] if self.embedding else []
+        for number, layer in enumerate(self.layers):
+            found += [self.table] if self.table and number == 0 else [layer.W_xh, layer.b_h]
+            found += [*layer.recurrent.values(), *layer.vectors.values(), *layer.starts.values()]
+        return found + list(self.head or ())
+
+    @property
+    def scalings(self) -> dict[str, Array]:
+        """The statistics by their names in C."""
+        pairs = {"x": self.parts.x, "y": self.parts.y}
+        return {
+            f"{name}_{which}": values
+            for name, pair in pairs.items()
+            if pair is not None
+            for which, values in zip(("mean", "std"), pair, strict=True)
+        }
+
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of all constants."""
+        return sum(each.nbytes for each in self.constants) + sum(8 * len(each) for each in self.scalings.values())
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of the products of a step."""
+        matrices = [matrix for layer in self.layers for matrix in layer.matrices]
+        if self.table:
+            matrices.remove(self.layers[0].W_xh)
+        return sum(matrix.K * matrix.N for matrix in [*matrices, *(self.head or ())[:1]])
+
+    # ---- statements --------------------------------------------------------------------------------------------------
+
+    @property
+    def pieces(self) -> set[str]:
+        """The C functions that the statements call."""
+        found = {"arithmetic", "copy"}
+        for layer in self.layers:
+            found |= {*layer.recipe.pieces}.union(*(matrix.pieces for matrix in layer.matrices))
+        if self.table and len(self.layers) == 1 and not self.layers[0].recurrent and not self.head:
+            found.discard("product")
+        if self.head:
+            found |= self.head[0].pieces
+        if self.pooled:
+            found.add(f"pool_{self.pooled}")
+        if self.parts.embedding is not None and self.embedding is None:
+            found.add("column")
+        if self.takes_ids:
+            return found
+        return found | {"finite"} | ({"row"} if self.takes_both else set())
+
+    @property
+    def takes_both(self) -> bool:
+        """Whether the input may be an id as well as numbers."""
+        return not self.takes_ids and self.parts.x is None
+
+    def first_sums(self, x: str) -> list[str]:
+        """Statements that begin the first layer with its input."""
+        layer = self.layers[0]
+        return [*layer.b_h.start("a"), *layer.W_xh.add("a", x)]
+
+    def first_sums_of_id(self) -> list[str]:
+        """The same for an id."""
+        layer = self.layers[0]
+        if self.table:
+            return self.table.start("a", "id")
+        if self.parts.embedding is None:
+            normal = numbers.is_normal(flushed(self.parts.layers[0]["W_xh"])) and numbers.is_normal(layer.b_h.values)
+            return [layer.W_xh.row("a", "id", layer.b_h.name), *([] if normal else ["normal = 0;"])]
+        if self.embedding is None:
+            assert self.head is not None  # whose weights are tied
+            return [self.head[0].column("state->x", "id"), *self.first_sums("state->x")]
+        return self.first_sums(f"{self.embedding.name} + id * {layer.W_xh.K}")
+
+    def layer_statements(self, number: int) -> list[str]:
+        """Statements of a layer; the first one's sums with its input are in ``a`` before."""
+        layer = self.layers[number]
+        h = f"    float *const h = state->h_{number}"
+        found = [f"    enum {{ H = {layer.H} }};", h + (f", *const c = state->c_{number};" if self.has_c else ";")]
+        if number:
+            sums = [*layer.b_h.start("a"), *layer.W_xh.add("a", f"state->h_{number - 1}")]
+            found += [f"    {line}" for line in sums]
+        return ["{", *found, *(f"    {line}" for line in layer.statements()), "}"]
+
+    def output_statements(self) -> list[str]:
+        """Statements from the top layer's h to y."""
+        top = self.layers[-1]
+        x, H = f"state->h_{len(self.layers) - 1}", top.H
+        if self.head is None:
+            return [f"copy(y, {x}, {H});"]
+        found: list[str] = []
+        if self.pooled == "max":
+            found, x = [f"pool_max(state->pooled, {x}, {H});"], "state->pooled"
+        elif self.pooled == "mean":
+            call = f"pool_mean(a, state->pooled, {x}, (float)(1.0f / (float)++state->steps), {H});"
+            found, x = [call], "a"
+        raw = "y" if self.parts.y is None else f"a + {H}" if self.pooled == "mean" else "a"
+        W_hy, b_y = self.head
+        found += [*b_y.start(raw), *W_hy.add(raw, x)]
+        if self.parts.y is not None:
+            columns = len(self.parts.y[0])
+            column = "j" if columns == W_hy.N else f"j % {columns}"
+            found += [
+                f"for (j = 0; j < {W_hy.N}; ++j) {{",
+                f"    volatile double product = (double)({raw})[j] * y_std[{column}]; /* rounded before the sum */",
+                f"    y[j] = product + y_mean[{column}];",
+                "}",
+            ]
+        return found
+
+    def start_statements(self) -> list[str]:
+        """Statements that set a state to that before the first step."""
+        found = ["int i;"]
+        for number, layer in enumerate(self.layers):
+            for name in layer.state:
+                start = layer.starts.get(f"{name}0")
+                value = f"{start.name}[i]" if start else "0.0f"
+                found += [f"for (i = 0; i < {layer.H}; ++i)", f"    state->{name}_{number}[i] = {value};"]
+        if self.pooled:
+            value = "minus_infinity()" if self.pooled == "max" else "0.0f"
+            found += [f"for (i = 0; i < {self.layers[-1].H}; ++i)", f"    state->pooled[i] = {value};"]
+        return [*found, "state->steps = 0;"] if self.pooled == "mean" else found
+
+
+def network_of(parts: StreamParts) -> Network:
+    """The network whose weights are ``parts``, float32."""
+    layers = [layer_of(number, parts.cell, params) for number, params in enumerate(parts.layers)]
+    embedding = table = None
+    head: tuple[Matrix, Vector] | None = None
+    if parts.b_y is not None:
+        W_hy = parts.W_hy
+        if W_hy is None:
+            assert parts.embedding is not None  # tied weights
+            W_hy = parts.embedding.T
+        head = FloatMatrix("W_hy", flushed(W_hy)), Vector("b_y", flushed(parts.b_y))
+    if parts.embedding is not None and (parts.W_hy is not None or parts.b_y is None):
+        embedding = Vector("embedding", flushed(parts.embedding))
+    if parts.ids_only and parts.embedding is None:
+        table = table_of(0, parts.layers[0])
+    return Network(parts, layers, embedding, table, head)

@@ -1,0 +1,3 @@
+GESTURE := $(USERMOD_DIR)
+SRC_USERMOD += $(GESTURE)/module.c $(GESTURE)/gesture.c
+CFLAGS_USERMOD += -I$(GESTURE)

@@ -17,7 +17,7 @@ from model_tools import language_model, network, run_python
 import crnn
 from crnn import ModelFileError
 from crnn.interop import torch as interop
-from crnn.io import json_header, model_file
+from crnn.io import json_header, model_file, safetensors
 from crnn.models.files import from_bytes, to_bytes
 
 pytestmark = pytest.mark.thread_unsafe  # files at the same path, damaged and read again
@@ -377,3 +377,31 @@ def test_other_alphabets_are_not_escaped_in_the_header(tmp_path):
     content = to_bytes(crnn.LanguageModel(vocab, hidden_size=3))
     assert "привет".encode() in content
     assert from_bytes(content).vocab == vocab
+
+
+def test_borrowed_tensors_are_views_of_the_content_and_others_are_not():
+    content = memoryview(bytearray(safetensors.to_bytes({"a": np.arange(6.0), "b": np.zeros(3, "f4")}, {})))
+    borrowed, copied = safetensors.parse(content, borrow=True)[0], safetensors.parse(content)[0]
+    for entries, shared in ((borrowed, True), (copied, False)):
+        arrays = [safetensors.to_array(name, entries[name]) for name in ("a", "b")]
+        assert [np.shares_memory(array, np.frombuffer(content, "u1")) for array in arrays] == [shared, shared]
+        assert arrays[0].tolist() == list(range(6))
+
+
+@pytest.mark.parametrize("spaces", range(1, 8))
+def test_a_model_file_whose_tensors_are_not_aligned_is_the_same_model(tmp_path, spaces):
+    model = crnn.RNN(3, 5, cell="gru", seed=1)
+    content = model.to_bytes()
+    length = int.from_bytes(content[:8], "little")
+    padded = (length + spaces).to_bytes(8, "little") + content[8 : 8 + length] + b" " * spaces + content[8 + length :]
+    (tmp_path / "m").write_bytes(padded)
+    for other in (crnn.load(tmp_path / "m"), from_bytes(padded), from_bytes(bytearray(padded))):
+        np.testing.assert_array_equal(other.flat_params, model.flat_params)
+        other.flat_params.fill(1)  # its own memory
+    assert (tmp_path / "m").read_bytes() == padded
+
+
+def test_parameters_and_gradients_of_a_new_network_begin_on_a_cache_line():
+    for net in (crnn.RNN(3, 5), crnn.RNN(300, 1000, cell="lstm")):
+        assert net.flat_params.ctypes.data % 64 == net.flat_grads.ctypes.data % 64 == 0
+        assert not net.flat_grads.any()

@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn._core.gemm import aligned_empty
+from crnn.array_input import is_finite
 from crnn.io import json_header, safetensors
 from crnn.io.atomic_write import PathLike, replacing
-from crnn.io.safetensors import HEADER_LIMIT, MESSAGE_LIMIT, header_memory
+from crnn.io.safetensors import HEADER_LIMIT, MESSAGE_LIMIT, Buffer, header_memory
 
 Array = NDArray[Any]
 Header = Mapping[str, Any]
@@ -106,11 +108,11 @@ def _canonical(value: Any) -> bytes:
 
 def read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
     """Tensors and the ``crnn`` header of a file. Raises ModelFileError as `from_bytes` does, and OSError."""
-    return from_bytes(os.fsdecode(path), read_content(path))
+    return from_bytes(os.fsdecode(path), read_content(path), borrow=True)
 
 
-def read_content(path: PathLike, name: str | None = None) -> bytes:
-    """The content of a file, which errors call ``name``, if that is given.
+def read_content(path: PathLike, name: str | None = None) -> memoryview:
+    """The content of a file, fresh, which errors call ``name``, if that is given.
 
     Raises OSError, and ModelFileError if it is not a regular file, its header is too long, or its size is not that of
     the tensors in the header. That is checked before the tensors are read, because a sparse file can have any size.
@@ -140,17 +142,23 @@ def read_content(path: PathLike, name: str | None = None) -> bytes:
         except ValueError as error:
             raise ModelFileError(f"{name}: expected a safetensors file: {error}") from None
         file.seek(0)
-        return file.read(size)
+        # NumPy's memory has pages of 2 MB where `bytes` has small ones, of which each costs when it is first touched.
+        content = aligned_empty((size,), np.uint8).data
+        read = 0
+        while read < size and (more := file.readinto(content[read:])):
+            read += more
+        return content[:read]
 
 
-def from_bytes(name: str, content: bytes) -> tuple[dict[str, Array], dict[str, Any]]:
+def from_bytes(name: str, content: Buffer, borrow: bool = False) -> tuple[dict[str, Array], dict[str, Any]]:
     """Tensors and the ``crnn`` header from the content of a file.
 
-    The tensors are finite, and they and the header have the digest that the file names, if it names one. What they mean
-    is not checked. Raises ModelFileError, which calls the file ``name``.
+    With ``borrow`` the tensors are views of the content, which nobody may change; otherwise copies. They are finite,
+    and they and the header have the digest that the file names, if it names one. What they mean is not checked. Raises
+    ModelFileError, which calls the file ``name``.
     """
     try:
-        entries, metadata = safetensors.parse(content)
+        entries, metadata = safetensors.parse(content, borrow)
         if "crnn" not in metadata:
             weights = any("weight" in each for each in entries)
             hint = "; crnn.interop.torch.load_file reads those of PyTorch" if weights else ""
@@ -179,7 +187,7 @@ def from_bytes(name: str, content: bytes) -> tuple[dict[str, Array], dict[str, A
 def check_finite(tensors: Mapping[str, Array]) -> None:
     """Raise ValueError, which names the tensor, if a floating-point one holds NaN or infinity."""
     for name, tensor in tensors.items():
-        if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+        if not is_finite(tensor):
             raise ValueError(f"{name:.{MESSAGE_LIMIT}}: expected finite values, got NaN or infinity")
 
 

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from crnn.io import json_header
 
-__all__ = ["FILE_DTYPES", "HEADER_LIMIT", "Entry", "check_size", "header_memory", "header_of", "parse", "to_array",
-           "to_bytes"]  # fmt: skip
+__all__ = ["FILE_DTYPES", "HEADER_LIMIT", "Buffer", "Entry", "check_size", "header_memory", "header_of", "parse",
+           "to_array", "to_bytes"]  # fmt: skip
 
 Array = NDArray[Any]
+Buffer = bytes | memoryview
 Entry = Mapping[str, Any]  # dtype, shape and data of a tensor in a file
 
 HEADER_LIMIT = 64 << 20  # bytes
@@ -64,10 +65,11 @@ def to_bytes(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes
     return b"".join([len(text).to_bytes(8, "little"), text, *(arrays[name].reshape(-1).data for name in order)])
 
 
-def parse(content: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
+def parse(content: Buffer, borrow: bool = False) -> tuple[dict[str, Entry], dict[str, str]]:
     """Entries of tensors for `to_array`, by name, and metadata, from the content of any safetensors file.
 
-    Memory and time are at most proportional to its size. Raises ValueError for a file that is damaged, that has a key
+    With ``borrow`` the tensors are views of the content, which nobody may change; otherwise copies. Memory and time are
+    at most proportional to its size. Raises ValueError for a file that is damaged, that has a key
     twice, or whose header is too large.
     """
     header = header_of(content, len(content))
@@ -86,7 +88,8 @@ def parse(content: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
         raise ValueError(f"its header lists tensors of {end} bytes, got {len(data)}")
     entries: dict[str, Entry] = {}
     for name, (begin, end) in ranges.items():
-        entries[name] = {**header[name], "data": bytearray(data[begin:end])}
+        part = data[begin:end]
+        entries[name] = {**header[name], "data": part if borrow else bytearray(part)}
     return entries, metadata
 
 
@@ -119,10 +122,10 @@ def to_array(name: str, entry: Entry, dtypes: Mapping[str, str] = FILE_DTYPES) -
     if entry["dtype"] not in dtypes:
         raise ValueError(f"{name:.{MESSAGE_LIMIT}}: expected one of {', '.join(dtypes)}, got {entry['dtype']}")
     array = np.frombuffer(entry["data"], dtypes[entry["dtype"]]).reshape(entry["shape"])
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array.astype(array.dtype.newbyteorder("="), copy=not array.flags.aligned)
 
 
-def header_of(content: bytes, size: int) -> dict[str, Any]:
+def header_of(content: Buffer, size: int) -> dict[str, Any]:
     """The header of a file of ``size`` bytes, of which ``content`` is at least the beginning.
 
     Raises ValueError if it is invalid, or takes too much memory or time.
@@ -130,7 +133,7 @@ def header_of(content: bytes, size: int) -> dict[str, Any]:
     end = 8 + int.from_bytes(content[:8], "little")
     if end > min(len(content), 8 + HEADER_LIMIT):
         raise ValueError(f"a header of {end - 8} bytes in {size}, or more than {HEADER_LIMIT}")
-    header = json_header.loads(content[8:end].decode(), header_memory(size - end))
+    header = json_header.loads(bytes(content[8:end]).decode(), header_memory(size - end))
     if not isinstance(header, dict):
         raise ValueError("its header is no JSON object")
     return header

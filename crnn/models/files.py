@@ -79,4 +79,4 @@ def from_bytes(content: bytes) -> Any:
     """
     if not isinstance(content, bytes | bytearray | memoryview):
         raise TypeError(f"content: expected bytes, got {type(content).__name__}")
-    return registry.build("content", *model_file.from_bytes("content", bytes(content)))
+    return registry.build("content", *model_file.from_bytes("content", bytes(content), borrow=True))

@@ -249,7 +249,7 @@ public_methods_in_ieee_mode(Module)
 @in_ieee_mode
 def _restored(cls: type[Module], content: bytes, attributes: Mapping[str, Any]) -> Module:
     """The model that pickle or copy restores; ``attributes`` are not in a file."""
-    tensors, header = model_file.from_bytes("pickle", content)
+    tensors, header = model_file.from_bytes("pickle", content, borrow=True)
     model = cls.from_contents(header, tensors)
     for name, value in attributes.items():
         setattr(model, name, value)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from crnn._core.gemm import aligned_empty
+from crnn._core.gemm import aligned_zeros
 from crnn.checks import Array
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -36,9 +36,7 @@ class Parameters:
         self.shapes = dict(shapes)
         self.size = self.count(self.shapes)
         if buffers is None:
-            buffers = aligned_empty((self.size,), dtype), aligned_empty((self.size,), dtype)
-            for buffer in buffers:
-                buffer.fill(0)
+            buffers = aligned_zeros((self.size,), dtype), aligned_zeros((self.size,), dtype)
         self.flat, self.flat_grads = buffers
         self.values = self._views(self.flat)
         self.grads = self._views(self.flat_grads)

@@ -210,7 +210,7 @@ def test_a_header_is_known_by_its_names_or_by_numbers_below_it(read):
     assert read("1,2,3\n2,3,4\n").labels == ["1", "2"]
     assert read("kind,1,2\nup,3,4\n", header=False, labels=("1",)).labels == ["kind", "up"]
     for content in ("kind,1,2\nup,3,4\ndown,5,6\n", "a,b\nc,d\n"):
-        with pytest.raises(TableError, match="expected --header or --no-header, because nothing tells whether"):
+        with pytest.raises(TableError, match="expected --header or --no-header, because it is unclear whether"):
             read(content, labels=("1",))
 
 
@@ -256,8 +256,8 @@ def test_times_rise_within_a_sequence(read, times):
         (LONG, {"columns": ("x", "x")}, "expected each column once, got x for two purposes"),
         (LONG, {"columns": ("label",)}, "expected each column once, got label for two purposes"),
         (LONG, {"id": "label"}, "expected each column once, got label for two purposes"),
-        ("label,class,x\na,b,1\n", {}, "expected --label, because label and class could both be it"),
-        ("time,Timestamp,id,label,x\n1,1,a,b,1\n", {}, "expected --time, because time and Timestamp could both be it"),
+        ("label,class,x\na,b,1\n", {}, "expected --label, because label and class are both possible"),
+        ("time,Timestamp,id,label,x\n1,1,a,b,1\n", {}, "expected --time, because time and Timestamp are both possible"),
         ("label,x,x\na,1,2\n", {}, "expected columns of different names, got 'x' twice"),
         (",x,label\n0,1,a\n1,2,b\n", {}, r"line 1, column 1: expected a name, got none, as an index has; --column"),
         (LONG.replace("3,4", "3,"), {}, r"line 3, column 4 \(y\): expected a number, got an empty cell"),
@@ -277,7 +277,7 @@ def test_times_rise_within_a_sequence(read, times):
         ("label,a,b\nup,1,2,3\n", {"header": True}, "line 2: expected 3 cells, one for each column, got 4"),
         ('label,a\n"up,1\n', {"header": True}, "line 2: expected a row of CSV, got unexpected end of data"),
         ('label,a\nup,"1"2\n', {"header": True, "delimiter": ","}, "line 2: expected a row of CSV, got "),
-        ("a;1,5;2\nb;2,5;3\n", {}, "expected --delimiter, because comma and semicolon could both be it"),
+        ("a;1,5;2\nb;2,5;3\n", {}, "expected --delimiter, because comma and semicolon are both possible"),
         (b"label,a\nup,\x00\n", {}, "NUL at character 11.*line 2"),
     ],
 )
@@ -366,7 +366,7 @@ def test_a_long_text_is_read_however_its_lines_are_cut(read):
     [
         ("text,label\nfine,pos\n,neg\n", {}, r"line 3, column 1 \(text\): expected a text, got an empty cell"),
         ("text,label,x\nfine,pos,1\n", {"text": "text", "columns": ("x",)}, "text_column and column: expected one of"),
-        ("text,word,label\na,b,pos\n", {}, "expected --text, because text and word could both be it"),
+        ("text,word,label\na,b,pos\n", {}, "expected --text, because text and word are both possible"),
         ("text,label\na,pos\n", {"text": "label"}, "expected each column once, got label for two purposes"),
     ],
 )

@@ -149,15 +149,15 @@ def test_files_of_other_kinds_are_refused(tmp_path, content):
 def test_a_file_of_another_program_is_refused_with_who_reads_it(tmp_path):
     path = tmp_path / "amp.NAM"
     path.write_text('{"architecture": "LSTM"}')
-    refused(path, "got another kind of file, or a part of one; crnn.interop reads files of other programs")
+    refused(path, "got another kind of file, or an incomplete one; crnn.interop reads files of other programs")
 
 
 def test_a_foreign_safetensors_file_is_refused(tmp_path):
     path = tmp_path / "m"
     save_file({"weight": np.ones((2, 2), np.float32)}, path)
-    refused(path, "expected a safetensors file written by crnn: got a foreign one")
+    refused(path, "expected a safetensors file written by crnn: got one of another program")
     save_file({"weight": np.ones((2, 2), np.float32)}, path, {"format": "pt"})
-    refused(path, "foreign one; crnn.interop.torch.load_file")
+    refused(path, "of another program; crnn.interop.torch.load_file")
 
 
 def test_a_checkpoint_is_read_as_its_best_model(tmp_path):

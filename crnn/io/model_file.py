@@ -129,7 +129,7 @@ def read_content(path: PathLike, name: str | None = None) -> memoryview:
         if size < 8 or length > size - 8:
             hint = "; crnn.interop reads files of other programs" if name.lower().endswith(FOREIGN) else ""
             raise ModelFileError(
-                f"{name}: expected a safetensors file, got another kind of file, or a part of one{hint}"
+                f"{name}: expected a safetensors file, got another kind of file, or an incomplete one{hint}"
             )
         longest = min(HEADER_LIMIT, header_memory(size - 8 - length) // json_header.PER_CHARACTER)
         if length > longest:
@@ -162,7 +162,7 @@ def from_bytes(name: str, content: Buffer, borrow: bool = False) -> tuple[dict[s
         if "crnn" not in metadata:
             weights = any("weight" in each for each in entries)
             hint = "; crnn.interop.torch.load_file reads those of PyTorch" if weights else ""
-            raise ValueError(f"got a foreign one{hint}")
+            raise ValueError(f"got one of another program{hint}")
         data = sum(len(entry["data"]) for entry in entries.values())
         header = json_header.loads(metadata["crnn"], header_memory(data))
         if not isinstance(header, dict):

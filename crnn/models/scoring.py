@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The surprisal of each token of many texts, computed in batches of texts of similar lengths. Knows no text."""
+"""The surprisal of each token of many texts, computed in batches of texts of similar lengths. Independent of text."""
 
 from __future__ import annotations
 

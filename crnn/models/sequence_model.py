@@ -159,7 +159,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         return vars(self).get("_built") is None
 
     def __getattr__(self, name: str) -> Any:
-        """An attribute of the built model, or an argument of the constructor. Only what does not exist arrives here."""
+        """An attribute of the built model, or an argument of the constructor. Called for missing attributes only."""
         own, kind = vars(self), type(self).__name__
         built = own.get("_built")
         if built is not None and name in vars(built):

@@ -32,6 +32,6 @@ def check_not_in_training(model: Any, what: str) -> None:
     if thread is not None:
         where = "a callback of its fit" if thread == threading.get_ident() else "another thread while it is in its fit"
         raise ValueError(
-            f"{what}: expected a model that is not being trained, got a call in {where}, which goes on unchanged; use "
-            "a copy, copy.deepcopy(model)"
+            f"{what}: expected a model that is not being trained, got a call in {where}, which continues unchanged; "
+            "use a copy, copy.deepcopy(model)"
         )

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * time_loop.h: what all cells share: the loop over time steps, forward and backward, and access to the lines of a layer's
  * arrays. A step is one product with the packed W_hh, whose sums start from xw, the contribution of the input, followed
- * by the cell's arithmetic on the finished tile while it is in the L1 cache. Knows no cell.
+ * by the cell's arithmetic on the finished tile while it is in the L1 cache. Independent of cells.
  *
  * A cell's arithmetic is written for one line: LINE columns, or fewer at the end, of one row (t, b). A `cell_line`
  * identifies the line; get_... and put_... load and store it in an array of the layer. h' and c' are h and c of the

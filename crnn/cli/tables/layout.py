@@ -256,9 +256,8 @@ def role(table: Table, option: str, given: str | None, names: Sequence[str]) -> 
         return None
     found = [i for i, name in enumerate(table.columns) if name.lower() in names]
     if len(found) > 1:
-        raise TableError(
-            f"{table.name}: expected {option}, because {' and '.join(table.columns[i] for i in found)} could both be it"
-        )
+        names_found = " and ".join(table.columns[i] for i in found)
+        raise TableError(f"{table.name}: expected {option}, because {names_found} are both possible")
     return found[0] if found else None
 
 

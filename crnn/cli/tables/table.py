@@ -193,7 +193,7 @@ class Table:
         found = even or some
         if len(found) > 1:
             names = " and ".join(DELIMITERS[each] for each in found)
-            raise TableError(f"{self.name}: expected --delimiter, because {names} could both be it")
+            raise TableError(f"{self.name}: expected --delimiter, because {names} are both possible")
         if found:
             return found[0]
         numbers = all(as_number(cell, self.decimal) is not None for cell in lines[-1].split())
@@ -227,7 +227,7 @@ class Table:
         if not counted and any(as_number(cell, self.decimal) is not None for row in rows[1:] for cell in row):
             return True
         raise TableError(
-            f"{self.name}: expected --header or --no-header, because nothing tells whether its first row, "
+            f"{self.name}: expected --header or --no-header, because it is unclear whether its first row, "
             f"{', '.join(map(repr, first[:5]))}, has the names of columns"
         )
 

@@ -110,7 +110,7 @@ def check_messages(content: bytes, descriptor: Any) -> None:
             else:
                 raise ValueError("got another kind of file, or a damaged one")
             if at > end:
-                raise ValueError("got a part of one")
+                raise ValueError("got an incomplete one")
             if messages > MESSAGES or fields > 10 * MESSAGES or depth > DEPTH:
                 raise ValueError(f"got more than {MESSAGES} messages in it, or more than {DEPTH} in each other")
 
@@ -124,7 +124,7 @@ def _varint(content: bytes, at: int, end: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 128:
             return value, at
-    raise ValueError("got a part of one, or another kind of file")
+    raise ValueError("got an incomplete one, or another kind of file")
 
 
 # ---- tensors ---------------------------------------------------------------------------------------------------------

@@ -21,16 +21,18 @@ OF_BUILT = ("arguments", "drawn", "seed", "feature_names")  # attributes of a `B
 
 @dataclass(frozen=True)
 class Kept:
-    """
+    """What a model has besides weights, scaling, configuration and vocabularies.
+
     Attributes
     ----------
     seed : int
-        It says what the next `fit` holds out for validation.
+        Determines what the next `fit` holds out for validation.
     argument : int
         The argument ``seed``, which may be set for the next `fit`.
     feature_names : Names
+        Of the columns of the DataFrames that `fit` was given.
     given : dict
-        See `crnn.models.fitting.given`.
+        Arguments from which `fit` finds a value, see `crnn.models.fitting.given`.
     """
 
     seed: int
@@ -40,25 +42,25 @@ class Kept:
 
     @classmethod
     def of(cls, model: Any) -> Kept:
-        """That of a model, to copy."""
+        """What a model has, to be copied."""
         return cls(model.seed, model._all_arguments()["seed"], model._built.feature_names, given_by_user(model))
 
     @classmethod
     def from_header(cls, header: Mapping[str, Any], learnt_names: tuple[str, ...]) -> Kept:
-        """That of a file. Raises TypeError and ValueError."""
+        """What the header of a file has. Raises TypeError and ValueError."""
         given = check_given(header.get("given", {}), learnt_names)
         names, seed = names_to_save(header.get("feature_names")), check_seed("seed", header.get("seed", 0))
         return cls(seed, seed, names, given)
 
     def put_into(self, model: Any) -> None:
-        """Set it in a model that was made from the other parts. Raises ValueError."""
+        """Set all this in a model that has its weights. Raises ValueError."""
         vars(model._built).update(seed=self.seed, feature_names=self.feature_names)
         model._arguments = model._arguments | {"seed": self.argument}
         take_given(model, self.given)
 
 
 def header_of(model: Any) -> dict[str, Any]:
-    """What the header of a file has of it, and the options that say how to learn."""
+    """The entries of a file's header, with the options of training."""
     names = None if model._built is None else model._built.feature_names
     entries = {"learning": model._saved_learning(), "given": saved_given(model), "feature_names": list(names or ())}
     return {name: value for name, value in {**entries, "seed": model.seed}.items() if value}

@@ -277,7 +277,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
     # ---- what was learnt ------------------------------------------------------------------------------------------
 
     def __getattr__(self, name: str) -> Any:
-        """An argument of the constructor. Only what does not exist arrives here."""
+        """An argument of the constructor. Called for missing attributes only."""
         if "_arguments" in vars(self) and name in self._defaults():
             return self.get_params()[name]
         if hasattr(type(self), name):  # a property of what `fit` has not learnt yet

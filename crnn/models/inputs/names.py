@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Names of columns: those of a DataFrame, or of the DataFrames in a list of sequences, as scikit-learn compares them.
 
-Values are read by position, so the columns must be those of the training, in its order. Knows no library: what has
+Values are read by position, so the columns must be those of the training, in its order. Imports no library: what has
 ``columns`` is a DataFrame.
 """
 

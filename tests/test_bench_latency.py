@@ -18,7 +18,8 @@ from benchmarks.all_rows import all_rows
 from benchmarks.base import latency, processes
 from benchmarks.base.measure import CoreShare, Effort, Figure, Missing
 from benchmarks.base.row import Setting
-from benchmarks.contenders import c_program, native, onnx_peers
+from benchmarks.contenders import c_program, native
+from benchmarks.contenders.inference import PEERS, Work
 from benchmarks.contenders.precisions import PRECISIONS, in_precision
 from benchmarks.rows import latency as rows
 
@@ -35,7 +36,7 @@ def setting():
 
 @pytest.fixture
 def alone(monkeypatch):
-    monkeypatch.setattr(rows, "ONNX_PEERS", ())
+    monkeypatch.setattr(rows, "PEERS", ())
     monkeypatch.setattr(c_program, "compiled", lambda: Missing("left out"))
 
 
@@ -100,27 +101,39 @@ def test_an_unknown_shape_is_refused(capsys):
 # ---- peers -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("peer", onnx_peers.ONNX_PEERS, ids=lambda peer: peer.name)
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_graph_of_a_stack_gives_the_outputs_of_crnn(peer, cell):
+def test_a_peer_gives_the_outputs_of_crnn_for_a_stack(peer, cell):
     if missing := peer.missing(cell):
         pytest.skip(missing.reason)
     model = stack(cell)
-    x = np.random.default_rng(5).standard_normal((4, 3), np.float32)
-    expected = model.stream().run(x)
-    close = {"atol": PRECISIONS[peer.precision] * np.abs(expected).max()}
+    x = np.random.default_rng(5).standard_normal((4, 1, 3), np.float32)
+    expected = model.stream().run(x[:, 0])
 
-    def values(y):
-        return np.ravel(y.numpy() if hasattr(y, "numpy") else y)
+    def agree(y, expected):
+        y = np.ravel(y.numpy() if hasattr(y, "numpy") else y)
+        np.testing.assert_allclose(y, np.ravel(expected), atol=peer.tolerance * np.abs(expected).max())
 
-    window = peer.run(onnx_peers.onnx_graph(model.params, cell, 4, 1, last=True), x[:, None], 1)
+    window = peer.make(Work(model.params, cell, x, last=True), 1)
+    step = peer.make(Work(model.params, cell, x[:1], carried=True), 1)
+    gc.collect()  # buffers have no other owner than the runs
     for _ in range(2):  # each run starts from zero
-        np.testing.assert_allclose(values(window()), expected[-1], **close)
-    steps = model.stream().run(np.repeat(x[:1], 4, 0))
-    step = peer.run(onnx_peers.onnx_graph(model.params, cell, 1, 1, carried=True), x[:1, None], 1)
-    gc.collect()  # its buffers have no other owner than the run
-    for y in steps:
-        np.testing.assert_allclose(values(step()), y, **close)
+        agree(window(), expected[-1])
+    for y in model.stream().run(np.repeat(x[:1, 0], 4, 0)):
+        agree(step(), y)
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_peer_gives_the_outputs_of_crnn_at_all_steps_of_a_batch(peer, cell):
+    if missing := peer.missing(cell):
+        pytest.skip(missing.reason)
+    net = crnn.RNN(3, 5, cell=cell, seed=0)
+    x = np.random.default_rng(5).standard_normal((4, 2, 3), np.float32)
+    expected = net(x)[0]
+    y = peer.make(Work(net.params, cell, x), 1)()
+    y = np.array(y.numpy() if hasattr(y, "numpy") else y).reshape(expected.shape)
+    np.testing.assert_allclose(y, expected, atol=peer.tolerance * np.abs(expected).max())
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ def alone(monkeypatch):
     missing = measure.Missing("left out")
     for module in (stream, many_streams):
         monkeypatch.setattr(module, "unavailable", lambda *names: missing)
-    monkeypatch.setattr(single_steps, "ONNX_PEERS", ())
+    monkeypatch.setattr(single_steps, "PEERS", ())
     monkeypatch.setattr(native, "library", lambda: missing)
     monkeypatch.setattr(native, "module", lambda: missing)
     monkeypatch.setattr(many_streams, "peak", lambda threads: missing)

@@ -131,6 +131,6 @@ def test_bf16_is_trained_when_fit_has_a_precision(monkeypatch):
 def test_a_sequence_row_without_peers_measures_crnn(monkeypatch):
     monkeypatch.setattr(sequence, "unavailable", lambda *names: Missing("left out"))
     monkeypatch.setattr(sequence, "peak", lambda threads: Missing("left out"))
-    monkeypatch.setattr(sequence, "ONNX_PEERS", ())
+    monkeypatch.setattr(sequence, "PEERS", ())
     figures = sequence.measure(sequence.Shape("gru", 5, 1), Setting(1, Effort(2, 0.002), True))
     assert {name for name, figure in figures.items() if figure.value is not None} == {"crnn", "crnn, tape reused"}

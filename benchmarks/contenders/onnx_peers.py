@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.base.measure import Missing, unavailable
 from benchmarks.contenders.layers import GATES, TORCH_NAMES, second_bias
 
 Array = NDArray[Any]
@@ -114,18 +113,20 @@ def onnxruntime_run(graph: Graph, x: Array, threads: int) -> Run:
     states = [{state: value(np.zeros(size, np.float32)) for state, size in graph.states.items()} for _ in range(2)]
 
     def bound(source: int) -> Any:
+        """A binding, and its buffers, because it does not keep them alive."""
+        inputs = {"x": given} | states[source]
+        outputs = {name: y} | {f"{state}_n": buffer for state, buffer in states[1 - source].items()}
         binding = session.io_binding()
-        binding.bind_ortvalue_input("x", given)
-        binding.bind_ortvalue_output(name, y)
-        for state in graph.states:
-            binding.bind_ortvalue_input(state, states[source][state])
-            binding.bind_ortvalue_output(f"{state}_n", states[1 - source][state])
-        return binding
+        for tensor, buffer in inputs.items():
+            binding.bind_ortvalue_input(tensor, buffer)
+        for tensor, buffer in outputs.items():
+            binding.bind_ortvalue_output(tensor, buffer)
+        return binding, inputs, outputs
 
     turns = cycle([bound(0), bound(1)] if graph.states else [bound(0)])
 
     def run() -> Any:
-        session.run_with_iobinding(next(turns))
+        session.run_with_iobinding(next(turns)[0])
         return y
 
     return run
@@ -171,46 +172,7 @@ def openvino_run(graph: Graph, x: Array, threads: int, precision: str = "f32") -
     turns = cycle([request(0), request(1)] if graph.states else [request(0)])
 
     def run() -> Any:
-        made, _ = next(turns)
-        made.start_async()
-        made.wait()
+        next(turns)[0].infer(share_outputs=True)
         return y
 
     return run
-
-
-def openvino_bf16_run(graph: Graph, x: Array, threads: int) -> Run:
-    """OpenVINO with products in bf16."""
-    return openvino_run(graph, x, threads, "bf16")
-
-
-@dataclass(frozen=True)
-class OnnxPeer:
-    """A library that runs an ONNX graph, in one of the precisions of `benchmarks.contenders.precisions`.
-
-    ``cells``: those that it has in this precision.
-    """
-
-    library: str
-    precision: str
-    run: Callable[[Graph, Array, int], Run]
-    cells: tuple[str, ...] = tuple(GATES)
-
-    @property
-    def name(self) -> str:
-        """As in the report."""
-        return self.library if self.precision == "float32" else f"{self.library}, {self.precision}"
-
-    def missing(self, cell: str) -> Missing | None:
-        """Why it cannot run here; None if it can."""
-        if cell not in self.cells:
-            return Missing(f"{self.library} has no {cell} in {self.precision}")
-        return unavailable("onnx", self.library)
-
-
-ONNX_PEERS = (
-    OnnxPeer("onnxruntime", "float32", onnxruntime_run),
-    OnnxPeer("onnxruntime", "int8", onnxruntime_int8_run, cells=("lstm",)),
-    OnnxPeer("openvino", "float32", openvino_run),
-    OnnxPeer("openvino", "bf16", openvino_bf16_run),
-)

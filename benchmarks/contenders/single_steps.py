@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from benchmarks.base.latency import Stepper, statement
 from benchmarks.base.measure import Missing
+from benchmarks.contenders.inference import PEERS, Peer, Work
 from benchmarks.contenders.layers import GATES, TORCH_NAMES, torch_layers
-from benchmarks.contenders.onnx_peers import ONNX_PEERS, OnnxPeer, onnx_graph
-from benchmarks.contenders.precisions import PRECISIONS
 
 Array = NDArray[Any]
 Params = Mapping[str, Array]
@@ -63,15 +62,14 @@ def _with_head(params: Params, text: str, names: dict[str, Any]) -> Stepper:
     return statement(text, names, context=torch.inference_mode)
 
 
-def onnx_steps(params: Params, cell: str, x: Input, threads: int) -> dict[str, Stepper | Missing]:
-    """Steps of all libraries that run an ONNX graph, by name."""
-    return {peer.name: peer.missing(cell) or _onnx_step(peer, params, cell, x, threads) for peer in ONNX_PEERS}
+def of_peers(params: Params, cell: str, x: Input, threads: int) -> dict[str, Stepper | Missing]:
+    """Steps of all `PEERS`, by name."""
+    work = Work(params, cell, _vector(params, x)[None, None], carried=True)
 
+    def stepper(peer: Peer) -> Stepper:
+        return statement("y = run()", {"run": peer.make(work, threads)}, tolerance=peer.tolerance)
 
-def _onnx_step(peer: OnnxPeer, params: Params, cell: str, x: Input, threads: int) -> Stepper:
-    graph = onnx_graph(params, cell, 1, 1, carried=True)
-    run = peer.run(graph, _vector(params, x)[None, None], threads)
-    return statement("y = run()", {"run": run}, tolerance=PRECISIONS[peer.precision])
+    return {peer.name: peer.missing(cell) or stepper(peer) for peer in PEERS}
 
 
 # ---- NumPy -----------------------------------------------------------------------------------------------------------

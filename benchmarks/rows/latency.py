@@ -19,7 +19,7 @@ from benchmarks.base.latency import Stepper, statement, time_steps
 from benchmarks.base.measure import Effort, Figure, Missing
 from benchmarks.base.row import Row, Setting
 from benchmarks.contenders import c_program
-from benchmarks.contenders.onnx_peers import ONNX_PEERS, OnnxPeer, onnx_graph
+from benchmarks.contenders.inference import PEERS, Peer, Work
 from benchmarks.contenders.precisions import PRECISIONS, in_precision, ours_in
 
 Array = NDArray[Any]
@@ -59,9 +59,9 @@ def measure(shape: Shape, kind: str, setting: Setting) -> dict[str, Figure]:
         name = ours_in(precision)
         contenders |= ours(made, name, x, kind, tolerance)
         contenders[f"{name}, from C"] = c_program.from_c(kind, precision, model.params, x)
-        for peer in ONNX_PEERS:
+        for peer in PEERS:
             if peer.precision == precision:
-                contenders[peer.name] = peer.missing("lstm") or of_peer(peer, model.params, x, kind, tolerance)
+                contenders[peer.name] = peer.missing("lstm") or of_peer(peer, model.params, x, kind)
     if setting.quick:
         return time_steps(contenders, setting.effort, expected)
     return time_steps(contenders, EFFORT, expected, COUNTS)
@@ -82,13 +82,11 @@ def ours(model: Any | Missing, name: str, x: Array, kind: str, tolerance: float)
     }
 
 
-def of_peer(peer: OnnxPeer, params: Any, x: Array, kind: str, tolerance: float) -> Stepper:
-    """A library that runs ONNX graphs. For a step the state is carried, in bound buffers."""
-    if kind == "step":
-        run = peer.run(onnx_graph(params, "lstm", 1, 1, carried=True), x[:1, None], 1)
-    else:
-        run = peer.run(onnx_graph(params, "lstm", len(x), 1, last=True), x[:, None], 1)
-    return statement("y = run()", {"run": run}, tolerance=tolerance)
+def of_peer(peer: Peer, params: Any, x: Array, kind: str) -> Stepper:
+    """A library with our weights. For a step the state is carried."""
+    step = kind == "step"
+    work = Work(params, "lstm", (x[:1] if step else x)[:, None], carried=step, last=not step)
+    return statement("y = run()", {"run": peer.make(work, 1)}, tolerance=peer.tolerance)
 
 
 ROWS = [

@@ -6,7 +6,6 @@ Work is the matrix products: 2 * T * B * G * (D*H + H*H). Peers have the same we
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,14 +16,13 @@ from numpy.typing import NDArray
 from benchmarks.base.checks import require_close
 from benchmarks.base.measure import OURS, Contender, Figure, Missing, fastest, race, unavailable
 from benchmarks.base.row import Row, Setting
+from benchmarks.contenders.inference import PEERS, Run, Work
 from benchmarks.contenders.jax_peers import jax_layer
 from benchmarks.contenders.layers import GATES, TORCH_NAMES, torch_layers
-from benchmarks.contenders.onnx_peers import ONNX_PEERS, onnx_graph
 from benchmarks.contenders.peak import PEAK, peak
 from benchmarks.contenders.precisions import PRECISIONS
 
 Array = NDArray[Any]
-Run = Callable[[], Any]  # returns an array, or something with .numpy()
 
 # In GFLOP/s at B 32, by H, and the peak of the machine where the goals were set.
 GOALS = {
@@ -92,9 +90,9 @@ def measure(shape: Shape, setting: Setting) -> dict[str, Figure]:
     }
     torch = f"torch nn.{TORCH_NAMES[cell]}"
     contenders[torch] = unavailable("torch") or checked(torch, torch_run(net.params, cell, x, threads))
-    for peer in ONNX_PEERS:
+    for peer in PEERS:
         contenders[peer.name] = peer.missing(cell) or checked(
-            peer.name, peer.run(onnx_graph(net.params, cell, T, B), x, threads), PRECISIONS[peer.precision]
+            peer.name, peer.make(Work(net.params, cell, x), threads), peer.tolerance
         )
     contenders["jax"] = unavailable("jax") or fastest(
         {

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
 """pandas in, pandas out: the index of a forecast continues that of the series."""
 
+import datetime
+import functools
 import pickle
 
 import numpy as np
 import pytest
+from file_tools import edit
 
 import crnn
 from crnn.models.files import from_bytes, to_bytes
@@ -190,3 +193,143 @@ def test_a_few_rows_need_no_frequency_to_continue_a_series(rows):
         naive.update(series[more])
     with pytest.raises(ValueError, match="future: expected the index"):
         fitted.forecast(rows, future=known["b"][more])
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+NAMES = {
+    "a string": "load",
+    "none": None,
+    "an integer": 7,
+    "a large integer": 2**70,
+    "an integer of NumPy": np.int64(7),
+    "a float": 1.5,
+    "NaN": float("nan"),
+    "a bool": True,
+    "a tuple": ("load", 3, None, (1.5, False)),
+    "a Timestamp": pd.Timestamp("2026-01-31 12:00:00.000000001"),
+    "a Timestamp in a time zone": pd.Timestamp("2026-01-31", tz="Europe/Berlin"),
+    "a Period": pd.Period("2026-01", "M"),
+    "a tuple with a Timestamp": ("load", pd.Timestamp("2026-01-31")),
+    "a date": datetime.date(2026, 1, 31),
+    "a datetime": datetime.datetime(2026, 1, 31, 12),
+    "a datetime of NumPy": np.datetime64("2026-01-31", "ns"),
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_names_are_the_same_after_saving(kind):
+    name = NAMES[kind]
+    index = pd.date_range("2020-01-01", periods=60, freq="MS", name=name)
+    fitted = model().fit(pd.Series(values(), index, name=name), **QUICK)
+    for each in (fitted, from_bytes(to_bytes(fitted))):
+        ahead = each.forecast(2)
+        for found in (ahead.name, ahead.index.name):
+            assert found == name or (found != found and name != name)
+            assert isinstance(found, type(name)) or isinstance(name, np.generic)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        pd.MultiIndex.from_tuples([("north", "load"), ("south", "load")]),
+        pd.date_range("2026-01-31", periods=2, tz="UTC"),
+        pd.period_range("2026-01", periods=2, freq="Q"),
+        pd.Index([0.5, 1.5]),
+        pd.Index(["load", 2]),
+    ],
+)
+def test_columns_are_the_same_after_saving(columns):
+    frame = pd.DataFrame(np.stack([values(), values() + 1], axis=1), columns=columns)
+    fitted = model().fit(frame, **QUICK)
+    loaded = from_bytes(to_bytes(fitted))
+    assert loaded.forecast(2).columns.equals(columns)
+    assert loaded.forecast(2, quantiles=[0.5]).equals(fitted.forecast(2, quantiles=[0.5]))
+    assert loaded.update(frame.set_axis(range(60, 120))).forecast(2).columns.equals(columns)
+
+
+@pytest.mark.parametrize("name", [pd.Interval(0, 1), frozenset({1}), ("load", object()), pd.NaT, b"load"])
+def test_a_name_that_a_file_would_not_give_back_is_refused_by_fit(name):
+    series = pd.Series(values(), name=name)
+    with pytest.raises(ValueError, match=r"^series: expected a name that a file can hold: .* write its str\(\)"):
+        model().fit(series, **QUICK)
+    series = pd.Series(values(), pd.RangeIndex(60, name=name))
+    with pytest.raises(ValueError, match=r"^series: expected an index with a name that a file can hold"):
+        model().fit(series, **QUICK)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        {"tuple": "load"},
+        {"bool": 1},
+        {"float": 1.5},
+        {"float": "much"},
+        {"date": "2026-13-01"},
+        {"period": ["x", "M"]},
+        {"timestamp": ["2026-01-31", "Nowhere/At"]},
+        {"timestamp": ["2026-01-31"]},
+        {"timestamp": [1, None]},
+        {"set": []},
+        {"tuple": [1], "bool": True},
+        ["load"],
+        1.5,
+        {},
+        functools.reduce(lambda name, _: {"tuple": [name]}, range(12), "load"),
+    ],
+)
+def test_a_file_with_other_things_in_the_place_of_names_is_refused(name, tmp_path):
+    model().fit(pd.Series(values(), name="load"), **QUICK).save(tmp_path / "m")
+    edit(tmp_path / "m", lambda tensors, header: header["forecaster"]["series"][0].update(columns=[name]))
+    with pytest.raises(crnn.ModelFileError, match="m: expected a name"):
+        crnn.load(tmp_path / "m")
+
+
+def test_columns_of_several_series_are_put_in_the_order_of_the_first():
+    frames = [pd.DataFrame(np.stack([values(), 2 * values() + i], axis=1), columns=["a", "b"]) for i in range(2)]
+    expected = model().fit(frames, past=frames, **QUICK)
+    mixed = [frames[0], frames[1][["b", "a"]]]
+    found = model().fit(mixed, past=mixed, **QUICK)
+    for one, other in zip(expected.forecast(2), found.forecast(2), strict=True):
+        assert one.equals(other)
+    for name, given in {"series": (frames[:1], None), "past": (frames[:1], frames[:1])}.items():
+        wrong = [frames[1].set_axis(["b", "c"], axis=1)]
+        series, past = given[0] + (wrong if name == "series" else frames[:1]), given[1] and given[1] + wrong
+        with pytest.raises(ValueError, match=rf"^{name}\[1\]: expected the columns .* as in {name}\[0\], got \['b'"):
+            model().fit(series, past=past, **QUICK)
+    others = [frames[0], frames[1].set_axis(["c", "d"], axis=1)]  # by position, because no name is the same
+    assert [ahead.columns.tolist() for ahead in model().fit(others, **QUICK).forecast(1)] == [["a", "b"], ["c", "d"]]
+
+
+# ---- the ends of what an index can count -----------------------------------------------------------------------------
+
+LAST = 2**63 - 1
+CANNOT_CONTINUE = r"^series: expected an index that continues for [0-9]+ steps, got one that ends at"
+
+
+@pytest.mark.parametrize("index", [pd.RangeIndex(LAST - 61, LAST - 1), pd.RangeIndex(-LAST + 60, -LAST, -1)])
+def test_a_forecast_beyond_the_integers_of_pandas_is_refused(index):
+    fitted = model().fit(pd.Series(values(), index), **QUICK)
+    for act in (fitted.forecast, from_bytes(to_bytes(fitted)).forecast):
+        with pytest.raises(ValueError, match=CANNOT_CONTINUE):
+            act(4)
+    with pytest.raises(ValueError, match=CANNOT_CONTINUE):
+        fitted.update(values(4))
+
+
+def test_an_index_of_larger_integers_than_pandas_can_continue_is_refused_by_fit():
+    index = pd.Index(np.arange(60, dtype=np.uint64) + np.uint64(2**63))
+    with pytest.raises(ValueError, match=rf"^series: expected an index of integers of at most {LAST}, got {LAST + 60}"):
+        model().fit(pd.Series(values(), index), **QUICK)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint64, np.int8, "UInt16"])
+def test_an_index_of_any_integers_may_fall(dtype):
+    series = pd.Series(values(), pd.Index(np.arange(60)[::-1] + 3, dtype=dtype))
+    assert model().fit(series, **QUICK).forecast(4).index.tolist() == [2, 1, 0, -1]
+
+
+def test_integers_that_wrap_around_are_not_evenly_spaced():
+    index = pd.Index(np.array([LAST - 1, LAST, -LAST - 1] * 20, np.int64))
+    with pytest.raises(ValueError, match="or of evenly spaced integers"):
+        model().fit(pd.Series(values(3), index[:3]), **QUICK)

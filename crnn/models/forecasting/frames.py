@@ -14,14 +14,16 @@ import numpy as np
 
 from crnn.array_input import as_array, in_precision, library_of, real_numbers, shown
 from crnn.checks import Array
+from crnn.models.forecasting.labels import checked_label, label_from_json, label_to_json
 
 FREQUENCIES = {"MS": "M", "ME": "M", "BMS": "M", "BME": "M", "QS": "Q", "QE": "Q", "BQS": "Q", "BQE": "Q"}
+LARGEST_LABEL = int(np.iinfo(np.int64).max)
 KINDS = ("datetime", "period", "range")
 
 
 @dataclass(frozen=True)
 class Axis:
-    """The index of a series at its end, and how it continues. JSON can hold its fields.
+    """The index of a series at its end, and how it continues.
 
     Attributes
     ----------
@@ -31,21 +33,22 @@ class Axis:
     step : str or int
         The frequency, or the difference of two labels.
     tz : str or None
-    name : str or None
+    name
+        A label, see `crnn.models.forecasting.labels`.
     """
 
     kind: str
     last: str | int
     step: str | int
     tz: str | None = None
-    name: str | None = None
+    name: Any = None
 
     @classmethod
     def of(cls, name: str, index: Any) -> Axis:
         """That of a pandas index. Raises ValueError, which calls the series ``name``, if it has no frequency."""
         import pandas as pd
 
-        label = None if index.name is None else str(index.name)
+        label = checked_label(name, "an index with a name", index.name)
         if isinstance(index, pd.PeriodIndex):
             steady = bool((index == pd.period_range(index[0], periods=len(index), freq=index.freq)).all())
             if steady:
@@ -56,10 +59,10 @@ class Axis:
                 tz = None if index.tz is None else str(index.tz)
                 last = index[-1] if index.tz is None else index[-1].tz_convert("UTC")
                 return cls("datetime", last.isoformat(), step, tz, label)
-        elif pd.api.types.is_integer_dtype(index.dtype):
-            steps = np.diff(index.to_numpy())
-            if len(index) == 1 or (steps[0] != 0 and (steps == steps[0]).all()):
-                return cls("range", int(index[-1]), int(steps[0]) if len(steps) else 1, None, label)
+        elif pd.api.types.is_integer_dtype(index.dtype) and not index.hasnans:
+            found = _even_integers(name, index.to_numpy())
+            if found is not None:
+                return cls("range", *found, None, label)
         raise ValueError(
             f"{name}: expected an index of dates or periods with a frequency, or of evenly spaced integers, got "
             f"{type(index).__name__} {shown([str(label) for label in index[:3]])}; {_index_hint(name, index)}"
@@ -69,14 +72,22 @@ class Axis:
         """The pandas index of the next ``n`` steps."""
         import pandas as pd
 
-        if self.kind == "range":
+        try:
+            if self.kind == "period":
+                first = pd.Period(self.last, freq=self.step) + 1
+                return pd.period_range(first, periods=n, freq=self.step, name=self.name)
+            if self.kind == "datetime":
+                last = pd.Timestamp(self.last)
+                last = last if self.tz is None else last.tz_convert(self.tz)
+                return pd.date_range(last, periods=n + 1, freq=self.step, name=self.name)[1:]
             first, step = int(self.last) + int(self.step), int(self.step)
+            np.array([first, first + n * step], np.int64)  # which pandas notices when the index is used
             return pd.RangeIndex(first, first + n * step, step, name=self.name)
-        if self.kind == "period":
-            return pd.period_range(pd.Period(self.last, freq=self.step) + 1, periods=n, freq=self.step, name=self.name)
-        last = pd.Timestamp(self.last)
-        last = last if self.tz is None else last.tz_convert(self.tz)
-        return pd.date_range(last, periods=n + 1, freq=self.step, name=self.name)[1:]
+        except (OverflowError, pd.errors.OutOfBoundsDatetime):
+            raise ValueError(
+                f"series: expected an index that continues for {n:,} steps, got one that ends at {self.last}, after "
+                "which pandas cannot count as far; write series.reset_index(drop=True)"
+            ) from None
 
     def advanced(self, n: int) -> Axis:
         """The axis after the next ``n`` steps."""
@@ -96,6 +107,23 @@ class Axis:
             return None
         unit = str(self.step).partition("-")[0]
         return FREQUENCIES.get(unit, unit)
+
+
+def _even_integers(name: str, labels: Any) -> tuple[int, int] | None:
+    """The last of evenly spaced integers, and their difference; None if they are not even.
+
+    Raises ValueError, which calls the series ``name``, for integers that int64 cannot hold.
+    """
+    if len(labels) and int(labels.max()) > LARGEST_LABEL:
+        raise ValueError(
+            f"{name}: expected an index of integers of at most {LARGEST_LABEL}, got {int(labels.max())}; write "
+            f"{name}.reset_index(drop=True)"
+        )
+    labels = labels.astype(np.int64)
+    first, last, n = int(labels[0]), int(labels[-1]), len(labels)
+    step = int(labels[1]) - first if n > 1 else 1
+    even = step != 0 and abs(step) <= LARGEST_LABEL and last == first + (n - 1) * step
+    return (last, step) if even and (np.diff(labels) == step).all() else None
 
 
 def _index_hint(name: str, index: Any) -> str:
@@ -189,7 +217,10 @@ def read_one(name: str, value: Any, what: str, *, bools: bool, axis: bool) -> Fr
     if not pandas:
         return Frame(values, flat)
     columns = [value.name] if flat else value.columns.tolist()
-    return Frame(values, flat, columns, Axis.of(name, value.index) if axis else None, value.index)
+    if not axis:
+        return Frame(values, flat, columns, None, value.index)
+    columns = [checked_label(name, "a name" if flat else "columns with names", each) for each in columns]
+    return Frame(values, flat, columns, Axis.of(name, value.index), value.index)
 
 
 def read_columns(
@@ -238,7 +269,7 @@ def in_order(name: str, frame: Frame, columns: list[Any] | None) -> Array:
 
 def axis_to_dict(axis: Axis | None) -> dict[str, Any] | None:
     """A JSON object of an axis."""
-    return None if axis is None else asdict(axis)
+    return None if axis is None else {**asdict(axis), "name": label_to_json(axis.name)}
 
 
 def axis_from(value: Any) -> Axis | None:
@@ -249,10 +280,10 @@ def axis_from(value: Any) -> Axis | None:
     if not isinstance(value, dict) or sorted(value) != sorted(names) or value["kind"] not in KINDS:
         raise ValueError(f"expected an index, got {value!r:.200}")
     numbers = int if value["kind"] == "range" else str
-    types = {"last": (numbers,), "step": (numbers,), "tz": (str, type(None)), "name": (str, type(None))}
+    types = {"last": (numbers,), "step": (numbers,), "tz": (str, type(None))}
     if any(type(value[name]) not in allowed for name, allowed in types.items()):
         raise ValueError(f"expected an index, got {value!r:.200}")
-    return Axis(**value)
+    return Axis(**(value | {"name": label_from_json(value["name"])}))
 
 
 def as_given(values: Array, frame: Frame, axis: Axis | None, levels: Sequence[float] | None) -> Any:

@@ -81,11 +81,16 @@ def read_all(
             label = f"series[{i}]" if several else "series"
             raise ValueError(f"{label}: expected {P} columns, got {frame.values.shape[1]}")
     names = _names(frames)
+    if like is None and names is None:
+        frames = _in_one_order("series", frames)
+        names = _names(frames)
     if like is not None:
         frames = [_ordered(f"series[{i}]" if several else "series", each, like) for i, each in enumerate(frames)]
     beside, counts, titles = {}, {}, {"series": names}
     for name, value, rows in (("past", past, 0), ("future", future, ahead)):
         found = read_columns(name, value, frames, several, [len(frame) + rows for frame in frames])
+        if found is not None and like is None:
+            found = _in_one_order(name, found)
         wanted = None if like is None else {"past": like.past, "future": like.future}[name]
         counts[name] = _checked_count(name, found, wanted, like, [len(frame) + rows for frame in frames])
         titles[name] = None if found is None else _names(found)
@@ -102,6 +107,26 @@ def _names(frames: Sequence[Frame]) -> list[str] | None:
     found = {None if frame.columns is None or frame.flat else tuple(map(str, frame.columns)) for frame in frames}
     names = found.pop() if len(found) == 1 else None
     return None if names is None else list(names)
+
+
+def _in_one_order(name: str, frames: list[Frame]) -> list[Frame]:
+    """Several frames whose columns have the same names, in the order of the first one.
+
+    Raises ValueError if only some of the names are the same; if none are, columns are read by position.
+    """
+    first = frames[0].columns
+    if first is None or frames[0].flat or len(set(map(str, first))) < len(first):
+        return frames
+    known = list(map(str, first))
+    for i, frame in enumerate(frames):
+        names = set(map(str, frame.columns or ()))
+        if names & set(known) and names != set(known) and not frame.flat:
+            raise ValueError(f"{name}[{i}]: expected the columns {known}, as in {name}[0], got {sorted(names)}")
+    like = Columns(len(known), 0, 0, {"series": known})
+    return [
+        _ordered(f"{name}[{i}]", frame, like) if set(map(str, frame.columns or ())) == set(known) else frame
+        for i, frame in enumerate(frames)
+    ]
 
 
 def _ordered(label: str, frame: Frame, like: Columns) -> Frame:

@@ -12,6 +12,7 @@ import numpy as np
 from crnn.checks import Array
 from crnn.io import model_file
 from crnn.models.forecasting.frames import Axis, Frame, axis_from, axis_to_dict
+from crnn.models.forecasting.labels import label_from_json, label_to_json
 
 SEVERAL = 1_000_000  # series, or steps of one, that a file may hold
 
@@ -78,18 +79,11 @@ def tensors_of(memory: Sequence[Remembered]) -> dict[str, Array]:
 
 def header_of(memory: Sequence[Remembered]) -> list[dict[str, Any]]:
     """What a file says of each series, as values that JSON can hold."""
-    columns = [None if each.columns is None else [_label(column) for column in each.columns] for each in memory]
+    columns = [None if each.columns is None else [label_to_json(column) for column in each.columns] for each in memory]
     return [
         {"steps": len(each.values), "flat": each.flat, "columns": names, "index": axis_to_dict(each.axis)}
         for each, names in zip(memory, columns, strict=True)
     ]
-
-
-def _label(column: Any) -> Any:
-    """The name of a column as JSON can hold it."""
-    if isinstance(column, np.generic):
-        column = column.item()
-    return column if column is None or type(column) in (str, int) else str(column)
 
 
 def memory_from(header: Any, tensors: Mapping[str, Array], widths: Mapping[str, int]) -> list[Remembered]:
@@ -99,7 +93,7 @@ def memory_from(header: Any, tensors: Mapping[str, Array], widths: Mapping[str, 
     for each in header:
         sensible = isinstance(each, dict) and sorted(each) == ["columns", "flat", "index", "steps"]
         sensible = sensible and type(each["flat"]) is bool and type(each["steps"]) is int
-        if not sensible or not 0 < each["steps"] <= SEVERAL or not _are_columns(each["columns"], widths["values"]):
+        if not sensible or not 0 < each["steps"] <= SEVERAL:
             raise ValueError(f"expected a series, got {each!r:.200}")
     total = sum(each["steps"] for each in header)
     arrays = {}
@@ -115,20 +109,19 @@ def memory_from(header: Any, tensors: Mapping[str, Array], widths: Mapping[str, 
         stop = first + each["steps"]
         parts = {name: arrays[name][first * n : stop * n].reshape(-1, n) for name, n in widths.items() if n}
         parts |= {name: np.zeros((each["steps"], 0)) for name, n in widths.items() if not n}
-        axis = axis_from(each["index"])
-        memory.append(
-            Remembered(**parts, mean=mean[i], std=std[i], flat=each["flat"], columns=each["columns"], axis=axis)
-        )
+        columns, axis = _columns_from(each["columns"], P), axis_from(each["index"])
+        memory.append(Remembered(**parts, mean=mean[i], std=std[i], flat=each["flat"], columns=columns, axis=axis))
         first = stop
     return memory
 
 
-def _are_columns(columns: Any, size: int) -> bool:
-    """Whether these can be the names of so many columns."""
-    if columns is None:
-        return True
-    kinds = (str, int, type(None))
-    return isinstance(columns, list) and len(columns) == size and all(type(column) in kinds for column in columns)
+def _columns_from(value: Any, size: int) -> list[Any] | None:
+    """The names of so many columns of a JSON object. Raises ValueError."""
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) != size:
+        raise ValueError(f"expected the names of {size} columns, got {value!r:.200}")
+    return [label_from_json(column) for column in value]
 
 
 def _checked(tensors: Mapping[str, Array], name: str, size: int) -> Array:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from kernel_tools import assert_close, assert_same_bits
 from numpy.typing import ArrayLike, NDArray
-from oracle_cells import beside, cell_backward, cell_forward, steps_there, turned_round
+from oracle_cells import cell_backward, cell_forward, concatenated, steps_there, turned_round
 
 from crnn._core import cells, gemm
 from crnn._core.rows import Lengths
@@ -205,7 +205,7 @@ def expected_forward(kind: str, given: Arrays, lengths: ArrayLike | None = None,
     out = {"h": run.h}
     kept = [np.stack(values) for values in zip(*run.kept, strict=True)]
     if "gates" in info.arrays:
-        out["gates"] = beside(*kept[: info.gates])
+        out["gates"] = concatenated(*kept[: info.gates])
     if info.has_c:
         out["c"] = kept[info.gates]
     if "tanh_c" in info.arrays:
@@ -231,7 +231,7 @@ def expected_backward(
         out["dc"] = dstate[1]
     if "da_h" in info.arrays:  # a GRU; forward: n = tanh( xw_n + r * hn )
         r = np.stack([kept[0] for kept in run.kept])
-        out["da_h"] = turn(beside(da[..., : -r.shape[-1]], da[..., -r.shape[-1] :] * r))
+        out["da_h"] = turn(concatenated(da[..., : -r.shape[-1]], da[..., -r.shape[-1] :] * r))
     if "dvectors" in info.arrays:
         out |= {"d" + name: grads[name] for name in info.vectors}  # summed over rows
     return out, grads

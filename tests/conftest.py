@@ -70,7 +70,7 @@ def dtype(request: pytest.FixtureRequest) -> np.dtype:
 
 @pytest.fixture
 def arrays(dtype: np.dtype) -> Iterator[Guarded]:
-    """Makes arrays of the test's precision; checks in the end that nothing was written beside them."""
+    """Makes arrays of the test's precision; checks in the end that nothing was written outside them."""
     guarded = Guarded(dtype)
     yield guarded
     guarded.check()

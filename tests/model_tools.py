@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the tests of models and training share: texts and weights that hide nothing, the oracle beside a model."""
+"""What the tests of models and training share: texts and weights that hide nothing, the oracle of a model."""
 
 import os
 import subprocess

@@ -4,7 +4,7 @@
     T time steps, B batch, D input size, H hidden size, V vocabulary, L layers; row vectors; time-major arrays
 
     layer      h[t], c[t] from x[t], h[t-1], c[t-1] by its cell: see `oracle_cells`; its h is the next one's x
-    reverse    the same over every row from its last step to its first; h beside the forward direction's
+    reverse    the same over every row from its last step to its first; h concatenated to the forward direction's
     head       y[t] = h[t] W_hy + b_y                  (h of the last layer)
     loss       sum over t, b of  -log softmax(y[t, b])[target[t, b]]
 
@@ -26,9 +26,9 @@ from oracle_cells import (
     Recurrence,
     State,
     activation_slope,
-    beside,
     cell_backward,
     cell_forward,
+    concatenated,
     steps_there,
     turned_round,
 )
@@ -195,7 +195,7 @@ def rnn_forward(
             )
             runs.append(run)
             outputs.append(turned_round(run.h, lengths) if direction else run.h)
-        hs.append(beside(*outputs))
+        hs.append(concatenated(*outputs))
         x = hs[-1] * masks[layer]
     y = x @ params["W_hy"] + params["b_y"] if "W_hy" in params else x
     return Tape(inputs, runs, hs, x, y, there, ids, lengths, masks, learned)

@@ -46,7 +46,7 @@ def gates(a: Array, count: int) -> list[Array]:
     return np.split(a, count, axis=-1)
 
 
-def beside(*blocks: Array) -> Array:
+def concatenated(*blocks: Array) -> Array:
     return np.concatenate(blocks, axis=-1)
 
 
@@ -83,7 +83,7 @@ def lstm_step_back(
 ) -> tuple[Array, Array, State]:
     (i, f, g, o, c), (dh, dc) = kept, dafter
     dc = dc + dh * o * (1 - np.tanh(c) ** 2)  # c acts on what comes later and, through h, on this step
-    da = beside(
+    da = concatenated(
         dc * g * i * (1 - i),
         dc * before[1] * f * (1 - f),
         dc * i * (1 - g * g),
@@ -123,8 +123,8 @@ def gru_step_back(
         dr, dp = dq * p, dq * r
         dW_hn = q.T @ da_n
     da_r = dr * r * (1 - r)
-    grads["W_hh"] += beside(p.T @ da_r, p.T @ da_z, dW_hn)
-    return beside(da_r, da_z, da_n), dp + da_r @ W_hr.T + da_z @ W_hz.T, (dh * z,)
+    grads["W_hh"] += concatenated(p.T @ da_r, p.T @ da_z, dW_hn)
+    return concatenated(da_r, da_z, da_n), dp + da_r @ W_hr.T + da_z @ W_hz.T, (dh * z,)
 
 
 def min_gru_step(w: Params, xw: Array, p: Array, before: State) -> tuple[State, State]:
@@ -138,7 +138,7 @@ def min_gru_step_back(
 ) -> tuple[Array, Array, State]:
     (z, n), (dh,) = kept, dafter
     dn = dh * z
-    da = beside(dh * (n - before[0]) * z * (1 - z), np.where(n >= 0.5, dn, dn * n * (1 - n)))
+    da = concatenated(dh * (n - before[0]) * z * (1 - z), np.where(n >= 0.5, dn, dn * n * (1 - n)))
     return da, np.zeros_like(dh), (dh * (1 - z),)
 
 

@@ -45,7 +45,7 @@ def same(one: object, other: object) -> bool:
 
 
 def many_steps(steps: int) -> list[str]:
-    """One stream that never stops, beside `forward` block by block with its own state carried."""
+    """One stream that never stops, compared with `forward` block by block with its own state carried."""
     net = crnn.RNN(8, 16, cell="lstm", seed=1)
     xs = np.random.default_rng(1).normal(size=(BLOCK, 8)).astype(np.float32)
     rows, out = list(xs), np.empty(16, np.float32)

@@ -84,7 +84,7 @@ def values(rng: np.random.Generator, shapes: Sequence[tuple[int, ...]]) -> list[
 # ---- the oracle ----------------------------------------------------------------------------------------------------
 
 
-def beside(sequences: Sequence[Array], padding: float = 0) -> Array:
+def as_batch(sequences: Sequence[Array], padding: float = 0) -> Array:
     """(T, B, ...) of sequences (T_b, ...)."""
     shape = (max(map(len, sequences)), len(sequences), *np.shape(sequences[0])[1:])
     together = np.full(shape, padding, np.asarray(sequences[0]).dtype)
@@ -172,7 +172,7 @@ def oracle_outputs(
     of_net = {name: params[name] for name in model.net.params}
     W, b = params["W_hy"], params["b_y"]
     lengths = [len(sequence) for sequence in sequences]
-    tape = oracle.rnn_forward(of_net, beside(sequences), None, model.net.cell, lengths=lengths)
+    tape = oracle.rnn_forward(of_net, as_batch(sequences), None, model.net.cell, lengths=lengths)
     if model.pooling is None:
         h, back = tape.y, lambda d: d
     else:

@@ -47,7 +47,7 @@ packages = pytest.mark.parametrize(
             BENCHMARK_FLOORS,
             id="benchmarks",
             marks=pytest.mark.skipif(
-                not BENCHMARKS.exists(), reason="benchmarks are in a clone, not beside every wheel"
+                not BENCHMARKS.exists(), reason="benchmarks are in a clone, not in a wheel"
             ),
         ),
     ],
@@ -93,7 +93,7 @@ def test_inheritance_is_shallow(package, floors):
 
 def test_no_benchmark_row_imports_another():
     if not BENCHMARKS.exists():
-        pytest.skip("benchmarks are in a clone, not beside every wheel")
+        pytest.skip("benchmarks are in a clone, not in a wheel")
     graph = import_graph(BENCHMARKS)
     rows = [module for module in graph if module.startswith("benchmarks.rows.")]
     assert len(rows) > 5
@@ -147,17 +147,17 @@ def test_an_import_through_a_package_leads_to_its_init(tmp_path):
 def test_an_import_of_the_same_or_a_higher_floor_is_seen(tmp_path):
     files = {
         "low.py": "",
-        "beside.py": "import pkg.low",
+        "equal.py": "import pkg.low",
         "mid/a.py": "from pkg import low\nfrom pkg.mid import b",
         "mid/b.pyx": "def f():\n    import pkg.top",
         "top.py": "import pkg.mid.a\nimport pkg",
         "new.py": "",
         "__init__.py": "import pkg.top",
     }
-    found = wrong_floors(import_graph(package_of(tmp_path, files)), (("low", "beside"), ("mid",), ("top",), ("",)))
+    found = wrong_floors(import_graph(package_of(tmp_path, files)), (("low", "equal"), ("mid",), ("top",), ("",)))
     assert found == [
         "pkg.new: on no floor",
-        "pkg.beside imports pkg.low",
+        "pkg.equal imports pkg.low",
         "pkg.mid.b imports pkg.top",
         "pkg.top imports pkg",
     ]

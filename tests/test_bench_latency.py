@@ -11,7 +11,7 @@ import pytest
 
 import crnn
 
-pytest.importorskip("benchmarks", reason="benchmarks are in a clone, not beside every wheel")
+pytest.importorskip("benchmarks", reason="benchmarks are in a clone, not in a wheel")
 from benchmarks import latency as command
 from benchmarks import report
 from benchmarks.all_rows import all_rows

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("benchmarks", reason="benchmarks are in a clone, not beside every wheel")
+pytest.importorskip("benchmarks", reason="benchmarks are in a clone, not in a wheel")
 from benchmarks import all_rows, report
 from benchmarks.base import latency, measure
 from benchmarks.base.row import Setting

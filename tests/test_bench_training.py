@@ -8,7 +8,7 @@ import pytest
 
 import crnn
 
-pytest.importorskip("benchmarks", reason="benchmarks are in a clone, not beside every wheel")
+pytest.importorskip("benchmarks", reason="benchmarks are in a clone, not in a wheel")
 from benchmarks.all_rows import LISTED, all_rows
 from benchmarks.base import processes
 from benchmarks.base.measure import Contender, Effort, Missing

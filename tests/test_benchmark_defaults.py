@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-defaults = pytest.importorskip("benchmarks.defaults", reason="benchmarks are in a clone, not beside every wheel")
+defaults = pytest.importorskip("benchmarks.defaults", reason="benchmarks are in a clone, not in a wheel")
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def arguments_of_a_bare_command() -> argparse.Namespace:
     return command._parser(["train"]).parse_args(["train", "text.txt", "-o", "m"])
 
 
-# ---- two doors -------------------------------------------------------------------------------------------------------
+# ---- in Python and in a shell ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [each.name for each in options_of(TrainingConfig) if each.name not in OF_THE_SHELL])

@@ -46,7 +46,7 @@ def lookup(name: str) -> object:
     return value
 
 
-# Modules of crnn.interop that its formats share, which are no doors themselves.
+# Modules of crnn.interop that its formats share, which convert nothing themselves.
 SHARED = {"audio", "folding", "json_file", "layouts", "parts"}
 FORMATS = [module.name for module in pkgutil.iter_modules(crnn.interop.__path__) if module.name not in SHARED]
 MODULES = ["crnn", "crnn.optim", "crnn.sampling", "crnn.stream", *(f"crnn.interop.{name}" for name in FORMATS)]

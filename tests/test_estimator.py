@@ -170,19 +170,19 @@ def test_warm_start_continues(name):
 
 
 @pytest.mark.parametrize("name", SIZED)
-@pytest.mark.parametrize("door", ["loaded", "assigned", "trained by crnn.fit", "astype"])
-def test_a_fit_begins_from_what_the_user_has_put_there(name, door):
+@pytest.mark.parametrize("way", ["loaded", "assigned", "trained by crnn.fit", "astype"])
+def test_a_fit_begins_from_what_the_user_has_put_there(name, way):
     """And a second one begins there again."""
     make, x, y = SIZED[name]
     model = make(epochs=2)
-    if door == "assigned":
+    if way == "assigned":
         model.fit(x, y)
         model.flat_params[...] += 0.5
-    elif door == "trained by crnn.fit":
+    elif way == "trained by crnn.fit":
         crnn.fit(model, model.data(x, y), epochs=1)
     else:
         model.fit(x, y)
-        model = from_bytes(model.to_bytes()) if door == "loaded" else model.astype("float64")
+        model = from_bytes(model.to_bytes()) if way == "loaded" else model.astype("float64")
     start, scaled = model.flat_params.copy(), model.is_scaled
     means = [scaling.mean.copy() for scaling in model.scalings.values()]
     for _ in range(2):
@@ -293,11 +293,11 @@ def test_an_interrupted_fit_keeps_weights_and_log():
 
 
 @every
-@pytest.mark.parametrize("door", [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_a_copy_is_the_same_estimator(name, door):
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_is_the_same_estimator(name, way):
     make, x, y = ALL[name]
     for model in (make(lr=0.1, epochs=2, batch_size=4), fitted(name, lr=0.1)):
-        other = door(model)
+        other = way(model)
         assert other.get_params() == model.get_params()
         assert repr(other) == repr(model)
         assert (other.log is None) == (model.log is None)

@@ -44,7 +44,7 @@ void set(unsigned long long mode) { __asm__ volatile("msr fpcr, %0" : : "r"(mode
 #endif
 """
 
-# What is set beside the default. On ARM traps cannot be set on most CPUs, and bits 22 and 23 are the rounding mode.
+# What is set besides the default. On ARM traps cannot be set on most CPUs, and bits 22 and 23 are the rounding mode.
 MODES = {
     "down": 0x3F80 if X86 else 2 << 22,
     "up": 0x5F80 if X86 else 1 << 22,

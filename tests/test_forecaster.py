@@ -19,7 +19,7 @@ def wave(n=120, seed=0, level=20.0, season=12):
     return level + 0.05 * t + 3 * np.sin(2 * np.pi * t / season) + 0.3 * np.random.default_rng(seed).normal(size=n)
 
 
-def beside(n, seed=1):
+def other_columns(n, seed=1):
     return np.random.default_rng(seed).normal(size=(n, 2))
 
 
@@ -179,11 +179,11 @@ def copies(model):
 def test_copies_forecast_the_same_bits(several, tmp_path):
     series, n = wave(100), 100
     series[40:43] = np.nan
-    past, future = beside(n), beside(n, 2)
+    past, future = other_columns(n), other_columns(n, 2)
     if several:
         series, past, future = [series, wave(n, 1)], [past, past], [future, future]
     model = crnn.Forecaster(6, gaps="mask", lr=0.003, **SMALL).fit(series, past, future, **QUICK)
-    ahead = beside(8, 3)
+    ahead = other_columns(8, 3)
     ahead = [ahead, ahead] if several else ahead
     expected = np.array(model.forecast(8, future=ahead, quantiles=[0.05, 0.9]))
     model.save(tmp_path / "m.safetensors")
@@ -343,7 +343,7 @@ def test_errors_of_a_back_test_are_those_of_its_forecasts():
 
 
 def test_several_series_are_back_tested_together():
-    series, future = [wave(90), wave(120, 1)], [beside(90), beside(120)]
+    series, future = [wave(90), wave(120, 1)], [other_columns(90), other_columns(120)]
     result = crnn.Forecaster(6, **SMALL).backtest(series, origins=2, future=future, **QUICK)
     assert result.forecasts.shape == (2, 2, 6, 1)
     assert (result.actual[1, 1, :, 0] == series[1][-6:]).all()
@@ -358,11 +358,11 @@ def test_a_back_test_names_a_wrong_argument(wrong):
 
 
 def test_a_back_test_is_not_made_without_the_columns_that_the_model_knows():
-    model = crnn.Forecaster(6, **SMALL).fit(wave(), past=beside(120), future=beside(120), **QUICK)
+    model = crnn.Forecaster(6, **SMALL).fit(wave(), past=other_columns(120), future=other_columns(120), **QUICK)
     with pytest.raises(ValueError, match=r"^past: expected the 2 columns that the model was trained with, got none"):
-        model.backtest(wave(), future=beside(120), **QUICK)
+        model.backtest(wave(), future=other_columns(120), **QUICK)
     with pytest.raises(ValueError, match=r"^future: expected the 2 columns that the model was trained with, got none"):
-        model.backtest(wave(), past=beside(120), **QUICK)
+        model.backtest(wave(), past=other_columns(120), **QUICK)
 
 
 def test_a_forecast_is_at_most_a_million_steps_long(fitted):
@@ -462,28 +462,28 @@ def test_wrong_series_are_refused(series, message):
 def test_wrong_columns_are_refused():
     model = crnn.Forecaster(6, **SMALL)
     with pytest.raises(ValueError, match="past: expected 120 rows, got 119"):
-        model.fit(wave(), beside(119))
+        model.fit(wave(), other_columns(119))
     with pytest.raises(ValueError, match="future: expected 120 rows, got 126"):
-        model.fit(wave(), future=beside(126))
+        model.fit(wave(), future=other_columns(126))
     with pytest.raises(ValueError, match=r"past\[1\]: expected 50 rows, got 60"):
-        model.fit([wave(60), wave(50)], [beside(60), beside(60)])
-    model.fit(wave(), beside(120), beside(120, 2), **QUICK)
+        model.fit([wave(60), wave(50)], [other_columns(60), other_columns(60)])
+    model.fit(wave(), other_columns(120), other_columns(120, 2), **QUICK)
     with pytest.raises(ValueError, match="future: expected 4 rows of 2 columns, as in fit, got none"):
         model.forecast(4)
     with pytest.raises(ValueError, match="future: expected 4 rows of 2 columns, got 5 rows of 2 columns"):
-        model.forecast(4, future=beside(5))
+        model.forecast(4, future=other_columns(5))
     with pytest.raises(ValueError, match="future: expected 4 rows of 2 columns, got 4 rows of 1 columns"):
-        model.forecast(4, future=beside(4)[:, 0])
+        model.forecast(4, future=other_columns(4)[:, 0])
     with pytest.raises(ValueError, match="past: expected with series"):
-        model.forecast(4, past=beside(4), future=beside(4))
+        model.forecast(4, past=other_columns(4), future=other_columns(4))
     with pytest.raises(ValueError, match="past: expected 130 rows of 2 columns, as in fit, got none"):
-        model.forecast(4, wave(130), future=beside(134))
+        model.forecast(4, wave(130), future=other_columns(134))
     with pytest.raises(ValueError, match="future: expected 134 rows, got 130"):
-        model.forecast(4, wave(130), beside(130), beside(130))
+        model.forecast(4, wave(130), other_columns(130), other_columns(130))
     with pytest.raises(ValueError, match="past: expected 3 rows of 2 columns, as in fit, got none"):
-        model.update(wave(3), future=beside(3))
+        model.update(wave(3), future=other_columns(3))
     with pytest.raises(ValueError, match="future: expected none, because fit had none"):
-        crnn.Forecaster(6, **SMALL).fit(wave(), **QUICK).forecast(4, future=beside(4))
+        crnn.Forecaster(6, **SMALL).fit(wave(), **QUICK).forecast(4, future=other_columns(4))
 
 
 def test_the_callers_arrays_are_neither_changed_nor_kept():

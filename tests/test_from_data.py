@@ -80,7 +80,7 @@ def test_integers_are_ids_or_numbers():
 def test_minus_one_and_one_are_two_classes():
     model = crnn.SequenceClassifier(hidden_size=2).fit(X, [-1, 1] * 3, epochs=1)
     assert model.classes_.tolist() == [-1, 1]
-    model.fit(X, [-1, 1, 0] * 2, epochs=1)  # -1 is unlabelled beside others
+    model.fit(X, [-1, 1, 0] * 2, epochs=1)  # -1 is unlabelled among others
     assert model.classes_.tolist() == [0, 1]
 
 

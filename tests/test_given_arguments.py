@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Arguments from which fit finds a value are in files as the user gave them, beside the value."""
+"""Arguments from which fit finds a value are in files as the user gave them, besides the value."""
 
 import numpy as np
 import pytest

@@ -433,7 +433,7 @@ def test_arrays_of_wrong_kinds_are_refused_at_every_door_and_change_nothing(kind
     stream, batch = net.stream(), net.stream_batch(4)
     y, state, tape = net.forward(x)
     before = net.flat_params.copy()
-    doors = [
+    calls = [
         lambda: net(make(x)),
         lambda: net(x, make(state)),
         lambda: net(x, lengths=make(np.ones(4, np.float32))),
@@ -449,9 +449,9 @@ def test_arrays_of_wrong_kinds_are_refused_at_every_door_and_change_nothing(kind
         lambda: batch.set_states(make(batch.states())),
         lambda: setattr(stream, "state", make(stream.state)),
     ]
-    for door in doors:
+    for call in calls:
         with pytest.raises((ValueError, TypeError, MemoryError)):
-            door()
+            call()
     assert_same_bits(net.flat_params, before)
     assert_same_bits(batch.step(x[0]), y[0])
     assert_same_bits(stream.step(x[0, 1]), y[0, 1])
@@ -470,13 +470,13 @@ def test_numbers_of_other_types_are_converted_but_not_written_into(dtype, rng):
     stream, batch = net.stream(), net.stream_batch(4)
     batch.set_states(zeros)
     stream.state = zeros[:, :1]
-    for door in (
+    for call in (
         lambda: stream.step(x[0, 0], out=np.zeros(5, dtype)),
         lambda: stream.run(x[:, 0], out=np.zeros((6, 5), dtype)),
         lambda: batch.step(x[0], out=np.zeros((4, 5), dtype)),
     ):
         with pytest.raises(ValueError, match="out: expected writable C-contiguous float32 array"):
-            door()
+            call()
     assert_same_bits(batch.step(x[0]), y[0])
     assert_same_bits(stream.step(x[0, 0]), y[0, 0])
 
@@ -566,7 +566,7 @@ def test_weights_are_packed_from_memory_that_stays(rng):
 
 
 def test_rows_come_and_go_as_before():
-    """The bookkeeping of a batch beside a plain one: the smallest free numbers first."""
+    """The bookkeeping of a batch compared with a plain one: the smallest free numbers first."""
     rng = np.random.default_rng(5)
     batch = network(D=5, H=2).stream_batch(3)
     active, used = {0, 1, 2}, 3

@@ -21,7 +21,7 @@ from cell_tools import (
     weights_of,
 )
 from kernel_tools import ROWS, SPECIAL, WIDTHS, Guarded, assert_close, assert_same_bits, chain32, fma32, slices
-from oracle_cells import beside, cell_backward, cell_forward
+from oracle_cells import cell_backward, cell_forward, concatenated
 
 from crnn._core import cells, vecmath
 
@@ -335,7 +335,7 @@ def saturated(arrays: Guarded, rng, kind: str, T: int, B: int, H: int, *signs: i
     """A layer whose gates are all quite open (1), quite shut (-1) or undecided (0)."""
     given = layer(arrays, rng, kind, T, B, H)
     blocks = [sign * 1e4 + rng.normal(size=(T, B, H)) for sign in signs]
-    return given | {"xw": arrays.input(beside(*blocks))}
+    return given | {"xw": arrays.input(concatenated(*blocks))}
 
 
 def test_an_lstm_that_neither_forgets_nor_reads_carries_c_and_its_gradient_for_ever(arrays, rng):

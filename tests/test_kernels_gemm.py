@@ -63,7 +63,7 @@ def test_packing_the_transpose_is_packing(arrays, rng, N):
 @pytest.mark.parametrize("first", [0, 1, 16, 17])
 @pytest.mark.parametrize("N", [1, 15, 16, 33])
 def test_some_columns_can_be_packed_alone(arrays, rng, N, first):
-    """And some rows of the transpose: what lies beside them in memory does not show."""
+    """And some rows of the transpose: their neighbours in memory have no effect."""
     x, w = arrays.input(rng.normal(size=(T, B, K := 19))), rng.normal(size=(K, first + N + 3))
     w[:, :first] = w[:, first + N :] = np.nan
     wanted = linear(arrays, x, arrays.input(w[:, first : first + N]), None)

@@ -50,11 +50,11 @@ def test_the_loss_alone_and_in_place_have_the_same_bits(arrays, rng, V):
     logits, targets = some(arrays, rng, V)
     targets[0, 1] = IGNORE_INDEX
     losses, dlogits = cross_entropy(arrays, logits, targets, 0.3)
-    alone, in_place, beside = arrays.output(T, B), arrays.inout(logits), arrays.output(T, B)
+    alone, in_place, separate = arrays.output(T, B), arrays.inout(logits), arrays.output(T, B)
     loss.softmax_cross_entropy(alone, None, logits, targets, 0.3, IGNORE_INDEX, 0, B)
-    loss.softmax_cross_entropy(beside, in_place, in_place, targets, 0.3, IGNORE_INDEX, 0, B)
+    loss.softmax_cross_entropy(separate, in_place, in_place, targets, 0.3, IGNORE_INDEX, 0, B)
     assert_same_bits(alone, losses)
-    assert_same_bits(beside, losses)
+    assert_same_bits(separate, losses)
     assert_same_bits(in_place, dlogits)
 
 
@@ -160,11 +160,11 @@ def test_weights_and_smoothing_and_their_gradient(arrays, rng, V, weighted, smoo
     assert (dlogits[1, 2] == 0).all()
     assert losses[1, 2] == 0
 
-    alone, beside, in_place = arrays.output(T, B), arrays.output(T, B), arrays.inout(logits)
+    alone, separate, in_place = arrays.output(T, B), arrays.output(T, B), arrays.inout(logits)
     loss.softmax_cross_entropy(alone, None, logits, targets, 0.25, IGNORE_INDEX, 0, B, None, given, smoothing)
-    loss.softmax_cross_entropy(beside, in_place, in_place, targets, 0.25, IGNORE_INDEX, 0, B, None, given, smoothing)
+    loss.softmax_cross_entropy(separate, in_place, in_place, targets, 0.25, IGNORE_INDEX, 0, B, None, given, smoothing)
     assert_same_bits(alone, losses)
-    assert_same_bits(beside, losses)
+    assert_same_bits(separate, losses)
     assert_same_bits(in_place, dlogits)
 
 
@@ -456,11 +456,11 @@ def test_every_loss_alone_and_in_place_has_the_same_bits(arrays, rng, name, give
     lengths = given and Lengths(given, T, 1)
     losses, dx = arrays.output(T, B), arrays.output(*x.shape)
     run(losses, dx, x, 0, B, lengths)
-    alone, beside, in_place = arrays.output(T, B), arrays.output(T, B), arrays.inout(x)
+    alone, separate, in_place = arrays.output(T, B), arrays.output(T, B), arrays.inout(x)
     run(alone, None, x, 0, B, lengths)
-    run(beside, in_place, in_place, 0, B, lengths)
+    run(separate, in_place, in_place, 0, B, lengths)
     assert_same_bits(alone, losses)
-    assert_same_bits(beside, losses)
+    assert_same_bits(separate, losses)
     assert_same_bits(in_place, dx)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The format itself: digest, finite numbers at every door, options that older files lack, headers made to harm."""
+"""The format itself: digest, finite numbers everywhere, options that older files lack, headers made to harm."""
 
 import hashlib
 import inspect
@@ -150,14 +150,14 @@ def test_values_too_large_for_another_precision_are_refused():
     assert net.astype("float64").params["layer0.W_hh"][2, 3] == -1e39
 
 
-@pytest.mark.parametrize("door", ["to_state_dict", "save_file"])
-def test_weights_that_are_not_finite_are_not_exported(tmp_path, door):
+@pytest.mark.parametrize("function", ["to_state_dict", "save_file"])
+def test_weights_that_are_not_finite_are_not_exported(tmp_path, function):
     net = network(cell="lstm")
     interop.save_file(net, tmp_path / "m")
     good = (tmp_path / "m").read_bytes()
     net.params["layer0.b_h"][3] = np.nan
     with pytest.raises(ValueError, match=r"layer0.b_h: expected finite values, got NaN or infinity"):
-        interop.to_state_dict(net) if door == "to_state_dict" else interop.save_file(net, tmp_path / "m")
+        interop.to_state_dict(net) if function == "to_state_dict" else interop.save_file(net, tmp_path / "m")
     assert (tmp_path / "m").read_bytes() == good
 
 
@@ -220,7 +220,7 @@ BOMBS = {
     "escaped strings": lambda: bomb("[" + r'"\"",' * 5 * N + "1]"),
     "nested lists": lambda: bomb("[" * N + "]" * N),
     "no JSON": lambda: bomb("[" * 30 * N),
-    "beside some data": lambda: bomb("[" + "[]," * N + "1]", 4_000_000),
+    "next to some data": lambda: bomb("[" + "[]," * N + "1]", 4_000_000),
     "an odd quote": lambda: bomb('"' + "[]," * N),
     "backslashes": lambda: bomb('["' + "\\\\" * 5 * N + '",' + "[]," * N + "1]"),
     "a long integer": lambda: bomb('{"format":' + "9" * 1_000_000 + "}"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Numbers stay the numbers they are: scaling in float64 at every door, and nothing that is not finite comes in."""
+"""Numbers stay the numbers they are: scaling in float64 everywhere, and nothing that is not finite comes in."""
 
 import copy
 import pickle

@@ -129,7 +129,7 @@ print(_thread._count() < 256, _thread._count() <= 4 * os.cpu_count())
 def test_a_forked_child_trains_with_threads():
     code = """
 import os, signal, sys, warnings
-warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, since 3.12, of any fork beside threads
+warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, since 3.12, of any fork with threads
 signal.alarm(60)
 import numpy as np, crnn
 

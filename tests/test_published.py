@@ -9,7 +9,7 @@ import pytest
 
 MODULES = ("adding", "addition", "airline", "archive", "copy_memory", "data", "__main__")
 adding, addition, airline, archive, copy_memory, data, command = (
-    pytest.importorskip(f"benchmarks.published.{name}", reason="benchmarks are in a clone, not beside every wheel")
+    pytest.importorskip(f"benchmarks.published.{name}", reason="benchmarks are in a clone, not in a wheel")
     for name in MODULES
 )
 

@@ -253,14 +253,14 @@ int main(void)
         crnn_model_init(memory, &c, NULL) || crnn_model_init(memory + 4, &c, kernels))
         return puts("memory or kernels"), 1;
 
-    /* Nothing is written beside a model or streams. */
+    /* Nothing is written outside a model or streams. */
     memset(memory, 0x5a, 1 << 19);
     crnn_model *model = crnn_model_init(memory, &c, kernels);
     const size_t of_streams = crnn_streams_size(model, 5, 3);
     char *after = memory + size;
     for (size_t i = 0; i < 1000; ++i)
         if (after[i] != 0x5a)
-            return puts("written beside a model"), 1;
+            return puts("written outside a model"), 1;
     if (crnn_streams_size(NULL, 1, 1) || crnn_streams_size(model, 0, 1) || crnn_streams_size(model, 1, 0) ||
         crnn_streams_size(model, PTRDIFF_MAX / 16, 1) || crnn_streams_init(NULL, model, 1, 1) ||
         crnn_streams_init(after + 4, model, 1, 1))
@@ -279,7 +279,7 @@ int main(void)
     crnn_streams_reset(streams, rows, 3);
     for (size_t i = 0; i < 1000; ++i)
         if (after[of_streams + i] != 0x5a)
-            return puts("written beside streams"), 1;
+            return puts("written outside streams"), 1;
     if (crnn_model_state_size(model) != 3 || crnn_model_input_size(model) != 4 || crnn_model_output_size(model) != 3)
         return puts("sizes"), 1;
 
@@ -300,7 +300,7 @@ int main(void)
         crnn_streams_reset(streams, rows, 3);
         for (size_t i = 0; i < 1000; ++i)
             if (after[crnn_streams_size(model, 5, 3) + i] != 0x5a)
-                return puts("written beside pooled streams"), 1;
+                return puts("written outside pooled streams"), 1;
         if (crnn_model_state_size(model) != 3 + (pooling == CRNN_POOL_MAX ? 3 : 5))
             return puts("size of a pooled state"), 1;
         if (pooling == CRNN_POOL_MEAN && (pooled[6] != 0 || pooled[7] != 6))

@@ -16,7 +16,7 @@ from task_tools import (
     D,
     V,
     answers,
-    beside,
+    as_batch,
     classifier,
     id_sequences,
     labels,
@@ -80,9 +80,9 @@ def problem(rng, loss, pooling, lengths, **options):
     X = id_sequences(rng, lengths) if options.get("embedding_size") else reals(rng, lengths)
     if model.scalings.get("y"):
         scaled = standardised([np.atleast_2d(each) for each in y])
-        targets = np.stack([each[0] for each in scaled])[None] if whole else beside(scaled, padding)
+        targets = np.stack([each[0] for each in scaled])[None] if whole else as_batch(scaled, padding)
     else:
-        targets = np.stack(list(y))[None] if whole else beside(y, padding)
+        targets = np.stack(list(y))[None] if whole else as_batch(y, padding)
     return model, X, y, targets
 
 
@@ -258,7 +258,7 @@ def test_gradient_flow_is_the_norm_of_what_reaches_each_step(rng, cell, bidirect
     dh = dy / weight @ model.params["W_hy"].T
     if pooling:
         of_net = {name: model.params[name] for name in model.net.params}
-        tape = oracle.rnn_forward(of_net, beside(X), None, model.net.cell, lengths=LENGTHS)
+        tape = oracle.rnn_forward(of_net, as_batch(X), None, model.net.cell, lengths=LENGTHS)
         dh = pooled_rows(tape.y, LENGTHS, pooling, model.net.directions)[1](dh[0])
     np.testing.assert_allclose(flow.norms, flow_by_the_oracle(model, X, dh), rtol=1e-9, atol=1e-15)
     assert flow.saturation.shape == flow.norms.shape

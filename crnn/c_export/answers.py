@@ -19,7 +19,7 @@ LONGEST_TEXT = 4095  # of a string constant, in C99
 
 @dataclass
 class Answers:
-    """C text beside the step.
+    """C text other than the step.
 
     Attributes
     ----------

@@ -25,7 +25,7 @@ KEYWORDS = (
 
 
 def export_c(model: Any, path: PathLike, *, name: str | None = None, overwrite: bool = False) -> None:
-    """Write a model as one C99 file without a library, and its header beside it.
+    """Write a model as one C99 file without a library, and its header.
 
     A step of it has the same bits as `Stream.step`, on every machine and with every compiler. The header says how it is
     used: ``NAME_init``, ``NAME_step``, and for models with classes or a vocabulary probabilities and labels. The file's

@@ -18,7 +18,7 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: CommandParser) -> None:
     """Add the arguments of ``crnn export-c``."""
     parser.description = (
-        "Writes a model as one C99 file that needs no library, and its header beside it, for microcontrollers and "
+        "Writes a model as one C99 file that needs no library, and its header, for microcontrollers and "
         "other programs. A step has the same bits as in Python. Compiled with -DNAME_SELF_TEST, the file is a program "
         "that checks this."
     )

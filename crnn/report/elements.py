@@ -65,8 +65,8 @@ def _row(cells: Sequence[Child]) -> Markup:
 
 def figure(title: str, content: Child, legend: Child = None) -> Markup:
     """A chart with its title above, and a legend next to the title."""
-    beside = tag("span", legend, class_="legend") if legend else None
-    head = tag("figcaption", tag("span", title, class_="title"), beside)
+    key = tag("span", legend, class_="legend") if legend else None
+    head = tag("figcaption", tag("span", title, class_="title"), key)
     return tag("figure", head, content)
 
 

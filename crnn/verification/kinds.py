@@ -139,10 +139,10 @@ def forecaster(digest: Digest, threads: int) -> None:
     season = np.array([0.0, 1, 3, 2, 1])[steps % 5] + steps / 32
     series = [season[:, None] + samples.numbers(90, 1, seed=i) / 4 for i in range(2)]
     series[0][40:43] = np.nan
-    beside = [samples.numbers(90, 2, seed=i) for i in (5, 6)]
+    others = [samples.numbers(90, 2, seed=i) for i in (5, 6)]
     model = Forecaster(6, hidden_size=11, dropout=0.25, seed=4, **INIT)
     options: dict[str, Any] = {"epochs": 2, "threads": threads, "progress": False, "lr": 2.0**-6, "schedule": None}
-    model.fit(series, beside, beside, **options)
+    model.fit(series, others, others, **options)
     digest.add("weights", model.flat_params)
     digest.add("rules", [model.season_, *model.difference_])
     ahead = [samples.numbers(9, 2, seed=i) for i in (7, 8)]

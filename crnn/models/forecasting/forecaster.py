@@ -488,8 +488,8 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         threads = {"threads": options["threads"]} if "threads" in options else {}
         own = back_test(self, series, past, future, n, **shared, options=options, forecast_options=threads)
         naive = SeasonalNaive(own.season)
-        beside = back_test(naive, series, None, None, n, **shared, options={}, forecast_options={})
-        return replace(own, naive=beside)
+        baseline = back_test(naive, series, None, None, n, **shared, options={}, forecast_options={})
+        return replace(own, naive=baseline)
 
     # ---- files and copies -----------------------------------------------------------------------------------------
 

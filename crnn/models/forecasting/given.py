@@ -86,7 +86,7 @@ def read_all(
         names = _names(frames)
     if like is not None:
         frames = [_ordered(f"series[{i}]" if several else "series", each, like) for i, each in enumerate(frames)]
-    beside, counts, titles = {}, {}, {"series": names}
+    further, counts, titles = {}, {}, {"series": names}
     for name, value, rows in (("past", past, 0), ("future", future, ahead)):
         found = read_columns(name, value, frames, several, [len(frame) + rows for frame in frames])
         if found is not None and like is None:
@@ -94,12 +94,12 @@ def read_all(
         wanted = None if like is None else {"past": like.past, "future": like.future}[name]
         counts[name] = _checked_count(name, found, wanted, like, [len(frame) + rows for frame in frames])
         titles[name] = None if found is None else _names(found)
-        beside[name] = [
-            _beside(f"{name}[{i}]" if several else name, name, i, frame, found, like, rows)
+        further[name] = [
+            _other_columns(f"{name}[{i}]" if several else name, name, i, frame, found, like, rows)
             for i, frame in enumerate(frames)
         ]
     columns = Columns(P, counts["past"], counts["future"], titles) if like is None else like
-    return Given(frames, several, beside["past"], beside["future"], columns)
+    return Given(frames, several, further["past"], further["future"], columns)
 
 
 def _names(frames: Sequence[Frame]) -> list[str] | None:
@@ -151,7 +151,7 @@ def _checked_count(
     return count
 
 
-def _beside(
+def _other_columns(
     label: str, name: str, i: int, frame: Frame, found: list[Frame] | None, like: Columns | None, rows: int
 ) -> Array:
     """The other columns of a series (T + rows, E), in the order that was learnt."""

@@ -522,6 +522,10 @@ cdef class Stream:
         if fresh:
             out = cnp.PyArray_SimpleNew(1, &size, weights.io_real)
             y_ = cnp.PyArray_DATA(<cnp.ndarray>out)
+        elif (cnp.PyArray_CheckExact(out) and cnp.PyArray_TYPE(<cnp.ndarray>out) == weights.io_real
+                and cnp.PyArray_NDIM(<cnp.ndarray>out) == 1 and cnp.PyArray_DIM(<cnp.ndarray>out, 0) == size
+                and cnp.PyArray_ISCARRAY(<cnp.ndarray>out)):
+            y_ = cnp.PyArray_DATA(<cnp.ndarray>out)
         else:
             y_ = data("out", out, weights.io_real, True, 1, size)
         if self.releases:

@@ -222,6 +222,7 @@ static void run_product(const product *p, const crnn_rows *r, crnn_dim t0, crnn_
     assert(p->K > 0 && p->N > 0 && p->gates > 0 && 0 <= r->b0 && r->b1 <= r->B);
     enum { BLOCKS = 12, TERMS = 2048 };
     const crnn_dim groups = CRNN_PANELS(real, p->N);
+    const int far = p->K * groups * p->gates * CRNN_LINE_BYTES > NEAR_BYTES;
     row_walk walk = walk_from(r, t0, extra);
     for (crnn_dim remaining = count_rows(r, t0, t1, extra), count; remaining > 0; remaining -= count) {
         count = remaining < BLOCKS * TILE_ROWS ? remaining : BLOCKS * TILE_ROWS;
@@ -229,7 +230,8 @@ static void run_product(const product *p, const crnn_rows *r, crnn_dim t0, crnn_
         tile_rows rows[BLOCKS];
         for (int i = 0; i < blocks; ++i)
             tile_rows_next(&rows[i], (int)(count / blocks + (i < count % blocks)), p, &walk);
-        const int max_panels = PANELS_FOR(rows[0].m), width = max_panels > p->gates ? max_panels / p->gates : 1;
+        const int max_panels = rows[0].m == 1 && far ? PANELS_FAR : PANELS_FOR(rows[0].m);
+        const int width = max_panels > p->gates ? max_panels / p->gates : 1;
         for (crnn_dim k0 = 0, k1; k0 < p->K; k0 = k1) {
             k1 = p->K - k0 < 2 * TERMS ? p->K : k0 + TERMS;
             for (crnn_dim group = 0; group < groups; group += width) {

@@ -65,4 +65,5 @@ INLINE vec vec_scale_exponent(vec p, vec t)
 
 enum { TILE_ROWS = 4, TILE_PANELS = 1 };
 #define PANELS_FOR(m) 1
+#define PANELS_FAR PANELS_FOR(1)
 #define FOR_EACH_TILE(T) T(1, 1) T(2, 1) T(3, 1) T(4, 1)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Fixtures shared by the tests: every instruction set, both precisions, arrays with guards around them, PyTorch."""
 
+import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -117,3 +118,21 @@ def model_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20260)
+
+
+@pytest.fixture(scope="module")
+def keras(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Keras on PyTorch."""
+    pytest.importorskip("torch")
+    before = {name: os.environ.get(name) for name in ("KERAS_BACKEND", "KERAS_HOME")}
+    os.environ |= {"KERAS_BACKEND": "torch", "KERAS_HOME": str(tmp_path_factory.mktemp("keras"))}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras's own
+        module = pytest.importorskip("keras")
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
+    module.utils.set_random_seed(0)
+    return module

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Keras agrees: outputs of models in both directions, and of files that either of them wrote."""
 
-import os
 import re
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,23 +17,6 @@ TOLERANCE = 1e-6  # of outputs up to about 1, in float32; measured: 3.1e-7
 CELLS = ("tanh", "relu", "lstm", "gru", "original_gru")
 PAGE = Path(__file__).parents[1] / "docs" / "keras.md"  # not there when a wheel is tested
 VOCAB = crnn.Vocab.from_text("abcde")
-
-
-@pytest.fixture(scope="module")
-def keras(tmp_path_factory):
-    pytest.importorskip("torch")
-    before = {name: os.environ.get(name) for name in ("KERAS_BACKEND", "KERAS_HOME")}
-    os.environ |= {"KERAS_BACKEND": "torch", "KERAS_HOME": str(tmp_path_factory.mktemp("keras"))}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Keras's own
-        module = pytest.importorskip("keras")
-    for name, value in before.items():
-        if value is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = value
-    module.utils.set_random_seed(0)
-    return module
 
 
 def filled(model, seed=0):

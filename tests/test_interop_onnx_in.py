@@ -638,7 +638,7 @@ REFUSED = {
     "another layer between": ([("= Squeeze (y, one)", "= Squeeze (y, one) q = Tanh (s)")], r"\(Tanh\): expected not"),
     "two heads": ([("out = Add (product, bias)", "z = MatMul (product, square) out = Add (z, bias)")], "one linear"),
     "a bias of another size": ([], "expected one bias", {"bias": inputs(V, V)}),
-    "no recurrent layer": ([("y, y_h, y_c = " + LAYER, "y = Unsqueeze (x, one)")], "got none; some exporters unroll"),
+    "no recurrent layer": ([("y, y_h, y_c = " + LAYER, "y = Unsqueeze (x, one)")], "steps of such layers, got none"),
     "y transposed": (
         [("= MatMul (s,", "= MatMul (q,"), ("product =", "q = Transpose <perm=[0, 2, 1]> (s) product =")],
         "expected weights",

@@ -3,7 +3,8 @@
 
     model --writing--> ModelProto --files--> a file       `save`, `to_model`
     a file --files--> ModelProto --own--> the same model  a file of crnn's
-                                 --foreign--> a model     a file of another program: recurrent layers and one head
+                                 --foreign--> a model     a file of another program: recurrent layers and one head;
+                                                          `unrolled`: layers that are written out step by step
 
 The library onnx is imported when one of the functions is called.
 """
@@ -142,7 +143,9 @@ def load(
     """Read a model from an ONNX file.
 
     A file that `save` wrote gives back the same model, bit for bit. From a file of another program, such as PyTorch's
-    exporters and tf2onnx, LSTM, GRU and RNN nodes one after the other and at most one linear layer are read.
+    exporters and tf2onnx, LSTM, GRU and RNN nodes one after the other and at most one linear layer are read. A file in
+    which the exporter has unrolled the layers into steps is read if these are the steps of a cell; the model takes any
+    number of steps.
 
     Parameters
     ----------

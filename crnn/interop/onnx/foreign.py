@@ -19,7 +19,8 @@ from crnn.interop.onnx import values
 from crnn.interop.onnx.files import Tensors, dtype_of
 from crnn.interop.onnx.layer_nodes import FORWARD, RECURRENT, REVERSE
 from crnn.interop.onnx.nodes import OPERATORS, evaluate
-from crnn.interop.onnx.reader import Reader, ReadLayer
+from crnn.interop.onnx.reader import Reader, ReadLayer, called
+from crnn.interop.onnx.unrolled.graph import evaluate_unrolled
 from crnn.interop.onnx.values import Atom, Data, Head, Rows, Scaling, Unknown, Zeros, atoms
 from crnn.interop.parts import KINDS, model_from
 from crnn.models.outputs.targets import ClassTargets
@@ -52,20 +53,23 @@ def model_of(proto: Any, tensors: Tensors, *, kind: str | None, classes: Any, vo
         raise TypeError(f"vocab: expected a Vocab, got {type(vocab).__name__}")
     reader = Reader(tensors, _opset(proto))
     _read_inputs(proto, reader)
-    if not any(node.op_type in RECURRENT for node in proto.graph.node):
-        raise ValueError(
-            f"expected a graph with a node {', '.join(RECURRENT)}, got none; some exporters unroll a layer into its "
-            "steps, or write it as a Loop; crnn.interop.keras and crnn.interop.torch read such models themselves"
-        )
-    for node in proto.graph.node:
-        if node.op_type not in OPERATORS:
-            name = f"node {node.name or node.output[:1]!r:.100} ({node.op_type:.40})"
-            raise ValueError(f"{name}: expected nothing but recurrent layers, one linear layer, and what arranges axes")
-    for node in proto.graph.node:
-        evaluate(reader, node)
+    if any(node.op_type in RECURRENT for node in proto.graph.node):
+        _evaluate(proto, reader)
+    else:
+        evaluate_unrolled(proto, reader)
     outputs = _outputs(proto, reader)
     _check_all_used(proto, reader)
     return _model(reader, outputs, kind, classes, vocab)
+
+
+def _evaluate(proto: Any, reader: Reader) -> None:
+    """Evaluate a graph with recurrent nodes."""
+    for node in proto.graph.node:
+        if node.op_type not in OPERATORS:
+            what = "recurrent layers, one linear layer, and what arranges axes"
+            raise ValueError(f"{called(node)}: expected nothing but {what}")
+    for node in proto.graph.node:
+        evaluate(reader, node)
 
 
 # ---- the graph -------------------------------------------------------------------------------------------------------
@@ -111,7 +115,7 @@ def _check_all_used(proto: Any, reader: Reader) -> None:
             wanted += [each for each in makers[name].input if each] if name in makers else []
     for node in proto.graph.node:
         if not used & set(node.output):
-            raise ValueError(f"node {node.name or node.output[:1]!r:.100} ({node.op_type:.40}): expected an output's")
+            raise ValueError(f"{called(node)}: expected an output's")
     for what, names in (("initializer", list(reader.tensors.named)), ("input", [i.name for i in proto.graph.input])):
         for name in names:
             if name not in used:
@@ -138,6 +142,8 @@ def _outputs(proto: Any, reader: Reader) -> Outputs:
             raise ValueError(f"output {each.name!r:.100}: expected outputs or states of layers, or those of a head")
         elif {part[0] for part in value.parts} & ({*POOLED, values.END} if reader.lengths else set(POOLED)):
             raise ValueError(f"output {each.name!r:.100}: expected a linear layer on what was pooled")
+        elif _in_passing(value):
+            raise ValueError(f"output {each.name!r:.100}: expected outputs of all steps, or the state after the last")
         elif {part[0] for part in value.parts} == {values.EVERY} and {part[1] for part in value.parts} != {top}:
             raise ValueError(f"output {each.name!r:.100}: expected the outputs of the last layer")
     if not heads:
@@ -148,6 +154,12 @@ def _outputs(proto: Any, reader: Reader) -> Outputs:
         raise ValueError("expected one linear layer, or outputs with its bias")
     pooling, steps = _pooling(head.source, reader, top)
     return Outputs(head, pooling, steps, answers, scaling[0], names)
+
+
+def _in_passing(value: Data) -> bool:
+    """Whether some of the outputs are those of another step than the last one of their direction, or there twice."""
+    others = {(values.FIRST, FORWARD), (values.LAST, REVERSE), (values.END, REVERSE)}
+    return len(set(value.parts)) < len(value.parts) or any((moment, d) in others for moment, _, d in value.parts)
 
 
 def _pooling(source: Data, reader: Reader, top: int) -> tuple[str | None, int | None]:

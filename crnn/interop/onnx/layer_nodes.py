@@ -132,25 +132,30 @@ def global_pool(reader: Reader, node: Node, x: Value) -> Value:
 
 
 def matmul(reader: Reader, node: Node, x: Value, W: Value) -> Value:
-    return _head(reader, data_in(x), in_precision("weights", array_in(W)), None)
+    return _head(reader, data_in(x), in_precision("weights", array_in(W)))
 
 
 def gemm(reader: Reader, node: Node, x: Value, W: Value, b: Value = None) -> Value:
     if node.take("alpha", 1.0) != 1 or node.take("beta", 1.0) != 1 or node.take("transA", 0):
         raise ValueError("expected x W + b")
     weights = in_precision("weights", array_in(W))
-    head = _head(reader, data_in(x), weights.T if node.take("transB", 0) else weights, None)
+    head = _head(reader, data_in(x), weights.T if node.take("transB", 0) else weights)
     return head if b is None else with_bias(head, b)
 
 
-def _head(reader: Reader, data: Data, weights: Array, bias: Array | None) -> Data:
+def _head(reader: Reader, data: Data, weights: Array) -> Data:
     if data.what != "hidden":
         raise ValueError("expected one linear layer, on the outputs of recurrent layers")
+    return linear(reader, data, weights)
+
+
+def linear(reader: Reader, data: Data, weights: Array) -> Data:
+    """A linear layer on the last axis."""
     if weights.ndim != 2 or not data.axes or weights.shape[0] != data.sizes[-1] or not weights.size:
         raise ValueError(f"expected weights ({data.sizes[-1:]}, V), got shape {weights.shape}")
     reader.charge(weights.nbytes)
     axes = (*data.axes[:-1], atoms(Atom("outputs", weights.shape[1])))
-    return Data("head", axes, head=Head(weights, bias, data))
+    return Data("head", axes, head=Head(weights, None, data))
 
 
 def answer(reader: Reader, node: Node, x: Value) -> Value:

@@ -7,7 +7,7 @@ function does not know, an attribute, an input or a use, it refuses; the error n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,13 @@ from crnn.interop.onnx.reader import Node, Reader
 from crnn.interop.onnx.values import Value
 
 
-def evaluate(reader: Reader, proto: Any) -> None:
-    """Evaluate a node. Raises ValueError, which names it."""
+def evaluate(reader: Reader, proto: Any, operators: Mapping[str, Callable[..., Any]] | None = None) -> None:
+    """Evaluate a node with these operators, OPERATORS if not given. Raises ValueError, which names the node."""
     node = Node(proto, reader.opset)
     try:
         given = [reader.value(name) for name in node.inputs]
         with np.errstate(all="ignore"):  # of constants
-            found = OPERATORS[node.kind](reader, node, *given)
+            found = (OPERATORS if operators is None else operators)[node.kind](reader, node, *given)
         node.expect_no_more()
     except (TypeError, AttributeError, ZeroDivisionError):
         raise ValueError(f"{node.name}: expected its inputs, outputs and attributes, got others") from None

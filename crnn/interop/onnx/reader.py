@@ -11,9 +11,14 @@ import numpy as np
 from crnn.checks import Array
 from crnn.interop.onnx import values
 from crnn.interop.onnx.files import Tensors, onnx
-from crnn.interop.onnx.values import Data, Unknown, Value
+from crnn.interop.onnx.values import Data, Value
 
 BUDGET = 64 << 20, 4  # bytes that constants may take, and as many for each byte of the initializers
+
+
+def called(node: Any) -> str:
+    """What messages call a node."""
+    return f"node {node.name or (list(node.output) or [''])[0]!r:.100} ({node.op_type:.40})"
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Node:
     def __init__(self, proto: Any, opset: int) -> None:
         self.kind, self.opset = proto.op_type, opset
         self.inputs, self.outputs = list(proto.input), list(proto.output)
-        self.name = f"node {proto.name or (self.outputs or [''])[0]!r:.100} ({proto.op_type:.40})"
+        self.name = called(proto)
         if proto.domain not in ("", "ai.onnx"):
             raise ValueError(f"{self.name}: expected an operator of ONNX, got one of {proto.domain!r:.100}")
         self._attributes = {each.name: each for each in proto.attribute}
@@ -56,6 +61,14 @@ class Node:
             return value.decode()
         is_list = not isinstance(value, int | float) and hasattr(value, "__iter__")
         return [each.decode() if isinstance(each, bytes) else each for each in value] if is_list else value
+
+    def peek(self, name: str, default: Any = None) -> Any:
+        """The value of an attribute, which is left."""
+        attribute = self._attributes.get(name)
+        value = self.take(name, default)
+        if attribute is not None:
+            self._attributes[name] = attribute
+        return value
 
     def expect_no_more(self) -> None:
         """Raise ValueError if an attribute is left."""
@@ -140,6 +153,6 @@ def axes_in(node: Node, given: Value) -> list[int] | None:
     """The axes of an operator, which are an input since version 13 or 18, an attribute before."""
     attribute = node.take("axes")
     axes = attribute if given is None else array_in(given).reshape(-1).tolist()
-    if axes is not None and (len(axes) > values.MOST_AXES or any(isinstance(axis, Unknown) for axis in axes)):
+    if axes is not None and (len(axes) > values.MOST_AXES or not all(isinstance(axis, int) for axis in axes)):
         raise ValueError("expected a few axes")
     return axes

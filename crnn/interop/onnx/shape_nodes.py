@@ -120,8 +120,12 @@ def _computed(reader: Reader, kind: str, arrays: list[Array]) -> Array:
     shape = np.broadcast_shapes(*(array.shape for array in arrays))
     reader.charge(16 * math.prod(shape))
     unknown = any(array.dtype == object for array in arrays)
-    if (unknown and kind not in ("Mul", "Equal", "Where")) or (kind == "Div" and arrays[0].dtype.kind != "f"):
-        raise ValueError("expected numbers that are known, and a division of real ones")
+    if unknown and kind not in ("Mul", "Equal", "Where"):
+        raise ValueError("expected numbers that are known")
+    if kind == "Div" and arrays[0].dtype.kind != "f":  # ONNX rounds towards zero
+        if any(array.dtype.kind != "i" or (array < 0).any() for array in arrays) or not arrays[1].all():
+            raise ValueError("expected a division of real numbers, or of sizes")
+        return np.asarray(arrays[0] // arrays[1])
     if not unknown:
         return np.asarray(ELEMENTWISE[kind](*arrays))
     function = np.frompyfunc(lambda *sizes: values.product(sizes), 2, 1) if kind == "Mul" else ELEMENTWISE[kind]
@@ -146,6 +150,10 @@ def unary(reader: Reader, node: Node, x: Value) -> Value:
             raise ValueError(f"expected one of {', '.join(sorted(DTYPES))}, got {dtype}")
     if isinstance(x, Data) and x.what == "ids" and x.probe is None and dtype in ("int32", "int64"):
         return x
+    if isinstance(x, Data) and x.what == "input" and dtype in ("int32", "int64"):
+        if x.scaling is not None or x.rows is not None or len(x.axes) != 2:
+            raise ValueError("expected ids, as real numbers that are whole")
+        return replace(x, what="ids")
     probe = reader.probe(x)
     if probe is not None:
         reader.charge(16 * len(probe))
@@ -242,7 +250,8 @@ def gather(reader: Reader, node: Node, x: Value, indices: Value) -> Value:
         reader.charge(chosen.size * (x.size // max(x.shape[axis], 1)) * x.itemsize)
         found = np.empty((*x.shape[:axis], *chosen.shape, *x.shape[axis + 1 :]), x.dtype)
         found[...] = np.take(x, chosen, axis)
-        return found
+        known = found.dtype == object and all(isinstance(size, int) for size in found.reshape(-1).tolist())
+        return found.astype(np.int64) if known else found
     data = data_in(x)
     if chosen.ndim > 1:
         raise ValueError("expected one index, or a list")

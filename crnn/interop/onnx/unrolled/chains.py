@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: MIT
+"""Chains: steps of a cell, each with the h of the one before, become a layer of the reader.
+
+All steps must have the same cell and the same matrices and vectors, read the same vectors in the order of time, and be
+as many as the sequence has. The first one must start from zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from crnn.checks import Array
+from crnn.interop.layouts import LAYOUTS, to_crnn
+from crnn.interop.onnx import values
+from crnn.interop.onnx.layer_nodes import FORWARD, REVERSE
+from crnn.interop.onnx.reader import Reader, ReadLayer
+from crnn.interop.onnx.unrolled.algebra import Algebra, Sum
+from crnn.interop.onnx.unrolled.equations import Gate, Step, steps_of
+from crnn.interop.onnx.values import Atom, Data
+from crnn.interop.onnx.values import atoms as atoms_of
+
+COST = 500  # bytes that an attempt to read a step counts as, to bound the time that a hostile graph takes
+LAYOUT = "onnx"  # the order in which the gates are put together
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which output a sum is: of which layer and direction, at which time."""
+
+    layer: int
+    direction: int
+    time: int
+
+
+class Chains:
+    """The layers that have been found.
+
+    Attributes
+    ----------
+    source : Data, optional
+        What the first layer reads, and how many ``steps`` it has; None until a step of it has been read.
+    outputs : dict
+        By layer and direction: h at each time.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader, self.algebra = reader, Algebra(reader.charge)
+        self.source: Data | None = None
+        self.steps = 0
+        self.outputs: dict[tuple[int, int], list[Sum]] = {}
+        self._places: dict[Any, Place] = {}  # by the key of h
+
+    def place(self, h: Sum) -> Place | None:
+        """Which output h is, if that is known."""
+        return self._places.get(self.algebra.key(self.algebra.content(h)))
+
+    def find(self, h: Sum) -> Place | None:
+        """Which output h is. It may be the last h of a layer that is not known yet, which is then added."""
+        h = self.algebra.content(h)
+        if self.place(h) is None:
+            for last in self._steps_of(h):
+                chain = self._chain(last, h) if last.before is not None else None
+                if chain is not None and self._add(chain):
+                    break
+        return self.place(h)
+
+    def find_one_of(self, ends: Sequence[Sum]) -> None:
+        """The same where the last h is one of these."""
+        for h in ends:
+            if self.find(h) is not None:
+                return
+
+    def _steps_of(self, h: Sum) -> Iterator[Step]:
+        for step in steps_of(self.algebra, h):
+            self.reader.charge(COST)
+            yield step
+
+    # ---- chains ---------------------------------------------------------------------------------------------------
+
+    def _chain(self, last: Step, h: Sum) -> list[tuple[Step, Sum]] | None:
+        """Steps and their h, the first one first; None if one differs from the last one."""
+        found = [(last, h)]
+        step: Step | None = last
+        while step is not None and step.before is not None:
+            h = self.algebra.sum_of(step.before)
+            same = [each for each in self._steps_of(h) if self._continues(each, step, last)]
+            step = same[0] if same else None
+            if step is None or len(found) >= self.steps:
+                return None
+            found.append((step, h))
+        return found[::-1]
+
+    def _continues(self, step: Step, following: Step, last: Step) -> bool:
+        """Whether a step is like the last one, and its c the previous c of the following one."""
+        number, key = self.algebra.number, self.algebra.key
+        first = step.before is None
+        if step.cell != last.cell or (step.c_before is None) != (first or step.c is None):
+            return False
+        if step.c is not None and (following.c_before is None or key(step.c) != key(following.c_before)):
+            return False
+        if not first and {k: number(v) for k, v in step.recurrent.items()} != self._recurrent(last):
+            return False
+        if set(step.gates) - set(last.gates) or (not first and set(step.gates) != set(last.gates)):
+            return False
+        if any(number(gate.bias) != number(last.gates[letter].bias) for letter, gate in step.gates.items()):
+            return False
+        if number(step.b_hn) != number(last.b_hn):
+            return False
+        return self._sources(step, step.gates).keys() == self._sources(last, step.gates).keys()
+
+    def _recurrent(self, step: Step) -> dict[str, Any]:
+        return {letter: self.algebra.number(matrix) for letter, matrix in step.recurrent.items()}
+
+    def _sources(self, step: Step, letters: Any) -> dict[Any, int]:
+        """The atoms that a step reads besides h, by the numbers of their matrices; empty if two have the same."""
+        atoms = {atom for letter in letters for atom in step.gates[letter].matrices}
+        found: dict[Any, int] = {}
+        for atom in atoms:
+            matrices = [step.gates[letter].matrices.get(atom) for letter in sorted(letters)]
+            found[tuple(None if each is None else self.algebra.number(each) for each in matrices)] = atom
+        return found if len(found) == len(atoms) else {}
+
+    # ---- layers ---------------------------------------------------------------------------------------------------
+
+    def _add(self, chain: list[tuple[Step, Sum]]) -> bool:
+        """Add a chain as a layer, or as the other direction of one. Returns whether it is one."""
+        last, h = chain[-1]
+        read = self._read(chain)
+        if read is None or len(chain) != self.steps:
+            return False
+        times, places = read
+        direction = FORWARD if times[0] == 0 else REVERSE
+        source, number, atoms = self._layer_of(places)
+        params = self._parameters(last, atoms, h.width)
+        layers = self.reader.layers
+        if number == len(layers):
+            layers.append(ReadLayer(last.cell, source, {}, {}, ""))
+        layer = layers[number]
+        fits = layer.cell == last.cell and direction not in layer.params and number == len(layers) - 1
+        for other in layer.params.values():
+            fits = fits and other["W_hh"].shape == params["W_hh"].shape and other["W_hh"].dtype == params["W_hh"].dtype
+        if not fits:
+            raise ValueError("expected layers one after the other, each read by the next one only")
+        layer.params[direction] = params
+        by_time = [h for _, h in (chain if direction == FORWARD else chain[::-1])]
+        self.outputs[number, direction] = by_time
+        for time, each in enumerate(by_time):
+            self._places[self.algebra.key(each)] = Place(number, direction, time)
+        return True
+
+    def _read(self, chain: list[tuple[Step, Sum]]) -> tuple[list[int], dict[int, Place | None]] | None:
+        """The times in the order in which a chain reads; and what the atoms of its last step are, None for x."""
+        last, _ = chain[-1]
+        rows: dict[int, list[int]] = {atom: [] for atom in self._sources(last, last.gates).values()}
+        for step, _ in chain:
+            atoms = self._sources(step, step.gates)
+            for key, atom in self._sources(last, step.gates).items():
+                rows[atom].append(atoms[key])
+        found = {atom: self._times(row) for atom, row in rows.items()}
+        orders = [order for _, order in found.values()]
+        if not orders or orders[0] is None or any(order != orders[0] for order in orders):
+            return None
+        return orders[0], {atom: place for atom, (place, _) in found.items()}
+
+    def _times(self, atoms: Sequence[int]) -> tuple[Place | None, list[int] | None]:
+        """What atoms are outputs of, None for x, and their times. No times: they are not the steps of one thing."""
+        kinds = [self.algebra.atoms[atom] for atom in atoms]
+        if all(each.kind == "x" for each in kinds):
+            return None, self._in_order([each.of for each in kinds])
+        rows = [self.algebra.sum_of(atom) for atom in atoms]
+        self.find_one_of((rows[-1], rows[0]))
+        places = [place for place in map(self.place, rows) if place is not None]
+        if len(places) != len(rows) or len({(place.layer, place.direction) for place in places}) > 1:
+            return None, None
+        return places[0], self._in_order([place.time for place in places])
+
+    def _in_order(self, times: list[int]) -> list[int] | None:
+        """The times if they are all, forwards or backwards."""
+        forwards = list(range(self.steps))
+        return times if times in (forwards, forwards[::-1]) else None
+
+    def _layer_of(self, places: dict[int, Place | None]) -> tuple[Data, int, list[int]]:
+        """What a layer reads, its number, and the atoms in the order of the directions that it reads."""
+        below = {atom: place for atom, place in places.items() if place is not None}
+        if not below and len(places) == 1 and self.source is not None:
+            return self.source, 0, list(places)
+        layers = {place.layer for place in below.values()}
+        if len(layers) != 1 or len(below) != len(places):
+            raise ValueError("expected layers one after the other, of which only the first one reads x")
+        atoms = sorted(below, key=lambda atom: below[atom].direction)
+        (layer,) = layers
+        parts = tuple((values.EVERY, layer, below[atom].direction) for atom in atoms)
+        if len(set(parts)) < len(parts):
+            raise ValueError("expected each direction of a layer to be read once")
+        return self.data(parts), layer + 1, atoms
+
+    def data(self, parts: tuple[values.Part, ...]) -> Data:
+        """Outputs of all steps, (T, B, F)."""
+        _, layer, direction = parts[0]
+        units = atoms_of(values.blocks(len(parts)), Atom("units", self.outputs[layer, direction][0].width))
+        return Data("hidden", (atoms_of(Atom("time", self.steps)), self.reader.batch, units), parts)
+
+    def _parameters(self, step: Step, atoms: Sequence[int], H: int) -> dict[str, Array]:
+        """The parameters of a direction. Raises ValueError."""
+        letters = LAYOUTS[LAYOUT].gates[step.cell]
+        W = np.concatenate([self._columns(step.gates[letter], atoms, H) for letter in letters], 1)
+        U = np.concatenate([step.recurrent[letter] for letter in letters], 1)
+        if W.dtype != U.dtype:
+            raise ValueError(f"expected matrices of one dtype, got {W.dtype} and {U.dtype}")
+        self.reader.charge(W.nbytes + U.nbytes)
+        bias = np.concatenate([np.broadcast_to(step.gates[letter].bias, H) for letter in letters])
+        recurrent = np.concatenate([np.broadcast_to(step.b_hn if letter == "n" else 0.0, H) for letter in letters])
+        with np.errstate(over="ignore"):
+            biases = bias.astype(W.dtype), recurrent.astype(W.dtype)
+        return to_crnn(LAYOUT, step.cell, W.T, U.T, *biases)
+
+    def _columns(self, gate: Gate, atoms: Sequence[int], H: int) -> Array:
+        """The matrix of a gate for all that it reads; zeros for what only other gates read."""
+        zeros = [np.zeros((self.algebra.atoms[atom].width, H), np.float32) for atom in atoms]
+        return np.concatenate([gate.matrices.get(atom, zero) for atom, zero in zip(atoms, zeros, strict=True)])

@@ -12,7 +12,8 @@ import numpy as np
 
 from crnn._float_mode import in_ieee_mode
 from crnn._options import options_of, takes_options
-from crnn.checks import Array, check_seed, check_size
+from crnn.array_input import shown
+from crnn.checks import Array, as_integer, check_seed, check_size
 from crnn.models.fitting.estimator import ESTIMATING, Estimator, EstimatorConfig, FitOptions, ModelOptions, not_fitted
 from crnn.models.forecasting.backtest import BAND, Backtest, back_test
 from crnn.models.forecasting.bands import PARTS, Bands, checked_levels
@@ -37,6 +38,7 @@ from crnn.models.forecasting.preparation import (
     steps_of,
     training_windows,
 )
+from crnn.models.forecasting.scoring import score_of
 from crnn.models.forecasting.windows import Layout, Steps, Window, inputs_of, window_at, with_forecast
 from crnn.models.inputs.held_out import AUTO
 from crnn.models.outputs.losses import Regression
@@ -362,12 +364,52 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         TypeError, ValueError
         """
         fitted = self.fitted
-        n = fitted.layout.horizon if n is None else limited("n", check_size("n", n))
+        n = fitted.layout.horizon if n is None else _steps(n)
         levels = None if quantiles is None else checked_levels(quantiles)
         memory, several = self._to_continue(n, series, past, future)
         found = self._ahead([self._steps_of(each) for each in memory], n, levels, threads)
         values = [as_given(v, each.frame, each.axis, levels) for v, each in zip(found, memory, strict=True)]
         return values if several else values[0]
+
+    def predict(
+        self, n: int | None = None, series: Any = None, past: Any = None, future: Any = None, *, threads: int = 1
+    ) -> Any:
+        """The next ``n`` steps, as `forecast` returns them, under the name that other libraries have for it.
+
+        Parameters
+        ----------
+        n : int, optional
+            If not given: the horizon. It is what sktime writes as ``fh=range(1, n + 1)``.
+        series, past, future, threads
+            As in `forecast`.
+        """
+        return self.forecast(n, series, past, future, threads=threads)
+
+    def score(self, series: Any, future: Any = None, *, threads: int = 1) -> float:
+        """The coefficient of determination R^2 of the forecast of the steps that came after the remembered series.
+
+        1 is the best; 0 is that of the mean of these values. It is the mean of those of all columns, and of all series.
+        `backtest` says more: errors from several origins, beside those of `SeasonalNaive`.
+
+        Parameters
+        ----------
+        series : (m,), (m, P), or a list of them for several series
+            What came next, at least two values in each column; NaN does not count. With pandas their index is the one
+            that follows.
+        future : (m, F), optional
+            The columns that are known ahead, at these steps.
+        threads : int
+
+        Raises
+        ------
+        TypeError, ValueError
+        """
+        fitted = self.fitted
+
+        def ahead(n: int) -> Any:
+            return self.forecast(_steps(n), future=future, threads=threads)
+
+        return score_of(series, fitted.memory, fitted.columns, fitted.several, ahead)
 
     def _to_continue(self, n: int, series: Any, past: Any, future: Any) -> tuple[list[Remembered], bool]:
         """The series to forecast, with ``future`` known for n steps more, and whether they are a list."""
@@ -551,6 +593,14 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return _restored, (type(self), {name: value for name, value in vars(self).items() if name != "_stream_weights"})
+
+
+def _steps(n: Any) -> int:
+    """A number of steps to forecast. Raises ValueError."""
+    if as_integer(n) is None:
+        expected = "a number of steps, an integer of at least 1"
+        raise ValueError(f"n: expected {expected}, got {shown(n)}; series=, past= and future= are given by name")
+    return limited("n", check_size("n", n))
 
 
 @in_ieee_mode

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from crnn.array_input import shown
 from crnn.checks import Array
 from crnn.io import model_file
 from crnn.models.forecasting.frames import Axis, Frame, axis_from, axis_to_dict
@@ -45,6 +46,16 @@ class Remembered:
     def frame(self) -> Frame:
         """The series as it was given."""
         return Frame(self.values, self.flat, self.columns, self.axis)
+
+    def check_follows(self, name: str, frame: Frame) -> None:
+        """Raise ValueError, which calls the frame ``name``, unless it can be what comes after this series."""
+        if frame.values.shape[1] != self.values.shape[1]:
+            raise ValueError(f"{name}: expected {self.values.shape[1]} columns, got {frame.values.shape[1]}")
+        if self.axis is not None and frame.index is not None:
+            expected = self.axis.after(len(frame))
+            if not frame.index.equals(expected):
+                got, wanted = (shown(index[[0, -1]].tolist()) for index in (frame.index, expected))
+                raise ValueError(f"{name}: expected the index that follows, {wanted} (first and last), got {got}")
 
     def extended(self, values: Array, past: Array, future: Array, axis: Axis | None) -> Remembered:
         """With more steps at its end."""

@@ -14,8 +14,9 @@ from crnn.checks import Array, as_integer, check_size
 from crnn.models.forecasting.backtest import BAND, Backtest, back_test
 from crnn.models.forecasting.bands import Bands, checked_levels
 from crnn.models.forecasting.frames import as_given
-from crnn.models.forecasting.given import Given, read_all
+from crnn.models.forecasting.given import Columns, Given, read_all
 from crnn.models.forecasting.memory import Remembered
+from crnn.models.forecasting.scoring import score_of
 from crnn.models.forecasting.season import SEASONS, season_of
 from crnn.models.forecasting.transformations import Difference, Gaps, carried
 
@@ -41,6 +42,7 @@ class SeasonalNaive:
     season_: int  # that is used
     _memory: list[Remembered]
     _several: bool
+    _columns: Columns
 
     def __init__(self, season: int | str = "auto") -> None:
         check_season(season)
@@ -70,7 +72,7 @@ class SeasonalNaive:
         axis = given.frames[0].axis
         named = None if axis is None or axis.frequency is None else SEASONS.get(axis.frequency)
         self.season_ = season_of(filled, named) if isinstance(self.season, str) else check_season(self.season)
-        self._memory, self._several = remembered(given), given.several
+        self._memory, self._several, self._columns = remembered(given), given.several, given.columns
         return self
 
     def update(self, series: Any, past: Any = None, future: Any = None) -> Self:
@@ -111,6 +113,16 @@ class SeasonalNaive:
                 point = self._quantiles(values, point, levels)
             found.append(as_given(point, each.frame, axis, levels))
         return found if several else found[0]
+
+    def predict(self, n: int, series: Any = None, past: Any = None, future: Any = None, *, threads: int = 1) -> Any:
+        """The next ``n`` steps, as `forecast` returns them."""
+        return self.forecast(n, series, past, future, threads=threads)
+
+    def score(self, series: Any, future: Any = None) -> float:
+        """R^2 of the forecast of the values that came after those of `fit`, see `Forecaster.score`."""
+        if not hasattr(self, "_memory"):
+            raise ValueError("SeasonalNaive: expected a call of fit before this")
+        return score_of(series, self._memory, self._columns, self._several, self.forecast)
 
     def _quantiles(self, values: Array, point: Array, levels: list[float]) -> Array:
         """Quantiles (n, P, Q) around a forecast (n, P)."""
@@ -179,14 +191,7 @@ def continued(memory: Sequence[Remembered], given: Given) -> list[Remembered]:
     found = []
     for i, (each, frame) in enumerate(zip(memory, given.frames, strict=True)):
         label = f"series[{i}]" if given.several else "series"
-        if frame.values.shape[1] != each.values.shape[1]:
-            raise ValueError(f"{label}: expected {each.values.shape[1]} columns, got {frame.values.shape[1]}")
-        axis = each.axis
-        if axis is not None:
-            axis = axis.advanced(len(frame))
-            expected = each.axis.after(len(frame)) if each.axis is not None else None
-            if frame.index is not None and expected is not None and not frame.index.equals(expected):
-                got, wanted = (shown(index[[0, -1]].tolist()) for index in (frame.index, expected))
-                raise ValueError(f"{label}: expected the index that follows, {wanted} (first and last), got {got}")
+        each.check_follows(label, frame)
+        axis = None if each.axis is None else each.axis.advanced(len(frame))
         found.append(each.extended(frame.values, given.past[i], given.future[i], axis))
     return found

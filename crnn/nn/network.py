@@ -321,7 +321,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         Parameters
         ----------
         x : array (T, B, D), or integer ids (T, B)
-            T and B at least 1. Not modified. The tape borrows it: do not change it before `backward`. Numbers of
+            T and B at least 1. Not modified. The tape may borrow it: do not change it before `backward`. Numbers of
             another type are converted to the network's dtype; missing ones are refused.
         state : see the class, optional
             State before the first step. If not given: the trainable initial state if there is one, otherwise zeros.

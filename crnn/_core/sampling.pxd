@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+cimport cython
 cimport numpy as cnp
 from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, uint64_t
@@ -14,7 +15,8 @@ ctypedef struct Options:
     double top_p      # 1 or more: all
 
 cdef class Draws:
-    cdef object bits, lock, convert
+    cdef object bits, convert
+    cdef cython.pymutex lock
     cdef bitgen_t *generator
     cdef cnp.ndarray banned
     cdef int32_t *banned_

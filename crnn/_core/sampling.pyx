@@ -44,8 +44,7 @@ def candidates(x: Real, double temperature, Py_ssize_t top_k, double top_p) -> t
 
 
 def place(weights: Real, double uniform) -> int:
-    """The first place whose cumulative weight is above uniform * (the sum of all).  weights (n,) OUT, their cumulative
-    sums."""
+    """The first place whose cumulative weight is above uniform * (the sum of all).  weights (n,) are overwritten."""
     cdef int kind = real_kind("weights", weights)
     cdef Py_ssize_t n = dim(weights, 0)
     cdef void *weights_ = data("weights", weights, kind, True, 1, n)
@@ -61,7 +60,7 @@ cdef class Draws:
 
     Parameters
     ----------
-    bits : a bit generator of NumPy, whose lock is taken
+    bits : a bit generator of NumPy, which nobody else uses
     banned : ids that are never drawn
     convert : function that returns logits of any other type as an array of float64, or raises TypeError or ValueError
 
@@ -69,7 +68,7 @@ cdef class Draws:
     """
 
     def __cinit__(self, bits, banned not None, convert):
-        self.bits, self.lock, self.convert = bits, bits.lock, convert
+        self.bits, self.convert = bits, convert
         self.banned = np.array([min(id, MAX_IDS) for id in banned], np.int32)
         self.bans, self.banned_ = len(self.banned), <int32_t *>cnp.PyArray_DATA(self.banned)
         self.last_banned = max(self.banned, default=-1)

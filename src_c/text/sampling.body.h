@@ -8,7 +8,7 @@
  * x (n) are logits minus the largest of them, so all are <= 0. |x| is their distance, which for an excluded id is
  * infinite. They are compared and subtracted as IEEE numbers, with denormals. */
 
-enum { SIGN_SHIFT = 8 * sizeof(real) - 1, FEW = 24, BLOCK = 8 * LINE };
+enum { SIGN_SHIFT = 8 * sizeof(real) - 1, FEW = 16, BLOCK = 8 * LINE, MANY = 64 * LINE };
 
 INLINE real_bits bits_of(real x)
 {
@@ -59,6 +59,14 @@ static crnn_dim first_maximum(const real *x, crnn_dim n)
     return first;
 }
 
+/* The order of n additions changes a sum of positive numbers by less than n epsilon. If a share of the sum and a partial
+ * sum differ by more than this, any order of either tells which is larger. */
+INLINE real margin_of(crnn_dim n, real sum)
+{
+    const real epsilon = sizeof(real) == 4 ? (real)FLT_EPSILON : (real)DBL_EPSILON;
+    return 4 * epsilon * (real)(n + 2) * sum;
+}
+
 /* ---- where to cut ------------------------------------------------------------------------------------------------ */
 
 /* Kept are the numbers above `smallest`, and the first `equals` of those equal to it. */
@@ -99,10 +107,11 @@ static real weight_within(const real *x, const real *weights, crnn_dim n, real d
     return fold_sum(lanes);
 }
 
-INLINE part within(const numbers *all, real distance)
+/* weights NULL: each weighs 1. */
+INLINE part within(const real *x, const real *weights, crnn_dim n, real distance)
 {
-    part result = {distance, 0, count_within(all->x, all->n, distance)};
-    result.weight = all->weights ? weight_within(all->x, all->weights, all->n, distance) : (real)result.count;
+    part result = {distance, 0, count_within(x, n, distance)};
+    result.weight = weights ? weight_within(x, weights, n, distance) : (real)result.count;
     return result;
 }
 
@@ -156,32 +165,51 @@ static void sort(real *x, real *spare, crnn_dim n)
         memcpy(x, from, (size_t)n * sizeof *x);
 }
 
+/* Moves the numbers beyond `low` and up to `high`, and their weights, if there are some. Returns how many they are. */
+static crnn_dim move_between(real *to, real *to_weights, const real *x, const real *weights, crnn_dim n, part low,
+                             part high)
+{
+    crnn_dim count = 0;
+    for (crnn_dim i = 0; i < n; i += BLOCK) {
+        const crnn_dim end = i + BLOCK < n ? i + BLOCK : n;
+        if (count_within(x + i, end - i, high.distance) == 0)
+            continue;
+        for (crnn_dim j = i; j < end; ++j) {
+            const real distance = distance_of(x[j]);
+            to[count] = x[j];
+            if (weights)
+                to_weights[count] = weights[j];
+            count += (distance > low.distance) & (distance <= high.distance);
+        }
+    }
+    return count;
+}
+
 /* Sorts the distances of the few numbers among which `weight` is reached, or of more that are equal or almost. Returns
  * how many they are; *before: those that are nearer. `whole` weighs at least `weight`. */
 static crnn_dim sort_around(const numbers *all, real weight, part whole, part *before)
 {
-    part low = {-1, 0, 0}, high = whole;
+    const real *x = all->x, *weights = all->weights;
+    crnn_dim n = all->n;
+    part low = {-1, 0, 0}, high = whole, left = {0, 0, 0};
     while (high.count - low.count > FEW) {
         const real distance = between(low.distance < 0 ? 0 : low.distance, high.distance);
         if (!(distance > low.distance && distance > 0 && distance < high.distance))
             break;
-        const part next = within(all, distance);
+        if (n > MANY && 8 * (high.count - low.count) < n) { /* read only these from now on */
+            n = move_between(all->sorted, all->spare, x, weights, n, low, high);
+            x = all->sorted, weights = weights ? all->spare : NULL, left = low;
+        }
+        part next = within(x, weights, n, distance);
+        next.count += left.count, next.weight += left.weight;
         if (next.weight < weight)
             low = next;
         else
             high = next;
     }
-    crnn_dim count = 0;
-    for (crnn_dim i = 0; i < all->n; i += BLOCK) {
-        const crnn_dim end = i + BLOCK < all->n ? i + BLOCK : all->n;
-        if (count_within(all->x + i, end - i, high.distance) == 0)
-            continue;
-        for (crnn_dim j = i; j < end; ++j) {
-            const real distance = distance_of(all->x[j]);
-            all->sorted[count] = distance;
-            count += (distance > low.distance) & (distance <= high.distance);
-        }
-    }
+    const crnn_dim count = move_between(all->sorted, NULL, x, NULL, n, low, high);
+    for (crnn_dim i = 0; i < count; ++i)
+        all->sorted[i] = distance_of(all->sorted[i]);
     sort(all->sorted, all->spare, count);
     *before = low;
     return count;
@@ -229,13 +257,12 @@ static cut cut_by_sorting(const numbers *all, real p)
     return cut_behind(all->sorted, last);
 }
 
-/* The same. The order of a sum of n weights changes it by at most n epsilon: unless a sum is as near as that to what it
- * is compared with, any order will do. */
+/* The same, from sums in any order where that is as good. */
 static cut cut_by_weight(const numbers *all, real p)
 {
-    const real epsilon = sizeof(real) == 4 ? (real)FLT_EPSILON : (real)DBL_EPSILON;
-    const part whole = within(all, -EXP_MIN); /* beyond which they weigh nothing */
-    const real wanted = p * whole.weight, margin = 4 * epsilon * (real)(all->n + 2) * whole.weight;
+    const real farthest = largest_finite_distance(all->x, all->n), limit = -EXP_MIN; /* of what weighs something */
+    const part whole = within(all->x, all->weights, all->n, farthest < limit ? farthest : limit);
+    const real wanted = p * whole.weight, margin = margin_of(all->n, whole.weight);
     part before;
     const crnn_dim count = sort_around(all, wanted, whole, &before);
     const real *weights = sorted_weights(all, count);
@@ -291,7 +318,7 @@ static crnn_dim sampling_candidates(int32_t *ids, real *weights, real *x, real *
             ids[i] = (int32_t)i;
         /* Top-k comes first: the temperature keeps the order, but a huge one would make all values equal. */
         if (top_k < V) {
-            const part finite = within(&all, largest_finite_distance(x, V));
+            const part finite = within(x, NULL, V, largest_finite_distance(x, V));
             if (top_k < finite.count)
                 all.n = keep(ids, x, x, V, cut_by_count(&all, top_k, finite));
         }
@@ -309,18 +336,53 @@ static crnn_dim sampling_candidates(int32_t *ids, real *weights, real *x, real *
     return count;
 }
 
+static real sum_in_lines(const real *x, crnn_dim n)
+{
+    line sum = line_set1(0);
+    for (crnn_dim i = 0, remaining = n; remaining > 0; i += LINE, remaining -= LINE)
+        sum = line_add(sum, line_get(x + i, remaining));
+    real lanes[LINE];
+    line_store(lanes, sum);
+    return fold_sum(lanes);
+}
+
+/* sampling_draw from sums in any order; -1 where that is not as good. */
+static crnn_dim draw_by_blocks(const real *weights, real uniform, crnn_dim n)
+{
+    const real total = sum_in_lines(weights, n), point = uniform * total, margin = margin_of(n, total);
+    real sum = 0;
+    crnn_dim start = 0;
+    for (; start + BLOCK < n; start += BLOCK) {
+        const real next = sum + sum_in_lines(weights + start, BLOCK);
+        if (next >= point - margin)
+            break;
+        sum = next;
+    }
+    for (crnn_dim i = start; i < n; ++i) {
+        sum += weights[i];
+        if (sum > point + margin)
+            return i;
+        if (sum >= point - margin)
+            return -1;
+    }
+    return -1;
+}
+
 static crnn_dim sampling_draw(real *weights, real uniform, crnn_dim n)
 {
     float_mode mode = ieee_floats();
-    for (crnn_dim i = 1; i < n; ++i)
-        weights[i] += weights[i - 1];
-    const real point = uniform * weights[n - 1];
-    crnn_dim first = 0;
-    for (crnn_dim length = n - 1; length > 0;) { /* the first sum above `point` is in first .. first + length */
-        const crnn_dim half = length / 2;
-        const int beyond = weights[first + half] <= point;
-        first = beyond ? first + half + 1 : first;
-        length = beyond ? length - half - 1 : half;
+    crnn_dim first = n > MANY ? draw_by_blocks(weights, uniform, n) : -1;
+    if (first < 0) {
+        for (crnn_dim i = 1; i < n; ++i)
+            weights[i] += weights[i - 1];
+        const real point = uniform * weights[n - 1];
+        first = 0;
+        for (crnn_dim length = n - 1; length > 0;) { /* the first sum above `point` is in first .. first + length */
+            const crnn_dim half = length / 2;
+            const int beyond = weights[first + half] <= point;
+            first = beyond ? first + half + 1 : first;
+            length = beyond ? length - half - 1 : half;
+        }
     }
     ieee_floats_end(mode);
     return first;

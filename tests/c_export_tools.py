@@ -37,8 +37,8 @@ class CModel:
     def __init__(self, model: Any, folder: Path, build: str, name: str = "model") -> None:
         self.source = source_of(model, name, f"{name}.h")
         self.name, self.net = name, self.source.network
-        (folder / f"{name}.c").write_text(self.source.source_text())
-        (folder / f"{name}.h").write_text(self.source.header_text())
+        (folder / f"{name}.c").write_text("\n".join(self.source.source_lines()) + "\n")
+        (folder / f"{name}.h").write_text("\n".join(self.source.header_lines()) + "\n")
         target = folder / f"{name}-{build}.so"
         compiled([*COMPILER, *STRICT, *BUILDS[build], "-shared", "-fPIC", f"{name}.c", "-o", str(target)], folder)
         self.library = ctypes.CDLL(str(target))

@@ -124,7 +124,7 @@ def _add_multilabel(answers: Answers, name: str, V: int, thresholds: list[float]
     )
     applies = f"int {name}_applies(const float y[{V}], int i)"
     body = "y[i] > 0.0f" if thresholds is None else "(double)sigmoid_of(y[i]) > thresholds[i]"
-    table = [] if thresholds is None else numbers.array("double thresholds", numbers.doubles(np.array(thresholds)))
+    table = () if thresholds is None else numbers.array("double thresholds", V, numbers.doubles(np.array(thresholds)))
     answers.nbytes += 8 * len(thresholds or ())
     answers.add(
         "Whether class i applies.", f"{applies};", [*table, applies, "{", f"    return {body};", "}"]

@@ -18,11 +18,6 @@ from crnn.io.atomic_write import PathLike, check_writable, replacing
 from crnn.io.model_file import check_finite
 from crnn.nn.module import Module
 
-KEYWORDS = (
-    "auto break case char const continue default do double else enum extern float for goto if inline int long register "
-    "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while"
-)
-
 
 def export_c(model: Any, path: PathLike, *, name: str | None = None, overwrite: bool = False) -> None:
     """Write a model as one C99 file without a library, and its header.
@@ -73,8 +68,9 @@ def export_c(model: Any, path: PathLike, *, name: str | None = None, overwrite: 
         if not overwrite:
             _check_replaceable(each)
     with replacing(target) as c_file, replacing(header) as h_file:
-        c_file.write(source.source_text().encode())
-        h_file.write(source.header_text().encode())
+        for file, lines in ((c_file, source.source_lines()), (h_file, source.header_lines())):
+            for line in lines:
+                file.write(line.encode() + b"\n")
 
 
 def paths_of(argument: str, path: PathLike) -> tuple[Path, Path]:
@@ -87,7 +83,7 @@ def paths_of(argument: str, path: PathLike) -> tuple[Path, Path]:
 
 def check_name(argument: str, name: str, remedy: str = "") -> str:
     """The name, if names in C can begin with it. Raises ValueError, which calls it ``argument``."""
-    if not isinstance(name, str) or not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) or name in KEYWORDS.split():
+    if not isinstance(name, str) or not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name):
         hint = f"; {remedy} gives another" if remedy else ""
         raise ValueError(f"{argument}: expected a name of letters, digits and _, as in C, got {name!r:.80}{hint}")
     return name

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from crnn.checks import Array
 
 LEAST_NORMAL = 2.0**-126  # FLT_MIN
-WIDTH = 118
+WIDTH = 118  # of a line
+BLOCK = 1 << 16
 
 
 def flushed(values: Array) -> Array:
@@ -28,29 +29,33 @@ def is_normal(values: Array) -> bool:
 
 def float_text(value: float) -> str:
     """A float32 as a C constant, exact."""
-    return floats(np.array([value], np.float32))[0]
+    return next(floats(np.array([value], np.float32)))
 
 
-def floats(values: Array) -> list[str]:
-    """float32 numbers as C constants, exact: hexadecimal, with the mantissa as an integer."""
-    bits = np.ascontiguousarray(values, np.float32).reshape(-1).view(np.uint32)
+def floats(values: Array) -> Iterator[str]:
+    """float32 numbers as C constants, exact. Memory does not grow with their number."""
+    values = np.ascontiguousarray(values, np.float32).reshape(-1)
+    for start in range(0, len(values), BLOCK):
+        yield from _floats(values[start : start + BLOCK])
+
+
+def _floats(values: Array) -> list[str]:
+    """Hexadecimal, with the mantissa as an integer without zeros at the end."""
+    bits = values.view(np.uint32)
     mantissas, exponents = bits & 0x7FFFFF, (bits >> 23 & 0xFF).astype(np.int64)
     mantissas = np.where(exponents > 0, mantissas | 0x800000, mantissas)
     exponents = np.maximum(exponents, 1) - 150
-    for shift in (16, 8, 4, 2, 1):  # without zeros at the end
+    for shift in (16, 8, 4, 2, 1):
         even = (mantissas != 0) & (mantissas & ((1 << shift) - 1) == 0)
         mantissas = np.where(even, mantissas >> shift, mantissas)
         exponents = np.where(even, exponents + shift, exponents)
     exponents = np.where(mantissas == 0, 0, exponents)
     signs = np.where(bits >> 31, "-", "").tolist()
-    small = (exponents >= 0) & (exponents <= 8)
-    texts = [
+    small = ((exponents >= 0) & (exponents <= 8)).tolist()
+    return [
         f"{sign}{mantissa << exponent}.0f" if plain else f"{sign}0x{mantissa:x}p{exponent}f"
-        for sign, mantissa, exponent, plain in zip(
-            signs, mantissas.tolist(), exponents.tolist(), small.tolist(), strict=True
-        )
+        for sign, mantissa, exponent, plain in zip(signs, mantissas.tolist(), exponents.tolist(), small, strict=True)
     ]
-    return texts
 
 
 def doubles(values: Array) -> list[str]:
@@ -58,18 +63,19 @@ def doubles(values: Array) -> list[str]:
     return [float(value).hex() for value in np.asarray(values, np.float64).reshape(-1)]
 
 
-def lines(items: Iterable[str], indent: str = "    ") -> list[str]:
+def lines(items: Iterable[str]) -> Iterator[str]:
     """Items of a list, separated by commas, in lines of at most `WIDTH` characters."""
-    found: list[str] = []
-    line = indent
+    line = "   "
     for item in items:
-        if len(line) + len(item) + 1 > WIDTH and line != indent:
-            found.append(line.rstrip())
-            line = indent
-        line += item + ", "
-    return [*found, line.rstrip().rstrip(",")]
+        if len(line) + len(item) + 2 > WIDTH and line != "   ":
+            yield line
+            line = "   "
+        line += f" {item},"
+    yield line.removesuffix(",")
 
 
-def array(declaration: str, items: Sequence[str]) -> list[str]:
-    """The definition of an array of constants."""
-    return [f"static const {declaration}[{len(items)}] = {{", *lines(items), "};"]
+def array(declaration: str, count: int, items: Iterable[str]) -> Iterator[str]:
+    """The definition of an array of ``count`` constants, in lines."""
+    yield f"static const {declaration}[{count}] = {{"
+    yield from lines(items)
+    yield "};"

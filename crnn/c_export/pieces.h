@@ -228,7 +228,7 @@ static inline vector vector_fused(vector a, vector b, vector c) { return vfmaq_f
 #endif
 
 #if defined(HAS_VECTORS)
-/* Four vectors of columns, so that their sums run side by side; 0, `stride`, ... are where the next panels begin. */
+/* Four vectors of columns, so that their sums run side by side: where they are in y, and in w. */
 static inline void four_vectors(float *y, const float *x, const float *w, int K, const int *columns, const int *panels)
 {
     vector a0 = vector_load(y + columns[0]), a1 = vector_load(y + columns[1]);
@@ -263,7 +263,14 @@ static void eight_columns(float *y, const float *x, const float *w, int K, int s
         a6 = fused(v, w[6], a6);
         a7 = fused(v, w[7], a7);
     }
-    y[0] = a0, y[1] = a1, y[2] = a2, y[3] = a3, y[4] = a4, y[5] = a5, y[6] = a6, y[7] = a7;
+    y[0] = a0;
+    y[1] = a1;
+    y[2] = a2;
+    y[3] = a3;
+    y[4] = a4;
+    y[5] = a5;
+    y[6] = a6;
+    y[7] = a7;
 }
 
 static float one_column(float sum, const float *x, const float *w, int K, int stride)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,14 +29,14 @@ class SelfTest:
         """The C text."""
         T, V = self.y.shape
         ids = self.x.ndim == 1
-        real = numbers.floats if net.x_type == "float" else numbers.doubles
+        real: Callable[[Array], Iterable[str]] = numbers.floats if net.x_type == "float" else numbers.doubles
         x_type = "int32_t" if ids else net.x_type
-        x = numbers.array(f"{x_type} test_x", list(map(str, self.x.tolist())) if ids else real(self.x))
+        x = numbers.array(f"{x_type} test_x", self.x.size, map(str, self.x.tolist()) if ids else real(self.x))
         word = "uint32_t" if net.y_type == "float" else "uint64_t"
         y = self.y.astype(np.float32 if net.y_type == "float" else np.float64)
         bits = y.view(np.uint32 if net.y_type == "float" else np.uint64).reshape(-1).tolist()
         form = "0x{:x}u" if word == "uint32_t" else "UINT64_C(0x{:x})"
-        expected = numbers.array(f"{word} test_y", list(map(form.format, bits)))
+        expected = numbers.array(f"{word} test_y", len(bits), map(form.format, bits))
         given = "test_x[t]" if ids else f"test_x + t * {net.parts.input_size}"
         return [
             f"#ifdef {name.upper()}_SELF_TEST",

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from crnn._version import __version__
@@ -35,7 +35,7 @@ class Source:
 
     # ---- the header --------------------------------------------------------------------------------------------------
 
-    def header_text(self) -> str:
+    def header_lines(self) -> list[str]:
         """The .h file."""
         net, name, upper = self.network, self.name, self.name.upper()
         fields = [
@@ -43,7 +43,7 @@ class Source:
             for c_type, field, count, comment in net.state_fields
         ]
         sizes = f"enum {{ {upper}_INPUTS = {net.parts.input_size}, {upper}_OUTPUTS = {net.output_size} }};"
-        lines = [
+        return [
             f"{MARK}{__version__}. {self._title()}; see {self.header.removesuffix('.h')}.c. */",
             f"#ifndef {upper}_H",
             f"#define {upper}_H",
@@ -82,7 +82,6 @@ class Source:
             "#endif",
             "#endif",
         ]
-        return "\n".join(lines) + "\n"
 
     def _title(self) -> str:
         net = self.network
@@ -118,29 +117,21 @@ class Source:
 
     # ---- the source --------------------------------------------------------------------------------------------------
 
-    def source_text(self) -> str:
+    def source_lines(self) -> Iterator[str]:
         """The .c file."""
         net = self.network
-        scalings = [numbers.array(f"double {name}", numbers.doubles(values)) for name, values in net.scalings.items()]
-        lines = [
-            *self._comment(),
-            f'#include "{self.header}"',
-            "",
-            "#include <float.h>",
-            "#include <limits.h>",
-            "",
-            pieces.text_of(net.pieces | self.answers.pieces),
-            "/* ---- weights ---- */",
-            "",
-            *_separated([*(each.definition() for each in net.constants), *scalings]),
-            "/* ---- the model ---- */",
-            "",
-            *self._functions(),
-            *self.answers.definitions,
-            "",
-            *self.test.text(self.name, net),
-        ]
-        return "\n".join(lines) + "\n"
+        yield from self._comment()
+        yield from [f'#include "{self.header}"', "", "#include <float.h>", "#include <limits.h>", ""]
+        yield pieces.text_of(net.pieces | self.answers.pieces)
+        yield from ["/* ---- weights ---- */", ""]
+        for constant in net.constants:
+            yield from constant.definition()
+            yield ""
+        for name, values in net.scalings.items():
+            yield from [*numbers.array(f"double {name}", len(values), numbers.doubles(values)), ""]
+        yield from ["/* ---- the model ---- */", ""]
+        yield from [*self._functions(), *self.answers.definitions, ""]
+        yield from self.test.text(self.name, net)
 
     def _comment(self) -> list[str]:
         net, name = self.network, self.name
@@ -233,7 +224,3 @@ class Source:
 
 def _indented(lines: Iterable[str]) -> list[str]:
     return [f"    {line}" for line in lines]
-
-
-def _separated(blocks: Sequence[Sequence[str]]) -> list[str]:
-    return [line for block in blocks for line in [*block, ""]]

@@ -7,7 +7,9 @@ Another storage is another class with the same methods.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -41,8 +43,8 @@ class Matrix(Protocol):
     def pieces(self) -> set[str]:
         """The pieces that `add` needs."""
 
-    def definition(self) -> list[str]:
-        """The C definition of the constants."""
+    def definition(self) -> Iterator[str]:
+        """The C definition of the constants, in lines."""
 
     def add(self, y: str, x: str) -> list[str]:
         """Statements for y (N) += x (K) @ w. The variable ``normal`` says whether y's elements are multiples of
@@ -84,9 +86,9 @@ class FloatMatrix:
         sizes = np.abs(self.values[self.values != 0])
         return 0.0 if not sizes.size else 2.0 ** (-80 - math.frexp(float(sizes.min()))[1] + 1)
 
-    def definition(self) -> list[str]:
-        panels = [self.values[:, n : n + PANEL].reshape(-1) for n in range(0, self.N, PANEL)]
-        return numbers.array(f"float {self.name}", numbers.floats(np.concatenate(panels)))
+    def definition(self) -> Iterator[str]:
+        panels = (numbers.floats(self.values[:, n : n + PANEL]) for n in range(0, self.N, PANEL))
+        return numbers.array(f"float {self.name}", self.values.size, chain.from_iterable(panels))
 
     def add(self, y: str, x: str) -> list[str]:
         least = numbers.float_text(self.least)
@@ -110,8 +112,9 @@ class Vector:
     def nbytes(self) -> int:
         return 4 * self.values.size
 
-    def definition(self) -> list[str]:
-        return numbers.array(f"float {self.name}", numbers.floats(self.values))
+    def definition(self) -> Iterator[str]:
+        """The C definition of the constants, in lines."""
+        return numbers.array(f"float {self.name}", self.values.size, numbers.floats(self.values))
 
     def start(self, y: str, row: str = "") -> list[str]:
         """Statements for y (N) = the vector, or its ``row``, as the start of sums."""

@@ -277,6 +277,20 @@ def test_a_language_model_has_logits_probabilities_and_tokens(rng, tmp_path, bui
 
 
 @needs_compiler
+def test_words_have_an_id_for_what_is_unknown_and_bytes_are_ids(tmp_path):
+    words = crnn.Vocab.from_counts({"a": 3, "größer": 2, "??=": 5, 'quo"te': 1, "back\\n": 1}, "word")
+    c = CModel(crnn.LanguageModel(words, hidden_size=4), tmp_path, "O0", "words")
+    for id, token in enumerate(words.tokens):
+        assert c("find", token.encode(), len(token.encode())) == id
+    assert c("find", b"zebra", 5) == words.unknown_id
+    assert c("find", b"a", 0) == words.unknown_id
+    of_bytes = crnn.LanguageModel(crnn.Vocab.from_counts({}, "byte"), "gru", hidden_size=4)
+    c, stream = CModel(of_bytes, tmp_path, "O0", "bytes"), of_bytes.stream()
+    for id in (0, 65, 255):
+        assert_same_bits(c.step(id), stream.step(id))
+
+
+@needs_compiler
 @without_and_with_optimisation
 @pytest.mark.parametrize(
     ("kind", "pooling"),

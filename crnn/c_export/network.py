@@ -172,7 +172,7 @@ class Network:
             return self.table.start("a", "id")
         if self.parts.embedding is None:
             normal = numbers.is_normal(flushed(self.parts.layers[0]["W_xh"])) and numbers.is_normal(layer.b_h.values)
-            return [layer.W_xh.row("a", "id", layer.b_h.name), *([] if normal else ["normal = 0;"])]
+            return [layer.W_xh.row("a", "id", layer.b_h.name), f"normal = {int(normal)};"]
         if self.embedding is None:
             assert self.head is not None  # whose weights are tied
             return [self.head[0].column("state->x", "id"), *self.first_sums("state->x")]

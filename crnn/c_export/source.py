@@ -54,7 +54,7 @@ class Source:
             'extern "C" {',
             "#endif",
             "",
-            *comment_lines(self._meaning_of_sizes()),
+            f"/* {'How many ids there are' if net.takes_ids else 'Elements of x'}, and elements of y. */",
             sizes,
             "",
             *comment_lines(
@@ -88,9 +88,6 @@ class Source:
         sizes = ", ".join(str(layer.H) for layer in net.layers)
         return f"{net.parts.kind}, {net.parts.cell} {sizes}"
 
-    def _meaning_of_sizes(self) -> str:
-        return ("Ids from 0 to this, exclusive," if self.network.takes_ids else "Elements of x,") + " and of y."
-
     def _steps(self) -> list[str]:
         """The declarations of the functions that make a step."""
         net, name, upper = self.network, self.name, self.name.upper()
@@ -108,7 +105,7 @@ class Source:
             text += ", of the sequence so far"
         text += ". Returns 1; or 0, without a change of the state, "
         if net.takes_ids:
-            text += "if id is none."
+            text += "if there is no such id."
         else:
             text += "if an x is not finite" + (" after it is standardised." if net.x_type == "double" else ".")
         if net.takes_both:
@@ -186,7 +183,7 @@ class Source:
             *_indented(
                 [
                     "float *const a = state->scratch;",
-                    "int normal = 1;",
+                    "int normal;",
                     f"if (id < 0 || id >= {net.parts.input_size})",
                     "    return 0;",
                     *sums,
@@ -206,7 +203,7 @@ class Source:
             *_indented(
                 [
                     "float *const a = state->scratch;",
-                    "int normal = 1, i;",
+                    "int normal, i;",
                     f"for (i = 0; i < {net.parts.input_size}; ++i) {{",
                     f"    const float value = {value};",
                     "    if (!is_finite(value))",

@@ -116,9 +116,9 @@ class Vector:
         """The C definition of the constants, in lines."""
         return numbers.array(f"float {self.name}", self.values.size, numbers.floats(self.values))
 
-    def start(self, y: str, row: str = "") -> list[str]:
-        """Statements for y (N) = the vector, or its ``row``, as the start of sums."""
-        size = self.values.shape[-1]
+    def start(self, y: str, row: str = "", *, beside: bool = False) -> list[str]:
+        """Statements for y (N) = the vector, or its ``row``, as the start of sums; ``beside``: there are others."""
+        size, normal = self.values.shape[-1], numbers.is_normal(self.values)
         source = f"{self.name} + {row} * {size}" if row else self.name
-        normal = [] if numbers.is_normal(self.values) else ["normal = 0;"]
-        return [f"copy({y}, {source}, {size});", *normal]
+        told = [] if beside and normal else [f"normal = {int(normal)};"]
+        return [f"copy({y}, {source}, {size});", *told]

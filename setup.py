@@ -155,6 +155,9 @@ class BuildExt(build_ext):
         for isa, machine, *own in re.findall(r'^CRNN_SET\((\w+), (\w+), "(.*)", "(.*)"\)$', SETS, re.M):
             if machine in machines:
                 jobs += [(f"src_c/isa/{isa}.c", real, own[self.msvc].split()) for real in ("f32", "f64")]
+        for isa, machine, *own in re.findall(r'^CRNN_EXTENSION\((\w+), \w+, (\w+), "(.*)", "(.*)"\)$', SETS, re.M):
+            if machine in machines:
+                jobs.append((f"src_c/isa/{isa}.c", "f32", own[self.msvc].split()))
         ndebug = ("NDEBUG",) if DEBUG else ("NDEBUG", None)  # undefined, or defined
         warnings = ["/W3"] if self.msvc else ["-Wall", "-Wextra"]
 
@@ -194,7 +197,8 @@ def kernels_pxd():
     text = re.sub(r"/\*.*?\*/", "", Path("src_c/kernels.def").read_text("utf-8"), flags=re.S)
     kernels = re.findall(r"^CRNN_KERNEL\((\w+), (\w+), \((.*?)\)\)$", text, re.M | re.S)
     lines = ["# Made by setup.py from src_c/kernels.def.", "from libc.stdint cimport int32_t"]
-    lines += ["from crnn._core.header cimport crnn_cell, crnn_dim, crnn_rows", "", 'cdef extern from "crnn.h" nogil:']
+    lines += ["from crnn._core.header cimport crnn_cell, crnn_dim, crnn_quantised, crnn_rows", ""]
+    lines += ['cdef extern from "crnn.h" nogil:']
     for suffix, real in ("f32", "float"), ("f64", "double"):
         lines += [f"    ctypedef struct crnn_kernels_{suffix}:", "        const char *isa"]
         lines += ["        const crnn_cell *const *cells"]

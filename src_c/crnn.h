@@ -48,6 +48,11 @@ typedef struct crnn_rows {
     const int32_t *places;          /* (B) or NULL */
 } crnn_rows;
 
+/* A storage format of float32 weights with fewer bits than a float, and the products with it on one instruction set. A
+ * product converts its rows of x into scratch memory, at most CRNN_QUANTISED_ROWS at a time. */
+typedef struct crnn_quantised crnn_quantised;
+enum { CRNN_QUANTISED_ROWS = 144 };
+
 /* ---- cells ------------------------------------------------------------------------------------------------------- */
 
 /* Parameters of shape (H,) that a cell may have besides W_xh, W_hh and b_h. */
@@ -73,6 +78,8 @@ typedef struct crnn_layer {
     const int32_t *ids;      /* (T, B) or NULL */
     const void *w_hh;        /* packed (H, packed_gates*H), the gates' panels side by side */
     const void *w_hn;        /* packed (H, H), the last recurrent gate, where it is not among packed_gates */
+    const crnn_quantised *quantised; /* the format of w_hh and w_hn; NULL: that of the arrays */
+    void *scratch;           /* crnn_packed_scratch bytes of w_hh for rows.b1 - rows.b0 rows; with `quantised` only */
 
     /* out, forward: OVERWRITTEN. in, backward */
     void *h;                 /* (T, B, H); may be xw where the cell has no `gates` */
@@ -135,6 +142,7 @@ enum { CRNN_GRAD_ROWS = 256, CRNN_GRAD_PANELS = 4 };
 #define CRNN_KERNEL(type, name, arguments) type (*name) arguments;
 typedef struct crnn_kernels_f32 {
     const char *isa;
+    const crnn_quantised *bf16, *int8;
     const crnn_cell *const *cells; /* all cells by number, ended by NULL; the same ones, in the same order, in every table */
 #define real float
 #include "kernels.def"

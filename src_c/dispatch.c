@@ -15,13 +15,13 @@ static int cpu_has_generic(void) { return 1; }
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>
-static void cpuid(unsigned leaf, unsigned out[4]) { __cpuidex((int *)out, (int)leaf, 0); }
+static void cpuid(unsigned leaf, unsigned part, unsigned out[4]) { __cpuidex((int *)out, (int)leaf, (int)part); }
 static uint64_t saved_by_system(void) { return _xgetbv(0); }
 #else
 #include <cpuid.h>
-static void cpuid(unsigned leaf, unsigned out[4])
+static void cpuid(unsigned leaf, unsigned part, unsigned out[4])
 {
-    if (!__get_cpuid_count(leaf, 0, out, out + 1, out + 2, out + 3))
+    if (!__get_cpuid_count(leaf, part, out, out + 1, out + 2, out + 3))
         out[0] = out[1] = out[2] = out[3] = 0;
 }
 static uint64_t saved_by_system(void)
@@ -32,7 +32,7 @@ static uint64_t saved_by_system(void)
 }
 #endif
 
-enum { EBX = 1, ECX = 2 };
+enum { EAX = 0, EBX = 1, ECX = 2 };
 static int has(unsigned value, unsigned bits) { return (value & bits) == bits; }
 
 /* Registers that the system does not save on a task switch are as good as absent. */
@@ -40,10 +40,10 @@ static int cpu_has_avx2(void)
 {
     const unsigned OSXSAVE = 1u << 27, AVX = 1u << 28, FMA = 1u << 12, AVX2 = 1u << 5;
     unsigned leaf1[4], leaf7[4];
-    cpuid(1, leaf1);
+    cpuid(1, 0, leaf1);
     if (!has(leaf1[ECX], OSXSAVE | AVX | FMA) || (saved_by_system() & 0x6) != 0x6)
         return 0;
-    cpuid(7, leaf7);
+    cpuid(7, 0, leaf7);
     return has(leaf7[EBX], AVX2);
 }
 
@@ -53,8 +53,28 @@ static int cpu_has_avx512(void)
     unsigned leaf7[4];
     if (!cpu_has_avx2() || (saved_by_system() & 0xe6) != 0xe6)
         return 0;
-    cpuid(7, leaf7);
+    cpuid(7, 0, leaf7);
     return has(leaf7[EBX], F | DQ | BW | VL);
+}
+
+static int cpu_has_avx512_vnni(void)
+{
+    const unsigned VNNI = 1u << 11;
+    unsigned leaf7[4];
+    cpuid(7, 0, leaf7);
+    return cpu_has_avx512() && has(leaf7[ECX], VNNI);
+}
+
+extern int crnn_avx512_bf16_keeps_order(void);
+
+static int cpu_has_avx512_bf16(void)
+{
+    const unsigned BF16 = 1u << 5;
+    unsigned leaf7[4];
+    if (!cpu_has_avx512_vnni())
+        return 0;
+    cpuid(7, 1, leaf7);
+    return has(leaf7[EAX], BF16) && crnn_avx512_bf16_keeps_order();
 }
 
 #elif defined(__aarch64__) || defined(_M_ARM64)
@@ -72,8 +92,10 @@ static int cpu_has_neon(void) { return 1; } /* every 64-bit ARM has it */
 #define CRNN_SET(name, machine, gcc, msvc)                                                                             \
     extern const crnn_kernels_f32 crnn_f32_##name;                                                                     \
     extern const crnn_kernels_f64 crnn_f64_##name;
+#define CRNN_EXTENSION(name, of, machine, gcc, msvc) extern const crnn_kernels_f32 crnn_f32_##name;
 #include "isa/sets.def"
 #undef CRNN_SET
+#undef CRNN_EXTENSION
 
 static const struct {
     const char *name;
@@ -82,8 +104,9 @@ static const struct {
     int (*supported)(void);
 } sets[] = {
 #define ENTRY(...) {__VA_ARGS__},
-#define CRNN_SET(name, machine, gcc, msvc)                                                                             \
-    FOR_##machine(ENTRY(#name, &crnn_f32_##name, &crnn_f64_##name, cpu_has_##name), ENTRY(#name, NULL, NULL, NULL))
+#define CRNN_SET(name, machine, gcc, msvc) CRNN_EXTENSION(name, name, machine, gcc, msvc)
+#define CRNN_EXTENSION(name, of, machine, gcc, msvc)                                                                   \
+    FOR_##machine(ENTRY(#name, &crnn_f32_##name, &crnn_f64_##of, cpu_has_##name), ENTRY(#name, NULL, NULL, NULL))
 #include "isa/sets.def"
 };
 enum { SETS = sizeof sets / sizeof sets[0] };

@@ -207,7 +207,7 @@ static int exchange_matrix(const crnn_model *model, exchange action, const crnn_
         crnn_pack(w, &model->kernels, values, ldw);
     else if (action == UNPACK)
         crnn_unpack(w, (void *)values, ldw);
-    return action != COMPARE || crnn_packed_equals(w, values, ldw);
+    return action != COMPARE || crnn_packed_equals(w, &model->kernels, values, ldw);
 }
 
 static int exchange_transposed(const crnn_model *model, exchange action, const crnn_packed *w, const void *values,
@@ -217,7 +217,7 @@ static int exchange_transposed(const crnn_model *model, exchange action, const c
         crnn_pack_transposed(w, &model->kernels, values, ldw);
     else if (action == UNPACK)
         crnn_unpack_transposed(w, (void *)values, ldw);
-    return action != COMPARE || crnn_packed_equals_transposed(w, values, ldw);
+    return action != COMPARE || crnn_packed_equals_transposed(w, &model->kernels, values, ldw);
 }
 
 /* Arrays that are not there are NULL in both. */
@@ -544,7 +544,7 @@ static void input_product(const crnn_streams *s, const model_layer *l, const voi
 {
     const crnn_model *model = s->model;
     if (x)
-        crnn_packed_product(&l->W_xh, &model->kernels, s->gates, x, l->b_h, rows);
+        crnn_packed_product(&l->W_xh, &model->kernels, s->gates, x, l->b_h, NULL, rows);
     else
         for (crnn_dim i = 0; i < rows->T * rows->B; ++i)
             crnn_packed_row(&l->W_xh, &model->kernels, element(model, s->gates, i * l->W_xh.N), ids[i], l->b_h);
@@ -653,7 +653,7 @@ static int advance(crnn_streams *s, void *y, const void *x, const int32_t *ids, 
     if (model->pooled_size)
         pool(s, s->h, first, scattered, rows);
     if (model->has_head)
-        crnn_packed_product(&model->W_hy, &model->kernels, raw, x, model->b_y, rows);
+        crnn_packed_product(&model->W_hy, &model->kernels, raw, x, model->b_y, NULL, rows);
     float_mode_restore(mode);
     if (model->standardises)
         restore_units(model, y, raw, n);

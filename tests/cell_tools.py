@@ -87,8 +87,10 @@ def forward(
     reverse: bool = False,
     packed: bool = False,
     into: Arrays | None = None,
+    precision: str | None = None,
 ) -> Arrays:
-    """All that a cell's forward kernel writes. ``into``: arrays to write it to, instead of new ones."""
+    """All that a cell's forward kernel writes. ``into``: arrays to write it to, instead of new ones; ``precision``: of
+    the products."""
     h0, info, dtype = given["h0"], cells.CELLS[kind], arrays.dtype
     (B, H), (T, rows) = h0.shape, (given["xw"] if ids is None else ids).shape[:2]
     widths = {"h": 1, "gates": info.gates, "tanh_c": 1, "hn": 1}
@@ -102,9 +104,10 @@ def forward(
     into = into or {}
     out = {name: into[name] if name in into else arrays.output(T, rows, widths.get(name, 1) * H) for name in names}
     if info.recurrent_gates:
-        reads["w_hh"] = gemm.Packed(H, H, dtype, info.packed_gates).pack(given["W_hh"], 0)
+        reads["w_hh"] = gemm.Packed(H, H, dtype, info.packed_gates, precision).pack(given["W_hh"], 0)
+        reads["scratch"] = gemm.product_scratch(reads["w_hh"], B)
     if info.recurrent_gates > info.packed_gates:
-        reads["w_hn"] = gemm.Packed(H, H, dtype).pack(given["W_hh"], info.packed_gates * H)
+        reads["w_hn"] = gemm.Packed(H, H, dtype, precision=precision).pack(given["W_hh"], info.packed_gates * H)
     for part in calls(B, T, lengths, parts, packed):
         cells.forward(kind, out | reads, **part, reverse=reverse)
     return out

@@ -308,7 +308,7 @@ def maker(dtype: np.dtype, values: Callable[..., NDArray]) -> Make:
 
 
 def test_every_kernel_is_in_the_table():
-    helpers = {"aligned_empty", "aligned_zeros", "grad_scratch", "line_width", "argument_names"}
+    helpers = {"aligned_empty", "aligned_zeros", "grad_scratch", "product_scratch", "line_width", "argument_names"}
     found = {
         f"{module.__name__.rpartition('.')[2]}.{name}"
         for module in (cells, gemm, loss, optim, pool, vecmath)

@@ -42,8 +42,8 @@ def cell_arguments(kind: str, backward: bool, masked: bool = False, with_ids: bo
     }  # fmt: skip
     if with_ids:
         makers |= {"xw": lambda: f4(V, G * H), "ids": lambda: ids(T, B)}
-    of_masks = () if masked else ("mask", "h_masked", "h0_masked", "dh_masked")
-    names = [name for name in cells.argument_names(kind, backward) if name not in of_masks]
+    left_out = ["scratch"] + ([] if masked else ["mask", "h_masked", "h0_masked", "dh_masked"])
+    names = [name for name in cells.argument_names(kind, backward) if name not in left_out]
     return {name: makers[name]() for name in names} | {"b0": 0, "b1": B}
 
 

@@ -46,9 +46,11 @@ def test_every_kernel_has_a_wrapper_for_both_precisions(name):
 @in_clone
 def test_every_instruction_set_has_its_files():
     names = re.findall(r"^CRNN_SET\((\w+), (?:any|x86|arm), \".*\", \".*\"\)$", SETS.read_text("utf-8"), re.MULTILINE)
+    extensions = re.findall(r"^CRNN_EXTENSION\((\w+), (\w+), ", SETS.read_text("utf-8"), re.MULTILINE)
     assert names[0] == "generic"
-    assert set(dispatch.built_isas()) <= set(names)
-    assert {path.stem for path in SETS.parent.glob("*.c")} == set(names)
+    assert all(of in names and name.startswith(f"{of}_") for name, of in extensions)
+    assert set(dispatch.built_isas()) <= {*names, *(name for name, _ in extensions)}
+    assert {path.stem for path in SETS.parent.glob("*.c")} == {*names, *(name for name, _ in extensions)}
     assert all((ROOT / "src_c" / "simd" / f"{name}.h").exists() for name in names)
 
 

@@ -72,7 +72,7 @@ def library() -> ctypes.CDLL | Missing:
     """step_times.c, linked with libcrnn.a."""
     import crnn
 
-    flags = ["-O2", *FLAGS.get(crnn.available_isas()[-1], []), "-shared", "-fPIC"]
+    flags = ["-O2", *FLAGS.get(crnn.available_isas()[-1].partition("_")[0], []), "-shared", "-fPIC"]
     built = linked(HERE / "step_times.c", BUILT / "step_times.so", flags)
     if isinstance(built, Missing):
         return built

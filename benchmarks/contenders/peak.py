@@ -31,7 +31,7 @@ def peak(threads: int) -> Contender | Missing:
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         return Missing("no C compiler found (cc, or CC=...)")
-    isa = crnn.available_isas()[-1]  # the best of this machine, regardless of CRNN_ISA
+    isa = crnn.available_isas()[-1].partition("_")[0]  # the best of this machine, regardless of CRNN_ISA
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder, "peak.so")
         source = Path(__file__).with_name("peak.c")

@@ -20,7 +20,7 @@ import numpy as np
 
 cnp.import_array()
 
-KINDS = {cnp.NPY_FLOAT32: "float32", cnp.NPY_FLOAT64: "float64", cnp.NPY_INT32: "int32"}
+KINDS = {cnp.NPY_FLOAT32: "float32", cnp.NPY_FLOAT64: "float64", cnp.NPY_INT32: "int32", cnp.NPY_UINT8: "uint8"}
 
 
 cdef str describe(array):

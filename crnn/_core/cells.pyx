@@ -14,7 +14,8 @@ from crnn._core.dispatch cimport cell_number, f32, f64
 from crnn._core.header cimport (
     CRNN_USES_DA_H, CRNN_USES_DHN, CRNN_USES_DVECTORS, CRNN_USES_GATES, CRNN_USES_HN,
     CRNN_USES_TANH_C, crnn_cell, crnn_layer)
-from crnn._core.gemm cimport Packed, packed_data
+from crnn._core.gemm cimport (
+    Packed, crnn_packed, crnn_quantised_of, crnn_tables, packed_data, scratch_for)
 from crnn._core.program cimport perform
 from crnn._core.rows cimport rows_of
 
@@ -49,6 +50,7 @@ cdef enum:  # shapes
     VECTOR          # (H,)
     XW              # (T, B, G*H), or with ids a table (V, G*H)
     IDS             # (T, B), int32
+    SCRATCH         # bytes
     W_HH            # packed: the first packed_gates of W_hh
     W_HN            # packed: the last recurrent gate of W_hh
     W_HH_T          # packed transpose: all recurrent gates of W_hh, but in a cell with dhn the first packed_gates
@@ -84,6 +86,7 @@ cdef list FIELDS = [
     ("hn", <Py_ssize_t>&AT.hn, STEPS, OUT, IN, CRNN_USES_HN),
     ("w_hh", <Py_ssize_t>&AT.w_hh, W_HH, IN, NOT, HAS_W_HH),
     ("w_hn", <Py_ssize_t>&AT.w_hn, W_HN, IN, NOT, HAS_W_HN),
+    ("scratch", <Py_ssize_t>&AT.scratch, SCRATCH, OUT | OPTIONAL, NOT, HAS_W_HH),
     ("mask", <Py_ssize_t>&AT.mask, ROWS, IN | OPTIONAL, IN | OPTIONAL, HAS_W_HH),
     ("h_masked", <Py_ssize_t>&AT.h_masked, STEPS, OUT, IN, WITH_MASK),
     ("h0_masked", <Py_ssize_t>&AT.h0_masked, ROWS, IN, IN, WITH_MASK),
@@ -206,12 +209,12 @@ cdef int bind(Call *call, Binding binding, int i, array, ids) except -1:
         if not isinstance(array, Packed):
             raise TypeError(f"{name}: expected packed weights, got {type(array).__name__}")
         if shape == W_HH:
-            address = packed_data(name, array, kind, H, H, cell.packed_gates)
+            address = packed_data(name, array, kind, H, H, cell.packed_gates, True)
         elif shape == W_HH_T:
             address = packed_data(name, array, kind, H * (cell.packed_gates if cell.arrays & CRNN_USES_DHN
                                                           else cell.recurrent_gates), H)
         else:
-            address = packed_data(name, array, kind, H, H)
+            address = packed_data(name, array, kind, H, H, 1, shape == W_HN)
     else:
         if shape == STEPS:
             address = data(name, array, kind, out, 3, T, B, H)
@@ -223,6 +226,8 @@ cdef int bind(Call *call, Binding binding, int i, array, ids) except -1:
             address = data(name, array, kind, out, 2, call.layer.rows.B, H)
         elif shape == VECTOR:
             address = data(name, array, kind, out, 1, H)
+        elif shape == SCRATCH:
+            address = data(name, array, cnp.NPY_UINT8, out, 1, -1)
         else:
             address = ids_data(name, array, 2, T, B)
         call.arrays[call.count] = Memory(<char *>address, <char *>address + cnp.PyArray_NBYTES(<cnp.ndarray>array), i)
@@ -271,16 +276,30 @@ cdef struct Pass:
     int number      # of the cell
     int kind
     bint backward
+    crnn_packed w_hh    # of forward; its format decides layer.quantised
     crnn_layer layer
 
 
 cdef void pass_call(const void *arguments) noexcept nogil:
-    a = <const Pass *>arguments
+    a = <Pass *>arguments
+    cdef crnn_tables kernels = crnn_tables(f32, f64)
+    a.layer.quantised = crnn_quantised_of(&a.w_hh, &kernels)  # of the instruction set in use
     cell = (f32.cells if a.kind == cnp.NPY_FLOAT32 else f64.cells)[a.number]
     if a.backward:
         cell.backward(&a.layer)
     else:
         cell.forward(&a.layer)
+
+
+cdef int set_format(Pass *arguments, dict arrays) except -1:
+    """How the weights of forward are stored, and the scratch for that."""
+    cdef Packed w_hh = arrays["w_hh"], w_hn = arrays.get("w_hn")
+    if w_hn is not None and w_hn.precision != w_hh.precision:
+        raise ValueError(f"w_hn: expected weights in {w_hh.precision}, as w_hh, got {w_hn.precision}")
+    arguments.w_hh = w_hh.matrix
+    arguments.layer.scratch = scratch_for(w_hh, arrays.get("scratch"),
+                                          arguments.layer.rows.b1 - arguments.layer.rows.b0)
+    return 0
 
 
 cdef int run(Binding binding, str of_shapes, Py_ssize_t b0, Py_ssize_t b1, lengths, bint reverse,
@@ -317,7 +336,12 @@ cdef int run(Binding binding, str of_shapes, Py_ssize_t b0, Py_ssize_t b1, lengt
         raise ValueError("da: expected at least one time step, got 0")
     if b0 == b1:
         return 0
-    cdef Pass arguments = Pass(binding.number, call.kind, binding.backward, call.layer)
+    cdef Pass arguments
+    memset(&arguments, 0, sizeof(arguments))
+    arguments.number, arguments.kind, arguments.backward = binding.number, call.kind, binding.backward
+    arguments.layer = call.layer
+    if not binding.backward and binding.cell.recurrent_gates:
+        set_format(&arguments, arrays)
     return perform(pass_call, &arguments, sizeof(arguments))
 
 

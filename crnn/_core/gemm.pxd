@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
-from crnn._core.header cimport crnn_dim, crnn_rows
+from crnn._core.header cimport crnn_dim, crnn_quantised, crnn_rows
 from crnn._core.kernels cimport crnn_kernels_f32, crnn_kernels_f64
 
 cdef extern from "linalg/packing.h" nogil:
     ctypedef enum crnn_format:
         CRNN_FORMAT_F32
         CRNN_FORMAT_F64
+        CRNN_FORMAT_BF16
+        CRNN_FORMAT_INT8
     ctypedef struct crnn_tables:
         const crnn_kernels_f32 *f32
         const crnn_kernels_f64 *f64
@@ -15,11 +17,16 @@ cdef extern from "linalg/packing.h" nogil:
         crnn_format format
 
     size_t crnn_element_size(crnn_format format)
+    const crnn_quantised *crnn_quantised_of(const crnn_packed *w, const crnn_tables *kernels)
     size_t crnn_packed_size(const crnn_packed *w)
+    size_t crnn_packed_scratch(const crnn_packed *w, crnn_dim rows)
     void crnn_pack(const crnn_packed *w, const crnn_tables *kernels, const void *values, crnn_dim ldw)
     void crnn_pack_transposed(const crnn_packed *w, const crnn_tables *kernels, const void *values, crnn_dim ldw)
     void crnn_packed_product(const crnn_packed *w, const crnn_tables *kernels, void *y, const void *x, const void *bias,
-                             const crnn_rows *rows)
+                             void *scratch, const crnn_rows *rows)
+    void crnn_unpack(const crnn_packed *w, void *values, crnn_dim ldw)
+    void crnn_unpack_transposed(const crnn_packed *w, void *values, crnn_dim ldw)
+    int crnn_packed_equals(const crnn_packed *w, const crnn_tables *kernels, const void *values, crnn_dim ldw)
 
 
 cdef class Packed:
@@ -27,6 +34,13 @@ cdef class Packed:
     cdef object buffer       # ndarray, owns the memory
     cdef crnn_packed matrix
     cdef readonly Py_ssize_t K, N, gates   # N columns in each gate's block
-    cdef int kind            # NumPy's number of the precision
+    cdef readonly str precision            # of products with it: the dtype, "bf16" or "int8"
+    cdef int kind            # NumPy's number of the dtype
+    cdef bint is_quantised(self) noexcept
+    cdef int need_small(self, w) except -1
 
-cdef void *packed_data(str name, Packed packed, int kind, Py_ssize_t K, Py_ssize_t N, Py_ssize_t gates=*) except NULL
+cdef void *packed_data(str name, Packed packed, int kind, Py_ssize_t K, Py_ssize_t N, Py_ssize_t gates=*,
+                       bint may_be_quantised=*) except NULL
+
+# The scratch for products of `rows` rows with w, checked; NULL where w needs none.
+cdef void *scratch_for(Packed w, array, Py_ssize_t rows) except? NULL

@@ -64,17 +64,35 @@ cdef void pack_transposed_call(const void *arguments) noexcept nogil:
     crnn_pack_transposed(&a.matrix, &kernels, a.values, a.ldw)
 
 
+# Precisions of products with float32 weights that are stored in fewer bits: see src_c/quant.
+QUANTISED: tuple[str, ...] = ("bf16", "int8")
+cdef dict FORMATS = {"float32": CRNN_FORMAT_F32, "float64": CRNN_FORMAT_F64, "bf16": CRNN_FORMAT_BF16,
+                     "int8": CRNN_FORMAT_INT8}
+cdef double QUANTISED_LIMIT = 2.0 ** 127  # rounded weights remain finite
+
+
 cdef class Packed:
-    def __init__(self, Py_ssize_t K, Py_ssize_t N, dtype: DTypeLike, Py_ssize_t gates=1):
+    def __init__(self, Py_ssize_t K, Py_ssize_t N, dtype: DTypeLike, Py_ssize_t gates=1, precision: str | None = None):
         if K < 1 or N < 1 or gates < 1:
             raise ValueError(f"Packed: expected K, N and gates of at least 1, got {K}, {N} and {gates}")
         self.kind = real_kind("dtype", np.empty(0, dtype))
+        dtype = "float32" if self.kind == cnp.NPY_FLOAT32 else "float64"
+        self.precision = dtype if precision is None else precision
+        allowed = (dtype, *QUANTISED) if dtype == "float32" else (dtype,)
+        if self.precision not in allowed:
+            raise ValueError(f"precision: expected {' or '.join(map(repr, allowed))} for weights of {dtype}, "
+                             f"got {precision!r}")
         self.K, self.N, self.gates = K, N, gates
         self.matrix.K, self.matrix.N, self.matrix.gates = K, N, gates
-        self.matrix.format = CRNN_FORMAT_F32 if self.kind == cnp.NPY_FLOAT32 else CRNN_FORMAT_F64
-        cdef size_t elements = crnn_packed_size(&self.matrix) // crnn_element_size(self.matrix.format)
-        self.buffer = aligned_empty((elements,), dtype)
+        self.matrix.format = FORMATS[self.precision]
+        cdef size_t size = crnn_packed_size(&self.matrix)
+        if size > <size_t>-1 // 2:
+            raise ValueError(f"Packed: expected fewer than {K} rows in {self.precision}")
+        self.buffer = aligned_empty((size,), np.uint8)
         self.matrix.data = cnp.PyArray_DATA(<cnp.ndarray>self.buffer)
+
+    cdef bint is_quantised(self) noexcept:
+        return self.matrix.format == CRNN_FORMAT_BF16 or self.matrix.format == CRNN_FORMAT_INT8
 
     def pack(self, w: Real, first: int | None = None) -> Packed:
         """Take over the values of w (K, gates * N) IN, or of its columns from ``first`` on. Returns self."""
@@ -82,6 +100,7 @@ cdef class Packed:
         cdef Py_ssize_t ldw = columns if first is None else dim(w, 1)
         cdef char *w_ = <char *>data("w", w, self.kind, False, 2, self.K, ldw)
         need_range("first", n0, n0 + columns, ldw, 1)
+        self.need_small(w[:, n0:n0 + columns])
         cdef Packing arguments = Packing(self.matrix, w_ + n0 * crnn_element_size(self.matrix.format), ldw)
         note_array(self)
         perform(pack_call, &arguments, sizeof(arguments))
@@ -94,16 +113,39 @@ cdef class Packed:
         need_range("first", n0, n0 + self.K, ldw, 1)
         if self.gates != 1:
             raise ValueError(f"w: expected to be packed for a product without gates, got {self.gates} gates")
+        self.need_small(w[:, n0:n0 + self.K])
         cdef Packing arguments = Packing(self.matrix, w_ + n0 * crnn_element_size(self.matrix.format), ldw)
         note_array(self)
         perform(pack_transposed_call, &arguments, sizeof(arguments))
         return self
 
+    def unpacked(self) -> NDArray[Any]:
+        """The weights (K, gates * N) as the products see them, fresh; those of "bf16" and "int8" are rounded."""
+        dtype = "float64" if self.precision == "float64" else "float32"
+        cdef cnp.ndarray w = np.empty((self.K, self.gates * self.N), dtype)
+        crnn_unpack(&self.matrix, cnp.PyArray_DATA(w), self.gates * self.N)
+        return w
+
+    def holds(self, w: Real) -> bool:
+        """Whether ``pack(w)`` would give the same."""
+        cdef void *w_ = data("w", w, self.kind, False, 2, self.K, self.gates * self.N)
+        cdef crnn_tables kernels = crnn_tables(f32, f64)
+        return crnn_packed_equals(&self.matrix, &kernels, w_, self.gates * self.N) == 1
+
+    cdef int need_small(self, w) except -1:
+        """Refuse weights that rounding could make infinite, or that are not finite."""
+        if self.is_quantised() and not (np.abs(w) <= QUANTISED_LIMIT).all():
+            raise ValueError(f"w: expected finite numbers up to 2**127 for {self.precision}, "
+                             f"got {float(w.min())} to {float(w.max())}")
+        return 0
+
 
 cdef void *packed_data(str name, Packed packed, int kind, Py_ssize_t K, Py_ssize_t N,
-                       Py_ssize_t gates=1) except NULL:
+                       Py_ssize_t gates=1, bint may_be_quantised=False) except NULL:
     if packed is None:
         raise TypeError(f"{name}: expected packed weights, got None")
+    if packed.is_quantised() and not may_be_quantised:
+        raise ValueError(f"{name}: expected weights packed in the precision of the other arrays, got {packed.precision}")
     if packed.kind != kind or packed.K != K or packed.N != N or packed.gates != gates:
         raise ValueError(f"{name}: expected packed weights ({K}, {gates * N}) of the precision of the other arrays"
                          f"{f', in {gates} gates' if gates > 1 else ''}, "
@@ -113,37 +155,64 @@ cdef void *packed_data(str name, Packed packed, int kind, Py_ssize_t K, Py_ssize
     return packed.matrix.data
 
 
+cdef size_t scratch_bytes(Packed w, Py_ssize_t rows) noexcept:
+    return crnn_packed_scratch(&w.matrix, rows)
+
+
+def product_scratch(Packed w not None, Py_ssize_t rows) -> NDArray[Any] | None:
+    """Scratch for products of ``rows`` rows of x with w, or with the same number of rows of other matrices that have no
+    more rows than w and the same precision; None where they need none. Each thread needs its own."""
+    return aligned_empty((scratch_bytes(w, rows),), np.uint8) if w.is_quantised() else None
+
+
+cdef void *scratch_for(Packed w, array, Py_ssize_t rows) except? NULL:
+    cdef void *scratch
+    cdef Py_ssize_t needed = scratch_bytes(w, rows)
+    if not w.is_quantised():
+        return NULL
+    scratch = data("scratch", array, cnp.NPY_UINT8, True, 1, -1)
+    if dim(array, 0) < needed or <size_t>scratch % CRNN_LINE_BYTES:
+        raise ValueError(f"scratch: expected at least {needed} bytes that start on a cache line, got {dim(array, 0)} "
+                         f"bytes {<size_t>scratch % CRNN_LINE_BYTES} beyond one")
+    return scratch
+
+
 cdef struct Linear:
     crnn_packed w
     void *y
     const void *x
     const void *bias
+    void *scratch
     crnn_rows rows
 
 
 cdef void linear_call(const void *arguments) noexcept nogil:
     cdef crnn_tables kernels = crnn_tables(f32, f64)
     a = <const Linear *>arguments
-    crnn_packed_product(&a.w, &kernels, a.y, a.x, a.bias, &a.rows)
+    crnn_packed_product(&a.w, &kernels, a.y, a.x, a.bias, a.scratch, &a.rows)
 
 
 def linear_forward(y: Real, x: Real, Packed w not None, bias: Real | None, Py_ssize_t b0, Py_ssize_t b1,
-                   lengths: Lengths | None = None):
+                   lengths: Lengths | None = None, scratch: NDArray[Any] | None = None):
     """y[:, b0:b1] = x[:, b0:b1] @ w + bias.
 
     y (T, B, N) OUT;  x (T, B, K) IN;  w packed (K, N);  bias (N,) IN or None. With `lengths` b0 and b1 are positions in
-    their order, and rows beyond a sequence's end are left as they are.
+    their order, and rows beyond a sequence's end are left as they are. scratch: OUT, from `product_scratch`.
     """
     cdef int kind = real_kind("y", y)
     cdef Py_ssize_t T = dim(y, 0), B = dim(y, 1)
     cdef void *y_ = data("y", y, kind, True, 3, T, B, w.N)
     cdef void *x_ = data("x", x, kind, False, 3, T, B, w.K)
-    packed_data("w", w, kind, w.K, w.N)
+    packed_data("w", w, kind, w.K, w.N, 1, True)
     cdef void *bias_ = NULL if bias is None else data("bias", bias, kind, False, 1, w.N)
-    cdef Linear arguments = Linear(w.matrix, y_, x_, bias_, rows_of(T, B, b0, b1, lengths))
+    cdef Linear arguments = Linear(w.matrix, y_, x_, bias_, NULL, rows_of(T, B, b0, b1, lengths))
     need_apart("y", y, "x", x)
     if bias is not None:
         need_apart("y", y, "bias", bias)
+    arguments.scratch = scratch_for(w, scratch, arguments.rows.T * (b1 - b0))
+    if arguments.scratch != NULL:
+        for name, array in [("y", y), ("x", x), *([] if bias is None else [("bias", bias)])]:
+            need_apart("scratch", scratch, name, array)
     perform(linear_call, &arguments, sizeof(arguments))
 
 

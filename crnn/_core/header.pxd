@@ -16,6 +16,7 @@ cdef extern from "crnn.h" nogil:
         CRNN_USES_DVECTORS
         CRNN_GRAD_ROWS
         CRNN_GRAD_PANELS
+        CRNN_QUANTISED_ROWS
 
     ctypedef struct crnn_rows:
         crnn_dim T, B, b0, b1
@@ -23,6 +24,9 @@ cdef extern from "crnn.h" nogil:
         const int32_t *lengths
         const crnn_dim *starts
         const int32_t *places
+
+    ctypedef struct crnn_quantised:
+        pass
 
     ctypedef struct crnn_layer:
         crnn_rows rows
@@ -34,6 +38,8 @@ cdef extern from "crnn.h" nogil:
         const void *c0
         const void *w_hh
         const void *w_hn
+        const crnn_quantised *quantised
+        void *scratch
         const void *vectors[4]  # CRNN_CELL_VECTORS
         const void *mask
         const void *h0_masked

@@ -41,8 +41,8 @@ static void gru_prefetch(const void *layer, const tile_rows *rows, crnn_dim n0, 
 INLINE product gru_product_rz(const crnn_layer *l, epilogue finish)
 {
     return (product){.y = l->gates, .ldy = GRU_GATES * l->H, .init = xw_of(l, GRU_GATES), .x = recurrent_h(l),
-                     .w = l->w_hh, .K = l->H, .N = l->H, .gates = 2, .finish = finish, .prefetch = gru_prefetch,
-                     .context = l};
+                     .w = l->w_hh, .K = l->H, .N = l->H, .gates = 2, .quantised = l->quantised,
+                     .scratch = l->scratch, .finish = finish, .prefetch = gru_prefetch, .context = l};
 }
 
 static void gru_run_forward(const crnn_layer *l, const product *rz, const product *n)
@@ -59,7 +59,8 @@ static void gru_forward(const crnn_layer *l)
     float_mode mode = kernel_floats();
     const product rz = gru_product_rz(l, NULL);
     const product n = {.y = l->hn, .ldy = l->H, .init = {l->vectors[GRU_B_HN], 0, NULL}, .x = recurrent_h(l),
-                       .w = l->w_hn, .K = l->H, .N = l->H, .gates = 1, .finish = gru_finish, .context = l};
+                       .w = l->w_hn, .K = l->H, .N = l->H, .gates = 1, .quantised = l->quantised,
+                       .scratch = l->scratch, .finish = gru_finish, .context = l};
     gru_run_forward(l, &rz, &n);
     float_mode_restore(mode);
 }

@@ -48,8 +48,9 @@ static void lstm_forward(const crnn_layer *l)
     float_mode mode = kernel_floats();
     /* Inference processes few steps at a time, whose lines are already in the caches: no prefetching. */
     const product p = {.y = l->gates, .ldy = LSTM_GATES * l->H, .init = xw_of(l, LSTM_GATES), .x = recurrent_h(l),
-                       .w = l->w_hh, .K = l->H, .N = l->H, .gates = LSTM_GATES, .finish = lstm_finish,
-                       .prefetch = l->tanh_c ? lstm_prefetch : NULL, .context = l};
+                       .w = l->w_hh, .K = l->H, .N = l->H, .gates = LSTM_GATES, .quantised = l->quantised,
+                       .scratch = l->scratch, .finish = lstm_finish, .prefetch = l->tanh_c ? lstm_prefetch : NULL,
+                       .context = l};
     run_forward(l, &p);
     float_mode_restore(mode);
 }

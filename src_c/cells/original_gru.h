@@ -40,7 +40,7 @@ static void original_gru_forward(const crnn_layer *l)
     const product rz = gru_product_rz(l, original_gru_finish_rz);
     product n = {.y = (real *)l->gates + GRU_N * H, .ldy = GRU_GATES * H, .init = xw_of(l, GRU_GATES),
                  .x = {.x = l->hn, .stride = H}, .w = l->w_hn, .K = H, .N = H, .gates = 1,
-                 .finish = original_gru_finish_n, .context = l};
+                 .quantised = l->quantised, .scratch = l->scratch, .finish = original_gru_finish_n, .context = l};
     n.init.base += GRU_N * H;
     gru_run_forward(l, &rz, &n);
     float_mode_restore(mode);

@@ -21,7 +21,8 @@ static void rnn_forward(const crnn_layer *l, epilogue finish)
 {
     float_mode mode = kernel_floats();
     const product p = {.y = l->h, .ldy = l->H, .init = xw_of(l, 1), .x = recurrent_h(l), .w = l->w_hh, .K = l->H,
-                       .N = l->H, .gates = 1, .finish = finish, .context = l};
+                       .N = l->H, .gates = 1, .quantised = l->quantised, .scratch = l->scratch, .finish = finish,
+                       .context = l};
     run_forward(l, &p);
     float_mode_restore(mode);
 }

@@ -7,6 +7,13 @@
 #include "linalg/rows.body.h"
 #include "linalg/packing.body.h"
 #include "linalg/tiles.body.h"
+#include "quant/quantised.h"
+#if defined(CRNN_F32)
+#include "quant/packing.body.h"
+#include "quant/bf16.body.h"
+#include "quant/int8.body.h"
+static const crnn_quantised bf16_format = BF16_FUNCTIONS, int8_format = INT8_FUNCTIONS;
+#endif
 #include "linalg/gemm.body.h"
 #include "cells/cells.h"
 #include "linalg/sums.body.h"
@@ -20,14 +27,7 @@
 #define PASTE(a, b) a##b
 #define QUOTE(isa) #isa
 #define NAME_OF(isa) QUOTE(isa)
-#define TABLE(prefix, isa) PASTE(prefix, isa) /* crnn_f32_avx2 */
-#define CRNN_KERNEL(type, name, arguments) .name = name,
-#if defined(CRNN_F32)
-const crnn_kernels_f32 TABLE(crnn_f32_, CRNN_ISA) = {
-#else
-const crnn_kernels_f64 TABLE(crnn_f64_, CRNN_ISA) = {
-#endif
-    .isa = NAME_OF(CRNN_ISA),
-    .cells = cells,
-#include "kernels.def"
-};
+#define SYMBOL(prefix, isa) PASTE(prefix, isa) /* crnn_f32_avx2 */
+#define BF16_FORMAT bf16_format
+#define INT8_FORMAT int8_format
+#include "isa/table.body.h"

@@ -153,9 +153,11 @@ typedef struct {
     int per_row;
     row_source init;
     x_source x;
-    const real *w; /* packed (K, gates * N), by pack_gates where gates > 1 */
+    const void *w; /* packed (K, gates * N), by pack_gates where gates > 1 */
     crnn_dim K, N; /* N columns in each block of y */
     int gates;
+    const crnn_quantised *quantised; /* the format of w; NULL: reals */
+    void *scratch;                   /* for rows of x in that format */
     epilogue finish; /* NULL: nothing */
     prefetcher prefetch; /* NULL: nothing */
     const void *context;
@@ -184,10 +186,33 @@ static void tile_rows_next(tile_rows *rows, int m, const product *p, row_walk *w
     }
 }
 
+/* Quantised w as tiles read them. */
+INLINE quantised_weights quantised_weights_of(const product *p)
+{
+    const crnn_quantised *format = p->quantised;
+    const crnn_dim panels = CRNN_PANELS(real, p->N) * p->gates;
+    quantised_weights w = {.panels = p->w, .lines = (p->K + format->unit - 1) / format->unit};
+    w.panel_bytes = quantised_panel_bytes(p->K, format->unit);
+    w.row_bytes = quantised_row_bytes(p->K, format->x_element);
+    w.scales = (const float *)(w.panels + panels * w.panel_bytes);
+    w.sums = (const int32_t *)(w.scales + panels * QUANTISED_COLUMNS);
+    return w;
+}
+
+/* The rows' x, converted into scratch memory, from row `first` of that on. */
+static void convert_rows(const product *p, const quantised_weights *w, tile_rows *rows, crnn_dim first)
+{
+    char *to = (char *)p->scratch + first * w->row_bytes;
+    for (int i = 0; i < rows->m; ++i, to += w->row_bytes) {
+        p->quantised->convert(to, (const float *)rows->x[i], p->K);
+        rows->x[i] = (const real *)to;
+    }
+}
+
 /* The columns of `group_panels` panels of each gate from `group` on, for m rows, terms k0 .. k1, in tiles of up to
  * max_panels panels. */
-static void run_group(const product *p, const tile_rows *rows, crnn_dim group, int group_panels, int max_panels,
-                      crnn_dim k0, crnn_dim k1)
+static void run_group(const product *p, const quantised_weights *quantised, const tile_rows *rows, crnn_dim group,
+                      int group_panels, int max_panels, crnn_dim k0, crnn_dim k1)
 {
     const crnn_dim n0 = group * LINE, remaining = p->N - n0;
     const crnn_dim n = remaining < group_panels * LINE ? remaining : group_panels * LINE;
@@ -207,8 +232,11 @@ static void run_group(const product *p, const tile_rows *rows, crnn_dim group, i
                 tile.full = j;
         }
         assert(0 < rows->m && rows->m <= TILE_ROWS && 0 < nl && nl <= PANELS_FOR(rows->m));
-        run_tile_forward(rows->m, nl, rows, p->w + (group * p->gates + first) * p->K * LINE, p->K, k0, k1, &tile,
-                         &prefetch);
+        if (quantised)
+            p->quantised->run_tile(rows->m, nl, rows, quantised, group * p->gates + first, &tile, &prefetch);
+        else
+            run_tile_forward(rows->m, nl, rows, (const real *)p->w + (group * p->gates + first) * p->K * LINE, p->K, k0,
+                             k1, &tile, &prefetch);
         prefetch.count = 0;
     }
     if (p->finish && complete)
@@ -221,23 +249,31 @@ static void run_product(const product *p, const crnn_rows *r, crnn_dim t0, crnn_
 {
     assert(p->K > 0 && p->N > 0 && p->gates > 0 && 0 <= r->b0 && r->b1 <= r->B);
     enum { BLOCKS = 12, TERMS = 2048 };
-    const crnn_dim groups = CRNN_PANELS(real, p->N);
-    const int far = p->K * groups * p->gates * CRNN_LINE_BYTES > NEAR_BYTES;
+    const crnn_dim groups = CRNN_PANELS(real, p->N), terms = p->quantised ? p->K : TERMS;
+    assert(BLOCKS * TILE_ROWS <= CRNN_QUANTISED_ROWS);
     row_walk walk = walk_from(r, t0, extra);
+    quantised_weights quantised;
+    if (p->quantised)
+        quantised = quantised_weights_of(p);
+    const crnn_dim panel_bytes = p->quantised ? quantised.panel_bytes : p->K * CRNN_LINE_BYTES;
+    const int far = panel_bytes * groups * p->gates > NEAR_BYTES;
     for (crnn_dim remaining = count_rows(r, t0, t1, extra), count; remaining > 0; remaining -= count) {
         count = remaining < BLOCKS * TILE_ROWS ? remaining : BLOCKS * TILE_ROWS;
         const int blocks = (int)((count + TILE_ROWS - 1) / TILE_ROWS);
         tile_rows rows[BLOCKS];
-        for (int i = 0; i < blocks; ++i)
+        for (crnn_dim i = 0, row = 0; i < blocks; row += rows[i++].m) {
             tile_rows_next(&rows[i], (int)(count / blocks + (i < count % blocks)), p, &walk);
+            if (p->quantised)
+                convert_rows(p, &quantised, &rows[i], row);
+        }
         const int max_panels = rows[0].m == 1 && far ? PANELS_FAR : PANELS_FOR(rows[0].m);
         const int width = max_panels > p->gates ? max_panels / p->gates : 1;
         for (crnn_dim k0 = 0, k1; k0 < p->K; k0 = k1) {
-            k1 = p->K - k0 < 2 * TERMS ? p->K : k0 + TERMS;
+            k1 = p->K - k0 < 2 * terms ? p->K : k0 + terms;
             for (crnn_dim group = 0; group < groups; group += width) {
                 const int group_panels = groups - group < width ? (int)(groups - group) : width;
                 for (int i = 0; i < blocks; ++i)
-                    run_group(p, &rows[i], group, group_panels, max_panels, k0, k1);
+                    run_group(p, p->quantised ? &quantised : NULL, &rows[i], group, group_panels, max_panels, k0, k1);
             }
         }
     }
@@ -267,13 +303,14 @@ static void linear_prefetch(const void *context, const tile_rows *rows, crnn_dim
             prefetch_add(list, rows->y[i] + n0 + j);
 }
 
-static void linear_forward(real *y, const real *x, const real *w, const real *bias, crnn_dim K, crnn_dim N,
-                           const crnn_rows *rows)
+static void linear_forward(real *y, const real *x, const void *w, const crnn_quantised *quantised, const real *bias,
+                           void *scratch, crnn_dim K, crnn_dim N, const crnn_rows *rows)
 {
     float_mode mode = kernel_floats();
     const int large = count_rows(rows, 0, rows->T, 0) * N > 1 << 18; /* y may exceed the second-level cache */
     const product p = {.y = y, .ldy = N, .init = {bias, 0, NULL}, .x = {.x = x, .stride = K}, .w = w, .K = K, .N = N,
-                       .gates = 1, .prefetch = large ? linear_prefetch : NULL};
+                       .gates = 1, .quantised = quantised, .scratch = scratch,
+                       .prefetch = large ? linear_prefetch : NULL};
     run_product(&p, rows, 0, rows->T, 0);
     float_mode_restore(mode);
 }

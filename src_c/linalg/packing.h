@@ -8,10 +8,11 @@
 #include <string.h>
 
 #include "simd/compat.h"
+#include "quant/quantised.h"
 #include "crnn.h"
 
-/* Element types of packed weights, and of the arrays that are multiplied by them. */
-typedef enum { CRNN_FORMAT_F32, CRNN_FORMAT_F64 } crnn_format;
+/* How packed weights are stored. The arrays that are multiplied by them are double with CRNN_FORMAT_F64, else float. */
+typedef enum { CRNN_FORMAT_F32, CRNN_FORMAT_F64, CRNN_FORMAT_BF16, CRNN_FORMAT_INT8 } crnn_format;
 
 /* The kernels of an instruction set; a table that is not needed may be NULL. */
 typedef struct crnn_tables {
@@ -26,23 +27,53 @@ typedef struct crnn_packed {
     crnn_format format;
 } crnn_packed;
 
-INLINE size_t crnn_element_size(crnn_format format) { return format == CRNN_FORMAT_F32 ? sizeof(float) : sizeof(double); }
+/* Of the arrays. */
+INLINE size_t crnn_element_size(crnn_format format) { return format == CRNN_FORMAT_F64 ? sizeof(double) : sizeof(float); }
 
-/* Elements in a line, and panels of all gates. */
+INLINE int is_quantised(const crnn_packed *w) { return w->format == CRNN_FORMAT_BF16 || w->format == CRNN_FORMAT_INT8; }
+INLINE int unit_of(const crnn_packed *w) { return w->format == CRNN_FORMAT_INT8 ? INT8_UNIT : BF16_UNIT; }
+
+/* The functions of a quantised format on an instruction set; NULL: it is none. */
+INLINE const crnn_quantised *crnn_quantised_of(const crnn_packed *w, const crnn_tables *kernels)
+{
+    return w->format == CRNN_FORMAT_BF16 ? kernels->f32->bf16 : w->format == CRNN_FORMAT_INT8 ? kernels->f32->int8 : NULL;
+}
+
+/* Columns of a panel, panels of all gates, and bytes of a panel. */
 INLINE crnn_dim packed_line(const crnn_packed *w) { return CRNN_LINE_BYTES / (crnn_dim)crnn_element_size(w->format); }
 INLINE crnn_dim packed_panels(const crnn_packed *w) { return (w->N + packed_line(w) - 1) / packed_line(w) * w->gates; }
+INLINE crnn_dim packed_panel_bytes(const crnn_packed *w)
+{
+    return is_quantised(w) ? quantised_panel_bytes(w->K, unit_of(w)) : w->K * CRNN_LINE_BYTES;
+}
 
-/* Bytes of w->data; K, N, gates and format are given. The largest size_t: more than memory could hold. */
+/* Bytes of w->data; K, N, gates and format are given. The largest size_t: more than memory could hold, or more rows than
+ * the format allows. */
 INLINE size_t crnn_packed_size(const crnn_packed *w)
 {
-    const size_t row = (size_t)packed_panels(w) * CRNN_LINE_BYTES;
-    return (size_t)w->K > (size_t)-1 / row ? (size_t)-1 : (size_t)w->K * row;
+    const size_t row = (size_t)packed_panels(w) * CRNN_LINE_BYTES, most = (size_t)-1 / 2;
+    if ((size_t)w->K > most / row || (w->format == CRNN_FORMAT_INT8 && w->K > INT8_MOST_ROWS))
+        return (size_t)-1;
+    const size_t scales_and_sums = w->format == CRNN_FORMAT_INT8 ? 2 * row : 0;
+    return (size_t)packed_panels(w) * (size_t)packed_panel_bytes(w) + scales_and_sums;
+}
+
+/* Bytes of scratch that a product of `rows` rows with w needs, on any instruction set. */
+INLINE size_t crnn_packed_scratch(const crnn_packed *w, crnn_dim rows)
+{
+    const crnn_dim most = rows < CRNN_QUANTISED_ROWS ? rows : CRNN_QUANTISED_ROWS;
+    const crnn_dim element = w->format == CRNN_FORMAT_INT8 ? 1 : (crnn_dim)sizeof(float);
+    return is_quantised(w) ? (size_t)(most * quantised_row_bytes(w->K, element)) : 0;
 }
 
 /* w OVERWRITTEN with values (K, gates*N), row stride ldw; or, of one gate, with the transpose of values (N, K). */
 INLINE void crnn_pack(const crnn_packed *w, const crnn_tables *kernels, const void *values, crnn_dim ldw)
 {
-    if (w->format == CRNN_FORMAT_F32)
+    const crnn_quantised *quantised = crnn_quantised_of(w, kernels);
+    const unpacked_weights unpacked = {values, ldw, 1, w->K, w->N, w->gates};
+    if (quantised)
+        quantised->pack(w->data, &unpacked);
+    else if (w->format == CRNN_FORMAT_F32)
         kernels->f32->pack_gates(w->data, values, ldw, w->K, w->N, w->gates);
     else
         kernels->f64->pack_gates(w->data, values, ldw, w->K, w->N, w->gates);
@@ -50,20 +81,43 @@ INLINE void crnn_pack(const crnn_packed *w, const crnn_tables *kernels, const vo
 
 INLINE void crnn_pack_transposed(const crnn_packed *w, const crnn_tables *kernels, const void *values, crnn_dim ldw)
 {
-    if (w->format == CRNN_FORMAT_F32)
+    const crnn_quantised *quantised = crnn_quantised_of(w, kernels);
+    const unpacked_weights unpacked = {values, 1, ldw, w->K, w->N, 1};
+    if (quantised)
+        quantised->pack(w->data, &unpacked);
+    else if (w->format == CRNN_FORMAT_F32)
         kernels->f32->pack_transposed(w->data, values, ldw, w->K, w->N);
     else
         kernels->f64->pack_transposed(w->data, values, ldw, w->K, w->N);
 }
 
-/* y (T, B, N) = x (T, B, K) @ w + bias (N), OVERWRITTEN; bias NULL: zero. Of one gate. y and x do not overlap. */
+/* y (T, B, N) = x (T, B, K) @ w + bias (N), OVERWRITTEN; bias NULL: zero. Of one gate. y and x do not overlap. scratch:
+ * crnn_packed_scratch bytes for the slice's rows. */
 INLINE void crnn_packed_product(const crnn_packed *w, const crnn_tables *kernels, void *y, const void *x,
-                                const void *bias, const crnn_rows *rows)
+                                const void *bias, void *scratch, const crnn_rows *rows)
 {
-    if (w->format == CRNN_FORMAT_F32)
-        kernels->f32->linear_forward(y, x, w->data, bias, w->K, w->N, rows);
+    const crnn_quantised *quantised = crnn_quantised_of(w, kernels);
+    if (w->format == CRNN_FORMAT_F64)
+        kernels->f64->linear_forward(y, x, w->data, NULL, bias, NULL, w->K, w->N, rows);
     else
-        kernels->f64->linear_forward(y, x, w->data, bias, w->K, w->N, rows);
+        kernels->f32->linear_forward(y, x, w->data, quantised, bias, scratch, w->K, w->N, rows);
+}
+
+/* Element (k, column) of a panel of quantised weights; exact. */
+INLINE float quantised_element(const crnn_packed *w, crnn_dim panel, crnn_dim k, crnn_dim column)
+{
+    const int unit = unit_of(w);
+    const crnn_dim bytes = packed_panel_bytes(w);
+    const crnn_dim index = (k / unit * QUANTISED_COLUMNS + column) * unit + k % unit;
+    const char *data = (const char *)w->data + panel * bytes;
+    if (w->format == CRNN_FORMAT_INT8) {
+        const char *scales = (const char *)w->data + packed_panels(w) * bytes + panel * CRNN_LINE_BYTES;
+        return ((const int8_t *)data)[index] * ((const float *)scales)[column];
+    }
+    const uint32_t bits = (uint32_t)((const uint16_t *)data)[index] << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
 }
 
 /* y (N) = w[k, :] + bias (N), OVERWRITTEN: bit-identical to the kernel rows_add_bias. Of one gate. */
@@ -73,6 +127,12 @@ INLINE void crnn_packed_row(const crnn_packed *w, const crnn_tables *kernels, vo
     const size_t size = crnn_element_size(w->format);
     char *target = y;
     crnn_dim columns = w->N;
+    if (is_quantised(w)) {
+        for (crnn_dim n = 0; n < w->N; ++n)
+            ((float *)y)[n] = quantised_element(w, n / QUANTISED_COLUMNS, k, n % QUANTISED_COLUMNS);
+        kernels->f32->rows_add_bias(y, y, bias, 1, w->N);
+        return;
+    }
     for (; columns >= packed_line(w); columns -= packed_line(w)) {
         memcpy(target, source, CRNN_LINE_BYTES);
         target += CRNN_LINE_BYTES;
@@ -91,7 +151,10 @@ INLINE void crnn_packed_column(const crnn_packed *w, void *y, crnn_dim n)
 {
     const crnn_dim line = packed_line(w);
     const char *source = (const char *)w->data + n / line * w->K * CRNN_LINE_BYTES;
-    if (w->format == CRNN_FORMAT_F32)
+    if (is_quantised(w))
+        for (crnn_dim k = 0; k < w->K; ++k)
+            ((float *)y)[k] = quantised_element(w, n / line, k, n % line);
+    else if (w->format == CRNN_FORMAT_F32)
         for (crnn_dim k = 0; k < w->K; ++k)
             ((float *)y)[k] = ((const float *)source)[k * line + n % line];
     else
@@ -108,7 +171,7 @@ typedef struct packed_panel {
 INLINE packed_panel packed_panel_of(const crnn_packed *w, crnn_dim panel)
 {
     const crnn_dim line = packed_line(w), n = panel / w->gates * line;
-    const packed_panel p = {(const char *)w->data + panel * w->K * CRNN_LINE_BYTES, panel % w->gates * w->N + n,
+    const packed_panel p = {(const char *)w->data + panel * packed_panel_bytes(w), panel % w->gates * w->N + n,
                                 w->N - n < line ? w->N - n : line};
     return p;
 }
@@ -119,7 +182,11 @@ INLINE void crnn_unpack(const crnn_packed *w, void *values, crnn_dim ldw)
     const crnn_dim size = (crnn_dim)crnn_element_size(w->format);
     for (crnn_dim panel = 0; panel < packed_panels(w); ++panel) {
         const packed_panel p = packed_panel_of(w, panel);
-        for (crnn_dim k = 0; k < w->K; ++k)
+        if (is_quantised(w))
+            for (crnn_dim k = 0; k < w->K; ++k)
+                for (crnn_dim j = 0; j < p.columns; ++j)
+                    ((float *)values)[k * ldw + p.column + j] = quantised_element(w, panel, k, j);
+        for (crnn_dim k = 0; k < w->K && !is_quantised(w); ++k)
             memcpy((char *)values + (k * ldw + p.column) * size, p.data + k * CRNN_LINE_BYTES,
                    (size_t)(p.columns * size));
     }
@@ -146,9 +213,14 @@ INLINE uint32_t load_u32(const char *from)
     return bits;
 }
 
-/* Whether w holds values (K, gates*N), row stride ldw, bit for bit. */
-INLINE int crnn_packed_equals(const crnn_packed *w, const void *values, crnn_dim ldw)
+/* Whether w holds values (K, gates*N), row stride ldw, bit for bit; if it is quantised, whether packing them would give
+ * the same. */
+INLINE int crnn_packed_equals(const crnn_packed *w, const crnn_tables *kernels, const void *values, crnn_dim ldw)
 {
+    const crnn_quantised *quantised = crnn_quantised_of(w, kernels);
+    const unpacked_weights unpacked = {values, ldw, 1, w->K, w->N, w->gates};
+    if (quantised)
+        return quantised->holds(w->data, &unpacked);
     const crnn_dim size = (crnn_dim)crnn_element_size(w->format);
     for (crnn_dim panel = 0; panel < packed_panels(w); ++panel) {
         const packed_panel p = packed_panel_of(w, panel);
@@ -167,9 +239,14 @@ INLINE int crnn_packed_equals(const crnn_packed *w, const void *values, crnn_dim
     return 1;
 }
 
-/* Whether w, of one gate, holds the transpose of values (N, K), row stride ldw, bit for bit. */
-INLINE int crnn_packed_equals_transposed(const crnn_packed *w, const void *values, crnn_dim ldw)
+/* The same for w of one gate and the transpose of values (N, K), row stride ldw. */
+INLINE int crnn_packed_equals_transposed(const crnn_packed *w, const crnn_tables *kernels, const void *values,
+                                         crnn_dim ldw)
 {
+    const crnn_quantised *quantised = crnn_quantised_of(w, kernels);
+    const unpacked_weights unpacked = {values, 1, ldw, w->K, w->N, 1};
+    if (quantised)
+        return quantised->holds(w->data, &unpacked);
     enum { BLOCK = 16 }; /* rows of w compared together, so that a cache line of values is used up at once */
     const crnn_dim size = (crnn_dim)crnn_element_size(w->format);
     for (crnn_dim panel = 0; panel < packed_panels(w); ++panel) {

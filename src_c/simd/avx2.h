@@ -37,6 +37,38 @@ INLINE void vec_store_n(real *p, vec a, crnn_dim n) { X(maskstore)(p, vec_mask(n
 INLINE vec vec_pick(vec a, vec b, vec x, vec y) { return X(blendv)(y, x, X(cmp)(a, b, _CMP_GT_OQ)); }
 #include "simd/avx.h"
 
+/* ---- quantised products: explained in quant/int8.body.h and bf16.body.h ------------------------------------------ */
+
+#if defined(CRNN_F32)
+
+typedef __m256i ivec;
+INLINE ivec ivec_zero(void) { return _mm256_setzero_si256(); }
+INLINE ivec ivec_load(const void *p) { return _mm256_loadu_si256(p); }
+INLINE ivec ivec_sub(ivec a, ivec b) { return _mm256_sub_epi32(a, b); }
+INLINE vec ivec_to_vec(ivec a) { return _mm256_cvtepi32_ps(a); }
+
+/* |x| times w with the sign of x, in pairs, whose sums fit into 16 bits. */
+enum { INT8_OFFSET = 0 };
+typedef struct {
+    __m256i x, size;
+} quad;
+INLINE quad quad_load(const void *p)
+{
+    int32_t bytes;
+    memcpy(&bytes, p, sizeof bytes);
+    const __m256i x = _mm256_set1_epi32(bytes);
+    return (quad){x, _mm256_abs_epi8(x)};
+}
+INLINE ivec quad_dot(ivec acc, quad x, ivec w)
+{
+    const __m256i pairs = _mm256_maddubs_epi16(x.size, _mm256_sign_epi8(w, x.x));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+INLINE vec ivec_even_bf16(ivec pairs) { return FROM_BITS(_mm256_slli_epi32(pairs, 16)); }
+INLINE vec ivec_odd_bf16(ivec pairs) { return FROM_BITS(_mm256_and_si256(pairs, _mm256_set1_epi32(-0x10000))); }
+#endif
+
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */
 
 enum { TILE_ROWS = 6, TILE_PANELS = 4 };

@@ -42,6 +42,58 @@ INLINE vec vec_pick(vec a, vec b, vec x, vec y)
 }
 #include "simd/avx.h"
 
+/* ---- quantised products: explained in quant/int8.body.h and bf16.body.h ------------------------------------------ */
+
+#if defined(CRNN_F32)
+
+typedef __m512i ivec;
+INLINE ivec ivec_zero(void) { return _mm512_setzero_si512(); }
+INLINE ivec ivec_load(const void *p) { return _mm512_loadu_si512(p); }
+INLINE ivec ivec_sub(ivec a, ivec b) { return _mm512_sub_epi32(a, b); }
+INLINE vec ivec_to_vec(ivec a) { return _mm512_cvtepi32_ps(a); }
+
+INLINE __m512i broadcast_bytes(const void *p)
+{
+    int32_t bytes;
+    memcpy(&bytes, p, sizeof bytes);
+    return _mm512_set1_epi32(bytes);
+}
+
+#if defined(CRNN_VNNI) /* unsigned times signed */
+enum { INT8_OFFSET = 128 };
+typedef __m512i quad;
+INLINE quad quad_load(const void *p) { return broadcast_bytes(p); }
+INLINE ivec quad_dot(ivec acc, quad x, ivec w) { return _mm512_dpbusd_epi32(acc, x, w); }
+#else /* |x| times w with the sign of x, in pairs, whose sums fit into 16 bits */
+enum { INT8_OFFSET = 0 };
+typedef struct {
+    __m512i size;
+    __mmask64 negative;
+} quad;
+INLINE quad quad_load(const void *p)
+{
+    const __m512i x = broadcast_bytes(p);
+    return (quad){_mm512_abs_epi8(x), _mm512_movepi8_mask(x)};
+}
+INLINE ivec quad_dot(ivec acc, quad x, ivec w)
+{
+    const __m512i pairs = _mm512_maddubs_epi16(x.size, _mm512_mask_sub_epi8(w, x.negative, _mm512_setzero_si512(), w));
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+}
+#endif
+
+#if defined(CRNN_BF16)
+typedef uint16_t bf16_element;
+typedef __m512bh bf16_x, bf16_w;
+INLINE bf16_element bf16_store(uint32_t rounded) { return (uint16_t)(rounded >> 16); }
+INLINE bf16_x bf16_x_load(const void *p) { return (bf16_x)broadcast_bytes(p); }
+INLINE bf16_w bf16_w_load(const void *p) { return (bf16_w)ivec_load(p); }
+INLINE vec bf16_dot(vec acc, bf16_x x, bf16_w w) { return _mm512_dpbf16_ps(acc, x, w); }
+#endif
+INLINE vec ivec_even_bf16(ivec pairs) { return FROM_BITS(_mm512_slli_epi32(pairs, 16)); }
+INLINE vec ivec_odd_bf16(ivec pairs) { return FROM_BITS(_mm512_and_si512(pairs, _mm512_set1_epi32(-0x10000))); }
+#endif
+
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */
 
 enum { TILE_ROWS = 12, TILE_PANELS = 8 };

@@ -61,6 +61,51 @@ INLINE vec vec_scale_exponent(vec p, vec t)
     return p;
 }
 
+/* ---- quantised products: explained in quant/int8.body.h and bf16.body.h ------------------------------------------ */
+
+#if defined(CRNN_F32)
+
+typedef int32_t ivec;
+INLINE ivec ivec_zero(void) { return 0; }
+INLINE ivec ivec_load(const void *p)
+{
+    ivec a;
+    memcpy(&a, p, sizeof a);
+    return a;
+}
+INLINE ivec ivec_sub(ivec a, ivec b) { return a - b; }
+INLINE vec ivec_to_vec(ivec a) { return (vec)a; }
+
+enum { INT8_OFFSET = 0 };
+typedef struct {
+    int8_t k[4];
+} quad;
+INLINE quad quad_load(const void *p)
+{
+    quad x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+INLINE ivec quad_dot(ivec acc, quad x, ivec w)
+{
+    const quad w_k = quad_load(&w);
+    return acc + x.k[0] * w_k.k[0] + x.k[1] * w_k.k[1] + x.k[2] * w_k.k[2] + x.k[3] * w_k.k[3];
+}
+
+INLINE vec ivec_even_bf16(ivec pair) /* the first in memory */
+{
+    uint16_t halves[2];
+    memcpy(halves, &pair, sizeof halves);
+    return float_of_bits((uint32_t)halves[0] << 16);
+}
+INLINE vec ivec_odd_bf16(ivec pair)
+{
+    uint16_t halves[2];
+    memcpy(halves, &pair, sizeof halves);
+    return float_of_bits((uint32_t)halves[1] << 16);
+}
+#endif
+
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */
 
 enum { TILE_ROWS = 4, TILE_PANELS = 1 };

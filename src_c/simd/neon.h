@@ -64,6 +64,39 @@ INLINE vec vec_scale_exponent(vec p, vec t)
     return FROM_BITS(BITS_ADD(BITS_OF(p), BITS_SHL(BITS_OF(t), EXPONENT_SHIFT)));
 }
 
+/* ---- quantised products: explained in quant/int8.body.h and bf16.body.h ------------------------------------------ */
+
+#if defined(CRNN_F32)
+
+typedef int32x4_t ivec;
+INLINE ivec ivec_zero(void) { return vdupq_n_s32(0); }
+INLINE ivec ivec_load(const void *p) { return vreinterpretq_s32_s8(vld1q_s8(p)); }
+INLINE ivec ivec_sub(ivec a, ivec b) { return vsubq_s32(a, b); }
+INLINE vec ivec_to_vec(ivec a) { return vcvtq_f32_s32(a); }
+
+enum { INT8_OFFSET = 0 };
+typedef int8x16_t quad;
+INLINE quad quad_load(const void *p)
+{
+    int32_t bytes;
+    memcpy(&bytes, p, sizeof bytes);
+    return vreinterpretq_s8_s32(vdupq_n_s32(bytes));
+}
+INLINE ivec quad_dot(ivec acc, quad x, ivec w)
+{
+    const int8x16_t w_k = vreinterpretq_s8_s32(w);
+#if defined(__ARM_FEATURE_DOTPROD)
+    return vdotq_s32(acc, x, w_k);
+#else /* sums of two products fit into 16 bits */
+    const int16x8_t low = vmull_s8(vget_low_s8(x), vget_low_s8(w_k)), high = vmull_high_s8(x, w_k);
+    return vpadalq_s16(acc, vpaddq_s16(low, high));
+#endif
+}
+
+INLINE vec ivec_even_bf16(ivec pairs) { return vreinterpretq_f32_s32(vshlq_n_s32(pairs, 16)); }
+INLINE vec ivec_odd_bf16(ivec pairs) { return vreinterpretq_f32_s32(vandq_s32(pairs, vdupq_n_s32(-0x10000))); }
+#endif
+
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */
 
 enum { TILE_ROWS = 6, TILE_PANELS = 4 };

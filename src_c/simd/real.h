@@ -34,4 +34,18 @@ enum { EXPONENT_SHIFT = 52 };
 
 enum { LINE = CRNN_LINE_BYTES / sizeof(real) };
 
+INLINE uint32_t float_bits(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+INLINE float float_of_bits(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 #endif

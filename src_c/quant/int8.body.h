@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: MIT
+ * int8.body.h: weights as integers from -127 to 127, one scale for each column; x as integers, one scale for each row.
+ *     s[n] = max_k |w[k,n]| / 127, rounded up to 16 significant bits    q[k,n] = round(w[k,n] / s[n])
+ *     sx = max_k |x[k]| / 127                                           p[k] = round(x[k] * (127 / max_k |x[k]|))
+ *     y[n] = fma(float(sum_k p[k] * q[k,n]), sx * s[n], init[n])
+ * round: to nearest, halves to even. The sum is an exact integer, so its order does not matter. With a scale of 16 bits
+ * q * s is exact, and packing these products again gives the same q and s.
+ * A row or column whose numbers are all below INT8_LEAST is zero. A row of x with a NaN or an infinity has the scale NaN.
+ *
+ * An instruction set defines
+ *     ivec                    a vec of int32, with ivec_zero, ivec_load, ivec_sub, and ivec_to_vec, rounded to nearest
+ *     quad, quad_load(p)      4 integers of a row of x, each stored as a byte p[k] + INT8_OFFSET
+ *     quad_dot(acc, x, w)     acc + the sum over 4 rows k of x and w, in every column; wraps around. w: ivec_load of a
+ *                             line's vec. With INT8_OFFSET, of x as stored: the column's sum is then subtracted */
+
+#define INT8_LEAST 0x1p-100f /* so that 127 / max is finite, and max / 127 no denormal */
+#define INT8_ROUND 0x1.8p23f /* added to a small number, leaves its rounded value in the low bits of the sum */
+
+/* ---- packing ----------------------------------------------------------------------------------------------------- */
+
+static void int8_scales(float scales[QUANTISED_COLUMNS], const unpacked_weights *w, crnn_dim n, int columns)
+{
+    uint32_t most[QUANTISED_COLUMNS] = {0}; /* as bits: their order is that of the numbers */
+    float lanes[QUANTISED_COLUMNS];
+    for (crnn_dim k = 0; k < w->K; ++k) {
+        weight_lanes(lanes, w, k, n, columns);
+        for (int j = 0; j < QUANTISED_COLUMNS; ++j) {
+            const uint32_t bits = float_bits(lanes[j]) & 0x7fffffff;
+            most[j] = most[j] > bits ? most[j] : bits;
+        }
+    }
+    for (int j = 0; j < QUANTISED_COLUMNS; ++j) {
+        const float max = float_of_bits(most[j]);
+        scales[j] = max < INT8_LEAST ? 0 : float_of_bits((float_bits(max / 127) + 0xff) & ~0xffu);
+    }
+}
+
+static int int8_pack_or_compare(char *packed, const unpacked_weights *w, const int compare)
+{
+    const crnn_dim panels = panels_of(w), panel_bytes = quantised_panel_bytes(w->K, INT8_UNIT);
+    char *const scales_at = packed + panels * panel_bytes, *const sums_at = scales_at + panels * CRNN_LINE_BYTES;
+    int same = 1;
+    for (crnn_dim panel = 0; panel < panels && same; ++panel) {
+        crnn_dim n;
+        int columns;
+        float scales[QUANTISED_COLUMNS], divisors[QUANTISED_COLUMNS], lanes[QUANTISED_COLUMNS];
+        int32_t sums[QUANTISED_COLUMNS] = {0};
+        panel_columns(w, panel, &n, &columns);
+        int8_scales(scales, w, n, columns);
+        for (int j = 0; j < QUANTISED_COLUMNS; ++j)
+            divisors[j] = scales[j] == 0 ? 1 : scales[j]; /* then all of the column is rounded to zero */
+        char *line_at = packed + panel * panel_bytes;
+        for (crnn_dim k0 = 0; k0 < panel_bytes / CRNN_LINE_BYTES * INT8_UNIT; k0 += INT8_UNIT) {
+            int8_t q[QUANTISED_COLUMNS * INT8_UNIT];
+            for (int k = 0; k < INT8_UNIT; ++k) {
+                weight_lanes(lanes, w, k0 + k, n, columns);
+                for (int j = 0; j < QUANTISED_COLUMNS; ++j) {
+                    const int32_t rounded = (int32_t)(float_bits(lanes[j] / divisors[j] + INT8_ROUND) -
+                                                      float_bits(INT8_ROUND));
+                    q[j * INT8_UNIT + k] = (int8_t)rounded;
+                    sums[j] += rounded;
+                }
+            }
+            same &= put_or_compare(line_at, q, sizeof q, compare);
+            line_at += CRNN_LINE_BYTES;
+        }
+        for (int j = 0; j < QUANTISED_COLUMNS; ++j)
+            sums[j] *= 128;
+        same &= put_or_compare(scales_at + panel * CRNN_LINE_BYTES, scales, sizeof scales, compare);
+        same &= put_or_compare(sums_at + panel * CRNN_LINE_BYTES, sums, sizeof sums, compare);
+    }
+    return same;
+}
+
+static void int8_pack(void *packed, const unpacked_weights *w) { int8_pack_or_compare(packed, w, 0); }
+
+static int int8_holds(const void *packed, const unpacked_weights *w)
+{
+    return int8_pack_or_compare((char *)packed, w, 1);
+}
+
+/* ---- rows of x --------------------------------------------------------------------------------------------------- */
+
+static void int8_convert(void *row, const float *x, crnn_dim K)
+{
+    uint8_t *const p = row;
+    float *const scale = (float *)(p + quantised_row_bytes(K, 1) - CRNN_LINE_BYTES);
+    int32_t most = 0;
+    for (crnn_dim k = 0; k < K; ++k) {
+        const int32_t bits = (int32_t)(float_bits(x[k]) & 0x7fffffff);
+        most = most > bits ? most : bits;
+    }
+    const float max = float_of_bits((uint32_t)most);
+    const int finite = most < 0x7f800000, zero = most < (int32_t)float_bits(INT8_LEAST);
+    *scale = !finite ? float_of_bits(0x7fc00000) : zero ? 0 : max / 127;
+    if (zero || !finite)
+        memset(p, INT8_OFFSET, (size_t)K);
+    else {
+        const float inverse = 127 / max;
+        for (crnn_dim k = 0; k < K; ++k) /* INT8_OFFSET is even: it does not change how halves are rounded */
+            p[k] = (uint8_t)float_bits(x[k] * inverse + (INT8_ROUND + INT8_OFFSET));
+    }
+    for (crnn_dim k = K; k % INT8_UNIT; ++k) /* multiplied by zero */
+        p[k] = 0;
+}
+
+/* ---- tiles ------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    ivec v[VECS];
+} iline;
+
+#define LIFT_ivec_zero(i) r.v[i] = ivec_zero();
+#define LIFT_ivec_load(i) r.v[i] = ivec_load((const char *)p + (i) * (CRNN_LINE_BYTES / VECS));
+#define LIFT_ivec_sub(i) r.v[i] = ivec_sub(a.v[i], b.v[i]);
+#define LIFT_ivec_to_vec(i) r.v[i] = ivec_to_vec(a.v[i]);
+#define LIFT_quad_dot(i) r.v[i] = quad_dot(acc.v[i], x, w.v[i]);
+INLINE iline iline_zero(void) { iline r; EACH(LIFT_ivec_zero) return r; }
+INLINE iline iline_load(const void *p) { iline r; EACH(LIFT_ivec_load) return r; }
+INLINE iline iline_sub(iline a, iline b) { iline r; EACH(LIFT_ivec_sub) return r; }
+INLINE line iline_to_line(iline a) { line r; EACH(LIFT_ivec_to_vec) return r; }
+INLINE iline iline_quad_dot(iline acc, quad x, iline w) { iline r; EACH(LIFT_quad_dot) return r; }
+
+INLINE void int8_tile(const int m, const int nl, const tile_rows *rows, const quantised_weights *weights, crnn_dim panel,
+                      const tile_panels *panels, const prefetch_list *prefetch)
+{
+    const crnn_dim stride = weights->row_bytes, panel_bytes = weights->panel_bytes;
+    const char *w = weights->panels + panel * panel_bytes, *x[TILE_ROWS];
+    iline sum[TILE_ROWS][TILE_PANELS];
+    UNROLL
+    for (int i = 0; i < m; ++i) {
+        x[i] = (const char *)rows->x[0] + i * stride;
+        UNROLL
+        for (int j = 0; j < nl; ++j)
+            sum[i][j] = iline_zero();
+    }
+    for (crnn_dim k = 0; k < weights->lines; ++k, w += CRNN_LINE_BYTES) {
+        iline w_k[TILE_PANELS];
+        if (k < prefetch->count)
+            PREFETCH(prefetch->line[k]);
+        UNROLL
+        for (int j = 0; j < nl; ++j)
+            w_k[j] = iline_load(w + j * panel_bytes);
+        UNROLL
+        for (int i = 0; i < m; ++i) {
+            const quad x_ik = quad_load(x[i / 3 * 3] + i % 3 * stride);
+            UNROLL
+            for (int j = 0; j < nl; ++j)
+                sum[i][j] = iline_quad_dot(sum[i][j], x_ik, w_k[j]);
+        }
+        UNROLL
+        for (int i = 0; i < m; i += 3) { /* one pointer for three rows: see tile_steps */
+            x[i] += INT8_UNIT;
+            OPAQUE(x[i]);
+        }
+    }
+    line y[TILE_ROWS][TILE_PANELS];
+    tile_start(y, m, nl, rows->init, panels);
+    UNROLL
+    for (int i = 0; i < m; ++i) {
+        float scale;
+        memcpy(&scale, (const char *)rows->x[i] + stride - CRNN_LINE_BYTES, sizeof scale);
+        UNROLL
+        for (int j = 0; j < nl; ++j) {
+            const crnn_dim column = (panel + j) * QUANTISED_COLUMNS;
+            if (INT8_OFFSET)
+                sum[i][j] = iline_sub(sum[i][j], iline_load(weights->sums + column));
+            const line s = line_mul(line_set1(scale), line_load(weights->scales + column));
+            y[i][j] = line_fma(iline_to_line(sum[i][j]), s, y[i][j]);
+        }
+    }
+    tile_finish(y, m, nl, rows->y, panels);
+}
+
+static void int8_run_tile(int m, int nl, const tile_rows *rows, const quantised_weights *w, crnn_dim panel,
+                          const tile_panels *panels, const prefetch_list *prefetch)
+{
+    switch (m * 16 + nl) {
+#define CASE(m, nl) case (m) * 16 + (nl): int8_tile(m, nl, rows, w, panel, panels, prefetch); break;
+        FOR_EACH_TILE(CASE)
+#undef CASE
+    }
+}
+
+#define INT8_FUNCTIONS                                                                                                 \
+    {                                                                                                                  \
+        .unit = INT8_UNIT, .x_element = sizeof(uint8_t), .pack = int8_pack, .holds = int8_holds,                       \
+        .convert = int8_convert, .run_tile = int8_run_tile                                                             \
+    }

@@ -588,7 +588,7 @@ def test_a_model_that_cannot_be_allocated_says_what_makes_it_smaller(monkeypatch
     def full(*arguments):
         raise MemoryError("Unable to allocate")
 
-    monkeypatch.setattr("crnn.nn.params.aligned_empty", full)
+    monkeypatch.setattr("crnn.nn.params.aligned_zeros", full)
     with pytest.raises(MemoryError, match=r"vocab: cannot allocate 46 parameters .* 2 chars; .* max_size .* min_count"):
         crnn.LanguageModel(crnn.Vocab("ab"), hidden_size=2)
 

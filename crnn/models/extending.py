@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""More classes for a trained model."""
+"""A trained model with further classes, or with a larger vocabulary."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 from crnn.array_input import items
 from crnn.models.fitting.begin import found_by_fit
 from crnn.models.outputs.targets import Label, as_label, check_names
+from crnn.text.errors import VocabError
+from crnn.text.vocab import Vocab
 
-__all__ = ["extended_model"]
+__all__ = ["check_larger", "copy_known_tokens", "extended_model"]
 
 ModelT = TypeVar("ModelT", bound=Any)
 
@@ -50,3 +52,28 @@ def extended_model(model: ModelT, classes: Sequence[Label], seed: int) -> ModelT
     vars(larger._built)["feature_names"] = model._built.feature_names
     larger.set_params(**found_by_fit(model))
     return larger
+
+
+def check_larger(known: Vocab, vocab: Vocab) -> None:
+    """Raise VocabError unless a vocabulary has all tokens of the ``known`` one, and its unit."""
+    missing = [token for token in known.tokens if token not in vocab]
+    if missing or vocab.unit != known.unit:
+        raise VocabError(
+            f"vocab: expected all {len(known)} {known.unit}s of the model, got {vocab!r}, without "
+            f"{', '.join(map(repr, missing[:5]))}"
+        )
+
+
+def copy_known_tokens(model: Any, larger: Any) -> None:
+    """Give a language model with a larger vocabulary the weights of ``model``; see `LanguageModel.extended`."""
+    positions = [larger.vocab.id(token) for token in model.vocab.tokens]
+    by_row = {"b_y", "layer0.W_xh" if model.net.embedding_size is None else "embedding"}
+    larger.params["b_y"].fill(model.params["b_y"].min())
+    for name, values in model.params.items():
+        if name in by_row:
+            larger.params[name][positions] = values
+        elif name == "W_hy":
+            larger.params[name][:, positions] = values
+        else:
+            larger.params[name][...] = values
+    larger.training_runs = deepcopy(model.training_runs)

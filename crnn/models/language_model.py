@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any, Self, Unpack
 
@@ -12,10 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from crnn._core import loss
-from crnn._core.arrays import checked_ids
 from crnn._options import options_of, takes_options
-from crnn.array_input import as_array
-from crnn.checks import Array, Ids, check_flag, check_size, check_threads
+from crnn.checks import Array, Ids, check_flag, check_threads
+from crnn.models.extending import check_larger, copy_known_tokens
 from crnn.models.fitting.starting import Snapshot, StartingPoint, run_fit
 from crnn.models.inputs.data import Batch
 from crnn.models.observations import TEXTS
@@ -23,7 +21,7 @@ from crnn.models.outputs.head import Head
 from crnn.models.outputs.losses import CrossEntropy
 from crnn.models.outputs.metrics import Evaluation
 from crnn.models.outputs.predictor import Predictor, Workspace
-from crnn.models.scoring import blocks_of, surprisals
+from crnn.models.text_scores import evaluated, scores_of, surprisals_of
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
 from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
 from crnn.nn.module import Module
@@ -32,10 +30,9 @@ from crnn.nn.params import Parameters, Shapes
 from crnn.nn.state import StateLike
 from crnn.stream.parts import StreamParts
 from crnn.stream.text_stream import TextStream
-from crnn.text.errors import TextError, VocabError
 from crnn.text.generation import SamplingOptions, TextGenerator
 from crnn.text.vocab import Vocab
-from crnn.text.windows import IGNORE_INDEX, BPTTWindows, contiguous_batches
+from crnn.text.windows import BPTTWindows, contiguous_batches
 from crnn.training.config import TrainingConfig, TrainingOptions
 from crnn.training.fit import fit_in_training
 from crnn.training.log import TrainingLog
@@ -207,24 +204,9 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         >>> model.extended(model.vocab.extended("c")).vocab.tokens
         ('a', 'b', 'c')
         """
-        missing = [token for token in self.vocab.tokens if token not in vocab]
-        if missing or vocab.unit != self.vocab.unit:
-            raise VocabError(
-                f"vocab: expected all {len(self.vocab)} {self.vocab.unit}s of the model, got {vocab!r}, without "
-                f"{', '.join(map(repr, missing[:5]))}"
-            )
+        check_larger(self.vocab, vocab)
         model = LanguageModel(vocab, **self.config(), seed=seed)
-        positions = [vocab.id(token) for token in self.vocab.tokens]
-        by_row = {"b_y", "layer0.W_xh" if self.net.embedding_size is None else "embedding"}
-        model.params["b_y"].fill(self.params["b_y"].min())
-        for name, values in self.params.items():
-            if name in by_row:
-                model.params[name][positions] = values
-            elif name == "W_hy":
-                model.params[name][:, positions] = values
-            else:
-                model.params[name][...] = values
-        model.training_runs = deepcopy(self.training_runs)
+        copy_known_tokens(self, model)
         return model
 
     # ---- training -------------------------------------------------------------------------------------------------
@@ -430,21 +412,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         TextError, ValueError
             The text has fewer than 2 tokens, or an argument is wrong.
         """
-        ids = self._ids_of(text)
-        if len(ids) < 2:
-            raise TextError(f"text: expected at least 2 tokens, one to predict from another, got {len(ids)}")
-        batch_size = min(check_size("batch_size", batch_size), len(ids) - 1)
-        bptt = max(1, min(4096 // batch_size, 256))
-        workspace, state = Workspace(), None
-        total, count, correct = 0.0, 0, 0
-        for x, y in contiguous_batches(ids, batch_size, bptt, drop_last=False):
-            losses, state = self.losses(x, y, state, threads=threads, workspace=workspace)
-            assert workspace.head is not None
-            total += loss.sum(losses.reshape(-1))
-            predicted = y != IGNORE_INDEX
-            count += int(np.count_nonzero(predicted))
-            correct += int(np.count_nonzero((workspace.head.outputs.argmax(axis=2) == y) & predicted))
-        return Evaluation(total / count, correct / count, count)
+        return evaluated(self, text, batch_size, threads)
 
     def score(
         self, texts: Iterable[str | bytes], *, prompt: str | bytes | None = None, threads: int = 1
@@ -468,28 +436,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         TextError
             A text is too short; the message has its index.
         """
-        if isinstance(texts, str | bytes):
-            raise TypeError("texts: expected several texts, as in [text], got one")
-        threads = check_threads(threads)
-        before = self.vocab.encode(prompt, "prompt") if prompt else np.empty(0, np.int32)
-        skip = max(len(before) - 1, 0)
-
-        def read() -> Iterator[tuple[float, Ids]]:
-            """What the spelling of each text costs, and its ids after those of the prompt."""
-            for number, text in enumerate(texts):
-                own = self.vocab.encode(text, f"texts[{number}]")
-                ids = np.concatenate([before, own])
-                count = len(ids) - 1 - skip
-                if count < 1:
-                    raise TextError(f"texts[{number}]: expected at least one token with one before it, got {text!r}")
-                yield float(self.vocab.spelling(text, own)[len(own) - count :].sum()), ids
-
-        scores = []
-        for block in blocks_of(read()):
-            nats = surprisals(self._predictor, [ids for _, ids in block], threads)
-            for (spelling, _), of_text in zip(block, nats, strict=True):
-                scores.append((loss.sum(of_text[skip:]) + spelling) / (len(of_text) - skip))
-        return scores
+        return scores_of(self, texts, prompt, threads)
 
     def surprisals(self, sequences: Sequence[ArrayLike], *, threads: int = 1) -> list[Array]:
         """-log of the probability of each token but the first, in nats, of texts that are given as ids.
@@ -511,26 +458,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         TypeError, ValueError
             A sequence is no ids of this model, or too short; the message has its index.
         """
-        threads = check_threads(threads)
-        checked = []
-        for number, ids in enumerate(sequences):
-            name = f"sequences[{number}]"
-            array = as_array(name, ids)
-            if array.ndim != 1 or array.dtype.kind not in "iu" or array.size < 2:
-                raise ValueError(
-                    f"{name}: expected at least 2 integer ids (N,), got {array.dtype} of shape {array.shape}"
-                )
-            checked.append(checked_ids(name, array, len(self.vocab)))
-        return surprisals(self._predictor, checked, threads)
-
-    def _ids_of(self, text: str | bytes | ArrayLike) -> Array:
-        """Ids (N,) of a text, or given ids."""
-        if isinstance(text, str | bytes):
-            return self.vocab.encode(text)
-        ids = np.asarray(text)
-        if ids.ndim != 1:
-            raise ValueError(f"text: expected a text, or ids of shape (N,), got {ids.dtype} of shape {ids.shape}")
-        return ids
+        return surprisals_of(self, sequences, threads)
 
     # ---- generation -----------------------------------------------------------------------------------------------
 

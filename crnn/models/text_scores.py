@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""How well a language model predicts texts: what its methods `evaluate`, `score` and `surprisals` compute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from crnn._core import loss
+from crnn._core.arrays import checked_ids
+from crnn.array_input import as_array
+from crnn.checks import Array, Ids, check_size, check_threads
+from crnn.models.outputs.metrics import Evaluation
+from crnn.models.outputs.predictor import Workspace
+from crnn.models.scoring import blocks_of, surprisals
+from crnn.text.errors import TextError
+from crnn.text.vocab import Vocab
+from crnn.text.windows import IGNORE_INDEX, contiguous_batches
+
+__all__ = ["evaluated", "scores_of", "surprisals_of"]
+
+WINDOW = 4096  # most tokens of a window, of all its streams together
+STEPS = 256  # most steps of a window
+
+
+def evaluated(model: Any, text: str | bytes | ArrayLike, batch_size: int, threads: int) -> Evaluation:
+    """See `LanguageModel.evaluate`."""
+    ids = _ids_of(text, model.vocab)
+    if len(ids) < 2:
+        raise TextError(f"text: expected at least 2 tokens, one to predict from another, got {len(ids)}")
+    batch_size = min(check_size("batch_size", batch_size), len(ids) - 1)
+    bptt = max(1, min(WINDOW // batch_size, STEPS))
+    workspace, state = Workspace(), None
+    total, count, correct = 0.0, 0, 0
+    for x, y in contiguous_batches(ids, batch_size, bptt, drop_last=False):
+        losses, state = model.losses(x, y, state, threads=threads, workspace=workspace)
+        assert workspace.head is not None
+        total += loss.sum(losses.reshape(-1))
+        predicted = y != IGNORE_INDEX
+        count += int(np.count_nonzero(predicted))
+        correct += int(np.count_nonzero((workspace.head.outputs.argmax(axis=2) == y) & predicted))
+    return Evaluation(total / count, correct / count, count)
+
+
+def _ids_of(text: str | bytes | ArrayLike, vocab: Vocab) -> Array:
+    """Ids (N,) of a text, or given ids."""
+    if isinstance(text, str | bytes):
+        return vocab.encode(text)
+    ids = np.asarray(text)
+    if ids.ndim != 1:
+        raise ValueError(f"text: expected a text, or ids of shape (N,), got {ids.dtype} of shape {ids.shape}")
+    return ids
+
+
+def scores_of(
+    model: Any, texts: Iterable[str | bytes], prompt: str | bytes | None, threads: int
+) -> list[float]:
+    """See `LanguageModel.score`."""
+    if isinstance(texts, str | bytes):
+        raise TypeError("texts: expected several texts, as in [text], got one")
+    threads, vocab = check_threads(threads), model.vocab
+    before = vocab.encode(prompt, "prompt") if prompt else np.empty(0, np.int32)
+    skip = max(len(before) - 1, 0)
+
+    def read() -> Iterator[tuple[float, Ids]]:
+        """What the spelling of each text costs, and its ids after those of the prompt."""
+        for number, text in enumerate(texts):
+            own = vocab.encode(text, f"texts[{number}]")
+            ids = np.concatenate([before, own])
+            count = len(ids) - 1 - skip
+            if count < 1:
+                raise TextError(f"texts[{number}]: expected at least one token with one before it, got {text!r}")
+            yield float(vocab.spelling(text, own)[len(own) - count :].sum()), ids
+
+    scores = []
+    for block in blocks_of(read()):
+        nats = surprisals(model._predictor, [ids for _, ids in block], threads)
+        for (spelling, _), of_text in zip(block, nats, strict=True):
+            scores.append((loss.sum(of_text[skip:]) + spelling) / (len(of_text) - skip))
+    return scores
+
+
+def surprisals_of(model: Any, sequences: Sequence[ArrayLike], threads: int) -> list[Array]:
+    """See `LanguageModel.surprisals`."""
+    threads = check_threads(threads)
+    checked = []
+    for number, ids in enumerate(sequences):
+        name = f"sequences[{number}]"
+        array = as_array(name, ids)
+        if array.ndim != 1 or array.dtype.kind not in "iu" or array.size < 2:
+            raise ValueError(f"{name}: expected at least 2 integer ids (N,), got {array.dtype} of shape {array.shape}")
+        checked.append(checked_ids(name, array, len(model.vocab)))
+    return surprisals(model._predictor, checked, threads)

@@ -140,6 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
             in_shell=True,
             wording=wording,
             command=_settings(arguments),
+            rest=prepared.rest,
         )
         try:
             status = _train(trainer, arguments)

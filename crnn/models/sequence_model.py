@@ -57,7 +57,7 @@ from crnn.nn.state import StateLike
 from crnn.stream.parts import StreamParts
 from crnn.stream.stream import STREAM_POOLINGS
 from crnn.text.vocab import Vocab
-from crnn.training.checkpoint import stored_statistics
+from crnn.training.checkpoint import Contents, stored_statistics
 from crnn.training.config import TrainingConfig
 from crnn.training.fit import fit_in_training
 from crnn.training.log import TrainingLog
@@ -382,6 +382,19 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         FloatingPointError, KeyboardInterrupt
             As in `crnn.fit`. Before the first update the model is unchanged.
         """
+        return self._fit(X, y, sample_weight, mask, rescale, options)
+
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        mask: Any,
+        rescale: bool,
+        options: Mapping[str, Any],
+        rest: Callable[[Array], Contents] | None = None,
+    ) -> Self:
+        """See `fit`. ``rest``: of a larger model that this one is trained for, see `Checkpoint`."""
         settings, own = self._fit_options(options)
         X, y, weights = self._named("X", X) if own["warm_start"] else materialised(X), materialised(y), None
         names = names_of("X", X)
@@ -399,7 +412,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
                 self, X, y, own["valid"], rescale=rescale, settings=settings, weights=weights
             )
             self._log = settings.pop("log", None) or TrainingLog()
-            fit_in_training(self, data, valid=judged, log=self._log, **settings)
+            fit_in_training(self, data, valid=judged, log=self._log, rest=rest, **settings)
 
         run_fit(self, lambda: begin_fit(self, X, y, continues=own["warm_start"]), train, built=not self.deferred)
         return self

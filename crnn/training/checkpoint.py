@@ -10,15 +10,17 @@ as lines of JSON in UTF-8, since a header could not hold those of a long run. It
 - ``optimizer``, its class and arguments; ``options``, those of `fit` that determine the result;
 - ``progress``: update, position, cut, how many states, whether a validation has judged the model, the optimizer's
   numbers;
-- ``output``, the digest of an existing file that this run may replace by its model.
+- ``output``, the digest of an existing file that this run may replace by its model;
+- ``rest``, if the run trains a part of a model: what its file has beside that part, whose tensors are ``rest.`` and
+  their names.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -37,16 +39,20 @@ from crnn.training.run import Diverged, Run
 
 __all__ = [
     "Checkpoint",
+    "Contents",
     "best_model",
     "check_is_checkpoint",
     "describe",
     "stored_log",
     "stored_model",
+    "stored_rest",
     "stored_statistics",
 ]
 
 KIND = "checkpoint"
 MODEL = "model."  # prefix of the tensors of the model
+REST = "rest."  # and of those that a larger model has beside them
+Contents: TypeAlias = tuple[Mapping[str, Array], Mapping[str, Any]]  # tensors, and entries of a header
 FREE_SETTINGS = ("lr", "weight_decay")  # of an optimizer; a resumed run may have others
 
 
@@ -62,6 +68,9 @@ class Checkpoint:
         The options of the run that determine its result and may differ when it is resumed.
     command : dict, optional
         The options of the command line that began or resumed it, for its record.
+    rest : callable, optional
+        If the run trains a part of a model: what the file of the whole model has beside that part, for the part's
+        weights to keep, as one array.
     """
 
     path: str | None  # absolute: a callback may change the working folder
@@ -77,7 +86,9 @@ class Checkpoint:
         data: Mapping[str, str | None],
         options: Mapping[str, Any],
         command: Mapping[str, Any] | None = None,
+        rest: Callable[[Array], Contents] | None = None,
     ) -> None:
+        self._rest = rest
         self.path = None if path is None else os.path.abspath(os.fsdecode(path))
         self.name = "" if path is None else os.fsdecode(path)
         self.data, self.options, self.command = data, options, command
@@ -107,14 +118,19 @@ class Checkpoint:
         arrays = {"params": run.model.flat_params, **run.optimizer.arrays}
         if run.state is not None:
             arrays |= {f"state.{number}": array for number, array in enumerate(state_arrays(run.state))}
-        for name, array in arrays.items():
-            if not np.isfinite(array).all():
-                raise Diverged(f"{name} is NaN or infinite after update {run.update} (epoch {run.log.epochs + 1})")
+        _check_finite(run, arrays)
+        about = {}
+        if self._rest is not None:
+            tensors, about["rest"] = self._rest(run.best if run.judged else run.model.flat_params)
+            rest = {REST + name: array for name, array in tensors.items()}
+            _check_finite(run, rest)
+            arrays |= rest
         entries = run.log.entries if run.position else run.log.finished_epochs()
         arrays["log"] = np.frombuffer(self._encoded(entries), np.uint8)
         tensors, header = best_model(run)
         header["training"] = [*run.earlier_runs, self.record(run)]
-        write(self.path, {MODEL + name: each for name, each in tensors.items()} | arrays, self._header(run, header))
+        arrays |= {MODEL + name: each for name, each in tensors.items()}
+        write(self.path, arrays, self._header(run, header) | about)
         self._written = _mark(run)
 
     def record(self, run: Run) -> dict[str, Any]:
@@ -200,6 +216,13 @@ class Checkpoint:
         ]
 
 
+def _check_finite(run: Run, arrays: Mapping[str, Array]) -> None:
+    """Raise Diverged, which names the array, unless all are finite."""
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise Diverged(f"{name} is NaN or infinite after update {run.update} (epoch {run.log.epochs + 1})")
+
+
 def _mark(run: Run) -> tuple[int, ...]:
     """What distinguishes two states of a run."""
     return run.update, run.position, run.log.epochs, run.rollbacks
@@ -220,7 +243,10 @@ class _Stored:
                 f"{name}: expected update, position, cut, states, best_epoch, judged and optimizer, got "
                 f"{header['progress']!r:.200}"
             )
-        self.arrays = arrays
+        self.arrays = {name: array for name, array in arrays.items() if not name.startswith(REST)}
+        if not isinstance(header.get("rest", {}), dict) or ("rest" not in header and len(self.arrays) < len(arrays)):
+            raise ModelFileError(f"{name}: expected rest, got {header.get('rest')!r:.100}")
+        arrays = self.arrays
         self.model, self.data, self.optimizer = header["model"], header["data"], header["optimizer"]
         self.options, self.progress, self.output = header["options"], header["progress"], header.get("output")
         try:
@@ -413,8 +439,30 @@ def stored_model(header: Header, tensors: Mapping[str, Array]) -> Any:
     model = header.get("model")
     if not isinstance(model, dict) or model.get("kind") == KIND:
         raise ValueError(f"expected a checkpoint with a model, got {model!r:.100}")
-    own = {name.removeprefix(MODEL): array for name, array in tensors.items() if name.startswith(MODEL)}
+    own, rest, more = _without(MODEL, tensors), header.get("rest", {}), _without(REST, tensors)
+    if not isinstance(rest, dict) or bool(rest) != bool(more):
+        raise ValueError(f"expected a checkpoint with rest, got {rest!r:.100} and {len(more)} tensors of it")
+    if rest:
+        model, own = {**model, **rest}, {**own, **more}
+        if model.get("kind") == KIND:
+            raise ValueError("expected a checkpoint with a model, got one with a checkpoint")
     return registry.build(KIND, own, model)
+
+
+def stored_rest(path: PathLike) -> Contents | None:
+    """What a checkpoint holds of a larger model beside the part that is trained; None if there is none.
+
+    Raises ModelFileError and OSError.
+    """
+    arrays, header = read(path)
+    if header.get("kind") != KIND or not isinstance(header.get("rest"), dict):
+        return None
+    return _without(REST, arrays), header["rest"]
+
+
+def _without(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
 
 registry.register_container(KIND, stored_model)

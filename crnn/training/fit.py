@@ -10,8 +10,9 @@ from typing import Any, Unpack
 from crnn import optim
 from crnn._float_mode import in_ieee_mode
 from crnn._options import build_config, takes_options
+from crnn.checks import Array
 from crnn.text.corpus import TextCorpus
-from crnn.training.checkpoint import Checkpoint, check_is_checkpoint
+from crnn.training.checkpoint import Checkpoint, Contents, check_is_checkpoint
 from crnn.training.config import TrainingConfig, TrainingOptions
 from crnn.training.exclusive import in_training
 from crnn.training.identity import data_identity
@@ -105,14 +106,18 @@ def fit_in_training(
     *,
     valid: Any = None,
     log: TrainingLog | None = None,
+    rest: Callable[[Array], Contents] | None = None,
     **options: Unpack[TrainingOptions],
 ) -> TrainingLog:
-    """`fit` within `in_training`, for the ``fit`` methods of models, which begin earlier."""
+    """`fit` within `in_training`, for the ``fit`` methods of models, which begin earlier.
+
+    ``rest``: see `crnn.training.checkpoint.Checkpoint`.
+    """
     for name in ELSEWHERE.keys() & options.keys():
         raise TypeError(f"{name}: expected {ELSEWHERE[name]}")
     config = build_config(TrainingConfig, options)
     with RunFiles({}, {"checkpoint": config.checkpoint, "log_file": config.log_file, "report": config.report}):
-        return new_trainer(model, data, config, valid=valid, log=log).train()
+        return new_trainer(model, data, config, valid=valid, log=log, rest=rest).train()
 
 
 def new_trainer(
@@ -127,10 +132,11 @@ def new_trainer(
     in_shell: bool = False,
     wording: Callable[[str], str] = str,
     command: Mapping[str, Any] | None = None,
+    rest: Callable[[Array], Contents] | None = None,
 ) -> Trainer:
     """What `fit` runs: a trainer, with everything checked, and resumed if ``config.resume``.
 
-    Arguments as in `fit` and `Trainer`. ``command``: the options of a command line, for the record. The
+    Arguments as in `fit` and `Trainer`. ``command``, the options of a command line, and ``rest``: see `Checkpoint`. The
     caller holds the locks of the files, see `RunFiles`. Nothing but the log's file has been written, and unless a run
     is resumed the model is unchanged.
     """
@@ -150,7 +156,8 @@ def new_trainer(
     recorded = _empty_log(model, log, config)
     run = Run(model, _optimizer(config), recorded, cut, carries_state=windows.carries_state)
     run.check_weights()
-    checkpoint = Checkpoint(config.checkpoint, data_identity(train, valid), _result_options(config, cut), command)
+    identity, result = data_identity(train, valid), _result_options(config, cut)
+    checkpoint = Checkpoint(config.checkpoint, identity, result, command, rest)
     if config.resume:
         run.log.notes = checkpoint.read_into(run)
     run.log.notes += getattr(train, "notes", ())

@@ -20,7 +20,8 @@ __all__ = ["DEFAULT_TASK", "TASKS", "Prepared", "Task", "TaskModule", "task_name
 class Prepared:
     """What a run trains, and on what, as `crnn.training.fit.new_trainer` takes it.
 
-    ``whole`` returns the model to write, of this kind, if the run trains only a part of it. ``epochs`` is the length of
+    ``whole`` returns the model to write, of this kind, if the run trains only a part of it; ``rest`` what its file has
+    beside that part, see `crnn.training.checkpoint.Checkpoint`. ``epochs`` is the length of
     a run for which none is given, if it is not that of `fit`.
     """
 
@@ -30,6 +31,7 @@ class Prepared:
     test: Any = None
     whole: Callable[[], Any] | None = None
     kind: str | None = None
+    rest: Callable[[Any], Any] | None = None
     epochs: int | None = None
 
 

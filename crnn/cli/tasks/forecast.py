@@ -144,6 +144,8 @@ def prepare(arguments: argparse.Namespace, config: TrainingConfig) -> Prepared:
     options["difference"] = _lags(options["difference"])
     model = crnn.Forecaster(**options, seed=arguments.seed)
     learning = model.learning(*table.given(), valid=None if arguments.valid == NONE else arguments.valid)
+    if config.resume and config.checkpoint is not None:
+        learning.check_resumed(config.checkpoint)
     settings = {"resume": config.resume, "checkpoint": config.checkpoint}
     data, judged = training_data(
         learning.regressor, learning.X, learning.y, learning.valid, rescale=False, settings=settings
@@ -156,7 +158,8 @@ def prepare(arguments: argparse.Namespace, config: TrainingConfig) -> Prepared:
         return model
 
     epochs = learning.epochs(config.batch_size)
-    return Prepared(regressor, data, judged, whole=whole, kind=type(model).__name__, epochs=epochs)
+    kind = type(model).__name__
+    return Prepared(regressor, data, judged, whole=whole, kind=kind, rest=learning.rest, epochs=epochs)
 
 
 def described(evaluation: Any) -> str:

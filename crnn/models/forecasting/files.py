@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,10 @@ class Fitted:
     shares: Array
     bands: Bands
     memory: list[Remembered]
+
+    def shortened(self) -> Fitted:
+        """With as much of the ends of the series as forecasts depend on."""
+        return replace(self, memory=[each.shortened(self.layout.reach) for each in self.memory])
 
     def header(self, arguments: Mapping[str, Any], learning: Mapping[str, Any]) -> dict[str, Any]:
         """What the header of a file says of it. ``arguments``: of the constructor, and those that say how to learn."""

@@ -25,8 +25,6 @@ from crnn.models.forecasting.memory import Remembered
 from crnn.models.forecasting.naive import SeasonalNaive, continued
 from crnn.models.forecasting.preparation import (
     Settings,
-    ahead_of,
-    best_shares,
     check_logarithm,
     check_shape,
     check_values,
@@ -39,7 +37,7 @@ from crnn.models.forecasting.preparation import (
     training_windows,
 )
 from crnn.models.forecasting.scoring import score_of
-from crnn.models.forecasting.windows import Layout, Steps, Window, inputs_of, window_at, with_forecast
+from crnn.models.forecasting.windows import Layout, Steps, inputs_of, window_at, with_forecast
 from crnn.models.inputs.held_out import AUTO
 from crnn.models.outputs.losses import Regression
 from crnn.models.regressor import SequenceRegressor
@@ -176,8 +174,8 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
             Continue from the current weights, with the season and the differences that belong to them.
         **options
             As in `crnn.fit`. Those that are not given are the constructor's, or have the same defaults; but without
-            ``epochs`` and ``max_updates`` there are 200 updates, or 10 epochs if those are more. A checkpoint is one of
-            the network alone, a `SequenceRegressor` of windows.
+            ``epochs`` and ``max_updates`` there are 200 updates, or 10 epochs if those are more. `crnn.load` reads a
+            forecaster from a checkpoint.
 
         Raises
         ------
@@ -199,8 +197,11 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         if training.get("epochs") is None and training.get("max_updates") is None:
             batch_size = check_size("batch_size", training.get("batch_size", TrainingConfig.batch_size))
             training["epochs"] = learning.epochs(batch_size)
+        if training.get("resume") and training.get("checkpoint") is not None:
+            learning.check_resumed(training["checkpoint"])
+        training |= {"valid": learning.valid, "warm_start": own["warm_start"]}
         try:
-            regressor.fit(learning.X, learning.y, valid=learning.valid, warm_start=own["warm_start"], **training)
+            regressor._fit(learning.X, learning.y, None, None, False, training, rest=learning.rest)
         except (TypeError, ValueError):
             raise
         except BaseException:  # interrupted, or diverged: the weights of that moment are the user's
@@ -232,11 +233,8 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         no_bands = Bands(np.zeros((layout.horizon, layout.targets)), np.zeros((PARTS - 1, layout.targets)))
         ones = np.ones(layout.targets)
         fitted = Fitted(layout, given.columns, settings, given.several, ones, no_bands, memory)
-
-        def finish() -> None:
-            self._take(regressor, fitted, learn, judge)
-
-        return Learning(regressor, layout, *data_of(learn), data_of(judge) if judge else None, finish)
+        valid, header = data_of(judge) if judge else None, (self._own_arguments(), self._saved_learning())
+        return Learning(regressor, layout, *data_of(learn), valid, fitted, judge or learn, header, self._take)
 
     def _continued_layout(self, found: Layout) -> Layout:
         """The layout of the last fit. Raises ValueError if it is not one of these series."""
@@ -254,23 +252,9 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
             return fresh
         return deepcopy(self._regressor).set_params(**fresh._own_arguments())
 
-    def _take(
-        self, regressor: SequenceRegressor, fitted: Fitted, learn: Sequence[Window], judge: Sequence[Window]
-    ) -> None:
-        """Become a forecaster with this regressor, which has learnt from some windows and was judged on others."""
-        layout, windows = fitted.layout, judge or learn
-        X, y = data_of(windows)
-        wanted = ahead_of(windows, y, layout)
-        shares, errors = np.ones(layout.targets), wanted  # those of the naive forecast
-        if judge:
-            predicted = ahead_of(windows, regressor.predict(X), layout)
-            shares = best_shares(wanted, predicted, squares=regressor.loss == "mse")
-            errors = wanted - shares * predicted
-        separate = (len(windows) + layout.horizon - 1) / layout.horizon
-        bands = Bands.of_windows(errors, separate)
-        kept = [each.shortened(layout.reach) for each in fitted.memory]
-        self._regressor, self._log = regressor, regressor.log
-        self._fitted = replace(fitted, shares=shares, bands=bands, memory=kept)
+    def _take(self, regressor: SequenceRegressor, fitted: Fitted) -> None:
+        """Become a forecaster with this regressor."""
+        self._regressor, self._log, self._fitted = regressor, regressor.log, fitted
 
     def windows(self, *arguments: Any) -> Any:
         """For `crnn.fit`, which cannot train a forecaster. Raises TypeError."""

@@ -3,12 +3,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
 
 from crnn.checks import Array
-from crnn.models.forecasting.windows import Layout
+from crnn.io.atomic_write import PathLike
+from crnn.io.model_file import ModelFileError
+from crnn.models.forecasting.bands import Bands
+from crnn.models.forecasting.files import Fitted
+from crnn.models.forecasting.memory import tensors_of
+from crnn.models.forecasting.preparation import ahead_of, best_shares
+from crnn.models.forecasting.windows import Layout, Window
 from crnn.models.regressor import SequenceRegressor
+from crnn.training.checkpoint import Contents, stored_rest
 
 # Of a training whose length is not given; docs/forecasting.md says how they were chosen.
 UPDATES = 200
@@ -27,8 +40,6 @@ class Learning:
         Windows to learn from, and their targets, as the regressor's ``fit`` takes them.
     valid : (X, y) or None
         Windows to validate on.
-    finish : callable
-        Makes the forecaster what was learnt, with the weights that the regressor has then.
     """
 
     regressor: SequenceRegressor
@@ -36,7 +47,62 @@ class Learning:
     X: list[Array]
     y: list[Array]
     valid: tuple[list[Array], list[Array]] | None
-    finish: Callable[[], None]
+    _fitted: Fitted  # before the errors of forecasts are known
+    _windows: list[Window]  # in which they are measured
+    _header: tuple[Mapping[str, Any], Mapping[str, Any]]  # arguments of the forecaster, and those for learning
+    _take: Callable[[SequenceRegressor, Fitted], None]
+    _known: dict[bytes, Fitted] = field(default_factory=dict)  # by the digest of the weights
+
+    def finish(self) -> None:
+        """Make the forecaster what was learnt, with the weights that the regressor has now."""
+        self._take(self.regressor, self._judged())
+
+    def rest(self, weights: Array) -> Contents:
+        """What the forecaster's file has beside the regressor, if that has these weights; for checkpoints."""
+        key = hashlib.blake2b(np.ascontiguousarray(weights).data).digest()
+        if key not in self._known:  # most epochs are not the best one
+            own = self.regressor.flat_params
+            kept = own.copy()
+            own[...] = weights
+            try:
+                fitted = self._judged()
+            finally:
+                own[...] = kept
+            self._known.clear()
+            self._known[key] = fitted
+        return self._known[key].tensors(), self._about(self._known[key])
+
+    def check_resumed(self, path: PathLike) -> None:
+        """Raise ModelFileError if a checkpoint is that of another forecaster, whose windows may be the same."""
+        name = os.fsdecode(path)
+        stored = stored_rest(path) if os.path.exists(path) else None
+        if stored is None:  # of an older version, or what the reading of the checkpoint refuses
+            return
+        tensors, header = stored
+        there, here = (_settings_of(each) for each in (header, json.loads(json.dumps(self._about(self._fitted)))))
+        for setting, value in sorted(here.items(), key=lambda pair: pair[0] == "window"):  # it may follow from others
+            if there.get(setting) != value:
+                raise ModelFileError(f"{setting}: expected {there.get(setting)!r}, as in {name}, got {value!r}")
+        for key, values in tensors_of(self._fitted.shortened().memory).items():
+            if key not in tensors or tensors[key].tobytes() != values.tobytes():
+                raise ModelFileError(f"series: expected those of {name}, got others; resuming needs the same data")
+
+    def _about(self, fitted: Fitted) -> dict[str, Any]:
+        return {"kind": "Forecaster", "forecaster": fitted.header(*self._header)}
+
+    def _judged(self) -> Fitted:
+        """What is learnt beside the weights, with the errors that the regressor makes now."""
+        layout = self.layout
+        X, y = self.valid or (self.X, self.y)
+        wanted = ahead_of(self._windows, y, layout)
+        shares, errors = np.ones(layout.targets), wanted  # those of the naive forecast
+        if self.valid is not None:
+            predicted = ahead_of(self._windows, self.regressor.predict(X), layout)
+            shares = best_shares(wanted, predicted, squares=self.regressor.loss == "mse")
+            errors = wanted - shares * predicted
+        separate = (len(self._windows) + layout.horizon - 1) / layout.horizon
+        bands = Bands.of_windows(errors, separate)
+        return replace(self._fitted.shortened(), shares=shares, bands=bands)
 
     def epochs(self, batch_size: int) -> int:
         """How many epochs make a training whose length is not given.
@@ -54,3 +120,12 @@ class Learning:
             f"season: {season}; differences: {difference}; {len(self.X):,} windows to learn from, "
             f"{judged:,} to validate on"
         )
+
+
+def _settings_of(header: Mapping[str, Any]) -> dict[str, Any]:
+    """What the header of a file says that is done to series, by the names of arguments."""
+    own = header.get("forecaster")
+    parts = [own.get(name) if isinstance(own, dict) else None for name in ("layout", "arguments")]
+    layout, arguments = (part if isinstance(part, dict) else {} for part in parts)
+    found = {"difference" if name == "lags" else str(name): value for name, value in layout.items()}
+    return found | {name: arguments.get(name) for name in ("gaps", "logarithm")}

@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     rows = all_rows()
     if options.list:
         for row in rows:
-            print(f"{row.label:24} {row.unit}{'  (only when named)' if row.long else ''}")
+            print(f"{row.label:26} {row.unit}{'  (only when named)' if row.long else ''}")
         return 0
     if options.row:
         print(run.here(next(row for row in rows if row.label == options.row), options.quick))

@@ -25,6 +25,7 @@ Times = Callable[[int, int], ArrayLike]  # (n, block): nanoseconds of each of n 
 
 BLOCK, BLOCK_SECONDS = 100, 1e-3  # steps in a block; fewer if slow, so that an interrupt spoils few blocks
 SINGLES = (2_000, 20_000)  # steps of each contender timed one by one: at least, if a step is slow, and at most
+SLOW = 0.05  # seconds of a step for which one is enough to estimate its time
 PERCENTILES = {"p50": 50, "p99": 99, "p99.9": 99.9, "max": 100}
 TOLERANCE = 1e-4  # of outputs in float32
 
@@ -160,12 +161,13 @@ def _plan(stepper: Stepper, effort: Effort, counts: tuple[int, int]) -> _Plan:
     def steps_in(seconds: float, minimum: int, maximum: int) -> int:
         return int(min(max(minimum, seconds / cost), maximum))
 
-    stepper.times(1, 3)
-    cost = float(np.median(np.asarray(stepper.times(5, 3), float))) / 3e9
+    cost = float(np.asarray(stepper.times(1, 1))[0]) / 1e9
+    if cost < SLOW:
+        cost = float(np.median(np.asarray(stepper.times(5, 3), float))) / 3e9
     share = effort.seconds / 2
     at_least = min(counts[0], int(effort.seconds * 8000))
     singles = steps_in(share, -(-at_least // effort.rounds), -(-counts[1] // effort.rounds))
     block = steps_in(BLOCK_SECONDS, 1, BLOCK)
     blocks = steps_in(share / block, 2, 500)
     clock, loop = (float(np.median(np.asarray(stepper.idle(1000, size), float))) for size in (1, block))
-    return _Plan(steps_in(share / 5, 3, 10_000), singles, blocks, block, clock, loop)
+    return _Plan(steps_in(share / 5, 1, 10_000), singles, blocks, block, clock, loop)

@@ -6,6 +6,7 @@ Work is the matrix products: 2 * T * B * G * (D*H + H*H). Peers have the same we
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from benchmarks.contenders.inference import PEERS, Run, Work
 from benchmarks.contenders.jax_peers import jax_layer
 from benchmarks.contenders.layers import GATES, TORCH_NAMES, torch_layers
 from benchmarks.contenders.peak import PEAK, peak
-from benchmarks.contenders.precisions import PRECISIONS
+from benchmarks.contenders.precisions import PRECISIONS, in_precision, ours_in
 
 Array = NDArray[Any]
 
@@ -88,6 +89,9 @@ def measure(shape: Shape, setting: Setting) -> dict[str, Figure]:
         OURS: checked(OURS, lambda: net(x, threads=threads)[0]),
         "crnn, tape reused": checked(OURS, lambda: net.forward(x, threads=threads, tape=tape)[0]),
     }
+    for precision, tolerance in PRECISIONS.items():
+        if precision != "float32":
+            contenders[ours_in(precision)] = ours(net, x, precision, threads, partial(checked, tolerance=tolerance))
     torch = f"torch nn.{TORCH_NAMES[cell]}"
     contenders[torch] = unavailable("torch") or checked(torch, torch_run(net.params, cell, x, threads))
     for peer in PEERS:
@@ -101,6 +105,14 @@ def measure(shape: Shape, setting: Setting) -> dict[str, Figure]:
         }
     )
     return race(contenders | {PEAK: peak(threads)}, setting.effort)
+
+
+def ours(
+    net: Any, x: Array, precision: str, threads: int, checked: Callable[[str, Run], Contender]
+) -> Contender | Missing:
+    """crnn with its weights in another precision."""
+    made = in_precision(net, precision)
+    return made if isinstance(made, Missing) else checked(ours_in(precision), lambda: made(x, threads=threads)[0])
 
 
 def torch_run(params: Any, cell: str, x: Array, threads: int) -> Run:

@@ -199,6 +199,37 @@ def test_calls_on_another_instruction_set_follow_it():
         use_isa(in_use)
 
 
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_frozen_network_computes_the_same(cell, options):
+    net, draw = made(cell, options)
+    frozen, other = net.frozen(), fresh(net)
+    stir(net.flat_params)
+    for T in (3, 3, 4, 4, 3):
+        x = draw(T)
+        assert same(frozen(x), other(x))
+
+
+def test_a_frozen_network_packs_its_weights_once(monkeypatch):
+    frozen, packed = network(L=2).frozen(), []
+    pack = frozen.stack.pack_forward
+    monkeypatch.setattr(frozen.stack, "pack_forward", lambda tape: (packed.append(tape), pack(tape)))
+    for T in (3, 3, 4, 4):
+        frozen(np.ones((T, 2, 5), np.float32))
+    assert len(packed) == 1
+
+
+def test_parameters_of_a_frozen_network_are_read_only():
+    net = network()
+    frozen = net.frozen()
+    for array in (frozen.flat_params, frozen.params["layer0.W_hh"], frozen.flat_params[3:]):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            array.flags.writeable = True
+    net.flat_params[...] = 0  # the original is not
+
+
 # ---- the calls themselves ---------------------------------------------------------------------------------------
 
 

@@ -246,6 +246,25 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
             type(self).__name__, self.cell, self.input_size, layers, embedding=self.params.get("embedding")
         )
 
+    def frozen(self) -> Self:
+        """A copy whose parameters are read-only: the fastest network for inference of the same weights many times.
+
+        A call of a network packs the weights again, since they may have changed: at batch 1 this costs as much as two
+        to five steps. A frozen network packs them once. Later changes of this network do not affect it.
+
+        Examples
+        --------
+        >>> import numpy as np, crnn
+        >>> net = crnn.RNN(input_size=3, hidden_size=4, seed=0)
+        >>> fast, x = net.frozen(), np.ones((5, 2, 3), np.float32)
+        >>> np.array_equal(fast(x)[0], net(x)[0]), fast.flat_params.flags.writeable
+        (True, False)
+        """
+        copy = self.astype(self.dtype)
+        copy._parameters.make_read_only()
+        copy.stack.frozen = True
+        return copy
+
     # ---- forward --------------------------------------------------------------------------------------------------
 
     def __call__(
@@ -391,9 +410,11 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         """Run all steps of a tape that has its x and its state."""
         stack = self.stack
         stack.draw_masks(tape, masks)
-        pack: Phase = (1, lambda _: stack.pack_forward(tape))
-        forward: Phase = (tape.parts, lambda part: stack.forward(tape, tape.part(part)))
-        stack.run_phases(tape, ("forward", tape.parts), [pack, forward])
+        phases: list[Phase] = [(tape.parts, lambda part: stack.forward(tape, tape.part(part)))]
+        if not tape.packed:
+            phases.insert(0, (1, lambda _: stack.pack_forward(tape)))
+        stack.run_phases(tape, ("forward", tape.parts, tape.packed), phases)
+        tape.packed = stack.frozen
         tape.complete = True
 
     # ---- backward -------------------------------------------------------------------------------------------------

@@ -52,6 +52,13 @@ class Parameters:
         chosen = slice(start, start + self.count(shapes))
         return Parameters(shapes, self.flat.dtype.name, (self.flat[chosen], self.flat_grads[chosen]))
 
+    def make_read_only(self) -> None:
+        """Refuse changes of the parameters from now on, also through views that are made later."""
+        owner = self.flat.base
+        for array in (owner, self.flat, *self.values.values()):
+            if array is not None:
+                array.flags.writeable = False
+
     @staticmethod
     def count(shapes: Shapes) -> int:
         """Number of elements of arrays of these shapes."""

@@ -48,6 +48,7 @@ class Stack:
     grads: Arrays  # the same names and shapes
     cell: type[Recurrence]
     state_sizes: list[int]  # H of every layer and direction
+    frozen: bool = False  # whether the parameters are read-only, so that they need to be packed only once
 
     def __init__(self, config: NetworkConfig, params: Arrays, grads: Arrays) -> None:
         self.config, self.params, self.grads = config, params, grads

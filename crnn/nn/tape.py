@@ -150,6 +150,7 @@ class Tape:
     complete: bool = False  # whether a forward pass has come to its end since the tape was last given an x
     pin: object = None  # `pinned` x: while the tape borrows it, nothing resizes it
     y_is_taken: bool = False  # y belongs to a caller
+    packed: bool = False  # whether weights that cannot change are packed
     masked: bool = False  # whether there are dropout masks
     programs: dict[Hashable, WindowProgram] = field(default_factory=dict)  # of whole passes, by what they depend on
     scratches: dict[int, Array] = field(default_factory=dict)  # see `scratch`
@@ -181,14 +182,15 @@ class Tape:
 
     def take_packed(self, old: Tape) -> None:
         """Use the memory of an old tape of the same network, which is for inference too, for packed weights."""
-        for (source, cell), (old_source, old_cell) in zip(self._pairs, old._pairs, strict=True):
+        for cell, old_cell in zip(self.recurrences, old.recurrences, strict=True):
             cell.weights = old_cell.weights
+        dense = True
+        for source, old_source in zip(self.sources, old.sources, strict=True):
             if isinstance(source, Dense) and isinstance(old_source, Dense):
-                source.weights = old_source.weights
-
-    @property
-    def _pairs(self) -> list[tuple[LayerInput, Recurrence]]:
-        return list(zip(self.sources, self.recurrences, strict=True))
+                source.weights, source.bias = old_source.weights, old_source.bias
+            else:
+                dense = False
+        self.packed = dense and old.packed
 
     def set_x(self, x: Array, pin: object) -> None:
         """Set the x of the next window, of the same shape and dtype."""
@@ -206,7 +208,7 @@ class Tape:
         for source, _ in self.layers[0].directions:
             source.set_input(x)
 
-    @property
+    @cached_property
     def held_bytes(self) -> int:
         """Bytes of the arrays (T, B, ...) of a tape for inference, less `y`."""
         arrays = [cell.h for cell in self.recurrences if cell.h is not self.y]

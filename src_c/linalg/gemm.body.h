@@ -250,6 +250,7 @@ static void run_product(const product *p, const crnn_rows *r, crnn_dim t0, crnn_
     assert(p->K > 0 && p->N > 0 && p->gates > 0 && 0 <= r->b0 && r->b1 <= r->B);
     enum { BLOCKS = 12, TERMS = 2048 };
     const crnn_dim groups = CRNN_PANELS(real, p->N), terms = p->quantised ? p->K : TERMS;
+    const int far_panels = PANELS_FAR > p->gates ? PANELS_FAR / p->gates * p->gates : PANELS_FAR; /* whole gates */
     assert(BLOCKS * TILE_ROWS <= CRNN_QUANTISED_ROWS);
     row_walk walk = walk_from(r, t0, extra);
     quantised_weights quantised;
@@ -266,8 +267,8 @@ static void run_product(const product *p, const crnn_rows *r, crnn_dim t0, crnn_
             if (p->quantised)
                 convert_rows(p, &quantised, &rows[i], row);
         }
-        const int max_panels = rows[0].m == 1 && far ? PANELS_FAR : PANELS_FOR(rows[0].m);
-        const int width = max_panels > p->gates ? max_panels / p->gates : 1;
+        const int most = PANELS_FOR(rows[0].m), width = most > p->gates ? most / p->gates : 1;
+        const int max_panels = rows[0].m == 1 && far ? far_panels : most;
         for (crnn_dim k0 = 0, k1; k0 < p->K; k0 = k1) {
             k1 = p->K - k0 < 2 * terms ? p->K : k0 + terms;
             for (crnn_dim group = 0; group < groups; group += width) {

@@ -6,6 +6,13 @@ import onnx
 import onnxruntime as ort
 from onnx import helper, numpy_helper, parser
 
+WORST = 1e-6  # of float32, in units of the largest number if that is above 1
+T, B, D, H, V = 6, 4, 3, 5, 2
+
+
+def inputs(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("f4")
+
 
 def session(proto, check=True):
     """A session of ONNX Runtime on one thread, after ONNX's own checks."""
@@ -61,3 +68,23 @@ def error(found, wanted):
     found, wanted = np.asarray(found), np.asarray(wanted)
     assert found.shape == wanted.shape
     return np.abs(found - wanted).max() / max(1, np.abs(wanted).max())
+
+
+# ---- a small graph to change ---------------------------------------------------------------------------------------
+
+TEXT = f"""g (float[t, b, {D}] x) => (float[t, b, {V}] out) {{
+    y, y_h, y_c = LSTM <hidden_size = {H}> (x, W0, R0, B0)
+    s = Squeeze (y, one)
+    product = MatMul (s, kernel)
+    out = Add (product, bias)
+}}"""
+ARRAYS = {"one": np.array([1]), "kernel": inputs(H, V), "bias": inputs(V, seed=1)} | weights("LSTM", D, H)
+
+
+def changed(*pairs, text=TEXT, **arrays):
+    """The graph with other words and arrays."""
+    for old, new in pairs:
+        assert old in text
+        text = text.replace(old, new)
+    both = {name: value for name, value in (ARRAYS | arrays).items() if value is not None}
+    return graph_of(text, **both)

@@ -15,7 +15,7 @@ import onnx
 from onnx_tools import error, run, session
 
 import crnn
-from crnn.interop import onnx as door
+from crnn.interop import onnx as interop
 from crnn.io.model_file import ModelFileError
 
 pytestmark = pytest.mark.interop
@@ -30,7 +30,7 @@ def inputs(*shape):
 
 def check(path, x, kind="SequenceRegressor", **expected):
     """The model of a file with a head computes what ONNX Runtime computes, and takes any number of steps."""
-    model = door.load(path)
+    model = interop.load(path)
     found = {"cell": model.net.cell, "layers": model.net.num_layers, "bidirectional": model.net.bidirectional}
     found |= {"pooling": getattr(model, "pooling", None)}
     assert type(model).__name__ == kind
@@ -104,7 +104,7 @@ def test_an_rnn_that_the_new_exporter_has_unrolled(torch, module_of, name, tmp_p
 
 def test_an_rnn_and_its_state_as_outputs(torch, tmp_path):
     recurrent = torch.nn.RNN(D, H, 2, bidirectional=True)
-    net = door.load(exported(torch, recurrent, inputs(T, B, D), tmp_path / "m.onnx", dynamo=True))
+    net = interop.load(exported(torch, recurrent, inputs(T, B, D), tmp_path / "m.onnx", dynamo=True))
     assert isinstance(net, crnn.RNN)
     with torch.no_grad():
         y, h = recurrent(torch.from_numpy(inputs(T, B, D)))
@@ -151,7 +151,7 @@ def test_an_initial_state_that_is_not_zeros_is_refused(torch, module_of, tmp_pat
 
     path = exported(torch, Module().eval(), inputs(B, T, D), tmp_path / "m.onnx", dynamo=True)
     with pytest.raises(ModelFileError, match=r"no cell of crnn computes.*dynamo=False"):
-        door.load(path)
+        interop.load(path)
 
 
 # ---- Keras -----------------------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_keras_models_of_classes(keras, name, tmp_path):
 def test_bidirectional_simple_rnns_of_keras(keras, tmp_path):
     """Keras writes a file that ONNX Runtime refuses; the model is that of Keras."""
     original = keras_file(keras, lambda L: [L.Bidirectional(L.SimpleRNN(H)), L.Dense(V)], tmp_path / "m.onnx")
-    model = door.load(tmp_path / "m.onnx")
+    model = interop.load(tmp_path / "m.onnx")
     wanted = np.asarray(original(inputs(B, T, D), training=False).detach())
     assert error(model.predict(inputs(B, T, D)), wanted) < WORST
 
@@ -234,4 +234,4 @@ def test_bidirectional_simple_rnns_of_keras(keras, tmp_path):
 def test_keras_models_that_are_refused(keras, layers, shape, message, tmp_path):
     keras_file(keras, layers, tmp_path / "m.onnx", shape)
     with pytest.raises(ModelFileError, match=rf"{message}.*crnn\.interop\.keras reads"):
-        door.load(tmp_path / "m.onnx")
+        interop.load(tmp_path / "m.onnx")

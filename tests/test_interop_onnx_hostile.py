@@ -19,7 +19,7 @@ from onnx import TensorProto, external_data_helper, helper, numpy_helper
 from onnx_tools import graph_of, weights, without_header
 
 import crnn
-from crnn.interop import onnx as door
+from crnn.interop import onnx as interop
 from crnn.interop.onnx import files
 from crnn.interop.onnx.nodes import OPERATORS
 from crnn.io.model_file import ModelFileError
@@ -61,11 +61,11 @@ def bases():
     arrays |= weights("GRU", D, H, 2) | weights("GRU", 2 * H, H, number=1)
     yield graph_of(text, **arrays)
     for cell in ("tanh", "lstm", "min_gru"):
-        yield door.to_model(crnn.RNN(D, H, cell=cell, num_layers=2, trainable_initial_state=True))
+        yield interop.to_model(crnn.RNN(D, H, cell=cell, num_layers=2, trainable_initial_state=True))
     flat = crnn.SequenceClassifier(D, V, H, pooling="flatten", steps=3)
     for model in (crnn.SequenceRegressor(D, V, H, bidirectional=True), flat, crnn.SequenceTagger(5, 3, H)):
-        yield door.to_model(model)
-        yield without_header(door.to_model(model, lengths=False, state=False))
+        yield interop.to_model(model)
+        yield without_header(interop.to_model(model, lengths=False, state=False))
 
 
 def fields(message):
@@ -124,7 +124,7 @@ def changed(rng, value):
 
 def outcome(path):
     try:
-        model = door.load(path)
+        model = interop.load(path)
     except ModelFileError as error:
         return "refused" if str(error).startswith(str(path)) else str(error)
     assert np.isfinite(model.flat_params).all()
@@ -190,7 +190,7 @@ def test_constants_cannot_be_multiplied(tmp_path):
         proto.graph.input.append(helper.make_tensor_value_info("v", TensorProto.FLOAT, ["b", 16_000]))
         if nodes is huge:
             proto.graph.initializer.append(numpy_helper.from_array(np.array([1 << 40]), "n0"))
-        assert peak_of(lambda proto=proto: door.from_model(proto)) < 200 << 20
+        assert peak_of(lambda proto=proto: interop.from_model(proto)) < 200 << 20
 
 
 def test_declared_sizes_are_not_allocated():
@@ -199,14 +199,14 @@ def test_declared_sizes_are_not_allocated():
         proto = base()
         old = next(each for each in proto.graph.initializer if each.name == "W0")
         old.CopyFrom(tensor)
-        assert peak_of(lambda proto=proto: door.from_model(proto)) < 10 << 20
+        assert peak_of(lambda proto=proto: interop.from_model(proto)) < 10 << 20
     proto = base()
     proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1 << 62
-    door.from_model(proto)  # nothing depends on it
+    interop.from_model(proto)  # nothing depends on it
     starts = {"start": np.array([0]), "end": np.array([1 << 61]), "axis": np.array([0])}
     proto.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in starts.items())
     proto.graph.node.append(node("Slice", ["y", "start", "end", "axis"], ["part"]))
-    assert peak_of(lambda: door.from_model(proto)) < 10 << 20
+    assert peak_of(lambda: interop.from_model(proto)) < 10 << 20
 
 
 def test_empty_messages_do_not_take_memory_out_of_proportion(tmp_path):
@@ -216,7 +216,7 @@ def test_empty_messages_do_not_take_memory_out_of_proportion(tmp_path):
     size = b"".join(bytes([128 | ((len(many) >> 7 * i) & 127)]) for i in range(4)) + bytes([len(many) >> 28])
     path.write_bytes(b"\x3a" + size + many)
     with pytest.raises(ModelFileError, match="more than 100000 messages"):
-        door.load(path)
+        interop.load(path)
 
 
 def test_messages_in_each_other_are_limited(tmp_path):
@@ -226,7 +226,7 @@ def test_messages_in_each_other_are_limited(tmp_path):
     path = tmp_path / "m.onnx"
     path.write_bytes(helper.make_model(graph).SerializeToString())
     with pytest.raises(ModelFileError, match=r"in each other|expected an ONNX file"):
-        door.load(path)
+        interop.load(path)
 
 
 def test_texts_that_are_not_utf8_are_refused(tmp_path):
@@ -234,9 +234,9 @@ def test_texts_that_are_not_utf8_are_refused(tmp_path):
     content = proto.SerializeToString()
     path.write_bytes(content.replace(b"kernel", b"ke\xffnel"))
     with pytest.raises(ModelFileError, match="utf-8"):
-        door.load(path)
+        interop.load(path)
     with pytest.raises(ValueError, match="utf-8"):
-        door.from_model(onnx.ModelProto.FromString(path.read_bytes()))
+        interop.from_model(onnx.ModelProto.FromString(path.read_bytes()))
 
 
 def test_counting_agrees_with_what_protobuf_finds():
@@ -276,8 +276,8 @@ def removed(graph, name):
 
 def test_a_forged_header_is_checked_like_that_of_a_model_file():
     model = crnn.SequenceRegressor(D, V, H, cell="lstm", trainable_initial_state=True, bidirectional=True)
-    proto = door.to_model(model)
-    assert type(door.from_model(forged(proto, lambda header, graph: None))) is type(model)
+    proto = interop.to_model(model)
+    assert type(interop.from_model(forged(proto, lambda header, graph: None))) is type(model)
     huge, odd = 1 << 40, [0, -1, None, "x", [], {}, 1.5, True]
     for name in model.config():
         for value in [huge, 3_000, *odd]:
@@ -286,7 +286,7 @@ def test_a_forged_header_is_checked_like_that_of_a_model_file():
                 continue
             tracemalloc.start()
             try:
-                assert np.isfinite(door.from_model(changed).flat_params).all()
+                assert np.isfinite(interop.from_model(changed).flat_params).all()
             except ValueError:
                 pass
             finally:
@@ -308,7 +308,7 @@ def test_a_forged_header_is_checked_like_that_of_a_model_file():
         lambda header, graph: setattr(initializer(graph, "h_in"), "name", "h_in_3"),
     ):
         with pytest.raises(ValueError):  # noqa: PT011, each says something else
-            door.from_model(forged(proto, change))
+            interop.from_model(forged(proto, change))
 
 
 # ---- values in other files -------------------------------------------------------------------------------------------
@@ -328,16 +328,16 @@ def external(folder, **changes):
 
 
 def test_values_in_another_file_of_the_folder_are_read(tmp_path):
-    assert door.load(external(tmp_path)).flat_params.tobytes() == door.from_model(base()).flat_params.tobytes()
+    assert interop.load(external(tmp_path)).flat_params.tobytes() == interop.from_model(base()).flat_params.tobytes()
     with pytest.raises(ValueError, match=r"reference to the file 'm\.data'; use load"):
-        door.from_model(onnx.load(tmp_path / "m.onnx", load_external_data=False))
+        interop.from_model(onnx.load(tmp_path / "m.onnx", load_external_data=False))
 
 
 def test_crnns_own_files_may_keep_their_values_elsewhere(tmp_path):
     model = crnn.SequenceClassifier(D, V, H)
-    proto = door.to_model(model)
+    proto = interop.to_model(model)
     onnx.save(proto, tmp_path / "m.onnx", save_as_external_data=True, size_threshold=100)
-    again = door.load(tmp_path / "m.onnx")
+    again = interop.load(tmp_path / "m.onnx")
     assert again.flat_params.tobytes() == model.flat_params.tobytes()
 
 
@@ -372,7 +372,7 @@ def test_values_in_another_file_cannot_be_anywhere_else(tmp_path, changes, messa
         pytest.skip("no FIFOs here")
     path = external(tmp_path, **changes)
     with pytest.raises(ModelFileError, match=message):
-        door.load(path)
+        interop.load(path)
 
 
 def test_one_file_cannot_be_read_again_and_again(tmp_path):
@@ -386,6 +386,6 @@ def test_one_file_cannot_be_read_again_and_again(tmp_path):
         external_data_helper.set_external_data(tensor, "m.data", offset=4 * i, length=800_000)
         proto.graph.node.append(node("Identity", [f"more {i}"], [f"id {i}"]))
     path.write_bytes(proto.SerializeToString())
-    assert peak_of(lambda: door.load(path)) < 20 << 20
+    assert peak_of(lambda: interop.load(path)) < 20 << 20
     with pytest.raises(ModelFileError, match="each byte to be used once"):
-        door.load(path)
+        interop.load(path)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import crnn
-from crnn.interop import onnx as door
+from crnn.interop import onnx as interop
 from crnn.interop.onnx import own, writing
 from crnn.interop.parts import KINDS
 from crnn.io.model_file import ModelFileError
@@ -92,15 +92,15 @@ def test_networks_compute_the_same_on_padded_batches(cell, options):
     net = network(cell, options)
     x = data(dtype="f4").swapaxes(0, 1)
     y, state = net(x, lengths=LENGTHS)
-    proto = door.to_model(net, lengths=True, state=True)
+    proto = interop.to_model(net, lengths=True, state=True)
     at_start = {} if net.trainable_initial_state else zeros(net, B)
     found = run(session(proto), x=x, lengths=LENGTHS, **at_start)
     assert error(found.pop("y"), y) < WORST
     for name, value in states(net, state, "out").items():
         assert error(found.pop(name), value) < WORST
     assert not found
-    same(net, door.from_model(proto))
-    without = run(session(door.to_model(net, lengths=True, state=False)), x=x, lengths=LENGTHS)
+    same(net, interop.from_model(proto))
+    without = run(session(interop.to_model(net, lengths=True, state=False)), x=x, lengths=LENGTHS)
     assert error(without["y"], y) < WORST
     assert list(without) == ["y"]
 
@@ -130,7 +130,7 @@ def test_a_sequence_of_1000_steps_with_its_state_carried_over(cell):
     net = crnn.RNN(D, 16, num_layers=2, cell=cell, trainable_initial_state=True)
     randomised(net, scale=0.2)  # with larger weights rounding errors grow: such networks are chaotic
     x = np.random.default_rng(1).normal(size=(1000, 1, D)).astype("f4")
-    running, stream = session(door.to_model(net)), net.stream()
+    running, stream = session(interop.to_model(net)), net.stream()
     state, worst = {}, 0.0
     for step in x:
         found = run(running, x=step[None], **state)
@@ -156,11 +156,11 @@ def test_every_cell_and_pooling_and_kind_and_option_is_decided():
 @pytest.mark.parametrize("cell", ["lstm", "min_gru"])
 def test_every_version_of_the_operators_works(cell, opset):
     model = randomised(crnn.SequenceClassifier(D, V, H, cell=cell, pooling="max", bidirectional=True))
-    proto = door.to_model(model, opset=opset)
+    proto = interop.to_model(model, opset=opset)
     assert [(each.domain, each.version) for each in proto.opset_import] == [("", opset)]
     found = run(session(proto), x=data(), lengths=LENGTHS)
     assert error(found["probabilities"], model.predict_proba(ragged(data()))) < WORST
-    same(model, door.from_model(proto))
+    same(model, interop.from_model(proto))
 
 
 # ---- models of whole sequences ---------------------------------------------------------------------------------------
@@ -176,18 +176,18 @@ def classifier(**options):
 def test_classifiers_give_the_same_probabilities_and_labels(cell, pooling, bidirectional):
     steps = T if pooling == "flatten" else None
     model = randomised(classifier(cell=cell, pooling=pooling, bidirectional=bidirectional, steps=steps))
-    proto = door.to_model(model)
+    proto = interop.to_model(model)
     x, lengths = (data(), {}) if steps else (ragged(data()), {"lengths": LENGTHS})
     found = run(session(proto), x=data(), **lengths)
     assert error(found["probabilities"], model.predict_proba(x)) < WORST
     assert found["labels"].tolist() == model.predict(x).tolist()
-    same(model, door.from_model(proto))
+    same(model, interop.from_model(proto))
 
 
 @pytest.mark.parametrize("pooling", [name for name in POOLINGS if name != "flatten"])
 def test_pooled_models_are_continued_step_by_step(pooling):
     model = randomised(classifier(cell="lstm", pooling=pooling, num_layers=2))
-    running = session(door.to_model(model, state=True, lengths=False))
+    running = session(interop.to_model(model, state=True, lengths=False))
     stream = model.stream()
     state = {name: np.zeros((2, 1, H), "f4") for name in ("h_in", "c_in")}
     state |= {"max": {"max_in": np.full((1, H), -np.inf, "f4")}}.get(pooling, {})
@@ -210,39 +210,39 @@ def test_pooled_models_are_continued_step_by_step(pooling):
 )
 def test_labels_are_the_names_of_the_classes(options, dtype):
     model = randomised(classifier(**options))
-    proto = door.to_model(model)
+    proto = interop.to_model(model)
     found = run(session(proto), x=data(), lengths=LENGTHS)
     wanted = model.predict(ragged(data()))
     assert found["labels"].dtype == dtype
     assert found["labels"].tolist() == wanted.tolist()
     assert error(found["probabilities"], model.predict_proba(ragged(data()))) < WORST
-    same(model, door.from_model(proto))
+    same(model, interop.from_model(proto))
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_taggers_give_the_same_probabilities_and_labels(bidirectional, multilabel):
     model = crnn.SequenceTagger(D, V, H, cell="gru", bidirectional=bidirectional, multilabel=multilabel)
-    proto = door.to_model(randomised(model), lengths=True, state=False)
+    proto = interop.to_model(randomised(model), lengths=True, state=False)
     found = run(session(proto), x=data(), lengths=LENGTHS)
     wanted = zip(model.predict_proba(ragged(data())), model.predict(ragged(data())), LENGTHS, strict=True)
     for i, (probabilities, labels, n) in enumerate(wanted):
         assert error(found["probabilities"][i, :n], probabilities) < WORST
         assert found["labels"][i, :n].tolist() == labels.tolist()
-    same(model, door.from_model(proto))
+    same(model, interop.from_model(proto))
 
 
 @pytest.mark.parametrize("loss", ["mse", "quantile"])
 @pytest.mark.parametrize("pooling", [None, *(name for name in POOLINGS if name != "flatten")])
 def test_regressors_give_the_same_values_in_the_units_of_the_targets(pooling, loss):
     model = randomised(crnn.SequenceRegressor(D, 2, H, loss=loss, pooling=pooling, cell="lstm", delta=2.0))
-    proto = door.to_model(model, lengths=False, state=False)
+    proto = interop.to_model(model, lengths=False, state=False)
     values = run(session(proto), x=data())["values"]
     wanted = model.predict(data())
     assert values.shape == wanted.shape
     assert values.dtype == np.float64
     assert error(values, wanted) < 2 * WORST  # the std is at most 2
-    same(model, door.from_model(proto))
+    same(model, interop.from_model(proto))
 
 
 def test_a_sensor_with_a_large_offset_keeps_its_digits():
@@ -251,7 +251,7 @@ def test_a_sensor_with_a_large_offset_keeps_its_digits():
     model = crnn.SequenceRegressor(D, 1, H, pooling=None, cell="gru", seed=1)
     model.scalings["x"].learn("X", list(x))
     model.scalings["y"].learn("y", list(x[..., :1]))
-    running = session(door.to_model(model, state=False))
+    running = session(interop.to_model(model, state=False))
     assert running.get_inputs()[0].type == "tensor(double)"
     assert np.abs(run(running, x=x)["values"] - model.predict(x)).max() < 0.01 * WORST
     assert np.std(model.predict(x)) > 1e-4
@@ -259,7 +259,7 @@ def test_a_sensor_with_a_large_offset_keeps_its_digits():
 
 def test_a_model_that_does_not_standardise_takes_its_own_dtype():
     model = crnn.SequenceRegressor(D, 1, H, scale=False)
-    running = session(door.to_model(model))
+    running = session(interop.to_model(model))
     assert [each.type for each in (running.get_inputs()[0], running.get_outputs()[0])] == ["tensor(float)"] * 2
 
 
@@ -272,19 +272,19 @@ def test_a_model_that_does_not_standardise_takes_its_own_dtype():
 def test_language_models_give_the_same_logits(options):
     model = randomised(crnn.LanguageModel(crnn.Vocab.from_text("abcdefg"), "lstm", H, **options))
     ids = np.random.default_rng(0).integers(0, 7, (T, B))
-    proto = door.to_model(model)
+    proto = interop.to_model(model)
     shape = (options.get("num_layers", 1), B, H)
     found = run(session(proto), ids=ids, h_in=np.zeros(shape, "f4"), c_in=np.zeros(shape, "f4"))
     logits, (h, c) = model.forward(ids)
     for name, value in {"logits": logits, "h_out": h, "c_out": c}.items():
         assert error(found[name], value) < WORST
-    same(model, door.from_model(proto))
+    same(model, interop.from_model(proto))
 
 
 def test_models_of_texts_take_ids_and_keep_their_vocabulary():
     texts, labels = ["on", "off", "oon", "offf"] * 3, ["yes", "no", "yes", "no"] * 3
     model = crnn.SequenceClassifier(vocab="char", hidden_size=4, pooling="mean").fit(texts, labels, epochs=1)
-    proto = door.to_model(model)
+    proto = interop.to_model(model)
     lengths = np.array([len(text) for text in texts], np.int32)
     ids = np.zeros((len(texts), 4), np.int64)
     for row, text in zip(ids, texts, strict=True):
@@ -292,23 +292,23 @@ def test_models_of_texts_take_ids_and_keep_their_vocabulary():
     found = run(session(proto), ids=ids, lengths=lengths)
     assert error(found["probabilities"], model.predict_proba(texts)) < WORST
     assert found["labels"].tolist() == model.predict(texts).tolist()
-    same(model, door.from_model(proto))
-    assert door.from_model(proto).predict(texts).tolist() == model.predict(texts).tolist()
+    same(model, interop.from_model(proto))
+    assert interop.from_model(proto).predict(texts).tolist() == model.predict(texts).tolist()
 
 
 def test_vocabularies_of_every_unit_are_in_the_file():
     for unit, text in (("word", "one two\nthree"), ("byte", "é\0"), ("char", "\udc80é")):
         model = crnn.LanguageModel(crnn.Vocab.from_text(text, unit=unit), hidden_size=2)
-        same(model, door.from_model(onnx.ModelProto.FromString(door.to_model(model).SerializeToString())))
+        same(model, interop.from_model(onnx.ModelProto.FromString(interop.to_model(model).SerializeToString())))
 
 
 @pytest.mark.parametrize("embedding_size", [None, 2])
 def test_models_of_ids_take_ids(embedding_size):
     model = crnn.SequenceClassifier(9, V, H, embedding_size=embedding_size)
     ids = np.random.default_rng(0).integers(0, 9, (B, T))
-    proto = door.to_model(model, ids=True, lengths=False)
+    proto = interop.to_model(model, ids=True, lengths=False)
     assert error(run(session(proto), ids=ids)["probabilities"], model.predict_proba(ids)) < WORST
-    same(model, door.from_model(proto))
+    same(model, interop.from_model(proto))
 
 
 # ---- float64, which ONNX Runtime does not have for recurrent layers ------------------------------------------------
@@ -318,10 +318,10 @@ def test_models_of_ids_take_ids(embedding_size):
 def test_float64_agrees_to_its_own_precision(cell):
     reference = pytest.importorskip("onnx.reference")
     model = randomised(crnn.SequenceTagger(D, V, H, cell=cell, dtype="float64"))
-    proto = door.to_model(model, state=False)
+    proto = interop.to_model(model, state=False)
     logits, *_ = reference.ReferenceEvaluator(proto).run(["probabilities"], {"x": data()})
     assert error(logits, model.predict_proba(data())) < 1e-13
-    same(model, door.from_model(proto))
+    same(model, interop.from_model(proto))
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -332,8 +332,8 @@ def test_a_file_gives_back_the_model_with_its_options_and_records(tmp_path):
     rng = np.random.default_rng(0)
     model = crnn.SequenceClassifier(hidden_size=4, cell="gru", dropout=0.25, num_layers=2, class_weight=[1.0, 2.0])
     model.fit(rng.normal(size=(20, 5, 2)), rng.integers(0, 2, 20), epochs=1)
-    door.save(model, path)
-    again = door.load(path)
+    interop.save(model, path)
+    again = interop.load(path)
     same(model, again)
     assert again.training_runs == model.training_runs != ()
     x = rng.normal(size=(3, 5, 2))
@@ -344,14 +344,14 @@ def test_negative_zeros_keep_their_sign():
     for cell in CELLS:
         net = crnn.RNN(D, H, cell=cell)
         net.flat_params.fill(-0.0)
-        assert np.signbit(door.from_model(door.to_model(net)).flat_params).all(), cell
+        assert np.signbit(interop.from_model(interop.to_model(net)).flat_params).all(), cell
 
 
 def test_what_tools_add_to_a_file_does_not_matter_and_what_they_change_is_refused():
     model = randomised(classifier())
-    proto = onnx.shape_inference.infer_shapes(door.to_model(model))
+    proto = onnx.shape_inference.infer_shapes(interop.to_model(model))
     proto.graph.doc_string = "a note"
-    same(model, door.from_model(proto))
+    same(model, interop.from_model(proto))
     for change in (
         lambda p: next(t for t in p.graph.initializer if t.name == "layer0.W").dims.reverse(),
         lambda p: next(t for t in p.graph.initializer if t.data_type == onnx.TensorProto.STRING).string_data.reverse(),
@@ -363,17 +363,17 @@ def test_what_tools_add_to_a_file_does_not_matter_and_what_they_change_is_refuse
         changed = onnx.ModelProto.FromString(proto.SerializeToString())
         change(changed)
         with pytest.raises(ValueError, match="got changed ones"):
-            door.from_model(changed)
+            interop.from_model(changed)
 
 
 def test_an_existing_file_survives_a_model_that_cannot_be_written(tmp_path):
     path = tmp_path / "m.onnx"
-    door.save(crnn.RNN(2, 3), path)
+    interop.save(crnn.RNN(2, 3), path)
     before = path.read_bytes()
     net = crnn.RNN(2, 3)
     net.flat_params[0] = np.nan
     with pytest.raises(ValueError, match=r"layer0\.W_xh: expected finite"):
-        door.save(net, path)
+        interop.save(net, path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["m.onnx"]
 
@@ -392,7 +392,7 @@ def test_an_existing_file_survives_a_model_that_cannot_be_written(tmp_path):
 )
 def test_a_wrong_option_is_named(options, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        door.to_model(crnn.RNN(2, 3), **options)
+        interop.to_model(crnn.RNN(2, 3), **options)
 
 
 def test_what_a_graph_cannot_express_is_refused_by_name():
@@ -408,24 +408,24 @@ def test_what_a_graph_cannot_express_is_refused_by_name():
     ]
     for model, options, message in refused:
         with pytest.raises(ValueError, match=message):
-            door.to_model(model, **options)
+            interop.to_model(model, **options)
     for model in (crnn.SequenceToSequence(3, 3, hidden_size=2), np.zeros(3), None):
         with pytest.raises(TypeError, match=r"^model: expected one of RNN, "):
-            door.to_model(model)
+            interop.to_model(model)
 
 
 def test_an_option_that_nobody_has_decided_about_is_refused(monkeypatch):
     monkeypatch.setattr(writing, "ONLY_TRAINING", writing.ONLY_TRAINING - {"dropout"})
     with pytest.raises(ValueError, match=r"^dropout: expected a model without this"):
-        door.to_model(crnn.RNN(2, 3))
+        interop.to_model(crnn.RNN(2, 3))
 
 
 def test_headers_that_are_not_crnns_are_refused():
-    proto = door.to_model(crnn.RNN(2, 3))
+    proto = interop.to_model(crnn.RNN(2, 3))
     for text in ("", "[]", "{}", '{"kind": "Vocab"}', "[" * 200, json.dumps({"kind": "RNN"})):
         onnx.helper.set_model_props(proto, {"crnn": text})
         with pytest.raises(ValueError, match=r"header|Expecting|digest"):
-            door.from_model(proto)
+            interop.from_model(proto)
 
 
 def test_a_file_with_another_digest_or_of_another_kind_names_the_file(tmp_path):
@@ -433,11 +433,11 @@ def test_a_file_with_another_digest_or_of_another_kind_names_the_file(tmp_path):
     for content in (b"", b"\x08", b"PK\x03\x04", b"\x3a\xff\xff\xff\xff\x0f", bytes(range(64))):
         path.write_bytes(content)
         with pytest.raises(ModelFileError, match=r"m\.onnx: (expected|opset_import)"):
-            door.load(path)
+            interop.load(path)
     with pytest.raises(IsADirectoryError):
-        door.load(tmp_path)
+        interop.load(tmp_path)
     with pytest.raises(FileNotFoundError):
-        door.load(tmp_path / "none.onnx")
+        interop.load(tmp_path / "none.onnx")
 
 
 PAGE = Path(__file__).parents[1] / "docs" / "onnx.md"
@@ -456,7 +456,7 @@ def test_the_code_of_the_page_runs(tmp_path, monkeypatch):
 
 def test_importing_the_module_does_not_import_onnx(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)  # as if it were not installed
-    for call in (lambda: door.to_model(crnn.RNN(2, 3)), lambda: door.from_model(object())):
+    for call in (lambda: interop.to_model(crnn.RNN(2, 3)), lambda: interop.from_model(object())):
         with pytest.raises(ImportError, match=r"crnn\[onnx\]"):
             call()
     assert own.METADATA == "crnn"

@@ -15,7 +15,7 @@ from onnx_tools import error, graph_of, run, session
 from unrolled_tools import Unrolled
 
 import crnn
-from crnn.interop import onnx as door
+from crnn.interop import onnx as interop
 from crnn.interop.layouts import LAYOUTS
 from crnn.interop.onnx.unrolled.equations import EQUATIONS
 
@@ -59,7 +59,7 @@ def test_there_are_equations_for_each_cell_that_onnx_has():
 def test_the_steps_of_a_network_are_that_network(cell, options):
     net = network(cell, **options)
     proto = Unrolled(net, T).model()
-    again = door.from_model(proto)
+    again = interop.from_model(proto)
     assert again.flat_params.tobytes() == net.flat_params.tobytes()
     assert (again.cell, again.num_layers, again.bidirectional) == (cell, net.num_layers, net.bidirectional)
     assert error(again(inputs(T, B, D))[0], computed(proto, inputs(T, B, D))) < WORST
@@ -69,7 +69,7 @@ def test_the_steps_of_a_network_are_that_network(cell, options):
 @pytest.mark.parametrize("cell", ["gru", "original_gru"])
 def test_a_gru_in_another_form_is_the_same_gru(cell):
     net = network(cell)
-    again = door.from_model(Unrolled(net, T, update="difference").model())
+    again = interop.from_model(Unrolled(net, T, update="difference").model())
     assert again.flat_params.tobytes() == net.flat_params.tobytes()
 
 
@@ -79,7 +79,7 @@ def test_biases_that_are_all_the_same(biases):
     for name, values in net.params.items():
         if "b_" in name:
             values[...] = biases
-    assert door.from_model(Unrolled(net, T).model()).flat_params.tobytes() == net.flat_params.tobytes()
+    assert interop.from_model(Unrolled(net, T).model()).flat_params.tobytes() == net.flat_params.tobytes()
 
 
 @pytest.mark.parametrize("answer", [None, "Softmax", "Sigmoid"])
@@ -88,7 +88,7 @@ def test_a_linear_layer_on_the_last_outputs(answer, bidirectional):
     net = network("lstm", bidirectional=bidirectional)
     head = inputs(H * (1 + bidirectional), V), inputs(V, seed=1)
     proto = Unrolled(net, T).model(head=head, answer=answer)
-    model = door.from_model(proto)
+    model = interop.from_model(proto)
     assert isinstance(model, crnn.SequenceRegressor if answer is None else crnn.SequenceClassifier)
     assert model.pooling == "last"
     assert error(outputs(model, inputs(T, B, D)), computed(proto, inputs(T, B, D))) < WORST
@@ -126,14 +126,14 @@ def tanh_steps(*changes, order=range(T), **arrays):
 
 def test_steps_written_by_hand():
     proto = tanh_steps()
-    model = door.from_model(proto)
+    model = interop.from_model(proto)
     assert (model.net.cell, model.pooling) == ("tanh", "last")
     assert error(model.predict(inputs(B, T, D)), computed(proto, inputs(B, T, D))) < WORST
 
 
 def test_steps_from_the_last_one_to_the_first_are_a_reverse_layer():
     proto = tanh_steps(order=range(T)[::-1])
-    model = door.from_model(proto)
+    model = interop.from_model(proto)
     assert model.net.bidirectional  # whose forward direction is zeros
     assert error(model.predict(inputs(B, T, D)), computed(proto, inputs(B, T, D))) < WORST
 
@@ -146,7 +146,7 @@ def test_scaling_around_the_steps():
     ]
     constants = {"mean": inputs(D), "std": np.array([2, 0.5], "f4"), "ten": np.array(10, "f4")}
     proto = tanh_steps(*changes, **constants)
-    model = door.from_model(proto)
+    model = interop.from_model(proto)
     assert model.scale
     assert error(model.predict(inputs(B, T, D)), computed(proto, inputs(B, T, D))) < WORST
 
@@ -158,7 +158,7 @@ def test_a_linear_layer_on_each_step():
         (f"float[batch, {V}] out", f"float[batch, {T}, {V}] out"),
         one=np.array([1]),
     )
-    model = door.from_model(proto)
+    model = interop.from_model(proto)
     assert model.pooling is None
     assert error(model.predict(inputs(B, T, D)), computed(proto, inputs(B, T, D))) < WORST
 
@@ -217,19 +217,19 @@ REFUSED = {
 def test_what_is_not_the_steps_of_a_layer_is_refused(name):
     changes, arrays, message = REFUSED[name]
     with pytest.raises(ValueError, match=message):
-        door.from_model(tanh_steps(*changes, **arrays))
+        interop.from_model(tanh_steps(*changes, **arrays))
 
 
 def test_a_single_step_does_not_show_what_a_layer_does():
     net = network("tanh")
     with pytest.raises(ValueError, match="expected"):
-        door.from_model(Unrolled(net, 1).model())
+        interop.from_model(Unrolled(net, 1).model())
 
 
 def test_some_steps_of_sequences_of_any_length_are_refused():
     proto = tanh_steps((f"float[batch, {T}, {D}] x", f"float[batch, time, {D}] x"))
     with pytest.raises(ValueError, match=r"\(Gather\): expected a fixed number of steps"):
-        door.from_model(proto)
+        interop.from_model(proto)
 
 
 @pytest.mark.parametrize("kind", ["Loop", "Scan", "If"])
@@ -237,7 +237,7 @@ def test_loops_are_refused_by_name(kind):
     proto = tanh_steps()
     proto.graph.node[5].op_type = kind
     with pytest.raises(ValueError, match=rf"\({kind}\): expected nodes of recurrent layers.*crnn.interop.keras"):
-        door.from_model(proto)
+        interop.from_model(proto)
 
 
 def test_the_error_says_what_else_reads_the_model():
@@ -251,7 +251,7 @@ def test_the_error_says_what_else_reads_the_model():
         text = onnx.printer.to_text(proto).replace(" x)", f" {name})").replace("(x", f"({name}")
         proto = onnx.parser.parse_model(text)
         with pytest.raises(ValueError, match=message):
-            door.from_model(proto)
+            interop.from_model(proto)
 
 
 # ---- changes at random -----------------------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def test_a_graph_that_was_changed_is_refused_or_computes_what_the_model_computes
         for _ in range(35):
             graph = changed_at_random(proto, rng)
             try:
-                model = door.from_model(graph)
+                model = interop.from_model(graph)
             except ValueError:
                 refused += 1
                 continue
@@ -308,11 +308,11 @@ def test_a_graph_that_multiplies_its_vectors_is_refused_in_time():
     arrays = {"W": inputs(D, H), "i0": np.array(0), "units": np.array([H]), "zero": np.zeros((), "f4")}
     proto = graph_of(STEPS.format(steps=steps, last="v60"), **arrays, kernel=inputs(H, V), vector=inputs(V))
     with pytest.raises(ValueError, match="expected"):
-        door.from_model(proto)
+        interop.from_model(proto)
 
 
 def test_a_head_node_of_a_name_that_another_has_is_refused():
     proto = tanh_steps()
     proto.graph.node.append(helper.make_node("Identity", ["h3"], ["h2"]))
     with pytest.raises(ValueError, match="expected an output that no other node has"):
-        door.from_model(proto)
+        interop.from_model(proto)

@@ -138,13 +138,15 @@ INLINE real between(real a, real b)
 static void sort(real *x, real *spare, crnn_dim n)
 {
     if (n <= FEW) {
-        for (crnn_dim i = 1; i < n; ++i) {
-            const real inserted = x[i];
-            crnn_dim j = i;
-            for (; j > 0 && x[j - 1] > inserted; --j)
-                x[j] = x[j - 1];
-            x[j] = inserted;
+        for (crnn_dim i = 0; i < n; ++i) { /* no branch depends on the numbers: to guess wrong costs more */
+            crnn_dim smaller = 0;
+            for (crnn_dim j = 0; j < i; ++j)
+                smaller += x[j] <= x[i];
+            for (crnn_dim j = i + 1; j < n; ++j)
+                smaller += x[j] < x[i];
+            spare[smaller] = x[i];
         }
+        memcpy(x, spare, (size_t)n * sizeof *x);
         return;
     }
     real *from = x, *to = spare;

@@ -14,6 +14,7 @@ from model_tools import stir
 from stream_tools import CELLS, language_model, net_of
 
 import crnn
+from crnn._core import vecmath
 from crnn.c_export import cells as recipes
 from crnn.c_export import numbers, pieces
 from crnn.c_export.files import source_of
@@ -108,47 +109,61 @@ ARITHMETIC = """
 #include <stdint.h>
 {pieces}
 void fused_all(float *y, const float *a, const float *b, const float *c, int n);
+void tanh_all(float *y, const float *x, int n);
+void sigmoid_all(float *y, const float *x, int n);
 void fused_all(float *y, const float *a, const float *b, const float *c, int n)
 {{
     int i;
     for (i = 0; i < n; ++i)
         y[i] = multiply_add(a[i], b[i], c[i]);
 }}
+void tanh_all(float *y, const float *x, int n)
+{{
+    int i;
+    for (i = 0; i < n; ++i)
+        y[i] = tanh_of(x[i]);
+}}
+void sigmoid_all(float *y, const float *x, int n)
+{{
+    int i;
+    for (i = 0; i < n; ++i)
+        y[i] = sigmoid_of(x[i]);
+}}
 """
 
 
 def hard_cases(rng, n):
-    """Sums that lie half-way between two floats but for something far below, that cancel, and that underflow."""
-    a, b = (rng.integers(1 << 23, 1 << 24, n).astype(np.float32) for _ in range(2))
-    product = a.astype(np.float64) * b  # about half an ulp of `far`
-    near = (-product * (1 + rng.integers(-2, 3, n) * 2.0**-25)).astype(np.float32)
-    far = (np.sign(rng.normal(size=n)) * np.exp2(rng.integers(60, 76, n))).astype(np.float32)
-    ones = np.exp2(rng.integers(0, 24, n)).astype(np.float32)
-    c = np.choose(rng.integers(0, 3, n), [near, far, far + np.float32(2.0**50) * ones])
-    a = np.where(rng.random(n) < 0.3, ones, a)
-    half = np.exp2(rng.integers(-110, -10, n)).astype(np.float64)
-    return [np.float32(value * factor) for value, factor in ((a, half), (b, half), (c, half * half))]
+    """Products that cancel c, that are half of its last bit but for less than a double holds, and others."""
+    a, b = (rng.integers(1 << 23, 1 << 24, n).astype(np.float64) for _ in range(2))
+    c = -(a * b) * (1 + rng.integers(-2, 3, n) * 2.0**-25)
+    m, sign = rng.integers(0, 1 << 8, n), rng.choice([-1.0, 1.0], n)
+    half_way, any_other = rng.random((2, n)) < 0.4
+    a, b = np.where(half_way, (1 << 23) + m, a), np.where(half_way, (1 << 24) - 2 * m, b)  # 2^47 - 2 m^2
+    c = np.where(half_way, sign * rng.integers(1 << 23, 1 << 24, n) * 2.0**48, c)
+    c = np.where(any_other & ~half_way, sign * np.exp2(rng.uniform(20, 80, n)), c)
+    scale = np.exp2(rng.integers(-110, -10, n))
+    return [values.astype(np.float32) for values in (a * scale, b * scale, c * scale * scale)]
 
 
 @pytest.fixture(params=[["-O0"], ["-O2"], ["-O2", "-ffp-contract=fast", *FUSED]], ids=["O0", "O2", "fma"])
-def multiply_add(request, tmp_path):
-    """multiply_add of arrays."""
-    (tmp_path / "a.c").write_text(ARITHMETIC.format(pieces=pieces.text_of({"arithmetic"})))
+def arithmetic(request, tmp_path):
+    """The C functions on arrays."""
+    (tmp_path / "a.c").write_text(ARITHMETIC.format(pieces=pieces.text_of({"tanh", "sigmoid"})))
     compiled([*COMPILER, *STRICT, *request.param, "-shared", "-fPIC", "a.c", "-o", "a.so"], tmp_path)
-    function = ctypes.CDLL(str(tmp_path / "a.so")).fused_all
+    library = ctypes.CDLL(str(tmp_path / "a.so"))
 
-    def call(a, b, c):
-        y = np.empty_like(a)
-        function(*(each.ctypes.data_as(ctypes.c_void_p) for each in (y, a, b, c)), len(a))
+    def call(name, *inputs):
+        y = np.empty_like(inputs[0])
+        getattr(library, name)(*(each.ctypes.data_as(ctypes.c_void_p) for each in (y, *inputs)), len(y))
         return y
 
     return call
 
 
 @needs_compiler
-def test_a_multiply_add_is_rounded_once_on_any_machine(rng, multiply_add):
+def test_a_multiply_add_is_rounded_once_on_any_machine(rng, arithmetic):
     a, b, c = (numbers.flushed(each) for each in hard_cases(rng, 200_000))
-    y = multiply_add(a, b, c)
+    y = arithmetic("fused_all", a, b, c)
     with np.errstate(over="ignore"):
         expected = fma32(a, b, c)
     size, least = np.abs(expected), np.float32(numbers.LEAST_NORMAL)
@@ -158,13 +173,23 @@ def test_a_multiply_add_is_rounded_once_on_any_machine(rng, multiply_add):
 
 
 @needs_compiler
-def test_a_sum_is_zero_if_it_is_below_the_least_number_when_rounded_to_24_bits(multiply_add):
+def test_a_sum_is_zero_if_it_is_below_the_least_number_when_rounded_to_24_bits(arithmetic):
     # FLT_MIN (1 - 2^-26), (1 - 2^-25), a little less, (1 - 2^-24); denormal rounding gives FLT_MIN for all but the last
     product = np.array([2.0**-152, 2.0**-151, 2.0**-151 * (1 + 2.0**-20), 2.0**-150])
     a, b = np.full(4, np.float32(-(2.0**-75))), (product * 2.0**75).astype(np.float32)
     c = np.full(4, np.float32(numbers.LEAST_NORMAL))
-    assert_same_bits(multiply_add(a, b, c), c * np.float32([1, 1, 0, 0]))
-    assert_same_bits(multiply_add(-a, b, -c), -c * np.float32([1, 1, 0, 0]))
+    assert_same_bits(arithmetic("fused_all", a, b, c), c * np.float32([1, 1, 0, 0]))
+    assert_same_bits(arithmetic("fused_all", -a, b, -c), -c * np.float32([1, 1, 0, 0]))
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["tanh", "sigmoid"])
+def test_tanh_and_sigmoid_have_the_bits_of_the_kernels(rng, arithmetic, name):
+    x = rng.integers(0, 2**32, 100_000, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    x = np.concatenate([x, *(np.float32(rng.normal(size=100_000) * size) for size in (0.1, 1, 4, 60))])
+    expected = np.empty_like(x)
+    getattr(vecmath, name)(expected, x)
+    assert_same_bits(arithmetic(f"{name}_all", numbers.flushed(x)), expected)
 
 
 @needs_compiler

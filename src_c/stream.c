@@ -103,6 +103,17 @@ static const crnn_cell *cell_of(const crnn_tables *kernels, int number)
     return number == 0 ? *cell : NULL;
 }
 
+/* The format of a matrix; -1: there is no such format for this precision. */
+static int format_of(const crnn_tables *kernels, int format)
+{
+    switch (format) {
+    case CRNN_AS_ARRAYS: return kernels->f32 ? CRNN_FORMAT_F32 : CRNN_FORMAT_F64;
+    case CRNN_BF16: return kernels->f32 ? CRNN_FORMAT_BF16 : -1;
+    case CRNN_INT8: return kernels->f32 ? CRNN_FORMAT_INT8 : -1;
+    default: return -1;
+    }
+}
+
 static int valid_config(const crnn_model_config *c, const crnn_tables *kernels)
 {
     if (!c || !valid_size(c->input_size) || !valid_size(c->num_layers) || !c->layers)
@@ -115,11 +126,15 @@ static int valid_config(const crnn_model_config *c, const crnn_tables *kernels)
         for (int v = 0; cell->vectors[v]; ++v)
             if (!l->vectors[v])
                 return 0;
+        if (format_of(kernels, l->W_xh_format) < 0 || format_of(kernels, l->W_hh_format) < 0)
+            return 0;
     }
     const crnn_dim H = c->layers[c->num_layers - 1].hidden_size, E = c->embedding_size, V = c->output_size;
     if (E ? !valid_size(E) || !c->embedding : c->embedding || c->tie_weights)
         return 0;
     if (V ? !valid_size(V) || !c->b_y || !c->W_hy != !!c->tie_weights : c->tie_weights)
+        return 0;
+    if (format_of(kernels, c->W_hy_format) < 0)
         return 0;
     if (c->pooling < CRNN_POOL_LAST || c->pooling > CRNN_POOL_MEAN || (c->pooling != CRNN_POOL_LAST && !V))
         return 0;
@@ -134,12 +149,14 @@ static model_layer lay_out_layer(arena *a, const crnn_model *model, const crnn_l
 {
     const crnn_cell *cell = cell_of(&model->kernels, w->cell);
     const crnn_dim H = w->hidden_size;
+    const crnn_format of_xh = format_of(&model->kernels, w->W_xh_format);
+    const crnn_format of_hh = format_of(&model->kernels, w->W_hh_format);
     model_layer layer = {.cell = cell, .H = H};
-    layer.W_xh = allot_packed(a, K, cell->gates * H, 1, model->format);
+    layer.W_xh = allot_packed(a, K, cell->gates * H, 1, of_xh);
     if (cell->packed_gates)
-        layer.W_hh = allot_packed(a, H, H, cell->packed_gates, model->format);
+        layer.W_hh = allot_packed(a, H, H, cell->packed_gates, of_hh);
     if (cell->recurrent_gates > cell->packed_gates)
-        layer.W_hn = allot_packed(a, H, H, 1, model->format);
+        layer.W_hn = allot_packed(a, H, H, 1, of_hh);
     layer.b_h = allot_like(a, w->b_h, cell->gates * H, model->size);
     for (int v = 0; cell->vectors[v]; ++v)
         layer.vectors[v] = allot_like(a, w->vectors[v], H, model->size);
@@ -177,7 +194,7 @@ static crnn_model *lay_out_model(arena *a, const crnn_model_config *c, const crn
     model.has_head = c->output_size > 0;
     model.output_size = model.has_head ? c->output_size : K;
     if (model.has_head) {
-        model.W_hy = allot_packed(a, K, c->output_size, 1, model.format);
+        model.W_hy = allot_packed(a, K, c->output_size, 1, format_of(kernels, c->W_hy_format));
         model.b_y = allot_like(a, c->b_y, c->output_size, model.size);
     }
     model.pooling = c->pooling;
@@ -276,10 +293,16 @@ static int same_shape(const crnn_model *model, const crnn_model_config *c)
         c->embedding_size != model->embedding_size || !c->tie_weights != !model->tie_weights ||
         c->pooling != model->pooling)
         return 0;
-    for (crnn_dim i = 0; i < c->num_layers; ++i)
-        if (c->layers[i].hidden_size != model->layers[i].H ||
-            cell_of(&model->kernels, c->layers[i].cell) != model->layers[i].cell)
+    for (crnn_dim i = 0; i < c->num_layers; ++i) {
+        const crnn_layer_weights *l = &c->layers[i];
+        const model_layer *own = &model->layers[i];
+        if (l->hidden_size != own->H || cell_of(&model->kernels, l->cell) != own->cell ||
+            format_of(&model->kernels, l->W_xh_format) != (int)own->W_xh.format ||
+            (own->cell->recurrent_gates && format_of(&model->kernels, l->W_hh_format) != (int)own->W_hh.format))
             return 0;
+    }
+    if (model->has_head && format_of(&model->kernels, c->W_hy_format) != (int)model->W_hy.format)
+        return 0;
     return c->output_size == (model->has_head ? model->output_size : 0) &&
            (c->y_mean ? c->y_columns : 0) == model->y_columns;
 }
@@ -407,9 +430,24 @@ struct crnn_streams {
     void *gates;        /* x @ W_xh + b_h, then the gates */
     void *h, *hn;       /* a layer's output, and its hn */
     void *h_before, *c; /* gathered from rows that are not contiguous; c also of several steps */
+    void *scratch;      /* for products with quantised weights; NULL: there are none */
     stream_layer *layers;
     void *pooled; /* (N, pooled_size); NULL without pooling */
 };
+
+/* Bytes of scratch that the largest product of `block` rows needs. */
+static size_t scratch_size(const crnn_model *model, crnn_dim block)
+{
+    size_t most = model->has_head ? crnn_packed_scratch(&model->W_hy, block) : 0;
+    for (crnn_dim i = 0; i < model->num_layers; ++i) {
+        const model_layer *l = &model->layers[i];
+        const size_t of_xh = crnn_packed_scratch(&l->W_xh, block);
+        const size_t of_hh = l->cell->recurrent_gates ? crnn_packed_scratch(&l->W_hh, block) : 0;
+        most = of_xh > most ? of_xh : most;
+        most = of_hh > most ? of_hh : most;
+    }
+    return most;
+}
 
 /* NULL where the arena only counts. */
 static crnn_streams *lay_out_streams(arena *a, const crnn_model *model, crnn_dim N, crnn_dim block)
@@ -430,11 +468,16 @@ static crnn_streams *lay_out_streams(arena *a, const crnn_model *model, crnn_dim
         if (model->any_c)
             streams.c = allot(a, row, (size_t)model->max_H);
     }
+    const size_t scratch = scratch_size(model, block);
+    if (scratch)
+        streams.scratch = allot(a, 1, scratch);
     for (crnn_dim i = 0; i < model->num_layers; ++i) {
         const model_layer *of = &model->layers[i];
         stream_layer layer = {.call = {.H = of->H, .w_hh = of->W_hh.data, .w_hn = of->W_hn.data, .xw = streams.gates}};
         layer.h = allot(a, state, (size_t)of->H);
         layer.c = of->cell->has_c ? allot(a, state, (size_t)of->H) : NULL;
+        layer.call.quantised = crnn_quantised_of(&of->W_hh, &model->kernels);
+        layer.call.scratch = streams.scratch;
         layer.call.gates = of->cell->arrays & CRNN_USES_GATES ? streams.gates : NULL;
         layer.call.hn = of->cell->arrays & CRNN_USES_HN ? streams.hn : NULL;
         for (int v = 0; of->cell->vectors[v]; ++v)
@@ -544,7 +587,7 @@ static void input_product(const crnn_streams *s, const model_layer *l, const voi
 {
     const crnn_model *model = s->model;
     if (x)
-        crnn_packed_product(&l->W_xh, &model->kernels, s->gates, x, l->b_h, NULL, rows);
+        crnn_packed_product(&l->W_xh, &model->kernels, s->gates, x, l->b_h, s->scratch, rows);
     else
         for (crnn_dim i = 0; i < rows->T * rows->B; ++i)
             crnn_packed_row(&l->W_xh, &model->kernels, element(model, s->gates, i * l->W_xh.N), ids[i], l->b_h);
@@ -653,7 +696,7 @@ static int advance(crnn_streams *s, void *y, const void *x, const int32_t *ids, 
     if (model->pooled_size)
         pool(s, s->h, first, scattered, rows);
     if (model->has_head)
-        crnn_packed_product(&model->W_hy, &model->kernels, raw, x, model->b_y, NULL, rows);
+        crnn_packed_product(&model->W_hy, &model->kernels, raw, x, model->b_y, s->scratch, rows);
     float_mode_restore(mode);
     if (model->standardises)
         restore_units(model, y, raw, n);

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -36,6 +36,9 @@ class StreamParts:
         the last step.
     ids_only : bool
         Reject real inputs.
+    precisions : mapping of str to str
+        How products are computed, by the names "l0", "l1", ... of layers and "head": "bf16" or "int8", of float32
+        arrays only. Whatever is not named: in the precision of the arrays.
     x, y : (mean, std), optional
         Statistics to standardise inputs, and to convert outputs to the units of the targets: column j by element
         j % len(mean).
@@ -50,6 +53,7 @@ class StreamParts:
     b_y: Array | None = None
     pooling: str | None = None
     ids_only: bool = False
+    precisions: Mapping[str, str] = field(default_factory=dict)
     x: Statistics | None = None
     y: Statistics | None = None
 

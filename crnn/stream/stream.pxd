@@ -16,6 +16,9 @@ cdef extern from "crnn_stream.h" nogil:
         CRNN_POOL_LAST
         CRNN_POOL_MAX
         CRNN_POOL_MEAN
+        CRNN_AS_ARRAYS
+        CRNN_BF16
+        CRNN_INT8
 
     ctypedef struct crnn_layer_weights:
         int cell
@@ -26,6 +29,8 @@ cdef extern from "crnn_stream.h" nogil:
         const void *vectors[4]  # CRNN_CELL_VECTORS
         const void *h0
         const void *c0
+        int W_xh_format
+        int W_hh_format
 
     ctypedef struct crnn_model_config:
         crnn_dim input_size, num_layers
@@ -35,6 +40,7 @@ cdef extern from "crnn_stream.h" nogil:
         crnn_dim output_size
         const void *W_hy
         const void *b_y
+        int W_hy_format
         int tie_weights
         int pooling
         const double *x_mean

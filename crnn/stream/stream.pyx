@@ -28,6 +28,10 @@ import numpy as np
 from crnn.array_input import as_array as any_array, in_precision, real_numbers
 from crnn.stream.state import check_stream_state, pooled_state
 
+cdef extern from "quant/quantised.h" nogil:
+    enum:
+        INT8_MOST_ROWS
+
 cdef extern from "simd/compat.h" nogil:
     int flag_take(int *flag)
     void flag_give(int *flag)
@@ -41,6 +45,10 @@ RELEASE_BYTES = 256 << 10
 
 # What the heads of models that stream may read: names of `crnn.models.outputs.pooling`, or None.
 STREAM_POOLINGS = {None: CRNN_POOL_LAST, "last": CRNN_POOL_LAST, "max": CRNN_POOL_MAX, "mean": CRNN_POOL_MEAN}
+
+# Precisions of products that are not those of the arrays: names of StreamParts.precisions, and the bits of a weight.
+cdef dict FORMATS = {"bf16": (CRNN_BF16, 16), "int8": (CRNN_INT8, 8)}
+cdef double QUANTISED_LIMIT = 2.0 ** 127  # rounded weights remain finite
 
 cdef enum:
     ALIGNMENT = 64      # CRNN_LINE_BYTES
@@ -84,6 +92,7 @@ cdef class StreamWeights:
         cdef Config config = Config(parts)
         self.real, self.dtype = config.real, config.dtype
         self.sizes, self.has_c, self.step_bytes = config.sizes, config.has_c, config.step_bytes
+        config.need_small()
         if self.real == cnp.NPY_FLOAT32:
             self.nbytes = crnn_model_size(&config.c, f32)
         else:
@@ -235,6 +244,8 @@ cdef class Config:
     cdef crnn_model_config c
     cdef crnn_layer_weights *layers
     cdef list borrowed  # the arrays whose memory c refers to
+    cdef list rounded   # names and arrays of the matrices that packing rounds
+    cdef dict precisions
     cdef int real
     cdef str cell, dtype
     cdef list sizes
@@ -242,10 +253,11 @@ cdef class Config:
     cdef Py_ssize_t step_bytes
 
     def __cinit__(self, parts):
-        cdef Py_ssize_t D = parts.input_size, K, E, H, i, elements = 0
+        cdef Py_ssize_t D = parts.input_size, K, E, H, i, bits = 0
         if not parts.layers:
             raise ValueError("layers: expected at least one, got none")
-        self.sizes, self.borrowed, self.cell = [], [], parts.cell
+        self.sizes, self.borrowed, self.rounded, self.cell = [], [], [], parts.cell
+        self.precisions = dict(parts.precisions)
         self.real = real_kind("W_xh", parts.layers[0]["W_xh"])
         self.dtype = "float32" if self.real == cnp.NPY_FLOAT32 else "float64"
         memset(&self.c, 0, sizeof(self.c))
@@ -260,16 +272,17 @@ cdef class Config:
             self.c.embedding_size, self.c.embedding = E, self.array("embedding", parts.embedding, D, E)
         K = E or D
         for i in range(self.c.num_layers):
-            elements += self.layer(&self.layers[i], parts.layers[i], K)
-            if i == 0 and parts.ids_only and not E:
-                elements -= K * dim(parts.layers[0]["W_xh"], 1)  # a row look-up reads one row only
+            # Of the first layer's W_xh a look-up of ids reads one row only.
+            bits += self.layer(&self.layers[i], parts.layers[i], K, f"l{i}", i == 0 and parts.ids_only and not E)
             K = self.layers[i].hidden_size
         if parts.pooling not in STREAM_POOLINGS:
             raise ValueError(f"pooling: expected one of {', '.join(map(repr, STREAM_POOLINGS))}, got {parts.pooling!r}")
         self.c.pooling = STREAM_POOLINGS[parts.pooling]
         if parts.b_y is not None:
-            self.head(parts.W_hy, parts.b_y, K)
-            elements += K * self.c.output_size
+            bits += self.head(parts.W_hy, parts.b_y, K, parts.embedding)
+        if self.precisions:
+            raise ValueError(f"precisions: expected names of layers, and 'head' where there is one, "
+                             f"got {next(iter(self.precisions))!r}")
         if parts.x is not None:
             self.c.x_mean = <double *>self.array("x's mean", parts.x[0], D, -1, cnp.NPY_FLOAT64)
             self.c.x_std = <double *>self.array("x's std", parts.x[1], D, -1, cnp.NPY_FLOAT64)
@@ -277,7 +290,7 @@ cdef class Config:
             self.c.y_columns = dim(parts.y[0], 0)
             self.c.y_mean = <double *>self.array("y's mean", parts.y[0], self.c.y_columns, -1, cnp.NPY_FLOAT64)
             self.c.y_std = <double *>self.array("y's std", parts.y[1], self.c.y_columns, -1, cnp.NPY_FLOAT64)
-        self.step_bytes = elements * (4 if self.real == cnp.NPY_FLOAT32 else 8)
+        self.step_bytes = bits // 8
 
     def __dealloc__(self):
         PyMem_RawFree(self.layers)
@@ -288,14 +301,41 @@ cdef class Config:
             self.borrowed.append((array, pin(array)))
         return data(name, array, self.real if kind < 0 else kind, False, 1 if d1 < 0 else 2, d0, d1)
 
-    cdef Py_ssize_t layer(self, crnn_layer_weights *w, values, Py_ssize_t K) except -1:
-        """Set ``w`` to the parameters of one layer, by name. Returns the number of elements of its matrices."""
+    cdef int format(self, str name, Py_ssize_t rows, Py_ssize_t *bits) except -1:
+        """How the matrices of this name are stored, of up to so many rows, and the bits of an element."""
+        precision = self.precisions.pop(name, self.dtype)
+        bits[0] = 32 if self.real == cnp.NPY_FLOAT32 else 64
+        if precision == self.dtype:
+            return CRNN_AS_ARRAYS
+        if precision not in FORMATS or self.real != cnp.NPY_FLOAT32:
+            allowed = [self.dtype, *(FORMATS if self.real == cnp.NPY_FLOAT32 else ())]
+            raise ValueError(f"precisions[{name!r}]: expected {' or '.join(map(repr, allowed))}, got {precision!r}")
+        format, bits[0] = FORMATS[precision]
+        if format == CRNN_INT8 and rows > INT8_MOST_ROWS:
+            raise ValueError(f"precisions[{name!r}]: expected another than 'int8' for a matrix of more than "
+                             f"{INT8_MOST_ROWS} rows, got {rows} rows")
+        return format
+
+    cdef int need_small(self) except -1:
+        """Refuse weights that rounding could make infinite, or that are not finite."""
+        for name, array in self.rounded:
+            if not (np.abs(array) <= QUANTISED_LIMIT).all():
+                raise ValueError(f"{name}: expected finite numbers up to 2**127 in what is quantised, "
+                                 f"got {float(array.min())} to {float(array.max())}")
+        return 0
+
+    cdef Py_ssize_t layer(self, crnn_layer_weights *w, values, Py_ssize_t K, str of, bint by_row) except -1:
+        """Set ``w`` to the parameters of layer ``of``, by name. Returns the bits that a step reads of its matrices; of
+        W_xh none if one row is read only."""
         cdef int number = cell_number(self.cell), v = 0
         cdef const crnn_cell *cell = f32.cells[number]
-        cdef Py_ssize_t G = cell.gates, R = cell.recurrent_gates, H = dim(values["W_xh"], 1) // G
+        cdef Py_ssize_t G = cell.gates, R = cell.recurrent_gates, H = dim(values["W_xh"], 1) // G, bits = 0
         w.cell, w.hidden_size, self.has_c = number, H, cell.has_c
         w.W_xh = self.array("W_xh", values["W_xh"], K, G * H)
         w.b_h = self.array("b_h", values["b_h"], G * H)
+        w.W_xh_format = w.W_hh_format = self.format(of, max(K, H), &bits)
+        if w.W_xh_format != CRNN_AS_ARRAYS:
+            self.rounded += [(name, values[name]) for name in ("W_xh", "W_hh") if name in values]
         if R:
             w.W_hh = self.array("W_hh", values["W_hh"], H, R * H)
         while cell.vectors[v] != NULL:
@@ -307,15 +347,18 @@ cdef class Config:
         if "c0" in values:
             w.c0 = self.array("c0", values["c0"], H)
         self.sizes.append(H)
-        return K * G * H + H * R * H
+        return bits * ((0 if by_row else K * G * H) + H * R * H)
 
-    cdef int head(self, W_hy, b_y, Py_ssize_t K) except -1:
-        cdef Py_ssize_t V = dim(b_y, 0)
+    cdef Py_ssize_t head(self, W_hy, b_y, Py_ssize_t K, embedding) except -1:
+        cdef Py_ssize_t V = dim(b_y, 0), bits = 0
+        self.c.W_hy_format = self.format("head", K, &bits)
+        if self.c.W_hy_format != CRNN_AS_ARRAYS:
+            self.rounded.append(("embedding", embedding) if W_hy is None else ("W_hy", W_hy))
         self.c.output_size, self.c.tie_weights = V, W_hy is None
         self.c.b_y = self.array("b_y", b_y, V)
         if W_hy is not None:
             self.c.W_hy = self.array("W_hy", W_hy, K, V)
-        return 0
+        return bits * K * V
 
 
 cdef str described(x):

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * avx512_bf16.c: products with bf16 weights by VDPBF16PS. No document promises how it rounds between the two products of a
  * pair, so it is asked before it is used. */
-#define CRNN_BF16
+#define USE_VDPBF16PS
 #include "simd/avx512.h"
 
 #include "isa/formats.body.h"

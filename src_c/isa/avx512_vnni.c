@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * avx512_vnni.c: products with int8 weights by VPDPBUSD. */
-#define CRNN_VNNI
+#define USE_VPDPBUSD
 #include "simd/avx512.h"
 
 #include "isa/formats.body.h"

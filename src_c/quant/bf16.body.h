@@ -7,7 +7,7 @@
  * An instruction set defines ivec_even_bf16 and ivec_odd_bf16, which take pairs apart; or, with that instruction, what
  * stands below for those without. */
 
-#if !defined(CRNN_BF16)
+#if !defined(USE_VDPBF16PS)
 typedef float bf16_element; /* of x, converted */
 typedef struct {
     vec even, odd;

@@ -59,7 +59,7 @@ INLINE __m512i broadcast_bytes(const void *p)
     return _mm512_set1_epi32(bytes);
 }
 
-#if defined(CRNN_VNNI) /* unsigned times signed */
+#if defined(USE_VPDPBUSD) /* unsigned times signed */
 enum { INT8_OFFSET = 128 };
 typedef __m512i quad;
 INLINE quad quad_load(const void *p) { return broadcast_bytes(p); }
@@ -82,7 +82,7 @@ INLINE ivec quad_dot(ivec acc, quad x, ivec w)
 }
 #endif
 
-#if defined(CRNN_BF16)
+#if defined(USE_VDPBF16PS)
 typedef uint16_t bf16_element;
 typedef __m512bh bf16_x, bf16_w;
 INLINE bf16_element bf16_store(uint32_t rounded) { return (uint16_t)(rounded >> 16); }

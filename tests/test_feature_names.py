@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Names of the columns of DataFrames, one or a list of them: remembered by fit, and compared from then on."""
 
+import collections
 import copy
 import pickle
 
@@ -89,6 +90,38 @@ def test_other_columns_are_refused_by_name(kind, use):
     with pytest.raises(ValueError, match="Feature names unseen at fit time:\n- torque\n"
                        "Feature names seen at fit time, yet now missing:\n- load\n"):  # fmt: skip
         USES[use](model, [*frames()[:1], *frames("speed", "torque")[1:]], y)
+
+
+COLLECTIONS = {
+    "an object array": lambda X: as_objects(X),
+    "a Series": lambda X: pd.Series(X),
+    "values of a dict": lambda X: dict(enumerate(X)).values(),
+    "a deque": collections.deque,
+    "groups": lambda X: [group for _, group in pd.concat(X, keys=range(len(X))).groupby(level=0)],
+}
+
+
+def as_objects(X):
+    found = np.empty(len(X), object)
+    found[:] = X
+    return found
+
+
+@pytest.mark.parametrize("kind", COLLECTIONS)
+def test_names_are_found_in_every_collection_of_frames(kind):
+    collect = COLLECTIONS[kind]
+    model = crnn.SequenceClassifier(**OPTIONS).fit(collect(frames()), LABELS)
+    assert model.feature_names_in_.tolist() == ["speed", "load"]
+    assert model.predict(collect(frames())).shape == (6,)
+    with pytest.raises(ValueError, match=r"^X\[0\]: The feature names should match"):
+        model.predict(collect(reordered()))
+
+
+def test_a_wrong_frame_behind_an_array_is_refused_too():
+    model = crnn.SequenceClassifier(**OPTIONS).fit([ARRAYS[0], *frames()[1:]], LABELS)
+    assert model.feature_names_in_.tolist() == ["speed", "load"]
+    with pytest.raises(ValueError, match=r"^X\[1\]: The feature names should match"):
+        model.predict([ARRAYS[0], *reordered()[1:]])
 
 
 def test_the_message_is_that_of_scikit_learn():

@@ -173,3 +173,15 @@ def test_the_trained_part_is_still_described_by_its_own_header(tmp_path):
     assert header["model"]["kind"] == "SequenceRegressor"
     assert header["rest"]["kind"] == "Forecaster"
     assert {name for name in tensors if name.startswith("rest.")} >= {"rest.shares", "rest.bands.shape"}
+
+
+@pytest.mark.parametrize("path", [3.5, "nothing", "."])
+def test_what_is_no_checkpoint_is_refused_as_by_other_models(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    messages = []
+    for train in (lambda **o: model().fit(SERIES, **o), lambda **o: crnn.SequenceRegressor().fit([SERIES], [1.0], **o)):
+        with pytest.raises((TypeError, OSError, ValueError)) as error:
+            train(checkpoint=path, resume=True)
+        messages.append(str(error.value))
+    assert messages[0] == messages[1]
+    assert str(path) in messages[0] or "checkpoint: expected a path, got float" in messages[0]

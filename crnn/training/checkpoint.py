@@ -364,8 +364,10 @@ def stored_statistics(path: PathLike, kind: str, like: Mapping[str, Array]) -> d
 
     ``like`` has their names and shapes.
 
-    Raises ModelFileError and OSError.
+    Raises ModelFileError, OSError, and TypeError for what is no path.
     """
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise TypeError(f"checkpoint: expected a path, got {type(path).__name__}")
     name = os.fsdecode(path)
     try:
         arrays, header = read(path)

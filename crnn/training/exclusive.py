@@ -10,27 +10,31 @@ from typing import Any
 
 __all__ = ["check_not_in_training", "in_training"]
 
-_TRAINING: dict[int, int] = {}  # the thread of the training of a model, by the model's id; copies are other models
+# The thread of the training of a model, and what tells the training from others, by the model's id.
+_TRAINING: dict[int, tuple[int, object]] = {}
 _LOCK = threading.Lock()
 
 
 @contextmanager
 def in_training(model: Any) -> Iterator[None]:
     """Context manager of a training. Raises ValueError, before anything has happened, if the model is in another."""
-    with _LOCK:
-        check_not_in_training(model, "fit")
-        _TRAINING[id(model)] = threading.get_ident()
-    try:
+    own = object()
+    try:  # from here on, because Ctrl-C may come at any time
+        with _LOCK:
+            check_not_in_training(model, "fit")
+            _TRAINING[id(model)] = threading.get_ident(), own
         yield
     finally:
-        del _TRAINING[id(model)]
+        if _TRAINING.get(id(model), (0, None))[1] is own:
+            del _TRAINING[id(model)]
 
 
 def check_not_in_training(model: Any, what: str) -> None:
     """Raise ValueError, which begins with ``what`` was called, if a model is being trained."""
-    thread = _TRAINING.get(id(model))
-    if thread is not None:
-        where = "a callback of its fit" if thread == threading.get_ident() else "another thread while it is in its fit"
+    training = _TRAINING.get(id(model))
+    if training is not None:
+        own = training[0] == threading.get_ident()
+        where = "a callback of its fit" if own else "another thread while it is in its fit"
         raise ValueError(
             f"{what}: expected a model that is not being trained, got a call in {where}, which continues unchanged; "
             "use a copy, copy.deepcopy(model)"

@@ -74,10 +74,10 @@ class Learning:
 
     def check_resumed(self, path: PathLike) -> None:
         """Raise ModelFileError if a checkpoint is that of another forecaster, whose windows may be the same."""
-        name = os.fsdecode(path)
-        stored = stored_rest(path) if os.path.exists(path) else None
+        stored = stored_rest(path) if isinstance(path, str | bytes | os.PathLike) and os.path.isfile(path) else None
         if stored is None:  # of an older version, or what the reading of the checkpoint refuses
             return
+        name = os.fsdecode(path)
         tensors, header = stored
         there, here = (_settings_of(each) for each in (header, json.loads(json.dumps(self._about(self._fitted)))))
         for setting, value in sorted(here.items(), key=lambda pair: pair[0] == "window"):  # it may follow from others

@@ -8,8 +8,10 @@ Values are read by position, so the columns must be those of the training, in it
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Sequence, ValuesView
 from typing import Any
+
+import numpy as np
 
 __all__ = ["Names", "by_position", "check_names", "names_of", "names_to_save"]
 
@@ -42,20 +44,21 @@ def check_names(model: Any, known: Names, name: str, X: Any) -> None:
     """
     if known is None:
         return
-    kind = type(model).__name__
+    kind, several = type(model).__name__, _sequences_in(X) is not None
+    without = False
     for i, names in enumerate(_all_names(X)):
+        if names and known and names != known:
+            where = f"{name}[{i}]: " if several else f"{name}: "
+            start = f"{where}The feature names should match those that were passed during fit.\n"
+            raise ValueError(start + _difference(known, names, "at fit time"))
         if names and not known:
             warnings.warn(f"{name} has feature names, but {kind} was fitted without feature names", stacklevel=4)
             return
-        if known and not names:
-            warnings.warn(
-                f"{name} does not have valid feature names, but {kind} was fitted with feature names", stacklevel=4
-            )
-            return
-        if known and names != known:
-            where = f"{name}[{i}]: " if isinstance(X, list | tuple) else f"{name}: "
-            start = f"{where}The feature names should match those that were passed during fit.\n"
-            raise ValueError(start + _difference(known, names, "at fit time"))
+        without = without or not names
+    if known and without:
+        warnings.warn(
+            f"{name} does not have valid feature names, but {kind} was fitted with feature names", stacklevel=4
+        )
 
 
 def by_position(model: Any) -> None:
@@ -74,11 +77,23 @@ def names_to_save(value: Any) -> Names:
 
 def _all_names(X: Any) -> list[tuple[str, ...]]:
     """The names of a DataFrame, or of each of several sequences; () of what has none."""
-    if isinstance(X, list | tuple):
-        if not any(hasattr(kind, "columns") for kind in set(map(type, X))):
-            return [()] if X else []
-        return [_names(each) for each in X]
-    return [_names(X)]
+    entries = _sequences_in(X)
+    if entries is None:
+        return [_names(X)]
+    if not any(hasattr(kind, "columns") for kind in set(map(type, entries))):
+        return [()] if entries else []
+    return [_names(each) for each in entries]
+
+
+def _sequences_in(X: Any) -> Sequence[Any] | None:
+    """The sequences in a list, or in another collection of objects; None if X is a single array or table."""
+    if isinstance(X, str | bytes):
+        return None
+    if isinstance(X, Sequence):
+        return X
+    if isinstance(X, np.ndarray) or hasattr(type(X), "dtype"):  # of NumPy, or a Series
+        return list(X) if X.dtype == object and X.ndim == 1 else None
+    return list(X) if isinstance(X, ValuesView) else None
 
 
 def _names(value: Any) -> tuple[str, ...]:

@@ -251,6 +251,7 @@ static void run_product(const product *p, const crnn_rows *r, crnn_dim t0, crnn_
     enum { BLOCKS = 12, TERMS = 2048 };
     const crnn_dim groups = CRNN_PANELS(real, p->N), terms = p->quantised ? p->K : TERMS;
     const int far_panels = PANELS_FAR > p->gates ? PANELS_FAR / p->gates * p->gates : PANELS_FAR; /* whole gates */
+    const int height = p->quantised || p->x.stride * (crnn_dim)sizeof(real) % ALIASED_BYTES ? TILE_ROWS : ROWS_ALIASED;
     assert(BLOCKS * TILE_ROWS <= CRNN_QUANTISED_ROWS);
     row_walk walk = walk_from(r, t0, extra);
     quantised_weights quantised;
@@ -259,8 +260,8 @@ static void run_product(const product *p, const crnn_rows *r, crnn_dim t0, crnn_
     const crnn_dim panel_bytes = p->quantised ? quantised.panel_bytes : p->K * CRNN_LINE_BYTES;
     const int far = panel_bytes * groups * p->gates > NEAR_BYTES;
     for (crnn_dim remaining = count_rows(r, t0, t1, extra), count; remaining > 0; remaining -= count) {
-        count = remaining < BLOCKS * TILE_ROWS ? remaining : BLOCKS * TILE_ROWS;
-        const int blocks = (int)((count + TILE_ROWS - 1) / TILE_ROWS);
+        count = remaining < BLOCKS * height ? remaining : BLOCKS * height;
+        const int blocks = (int)((count + height - 1) / height);
         tile_rows rows[BLOCKS];
         for (crnn_dim i = 0, row = 0; i < blocks; row += rows[i++].m) {
             tile_rows_next(&rows[i], (int)(count / blocks + (i < count % blocks)), p, &walk);

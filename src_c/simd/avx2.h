@@ -74,4 +74,5 @@ INLINE vec ivec_odd_bf16(ivec pairs) { return FROM_BITS(_mm256_and_si256(pairs, 
 enum { TILE_ROWS = 6, TILE_PANELS = 4 };
 #define PANELS_FOR(m) ((m) == 1 ? 4 : (m) <= 3 ? 2 : 1)
 #define PANELS_FAR PANELS_FOR(1)
+#define ROWS_ALIASED TILE_ROWS
 #define FOR_EACH_TILE(T) T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(2, 1) T(2, 2) T(3, 1) T(3, 2) T(4, 1) T(5, 1) T(6, 1)

@@ -97,9 +97,10 @@ INLINE vec ivec_odd_bf16(ivec pairs) { return FROM_BITS(_mm512_and_si512(pairs, 
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */
 
 enum { TILE_ROWS = 12, TILE_PANELS = 8 };
-#define PANELS_FOR(m) ((m) == 1 ? 8 : (m) <= 4 ? 4 : 2)
+#define PANELS_FOR(m) ((m) == 1 ? 8 : (m) <= 6 ? 4 : 2)
 #define PANELS_FAR 4
+#define ROWS_ALIASED 6
 #define FOR_EACH_TILE(T)                                                                                               \
     T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(1, 5) T(1, 6) T(1, 7) T(1, 8) T(2, 1) T(2, 2) T(2, 3) T(2, 4) T(3, 1) T(3, 2)    \
-    T(3, 3) T(3, 4) T(4, 1) T(4, 2) T(4, 3) T(4, 4) T(5, 1) T(5, 2) T(6, 1) T(6, 2)                                    \
+    T(3, 3) T(3, 4) T(4, 1) T(4, 2) T(4, 3) T(4, 4) T(5, 1) T(5, 2) T(5, 3) T(5, 4) T(6, 1) T(6, 2) T(6, 3) T(6, 4)                                    \
     T(7, 1) T(7, 2) T(8, 1) T(8, 2) T(9, 1) T(9, 2) T(10, 1) T(10, 2) T(11, 1) T(11, 2) T(12, 1) T(12, 2)

@@ -111,4 +111,5 @@ INLINE vec ivec_odd_bf16(ivec pair)
 enum { TILE_ROWS = 4, TILE_PANELS = 1 };
 #define PANELS_FOR(m) 1
 #define PANELS_FAR PANELS_FOR(1)
+#define ROWS_ALIASED TILE_ROWS
 #define FOR_EACH_TILE(T) T(1, 1) T(2, 1) T(3, 1) T(4, 1)

@@ -138,6 +138,22 @@ def test_cells_in_a_loop(torch, kind, dynamo, tmp_path):
     check(path, inputs(B, T, D), cell=cell, layers=2, pooling="last")
 
 
+def test_an_rnn_whose_initial_state_is_an_input(torch, tmp_path):
+    torch.manual_seed(0)
+    recurrent = torch.nn.RNN(D, H, 2, bidirectional=True)
+    x, h = inputs(T, B, D), inputs(4, B, H)
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        pytest.importorskip("onnxscript")
+        given = torch.from_numpy(x), torch.from_numpy(h)
+        torch.onnx.export(recurrent, given, str(tmp_path / "m.onnx"), dynamo=True, verbose=False, external_data=False)
+    net = interop.load(tmp_path / "m.onnx")
+    y, last = run(session(onnx.load(tmp_path / "m.onnx")), x, h).values()
+    found, state = net(x, h)
+    assert error(found, y) < WORST
+    assert error(state, last) < WORST
+
+
 def test_an_initial_state_that_is_not_zeros_is_refused(torch, module_of, tmp_path):
     cell = torch.nn.RNN(D, H, batch_first=True)
 
@@ -190,9 +206,14 @@ KERAS = {
     "backwards": (lambda L: [L.GRU(H, go_backwards=True), L.Dense(V)], {"bidirectional": True}),
     "mean": (lambda L: [L.GRU(H, return_sequences=True), L.GlobalAveragePooling1D(), L.Dense(V)], {"pooling": "mean"}),
     "flattened": (lambda L: [L.LSTM(H, return_sequences=True), L.Flatten(), L.Dense(V)], {"pooling": "flatten"}),
+    "cells": (lambda L: [L.RNN([L.LSTMCell(H), L.LSTMCell(4)]), L.Dense(V)], {"layers": 2, "cell": "lstm"}),
     "normalised": (lambda L: [L.Normalization(mean=1.0, variance=4.0), L.GRU(H), L.Dense(V)], {"cell": "gru"}),
 }
 KERAS_CLASSES = {
+    "softmax of each step": (
+        lambda L: [L.LSTM(H, return_sequences=True), L.TimeDistributed(L.Dense(V, "softmax"))],
+        (T, D),
+    ),
     "softmax": (lambda L: [L.LSTM(H), L.Dense(V, "softmax")], (T, D)),
     "sigmoid, ids": (lambda L: [L.Embedding(9, D), L.GRU(H), L.Dense(V, "sigmoid")], (T,)),
 }
@@ -210,7 +231,9 @@ def test_keras_models_of_classes(keras, name, tmp_path):
     layers, shape = KERAS_CLASSES[name]
     keras_file(keras, layers, tmp_path / "m.onnx", shape)
     x = inputs(B, *shape) if len(shape) == 2 else np.random.default_rng(0).integers(0, 9, (B, T)).astype("f4")
-    check(tmp_path / "m.onnx", x, "SequenceClassifier", pooling="last")
+    every = "each" in name
+    kind, pooling = ("SequenceTagger", None) if every else ("SequenceClassifier", "last")
+    check(tmp_path / "m.onnx", x, kind, pooling=pooling)
 
 
 def test_bidirectional_simple_rnns_of_keras(keras, tmp_path):

@@ -17,6 +17,7 @@ pytest.importorskip("onnxruntime")
 import onnx
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 from onnx_tools import graph_of, weights, without_header
+from unrolled_tools import Unrolled
 
 import crnn
 from crnn.interop import onnx as interop
@@ -60,6 +61,8 @@ def bases():
     arrays |= {"table": inputs(5, D), "kernel": inputs(V, H), "bias": inputs(V)}
     arrays |= weights("GRU", D, H, 2) | weights("GRU", 2 * H, H, number=1)
     yield graph_of(text, **arrays)
+    yield Unrolled(crnn.RNN(D, H, cell="gru", bidirectional=True), 3).model()
+    yield Unrolled(crnn.RNN(D, H, cell="lstm"), 2, states=True).model()
     for cell in ("tanh", "lstm", "min_gru"):
         yield interop.to_model(crnn.RNN(D, H, cell=cell, num_layers=2, trainable_initial_state=True))
     flat = crnn.SequenceClassifier(D, V, H, pooling="flatten", steps=3)

@@ -31,7 +31,7 @@ def inputs(*shape, seed=0):
 
 def network(cell, seed=0, **options):
     net = crnn.RNN(D, **({"hidden_size": H} | options), cell=cell)
-    net.flat_params[...] = np.random.default_rng(seed).normal(size=net.flat_params.size) * 0.7
+    net.flat_params[...] = np.random.default_rng(seed).normal(size=net.flat_params.size) * 0.4
     return net
 
 
@@ -121,7 +121,8 @@ def tanh_steps(*changes, order=range(T), **arrays):
         text = text.replace(old, new, 1)
     both = {"W": inputs(D, H), "U": inputs(H, H, seed=1), "bias": inputs(H, seed=2), "kernel": inputs(H, V, seed=3)}
     both |= {"vector": inputs(V, seed=4), "units": np.array([H]), "zero": np.zeros((), "f4")}
-    return graph_of(text, **(both | {f"i{t}": np.array(t) for t in range(T)} | arrays))
+    arrays = both | {f"i{t}": np.array(t) for t in range(T)} | arrays
+    return graph_of(text, **{name: values for name, values in arrays.items() if values is not None})
 
 
 def test_steps_written_by_hand():
@@ -163,6 +164,69 @@ def test_a_linear_layer_on_each_step():
     assert error(model.predict(inputs(B, T, D)), computed(proto, inputs(B, T, D))) < WORST
 
 
+@pytest.mark.parametrize("answer", ["Softmax", "Sigmoid"])
+def test_probabilities_of_each_step(answer):
+    rows = "\n".join(
+        f"o{t} = Gemm (h{t}, kernel, vector) s{t} = {answer} (o{t}) p{t} = Unsqueeze (s{t}, one)" for t in range(T)
+    )
+    proto = tanh_steps(
+        ("out = Gemm (h3, kernel, vector)", f"{rows}\nout = Concat <axis = 1> (p0, p1, p2, p3)"),
+        (f"float[batch, {V}] out", f"float[batch, {T}, {V}] out"),
+        one=np.array([1]),
+    )
+    model = interop.from_model(proto)
+    assert isinstance(model, crnn.SequenceTagger)
+    assert error(model.predict_proba(inputs(B, T, D)), computed(proto, inputs(B, T, D))) < WORST
+
+
+def test_one_matrix_for_x_and_the_previous_outputs():
+    """As in h = tanh(W [x, h] + b)."""
+    changes = []
+    for t, before in enumerate(("h", "h0", "h1", "h2")):
+        changes.append((f"a{t} = MatMul (x{t}, W)", f"a{t} = Concat <axis = 1> (x{t}, {before})"))
+        changes.append((f"b{t} = MatMul ({before}, U)", f"b{t} = MatMul (a{t}, both)"))
+        changes.append((f"c{t} = Add (a{t}, b{t})", f"c{t} = Identity (b{t})"))
+    proto = tanh_steps(*changes, both=inputs(D + H, H), W=None, U=None)
+    model = interop.from_model(proto)
+    assert (model.params["layer0.W_hh"] == inputs(D + H, H)[D:]).all()
+    assert error(model.predict(inputs(B, T, D)), computed(proto, inputs(B, T, D))) < WORST
+
+
+@pytest.mark.parametrize(("dtype", "wanted"), [("f2", "float32"), ("f8", "float64")])
+def test_other_precisions(dtype, wanted):
+    names = {"W": (D, H), "U": (H, H), "bias": (H,), "kernel": (H, V), "vector": (V,)}
+    arrays = {name: inputs(*shape).astype(dtype) for name, shape in names.items()}
+    model = interop.from_model(tanh_steps(**arrays, zero=np.zeros((), dtype)))
+    assert model.dtype == wanted
+    assert (model.params["layer0.W_hh"] == arrays["U"]).all()
+
+
+@pytest.mark.parametrize("cell", EQUATIONS)
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}])
+def test_an_input_is_the_initial_state(cell, options):
+    net = network(cell, **options)
+    unrolled = Unrolled(net, T, states=True)
+    proto = unrolled.model()
+    again = interop.from_model(proto)
+    assert again.flat_params.tobytes() == net.flat_params.tobytes()
+    n = net.num_layers * (1 + net.bidirectional)
+    states = {name: inputs(n, B, H, seed=i) for i, name in enumerate(unrolled.states)}
+    found = again(inputs(T, B, D), tuple(states.values()) if len(states) > 1 else states["h"])[0]
+    assert error(found, run(session(proto), inputs(T, B, D), **states)["out"]) < WORST
+
+
+def test_an_initial_state_of_another_layer_is_refused():
+    proto = Unrolled(network("tanh", num_layers=2), T, states=True).model()
+    gathers = [node for node in proto.graph.node if node.input[0] == "h"]
+    for changes in ((1, 0), (0, 0)):
+        for node, row in zip(gathers, changes, strict=True):
+            next(each for each in proto.graph.initializer if each.name == node.input[1]).CopyFrom(
+                numpy_helper.from_array(np.array(row), node.input[1])
+            )
+        with pytest.raises(ValueError, match=r"initial_h of layer [01]: expected"):
+            interop.from_model(proto)
+
+
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 REFUSED = {
@@ -179,6 +243,11 @@ REFUSED = {
         [("h1 = Tanh (d1)", "q = Tanh (d1) h1 = Mul (q, two)")],
         {"two": np.array(2, "f4")},
         "no cell",
+    ),
+    "an answer that is scaled": (
+        [("out = Gemm (h3, kernel, vector)", "q = Gemm (h3, kernel, vector) p = Sigmoid (q) out = Mul (p, two)")],
+        {"two": np.array(2, "f4")},
+        "no cell|expected",
     ),
     "a sum of outputs": (
         [("(h3, kernel", "(h9, kernel"), ("h3 = Tanh (d3)", "h3 = Tanh (d3) h9 = Add (h2, h3)")],
@@ -309,6 +378,29 @@ def test_a_graph_that_multiplies_its_vectors_is_refused_in_time():
     proto = graph_of(STEPS.format(steps=steps, last="v60"), **arrays, kernel=inputs(H, V), vector=inputs(V))
     with pytest.raises(ValueError, match="expected"):
         interop.from_model(proto)
+
+
+def test_a_number_of_steps_that_nothing_has_is_refused_at_once():
+    proto = tanh_steps()
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1 << 40
+    with pytest.raises(ValueError, match="no cell of crnn computes"):
+        interop.from_model(proto)
+
+
+def test_functions_of_functions_without_end_are_refused():
+    lines = "\n".join(f"v{i + 1} = Tanh (v{i})" for i in range(3000))
+    steps = f"x0 = Gather <axis = 1> (x, i0) v0 = MatMul (x0, W)\n{lines}\nq = Slice (v3000, i, j, j)"
+    arrays = {"W": inputs(D, H), "i0": np.array(0), "i": np.array([0]), "j": np.array([1]), "units": np.array([H])}
+    proto = graph_of(STEPS.format(steps=steps, last="q"), **arrays, zero=np.zeros((), "f4"), kernel=inputs(1, V))
+    proto.graph.initializer.append(numpy_helper.from_array(inputs(V), "vector"))
+    with pytest.raises(ValueError, match="whole gates"):
+        interop.from_model(proto)
+
+
+def test_layers_of_layers_without_end_are_refused():
+    net = network("tanh", num_layers=80, hidden_size=D)
+    with pytest.raises(ValueError, match="expected at most 50 layers"):
+        interop.from_model(Unrolled(net, 2).model())
 
 
 def test_a_head_node_of_a_name_that_another_has_is_refused():

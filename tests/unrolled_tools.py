@@ -14,10 +14,13 @@ class Unrolled:
     T : int
     update : str
         How a GRU's h is written: "gates" (1 - z) * n + z * h', "difference" n + z * (h' - n).
+    states : bool
+        Whether the initial states are inputs, h and for an LSTM c (layers * directions, B, H).
     """
 
-    def __init__(self, net, T, update="gates"):
+    def __init__(self, net, T, update="gates", states=False):
         self.net, self.T, self.update = net, T, update
+        self.states = (["h", "c"] if net.cell == "lstm" else ["h"]) if states else []
         self.nodes, self.tensors, self.count = [], {}, 0
 
     def op(self, kind, *inputs, n=1, **attributes):
@@ -56,7 +59,10 @@ class Unrolled:
         shape = [self.T, "batch", width] if head is None else ["batch", len(head[1])]
         y = helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)
         tensors = [numpy_helper.from_array(values, name) for name, values in self.tensors.items()]
-        graph = helper.make_graph(self.nodes, "unrolled", [x], [y], tensors)
+        rows = self.net.num_layers * (1 + self.net.bidirectional)
+        sizes = [rows, "batch", self.net.hidden_size]
+        states = [helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes) for name in self.states]
+        graph = helper.make_graph(self.nodes, "unrolled", [x, *states], [y], tensors)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
     def direction(self, steps, prefix, reverse):
@@ -71,9 +77,14 @@ class Unrolled:
         if self.net.cell in ("gru", "original_gru"):  # the blocks are r, z, n
             self.U = [self.array(params["W_hh"][:, i * H : (i + 1) * H], f"{prefix}U{i}") for i in range(3)]
             del self.tensors[names["W_hh"]]
-        batch = self.op("Shape", steps[0], start=0, end=1)
-        size = self.op("Concat", batch, self.array([H]), axis=0)
-        h = c = self.op("ConstantOfShape", size, value=numpy_helper.from_array(np.zeros(1, "f4")))
+        if self.states:
+            row = len([name for name in self.tensors if name.endswith("W_xh")]) - 1
+            h, *more = (self.op("Gather", name, self.array(row), axis=0) for name in self.states)
+            c = more[0] if more else h
+        else:
+            batch = self.op("Shape", steps[0], start=0, end=1)
+            size = self.op("Concat", batch, self.array([H]), axis=0)
+            h = c = self.op("ConstantOfShape", size, value=numpy_helper.from_array(np.zeros(1, "f4")))
         found = []
         for x in steps[::-1] if reverse else steps:
             xw = self.op("Add", self.op("MatMul", x, names["W_xh"]), names["b_h"])

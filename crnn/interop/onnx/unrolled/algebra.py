@@ -20,7 +20,10 @@ import numpy as np
 
 from crnn.checks import Array
 
-MOST_TERMS = 64  # of a sum; a step of a cell has fewer than ten
+MOST_TERMS = 16  # of a sum; a step of a cell has fewer than ten
+MOST_FUNCTIONS = 4  # of functions, of which columns are chosen
+COST = 100  # bytes that a product counts as, to bound the time that a hostile graph takes
+ELEMENTWISE = ("Sigmoid", "Tanh", "Relu")
 NOTHING = -1  # in a product without a matrix
 ONE: tuple[int, ...] = ()  # a product without factors
 
@@ -39,7 +42,8 @@ class Sum:
 
 @dataclass(frozen=True)
 class Atom:
-    """``kind``: "x" (``of``: the step), "Sigmoid", "Tanh", "Relu", or "value" (``of``: the sum)."""
+    """``kind`` and ``of``: "x" and the step, "state" and its input and row, "value" and the sum, a function and its
+    argument."""
 
     kind: str
     of: Any
@@ -96,12 +100,18 @@ class Algebra:
 
     def content(self, x: Sum) -> Sum:
         """x, or if it is the atom of a sum that has been used as a whole, that sum."""
-        if len(x.terms) == 1:
-            (((factors, source), value),) = x.terms.items()
-            if len(factors) == 1 and source == NOTHING and _is_one(value) and self.atoms[factors[0]].kind == "value":
-                content: Sum = self.atoms[factors[0]].of
-                return content
-        return x
+        atom = self.single(x)
+        if atom is None or self.atoms[atom].kind != "value":
+            return x
+        content: Sum = self.atoms[atom].of
+        return content
+
+    def single(self, x: Sum) -> int | None:
+        """The atom that x is, if it is one."""
+        if len(x.terms) != 1:
+            return None
+        (((factors, source), value),) = x.terms.items()
+        return factors[0] if len(factors) == 1 and source == NOTHING and _is_one(value) else None
 
     def sum_of(self, atom: int) -> Sum:
         """What an atom is, as a sum."""
@@ -137,6 +147,7 @@ class Algebra:
         x, y = self._whole(x), self._whole(y)
         if len(x.terms) * len(y.terms) > MOST_TERMS:
             raise ValueError("expected a step of a recurrent layer")
+        self._charge(COST * len(x.terms) * len(y.terms))
         total = Sum(x.width, {})
         for (factors, source), value in x.terms.items():
             for (others, other_source), other in y.terms.items():
@@ -158,7 +169,7 @@ class Algebra:
         return value * other
 
     def apply(self, function: str, x: Sum) -> Sum:
-        """A function of each element."""
+        """A function of x."""
         if any(len(factors) + (source != NOTHING) > 1 for factors, source in x.terms):
             self._as_value(x)
         return self.atom(function, self.content(x), x.width)
@@ -175,23 +186,23 @@ class Algebra:
             product = ((self._as_value(x),), NOTHING)
         return Sum(matrix.shape[1], {(ONE, product[0][0]): matrix})
 
-    def columns(self, x: Sum, start: int, stop: int) -> Sum:
-        """x[start:stop]."""
+    def columns(self, x: Sum, start: int, stop: int, depth: int = 0) -> Sum:
+        """x[start:stop]. ``depth``: of how many functions x is an argument."""
         if (start, stop) == (0, x.width):
             return x
         if not 0 <= start < stop <= x.width:
             raise ValueError(f"expected a part of {x.width} columns")
         terms: dict[Product, Coefficient] = {}
         for (factors, source), value in x.terms.items():
-            chosen = tuple(sorted(self._columns_of(atom, start, stop) for atom in factors))
+            chosen = tuple(sorted(self._columns_of(atom, start, stop, depth) for atom in factors))
             terms[chosen, source] = value[..., start:stop] if isinstance(value, np.ndarray) else value
         return _sum(stop - start, terms)
 
-    def _columns_of(self, number: int, start: int, stop: int) -> int:
+    def _columns_of(self, number: int, start: int, stop: int, depth: int) -> int:
         atom = self.atoms[number]
-        if atom.kind in ("x", "value"):
+        if atom.kind not in ELEMENTWISE or depth == MOST_FUNCTIONS:
             raise ValueError("expected a choice of whole gates")
-        ((factors, _),) = self.apply(atom.kind, self.columns(atom.of, start, stop)).terms
+        ((factors, _),) = self.apply(atom.kind, self.columns(atom.of, start, stop, depth + 1)).terms
         return factors[0]
 
     def _as_value(self, x: Sum) -> int:

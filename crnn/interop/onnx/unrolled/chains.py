@@ -2,7 +2,7 @@
 """Chains: steps of a cell, each with the h of the one before, become a layer of the reader.
 
 All steps must have the same cell and the same matrices and vectors, read the same vectors in the order of time, and be
-as many as the sequence has. The first one must start from zeros.
+as many as the sequence has. The first one must start from zeros, or from an input.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from crnn.interop.onnx.unrolled.equations import Gate, Step, steps_of
 from crnn.interop.onnx.values import Atom, Data
 from crnn.interop.onnx.values import atoms as atoms_of
 
+MOST_LAYERS = 50
 COST = 500  # bytes that an attempt to read a step counts as, to bound the time that a hostile graph takes
 LAYOUT = "onnx"  # the order in which the gates are put together
 
@@ -53,19 +54,30 @@ class Chains:
         self.steps = 0
         self.outputs: dict[tuple[int, int], list[Sum]] = {}
         self._places: dict[Any, Place] = {}  # by the key of h
+        self._cells: dict[Any, Place] = {}  # by the key of the c of an LSTM
+        self._starts: dict[tuple[int, int], dict[str, tuple[str, int | None]]] = {}  # inputs of states, and their rows
+        self._depth = 0  # of layers that read each other
 
     def place(self, h: Sum) -> Place | None:
         """Which output h is, if that is known."""
         return self._places.get(self.algebra.key(self.algebra.content(h)))
 
+    def cell(self, c: Sum) -> Place | None:
+        """Which c of an LSTM a sum is, if its h is known."""
+        return self._cells.get(self.algebra.key(self.algebra.content(c)))
+
     def find(self, h: Sum) -> Place | None:
         """Which output h is. It may be the last h of a layer that is not known yet, which is then added."""
         h = self.algebra.content(h)
+        if self._depth > MOST_LAYERS:
+            raise ValueError(f"expected at most {MOST_LAYERS} layers")
         if self.place(h) is None:
+            self._depth += 1
             for last in self._steps_of(h):
                 chain = self._chain(last, h) if last.before is not None else None
                 if chain is not None and self._add(chain):
                     break
+            self._depth -= 1
         return self.place(h)
 
     def find_one_of(self, ends: Sequence[Sum]) -> None:
@@ -85,7 +97,7 @@ class Chains:
         """Steps and their h, the first one first; None if one differs from the last one."""
         found = [(last, h)]
         step: Step | None = last
-        while step is not None and step.before is not None:
+        while step is not None and step.before is not None and self._input_of(step.before) is None:
             h = self.algebra.sum_of(step.before)
             same = [each for each in self._steps_of(h) if self._continues(each, step, last)]
             step = same[0] if same else None
@@ -93,6 +105,25 @@ class Chains:
                 return None
             found.append((step, h))
         return found[::-1]
+
+    def _input_of(self, atom: int) -> tuple[str, int | None] | None:
+        """The input that an atom is as an initial state, and its row; None if it is none."""
+        found = self.algebra.atoms[atom]
+        return found.of if found.kind == "state" else None
+
+    def _start(self, first: Step) -> dict[str, tuple[str, int | None]] | None:
+        """The inputs that h and c of a first step are; empty for zeros; None if they are something else."""
+        if first.before is None:
+            return {}
+        atoms = {"h": first.before}
+        if first.c_before is not None:
+            products = [factors for factors, _ in first.c_before.terms if len(factors) == 1]
+            if len(products) != len(first.c_before.terms) or len(products) != 1:
+                return None
+            atoms["c"] = products[0][0]
+        found = {name: self._input_of(atom) for name, atom in atoms.items()}
+        known = {name: start for name, start in found.items() if start is not None}
+        return known if len(known) == len(found) else None
 
     def _continues(self, step: Step, following: Step, last: Step) -> bool:
         """Whether a step is like the last one, and its c the previous c of the following one."""
@@ -130,7 +161,8 @@ class Chains:
         """Add a chain as a layer, or as the other direction of one. Returns whether it is one."""
         last, h = chain[-1]
         read = self._read(chain)
-        if read is None or len(chain) != self.steps:
+        start = self._start(chain[0][0])
+        if read is None or start is None or len(chain) != self.steps:
             return False
         times, places = read
         direction = FORWARD if times[0] == 0 else REVERSE
@@ -145,11 +177,14 @@ class Chains:
             fits = fits and other["W_hh"].shape == params["W_hh"].shape and other["W_hh"].dtype == params["W_hh"].dtype
         if not fits:
             raise ValueError("expected layers one after the other, each read by the next one only")
-        layer.params[direction] = params
+        layer.params[direction], self._starts[number, direction] = params, start
         by_time = [h for _, h in (chain if direction == FORWARD else chain[::-1])]
         self.outputs[number, direction] = by_time
         for time, each in enumerate(by_time):
             self._places[self.algebra.key(each)] = Place(number, direction, time)
+        for time, (step, _) in zip(times, chain, strict=True):
+            if step.c is not None:
+                self._cells[self.algebra.key(step.c)] = Place(number, direction, time)
         return True
 
     def _read(self, chain: list[tuple[Step, Sum]]) -> tuple[list[int], dict[int, Place | None]] | None:
@@ -180,8 +215,27 @@ class Chains:
 
     def _in_order(self, times: list[int]) -> list[int] | None:
         """The times if they are all, forwards or backwards."""
+        if len(times) != self.steps:
+            return None
         forwards = list(range(self.steps))
         return times if times in (forwards, forwards[::-1]) else None
+
+    def add_states(self) -> None:
+        """Give the layers the inputs that their initial states are. Raises ValueError."""
+        for number, layer in enumerate(self.reader.layers):
+            starts = [self._starts[number, direction] for direction in sorted(layer.params)]
+            for name in ("h", "c"):
+                found = [start[name] for start in starts if name in start]
+                if not found:
+                    continue
+                (source, row), rows = found[0], [row for _, row in found]
+                wanted = [(source, None if row is None else row + i) for i in range(len(starts))]
+                if found != wanted or (row is None and len(rows) > 1):
+                    raise ValueError(f"initial_{name} of layer {number}: expected the layer's own rows of one input")
+                units = atoms_of(Atom("units", self.outputs[number, min(layer.params)][0].width))
+                axes = (atoms_of(Atom("rows", len(rows))), self.reader.batch, units)
+                chosen = None if row is None else range(row, row + len(rows))
+                layer.states[name] = Data("input", axes, name=source, rows=chosen)
 
     def _layer_of(self, places: dict[int, Place | None]) -> tuple[Data, int, list[int]]:
         """What a layer reads, its number, and the atoms in the order of the directions that it reads."""

@@ -35,9 +35,9 @@ class Step:
     gates : dict of str to Gate
         By letter, without the matrices of the previous h. In the first step some are without effect, and missing.
     recurrent : dict of str to array
-        By letter: the matrix of the previous h; empty in the first step.
+        By letter: the matrix of the previous h; empty where that is zeros.
     before : int, optional
-        The atom of the previous h; None in the first step.
+        The atom of the previous h, or of the initial state; None if that is zeros.
     c, c_before : Sum, optional
         Of an LSTM.
     b_hn : number or array
@@ -138,9 +138,10 @@ def _lstm(read: Reading, h: Sum) -> Iterator[Step]:
     gates, c_before = {"o": read.gate(read.argument(o))}, None
     for term, coefficient in _n_terms(c, 1, 2):
         _need(coefficient, 1)
-        if "value" in [read.kind(atom) for atom in term[0]]:
-            f, previous = read.factors(term, "Sigmoid", "value")
-            gates["f"], c_before = read.gate(read.argument(f)), read.argument(previous)
+        kept = {read.kind(atom) for atom in term[0]} & {"value", "state"}
+        if kept:
+            f, previous = read.factors(term, "Sigmoid", *kept)
+            gates["f"], c_before = read.gate(read.argument(f)), read.algebra.sum_of(previous)
         else:
             i, g = read.factors(term, "Sigmoid", "Tanh")
             gates |= {"i": read.gate(read.argument(i)), "g": read.gate(read.argument(g))}

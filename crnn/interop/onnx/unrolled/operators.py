@@ -16,20 +16,20 @@ from crnn.interop.onnx import layer_nodes, values
 from crnn.interop.onnx.files import dtype_of, in_precision
 from crnn.interop.onnx.nodes import OPERATORS
 from crnn.interop.onnx.reader import Node, Reader, array_in, axes_in
-from crnn.interop.onnx.unrolled.algebra import Sum
+from crnn.interop.onnx.unrolled.algebra import ELEMENTWISE, Sum
 from crnn.interop.onnx.unrolled.chains import Chains
 from crnn.interop.onnx.unrolled.steps import BATCH, COLUMNS, NOT_FIXED, ROWS, SINGLE, Steps, Unroller
 from crnn.interop.onnx.values import Data, Filled, Rows, Value, Zeros, axis_number
 
 Operator = Callable[..., Any]
-FUNCTIONS = ("Sigmoid", "Tanh", "Relu")
+OF_VECTORS = ("Softmax", "LogSoftmax")
 COMPARISONS: dict[str, Operator] = {"Greater": np.greater, "LessOrEqual": np.less_equal}
 
 
-def operators(reader: Reader) -> tuple[Unroller, dict[str, Operator]]:
-    """The functions of all operators, as in `crnn.interop.onnx.nodes`, for one graph."""
-    unroller = Unroller(Chains(reader))
-    known = {**dict.fromkeys((*FUNCTIONS, *COMPARISONS), _unknown), **OPERATORS}
+def operators(reader: Reader, x: str) -> tuple[Unroller, dict[str, Operator]]:
+    """The functions of all operators, as in `crnn.interop.onnx.nodes`, for one graph and the input that has steps."""
+    unroller = Unroller(Chains(reader), x)
+    known = {**dict.fromkeys((*ELEMENTWISE, *COMPARISONS), _unknown), **OPERATORS}
     table = {kind: _operator(unroller, STEP_OPERATORS.get(kind), function) for kind, function in known.items()}
     return unroller, table
 
@@ -60,6 +60,8 @@ def _product(unroller: Unroller, node: Node, x: Value, W: Value) -> Value:
     if isinstance(x, np.ndarray) and isinstance(W, np.ndarray):
         unroller.reader.charge(x.nbytes + W.nbytes + x.size // max(x.shape[-1], 1) * W.shape[-1] * W.itemsize)
         return np.asarray(np.matmul(x, W))
+    if isinstance(x, Data) and x.what == "input" and x.name != unroller.x:
+        x = unroller.state(x)
     if isinstance(x, Data) and x.what in ("input", "vectors"):
         return layer_nodes.linear(unroller.reader, x, in_precision("weights", array_in(W)))
     if isinstance(x, Rows | Filled):
@@ -68,18 +70,19 @@ def _product(unroller: Unroller, node: Node, x: Value, W: Value) -> Value:
         return None
     if x.axes[-1:] != (COLUMNS,):
         raise ValueError("expected the product of the last axis")
-    return replace(x, parts=(unroller.project(x.parts, in_precision("weights", array_in(W))),))
+    return replace(x, parts=(unroller.project(x.parts, unroller.matrix(array_in(W))),))
 
 
 def _gemm(unroller: Unroller, node: Node, x: Value, W: Value, b: Value = None) -> Value:
-    if not isinstance(x, Steps | np.ndarray):
+    whole = isinstance(x, Data) and x.what in ("input", "vectors")
+    if not isinstance(x, Steps | np.ndarray) and not whole:
         return None
     if node.take("alpha", 1.0) != 1 or node.take("beta", 1.0) != 1 or node.take("transA", 0):
         raise ValueError("expected x W + b")
     matrix = array_in(W).T if node.take("transB", 0) else array_in(W)
     product = _product(unroller, node, x, matrix)
-    if isinstance(product, np.ndarray):
-        return product if b is None else product + array_in(b)
+    if b is not None and not isinstance(product, Steps):
+        return product + array_in(b) if isinstance(product, np.ndarray) else layer_nodes.with_bias(product, b)
     return product if b is None else _sum(unroller, "Add", product, b)
 
 
@@ -89,7 +92,7 @@ def _arithmetic(unroller: Unroller, node: Node, x: Value, y: Value) -> Value:
         return None
     for value, other in ((x, y), (y, x)):
         scaled = isinstance(value, Steps) and isinstance(other, np.ndarray) and node.kind != "Add" and other.any()
-        if scaled and unroller.is_linear(value):
+        if scaled and len(value.parts) == 1 and unroller.is_linear(value.parts[0]):
             return None  # the scaling of a model's outputs
     if node.kind == "Div":
         raise ValueError("expected no division in a step")
@@ -105,9 +108,7 @@ def _sum(unroller: Unroller, kind: str, x: Value, y: Value) -> Steps:
         raise ValueError("expected two vectors of one size for each sequence")
     if len(x.parts) > 1 or len(y.parts) > 1:
         raise ValueError("expected no sum or product of vectors that have been put together")
-    batch = y.batch if x.batch == 1 else x.batch  # one row is one for each sequence
-    if y.batch not in (1, batch):
-        raise ValueError("expected as many sequences in both")
+    batch = unroller.batch(x.batch, y.batch)
     a, b = x.parts[0], y.parts[0]
     if kind == "Mul":
         return Steps(long.axes, (unroller.algebra.multiply(a, b),), batch)
@@ -115,9 +116,11 @@ def _sum(unroller: Unroller, kind: str, x: Value, y: Value) -> Steps:
 
 
 def _steps(unroller: Unroller, value: Value, like: Steps) -> Steps:
-    """A constant as steps; it must be the same for each sequence."""
+    """A constant as steps, which must be the same for each sequence; or an initial state."""
     if isinstance(value, Steps):
         return value
+    if isinstance(value, Data):
+        return unroller.state(value)
     if isinstance(value, Zeros):
         return Steps(like.axes, (Sum(like.width, {}),), like.batch)
     array = array_in(value)
@@ -137,9 +140,13 @@ def _steps(unroller: Unroller, value: Value, like: Steps) -> Steps:
 
 
 def _function(unroller: Unroller, node: Node, x: Value) -> Value:
-    """Sigmoid, Tanh and Relu."""
+    """Sigmoid, Tanh and Relu; Softmax of all columns."""
     if not isinstance(x, Steps):
         return None
+    if node.kind in OF_VECTORS:
+        axis = axis_number(node.take("axis", -1 if unroller.reader.opset >= 13 else 1), len(x.axes))
+        if x.axes[axis:] != (COLUMNS,) or len(x.parts) > 1:
+            raise ValueError("expected the axis of the columns")
     return replace(x, parts=tuple(unroller.algebra.apply(node.kind, part) for part in x.parts))
 
 
@@ -292,15 +299,28 @@ def _gather(unroller: Unroller, node: Node, x: Value, indices: Value) -> Value:
     if not isinstance(indices, np.ndarray) or indices.size != 1 or indices.ndim > 1 or indices.dtype.kind != "i":
         return None
     axis = _peek_axis(node, x)
-    if axis is None or (isinstance(x, Data) and not unroller.time_of(x, axis)):
+    state = isinstance(x, Data) and x.what == "input" and x.name != unroller.x and axis == 0
+    if axis is None or (isinstance(x, Data) and not state and not unroller.time_of(x, axis)):
         return None
     node.take("axis")
+    if state:
+        return _row(x, int(indices.reshape(())), keep_axis=bool(indices.ndim))
     if isinstance(x, Steps):
         if x.axes[axis] not in (SINGLE, ROWS) or (x.axes[axis] == SINGLE and int(indices.reshape(())) not in (0, -1)):
             raise ValueError("expected a choice of a step")
         kept = _with(x.axes, axis, SINGLE) if indices.ndim else x.axes[:axis] + x.axes[axis + 1 :]
         return replace(x, axes=kept)
     return unroller.chosen(x, axis, int(indices.reshape(())), keep_axis=bool(indices.ndim))
+
+
+def _row(state: Data, index: int, keep_axis: bool) -> Data:
+    """A row of an initial state (n, B, H)."""
+    n = state.sizes[0]
+    if not isinstance(n, int):
+        raise ValueError("expected a known number of initial states")
+    start = axis_number(index, n)
+    found = values.sliced(state, 0, start, start + 1)
+    return found if keep_axis else values.squeezed(found, [0])
 
 
 def _with(axes: tuple[str, ...], axis: int, name: str) -> tuple[str, ...]:
@@ -384,7 +404,7 @@ STEP_OPERATORS: dict[str, Operator] = {
     "MatMul": _product,
     "Gemm": _gemm,
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _arithmetic),
-    **dict.fromkeys(FUNCTIONS, _function),
+    **dict.fromkeys((*ELEMENTWISE, *OF_VECTORS), _function),
     **dict.fromkeys(COMPARISONS, _compared),
     "Where": _where,
     "ConstantOfShape": _fill,

@@ -14,13 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from crnn.checks import Array
 from crnn.interop.onnx import values
+from crnn.interop.onnx.files import in_precision
 from crnn.interop.onnx.layer_nodes import FORWARD
 from crnn.interop.onnx.unrolled.algebra import NOTHING, ONE, Algebra, Sum
 from crnn.interop.onnx.unrolled.chains import Chains, Place
-from crnn.interop.onnx.values import Atom, Axis, Data, Head, Size, atoms
+from crnn.interop.onnx.values import Atom, Axis, Data, Head, Size, Unknown, atoms
 
 BATCH, COLUMNS, SINGLE = "batch", "columns", ""  # axes; the last one has size 1
+ANSWERS = ("Sigmoid", "Softmax", "LogSoftmax")
 ROWS = "rows"  # an axis of zeros only: the initial states of several layers
 REVERSED = " reversed"  # at the end of an axis' name: its elements are in the reverse order
 NO_CELL = (
@@ -62,11 +65,12 @@ class Steps:
 
 
 class Unroller:
-    """The chains that have been found, and what was made of them."""
+    """The chains that have been found, and what was made of them. ``x`` is the name of the input that has steps."""
 
-    def __init__(self, chains: Chains) -> None:
-        self.chains, self.reader = chains, chains.reader
+    def __init__(self, chains: Chains, x: str) -> None:
+        self.chains, self.reader, self.x = chains, chains.reader, x
         self._heads: dict[Any, Data] = {}  # by the key of the sum
+        self._matrices: dict[Any, Array] = {}  # by the number of the one in the file
 
     @property
     def algebra(self) -> Algebra:
@@ -86,7 +90,7 @@ class Unroller:
             every = {moment for moment, *_ in source.parts} == {values.EVERY}
             columns = data is not source or data.axes[2] == self.chains.data(data.parts).axes[2]
             return names == ["time"] and every and columns
-        return source.what in ("input", "vectors") and source.rows is None and len(data.axes[axis]) == 1
+        return source.what in ("input", "vectors") and source.name == self.x and len(data.axes[axis]) == 1
 
     def chosen(self, data: Data, axis: int, index: int, keep_axis: bool) -> Steps:
         """One step."""
@@ -119,8 +123,7 @@ class Unroller:
             if batch != reader.batch:
                 raise ValueError("expected the axis of the batch where it was")
             return
-        columns = {atoms(Atom(name, source.sizes[2])) for name in ("columns", f"{source.name} 2")}
-        if source.axes[2] not in columns or not isinstance(source.sizes[2], int):
+        if source.axes[2] not in _columns(source) or not isinstance(source.sizes[2], int):
             raise ValueError("expected the columns of x in the last axis, and a known number of them")
         if any(atom.name.endswith(REVERSED) for atom in batch):
             raise ValueError("expected sequences in their order")
@@ -133,6 +136,27 @@ class Unroller:
         ):
             raise ValueError("expected all steps to be chosen from the same x, along the same axis")
 
+    def batch(self, first: Size, second: Size) -> Size:
+        """The number of sequences of two values. Raises ValueError if it differs, unless that shows at run time."""
+        if first == second or second == 1:
+            return first
+        if first == 1:
+            return second
+        for size, other in ((first, second), (second, first)):
+            if isinstance(size, Unknown) and not any(symbol.startswith(f"{self.x} ") for symbol in size.symbols):
+                return other
+        raise ValueError("expected as many sequences in both")
+
+    def state(self, data: Data) -> Steps:
+        """An input as an initial state (B, H) or (1, B, H). Raises ValueError."""
+        H = data.sizes[-1] if data.axes else None
+        own = data.what == "input" and data.name != self.x and data.scaling is None and len(data.axes) > 1
+        if not own or not isinstance(H, int) or any(data.axes[:-2]) or data.axes[-1] not in _columns(data):
+            raise ValueError("expected one of two or more steps of x, or an initial state (B, H)")
+        row = None if data.rows is None else data.rows[0]
+        found = self.algebra.atom("state", (data.name, row), H)
+        return Steps((SINGLE,) * (len(data.axes) - 2) + (BATCH, COLUMNS), (found,), data.sizes[-2])
+
     def flipped(self, data: Data, axis: int) -> Data:
         """The steps in the reverse order."""
         (atom,) = data.axes[axis]
@@ -142,6 +166,15 @@ class Unroller:
         return data.with_axes(axes)
 
     # ---- operations -----------------------------------------------------------------------------------------------
+
+    def matrix(self, array: Array) -> Array:
+        """A matrix in a precision that crnn has; the same array each time, because an unrolled graph uses it often."""
+        if array.dtype in (np.float32, np.float64):
+            return array
+        number = self.algebra.number(array)
+        if number not in self._matrices:
+            self._matrices[number] = in_precision("weights", array)
+        return self._matrices[number]
 
     def project(self, parts: Sequence[Sum], matrix: Any) -> Sum:
         """The product of parts beside each other and a matrix."""
@@ -157,7 +190,7 @@ class Unroller:
 
     def as_data(self, steps: Steps) -> Data:
         """The last h of layers, or a linear layer on it, or its sigmoid. Raises ValueError for anything else."""
-        answer, part = "", self.algebra.content(steps.parts[0])
+        part = self.algebra.content(steps.parts[0])
         places = [self.chains.find(each) for each in steps.parts]
         known = [place for place in places if place is not None]
         if len(known) == len(places):
@@ -166,21 +199,26 @@ class Unroller:
             if len({each.width for each in steps.parts}) > 1:
                 raise ValueError("expected outputs of layers of one size")
             return Data("hidden", self._axes(steps, width), parts)
-        if len(part.terms) == 1 and len(steps.parts) == 1:
-            (((factors, source), _),) = part.terms.items()
-            if source == NOTHING and len(factors) == 1 and self.algebra.atoms[factors[0]].kind == "Sigmoid":
-                answer, part = "Sigmoid", self.algebra.atoms[factors[0]].of
+        place = self.chains.cell(part) if len(steps.parts) == 1 else None
+        if place is not None:
+            return Data("cell", self._axes(steps, atoms(Atom("units", part.width))), (self._ended(place),))
         if len(steps.parts) > 1:
             raise ValueError(NO_CELL)
+        answer, part = self._argument(part)
         head = self._head(part)
         width = atoms(Atom("outputs", part.width))
         return replace(head, axes=self._axes(steps, width), answer=answer)
 
-    def is_linear(self, steps: Steps) -> bool:
+    def _argument(self, x: Sum) -> tuple[str, Sum]:
+        """The function that makes an answer of a linear layer's outputs, "" for none, and those outputs."""
+        atom = self.algebra.single(x)
+        if atom is None or self.algebra.atoms[atom].kind not in ANSWERS:
+            return "", x
+        return self.algebra.atoms[atom].kind, self.algebra.atoms[atom].of
+
+    def is_linear(self, x: Sum) -> bool:
         """Whether it is an affine function of something."""
-        return len(steps.parts) == 1 and any(source != NOTHING for _, source in steps.parts[0].terms) and all(
-            factors == ONE for factors, _ in steps.parts[0].terms
-        )
+        return any(source != NOTHING for _, source in x.terms) and all(factors == ONE for factors, _ in x.terms)
 
     def _head(self, x: Sum) -> Data:
         """A linear layer on the last h of layers."""
@@ -225,8 +263,10 @@ class Unroller:
         known = [each for each in found if each is not None]
         if len(known) == len(found):
             return self._over_time(rows[0], axis, known, None)
-        if len(rows) == self.chains.steps and all(self.is_linear(row) for row in rows):
-            return self._linear_over_time(rows, axis)
+        if len(rows) == self.chains.steps and len(rows[0].parts) == 1:
+            answers, sums = zip(*[self._argument(row.parts[0]) for row in rows], strict=True)
+            if all(self.is_linear(each) for each in sums) and len(set(answers)) == 1:
+                return replace(self._linear_over_time(rows[0], sums, axis), answer=answers[0])
         return values.joined([self.as_data(row) for row in rows], axis)
 
     def _over_time(
@@ -244,9 +284,9 @@ class Unroller:
             return source.with_axes(axes)
         return Data("head", tuple(axes), head=replace(head, source=source))
 
-    def _linear_over_time(self, rows: Sequence[Steps], axis: int) -> Data:
+    def _linear_over_time(self, like: Steps, sums: Sequence[Sum], axis: int) -> Data:
         """The same linear layer on the outputs of each step."""
-        sums, number = [row.parts[0] for row in rows], self.algebra.number
+        number = self.algebra.number
         layers = [{number(value): source for (_, source), value in x.terms.items() if source != NOTHING} for x in sums]
         biases = {number(x.terms.get((ONE, NOTHING), 0.0)) for x in sums}
         if any(each.keys() != layers[0].keys() for each in layers) or len(biases) > 1:
@@ -260,7 +300,7 @@ class Unroller:
         self.reader.charge(weights.nbytes)
         bias = np.broadcast_to(sums[0].terms.get((ONE, NOTHING), 0.0), sums[0].width).astype(weights.dtype)
         parts = [known[key] for key in order]
-        return self._over_time(rows[0], axis, parts, Head(weights, bias, self.chains.data((parts[0][0],))))
+        return self._over_time(like, axis, parts, Head(weights, bias, self.chains.data((parts[0][0],))))
 
     def _row_at(self, row: Sequence[Sum]) -> tuple[values.Part, bool] | None:
         """The part whose outputs at all times are in a row, and whether they are in the reverse order; or None."""
@@ -284,3 +324,8 @@ def _source(data: Data) -> Data:
 
 def _forwards(axis: Axis) -> Axis:
     return tuple(replace(atom, name=atom.name.removesuffix(REVERSED)) for atom in axis)
+
+
+def _columns(source: Data) -> set[Axis]:
+    """What the last axis of an input or of vectors is if no other one was put there."""
+    return {atoms(Atom(name, source.sizes[-1])) for name in ("columns", *(f"{source.name} {i}" for i in (1, 2)))}

@@ -114,7 +114,7 @@ def test_a_hard_linked_file_is_unchanged_if_the_disk_has_no_room(tmp_path, path,
 
 @posix
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()])
-def test_a_hard_linked_file_written_in_part_leaves_the_whole_one_beside_it(tmp_path, path, monkeypatch, error):
+def test_a_hard_linked_file_written_in_part_leaves_the_whole_one_in_the_folder(tmp_path, path, monkeypatch, error):
     os.link(path, tmp_path / "other")
 
     def fail(source, target):

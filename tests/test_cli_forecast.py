@@ -65,7 +65,7 @@ def test_a_forecaster_of_a_table_is_that_of_fit(here, run):
     assert "season: 4 steps; differences: " in err
 
 
-def test_columns_beside_the_series_reach_it(here, run):
+def test_further_columns_reach_it(here, run):
     options = ["--past", "rain", "--future", "sun", "--gaps", "mask", "--season", 4, "--difference", "4,1"]
     run(*TRAIN, "-o", "m", *SMALL, *options, "--window", 20, "--loss", "huber", "--delta", 0.5, "--valid", 0.3)
     model = crnn.Forecaster(**OPTIONS, gaps="mask", season=4, difference=[4, 1], window=20, loss="huber", delta=0.5)

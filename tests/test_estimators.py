@@ -64,7 +64,7 @@ def test_scikit_learns_checks(estimator, check):
     check(estimator)
 
 
-def test_what_the_failing_check_of_classifiers_would_check_beside_the_columns(rng):
+def test_what_the_failing_check_of_classifiers_would_check_besides_the_columns(rng):
     X = rng.normal(size=(60, 5)) + np.repeat([0.0, 3, 6], 20)[:, None]
     y = np.repeat(["a", "b", "c"], 20)
     model = clone(ESTIMATORS[0])

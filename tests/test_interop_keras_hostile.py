@@ -91,7 +91,7 @@ def test_json_that_takes_much_memory_or_is_nested_deeply_is_refused(tmp_path, me
 
 
 @pytest.mark.parametrize("part", ["kind", "options", "vocab"])
-def test_what_crnn_wrote_beside_the_layers_is_checked_too(tmp_path, members, part):
+def test_what_crnn_wrote_besides_the_layers_is_checked_too(tmp_path, members, part):
     metadata = json.loads(members["metadata.json"])
     wrong = {"kind": "os.system", "options": {"hidden_size": 10**9}, "vocab": {"tokens": 5}}[part]
     metadata["crnn"][part] = wrong

@@ -112,7 +112,7 @@ def test_a_plain_network_is_tanh_unless_said_otherwise(rng):
     ]  # fmt: skip
 
 
-def test_dropout_is_said_beside(rng):
+def test_dropout_is_a_separate_argument(rng):
     assert from_state_dict(torch_tensors(rng), dropout=0.25).dropout == 0.25
 
 

@@ -201,7 +201,7 @@ def test_a_missing_file_and_a_folder_are_the_usual_errors(tmp_path):
         load_file(tmp_path)
 
 
-def test_the_old_file_survives_a_failure_and_nothing_is_left_beside_it(tmp_path, monkeypatch):
+def test_the_old_file_survives_a_failure_and_no_other_file_is_left(tmp_path, monkeypatch):
     path = tmp_path / "m"
     save_file(network("gru"), path)
     old = path.read_bytes()

@@ -135,7 +135,7 @@ def test_files_go_both_ways(torch, tmp_path, name):
     assert_same_bits(from_module(again).flat_params, net.flat_params)
 
 
-def test_modules_that_have_no_like_are_refused(torch):
+def test_modules_without_a_counterpart_are_refused(torch):
     with pytest.raises(TypeError, match=r"module: expected a torch\.nn\.Module, got str"):
         from_module("lstm")
     with pytest.raises(ValueError, match="got 'weight_hr_l0' of a projection"):

@@ -364,7 +364,7 @@ def test_a_tagger_takes_what_the_rows_need(case, bidirectional):
     assert peak_of(lambda: model.predict(X)) < rows * 4 * (16 * 14 if bidirectional else 50) + 1_000_000
 
 
-def test_a_padded_batch_takes_the_sum_of_its_lengths_beside_its_output(rng):
+def test_a_padded_batch_takes_the_sum_of_its_lengths_besides_its_output(rng):
     X = long_and_short(rng)
     net = crnn.RNN(D, H, 2, "lstm", seed=0)
     x, lengths = np.zeros((LONG, N, D), np.float32), [len(x) for x in X]
@@ -376,7 +376,7 @@ def test_a_padded_batch_takes_the_sum_of_its_lengths_beside_its_output(rng):
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_a_batch_with_little_padding_takes_little_beside_its_output(rng, layers):
+def test_a_batch_with_little_padding_takes_little_besides_its_output(rng, layers):
     T, B = 2000, 40
     lengths = rng.integers(T // 2, T + 1, size=B)
     net = crnn.RNN(D, H, layers, "lstm", seed=0)

@@ -360,7 +360,7 @@ def old_and_new(tmp_path):
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_the_old_file_survives_a_failure_and_nothing_is_left_beside_it(tmp_path, monkeypatch, step):
+def test_the_old_file_survives_a_failure_and_no_other_file_is_left(tmp_path, monkeypatch, step):
     path, old, model = old_and_new(tmp_path)
 
     def full(*_):

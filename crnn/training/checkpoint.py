@@ -11,7 +11,7 @@ as lines of JSON in UTF-8, since a header could not hold those of a long run. It
 - ``progress``: update, position, cut, how many states, whether a validation has judged the model, the optimizer's
   numbers;
 - ``output``, the digest of an existing file that this run may replace by its model;
-- ``rest``, if the run trains a part of a model: what its file has beside that part, whose tensors are ``rest.`` and
+- ``rest``, if the run trains a part of a model: what its file has besides that part, whose tensors are ``rest.`` and
   their names.
 """
 
@@ -51,7 +51,7 @@ __all__ = [
 
 KIND = "checkpoint"
 MODEL = "model."  # prefix of the tensors of the model
-REST = "rest."  # and of those that a larger model has beside them
+REST = "rest."  # and of those that a larger model has besides them
 Contents: TypeAlias = tuple[Mapping[str, Array], Mapping[str, Any]]  # tensors, and entries of a header
 FREE_SETTINGS = ("lr", "weight_decay")  # of an optimizer; a resumed run may have others
 
@@ -69,7 +69,7 @@ class Checkpoint:
     command : dict, optional
         The options of the command line that began or resumed it, for its record.
     rest : callable, optional
-        If the run trains a part of a model: what the file of the whole model has beside that part, for the part's
+        If the run trains a part of a model: what the file of the whole model has besides that part, for the part's
         weights to keep, as one array.
     """
 
@@ -452,7 +452,7 @@ def stored_model(header: Header, tensors: Mapping[str, Array]) -> Any:
 
 
 def stored_rest(path: PathLike) -> Contents | None:
-    """What a checkpoint holds of a larger model beside the part that is trained; None if there is none.
+    """What a checkpoint holds of a larger model besides the part that is trained; None if there is none.
 
     Raises ModelFileError and OSError.
     """

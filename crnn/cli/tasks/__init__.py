@@ -21,7 +21,7 @@ class Prepared:
     """What a run trains, and on what, as `crnn.training.fit.new_trainer` takes it.
 
     ``whole`` returns the model to write, of this kind, if the run trains only a part of it; ``rest`` what its file has
-    beside that part, see `crnn.training.checkpoint.Checkpoint`. ``epochs`` is the length of
+    besides that part, see `crnn.training.checkpoint.Checkpoint`. ``epochs`` is the length of
     a run for which none is given, if it is not that of `fit`.
     """
 

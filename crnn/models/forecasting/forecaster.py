@@ -373,7 +373,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         """The coefficient of determination R^2 of the forecast of the steps that came after the remembered series.
 
         1 is the best; 0 is that of the mean of these values. It is the mean of those of all columns, and of all series.
-        `backtest` says more: errors from several origins, beside those of `SeasonalNaive`.
+        `backtest` says more: errors from several origins, and those of `SeasonalNaive`.
 
         Parameters
         ----------

@@ -58,7 +58,7 @@ class Learning:
         self._take(self.regressor, self._judged())
 
     def rest(self, weights: Array) -> Contents:
-        """What the forecaster's file has beside the regressor, if that has these weights; for checkpoints."""
+        """What the forecaster's file has besides the regressor, if that has these weights; for checkpoints."""
         key = hashlib.blake2b(np.ascontiguousarray(weights).data).digest()
         if key not in self._known:  # most epochs are not the best one
             own = self.regressor.flat_params
@@ -91,7 +91,7 @@ class Learning:
         return {"kind": "Forecaster", "forecaster": fitted.header(*self._header)}
 
     def _judged(self) -> Fitted:
-        """What is learnt beside the weights, with the errors that the regressor makes now."""
+        """What is learnt besides the weights, with the errors that the regressor makes now."""
         layout = self.layout
         X, y = self.valid or (self.X, self.y)
         wanted = ahead_of(self._windows, y, layout)

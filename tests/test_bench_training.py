@@ -133,4 +133,5 @@ def test_a_sequence_row_without_peers_measures_crnn(monkeypatch):
     monkeypatch.setattr(sequence, "peak", lambda threads: Missing("left out"))
     monkeypatch.setattr(sequence, "PEERS", ())
     figures = sequence.measure(sequence.Shape("gru", 5, 1), Setting(1, Effort(2, 0.002), True))
-    assert {name for name, figure in figures.items() if figure.value is not None} == {"crnn", "crnn, tape reused"}
+    measured = {name for name, figure in figures.items() if figure.value is not None}
+    assert measured >= {"crnn", "crnn, frozen", "crnn, tape reused"}

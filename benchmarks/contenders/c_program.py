@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from benchmarks.base.latency import Stepper, Times
 from benchmarks.base.measure import Missing
 from benchmarks.contenders import native
+from benchmarks.contenders.precisions import PRECISIONS
 
 Array = NDArray[Any]
 
@@ -35,13 +36,14 @@ def compiled() -> Path | Missing:
 class Program:
     """The program with a model's weights and a window x (T, D). It ends when this object does."""
 
-    def __init__(self, program: Path, params: Mapping[str, Array], x: Array) -> None:
+    def __init__(self, program: Path, params: Mapping[str, Array], x: Array, precision: str) -> None:
         import crnn
 
         layers = sum(name.endswith(".W_hh") for name in params)
         names = [f"layer{k}.{name}" for k in range(layers) for name in ("W_xh", "W_hh", "b_h")] + ["W_hy", "b_y"]
         self.outputs = len(params["b_y"])
-        sizes = [layers, x.shape[1], len(params["layer0.W_hh"]), self.outputs, len(x)]
+        format_, hidden = list(PRECISIONS).index(precision), len(params["layer0.W_hh"])
+        sizes = [format_, layers, x.shape[1], hidden, self.outputs, len(x)]
         with tempfile.NamedTemporaryFile() as file:
             for array in (*(params[name] for name in names), x):
                 file.write(np.ascontiguousarray(array, np.float32).tobytes())
@@ -67,13 +69,13 @@ class Program:
         self.y = np.frombuffer(answer, np.float32, self.outputs, 8 * n + 8)
         return np.frombuffer(answer, np.int64, n)
 
-    def stepper(self, kind: str) -> Stepper:
+    def stepper(self, kind: str, tolerance: float) -> Stepper:
         """A contender that calls `kind`: "step" or "window"."""
 
         def times(kind: str) -> Times:
             return lambda n, block: self.ask(kind, n, block)
 
-        return Stepper(times(kind), times("nothing"), lambda: self.y, cpu=lambda: self.cpu)
+        return Stepper(times(kind), times("nothing"), lambda: self.y, tolerance=tolerance, cpu=lambda: self.cpu)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -82,7 +84,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def from_c(kind: str, precision: str, params: Mapping[str, Array], x: Array) -> Stepper | Missing:
     """The contender of a model of LSTM layers, with its weights in a precision."""
-    if precision != "float32":
-        return Missing("from C: float32 only")
     program = compiled()
-    return program if isinstance(program, Missing) else Program(program, params, x).stepper(kind)
+    if isinstance(program, Missing):
+        return program
+    return Program(program, params, x, precision).stepper(kind, PRECISIONS[precision])

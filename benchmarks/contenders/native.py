@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from benchmarks.base.latency import Stepper, Times
 from benchmarks.base.measure import Missing, unavailable
 from benchmarks.contenders.peak import FLAGS
+from benchmarks.contenders.precisions import PRECISIONS
 
 Array = NDArray[Any]
 
@@ -140,7 +141,7 @@ def _timed(call: Any, *arguments: Any) -> Times:
     return times
 
 
-def from_c(cell: str, params: Any, x: Array | int) -> Stepper | Missing:
+def from_c(cell: str, params: Any, x: Array | int, precision: str = "float32") -> Stepper | Missing:
     """A step in C of a network of one layer, or of a model on ids if ``params`` has a ``W_hy``."""
     import crnn
 
@@ -152,8 +153,8 @@ def from_c(cell: str, params: Any, x: Array | int) -> Stepper | Missing:
     arrays = [None if a is None else np.ascontiguousarray(a) for a in (*map(params.get, names), W_hy, b_y)]
     D, H = len(params["layer0.W_xh"]), len(params["layer0.W_hh"])
     sizes = [ctypes.c_ssize_t(size) for size in (D, H, 0 if b_y is None else len(b_y))]
-    isa = crnn.isa().encode()
-    stream = ctypes.c_void_p(loaded.bench_stream(isa, cell.encode(), *sizes, *map(_address, arrays)))
+    isa, format_ = crnn.isa().encode(), list(PRECISIONS).index(precision)
+    stream = ctypes.c_void_p(loaded.bench_stream(isa, cell.encode(), format_, *sizes, *map(_address, arrays)))
     if not stream:
         return Missing("C: no such model, or no memory")
     y = np.empty(H if b_y is None else len(b_y), np.float32)
@@ -161,7 +162,7 @@ def from_c(cell: str, params: Any, x: Array | int) -> Stepper | Missing:
         times = _timed(loaded.bench_id_steps, stream, _address(y), ctypes.c_int32(x))
     else:
         times = _timed(loaded.bench_steps, stream, _address(y), _address(x))
-    return Stepper(times, _c_idle(loaded), lambda: y)
+    return Stepper(times, _c_idle(loaded), lambda: y, tolerance=PRECISIONS[precision])
 
 
 def from_cython(stream: Any, x: Array | int) -> Stepper | Missing:

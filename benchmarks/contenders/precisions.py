@@ -7,7 +7,8 @@ from typing import Any
 
 from benchmarks.base.measure import OURS, Missing
 
-# By name, as `model.quantize` takes it: the largest difference of outputs, relative to the largest output.
+# By name, as `model.quantize` takes it, in the order of the C library's constants (CRNN_AS_ARRAYS, ...): the largest
+# difference of outputs, relative to the largest output.
 PRECISIONS = {"float32": 1e-4, "bf16": 0.03, "int8": 0.06}
 
 

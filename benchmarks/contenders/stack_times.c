@@ -2,9 +2,9 @@
  * stack_times.c: a program without Python that times single steps and whole windows of a model: a stack of LSTM layers
  * of one size, and an output layer. c_program.py compiles it with libcrnn.a and runs it.
  *
- *     stack_times FILE ISA LAYERS D H V T
+ *     stack_times FILE ISA FORMAT LAYERS D H V T
  *
- * FILE: float32, for every layer W_xh, W_hh, b_h; then W_hy, b_y, and a window x (T, D). Each line of the standard input
+ * FORMAT: how weights are stored, 0 as floats, 1 bf16, 2 int8 (CRNN_AS_ARRAYS, ...). FILE: float32, for every layer W_xh, W_hh, b_h; then W_hy, b_y, and a window x (T, D). Each line of the standard input
  * is a command, "step N BLOCK", "window N BLOCK" or "nothing N BLOCK"; the answer on the standard output is binary:
  * int64 ns[N], the nanoseconds of BLOCK calls each; double, CPU seconds of the program so far; float y[V], the last output. */
 #define _POSIX_C_SOURCE 200112L
@@ -46,13 +46,13 @@ static const float *read_floats(FILE *file, crnn_dim count)
 
 int main(int argc, char **argv)
 {
-    if (argc != 8) {
-        fputs("expected FILE ISA LAYERS D H V T\n", stderr);
+    if (argc != 9) {
+        fputs("expected FILE ISA FORMAT LAYERS D H V T\n", stderr);
         return 2;
     }
     FILE *file = fopen(argv[1], "rb");
-    const int layers = atoi(argv[3]);
-    const crnn_dim D = atol(argv[4]), H = atol(argv[5]), V = atol(argv[6]), T = atol(argv[7]);
+    const int format = atoi(argv[3]), layers = atoi(argv[4]);
+    const crnn_dim D = atol(argv[5]), H = atol(argv[6]), V = atol(argv[7]), T = atol(argv[8]);
     if (!file || layers < 1 || layers > MAX_LAYERS) {
         fputs("no such file, or too many layers\n", stderr);
         return 2;
@@ -64,8 +64,10 @@ int main(int argc, char **argv)
         layer[k].W_xh = read_floats(file, (k ? H : D) * GATES * H);
         layer[k].W_hh = read_floats(file, H * GATES * H);
         layer[k].b_h = read_floats(file, GATES * H);
+        layer[k].W_xh_format = layer[k].W_hh_format = format;
     }
     crnn_model_config config = {.input_size = D, .num_layers = layers, .layers = layer, .output_size = V};
+    config.W_hy_format = format;
     config.W_hy = read_floats(file, H * V);
     config.b_y = read_floats(file, V);
     const float *x = read_floats(file, T * D);

@@ -21,15 +21,16 @@ static void *line_aligned(size_t size)
     return memory ? memory + (CRNN_LINE_BYTES - (uintptr_t)memory % CRNN_LINE_BYTES) % CRNN_LINE_BYTES : NULL;
 }
 
-/* One stream of one layer, with an output layer if W_hy is not NULL, on the instruction set named isa. NULL: no such model,
- * or no memory. */
-crnn_streams *bench_stream(const char *isa, const char *cell, crnn_dim D, crnn_dim H, crnn_dim V, const float *W_xh,
-                           const float *W_hh, const float *b_h, const float *b_hn, const float *W_hy, const float *b_y)
+/* One stream of one layer, with an output layer if W_hy is not NULL, on the instruction set named isa; weights in the given
+ * format (CRNN_AS_ARRAYS, ...). NULL: no such model, or no memory. */
+crnn_streams *bench_stream(const char *isa, const char *cell, int format, crnn_dim D, crnn_dim H, crnn_dim V,
+                           const float *W_xh, const float *W_hh, const float *b_h, const float *b_hn, const float *W_hy,
+                           const float *b_y)
 {
     const crnn_layer_weights layer = {.cell = crnn_cell_find(cell), .hidden_size = H, .W_xh = W_xh, .W_hh = W_hh,
-                                      .b_h = b_h, .vectors = {b_hn}};
+                                      .b_h = b_h, .vectors = {b_hn}, .W_xh_format = format, .W_hh_format = format};
     const crnn_model_config config = {.input_size = D, .num_layers = 1, .layers = &layer, .output_size = V, .W_hy = W_hy,
-                                      .b_y = b_y};
+                                      .b_y = b_y, .W_hy_format = W_hy ? format : CRNN_AS_ARRAYS};
     int number = 0;
     while (number + 1 < crnn_isa_count() && strcmp(crnn_isa_name(number), isa))
         ++number;

@@ -77,6 +77,7 @@ def measure(shape: Shape, setting: Setting) -> dict[str, Figure]:
         if ".b_" in name:
             values[...] = np.linspace(-0.1, 0.1, len(values))
     x = np.random.default_rng(1).standard_normal((T, B, H), np.float32)
+    frozen = net.frozen()
     expected, _, tape = net.forward(x)
     expected = expected.copy()
 
@@ -87,6 +88,7 @@ def measure(shape: Shape, setting: Setting) -> dict[str, Figure]:
 
     contenders: dict[str, Contender | Missing] = {
         OURS: checked(OURS, lambda: net(x, threads=threads)[0]),
+        "crnn, frozen": checked(OURS, lambda: frozen(x, threads=threads)[0]),
         "crnn, tape reused": checked(OURS, lambda: net.forward(x, threads=threads, tape=tape)[0]),
     }
     for precision, tolerance in PRECISIONS.items():

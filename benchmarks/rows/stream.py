@@ -77,7 +77,7 @@ def race(model: crnn.RNN | crnn.LanguageModel, cell: str, x: single_steps.Input,
     name = TORCH_NAMES[cell]
     contenders: dict[str, Stepper | Missing] = {
         OURS: statement("y = step(x)", {"step": stream.step, "x": x}),
-        **ours_quantized(model, x),
+        **quantised(model, cell, x),
         "crnn, out=": statement(
             "step(x, out=y)", {"step": model.stream().step, "x": x, "y": np.empty(stream.output_size, np.float32)}
         ),
@@ -93,8 +93,8 @@ def race(model: crnn.RNN | crnn.LanguageModel, cell: str, x: single_steps.Input,
     return time_steps(contenders, setting.effort, expected)
 
 
-def ours_quantized(model: Any, x: single_steps.Input) -> dict[str, Stepper | Missing]:
-    """Steps of crnn with weights in the other precisions."""
+def quantised(model: Any, cell: str, x: single_steps.Input) -> dict[str, Stepper | Missing]:
+    """Steps of crnn with weights in the other precisions, from Python and from C."""
     steppers: dict[str, Stepper | Missing] = {}
     for precision, tolerance in PRECISIONS.items():
         if precision != "float32":
@@ -104,6 +104,7 @@ def ours_quantized(model: Any, x: single_steps.Input) -> dict[str, Stepper | Mis
                 if isinstance(made, Missing)
                 else statement("y = step(x)", {"step": made.stream().step, "x": x}, tolerance=tolerance)
             )
+            steppers[f"{ours_in(precision)}, from C"] = native.from_c(cell, model.params, x, precision)
     return steppers
 
 

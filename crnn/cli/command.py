@@ -52,6 +52,7 @@ SUBCOMMANDS = (
     Subcommand("predict", "predict classes or values for the sequences of a table", "predict"),
     Subcommand("score", "bits per token of each line of standard input", "score"),
     Subcommand("info", "show the contents of a model file", "info"),
+    Subcommand("quantize", "write a model with weights in fewer bits", "quantize"),
     Subcommand("export", "write a model as a file of another program", "export"),
     Subcommand("export-c", "write a model as a C file that needs no library", "export_c"),
     Subcommand("import", "read a model from a file of another program", "importing"),

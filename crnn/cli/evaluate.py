@@ -18,7 +18,7 @@ from crnn.cli.tables.known import refuse_options, sequences_for
 from crnn.cli.tables.labels import targets_for, values_of
 from crnn.cli.tables.layout import add_layout_flags
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "add_evaluation_flags", "evaluated", "run"]
 
 TABLE = ("id", "time", "delimiter", "header", "decimal")
 # The options for each kind of data, besides those of all.
@@ -33,6 +33,12 @@ def add_arguments(parser: CommandParser) -> None:
     """Add the arguments of ``crnn eval``."""
     parser.add_argument("model", type=Path)
     add_text_argument(parser, "to evaluate on, or a table (.csv, .tsv) for a model of sequences")
+    add_json_flag(parser)
+    add_evaluation_flags(parser)
+
+
+def add_evaluation_flags(parser: CommandParser) -> None:
+    """Add the options that `evaluated` reads, beside ``model`` and ``text``."""
     parser.add_argument(
         "--batch",
         dest="batch_size",
@@ -42,7 +48,6 @@ def add_arguments(parser: CommandParser) -> None:
         "context; 1 if not given",
     )
     parser.add_argument("--threads", type=int, default=cores(), help="threads; the result does not depend on it")
-    add_json_flag(parser)
     add_border_flag(parser.add_argument_group("text"))
     of_text = "that of the model; of a table that of its training, or utf-8,"
     add_layout_flags(parser.add_argument_group("table"), encoding=of_text, trained=True)
@@ -53,7 +58,16 @@ def add_arguments(parser: CommandParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print how well a model predicts. Returns the exit status."""
-    model = crnn.load(arguments.model)
+    line, result = evaluated(crnn.load(arguments.model), arguments)
+    if arguments.json:
+        show_json({"model": arguments.model} | result)
+    else:
+        show(line)
+    return 0
+
+
+def evaluated(model: Any, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """How well a model predicts ``arguments.text``, files of texts or one table: in words, and for programs."""
     evaluate, what = _evaluate_table, "tables of sequences"
     if isinstance(model, crnn.LanguageModel):
         evaluate, what = _evaluate_text, "texts"
@@ -65,21 +79,18 @@ def run(arguments: argparse.Namespace) -> int:
     return evaluate(model, arguments)
 
 
-def _evaluate_forecaster(model: Any, arguments: argparse.Namespace) -> int:
-    """Print how good forecasts from several origins would have been."""
+def _evaluate_forecaster(model: Any, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """How good forecasts from several origins would have been."""
     found = evaluation_of(model, arguments)
-    if arguments.json:
-        show_json({"model": arguments.model} | found)
-        return 0
-    show(
+    line = (
         f"rmse {found['rmse']:.4f}  mae {found['mae']:.4f}  {found['horizon']} steps from {found['origins']} origins\n"
         f"rmse {found['naive_rmse']:.4f}  mae {found['naive_mae']:.4f}  of the values {found['season']} steps before"
     )
-    return 0
+    return line, dict(found)
 
 
-def _evaluate_table(model: Any, arguments: argparse.Namespace) -> int:
-    """Print how well a model predicts the labels in a table."""
+def _evaluate_table(model: Any, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """How well a model predicts the labels in a table."""
     (arguments.data,) = arguments.text
     sequences, per_step = sequences_for(model, arguments, labelled=True)
     say(sequences.describe())
@@ -90,19 +101,16 @@ def _evaluate_table(model: Any, arguments: argparse.Namespace) -> int:
     else:
         targets = values_of(sequences, model.output_size, per_step=per_step)
     result = model.evaluate(model.data(sequences.x, targets, sequences.weights), threads=arguments.threads)
-    if arguments.json:
-        show_json({"model": arguments.model, "sequences": len(sequences)} | evaluation_json(result))
-        return 0
     if of_classes:
-        found = f"nats {result.nats:.4f}  bits {result.bits:.4f}  accuracy {result.accuracy:.4f}"
-        show(f"{found}  {'steps' if per_step else 'sequences'} {result.count}")
+        line = f"nats {result.nats:.4f}  bits {result.bits:.4f}  accuracy {result.accuracy:.4f}"
+        line += f"  {'steps' if per_step else 'sequences'} {result.count}"
     else:
-        show(f"rmse {result.rmse:.6g}  mae {result.mae:.6g}  loss {result.loss:.4f}  values {result.count}")
-    return 0
+        line = f"rmse {result.rmse:.6g}  mae {result.mae:.6g}  loss {result.loss:.4f}  values {result.count}"
+    return line, {"sequences": len(sequences)} | evaluation_json(result)
 
 
-def _evaluate_text(model: crnn.LanguageModel, arguments: argparse.Namespace) -> int:
-    """Print loss, perplexity and accuracy of a language model on text files."""
+def _evaluate_text(model: crnn.LanguageModel, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Loss, perplexity and accuracy of a language model on text files."""
     corpus = corpus_to_evaluate(arguments, model.vocab)
     unit = model.vocab.unit
     unknown = 0 if model.vocab.unknown_id is None else int(np.count_nonzero(corpus.train == model.vocab.unknown_id))
@@ -110,11 +118,8 @@ def _evaluate_text(model: crnn.LanguageModel, arguments: argparse.Namespace) -> 
         say(f"{unknown:,} of {len(corpus.train):,} {unit}s are not in the vocabulary and count as <unk>")
     batch_size = 1 if arguments.batch_size is None else arguments.batch_size
     result = model.evaluate(corpus.train, batch_size=batch_size, threads=arguments.threads)
-    if arguments.json:
-        show_json({"model": arguments.model, "unit": unit, "unknown": unknown} | evaluation_json(result))
-        return 0
-    show(
+    line = (
         f"nats {result.nats:.4f}  bits {result.bits:.4f}  perplexity {result.perplexity:.3f}  "
         f"accuracy {result.accuracy:.4f}  {unit}s {result.count}"
     )
-    return 0
+    return line, {"unit": unit, "unknown": unknown} | evaluation_json(result)

@@ -3,8 +3,9 @@
 
 A model file holds one tensor per parameter under its public name, and the statistics that standardise data. Its
 metadata has one key, ``crnn``: a JSON object with ``format`` (a version number), ``kind`` (the class), ``config`` (its
-arguments), what the class adds, such as ``vocab``, and ``sha256``, the `digest` of all that. A file is hostile input:
-nothing in it is used before it has been compared with what the configuration requires. Files are written atomically.
+arguments), what the class adds, such as ``vocab``, ``bf16``, the names of the tensors in bfloat16, if there are some,
+and ``sha256``, the `digest` of all that. A file is hostile input: nothing in it is used before it has been compared
+with what the configuration requires. Files are written atomically.
 
 One rule holds for everything that is written or read here, so for files, pickles, copies and checkpoints: every
 floating-point number of a tensor is finite (`check_finite`). What breaks it is refused before a file is touched.
@@ -66,7 +67,7 @@ def to_bytes(tensors: Mapping[str, Array], header: Header) -> bytes:
     data = sum(array.nbytes for array in arrays.values())
     try:
         json_header.loads(text, header_memory(data))
-        content = safetensors.to_bytes(arrays, {"crnn": text})
+        content = safetensors.to_bytes(arrays, {"crnn": text}, header.get("bf16", ()))
         safetensors.header_of(content, len(content))
     except ValueError as error:
         raise ValueError(f"expected a smaller vocabulary or log, got {error}") from None

@@ -9,7 +9,7 @@ sizes are checked before a tensor is touched.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ NUMPY_DTYPES = {
     "U64": "<u8", "I64": "<i8", "F64": "<f8", "C64": "<c8", "F32": "<f4", "U32": "<u4", "I32": "<i4", "F16": "<f2",
     "U16": "<u2", "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?",
 }  # fmt: skip
-FILE_DTYPES = {name: NUMPY_DTYPES[name] for name in ("F64", "F32", "U8")}
+FILE_DTYPES = {name: NUMPY_DTYPES[name] for name in ("F64", "F32", "U8", "I8")} | {"BF16": "<u2"}
 MESSAGE_LIMIT = 200  # characters of a file that a message repeats
 LARGEST = 1 << 62  # elements
 
@@ -45,21 +45,27 @@ BITS = {
 }  # fmt: skip
 
 
-def to_bytes(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
-    """The content of a file with arrays and texts. Raises ValueError for an array of a dtype that no file can have."""
+def to_bytes(tensors: Mapping[str, Array], metadata: Mapping[str, str], bf16: Collection[str] = ()) -> bytes:
+    """The content of a file with arrays and texts. Raises ValueError for an array of a dtype that no file can have.
+
+    ``bf16`` names float32 tensors of which the file holds the upper halves.
+    """
     names = {np.dtype(dtype): name for name, dtype in NUMPY_DTYPES.items()}
     ranks = list(names)
     arrays = {name: array.astype(array.dtype.newbyteorder("<"), "C", copy=False) for name, array in tensors.items()}
     for name, array in arrays.items():
         if array.dtype not in names:
             raise ValueError(f"{name}: expected one of {', '.join(map(str, ranks))}, got {array.dtype}")
+    for name in bf16:
+        arrays[name] = (arrays[name].view("<u4") >> 16).astype("<u2")
     order = sorted(arrays, key=lambda name: (ranks.index(arrays[name].dtype), name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
     for name in order:
         begin, end = end, end + arrays[name].nbytes
         shape = list(arrays[name].shape)
-        header[name] = {"dtype": names[arrays[name].dtype], "shape": shape, "data_offsets": [begin, end]}
+        dtype = "BF16" if name in bf16 else names[arrays[name].dtype]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
     text = json_header.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # so that the tensors are aligned
     return b"".join([len(text).to_bytes(8, "little"), text, *(arrays[name].reshape(-1).data for name in order)])
@@ -118,10 +124,16 @@ def _range_of(name: str, entry: Any) -> tuple[int, int]:
 
 
 def to_array(name: str, entry: Entry, dtypes: Mapping[str, str] = FILE_DTYPES) -> Array:
-    """The array of an entry of `parse`, in the machine's byte order. Raises ValueError for another dtype."""
+    """The array of an entry of `parse`, in the machine's byte order, of bfloat16 in float32.
+
+    Raises ValueError for another dtype.
+    """
     if entry["dtype"] not in dtypes:
         raise ValueError(f"{name:.{MESSAGE_LIMIT}}: expected one of {', '.join(dtypes)}, got {entry['dtype']}")
     array = np.frombuffer(entry["data"], dtypes[entry["dtype"]]).reshape(entry["shape"])
+    if entry["dtype"] == "BF16":
+        wide: Array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return wide
     return array.astype(array.dtype.newbyteorder("="), copy=not array.flags.aligned)
 
 

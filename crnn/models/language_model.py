@@ -39,6 +39,9 @@ from crnn.training.log import TrainingLog
 
 CONFIG_TYPES = network_json_types("input_size") | {"tie_weights": (bool,)}  # the input size is the vocabulary's
 
+# `quantize` compares this many logits of a text, but at least so many rows of them, in so many pieces.
+CALIBRATION_LOGITS, CALIBRATION_ROWS, CALIBRATION_PIECES = 1 << 22, 256, 16
+
 
 class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, attachments={"vocab": Vocab.from_dict}):
     """Predicts the next token of a text from all previous tokens.
@@ -167,6 +170,14 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
             f"LanguageModel({len(self.vocab)} {self.vocab.unit}s, cell={net.cell!r}, hidden_size={net.hidden_size}, "
             f"num_layers={net.num_layers}, {embedding}{tied}{self.flat_params.size:,} parameters, dtype={self.dtype!r})"
         )
+
+    def _calibration_outputs(self, inputs: Any) -> list[Array]:
+        """Logits of the beginning of a text, or of ids (N,), in pieces that are read side by side."""
+        ids = self._ids_of(inputs)[: max(CALIBRATION_ROWS, CALIBRATION_LOGITS // len(self.vocab))]
+        if not len(ids):
+            raise ValueError("calibration: expected a text, got an empty one")
+        pieces = min(CALIBRATION_PIECES, len(ids))
+        return [self.forward(ids[: len(ids) // pieces * pieces].reshape(pieces, -1).T)[0]]
 
     def _stream_parts(self) -> StreamParts:
         return self._predictor.stream_parts(type(self).__name__, ids_only=True)

@@ -279,6 +279,25 @@ class SequenceToSequence(
             totals *= np.array([weights[0] for weights in data.weights])
         return self._targets.evaluation(math.fsum(totals), count, predicted, data.targets, data.weights)
 
+    def _calibration_outputs(self, inputs: Any) -> list[Array]:
+        """Logits of the targets given the true tokens before them, for inputs (X, y)."""
+        if not isinstance(inputs, tuple) or len(inputs) != 2:
+            raise TypeError(f"calibration: expected (X, y), got {type(inputs).__name__}")
+        data = self.data(*inputs)
+        outputs = []
+        for chosen in by_length(data.lengths, 256):
+            batch, targets = data.batch(chosen)
+            _, head = self._predictor.window(
+                batch.x,
+                self._check_targets(targets, batch),
+                Workspace(),
+                lengths=batch.lengths,
+                target_lengths=batch.target_lengths,
+                keep=False,
+            )
+            outputs.append(head.outputs)
+        return outputs
+
     def _read(self, data: SequenceData, batch_size: int, threads: int) -> tuple[Array, list[Array]]:
         """The sum of the losses (N,) of each target, and the tokens that are predicted given the true ones before."""
         threads = check_threads(threads)

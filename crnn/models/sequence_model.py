@@ -586,6 +586,11 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         outputs = self._outputs(data, batch_size, threads)
         return self._targets.evaluation(*losses_of(self._head.loss, data, outputs), outputs, data.targets, data.weights)
 
+    def _calibration_outputs(self, inputs: Any) -> list[Array]:
+        x = self._sequences("calibration", inputs)
+        no_targets = [np.zeros((1, 1), np.int32)] * len(x)
+        return list(self._outputs(self._data(x, no_targets), 256, 1))
+
     def _stream_parts(self) -> StreamParts:
         if self.pooling not in STREAM_POOLINGS:
             names = ", ".join(repr(name) for name in POOLINGS if name in STREAM_POOLINGS)

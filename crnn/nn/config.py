@@ -19,6 +19,7 @@ from crnn.checks import check_dtype, check_finite, check_flag, check_probability
 from crnn.nn.cells import CELLS, cell_parameters, check_cell
 from crnn.nn.init import check_rule
 from crnn.nn.params import Shapes
+from crnn.nn.precision import check_precision, precision_of
 
 
 class NetworkOptions(TypedDict, total=False):
@@ -32,6 +33,7 @@ class NetworkOptions(TypedDict, total=False):
     recurrent_dropout: float
     trainable_initial_state: bool
     dtype: str
+    precision: str | Mapping[str, str] | None
     recurrent_init: str
     input_init: str | None
 
@@ -110,6 +112,14 @@ class NetworkConfig:
         flag="--trainable-initial-state",
     )
     dtype: str = option("float32", check=check_dtype, help="float32 or float64.", flag="--dtype")
+    precision: str | Mapping[str, str] | None = option(
+        None,
+        check=check_precision,
+        help="Products with weight matrices in fewer bits, in a float32 network: bf16, or int8, for inference only. A "
+        "dict says so for some matrices by their parameters' names. None: in the network's dtype. See "
+        "docs/quantisation.md.",
+        json_types=(type(None), str, dict),
+    )
     recurrent_init: str = option(
         "orthogonal",
         check=check_rule,
@@ -133,6 +143,8 @@ class NetworkConfig:
         sizes = [given] * (layers or 1) if isinstance(given, int) else list(given)
         if layers is not None and layers != len(sizes):
             raise ValueError(f"hidden_size: expected a size for each of {layers} layers, got {sizes}")
+        if self.precision is not None and self.dtype != "float32":
+            raise ValueError(f"precision: expected None for dtype {self.dtype!r}, got {self.precision!r}")
         object.__setattr__(self, "num_layers", len(sizes))
         object.__setattr__(self, "hidden_size", sizes if len(set(sizes)) > 1 else sizes[0])
 
@@ -146,6 +158,10 @@ class NetworkConfig:
     def directions(self) -> int:
         """2 if bidirectional, otherwise 1."""
         return 2 if self.bidirectional else 1
+
+    def precision_of(self, name: str) -> str | None:
+        """The precision of products with the parameter ``name``, or None for that of `dtype`."""
+        return precision_of(self.precision, name)
 
     @property
     def output_size(self) -> int:

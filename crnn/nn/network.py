@@ -233,6 +233,9 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         shown = [*always, *(o.name for o in others if getattr(self, o.name) != o.default)]
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
 
+    def _calibration_outputs(self, inputs: Any) -> list[Array]:
+        return [self(inputs)[0]]
+
     def _stream_parts(self) -> StreamParts:
         if self.bidirectional:
             raise ValueError(

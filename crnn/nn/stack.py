@@ -25,6 +25,7 @@ from crnn.nn.cells import CELLS, Recurrence, Slice
 from crnn.nn.config import NetworkConfig
 from crnn.nn.dropout import Masks
 from crnn.nn.inputs import Dense, LayerInput, first_input
+from crnn.nn.precision import check_trainable
 from crnn.nn.program import Phase, run_phases
 from crnn.nn.state import State, StateLike
 from crnn.nn.tape import CHUNK_BYTES, COPIED_BYTES, LayerTape, Tape
@@ -344,8 +345,9 @@ class Stack:
     def pack_backward(self, tape: Tape) -> None:
         """Pack the weights for the products of the backward pass, and allocate its arrays the first time.
 
-        Raises ValueError for a tape that was made with ``keep=False``.
+        Raises ValueError for a tape that was made with ``keep=False``, and for a network that is for inference.
         """
+        check_trainable(self.config.precision)
         if not tape.keep:
             raise ValueError("tape: expected one from forward, got one that keeps nothing for a backward pass")
         first_time = tape.dbefore is None

@@ -140,6 +140,8 @@ def new_trainer(
     caller holds the locks of the files, see `RunFiles`. Nothing but the log's file has been written, and unless a run
     is resumed the model is unchanged.
     """
+    if hasattr(model, "check_trainable"):
+        model.check_trainable()
     train, valid = _split(model, data, valid)
     if isinstance(config.patience, int) and valid is None:
         raise ValueError("patience: expected validation data with it, got none")

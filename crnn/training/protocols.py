@@ -88,7 +88,8 @@ class Trainable(Protocol):
 
     It may also have a method ``workspace() -> object``. What that returns is passed to every call of
     `loss_and_gradients` of one training run, so that a model can reuse its arrays across windows. And it may have
-    ``observed``, a sequence of `Observation`.
+    ``observed``, a sequence of `Observation`; and ``check_trainable()``, which raises ValueError if it is for inference
+    only.
     """
 
     loss_unit: str  # "nats", or "" for other losses

@@ -80,10 +80,7 @@ def as_floats(name: str, value: Any) -> Array:
 
 def of_file(name: str, entry: Mapping[str, Any]) -> Array:
     """The array of an entry of a safetensors file, float32 or float64. Raises ValueError for another dtype."""
-    array = safetensors.to_array(name, entry, FILE_DTYPES)
-    if entry["dtype"] == "BF16":  # NumPy has no bfloat16: it is the upper half of a float32
-        array = (array.astype(np.uint32) << 16).view(np.float32)
-    return as_floats(name, array)
+    return as_floats(name, safetensors.to_array(name, entry, FILE_DTYPES))
 
 
 # ---- from PyTorch ----------------------------------------------------------------------------------------------------

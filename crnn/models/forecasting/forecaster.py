@@ -556,6 +556,18 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         copy._regressor = regressor
         return copy
 
+    def quantize(
+        self, precision: str | Mapping[str, str] = "int8", calibration: Any = None, *, tolerance: float = 0.02
+    ) -> Self:
+        """A copy in fewer bits, see `crnn.nn.module.Module.quantize`; ``calibration``: inputs of its `regressor`."""
+        regressor = self.regressor.quantize(precision, calibration, tolerance=tolerance)
+        copy = deepcopy(self).set_params(precision=regressor.config()["precision"])
+        copy._regressor = regressor
+        return copy
+
+    def _calibration_outputs(self, inputs: Any) -> list[Array]:
+        return self.regressor._calibration_outputs(inputs)
+
     def contents(self) -> tuple[dict[str, Array], dict[str, Any]]:
         fitted = self.fitted
         tensors, header = self.regressor.contents()

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""Post-training quantisation of a network or model: `crnn.nn.module.Module.quantize`."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any, Protocol, Self, TypeVar
+
+import numpy as np
+
+from crnn.checks import Array, check_number
+from crnn.nn.precision import MOST_TERMS, check_precision, precision_of, rounded, terms_axis
+
+__all__ = ["quantized"]
+
+
+class Quantizable(Protocol):
+    """What `quantized` needs of a network or model."""
+
+    @property
+    def params(self) -> Mapping[str, Array]: ...
+    def config(self) -> dict[str, Any]: ...
+    def _changed(self, params: Mapping[str, Array], **options: Any) -> Self: ...
+    def _calibration_outputs(self, inputs: Any) -> list[Array]: ...
+
+
+M = TypeVar("M", bound=Quantizable)
+
+
+def quantized(model: M, precision: Any, calibration: Any, tolerance: float) -> M:
+    """A copy of ``model`` with rounded weights. Arguments and errors as in `crnn.nn.module.Module.quantize`."""
+    wanted = _matrices(model, precision)
+    bound = check_number("tolerance", tolerance, 0)
+    if calibration is not None:
+        outputs = model._calibration_outputs(calibration)
+        lost = {name: _loss(_rounded(model, {name: kind}), calibration, outputs) for name, kind in wanted.items()}
+        kept = {name: loss for name, loss in lost.items() if not loss <= bound}
+        if kept:
+            named = ", ".join(f"{name} ({loss:.3g})" for name, loss in kept.items())
+            warnings.warn(
+                f"quantize: weights that would change the outputs by more than {bound} stay in float32: {named}",
+                stacklevel=3,
+            )
+        wanted = {name: kind for name, kind in wanted.items() if name not in kept}
+    return _rounded(model, wanted)
+
+
+def _matrices(model: Quantizable, precision: Any) -> dict[str, str]:
+    """The precision of each weight matrix that is to be rounded. Raises ValueError."""
+    checked = check_precision("precision", precision)
+    if checked is None:
+        raise ValueError("precision: expected 'int8', 'bf16', or a dict from weight matrices to them, got None")
+    if model.config()["dtype"] != "float32":
+        raise ValueError(f"quantize: expected a float32 model, got {model.config()['dtype']}; see astype")
+    found = {name: precision_of(checked, name) for name in model.params}
+    wanted = {name: kind for name, kind in found.items() if kind is not None}
+    unknown = sorted(set(checked) - set(wanted)) if isinstance(checked, dict) else []
+    if unknown:
+        known = [name for name in model.params if precision_of("int8", name)]
+        raise ValueError(f"precision: expected weight matrices among {', '.join(known)}, got {unknown[0]!r}")
+    for name, kind in wanted.items():
+        terms = model.params[name].shape[terms_axis(name)]
+        if kind == "int8" and terms > MOST_TERMS:
+            raise ValueError(f"{name}: expected at most {MOST_TERMS} inputs of an int8 product, got {terms}")
+        if not np.isfinite(model.params[name]).all():
+            raise ValueError(f"{name}: expected finite weights, got NaN or infinity")
+    return wanted
+
+
+def _rounded(model: M, wanted: Mapping[str, str]) -> M:
+    """A copy whose named weights are rounded, and multiplied in their precision."""
+    params = {name: rounded(values, wanted.get(name), terms_axis(name)) for name, values in model.params.items()}
+    everything = {name for name in params if precision_of("int8", name)}
+    kinds = set(wanted.values())
+    uniform = everything == set(wanted) and len(kinds) == 1
+    return model._changed(params, precision=kinds.pop() if uniform else dict(wanted) or None)
+
+
+def _loss(model: Quantizable, inputs: Any, expected: list[Array]) -> float:
+    """Root mean square of the difference of the outputs, divided by their standard deviation."""
+    of_model = model._calibration_outputs(inputs)
+    errors = math.fsum(float(np.square(a - b, dtype="float64").sum()) for a, b in zip(of_model, expected, strict=True))
+    everything = np.concatenate([array.ravel() for array in expected]).astype("float64")
+    spread = float(everything.std()) * math.sqrt(everything.size)
+    return math.sqrt(errors) / spread if spread else math.sqrt(errors)

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: MIT
+"""Models in fewer bits: rounding of weights, `quantize`, files, training refused, ``crnn quantize``."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import crnn
+from crnn.cli.command import main
+from crnn.nn.cells import CELLS
+from crnn.nn.precision import PRECISIONS, int8_parts, on_grid, rounded
+
+
+def network(cell="lstm", layers=2, **options):
+    return crnn.RNN(6, 20, layers, cell, seed=3, **options)
+
+
+def inputs(steps=12, batch=3, size=6):
+    return np.random.default_rng(5).standard_normal((steps, batch, size)).astype(np.float32)
+
+
+def matrices(model):
+    return {name: values for name, values in model.params.items() if values.ndim == 2}
+
+
+# ---- rounding --------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 20), st.integers(-36, 36), st.sampled_from([0, 1]))
+def test_int8_is_the_nearest_multiple_of_a_scale_and_is_found_again(seed, K, N, exponent, axis):
+    w = (np.random.default_rng(seed).standard_normal((K, N)) * 10.0**exponent).astype(np.float32)
+    q, scale = int8_parts(w, axis)
+    once = rounded(w, "int8", axis)
+    exact = q.astype(np.float64) * np.expand_dims(scale.astype(np.float64), axis)
+    assert (once == exact).all()  # q * s needs no rounding
+    assert np.abs(q).max() <= 127
+    wide = np.expand_dims(scale, axis).astype(np.float64)
+    assert (np.abs(w - exact) <= 0.50001 * wide + np.where(wide, 0, np.abs(w))).all()
+    largest = np.abs(w).max(axis=axis).astype(np.float64)
+    assert np.where(scale > 0, largest / np.where(scale > 0, scale, 1), 127) == pytest.approx(127, abs=0.01)
+    again = int8_parts(once, axis)
+    assert (again[0] == q).all()
+    assert (again[1] == scale).all()
+    assert on_grid(once, "int8", axis)
+
+
+def test_columns_without_a_scale_are_zero():
+    w = np.array([[0, 1e-40, 3], [0, -1e-41, -1.5]], np.float32)
+    q, scale = int8_parts(w)
+    assert scale.tolist()[:2] == [0, 0]
+    assert q[:, :2].tolist() == [[0, 0], [0, 0]]
+    assert q[:, 2].tolist() == [127, -63]  # -63.5 less a little, because the scale is rounded up
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.floats(width=32), min_size=1, max_size=50))
+def test_bfloat16_is_the_nearest_number_of_8_bits_with_ties_to_even(numbers):
+    w = np.array(numbers, np.float32)
+    torch = pytest.importorskip("torch")
+    wanted = torch.from_numpy(w.copy()).to(torch.bfloat16).to(torch.float32).numpy()
+    tiny = np.finfo(np.float32).tiny
+    wanted = np.where(np.abs(wanted) < tiny, np.float32(0), wanted)
+    np.testing.assert_array_equal(rounded(w, "bf16"), wanted)
+
+
+def test_bfloat16_of_some_numbers():
+    w = np.array([1.0, 1.00390625, 1.01171875, -3.1415927, 1e-39, np.inf, np.nan], np.float32)
+    assert rounded(w, "bf16").tolist()[:6] == [1.0, 1.0, 1.015625, -3.140625, 0.0, np.inf]
+    assert np.isnan(rounded(w, "bf16")[6])
+
+
+# ---- models ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_quantised_network_is_near_the_original_and_its_weights_are_on_the_grid(cell, precision):
+    net, x = network(cell), inputs()
+    before = net.flat_params.copy()
+    small = net.quantize(precision)
+    assert (net.flat_params == before).all()
+    assert small.precision == precision
+    assert net.precision is None
+    y, wanted = small(x)[0], net(x)[0]
+    assert not (y == wanted).all()
+    assert np.abs(y - wanted).max() < 0.05 * max(1, np.abs(wanted).max())
+    for name, values in net.params.items():
+        expected = rounded(values, precision) if values.ndim == 2 else values
+        assert (small.params[name] == expected).all(), name
+    again = small.quantize(precision)
+    assert again(x)[0].tobytes() == y.tobytes()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_streams_and_whole_sequences_of_a_quantised_network_are_bit_identical(cell, precision):
+    small, x = network(cell).quantize(precision), inputs(batch=1)
+    y = small(x)[0][:, 0]
+    stream = small.stream()
+    assert np.stack([stream.step(x_t[0]) for x_t in x]).tobytes() == y.tobytes()
+    assert small.stream().run(x[:, 0]).tobytes() == y.tobytes()
+    batch = small.stream_batch(3)
+    x3 = inputs(batch=3)
+    ys = np.stack([batch.step(x_t) for x_t in x3])
+    assert ys.tobytes() == small(x3)[0].tobytes()
+    assert ys.tobytes() == small(x3, threads=2)[0].tobytes()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_ids_and_embeddings_of_a_quantised_network_stream_as_they_are_computed_whole(precision):
+    ids = np.random.default_rng(1).integers(0, 6, (15, 1))
+    for options in {}, {"embedding_size": 5}:
+        small = network("gru", **options).quantize(precision)
+        y = small(ids)[0][:, 0]
+        assert small.stream().run(ids[:, 0]).tobytes() == y.tobytes()
+        many = np.tile(ids, (1, 4))  # the table of an embedding instead of the gathered rows
+        assert small(many)[0][:, 2].tobytes() == y.tobytes()
+
+
+def test_a_mapping_quantises_the_matrices_that_it_names():
+    net = network()
+    small = net.quantize({"layer1.W_hh": "int8", "layer0.W_xh": "bf16"})
+    assert small.precision == {"layer1.W_hh": "int8", "layer0.W_xh": "bf16"}
+    changed = [name for name in net.params if (small.params[name] != net.params[name]).any()]
+    assert changed == ["layer0.W_xh", "layer1.W_hh"]
+
+
+def test_calibration_keeps_matrices_in_float32_that_lose_too_much_and_says_which():
+    net, x = network(), inputs()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert net.quantize("int8", x).precision == "int8"
+    with pytest.warns(UserWarning, match=r"more than 0.0 stay in float32: layer0.W_xh \(0\.0"):
+        kept = net.quantize("int8", x, tolerance=0)
+    assert kept.precision is None
+    assert kept.flat_params.tobytes() == net.flat_params.tobytes()
+    outlier = network(layers=1)
+    outlier.params["layer0.W_xh"][0] *= 300  # one input decides the scale of all outputs, but is always 0
+    x[:, :, 0] = 0
+    with pytest.warns(UserWarning, match=r"stay in float32: layer0.W_xh \("):
+        part = outlier.quantize("int8", x)
+    assert part.precision == {"layer0.W_hh": "int8"}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_kind_of_model_is_quantised_saved_loaded_and_predicts(tmp_path, precision):
+    rng = np.random.default_rng(0)
+    X, path = [rng.standard_normal((n, 3)).astype(np.float32) for n in (5, 8, 6, 7)], tmp_path / "m"
+    tokens = [np.array([0, 1, 2]), np.array([2, 1]), np.array([0]), np.array([1, 1])]
+    models = [
+        (crnn.SequenceClassifier(3, num_classes=2, hidden_size=8, cell="lstm").fit(X, [0, 1, 0, 1], epochs=1), X),
+        (crnn.SequenceTagger(3, num_classes=2, hidden_size=8, cell="gru").fit(X, [x[:, 0] > 0 for x in X], epochs=1), X),
+        (crnn.SequenceRegressor(3, output_size=1, hidden_size=8).fit(X, np.arange(4.0), epochs=1), X),
+        (crnn.SequenceToSequence(3, output_size=3, hidden_size=8, cell="gru").fit(tokens, tokens, epochs=1), tokens),
+    ]
+    for model, data in models:
+        pairs = isinstance(model, crnn.SequenceToSequence)
+        small = model.quantize(precision, (tokens, tokens) if pairs else X, tolerance=1)
+        small.save(path)
+        loaded = crnn.load(path)
+        assert type(loaded) is type(model)
+        assert loaded.config() == small.config()
+        assert loaded.flat_params.tobytes() == small.flat_params.tobytes()
+        for a, b in zip(loaded.predict(data), small.predict(data), strict=True):
+            assert np.array_equal(a, b)
+        model.save(path.with_suffix(".whole"))
+        assert path.stat().st_size < path.with_suffix(".whole").stat().st_size
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_language_model_in_fewer_bits_predicts_writes_and_is_saved(tmp_path, precision):
+    corpus = crnn.TextCorpus.from_text("to be or not to be, " * 60, valid=0.1, test=0.1)
+    for tied in False, True:
+        options = {"embedding_size": 24, "tie_weights": True} if tied else {}
+        model = crnn.LanguageModel(corpus.vocab, hidden_size=24, seed=1, **options)
+        model.fit(corpus, epochs=3, batch_size=4, bptt=16, optimizer=crnn.optim.Adam(lr=1e-2))
+        small = model.quantize(precision, "to be or not")
+        assert small.evaluate(corpus.test).nats == pytest.approx(model.evaluate(corpus.test).nats, abs=0.05)
+        stream = small.stream().feed("to be or ")
+        ids = corpus.vocab.encode("to be or ")
+        logits, _ = small.forward(ids[:, None])
+        step = small.stream().run(ids)
+        assert np.array_equal(step, logits[:, 0])
+        assert isinstance(stream.generate(5), str)
+        small.save(tmp_path / "m")
+        assert crnn.load(tmp_path / "m").evaluate(corpus.test) == small.evaluate(corpus.test)
+
+
+def test_a_forecaster_in_fewer_bits_forecasts(tmp_path):
+    series = np.sin(np.arange(120) / 6) + np.arange(120) / 50
+    model = crnn.Forecaster(hidden_size=8, window=24, season=1).fit(series, epochs=2)
+    small = model.quantize()
+    assert small.forecast(6) == pytest.approx(model.forecast(6), abs=0.2)
+    small.save(tmp_path / "m")
+    assert (crnn.load(tmp_path / "m").forecast(6) == small.forecast(6)).all()
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_holds_integers_and_scales_or_bfloat16():
+    net = network(layers=1)
+    entries = {p: crnn.io.safetensors.parse(net.quantize(p).to_bytes())[0] for p in PRECISIONS}
+    assert {name: entry["dtype"] for name, entry in entries["int8"].items()} == {
+        "layer0.W_xh": "I8", "layer0.W_xh.scale": "F32", "layer0.W_hh": "I8", "layer0.W_hh.scale": "F32",
+        "layer0.b_h": "F32",
+    }  # fmt: skip
+    assert {name: entry["dtype"] for name, entry in entries["bf16"].items()} == {
+        "layer0.W_xh": "BF16", "layer0.W_hh": "BF16", "layer0.b_h": "F32",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_weights_that_were_changed_after_quantising_are_saved_as_they_are(tmp_path, precision):
+    small = network().quantize(precision)
+    small.params["layer0.W_hh"][3, 5] = 0.123456
+    small.save(tmp_path / "m")
+    loaded = crnn.load(tmp_path / "m")
+    assert loaded.flat_params.tobytes() == small.flat_params.tobytes()
+    assert loaded(inputs())[0].tobytes() == small(inputs())[0].tobytes()
+
+
+@pytest.mark.parametrize("change", ["scale", "no scale", "shape", "kind"])
+def test_scales_that_do_not_fit_are_refused(change):
+    small = network(layers=1).quantize()
+    tensors, header = small.contents()
+    tensors = dict(tensors)
+    if change == "scale":
+        tensors["layer0.W_hh.scale"] = tensors["layer0.W_hh.scale"] * np.float32(1.0001)
+    elif change == "no scale":
+        del tensors["layer0.W_hh.scale"]
+    elif change == "shape":
+        tensors["layer0.W_hh.scale"] = tensors["layer0.W_hh.scale"][:-1]
+    else:
+        tensors["layer0.W_hh.scale"] = tensors["layer0.W_hh.scale"].astype(np.float64)
+    with pytest.raises(ValueError, match=r"layer0\.W_hh"):
+        crnn.RNN.from_contents(header, tensors)
+
+
+def test_copies_and_pickles_are_quantised_too():
+    import copy
+    import pickle
+
+    small = network().quantize({"layer0.W_hh": "int8"})
+    for other in copy.deepcopy(small), pickle.loads(pickle.dumps(small)):
+        assert other.precision == small.precision
+        assert other(inputs())[0].tobytes() == small(inputs())[0].tobytes()
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+
+def test_training_a_quantised_model_is_refused_before_it_starts():
+    corpus = crnn.TextCorpus.from_text("hello world. " * 30)
+    small = crnn.LanguageModel(corpus.vocab, hidden_size=4, seed=1).quantize()
+    before = small.flat_params.copy()
+    with pytest.raises(ValueError, match="precision: expected None in a network that is trained, got 'int8'"):
+        crnn.fit(small, corpus, epochs=1)
+    with pytest.raises(ValueError, match="precision: expected None in a network that is trained"):
+        small.fit(corpus, epochs=1)
+    assert (small.flat_params == before).all()
+    net = network().quantize()
+    y, _, tape = net.forward(inputs())
+    with pytest.raises(ValueError, match="precision: expected None"):
+        net.backward(tape, np.ones_like(y))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("int4",), "precision: expected 'bf16', 'int8', None, or a dict .* got 'int4'"),
+        ((None,), "precision: expected 'int8', 'bf16', or a dict"),
+        (({"layer0.b_h": "int8"},), "precision: expected names of weight matrices, .* got 'layer0.b_h'"),
+        (({"layer7.W_hh": "int8"},), "precision: expected weight matrices among layer0.W_xh, .* got 'layer7.W_hh'"),
+        (({"layer0.W_hh": 8},), r"precision\['layer0.W_hh'\]: expected 'bf16', 'int8', got 8"),
+        ((8,), "precision: expected"),
+    ],
+)
+def test_a_wrong_precision_is_refused_by_name(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        network().quantize(*arguments)
+
+
+def test_what_cannot_be_quantised_is_refused():
+    with pytest.raises(ValueError, match="quantize: expected a float32 model, got float64"):
+        network(dtype="float64").quantize()
+    with pytest.raises(ValueError, match="precision: expected None for dtype 'float64', got 'int8'"):
+        network(dtype="float64", precision="int8")
+    net = network()
+    net.params["layer0.W_hh"][0, 0] = np.nan
+    with pytest.raises(ValueError, match=r"layer0\.W_hh: expected finite weights"):
+        net.quantize()
+    with pytest.raises(ValueError, match="tolerance: expected a number of at least 0"):
+        network().quantize("int8", inputs(), tolerance=-1)
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_crnn_quantize_writes_a_model_and_shows_sizes_times_and_losses(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = "to be or not to be, " * 60
+    (tmp_path / "t.txt").write_text(text)
+    corpus = crnn.TextCorpus.from_text(text, valid=0.1, test=0.1)
+    crnn.LanguageModel(corpus.vocab, hidden_size=24, seed=1).save("m")
+    assert main(["quantize", "m", "-o", "q", "--eval", "t.txt", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["precision"] == "int8"
+    assert found["after"]["bytes"] == (tmp_path / "q").stat().st_size < found["before"]["bytes"]
+    assert found["after"]["evaluation"]["nats"] == crnn.load("q").evaluate(corpus.vocab.encode(text)).nats
+    assert found["after"]["step_us"] > 0
+    assert main(["quantize", "m", "-o", "q"]) == 1
+    assert "which exists" in capsys.readouterr().err
+    assert main(["quantize", "m", "-o", "b", "--precision", "bf16", "--keep", "W_hy", "--eval", "t.txt"]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines()] == ["before", "after"]
+    assert "us a step" in out
+    assert "bits" in out
+    assert crnn.load("b").config()["precision"] == {"layer0.W_xh": "bf16", "layer0.W_hh": "bf16"}
+    assert main(["info", "q"]) == 0
+    assert "int8" in capsys.readouterr().out
+    assert main(["quantize", "m", "-o", "c", "--keep", "layer9.W_hh"]) == 1
+    assert "keep: expected one of layer0.W_xh, layer0.W_hh, W_hy, got layer9.W_hh" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import crnn
+import crnn.interop.torch
 from crnn.cli.command import main
 from crnn.nn.cells import CELLS
 from crnn.nn.precision import PRECISIONS, int8_parts, on_grid, rounded
@@ -250,6 +251,16 @@ def test_copies_and_pickles_are_quantised_too():
     for other in copy.deepcopy(small), pickle.loads(pickle.dumps(small)):
         assert other.precision == small.precision
         assert other(inputs())[0].tobytes() == small(inputs())[0].tobytes()
+
+
+def test_a_quantised_model_is_exported_once_it_is_float32_again(tmp_path):
+    small = network("gru", layers=1).quantize()
+    with pytest.raises(ValueError, match=r"precision: expected a model in float32 or float64, got 'int8'.*astype"):
+        crnn.interop.torch.save_file(small, tmp_path / "m")
+    plain = small.astype("float32")
+    assert plain.precision is None
+    assert plain.flat_params.tobytes() == small.flat_params.tobytes()
+    assert small.astype("float64").dtype == "float64"
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------

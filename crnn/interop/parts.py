@@ -109,7 +109,7 @@ def parts_of(model: object, *kinds: str) -> ModelParts:
     TypeError
         The model is of another kind.
     ValueError
-        It waits for `fit`, or a value is NaN or infinite; the message names the parameter.
+        It waits for `fit`, or is quantised, or a value is NaN or infinite; the message names the parameter.
     """
     kind = type(model).__name__
     if not isinstance(model, Module) or kind not in (kinds or KINDS):
@@ -121,7 +121,14 @@ def parts_of(model: object, *kinds: str) -> ModelParts:
     scaling = {name: (each.mean, each.std) for name, each in scalings.items() if not each.is_identity}
     net: Any = getattr(model, "net", model)
     vocab = getattr(model, "vocab", None)
-    return ModelParts(kind, model.config(), config_from(net.config()), model.params, scaling, vocab)
+    config = model.config()
+    precision = config.pop("precision")
+    if precision is not None:
+        raise ValueError(
+            f"precision: expected a model in float32 or float64, got {precision!r}, whose products other libraries "
+            "compute differently; model.astype('float32') has the same weights"
+        )
+    return ModelParts(kind, config, config_from(net.config()), model.params, scaling, vocab)
 
 
 def model_from(

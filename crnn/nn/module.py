@@ -125,11 +125,11 @@ class Module(ABC):
         return {name: value for name, value in named.items() if value is not None}
 
     def astype(self, dtype: str) -> Self:
-        """A copy in another precision, float32 or float64. Shares no memory with this one.
+        """A copy in float32 or float64, whose products are in that precision too. Shares no memory with this one.
 
         Raises ValueError, which names the parameter, if a value is NaN, infinite, or too large for the precision.
         """
-        return self._changed(self.params, dtype=dtype)
+        return self._changed(self.params, dtype=dtype, precision=None)
 
     def quantize(
         self, precision: str | Mapping[str, str] = "int8", calibration: Any = None, *, tolerance: float = 0.02

@@ -552,7 +552,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
     def astype(self, dtype: str) -> Self:
         """A copy in another precision, float32 or float64, see `crnn.nn.module.Module.astype`."""
         regressor = self.regressor.astype(dtype)
-        copy = deepcopy(self).set_params(dtype=dtype)
+        copy = deepcopy(self).set_params(dtype=dtype, precision=None)
         copy._regressor = regressor
         return copy
 

@@ -152,10 +152,11 @@ def test_calibration_keeps_matrices_in_float32_that_lose_too_much_and_says_which
 def test_every_kind_of_model_is_quantised_saved_loaded_and_predicts(tmp_path, precision):
     rng = np.random.default_rng(0)
     X, path = [rng.standard_normal((n, 3)).astype(np.float32) for n in (5, 8, 6, 7)], tmp_path / "m"
+    signs = [x[:, 0] > 0 for x in X]
     tokens = [np.array([0, 1, 2]), np.array([2, 1]), np.array([0]), np.array([1, 1])]
     models = [
         (crnn.SequenceClassifier(3, num_classes=2, hidden_size=8, cell="lstm").fit(X, [0, 1, 0, 1], epochs=1), X),
-        (crnn.SequenceTagger(3, num_classes=2, hidden_size=8, cell="gru").fit(X, [x[:, 0] > 0 for x in X], epochs=1), X),
+        (crnn.SequenceTagger(3, num_classes=2, hidden_size=8, cell="gru").fit(X, signs, epochs=1), X),
         (crnn.SequenceRegressor(3, output_size=1, hidden_size=8).fit(X, np.arange(4.0), epochs=1), X),
         (crnn.SequenceToSequence(3, output_size=3, hidden_size=8, cell="gru").fit(tokens, tokens, epochs=1), tokens),
     ]

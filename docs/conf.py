@@ -53,6 +53,7 @@ forge_navigation = {  # title <page>, or the page with its own title
         "scikit-learn",
         "Arrays and gradients <arrays>",
         "Embedding <embedding>",
+        "Models in fewer bits <quantisation>",
         "C without a library <export-c>",
         "PyTorch <pytorch>",
         "ONNX <onnx>",

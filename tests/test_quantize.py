@@ -218,13 +218,25 @@ def test_a_file_holds_integers_and_scales_or_bfloat16():
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_weights_that_were_changed_after_quantising_are_saved_as_they_are(tmp_path, precision):
-    small = network().quantize(precision)
-    small.params["layer0.W_hh"][3, 5] = 0.123456
-    small.save(tmp_path / "m")
+def test_the_parameters_of_a_quantised_model_are_read_only_also_from_a_file_and_a_constructor(tmp_path, precision):
+    corpus = crnn.TextCorpus.from_text("to be or not to be")
+    made = crnn.LanguageModel(corpus.vocab, hidden_size=8, seed=2, precision=precision)
+    for name, values in made.params.items():
+        assert values.ndim < 2 or on_grid(values, precision), name
+    made.save(tmp_path / "m")
     loaded = crnn.load(tmp_path / "m")
-    assert loaded.flat_params.tobytes() == small.flat_params.tobytes()
-    assert loaded(inputs())[0].tobytes() == small(inputs())[0].tobytes()
+    for small in network().quantize(precision), made, made.net, loaded, loaded.net:
+        for values in small.flat_params, *small.params.values():
+            with pytest.raises(ValueError, match="read-only"):
+                values[...] = 1
+
+
+def test_a_file_with_values_that_its_precision_cannot_hold_is_refused():
+    tensors, header = network(layers=1).contents()
+    for precision in PRECISIONS:
+        wrong = header | {"config": header["config"] | {"precision": precision}}
+        with pytest.raises(ValueError, match=r"layer0\.W_xh: expected values that .* can hold"):
+            crnn.RNN.from_contents(wrong, tensors)
 
 
 @pytest.mark.parametrize("change", ["scale", "no scale", "shape", "kind"])

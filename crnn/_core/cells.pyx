@@ -22,6 +22,7 @@ from crnn._core.rows cimport rows_of
 from typing import Any
 
 from crnn._core.cell_info import CellInfo
+from crnn._core.gemm import product_scratch
 
 cnp.import_array()
 
@@ -291,15 +292,18 @@ cdef void pass_call(const void *arguments) noexcept nogil:
         cell.forward(&a.layer)
 
 
-cdef int set_format(Pass *arguments, dict arrays) except -1:
-    """How the weights of forward are stored, and the scratch for that."""
+cdef object set_format(Pass *arguments, dict arrays):
+    """Set how the weights of forward are stored, and the scratch for that. Returns the scratch, to be kept alive."""
     cdef Packed w_hh = arrays["w_hh"], w_hn = arrays.get("w_hn")
+    cdef Py_ssize_t rows = arguments.layer.rows.b1 - arguments.layer.rows.b0
+    scratch = arrays.get("scratch")
     if w_hn is not None and w_hn.precision != w_hh.precision:
         raise ValueError(f"w_hn: expected weights in {w_hh.precision}, as w_hh, got {w_hn.precision}")
     arguments.w_hh = w_hh.matrix
-    arguments.layer.scratch = scratch_for(w_hh, arrays.get("scratch"),
-                                          arguments.layer.rows.b1 - arguments.layer.rows.b0)
-    return 0
+    if scratch is None:
+        scratch = product_scratch(w_hh, rows)
+    arguments.layer.scratch = scratch_for(w_hh, scratch, rows)
+    return scratch
 
 
 cdef int run(Binding binding, str of_shapes, Py_ssize_t b0, Py_ssize_t b1, lengths, bint reverse,
@@ -341,7 +345,7 @@ cdef int run(Binding binding, str of_shapes, Py_ssize_t b0, Py_ssize_t b1, lengt
     arguments.number, arguments.kind, arguments.backward = binding.number, call.kind, binding.backward
     arguments.layer = call.layer
     if not binding.backward and binding.cell.recurrent_gates:
-        set_format(&arguments, arrays)
+        scratch = set_format(&arguments, arrays)  # until the call ends
     return perform(pass_call, &arguments, sizeof(arguments))
 
 

@@ -197,7 +197,8 @@ def linear_forward(y: Real, x: Real, Packed w not None, bias: Real | None, Py_ss
     """y[:, b0:b1] = x[:, b0:b1] @ w + bias.
 
     y (T, B, N) OUT;  x (T, B, K) IN;  w packed (K, N);  bias (N,) IN or None. With `lengths` b0 and b1 are positions in
-    their order, and rows beyond a sequence's end are left as they are. scratch: OUT, from `product_scratch`.
+    their order, and rows beyond a sequence's end are left as they are. scratch: OUT, from `product_scratch`, which is
+    called if it is not given.
     """
     cdef int kind = real_kind("y", y)
     cdef Py_ssize_t T = dim(y, 0), B = dim(y, 1)
@@ -209,6 +210,8 @@ def linear_forward(y: Real, x: Real, Packed w not None, bias: Real | None, Py_ss
     need_apart("y", y, "x", x)
     if bias is not None:
         need_apart("y", y, "bias", bias)
+    if scratch is None:
+        scratch = product_scratch(w, arguments.rows.T * (b1 - b0))
     arguments.scratch = scratch_for(w, scratch, arguments.rows.T * (b1 - b0))
     if arguments.scratch != NULL:
         for name, array in [("y", y), ("x", x), *([] if bias is None else [("bias", bias)])]:

@@ -20,6 +20,7 @@ ModelT = TypeVar("ModelT", bound=Any)
 
 def extended_model(model: ModelT, classes: Sequence[Label], seed: int) -> ModelT:
     """See `ClassModel.extended`."""
+    model.check_trainable()  # what is added has to be learnt
     known = model.num_classes
     new = [as_label(label) for label in items("classes", classes, "a list of names")]
     config: dict[str, Any] = model.config()

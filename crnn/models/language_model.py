@@ -130,10 +130,17 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
                 "or a lower hidden_size or embedding_size"
             ) from None
         self.net = RNN.from_parameters(self._parameters.part("", config.shapes()), config, seed)
-        self._head = Head(self.params, self.grads, CrossEntropy(len(vocab)), tie_weights=self.tie_weights)
+        self._head = Head(
+            self.params,
+            self.grads,
+            CrossEntropy(len(vocab)),
+            tie_weights=self.tie_weights,
+            precision=config.precision,
+        )
         self._predictor = Predictor(self.net, self._head)
         if seed is not UNINITIALISED:
             self._initialise(seed)
+            self._parameters.settle(config.precision)
 
     def _initialise(self, seed: int) -> None:
         """Initialise the head's weights, and the rows of W_xh that one-hot ids select."""
@@ -215,6 +222,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         >>> model.extended(model.vocab.extended("c")).vocab.tokens
         ('a', 'b', 'c')
         """
+        self.check_trainable()  # what is added has to be learnt
         check_larger(self.vocab, vocab)
         model = LanguageModel(vocab, **self.config(), seed=seed)
         copy_known_tokens(self, model)

@@ -36,6 +36,7 @@ from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
 from crnn.nn.module import JsonTypes
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
+from crnn.nn.precision import part_of
 from crnn.nn.state import State
 from crnn.stream import StreamWeights
 from crnn.stream.parts import StreamParts
@@ -443,7 +444,7 @@ def _compose_networks(built: Built, shared: NetworkConfig, *, initialised: bool)
     built.net = network("decoder.", decoder, built.seed + 2)
     built.encoder = network("encoder.", encoder, built.seed)
     params = built._parameters.values
-    built._head = Head(params, built._parameters.grads, loss)
+    built._head = Head(params, built._parameters.grads, loss, precision=shared.precision)
     built._predictor = EncoderDecoder(built.encoder, built.net, built._head, boundary=built.output_size)
     if initialised:
         draw = uniform_draws(built.seed + 1)
@@ -451,6 +452,7 @@ def _compose_networks(built: Built, shared: NetworkConfig, *, initialised: bool)
             for net in [built.net] if built.real_source else [built.encoder, built.net]:
                 net.initialise_rows(draw)
         params["W_hy"][...] = initial_matrix("glorot", draw, params["W_hy"].shape, "W_hy")
+        built._parameters.settle(shared.precision)
     built.scalings = Scalings({"x": Standardizer(built.input_size)} if built.real_source else {})
 
 
@@ -462,6 +464,9 @@ def network_configs(
     encoder = options | {"embedding_size": None if real_source else shared.embedding_size}
     sizes = [H * shared.directions for H in shared.hidden_sizes]
     decoder = options | {"input_size": output_size + 1, "hidden_size": sizes, "bidirectional": False}
+    if isinstance(shared.precision, dict):
+        encoder["precision"] = part_of(shared.precision, "encoder.")
+        decoder["precision"] = part_of(shared.precision, "decoder.")
     return NetworkConfig(**encoder), NetworkConfig(**decoder)
 
 

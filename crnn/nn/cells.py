@@ -117,6 +117,8 @@ class Recurrence:
     B, H : int
         Sequences and units.
     dtype : str
+    precision : str, optional
+        Of the forward products with W_hh, if not that of ``dtype``.
     reverse : bool
         Run from the last step to the first.
     keep : bool
@@ -167,7 +169,18 @@ class Recurrence:
         cls.gates, cls.has_c = cls.info.gates, cls.info.has_c
 
     def __init__(
-        self, prefix: str, T: int, R: int, B: int, H: int, dtype: str, *, reverse: bool, keep: bool, chunk_steps: int
+        self,
+        prefix: str,
+        T: int,
+        R: int,
+        B: int,
+        H: int,
+        dtype: str,
+        *,
+        precision: str | None = None,
+        reverse: bool,
+        keep: bool,
+        chunk_steps: int,
     ) -> None:
         info = self.info
         self.prefix, self.T, self.R, self.B, self.H, self.dtype = prefix, T, R, B, H, dtype
@@ -191,9 +204,9 @@ class Recurrence:
         else:
             self.xw = self.h if keep else self._steps(info.gates)
         if info.packed_gates:
-            self.weights["w_hh"] = gemm.Packed(H, H, dtype, info.packed_gates)
+            self.weights["w_hh"] = gemm.Packed(H, H, dtype, info.packed_gates, precision)
         if info.recurrent_gates > info.packed_gates:
-            self.weights["w_hn"] = gemm.Packed(H, H, dtype)
+            self.weights["w_hn"] = gemm.Packed(H, H, dtype, precision=precision)
 
     def _steps(self, gates: int = 1) -> Array:
         """A new array (S, R, gates*H), not initialised."""

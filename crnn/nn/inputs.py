@@ -93,10 +93,10 @@ class Dense:
     weights_t: gemm.Packed | None  # W_xh.T
     bias: Array  # (G*H,), borrowed
 
-    def __init__(self, prefix: str, x: Array, width: int) -> None:
+    def __init__(self, prefix: str, x: Array, width: int, precision: str | None) -> None:
         self.x, self.dx = x, None
         self.w_name, self.b_name = prefix + "W_xh", prefix + "b_h"
-        self.weights = gemm.Packed(x.shape[2], width, x.dtype)
+        self.weights = gemm.Packed(x.shape[2], width, x.dtype, precision=precision)
         self.weights_t = None
 
     def set_input(self, x: Array) -> None:
@@ -182,10 +182,10 @@ class EmbeddedRows(Rows):
     weights: gemm.Packed  # W_xh
     weights_t: gemm.Packed | None  # W_xh.T
 
-    def __init__(self, prefix: str, ids: Ids, embedding: Array, width: int) -> None:
+    def __init__(self, prefix: str, ids: Ids, embedding: Array, width: int, precision: str | None) -> None:
         super().__init__(prefix, ids, len(embedding), width, embedding.dtype.name)
         self.embedding = embedding[None]
-        self.weights = gemm.Packed(embedding.shape[1], width, embedding.dtype)
+        self.weights = gemm.Packed(embedding.shape[1], width, embedding.dtype, precision=precision)
         self.dtable = self.dembedding = self.weights_t = None
 
     def pack_forward(self, values: Arrays) -> None:
@@ -230,8 +230,9 @@ class EmbeddedDense(Dense):
     ids: Array  # (T, B), borrowed
     embedding: Array  # (V, D), borrowed
 
-    def __init__(self, prefix: str, ids: Ids, embedding: Array, width: int) -> None:
-        super().__init__(prefix, gemm.aligned_empty((*ids.shape, embedding.shape[1]), embedding.dtype), width)
+    def __init__(self, prefix: str, ids: Ids, embedding: Array, width: int, precision: str | None) -> None:
+        x = gemm.aligned_empty((*ids.shape, embedding.shape[1]), embedding.dtype)
+        super().__init__(prefix, x, width, precision)
         self.ids, self.embedding = ids, embedding
 
     def set_input(self, x: Array) -> None:
@@ -253,15 +254,22 @@ class EmbeddedDense(Dense):
 
 
 def first_input(
-    x: Array, tokens: int, embedding: Array | None, prefix: str, vocab_size: int, width: int, dtype: str
+    x: Array,
+    tokens: int,
+    embedding: Array | None,
+    prefix: str,
+    vocab_size: int,
+    width: int,
+    dtype: str,
+    precision: str | None,
 ) -> LayerInput:
     """The input of the first layer, for x (T, B, D) real or ids (T, B), which may be packed.
 
-    ``tokens`` is T*B, ``width`` is G*H.
+    ``tokens`` is T*B, ``width`` is G*H, ``precision`` that of the forward product with W_xh, if not that of ``dtype``.
     """
     if x.ndim == 3:
-        return Dense(prefix, x, width)
+        return Dense(prefix, x, width, precision)
     if embedding is None:
         return Rows(prefix, x, vocab_size, width, dtype)
     kind = EmbeddedRows if vocab_size <= tokens else EmbeddedDense
-    return kind(prefix, x, embedding, width)
+    return kind(prefix, x, embedding, width, precision)

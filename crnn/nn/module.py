@@ -21,7 +21,7 @@ from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import Header
 from crnn.nn.init import UNINITIALISED
 from crnn.nn.params import Parameters, Shapes
-from crnn.nn.precision import check_trainable, restored, stored
+from crnn.nn.precision import check_trainable, on_grid, precision_of, restored, stored, terms_axis
 from crnn.nn.quantize import quantized
 from crnn.stream import Stream, StreamBatch, StreamWeights
 from crnn.stream.parts import StreamParts
@@ -182,6 +182,7 @@ class Module(ABC):
             for name, values in copy.params.items():
                 values[...] = params[name]
         model_file.check_finite(copy.params)
+        copy._parameters.settle(copy.config()["precision"])
         copy._set_statistics({name: values.copy() for name, values in self._statistics.items()})
         copy._take_unsaved(self)
         return copy
@@ -268,6 +269,10 @@ class Module(ABC):
         model: Self = make(**attached, **config, **cls._arguments_of_file(header), seed=UNINITIALISED)
         for name, values in model.params.items():
             values[...] = tensors[name]
+            kind = precision_of(config["precision"], name)
+            if not on_grid(values, kind, terms_axis(name)):
+                raise ValueError(f"{name}: expected values that {kind} can hold")
+        model._parameters.settle(config["precision"])
         model._set_statistics({name: tensors[name] for name in sizes})
         model.training_runs = check_records(header.get("training", []))
         return model

@@ -115,6 +115,8 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
             cell=cell,
         )
         self._setup(config, Parameters(config.shapes(), config.dtype), seed)
+        if seed is not UNINITIALISED:
+            self._parameters.settle(config.precision)
 
     @classmethod
     def from_parameters(cls, parameters: Parameters, config: NetworkConfig, seed: int) -> Self:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from crnn._core.gemm import aligned_zeros
 from crnn.checks import Array
+from crnn.nn.precision import Precision, precision_of, rounded, terms_axis
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -31,15 +32,30 @@ class Parameters:
     flat_grads: Array  # (n,)
     values: dict[str, Array]  # views into `flat`
     grads: dict[str, Array]  # views into `flat_grads`
+    _parts: list[Parameters]  # those that `part` has made
 
     def __init__(self, shapes: Shapes, dtype: str, buffers: tuple[Array, Array] | None = None) -> None:
-        self.shapes = dict(shapes)
+        self.shapes, self._parts = dict(shapes), []
         self.size = self.count(self.shapes)
         if buffers is None:
             buffers = aligned_zeros((self.size,), dtype), aligned_zeros((self.size,), dtype)
         self.flat, self.flat_grads = buffers
         self.values = self._views(self.flat)
         self.grads = self._views(self.flat_grads)
+
+    def settle(self, precision: Precision) -> None:
+        """Round the matrices to the grid of ``precision``, and make all arrays read-only, unless it is None."""
+        if precision is None:
+            return
+        for name, values in self.values.items():
+            values[...] = rounded(values, precision_of(precision, name), terms_axis(name))
+        self._freeze()
+
+    def _freeze(self) -> None:
+        for array in (self.flat, *self.values.values()):
+            array.flags.writeable = False
+        for part in self._parts:
+            part._freeze()
 
     def part(self, prefix: str, shapes: Shapes) -> Parameters:
         """The arrays named ``prefix`` + name for each name in ``shapes``, under their names without the prefix.
@@ -50,7 +66,9 @@ class Parameters:
         first = names.index(prefix + next(iter(shapes)))
         start = self.count({name: self.shapes[name] for name in names[:first]})
         chosen = slice(start, start + self.count(shapes))
-        return Parameters(shapes, self.flat.dtype.name, (self.flat[chosen], self.flat_grads[chosen]))
+        part = Parameters(shapes, self.flat.dtype.name, (self.flat[chosen], self.flat_grads[chosen]))
+        self._parts.append(part)
+        return part
 
     def make_read_only(self) -> None:
         """Refuse changes of the parameters from now on, also through views that are made later."""

@@ -9,8 +9,8 @@ unchanged:
             s is max|w| / 127 rounded up to 16 significant bits. So q * s is exact in float32, and s and q are found
             again from the products.
 
-Packing rounds what is not on the grid by the same rules (`src_c/linalg/packing.h`), so it changes nothing in a
-quantised model.
+Packing rounds what is not on the grid by the same rules (`src_c/quant`), so it changes nothing in a quantised model,
+and the parameters of such a model are read-only.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ __all__ = [
     "MATRICES",
     "MOST_TERMS",
     "PRECISIONS",
+    "Precision",
     "check_precision",
     "check_trainable",
     "int8_parts",
     "on_grid",
+    "part_of",
     "precision_of",
     "restored",
     "rounded",
@@ -72,6 +74,13 @@ def precision_of(precision: Precision, name: str) -> str | None:
     if precision is None or _kind(name) not in MATRICES:
         return None
     return precision if isinstance(precision, str) else precision.get(name)
+
+
+def part_of(precision: Mapping[str, str], prefix: str) -> dict[str, str] | None:
+    """The entries of the matrices whose names begin with ``prefix``, under their names without it."""
+    return {
+        name.removeprefix(prefix): kind for name, kind in precision.items() if name.startswith(prefix)
+    } or None
 
 
 def check_trainable(precision: Precision) -> None:
@@ -136,20 +145,16 @@ def terms_axis(name: str) -> int:
 
 
 def stored(params: Mapping[str, Array], precision: Precision) -> tuple[dict[str, Array], list[str]]:
-    """The tensors of a file: an int8 matrix as its integers and ``name.scale``; and the names of those in bf16.
-
-    A matrix that is not on the grid, because someone has changed it, is stored as it is.
-    """
+    """The tensors of a file: an int8 matrix as its integers and ``name.scale``; and the names of those in bf16."""
     tensors: dict[str, Array] = {}
     bf16 = []
     for name, values in params.items():
         kind, axis = precision_of(precision, name), terms_axis(name)
-        if kind == "int8" and on_grid(values, kind, axis):
+        tensors[name] = values
+        if kind == "int8":
             tensors[name], tensors[name + SCALE] = int8_parts(values, axis)
-        else:
-            tensors[name] = values
-            if kind == "bf16" and on_grid(values, kind):
-                bf16.append(name)
+        elif kind == "bf16":
+            bf16.append(name)
     return tensors, bf16
 
 

@@ -269,16 +269,27 @@ class Stack:
         for index in range(number * config.directions, (number + 1) * config.directions):
             prefix, _, _, reverse = prefixes[index]
             cell = self.cell(
-                prefix, T, rows, before.batch, H, dtype, reverse=reverse, keep=keep, chunk_steps=chunk_steps
+                prefix,
+                T,
+                rows,
+                before.batch,
+                H,
+                dtype,
+                precision=config.precision_of(prefix + "W_hh"),
+                reverse=reverse,
+                keep=keep,
+                chunk_steps=chunk_steps,
             )
+            precision = config.precision_of(prefix + "W_xh")
             cell.h0 = before.h[index]
             if before.c is not None:
                 cell.c0 = before.c[index]
             source = (
-                Dense(prefix, x, width)
+                Dense(prefix, x, width, precision)
                 if number
                 else first_input(
-                    x, steps * before.batch, self.params.get("embedding"), prefix, config.input_size, width, dtype
+                    x, steps * before.batch, self.params.get("embedding"), prefix, config.input_size, width, dtype,
+                    precision
                 )
             )
             directions.append((source, cell))

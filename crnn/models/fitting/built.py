@@ -65,7 +65,14 @@ def compose(
     network = config.shapes()
     parameters = Parameters(dict(network) | head_shapes(config, steps, loss.outputs), config.dtype)
     net = RNN.from_parameters(parameters.part("", network), config, seed)
-    head = Head(parameters.values, parameters.grads, loss, pooling=pooling, directions=config.directions)
+    head = Head(
+        parameters.values,
+        parameters.grads,
+        loss,
+        pooling=pooling,
+        directions=config.directions,
+        precision=config.precision,
+    )
     built = Built(
         pooling=pooling,
         steps=steps,
@@ -84,6 +91,7 @@ def compose(
         weights = parameters.values["W_hy"]
         weights[...] = initial_matrix("glorot", uniform_draws(built.seed + 1), weights.shape, "W_hy")
         zero_unknown(vocab, parameters.values)
+        parameters.settle(config.precision)
     return built
 
 

@@ -18,6 +18,7 @@ from crnn.models.outputs.pooling import POOLINGS, Pooling
 from crnn.nn.cells import Slice
 from crnn.nn.config import NetworkConfig
 from crnn.nn.dropout import Masks
+from crnn.nn.precision import Precision, precision_of
 from crnn.nn.tape import Tape
 
 
@@ -63,6 +64,8 @@ class Head:
         A name in `crnn.models.outputs.pooling.POOLINGS`, for one output per sequence.
     directions : int
         Of the network.
+    precision : optional
+        The option of the network.
     """
 
     tie_weights: bool
@@ -74,6 +77,7 @@ class Head:
     b_y: Array  # (V,)
     db_y: Array  # (V,)
     dtype: str
+    precision: str | None  # of the forward product, if not that of dtype
     inputs: int  # H; with pooling "flatten" T*H
 
     def __init__(
@@ -85,10 +89,12 @@ class Head:
         tie_weights: bool = False,
         pooling: str | None = None,
         directions: int = 1,
+        precision: Precision = None,
     ) -> None:
         name = "embedding" if tie_weights else "W_hy"
         self.tie_weights, self.loss = tie_weights, loss
         self.pooling, self.directions = pooling, directions
+        self.precision = precision_of(precision, name)
         self.w, self.dw = values[name], grads[name]
         self.b_y, self.db_y = values["b_y"], grads["b_y"]
         self.dtype = self.b_y.dtype.name
@@ -105,7 +111,7 @@ class Head:
             pooling=pooling,
             outputs=gemm.aligned_empty((*shape, V), self.dtype),
             losses=gemm.aligned_empty(shape, self.dtype),
-            weights=gemm.Packed(H, V, self.dtype),
+            weights=gemm.Packed(H, V, self.dtype, precision=self.precision),
             weights_t=gemm.Packed(V, H, self.dtype),
         )
 
@@ -161,7 +167,7 @@ class Head:
 
     def packed(self) -> gemm.Packed:
         """The weights, packed for `linear_forward`."""
-        weights = gemm.Packed(self.inputs, len(self.b_y), self.dtype)
+        weights = gemm.Packed(self.inputs, len(self.b_y), self.dtype, precision=self.precision)
         return (weights.pack_transposed if self.tie_weights else weights.pack)(self.w)
 
     def pooled(self, h: Array, lengths: Lengths | None) -> Array:

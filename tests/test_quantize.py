@@ -288,6 +288,15 @@ def test_training_a_quantised_model_is_refused_before_it_starts():
     with pytest.raises(ValueError, match="precision: expected None in a network that is trained"):
         small.fit(corpus, epochs=1)
     assert (small.flat_params == before).all()
+    X = [np.ones((5, 3), np.float32), np.zeros((4, 3), np.float32)]
+    for model in (
+        crnn.SequenceClassifier(3, num_classes=2, hidden_size=4).quantize(),
+        crnn.SequenceClassifier(hidden_size=4, precision="int8"),
+    ):
+        with pytest.raises(ValueError, match="precision: expected None in a network that is trained"):
+            model.fit(X, [0, 1], epochs=1)
+    with pytest.raises(ValueError, match="precision: expected None in a network that is trained"):
+        crnn.Forecaster(hidden_size=4, precision="bf16").fit(np.arange(50.0))
     net = network().quantize()
     y, _, tape = net.forward(inputs())
     with pytest.raises(ValueError, match="precision: expected None"):

@@ -256,6 +256,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         FloatingPointError, KeyboardInterrupt
             As in `crnn.fit`. Before the first update the model is unchanged.
         """
+        self.check_trainable()
         settings: dict[str, Any] = dict(options)
         continues = check_flag("warm_start", warm_start)
 

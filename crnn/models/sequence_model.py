@@ -53,6 +53,7 @@ from crnn.nn.init import UNINITIALISED
 from crnn.nn.module import JsonTypes, Module
 from crnn.nn.network import RNN
 from crnn.nn.params import Shapes
+from crnn.nn.precision import check_trainable
 from crnn.nn.state import StateLike
 from crnn.stream.parts import StreamParts
 from crnn.stream.stream import STREAM_POOLINGS
@@ -395,6 +396,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         rest: Callable[[Array], Contents] | None = None,
     ) -> Self:
         """See `fit`. ``rest``: of a larger model that this one is trained for, see `Checkpoint`."""
+        self.check_trainable()
         settings, own = self._fit_options(options)
         X, y, weights = self._named("X", X) if own["warm_start"] else materialised(X), materialised(y), None
         names = names_of("X", X)
@@ -585,6 +587,10 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         data = X if isinstance(X, SequenceData) else self.data(X, y, mask=mask)
         outputs = self._outputs(data, batch_size, threads)
         return self._targets.evaluation(*losses_of(self._head.loss, data, outputs), outputs, data.targets, data.weights)
+
+    def check_trainable(self) -> None:
+        """Raise ValueError for a model that is for inference only, as an int8 model is."""
+        check_trainable(self.get_params()["precision"])
 
     def _calibration_outputs(self, inputs: Any) -> list[Array]:
         x = self._sequences("calibration", inputs)

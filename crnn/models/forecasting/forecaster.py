@@ -44,6 +44,7 @@ from crnn.models.regressor import SequenceRegressor
 from crnn.nn.config import NetworkConfig, config_from
 from crnn.nn.module import Module
 from crnn.nn.params import Shapes
+from crnn.nn.precision import check_trainable
 from crnn.stream.parts import StreamParts
 from crnn.training.config import TrainingConfig
 from crnn.training.exclusive import check_not_in_training, in_training
@@ -184,6 +185,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         FloatingPointError, KeyboardInterrupt
             As in `crnn.fit`.
         """
+        self.check_trainable()
         with in_training(self):
             self._learn(series, past, future, options)
         return self
@@ -564,6 +566,10 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         copy = deepcopy(self).set_params(precision=regressor.config()["precision"])
         copy._regressor = regressor
         return copy
+
+    def check_trainable(self) -> None:
+        """Raise ValueError for a model that is for inference only, as an int8 model is."""
+        check_trainable(self.get_params()["precision"])
 
     def _calibration_outputs(self, inputs: Any) -> list[Array]:
         return self.regressor._calibration_outputs(inputs)

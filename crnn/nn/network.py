@@ -247,8 +247,14 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
             {name.removeprefix(prefix): array for name, array in self.params.items() if name.startswith(prefix)}
             for prefix in (f"layer{layer}." for layer in range(self.num_layers))
         ]
+        precisions = {name: self._config.precision_of(name) for name in self.params if name != "embedding"}
         return StreamParts(
-            type(self).__name__, self.cell, self.input_size, layers, embedding=self.params.get("embedding")
+            type(self).__name__,
+            self.cell,
+            self.input_size,
+            layers,
+            embedding=self.params.get("embedding"),
+            precisions={name: kind for name, kind in precisions.items() if kind is not None},
         )
 
     def frozen(self) -> Self:

@@ -37,8 +37,8 @@ class StreamParts:
     ids_only : bool
         Reject real inputs.
     precisions : mapping of str to str
-        How products are computed, by the names "l0", "l1", ... of layers and "head": "bf16" or "int8", of float32
-        arrays only. Whatever is not named: in the precision of the arrays.
+        Of products with the matrices "layer0.W_xh", "layer0.W_hh", "layer1.W_xh", ... and "W_hy", which stands for a
+        tied embedding too: "bf16" or "int8", of float32 arrays only. Others: in the precision of the arrays.
     x, y : (mean, std), optional
         Statistics to standardise inputs, and to convert outputs to the units of the targets: column j by element
         j % len(mean).

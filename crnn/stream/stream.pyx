@@ -273,7 +273,7 @@ cdef class Config:
         K = E or D
         for i in range(self.c.num_layers):
             # Of the first layer's W_xh a look-up of ids reads one row only.
-            bits += self.layer(&self.layers[i], parts.layers[i], K, f"l{i}", i == 0 and parts.ids_only and not E)
+            bits += self.layer(&self.layers[i], parts.layers[i], K, f"layer{i}.", i == 0 and parts.ids_only and not E)
             K = self.layers[i].hidden_size
         if parts.pooling not in STREAM_POOLINGS:
             raise ValueError(f"pooling: expected one of {', '.join(map(repr, STREAM_POOLINGS))}, got {parts.pooling!r}")
@@ -281,7 +281,7 @@ cdef class Config:
         if parts.b_y is not None:
             bits += self.head(parts.W_hy, parts.b_y, K, parts.embedding)
         if self.precisions:
-            raise ValueError(f"precisions: expected names of layers, and 'head' where there is one, "
+            raise ValueError(f"precisions: expected names of weight matrices, "
                              f"got {next(iter(self.precisions))!r}")
         if parts.x is not None:
             self.c.x_mean = <double *>self.array("x's mean", parts.x[0], D, -1, cnp.NPY_FLOAT64)
@@ -301,8 +301,9 @@ cdef class Config:
             self.borrowed.append((array, pin(array)))
         return data(name, array, self.real if kind < 0 else kind, False, 1 if d1 < 0 else 2, d0, d1)
 
-    cdef int format(self, str name, Py_ssize_t rows, Py_ssize_t *bits) except -1:
-        """How the matrices of this name are stored, of up to so many rows, and the bits of an element."""
+    cdef int format(self, str prefix, str of, array, Py_ssize_t rows, Py_ssize_t *bits) except -1:
+        """How the matrix ``prefix + of`` is stored, of so many rows, and the bits of an element."""
+        cdef str name = prefix + of
         precision = self.precisions.pop(name, self.dtype)
         bits[0] = 32 if self.real == cnp.NPY_FLOAT32 else 64
         if precision == self.dtype:
@@ -314,6 +315,7 @@ cdef class Config:
         if format == CRNN_INT8 and rows > INT8_MOST_ROWS:
             raise ValueError(f"precisions[{name!r}]: expected another than 'int8' for a matrix of more than "
                              f"{INT8_MOST_ROWS} rows, got {rows} rows")
+        self.rounded.append((name, array))
         return format
 
     cdef int need_small(self) except -1:
@@ -324,20 +326,20 @@ cdef class Config:
                                  f"got {float(array.min())} to {float(array.max())}")
         return 0
 
-    cdef Py_ssize_t layer(self, crnn_layer_weights *w, values, Py_ssize_t K, str of, bint by_row) except -1:
-        """Set ``w`` to the parameters of layer ``of``, by name. Returns the bits that a step reads of its matrices; of
-        W_xh none if one row is read only."""
+    cdef Py_ssize_t layer(self, crnn_layer_weights *w, values, Py_ssize_t K, str prefix, bint by_row) except -1:
+        """Set ``w`` to the parameters of a layer, by name. Returns the bits that a step reads of its matrices; of W_xh none
+        if one row is read only."""
         cdef int number = cell_number(self.cell), v = 0
         cdef const crnn_cell *cell = f32.cells[number]
-        cdef Py_ssize_t G = cell.gates, R = cell.recurrent_gates, H = dim(values["W_xh"], 1) // G, bits = 0
+        cdef Py_ssize_t G = cell.gates, R = cell.recurrent_gates, H = dim(values["W_xh"], 1) // G
+        cdef Py_ssize_t of_xh = 0, of_hh = 0
         w.cell, w.hidden_size, self.has_c = number, H, cell.has_c
         w.W_xh = self.array("W_xh", values["W_xh"], K, G * H)
         w.b_h = self.array("b_h", values["b_h"], G * H)
-        w.W_xh_format = w.W_hh_format = self.format(of, max(K, H), &bits)
-        if w.W_xh_format != CRNN_AS_ARRAYS:
-            self.rounded += [(name, values[name]) for name in ("W_xh", "W_hh") if name in values]
+        w.W_xh_format = self.format(prefix, "W_xh", values["W_xh"], K, &of_xh)
         if R:
             w.W_hh = self.array("W_hh", values["W_hh"], H, R * H)
+            w.W_hh_format = self.format(prefix, "W_hh", values["W_hh"], H, &of_hh)
         while cell.vectors[v] != NULL:
             name = cell.vectors[v].decode()
             w.vectors[v] = self.array(name, values[name], H)
@@ -347,13 +349,11 @@ cdef class Config:
         if "c0" in values:
             w.c0 = self.array("c0", values["c0"], H)
         self.sizes.append(H)
-        return bits * ((0 if by_row else K * G * H) + H * R * H)
+        return of_xh * (0 if by_row else K * G * H) + of_hh * H * R * H
 
     cdef Py_ssize_t head(self, W_hy, b_y, Py_ssize_t K, embedding) except -1:
         cdef Py_ssize_t V = dim(b_y, 0), bits = 0
-        self.c.W_hy_format = self.format("head", K, &bits)
-        if self.c.W_hy_format != CRNN_AS_ARRAYS:
-            self.rounded.append(("embedding", embedding) if W_hy is None else ("W_hy", W_hy))
+        self.c.W_hy_format = self.format("", "W_hy", embedding if W_hy is None else W_hy, K, &bits)
         self.c.output_size, self.c.tie_weights = V, W_hy is None
         self.c.b_y = self.array("b_y", b_y, V)
         if W_hy is not None:

@@ -72,7 +72,16 @@ class Predictor:
         head = self.head
         w = None if head.tie_weights else head.w
         parts = self.net._stream_parts()
-        return replace(parts, kind=kind, W_hy=w, b_y=head.b_y, pooling=head.pooling, ids_only=ids_only)
+        precisions = parts.precisions if head.precision is None else {**parts.precisions, "W_hy": head.precision}
+        return replace(
+            parts,
+            kind=kind,
+            W_hy=w,
+            b_y=head.b_y,
+            pooling=head.pooling,
+            ids_only=ids_only,
+            precisions=precisions,
+        )
 
     # ---- one window -----------------------------------------------------------------------------------------------
 

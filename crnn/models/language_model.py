@@ -21,7 +21,7 @@ from crnn.models.outputs.head import Head
 from crnn.models.outputs.losses import CrossEntropy
 from crnn.models.outputs.metrics import Evaluation
 from crnn.models.outputs.predictor import Predictor, Workspace
-from crnn.models.text_scores import evaluated, scores_of, surprisals_of
+from crnn.models.text_scores import evaluated, ids_of, scores_of, surprisals_of
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
 from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
 from crnn.nn.module import Module
@@ -180,7 +180,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
 
     def _calibration_outputs(self, inputs: Any) -> list[Array]:
         """Logits of the beginning of a text, or of ids (N,), in pieces that are read side by side."""
-        ids = self._ids_of(inputs)[: max(CALIBRATION_ROWS, CALIBRATION_LOGITS // len(self.vocab))]
+        ids = ids_of(inputs, self.vocab)[: max(CALIBRATION_ROWS, CALIBRATION_LOGITS // len(self.vocab))]
         if not len(ids):
             raise ValueError("calibration: expected a text, got an empty one")
         pieces = min(CALIBRATION_PIECES, len(ids))

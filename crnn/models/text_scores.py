@@ -20,7 +20,7 @@ from crnn.text.errors import TextError
 from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX, contiguous_batches
 
-__all__ = ["evaluated", "scores_of", "surprisals_of"]
+__all__ = ["evaluated", "ids_of", "scores_of", "surprisals_of"]
 
 WINDOW = 4096  # most tokens of a window, of all its streams together
 STEPS = 256  # most steps of a window
@@ -28,7 +28,7 @@ STEPS = 256  # most steps of a window
 
 def evaluated(model: Any, text: str | bytes | ArrayLike, batch_size: int, threads: int) -> Evaluation:
     """See `LanguageModel.evaluate`."""
-    ids = _ids_of(text, model.vocab)
+    ids = ids_of(text, model.vocab)
     if len(ids) < 2:
         raise TextError(f"text: expected at least 2 tokens, one to predict from another, got {len(ids)}")
     batch_size = min(check_size("batch_size", batch_size), len(ids) - 1)
@@ -45,7 +45,7 @@ def evaluated(model: Any, text: str | bytes | ArrayLike, batch_size: int, thread
     return Evaluation(total / count, correct / count, count)
 
 
-def _ids_of(text: str | bytes | ArrayLike, vocab: Vocab) -> Array:
+def ids_of(text: str | bytes | ArrayLike, vocab: Vocab) -> Array:
     """Ids (N,) of a text, or given ids."""
     if isinstance(text, str | bytes):
         return vocab.encode(text)

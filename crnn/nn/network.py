@@ -421,9 +421,12 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         """Run all steps of a tape that has its x and its state."""
         stack = self.stack
         stack.draw_masks(tape, masks)
-        phases: list[Phase] = [(tape.parts, lambda part: stack.forward(tape, tape.part(part)))]
-        if not tape.packed:
-            phases.insert(0, (1, lambda _: stack.pack_forward(tape)))
+
+        def phases() -> list[Phase]:
+            pack: Phase = (1, lambda _: stack.pack_forward(tape))
+            forward: Phase = (tape.parts, lambda part: stack.forward(tape, tape.part(part)))
+            return [forward] if tape.packed else [pack, forward]
+
         stack.run_phases(tape, ("forward", tape.parts, tape.packed), phases)
         tape.packed = stack.frozen
         tape.complete = True

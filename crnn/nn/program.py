@@ -42,7 +42,10 @@ class WindowProgram:
 
 
 def run_phases(
-    programs: dict[Hashable, WindowProgram] | None, key: Hashable, arrays: object, phases: Iterable[Phase]
+    programs: dict[Hashable, WindowProgram] | None,
+    key: Hashable,
+    arrays: object,
+    phases: Callable[[], Iterable[Phase]],
 ) -> None:
     """Run the phases of a pass over a tape.
 
@@ -54,10 +57,11 @@ def run_phases(
         The pass, and the numbers that it depends on.
     arrays
         What identifies the arrays that are not the tape's: a program that was recorded with others is recorded again.
-    phases : iterable of (parts, function)
+    phases : callable
+        Returns the phases, each (parts, function). Is not called if a program is repeated.
     """
     if programs is None:
-        for parts, function in phases:
+        for parts, function in phases():
             parallel.run(parts, function)
         return
     program = programs.get(key)
@@ -67,6 +71,6 @@ def run_phases(
     if len(programs) >= MOST_PROGRAMS:
         programs.clear()
     program = WindowProgram(arrays)
-    for parts, function in phases:
+    for parts, function in phases():
         program.record(parts, function)
     programs[key] = program

@@ -11,7 +11,7 @@ can compute the head's part of a slice in the same thread.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -188,17 +188,14 @@ class Stack:
         owns_x = lengths is None and x.nbytes <= COPIED_BYTES
         if not (
             tape is not None
-            and tape.x.shape == x.shape
-            and tape.x.dtype == x.dtype
-            and (tape.steps, tape.batch) == (steps, batch)
-            and (tape.keep, tape.owns_x) == (keep, owns_x)
+            and tape.made_for == (x.shape, x.dtype, steps, batch, keep, owns_x)
         ):
             matrix_rows = (len(values) for values in self.params.values() if values.ndim == 2)
             chunk_bytes = CHUNK_BYTES if lengths is None else PADDED_CHUNKS * CHUNK_BYTES
             if owns_x:
                 x = self._own(x)
             old, tape = tape, self._make_tape(x, steps, batch, keep, chunk_bytes, max(max_rows, *matrix_rows))
-            tape.owns_x = owns_x
+            tape.owns_x, tape.made_for = owns_x, (x.shape, x.dtype, steps, batch, keep, owns_x)
             if old is not None and not keep and not old.keep:
                 tape.take_packed(old)
         tape.complete = False
@@ -296,7 +293,9 @@ class Stack:
         y = gemm.aligned_empty((T, rows, 2 * H), dtype) if config.bidirectional else directions[0][1].h
         return LayerTape(x, directions, y)
 
-    def run_phases(self, tape: Tape, key: Hashable, phases: Sequence[Phase], repeatable: bool = True) -> None:
+    def run_phases(
+        self, tape: Tape, key: Hashable, phases: Callable[[], Sequence[Phase]], repeatable: bool = True
+    ) -> None:
         """Run the phases of a pass over a tape, or repeat the kernel calls that it made before: see `run_phases`.
 
         ``key``: the name of the pass and the numbers that it depends on. ``repeatable``: whether it only calls kernels,

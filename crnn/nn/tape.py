@@ -150,6 +150,7 @@ class Tape:
     complete: bool = False  # whether a forward pass has come to its end since the tape was last given an x
     pin: object = None  # `pinned` x: while the tape borrows it, nothing resizes it
     y_is_taken: bool = False  # y belongs to a caller
+    made_for: object = None  # the shape of x, and whatever else its arrays depend on
     packed: bool = False  # whether weights that cannot change are packed
     masked: bool = False  # whether there are dropout masks
     programs: dict[Hashable, WindowProgram] = field(default_factory=dict)  # of whole passes, by what they depend on

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from crnn._core import gemm
-from crnn._core import loss as kernels
 from crnn._core.rows import Lengths
 from crnn.checks import Array
 from crnn.models.outputs.head import Head, HeadTape
@@ -115,9 +115,15 @@ class Predictor:
 
     def forward(self, tape: Tape, head_tape: HeadTape, targets: Array | None) -> None:
         """Run network and head; compute the losses if there are targets."""
-        stack, head = self.net.stack, self.head
         if targets is not None and tape.repeatable and head_tape.repeatable:
             targets = head_tape.own_targets(targets)
+        key = ("outputs", head_tape, id(targets), tape.parts)
+        phases = partial(self._forward_phases, tape, head_tape, targets)
+        self.net.stack.run_phases(tape, key, phases, head_tape.repeatable)
+
+    def _forward_phases(self, tape: Tape, head_tape: HeadTape, targets: Array | None) -> list[Phase]:
+        """The phases of `forward`, see `crnn.nn.program`."""
+        stack, head = self.net.stack, self.head
 
         def pack(_: int) -> None:
             stack.pack_forward(tape)
@@ -130,8 +136,7 @@ class Predictor:
             if targets is not None:
                 head.loss_rows(head_tape, targets, part)
 
-        key = ("outputs", head_tape, id(targets), tape.parts)
-        stack.run_phases(tape, key, [(1, pack), (tape.parts, rows)], head_tape.repeatable)
+        return [(1, pack), (tape.parts, rows)]
 
     def outputs(
         self, x: Array, lengths: Lengths | None, threads: int, workspace: Workspace | None = None
@@ -178,18 +183,33 @@ class Predictor:
         *,
         states_only: bool = False,
         weights: Array | None = None,
-    ) -> float:
+    ) -> None:
         """Run network and head, compute the losses, and ACCUMULATE the gradient of scale * (their sum).
 
-        ``states_only``, ``weights``: as in `window`. Returns the sum of the losses.
+        ``states_only``, ``weights``: as in `window`.
         """
-        stack, head = self.net.stack, self.head
         for cell in tape.recurrences:
             cell.keep_dh = cell.keep_dh or states_only
             cell.overwrite_gates = not cell.keep_dh
         repeatable = head_tape.repeatable and not states_only and weights is None
         if repeatable and tape.repeatable:
             targets = head_tape.own_targets(targets)
+        key = ("gradients", head_tape, id(targets), scale, tape.parts, threads, tape.from_initial_state)
+        phases = partial(self._gradient_phases, tape, head_tape, targets, scale, threads, states_only, weights)
+        self.net.stack.run_phases(tape, key, phases, repeatable)
+
+    def _gradient_phases(
+        self,
+        tape: Tape,
+        head_tape: HeadTape,
+        targets: Array,
+        scale: float,
+        threads: int,
+        states_only: bool,
+        weights: Array | None,
+    ) -> list[Phase]:
+        """The phases of `forward_backward`, see `crnn.nn.program`."""
+        stack, head = self.net.stack, self.head
 
         def pack(_: int) -> None:
             stack.pack_forward(tape)
@@ -211,9 +231,7 @@ class Predictor:
         phases: list[Phase] = [(1, pack), (tape.parts, rows)]
         if not states_only:
             phases += [(threads, columns), (1, lambda _: stack.finish_gradients(tape))]
-        key = ("gradients", head_tape, id(targets), scale, tape.parts, threads, tape.from_initial_state)
-        stack.run_phases(tape, key, phases, repeatable)
-        return kernels.sum(head_tape.losses.reshape(-1))
+        return phases
 
     def window(
         self,

@@ -8,7 +8,8 @@
  * A row or column whose numbers are all below INT8_LEAST is zero. A row of x with a NaN or an infinity has the scale NaN.
  *
  * An instruction set defines
- *     ivec                    a vec of int32, with ivec_zero, ivec_load, ivec_sub, and ivec_to_vec, rounded to nearest
+ *     ivec, ivec_load(p)      the bytes of a vec
+ *     isum                    a vec of int32, with isum_zero, isum_sub, and isum_to_vec, which rounds to nearest
  *     quad, quad_load(p)      4 integers of a row of x, each stored as a byte p[k] + INT8_OFFSET
  *     quad_dot(acc, x, w)     acc + the sum over 4 rows k of x and w, in every column; wraps around. w: ivec_load of a
  *                             line's vec. With INT8_OFFSET, of x as stored: the column's sum is then subtracted */
@@ -109,30 +110,52 @@ static void int8_convert(void *row, const float *x, crnn_dim K)
 typedef struct {
     ivec v[VECS];
 } iline;
+typedef struct {
+    isum v[VECS];
+} sums_line;
 
-#define LIFT_ivec_zero(i) r.v[i] = ivec_zero();
 #define LIFT_ivec_load(i) r.v[i] = ivec_load((const char *)p + (i) * (CRNN_LINE_BYTES / VECS));
-#define LIFT_ivec_sub(i) r.v[i] = ivec_sub(a.v[i], b.v[i]);
-#define LIFT_ivec_to_vec(i) r.v[i] = ivec_to_vec(a.v[i]);
+#define LIFT_isum_zero(i) r.v[i] = isum_zero();
+#define LIFT_isum_sub(i) r.v[i] = isum_sub(a.v[i], b.v[i]);
+#define LIFT_isum_to_vec(i) r.v[i] = isum_to_vec(a.v[i]);
 #define LIFT_quad_dot(i) r.v[i] = quad_dot(acc.v[i], x, w.v[i]);
-INLINE iline iline_zero(void) { iline r; EACH(LIFT_ivec_zero) return r; }
 INLINE iline iline_load(const void *p) { iline r; EACH(LIFT_ivec_load) return r; }
-INLINE iline iline_sub(iline a, iline b) { iline r; EACH(LIFT_ivec_sub) return r; }
-INLINE line iline_to_line(iline a) { line r; EACH(LIFT_ivec_to_vec) return r; }
-INLINE iline iline_quad_dot(iline acc, quad x, iline w) { iline r; EACH(LIFT_quad_dot) return r; }
+INLINE sums_line sums_zero(void) { sums_line r; EACH(LIFT_isum_zero) return r; }
+INLINE sums_line sums_sub(sums_line a, iline b) { sums_line r; EACH(LIFT_isum_sub) return r; }
+INLINE line sums_to_line(sums_line a) { line r; EACH(LIFT_isum_to_vec) return r; }
+INLINE sums_line sums_dot(sums_line acc, quad x, iline w) { sums_line r; EACH(LIFT_quad_dot) return r; }
+
+/* y = init + sum * scales, for panel j of row i of a tile, of which `columns` exist. */
+INLINE void int8_finish(const tile_rows *rows, int i, line sum, const quantised_weights *weights, crnn_dim panel,
+                        const tile_panels *panels, int j, crnn_dim columns)
+{
+    float scale;
+    memcpy(&scale, (const char *)rows->x[i] + weights->row_bytes - CRNN_LINE_BYTES, sizeof scale);
+    const line scales = line_mul(line_set1(scale), line_load(weights->scales + (panel + j) * QUANTISED_COLUMNS));
+    const line start = rows->init[0] ? line_get(rows->init[i] + panels->offset[j], columns) : line_set1(0);
+    line_put(rows->y[i] + panels->offset[j], line_fma(sum, scales, start), columns);
+}
+
+NOINLINE static void int8_finish_partial(const real *sums, int m, int nl, const tile_rows *rows,
+                                         const quantised_weights *weights, crnn_dim panel, const tile_panels *panels)
+{
+    for (int i = 0; i < m; ++i)
+        for (int j = 0; j < nl; ++j, sums += LINE)
+            int8_finish(rows, i, line_load(sums), weights, panel, panels, j, j < panels->full ? LINE : panels->cols);
+}
 
 INLINE void int8_tile(const int m, const int nl, const tile_rows *rows, const quantised_weights *weights, crnn_dim panel,
                       const tile_panels *panels, const prefetch_list *prefetch)
 {
     const crnn_dim stride = weights->row_bytes, panel_bytes = weights->panel_bytes;
     const char *w = weights->panels + panel * panel_bytes, *x[TILE_ROWS];
-    iline sum[TILE_ROWS][TILE_PANELS];
+    sums_line sum[TILE_ROWS][TILE_PANELS];
     UNROLL
     for (int i = 0; i < m; ++i) {
         x[i] = (const char *)rows->x[0] + i * stride;
         UNROLL
         for (int j = 0; j < nl; ++j)
-            sum[i][j] = iline_zero();
+            sum[i][j] = sums_zero();
     }
     for (crnn_dim k = 0; k < weights->lines; ++k, w += CRNN_LINE_BYTES) {
         iline w_k[TILE_PANELS];
@@ -146,7 +169,7 @@ INLINE void int8_tile(const int m, const int nl, const tile_rows *rows, const qu
             const quad x_ik = quad_load(x[i / 3 * 3] + i % 3 * stride);
             UNROLL
             for (int j = 0; j < nl; ++j)
-                sum[i][j] = iline_quad_dot(sum[i][j], x_ik, w_k[j]);
+                sum[i][j] = sums_dot(sum[i][j], x_ik, w_k[j]);
         }
         UNROLL
         for (int i = 0; i < m; i += 3) { /* one pointer for three rows: see tile_steps */
@@ -154,22 +177,28 @@ INLINE void int8_tile(const int m, const int nl, const tile_rows *rows, const qu
             OPAQUE(x[i]);
         }
     }
-    line y[TILE_ROWS][TILE_PANELS];
-    tile_start(y, m, nl, rows->init, panels);
     UNROLL
-    for (int i = 0; i < m; ++i) {
-        float scale;
-        memcpy(&scale, (const char *)rows->x[i] + stride - CRNN_LINE_BYTES, sizeof scale);
+    for (int i = 0; i < m; ++i)
         UNROLL
-        for (int j = 0; j < nl; ++j) {
-            const crnn_dim column = (panel + j) * QUANTISED_COLUMNS;
+        for (int j = 0; j < nl; ++j)
             if (INT8_OFFSET)
-                sum[i][j] = iline_sub(sum[i][j], iline_load(weights->sums + column));
-            const line s = line_mul(line_set1(scale), line_load(weights->scales + column));
-            y[i][j] = line_fma(iline_to_line(sum[i][j]), s, y[i][j]);
-        }
+                sum[i][j] = sums_sub(sum[i][j], iline_load(weights->sums + (panel + j) * QUANTISED_COLUMNS));
+    if (m == 1 || panels->full == nl) {
+        UNROLL
+        for (int i = 0; i < m; ++i)
+            UNROLL
+            for (int j = 0; j < nl; ++j)
+                int8_finish(rows, i, sums_to_line(sum[i][j]), weights, panel, panels, j,
+                            m > 1 || j < panels->full ? LINE : panels->cols);
+    } else { /* see load_partial */
+        real sums[TILE_ROWS * TILE_PANELS * LINE];
+        UNROLL
+        for (int i = 0; i < m; ++i)
+            UNROLL
+            for (int j = 0; j < nl; ++j)
+                line_store(sums + (i * nl + j) * LINE, sums_to_line(sum[i][j]));
+        int8_finish_partial(sums, m, nl, rows, weights, panel, panels);
     }
-    tile_finish(y, m, nl, rows->y, panels);
 }
 
 static void int8_run_tile(int m, int nl, const tile_rows *rows, const quantised_weights *w, crnn_dim panel,

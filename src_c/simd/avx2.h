@@ -42,10 +42,17 @@ INLINE vec vec_pick(vec a, vec b, vec x, vec y) { return X(blendv)(y, x, X(cmp)(
 #if defined(CRNN_F32)
 
 typedef __m256i ivec;
-INLINE ivec ivec_zero(void) { return _mm256_setzero_si256(); }
 INLINE ivec ivec_load(const void *p) { return _mm256_loadu_si256(p); }
-INLINE ivec ivec_sub(ivec a, ivec b) { return _mm256_sub_epi32(a, b); }
-INLINE vec ivec_to_vec(ivec a) { return _mm256_cvtepi32_ps(a); }
+
+/* With the element type of its arithmetic: gcc 12 copies an array of __m256i in every pass of a loop. */
+#if defined(__GNUC__)
+typedef __v8si isum;
+#else
+typedef __m256i isum;
+#endif
+INLINE isum isum_zero(void) { return (isum)_mm256_setzero_si256(); }
+INLINE isum isum_sub(isum a, ivec b) { return (isum)_mm256_sub_epi32((ivec)a, b); }
+INLINE vec isum_to_vec(isum a) { return _mm256_cvtepi32_ps((ivec)a); }
 
 /* |x| times w with the sign of x, in pairs, whose sums fit into 16 bits. */
 enum { INT8_OFFSET = 0 };
@@ -59,10 +66,10 @@ INLINE quad quad_load(const void *p)
     const __m256i x = _mm256_set1_epi32(bytes);
     return (quad){x, _mm256_abs_epi8(x)};
 }
-INLINE ivec quad_dot(ivec acc, quad x, ivec w)
+INLINE isum quad_dot(isum acc, quad x, ivec w)
 {
     const __m256i pairs = _mm256_maddubs_epi16(x.size, _mm256_sign_epi8(w, x.x));
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    return (isum)_mm256_add_epi32((ivec)acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
 INLINE vec ivec_even_bf16(ivec pairs) { return FROM_BITS(_mm256_slli_epi32(pairs, 16)); }

@@ -47,10 +47,17 @@ INLINE vec vec_pick(vec a, vec b, vec x, vec y)
 #if defined(CRNN_F32)
 
 typedef __m512i ivec;
-INLINE ivec ivec_zero(void) { return _mm512_setzero_si512(); }
 INLINE ivec ivec_load(const void *p) { return _mm512_loadu_si512(p); }
-INLINE ivec ivec_sub(ivec a, ivec b) { return _mm512_sub_epi32(a, b); }
-INLINE vec ivec_to_vec(ivec a) { return _mm512_cvtepi32_ps(a); }
+
+/* With the element type of its arithmetic: gcc 12 copies an array of __m512i in every pass of a loop. */
+#if defined(__GNUC__)
+typedef __v16si isum;
+#else
+typedef __m512i isum;
+#endif
+INLINE isum isum_zero(void) { return (isum)_mm512_setzero_si512(); }
+INLINE isum isum_sub(isum a, ivec b) { return (isum)_mm512_sub_epi32((ivec)a, b); }
+INLINE vec isum_to_vec(isum a) { return _mm512_cvtepi32_ps((ivec)a); }
 
 INLINE __m512i broadcast_bytes(const void *p)
 {
@@ -63,7 +70,7 @@ INLINE __m512i broadcast_bytes(const void *p)
 enum { INT8_OFFSET = 128 };
 typedef __m512i quad;
 INLINE quad quad_load(const void *p) { return broadcast_bytes(p); }
-INLINE ivec quad_dot(ivec acc, quad x, ivec w) { return _mm512_dpbusd_epi32(acc, x, w); }
+INLINE isum quad_dot(isum acc, quad x, ivec w) { return (isum)_mm512_dpbusd_epi32((ivec)acc, x, w); }
 #else /* |x| times w with the sign of x, in pairs, whose sums fit into 16 bits */
 enum { INT8_OFFSET = 0 };
 typedef struct {
@@ -75,10 +82,10 @@ INLINE quad quad_load(const void *p)
     const __m512i x = broadcast_bytes(p);
     return (quad){_mm512_abs_epi8(x), _mm512_movepi8_mask(x)};
 }
-INLINE ivec quad_dot(ivec acc, quad x, ivec w)
+INLINE isum quad_dot(isum acc, quad x, ivec w)
 {
     const __m512i pairs = _mm512_maddubs_epi16(x.size, _mm512_mask_sub_epi8(w, x.negative, _mm512_setzero_si512(), w));
-    return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+    return (isum)_mm512_add_epi32((ivec)acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
 }
 #endif
 

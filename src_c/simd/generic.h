@@ -66,15 +66,17 @@ INLINE vec vec_scale_exponent(vec p, vec t)
 #if defined(CRNN_F32)
 
 typedef int32_t ivec;
-INLINE ivec ivec_zero(void) { return 0; }
 INLINE ivec ivec_load(const void *p)
 {
     ivec a;
     memcpy(&a, p, sizeof a);
     return a;
 }
-INLINE ivec ivec_sub(ivec a, ivec b) { return a - b; }
-INLINE vec ivec_to_vec(ivec a) { return (vec)a; }
+
+typedef ivec isum;
+INLINE isum isum_zero(void) { return 0; }
+INLINE isum isum_sub(isum a, ivec b) { return a - b; }
+INLINE vec isum_to_vec(isum a) { return (vec)a; }
 
 enum { INT8_OFFSET = 0 };
 typedef struct {
@@ -86,7 +88,7 @@ INLINE quad quad_load(const void *p)
     memcpy(&x, p, sizeof x);
     return x;
 }
-INLINE ivec quad_dot(ivec acc, quad x, ivec w)
+INLINE isum quad_dot(isum acc, quad x, ivec w)
 {
     const quad w_k = quad_load(&w);
     return acc + x.k[0] * w_k.k[0] + x.k[1] * w_k.k[1] + x.k[2] * w_k.k[2] + x.k[3] * w_k.k[3];

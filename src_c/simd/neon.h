@@ -69,10 +69,12 @@ INLINE vec vec_scale_exponent(vec p, vec t)
 #if defined(CRNN_F32)
 
 typedef int32x4_t ivec;
-INLINE ivec ivec_zero(void) { return vdupq_n_s32(0); }
 INLINE ivec ivec_load(const void *p) { return vreinterpretq_s32_s8(vld1q_s8(p)); }
-INLINE ivec ivec_sub(ivec a, ivec b) { return vsubq_s32(a, b); }
-INLINE vec ivec_to_vec(ivec a) { return vcvtq_f32_s32(a); }
+
+typedef ivec isum;
+INLINE isum isum_zero(void) { return vdupq_n_s32(0); }
+INLINE isum isum_sub(isum a, ivec b) { return vsubq_s32(a, b); }
+INLINE vec isum_to_vec(isum a) { return vcvtq_f32_s32(a); }
 
 enum { INT8_OFFSET = 0 };
 typedef int8x16_t quad;
@@ -82,7 +84,7 @@ INLINE quad quad_load(const void *p)
     memcpy(&bytes, p, sizeof bytes);
     return vreinterpretq_s8_s32(vdupq_n_s32(bytes));
 }
-INLINE ivec quad_dot(ivec acc, quad x, ivec w)
+INLINE isum quad_dot(isum acc, quad x, ivec w)
 {
     const int8x16_t w_k = vreinterpretq_s8_s32(w);
 #if defined(__ARM_FEATURE_DOTPROD)

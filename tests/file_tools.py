@@ -32,7 +32,7 @@ def save_file(tensors: dict[str, NDArray[Any]], path, metadata: dict[str, str] |
 
 
 def edit(path, damage: str | Callable[[dict[str, Any], dict[str, Any]], Any]) -> None:
-    """Write the file anew with this text for a header, or after damage(tensors, header)."""
+    """Rewrite the file with this text for a header, or after damage(tensors, header)."""
     tensors, header = take_apart(path)
     if not isinstance(damage, str):
         damage(tensors, header)

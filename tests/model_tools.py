@@ -110,6 +110,6 @@ def environment() -> dict[str, str]:
 
 
 def run_python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run ``code`` in a Python of its own."""
+    """Run ``code`` in a separate Python."""
     command: Sequence[str] = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
     return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)

@@ -402,7 +402,7 @@ def test_score_gives_bits_per_token_of_each_line_between_newlines(capsysbinary, 
     for bits, line in rows:
         [nats] = model.score([line + "\n"], prompt="\n")
         assert float(bits) == pytest.approx(nats / math.log(2), abs=6e-5)
-    assert rows[0][0] == rows[3][0]  # each line anew
+    assert rows[0][0] == rows[3][0]  # each line separately
 
 
 def test_score_can_carry_the_state_from_line_to_line(capsysbinary, monkeypatch, model_file):

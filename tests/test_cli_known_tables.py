@@ -58,7 +58,7 @@ def test_a_table_with_decimal_commas_is_read_again_without_saying_so(here, run):
     assert again == run("predict", "m", "german.csv", *options)[0]
     assert rows_of(again)[0]["prediction"] in ("größer", "kleiner")
     assert run("eval", "m", "german.csv")[0] == run("eval", "plain", "plain.csv")[0]
-    typed = ["--decimal", ".", "--encoding", "utf-8", "--delimiter", ","]  # which says it anew
+    typed = ["--decimal", ".", "--encoding", "utf-8", "--delimiter", ","]  # which says it again
     assert run("predict", "m", "plain.csv", *typed)[0] == again
     assert "expected" in fails(run, "predict", "m", "plain.csv")
 

@@ -342,7 +342,7 @@ def test_a_file_with_wrong_options_is_refused():
 
 
 class Narrow(crnn.SequenceClassifier):
-    """A user's, with a constructor of its own."""
+    """A user's, with its own constructor."""
 
     def __init__(self, width=4, epochs=2):
         super().__init__(hidden_size=[width, width], epochs=epochs, seed=1)
@@ -425,7 +425,7 @@ def test_importing_crnn_and_fitting_imports_no_scikit_learn():
 # ---- language models -------------------------------------------------------------------------------------------------
 
 
-def test_the_fit_of_a_language_model_returns_it_and_begins_anew():
+def test_the_fit_of_a_language_model_returns_it_and_starts_over():
     corpus = crnn.TextCorpus.from_text("to be or not to be " * 20, valid=0.2)
     settings = {"epochs": 1, "batch_size": 2, "bptt": 8}
 

@@ -206,7 +206,7 @@ def test_a_checkpoint_has_the_names(tmp_path):
     assert model.fit(frames(), LABELS, **options).feature_names_in_.tolist() == ["speed", "load"]
 
 
-def test_a_second_fit_learns_the_names_anew_and_a_refused_one_leaves_them():
+def test_a_second_fit_learns_the_names_again_and_a_refused_one_leaves_them():
     model = crnn.SequenceClassifier(**OPTIONS).fit(frames(), LABELS)
     with pytest.raises(ValueError, match="epochs"):
         model.fit(frames("a", "b"), LABELS, epochs=0)

@@ -322,7 +322,7 @@ def test_back_tests_do_not_learn_from_what_lies_after_the_first_origin():
     assert model._fitted is None
 
 
-def test_back_tests_can_learn_anew_at_each_origin():
+def test_back_tests_can_learn_again_at_each_origin():
     series, model = wave(150), crnn.Forecaster(6, **SMALL)
     result = model.backtest(series, origins=2, refit=True, **QUICK)
     alone = crnn.Forecaster(6, **SMALL).fit(series[:144], **QUICK)

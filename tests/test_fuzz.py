@@ -23,7 +23,7 @@ FILES = sorted(targets.CORPUS.glob("*.safetensors"))
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_file_of_an_earlier_version_still_loads(path):
-    """The corpus is committed, and made anew only when the format is."""
+    """The corpus is committed, and made again only when the format is."""
     model = crnn.load(path)
     assert type(model) is type(models()[path.stem])
     assert model.config() == models()[path.stem].config()

@@ -37,7 +37,7 @@ def test_a_loaded_model_has_the_class_weight_that_was_given(kind, weights, tmp_p
     assert loaded.class_weight == first
     assert loaded.to_bytes() == model.to_bytes()
     weights_of_both = [each.fit(X, targets(MORE_B)).class_weight for each in (model, loaded)]
-    assert weights_of_both == [second, second]  # found anew
+    assert weights_of_both == [second, second]  # found again
 
 
 def test_a_clone_of_a_loaded_model_finds_the_class_weights_of_its_own_data():
@@ -81,7 +81,7 @@ def test_thresholds_that_were_tuned_without_any_given_are_none_for_clones():
         assert other.get_params()["thresholds"] is None
         assert other.thresholds == model.thresholds
         other.fit(X, y, optimizer=crnn.optim.SGD(0))
-        assert other.flat_params.tobytes() == start.tobytes()  # they have not been drawn anew
+        assert other.flat_params.tobytes() == start.tobytes()  # they have not been drawn again
         assert other.thresholds is None
 
 

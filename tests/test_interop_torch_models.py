@@ -144,7 +144,7 @@ def test_what_was_standardised_in_pytorch_takes_raw_numbers_here(rng):
 
 
 def test_training_goes_on_from_the_scaling_that_the_weights_have(rng):
-    """A converted model is not standardised anew: its weights are made for the numbers that it takes."""
+    """A converted model is not standardised again: its weights are made for the numbers that it takes."""
     model = from_state_dict(user_tensors(rng), kind="classifier")
     X = rng.normal(100, 20, size=(8, T, D))
     model.fit(X, np.arange(8) % V, epochs=1, valid=None)
@@ -163,7 +163,7 @@ WRONG = {
         "head: expected the name of one module, because several fit: 'aux', 'fc'",
     ),
     "two heads, one chosen": ({"kind": "tagger", "head": "fc"}, {"aux.weight": (2, H)}, "no others, got 'aux.weight'"),
-    "a parameter of its own": ({"kind": "tagger"}, {"h0": (1, H)}, "and no others, got 'h0'"),
+    "another parameter": ({"kind": "tagger"}, {"h0": (1, H)}, "and no others, got 'h0'"),
     "no such head": ({"kind": "tagger", "head": "out"}, {}, "head: expected a module with a weight, one of 'fc', got"),
     "an embedding that does not fit": (
         {"kind": "tagger", "embedding": "emb"},

@@ -76,7 +76,7 @@ def test_some_columns_can_be_packed_alone(arrays, rng, N, first):
     assert_same_bits(y, wanted)
 
 
-def test_packed_weights_are_a_copy_and_can_be_packed_anew(arrays, rng):
+def test_packed_weights_are_a_copy_and_can_be_packed_again(arrays, rng):
     x, first, second = (arrays.input(rng.normal(size=s)) for s in [(T, B, H), (H, V), (H, V)])
     w = first.copy()
     packed = gemm.Packed(H, V, arrays.dtype).pack(w)

@@ -108,7 +108,7 @@ def test_quantiles_have_an_axis_of_their_own_at_the_end(rng, pooling):
 
 
 def by_hand(model, series, n, middle=0):
-    """The whole series is read anew for every step."""
+    """The whole series is read again for every step."""
     series = np.asarray(series, float)
     steps = []
     for _ in range(n):

@@ -162,7 +162,7 @@ def test_a_name_that_ends_as_a_folders_is_no_file(folder, capsys):
 
 @posix
 @pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])
-def test_a_log_that_is_removed_while_training_is_written_anew(folder, name):
+def test_a_log_that_is_removed_while_training_is_written_again(folder, name):
     log = crnn.fit(
         language_model(),
         IDS,

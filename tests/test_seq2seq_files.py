@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""SequenceToSequence in files: what comes back, training that goes on after a break, and what hostile files get."""
+"""SequenceToSequence in files: what comes back, training that continues after a break, and what hostile files get."""
 
 import json
 
@@ -115,7 +115,7 @@ def test_the_configuration_makes_a_model_of_the_same_shape():
     assert model.params["decoder.layer1.W_hh"].shape == (12, 48)
 
 
-# ---- training that goes on -------------------------------------------------------------------------------------
+# ---- training that continues -------------------------------------------------------------------------------------
 
 
 def corpus():

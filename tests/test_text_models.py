@@ -58,7 +58,7 @@ def test_the_vocabulary_is_in_files_copies_and_pickles(tmp_path):
     assert model.astype("float64").predict(texts).tolist() == model.predict(texts).tolist()
 
 
-def test_a_second_fit_learns_the_vocabulary_anew_unless_it_continues():
+def test_a_second_fit_learns_the_vocabulary_again_unless_it_continues():
     model = _classifier()
     model.fit([text + "z" for text in TEXTS], LABELS, warm_start=True)
     assert model.vocab.tokens == ("<unk>", "f", "n", "o")

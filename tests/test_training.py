@@ -170,7 +170,7 @@ def test_patience_stops_when_nothing_has_improved():
         )
         assert log.epochs == 1 + patience
     log = crnn.fit(double(), np.tile([0, 1, 2], 40), valid=[0, 1, 2, 0], epochs=4, batch_size=3, bptt=5, patience=1)
-    assert log.epochs == 4  # it goes on as long as it gets better
+    assert log.epochs == 4  # it continues as long as it gets better
 
 
 def test_given_validation_data_goes_before_the_corpus_own():

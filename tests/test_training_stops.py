@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How training ends before its time: Ctrl-C, NaN, a checkpoint and going on from it with the same bits."""
+"""How training ends before its time: Ctrl-C, NaN, a checkpoint, and resuming from it with the same bits."""
 
 import math
 import signal

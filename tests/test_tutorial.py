@@ -47,7 +47,7 @@ class Update:
 
 
 def tutorial_updates(initial):
-    """The tutorial's loop as `oracle.train_char_rnn` has it, with all that is going on laid open."""
+    """The tutorial's loop as `oracle.train_char_rnn` has it, with every intermediate value."""
     vocab, ids = prose()
     params = oracle.char_rnn_params(len(vocab), H)
     square_sum = {name: np.full_like(value, initial) for name, value in params.items()}

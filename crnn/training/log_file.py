@@ -180,9 +180,9 @@ def _begins_run(entry: Entry, entries: list[Entry]) -> bool:
     last = entries[-1]
     epochs = last["epoch"] - (last["kind"] == "train")  # finished ones
     expected = epochs + 1 if entry["kind"] in ("train", "epoch") else epochs
-    anew = entry["kind"] == "run" and not entry["update"]
+    begins = entry["kind"] == "run" and not entry["update"]
     fewest = last["update"] + (entry["kind"] == "train")  # such an entry is of at least one update more
-    return anew or entry["epoch"] != expected or entry["update"] < fewest
+    return begins or entry["epoch"] != expected or entry["update"] < fewest
 
 
 def _entry_of_json(line: bytes) -> Any:

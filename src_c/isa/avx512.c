@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * avx512.c: every kernel for AVX-512 F, DQ, VL and BW; and the tables of its extensions, whose quantised products stand in
- * files of their own. */
+ * separate files. */
 #include "simd/avx512.h"
 
 #include "isa/kernels.body.h"

@@ -128,7 +128,7 @@ class File:
         return {name: entry for name, entry in self.outer.items() if name != "__metadata__"}
 
     def to_bytes(self, digest: str) -> bytes:
-        """The file, with its digest kept, removed or computed anew."""
+        """The file, with its digest kept, removed or computed again."""
         if isinstance(self.inner, dict) and digest != KEPT:
             self.inner.pop("sha256", None)
             if digest == RENEWED:

@@ -32,7 +32,7 @@ def given_by_user(model: Any) -> dict[str, Any]:
 
 
 def take_given(model: Any, values: Mapping[str, Any]) -> None:
-    """Set these arguments of a model whose weights are those of other values, without building it anew.
+    """Set these arguments of a model whose weights are those of other values, without rebuilding it.
 
     Thresholds that were tuned stay, until a `fit` begins with those that were given. Raises ValueError for wrong ones.
     """

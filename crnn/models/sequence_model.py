@@ -590,7 +590,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
 
     def check_trainable(self) -> None:
         """Raise ValueError for a model that is for inference only, as an int8 model is."""
-        check_trainable(self.get_params()["precision"])
+        check_trainable(self._all_arguments()["precision"])
 
     def _calibration_outputs(self, inputs: Any) -> list[Array]:
         x = self._sequences("calibration", inputs)

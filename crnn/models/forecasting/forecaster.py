@@ -569,7 +569,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
 
     def check_trainable(self) -> None:
         """Raise ValueError for a model that is for inference only, as an int8 model is."""
-        check_trainable(self.get_params()["precision"])
+        check_trainable(self._all_arguments()["precision"])
 
     def _calibration_outputs(self, inputs: Any) -> list[Array]:
         return self.regressor._calibration_outputs(inputs)

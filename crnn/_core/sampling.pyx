@@ -10,6 +10,16 @@ from crnn._core.dispatch cimport f32, f64
 
 import numpy as np
 
+cdef extern from *:
+    """
+    #if PY_VERSION_HEX < 0x030d0000 /* cython.pymutex is a pointer to a lock, NULL if there was no memory for it */
+    #define crnn_has_lock(draws) ((draws)->lock != NULL)
+    #else
+    #define crnn_has_lock(draws) ((void)(draws), 1)
+    #endif
+    """
+    bint crnn_has_lock(Draws draws)
+
 cnp.import_array()
 
 cdef enum:
@@ -68,6 +78,8 @@ cdef class Draws:
     """
 
     def __cinit__(self, bits, banned not None, convert):
+        if not crnn_has_lock(self):
+            raise MemoryError("cannot have memory for a lock")
         self.bits, self.convert = bits, convert
         self.banned = np.array([min(id, MAX_IDS) for id in banned], np.int32)
         self.bans, self.banned_ = len(self.banned), <int32_t *>cnp.PyArray_DATA(self.banned)

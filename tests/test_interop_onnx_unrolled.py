@@ -73,6 +73,16 @@ def test_a_gru_in_another_form_is_the_same_gru(cell):
     assert again.flat_params.tobytes() == net.flat_params.tobytes()
 
 
+@pytest.mark.parametrize("cell", ["gru", "original_gru"])
+def test_a_gru_whose_update_gate_weighs_the_candidate_is_one_with_the_negative_gate(cell):
+    net = network(cell)
+    proto = Unrolled(net, T, update="inverted").model()
+    again, x = interop.from_model(proto), inputs(T, B, D)
+    assert error(again(x)[0], computed(proto, x)) < WORST
+    r, z, n = np.split(again.params["layer0.W_hh"], 3, 1)
+    assert (np.concatenate([r, -z, n], 1) == net.params["layer0.W_hh"]).all()
+
+
 @pytest.mark.parametrize("biases", [0.0, 1.5])
 def test_biases_that_are_all_the_same(biases):
     net = network("gru")
@@ -179,14 +189,22 @@ def test_probabilities_of_each_step(answer):
     assert error(model.predict_proba(inputs(B, T, D)), computed(proto, inputs(B, T, D))) < WORST
 
 
-def test_one_matrix_for_x_and_the_previous_outputs():
-    """As in h = tanh(W [x, h] + b)."""
+@pytest.mark.parametrize("fixed", [False, True])
+def test_one_matrix_for_x_and_the_previous_outputs(fixed):
+    """As in h = tanh(W [x, h] + b), also with a fixed number of sequences."""
     changes = []
     for t, before in enumerate(("h", "h0", "h1", "h2")):
         changes.append((f"a{t} = MatMul (x{t}, W)", f"a{t} = Concat <axis = 1> (x{t}, {before})"))
         changes.append((f"b{t} = MatMul ({before}, U)", f"b{t} = MatMul (a{t}, both)"))
         changes.append((f"c{t} = Add (a{t}, b{t})", f"c{t} = Identity (b{t})"))
-    proto = tanh_steps(*changes, both=inputs(D + H, H), W=None, U=None)
+    more = {"both": inputs(D + H, H), "W": None, "U": None}
+    if fixed:
+        changes.append((f"float[batch, {T}, {D}] x", f"float[{B}, {T}, {D}] x"))
+        changes.append(("h = Expand (zero, sizes)", "h = Identity (zero)"))
+        changes.append(("shape = Shape <start = 0, end = 1> (x)", ""))
+        changes.append(("sizes = Concat <axis = 0> (shape, units)", ""))
+        more |= {"zero": np.zeros((B, H), "f4"), "units": None}
+    proto = tanh_steps(*changes, **more)
     model = interop.from_model(proto)
     assert (model.params["layer0.W_hh"] == inputs(D + H, H)[D:]).all()
     assert error(model.predict(inputs(B, T, D)), computed(proto, inputs(B, T, D))) < WORST
@@ -355,7 +373,7 @@ def test_a_graph_that_was_changed_is_refused_or_computes_what_the_model_computes
     for seed in range(3):
         net = network(cell, seed, num_layers=1 + seed % 2, bidirectional=seed == 2)
         head = (inputs(H * (1 + net.bidirectional), V), inputs(V)) if seed else None
-        proto = Unrolled(net, T, update=rng.choice(["gates", "difference"])).model(head=head)
+        proto = Unrolled(net, T, update=rng.choice(["gates", "difference", "inverted"])).model(head=head)
         for _ in range(35):
             graph = changed_at_random(proto, rng)
             try:

@@ -13,7 +13,8 @@ class Unrolled:
     net : RNN
     T : int
     update : str
-        How a GRU's h is written: "gates" (1 - z) * n + z * h', "difference" n + z * (h' - n).
+        How a GRU's h is written: "gates" (1 - z) * n + z * h', "difference" n + z * (h' - n),
+        "inverted" h' + z * (n - h'), which is another network.
     states : bool
         Whether the initial states are inputs, h and for an LSTM c (layers * directions, B, H).
     """
@@ -123,5 +124,7 @@ class Unrolled:
     def updated(self, z, n, h):
         if self.update == "difference":
             return self.op("Add", n, self.op("Mul", z, self.op("Sub", h, n)))
+        if self.update == "inverted":
+            return self.op("Add", h, self.op("Mul", z, self.op("Sub", n, h)))
         one = self.array(np.array(1, "f4"), "one")
         return self.op("Add", self.op("Mul", self.op("Sub", one, z), n), self.op("Mul", z, h))

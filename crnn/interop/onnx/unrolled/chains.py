@@ -129,7 +129,9 @@ class Chains:
         """Whether a step is like the last one, and its c the previous c of the following one."""
         number, key = self.algebra.number, self.algebra.key
         first = step.before is None
-        if step.cell != last.cell or (step.c_before is None) != (first or step.c is None):
+        if (step.cell, step.inverted) != (last.cell, last.inverted):
+            return False
+        if (step.c_before is None) != (first or step.c is None):
             return False
         if step.c is not None and (following.c_before is None or key(step.c) != key(following.c_before)):
             return False
@@ -268,6 +270,10 @@ class Chains:
         self.reader.charge(W.nbytes + U.nbytes)
         bias = np.concatenate([np.broadcast_to(step.gates[letter].bias, H) for letter in letters])
         recurrent = np.concatenate([np.broadcast_to(step.b_hn if letter == "n" else 0.0, H) for letter in letters])
+        if step.inverted:
+            z = slice(letters.index("z") * H, (letters.index("z") + 1) * H)
+            for array in (W, U, bias):
+                array[..., z] *= -1
         with np.errstate(over="ignore"):
             biases = bias.astype(W.dtype), recurrent.astype(W.dtype)
         return to_crnn(LAYOUT, step.cell, W.T, U.T, *biases)

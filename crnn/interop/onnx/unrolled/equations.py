@@ -42,6 +42,9 @@ class Step:
         Of an LSTM.
     b_hn : number or array
         Of a GRU.
+    inverted : bool
+        Whether a GRU's z weighs n instead of the previous h. As sigmoid(-a) is 1 - sigmoid(a), its parameters are the
+        negative ones then.
     """
 
     cell: str
@@ -51,6 +54,7 @@ class Step:
     c: Sum | None = None
     c_before: Sum | None = None
     b_hn: Coefficient = 0.0
+    inverted: bool = False
 
 
 class NotThisCell(Exception):
@@ -150,38 +154,49 @@ def _lstm(read: Reading, h: Sum) -> Iterator[Step]:
     yield from read.choices(Step("lstm", gates, c=c, c_before=c_before))
 
 
-def _gated(read: Reading, h: Sum) -> tuple[int, Sum, int | None]:
-    """z, the argument of n, and h' of h = n - z * n + z * h'; the last term is missing in the first step."""
-    products = dict(_n_terms(h, 2, 3))
-    single = [product for product in products if len(product[0]) == 1]
-    pairs = [product for product in products if len(product[0]) == 2]
-    if len(single) != 1 or len(pairs) != len(products) - 1:
+@dataclass(frozen=True)
+class Gated:
+    """h = n - z * n + z * h', or with z the other way round h = h' - z * h' + z * n; without h' in the first step."""
+
+    z: Gate
+    inner: Sum  # the argument of n
+    before: int | None
+    inverted: bool
+
+
+def _gated(read: Reading, h: Sum) -> Gated:
+    products = dict(_n_terms(h, 1, 2, 3))
+    pairs = [product for product in products if sorted(map(read.kind, product[0])) == ["Sigmoid", "Tanh"]]
+    if len(pairs) != 1:
         raise NotThisCell
-    (n,) = read.factors(single[0], "Tanh")
-    _need(products[single[0]], 1)
-    with_n = [product for product in pairs if n in product[0]]
-    if len(with_n) != 1:
+    z, n = read.factors(pairs[0], "Sigmoid", "Tanh")
+    inverted = not isinstance(products[pairs[0]], np.ndarray) and products[pairs[0]] > 0
+    befores = {factor for factors, _ in products for factor in factors} - {z, n}
+    if len(befores) > 1:
         raise NotThisCell
-    z, _ = read.factors(with_n[0], "Sigmoid", "Tanh")
-    _need(products[with_n[0]], -1)
-    before = None
-    for product in pairs:
-        if product != with_n[0]:
-            others = list(product[0])
-            if product[1] != NOTHING or z not in others:
-                raise NotThisCell
-            others.remove(z)
-            _need(products[product], 1)
-            before = others[0]
-    return z, read.argument(n), before
+    before = next(iter(befores), None)
+    whole = before if inverted else n
+    wanted = {_product(z, n): 1 if inverted else -1}
+    wanted |= {} if whole is None else {_product(whole): 1}
+    wanted |= {} if before is None else {_product(z, before): -1 if inverted else 1}
+    if products.keys() != wanted.keys():
+        raise NotThisCell
+    for product, number in wanted.items():
+        _need(products[product], number)
+    return Gated(read.gate(read.argument(z)), read.argument(n), before, inverted)
+
+
+def _product(*factors: int) -> tuple[tuple[int, ...], int]:
+    return tuple(sorted(factors)), NOTHING
 
 
 def _gru(read: Reading, h: Sum) -> Iterator[Step]:
     """h = (1 - z) * n + z * h', n = tanh(x W_n + b_n + r * (h' U_n + b_hn))."""
-    z, inner, before = _gated(read, h)
+    found = _gated(read, h)
+    inner, before = found.inner, found.before
     plain = {product: value for product, value in inner.terms.items() if product[0] == ONE}
     reset = {product: value for product, value in inner.terms.items() if product[0] != ONE}
-    gates = {"z": read.gate(read.argument(z)), "n": read.gate(Sum(read.width, plain))}
+    gates = {"z": found.z, "n": read.gate(Sum(read.width, plain))}
     atoms = {factors for factors, _ in reset}
     if len(atoms) > 1 or any(len(factors) != 1 or read.kind(factors[0]) != "Sigmoid" for factors in atoms):
         raise NotThisCell
@@ -197,13 +212,14 @@ def _gru(read: Reading, h: Sum) -> Iterator[Step]:
         matrix = next(value for (_, source), value in reset.items() if source == before)
         rest, recurrent = read.without({letter: gates[letter] for letter in "zr"}, before)
         gates, recurrent = gates | rest, recurrent | {"n": matrix}
-    yield Step("gru", gates, recurrent, before, b_hn=b_hn)
+    yield Step("gru", gates, recurrent, before, b_hn=b_hn, inverted=found.inverted)
 
 
 def _original_gru(read: Reading, h: Sum) -> Iterator[Step]:
     """h = (1 - z) * n + z * h', n = tanh(x W_n + b_n + (r * h') U_n)."""
-    z, inner, before = _gated(read, h)
-    gates, recurrent = {"z": read.gate(read.argument(z)), "n": read.gate(inner)}, {}
+    found = _gated(read, h)
+    before, recurrent = found.before, {}
+    gates = {"z": found.z, "n": read.gate(found.inner)}
     if before is not None:
         for atom, matrix in gates["n"].matrices.items():
             if read.kind(atom) == "value" and len(read.argument(atom).terms) == 1:
@@ -220,7 +236,7 @@ def _original_gru(read: Reading, h: Sum) -> Iterator[Step]:
             raise NotThisCell
         rest_of, matrices = read.without({letter: gates[letter] for letter in "zr"}, before)
         gates, recurrent = gates | rest_of, recurrent | matrices
-    yield Step("original_gru", gates, recurrent, before)
+    yield Step("original_gru", gates, recurrent, before, inverted=found.inverted)
 
 
 def _n_terms(x: Sum, *numbers: int) -> list[tuple[Any, Coefficient]]:

@@ -276,20 +276,36 @@ def _reshape(unroller: Unroller, node: Node, x: Value, shape: Value) -> Value:
 
 
 def _concat(unroller: Unroller, node: Node, *given: Value) -> Value:
-    if not any(isinstance(value, Steps) for value in given):
+    axes = next((value.axes for value in given if isinstance(value, Steps)), ())
+    if not axes:
         return None
+    axis = axis_number(node.peek("axis", 0), len(axes))
+    if axes[axis] == COLUMNS:
+        given = tuple(_columns(unroller, value, axes) for value in given)
     if not all(isinstance(value, Steps) for value in given):
         return None
-    axis = axis_number(node.take("axis", 0), len(given[0].axes))
+    node.take("axis")
     if len(given) == 1:
         return given[0]
-    if any(value.axes != given[0].axes for value in given):
+    if any(value.axes != axes for value in given):
         raise ValueError("expected values of one step with the same axes")
-    if given[0].axes[axis] == COLUMNS:
-        return Steps(given[0].axes, tuple(part for value in given for part in value.parts), given[0].batch)
-    if given[0].axes[axis] != SINGLE:
+    if axes[axis] == COLUMNS:
+        batch = given[0].batch
+        for value in given[1:]:
+            batch = unroller.batch(batch, value.batch)
+        return Steps(axes, tuple(part for value in given for part in value.parts), batch)
+    if axes[axis] != SINGLE:
         raise ValueError("expected steps, or columns")
     return unroller.stacked(given, axis)
+
+
+def _columns(unroller: Unroller, value: Value, axes: tuple[str, ...]) -> Value:
+    """An initial state, if it is one that stands beside a step."""
+    if isinstance(value, Data) and value.what == "input" and value.name != unroller.x:
+        return unroller.state(value)
+    if isinstance(value, np.ndarray) and value.ndim == len(axes) and value.ndim > 1 and not value.any():
+        return _zeros(list(value.shape))
+    return value
 
 
 # ---- choices ---------------------------------------------------------------------------------------------------------

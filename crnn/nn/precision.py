@@ -107,8 +107,8 @@ def rounded(values: Array, precision: str | None, axis: int = 0) -> Array:
 
 
 def on_grid(values: Array, precision: str | None, axis: int = 0) -> bool:
-    """Whether the values are on the grid, bit for bit except for the sign of zero."""
-    return bool(np.array_equal(values, rounded(values, precision, axis)))
+    """Whether the values are on the grid, bit for bit except for the sign of zero; of None all are."""
+    return precision is None or bool(np.array_equal(values, rounded(values, precision, axis)))
 
 
 def _bf16(values: Array) -> Array:

@@ -42,7 +42,8 @@ def present(figures):
 @pytest.mark.parametrize("race", [stream.vectors, stream.characters])
 def test_a_step_is_timed_and_agrees_with_numpy(alone, setting, cell, race):
     figures = race(cell, 5, setting)
-    assert present(figures) == {"crnn", "crnn, out=", "numpy, the cell", "numpy, W @ v"}
+    quantised = {"crnn, bf16", "crnn, int8"}
+    assert present(figures) == {"crnn", "crnn, out=", "numpy, the cell", "numpy, W @ v"} | quantised
     for name in present(figures):
         assert {"p50", "max"} <= set(figures[name].percentiles)
         assert figures[name].percentiles["p50"] <= figures[name].percentiles["max"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Peers of the benchmark's training steps make the same updates as crnn, and every row has its peers."""
+"""Peers in the benchmark's rows of training and of sequences compute the same as crnn, and every row has its peers."""
 
 from collections import Counter
 
@@ -15,7 +15,7 @@ from benchmarks.base.measure import Contender, Effort, Missing
 from benchmarks.base.row import Setting
 from benchmarks.contenders.training import crnn_model, crnn_step, torch_compiled_step, torch_step
 from benchmarks.contenders.training_task import TrainingTask, windows_of
-from benchmarks.rows import sequence, train
+from benchmarks.rows import long_and_short, sequence, train
 
 pytestmark = pytest.mark.thread_unsafe  # they measure
 
@@ -135,3 +135,12 @@ def test_a_sequence_row_without_peers_measures_crnn(monkeypatch):
     figures = sequence.measure(sequence.Shape("gru", 5, 1), Setting(1, Effort(2, 0.002), True))
     measured = {name for name, figure in figures.items() if figure.value is not None}
     assert measured >= {"crnn", "crnn, frozen", "crnn, tape reused"}
+
+
+def test_a_long_sequence_among_short_ones_gets_the_probabilities_of_torch(torch):
+    before = torch.get_num_threads()
+    try:
+        figures = long_and_short.times(60, Setting(1, Effort(2, 0.002), True))
+    finally:
+        torch.set_num_threads(before)
+    assert {name for name, figure in figures.items() if figure.value} == {"crnn", "crnn, one by one", "torch, packed"}

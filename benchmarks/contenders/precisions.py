@@ -9,7 +9,7 @@ from benchmarks.base.measure import OURS, Missing
 
 # By name, as `model.quantize` takes it, in the order of the C library's constants (CRNN_AS_ARRAYS, ...): the largest
 # difference of outputs, relative to the largest output.
-PRECISIONS = {"float32": 1e-4, "bf16": 0.03, "int8": 0.06}
+PRECISIONS = {"float32": 1e-4, "bf16": 0.05, "int8": 0.15}
 
 
 def ours_in(precision: str) -> str:

@@ -33,7 +33,9 @@ def model_and_sequences(steps: int) -> tuple[Any, list[Array]]:
 
     rng = np.random.default_rng(0)
     lengths = [SHORT] * (BATCH - 1) + [steps]
-    model = crnn.SequenceClassifier(INPUTS, CLASSES, hidden_size=HIDDEN, cell="lstm", scale=False, seed=0)
+    model = crnn.SequenceClassifier(
+        INPUTS, CLASSES, hidden_size=HIDDEN, cell="lstm", scale=False, pooling="last", seed=0
+    )
     return model, [rng.standard_normal((n, INPUTS), np.float32) for n in lengths]
 
 

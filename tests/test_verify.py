@@ -20,6 +20,7 @@ from crnn.models.files import from_bytes
 from crnn.models.tagger import SequenceTagger
 from crnn.nn import init
 from crnn.nn.cells import CELLS
+from crnn.nn.precision import PRECISIONS
 from crnn.verification import checker, renew, samples
 from crnn.verification.digest import Digest, chained
 from crnn.verification.hashes import HASHES
@@ -92,6 +93,7 @@ def test_every_entry_of_every_list_is_a_part():
     names += [f"schedule {schedule}" for schedule in optim.SCHEDULES]
     names += [f"optimizer {rule}" for rule in optim.RULES]
     names += [f"cell {cell}" for cell in core.CELLS]
+    names += [f"precision {precision}" for precision in PRECISIONS]
     names += [f"kind {kind}" for kind in registry.kinds() if hasattr(crnn, kind)]
     assert list(all_parts()) == [*names, "model file"] == list(HASHES)
     assert len(CELLS) > 4

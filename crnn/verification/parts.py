@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The parts of a verification, made from the lists that drive crnn: rules, optimizers, schedules, cells, kinds."""
+"""The parts of a verification, made from crnn's own lists: rules, optimizers, schedules, cells, precisions, kinds."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from crnn.models.files import to_bytes
 from crnn.nn import init
 from crnn.nn.cells import CELLS
 from crnn.nn.network import RNN
+from crnn.nn.precision import PRECISIONS
 from crnn.verification import samples
 from crnn.verification.cells import verify_cell
 from crnn.verification.digest import Digest
 from crnn.verification.kinds import KINDS
+from crnn.verification.precisions import verify_precision
 
 Part = Callable[[Digest, int], None]  # adds its results; the second argument is the number of threads
 
@@ -33,6 +35,8 @@ def all_parts() -> dict[str, Part]:
         parts[f"optimizer {optimizer}"] = partial(updates, optimizer)
     for cell in CELLS:
         parts[f"cell {cell}"] = partial(verify_cell, cell)
+    for precision in PRECISIONS:
+        parts[f"precision {precision}"] = partial(verify_precision, precision)
     for kind in registry.kinds(package="crnn"):
         parts[f"kind {kind}"] = KINDS.get(kind, partial(no_recipe, kind))
     parts["model file"] = model_file

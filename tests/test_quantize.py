@@ -202,6 +202,14 @@ def test_a_forecaster_in_fewer_bits_forecasts(tmp_path):
     assert (crnn.load(tmp_path / "m").forecast(6) == small.forecast(6)).all()
 
 
+def test_a_frozen_copy_of_a_quantised_network_is_quantised_and_quantised_networks_are_packed_once():
+    small, x = network().quantize({"layer0.W_hh": "int8"}), inputs()
+    assert small.frozen().precision == small.precision
+    y = small(x)[0]
+    assert small(x)[0].tobytes() == y.tobytes()
+    assert small.frozen()(x)[0].tobytes() == y.tobytes()
+
+
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
@@ -317,6 +325,20 @@ def test_training_a_quantised_model_is_refused_before_it_starts():
 def test_a_wrong_precision_is_refused_by_name(arguments, message):
     with pytest.raises(ValueError, match=message):
         network().quantize(*arguments)
+
+
+def test_constructors_and_files_refuse_a_precision_for_matrices_that_are_not_there():
+    with pytest.raises(ValueError, match=r"precision: expected weight matrices among layer0\.W_xh, .*, got 'W_hy'"):
+        crnn.RNN(3, 4, precision={"W_hy": "int8"})
+    with pytest.raises(ValueError, match=r"precision: expected weight matrices among .*, got 'layer7\.W_hh'"):
+        crnn.SequenceClassifier(3, num_classes=2, hidden_size=4, precision={"layer7.W_hh": "bf16"})
+    model = crnn.SequenceToSequence(3, output_size=3, hidden_size=8, precision={"encoder.layer0.W_hh": "int8"})
+    assert model.encoder.precision == {"layer0.W_hh": "int8"}
+    assert model.net.precision is None
+    tensors, header = network(layers=1).contents()
+    wrong = header | {"config": header["config"] | {"precision": {"layer3.W_hh": "int8"}}}
+    with pytest.raises(ValueError, match=r"got 'layer3\.W_hh'"):
+        crnn.RNN.from_contents(wrong, tensors)
 
 
 def test_what_cannot_be_quantised_is_refused():

@@ -36,7 +36,7 @@ from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
 from crnn.nn.module import JsonTypes
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
-from crnn.nn.precision import part_of
+from crnn.nn.precision import Precision, part_of
 from crnn.nn.state import State
 from crnn.stream import StreamWeights
 from crnn.stream.parts import StreamParts
@@ -141,6 +141,7 @@ class SequenceToSequence(
     pooling: str | None  # always None
     steps: int | None  # always None
     input_init: str | None
+    precision: Precision
     scalings: Scalings
     _targets: TokenTargets
     _predictor: EncoderDecoder
@@ -205,7 +206,7 @@ class SequenceToSequence(
         return {"x": config["input_size"]} if config["real_source"] else {}
 
     def config(self) -> dict[str, Any]:
-        network = self.encoder.config() | {"embedding_size": self.decoder.embedding_size}
+        network = self.encoder.config() | {"embedding_size": self.decoder.embedding_size, "precision": self.precision}
         return {name: network.get(name, getattr(self, name, None)) for name in self.config_types}
 
     @property
@@ -431,6 +432,7 @@ takes_options(NetworkConfig, ESTIMATING, defaults={"input_init": None})(Sequence
 
 def _compose_networks(built: Built, shared: NetworkConfig, *, initialised: bool) -> None:
     """Add encoder, decoder and head to a model. ``shared``: the options of both networks."""
+    built.precision = shared.precision  # of all; the networks have their parts of it
     encoder, decoder = network_configs(shared, built.output_size, built.real_source)
     loss = CrossEntropy(built.output_size + 1, smoothing=built.label_smoothing)
     built._targets = TokenTargets(built.output_size, built.target_vocab)

@@ -271,7 +271,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         >>> np.array_equal(fast(x)[0], net(x)[0]), fast.flat_params.flags.writeable
         (True, False)
         """
-        copy = self.astype(self.dtype)
+        copy = self._changed(self.params)
         copy._parameters.make_read_only()
         copy.stack.frozen = True
         return copy

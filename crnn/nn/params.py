@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from crnn._core.gemm import aligned_zeros
 from crnn.checks import Array
-from crnn.nn.precision import Precision, precision_of, rounded, terms_axis
+from crnn.nn.precision import Precision, check_names, precision_of, rounded, terms_axis
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -44,18 +44,16 @@ class Parameters:
         self.grads = self._views(self.flat_grads)
 
     def settle(self, precision: Precision) -> None:
-        """Round the matrices to the grid of ``precision``, and make all arrays read-only, unless it is None."""
+        """Round the matrices to the grid of ``precision``, and make all arrays read-only, unless it is None.
+
+        Raises ValueError if it names a matrix that is not among the parameters.
+        """
         if precision is None:
             return
+        check_names(precision, self.shapes)
         for name, values in self.values.items():
             values[...] = rounded(values, precision_of(precision, name), terms_axis(name))
-        self._freeze()
-
-    def _freeze(self) -> None:
-        for array in (self.flat, *self.values.values()):
-            array.flags.writeable = False
-        for part in self._parts:
-            part._freeze()
+        self.make_read_only()
 
     def part(self, prefix: str, shapes: Shapes) -> Parameters:
         """The arrays named ``prefix`` + name for each name in ``shapes``, under their names without the prefix.
@@ -76,6 +74,8 @@ class Parameters:
         for array in (owner, self.flat, *self.values.values()):
             if array is not None:
                 array.flags.writeable = False
+        for part in self._parts:
+            part.make_read_only()
 
     @staticmethod
     def count(shapes: Shapes) -> int:

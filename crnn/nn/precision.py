@@ -15,7 +15,7 @@ and the parameters of such a model are read-only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ __all__ = [
     "MOST_TERMS",
     "PRECISIONS",
     "Precision",
+    "check_names",
     "check_precision",
     "check_trainable",
     "int8_parts",
@@ -74,6 +75,14 @@ def precision_of(precision: Precision, name: str) -> str | None:
     if precision is None or _kind(name) not in MATRICES:
         return None
     return precision if isinstance(precision, str) else precision.get(name)
+
+
+def check_names(precision: Precision, names: Iterable[str]) -> None:
+    """Raise ValueError if the precision names a matrix that is not among the parameters ``names``."""
+    matrices = [name for name in names if _kind(name) in MATRICES]
+    unknown = sorted(set(precision) - set(matrices)) if isinstance(precision, Mapping) else []
+    if unknown:
+        raise ValueError(f"precision: expected weight matrices among {', '.join(matrices)}, got {unknown[0]!r}")
 
 
 def part_of(precision: Mapping[str, str], prefix: str) -> dict[str, str] | None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 
 from crnn.checks import Array, check_number
-from crnn.nn.precision import MOST_TERMS, check_precision, precision_of, rounded, terms_axis
+from crnn.nn.precision import MOST_TERMS, check_names, check_precision, precision_of, rounded, terms_axis
 
 __all__ = ["quantized"]
 
@@ -56,10 +56,7 @@ def _matrices(model: Quantizable, precision: Any) -> dict[str, str]:
         raise ValueError(f"quantize: expected a float32 model, got {model.config()['dtype']}; see astype")
     found = {name: precision_of(checked, name) for name in model.params}
     wanted = {name: kind for name, kind in found.items() if kind is not None}
-    unknown = sorted(set(checked) - set(wanted)) if isinstance(checked, dict) else []
-    if unknown:
-        known = [name for name in model.params if precision_of("int8", name)]
-        raise ValueError(f"precision: expected weight matrices among {', '.join(known)}, got {unknown[0]!r}")
+    check_names(checked, model.params)
     for name, kind in wanted.items():
         terms = model.params[name].shape[terms_axis(name)]
         if kind == "int8" and terms > MOST_TERMS:

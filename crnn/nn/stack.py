@@ -49,10 +49,11 @@ class Stack:
     grads: Arrays  # the same names and shapes
     cell: type[Recurrence]
     state_sizes: list[int]  # H of every layer and direction
-    frozen: bool = False  # whether the parameters are read-only, so that they need to be packed only once
+    frozen: bool  # whether the parameters are read-only, so that they need to be packed only once
 
     def __init__(self, config: NetworkConfig, params: Arrays, grads: Arrays) -> None:
         self.config, self.params, self.grads = config, params, grads
+        self.frozen = config.precision is not None
         self.cell = CELLS[config.cell]
         self.state_sizes = [H for H in config.hidden_sizes for _ in range(config.directions)]
 

@@ -48,6 +48,9 @@ class Chains:
         By layer and direction: h at each time.
     """
 
+    reader: Reader
+    algebra: Algebra
+
     def __init__(self, reader: Reader) -> None:
         self.reader, self.algebra = reader, Algebra(reader.charge)
         self.source: Data | None = None

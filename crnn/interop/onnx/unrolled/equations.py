@@ -74,6 +74,9 @@ def steps_of(algebra: Algebra, h: Sum) -> Iterator[Step]:
 class Reading:
     """Reads sums of one width. Raises NotThisCell if one is not as expected."""
 
+    algebra: Algebra
+    width: int
+
     def __init__(self, algebra: Algebra, width: int) -> None:
         self.algebra, self.width = algebra, width
 

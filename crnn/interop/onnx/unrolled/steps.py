@@ -18,6 +18,7 @@ from crnn.checks import Array
 from crnn.interop.onnx import values
 from crnn.interop.onnx.files import in_precision
 from crnn.interop.onnx.layer_nodes import FORWARD
+from crnn.interop.onnx.reader import Reader
 from crnn.interop.onnx.unrolled.algebra import NOTHING, ONE, Algebra, Sum
 from crnn.interop.onnx.unrolled.chains import Chains, Place
 from crnn.interop.onnx.values import Atom, Axis, Data, Head, Size, Unknown, atoms
@@ -66,6 +67,10 @@ class Steps:
 
 class Unroller:
     """The chains that have been found, and what was made of them. ``x`` is the name of the input that has steps."""
+
+    chains: Chains
+    reader: Reader
+    x: str
 
     def __init__(self, chains: Chains, x: str) -> None:
         self.chains, self.reader, self.x = chains, chains.reader, x

@@ -103,8 +103,8 @@ INLINE void crnn_packed_product(const crnn_packed *w, const crnn_tables *kernels
         kernels->f32->linear_forward(y, x, w->data, quantised, bias, scratch, w->K, w->N, rows);
 }
 
-/* Element (k, column) of a panel of quantised weights; exact. */
-INLINE float quantised_element(const crnn_packed *w, crnn_dim panel, crnn_dim k, crnn_dim column)
+/* y (count) = row k of a panel of quantised weights, from `column` on; exact. */
+INLINE void quantised_row(const crnn_packed *w, float *y, crnn_dim panel, crnn_dim k, crnn_dim column, crnn_dim count)
 {
     const int unit = unit_of(w);
     const crnn_dim bytes = packed_panel_bytes(w);
@@ -112,12 +112,17 @@ INLINE float quantised_element(const crnn_packed *w, crnn_dim panel, crnn_dim k,
     const char *data = (const char *)w->data + panel * bytes;
     if (w->format == CRNN_FORMAT_INT8) {
         const char *scales = (const char *)w->data + packed_panels(w) * bytes + panel * CRNN_LINE_BYTES;
-        return ((const int8_t *)data)[index] * ((const float *)scales)[column];
+        const float *s = (const float *)scales + column;
+        const int8_t *q = (const int8_t *)data + index;
+        for (crnn_dim j = 0; j < count; ++j)
+            y[j] = q[j * INT8_UNIT] * s[j];
+    } else {
+        const uint16_t *halves = (const uint16_t *)data + index;
+        for (crnn_dim j = 0; j < count; ++j) {
+            const uint32_t bits = (uint32_t)halves[j * BF16_UNIT] << 16;
+            memcpy(&y[j], &bits, sizeof bits);
+        }
     }
-    const uint32_t bits = (uint32_t)((const uint16_t *)data)[index] << 16;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
 }
 
 /* y (N) = w[k, :] + bias (N), OVERWRITTEN: bit-identical to the kernel rows_add_bias. Of one gate. */
@@ -128,8 +133,9 @@ INLINE void crnn_packed_row(const crnn_packed *w, const crnn_tables *kernels, vo
     char *target = y;
     crnn_dim columns = w->N;
     if (is_quantised(w)) {
-        for (crnn_dim n = 0; n < w->N; ++n)
-            ((float *)y)[n] = quantised_element(w, n / QUANTISED_COLUMNS, k, n % QUANTISED_COLUMNS);
+        for (crnn_dim n = 0; n < w->N; n += QUANTISED_COLUMNS)
+            quantised_row(w, (float *)y + n, n / QUANTISED_COLUMNS, k, 0,
+                          w->N - n < QUANTISED_COLUMNS ? w->N - n : QUANTISED_COLUMNS);
         kernels->f32->rows_add_bias(y, y, bias, 1, w->N);
         return;
     }
@@ -153,7 +159,7 @@ INLINE void crnn_packed_column(const crnn_packed *w, void *y, crnn_dim n)
     const char *source = (const char *)w->data + n / line * w->K * CRNN_LINE_BYTES;
     if (is_quantised(w))
         for (crnn_dim k = 0; k < w->K; ++k)
-            ((float *)y)[k] = quantised_element(w, n / line, k, n % line);
+            quantised_row(w, (float *)y + k, n / line, k, n % line, 1);
     else if (w->format == CRNN_FORMAT_F32)
         for (crnn_dim k = 0; k < w->K; ++k)
             ((float *)y)[k] = ((const float *)source)[k * line + n % line];
@@ -184,8 +190,7 @@ INLINE void crnn_unpack(const crnn_packed *w, void *values, crnn_dim ldw)
         const packed_panel p = packed_panel_of(w, panel);
         if (is_quantised(w))
             for (crnn_dim k = 0; k < w->K; ++k)
-                for (crnn_dim j = 0; j < p.columns; ++j)
-                    ((float *)values)[k * ldw + p.column + j] = quantised_element(w, panel, k, j);
+                quantised_row(w, (float *)values + k * ldw + p.column, panel, k, 0, p.columns);
         for (crnn_dim k = 0; k < w->K && !is_quantised(w); ++k)
             memcpy((char *)values + (k * ldw + p.column) * size, p.data + k * CRNN_LINE_BYTES,
                    (size_t)(p.columns * size));

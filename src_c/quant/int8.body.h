@@ -9,10 +9,10 @@
  *
  * An instruction set defines
  *     ivec, ivec_load(p)      the bytes of a vec
- *     isum                    a vec of int32, with isum_zero, isum_sub, and isum_to_vec, which rounds to nearest
+ *     isum                    a vec of int32, with isum_zero, isum_load, and isum_to_vec, which rounds to nearest
  *     quad, quad_load(p)      4 integers of a row of x, each stored as a byte p[k] + INT8_OFFSET
  *     quad_dot(acc, x, w)     acc + the sum over 4 rows k of x and w, in every column; wraps around. w: ivec_load of a
- *                             line's vec. With INT8_OFFSET, of x as stored: the column's sum is then subtracted */
+ *                             line's vec. With INT8_OFFSET, of x as stored: sums then start from what that adds */
 
 #define INT8_LEAST 0x1p-100f /* so that 127 / max is finite, and max / 127 no denormal */
 #define INT8_ROUND 0x1.8p23f /* added to a small number, leaves its rounded value in the low bits of the sum */
@@ -66,7 +66,7 @@ static int int8_pack_or_compare(char *packed, const unpacked_weights *w, const i
             line_at += CRNN_LINE_BYTES;
         }
         for (int j = 0; j < QUANTISED_COLUMNS; ++j)
-            sums[j] *= 128;
+            sums[j] *= -128;
         same &= put_or_compare(scales_at + panel * CRNN_LINE_BYTES, scales, sizeof scales, compare);
         same &= put_or_compare(sums_at + panel * CRNN_LINE_BYTES, sums, sizeof sums, compare);
     }
@@ -116,12 +116,12 @@ typedef struct {
 
 #define LIFT_ivec_load(i) r.v[i] = ivec_load((const char *)p + (i) * (CRNN_LINE_BYTES / VECS));
 #define LIFT_isum_zero(i) r.v[i] = isum_zero();
-#define LIFT_isum_sub(i) r.v[i] = isum_sub(a.v[i], b.v[i]);
+#define LIFT_isum_load(i) r.v[i] = isum_load(p + (i) * (QUANTISED_COLUMNS / VECS));
 #define LIFT_isum_to_vec(i) r.v[i] = isum_to_vec(a.v[i]);
 #define LIFT_quad_dot(i) r.v[i] = quad_dot(acc.v[i], x, w.v[i]);
 INLINE iline iline_load(const void *p) { iline r; EACH(LIFT_ivec_load) return r; }
 INLINE sums_line sums_zero(void) { sums_line r; EACH(LIFT_isum_zero) return r; }
-INLINE sums_line sums_sub(sums_line a, iline b) { sums_line r; EACH(LIFT_isum_sub) return r; }
+INLINE sums_line sums_load(const int32_t *p) { sums_line r; EACH(LIFT_isum_load) return r; }
 INLINE line sums_to_line(sums_line a) { line r; EACH(LIFT_isum_to_vec) return r; }
 INLINE sums_line sums_dot(sums_line acc, quad x, iline w) { sums_line r; EACH(LIFT_quad_dot) return r; }
 
@@ -155,7 +155,7 @@ INLINE void int8_tile(const int m, const int nl, const tile_rows *rows, const qu
         x[i] = (const char *)rows->x[0] + i * stride;
         UNROLL
         for (int j = 0; j < nl; ++j)
-            sum[i][j] = sums_zero();
+            sum[i][j] = INT8_OFFSET ? sums_load(weights->sums + (panel + j) * QUANTISED_COLUMNS) : sums_zero();
     }
     for (crnn_dim k = 0; k < weights->lines; ++k, w += CRNN_LINE_BYTES) {
         iline w_k[TILE_PANELS];
@@ -177,12 +177,6 @@ INLINE void int8_tile(const int m, const int nl, const tile_rows *rows, const qu
             OPAQUE(x[i]);
         }
     }
-    UNROLL
-    for (int i = 0; i < m; ++i)
-        UNROLL
-        for (int j = 0; j < nl; ++j)
-            if (INT8_OFFSET)
-                sum[i][j] = sums_sub(sum[i][j], iline_load(weights->sums + (panel + j) * QUANTISED_COLUMNS));
     if (m == 1 || panels->full == nl) {
         UNROLL
         for (int i = 0; i < m; ++i)

@@ -4,8 +4,8 @@
  *
  * Layout    A line of 64 bytes holds 16 columns and `unit` rows k: packed[panel][k / unit][column % 16][k % unit]. The
  *           gates' panels of the same columns lie side by side. What is beyond K and N is zero.
- * int8      unit 4. After the panels 16 floats for each panel: its columns' scales; then 16 int32 for each: 128 times the
- *           sum of the column's integers.
+ * int8      unit 4. After the panels 16 floats for each panel, its columns' scales; then 16 int32 for each: the sum of the
+ *           column's integers times -128, for products with x + 128.
  * bf16      unit 2. */
 #ifndef CRNN_QUANTISED_H
 #define CRNN_QUANTISED_H

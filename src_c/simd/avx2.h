@@ -51,7 +51,7 @@ typedef __v8si isum;
 typedef __m256i isum;
 #endif
 INLINE isum isum_zero(void) { return (isum)_mm256_setzero_si256(); }
-INLINE isum isum_sub(isum a, ivec b) { return (isum)_mm256_sub_epi32((ivec)a, b); }
+INLINE isum isum_load(const int32_t *p) { return (isum)ivec_load(p); }
 INLINE vec isum_to_vec(isum a) { return _mm256_cvtepi32_ps((ivec)a); }
 
 /* |x| times w with the sign of x, in pairs, whose sums fit into 16 bits. */

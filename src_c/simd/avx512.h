@@ -56,7 +56,7 @@ typedef __v16si isum;
 typedef __m512i isum;
 #endif
 INLINE isum isum_zero(void) { return (isum)_mm512_setzero_si512(); }
-INLINE isum isum_sub(isum a, ivec b) { return (isum)_mm512_sub_epi32((ivec)a, b); }
+INLINE isum isum_load(const int32_t *p) { return (isum)ivec_load(p); }
 INLINE vec isum_to_vec(isum a) { return _mm512_cvtepi32_ps((ivec)a); }
 
 INLINE __m512i broadcast_bytes(const void *p)

@@ -75,7 +75,7 @@ INLINE ivec ivec_load(const void *p)
 
 typedef ivec isum;
 INLINE isum isum_zero(void) { return 0; }
-INLINE isum isum_sub(isum a, ivec b) { return a - b; }
+INLINE isum isum_load(const int32_t *p) { return *p; }
 INLINE vec isum_to_vec(isum a) { return (vec)a; }
 
 enum { INT8_OFFSET = 0 };

@@ -73,7 +73,7 @@ INLINE ivec ivec_load(const void *p) { return vreinterpretq_s32_s8(vld1q_s8(p));
 
 typedef ivec isum;
 INLINE isum isum_zero(void) { return vdupq_n_s32(0); }
-INLINE isum isum_sub(isum a, ivec b) { return vsubq_s32(a, b); }
+INLINE isum isum_load(const int32_t *p) { return vld1q_s32(p); }
 INLINE vec isum_to_vec(isum a) { return vcvtq_f32_s32(a); }
 
 enum { INT8_OFFSET = 0 };

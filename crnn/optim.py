@@ -416,14 +416,17 @@ def _exponential(rate: float, k: int, n: int) -> float:
 # The C libraries' cos, exp and log differ in the last bit.
 
 
+_COS_DIVISORS = tuple(float(n * (n - 1)) for n in range(2, 26, 2))  # of each term of the series by the one before
+
+
 def _cos_pi(x: float) -> float:
     """cos(pi x) for x in [0, 1] by its power series, bit-identical on every machine."""
     if x > 0.5:
         return -_cos_pi(1.0 - x)
-    square = (math.pi * x) * (math.pi * x)
+    negative = -((math.pi * x) * (math.pi * x))
     total = term = 1.0
-    for n in range(2, 26, 2):
-        term *= -square / (n * (n - 1))
+    for divisor in _COS_DIVISORS:
+        term *= negative / divisor
         total += term
     return total
 

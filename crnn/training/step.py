@@ -78,7 +78,9 @@ class UpdateStep:
             raise Diverged(f"{problem} at update {update + 1} (epoch {epoch})")
         limit = self.config.clip_norm
         factor = limit / self.norm if limit is not None and self.norm > limit else 1.0
-        lr_scale = 1.0 if self.schedule is None else check_finite("schedule", self.schedule(update, self.total))
+        lr_scale = 1.0 if self.schedule is None else self.schedule(update, self.total)
+        if type(lr_scale) is not float or not math.isfinite(lr_scale):
+            lr_scale = check_finite("schedule", lr_scale)
         self.lr = self.optimizer.lr * lr_scale
         self.optimizer.update(self.model.flat_params, grads, factor=factor, lr_scale=lr_scale)
         return loss, count, state

@@ -4,6 +4,7 @@
 import ctypes
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from crnn._core import vecmath
 from crnn.c_export import cells as recipes
 from crnn.c_export import numbers, pieces
 from crnn.c_export.files import source_of
+from crnn.stream import Stream, StreamWeights
 
 pytestmark = pytest.mark.thread_unsafe  # they compile
 
@@ -208,6 +210,59 @@ def test_numbers_are_written_exactly(rng):
     assert all(text.endswith("f") for text in texts)
     read = [float.fromhex(text[:-1]) if "x" in text else float(text[:-1]) for text in texts]
     assert_same_bits(np.array(read, np.float32), values)
+
+
+# ---- weights of 8 and 16 bits ----------------------------------------------------------------------------------------
+
+
+def with_precisions(model, *layers, head=None):
+    """The model, whose streams have these precisions, and a stream."""
+    given = {f"l{number}": precision for number, precision in enumerate(layers) if precision}
+    parts = replace(model._stream_parts(), precisions=given | ({"head": head} if head else {}))
+    model._stream_parts = lambda: parts
+    return model, Stream(StreamWeights(parts))
+
+
+@needs_compiler
+@pytest.mark.parametrize("build", ["O0", "O3"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_layers_in_int8_and_bf16_have_the_bits_of_a_stream(rng, tmp_path, build, cell):
+    order = ["int8", "bf16", "int8", None] if build == "O3" else ["bf16", "int8", None, "bf16"]
+    net, stream = with_precisions(stirred(net_of(cell, 5, [33, 16, 6, 7])), *order)
+    c = CModel(net, tmp_path, build)
+    assert_steps_alike(c, stream, inputs(rng, 40, 5, False))
+    assert_steps_alike(c, stream, [3, 0, 4], "step_id")
+
+
+@needs_compiler
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+@pytest.mark.parametrize("options", [{}, {"embedding_size": 21, "tie_weights": True}])
+def test_a_language_model_in_int8_or_bf16_has_the_bits_of_a_stream(rng, tmp_path, precision, options):
+    model, stream = with_precisions(language_model("gru", **options), precision, head=precision)
+    c = CModel(model, tmp_path, "O3")
+    assert_steps_alike(c, stream, rng.integers(0, len(model.vocab), 30).tolist())
+
+
+@needs_compiler
+def test_an_infinite_state_in_int8_is_that_of_a_stream(rng, tmp_path):
+    net = net_of("relu", 3, [5, 4])
+    net.params["layer0.W_hh"][:] = 1e6 * np.eye(5, dtype=np.float32)
+    net, stream = with_precisions(net, "int8", "int8")
+    c = CModel(net, tmp_path, "O0")
+    for x in rng.uniform(1, 2, (12, 3)).astype(np.float32):
+        y, expected = c.step(x), stream.step(x)
+        assert_same_bits(np.nan_to_num(y, nan=-1), np.nan_to_num(expected, nan=-1))
+    assert np.isnan(expected).any()
+
+
+def test_a_small_int8_gru_needs_less_than_8_kb_and_1_kb():
+    tagger = crnn.SequenceTagger(10, 12, hidden_size=32, cell="gru", scale=False)
+    model, _ = with_precisions(tagger, "int8", head="int8")
+    net = source_of(model, "words", "words.h").network
+    assert net.constant_bytes < 6 * 1024 + 512  # code takes 1.5 kB
+    assert net.state_bytes < 1024
+    text = "\n".join(source_of(model, "words", "words.h").source_lines())
+    assert "SequenceTagger, gru 32, int8" in text
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

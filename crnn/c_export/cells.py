@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crnn.c_export.numbers import flushed
-from crnn.c_export.storage import FloatMatrix, Matrix, Vector
+from crnn.c_export.storage import STORAGES, Matrix, Vector
 from crnn.checks import Array
 from crnn.nn.cells import CELLS as CLASSES
 
@@ -75,16 +75,16 @@ class Recipe:
     statements: Callable[[Layer], list[str]]
 
 
-def layer_of(number: int, cell: str, params: Mapping[str, Array]) -> Layer:
-    """The weights of a layer, from its parameters by name."""
-    recipe, info = CELLS[cell], CLASSES[cell].info
+def layer_of(number: int, cell: str, params: Mapping[str, Array], precision: str) -> Layer:
+    """The weights of a layer, from its parameters by name; ``precision``: a name in `STORAGES`."""
+    recipe, info, stored = CELLS[cell], CLASSES[cell].info, STORAGES[precision]
     H = params["W_xh"].shape[1] // info.gates
     recurrent = {
-        name: FloatMatrix(f"{name}_{number}", flushed(params["W_hh"][:, first * H : end * H]))
+        name: stored(f"{name}_{number}", flushed(params["W_hh"][:, first * H : end * H]))
         for name, (first, end) in recipe.matrices.items()
     }
     return Layer(
-        W_xh=FloatMatrix(f"W_xh_{number}", flushed(params["W_xh"])),
+        W_xh=stored(f"W_xh_{number}", flushed(params["W_xh"])),
         b_h=Vector(f"b_h_{number}", flushed(params["b_h"])),
         recurrent=recurrent,
         vectors={name: Vector(f"{name}_{number}", flushed(params[name])) for name in info.vectors},

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from crnn.c_export import numbers
 from crnn.c_export.cells import Layer, layer_of, table_of
 from crnn.c_export.numbers import flushed
-from crnn.c_export.storage import FloatMatrix, Matrix, Vector
+from crnn.c_export.storage import SCRATCH, STORAGES, Matrix, Vector
 from crnn.checks import Array
 from crnn.stream.parts import StreamParts
+
+SIZES = {"float": 4, "int8_t": 1, "uint64_t": 8}  # of the types of a state's fields
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Network:
     @property
     def x_size(self) -> int:
         """Elements of the first layer's input that a step has to keep; 0 for ids that select a row of constants."""
-        return 0 if self.table or self.embedding else self.layers[0].W_xh.K
+        return 0 if self.table or self.embedding or self.looked_up else self.layers[0].W_xh.K
 
     @property
     def pooled(self) -> str | None:
@@ -92,6 +94,11 @@ class Network:
         if self.x_size:
             fields.append(("float", "x", self.x_size, "scratch: the input"))
         fields.append(("float", "scratch", self.scratch_size, "scratch"))
+        needed = [matrix.scratch for matrix in self.matrices]
+        for name, (c_type, comment) in SCRATCH.items():
+            count = max((scratch.get(name, 0) for scratch in needed), default=0)
+            if count:
+                fields.append((c_type, name, count, comment))
         if self.pooled == "mean":
             fields.append(("uint64_t", "steps", 1, "how many steps the sum has"))
         return fields
@@ -99,8 +106,21 @@ class Network:
     @property
     def state_bytes(self) -> int:
         """sizeof the state."""
-        size = sum((8 if c_type == "uint64_t" else 4) * count for c_type, _, count, _ in self.state_fields)
-        return size + (size % 8 if self.pooled == "mean" else 0)
+        size = 0
+        for c_type, _, count, _ in self.state_fields:
+            size += -size % SIZES[c_type] + SIZES[c_type] * count
+        return size + -size % (8 if self.pooled == "mean" else 4)
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Of these, what means nothing between steps."""
+        return sum(SIZES[c_type] * count for c_type, _, count, comment in self.state_fields if "scratch" in comment)
+
+    @property
+    def matrices(self) -> list[Matrix]:
+        """Those that products use."""
+        matrices = [matrix for layer in self.layers for matrix in layer.matrices]
+        return matrices[1 if self.table else 0 :] + list((self.head or ())[:1])
 
     @property
     def constants(self) -> list[Matrix | Vector]:
@@ -110,6 +130,15 @@ class Network:
             found += [self.table] if self.table and number == 0 else [layer.W_xh, layer.b_h]
             found += [*layer.recurrent.values(), *layer.vectors.values(), *layer.starts.values()]
         return found + list(self.head or ())
+
+    @property
+    def precision(self) -> str:
+        """That of the weights, for the comment of the file."""
+        names = [f"l{number}" for number in range(len(self.layers))] + (["head"] if self.head else [])
+        found = [self.parts.precisions.get(name, "float32") for name in names]
+        if len(set(found)) == 1:
+            return found[0]
+        return ", ".join(f"{name} {precision}" for name, precision in zip(names, found, strict=True))
 
     @property
     def scalings(self) -> dict[str, Array]:
@@ -130,30 +159,30 @@ class Network:
     @property
     def multiply_adds(self) -> int:
         """Of the products of a step."""
-        matrices = [matrix for layer in self.layers for matrix in layer.matrices]
-        if self.table:
-            matrices.remove(self.layers[0].W_xh)
-        return sum(matrix.K * matrix.N for matrix in [*matrices, *(self.head or ())[:1]])
+        return sum(matrix.K * matrix.N for matrix in self.matrices if matrix is not self.looked_up)
 
     # ---- statements --------------------------------------------------------------------------------------------------
 
     @property
     def pieces(self) -> set[str]:
         """The C functions that the statements call."""
-        found = {"arithmetic", "copy"}
-        for layer in self.layers:
-            found |= {*layer.recipe.pieces}.union(*(matrix.pieces for matrix in layer.matrices))
-        if self.table and len(self.layers) == 1 and not self.layers[0].recurrent and not self.head:
-            found.discard("product")
-        if self.head:
-            found |= self.head[0].pieces
+        found = {"arithmetic", "copy"}.union(*(layer.recipe.pieces for layer in self.layers))
+        found |= {matrix.pieces["add"] for matrix in self.matrices if matrix is not self.looked_up}
         if self.pooled:
             found.add(f"pool_{self.pooled}")
         if self.parts.embedding is not None and self.embedding is None:
-            found.add("column")
-        if self.takes_ids:
-            return found
-        return found | {"finite"} | ({"row"} if self.takes_both else set())
+            assert self.head is not None  # whose weights are tied
+            found.add(self.head[0].pieces["column"])
+        if self.looked_up or self.takes_both:
+            found.add(self.layers[0].W_xh.pieces["row"])
+        return found if self.takes_ids else found | {"finite"}
+
+    @property
+    def looked_up(self) -> Matrix | None:
+        """The first layer's W_xh where ids select its rows, and it is never multiplied."""
+        if self.takes_ids and self.parts.embedding is None and self.table is None:
+            return self.layers[0].W_xh
+        return None
 
     @property
     def takes_both(self) -> bool:
@@ -171,7 +200,7 @@ class Network:
         if self.table:
             return self.table.start("a", "id")
         if self.parts.embedding is None:
-            normal = numbers.is_normal(flushed(self.parts.layers[0]["W_xh"])) and numbers.is_normal(layer.b_h.values)
+            normal = layer.W_xh.has_normal_rows and numbers.is_normal(layer.b_h.values)
             return [layer.W_xh.row("a", "id", layer.b_h.name), f"normal = {int(normal)};"]
         if self.embedding is None:
             assert self.head is not None  # whose weights are tied
@@ -230,7 +259,11 @@ class Network:
 
 def network_of(parts: StreamParts) -> Network:
     """The network whose weights are ``parts``, float32."""
-    layers = [layer_of(number, parts.cell, params) for number, params in enumerate(parts.layers)]
+    precisions = [parts.precisions.get(f"l{number}", "float32") for number in range(len(parts.layers))]
+    layers = [
+        layer_of(number, parts.cell, params, precision)
+        for number, (params, precision) in enumerate(zip(parts.layers, precisions, strict=True))
+    ]
     embedding = table = None
     head: tuple[Matrix, Vector] | None = None
     if parts.b_y is not None:
@@ -238,9 +271,10 @@ def network_of(parts: StreamParts) -> Network:
         if W_hy is None:
             assert parts.embedding is not None  # tied weights
             W_hy = parts.embedding.T
-        head = FloatMatrix("W_hy", flushed(W_hy)), Vector("b_y", flushed(parts.b_y))
+        stored = STORAGES[parts.precisions.get("head", "float32")]
+        head = stored("W_hy", flushed(W_hy)), Vector("b_y", flushed(parts.b_y))
     if parts.embedding is not None and (parts.W_hy is not None or parts.b_y is None):
         embedding = Vector("embedding", flushed(parts.embedding))
-    if parts.ids_only and parts.embedding is None:
+    if parts.ids_only and parts.embedding is None and precisions[0] == "float32":
         table = table_of(0, parts.layers[0])
     return Network(parts, layers, embedding, table, head)

@@ -193,7 +193,19 @@ static void copy(float *to, const float *from, int n)
         to[i] = from[i];
 }
 
-/*@ product: arithmetic */
+/*@ least: arithmetic */
+/* Whether every x (n) that is not zero is at least `least`. */
+static int all_at_least(const float *x, int n, float least)
+{
+    int i, found = 0;
+    for (i = 0; i < n; ++i) {
+        const float size = magnitude(x[i]);
+        found |= (size > 0) & (size < least);
+    }
+    return !found;
+}
+
+/*@ product: least */
 /* ---- y (N) += x (K) @ w. Every sum is taken in the order of k, whatever the machine ---------------------------------
  * w (K, N) is stored in panels of 16 columns, the last one narrower: a panel is a matrix (K, 16). */
 enum { PANEL = 16 };
@@ -287,17 +299,6 @@ static float one_column_with_tiny_sums(float sum, const float *x, const float *w
     for (k = 0; k < K; ++k, w += stride)
         sum = multiply_add(x[k], *w, sum);
     return sum;
-}
-
-/* Whether every x (n) that is not zero is at least `least`. */
-static int all_at_least(const float *x, int n, float least)
-{
-    int i, found = 0;
-    for (i = 0; i < n; ++i) {
-        const float size = magnitude(x[i]);
-        found |= (size > 0) & (size < least);
-    }
-    return !found;
 }
 
 /* `normal`: y's elements are multiples of FLT_MIN. If also the smallest product of w and x is large enough, at
@@ -490,4 +491,179 @@ static void softmax(float *p, const float *y, int n)
     factor = (float)(1.0f / sums[0]);
     for (i = 0; i < n; ++i)
         p[i] = times(p[i], factor);
+}
+
+/*@ int8: times */
+/* ---- weights of 8 bits: w[k, n] = q[n, k] * scales[n] -------------------------------------------------------------- */
+
+/* p (K) = x in multiples of what is returned; NaN if there is a NaN or an infinity. */
+static float to_int8(int8_t *p, const float *x, int K)
+{
+    float most = 0.0f, inverse;
+    float_bits scale, rounded;
+    int k, finite = 1;
+    for (k = 0; k < K; ++k) {
+        const float size = magnitude(x[k]);
+        most = size > most ? size : most;
+        finite &= size <= FLT_MAX;
+    }
+    for (k = 0; k < K && (!finite || most < 0x1p-100f); ++k)
+        p[k] = 0;
+    scale.bits = 0x7fc00000u;
+    if (!finite)
+        return scale.value;
+    if (most < 0x1p-100f)
+        return 0.0f;
+    inverse = (float)(127.0f / most);
+    for (k = 0; k < K; ++k) {
+        rounded.value = (float)((float)(x[k] * inverse) + 0x1.8p23f); /* the integer is in its last bits */
+        p[k] = (int8_t)((int32_t)rounded.bits - 0x4b400000);
+    }
+    return (float)(most / 127.0f);
+}
+
+/* The exact sums of four columns, which are read side by side. */
+static void four_int8_columns(int32_t *sums, const int8_t *p, const int8_t *q, int K)
+{
+    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    int k;
+    for (k = 0; k < K; ++k) {
+        const int32_t value = p[k];
+        s0 += value * q[k];
+        s1 += value * q[K + k];
+        s2 += value * q[2 * K + k];
+        s3 += value * q[3 * K + k];
+    }
+    sums[0] = s0;
+    sums[1] = s1;
+    sums[2] = s2;
+    sums[3] = s3;
+}
+
+static int32_t int8_column(const int8_t *p, const int8_t *q, int K)
+{
+    int32_t sum = 0;
+    int k;
+    for (k = 0; k < K; ++k)
+        sum += p[k] * q[k];
+    return sum;
+}
+
+/* y (N) += x (K) @ w. p (K): scratch. */
+static void add_int8_product(float *y, const float *x, int8_t *p, const int8_t *q, const float *scales, int K, int N)
+{
+    const float scale = to_int8(p, x, K);
+    int n, j;
+    for (n = 0; n < N; n += 4) {
+        const int columns = N - n < 4 ? N - n : 4;
+        int32_t sums[4] = {0, 0, 0, 0};
+        if (columns == 4)
+            four_int8_columns(sums, p, q + n * K, K);
+        for (j = 0; j < columns; ++j) {
+            const int32_t sum = columns == 4 ? sums[j] : int8_column(p, q + (n + j) * K, K);
+            y[n + j] = multiply_add((float)sum, times(scale, scales[n + j]), y[n + j]);
+        }
+    }
+}
+
+/*@ int8_row: plus */
+/* y (N) = bias (N) + w[k, :] */
+static void int8_row_plus_bias(float *y, const int8_t *q, const float *scales, const float *bias, int k, int K, int N)
+{
+    int n;
+    for (n = 0; n < N; ++n)
+        y[n] = plus(bias[n], (float)((float)q[n * K + k] * scales[n]));
+}
+
+/*@ int8_column: */
+/* x (K) = w[:, n] */
+static void int8_column_of(float *x, const int8_t *q, const float *scales, int n, int K)
+{
+    int k;
+    for (k = 0; k < K; ++k)
+        x[k] = (float)((float)q[n * K + k] * scales[n]);
+}
+
+/*@ bf16: arithmetic */
+/* ---- weights of 16 bits: the upper half of a float ------------------------------------------------------------------ */
+
+static inline float of_bf16(uint16_t upper)
+{
+    float_bits u;
+    u.bits = (uint32_t)upper << 16;
+    return u.value;
+}
+
+/*@ bf16_product: bf16 least */
+static float to_bf16(float x)
+{
+    float_bits u;
+    u.value = x;
+    if ((u.bits & 0x7fffffffu) > 0x7f800000u)
+        u.bits |= 0x400000u; /* NaN */
+    else
+        u.bits += 0x7fffu + (u.bits >> 16 & 1u);
+    u.bits &= 0xffff0000u;
+    return u.value;
+}
+
+static float bf16_column(float sum, const float *x, const uint16_t *w, int K)
+{
+    int k;
+    for (k = 0; k < K; ++k)
+        sum = multiply_add(x[k], of_bf16(w[k]), sum);
+    return sum;
+}
+
+/* The products are exact. */
+static void four_bf16_columns(float *y, const float *x, const uint16_t *w, int K)
+{
+    float a0 = y[0], a1 = y[1], a2 = y[2], a3 = y[3];
+    int k;
+    for (k = 0; k < K; ++k) {
+        a0 = (float)(a0 + (float)(x[k] * of_bf16(w[k])));
+        a1 = (float)(a1 + (float)(x[k] * of_bf16(w[K + k])));
+        a2 = (float)(a2 + (float)(x[k] * of_bf16(w[2 * K + k])));
+        a3 = (float)(a3 + (float)(x[k] * of_bf16(w[3 * K + k])));
+    }
+    y[0] = a0;
+    y[1] = a1;
+    y[2] = a2;
+    y[3] = a3;
+}
+
+/* y (N) += x (K) @ w. Of each pair of k the odd one is added first: so they lie in w, whose columns have a zero for the
+ * k that is missing if K is odd, and in `rounded`, scratch of the same size. least, normal: see add_product. */
+static int add_bf16_product(float *y, const float *x, float *rounded, const uint16_t *w, int K, int N, float least,
+                            int normal)
+{
+    const int even = K + K % 2;
+    int k, n = 0;
+    rounded[even - 2] = 0.0f;
+    for (k = 0; k < K; ++k)
+        rounded[k ^ 1] = to_bf16(x[k]);
+    normal = normal && all_at_least(rounded, even, least);
+    for (; normal && n + 4 <= N; n += 4)
+        four_bf16_columns(y + n, rounded, w + n * even, even);
+    for (; n < N; ++n)
+        y[n] = bf16_column(y[n], rounded, w + n * even, even);
+    return normal;
+}
+
+/*@ bf16_row: bf16 plus */
+/* y (N) = bias (N) + w[k, :] */
+static void bf16_row_plus_bias(float *y, const uint16_t *w, const float *bias, int k, int K, int N)
+{
+    int n;
+    for (n = 0; n < N; ++n)
+        y[n] = plus(bias[n], of_bf16(w[n * (K + K % 2) + (k ^ 1)]));
+}
+
+/*@ bf16_column_of: bf16 */
+/* x (K) = w[:, n] */
+static void bf16_column_of(float *x, const uint16_t *w, int n, int K)
+{
+    int k;
+    for (k = 0; k < K; ++k)
+        x[k] = of_bf16(w[n * (K + K % 2) + (k ^ 1)]);
 }

@@ -39,7 +39,7 @@ class Source:
         """The .h file."""
         net, name, upper = self.network, self.name, self.name.upper()
         fields = [
-            f"    {c_type} {field}{f'[{count}]' if count > 1 or c_type == 'float' else ''}; /* {comment} */"
+            f"    {c_type} {field}{'' if c_type == 'uint64_t' else f'[{count}]'}; /* {comment} */"
             for c_type, field, count, comment in net.state_fields
         ]
         sizes = f"enum {{ {upper}_INPUTS = {net.parts.input_size}, {upper}_OUTPUTS = {net.output_size} }};"
@@ -133,11 +133,10 @@ class Source:
     def _comment(self) -> list[str]:
         net, name = self.network, self.name
         recipe = net.layers[0].recipe
-        title = f"{MARK}{__version__}: {self._title()}, float32."
+        title = f"{MARK}{__version__}: {self._title()}, {net.precision}."
         code = "and 2 to 4 kB of code" + ("" if not net.scalings else ", and double arithmetic for the scaling")
         tables = f" and {self.answers.nbytes} of tables" if self.answers.nbytes else ""
-        scratch = 4 * (net.scratch_size + net.x_size)
-        state = net.state_bytes - scratch
+        scratch, state = net.scratch_bytes, net.state_bytes - net.scratch_bytes
         return [
             title,
             " *",

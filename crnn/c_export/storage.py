@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: MIT
 """How weights are stored in an exported file: one object for each matrix, which knows its definition and its product.
 
-Another storage is another class with the same methods.
+`STORAGES` lists them by the precision that a model's products have, `crnn.stream.parts.StreamParts.precisions`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -21,7 +21,15 @@ PANEL = 16  # columns, as in pieces.h
 
 
 class Matrix(Protocol):
-    """A matrix (K, N) in C."""
+    """A matrix (K, N) in C.
+
+    Attributes
+    ----------
+    pieces : mapping
+        The piece that the statements of each method call, by the method's name.
+    """
+
+    pieces: ClassVar[Mapping[str, str]]
 
     @property
     def name(self) -> str:
@@ -40,8 +48,12 @@ class Matrix(Protocol):
         """Size of the constants."""
 
     @property
-    def pieces(self) -> set[str]:
-        """The pieces that `add` needs."""
+    def scratch(self) -> Mapping[str, int]:
+        """How many elements `add` needs in which fields of the state, see `SCRATCH`."""
+
+    @property
+    def has_normal_rows(self) -> bool:
+        """Whether all elements are multiples of FLT_MIN, and so the sums that begin with a row."""
 
     def definition(self) -> Iterator[str]:
         """The C definition of the constants, in lines."""
@@ -51,15 +63,31 @@ class Matrix(Protocol):
         FLT_MIN, before and after."""
 
     def row(self, y: str, index: str, bias: str) -> str:
-        """A statement for y (N) = bias (N) + w[index, :]. Needs the piece "row"."""
+        """A statement for y (N) = bias (N) + w[index, :]."""
 
     def column(self, x: str, index: str) -> str:
-        """A statement for x (K) = w[:, index]. Needs the piece "column"."""
+        """A statement for x (K) = w[:, index]."""
+
+
+# C type and meaning of the fields of the state that products need.
+SCRATCH = {
+    "integers": ("int8_t", "scratch: the left operand of a product"),
+    "rounded": ("float", "scratch: the left operand of a product"),
+}
+
+
+def least_factor(values: Array) -> str:
+    """The smallest x with which no product with one of the values is below 2^-80, as C text."""
+    sizes = np.abs(values[values != 0])
+    least = 0.0 if not sizes.size else 2.0 ** (-80 - math.frexp(float(sizes.min()))[1] + 1)
+    return numbers.float_text(least)
 
 
 @dataclass(frozen=True)
 class FloatMatrix:
-    """float32, in panels of columns; see `Matrix` and the piece "product"."""
+    """float32, in panels of columns; see the piece "product"."""
+
+    pieces: ClassVar[Mapping[str, str]] = {"add": "product", "row": "row", "column": "column"}
 
     name: str
     values: Array  # (K, N), flushed
@@ -77,21 +105,19 @@ class FloatMatrix:
         return 4 * self.values.size
 
     @property
-    def pieces(self) -> set[str]:
-        return {"product"}
+    def scratch(self) -> Mapping[str, int]:
+        return {}
 
     @property
-    def least(self) -> float:
-        """The smallest x with which no product with a weight is below 2^-80."""
-        sizes = np.abs(self.values[self.values != 0])
-        return 0.0 if not sizes.size else 2.0 ** (-80 - math.frexp(float(sizes.min()))[1] + 1)
+    def has_normal_rows(self) -> bool:
+        return numbers.is_normal(self.values)
 
     def definition(self) -> Iterator[str]:
         panels = (numbers.floats(self.values[:, n : n + PANEL]) for n in range(0, self.N, PANEL))
         return numbers.array(f"float {self.name}", self.values.size, chain.from_iterable(panels))
 
     def add(self, y: str, x: str) -> list[str]:
-        least = numbers.float_text(self.least)
+        least = least_factor(self.values)
         return [f"normal = add_product({y}, {x}, {self.name}, {self.K}, {self.N}, {least}, normal);"]
 
     def row(self, y: str, index: str, bias: str) -> str:
@@ -99,6 +125,130 @@ class FloatMatrix:
 
     def column(self, x: str, index: str) -> str:
         return f"column_of({x}, {self.name}, {index}, {self.K}, {self.N});"
+
+
+@dataclass(frozen=True)
+class Int8Matrix:
+    """Integers of 8 bits, and a scale for each column, by the definition in src_c/quant; see the piece "int8"."""
+
+    pieces: ClassVar[Mapping[str, str]] = {"add": "int8", "row": "int8_row", "column": "int8_column"}
+
+    name: str
+    integers: Array  # int8 (K, N)
+    scales: Array  # (N,)
+
+    @classmethod
+    def of(cls, name: str, values: Array) -> Int8Matrix:
+        """That of float32 values (K, N)."""
+        largest = np.abs(values).max(axis=0)
+        exact = (largest / np.float32(127)).astype(np.float32)
+        rounded = ((exact.view(np.uint32) + np.uint32(0xFF)) & np.uint32(0xFFFFFF00)).view(np.float32)  # to 16 bits
+        scales = np.where(largest < np.float32(2.0**-100), np.float32(0), rounded)
+        integers = np.rint(values / np.where(scales == 0, np.float32(1), scales))
+        return cls(name, integers.astype(np.int8), scales)
+
+    @property
+    def K(self) -> int:
+        return int(self.integers.shape[0])
+
+    @property
+    def N(self) -> int:
+        return int(self.integers.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.integers.size) + 4 * self.N
+
+    @property
+    def scratch(self) -> Mapping[str, int]:
+        return {"integers": self.K}
+
+    @property
+    def has_normal_rows(self) -> bool:
+        return numbers.is_normal(self.scales)
+
+    def definition(self) -> Iterator[str]:
+        integers = map(str, self.integers.T.reshape(-1).tolist())
+        yield from numbers.array(f"int8_t {self.name}", self.integers.size, integers)
+        yield from numbers.array(f"float {self.name}_scales", self.N, numbers.floats(self.scales))
+
+    def add(self, y: str, x: str) -> list[str]:
+        arrays = f"state->integers, {self.name}, {self.name}_scales"
+        return [f"add_int8_product({y}, {x}, {arrays}, {self.K}, {self.N});", "normal = 0;"]
+
+    def row(self, y: str, index: str, bias: str) -> str:
+        return f"int8_row_plus_bias({y}, {self.name}, {self.name}_scales, {bias}, {index}, {self.K}, {self.N});"
+
+    def column(self, x: str, index: str) -> str:
+        return f"int8_column_of({x}, {self.name}, {self.name}_scales, {index}, {self.K});"
+
+
+@dataclass(frozen=True)
+class Bf16Matrix:
+    """The upper halves of floats, by the definition in src_c/quant; see the piece "bf16_product"."""
+
+    pieces: ClassVar[Mapping[str, str]] = {"add": "bf16_product", "row": "bf16_row", "column": "bf16_column_of"}
+
+    name: str
+    halves: Array  # uint16 (K, N)
+
+    @classmethod
+    def of(cls, name: str, values: Array) -> Bf16Matrix:
+        """That of float32 values (K, N), flushed."""
+        bits = values.view(np.uint32)
+        return cls(name, ((bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16).astype(np.uint16))
+
+    @property
+    def values(self) -> Array:
+        """(K, N), float32."""
+        return (self.halves.astype(np.uint32) << 16).view(np.float32)
+
+    @property
+    def K(self) -> int:
+        return int(self.halves.shape[0])
+
+    @property
+    def N(self) -> int:
+        return int(self.halves.shape[1])
+
+    @property
+    def padded(self) -> int:
+        """K, or the even number above."""
+        return self.K + self.K % 2
+
+    @property
+    def nbytes(self) -> int:
+        return 2 * self.padded * self.N
+
+    @property
+    def scratch(self) -> Mapping[str, int]:
+        return {"rounded": self.padded}
+
+    @property
+    def has_normal_rows(self) -> bool:
+        return numbers.is_normal(self.values)
+
+    def definition(self) -> Iterator[str]:
+        pairs = np.pad(self.halves, ((0, self.padded - self.K), (0, 0))).T.reshape(-1, 2)
+        columns = pairs[:, ::-1].reshape(-1)  # the odd one is added first
+        yield from numbers.array(f"uint16_t {self.name}", columns.size, map(hex, columns.tolist()))
+
+    def add(self, y: str, x: str) -> list[str]:
+        sizes = f"{self.K}, {self.N}, {least_factor(self.values)}"
+        return [f"normal = add_bf16_product({y}, {x}, state->rounded, {self.name}, {sizes}, normal);"]
+
+    def row(self, y: str, index: str, bias: str) -> str:
+        return f"bf16_row_plus_bias({y}, {self.name}, {bias}, {index}, {self.K}, {self.N});"
+
+    def column(self, x: str, index: str) -> str:
+        return f"bf16_column_of({x}, {self.name}, {index}, {self.K});"
+
+
+STORAGES: dict[str, Callable[[str, Array], Matrix]] = {
+    "float32": FloatMatrix,
+    "int8": Int8Matrix.of,
+    "bf16": Bf16Matrix.of,
+}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ COMPILER = os.environ.get("CC", "").split() or [name for name in ("cc", "gcc", "
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Wconversion", "-Werror"]
 FUSED = ["-mfma", "-mavx2"] if platform.machine() in ("x86_64", "AMD64") and "avx2" in crnn.available_isas() else []
 # Without and with instructions that multiply and add, without and with vectors.
-BUILDS = {"O0": ["-O0"], "O3": ["-O3", *FUSED], "simd": ["-O2", *FUSED, "-DCRNN_SIMD"]}
+BUILDS = {"O0": ["-O0"], "O3": ["-O3", "-ffp-contract=fast", *FUSED], "simd": ["-O2", *FUSED, "-DCRNN_SIMD"]}
 
 needs_compiler = pytest.mark.skipif(sys.platform == "win32" or not COMPILER, reason="needs a C compiler")
 

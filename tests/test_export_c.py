@@ -12,6 +12,7 @@ import pytest
 from c_export_tools import BUILDS, COMPILER, FUSED, STRICT, CModel, compiled, needs_compiler
 from kernel_tools import assert_same_bits, fma32
 from model_tools import stir
+from oracle_quantised import int8_rows
 from stream_tools import CELLS, language_model, net_of
 
 import crnn
@@ -113,6 +114,7 @@ ARITHMETIC = """
 void fused_all(float *y, const float *a, const float *b, const float *c, int n);
 void tanh_all(float *y, const float *x, int n);
 void sigmoid_all(float *y, const float *x, int n);
+void int8_all(int8_t *p, const float *x, int n);
 void fused_all(float *y, const float *a, const float *b, const float *c, int n)
 {{
     int i;
@@ -131,6 +133,7 @@ void sigmoid_all(float *y, const float *x, int n)
     for (i = 0; i < n; ++i)
         y[i] = sigmoid_of(x[i]);
 }}
+void int8_all(int8_t *p, const float *x, int n) {{ (void)to_int8(p, x, n); (void)add_int8_product; }}
 """
 
 
@@ -150,12 +153,12 @@ def hard_cases(rng, n):
 @pytest.fixture(params=[["-O0"], ["-O2"], ["-O2", "-ffp-contract=fast", *FUSED]], ids=["O0", "O2", "fma"])
 def arithmetic(request, tmp_path):
     """The C functions on arrays."""
-    (tmp_path / "a.c").write_text(ARITHMETIC.format(pieces=pieces.text_of({"tanh", "sigmoid"})))
+    (tmp_path / "a.c").write_text(ARITHMETIC.format(pieces=pieces.text_of({"tanh", "sigmoid", "int8"})))
     compiled([*COMPILER, *STRICT, *request.param, "-shared", "-fPIC", "a.c", "-o", "a.so"], tmp_path)
     library = ctypes.CDLL(str(tmp_path / "a.so"))
 
-    def call(name, *inputs):
-        y = np.empty_like(inputs[0])
+    def call(name, *inputs, dtype=np.float32):
+        y = np.empty(len(inputs[0]), dtype)
         getattr(library, name)(*(each.ctypes.data_as(ctypes.c_void_p) for each in (y, *inputs)), len(y))
         return y
 
@@ -182,6 +185,13 @@ def test_a_sum_is_zero_if_it_is_below_the_least_number_when_rounded_to_24_bits(a
     c = np.full(4, np.float32(numbers.LEAST_NORMAL))
     assert_same_bits(arithmetic("fused_all", a, b, c), c * np.float32([1, 1, 0, 0]))
     assert_same_bits(arithmetic("fused_all", -a, b, -c), -c * np.float32([1, 1, 0, 0]))
+
+
+@needs_compiler
+def test_numbers_become_integers_as_their_definition_says(rng, arithmetic):
+    x = np.float32(rng.integers(-253, 254, 400_000) / 2 * np.float32(0.37))  # half-way but for a rounding
+    x[:2] = 127 * np.float32(0.37), np.float32(1e-30)
+    assert_same_bits(arithmetic("int8_all", x, dtype=np.int8), int8_rows(x[None])[0][0].astype(np.int8))
 
 
 @needs_compiler

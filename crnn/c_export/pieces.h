@@ -516,18 +516,54 @@ static float to_int8(int8_t *p, const float *x, int K)
         return 0.0f;
     inverse = (float)(127.0f / most);
     for (k = 0; k < K; ++k) {
-        rounded.value = (float)((float)(x[k] * inverse) + 0x1.8p23f); /* the integer is in its last bits */
+        volatile float product = x[k] * inverse; /* rounded before the sum, whose last bits are the integer */
+        rounded.value = (float)(product + 0x1.8p23f);
         p[k] = (int8_t)((int32_t)rounded.bits - 0x4b400000);
     }
     return (float)(most / 127.0f);
 }
 
+#if defined(CRNN_SIMD) && defined(__ARM_FEATURE_SIMD32)
+#include <arm_acle.h>
+
+/* Four integers of 8 bits as two pairs of 16: those at 0 and 2, and those at 1 and 3. */
+typedef struct {
+    int16x2_t even, odd;
+} two_pairs;
+
+static inline two_pairs pairs_at(const int8_t *p)
+{
+    two_pairs pairs;
+    uint32_t word;
+    __builtin_memcpy(&word, p, sizeof word);
+    pairs.even = __sxtb16((int8x4_t)word);
+    pairs.odd = __sxtb16((int8x4_t)(word >> 8 | word << 24));
+    return pairs;
+}
+
+static inline int32_t add_four(int32_t sum, two_pairs p, const int8_t *q)
+{
+    const two_pairs of_q = pairs_at(q);
+    return __smlad(p.odd, of_q.odd, __smlad(p.even, of_q.even, sum));
+}
+#define HAS_PAIRS
+#endif
+
 /* The exact sums of four columns, which are read side by side. */
 static void four_int8_columns(int32_t *sums, const int8_t *p, const int8_t *q, int K)
 {
     int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-    int k;
-    for (k = 0; k < K; ++k) {
+    int k = 0;
+#if defined(HAS_PAIRS)
+    for (; k + 4 <= K; k += 4) {
+        const two_pairs of_p = pairs_at(p + k);
+        s0 = add_four(s0, of_p, q + k);
+        s1 = add_four(s1, of_p, q + K + k);
+        s2 = add_four(s2, of_p, q + 2 * K + k);
+        s3 = add_four(s3, of_p, q + 3 * K + k);
+    }
+#endif
+    for (; k < K; ++k) {
         const int32_t value = p[k];
         s0 += value * q[k];
         s1 += value * q[K + k];

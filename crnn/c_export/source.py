@@ -148,7 +148,7 @@ class Source:
             f" * multiply-adds   {net.multiply_adds:,} a step",
             " *",
             " * C99, needs no library. Each step has the bits of crnn's own, on every machine and with every compiler.",
-            " *     -DCRNN_SIMD  uses the vectors of the machine that is compiled for: AVX2 and FMA, AVX-512, NEON",
+            " *     -DCRNN_SIMD  uses vectors of the machine that is compiled for: AVX2 with FMA, AVX-512, NEON, DSP",
             f" *     -D{name.upper()}_SELF_TEST  adds a main that compares steps with those of crnn, bit by bit",
             " *",
             " * This file is made from your model. It is yours: use, change and distribute it as you like. */",

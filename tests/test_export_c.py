@@ -4,7 +4,6 @@
 import ctypes
 import os
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,6 @@ from crnn._core import vecmath
 from crnn.c_export import cells as recipes
 from crnn.c_export import numbers, pieces
 from crnn.c_export.files import source_of
-from crnn.stream import Stream, StreamWeights
 
 pytestmark = pytest.mark.thread_unsafe  # they compile
 
@@ -225,40 +223,37 @@ def test_numbers_are_written_exactly(rng):
 # ---- weights of 8 and 16 bits ----------------------------------------------------------------------------------------
 
 
-def with_precisions(model, *layers, head=None):
-    """The model, whose streams have these precisions, and a stream."""
-    given = {f"l{number}": precision for number, precision in enumerate(layers) if precision}
-    parts = replace(model._stream_parts(), precisions=given | ({"head": head} if head else {}))
-    model._stream_parts = lambda: parts
-    return model, Stream(StreamWeights(parts))
-
-
 @needs_compiler
 @pytest.mark.parametrize("build", ["O0", "O3"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_layers_in_int8_and_bf16_have_the_bits_of_a_stream(rng, tmp_path, build, cell):
-    order = ["int8", "bf16", "int8", None] if build == "O3" else ["bf16", "int8", None, "bf16"]
-    net, stream = with_precisions(stirred(net_of(cell, 5, [33, 16, 6, 7])), *order)
-    c = CModel(net, tmp_path, build)
+def test_matrices_in_int8_and_bf16_have_the_bits_of_a_stream(rng, tmp_path, build, cell):
+    net = stirred(net_of(cell, 5, [33, 16, 6, 7]))
+    matrices = [name for name in net.params if name.endswith(("W_xh", "W_hh"))]
+    kinds = ["int8", "bf16", None, "bf16", "int8"] if build == "O3" else ["bf16", "int8", "int8", None]
+    small = net.quantize({name: kind for name, kind in zip(matrices, kinds, strict=False) if kind})
+    c, stream = CModel(small, tmp_path, build), small.stream()
     assert_steps_alike(c, stream, inputs(rng, 40, 5, False))
     assert_steps_alike(c, stream, [3, 0, 4], "step_id")
 
 
 @needs_compiler
 @pytest.mark.parametrize("precision", ["int8", "bf16"])
-@pytest.mark.parametrize("options", [{}, {"embedding_size": 21, "tie_weights": True}])
+@pytest.mark.parametrize("options", [{}, {"embedding_size": 21, "tie_weights": True}, {"embedding_size": 6}])
 def test_a_language_model_in_int8_or_bf16_has_the_bits_of_a_stream(rng, tmp_path, precision, options):
-    model, stream = with_precisions(language_model("gru", **options), precision, head=precision)
+    model = language_model("gru", **options).quantize(precision)
     c = CModel(model, tmp_path, "O3")
-    assert_steps_alike(c, stream, rng.integers(0, len(model.vocab), 30).tolist())
+    assert_steps_alike(c, model.stream(), rng.integers(0, len(model.vocab), 30).tolist())
+    weights = sum(values.size for name, values in model.params.items() if name.split(".")[-1].startswith(("W", "e")))
+    elements = sum(each.nbytes for each in c.net.constants)
+    assert elements < 4 * weights * (0.6 if precision == "int8" else 0.7)  # with biases and scales
 
 
 @needs_compiler
 def test_an_infinite_state_in_int8_is_that_of_a_stream(rng, tmp_path):
     net = net_of("relu", 3, [5, 4])
     net.params["layer0.W_hh"][:] = 1e6 * np.eye(5, dtype=np.float32)
-    net, stream = with_precisions(net, "int8", "int8")
-    c = CModel(net, tmp_path, "O0")
+    net = net.quantize()
+    c, stream = CModel(net, tmp_path, "O0"), net.stream()
     for x in rng.uniform(1, 2, (12, 3)).astype(np.float32):
         y, expected = c.step(x), stream.step(x)
         assert_same_bits(np.nan_to_num(y, nan=-1), np.nan_to_num(expected, nan=-1))
@@ -266,8 +261,7 @@ def test_an_infinite_state_in_int8_is_that_of_a_stream(rng, tmp_path):
 
 
 def test_a_small_int8_gru_needs_less_than_8_kb_and_1_kb():
-    tagger = crnn.SequenceTagger(10, 12, hidden_size=32, cell="gru", scale=False)
-    model, _ = with_precisions(tagger, "int8", head="int8")
+    model = crnn.SequenceTagger(10, 12, hidden_size=32, cell="gru", scale=False).quantize()
     net = source_of(model, "words", "words.h").network
     assert net.constant_bytes < 6 * 1024 + 512  # code takes 1.5 kB
     assert net.state_bytes < 1024

@@ -75,16 +75,20 @@ class Recipe:
     statements: Callable[[Layer], list[str]]
 
 
-def layer_of(number: int, cell: str, params: Mapping[str, Array], precision: str) -> Layer:
-    """The weights of a layer, from its parameters by name; ``precision``: a name in `STORAGES`."""
-    recipe, info, stored = CELLS[cell], CLASSES[cell].info, STORAGES[precision]
+def layer_of(number: int, cell: str, params: Mapping[str, Array], precisions: Mapping[str, str]) -> Layer:
+    """The weights of a layer, from its parameters by name; ``precisions`` as in `StreamParts`."""
+    recipe, info = CELLS[cell], CLASSES[cell].info
+
+    def stored(name: str, values: Array, of: str) -> Matrix:
+        return STORAGES[precisions.get(f"layer{number}.{of}", "float32")](f"{name}_{number}", flushed(values))
+
     H = params["W_xh"].shape[1] // info.gates
     recurrent = {
-        name: stored(f"{name}_{number}", flushed(params["W_hh"][:, first * H : end * H]))
+        name: stored(name, params["W_hh"][:, first * H : end * H], "W_hh")
         for name, (first, end) in recipe.matrices.items()
     }
     return Layer(
-        W_xh=stored(f"W_xh_{number}", flushed(params["W_xh"])),
+        W_xh=stored("W_xh", params["W_xh"], "W_xh"),
         b_h=Vector(f"b_h_{number}", flushed(params["b_h"])),
         recurrent=recurrent,
         vectors={name: Vector(f"{name}_{number}", flushed(params[name])) for name in info.vectors},

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from crnn.c_export import numbers
 from crnn.c_export.cells import Layer, layer_of, table_of
 from crnn.c_export.numbers import flushed
-from crnn.c_export.storage import SCRATCH, STORAGES, Matrix, Vector
+from crnn.c_export.storage import SCRATCH, STORAGES, Bf16Matrix, Int8Matrix, Matrix, Vector
 from crnn.checks import Array
 from crnn.stream.parts import StreamParts
 
@@ -23,8 +25,9 @@ class Network:
     ----------
     parts : StreamParts
     layers : list of Layer
-    embedding : Vector or None
-        Rows (D, E). With tied weights they are the columns of the head's matrix, and this is None.
+    embedding : Vector, Matrix or None
+        Rows (D, E), or a matrix (E, D) of them in fewer bits. With tied weights they are the columns of the head's
+        matrix, and this is None.
     table : Vector or None
         Rows (D, G*H) that replace the first layer's product with a one-hot vector, in a model that takes ids only.
     head : (Matrix, Vector) or None
@@ -32,7 +35,7 @@ class Network:
 
     parts: StreamParts
     layers: list[Layer]
-    embedding: Vector | None
+    embedding: Matrix | Vector | None
     table: Vector | None
     head: tuple[Matrix, Vector] | None
 
@@ -61,7 +64,7 @@ class Network:
     @property
     def x_size(self) -> int:
         """Elements of the first layer's input that a step has to keep; 0 for ids that select a row of constants."""
-        return 0 if self.table or self.embedding or self.looked_up else self.layers[0].W_xh.K
+        return 0 if self.table or isinstance(self.embedding, Vector) or self.looked_up else self.layers[0].W_xh.K
 
     @property
     def pooled(self) -> str | None:
@@ -134,11 +137,14 @@ class Network:
     @property
     def precision(self) -> str:
         """That of the weights, for the comment of the file."""
-        names = [f"l{number}" for number in range(len(self.layers))] + (["head"] if self.head else [])
-        found = [self.parts.precisions.get(name, "float32") for name in names]
-        if len(set(found)) == 1:
-            return found[0]
-        return ", ".join(f"{name} {precision}" for name, precision in zip(names, found, strict=True))
+        given = self.parts.precisions
+        if len(set(given.values())) == 1 and len(given) == sum(self._matrices_by_layer()):
+            return next(iter(given.values()))
+        return ", ".join(["float32", *(f"{name} {precision}" for name, precision in given.items())])
+
+    def _matrices_by_layer(self) -> list[int]:
+        """How many parameters of each layer are matrices, and those of the head."""
+        return [*(1 + bool(layer.recurrent) for layer in self.layers), int(self.head is not None)]
 
     @property
     def scalings(self) -> dict[str, Array]:
@@ -170,9 +176,8 @@ class Network:
         found |= {matrix.pieces["add"] for matrix in self.matrices if matrix is not self.looked_up}
         if self.pooled:
             found.add(f"pool_{self.pooled}")
-        if self.parts.embedding is not None and self.embedding is None:
-            assert self.head is not None  # whose weights are tied
-            found.add(self.head[0].pieces["column"])
+        if self.parts.embedding is not None and not isinstance(self.embedding, Vector):
+            found.add(self._embedded.pieces["column"])
         if self.looked_up or self.takes_both:
             found.add(self.layers[0].W_xh.pieces["row"])
         return found if self.takes_ids else found | {"finite"}
@@ -202,10 +207,17 @@ class Network:
         if self.parts.embedding is None:
             normal = layer.W_xh.has_normal_rows and numbers.is_normal(layer.b_h.values)
             return [layer.W_xh.row("a", "id", layer.b_h.name), f"normal = {int(normal)};"]
-        if self.embedding is None:
-            assert self.head is not None  # whose weights are tied
-            return [self.head[0].column("state->x", "id"), *self.first_sums("state->x")]
-        return self.first_sums(f"{self.embedding.name} + id * {layer.W_xh.K}")
+        if isinstance(self.embedding, Vector):
+            return self.first_sums(f"{self.embedding.name} + id * {layer.W_xh.K}")
+        return [self._embedded.column("state->x", "id"), *self.first_sums("state->x")]
+
+    @property
+    def _embedded(self) -> Matrix:
+        """The matrix that has the embedding's rows as columns."""
+        if self.embedding is not None and not isinstance(self.embedding, Vector):
+            return self.embedding
+        assert self.head is not None  # whose weights are tied
+        return self.head[0]
 
     def layer_statements(self, number: int) -> list[str]:
         """Statements of a layer; the first one's sums with its input are in ``a`` before."""
@@ -259,22 +271,28 @@ class Network:
 
 def network_of(parts: StreamParts) -> Network:
     """The network whose weights are ``parts``, float32."""
-    precisions = [parts.precisions.get(f"l{number}", "float32") for number in range(len(parts.layers))]
-    layers = [
-        layer_of(number, parts.cell, params, precision)
-        for number, (params, precision) in enumerate(zip(parts.layers, precisions, strict=True))
-    ]
-    embedding = table = None
+    layers = [layer_of(number, parts.cell, params, parts.precisions) for number, params in enumerate(parts.layers)]
+    embedding: Matrix | Vector | None = None
+    table = None
     head: tuple[Matrix, Vector] | None = None
     if parts.b_y is not None:
         W_hy = parts.W_hy
         if W_hy is None:
             assert parts.embedding is not None  # tied weights
             W_hy = parts.embedding.T
-        stored = STORAGES[parts.precisions.get("head", "float32")]
+        stored = STORAGES[parts.precisions.get("W_hy", "float32")]
         head = stored("W_hy", flushed(W_hy)), Vector("b_y", flushed(parts.b_y))
     if parts.embedding is not None and (parts.W_hy is not None or parts.b_y is None):
-        embedding = Vector("embedding", flushed(parts.embedding))
-    if parts.ids_only and parts.embedding is None and precisions[0] == "float32":
+        embedding = _embedding(flushed(parts.embedding))
+    if parts.ids_only and parts.embedding is None and "layer0.W_xh" not in parts.precisions:
         table = table_of(0, parts.layers[0])
     return Network(parts, layers, embedding, table, head)
+
+
+def _embedding(rows: Array) -> Matrix | Vector:
+    """The rows (D, E) of an embedding, in as few bits as hold them exactly."""
+    for stored in (Int8Matrix.of, Bf16Matrix.of):
+        matrix = stored("embedding", np.ascontiguousarray(rows.T))  # which has its rows as columns
+        if np.array_equal(matrix.values.view(np.uint32), rows.T.copy().view(np.uint32)):
+            return matrix
+    return Vector("embedding", rows)

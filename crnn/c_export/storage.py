@@ -16,6 +16,7 @@ import numpy as np
 
 from crnn.c_export import numbers
 from crnn.checks import Array
+from crnn.nn.precision import int8_parts
 
 PANEL = 16  # columns, as in pieces.h
 
@@ -140,12 +141,14 @@ class Int8Matrix:
     @classmethod
     def of(cls, name: str, values: Array) -> Int8Matrix:
         """That of float32 values (K, N)."""
-        largest = np.abs(values).max(axis=0)
-        exact = (largest / np.float32(127)).astype(np.float32)
-        rounded = ((exact.view(np.uint32) + np.uint32(0xFF)) & np.uint32(0xFFFFFF00)).view(np.float32)  # to 16 bits
-        scales = np.where(largest < np.float32(2.0**-100), np.float32(0), rounded)
-        integers = np.rint(values / np.where(scales == 0, np.float32(1), scales))
-        return cls(name, integers.astype(np.int8), scales)
+        integers, scales = int8_parts(values)
+        zero = np.abs(values).max(axis=0) < np.float32(2.0**-100)  # for the kernels
+        return cls(name, np.where(zero, np.int8(0), integers), np.where(zero, np.float32(0), scales))
+
+    @property
+    def values(self) -> Array:
+        """(K, N), float32."""
+        return self.integers * self.scales
 
     @property
     def K(self) -> int:

@@ -117,6 +117,14 @@ def test_names_are_found_in_every_collection_of_frames(kind):
         model.predict(collect(reordered()))
 
 
+def test_an_object_that_counts_its_columns_has_no_names():
+    class Counted(np.ndarray):
+        columns = 2
+
+    model = crnn.SequenceClassifier(**OPTIONS).fit([x.view(Counted) for x in ARRAYS], LABELS)
+    assert not hasattr(model, "feature_names_in_")
+
+
 def test_a_wrong_frame_behind_an_array_is_refused_too():
     model = crnn.SequenceClassifier(**OPTIONS).fit([ARRAYS[0], *frames()[1:]], LABELS)
     assert model.feature_names_in_.tolist() == ["speed", "load"]

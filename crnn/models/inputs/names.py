@@ -8,7 +8,7 @@ Values are read by position, so the columns must be those of the training, in it
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence, ValuesView
+from collections.abc import Iterable, Sequence, ValuesView
 from typing import Any
 
 import numpy as np
@@ -99,7 +99,8 @@ def _sequences_in(X: Any) -> Sequence[Any] | None:
 def _names(value: Any) -> tuple[str, ...]:
     if not hasattr(type(value), "columns"):
         return ()
-    names = list(value.column_names if hasattr(type(value), "column_names") else value.columns)  # of pyarrow, of others
+    found = value.column_names if hasattr(type(value), "column_names") else value.columns  # of pyarrow, of others
+    names = list(found) if isinstance(found, Iterable) else []
     types = sorted({type(each).__qualname__ for each in names})
     if len(types) > 1 and "str" in types:
         raise TypeError(

@@ -51,10 +51,11 @@ def weights_by_sorting(logits, temperature, top_k, top_p):
         if top_k < x.size:
             keep_largest(x, top_k, np.sort(x)[-top_k])
         x /= x.dtype.type(temperature)
+    top_p = x.dtype.type(top_p)  # may be 1 then
     if top_p < 1:
         descending = np.sort(x)[::-1].copy()
         cumulative = np.cumsum(numerators(descending), dtype=x.dtype)
-        wanted = x.dtype.type(top_p) * cumulative[-1]
+        wanted = top_p * cumulative[-1]
         last = int(cumulative.searchsorted(wanted))
         keep_largest(x, last + 1, descending[last])
     return numerators(x)

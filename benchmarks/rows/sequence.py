@@ -112,9 +112,12 @@ def measure(shape: Shape, setting: Setting) -> dict[str, Figure]:
 def ours(
     net: Any, x: Array, precision: str, threads: int, checked: Callable[[str, Run], Contender]
 ) -> Contender | Missing:
-    """crnn with its weights in another precision."""
+    """crnn with its weights in another precision, packed once."""
     made = in_precision(net, precision)
-    return made if isinstance(made, Missing) else checked(ours_in(precision), lambda: made(x, threads=threads)[0])
+    if isinstance(made, Missing):
+        return made
+    frozen = made.frozen()
+    return checked(ours_in(precision), lambda: frozen(x, threads=threads)[0])
 
 
 def torch_run(params: Any, cell: str, x: Array, threads: int) -> Run:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import crnn
 import crnn.interop.torch
+from crnn._core import gemm
 from crnn.cli.command import main
 from crnn.nn.cells import CELLS
 from crnn.nn.precision import PRECISIONS, int8_parts, on_grid, rounded
@@ -48,6 +49,19 @@ def test_int8_is_the_nearest_multiple_of_a_scale_and_is_found_again(seed, K, N, 
     assert (again[0] == q).all()
     assert (again[1] == scale).all()
     assert on_grid(once, "int8", axis)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_packing_rounds_as_quantize_does(precision):
+    rng = np.random.default_rng(8)
+    exponents = [-44.0, -38, -34, -31, -30.11, -30, -20, 0, 20, 37]
+    w = (rng.standard_normal((7, 40)) * 10.0 ** np.tile(exponents, 4)).astype(np.float32)
+    w[:, 3] = np.float32(2.0**-100)
+    w[:, 5] = np.nextafter(np.float32(2.0**-100), np.float32(0))
+    packed = gemm.Packed(7, 40, "float32", precision=precision)
+    assert (packed.pack(w).unpacked() == rounded(w, precision)).all()
+    transposed = gemm.Packed(40, 7, "float32", precision=precision).pack_transposed(w)
+    assert (rounded(w, precision, axis=1) == transposed.unpacked().T).all()
 
 
 def test_columns_without_a_scale_are_zero():

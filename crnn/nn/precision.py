@@ -43,6 +43,7 @@ __all__ = [
 PRECISIONS = ("bf16", "int8")
 MATRICES = ("W_xh", "W_hh", "W_hy", "embedding")  # how the names of weight matrices end
 MOST_TERMS = 131_071  # of an int8 product: more than so many could exceed an int32
+LEAST = np.float32(2.0**-100)  # an output whose weights are all smaller has the scale 0, and all its integers are 0
 SCALE = ".scale"  # appended to the name of an int8 tensor: that of its scales
 
 Precision = str | Mapping[str, str] | None
@@ -134,15 +135,16 @@ def int8_parts(values: Array, axis: int = 0) -> tuple[Array, Array]:
 
     ``axis`` as in `rounded`. Values must be finite.
     """
-    scale = _rounded_up(np.abs(values).max(axis=axis) / np.float32(127))
+    most = np.abs(values).max(axis=axis)
+    scale = np.where(most < LEAST, np.float32(0), _rounded_up(most / np.float32(127)))
     divisor = np.expand_dims(np.where(scale > 0, scale, np.float32(1)), axis)
     return np.rint(values / divisor).astype(np.int8), scale
 
 
 def _rounded_up(scale: Array) -> Array:
-    """Positive float32 rounded up to 16 significant bits; 0 where 127 / scale or scale * scale could be denormal."""
+    """float32 rounded up to 16 significant bits."""
     bits = (scale.view(np.uint32) + np.uint32(0xFF)) & np.uint32(0xFFFFFF00)
-    return np.where(scale < np.finfo(np.float32).tiny, np.float32(0), bits.view(np.float32))
+    return bits.view(np.float32)
 
 
 # ---- files ---------------------------------------------------------------------------------------------------------

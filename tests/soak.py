@@ -90,7 +90,7 @@ def many_texts(rounds: int) -> list[str]:
 
 
 def many_threads(threads: int, streams: int, rounds: int, H: int) -> list[str]:
-    """Threads with streams and a batch of their own, and weights that all share: each has the bits of forward."""
+    """Threads with separate streams and batches, and weights that all share: each has the bits of forward."""
     net, T = crnn.RNN(16, H, cell="gru", seed=2), 20
     inputs = np.random.default_rng(3).normal(size=(threads, T, streams, 16)).astype(np.float32)
     expected = [net(xs)[0] for xs in inputs]

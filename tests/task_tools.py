@@ -47,7 +47,7 @@ def everything(model: Any) -> Array:
 
 
 def reals(rng: np.random.Generator, lengths: Sequence[int] = LENGTHS, size: int = D) -> list[Array]:
-    """Real sequences whose columns have means and deviations of their own."""
+    """Real sequences whose columns have different means and deviations."""
     return [rng.normal(np.arange(size) + 1, np.arange(size) + 0.5, (n, size)) for n in lengths]
 
 

@@ -449,7 +449,7 @@ def test_score_answers_each_line_before_the_next_is_sent(model_file):
     process = subprocess.Popen(
         crnn_command("score", model_file), env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    impatience = threading.Timer(60, process.kill)  # a line that waits for company waits for ever
+    impatience = threading.Timer(60, process.kill)  # a line that waits for others waits indefinitely
     impatience.start()
     answers = []
     for line in (b"hello\n", b"new\n", b"hello\n"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Optimisers over many updates against the oracle's rules (the kernels have tests of their own), and schedules."""
+"""Optimisers over many updates against the oracle's rules (the kernels have separate tests), and schedules."""
 
 import doctest
 import math

@@ -105,7 +105,7 @@ def test_a_folder_is_its_files_sorted_without_hidden_ones(tmp_path):
     (tmp_path / "c.gz").write_bytes(gzip.compress(b"(c)\n"))
     os.symlink(tmp_path, tmp_path / "b" / "loop", target_is_directory=True)
     if hasattr(os, "mkfifo"):
-        os.mkfifo(tmp_path / "pipe")  # nobody writes: reading it would wait for ever
+        os.mkfifo(tmp_path / "pipe")  # nobody writes: reading it would never end
     assert read(tmp_path) == "(a.txt)\n(b/0.txt)\n(b/1.txt)\n(c)\n"
 
 

@@ -207,7 +207,7 @@ def test_a_model_that_generates_no_text_has_no_samples(rng):
         crnn.SequenceClassifier(hidden_size=3).fit(X, [0, 1, 0, 1], sample_every=1)
 
 
-# ---- what a finished run is told -------------------------------------------------------------------------------------
+# ---- the notes of a finished run -------------------------------------------------------------------------------------
 
 
 def log_of(losses, valid=None, rates=None):

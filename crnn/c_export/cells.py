@@ -119,7 +119,7 @@ def _lstm(layer: Layer) -> list[str]:
 def _gru(layer: Layer) -> list[str]:
     return [
         "copy(a + 3 * H, a + 2 * H, H);",
-        *layer.vectors["b_hn"].start("a + 2 * H", beside=True),
+        *layer.vectors["b_hn"].start("a + 2 * H", more=True),
         *layer.recurrent["W_hh"].add("a", "h"),
         "gru_finish(h, a, H);",
     ]

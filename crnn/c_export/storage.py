@@ -269,9 +269,9 @@ class Vector:
         """The C definition of the constants, in lines."""
         return numbers.array(f"float {self.name}", self.values.size, numbers.floats(self.values))
 
-    def start(self, y: str, row: str = "", *, beside: bool = False) -> list[str]:
-        """Statements for y (N) = the vector, or its ``row``, as the start of sums; ``beside``: there are others."""
+    def start(self, y: str, row: str = "", *, more: bool = False) -> list[str]:
+        """Statements for y (N) = the vector, or its ``row``, as the start of sums; ``more``: others have begun."""
         size, normal = self.values.shape[-1], numbers.is_normal(self.values)
         source = f"{self.name} + {row} * {size}" if row else self.name
-        told = [] if beside and normal else [f"normal = {int(normal)};"]
+        told = [] if more and normal else [f"normal = {int(normal)};"]
         return [f"copy({y}, {source}, {size});", *told]

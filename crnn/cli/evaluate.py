@@ -38,7 +38,7 @@ def add_arguments(parser: CommandParser) -> None:
 
 
 def add_evaluation_flags(parser: CommandParser) -> None:
-    """Add the options that `evaluated` reads, beside ``model`` and ``text``."""
+    """Add the options that `evaluated` reads, besides ``model`` and ``text``."""
     parser.add_argument(
         "--batch",
         dest="batch_size",

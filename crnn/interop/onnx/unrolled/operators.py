@@ -300,7 +300,7 @@ def _concat(unroller: Unroller, node: Node, *given: Value) -> Value:
 
 
 def _columns(unroller: Unroller, value: Value, axes: tuple[str, ...]) -> Value:
-    """An initial state, if it is one that stands beside a step."""
+    """An initial state, if it is one that belongs to a step."""
     if isinstance(value, Data) and value.what == "input" and value.name != unroller.x:
         return unroller.state(value)
     if isinstance(value, np.ndarray) and value.ndim == len(axes) and value.ndim > 1 and not value.any():

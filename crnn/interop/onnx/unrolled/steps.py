@@ -182,7 +182,7 @@ class Unroller:
         return self._matrices[number]
 
     def project(self, parts: Sequence[Sum], matrix: Any) -> Sum:
-        """The product of parts beside each other and a matrix."""
+        """The product of concatenated parts and a matrix."""
         if matrix.ndim != 2 or sum(part.width for part in parts) != len(matrix):
             raise ValueError(f"expected a matrix ({sum(part.width for part in parts)}, n), got shape {matrix.shape}")
         total, row = Sum(matrix.shape[1], {}), 0
@@ -260,7 +260,7 @@ class Unroller:
         return tuple({BATCH: self.reader.batch, COLUMNS: width, SINGLE: ()}[axis] for axis in steps.axes)
 
     def stacked(self, rows: Sequence[Steps], axis: int) -> Data:
-        """Steps beside each other along an axis that has size 1 in each: all outputs of a layer, or a linear layer on
+        """Steps stacked along an axis that has size 1 in each: all outputs of a layer, or a linear layer on
         them; or several last h."""
         if any(row.axes != rows[0].axes or len(row.parts) != len(rows[0].parts) for row in rows):
             raise ValueError("expected steps of one shape")

@@ -138,6 +138,17 @@ def test_later_batches_of_sequences_train_as_first_ones_do(pooling, monkeypatch)
     assert np.array_equal(repeating, weights())
 
 
+@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+def test_later_predictions_see_another_x_and_changed_weights(pooling):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(8, 5, 3)).astype(np.float32), rng.integers(0, 2, 8)
+    model = crnn.SequenceClassifier(hidden_size=7, pooling=pooling, seed=1, epochs=1).fit(X, y)
+    for repetition in range(4):
+        x = rng.normal(size=(1 + repetition // 3, 5, 3)).astype(np.float32)
+        assert np.array_equal(model.predict_proba(x), model.astype("float32").predict_proba(x))
+        stir(model.flat_params, repetition)
+
+
 def test_a_call_for_another_length_follows_one_for_this():
     net = network(cell="lstm", L=2)
     rng = np.random.default_rng(0)

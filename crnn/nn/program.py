@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""WindowProgram: the kernel calls of a pass over a window, recorded once and repeated for the next windows."""
+"""WindowProgram: the kernel calls of a pass over a window, recorded the second time and repeated from then on."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class WindowProgram:
 
 
 def run_phases(
-    programs: dict[Hashable, WindowProgram] | None,
+    programs: dict[Hashable, WindowProgram | None] | None,
     key: Hashable,
     arrays: object,
     phases: Callable[[], Iterable[Phase]],
@@ -52,7 +52,8 @@ def run_phases(
     Parameters
     ----------
     programs : dict, or None
-        The tape's programs, if the pass is repeatable; the program for ``key`` is run, or recorded if there is none.
+        The tape's programs, if the pass is repeatable; the program for ``key`` is run if there is one. It is recorded
+        the second time, since many tapes are used once.
     key : hashable
         The pass, and the numbers that it depends on.
     arrays
@@ -68,9 +69,13 @@ def run_phases(
     if program is not None and program.arrays == arrays:
         program.run()
         return
-    if len(programs) >= MOST_PROGRAMS:
+    first_time = key not in programs
+    if first_time and len(programs) >= MOST_PROGRAMS:
         programs.clear()
     program = WindowProgram(arrays)
     for parts, function in phases():
-        program.record(parts, function)
-    programs[key] = program
+        if first_time:
+            parallel.run(parts, function)
+        else:
+            program.record(parts, function)
+    programs[key] = None if first_time else program

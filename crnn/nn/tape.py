@@ -153,8 +153,16 @@ class Tape:
     made_for: object = None  # the shape of x, and whatever else its arrays depend on
     packed: bool = False  # whether weights that cannot change are packed
     masked: bool = False  # whether there are dropout masks
-    programs: dict[Hashable, WindowProgram] = field(default_factory=dict)  # of whole passes, by what they depend on
+    programs: dict[Hashable, WindowProgram | None] = field(default_factory=dict)  # see `run_phases`
     scratches: dict[int, Array] = field(default_factory=dict)  # see `scratch`
+    recurrences: list[Recurrence] = field(init=False)  # of every direction of every layer
+    sources: list[LayerInput] = field(init=False)  # the inputs of the same
+    _calls_only: bool = field(init=False)  # whether all inputs are repeatable
+
+    def __post_init__(self) -> None:
+        pairs = [pair for layer in self.layers for pair in layer.directions]
+        self.sources, self.recurrences = [source for source, _ in pairs], [cell for _, cell in pairs]
+        self._calls_only = all(source.repeatable for source in self.sources)
 
     @property
     def y(self) -> Array:
@@ -244,20 +252,6 @@ class Tape:
     @property
     def _keeps_y(self) -> bool:
         return self.keep or self.y.nbytes <= COPIED_BYTES
-
-    @cached_property
-    def _calls_only(self) -> bool:
-        return all(source.repeatable for source in self.sources)
-
-    @cached_property
-    def recurrences(self) -> list[Recurrence]:
-        """The recurrence of every direction of every layer."""
-        return [cell for layer in self.layers for _, cell in layer.directions]
-
-    @cached_property
-    def sources(self) -> list[LayerInput]:
-        """The input of every direction of every layer."""
-        return [source for layer in self.layers for source, _ in layer.directions]
 
     @property
     def steps(self) -> int:

@@ -9,7 +9,7 @@ from crnn._core import loss as kernels
 from crnn.checks import Array, check_size, check_threads
 from crnn.models.inputs.data import BLOCK_ROWS, SequenceData, Sequences, blocks, by_length, sequences_of, split_rows
 from crnn.models.outputs.losses import Loss
-from crnn.models.outputs.predictor import Predictor, Workspace
+from crnn.models.outputs.predictor import Predictor
 from crnn.nn.cells import Slice
 
 __all__ = ["losses_of", "outputs_of"]
@@ -24,7 +24,7 @@ def outputs_of(predictor: Predictor, data: SequenceData, batch_size: int, thread
         steps = 1 if data.single else int(data.lengths[0])
         equal = np.empty((len(data), steps, head.loss.outputs), head.dtype)
     unequal: list[Array] = [data.x[0]] * len(data)
-    workspace = Workspace() if isinstance(data.x, np.ndarray) else None  # batches of one shape
+    workspace = predictor.take_workspace() if isinstance(data.x, np.ndarray) else None  # batches of one shape
     for chosen in by_length(data.lengths, check_size("batch_size", batch_size)):
         batch = data.inputs(chosen)
         found = predictor.outputs(batch.x, batch.lengths, threads, workspace)
@@ -33,6 +33,8 @@ def outputs_of(predictor: Predictor, data: SequenceData, batch_size: int, thread
         else:
             for i, of_sequence in zip(chosen.tolist(), sequences_of(found, batch.lengths), strict=True):
                 unequal[i] = of_sequence
+    if workspace is not None and equal is not None:
+        predictor.keep_workspace(workspace)
     return unequal if equal is None else equal
 
 

@@ -13,7 +13,7 @@ from crnn.checks import Array
 from crnn.models.outputs.head import Head, HeadTape
 from crnn.nn.cells import Slice
 from crnn.nn.dropout import Masks
-from crnn.nn.network import RNN
+from crnn.nn.network import KEPT_BYTES, RNN
 from crnn.nn.program import Phase
 from crnn.nn.state import StateLike, state_from
 from crnn.nn.tape import Tape
@@ -49,9 +49,10 @@ class Predictor:
 
     net: RNN  # whose outputs the head reads
     head: Head
+    _kept: list[Workspace]  # at most one: that of the last small batches in inference
 
     def __init__(self, net: RNN, head: Head) -> None:
-        self.net, self.head = net, head
+        self.net, self.head, self._kept = net, head, []
 
     @property
     def networks(self) -> list[RNN]:
@@ -112,6 +113,22 @@ class Predictor:
         stack.draw_masks(tape, masks)
         head.draw_mask(workspace.head, tape, masks, stack.config)
         return tape, workspace.head
+
+    def take_workspace(self) -> Workspace:
+        """A workspace for inference: that of the last call, or a new one. No other thread has it."""
+        try:
+            return self._kept.pop()
+        except IndexError:
+            return Workspace()
+
+    def keep_workspace(self, workspace: Workspace) -> None:
+        """Keep a workspace for the next call if it is small. Nothing in it may belong to a caller."""
+        tape, head_tape = workspace.tape, workspace.head
+        if tape is None or head_tape is None or tape.keep or tape.lengths is not None or self._kept:
+            return
+        if tape.held_bytes + tape.y.nbytes + head_tape.outputs.nbytes <= KEPT_BYTES:
+            tape.release()
+            self._kept.append(workspace)
 
     def forward(self, tape: Tape, head_tape: HeadTape, targets: Array | None) -> None:
         """Run network and head; compute the losses if there are targets."""

@@ -148,12 +148,16 @@ def hard_cases(rng, n):
     return [values.astype(np.float32) for values in (a * scale, b * scale, c * scale * scale)]
 
 
-@pytest.fixture(params=[["-O0"], ["-O2"], ["-O2", "-ffp-contract=fast", *FUSED]], ids=["O0", "O2", "fma"])
-def arithmetic(request, tmp_path):
+FLAGS = {"O0": ["-O0"], "O2": ["-O2"], "fma": ["-O2", "-ffp-contract=fast", *FUSED]}
+
+
+@pytest.fixture(scope="module", params=FLAGS)
+def arithmetic(request, tmp_path_factory):
     """The C functions on arrays."""
-    (tmp_path / "a.c").write_text(ARITHMETIC.format(pieces=pieces.text_of({"tanh", "sigmoid", "int8"})))
-    compiled([*COMPILER, *STRICT, *request.param, "-shared", "-fPIC", "a.c", "-o", "a.so"], tmp_path)
-    library = ctypes.CDLL(str(tmp_path / "a.so"))
+    folder = tmp_path_factory.mktemp("arithmetic")
+    (folder / "a.c").write_text(ARITHMETIC.format(pieces=pieces.text_of({"tanh", "sigmoid", "int8"})))
+    compiled([*COMPILER, *STRICT, *FLAGS[request.param], "-shared", "-fPIC", "a.c", "-o", "a.so"], folder)
+    library = ctypes.CDLL(str(folder / "a.so"))
 
     def call(name, *inputs, dtype=np.float32):
         y = np.empty(len(inputs[0]), dtype)

@@ -253,6 +253,17 @@ def test_a_language_model_in_int8_or_bf16_has_the_bits_of_a_stream(rng, tmp_path
 
 
 @needs_compiler
+@each_build
+def test_products_in_bf16_that_overflow_have_the_bits_of_a_stream(tmp_path, build):
+    net = net_of("tanh", 2, 4)
+    net.params["layer0.W_xh"][:] = np.float32(2.0**100) * np.array([[1.5], [-1]], np.float32)
+    net = net.quantize("bf16")
+    c, stream = CModel(net, tmp_path, build), net.stream()
+    # 1.5 * 2^128 - 2^128 is a number after one rounding, and none if the products are rounded before
+    assert_steps_alike(c, stream, np.array([[2**28, 2**28], [-(2**28), 2**27], [2**27, 2**28]], np.float32))
+
+
+@needs_compiler
 def test_an_infinite_state_in_int8_is_that_of_a_stream(rng, tmp_path):
     net = net_of("relu", 3, [5, 4])
     net.params["layer0.W_hh"][:] = 1e6 * np.eye(5, dtype=np.float32)
@@ -301,6 +312,8 @@ def test_both_files_are_written_and_replaced_but_no_others(tmp_path):
     [
         (net_of("gru"), "wave.cc", {}, ValueError, r"path: expected a name that ends in \.c, got"),
         (net_of("gru"), "my-wave.c", {}, ValueError, "path: expected a name of letters.*; name= gives another"),
+        (net_of("gru"), 'a"b.c', {"name": "wave"}, ValueError, "path: expected a name that #include can have"),
+        (net_of("gru"), "a\nb.c", {"name": "wave"}, ValueError, "path: expected a name that #include can have"),
         (net_of("gru"), "wave.c", {"name": "2nd"}, ValueError, "name: expected a name of letters"),
         (net_of("gru"), "wave.c", {"name": 3}, ValueError, "name: expected a name of letters"),
         (object(), "wave.c", {}, TypeError, "model: expected a network or a model of crnn, got object"),

@@ -145,6 +145,21 @@ def test_a_mapping_quantises_the_matrices_that_it_names():
     assert changed == ["layer0.W_xh", "layer1.W_hh"]
 
 
+def test_matrices_that_a_second_call_does_not_name_keep_their_precision():
+    net = network()
+    once = net.quantize({"layer0.W_hh": "int8"})
+    twice = once.quantize({"layer1.W_hh": "bf16"})
+    assert twice.precision == {"layer0.W_hh": "int8", "layer1.W_hh": "bf16"}
+    together = net.quantize(twice.precision)
+    assert twice.flat_params.tobytes() == together.flat_params.tobytes()
+    assert twice(inputs())[0].tobytes() == together(inputs())[0].tobytes()
+    assert once.quantize({"layer0.W_hh": "bf16"}).precision == {"layer0.W_hh": "bf16"}
+    assert net.quantize().quantize("bf16").precision == "bf16"
+    with pytest.warns(UserWarning, match="stay as they are: "):
+        kept = net.quantize().quantize("bf16", inputs(), tolerance=0)
+    assert set(kept.precision.values() if isinstance(kept.precision, dict) else [kept.precision]) >= {"int8"}
+
+
 def test_calibration_keeps_matrices_in_float32_that_lose_too_much_and_says_which():
     net, x = network(), inputs()
     with warnings.catch_warnings():

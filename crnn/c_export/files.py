@@ -44,7 +44,7 @@ def export_c(model: Any, path: PathLike, *, name: str | None = None, overwrite: 
         The model is of another kind.
     ValueError
         It cannot run one step at a time, waits for `fit`, is float64, or holds NaN or infinity; the path does not end
-        in ``.c``; or the name is not one in C.
+        in ``.c``, or no #include can name it; or the name is not one in C.
     FileExistsError
         One of the files exists, and is not one that `export_c` has written.
     OSError
@@ -78,6 +78,8 @@ def paths_of(argument: str, path: PathLike) -> tuple[Path, Path]:
     target = Path(os.fsdecode(path))
     if target.suffix != ".c":
         raise ValueError(f"{argument}: expected a name that ends in .c, got {target}")
+    if '"' in target.name or not target.name.isprintable():
+        raise ValueError(f"{argument}: expected a name that #include can have, without quotes, got {target.name!r}")
     return target, target.with_suffix(".h")
 
 

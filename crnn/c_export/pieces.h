@@ -651,7 +651,16 @@ static float bf16_column(float sum, const float *x, const uint16_t *w, int K)
     return sum;
 }
 
-/* The products are exact. */
+/* Whether no x (n) is more than `most`. */
+static int all_at_most(const float *x, int n, float most)
+{
+    int i, found = 0;
+    for (i = 0; i < n; ++i)
+        found |= magnitude(x[i]) > most;
+    return !found;
+}
+
+/* The products are exact, unless they overflow. */
 static void four_bf16_columns(float *y, const float *x, const uint16_t *w, int K)
 {
     float a0 = y[0], a1 = y[1], a2 = y[2], a3 = y[3];
@@ -669,17 +678,19 @@ static void four_bf16_columns(float *y, const float *x, const uint16_t *w, int K
 }
 
 /* y (N) += x (K) @ w. Of each pair of k the odd one is added first: so they lie in w, whose columns have a zero for the
- * k that is missing if K is odd, and in `rounded`, scratch of the same size. least, normal: see add_product. */
+ * k that is missing if K is odd, and in `rounded`, scratch of the same size. least, normal: see add_product;
+ * most: no product with a smaller x overflows. */
 static int add_bf16_product(float *y, const float *x, float *rounded, const uint16_t *w, int K, int N, float least,
-                            int normal)
+                            float most, int normal)
 {
     const int even = K + K % 2;
-    int k, n = 0;
+    int k, n = 0, exact;
     rounded[even - 2] = 0.0f;
     for (k = 0; k < K; ++k)
         rounded[k ^ 1] = to_bf16(x[k]);
     normal = normal && all_at_least(rounded, even, least);
-    for (; normal && n + 4 <= N; n += 4)
+    exact = normal && all_at_most(rounded, even, most);
+    for (; exact && n + 4 <= N; n += 4)
         four_bf16_columns(y + n, rounded, w + n * even, even);
     for (; n < N; ++n)
         y[n] = bf16_column(y[n], rounded, w + n * even, even);

@@ -84,6 +84,12 @@ def least_factor(values: Array) -> str:
     return numbers.float_text(least)
 
 
+def most_factor(values: Array) -> str:
+    """An x with which, and with smaller ones, no product with one of the values is above 2^127, as C text."""
+    exponent = 127 - math.frexp(float(np.abs(values).max()))[1]
+    return numbers.float_text(2.0 ** min(exponent, 127))
+
+
 @dataclass(frozen=True)
 class FloatMatrix:
     """float32, in panels of columns; see the piece "product"."""
@@ -237,7 +243,7 @@ class Bf16Matrix:
         yield from numbers.array(f"uint16_t {self.name}", columns.size, map(hex, columns.tolist()))
 
     def add(self, y: str, x: str) -> list[str]:
-        sizes = f"{self.K}, {self.N}, {least_factor(self.values)}"
+        sizes = f"{self.K}, {self.N}, {least_factor(self.values)}, {most_factor(self.values)}"
         return [f"normal = add_bf16_product({y}, {x}, state->rounded, {self.name}, {sizes}, normal);"]
 
     def row(self, y: str, index: str, bias: str) -> str:

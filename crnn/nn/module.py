@@ -144,7 +144,7 @@ class Module(ABC):
         ----------
         precision : str or mapping
             "int8", "bf16", or a mapping from names of weight matrices, such as ``"layer0.W_hh"``, to them; matrices
-            that it does not name stay in float32.
+            that it does not name stay as they are.
         calibration : optional
             Inputs as the model gets them: x of a network, a text for a language model, X of the sequence models, (X, y)
             of `SequenceToSequence`. Each matrix is tried on its own, and stays in float32, with a warning, if that

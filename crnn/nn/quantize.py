@@ -39,8 +39,9 @@ def quantized(model: M, precision: Any, calibration: Any, tolerance: float) -> M
         kept = {name: loss for name, loss in lost.items() if not loss <= bound}
         if kept:
             named = ", ".join(f"{name} ({loss:.3g})" for name, loss in kept.items())
+            stay = "stay in float32" if model.config()["precision"] is None else "stay as they are"
             warnings.warn(
-                f"quantize: weights that would change the outputs by more than {bound} stay in float32: {named}",
+                f"quantize: weights that would change the outputs by more than {bound} {stay}: {named}",
                 stacklevel=3,
             )
         wanted = {name: kind for name, kind in wanted.items() if name not in kept}
@@ -67,12 +68,15 @@ def _matrices(model: Quantizable, precision: Any) -> dict[str, str]:
 
 
 def _rounded(model: M, wanted: Mapping[str, str]) -> M:
-    """A copy whose named weights are rounded, and multiplied in their precision."""
+    """A copy whose named weights are rounded, and multiplied in their precision; others keep the one that they have."""
     params = {name: rounded(values, wanted.get(name), terms_axis(name)) for name, values in model.params.items()}
-    everything = {name for name in params if precision_of("int8", name)}
-    kinds = set(wanted.values())
-    uniform = everything == set(wanted) and len(kinds) == 1
-    return model._changed(params, precision=kinds.pop() if uniform else dict(wanted) or None)
+    matrices = [name for name in params if precision_of("int8", name)]
+    before = model.config()["precision"]
+    after = {name: wanted.get(name) or precision_of(before, name) for name in matrices}
+    named = {name: kind for name, kind in after.items() if kind is not None}
+    kinds = set(named.values())
+    uniform = len(named) == len(matrices) and len(kinds) == 1
+    return model._changed(params, precision=kinds.pop() if uniform else named or None)
 
 
 def _loss(model: Quantizable, inputs: Any, expected: list[Array]) -> float:

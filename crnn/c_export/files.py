@@ -29,7 +29,7 @@ def export_c(model: Any, path: PathLike, *, name: str | None = None, overwrite: 
     Parameters
     ----------
     model : RNN, LanguageModel, SequenceClassifier, SequenceTagger or SequenceRegressor
-        float32, or `quantize`d; with an output at every step: neither bidirectional nor with pooling "flatten".
+        float32, or the result of `quantize`; with an output at every step: neither bidirectional nor pooling "flatten".
     path : str or path
         The file to write, ``*.c``; the header has the same name with ``.h``. Both are written atomically. Files that
         `export_c` has written are replaced, others only with ``overwrite``.

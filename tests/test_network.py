@@ -242,3 +242,9 @@ def test_the_smallest_network_runs():
     y, _ = net(np.full((2, 1, 1), 2.0))
     first = np.tanh(1.125)
     np.testing.assert_allclose(y.ravel(), [first, np.tanh(1.125 - 0.25 * first)], rtol=1e-15)
+
+
+def test_a_name_of_numpy_is_a_name():
+    net = crnn.RNN(3, 4, cell=np.array(["gru"])[0], seed=1)
+    assert type(net.cell) is str
+    assert net.stream().step(np.ones(3, np.float32)).shape == (4,)

@@ -561,7 +561,7 @@ def check_cell(name: str, value: Any) -> str:
     """Return ``value`` if it is a name in CELLS. Raises ValueError, which calls it ``name``."""
     if not isinstance(value, str) or value not in CELLS:
         raise ValueError(f"{name}: expected one of {', '.join(CELLS)}, got {value!r}")
-    return value
+    return str(value)  # not numpy.str_
 
 
 def cell_parameters(cell: str, K: int, H: int) -> dict[str, tuple[int, ...]]:

@@ -11,7 +11,7 @@ from kernel_tools import SPECIAL, Guarded, assert_same_bits
 from numpy.typing import NDArray
 from oracle_quantised import PRODUCTS, WEIGHTS, int8_integers, int8_scales
 
-from crnn._core import cells, dispatch, gemm
+from crnn._core import cells, dispatch, gemm, program
 
 WITH_PRODUCT = [kind for kind, info in cells.CELLS.items() if info.recurrent_gates]
 
@@ -311,6 +311,27 @@ def test_every_instruction_set_gives_a_cell_the_same_bits_in_any_direction(any_i
         expected = expected or got
         for i, mine in enumerate(got):
             cell_tools.assert_all_same_bits(mine, expected[i % 2])
+
+
+@precisions
+@pytest.mark.thread_unsafe
+def test_a_recorded_call_runs_on_the_instruction_set_that_is_in_use(any_isa, rng, precision):
+    """The shape of a tile is that of its set: the functions of another one would read other memory."""
+    B, H = 13, 37
+    W, results = drawn(rng, H, H), []
+    arrays = {"h": np.empty((1, B, H), "f4"), "h0": drawn(rng, B, H), "xw": drawn(rng, 1, B, H)}
+    arrays["w_hh"] = packed(W, precision)
+    arrays["scratch"] = gemm.product_scratch(arrays["w_hh"], B)
+    recorded = program.Program()
+    dispatch.use_isa("generic")
+    recorded.record(cells.forward, "tanh", arrays, 0, B)
+    for isa in dispatch.available_isas():
+        dispatch.use_isa(isa)
+        arrays["h"][...] = np.nan
+        recorded.run()
+        results.append(arrays["h"].copy())
+    for result in results:
+        assert_same_bits(result, results[0])
 
 
 @precisions

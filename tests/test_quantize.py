@@ -237,6 +237,18 @@ def test_a_frozen_copy_of_a_quantised_network_is_quantised_and_quantised_network
     y = small(x)[0]
     assert small(x)[0].tobytes() == y.tobytes()
     assert small.frozen()(x)[0].tobytes() == y.tobytes()
+    for steps in 3, 12, 7:  # other tapes take the weights that are packed already
+        assert small(x[:steps])[0].tobytes() == y[:steps].tobytes()
+        assert small(x[:steps, :2], threads=2)[0].tobytes() == np.ascontiguousarray(y[:steps, :2]).tobytes()
+
+
+def test_a_quantised_model_predicts_the_same_in_batches_of_any_shape_and_number():
+    X = [np.random.default_rng(n).standard_normal((n, 3)).astype(np.float32) for n in (5, 8, 6, 7, 8)]
+    model = crnn.SequenceClassifier(3, num_classes=4, hidden_size=[9, 8], cell="lstm", bidirectional=True, seed=1)
+    small = model.quantize()
+    wanted = np.concatenate([small.predict_proba([x]) for x in X])
+    for batch_size, threads in (1, 1), (2, 2), (5, 1), (5, 3):
+        assert small.predict_proba(X, batch_size=batch_size, threads=threads).tobytes() == wanted.tobytes()
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

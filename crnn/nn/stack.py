@@ -12,6 +12,7 @@ can compute the head's part of a slice in the same thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -41,6 +42,13 @@ PADDED_BYTES = 1 << 22
 PADDED_CHUNKS = 4  # times CHUNK_BYTES, since padding is not touched: 5 % faster at H = 64
 
 
+class PackedDirection(NamedTuple):
+    """The packed weights of one direction of a layer."""
+
+    cell: dict[str, Any]  # as in `Recurrence.weights`
+    source: tuple[gemm.Packed, Array] | None  # W_xh and b_h of an input that is `Dense`
+
+
 class Stack:
     """The layers that a configuration describes. Borrows the parameters and the gradients."""
 
@@ -49,11 +57,12 @@ class Stack:
     grads: Arrays  # the same names and shapes
     cell: type[Recurrence]
     state_sizes: list[int]  # H of every layer and direction
+    _packed: dict[str, PackedDirection]  # of a frozen network, by the prefix of the parameters' names
     frozen: bool  # whether the parameters are read-only, so that they need to be packed only once
 
     def __init__(self, config: NetworkConfig, params: Arrays, grads: Arrays) -> None:
         self.config, self.params, self.grads = config, params, grads
-        self.frozen = config.precision is not None
+        self.frozen, self._packed = config.precision is not None, {}
         self.cell = CELLS[config.cell]
         self.state_sizes = [H for H in config.hidden_sizes for _ in range(config.directions)]
 
@@ -335,10 +344,20 @@ class Stack:
                 cell.set_mask(mask)
 
     def pack_forward(self, tape: Tape) -> None:
-        """Pack the weights for the products of the forward pass."""
+        """Pack the weights for the products of the forward pass. Those of read-only parameters are packed once."""
         for source, cell in zip(tape.sources, tape.recurrences, strict=True):
-            source.pack_forward(self.params)
-            cell.pack_forward(self.params)
+            packed = self._packed.get(cell.prefix)
+            if packed is None:
+                cell.pack_forward(self.params)
+            else:
+                cell.weights = packed.cell
+            if isinstance(source, Dense) and packed is not None and packed.source is not None:
+                source.weights, source.bias = packed.source
+            else:
+                source.pack_forward(self.params)
+            if self.frozen and packed is None:
+                of_source = (source.weights, source.bias) if isinstance(source, Dense) else None
+                self._packed[cell.prefix] = PackedDirection(cell.weights, of_source)
 
     def forward(self, tape: Tape, part: Slice) -> None:
         """Run all layers and steps for one slice of the batch."""

@@ -77,6 +77,7 @@ class Head:
     b_y: Array  # (V,)
     db_y: Array  # (V,)
     dtype: str
+    _packed: gemm.Packed | None  # the weights of a quantised model
     precision: str | None  # of the forward product, if not that of dtype
     inputs: int  # H; with pooling "flatten" T*H
 
@@ -94,7 +95,7 @@ class Head:
         name = "embedding" if tie_weights else "W_hy"
         self.tie_weights, self.loss = tie_weights, loss
         self.pooling, self.directions = pooling, directions
-        self.precision = precision_of(precision, name)
+        self.precision, self._packed = precision_of(precision, name), None
         self.w, self.dw = values[name], grads[name]
         self.b_y, self.db_y = values["b_y"], grads["b_y"]
         self.dtype = self.b_y.dtype.name
@@ -133,8 +134,13 @@ class Head:
                 tape.dropped = gemm.aligned_empty((*tape.losses.shape, self.inputs), self.dtype)
 
     def pack_forward(self, tape: HeadTape) -> None:
-        """Pack the weights for the forward product."""
+        """Pack the weights for the forward product. Those of a quantised model are read-only and packed once."""
+        if self._packed is not None:
+            tape.weights = self._packed
+            return
         (tape.weights.pack_transposed if self.tie_weights else tape.weights.pack)(self.w)
+        if self.precision is not None:
+            self._packed = tape.weights
 
     def pack_backward(self, tape: HeadTape) -> None:
         """Pack the weights for the backward product."""
@@ -167,6 +173,8 @@ class Head:
 
     def packed(self) -> gemm.Packed:
         """The weights, packed for `linear_forward`."""
+        if self._packed is not None:
+            return self._packed
         weights = gemm.Packed(self.inputs, len(self.b_y), self.dtype, precision=self.precision)
         return (weights.pack_transposed if self.tie_weights else weights.pack)(self.w)
 

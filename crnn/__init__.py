@@ -11,7 +11,6 @@ Diagnostics: `gradient_check`, `gradient_flow`.
 import os as _os
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from crnn import optim, sampling
 from crnn._core.dispatch import available_isas, built_isas, isa
 from crnn._float_mode import in_ieee_mode as _in_ieee_mode
 from crnn._version import __version__
@@ -19,6 +18,7 @@ from crnn.nn.network import RNN
 from crnn.stream import Stream, StreamBatch
 
 if _TYPE_CHECKING:
+    from crnn import optim, sampling
     from crnn.c_export.files import export_c
     from crnn.diagnostics import gradient_check, gradient_flow
     from crnn.io.model_file import ModelFileError
@@ -93,8 +93,7 @@ def get_include() -> str:
     return _os.path.join(_os.path.dirname(__file__), "include")
 
 
-# Models, text, training and diagnostics are imported when they are first used, since a program that only runs a network
-# needs none of them.
+# What a program that only runs a network does not need is imported when it is first used: models, text, training.
 _LAZY = {
     "Backtest": "crnn.models.forecasting.backtest",
     "Evaluation": "crnn.models.outputs.metrics",
@@ -131,7 +130,7 @@ _LAZY = {
 def __getattr__(name: str) -> object:
     from importlib import import_module
 
-    if name in ("diagnostics", "text"):
+    if name in ("diagnostics", "optim", "sampling", "text"):
         return import_module(f"crnn.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module 'crnn' has no attribute {name!r}")

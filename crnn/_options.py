@@ -56,7 +56,7 @@ _JSON_TYPES: dict[Any, tuple[type, ...]] = {
 }
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Option:
     """One option, as declared by `option`.
 

@@ -9,8 +9,7 @@ subclasses by name.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -28,8 +27,7 @@ Arrays = Mapping[str, Array]
 SATURATED = 0.97
 
 
-@dataclass(frozen=True)
-class Slice:
+class Slice(NamedTuple):
     """Some sequences of a batch: b0 .. b1-1, or with ``lengths`` ``lengths.order[b0:b1]``.
 
     Arrays (T, B, ...) of a batch with lengths are packed, see `crnn._core.rows.Lengths`: (1, M, ...), M the sum of the

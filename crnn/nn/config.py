@@ -50,7 +50,7 @@ def check_hidden_size(name: str, value: Any) -> int | list[int]:
     return [check_size(name, size) for size in value]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, match_args=False)
 class NetworkConfig:
     """The options of a network, checked and normalised."""
 

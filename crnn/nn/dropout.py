@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -84,8 +84,7 @@ class Masks:
         return mask
 
 
-@dataclass(frozen=True, eq=False)
-class _Block:
+class _Block(NamedTuple):
     """Some packed rows, and the rows t*B + b of padded arrays that they lie in: ``size`` rows from ``low`` on, and as
     many B, 2*B, ... rows later, in all ``steps`` times."""
 

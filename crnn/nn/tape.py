@@ -31,7 +31,7 @@ CHUNK_BYTES = 256 * 1024
 COPIED_BYTES = 256 * 1024
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class LayerTape:
     """One layer of a tape. The arrays of each direction belong to its `Recurrence`.
 
@@ -126,7 +126,7 @@ class LayerTape:
                 dx[:, rows] *= self.mask[:, rows]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Tape:
     """What a forward pass keeps for the backward pass.
 

@@ -8,7 +8,7 @@ backward needs all steps at once: bidirectional networks are not computed in win
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,8 +28,7 @@ GATE_BYTES = 1 << 20
 WHOLE_BYTES = 1 << 22
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """A range of steps, and the rows that they have in arrays (T, B, ...), or packed (1, M, ...)."""
 
     start: int  # first step

@@ -13,7 +13,7 @@ Array = NDArray[Any]
 Statistics = tuple[Array, Array]  # (mean, std), float64, one for each column
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, match_args=False)
 class StreamParts:
     """The weights of one step. Arrays are C-contiguous and of the same dtype, except for the statistics; borrowed.
 

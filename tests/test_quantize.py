@@ -160,6 +160,24 @@ def test_matrices_that_a_second_call_does_not_name_keep_their_precision():
     assert set(kept.precision.values() if isinstance(kept.precision, dict) else [kept.precision]) >= {"int8"}
 
 
+def test_a_precision_that_was_read_can_be_changed_without_changing_the_model():
+    lm = crnn.LanguageModel(crnn.Vocab.from_text("abc"), hidden_size=4)
+    for model in (network(), lm, crnn.SequenceRegressor(3, 2, hidden_size=4)):
+        small = model.quantize({"layer0.W_hh": "int8"})
+        for wanted in (small.precision, small.config()["precision"]):
+            wanted["layer0.W_xh"] = "int8"
+            assert small.config()["precision"] == {"layer0.W_hh": "int8"}
+            assert model.quantize(wanted).precision == wanted
+    vocab = crnn.Vocab.from_text("abc")
+    pairs = crnn.SequenceToSequence(hidden_size=4, source_vocab=vocab, target_vocab=vocab).quantize({"W_hy": "int8"})
+    pairs.precision["encoder.layer0.W_hh"] = "int8"
+    pairs.config()["precision"]["decoder.layer0.W_hh"] = "int8"
+    assert pairs.config()["precision"] == {"W_hy": "int8"}
+    assert lm.precision is None
+    assert "precision='int8'" in repr(lm.quantize())
+    assert "precision" not in repr(lm)
+
+
 def test_calibration_keeps_matrices_in_float32_that_lose_too_much_and_says_which():
     net, x = network(), inputs()
     with warnings.catch_warnings():

@@ -37,7 +37,7 @@ def add_arguments(parser: CommandParser) -> None:
         action=Repeated,
         default=[],
         metavar="NAME",
-        help="leave this weight matrix in float32, by its name in crnn info, such as W_hy; may be repeated",
+        help="leave this weight matrix as it is, by its name in crnn info, such as W_hy; may be repeated",
     )
     parser.add_argument(
         "--eval",

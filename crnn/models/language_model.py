@@ -169,13 +169,20 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         """float32 or float64."""
         return self.net.dtype
 
+    @property
+    def precision(self) -> str | Mapping[str, str] | None:
+        """What `quantize` has rounded: "int8", "bf16", a mapping from weight matrices to them, or None."""
+        return self.net.precision
+
     def __repr__(self) -> str:
         net = self.net
         embedding = f"embedding_size={net.embedding_size}, " if net.embedding_size else ""
         tied = "tie_weights=True, " if self.tie_weights else ""
+        precision = "" if self.precision is None else f"precision={self.precision!r}, "
         return (
             f"LanguageModel({len(self.vocab)} {self.vocab.unit}s, cell={net.cell!r}, hidden_size={net.hidden_size}, "
-            f"num_layers={net.num_layers}, {embedding}{tied}{self.flat_params.size:,} parameters, dtype={self.dtype!r})"
+            f"num_layers={net.num_layers}, {embedding}{tied}{precision}"
+            f"{self.flat_params.size:,} parameters, dtype={self.dtype!r})"
         )
 
     def _calibration_outputs(self, inputs: Any) -> list[Array]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any, ClassVar, Unpack
 
 import numpy as np
@@ -141,7 +142,7 @@ class SequenceToSequence(
     pooling: str | None  # always None
     steps: int | None  # always None
     input_init: str | None
-    precision: Precision
+    _precision: Precision  # of all; the networks have their parts of it
     scalings: Scalings
     _targets: TokenTargets
     _predictor: EncoderDecoder
@@ -206,7 +207,8 @@ class SequenceToSequence(
         return {"x": config["input_size"]} if config["real_source"] else {}
 
     def config(self) -> dict[str, Any]:
-        network = self.encoder.config() | {"embedding_size": self.decoder.embedding_size, "precision": self.precision}
+        network = self.encoder.config() | {"embedding_size": self.decoder.embedding_size}
+        network["precision"] = copy(self._precision)
         return {name: network.get(name, getattr(self, name, None)) for name in self.config_types}
 
     @property
@@ -432,7 +434,7 @@ takes_options(NetworkConfig, ESTIMATING, defaults={"input_init": None})(Sequence
 
 def _compose_networks(built: Built, shared: NetworkConfig, *, initialised: bool) -> None:
     """Add encoder, decoder and head to a model. ``shared``: the options of both networks."""
-    built.precision = shared.precision  # of all; the networks have their parts of it
+    built._precision = shared.precision
     encoder, decoder = network_configs(shared, built.output_size, built.real_source)
     loss = CrossEntropy(built.output_size + 1, smoothing=built.label_smoothing)
     built._targets = TokenTargets(built.output_size, built.target_vocab)

@@ -170,7 +170,8 @@ class NetworkConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The options by name. JSON-able."""
-        return {each.name: getattr(self, each.name) for each in options_of(NetworkConfig)}
+        values = {each.name: getattr(self, each.name) for each in options_of(NetworkConfig)}
+        return values | ({} if isinstance(self.precision, str | None) else {"precision": dict(self.precision)})
 
     def prefixes(self) -> list[tuple[str, int, int, bool]]:
         """For every direction of every layer: prefix of its parameters' names, input size, H, whether it is reverse."""

@@ -175,6 +175,12 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         return getattr(config, name)
 
     @property
+    def precision(self) -> str | Mapping[str, str] | None:
+        """What `quantize` has rounded: "int8", "bf16", a mapping from weight matrices to them, or None."""
+        precision: str | Mapping[str, str] | None = self.config()["precision"]  # a copy
+        return precision
+
+    @property
     def input_size(self) -> int:
         """D."""
         return self._config.input_size

@@ -243,6 +243,14 @@ def test_a_language_model_in_fewer_bits_predicts_writes_and_is_saved(tmp_path, p
 def test_a_forecaster_in_fewer_bits_forecasts(tmp_path):
     series = np.sin(np.arange(120) / 6) + np.arange(120) / 50
     model = crnn.Forecaster(hidden_size=8, window=24, season=1).fit(series, epochs=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert model.quantize("int8", series, tolerance=1).precision == "int8"
+        assert model.quantize("int8", (series[:80], None, None), tolerance=1).precision == "int8"
+    with pytest.warns(UserWarning, match="layer0"):
+        assert model.quantize("int8", series, tolerance=0).precision is None
+    with pytest.raises(ValueError, match=r"calibration: expected a series or \(series, past, future\), got 4 entries"):
+        model.quantize("int8", (series, None, None, None))
     small = model.quantize()
     assert small.forecast(6) == pytest.approx(model.forecast(6), abs=0.2)
     small.save(tmp_path / "m")
@@ -409,6 +417,11 @@ def test_what_cannot_be_quantised_is_refused():
     net.params["layer0.W_hh"][0, 0] = np.nan
     with pytest.raises(ValueError, match=r"layer0\.W_hh: expected finite weights"):
         net.quantize()
+    with pytest.raises(ValueError, match=r"tolerance: expected with calibration only, got 0\.1 without it"):
+        network().quantize(tolerance=0.1)
+    text = crnn.LanguageModel(crnn.Vocab.from_text("abc"), hidden_size=4)
+    with pytest.raises(TypeError, match="calibration: expected one text, got 2 in a list"):
+        text.quantize("int8", ["abc", "cab"])
     with pytest.raises(ValueError, match="tolerance: expected a number of at least 0"):
         network().quantize("int8", inputs(), tolerance=-1)
 
@@ -437,7 +450,9 @@ def test_crnn_quantize_writes_a_model_and_shows_sizes_times_and_losses(tmp_path,
     assert "bits" in out
     assert crnn.load("b").config()["precision"] == {"layer0.W_xh": "bf16", "layer0.W_hh": "bf16"}
     assert main(["info", "q"]) == 0
-    assert "int8" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "layer0.W_hh  int8 (" in out
+    assert "layer0.b_h   float32 (" in out
     assert main(["quantize", "m", "-o", "c", "--keep", "layer9.W_hh"]) == 1
     assert "keep: expected one of layer0.W_xh, layer0.W_hh, W_hy, got layer9.W_hh" in capsys.readouterr().err
     assert not (tmp_path / "c").exists()

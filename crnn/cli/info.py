@@ -13,6 +13,7 @@ from crnn.cli.common import CommandParser, show
 from crnn.cli.results import add_json_flag, show_json
 from crnn.cli.toml import to_toml
 from crnn.cli.typed import escaped
+from crnn.nn.precision import precision_of
 from crnn.training.checkpoint import describe
 
 __all__ = ["add_arguments", "run"]
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         facts["vocabulary"] = repr(model.vocab)
         facts["encoding"] = str(model.vocab.encoding) if model.vocab.unit != "byte" else "none, bytes"
     _show(facts)
-    _show({name: f"{array.dtype} {array.shape}" for name, array in model.params.items()})
+    _show({name: f"{dtype} {model.params[name].shape}" for name, dtype in _dtypes(model).items()})
     for number, record in enumerate(model.training_runs, 1):
         show(f"training run {number} of {len(model.training_runs)}")
         _show(_described(record))
@@ -69,8 +70,14 @@ def _contents(path: Path, model: Any) -> dict[str, Any]:
     if vocab is not None:
         tokens = [token if isinstance(token, str) else escaped(token) for token in vocab.tokens]
         contents["vocab"] = {"unit": vocab.unit, "size": len(vocab), "encoding": vocab.encoding, "tokens": tokens}
-    shapes = {name: {"dtype": str(array.dtype), "shape": array.shape} for name, array in model.params.items()}
+    shapes = {name: {"dtype": dtype, "shape": model.params[name].shape} for name, dtype in _dtypes(model).items()}
     return contents | {"size": model.flat_params.size, "params": shapes, "training_runs": model.training_runs}
+
+
+def _dtypes(model: Any) -> dict[str, str]:
+    """How the file holds each parameter: "float32", "int8", ..."""
+    precision = model.config()["precision"]
+    return {name: precision_of(precision, name) or str(array.dtype) for name, array in model.params.items()}
 
 
 def _options_of(path: Path, model: Any) -> Mapping[str, Any]:

@@ -187,6 +187,8 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
 
     def _calibration_outputs(self, inputs: Any) -> list[Array]:
         """Logits of the beginning of a text, or of ids (N,), in pieces that are read side by side."""
+        if isinstance(inputs, list | tuple) and any(isinstance(each, str | bytes) for each in inputs):
+            raise TypeError(f"calibration: expected one text, got {len(inputs)} in a {type(inputs).__name__}")
         ids = ids_of(inputs, self.vocab)[: max(CALIBRATION_ROWS, CALIBRATION_LOGITS // len(self.vocab))]
         if not len(ids):
             raise ValueError("calibration: expected a text, got an empty one")

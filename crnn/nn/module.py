@@ -132,7 +132,7 @@ class Module(ABC):
         return self._changed(self.params, dtype=dtype, precision=None)
 
     def quantize(
-        self, precision: str | Mapping[str, str] = "int8", calibration: Any = None, *, tolerance: float = 0.02
+        self, precision: str | Mapping[str, str] = "int8", calibration: Any = None, *, tolerance: float | None = None
     ) -> Self:
         """A copy with weights and products in fewer bits, for inference. This model does not change.
 
@@ -147,10 +147,11 @@ class Module(ABC):
             that it does not name stay as they are.
         calibration : optional
             Inputs as the model gets them: x of a network, a text for a language model, X of the sequence models, (X, y)
-            of `SequenceToSequence`. Each matrix is tried on its own, and stays in float32, with a warning, if that
-            changes the outputs by more than ``tolerance``.
-        tolerance : float
-            Root mean square of the change of the outputs, divided by their standard deviation.
+            of `SequenceToSequence`, a series of a `Forecaster`, or (series, past, future). Each matrix is tried on its
+            own, and stays as it is, with a warning, if that changes the outputs by more than ``tolerance``.
+        tolerance : float, optional
+            With ``calibration``, 0.02 unless given. Root mean square of the change of the outputs, divided by their
+            standard deviation.
 
         Returns
         -------

@@ -15,6 +15,8 @@ from crnn.nn.precision import MOST_TERMS, check_names, check_precision, precisio
 
 __all__ = ["quantized"]
 
+TOLERANCE = 0.02
+
 
 class Quantizable(Protocol):
     """What `quantized` needs of a network or model."""
@@ -29,10 +31,12 @@ class Quantizable(Protocol):
 M = TypeVar("M", bound=Quantizable)
 
 
-def quantized(model: M, precision: Any, calibration: Any, tolerance: float) -> M:
+def quantized(model: M, precision: Any, calibration: Any, tolerance: float | None) -> M:
     """A copy of ``model`` with rounded weights. Arguments and errors as in `crnn.nn.module.Module.quantize`."""
     wanted = _matrices(model, precision)
-    bound = check_number("tolerance", tolerance, 0)
+    if tolerance is not None and calibration is None:
+        raise ValueError(f"tolerance: expected with calibration only, got {tolerance!r} without it")
+    bound = check_number("tolerance", TOLERANCE if tolerance is None else tolerance, 0)
     if calibration is not None:
         outputs = model._calibration_outputs(calibration)
         lost = {name: _loss(_rounded(model, {name: kind}), calibration, outputs) for name, kind in wanted.items()}

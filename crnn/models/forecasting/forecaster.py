@@ -559,10 +559,19 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         return copy
 
     def quantize(
-        self, precision: str | Mapping[str, str] = "int8", calibration: Any = None, *, tolerance: float = 0.02
+        self, precision: str | Mapping[str, str] = "int8", calibration: Any = None, *, tolerance: float | None = None
     ) -> Self:
-        """A copy in fewer bits, see `crnn.nn.module.Module.quantize`; ``calibration``: inputs of its `regressor`."""
-        regressor = self.regressor.quantize(precision, calibration, tolerance=tolerance)
+        """A copy in fewer bits, see `crnn.nn.module.Module.quantize`.
+
+        ``calibration`` is a series, or a tuple (series, past, future), as `fit` takes them; its windows are compared.
+        """
+        windows = None
+        if calibration is not None:
+            given = calibration if isinstance(calibration, tuple) else (calibration,)
+            if len(given) > 3:
+                raise ValueError(f"calibration: expected a series or (series, past, future), got {len(given)} entries")
+            windows = self.learning(*given, valid=None, warm_start=True).X
+        regressor = self.regressor.quantize(precision, windows, tolerance=tolerance)
         copy = deepcopy(self).set_params(precision=regressor.config()["precision"])
         copy._regressor = regressor
         return copy

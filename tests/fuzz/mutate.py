@@ -63,6 +63,13 @@ def places(value: Any) -> list[tuple[Any, Any]]:
     return found
 
 
+def holds(value: Any, container: Any) -> bool:
+    """Whether a JSON value is, or contains, this container."""
+    if not isinstance(value, dict | list):
+        return False
+    return value is container or any(each is container for each, _ in places(value))
+
+
 def change_json(rng: random.Random, root: Any) -> None:
     """Change a JSON object in one place."""
     at = places(root)
@@ -77,7 +84,8 @@ def change_json(rng: random.Random, root: Any) -> None:
         del container[key]
     elif kind == 4:
         other, place = rng.choice(at)
-        container[key], other[place] = other[place], container[key]
+        if not (holds(container[key], other) or holds(other[place], container)):  # a value would contain itself
+            container[key], other[place] = other[place], container[key]
     elif kind == 5 and isinstance(container, dict):
         container[rng.choice(TEXTS)] = container.pop(key)
     elif kind == 5:

@@ -275,7 +275,7 @@ def stub(pyx):
             kind += " | None"  # of a class, and not declared "not None"
         return f"{name}: {kind}" + (" = ..." if equals else "")
 
-    grammar = r"^([A-Z][A-Z_, ]*) = CRNN_|^([A-Z]\w*: [^=\n]*\w\]?) = |^cdef class (\w+)"
+    grammar = r"^([A-Z][A-Z_, ]*) = CRNN_|^([A-Z]\w*: [^=\n]*[\w.]\]?) = |^cdef class (\w+)"
     grammar += r"|^( *)def (\w+)\((.*?)\)(?: -> (.*?))?:$"
     for constants, variable, cls, indent, name, arguments, returns in re.findall(grammar, text, re.M | re.S):
         if constants:

@@ -170,7 +170,7 @@ def build_config(config_class: Callable[..., C], options: Mapping[str, Any]) -> 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """The end of a message about an unknown name: the known one that was probably meant, if there is one."""
-    import difflib  # when it is needed, as every module that makes `import crnn` slower
+    import difflib  # not earlier: `import crnn` does not wait for it
 
     close = difflib.get_close_matches(name, known, 1) or [each for each in known if name in each]
     return f"; did you mean {close[0]}?" if close else ""

@@ -64,7 +64,7 @@ def test_stubs_name_the_arguments_that_the_functions_have(stub):
         elif isinstance(node, ast.ClassDef):
             assert inspect.isclass(getattr(module, node.name)), node.name
         elif isinstance(node, ast.AnnAssign):
-            kind = {"int": int, "dict": dict}[ast.unparse(node.annotation).partition("[")[0]]
+            kind = {"int": int, "dict": dict, "tuple": tuple}[ast.unparse(node.annotation).partition("[")[0]]
             assert isinstance(getattr(module, node.target.id), kind), node.target.id
 
 

@@ -453,6 +453,8 @@ def test_crnn_quantize_writes_a_model_and_shows_sizes_times_and_losses(tmp_path,
     out = capsys.readouterr().out
     assert "layer0.W_hh  int8 (" in out
     assert "layer0.b_h   float32 (" in out
+    assert main(["quantize", "m", "-o", "c", "--batch", "4"]) == 1
+    assert "--batch: expected with --eval only, got 4 without it" in capsys.readouterr().err
     assert main(["quantize", "m", "-o", "c", "--keep", "layer9.W_hh"]) == 1
     assert "keep: expected one of layer0.W_xh, layer0.W_hh, W_hy, got layer9.W_hh" in capsys.readouterr().err
     assert not (tmp_path / "c").exists()

@@ -18,7 +18,7 @@ from crnn.cli.tables.known import refuse_options, sequences_for
 from crnn.cli.tables.labels import targets_for, values_of
 from crnn.cli.tables.layout import add_layout_flags
 
-__all__ = ["add_arguments", "add_evaluation_flags", "evaluated", "run"]
+__all__ = ["OPTIONS", "add_arguments", "add_evaluation_flags", "evaluated", "run"]
 
 TABLE = ("id", "time", "delimiter", "header", "decimal")
 # The options for each kind of data, besides those of all.

@@ -13,7 +13,7 @@ import numpy as np
 import crnn
 from crnn.cli.common import CommandParser, add_output_flags, check_output, say, show
 from crnn.cli.configuration import Repeated
-from crnn.cli.evaluate import add_evaluation_flags, evaluated
+from crnn.cli.evaluate import OPTIONS, add_evaluation_flags, evaluated
 from crnn.cli.results import add_json_flag, show_json
 from crnn.nn.precision import PRECISIONS, precision_of
 from crnn.training.run_files import RunFiles
@@ -55,15 +55,18 @@ def add_arguments(parser: CommandParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the quantised model. Returns the exit status."""
     output: Path = arguments.output
+    if not arguments.text:
+        for name in sorted({name for names in OPTIONS.values() for name in names}):
+            if getattr(arguments, name) != arguments.parser.get_default(name):
+                raise ValueError(f"{name}: expected with --eval only, got {getattr(arguments, name)!r} without it")
     with RunFiles({"model": [arguments.model], "eval": arguments.text}, {"output": output}):
         check_output(arguments)
         model = crnn.load(arguments.model)
         small = model.quantize(_precision(model, arguments))
         models = {"before": model, "after": small}
         found: dict[str, dict[str, Any]] = {name: {"bytes": len(each.to_bytes())} for name, each in models.items()}
-        if hasattr(model, "stream"):
-            for name, each in models.items():
-                found[name] |= _step(each)
+        for name, each in models.items():
+            found[name] |= _step(each)
         lines = {}
         if arguments.text:
             for name, each in models.items():

@@ -41,7 +41,7 @@ def loads(text: str, allowed: int, what: str = "a header") -> Any:
 
 
 def dumps(value: Any, **options: Any) -> str:
-    """`json.dumps`."""
+    """`json.dumps`, without an import of json by those who do not call it."""
     import json
 
     return json.dumps(value, **options)

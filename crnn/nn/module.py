@@ -138,7 +138,7 @@ class Module(ABC):
 
         An int8 model takes about a quarter of the memory in files and streams, and its steps take less time;
         docs/quantisation.md says how much, and what it costs in accuracy. The copy is a model of the same class: it
-        streams, is saved, loaded and exported. Its results are bit-identical on every machine too.
+        streams, is saved, loaded and exported to C. Its results are bit-identical on every machine too.
 
         Parameters
         ----------

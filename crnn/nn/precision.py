@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from crnn._core import gemm
 from crnn.checks import Array
 
 __all__ = [
@@ -40,7 +41,7 @@ __all__ = [
     "terms_axis",
 ]
 
-PRECISIONS = ("bf16", "int8")
+PRECISIONS = gemm.QUANTISED
 MATRICES = ("W_xh", "W_hh", "W_hy", "embedding")  # how the names of weight matrices end
 MOST_TERMS = 131_071  # of an int8 product: more than so many could exceed an int32
 LEAST = np.float32(2.0**-100)  # an output whose weights are all smaller has the scale 0, and all its integers are 0

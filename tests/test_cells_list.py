@@ -10,7 +10,8 @@ import pytest
 
 import crnn
 from crnn._core import cells
-from crnn.nn.cells import CELLS, Recurrence, cell_parameters
+from crnn.nn.cells import CELLS, cell_parameters
+from crnn.nn.recurrence import Recurrence
 
 SOURCES = Path(__file__).parents[1] / "src_c" / "cells"
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """How other formats store the weights of a cell: the order of the gates, the shape of the matrices, the biases.
 
-A cell's gates are blocks of H columns or rows. They are named by the letters of `crnn.nn.cells.CellInfo.gate_names`:
-LSTM i, f, g (the candidate), o; GRU r (reset), z (update), n (the candidate); tanh and relu h. In all formats of the
-table z weighs the previous state, h = (1 - z) * n + z * h'.
+A cell's gates are blocks of H columns or rows. They are named by the letters of
+`crnn._core.cell_info.CellInfo.gate_names`: LSTM i, f, g (the candidate), o; GRU r (reset), z (update), n (the
+candidate); tanh and relu h. In all formats of the table z weighs the previous state, h = (1 - z) * n + z * h'.
 
 A format has one bias for each column, or two: that of x W_xh and that of h' W_hh. They are added, except in the block n
 of a GRU whose reset comes after the product, n = tanh(x W_xn + b_n + r * (h' W_hn + b_hn)).

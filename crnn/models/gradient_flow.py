@@ -17,8 +17,8 @@ from crnn._float_mode import in_ieee_mode
 from crnn.checks import Array
 from crnn.models.inputs.data import Batch
 from crnn.models.outputs.predictor import Predictor, Workspace
-from crnn.nn.cells import Recurrence
 from crnn.nn.network import RNN
+from crnn.nn.recurrence import Recurrence
 from crnn.nn.state import StateLike
 from crnn.nn.tape import Tape
 

@@ -24,7 +24,7 @@ from crnn.checks import Array
 from crnn.models.gradient_flow import GradientFlow, flow_of_batch
 from crnn.models.inputs.data import SequenceData
 from crnn.models.outputs.predictor import Workspace
-from crnn.nn.cells import Recurrence
+from crnn.nn.recurrence import Recurrence
 from crnn.text.reading import EOS
 from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX, contiguous_batches

@@ -23,7 +23,7 @@ from crnn import _parallel as parallel
 from crnn._core import arrays as kernels
 from crnn._core import gemm
 from crnn._core.rows import Lengths
-from crnn.nn.cells import Slice
+from crnn.nn.slices import Slice
 
 Array = NDArray[Any]
 Ids = NDArray[np.int32]

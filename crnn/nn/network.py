@@ -15,13 +15,14 @@ from crnn._core.rows import Lengths
 from crnn._options import options_of, takes_options
 from crnn.array_input import in_precision, real_numbers
 from crnn.checks import Array, check_threads
-from crnn.nn.cells import Slice, equations
+from crnn.nn.cells import equations
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
 from crnn.nn.dropout import Masks
 from crnn.nn.init import UNINITIALISED, Draw, initial_matrix, uniform_draws
 from crnn.nn.module import Module
 from crnn.nn.params import Parameters, Shapes
 from crnn.nn.program import Phase
+from crnn.nn.slices import Slice
 from crnn.nn.stack import Stack
 from crnn.nn.state import State, StateLike
 from crnn.nn.tape import Tape

@@ -22,12 +22,14 @@ from crnn._core.arrays import checked_ids, pinned
 from crnn._core.rows import Lengths
 from crnn.array_input import as_array, check_finite, in_precision, is_finite, real_numbers
 from crnn.checks import Array
-from crnn.nn.cells import CELLS, Recurrence, Slice
+from crnn.nn.cells import CELLS
 from crnn.nn.config import NetworkConfig
 from crnn.nn.dropout import Masks
 from crnn.nn.inputs import Dense, LayerInput, first_input
 from crnn.nn.precision import check_trainable
 from crnn.nn.program import Phase, run_phases
+from crnn.nn.recurrence import Recurrence
+from crnn.nn.slices import Slice
 from crnn.nn.state import State, StateLike
 from crnn.nn.tape import CHUNK_BYTES, COPIED_BYTES, LayerTape, Tape
 from crnn.stream.state import check_state

@@ -15,9 +15,10 @@ from crnn import _parallel as parallel
 from crnn._core import arrays as kernels
 from crnn._core import gemm
 from crnn._core.rows import Lengths
-from crnn.nn.cells import Recurrence, Slice
 from crnn.nn.inputs import Dense, LayerInput
 from crnn.nn.program import WindowProgram
+from crnn.nn.recurrence import Recurrence
+from crnn.nn.slices import Slice
 from crnn.nn.state import State
 
 Array = NDArray[Any]

@@ -15,7 +15,7 @@ import numpy as np
 from crnn import _parallel as parallel
 from crnn._core.rows import Lengths
 from crnn.checks import Array
-from crnn.nn.cells import Slice
+from crnn.nn.slices import Slice
 from crnn.nn.stack import Stack
 from crnn.nn.state import State, StateLike
 from crnn.nn.tape import Tape

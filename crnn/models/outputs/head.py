@@ -15,10 +15,10 @@ from crnn._core.rows import Lengths
 from crnn.checks import Array
 from crnn.models.outputs.losses import Loss
 from crnn.models.outputs.pooling import POOLINGS, Pooling
-from crnn.nn.cells import Slice
 from crnn.nn.config import NetworkConfig
 from crnn.nn.dropout import Masks
 from crnn.nn.precision import Precision, precision_of
+from crnn.nn.slices import Slice
 from crnn.nn.tape import Tape
 
 

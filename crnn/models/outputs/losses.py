@@ -14,7 +14,7 @@ from crnn._core import loss as kernels
 from crnn._core.arrays import checked_ids, plain
 from crnn.array_input import in_precision, real_numbers
 from crnn.checks import Array, as_number, check_number
-from crnn.nn.cells import Slice
+from crnn.nn.slices import Slice
 from crnn.text.windows import IGNORE_INDEX
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from crnn._core import gemm, pool
 from crnn._core.arrays import copy_rows
-from crnn.nn.cells import Slice
+from crnn.nn.slices import Slice
 
 Array = NDArray[Any]
 

@@ -11,10 +11,10 @@ from crnn._core import gemm
 from crnn._core.rows import Lengths
 from crnn.checks import Array
 from crnn.models.outputs.head import Head, HeadTape
-from crnn.nn.cells import Slice
 from crnn.nn.dropout import Masks
 from crnn.nn.network import KEPT_BYTES, RNN
 from crnn.nn.program import Phase
+from crnn.nn.slices import Slice
 from crnn.nn.state import StateLike, state_from
 from crnn.nn.tape import Tape
 from crnn.nn.windows import Window, run_windows, saves_memory

@@ -22,7 +22,7 @@ from crnn.sampling import Sampler
 cnp.import_array()
 
 cdef enum:
-    MAX_ROWS = 1 << 28  # stream.c's MAX_SIZE
+    MAX_ROWS = 1 << 28  # MAX_SIZE of src_c/stream/model.h
 
 
 def _batch_from(weights, length, rows, states):

@@ -72,15 +72,15 @@ typedef struct crnn_layer {
     const void *mask;        /* (B, H) or NULL: recurrent dropout, multiplies h on its way into a product with W_hh */
     const void *h0_masked;   /* (B, H), h0 * mask; with a mask only */
     const void *vectors[CRNN_CELL_VECTORS]; /* (H) each, in the order of the cell's list */
+    const crnn_quantised *quantised; /* the format of the packed weights below; NULL: that of the arrays. Backward: bf16 */
+    void *scratch;           /* crnn_packed_scratch bytes of w_hh, backward of w_hh_t, for rows.b1 - rows.b0 rows; with
+                              * `quantised` only */
 
     /* in, forward */
     const void *xw;          /* ids NULL: (T, B, G*H), x @ W_xh + b_h.  ids: the table (V, G*H), W_xh + b_h */
     const int32_t *ids;      /* (T, B) or NULL */
     const void *w_hh;        /* packed (H, packed_gates*H), the gates' panels side by side */
     const void *w_hn;        /* packed (H, H), the last recurrent gate, where it is not among packed_gates */
-    const crnn_quantised *quantised; /* the format of w_hh and w_hn; NULL: that of the arrays */
-    void *scratch;           /* crnn_packed_scratch bytes of w_hh for rows.b1 - rows.b0 rows; with `quantised` only */
-
     /* out, forward: OVERWRITTEN. in, backward */
     void *h;                 /* (T, B, H); may be xw where the cell has no `gates` */
     void *h_masked;          /* (T, B, H), h * mask; with a mask only */

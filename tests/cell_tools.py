@@ -125,12 +125,14 @@ def backward(
     reverse: bool = False,
     packed: bool = False,
     in_place: bool = False,
+    precision: str | None = None,
 ) -> Arrays:
     """All that a cell's backward kernel leaves, after ``kept`` = forward(...).
 
     ``arrived``: dh (T, B, H) and, for a cell with c, dc (B, H). In what is returned dc is the gradient at c0, and a
     vector's gradient is given by batch row.
-    ``in_place``: da replaces a copy of the gates, or, in a cell without gates, what arrived.
+    ``in_place``: da replaces a copy of the gates, or, in a cell without gates, what arrived. ``precision``: of the
+    products.
     """
     h, info, dtype = kept["h"], cells.CELLS[kind], arrays.dtype
     (T, rows, H), B = h.shape, len(given["h0"])
@@ -150,10 +152,12 @@ def backward(
     apart = "dhn" in info.arrays
     if apart:
         unseen["dhn"] = arrays.output(B, H)
-        reads["w_hn_t"] = gemm.Packed(H, H, dtype).pack_transposed(given["W_hh"], info.packed_gates * H)
+        w_hn_t = gemm.Packed(H, H, dtype, precision=precision)
+        reads["w_hn_t"] = w_hn_t.pack_transposed(given["W_hh"], info.packed_gates * H)
     if info.recurrent_gates:
         blocks = info.packed_gates if apart else info.recurrent_gates
-        reads["w_hh_t"] = gemm.Packed(blocks * H, H, dtype).pack_transposed(given["W_hh"], 0)
+        reads["w_hh_t"] = gemm.Packed(blocks * H, H, dtype, precision=precision).pack_transposed(given["W_hh"], 0)
+        unseen["scratch"] = gemm.product_scratch(reads["w_hh_t"], B)
     if in_place and "gates" in info.arrays:
         reads["gates"] = out["da"] = arrays.inout(kept["gates"])
     elif in_place and info.gates == 1:
@@ -176,6 +180,7 @@ def recurrent_gradient(
     lengths: ArrayLike | None = None,
     reverse: bool = False,
     packed: bool = False,
+    precision: str | None = None,
 ) -> None:
     """dw += the gradient of W_hh, after forward and backward."""
     T, (H, N) = len(kept["h"]), dw.shape
@@ -185,9 +190,10 @@ def recurrent_gradient(
     if "mask" in given:
         h, h0 = kept["h_masked"], arrays.input(h0 * given["mask"])
     split = 2 * H if kind == "original_gru" else N  # there n's product has another factor: r * h'
-    gemm.recurrent_backward_weight(dw, h, h0, back.get("da_h", back["da"]), scratch, reverse, 0, split, dealt)
+    da_h, of = back.get("da_h", back["da"]), {"precision": precision}
+    gemm.recurrent_backward_weight(dw, h, h0, da_h, scratch, reverse, 0, split, dealt, **of)
     if split < N:
-        gemm.linear_backward_weight(dw, kept["hn"], back["da"], scratch, split, N, dealt)
+        gemm.linear_backward_weight(dw, kept["hn"], back["da"], scratch, split, N, dealt, **of)
 
 
 # ---- the oracle on the same arrays ---------------------------------------------------------------------------------

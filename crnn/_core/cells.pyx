@@ -87,7 +87,7 @@ cdef list FIELDS = [
     ("hn", <Py_ssize_t>&AT.hn, STEPS, OUT, IN, CRNN_USES_HN),
     ("w_hh", <Py_ssize_t>&AT.w_hh, W_HH, IN, NOT, HAS_W_HH),
     ("w_hn", <Py_ssize_t>&AT.w_hn, W_HN, IN, NOT, HAS_W_HN),
-    ("scratch", <Py_ssize_t>&AT.scratch, SCRATCH, OUT | OPTIONAL, NOT, HAS_W_HH),
+    ("scratch", <Py_ssize_t>&AT.scratch, SCRATCH, OUT | OPTIONAL, OUT | OPTIONAL, HAS_W_HH),
     ("mask", <Py_ssize_t>&AT.mask, ROWS, IN | OPTIONAL, IN | OPTIONAL, HAS_W_HH),
     ("h_masked", <Py_ssize_t>&AT.h_masked, STEPS, OUT, IN, WITH_MASK),
     ("h0_masked", <Py_ssize_t>&AT.h0_masked, ROWS, IN, IN, WITH_MASK),
@@ -213,9 +213,11 @@ cdef int bind(Call *call, Binding binding, int i, array, ids) except -1:
             address = packed_data(name, array, kind, H, H, cell.packed_gates, True)
         elif shape == W_HH_T:
             address = packed_data(name, array, kind, H * (cell.packed_gates if cell.arrays & CRNN_USES_DHN
-                                                          else cell.recurrent_gates), H)
+                                                          else cell.recurrent_gates), H, 1, True)
         else:
-            address = packed_data(name, array, kind, H, H, 1, shape == W_HN)
+            address = packed_data(name, array, kind, H, H, 1, True)
+        if binding.backward and (<Packed>array).precision == "int8":
+            raise ValueError(f"{name}: expected weights in float32 or bf16 in backward, got int8")
     else:
         if shape == STEPS:
             address = data(name, array, kind, out, 3, T, B, H)
@@ -277,7 +279,7 @@ cdef struct Pass:
     int number      # of the cell
     int kind
     bint backward
-    crnn_packed w_hh    # of forward; its format decides layer.quantised
+    crnn_packed w_hh    # or w_hh_t; its format decides layer.quantised
     crnn_layer layer
 
 
@@ -293,12 +295,13 @@ cdef void pass_call(const void *arguments) noexcept nogil:
 
 
 cdef object set_format(Pass *arguments, dict arrays):
-    """Set how the weights of forward are stored, and the scratch for that. Returns the scratch, to be kept alive."""
-    cdef Packed w_hh = arrays["w_hh"], w_hn = arrays.get("w_hn")
+    """Set how the weights are stored, and the scratch for that. Returns the scratch, to be kept alive."""
+    cdef str first = "w_hh_t" if arguments.backward else "w_hh", second = "w_hn_t" if arguments.backward else "w_hn"
+    cdef Packed w_hh = arrays[first], w_hn = arrays.get(second)
     cdef Py_ssize_t rows = arguments.layer.rows.b1 - arguments.layer.rows.b0
     scratch = arrays.get("scratch")
     if w_hn is not None and w_hn.precision != w_hh.precision:
-        raise ValueError(f"w_hn: expected weights in {w_hh.precision}, as w_hh, got {w_hn.precision}")
+        raise ValueError(f"{second}: expected weights in {w_hh.precision}, as {first}, got {w_hn.precision}")
     arguments.w_hh = w_hh.matrix
     if scratch is None:
         scratch = product_scratch(w_hh, rows)
@@ -344,7 +347,7 @@ cdef int run(Binding binding, str of_shapes, Py_ssize_t b0, Py_ssize_t b1, lengt
     memset(&arguments, 0, sizeof(arguments))
     arguments.number, arguments.kind, arguments.backward = binding.number, call.kind, binding.backward
     arguments.layer = call.layer
-    if not binding.backward and binding.cell.recurrent_gates:
+    if binding.cell.recurrent_gates:
         scratch = set_format(&arguments, arrays)  # until the call ends
     return perform(pass_call, &arguments, sizeof(arguments))
 

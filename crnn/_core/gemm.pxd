@@ -17,6 +17,7 @@ cdef extern from "linalg/packing.h" nogil:
         crnn_format format
 
     size_t crnn_element_size(crnn_format format)
+    const crnn_quantised *crnn_quantised_format(crnn_format format, const crnn_tables *kernels)
     const crnn_quantised *crnn_quantised_of(const crnn_packed *w, const crnn_tables *kernels)
     size_t crnn_packed_size(const crnn_packed *w)
     size_t crnn_packed_scratch(const crnn_packed *w, crnn_dim rows)
@@ -37,6 +38,7 @@ cdef class Packed:
     cdef readonly str precision            # of products with it: the dtype, "bf16" or "int8"
     cdef int kind            # NumPy's number of the dtype
     cdef bint is_quantised(self) noexcept
+    cdef bint need_values(self, bint any_values) except -1
     cdef int need_small(self, w) except -1
 
 cdef void *packed_data(str name, Packed packed, int kind, Py_ssize_t K, Py_ssize_t N, Py_ssize_t gates=*,

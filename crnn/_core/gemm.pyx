@@ -5,7 +5,8 @@ cimport numpy as cnp
 from libc.stdint cimport int32_t
 from crnn._core.arrays cimport data, dim, ids_data, need_apart, need_ids_below, need_range, real_kind
 from crnn._core.dispatch cimport f32, f64
-from crnn._core.header cimport CRNN_GRAD_PANELS, CRNN_GRAD_ROWS, CRNN_LINE_BYTES, crnn_rows
+from crnn._core.header cimport (
+    CRNN_GRAD_PANELS, CRNN_GRAD_ROWS, CRNN_LINE_BYTES, crnn_quantised, crnn_rows)
 from crnn._core.program cimport note_array, perform
 from crnn._core.rows cimport Lengths, all_rows_of, rows_of
 
@@ -94,26 +95,31 @@ cdef class Packed:
     cdef bint is_quantised(self) noexcept:
         return self.matrix.format == CRNN_FORMAT_BF16 or self.matrix.format == CRNN_FORMAT_INT8
 
-    def pack(self, w: Real, first: int | None = None) -> Packed:
-        """Take over the values of w (K, gates * N) IN, or of its columns from ``first`` on. Returns self."""
+    def pack(self, w: Real, first: int | None = None, any_values: bool = False) -> Packed:
+        """Take over the values of w (K, gates * N) IN, or of its columns from ``first`` on. Returns self.
+
+        ``any_values``: also of those that are not finite, or become infinite when rounded to bf16. int8 has none of them.
+        """
         cdef Py_ssize_t columns = self.gates * self.N, n0 = 0 if first is None else first
         cdef Py_ssize_t ldw = columns if first is None else dim(w, 1)
         cdef char *w_ = <char *>data("w", w, self.kind, False, 2, self.K, ldw)
         need_range("first", n0, n0 + columns, ldw, 1)
-        self.need_small(w[:, n0:n0 + columns])
+        if self.need_values(any_values):
+            self.need_small(w[:, n0:n0 + columns])
         cdef Packing arguments = Packing(self.matrix, w_ + n0 * crnn_element_size(self.matrix.format), ldw)
         note_array(self)
         perform(pack_call, &arguments, sizeof(arguments))
         return self
 
-    def pack_transposed(self, w: Real, first: int | None = None) -> Packed:
+    def pack_transposed(self, w: Real, first: int | None = None, any_values: bool = False) -> Packed:
         """Take over the transpose of w (N, K) IN, or of its K columns from ``first`` on. Returns self."""
         cdef Py_ssize_t n0 = 0 if first is None else first, ldw = self.K if first is None else dim(w, 1)
         cdef char *w_ = <char *>data("w", w, self.kind, False, 2, self.N, ldw)
         need_range("first", n0, n0 + self.K, ldw, 1)
         if self.gates != 1:
             raise ValueError(f"w: expected to be packed for a product without gates, got {self.gates} gates")
-        self.need_small(w[:, n0:n0 + self.K])
+        if self.need_values(any_values):
+            self.need_small(w[:, n0:n0 + self.K])
         cdef Packing arguments = Packing(self.matrix, w_ + n0 * crnn_element_size(self.matrix.format), ldw)
         note_array(self)
         perform(pack_transposed_call, &arguments, sizeof(arguments))
@@ -132,9 +138,15 @@ cdef class Packed:
         cdef crnn_tables kernels = crnn_tables(f32, f64)
         return crnn_packed_equals(&self.matrix, &kernels, w_, self.gates * self.N) == 1
 
+    cdef bint need_values(self, bint any_values) except -1:
+        """Whether the values must be checked."""
+        if any_values and self.matrix.format == CRNN_FORMAT_INT8:
+            raise ValueError("any_values: expected False for weights in int8, got True")
+        return self.is_quantised() and not any_values
+
     cdef int need_small(self, w) except -1:
         """Refuse weights that rounding could make infinite, or that are not finite."""
-        if self.is_quantised() and not (np.abs(w) <= QUANTISED_LIMIT).all():
+        if not (np.abs(w) <= QUANTISED_LIMIT).all():
             raise ValueError(f"w: expected finite numbers up to 2**127 for {self.precision}, "
                              f"got {float(w.min())} to {float(w.max())}")
         return 0
@@ -221,6 +233,7 @@ def linear_forward(y: Real, x: Real, Packed w not None, bias: Real | None, Py_ss
 
 cdef struct WeightGradient:
     int kind
+    crnn_format format  # that x and dy are rounded to
     bint recurrent, reverse
     void *dw
     void *db
@@ -234,28 +247,34 @@ cdef struct WeightGradient:
 
 cdef void weight_gradient_call(const void *arguments) noexcept nogil:
     a = <const WeightGradient *>arguments
+    cdef crnn_tables kernels = crnn_tables(f32, f64)
+    cdef const crnn_quantised *quantised = crnn_quantised_format(a.format, &kernels)  # of the instruction set in use
     if a.recurrent and a.kind == cnp.NPY_FLOAT32:
         f32.recurrent_backward_weight(<float *>a.dw, <float *>a.db, <const float *>a.x, <const float *>a.start,
-                                      <const float *>a.dy, <float *>a.scratch, a.reverse, a.K, a.N, a.n0, a.n1, &a.rows)
+                                      <const float *>a.dy, quantised, <float *>a.scratch, a.reverse, a.K, a.N, a.n0,
+                                      a.n1, &a.rows)
     elif a.recurrent:
         f64.recurrent_backward_weight(<double *>a.dw, <double *>a.db, <const double *>a.x, <const double *>a.start,
-                                      <const double *>a.dy, <double *>a.scratch, a.reverse, a.K, a.N, a.n0, a.n1,
+                                      <const double *>a.dy, NULL, <double *>a.scratch, a.reverse, a.K, a.N, a.n0, a.n1,
                                       &a.rows)
     elif a.kind == cnp.NPY_FLOAT32:
-        f32.linear_backward_weight(<float *>a.dw, <float *>a.db, <const float *>a.x, <const float *>a.dy,
+        f32.linear_backward_weight(<float *>a.dw, <float *>a.db, <const float *>a.x, <const float *>a.dy, quantised,
                                    <float *>a.scratch, a.K, a.N, a.n0, a.n1, &a.rows)
     else:
-        f64.linear_backward_weight(<double *>a.dw, <double *>a.db, <const double *>a.x, <const double *>a.dy,
+        f64.linear_backward_weight(<double *>a.dw, <double *>a.db, <const double *>a.x, <const double *>a.dy, NULL,
                                    <double *>a.scratch, a.K, a.N, a.n0, a.n1, &a.rows)
 
 
 def linear_backward_weight(dw: Real, x: Real, dy: Real, scratch: Real, Py_ssize_t n0, Py_ssize_t n1,
-                           lengths: Lengths | None = None, db: Real | None = None):
+                           lengths: Lengths | None = None, db: Real | None = None, precision: str | None = None):
     """dw[:, n0:n1] += x.T @ dy[:, n0:n1], over all rows in order; db[n0:n1] += sum of dy[:, :, n0:n1], if given.
 
     dw (K, N), db (N,) ACCUMULATED;  x (T, B, K) IN;  dy (T, B, N) IN;  scratch OUT, from grad_scratch(dtype, K).
+    precision: None, or "bf16", to which x and dy are rounded for the product with float32 arrays; the sum in db is of
+    dy itself.
     """
     cdef int kind = real_kind("dw", dw)
+    cdef crnn_format format = gradient_format(precision, kind)
     cdef Py_ssize_t K = dim(dw, 0), N = dim(dw, 1), T = dim(dy, 0), B = dim(dy, 1)
     cdef void *dw_ = data("dw", dw, kind, True, 2, K, N)
     cdef void *dy_ = data("dy", dy, kind, False, 3, -1, -1, N)
@@ -267,21 +286,23 @@ def linear_backward_weight(dw: Real, x: Real, dy: Real, scratch: Real, Py_ssize_
     need_gradient_apart(dw, db, scratch, [("x", x), ("dy", dy)])
     if n0 == n1 or K == 0:
         return
-    cdef WeightGradient arguments = WeightGradient(kind, False, False, dw_, db_, x_, NULL, dy_, scratch_, K, N, n0, n1,
+    cdef WeightGradient arguments = WeightGradient(kind, format, False, False, dw_, db_, x_, NULL, dy_, scratch_, K, N, n0, n1,
                                                    rows)
     perform(weight_gradient_call, &arguments, sizeof(arguments))
 
 
 def recurrent_backward_weight(dw: Real, h: Real, h0: Real, da: Real, scratch: Real, bint reverse, Py_ssize_t n0,
-                              Py_ssize_t n1, lengths: Lengths | None = None, db: Real | None = None):
+                              Py_ssize_t n1, lengths: Lengths | None = None, db: Real | None = None,
+                              precision: str | None = None):
     """dw[:, n0:n1] += sum over t of h'[t].T @ da[t, :, n0:n1], h' being h of the step before, h0 at the first;
     db[n0:n1] += sum of da[:, :, n0:n1], if given.
 
     dw (H, N), db (N,) ACCUMULATED;  h (T, B, H) IN;  h0 (B, H) IN;  da (T, B, N) IN;
-    scratch OUT, from grad_scratch(dtype, H).
+    scratch OUT, from grad_scratch(dtype, H). precision: as in `linear_backward_weight`.
     `reverse`: the step before is t+1, the first one a sequence's last.
     """
     cdef int kind = real_kind("dw", dw)
+    cdef crnn_format format = gradient_format(precision, kind)
     cdef Py_ssize_t H = dim(dw, 0), N = dim(dw, 1), T = dim(da, 0), B = dim(da, 1)
     cdef void *dw_ = data("dw", dw, kind, True, 2, H, N)
     cdef void *da_ = data("da", da, kind, False, 3, -1, -1, N)
@@ -294,9 +315,19 @@ def recurrent_backward_weight(dw: Real, h: Real, h0: Real, da: Real, scratch: Re
     need_gradient_apart(dw, db, scratch, [("h", h), ("h0", h0), ("da", da)])
     if n0 == n1 or H == 0:
         return
-    cdef WeightGradient arguments = WeightGradient(kind, True, reverse, dw_, db_, h_, h0_, da_, scratch_, H, N, n0, n1,
+    cdef WeightGradient arguments = WeightGradient(kind, format, True, reverse, dw_, db_, h_, h0_, da_, scratch_, H, N, n0, n1,
                                                    rows)
     perform(weight_gradient_call, &arguments, sizeof(arguments))
+
+
+cdef crnn_format gradient_format(precision, int kind) except *:
+    """Of the factors of a gradient of weights. bf16 is the only quantised one that has gradients."""
+    if precision is None:
+        return CRNN_FORMAT_F32 if kind == cnp.NPY_FLOAT32 else CRNN_FORMAT_F64
+    if precision != "bf16" or kind != cnp.NPY_FLOAT32:
+        expected = "None or 'bf16'" if kind == cnp.NPY_FLOAT32 else "None for float64"
+        raise ValueError(f"precision: expected {expected} for the gradient of weights, got {precision!r}")
+    return CRNN_FORMAT_BF16
 
 
 cdef Py_ssize_t scratch_size(Py_ssize_t line, Py_ssize_t K) noexcept:

@@ -221,7 +221,8 @@ INLINE product product_back(const crnn_layer *l, const void *da, crnn_dim stride
                             prefetcher prefetch)
 {
     product p = {.y = l->dh, .ldy = l->H, .x = {da, stride, AFTER, l->reverse, NULL}, .w = l->w_hh_t, .K = K,
-                 .N = l->H, .gates = 1, .finish = finish, .prefetch = prefetch, .context = l};
+                 .N = l->H, .gates = 1, .quantised = l->quantised, .scratch = l->scratch, .finish = finish,
+                 .prefetch = prefetch, .context = l};
     if (l->mask)
         p.y = l->dh_masked, p.per_row = 1;
     else

@@ -15,6 +15,7 @@
 static const crnn_quantised bf16_format = BF16_FUNCTIONS, int8_format = INT8_FUNCTIONS;
 #endif
 #include "linalg/gemm.body.h"
+#include "linalg/weight_gradient.body.h"
 #include "cells/cells.h"
 #include "linalg/sums.body.h"
 #include "train/loss.body.h"

@@ -34,9 +34,14 @@ INLINE int is_quantised(const crnn_packed *w) { return w->format == CRNN_FORMAT_
 INLINE int unit_of(const crnn_packed *w) { return w->format == CRNN_FORMAT_INT8 ? INT8_UNIT : BF16_UNIT; }
 
 /* The functions of a quantised format on an instruction set; NULL: it is none. */
+INLINE const crnn_quantised *crnn_quantised_format(crnn_format format, const crnn_tables *kernels)
+{
+    return format == CRNN_FORMAT_BF16 ? kernels->f32->bf16 : format == CRNN_FORMAT_INT8 ? kernels->f32->int8 : NULL;
+}
+
 INLINE const crnn_quantised *crnn_quantised_of(const crnn_packed *w, const crnn_tables *kernels)
 {
-    return w->format == CRNN_FORMAT_BF16 ? kernels->f32->bf16 : w->format == CRNN_FORMAT_INT8 ? kernels->f32->int8 : NULL;
+    return crnn_quantised_format(w->format, kernels);
 }
 
 /* Columns of a panel, panels of all gates, and bytes of a panel. */

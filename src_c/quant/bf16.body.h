@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * bf16.body.h: weights and x rounded to the upper 16 bits of a float: to nearest, halves to even, denormals to zero.
+ * bf16.body.h: weights and x rounded to the upper 16 bits of a float: to nearest, halves to even, denormals to zero; in
+ * gradients of weights x and dy, whose rows are the pairs.
  * The chain of a product takes pairs of rows k, the odd one first:
  *     acc = init[n];    for each pair i:  acc = fma(x[2i+1], w[2i+1,n], acc), then acc = fma(x[2i], w[2i,n], acc)
  * which is what the instruction VDPBF16PS computes; elsewhere a pair is taken apart by a shift and a mask.
@@ -26,53 +27,177 @@ INLINE bf16_w bf16_w_load(const void *p)
 INLINE vec bf16_dot(vec acc, bf16_x x, bf16_w w) { return vec_fma(x.even, w.even, vec_fma(x.odd, w.odd, acc)); }
 #endif
 
-/* Nearest, halves to even; a NaN remains one. */
-INLINE uint32_t bf16_rounded(float x)
+/* Rounded x, as elements. */
+INLINE void bf16_put(bf16_element *to, ivec rounded)
 {
-    const uint32_t bits = float_bits(x), size = bits & 0x7fffffff;
-    const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
-    return size > 0x7f800000 ? (bits | 0x400000) & 0xffff0000 : size < 0x800000 ? bits & 0x80000000 : rounded;
-}
-
-static int bf16_pack_or_compare(char *packed, const unpacked_weights *w, const int compare)
-{
-    const crnn_dim panels = panels_of(w), panel_bytes = quantised_panel_bytes(w->K, BF16_UNIT);
-    int same = 1;
-    for (crnn_dim panel = 0; panel < panels && same; ++panel) {
-        crnn_dim n;
-        int columns;
-        float lanes[QUANTISED_COLUMNS];
-        panel_columns(w, panel, &n, &columns);
-        char *line_at = packed + panel * panel_bytes;
-        for (crnn_dim k0 = 0; k0 < panel_bytes / CRNN_LINE_BYTES * BF16_UNIT; k0 += BF16_UNIT) {
-            uint16_t pairs[QUANTISED_COLUMNS * BF16_UNIT];
-            for (int k = 0; k < BF16_UNIT; ++k) {
-                weight_lanes(lanes, w, k0 + k, n, columns);
-                for (int j = 0; j < QUANTISED_COLUMNS; ++j)
-                    pairs[j * BF16_UNIT + k] = (uint16_t)(bf16_rounded(lanes[j]) >> 16);
-            }
-            same &= put_or_compare(line_at, pairs, sizeof pairs, compare);
-            line_at += CRNN_LINE_BYTES;
-        }
-    }
-    return same;
-}
-
-static void bf16_pack(void *packed, const unpacked_weights *w) { bf16_pack_or_compare(packed, w, 0); }
-
-static int bf16_holds(const void *packed, const unpacked_weights *w)
-{
-    return bf16_pack_or_compare((char *)packed, w, 1);
+#if defined(USE_VDPBF16PS)
+    ivec_store_upper(to, rounded);
+#else
+    ivec_store(to, rounded);
+#endif
 }
 
 static void bf16_convert(void *row, const float *x, crnn_dim K)
 {
     bf16_element *const to = row;
-    for (crnn_dim k = 0; k < K; ++k)
+    crnn_dim k = 0;
+    for (; k + VEC <= K; k += VEC)
+        bf16_put(to + k, vec_round_bf16(vec_load(x + k)));
+    for (; k < K; ++k)
         to[k] = bf16_store(bf16_rounded(x[k]));
     if (K % 2)
         to[K] = 0;
 }
+
+/* ---- packing of weights ------------------------------------------------------------------------------------------ */
+
+/* A line of pairs from 16 columns of two rows. */
+INLINE void bf16_pack_pairs(void *packed, line even, line odd)
+{
+    UNROLL
+    for (int i = 0; i < VECS; ++i)
+        ivec_store((char *)packed + i * (CRNN_LINE_BYTES / VECS),
+                   ivec_pairs_bf16(vec_round_bf16(even.v[i]), vec_round_bf16(odd.v[i])));
+}
+
+/* A panel of w, whose columns are the rows of an array: `columns` of them from `from` on. Pairs lie side by side there;
+ * they are transposed as floats, whose bits are only moved. */
+static void bf16_pack_panel_transposed(char *packed, const float *from, crnn_dim row, crnn_dim K, int columns,
+                                       crnn_dim lines)
+{
+    enum { BLOCK = 64, PAIRS = BLOCK / BF16_UNIT }; /* rows of w packed together */
+    for (crnn_dim line0 = 0; line0 < lines; line0 += PAIRS, packed += PAIRS * CRNN_LINE_BYTES) {
+        float pairs[QUANTISED_COLUMNS][PAIRS] = {{0}}, transposed[PAIRS][QUANTISED_COLUMNS];
+        const crnn_dim k0 = line0 * BF16_UNIT, remaining = K - k0, count = remaining < BLOCK ? remaining : BLOCK;
+        for (int n = 0; n < columns; ++n) {
+            char *to = (char *)pairs[n];
+            const float *w = from + n * row + k0;
+            for (crnn_dim k = 0; k < count; k += VEC, to += VEC * sizeof(uint16_t))
+                ivec_store_upper(to, vec_round_bf16(count - k < VEC ? vec_load_n(w + k, count - k) : vec_load(w + k)));
+        }
+        const int whole = lines - line0 >= PAIRS;
+        float *const to = whole ? (float *)packed : transposed[0];
+        for (int i = 0; i < PAIRS; i += TRANSPOSED)
+            for (int n = 0; n < QUANTISED_COLUMNS; n += TRANSPOSED)
+                transpose_block(to + i * QUANTISED_COLUMNS + n, QUANTISED_COLUMNS, pairs[n] + i, PAIRS);
+        if (!whole)
+            memcpy(packed, transposed, (size_t)(lines - line0) * CRNN_LINE_BYTES);
+    }
+}
+
+static void bf16_pack_panel(char *packed, const unpacked_weights *w, crnn_dim n, int columns, crnn_dim lines)
+{
+    const float *from = w->values + n;
+    for (crnn_dim k = 0; k < lines * BF16_UNIT; k += BF16_UNIT, packed += CRNN_LINE_BYTES) {
+        if (columns == QUANTISED_COLUMNS && k + BF16_UNIT <= w->K)
+            bf16_pack_pairs(packed, line_load(from + k * w->row), line_load(from + (k + 1) * w->row));
+        else {
+            float even[QUANTISED_COLUMNS], odd[QUANTISED_COLUMNS];
+            weight_lanes(even, w, k, n, columns);
+            weight_lanes(odd, w, k + 1, n, columns);
+            bf16_pack_pairs(packed, line_load(even), line_load(odd));
+        }
+    }
+}
+
+static void bf16_pack(void *packed, const unpacked_weights *w)
+{
+    const crnn_dim panels = panels_of(w), panel_bytes = quantised_panel_bytes(w->K, BF16_UNIT);
+    for (crnn_dim panel = 0; panel < panels; ++panel) {
+        crnn_dim n;
+        int columns;
+        panel_columns(w, panel, &n, &columns);
+        char *const to = (char *)packed + panel * panel_bytes;
+        if (w->column == 1)
+            bf16_pack_panel(to, w, n, columns, panel_bytes / CRNN_LINE_BYTES);
+        else /* then rows are contiguous */
+            bf16_pack_panel_transposed(to, w->values + n * w->column, w->column, w->K, columns,
+                                       panel_bytes / CRNN_LINE_BYTES);
+    }
+}
+
+static int bf16_holds(const void *packed, const unpacked_weights *w)
+{
+    const crnn_dim panels = panels_of(w), panel_bytes = quantised_panel_bytes(w->K, BF16_UNIT);
+    float lanes[QUANTISED_COLUMNS];
+    for (crnn_dim panel = 0; panel < panels; ++panel) {
+        crnn_dim n;
+        int columns;
+        panel_columns(w, panel, &n, &columns);
+        const uint16_t *const halves = (const uint16_t *)((const char *)packed + panel * panel_bytes);
+        for (crnn_dim k = 0; k < w->K; ++k) {
+            weight_lanes(lanes, w, k, n, columns);
+            for (int j = 0; j < columns; ++j)
+                if (halves[(k / BF16_UNIT * QUANTISED_COLUMNS + j) * BF16_UNIT + k % BF16_UNIT] !=
+                    bf16_rounded(lanes[j]) >> 16)
+                    return 0;
+        }
+    }
+    return 1;
+}
+
+/* ---- packing of x and dy for the gradient of weights --------------------------------------------------------------- */
+
+/* x^T is multiplied by dy as any rows are by weights: a column of x is a row of CRNN_GRAD_ROWS elements, and panels of dy
+ * have a line for every two of its rows. An odd last row is followed by zeros. */
+enum { BF16_GRAD_PANEL_BYTES = (CRNN_GRAD_ROWS / BF16_UNIT + 1) * CRNN_LINE_BYTES }; /* see quantised_panel_bytes */
+
+INLINE line bf16_row(const float *const *rows, int count, int row, crnn_dim n, crnn_dim remaining)
+{
+    return row < count ? line_get(rows[row] + n, remaining) : line_set1(0);
+}
+
+#if defined(USE_VDPBF16PS)
+enum { BF16_ROWS_OF_WORD = 2 }; /* rows of x in 32 bits of a packed column */
+#else
+enum { BF16_ROWS_OF_WORD = 1 };
+#endif
+
+static void bf16_pack_columns(void *packed, const float *const *x, int count, crnn_dim K)
+{
+    enum { WORDS = CRNN_GRAD_ROWS / BF16_ROWS_OF_WORD };
+    for (crnn_dim k = 0; k < K; k += QUANTISED_COLUMNS) {
+        const crnn_dim remaining = K - k;
+        for (int word = 0; word * BF16_ROWS_OF_WORD < count; word += TRANSPOSED) {
+            float words[TRANSPOSED][QUANTISED_COLUMNS], columns[QUANTISED_COLUMNS][TRANSPOSED];
+            for (int i = 0; i < TRANSPOSED; ++i) {
+                const int row = (word + i) * BF16_ROWS_OF_WORD;
+                const line first = bf16_row(x, count, row, k, remaining);
+                if (BF16_ROWS_OF_WORD == 2)
+                    bf16_pack_pairs(words[i], first, bf16_row(x, count, row + 1, k, remaining));
+                else
+                    UNROLL
+                    for (int v = 0; v < VECS; ++v)
+                        ivec_store(words[i] + v * VEC, vec_round_bf16(first.v[v]));
+            }
+            float *const to = (float *)packed + k * WORDS + word;
+            const int whole = remaining >= QUANTISED_COLUMNS;
+            for (int n = 0; n < QUANTISED_COLUMNS; n += TRANSPOSED)
+                transpose_block(whole ? to + n * WORDS : columns[n], whole ? WORDS : TRANSPOSED, words[0] + n,
+                                QUANTISED_COLUMNS);
+            for (crnn_dim n = 0; !whole && n < remaining; ++n)
+                memcpy(to + n * WORDS, columns[n], sizeof columns[n]);
+        }
+    }
+}
+
+/* A panel of dy from column n on, of which `remaining` exist; and db, unless NULL, += its rows, before rounding. */
+static void bf16_pack_rows(void *packed, float *db, const float *const *dy, int count, crnn_dim n, crnn_dim remaining)
+{
+    char *to = packed;
+    line sum = db ? line_get(db + n, remaining) : line_set1(0);
+    for (int k = 0; k < count; k += BF16_UNIT, to += CRNN_LINE_BYTES) {
+        const line even = line_get(dy[k] + n, remaining), odd = bf16_row(dy, count, k + 1, n, remaining);
+        bf16_pack_pairs(to, even, odd);
+        sum = line_add(sum, even);
+        if (k + 1 < count)
+            sum = line_add(sum, odd);
+    }
+    if (db)
+        line_put(db + n, sum, remaining);
+}
+
+/* ---- tiles ------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     bf16_w v[VECS];
@@ -128,5 +253,6 @@ static void bf16_run_tile(int m, int nl, const tile_rows *rows, const quantised_
 #define BF16_FUNCTIONS                                                                                                 \
     {                                                                                                                  \
         .unit = BF16_UNIT, .x_element = sizeof(bf16_element), .pack = bf16_pack, .holds = bf16_holds,                  \
-        .convert = bf16_convert, .run_tile = bf16_run_tile                                                             \
+        .convert = bf16_convert, .run_tile = bf16_run_tile, .pack_columns = bf16_pack_columns,                         \
+        .pack_rows = bf16_pack_rows, .grad_panel_bytes = BF16_GRAD_PANEL_BYTES                                         \
     }

@@ -74,6 +74,24 @@ INLINE isum quad_dot(isum acc, quad x, ivec w)
 
 INLINE vec ivec_even_bf16(ivec pairs) { return FROM_BITS(_mm256_slli_epi32(pairs, 16)); }
 INLINE vec ivec_odd_bf16(ivec pairs) { return FROM_BITS(_mm256_and_si256(pairs, _mm256_set1_epi32(-0x10000))); }
+INLINE ivec ivec_pairs_bf16(ivec even, ivec odd) { return _mm256_or_si256(_mm256_srli_epi32(even, 16), odd); }
+INLINE void ivec_store(void *p, ivec a) { _mm256_storeu_si256((__m256i *)p, a); }
+INLINE void ivec_store_upper(void *p, ivec a)
+{
+    const __m256i halves = _mm256_packus_epi32(_mm256_srli_epi32(a, 16), _mm256_setzero_si256());
+    _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(_mm256_permute4x64_epi64(halves, 0x08)));
+}
+INLINE ivec vec_round_bf16(vec x)
+{
+    const __m256i bits = BITS_OF(x), size = _mm256_and_si256(bits, _mm256_set1_epi32(INT32_MAX));
+    const __m256i to_even = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    __m256i sum = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), to_even);
+    sum = _mm256_blendv_epi8(sum, _mm256_or_si256(bits, _mm256_set1_epi32(BF16_QUIET)),
+                             _mm256_cmpgt_epi32(size, _mm256_set1_epi32(BF16_INFINITY)));
+    sum = _mm256_blendv_epi8(sum, _mm256_and_si256(bits, _mm256_set1_epi32(INT32_MIN)),
+                             _mm256_cmpgt_epi32(_mm256_set1_epi32(BF16_NORMAL), size));
+    return _mm256_and_si256(sum, _mm256_set1_epi32(-0x10000));
+}
 #endif
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */

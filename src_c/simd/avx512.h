@@ -99,6 +99,23 @@ INLINE vec bf16_dot(vec acc, bf16_x x, bf16_w w) { return _mm512_dpbf16_ps(acc, 
 #endif
 INLINE vec ivec_even_bf16(ivec pairs) { return FROM_BITS(_mm512_slli_epi32(pairs, 16)); }
 INLINE vec ivec_odd_bf16(ivec pairs) { return FROM_BITS(_mm512_and_si512(pairs, _mm512_set1_epi32(-0x10000))); }
+INLINE ivec ivec_pairs_bf16(ivec even, ivec odd) { return _mm512_or_si512(_mm512_srli_epi32(even, 16), odd); }
+INLINE void ivec_store(void *p, ivec a) { _mm512_storeu_si512(p, a); }
+INLINE void ivec_store_upper(void *p, ivec a)
+{
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(a, 16)));
+}
+INLINE ivec vec_round_bf16(vec x)
+{
+    const __m512i bits = BITS_OF(x), size = _mm512_and_si512(bits, _mm512_set1_epi32(INT32_MAX));
+    const __m512i to_even = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i sum = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), to_even);
+    sum = _mm512_mask_or_epi32(sum, _mm512_cmpgt_epi32_mask(size, _mm512_set1_epi32(BF16_INFINITY)), bits,
+                               _mm512_set1_epi32(BF16_QUIET));
+    sum = _mm512_mask_and_epi32(sum, _mm512_cmplt_epi32_mask(size, _mm512_set1_epi32(BF16_NORMAL)), bits,
+                                _mm512_set1_epi32(INT32_MIN));
+    return _mm512_and_si512(sum, _mm512_set1_epi32(-0x10000));
+}
 #endif
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */

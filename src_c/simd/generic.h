@@ -106,6 +106,20 @@ INLINE vec ivec_odd_bf16(ivec pair)
     memcpy(halves, &pair, sizeof halves);
     return float_of_bits((uint32_t)halves[1] << 16);
 }
+INLINE void ivec_store(void *p, ivec a) { memcpy(p, &a, sizeof a); }
+INLINE void ivec_store_upper(void *p, ivec a)
+{
+    const uint16_t half = (uint16_t)((uint32_t)a >> 16);
+    memcpy(p, &half, sizeof half);
+}
+INLINE ivec ivec_pairs_bf16(ivec even, ivec odd)
+{
+    uint16_t halves[2];
+    ivec_store_upper(halves, even);
+    ivec_store_upper(halves + 1, odd);
+    return ivec_load(halves);
+}
+INLINE ivec vec_round_bf16(vec x) { return (ivec)bf16_rounded(x); }
 #endif
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */

@@ -97,6 +97,25 @@ INLINE isum quad_dot(isum acc, quad x, ivec w)
 
 INLINE vec ivec_even_bf16(ivec pairs) { return vreinterpretq_f32_s32(vshlq_n_s32(pairs, 16)); }
 INLINE vec ivec_odd_bf16(ivec pairs) { return vreinterpretq_f32_s32(vandq_s32(pairs, vdupq_n_s32(-0x10000))); }
+INLINE ivec ivec_pairs_bf16(ivec even, ivec odd)
+{
+    return vorrq_s32(vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(even), 16)), odd);
+}
+INLINE void ivec_store(void *p, ivec a) { memcpy(p, &a, sizeof a); }
+INLINE void ivec_store_upper(void *p, ivec a)
+{
+    const uint16x4_t halves = vshrn_n_u32(vreinterpretq_u32_s32(a), 16);
+    memcpy(p, &halves, sizeof halves);
+}
+INLINE ivec vec_round_bf16(vec x)
+{
+    const int32x4_t bits = BITS_OF(x), size = vandq_s32(bits, vdupq_n_s32(INT32_MAX));
+    const int32x4_t to_even = vandq_s32(vshrq_n_s32(bits, 16), vdupq_n_s32(1));
+    int32x4_t sum = vaddq_s32(vaddq_s32(bits, vdupq_n_s32(0x7fff)), to_even);
+    sum = vbslq_s32(vcgtq_s32(size, vdupq_n_s32(BF16_INFINITY)), vorrq_s32(bits, vdupq_n_s32(BF16_QUIET)), sum);
+    sum = vbslq_s32(vcltq_s32(size, vdupq_n_s32(BF16_NORMAL)), vandq_s32(bits, vdupq_n_s32(INT32_MIN)), sum);
+    return vandq_s32(sum, vdupq_n_s32(-0x10000));
+}
 #endif
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */

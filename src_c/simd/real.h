@@ -48,4 +48,14 @@ INLINE float float_of_bits(uint32_t bits)
     return x;
 }
 
+/* A float rounded to its upper 16 bits, bf16: nearest, halves to even; a denormal is zero, a NaN remains one. The lower
+ * bits are zero. vec_round_bf16 does the same with every lane. */
+enum { BF16_INFINITY = 0x7f800000, BF16_QUIET = 0x400000, BF16_NORMAL = 0x800000 };
+INLINE uint32_t bf16_rounded(float x)
+{
+    const uint32_t bits = float_bits(x), size = bits & 0x7fffffff;
+    const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+    return size > BF16_INFINITY ? (bits | BF16_QUIET) & 0xffff0000 : size < BF16_NORMAL ? bits & 0x80000000 : rounded;
+}
+
 #endif

@@ -8,53 +8,38 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Any, Self, Unpack
 
-import numpy as np
-
 from crnn._float_mode import in_ieee_mode
-from crnn._options import options_of, takes_options
+from crnn._options import takes_options
 from crnn.array_input import shown
-from crnn.checks import Array, as_integer, check_seed, check_size
+from crnn.checks import Array, as_integer, check_size
 from crnn.models.fitting.estimator import ESTIMATING, Estimator, EstimatorConfig, FitOptions, ModelOptions, not_fitted
+from crnn.models.forecasting.ahead import forecasts, series_ahead
 from crnn.models.forecasting.backtest import BAND, Backtest, back_test
-from crnn.models.forecasting.bands import PARTS, Bands, checked_levels
+from crnn.models.forecasting.bands import checked_levels
 from crnn.models.forecasting.files import Fitted, fitted_from
 from crnn.models.forecasting.frames import as_given
-from crnn.models.forecasting.given import check_names, read_ahead, read_all
-from crnn.models.forecasting.learning import Learning
-from crnn.models.forecasting.memory import Remembered
+from crnn.models.forecasting.given import check_names, read_all
+from crnn.models.forecasting.learning import Learning, continued_layout, learning_of
 from crnn.models.forecasting.naive import SeasonalNaive, continued
+from crnn.models.forecasting.network import NETWORK_OPTIONS, regressor_for, regressor_options
 from crnn.models.forecasting.preparation import (
     Settings,
     check_logarithm,
     check_shape,
     check_values,
-    data_of,
     held_out_steps,
     layout_for,
     limited,
-    remember,
-    steps_of,
-    training_windows,
 )
 from crnn.models.forecasting.scoring import score_of
-from crnn.models.forecasting.windows import Layout, Steps, inputs_of, window_at, with_forecast
 from crnn.models.inputs.held_out import AUTO
-from crnn.models.outputs.losses import Regression
 from crnn.models.regressor import SequenceRegressor
-from crnn.nn.config import NetworkConfig, config_from
 from crnn.nn.module import Module
 from crnn.nn.params import Shapes
 from crnn.nn.precision import check_trainable
 from crnn.stream.parts import StreamParts
 from crnn.training.config import TrainingConfig
 from crnn.training.exclusive import check_not_in_training, in_training
-
-OF_REGRESSOR = ("hidden_size", "num_layers", "cell", "loss", "delta", "seed")  # besides the options of networks
-LOSSES = ("mae", "mse", "huber")
-# Those of a network that reads numbers forwards.
-NETWORK_OPTIONS = tuple(
-    each for each in options_of(NetworkConfig) if each.name not in ("input_size", "bidirectional", "embedding_size")
-)
 
 
 class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegressor.config_types):
@@ -138,20 +123,8 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
     ) -> None:
         self._regressor, self._fitted = None, None
         self._keep_arguments(locals())
-        self._regressor_options()  # checks the arguments now
+        regressor_options(self._own_arguments())  # checks the arguments now
         Settings.of(self._own_arguments())
-
-    def _regressor_options(self) -> dict[str, Any]:
-        """The arguments that the regressor has too, checked. Raises TypeError and ValueError."""
-        arguments = self._own_arguments()
-        names = [*OF_REGRESSOR, *(each.name for each in NETWORK_OPTIONS)]
-        options = {name: arguments[name] for name in names}
-        if options["loss"] not in LOSSES:
-            raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {options['loss']!r:.200}")
-        config_from({**options, "input_size": 1})
-        Regression(options["loss"], 1, delta=options["delta"])
-        check_seed("seed", options["seed"])
-        return options
 
     # ---- training -------------------------------------------------------------------------------------------------
 
@@ -223,36 +196,11 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         stops = [len(frame) - n for frame, n in zip(given.frames, held_out_steps(given, valid), strict=True)]
         layout = layout_for(given, settings, stops)
         if warm_start and self._fitted is not None:
-            layout = self._continued_layout(layout)
-        memory = remember(given, layout, settings, stops)
-        all_steps = [steps_of(each, layout, settings.gaps, settings.logarithm) for each in memory]
-        learn, judge = training_windows(all_steps, layout, stops)
-        if not learn:
-            longest = max(map(len, given.frames))
-            hint = "; write np.array(x) if it is one series" if longest == 1 and len(given.frames) > 1 else ""
-            raise ValueError(f"series: expected more steps, to learn to forecast {layout.horizon}, got {longest}{hint}")
-        regressor = self._regressor_for(layout)
-        no_bands = Bands(np.zeros((layout.horizon, layout.targets)), np.zeros((PARTS - 1, layout.targets)))
-        ones = np.ones(layout.targets)
-        fitted = Fitted(layout, given.columns, settings, given.several, ones, no_bands, memory)
-        valid, header = data_of(judge) if judge else None, (self._own_arguments(), self._saved_learning())
-        return Learning(regressor, layout, *data_of(learn), valid, fitted, judge or learn, header, self._take)
-
-    def _continued_layout(self, found: Layout) -> Layout:
-        """The layout of the last fit. Raises ValueError if it is not one of these series."""
-        assert self._fitted is not None
-        kept = self._fitted.layout
-        if replace(found, season=kept.season, lags=kept.lags, window=kept.window) != kept:
-            raise ValueError("warm_start: expected the columns, horizon and gaps of the last fit, got others")
-        return kept
-
-    def _regressor_for(self, layout: Layout) -> SequenceRegressor:
-        """A copy of the regressor, with its starting weights, if it has the sizes that are needed; else a new one."""
-        options = self._regressor_options()
-        fresh = SequenceRegressor(layout.input_size, layout.targets, pooling=None, **options)
-        if self._regressor is None or self._fitted is None or self._fitted.layout != layout:
-            return fresh
-        return deepcopy(self._regressor).set_params(**fresh._own_arguments())
+            layout = continued_layout(self._fitted.layout, layout)
+        same = self._regressor if self._fitted is not None and self._fitted.layout == layout else None
+        regressor = regressor_for(layout, regressor_options(self._own_arguments()), same)
+        header = self._own_arguments(), self._saved_learning()
+        return learning_of(given, settings, layout, stops, regressor, header, self._take)
 
     def _take(self, regressor: SequenceRegressor, fitted: Fitted) -> None:
         """Become a forecaster with this regressor."""
@@ -352,8 +300,8 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         fitted = self.fitted
         n = fitted.layout.horizon if n is None else _steps(n)
         levels = None if quantiles is None else checked_levels(quantiles)
-        memory, several = self._to_continue(n, series, past, future)
-        found = self._ahead([self._steps_of(each) for each in memory], n, levels, threads)
+        memory, several = series_ahead(fitted, n, series, past, future)
+        found = forecasts(self.regressor, fitted, memory, n, levels, threads)
         values = [as_given(v, each.frame, each.axis, levels) for v, each in zip(found, memory, strict=True)]
         return values if several else values[0]
 
@@ -396,50 +344,6 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
             return self.forecast(_steps(n), future=future, threads=threads)
 
         return score_of(series, fitted.memory, fitted.columns, fitted.several, ahead)
-
-    def _to_continue(self, n: int, series: Any, past: Any, future: Any) -> tuple[list[Remembered], bool]:
-        """The series to forecast, with ``future`` known for n steps more, and whether they are a list."""
-        fitted = self.fitted
-        if series is not None:
-            given = read_all(series, past, future, ahead=n, like=fitted.columns)
-            check_values(given, fitted.settings)
-            own = fitted.several
-            scale = None if own else (fitted.memory[0].mean, fitted.memory[0].std)
-            stops = [len(frame) for frame in given.frames]
-            return remember(given, fitted.layout, fitted.settings, stops, scale), given.several
-        if past is not None:
-            raise ValueError("past: expected with series; update adds what has become known since fit")
-        frames = [each.frame for each in fitted.memory]
-        rows = read_ahead(future, n, frames, fitted.several, fitted.columns)
-        extended = [np.concatenate([each.future, ahead]) for each, ahead in zip(fitted.memory, rows, strict=True)]
-        memory = [replace(each, future=all_rows) for each, all_rows in zip(fitted.memory, extended, strict=True)]
-        return memory, fitted.several
-
-    def _steps_of(self, each: Remembered) -> Steps:
-        """A series as windows read it."""
-        settings = self.fitted.settings
-        return steps_of(each, self.fitted.layout, settings.gaps, settings.logarithm)
-
-    def _ahead(self, all_steps: list[Steps], n: int, levels: Sequence[float] | None, threads: int) -> list[Array]:
-        """Forecasts (n, P), or (n, P, Q), of each series, in its units."""
-        layout, known = self.fitted.layout, [len(steps) for steps in all_steps]
-        while len(all_steps[0]) < known[0] + n:
-            ahead = min(layout.horizon, known[0] + n - len(all_steps[0]))
-            windows = [window_at(layout, steps, len(steps), ahead) for steps in all_steps]
-            predicted = self.regressor.predict([inputs_of(window) for window in windows], threads=threads)
-            all_steps = [
-                with_forecast(window, self.fitted.shares * values[window.length :])
-                for window, values in zip(windows, predicted, strict=True)
-            ]
-        found = []
-        for steps, start in zip(all_steps, known, strict=True):
-            point = steps.values[start:]
-            if levels is None:
-                found.append(steps.chain.restore(point))
-                continue
-            paths = point + self.fitted.bands.offsets(np.array(levels), n, grows=layout.wanders)
-            found.append(np.stack([steps.chain.restore(path) for path in paths], axis=-1))
-        return found
 
     def update(self, series: Any, past: Any = None, future: Any = None) -> Self:
         """Add the values that came after the remembered series, without learning from them. Returns the model.

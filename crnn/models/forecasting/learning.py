@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,10 +15,19 @@ import numpy as np
 from crnn.checks import Array
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import ModelFileError
-from crnn.models.forecasting.bands import Bands
+from crnn.models.forecasting.bands import PARTS, Bands
 from crnn.models.forecasting.files import Fitted
+from crnn.models.forecasting.given import Given
 from crnn.models.forecasting.memory import tensors_of
-from crnn.models.forecasting.preparation import ahead_of, best_shares
+from crnn.models.forecasting.preparation import (
+    Settings,
+    ahead_of,
+    best_shares,
+    data_of,
+    remember,
+    steps_of,
+    training_windows,
+)
 from crnn.models.forecasting.windows import Layout, Window
 from crnn.models.regressor import SequenceRegressor
 from crnn.training.checkpoint import Contents, stored_rest
@@ -120,6 +129,36 @@ class Learning:
             f"season: {season}; differences: {difference}; {len(self.X):,} windows to learn from, "
             f"{judged:,} to validate on"
         )
+
+
+def continued_layout(kept: Layout, found: Layout) -> Layout:
+    """``kept``, the layout of the last fit. Raises ValueError if it is not one of series like those of ``found``."""
+    if replace(found, season=kept.season, lags=kept.lags, window=kept.window) != kept:
+        raise ValueError("warm_start: expected the columns, horizon and gaps of the last fit, got others")
+    return kept
+
+
+def learning_of(
+    given: Given,
+    settings: Settings,
+    layout: Layout,
+    stops: Sequence[int],
+    regressor: SequenceRegressor,
+    header: tuple[Mapping[str, Any], Mapping[str, Any]],
+    take: Callable[[SequenceRegressor, Fitted], None],
+) -> Learning:
+    """A training on these series, up to the step ``stops`` of each, and a validation on the rest. Raises ValueError."""
+    memory = remember(given, layout, settings, stops)
+    all_steps = [steps_of(each, layout, settings.gaps, settings.logarithm) for each in memory]
+    learn, judge = training_windows(all_steps, layout, stops)
+    if not learn:
+        longest = max(map(len, given.frames))
+        hint = "; write np.array(x) if it is one series" if longest == 1 and len(given.frames) > 1 else ""
+        raise ValueError(f"series: expected more steps, to learn to forecast {layout.horizon}, got {longest}{hint}")
+    no_bands = Bands(np.zeros((layout.horizon, layout.targets)), np.zeros((PARTS - 1, layout.targets)))
+    fitted = Fitted(layout, given.columns, settings, given.several, np.ones(layout.targets), no_bands, memory)
+    valid = data_of(judge) if judge else None
+    return Learning(regressor, layout, *data_of(learn), valid, fitted, judge or learn, header, take)
 
 
 def _settings_of(header: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Products with int8 and bf16 weights, in NumPy, by their definition in src_c/quant."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+import oracle
 from kernel_tools import bits, fma32
 from numpy.typing import NDArray
 
@@ -69,3 +71,51 @@ def bf16_product(x: Floats, w: Floats, start: Floats) -> Floats:
 
 PRODUCTS: dict[str, Callable[[Floats, Floats, Floats], Floats]] = {"bf16": bf16_product, "int8": int8_product}
 WEIGHTS: dict[str, Callable[[Floats], Floats]] = {"bf16": bf16, "int8": int8_weights}
+
+
+# ---- training ------------------------------------------------------------------------------------------------------
+
+
+class Rounding(np.ndarray[Any, Any]):
+    """float64 numbers whose products round both operands to bf16: for the oracle of training in bf16.
+
+    What is computed from them is such an array again. The rows that one-hot vectors select are not rounded.
+    """
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+        arrays = [np.asarray(each) for each in inputs]
+        if ufunc is np.matmul:
+            arrays = _operands(arrays)
+        if out is not None:
+            options["out"] = tuple(each.view(np.ndarray) for each in out)
+        result = getattr(ufunc, method)(*arrays, **options)
+        return result.view(Rounding) if isinstance(result, np.ndarray) else result
+
+    def __array_function__(self, function: Any, kinds: Any, args: Any, options: Any) -> Any:
+        if function is np.einsum:  # of the oracle: a gradient of weights
+            args = (args[0], *_operands([np.asarray(each) for each in args[1:]]))
+            return np.einsum(*args).view(Rounding)
+        result = super().__array_function__(function, kinds, args, options)
+        return result.view(Rounding) if function is np.concatenate else result
+
+
+def _operands(arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
+    if any(map(_is_one_hot, arrays)):
+        return arrays
+    return [bf16(each.astype(np.float32)).astype(np.float64) for each in arrays]
+
+
+def _is_one_hot(x: NDArray[Any]) -> bool:
+    return x.ndim == 3 and bool(np.isin(x, (0, 1)).all() and (x.sum(axis=-1) == 1).all())
+
+
+def in_bf16(params: Mapping[str, NDArray[Any]]) -> oracle.Params:
+    """The oracle's parameters for training in bf16."""
+    return {name: values.astype(np.float64).view(Rounding) for name, values in params.items()}
+
+
+def backward_in_bf16(params: oracle.Params, tape: oracle.Tape, dy: NDArray[Any]) -> tuple[oracle.Params, Any, Any]:
+    """`oracle.rnn_backward` of a tape with such parameters."""
+    tape.inputs = [np.asarray(x).view(Rounding) for x in tape.inputs]
+    tape.top = np.asarray(tape.top).view(Rounding)
+    return oracle.rnn_backward(params, tape, dy)

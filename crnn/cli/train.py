@@ -18,6 +18,7 @@ from crnn.cli.configuration import Configuration
 from crnn.cli.messages import in_words_of
 from crnn.cli.results import add_json_flag, evaluation_json, show_json
 from crnn.cli.tasks import DEFAULT_TASK, TASKS, TaskModule, task_named
+from crnn.nn.precision import check_training_precision
 from crnn.optim import RULES, SCHEDULES
 from crnn.training.config import TrainingConfig
 from crnn.training.fit import check_start, new_trainer
@@ -36,6 +37,15 @@ def _patience(text: str) -> int | str:
         raise argparse.ArgumentTypeError(f"expected a number of epochs, or auto, got {text!r}") from None
 
 
+def _precision(text: str) -> str:
+    """The value of ``--precision``."""
+    try:
+        return str(check_training_precision("", text.lower()))
+    except ValueError as error:
+        expected = str(error).removeprefix(": ").replace(" or None", "").replace("quantize the", "crnn quantize the")
+        raise argparse.ArgumentTypeError(expected) from None
+
+
 # The flags of `crnn.fit`'s options whose help or meaning differs for all tasks: 0 for None. The defaults are those of
 # `crnn.fit`, except for the number of threads, which the result does not depend on.
 TRAINING_FLAGS: dict[str, dict[str, Any]] = {
@@ -45,6 +55,11 @@ TRAINING_FLAGS: dict[str, dict[str, Any]] = {
     "warmup": {"help": "updates of the warm-up, in which the learning rate rises"},
     "clip_norm": {"help": "largest 2-norm of the gradient; 0: no limit"},
     "clip_value": {"default": 0.0, "help": "largest element of the gradient; 0: no limit"},
+    "precision": {
+        "type": _precision,
+        "help": "bf16: matrix products of the updates with operands rounded to bfloat16, faster on some CPUs; the "
+        "trained model is float32 anyway",
+    },
     "patience": {
         "type": _patience,
         "help": "stop after this many epochs without a lower validation loss; auto: a part of all epochs; 0: never",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self, Unpack
+from typing import Any, Literal, Self, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -331,6 +331,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         threads: int = 1,
         workspace: Workspace | None = None,
         dropout_seed: int | list[int] | None = None,
+        precision: Literal["bf16"] | None = None,
     ) -> tuple[float, int, StateLike]:
         """Forward pass, losses and backward pass of a window; ACCUMULATES the gradients in `grads`.
 
@@ -347,6 +348,8 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
             Memory to reuse.
         dropout_seed : int, optional
             Seed of the dropout masks. If not given, nothing is dropped.
+        precision : {"bf16"}, optional
+            Of the matrix products and of their gradients, as in `RNN.forward`.
 
         Returns
         -------
@@ -360,7 +363,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         Raises
         ------
         TypeError, ValueError
-            Wrong ids, targets, state or reduction.
+            Wrong ids, targets, state or reduction, or a model that is not trained in this precision.
         """
         if reduction not in ("mean", "sum"):
             raise ValueError(f"reduction: expected mean or sum, got {reduction!r}")
@@ -377,6 +380,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
             scale=scale,
             threads=threads,
             dropout_seed=dropout_seed,
+            precision=precision,
         )
         return loss.sum(head.losses.reshape(-1)), count, tape.after.value
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from operator import attrgetter
-from typing import Any, ClassVar, Generic, Self, Unpack
+from typing import Any, ClassVar, Generic, Literal, Self, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -477,6 +477,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         threads: int = 1,
         workspace: Workspace | None = None,
         dropout_seed: Seed = None,
+        precision: Literal["bf16"] | None = None,
     ) -> tuple[float, int, None]:
         """Forward pass, losses and backward pass of a batch; ACCUMULATES the gradients in `grads`.
 
@@ -495,6 +496,8 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
             Memory to reuse.
         dropout_seed : int, optional
             Seed of the dropout masks. If not given, nothing is dropped.
+        precision : {"bf16"}, optional
+            Of the matrix products and of their gradients, as in `RNN.forward`.
 
         Returns
         -------
@@ -520,6 +523,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
             threads=threads,
             dropout_seed=dropout_seed,
             weights=None if x.weights is None else x.weights.astype(self.dtype),
+            precision=precision,
         )
         return kernels.sum(head.losses.reshape(-1)), loss.count(wanted), None
 

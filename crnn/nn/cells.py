@@ -76,7 +76,9 @@ class Gru(Recurrence):
         kernels.copy_rows(db[None, None], None, 0, 1, n0, 0, n1 - n0)
         dw, (h, h0) = grads[self.prefix + "W_hh"], self.recurrent_inputs
         da_h = self.gradients["da_h"]
-        gemm.recurrent_backward_weight(dw, h, h0, da_h, scratch, self.reverse, n0, n1, lengths, db)
+        gemm.recurrent_backward_weight(
+            dw, h, h0, da_h, scratch, self.reverse, n0, n1, lengths, db, precision=self.precision
+        )
         n0 = max(n0, 2 * self.H)
         if n0 < n1:
             db_hn = grads[self.prefix + "b_hn"][None, None]
@@ -94,12 +96,16 @@ class OriginalGru(Recurrence):
     def weight_gradients(self, grads: Arrays, scratch: Array, part: int, parts: int, lengths: Lengths | None) -> None:
         n0, n1 = parallel.part_range(self.gates * self.H, part, parts, gemm.line_width(self.dtype))
         dw, db = grads[self.prefix + "W_hh"], grads[self.prefix + "b_h"]
-        (h, h0), rz = self.recurrent_inputs, 2 * self.H  # columns of r and z
+        (h, h0), rz, precision = self.recurrent_inputs, 2 * self.H, self.precision  # columns of r and z
         if n0 < rz:
             stop = min(n1, rz)
-            gemm.recurrent_backward_weight(dw, h, h0, self.da, scratch, self.reverse, n0, stop, lengths, db)
+            gemm.recurrent_backward_weight(
+                dw, h, h0, self.da, scratch, self.reverse, n0, stop, lengths, db, precision=precision
+            )
         if n1 > rz:  # forward: (r * h') @ W_hn
-            gemm.linear_backward_weight(dw, self.kept["hn"], self.da, scratch, max(n0, rz), n1, lengths, db)
+            gemm.linear_backward_weight(
+                dw, self.kept["hn"], self.da, scratch, max(n0, rz), n1, lengths, db, precision=precision
+            )
 
 
 class MinGru(Recurrence):

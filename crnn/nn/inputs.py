@@ -50,8 +50,9 @@ class LayerInput(Protocol):
         """Use another x of the same shape and dtype."""
         ...
 
-    def pack_forward(self, values: Arrays) -> None:
-        """Pack the weights for `project`."""
+    def pack_forward(self, values: Arrays, any_values: bool) -> None:
+        """Pack the weights for `project`. ``any_values``: in a pass that trains, in which quantised weights may be
+        infinite or NaN, as others may: the loss tells."""
         ...
 
     def project(self, xw: Array, t0: int, t1: int, part: Slice) -> tuple[Array, Ids | None]:
@@ -92,9 +93,10 @@ class Dense:
     weights: gemm.Packed  # W_xh
     weights_t: gemm.Packed | None  # W_xh.T
     bias: Array  # (G*H,), borrowed
+    precision: str | None  # of the products and of the gradient of W_xh, if not that of x
 
     def __init__(self, prefix: str, x: Array, width: int, precision: str | None) -> None:
-        self.x, self.dx = x, None
+        self.x, self.dx, self.precision = x, None, precision
         self.w_name, self.b_name = prefix + "W_xh", prefix + "b_h"
         self.weights = gemm.Packed(x.shape[2], width, x.dtype, precision=precision)
         self.weights_t = None
@@ -102,8 +104,8 @@ class Dense:
     def set_input(self, x: Array) -> None:
         self.x = x
 
-    def pack_forward(self, values: Arrays) -> None:
-        self.weights.pack(values[self.w_name])
+    def pack_forward(self, values: Arrays, any_values: bool) -> None:
+        self.weights.pack(values[self.w_name], any_values=any_values)
         self.bias = values[self.b_name]
 
     def project(self, xw: Array, t0: int, t1: int, part: Slice) -> tuple[Array, Ids | None]:
@@ -114,8 +116,8 @@ class Dense:
         if self.dx is None:
             self.dx = gemm.aligned_empty(self.x.shape, self.x.dtype)
         if self.weights_t is None:
-            self.weights_t = gemm.Packed(self.weights.N, self.weights.K, self.x.dtype)
-        self.weights_t.pack_transposed(values[self.w_name])
+            self.weights_t = gemm.Packed(self.weights.N, self.weights.K, self.x.dtype, precision=self.precision)
+        self.weights_t.pack_transposed(values[self.w_name], any_values=True)
 
     def backward(self, da: Array, part: Slice) -> None:
         assert self.dx is not None
@@ -127,7 +129,8 @@ class Dense:
         self, grads: Arrays, da: Array, scratch: Array, part: int, parts: int, lengths: Lengths | None
     ) -> None:
         n0, n1 = parallel.part_range(da.shape[2], part, parts, gemm.line_width(da.dtype))
-        gemm.linear_backward_weight(grads[self.w_name], self.x, da, scratch, n0, n1, lengths)  # dW_xh += x.T @ da
+        dw = grads[self.w_name]
+        gemm.linear_backward_weight(dw, self.x, da, scratch, n0, n1, lengths, precision=self.precision)  # += x.T @ da
 
     def finish_gradients(self, grads: Arrays) -> None:
         pass
@@ -151,7 +154,7 @@ class Rows:
     def set_input(self, x: Array) -> None:
         self.x = x
 
-    def pack_forward(self, values: Arrays) -> None:
+    def pack_forward(self, values: Arrays, any_values: bool) -> None:
         gemm.rows_add_bias(self.table, values[self.w_name], values[self.b_name])
 
     def project(self, xw: Array, t0: int, t1: int, part: Slice) -> tuple[Array, Ids | None]:
@@ -181,24 +184,25 @@ class EmbeddedRows(Rows):
     dembedding: Array | None  # (1, V, D): what this window adds to the embedding's gradient
     weights: gemm.Packed  # W_xh
     weights_t: gemm.Packed | None  # W_xh.T
+    precision: str | None  # as in `Dense`
 
     def __init__(self, prefix: str, ids: Ids, embedding: Array, width: int, precision: str | None) -> None:
         super().__init__(prefix, ids, len(embedding), width, embedding.dtype.name)
-        self.embedding = embedding[None]
+        self.embedding, self.precision = embedding[None], precision
         self.weights = gemm.Packed(embedding.shape[1], width, embedding.dtype, precision=precision)
         self.dtable = self.dembedding = self.weights_t = None
 
-    def pack_forward(self, values: Arrays) -> None:
-        self.weights.pack(values[self.w_name])
+    def pack_forward(self, values: Arrays, any_values: bool) -> None:
+        self.weights.pack(values[self.w_name], any_values=any_values)
         gemm.linear_forward(self.table[None], self.embedding, self.weights, values[self.b_name], 0, len(self.table))
 
     def pack_backward(self, values: Arrays) -> None:
         if self.dtable is None:
             self.dtable = gemm.aligned_empty(self.table.shape, self.table.dtype)
             self.dembedding = gemm.aligned_empty(self.embedding.shape, self.table.dtype)
-            self.weights_t = gemm.Packed(self.weights.N, self.weights.K, self.table.dtype)
+            self.weights_t = gemm.Packed(self.weights.N, self.weights.K, self.table.dtype, precision=self.precision)
         assert self.weights_t is not None
-        self.weights_t.pack_transposed(values[self.w_name])
+        self.weights_t.pack_transposed(values[self.w_name], any_values=True)
 
     def weight_gradients(
         self, grads: Arrays, da: Array, scratch: Array, part: int, parts: int, lengths: Lengths | None
@@ -208,7 +212,8 @@ class EmbeddedRows(Rows):
         kernels.copy_rows(self.dtable[None], None, 0, len(self.dtable), n0, 0, n1 - n0)
         gemm.rows_backward(self.dtable, self.x, da, n0, n1, lengths)
         # forward: table = E @ W_xh + b_h, so dW_xh += E.T @ dtable
-        gemm.linear_backward_weight(grads[self.w_name], self.embedding, self.dtable[None], scratch, n0, n1)
+        dw, E = grads[self.w_name], self.embedding
+        gemm.linear_backward_weight(dw, E, self.dtable[None], scratch, n0, n1, precision=self.precision)
 
     def finish_gradients(self, grads: Arrays) -> None:
         """ACCUMULATE dE += dtable @ W_xh.T, which needs all columns of dtable."""
@@ -265,7 +270,7 @@ def first_input(
 ) -> LayerInput:
     """The input of the first layer, for x (T, B, D) real or ids (T, B), which may be packed.
 
-    ``tokens`` is T*B, ``width`` is G*H, ``precision`` that of the forward product with W_xh, if not that of ``dtype``.
+    ``tokens`` is T*B, ``width`` is G*H, ``precision`` that of the products with W_xh, if not that of ``dtype``.
     """
     if x.ndim == 3:
         return Dense(prefix, x, width, precision)

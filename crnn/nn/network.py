@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, Unpack
+from typing import Any, Literal, Self, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -352,6 +352,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         threads: int = 1,
         tape: Tape | None = None,
         dropout_seed: int | None = None,
+        precision: Literal["bf16"] | None = None,
     ) -> tuple[Array, StateLike, Tape]:
         """Run all steps and keep what `backward` needs.
 
@@ -370,6 +371,9 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
             From an earlier call of this network; overwritten instead of allocating a new one if it has the right shape.
         dropout_seed : int, optional
             Apply dropout, with masks drawn from this seed. If not given, nothing is dropped.
+        precision : {"bf16"}, optional
+            Compute the matrix products of this pass, of `backward` and of the gradients with operands rounded to
+            bfloat16 and sums in float32; everything else is float32. If not given: in the network's dtype.
 
         Returns
         -------
@@ -384,12 +388,13 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         ------
         ValueError
             A shape, a length or an id is wrong; x, where it is not padding, or the state is not finite, or a number
-            overflows in the network's dtype; or the tape is that of another network.
+            overflows in the network's dtype; the tape is that of another network; or the network is not trained in
+            this precision, because it is float64 or quantised.
         TypeError
             x or the state is not numbers.
         """
         masks = None if dropout_seed is None else Masks(dropout_seed)
-        tape = self.run_forward(x, state, lengths, threads, tape, masks, keep=True)
+        tape = self.run_forward(x, state, lengths, threads, tape, masks, keep=True, precision=precision)
         return tape.padded(tape.y), tape.after.value, tape
 
     def run_forward(
@@ -402,11 +407,12 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         masks: Masks | None,
         *,
         keep: bool,
+        precision: str | None = None,
     ) -> Tape:
         """`forward` with given masks. With ``keep=False`` the tape cannot be used for a backward pass."""
         threads = check_threads(threads)
         checked, given = self.stack.check_padded(x, lengths)
-        return self.run(checked, state, given, threads, tape, masks, keep=keep)
+        return self.run(checked, state, given, threads, tape, masks, keep=keep, precision=precision)
 
     def run(
         self,
@@ -418,9 +424,10 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         masks: Masks | None,
         *,
         keep: bool,
+        precision: str | None = None,
     ) -> Tape:
         """`run_forward` of a checked x, which is packed if there are lengths."""
-        tape = self.stack.new_tape(x, state, tape, lengths=lengths, threads=threads, keep=keep)
+        tape = self.stack.new_tape(x, state, tape, lengths=lengths, threads=threads, keep=keep, precision=precision)
         self._run_forward(tape, masks)
         return tape
 

@@ -27,10 +27,13 @@ __all__ = [
     "MATRICES",
     "MOST_TERMS",
     "PRECISIONS",
+    "TRAINING",
     "Precision",
+    "check_can_train",
     "check_names",
     "check_precision",
     "check_trainable",
+    "check_training_precision",
     "int8_parts",
     "on_grid",
     "part_of",
@@ -42,6 +45,7 @@ __all__ = [
 ]
 
 PRECISIONS = gemm.QUANTISED
+TRAINING = ("bf16",)  # those in which updates can be computed
 MATRICES = ("W_xh", "W_hh", "W_hy", "embedding")  # how the names of weight matrices end
 MOST_TERMS = 131_071  # of an int8 product: more than so many could exceed an int32
 LEAST = np.float32(2.0**-100)  # an output whose weights are all smaller has the scale 0, and all its integers are 0
@@ -101,6 +105,24 @@ def check_trainable(precision: Precision) -> None:
             f"precision: expected None in a network that is trained, got {precision!r}, which is for inference; train "
             "it first, then quantize it"
         )
+
+
+def check_training_precision(name: str, value: Any) -> str | None:
+    """Return a precision of updates: None, or one of TRAINING. Raises ValueError, which calls it ``name``."""
+    if value is None or (isinstance(value, str) and value in TRAINING):
+        return value
+    why = ", which is for inference: quantize the model after training" if value in ("int8",) else ""
+    raise ValueError(f"{name}: expected {', '.join(map(repr, TRAINING))} or None, got {value!r:.100}{why}")
+
+
+def check_can_train(training: str | None, dtype: str, quantised: Precision) -> None:
+    """Raise ValueError unless a network of this dtype, quantised or not, can be trained in a precision of updates."""
+    check_training_precision("precision", training)
+    if training is None:
+        return
+    if dtype != "float32":
+        raise ValueError(f"precision: expected a float32 model for {training!r}, got one in {dtype}")
+    check_trainable(quantised)
 
 
 def rounded(values: Array, precision: str | None, axis: int = 0) -> Array:

@@ -49,7 +49,7 @@ class Recurrence:
         Sequences and units.
     dtype : str
     precision : str, optional
-        Of the forward products with W_hh, if not that of ``dtype``.
+        Of the products with W_hh and of its gradient, if not that of ``dtype``.
     reverse : bool
         Run from the last step to the first.
     keep : bool
@@ -71,6 +71,7 @@ class Recurrence:
     B: int
     H: int
     dtype: str
+    precision: str | None
     reverse: bool
     keep: bool
     chunk_steps: int  # S: T with `keep`
@@ -115,7 +116,7 @@ class Recurrence:
     ) -> None:
         info = self.info
         self.prefix, self.T, self.R, self.B, self.H, self.dtype = prefix, T, R, B, H, dtype
-        self.reverse, self.keep = reverse, keep
+        self.precision, self.reverse, self.keep = precision, reverse, keep
         self.chunk_steps = T if keep else min(chunk_steps, T)
         self.h = gemm.aligned_empty((T, R, H), dtype)
         self.h0 = self.dh = self.da = self.dh0 = np.empty(0, dtype)
@@ -176,12 +177,13 @@ class Recurrence:
 
     # ---- forward --------------------------------------------------------------------------------------------------
 
-    def pack_forward(self, values: Arrays) -> None:
-        """Pack the weights for `forward`. ``values``: the network's parameters by name."""
+    def pack_forward(self, values: Arrays, any_values: bool) -> None:
+        """Pack the weights for `forward`. ``values``: the network's parameters by name. ``any_values``: see
+        `crnn.nn.inputs.LayerInput`."""
         if "w_hh" in self.weights:
-            self.weights["w_hh"].pack(values[self.prefix + "W_hh"], 0)
+            self.weights["w_hh"].pack(values[self.prefix + "W_hh"], 0, any_values)
         if "w_hn" in self.weights:
-            self.weights["w_hn"].pack(values[self.prefix + "W_hh"], self.info.packed_gates * self.H)
+            self.weights["w_hn"].pack(values[self.prefix + "W_hh"], self.info.packed_gates * self.H, any_values)
         for name in self.info.vectors:
             self.weights[name] = values[self.prefix + name]
 
@@ -261,9 +263,10 @@ class Recurrence:
             for name in info.vectors:
                 self.gradients["d" + name].fill(0)
         if "w_hh_t" in self.weights_t:
-            self.weights_t["w_hh_t"].pack_transposed(values[self.prefix + "W_hh"], 0)
+            self.weights_t["w_hh_t"].pack_transposed(values[self.prefix + "W_hh"], 0, any_values=True)
         if "w_hn_t" in self.weights_t:
-            self.weights_t["w_hn_t"].pack_transposed(values[self.prefix + "W_hh"], info.packed_gates * H)
+            first = info.packed_gates * H
+            self.weights_t["w_hn_t"].pack_transposed(values[self.prefix + "W_hh"], first, any_values=True)
 
     def _allocate_backward(self) -> None:
         """Allocate the arrays that only a backward pass needs."""
@@ -282,9 +285,9 @@ class Recurrence:
                 self.gradients["d" + name] = gemm.aligned_empty((self.B, H), self.dtype)
         if info.recurrent_gates:
             gates_of_w_hh_t = info.packed_gates if "dhn" in info.arrays else info.recurrent_gates
-            self.weights_t["w_hh_t"] = gemm.Packed(gates_of_w_hh_t * H, H, self.dtype)
+            self.weights_t["w_hh_t"] = gemm.Packed(gates_of_w_hh_t * H, H, self.dtype, precision=self.precision)
         if "dhn" in info.arrays:
-            self.weights_t["w_hn_t"] = gemm.Packed(H, H, self.dtype)
+            self.weights_t["w_hn_t"] = gemm.Packed(H, H, self.dtype, precision=self.precision)
 
     def add_state_gradient(self, part: Slice, dh_after: Array | None, dc_after: Array | None) -> None:
         """Add the gradient (B, H) at the state after the last step to `dh`, and set `dc`. None is zero."""
@@ -324,7 +327,9 @@ class Recurrence:
             gemm.bias_backward(db, self.da, n0, n1, lengths)
             return
         dw, (h, h0) = grads[self.prefix + "W_hh"], self.recurrent_inputs
-        gemm.recurrent_backward_weight(dw, h, h0, self.da, scratch, self.reverse, n0, n1, lengths, db)
+        gemm.recurrent_backward_weight(
+            dw, h, h0, self.da, scratch, self.reverse, n0, n1, lengths, db, precision=self.precision
+        )
 
     def finish_gradients(self, grads: Arrays, from_initial_state: bool) -> None:
         """Add the gradients that are sums over all rows: of the vectors, and of a trainable initial state.

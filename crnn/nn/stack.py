@@ -26,7 +26,7 @@ from crnn.nn.cells import CELLS
 from crnn.nn.config import NetworkConfig
 from crnn.nn.dropout import Masks
 from crnn.nn.inputs import Dense, LayerInput, first_input
-from crnn.nn.precision import check_trainable
+from crnn.nn.precision import check_can_train, check_trainable
 from crnn.nn.program import Phase, run_phases
 from crnn.nn.recurrence import Recurrence
 from crnn.nn.slices import Slice
@@ -167,6 +167,7 @@ class Stack:
         threads: int = 1,
         keep: bool = True,
         max_rows: int = 0,
+        precision: str | None = None,
     ) -> Tape:
         """A tape that holds x and the state before the first step.
 
@@ -186,7 +187,11 @@ class Stack:
             Whether a backward pass follows.
         max_rows : int
             Rows of the largest weight matrix whose gradient the caller will compute in the tape's scratch.
+        precision : str, optional
+            One of `crnn.nn.precision.TRAINING`: of the products and their gradients, if not that of the arrays. Raises
+            ValueError for another one, and where the network cannot be trained in it.
         """
+        check_can_train(precision, self.config.dtype, self.config.precision)
         pin = pinned(x)  # first: the conversions of the other arguments may run any code
         if tape is not None:
             self.check_own(tape)
@@ -200,15 +205,16 @@ class Stack:
         owns_x = lengths is None and x.nbytes <= COPIED_BYTES
         if not (
             tape is not None
-            and tape.made_for == (x.shape, x.dtype, steps, batch, keep, owns_x)
+            and tape.made_for == (x.shape, x.dtype, steps, batch, keep, owns_x, precision)
         ):
             matrix_rows = (len(values) for values in self.params.values() if values.ndim == 2)
             chunk_bytes = CHUNK_BYTES if lengths is None else PADDED_CHUNKS * CHUNK_BYTES
             if owns_x:
                 x = self._own(x)
-            old, tape = tape, self._make_tape(x, steps, batch, keep, chunk_bytes, max(max_rows, *matrix_rows))
-            tape.owns_x, tape.made_for = owns_x, (x.shape, x.dtype, steps, batch, keep, owns_x)
-            if old is not None and not keep and not old.keep:
+            max_rows = max(max_rows, *matrix_rows)
+            old, tape = tape, self._make_tape(x, steps, batch, keep, chunk_bytes, max_rows, precision)
+            tape.owns_x, tape.made_for = owns_x, (x.shape, x.dtype, steps, batch, keep, owns_x, precision)
+            if old is not None and not keep and not old.keep and old.precision == precision:
                 tape.take_packed(old)
         tape.complete = False
         tape.set_x(x, pin)
@@ -239,7 +245,9 @@ class Stack:
         if tape.stack is not self:
             raise ValueError("tape: expected one that this network has made, got that of another network")
 
-    def _make_tape(self, x: Array, steps: int, batch: int, keep: bool, chunk_bytes: int, max_rows: int) -> Tape:
+    def _make_tape(
+        self, x: Array, steps: int, batch: int, keep: bool, chunk_bytes: int, max_rows: int, precision: str | None
+    ) -> Tape:
         """A new tape for windows of the shape of x; arguments as in `new_tape`."""
         config, dtype = self.config, self.config.dtype
         before, after = self.new_state(batch), self.new_state(batch)
@@ -249,7 +257,7 @@ class Stack:
             dropped = below is not None and config.dropout > 0
             if below is not None:
                 x = gemm.aligned_empty(below.shape, dtype) if dropped else below
-            layer = self._make_layer(number, x, steps, before, keep, chunk_bytes)
+            layer = self._make_layer(number, x, steps, before, keep, chunk_bytes, precision)
             if dropped:
                 layer.below = below
             layers.append(layer)
@@ -259,13 +267,21 @@ class Stack:
             owns_x=False,
             max_rows=max_rows,
             keep=keep,
+            precision=precision,
             layers=layers,
             before=before,
             after=after,
         )
 
     def _make_layer(
-        self, number: int, x: Array, steps: int, before: State, keep: bool, chunk_bytes: int
+        self,
+        number: int,
+        x: Array,
+        steps: int,
+        before: State,
+        keep: bool,
+        chunk_bytes: int,
+        training: str | None,
     ) -> LayerTape:
         """Layer ``number`` of a new tape of ``steps`` steps, which reads x (T, B, K) or ids (T, B), maybe packed."""
         config, dtype = self.config, self.config.dtype
@@ -284,12 +300,12 @@ class Stack:
                 before.batch,
                 H,
                 dtype,
-                precision=config.precision_of(prefix + "W_hh"),
+                precision=training or config.precision_of(prefix + "W_hh"),
                 reverse=reverse,
                 keep=keep,
                 chunk_steps=chunk_steps,
             )
-            precision = config.precision_of(prefix + "W_xh")
+            precision = training or config.precision_of(prefix + "W_xh")
             cell.h0 = before.h[index]
             if before.c is not None:
                 cell.c0 = before.c[index]
@@ -347,17 +363,19 @@ class Stack:
 
     def pack_forward(self, tape: Tape) -> None:
         """Pack the weights for the products of the forward pass. Those of read-only parameters are packed once."""
+        trains = tape.precision is not None
+        keeps = self.frozen and not trains
         for source, cell in zip(tape.sources, tape.recurrences, strict=True):
-            packed = self._packed.get(cell.prefix)
+            packed = self._packed.get(cell.prefix) if keeps else None
             if packed is None:
-                cell.pack_forward(self.params)
+                cell.pack_forward(self.params, trains)
             else:
                 cell.weights = packed.cell
             if isinstance(source, Dense) and packed is not None and packed.source is not None:
                 source.weights, source.bias = packed.source
             else:
-                source.pack_forward(self.params)
-            if self.frozen and packed is None:
+                source.pack_forward(self.params, trains)
+            if keeps and packed is None:
                 of_source = (source.weights, source.bias) if isinstance(source, Dense) else None
                 self._packed[cell.prefix] = PackedDirection(cell.weights, of_source)
 

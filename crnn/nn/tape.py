@@ -145,6 +145,7 @@ class Tape:
     before: State  # state before the first step
     after: State  # state after the last step
     from_initial_state: bool = True  # no state was given: `before` is the trainable initial state, or zeros
+    precision: str | None = None  # of all products and their gradients in a pass that trains, if not that of the arrays
     lengths: Lengths | None = None
     parts: int = 1  # slices that the batch is split into, one per thread
     dbefore: State | None = None  # gradient at `before`; allocated by the first backward pass
@@ -191,7 +192,8 @@ class Tape:
             self.layers[-1].replace_y(_placeholder(self.y))
 
     def take_packed(self, old: Tape) -> None:
-        """Use the memory of an old tape of the same network, which is for inference too, for packed weights."""
+        """Use the memory of an old tape of the same network, for inference and not in another precision, for packed
+        weights."""
         for cell, old_cell in zip(self.recurrences, old.recurrences, strict=True):
             cell.weights = old_cell.weights
         dense = True

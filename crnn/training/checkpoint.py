@@ -54,6 +54,7 @@ MODEL = "model."  # prefix of the tensors of the model
 REST = "rest."  # and of those that a larger model has besides them
 Contents: TypeAlias = tuple[Mapping[str, Array], Mapping[str, Any]]  # tensors, and entries of a header
 FREE_SETTINGS = ("lr", "weight_decay")  # of an optimizer; a resumed run may have others
+FIXED = ("precision",)  # of the options; a resumed run has the same. Files of earlier versions do not have them: None
 
 
 class Checkpoint:
@@ -187,6 +188,7 @@ class Checkpoint:
         tensors, header = run.model.contents()
         try:
             check_same(name, stored.model, model_identity(header), stored.data, self.data)
+            self._check_fixed(stored.options)
             notes = [*_optimizer_differences(name, stored.optimizer, run.optimizer), *self._differences(stored.options)]
             check_cut(name, stored.progress, run.cut)
         except ValueError as error:  # starts with the name of the argument that differs
@@ -206,6 +208,13 @@ class Checkpoint:
         self.output = stored.output
         self._written = _mark(run)
         return [f"resuming at epoch {run.log.epochs + 1}, update {run.update}", *notes]
+
+    def _check_fixed(self, stored: Header) -> None:
+        """Raise ValueError for an option that differs from the checkpoint's and may not."""
+        for name in FIXED:
+            there, here = stored.get(name), self.options.get(name)
+            if there != here:
+                raise ValueError(f"{name}: expected {there!r:.100}, as in {self.name}, got {here!r}")
 
     def _differences(self, stored: Header) -> list[str]:
         """One line for each option that differs from the checkpoint's."""

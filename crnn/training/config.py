@@ -26,6 +26,7 @@ from crnn.checks import (
     check_size,
 )
 from crnn.io.atomic_write import PathLike
+from crnn.nn.precision import check_training_precision
 from crnn.training.entries import LARGEST_COUNT
 from crnn.training.progress import Callback
 
@@ -68,6 +69,7 @@ class TrainingOptions(LearningOptions, total=False):
 
     bptt: int
     carry: int | None
+    precision: Literal["bf16"] | None
     seed: int
     log_file: PathLike | None
     report: PathLike | None
@@ -175,6 +177,14 @@ class TrainingConfig:
         "mean",
         check=_check_reduction,
         help="Use the gradient of the mean loss per target, or of the sum of a window's losses as in min-char-rnn.",
+    )
+    precision: Literal["bf16"] | None = option(
+        None,
+        check=check_training_precision,
+        help="Compute the matrix products of the updates with operands rounded to bfloat16 and sums in float32, which "
+        "is faster where the CPU has instructions for it. Weights, gradients, optimizer, losses, validation and the "
+        "trained model stay float32. If not given: in float32. See docs/quantisation.md.",
+        flag="--precision",
     )
     max_updates: int | None = option(None, check=check_size, help="Stop after this many updates in total.")
     patience: int | Literal["auto"] | None = option(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
@@ -11,6 +12,7 @@ from crnn import optim
 from crnn._float_mode import in_ieee_mode
 from crnn._options import build_config, takes_options
 from crnn.checks import Array
+from crnn.nn.precision import check_can_train
 from crnn.text.corpus import TextCorpus
 from crnn.training.checkpoint import Checkpoint, Contents, check_is_checkpoint
 from crnn.training.config import TrainingConfig, TrainingOptions
@@ -27,8 +29,9 @@ from crnn.training.trainer import Trainer
 
 __all__ = ["check_start", "fit", "fit_in_training", "new_trainer"]
 
-# Options that determine the result and may differ when a run is resumed; a note lists the differences.
-RESULT_OPTIONS = ("epochs", "batch_size", "bptt", "carry", "clip_norm", "clip_value", "reduction", "seed")
+# Options that determine the result. They may differ when a run is resumed, and a note lists the differences, except
+# for those of `crnn.training.checkpoint.FIXED`.
+RESULT_OPTIONS = ("epochs", "batch_size", "bptt", "carry", "clip_norm", "clip_value", "reduction", "precision", "seed")
 # What other libraries call an option.
 ELSEWHERE = {
     "learning_rate": "lr, such as lr=1e-3, or optimizer=crnn.optim.Adam(lr=1e-3)",
@@ -142,6 +145,7 @@ def new_trainer(
     """
     if hasattr(model, "check_trainable"):
         model.check_trainable()
+    _check_precision(model, config.precision)
     train, valid = _split(model, data, valid)
     if isinstance(config.patience, int) and valid is None:
         raise ValueError("patience: expected validation data with it, got none")
@@ -170,6 +174,18 @@ def new_trainer(
     return Trainer(
         run, windows, valid, config, checkpoint, output, data=train, test=test, in_shell=in_shell, wording=wording
     )
+
+
+def _check_precision(model: Trainable, precision: str | None) -> None:
+    """Raise ValueError unless the model can be trained in this precision."""
+    if precision is None:
+        return
+    check_can_train(precision, model.flat_params.dtype.name, None)
+    if "precision" not in inspect.signature(model.loss_and_gradients).parameters:
+        raise ValueError(
+            f"precision: expected a model whose loss_and_gradients takes a precision for {precision!r}, got a "
+            f"{type(model).__name__}"
+        )
 
 
 def _result_options(config: TrainingConfig, cut: dict[str, int]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class Trainable(Protocol):
     It may also have a method ``workspace() -> object``. What that returns is passed to every call of
     `loss_and_gradients` of one training run, so that a model can reuse its arrays across windows. And it may have
     ``observed``, a sequence of `Observation`; and ``check_trainable()``, which raises ValueError if it is for inference
-    only.
+    only. If its `loss_and_gradients` also takes ``precision``, None or "bf16", so does its training.
     """
 
     loss_unit: str  # "nats", or "" for other losses

@@ -49,6 +49,8 @@ class UpdateStep:
         self.model, self.optimizer, self.config, self.total = model, optimizer, config, total
         new_workspace = getattr(model, "workspace", None)
         self.workspace = None if new_workspace is None else new_workspace()
+        # a model need not know precisions
+        self._precision = {} if config.precision is None else {"precision": config.precision}
         self.norm = 0.0
         self.lr = optimizer.lr
         self.schedule = config.new_schedule()
@@ -71,6 +73,7 @@ class UpdateStep:
             threads=self.config.threads,
             workspace=self.workspace,
             dropout_seed=[self.config.seed, update],
+            **self._precision,
         )
         self.norm = self._clipped_norm()
         if not (math.isfinite(loss) and math.isfinite(self.norm)):

@@ -75,6 +75,7 @@ class EncoderDecoder(Predictor):
         keep: bool = True,
         states_only: bool = False,
         weights: Array | None = None,
+        precision: str | None = None,
     ) -> tuple[list[Tape], HeadTape]:
         """As `Predictor.window`: x, ``state`` and ``lengths`` are the encoder's, the targets (M, B) are token ids.
 
@@ -83,7 +84,9 @@ class EncoderDecoder(Predictor):
         masks = None
         if dropout_seed is not None:  # not the same masks as the decoder
             masks = Masks([*(dropout_seed if isinstance(dropout_seed, list) else [dropout_seed]), 1])
-        encoder_tape = self.encoder.run(x, state, lengths, threads, workspace.encoder, masks, keep=keep)
+        encoder_tape = self.encoder.run(
+            x, state, lengths, threads, workspace.encoder, masks, keep=keep, precision=precision
+        )
         workspace.encoder = encoder_tape
         (tape,), head_tape = super().window(
             self.net.stack.check_input(self._decoder_inputs(targets, target_lengths)),
@@ -98,6 +101,7 @@ class EncoderDecoder(Predictor):
             keep=keep,
             states_only=states_only,
             weights=weights,
+            precision=precision,
         )
         if scale is not None:
             assert tape.dbefore is not None

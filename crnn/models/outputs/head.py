@@ -30,6 +30,7 @@ class HeadTape:
     losses: Array  # (T, B)
     weights: gemm.Packed  # W_hy
     weights_t: gemm.Packed  # W_hy.T
+    precision: str | None  # of all products and gradients in a pass that trains, see `crnn.nn.tape.Tape`
     mask: Array | None = None  # (T, B, H), or if not packed (1, B, H): dropout of the head's input
     dropped: Array | None = None  # (T, B, H): h * mask
     pooling: Pooling | None = None
@@ -112,8 +113,9 @@ class Head:
             pooling=pooling,
             outputs=gemm.aligned_empty((*shape, V), self.dtype),
             losses=gemm.aligned_empty(shape, self.dtype),
-            weights=gemm.Packed(H, V, self.dtype, precision=self.precision),
-            weights_t=gemm.Packed(V, H, self.dtype),
+            weights=gemm.Packed(H, V, self.dtype, precision=tape.precision or self.precision),
+            weights_t=gemm.Packed(V, H, self.dtype, precision=tape.precision),
+            precision=tape.precision,
         )
 
     def draw_mask(self, tape: HeadTape, network: Tape, masks: Masks | None, config: NetworkConfig) -> None:
@@ -138,13 +140,14 @@ class Head:
         if self._packed is not None:
             tape.weights = self._packed
             return
-        (tape.weights.pack_transposed if self.tie_weights else tape.weights.pack)(self.w)
+        any_values = tape.precision is not None  # a pass that trains: the loss tells
+        (tape.weights.pack_transposed if self.tie_weights else tape.weights.pack)(self.w, any_values=any_values)
         if self.precision is not None:
             self._packed = tape.weights
 
     def pack_backward(self, tape: HeadTape) -> None:
         """Pack the weights for the backward product."""
-        (tape.weights_t.pack if self.tie_weights else tape.weights_t.pack_transposed)(self.w)
+        (tape.weights_t.pack if self.tie_weights else tape.weights_t.pack_transposed)(self.w, any_values=True)
 
     def _inputs(self, tape: HeadTape, h: Array) -> Array:
         """The head's input (T, B, H): h after pooling and dropout."""
@@ -224,6 +227,8 @@ class Head:
         if self.tie_weights:  # forward: outputs = h @ E.T, so dE += doutputs.T @ h
             gemm.bias_backward(self.db_y, doutputs, n0, n1, lengths)
             n0, n1 = parallel.part_range(self.inputs, part, parts, unit)
-            gemm.linear_backward_weight(self.dw, doutputs, x, scratch, n0, n1, lengths)
+            gemm.linear_backward_weight(self.dw, doutputs, x, scratch, n0, n1, lengths, precision=tape.precision)
         else:
-            gemm.linear_backward_weight(self.dw, x, doutputs, scratch, n0, n1, lengths, self.db_y)
+            gemm.linear_backward_weight(
+                self.dw, x, doutputs, scratch, n0, n1, lengths, self.db_y, precision=tape.precision
+            )

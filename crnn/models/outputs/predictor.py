@@ -96,17 +96,27 @@ class Predictor:
         threads: int = 1,
         dropout_seed: Seed = None,
         keep: bool = False,
+        precision: str | None = None,
     ) -> tuple[Tape, HeadTape]:
         """Tapes for a window, with masks drawn. They are taken from the workspace if they fit.
 
-        With ``lengths`` x is packed.
+        With ``lengths`` x is packed. ``precision``: as in `RNN.forward`.
         """
         stack, head = self.net.stack, self.head
         if workspace.tape is not None and workspace.tape.stack is not stack:
             raise ValueError("workspace: expected one that this model alone has used, got one that another has used")
         masks = None if dropout_seed is None else Masks(dropout_seed)
         rows = len(head.w)
-        tape = stack.new_tape(x, state, workspace.tape, lengths=lengths, threads=threads, keep=keep, max_rows=rows)
+        tape = stack.new_tape(
+            x,
+            state,
+            workspace.tape,
+            lengths=lengths,
+            threads=threads,
+            keep=keep,
+            max_rows=rows,
+            precision=precision,
+        )
         if workspace.head is None or tape is not workspace.tape:
             workspace.head = head.new_tape(tape)
         workspace.tape = tape
@@ -266,6 +276,7 @@ class Predictor:
         keep: bool = True,
         states_only: bool = False,
         weights: Array | None = None,
+        precision: str | None = None,
     ) -> tuple[list[Tape], HeadTape]:
         """Run a window, compute its losses, and with a ``scale`` ACCUMULATE the gradient of scale * (their sum).
 
@@ -278,7 +289,7 @@ class Predictor:
         workspace : Workspace
         only : bool array (T, B), optional
             Targets whose losses count; all if not given.
-        state, threads, dropout_seed
+        state, threads, dropout_seed, precision
             As in `RNN.forward`.
         lengths : Lengths, optional
         target_lengths : Lengths, optional
@@ -302,7 +313,14 @@ class Predictor:
         if only is not None:
             targets = self.head.loss.keep_only(targets, only)
         tape, head_tape = self.start(
-            x, state, workspace, lengths=lengths, threads=threads, dropout_seed=dropout_seed, keep=keep
+            x,
+            state,
+            workspace,
+            lengths=lengths,
+            threads=threads,
+            dropout_seed=dropout_seed,
+            keep=keep,
+            precision=precision,
         )
         if scale is None:
             self.forward(tape, head_tape, targets)

@@ -11,14 +11,16 @@ from model_tools import language_model, text
 import crnn
 from crnn.cli import score
 from crnn.cli.lines import LineReader
-from crnn.models import scoring
+from crnn.models import scoring, text_scores
 
 
 @pytest.fixture
 def small_batches(monkeypatch):
     """Batches of few steps, so that there are several, and one text takes several windows."""
     monkeypatch.setattr(scoring, "ROWS", 40)
-    monkeypatch.setattr(scoring, "BLOCK_TOKENS", 150)
+    monkeypatch.setattr(scoring, "LOGITS", 1)
+    monkeypatch.setattr(scoring, "FEW", 7)
+    monkeypatch.setattr(text_scores, "BLOCK", 150)
 
 
 def ids_of(model, lengths):
@@ -29,7 +31,9 @@ def ids_of(model, lengths):
 @pytest.mark.parametrize("cell", ["lstm", "gru", "tanh"])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
-    "lengths", [[9, 2, 30, 2, 17, 5], [7, 7, 7, 7, 7, 7, 7], [130], [3, 41, 42, 200, 4], [2]], ids=str
+    "lengths",
+    [[9, 2, 30, 2, 17, 5], [7, 7, 7, 7, 7, 7, 7], [9, 8, 9, 8, 9, 8, 9], [130], [3, 41, 42, 200, 4], [2]],
+    ids=str,
 )
 def test_surprisals_are_the_losses_of_each_text_alone(cell, threads, lengths):
     model = language_model(text(500), H=9, L=2, cell=cell)
@@ -70,13 +74,46 @@ def test_texts_are_read_in_blocks_and_a_short_one_is_named():
     read = []
 
     def texts():
-        for number in range(20):
+        for number in range(90):
             read.append(number)
-            yield "the of" if number != 17 else "t"
+            yield "the of" if number != 37 else "t"
 
-    with pytest.raises(crnn.TextError, match=r"texts\[17\]: expected at least one token with one before it, got 't'"):
+    with pytest.raises(crnn.TextError, match=r"texts\[37\]: expected at least one token with one before it, got 't'"):
         model.score(texts())
-    assert read == list(range(18))
+    assert len(read) == 51  # two blocks of 150 characters
+
+
+@pytest.mark.parametrize("unit", ["char", "byte", "word"])
+def test_texts_encoded_together_get_the_ids_of_each_alone(unit):
+    vocab = crnn.Vocab.from_text("the of and \u00e9\n", unit=unit)
+    texts = ["the of", "", "and\nthe", " ", "\u00e9"]
+    for ids, each in zip(vocab.encode_each(texts, "texts"), texts, strict=True):
+        np.testing.assert_array_equal(ids, vocab.encode(each))
+    assert vocab.encode_each([], "texts") == []
+
+
+@pytest.mark.parametrize("unit", ["char", "byte", "word"])
+@pytest.mark.parametrize(("wrong", "problem"), [(None, "str"), ("the xyz", "char 'x'|word 'xyz'")])
+def test_of_texts_encoded_together_the_one_that_is_wrong_is_named(unit, wrong, problem):
+    vocab = crnn.Vocab.from_text("the of", unit=unit, unknown=False)
+    if unit == "byte" and wrong is not None:
+        pytest.skip("a byte is always in the vocabulary")
+    with pytest.raises((TypeError, crnn.VocabError), match=rf"^texts\[8\]: .*({problem})"):
+        vocab.encode_each(["the", wrong, "of"], "texts", 7)
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("prompt", [None, "the "])
+def test_unknown_words_cost_their_spelling_in_texts_that_are_scored_together(prompt):
+    model = language_model("the of <unk> and", unit="word")
+    texts = ["the of and", "the xyz", "of of of", "xyz the \u00e9 of"]
+    together = model.score(texts, prompt=prompt)
+    for text_, score_ in zip(texts, together, strict=True):
+        ids = model.vocab.encode((prompt or "") + text_)
+        [nats] = model.surprisals([ids])
+        spelling = model.vocab.spelling((prompt or "") + text_, ids)[1:].sum()
+        assert score_ == pytest.approx((float(nats.sum()) + spelling) / len(nats), rel=1e-6)
+    assert model.score(["the xyz"])[0] > 4
 
 
 @pytest.mark.parametrize("unit", ["char", "byte", "word"])

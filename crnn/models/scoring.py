@@ -3,36 +3,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import cast
 
 import numpy as np
 
+from crnn import _parallel as parallel
+from crnn._core import gemm
+from crnn._core.rows import Lengths
 from crnn.checks import Array, Ids
-from crnn.models.inputs.data import batch_of, sequences_of
-from crnn.models.outputs.predictor import Predictor, Workspace
+from crnn.models.outputs.predictor import Predictor
+from crnn.nn.slices import Slice
+from crnn.nn.state import StateLike
+from crnn.text.windows import IGNORE_INDEX
 
-__all__ = ["blocks_of", "surprisals"]
+__all__ = ["surprisals"]
 
 ROWS = 4096  # most steps of a batch, of all its sequences together
-LOGITS = 1 << 20  # most elements of its logits
-BLOCK_TOKENS = 1 << 16  # of texts that are sorted by length together
-
-T = TypeVar("T")
-
-
-def blocks_of(sequences: Iterable[tuple[T, Ids]]) -> Iterator[list[tuple[T, Ids]]]:
-    """Neighbours in lists of `BLOCK_TOKENS` tokens or a little more, so that no more of them are in memory."""
-    block: list[tuple[T, Ids]] = []
-    tokens = 0
-    for each in sequences:
-        block.append(each)
-        tokens += len(each[1])
-        if tokens >= BLOCK_TOKENS:
-            yield block
-            block, tokens = [], 0
-    if block:
-        yield block
+LOGITS = 1 << 16  # elements of the logits that are computed at a time by each thread, so that they stay in cache; but
+FEW = 64  # rows at least, since the product reads all weights, unless these have more than
+MOST_LOGITS = 1 << 22  # elements
+PADDED = 1.25  # most times that a batch with padding may be larger than without
 
 
 def surprisals(predictor: Predictor, sequences: Sequence[Ids], threads: int) -> list[Array]:
@@ -52,48 +44,106 @@ def surprisals(predictor: Predictor, sequences: Sequence[Ids], threads: int) -> 
     -------
     list of array (N_i - 1,), fresh
     """
-    most = max(1, min(ROWS, LOGITS // len(predictor.head.b_y)))
-    found: dict[int, Array] = {}
-    for chosen in _batches([len(ids) - 1 for ids in sequences], most):
-        if len(chosen) == 1:
-            found[chosen[0]] = _of_one(predictor, sequences[chosen[0]], most, threads)
-        else:
-            found.update(zip(chosen, _of_batch(predictor, [sequences[i] for i in chosen], threads), strict=True))
-    return [found[i] for i in range(len(sequences))]
+    windows = _Windows(predictor, threads)
+    if len(sequences) == 1:
+        losses = _of_one(windows, sequences[0])
+        windows.end()
+        return [losses]
+    lengths = np.fromiter(map(len, sequences), np.int64, len(sequences)) - 1
+    found: list[Array | None] = [None] * len(sequences)
+    for chosen in _batches(lengths):
+        of_chosen = [sequences[i] for i in chosen]
+        for i, losses in zip(chosen, _of_batch(windows, of_chosen, lengths[chosen]), strict=True):
+            found[i] = losses
+    windows.end()
+    return cast("list[Array]", found)
 
 
-def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """The indices of the sequences of each batch: longest first, with at most so many steps, or of a single one."""
-    chosen: list[int] = []
-    steps = 0
-    for index in np.argsort(-np.array(lengths, np.int64), kind="stable").tolist():
-        if chosen and steps + lengths[index] > most:
-            yield chosen
-            chosen, steps = [], 0
-        chosen.append(index)
-        steps += lengths[index]
-    if chosen:
-        yield chosen
+def _batches(lengths: Array) -> Iterator[list[int]]:
+    """The indices of the sequences of each batch, the longest first.
+
+    Those of about the same length are as many as padded to the longest have `ROWS` steps: such batches often have the
+    shape of the last one, and so its memory. Others have at most so many steps without padding, or are single.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        longest = int(lengths[order[start]])
+        end = start + max(1, ROWS // longest)
+        chosen = order[start:end]
+        if len(chosen) * longest > PADDED * lengths[chosen].sum():
+            total = np.cumsum(lengths[order[start : start + ROWS]])
+            chosen = order[start : start + max(1, int(np.searchsorted(total, ROWS, side="right")))]
+        start += len(chosen)
+        yield chosen.tolist()
 
 
-def _of_batch(predictor: Predictor, sequences: Sequence[Ids], threads: int) -> list[Array]:
-    x, lengths = batch_of([ids[:-1] for ids in sequences])
-    targets, _ = batch_of([ids[1:] for ids in sequences])
-    x = predictor.net.stack.check_input(x)
-    tape, head = predictor.start(x, None, Workspace(), lengths=lengths, threads=threads)
-    predictor.forward(tape, head, targets)
-    return sequences_of(head.losses, lengths)
+def _of_batch(windows: _Windows, sequences: Sequence[Ids], lengths: Array) -> list[Array]:
+    if len(sequences) == 1:
+        return [_of_one(windows, sequences[0])]
+    longest, steps = int(lengths[0]), int(lengths.sum())
+    if longest * len(sequences) > PADDED * steps:
+        packing = Lengths(lengths, longest, 1, packed=True)
+        x = packing.pack_list([ids[:-1] for ids in sequences])
+        targets = packing.pack_list([ids[1:] for ids in sequences])
+        return packing.unpack_list(windows.losses(x, targets, packing))
+    places = np.arange(longest + 1) <= lengths[:, None]
+    ids = np.full(places.shape, IGNORE_INDEX, np.int32)
+    ids[places] = np.concatenate(sequences)
+    x, targets = np.maximum(ids[:, :-1].T, 0, order="C"), ids[:, 1:].T.copy()
+    padding = None if steps == targets.size else Lengths(lengths, longest, 1)
+    losses = windows.losses(x, targets, padding).T[places[:, 1:]]
+    ends = accumulate(lengths.tolist())
+    return [losses[end - length : end] for length, end in zip(lengths.tolist(), ends, strict=True)]
 
 
-def _of_one(predictor: Predictor, ids: Ids, most: int, threads: int) -> Array:
-    """In windows of so many steps, so that a long text does not need memory for all its logits."""
-    workspace, state = Workspace(), None
+def _of_one(windows: _Windows, ids: Ids) -> Array:
+    """In windows of so many steps, so that a long text does not need memory for all its outputs."""
     parts: list[Array] = []
-    for start in range(0, len(ids) - 1, most):
-        window = np.ascontiguousarray(ids[start : start + most + 1, None])
-        x = predictor.net.stack.check_input(window[:-1])
-        tape, head = predictor.start(x, state, workspace, threads=threads)
-        predictor.forward(tape, head, window[1:])
-        parts.append(head.losses[:, 0].copy())
-        state = tape.after.value
-    return np.concatenate(parts)
+    state: StateLike | None = None
+    for start in range(0, len(ids) - 1, ROWS):
+        window = ids[start : start + ROWS + 1, None]
+        parts.append(windows.losses(window[:-1], window[1:], None, state)[:, 0])
+        state = windows.state
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+class _Windows:
+    """Computes the losses of windows. Memory is kept from one to the next, and for the next call if it is small."""
+
+    def __init__(self, predictor: Predictor, threads: int) -> None:
+        head = predictor.head
+        self._predictor, self._threads = predictor, threads
+        self._workspace, self._weights = predictor.take_workspace(), head.packed()
+        self._rows = min(max(LOGITS // len(head.b_y), FEW), max(1, MOST_LOGITS // len(head.b_y)))
+
+    def end(self) -> None:
+        """Keep the memory for the next call."""
+        self._predictor.keep_workspace(self._workspace)
+
+    @property
+    def state(self) -> StateLike:
+        """The state after the last window, valid until the next one."""
+        assert self._workspace.tape is not None
+        return self._workspace.tape.after.value
+
+    def losses(self, x: Ids, targets: Ids, lengths: Lengths | None = None, state: StateLike | None = None) -> Array:
+        """The losses (T, B) of ids and targets (T, B), packed or with padding if there are lengths, fresh."""
+        net, head, workspace = self._predictor.net, self._predictor.head, self._workspace
+        workspace.tape = net.run(x, state, lengths, self._threads, workspace.tape, None, keep=False)
+        workspace.head = None  # that of another tape, maybe
+        y, losses = workspace.tape.y.reshape(1, x.size, -1), np.empty((1, x.size), head.dtype)
+        wanted = targets.reshape(1, -1)
+
+        def rows(part: int) -> None:
+            """The head's part: of a few rows at a time, whose logits stay in cache."""
+            first, last = parallel.part_range(x.size, part, self._threads)
+            logits = gemm.aligned_empty((1, min(self._rows, last - first), len(head.b_y)), head.dtype)
+            for start in range(first, last, self._rows):
+                chosen = slice(start, min(start + self._rows, last))
+                count = chosen.stop - start
+                gemm.linear_forward(logits[:, :count], y[:, chosen], self._weights, head.b_y, 0, count)
+                head.loss.run(losses[:, chosen], None, logits[:, :count], wanted[:, chosen], 1.0, Slice(0, count))
+
+        parallel.run(self._threads, rows)
+        return losses.reshape(x.shape)

@@ -15,7 +15,7 @@ from crnn.array_input import as_array
 from crnn.checks import Array, Ids, check_size, check_threads
 from crnn.models.outputs.metrics import Evaluation
 from crnn.models.outputs.predictor import Workspace
-from crnn.models.scoring import blocks_of, surprisals
+from crnn.models.scoring import surprisals
 from crnn.text.errors import TextError
 from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX, contiguous_batches
@@ -24,6 +24,7 @@ __all__ = ["evaluated", "ids_of", "scores_of", "surprisals_of"]
 
 WINDOW = 4096  # most tokens of a window, of all its streams together
 STEPS = 256  # most steps of a window
+BLOCK = 1 << 16  # characters or bytes of texts that are sorted by length together
 
 
 def evaluated(model: Any, text: str | bytes | ArrayLike, batch_size: int, threads: int) -> Evaluation:
@@ -64,23 +65,42 @@ def scores_of(
     threads, vocab = check_threads(threads), model.vocab
     before = vocab.encode(prompt, "prompt") if prompt else np.empty(0, np.int32)
     skip = max(len(before) - 1, 0)
-
-    def read() -> Iterator[tuple[float, Ids]]:
-        """What the spelling of each text costs, and its ids after those of the prompt."""
-        for number, text in enumerate(texts):
-            own = vocab.encode(text, f"texts[{number}]")
-            ids = np.concatenate([before, own])
-            count = len(ids) - 1 - skip
-            if count < 1:
+    scores: list[float] = []
+    for block in _blocks(texts):
+        own = vocab.encode_each(block, "texts", len(scores))
+        sequences = [np.concatenate([before, ids]) for ids in own] if len(before) else own
+        for number, ids in enumerate(sequences, len(scores)):
+            if len(ids) - 1 - skip < 1:
+                text = block[number - len(scores)]
                 raise TextError(f"texts[{number}]: expected at least one token with one before it, got {text!r}")
-            yield float(vocab.spelling(text, own)[len(own) - count :].sum()), ids
-
-    scores = []
-    for block in blocks_of(read()):
-        nats = surprisals(model._predictor, [ids for _, ids in block], threads)
-        for (spelling, _), of_text in zip(block, nats, strict=True):
-            scores.append((loss.sum(of_text[skip:]) + spelling) / (len(of_text) - skip))
+        nats = surprisals(model._predictor, sequences, threads)
+        scores += [
+            (loss.sum(of_text[skip:] if skip else of_text) + _spelling(vocab, text, ids, len(of_text) - skip))
+            / (len(of_text) - skip)
+            for text, ids, of_text in zip(block, own, nats, strict=True)
+        ]
     return scores
+
+
+def _blocks(texts: Iterable[str | bytes]) -> Iterator[list[str | bytes]]:
+    """Neighbours in lists of `BLOCK` characters or bytes, or a little more, so that no more of them are in memory."""
+    block: list[str | bytes] = []
+    size = 0
+    for text in texts:
+        block.append(text)
+        size += len(text) if isinstance(text, str | bytes) else 0
+        if size >= BLOCK:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
+
+
+def _spelling(vocab: Vocab, text: str | bytes, ids: Ids, count: int) -> float:
+    """What it costs to spell the last ``count`` tokens of a text, which are unknown, if any are."""
+    if vocab.unknown_id is None:
+        return 0.0
+    return float(vocab.spelling(text, ids)[len(ids) - count :].sum())
 
 
 def surprisals_of(model: Any, sequences: Sequence[ArrayLike], threads: int) -> list[Array]:

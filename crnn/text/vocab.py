@@ -7,10 +7,10 @@ import codecs
 import math
 import operator
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import repeat
+from itertools import accumulate, chain, repeat
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from crnn.checks import Array, Ids, check_ids, check_positive
 from crnn.text.errors import Remedy, TextError, VocabError, character_code
 from crnn.text.reading import (
+    CHUNK,
     EOS,
     Chunks,
     Unit,
@@ -39,6 +40,10 @@ BYTE_ORDER_MARK = "\ufeff"
 _BYTE_ORDER_MARK_REMEDY = (Remedy("remove the byte order mark", "encoding", "utf-8-sig"),)
 _BYTE = math.log(256)  # nats of a byte about which nothing is known
 _ALL_BYTES = tuple(bytes([value]) for value in range(256))
+
+
+def _as_bytes(text: str | bytes) -> str | bytes:
+    return text.encode("utf-8", "surrogatepass") if type(text) is str else text
 
 
 @dataclass(frozen=True, repr=False)
@@ -262,6 +267,35 @@ replace unknown chars by <unk> with unknown=True
         if len(chunks) == 1:
             return chunks[0]
         return np.concatenate(chunks) if chunks else np.empty(0, np.int32)
+
+    def encode_each(self, texts: Sequence[str | bytes], name: str, first: int = 0) -> list[Ids]:
+        """The ids of each of several texts, as `encode` returns them.
+
+        Many short texts take a fraction of the time of as many calls of `encode`. Errors call them ``name[first]`` and
+        so on, in their order.
+        """
+        found = self._encode_together(texts) if len(texts) > 1 else None
+        if found is not None:
+            return found
+        return [self.encode(text, f"{name}[{number}]") for number, text in enumerate(texts, first)]
+
+    def _encode_together(self, texts: Sequence[str | bytes]) -> list[Ids] | None:
+        """The ids of each text, views of one array; None if one is long, or has to be encoded alone for its error."""
+        kind: Any = bytes if self.unit == "byte" else str
+        parts = texts if kind is str else [_as_bytes(text) for text in texts]
+        if not all(type(part) is kind and len(part) <= CHUNK for part in parts):
+            return None
+        if self.unit == "word":
+            words = [split_words(cast(str, part)) for part in parts]
+            counts = list(map(len, words))
+            found = map(self._index.get, chain.from_iterable(words), repeat(self._missing_id))
+            ids = np.fromiter(found, np.int32, sum(counts))
+        else:
+            counts = list(map(len, parts))
+            ids = self._table.take(code_points(kind().join(cast("list[Any]", parts))), mode="clip")
+        if self._missing_id < 0 and ids.size and ids.min() < 0:
+            return None
+        return [ids[end - count : end] for count, end in zip(counts, accumulate(counts), strict=True)]
 
     def encode_chunks(self, chunks: Callable[[], Chunks], source: str, *, in_file: bool = True) -> Iterator[Ids]:
         """Yield the ids of each chunk of a text, see `crnn.text.reading`.

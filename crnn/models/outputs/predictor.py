@@ -134,9 +134,10 @@ class Predictor:
     def keep_workspace(self, workspace: Workspace) -> None:
         """Keep a workspace for the next call if it is small. Nothing in it may belong to a caller."""
         tape, head_tape = workspace.tape, workspace.head
-        if tape is None or head_tape is None or tape.keep or tape.lengths is not None or self._kept:
+        if tape is None or tape.keep or tape.lengths is not None or self._kept:
             return
-        if tape.held_bytes + tape.y.nbytes + head_tape.outputs.nbytes <= KEPT_BYTES:
+        outputs = 0 if head_tape is None else head_tape.outputs.nbytes
+        if tape.held_bytes + tape.y.nbytes + outputs <= KEPT_BYTES:
             tape.release()
             self._kept.append(workspace)
 

@@ -125,18 +125,15 @@ static int next_rows(gradient_walk *w, const x_source *x, const real *dy, crnn_d
     return count;
 }
 
-/* Panels of dy from column n on, of which `remaining` exist, and db. */
+/* Up to CRNN_GRAD_PANELS panels of dy from column n on, of which `remaining` exist, and db. */
 static void pack_panels(const gradient_block *block, real *db, const real *const *dy, crnn_dim n, crnn_dim remaining)
 {
-    if (!block->quantised && remaining == CRNN_GRAD_PANELS * LINE) {
+    if (block->quantised)
+        block->quantised->pack_rows(block->dy, (float *)db, (const float *const *)dy, block->count, n, remaining);
+    else if (remaining == CRNN_GRAD_PANELS * LINE)
         pack_rows(CRNN_GRAD_PANELS, block->dy, db, dy, block->count, n, remaining);
-        return;
-    }
-    for (int j = 0; j * LINE < remaining; ++j)
-        if (block->quantised)
-            block->quantised->pack_rows((char *)block->dy + j * block->quantised->grad_panel_bytes, (float *)db,
-                                        (const float *const *)dy, block->count, n + j * LINE, remaining - j * LINE);
-        else
+    else
+        for (int j = 0; j * LINE < remaining; ++j)
             pack_rows(1, block->dy + j * CRNN_GRAD_ROWS * LINE, db, dy, block->count, n + j * LINE,
                       remaining - j * LINE);
 }
@@ -154,7 +151,8 @@ static void run_gradient_tile(const gradient_block *block, int m, int nl, real *
     const quantised_weights dy = {.panels = (const char *)block->dy, .lines = (block->count + format->unit - 1) / format->unit,
                                   .panel_bytes = format->grad_panel_bytes,
                                   .row_bytes = CRNN_GRAD_ROWS * format->x_element};
-    tile_rows rows = {.m = m};
+    tile_rows rows; /* of which a tile reads x[0], init and y */
+    rows.m = m;
     rows.x[0] = (const real *)((const char *)block->x + k * dy.row_bytes);
     for (int i = 0; i < m; ++i) {
         rows.y[i] = dw + i * lddw;

@@ -5,8 +5,11 @@
  *     acc = init[n];    for each pair i:  acc = fma(x[2i+1], w[2i+1,n], acc), then acc = fma(x[2i], w[2i,n], acc)
  * which is what the instruction VDPBF16PS computes; elsewhere a pair is taken apart by a shift and a mask.
  *
- * An instruction set defines ivec_even_bf16 and ivec_odd_bf16, which take pairs apart; or, with that instruction, what
- * stands below for those without. */
+ * An instruction set defines
+ *     vec_round_bf16(x)                 the lanes of x rounded, their lower halves zero
+ *     ivec_store_upper(p, a)            the upper halves of the lanes of a
+ *     ivec_pairs_bf16(even, odd)        pairs of rounded lanes; ivec_even_bf16, ivec_odd_bf16: pairs taken apart
+ * or, with that instruction, what stands below for those without. */
 
 #if !defined(USE_VDPBF16PS)
 typedef float bf16_element; /* of x, converted */
@@ -25,15 +28,17 @@ INLINE bf16_w bf16_w_load(const void *p)
     return (bf16_w){ivec_even_bf16(pairs), ivec_odd_bf16(pairs)};
 }
 INLINE vec bf16_dot(vec acc, bf16_x x, bf16_w w) { return vec_fma(x.even, w.even, vec_fma(x.odd, w.odd, acc)); }
+INLINE void vec_store_bf16(void *p, vec x) { ivec_store_upper(p, vec_round_bf16(x)); }
+INLINE ivec vec_pairs_bf16(vec even, vec odd) { return ivec_pairs_bf16(vec_round_bf16(even), vec_round_bf16(odd)); }
 #endif
 
-/* Rounded x, as elements. */
-INLINE void bf16_put(bf16_element *to, ivec rounded)
+/* x as elements. */
+INLINE void bf16_put(bf16_element *to, vec x)
 {
 #if defined(USE_VDPBF16PS)
-    ivec_store_upper(to, rounded);
+    vec_store_bf16(to, x);
 #else
-    ivec_store(to, rounded);
+    ivec_store(to, vec_round_bf16(x));
 #endif
 }
 
@@ -42,7 +47,7 @@ static void bf16_convert(void *row, const float *x, crnn_dim K)
     bf16_element *const to = row;
     crnn_dim k = 0;
     for (; k + VEC <= K; k += VEC)
-        bf16_put(to + k, vec_round_bf16(vec_load(x + k)));
+        bf16_put(to + k, vec_load(x + k));
     for (; k < K; ++k)
         to[k] = bf16_store(bf16_rounded(x[k]));
     if (K % 2)
@@ -56,8 +61,7 @@ INLINE void bf16_pack_pairs(void *packed, line even, line odd)
 {
     UNROLL
     for (int i = 0; i < VECS; ++i)
-        ivec_store((char *)packed + i * (CRNN_LINE_BYTES / VECS),
-                   ivec_pairs_bf16(vec_round_bf16(even.v[i]), vec_round_bf16(odd.v[i])));
+        ivec_store((char *)packed + i * (CRNN_LINE_BYTES / VECS), vec_pairs_bf16(even.v[i], odd.v[i]));
 }
 
 /* A panel of w, whose columns are the rows of an array: `columns` of them from `from` on. Pairs lie side by side there;
@@ -73,7 +77,7 @@ static void bf16_pack_panel_transposed(char *packed, const float *from, crnn_dim
             char *to = (char *)pairs[n];
             const float *w = from + n * row + k0;
             for (crnn_dim k = 0; k < count; k += VEC, to += VEC * sizeof(uint16_t))
-                ivec_store_upper(to, vec_round_bf16(count - k < VEC ? vec_load_n(w + k, count - k) : vec_load(w + k)));
+                vec_store_bf16(to, count - k < VEC ? vec_load_n(w + k, count - k) : vec_load(w + k));
         }
         const int whole = lines - line0 >= PAIRS;
         float *const to = whole ? (float *)packed : transposed[0];
@@ -181,20 +185,43 @@ static void bf16_pack_columns(void *packed, const float *const *x, int count, cr
     }
 }
 
-/* A panel of dy from column n on, of which `remaining` exist; and db, unless NULL, += its rows, before rounding. */
-static void bf16_pack_rows(void *packed, float *db, const float *const *dy, int count, crnn_dim n, crnn_dim remaining)
+/* np panels of dy from column n on, of which `remaining` columns exist; and db, unless NULL, += its rows, before rounding. */
+INLINE void bf16_pack_panels(const int np, char *packed, float *db, const float *const *dy, int count, crnn_dim n,
+                             crnn_dim remaining)
 {
-    char *to = packed;
-    line sum = db ? line_get(db + n, remaining) : line_set1(0);
-    for (int k = 0; k < count; k += BF16_UNIT, to += CRNN_LINE_BYTES) {
-        const line even = line_get(dy[k] + n, remaining), odd = bf16_row(dy, count, k + 1, n, remaining);
-        bf16_pack_pairs(to, even, odd);
-        sum = line_add(sum, even);
-        if (k + 1 < count)
-            sum = line_add(sum, odd);
+    enum { ROWS_AHEAD = 8 }; /* see pack_rows */
+    line sum[CRNN_GRAD_PANELS];
+    UNROLL
+    for (int j = 0; j < np; ++j)
+        sum[j] = db ? line_get(db + n + j * LINE, remaining - j * LINE) : line_set1(0);
+    for (int k = 0; k < count; k += BF16_UNIT, packed += CRNN_LINE_BYTES) {
+        const int last = k + 1 == count, ahead = k + ROWS_AHEAD + 1 < count ? k + ROWS_AHEAD : k;
+        UNROLL
+        for (int j = 0; j < np; ++j) {
+            const line even = line_get(dy[k] + n + j * LINE, remaining - j * LINE);
+            const line odd = last ? line_set1(0) : line_get(dy[k + 1] + n + j * LINE, remaining - j * LINE);
+            PREFETCH(dy[ahead] + n + j * LINE);
+            PREFETCH(dy[last ? k : ahead + 1] + n + j * LINE);
+            bf16_pack_pairs(packed + j * BF16_GRAD_PANEL_BYTES, even, odd);
+            sum[j] = line_add(sum[j], even);
+            if (!last)
+                sum[j] = line_add(sum[j], odd);
+        }
     }
     if (db)
-        line_put(db + n, sum, remaining);
+        UNROLL
+        for (int j = 0; j < np; ++j)
+            line_put(db + n + j * LINE, sum[j], remaining - j * LINE);
+}
+
+static void bf16_pack_rows(void *packed, float *db, const float *const *dy, int count, crnn_dim n, crnn_dim remaining)
+{
+    if (remaining >= CRNN_GRAD_PANELS * LINE)
+        bf16_pack_panels(CRNN_GRAD_PANELS, packed, db, dy, count, n, remaining);
+    else
+        for (int j = 0; j * LINE < remaining; ++j)
+            bf16_pack_panels(1, (char *)packed + j * BF16_GRAD_PANEL_BYTES, db, dy, count, n + j * LINE,
+                             remaining - j * LINE);
 }
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */

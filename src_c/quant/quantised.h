@@ -59,8 +59,8 @@ struct crnn_quantised {
                      const struct tile_panels *panels, const struct prefetch_list *prefetch);
 
     /* For gradients of weights, in formats that have them (NULL: it does not), up to CRNN_GRAD_ROWS rows at a time: the
-     * columns of x as rows of so many elements, OVERWRITTEN; and a panel of dy from column n on, of which `remaining`
-     * exist, OVERWRITTEN, db or NULL += its rows. run_tile then gives dw. */
+     * columns of x as rows of so many elements, OVERWRITTEN; and up to CRNN_GRAD_PANELS panels of dy from column n on, of
+     * which `remaining` exist, OVERWRITTEN, db or NULL += its rows. run_tile then gives dw. */
     void (*pack_columns)(void *packed, const float *const *x, int count, crnn_dim K);
     void (*pack_rows)(void *packed, float *db, const float *const *dy, int count, crnn_dim n, crnn_dim remaining);
     crnn_dim grad_panel_bytes; /* of a panel of dy */

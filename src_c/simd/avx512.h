@@ -96,6 +96,14 @@ INLINE bf16_element bf16_store(uint32_t rounded) { return (uint16_t)(rounded >> 
 INLINE bf16_x bf16_x_load(const void *p) { return (bf16_x)broadcast_bytes(p); }
 INLINE bf16_w bf16_w_load(const void *p) { return (bf16_w)ivec_load(p); }
 INLINE vec bf16_dot(vec acc, bf16_x x, bf16_w w) { return _mm512_dpbf16_ps(acc, x, w); }
+/* Intel's manual defines these conversions as bf16_rounded. */
+INLINE void vec_store_bf16(void *p, vec x) { _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(x)); }
+INLINE ivec vec_pairs_bf16(vec even, vec odd)
+{
+    static const uint16_t pairs[] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                     8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    return _mm512_permutexvar_epi16(ivec_load(pairs), (__m512i)_mm512_cvtne2ps_pbh(odd, even));
+}
 #endif
 INLINE vec ivec_even_bf16(ivec pairs) { return FROM_BITS(_mm512_slli_epi32(pairs, 16)); }
 INLINE vec ivec_odd_bf16(ivec pairs) { return FROM_BITS(_mm512_and_si512(pairs, _mm512_set1_epi32(-0x10000))); }

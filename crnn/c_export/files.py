@@ -101,7 +101,7 @@ def source_of(model: Any, name: str, header: str) -> Source:
     dtype = parts.layers[0]["W_xh"].dtype
     if dtype != np.float32:
         raise ValueError(f"dtype: expected float32, got {dtype}; model.astype('float32') converts it")
-    check_finite(model.params)
+    check_finite(model._parameters.values)
     net = network_of(parts)
     return Source(net, answers_of(model, name, net.output_size), self_test_of(net), name, header)
 

@@ -80,7 +80,7 @@ def load_start(arguments: argparse.Namespace) -> crnn.LanguageModel | None:
     if not dropout:
         return model
     changed = crnn.LanguageModel(model.vocab, **(config | dropout))
-    changed.flat_params[...] = model.flat_params
+    changed._parameters.flat[...] = model._parameters.flat
     changed.training_runs = model.training_runs
     return changed
 

@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _precision(model: Any, arguments: argparse.Namespace) -> str | dict[str, str]:
     """The precision of each matrix. Raises ValueError for a name that is not one."""
-    names = [name for name in model.params if precision_of("int8", name)]
+    names = [name for name in model._parameters.shapes if precision_of("int8", name)]
     unknown = sorted(set(arguments.keep) - set(names))
     if unknown:
         raise ValueError(f"keep: expected one of {', '.join(names)}, got {unknown[0]}")

@@ -67,8 +67,9 @@ def _model(content: Mapping[str, Any], dtype: str) -> AudioModel:
     if gain:
         for name in ("W_hy", "b_y"):
             with np.errstate(over="ignore"):
-                model.params[name][...] = model.params[name].astype(np.float64) * 10 ** (gain / 20)
-        check_finite(model.params)
+                values = model._parameters.values[name]
+                values[...] = values.astype(np.float64) * 10 ** (gain / 20)
+        check_finite(model._parameters.values)
     rate = content.get("samplerate")
     rate = float(rate) if isinstance(rate, str) and rate.replace(".", "", 1).isdecimal() else rate
     return AudioModel(model, rate, int(skip), {key: content[key] for key in content if key not in KNOWN})

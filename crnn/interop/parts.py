@@ -46,7 +46,7 @@ class ModelParts:
     kind: str  # a name in KINDS
     config: Mapping[str, Any]  # the arguments that make such a model, without its vocabulary
     network: NetworkConfig
-    params: Mapping[str, Array]  # by crnn's names; borrowed
+    params: Mapping[str, Array]  # by crnn's names; borrowed, read-only
     scaling: Mapping[str, tuple[Array, Array]]  # mean and std of "x" and "y", where they are not the identity
     vocab: Vocab | None
 
@@ -116,7 +116,8 @@ def parts_of(model: object, *kinds: str) -> ModelParts:
         raise TypeError(f"model: expected one of {', '.join(kinds or KINDS)}, got {kind}")
     if getattr(model, "deferred", False):
         raise ValueError("model: expected one with weights, got one that waits for fit")
-    check_finite(model.params)
+    params = model._parameters.read_only()
+    check_finite(params)
     scalings: dict[str, Standardizer] = getattr(model, "scalings", {})
     scaling = {name: (each.mean, each.std) for name, each in scalings.items() if not each.is_identity}
     net: Any = getattr(model, "net", model)
@@ -128,7 +129,7 @@ def parts_of(model: object, *kinds: str) -> ModelParts:
             f"precision: expected a model in float32 or float64, got {precision!r}, whose products other libraries "
             "compute differently; model.astype('float32') has the same weights"
         )
-    return ModelParts(kind, config, config_from(net.config()), model.params, scaling, vocab)
+    return ModelParts(kind, config, config_from(net.config()), params, scaling, vocab)
 
 
 def model_from(

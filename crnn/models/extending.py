@@ -41,9 +41,10 @@ def extended_model(model: ModelT, classes: Sequence[Label], seed: int) -> ModelT
             config[name] = [*config[name], *[value] * len(new)]
     make: Any = type(model)
     larger: ModelT = make(**(model._attached() | config | model._learning_arguments()), seed=seed)
-    larger.params["b_y"].fill(model.params["b_y"].min())
-    for name, values in model.params.items():
-        own = larger.params[name]
+    params, larger_params = model._parameters.read_only(), larger._parameters.values
+    larger_params["b_y"].fill(params["b_y"].min())
+    for name, values in params.items():
+        own = larger_params[name]
         if name in ("W_hy", "b_y"):
             own[..., :known] = values
         else:
@@ -69,12 +70,13 @@ def copy_known_tokens(model: Any, larger: Any) -> None:
     """Give a language model with a larger vocabulary the weights of ``model``; see `LanguageModel.extended`."""
     positions = [larger.vocab.id(token) for token in model.vocab.tokens]
     by_row = {"b_y", "layer0.W_xh" if model.net.embedding_size is None else "embedding"}
-    larger.params["b_y"].fill(model.params["b_y"].min())
-    for name, values in model.params.items():
+    params, larger_params = model._parameters.read_only(), larger._parameters.values
+    larger_params["b_y"].fill(params["b_y"].min())
+    for name, values in params.items():
         if name in by_row:
-            larger.params[name][positions] = values
+            larger_params[name][positions] = values
         elif name == "W_hy":
-            larger.params[name][:, positions] = values
+            larger_params[name][:, positions] = values
         else:
-            larger.params[name][...] = values
+            larger_params[name][...] = values
     larger.training_runs = deepcopy(model.training_runs)

@@ -190,7 +190,7 @@ def _flow(net: RNN, tape: Tape, largest: int | None = None) -> GradientFlow:
         dh = tape.padded(cell.dh).astype(np.float64)
         norms.append(np.sqrt((dh**2).sum(axis=(1, 2))))
         saturation.append(cell.saturation(tape.lengths))
-        radii.append(_spectral_radius(cell, net.params.get(cell.prefix + "W_hh"), largest))
+        radii.append(_spectral_radius(cell, net.stack.params.get(cell.prefix + "W_hh"), largest))
     return GradientFlow(np.array(norms), np.array(saturation), np.array(radii))
 
 

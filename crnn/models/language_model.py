@@ -131,7 +131,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
             ) from None
         self.net = RNN.from_parameters(self._parameters.part("", config.shapes()), config, seed)
         self._head = Head(
-            self.params,
+            self._parameters.read_only(),
             self.grads,
             CrossEntropy(len(vocab)),
             tie_weights=self.tie_weights,
@@ -148,7 +148,8 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         if self.input_init is None and self.net.embedding_size is None:
             self.net.initialise_rows(draw)
         name = "embedding" if self.tie_weights else "W_hy"  # tied rows need the scale that suits the head's sums
-        self.params[name][...] = initial_matrix("glorot", draw, self.params[name].shape, name)
+        values = self._parameters.values[name]
+        values[...] = initial_matrix("glorot", draw, values.shape, name)
 
     @classmethod
     def shapes_of(cls, config: Mapping[str, Any], **attached: Any) -> Shapes:
@@ -182,7 +183,7 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         return (
             f"LanguageModel({len(self.vocab)} {self.vocab.unit}s, cell={net.cell!r}, hidden_size={net.hidden_size}, "
             f"num_layers={net.num_layers}, {embedding}{tied}{precision}"
-            f"{self.flat_params.size:,} parameters, dtype={self.dtype!r})"
+            f"{self._parameters.size:,} parameters, dtype={self.dtype!r})"
         )
 
     def _calibration_outputs(self, inputs: Any) -> list[Array]:

@@ -223,7 +223,7 @@ class SequenceToSequence(
     def __repr__(self) -> str:
         return (
             f"SequenceToSequence({self.encoder.describe()}, output_size={self.output_size}, "
-            f"{self.flat_params.size:,} parameters, dtype={self.dtype!r})"
+            f"{self._parameters.size:,} parameters, dtype={self.dtype!r})"
         )
 
     def _stream_parts(self) -> StreamParts:
@@ -448,7 +448,7 @@ def _compose_networks(built: Built, shared: NetworkConfig, *, initialised: bool)
     built.net = network("decoder.", decoder, built.seed + 2)
     built.encoder = network("encoder.", encoder, built.seed)
     params = built._parameters.values
-    built._head = Head(params, built._parameters.grads, loss, precision=shared.precision)
+    built._head = Head(built._parameters.read_only(), built._parameters.grads, loss, precision=shared.precision)
     built._predictor = EncoderDecoder(built.encoder, built.net, built._head, boundary=built.output_size)
     if initialised:
         draw = uniform_draws(built.seed + 1)

@@ -76,8 +76,8 @@ class Module(ABC):
 
     @property
     def params(self) -> Mapping[str, Array]:
-        """Parameters by name: writable views into `flat_params`."""
-        return self._parameters.values
+        """Parameters by name: writable views into `flat_params`, whose values may change at any time."""
+        return self._parameters.hand_out().values
 
     @property
     def grads(self) -> Mapping[str, Array]:
@@ -87,7 +87,7 @@ class Module(ABC):
     @property
     def flat_params(self) -> Array:
         """All parameters as one 1-d array, writable."""
-        return self._parameters.flat
+        return self._parameters.hand_out().flat
 
     @property
     def flat_grads(self) -> Array:
@@ -129,7 +129,7 @@ class Module(ABC):
 
         Raises ValueError, which names the parameter, if a value is NaN, infinite, or too large for the precision.
         """
-        return self._changed(self.params, dtype=dtype, precision=None)
+        return self._changed(self._parameters.read_only(), dtype=dtype, precision=None)
 
     def quantize(
         self, precision: str | Mapping[str, str] = "int8", calibration: Any = None, *, tolerance: float | None = None
@@ -180,9 +180,9 @@ class Module(ABC):
         arguments = self.config() | options | self._arguments_of_copy()
         copy: Self = make(**self._attached(), **arguments, seed=UNINITIALISED)
         with np.errstate(over="ignore"):
-            for name, values in copy.params.items():
+            for name, values in copy._parameters.values.items():
                 values[...] = params[name]
-        model_file.check_finite(copy.params)
+        model_file.check_finite(copy._parameters.values)
         copy._parameters.settle(copy.config()["precision"])
         copy._set_statistics({name: values.copy() for name, values in self._statistics.items()})
         copy._take_unsaved(self)
@@ -238,7 +238,7 @@ class Module(ABC):
         return model_file.to_bytes(*self.contents())
 
     def contents(self) -> tuple[dict[str, Array], dict[str, Any]]:
-        """The content of the file: tensors, borrowed, and header.
+        """The content of the file: tensors, borrowed and read-only, and header.
 
         The tensors are the parameters, in the order of `flat_params`, those in int8 as integers and scales; then the
         statistics that standardise data.
@@ -246,7 +246,7 @@ class Module(ABC):
         header: dict[str, Any] = {"kind": type(self).__name__, "config": self.config()}
         header |= {name: value.to_dict() for name, value in self._attached().items()}
         header |= {"training": list(self.training_runs)} if self.training_runs else {}
-        tensors, bf16 = stored(self.params, self.config()["precision"])
+        tensors, bf16 = stored(self._parameters.read_only(), self.config()["precision"])
         header |= {"bf16": bf16} if bf16 else {}
         return tensors | self._statistics, header
 
@@ -268,7 +268,7 @@ class Module(ABC):
         model_file.check_no_more(tensors, {**shapes, **sizes})
         make: Any = cls  # each class has its own signature
         model: Self = make(**attached, **config, **cls._arguments_of_file(header), seed=UNINITIALISED)
-        for name, values in model.params.items():
+        for name, values in model._parameters.values.items():
             values[...] = tensors[name]
             kind = precision_of(config["precision"], name)
             if not on_grid(values, kind, terms_axis(name)):

@@ -129,14 +129,14 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
     def _setup(self, config: NetworkConfig, parameters: Parameters, seed: int) -> None:
         """Set all attributes; draw the initial weights unless ``seed`` is UNINITIALISED."""
         self._config, self._parameters, self._kept = config, parameters, []
-        self.stack = Stack(config, self.params, self.grads)
+        self.stack = Stack(config, parameters)
         if seed is not UNINITIALISED:
             self._initialise(seed)
 
     def _initialise(self, seed: int) -> None:
         """Draw the initial weights, in the order of the parameters."""
         draw, cell = uniform_draws(seed), self.stack.cell
-        for name, values in self.params.items():
+        for name, values in self._parameters.values.items():
             kind = name.rpartition(".")[2]
             if kind in ("W_hh", "W_xh"):
                 argument = "recurrent_init" if kind == "W_hh" else "input_init"
@@ -149,12 +149,12 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
 
     def _units(self, name: str) -> int:
         """H of the layer of the parameter ``name``."""
-        return self.params[name.rpartition(".")[0] + ".b_h"].size // self.gates
+        return self._parameters.values[name.rpartition(".")[0] + ".b_h"].size // self.gates
 
     def initialise_rows(self, draw: Draw) -> None:
         """Draw the first layer's W_xh again by the rule for one-hot ids, `crnn.nn.init.unit_variance`."""
         for prefix in ("layer0.", "layer0.reverse.")[: self.directions]:
-            for block in np.split(self.params[prefix + "W_xh"], self.gates, axis=1):  # views
+            for block in np.split(self._parameters.values[prefix + "W_xh"], self.gates, axis=1):  # views
                 block[...] = initial_matrix("unit_variance", draw, block.shape, "input_init")
 
     # ---- configuration --------------------------------------------------------------------------------------------
@@ -251,24 +251,25 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
                 "stream: expected a network that reads forward, got bidirectional=True, which needs whole sequences"
             )
         layers = [
-            {name.removeprefix(prefix): array for name, array in self.params.items() if name.startswith(prefix)}
+            {name.removeprefix(prefix): array for name, array in self.stack.params.items() if name.startswith(prefix)}
             for prefix in (f"layer{layer}." for layer in range(self.num_layers))
         ]
-        precisions = {name: self._config.precision_of(name) for name in self.params if name != "embedding"}
+        precisions = {name: self._config.precision_of(name) for name in self.stack.params if name != "embedding"}
         return StreamParts(
             type(self).__name__,
             self.cell,
             self.input_size,
             layers,
-            embedding=self.params.get("embedding"),
+            embedding=self.stack.params.get("embedding"),
             precisions={name: kind for name, kind in precisions.items() if kind is not None},
         )
 
     def frozen(self) -> Self:
         """A copy whose parameters are read-only: the fastest network for inference of the same weights many times.
 
-        A call of a network packs the weights again, since they may have changed: at batch 1 this costs as much as two
-        to five steps. A frozen network packs them once. Later changes of this network do not affect it.
+        After `params` or `flat_params` have been used, a call of a network packs the weights again, since they may have
+        changed: at batch 1 this costs as much as two to five steps. A frozen network packs them once. Later changes of
+        this network do not affect it.
 
         Examples
         --------
@@ -278,7 +279,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         >>> np.array_equal(fast(x)[0], net(x)[0]), fast.flat_params.flags.writeable
         (True, False)
         """
-        copy = self._changed(self.params)
+        copy = self._changed(self.stack.params)
         copy._parameters.make_read_only()
         copy.stack.frozen = True
         return copy
@@ -433,16 +434,17 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
 
     def _run_forward(self, tape: Tape, masks: Masks | None) -> None:
         """Run all steps of a tape that has its x and its state."""
-        stack = self.stack
+        stack, version = self.stack, self._parameters.version
+        packed = version is not None and tape.version == version
         stack.draw_masks(tape, masks)
 
         def phases() -> list[Phase]:
             pack: Phase = (1, lambda _: stack.pack_forward(tape))
             forward: Phase = (tape.parts, lambda part: stack.forward(tape, tape.part(part)))
-            return [forward] if tape.packed else [pack, forward]
+            return [forward] if packed else [pack, forward]
 
-        stack.run_phases(tape, ("forward", tape.parts, tape.packed), phases)
-        tape.packed = stack.frozen
+        stack.run_phases(tape, ("forward", tape.parts, packed), phases)
+        tape.version = version
         tape.complete = True
 
     # ---- backward -------------------------------------------------------------------------------------------------

@@ -13,6 +13,16 @@ from crnn.nn.precision import Precision, check_names, precision_of, rounded, ter
 Shapes = Mapping[str, tuple[int, ...]]
 
 
+class Changes:
+    """What crnn knows of changes of a flat buffer; shared by all `Parameters` that have a part of it."""
+
+    count: int  # of the changes by crnn itself
+    public: bool  # a user has got writable arrays, and may write into them at any time
+
+    def __init__(self) -> None:
+        self.count, self.public = 0, False
+
+
 class Parameters:
     """Named arrays that are consecutive views into a flat buffer, and their gradients in a second one.
 
@@ -24,6 +34,10 @@ class Parameters:
         float32 or float64.
     buffers : (flat, flat_grads), optional
         1-d arrays of the right size, borrowed; fresh zeros if not given.
+    changes : Changes, optional
+        That of the ``buffers``.
+
+    Code of crnn that changes the values of a model that may have been used says so with `changed`.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -32,10 +46,17 @@ class Parameters:
     flat_grads: Array  # (n,)
     values: dict[str, Array]  # views into `flat`
     grads: dict[str, Array]  # views into `flat_grads`
+    changes: Changes
     _parts: list[Parameters]  # those that `part` has made
 
-    def __init__(self, shapes: Shapes, dtype: str, buffers: tuple[Array, Array] | None = None) -> None:
-        self.shapes, self._parts = dict(shapes), []
+    def __init__(
+        self,
+        shapes: Shapes,
+        dtype: str,
+        buffers: tuple[Array, Array] | None = None,
+        changes: Changes | None = None,
+    ) -> None:
+        self.shapes, self._parts, self.changes = dict(shapes), [], changes or Changes()
         self.size = self.count(self.shapes)
         if buffers is None:
             buffers = aligned_zeros((self.size,), dtype), aligned_zeros((self.size,), dtype)
@@ -64,9 +85,36 @@ class Parameters:
         first = names.index(prefix + next(iter(shapes)))
         start = self.count({name: self.shapes[name] for name in names[:first]})
         chosen = slice(start, start + self.count(shapes))
-        part = Parameters(shapes, self.flat.dtype.name, (self.flat[chosen], self.flat_grads[chosen]))
+        buffers = self.flat[chosen], self.flat_grads[chosen]
+        part = Parameters(shapes, self.flat.dtype.name, buffers, self.changes)
         self._parts.append(part)
         return part
+
+    @property
+    def version(self) -> int | None:
+        """A number that is another one after every change of the values; None if they may change at any time.
+
+        Read it before the values. It is what makes it safe to keep packed weights: nobody can write into arrays that
+        nobody has got.
+        """
+        return None if self.changes.public else self.changes.count
+
+    def changed(self) -> None:
+        """Must be called after each change of the values by crnn itself."""
+        self.changes.count += 1
+
+    def read_only(self) -> dict[str, Array]:
+        """Read-only views of the values by name, for what reads them and must not hand out writable ones."""
+        views = {name: values.view() for name, values in self.values.items()}
+        for view in views.values():
+            view.flags.writeable = False
+        return views
+
+    def hand_out(self) -> Parameters:
+        """These parameters, for a user: unless they are read-only there is no `version` from now on."""
+        if self.flat.flags.writeable:
+            self.changes.public = True
+        return self
 
     def make_read_only(self) -> None:
         """Refuse changes of the parameters from now on, also through views that are made later."""

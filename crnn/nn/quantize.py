@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 
 from crnn.checks import Array, check_number
+from crnn.nn.params import Parameters
 from crnn.nn.precision import MOST_TERMS, check_names, check_precision, precision_of, rounded, terms_axis
 
 __all__ = ["quantized"]
@@ -21,8 +22,8 @@ TOLERANCE = 0.02
 class Quantizable(Protocol):
     """What `quantized` needs of a network or model."""
 
-    @property
-    def params(self) -> Mapping[str, Array]: ...
+    _parameters: Parameters
+
     def config(self) -> dict[str, Any]: ...
     def _changed(self, params: Mapping[str, Array], **options: Any) -> Self: ...
     def _calibration_outputs(self, inputs: Any) -> list[Array]: ...
@@ -59,21 +60,23 @@ def _matrices(model: Quantizable, precision: Any) -> dict[str, str]:
         raise ValueError("precision: expected 'int8', 'bf16', or a dict from weight matrices to them, got None")
     if model.config()["dtype"] != "float32":
         raise ValueError(f"quantize: expected a float32 model, got {model.config()['dtype']}; see astype")
-    found = {name: precision_of(checked, name) for name in model.params}
+    params = model._parameters.read_only()
+    found = {name: precision_of(checked, name) for name in params}
     wanted = {name: kind for name, kind in found.items() if kind is not None}
-    check_names(checked, model.params)
+    check_names(checked, params)
     for name, kind in wanted.items():
-        terms = model.params[name].shape[terms_axis(name)]
+        terms = params[name].shape[terms_axis(name)]
         if kind == "int8" and terms > MOST_TERMS:
             raise ValueError(f"{name}: expected at most {MOST_TERMS} inputs of an int8 product, got {terms}")
-        if not np.isfinite(model.params[name]).all():
+        if not np.isfinite(params[name]).all():
             raise ValueError(f"{name}: expected finite weights, got NaN or infinity")
     return wanted
 
 
 def _rounded(model: M, wanted: Mapping[str, str]) -> M:
     """A copy whose named weights are rounded, and multiplied in their precision; others keep the one that they have."""
-    params = {name: rounded(values, wanted.get(name), terms_axis(name)) for name, values in model.params.items()}
+    values = model._parameters.values
+    params = {name: rounded(array, wanted.get(name), terms_axis(name)) for name, array in values.items()}
     matrices = [name for name in params if precision_of("int8", name)]
     before = model.config()["precision"]
     after = {name: wanted.get(name) or precision_of(before, name) for name in matrices}

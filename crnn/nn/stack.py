@@ -26,6 +26,7 @@ from crnn.nn.cells import CELLS
 from crnn.nn.config import NetworkConfig
 from crnn.nn.dropout import Masks
 from crnn.nn.inputs import Dense, LayerInput, first_input
+from crnn.nn.params import Parameters
 from crnn.nn.precision import check_can_train, check_trainable
 from crnn.nn.program import Phase, run_phases
 from crnn.nn.recurrence import Recurrence
@@ -55,6 +56,7 @@ class Stack:
     """The layers that a configuration describes. Borrows the parameters and the gradients."""
 
     config: NetworkConfig
+    parameters: Parameters
     params: Arrays  # by name, shapes as `NetworkConfig.shapes` lists them
     grads: Arrays  # the same names and shapes
     cell: type[Recurrence]
@@ -62,8 +64,9 @@ class Stack:
     _packed: dict[str, PackedDirection]  # of a frozen network, by the prefix of the parameters' names
     frozen: bool  # whether the parameters are read-only, so that they need to be packed only once
 
-    def __init__(self, config: NetworkConfig, params: Arrays, grads: Arrays) -> None:
-        self.config, self.params, self.grads = config, params, grads
+    def __init__(self, config: NetworkConfig, parameters: Parameters) -> None:
+        self.config, self.parameters = config, parameters
+        self.params, self.grads = parameters.values, parameters.grads
         self.frozen, self._packed = config.precision is not None, {}
         self.cell = CELLS[config.cell]
         self.state_sizes = [H for H in config.hidden_sizes for _ in range(config.directions)]

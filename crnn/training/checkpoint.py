@@ -34,6 +34,7 @@ from crnn.optim import Optimizer
 from crnn.training.entries import LARGEST_COUNT, LONGEST_LINE, Entry, is_entry, is_history
 from crnn.training.identity import check_same, check_same_kind, check_same_scaling, model_identity
 from crnn.training.log_file import line_of
+from crnn.training.protocols import changing, weights_of
 from crnn.training.record import training_record
 from crnn.training.run import Diverged, Run
 
@@ -116,13 +117,13 @@ class Checkpoint:
         """
         if self.path is None or self.holds(run):
             return
-        arrays = {"params": run.model.flat_params, **run.optimizer.arrays}
+        arrays = {"params": weights_of(run.model), **run.optimizer.arrays}
         if run.state is not None:
             arrays |= {f"state.{number}": array for number, array in enumerate(state_arrays(run.state))}
         _check_finite(run, arrays)
         about = {}
         if self._rest is not None:
-            tensors, about["rest"] = self._rest(run.best if run.judged else run.model.flat_params)
+            tensors, about["rest"] = self._rest(run.best if run.judged else weights_of(run.model))
             rest = {REST + name: array for name, array in tensors.items()}
             _check_finite(run, rest)
             arrays |= rest
@@ -198,7 +199,8 @@ class Checkpoint:
         except (TypeError, ValueError) as error:
             raise ModelFileError(f"{name}: {error}") from None
         progress, arrays = stored.progress, stored.arrays
-        run.model.flat_params[...] = arrays["params"]
+        with changing(run.model) as weights:
+            weights[...] = arrays["params"]
         run.best[...] = best
         run.judged, run.best_epoch = progress["judged"], progress["best_epoch"]
         run.optimizer.set_state(progress["optimizer"], stored.optimizer_arrays(run))
@@ -276,7 +278,7 @@ class _Stored:
 
         ``tensors`` are those of the run's model.
         """
-        params = run.model.flat_params
+        params = weights_of(run.model)
         moments = self.optimizer_arrays(run)
         for name in ("params", *moments):
             check_tensor(name, self.arrays, params.shape, params.dtype.name)
@@ -436,7 +438,7 @@ def split(tensors: Mapping[str, Array], size: int) -> tuple[dict[str, Array], di
 def best_model(run: Run) -> tuple[dict[str, Array], dict[str, Any]]:
     """Tensors and header of the model to keep: with the best weights, or the current ones if none were judged."""
     tensors, header = run.model.contents()
-    flat = run.best if run.judged else run.model.flat_params
+    flat = run.best if run.judged else weights_of(run.model)
     weights, named = split(tensors, flat.size)
     start, best = 0, {}
     for name, array in weights.items():

@@ -21,7 +21,7 @@ from crnn.training.identity import data_identity
 from crnn.training.log import TrainingLog
 from crnn.training.log_file import check_log
 from crnn.training.output import Output
-from crnn.training.protocols import Observation, Trainable
+from crnn.training.protocols import Observation, Trainable, weights_of
 from crnn.training.report_page import check_page
 from crnn.training.run import Run
 from crnn.training.run_files import RunFiles
@@ -180,7 +180,7 @@ def _check_precision(model: Trainable, precision: str | None) -> None:
     """Raise ValueError unless the model can be trained in this precision."""
     if precision is None:
         return
-    check_can_train(precision, model.flat_params.dtype.name, None)
+    check_can_train(precision, weights_of(model).dtype.name, None)
     if "precision" not in inspect.signature(model.loss_and_gradients).parameters:
         raise ValueError(
             f"precision: expected a model whose loss_and_gradients takes a precision for {precision!r}, got a "

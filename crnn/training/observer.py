@@ -23,7 +23,7 @@ from crnn.training.entries import LONGEST_LINE, Entry, encodable, is_entry
 from crnn.training.environment import machine
 from crnn.training.log_file import line_of
 from crnn.training.output import Output
-from crnn.training.protocols import Observation, View, Windows
+from crnn.training.protocols import Observation, View, Windows, weights_of
 from crnn.training.record import scores_of
 from crnn.training.run import Diverged, Run
 
@@ -90,7 +90,7 @@ class Observer:
         model = self._run.model
         header = model.contents()[1] if hasattr(model, "contents") else {}  # a model without files may have none
         described = {"kind": header.get("kind", type(model).__name__), "text": repr(model)}
-        described |= {"parameters": int(model.flat_params.size)}
+        described |= {"parameters": int(weights_of(model).size)}
         return {
             "crnn": __version__,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from crnn.checks import Array
+from crnn.nn.module import Module
 from crnn.nn.state import StateLike
 from crnn.training.entries import Entry
 
@@ -81,6 +83,26 @@ class Observation:
     kind: str
     when: Literal["often", "end", "sample"]
     fields: Callable[[Any, View], Iterator[Entry]]
+
+
+@contextmanager
+def changing(model: Trainable) -> Iterator[Array]:
+    """The parameters (n,) of a model, for a change by crnn's own code, which keeps no reference to them."""
+    try:
+        yield weights_of(model)
+    finally:
+        if isinstance(model, Module):
+            model._parameters.changed()
+
+
+def weights_of(model: Trainable) -> Array:
+    """The parameters (n,) of a model, for code of crnn that reads them and keeps no reference.
+
+    After `Module.flat_params` a model must assume that they may change at any time, and pack its weights at every call.
+    """
+    if isinstance(model, Module) and vars(Module)["flat_params"] is getattr(type(model), "flat_params", None):
+        return model._parameters.flat
+    return model.flat_params
 
 
 class Trainable(Protocol):

@@ -12,7 +12,7 @@ from crnn.checks import Array
 from crnn.nn.state import StateLike
 from crnn.optim import Optimizer
 from crnn.training.log import TrainingLog
-from crnn.training.protocols import Evaluation, Trainable
+from crnn.training.protocols import Evaluation, Trainable, changing, weights_of
 
 __all__ = ["Diverged", "Run"]
 
@@ -78,7 +78,7 @@ class Run:
     ) -> None:
         self.model, self.optimizer, self.log, self.cut = model, optimizer, log, cut
         self.carries_state = carries_state
-        self.best = model.flat_params.copy()
+        self.best = weights_of(model).copy()
         self.best_epoch = 0
         self.judged = False
         self.test = None
@@ -96,15 +96,15 @@ class Run:
 
     def check_weights(self) -> None:
         """Raise Diverged unless all weights are finite."""
-        if not np.isfinite(self.model.flat_params).all():
+        if not np.isfinite(weights_of(self.model)).all():
             raise Diverged(f"weights are NaN or infinite after update {self.update} (epoch {self.log.epochs + 1})")
 
     def record_validation(self, evaluation: Evaluation | None) -> None:
         """Log an evaluation of the current weights, None if there is none. Keep them if they are the best so far."""
         if evaluation is None:
-            self.candidate = self.model.flat_params.copy()
+            self.candidate = weights_of(self.model).copy()
         elif self.log.add_validation(evaluation.loss, evaluation.accuracy):
-            self.best[...] = self.model.flat_params
+            self.best[...] = weights_of(self.model)
             self.best_epoch, self.judged = self.log.epochs + 1, True
 
     def confirm_candidate(self) -> None:
@@ -114,8 +114,9 @@ class Run:
 
     def keep_best(self) -> None:
         """Set the model's weights to those of the best epoch; if there is none, to finite ones."""
-        if self.judged or not np.isfinite(self.model.flat_params).all():
-            self.model.flat_params[...] = self.best
+        if self.judged or not np.isfinite(weights_of(self.model)).all():
+            with changing(self.model) as weights:
+                weights[...] = self.best
 
     def resume_records(self, records: tuple[Mapping[str, Any], ...]) -> None:
         """Set the records from those in a checkpoint, of which the last is that of this run."""
@@ -135,7 +136,8 @@ class Run:
         Training that has diverged cannot be resumed from where it is: the same windows would give the same NaN. Returns
         which weights these are.
         """
-        self.model.flat_params[...] = self.best
+        with changing(self.model) as weights:
+            weights[...] = self.best
         self.rollbacks += 1
         self.optimizer.reset()
         self.update -= self.position

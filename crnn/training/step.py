@@ -9,9 +9,9 @@ from typing import Any
 from crnn._core import optim as kernels
 from crnn.checks import check_finite
 from crnn.nn.state import StateLike
-from crnn.optim import Optimizer, Schedule, global_norm
+from crnn.optim import RULES, Optimizer, Schedule, global_norm
 from crnn.training.config import TrainingConfig
-from crnn.training.protocols import Trainable
+from crnn.training.protocols import Trainable, changing
 from crnn.training.run import Diverged
 
 __all__ = ["UpdateStep"]
@@ -85,7 +85,11 @@ class UpdateStep:
         if type(lr_scale) is not float or not math.isfinite(lr_scale):
             lr_scale = check_finite("schedule", lr_scale)
         self.lr = self.optimizer.lr * lr_scale
-        self.optimizer.update(self.model.flat_params, grads, factor=factor, lr_scale=lr_scale)
+        if type(self.optimizer) in RULES.values():
+            with changing(self.model) as params:
+                self.optimizer.update(params, grads, factor=factor, lr_scale=lr_scale)
+        else:  # a user's own, which may keep the array
+            self.optimizer.update(self.model.flat_params, grads, factor=factor, lr_scale=lr_scale)
         return loss, count, state
 
     def _clipped_norm(self) -> float:

@@ -66,7 +66,7 @@ def compose(
     parameters = Parameters(dict(network) | head_shapes(config, steps, loss.outputs), config.dtype)
     net = RNN.from_parameters(parameters.part("", network), config, seed)
     head = Head(
-        parameters.values,
+        parameters.read_only(),
         parameters.grads,
         loss,
         pooling=pooling,

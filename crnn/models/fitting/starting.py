@@ -35,11 +35,12 @@ class Snapshot:
     def of(cls, model: Module) -> Snapshot:
         """A copy of a model's weights, scaling, and what else it has learnt."""
         statistics = {name: values.copy() for name, values in model._statistics.items()}
-        return cls(model.flat_params.copy(), statistics, model.training_runs, model._learnt(), digest(model))
+        return cls(model._parameters.flat.copy(), statistics, model.training_runs, model._learnt(), digest(model))
 
     def restore(self, model: Module) -> None:
         """Put everything back into the model."""
-        model.flat_params[...] = self.weights
+        model._parameters.flat[...] = self.weights
+        model._parameters.changed()
         model._set_statistics({name: values.copy() for name, values in self.statistics.items()})
         model.training_runs = self.training_runs
         model._set_learnt(self.learnt)
@@ -51,12 +52,12 @@ class Snapshot:
 
     def has_weights_of(self, model: Module) -> bool:
         """Whether the weights of the model are still these."""
-        return bool(np.array_equal(self.weights.view(np.uint8), model.flat_params.view(np.uint8)))  # NaN too
+        return bool(np.array_equal(self.weights.view(np.uint8), model._parameters.flat.view(np.uint8)))  # NaN too
 
 
 def digest(model: Module) -> bytes:
     """A digest of weights and scaling."""
-    found = hashlib.blake2b(model.flat_params.data, digest_size=16)
+    found = hashlib.blake2b(model._parameters.flat.data, digest_size=16)
     for values in model._statistics.values():
         found.update(np.ascontiguousarray(values).data)
     return found.digest()

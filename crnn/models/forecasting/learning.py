@@ -31,6 +31,7 @@ from crnn.models.forecasting.preparation import (
 from crnn.models.forecasting.windows import Layout, Window
 from crnn.models.regressor import SequenceRegressor
 from crnn.training.checkpoint import Contents, stored_rest
+from crnn.training.protocols import changing
 
 # Of a training whose length is not given; docs/forecasting.md says how they were chosen.
 UPDATES = 200
@@ -70,13 +71,14 @@ class Learning:
         """What the forecaster's file has besides the regressor, if that has these weights; for checkpoints."""
         key = hashlib.blake2b(np.ascontiguousarray(weights).data).digest()
         if key not in self._known:  # most epochs are not the best one
-            own = self.regressor.flat_params
-            kept = own.copy()
-            own[...] = weights
-            try:
-                fitted = self._judged()
-            finally:
-                own[...] = kept
+            with changing(self.regressor) as own:
+                kept = own.copy()
+                try:
+                    own[...] = weights
+                    self.regressor._parameters.changed()
+                    fitted = self._judged()
+                finally:
+                    own[...] = kept
             self._known.clear()
             self._known[key] = fitted
         return self._known[key].tensors(), self._about(self._known[key])

@@ -145,11 +145,14 @@ class Predictor:
         """Run network and head; compute the losses if there are targets."""
         if targets is not None and tape.repeatable and head_tape.repeatable:
             targets = head_tape.own_targets(targets)
-        key = ("outputs", head_tape, id(targets), tape.parts)
-        phases = partial(self._forward_phases, tape, head_tape, targets)
+        version = self.net.stack.parameters.version
+        packed = version is not None and tape.version == version == head_tape.version
+        key = ("outputs", head_tape, id(targets), tape.parts, packed)
+        phases = partial(self._forward_phases, tape, head_tape, targets, packed)
         self.net.stack.run_phases(tape, key, phases, head_tape.repeatable)
+        tape.version = head_tape.version = version
 
-    def _forward_phases(self, tape: Tape, head_tape: HeadTape, targets: Array | None) -> list[Phase]:
+    def _forward_phases(self, tape: Tape, head_tape: HeadTape, targets: Array | None, packed: bool) -> list[Phase]:
         """The phases of `forward`, see `crnn.nn.program`."""
         stack, head = self.net.stack, self.head
 
@@ -164,7 +167,7 @@ class Predictor:
             if targets is not None:
                 head.loss_rows(head_tape, targets, part)
 
-        return [(1, pack), (tape.parts, rows)]
+        return [(tape.parts, rows)] if packed else [(1, pack), (tape.parts, rows)]
 
     def outputs(
         self, x: Array, lengths: Lengths | None, threads: int, workspace: Workspace | None = None

@@ -16,6 +16,7 @@ import numpy as np
 from crnn.checks import Array
 from crnn.interop.layouts import LAYOUTS, to_crnn
 from crnn.interop.onnx.files import HELPERS, METADATA, Tensors, digest
+from crnn.interop.onnx.writing import WRITERS
 from crnn.interop.parts import KINDS
 from crnn.io import json_header, model_file, safetensors
 from crnn.nn.module import check_config
@@ -48,7 +49,7 @@ def model_of(header: dict[str, Any], proto: Any, tensors: Tensors) -> Any:
         )
     cls = KINDS[header["kind"]]
     config = check_config(header.get("config"), cls.config_types, cls)
-    if config["cell"] not in [*LAYOUTS["onnx"].gates, "min_gru"]:
+    if config["cell"] not in WRITERS:
         raise ValueError(f"cell: expected one that ONNX files have, got {config['cell']!r:.200}")
     stored = dict(_parameters(config, arrays))
     most = sum(array.size for array in arrays.values())

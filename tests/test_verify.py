@@ -20,7 +20,7 @@ from crnn.models.files import from_bytes
 from crnn.models.tagger import SequenceTagger
 from crnn.nn import init
 from crnn.nn.cells import CELLS
-from crnn.nn.precision import PRECISIONS
+from crnn.nn.precision import PRECISIONS, TRAINING
 from crnn.verification import checker, renew, samples
 from crnn.verification.digest import Digest, chained
 from crnn.verification.hashes import HASHES
@@ -94,6 +94,7 @@ def test_every_entry_of_every_list_is_a_part():
     names += [f"optimizer {rule}" for rule in optim.RULES]
     names += [f"cell {cell}" for cell in core.CELLS]
     names += [f"precision {precision}" for precision in PRECISIONS]
+    names += [f"training {precision}" for precision in TRAINING]
     names += [f"kind {kind}" for kind in registry.kinds() if hasattr(crnn, kind)]
     assert list(all_parts()) == [*names, "model file"] == list(HASHES)
     assert len(CELLS) > 4

@@ -9,7 +9,6 @@ embedding, as models are usually written, and with one-hot vectors, which is the
 
 from __future__ import annotations
 
-import inspect
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -109,8 +108,8 @@ def measure(task: TrainingTask, setting: Setting) -> dict[str, Figure]:
     return race(contenders | {LIMIT: limit}, setting.effort)
 
 
-def fits(task: TrainingTask, start: Weights, ids: Array, threads: int) -> dict[str, Contender | Missing]:
-    """`crnn.fit` around the same steps, in all precisions that it has."""
+def fits(task: TrainingTask, start: Weights, ids: Array, threads: int) -> dict[str, Contender]:
+    """`crnn.fit` around the same steps, in both precisions of updates."""
     import crnn
 
     def contender(**precision: str) -> Contender:
@@ -133,9 +132,7 @@ def fits(task: TrainingTask, start: Weights, ids: Array, threads: int) -> dict[s
 
         return Contender(fit, task.tokens * task.windows)
 
-    has_precision = "precision" in inspect.signature(crnn.fit).parameters
-    bf16 = contender(precision="bf16") if has_precision else Missing("crnn.fit has no precision")
-    return {"crnn.fit": contender(), "crnn.fit, bf16": bf16}
+    return {"crnn.fit": contender(), "crnn.fit, bf16": contender(precision="bf16")}
 
 
 CHARACTERS = (

@@ -16,7 +16,7 @@ and the parameters of such a model are read-only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 PRECISIONS = gemm.QUANTISED
-TRAINING = ("bf16",)  # those in which updates can be computed
+TRAINING: tuple[Literal["bf16"], ...] = ("bf16",)  # those in which updates can be computed
 MATRICES = ("W_xh", "W_hh", "W_hy", "embedding")  # how the names of weight matrices end
 MOST_TERMS = 131_071  # of an int8 product: more than so many could exceed an int32
 LEAST = np.float32(2.0**-100)  # an output whose weights are all smaller has the scale 0, and all its integers are 0
@@ -103,7 +103,7 @@ def check_trainable(precision: Precision) -> None:
     if precision is not None:
         raise ValueError(
             f"precision: expected None in a network that is trained, got {precision!r}, which is for inference; train "
-            "it first, then quantize it"
+            "it first, then quantize it; fit with precision='bf16' computes its products in bf16"
         )
 
 

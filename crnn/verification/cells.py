@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""What is verified of every cell: a network on numbers, and a trained language model with its streams."""
+"""What is verified of every cell: a network on numbers, and a trained language model with its streams; and what every
+cell learns in each precision of updates."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from crnn.models.language_model import LanguageModel
 from crnn.nn.cells import CELLS
 from crnn.nn.network import RNN
 from crnn.nn.state import state_arrays
+from crnn.text.corpus import TextCorpus
 from crnn.training.fit import fit
 from crnn.verification import samples
 from crnn.verification.digest import Digest
@@ -23,6 +25,14 @@ INIT: dict[str, Any] = {"recurrent_init": "orthogonal", "input_init": "glorot"}
 LENGTHS = [5, 1, 8, 8, 3, 7, 2, 8, 4, 6, 5, 8, 1]
 
 
+def verify_training(precision: Literal["bf16"], digest: Digest, threads: int) -> None:
+    """Add what every cell learns with the products of its updates in another precision."""
+    for cell in CELLS:
+        digest.add("cell", cell)
+        gradients(cell, "float32", digest, threads, precision)
+        trained(cell, "float32", digest, threads, precision)
+
+
 def verify_cell(cell: str, digest: Digest, threads: int) -> None:
     """Add the results of a cell, in both precisions."""
     for dtype in "float32", "float64":
@@ -31,12 +41,14 @@ def verify_cell(cell: str, digest: Digest, threads: int) -> None:
     streams(cell, digest)
 
 
-def gradients(cell: str, dtype: str, digest: Digest, threads: int) -> None:
+def gradients(
+    cell: str, dtype: str, digest: Digest, threads: int, precision: Literal["bf16"] | None = None
+) -> None:
     """A forward and a backward pass of two bidirectional layers over sequences of different lengths."""
     net = RNN(11, [69, 35], cell=cell, bidirectional=True, dtype=dtype, seed=1, **INIT)
     x, dy = samples.numbers(8, 13, 11, seed=1, dtype=dtype), samples.numbers(8, 13, 70, seed=2, dtype=dtype)
     for lengths in None, LENGTHS:
-        y, state, tape = net.forward(x, lengths=lengths, threads=threads)
+        y, state, tape = net.forward(x, lengths=lengths, threads=threads, precision=precision)
         dx, dstate = net.backward(tape, dy, threads=threads)
         assert dx is not None
         if lengths is not None:  # padding is not computed
@@ -49,7 +61,9 @@ def gradients(cell: str, dtype: str, digest: Digest, threads: int) -> None:
     digest.add("gradient", net.flat_grads)
 
 
-def language_model(cell: str, dtype: str, digest: Digest, threads: int) -> None:
+def trained(
+    cell: str, dtype: str, digest: Digest, threads: int, precision: Literal["bf16"] | None = None
+) -> tuple[LanguageModel, TextCorpus]:
     """A character model after updates with dropout, tied weights, clipping and a trainable initial state."""
     corpus = samples.corpus(1800, seed=3)
     recurrent = 0.125 if CELLS[cell].info.recurrent_gates else 0.0
@@ -60,12 +74,18 @@ def language_model(cell: str, dtype: str, digest: Digest, threads: int) -> None:
     log = fit(
         model, corpus, epochs=2, batch_size=5, bptt=11, clip_value=0.125, clip_norm=0.5, threads=threads, seed=3,
         optimizer=optim.AdamW(lr=2.0**-6), schedule=optim.linear(0.125, warmup=5), patience=None,
-        log_every=1, progress=False,
+        log_every=1, progress=False, precision=precision,
     )  # fmt: skip
     digest.add("losses", log.column("train_loss"))
     digest.add("gradient norms", log.column("grad_norm"))
     digest.add("validation losses", log.column("valid_loss", "epoch"))
     digest.add("weights", model.flat_params)
+    return model, corpus
+
+
+def language_model(cell: str, dtype: str, digest: Digest, threads: int) -> None:
+    """The same model, saved and loaded, with its evaluation, texts and streams."""
+    model, corpus = trained(cell, dtype, digest, threads)
     model = from_bytes(to_bytes(model))
     evaluation = model.evaluate(corpus.valid, batch_size=2, threads=threads)
     digest.add("evaluation", [evaluation.nats, evaluation.accuracy, evaluation.count])

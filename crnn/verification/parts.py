@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The parts of a verification, made from crnn's own lists: rules, optimizers, schedules, cells, precisions, kinds."""
+"""The parts of a verification, made from crnn's own lists: rules, optimizers, cells, precisions, kinds and others."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from crnn.models.files import to_bytes
 from crnn.nn import init
 from crnn.nn.cells import CELLS
 from crnn.nn.network import RNN
-from crnn.nn.precision import PRECISIONS
+from crnn.nn.precision import PRECISIONS, TRAINING
 from crnn.verification import samples
-from crnn.verification.cells import verify_cell
+from crnn.verification.cells import verify_cell, verify_training
 from crnn.verification.digest import Digest
 from crnn.verification.kinds import KINDS
 from crnn.verification.precisions import verify_precision
@@ -37,6 +37,8 @@ def all_parts() -> dict[str, Part]:
         parts[f"cell {cell}"] = partial(verify_cell, cell)
     for precision in PRECISIONS:
         parts[f"precision {precision}"] = partial(verify_precision, precision)
+    for training in TRAINING:
+        parts[f"training {training}"] = partial(verify_training, training)
     for kind in registry.kinds(package="crnn"):
         parts[f"kind {kind}"] = KINDS.get(kind, partial(no_recipe, kind))
     parts["model file"] = model_file

@@ -20,10 +20,9 @@ import numpy as np
 
 from crnn._core import optim as kernels
 from crnn._core.gemm import aligned_empty
-from crnn._core.loss import sum_of_squares
 from crnn._core.vecmath import exp, log1p
 from crnn._float_mode import in_ieee_mode
-from crnn.checks import Array, check_count, check_finite, check_flag, check_number
+from crnn.checks import Array, check_count, check_finite, check_flag, check_number, check_threads
 
 __all__ = [
     "RULES",
@@ -76,7 +75,9 @@ class Optimizer(ABC):
         self.arrays: dict[str, Array] = {}
 
     @in_ieee_mode
-    def update(self, params: Array, grads: Array, *, factor: float = 1.0, lr_scale: float = 1.0) -> None:
+    def update(
+        self, params: Array, grads: Array, *, factor: float = 1.0, lr_scale: float = 1.0, threads: int = 1
+    ) -> None:
         """Update the parameters once.
 
         Parameters
@@ -89,7 +90,10 @@ class Optimizer(ABC):
             Multiplies the gradient as it is read, so that clipping by norm needs no separate pass.
         lr_scale : float
             Multiplies ``lr``: the value of a schedule.
+        threads : int
+            Threads that share the work if there are many parameters. The result is bit-identical for any number.
         """
+        threads = check_threads(threads)
         if not issubclass(type(params), np.ndarray):
             raise TypeError(f"params: expected an array, got {type(params).__name__}")
         if not self.arrays:
@@ -103,15 +107,15 @@ class Optimizer(ABC):
                     f"{params.shape}: this optimizer's {name} belongs to another model; make one for each"
                 )
         self.updates += 1
-        self._step(params, grads, factor, self.lr * lr_scale)
+        self._step(params, grads, factor, self.lr * lr_scale, threads)
 
     def _fill(self) -> float:
         """What ``arrays`` start from."""
         return 0.0
 
     @abstractmethod
-    def _step(self, params: Array, grads: Array, factor: float, lr: float) -> None:
-        """One update, with ``factor`` and the scheduled learning rate as `update` describes."""
+    def _step(self, params: Array, grads: Array, factor: float, lr: float, threads: int) -> None:
+        """One update, with ``factor``, the scheduled learning rate and ``threads`` as `update` describes."""
 
     def state(self) -> dict[str, float]:
         """The numbers that change from update to update, for checkpoints; ``arrays`` is the rest of the state."""
@@ -181,9 +185,9 @@ class SGD(Optimizer):
         if self.nesterov and not momentum:
             raise ValueError("nesterov: expected a momentum above 0 with it, got momentum=0")
 
-    def _step(self, params: Array, grads: Array, factor: float, lr: float) -> None:
+    def _step(self, params: Array, grads: Array, factor: float, lr: float, threads: int) -> None:
         velocity = self.arrays.get("velocity")
-        kernels.sgd(params, velocity, grads, factor, lr, self.momentum, self.weight_decay, self.nesterov)
+        kernels.sgd(params, velocity, grads, factor, lr, self.momentum, self.weight_decay, self.nesterov, threads)
 
 
 class Adagrad(Optimizer):
@@ -212,8 +216,8 @@ class Adagrad(Optimizer):
     def _fill(self) -> float:
         return self.initial
 
-    def _step(self, params: Array, grads: Array, factor: float, lr: float) -> None:
-        kernels.adagrad(params, self.arrays["square_sum"], grads, factor, lr, self.eps, self.weight_decay)
+    def _step(self, params: Array, grads: Array, factor: float, lr: float, threads: int) -> None:
+        kernels.adagrad(params, self.arrays["square_sum"], grads, factor, lr, self.eps, self.weight_decay, threads)
 
 
 class RMSprop(Optimizer):
@@ -245,7 +249,7 @@ class RMSprop(Optimizer):
         self.eps: float = check_number("eps", eps, 1e-30)
         self.momentum: float = check_number("momentum", momentum, 0.0, 1.0)
 
-    def _step(self, params: Array, grads: Array, factor: float, lr: float) -> None:
+    def _step(self, params: Array, grads: Array, factor: float, lr: float, threads: int) -> None:
         square_avg, velocity = self.arrays["square_avg"], self.arrays.get("velocity")
         kernels.rmsprop(
             params,
@@ -258,6 +262,7 @@ class RMSprop(Optimizer):
             self.eps,
             self.momentum,
             self.weight_decay,
+            threads,
         )
 
 
@@ -292,7 +297,7 @@ class Adam(Optimizer):
         self.eps: float = check_number("eps", eps, 1e-30)
         self._power1 = self._power2 = 1.0  # beta^updates, as products: pow() differs between machines
 
-    def _step(self, params: Array, grads: Array, factor: float, lr: float) -> None:
+    def _step(self, params: Array, grads: Array, factor: float, lr: float, threads: int) -> None:
         self._power1 *= self.beta1
         self._power2 *= self.beta2
         decay = (0.0, lr * self.weight_decay) if self.decoupled else (self.weight_decay, 0.0)
@@ -308,6 +313,7 @@ class Adam(Optimizer):
             1.0 / math.sqrt(1.0 - self._power2),
             self.eps,
             *decay,
+            threads,
         )
 
     def state(self) -> dict[str, float]:
@@ -532,6 +538,7 @@ def _listed(name: str, value: Any, listed: dict[str, Callable[..., Any]], other:
 
 
 @in_ieee_mode
-def global_norm(grads: Array) -> float:
-    """The 2-norm of a flat gradient, summed in float64 in a fixed order."""
-    return math.sqrt(sum_of_squares(np.ascontiguousarray(grads)))
+@in_ieee_mode
+def global_norm(grads: Array, *, threads: int = 1) -> float:
+    """The 2-norm of a flat gradient, summed in float64 in an order that does not depend on ``threads``."""
+    return math.sqrt(kernels.sum_of_squares(np.ascontiguousarray(grads), check_threads(threads)))

@@ -53,6 +53,22 @@ def test_training_does_not_depend_on_threads(isa, threads):
     assert_same_bits(trained(threads=threads), trained())
 
 
+def test_training_of_a_large_model_does_not_depend_on_threads():
+    """Packed weights, clipping, norm and update are split over threads too, in models with many parameters."""
+    corpus = crnn.TextCorpus.from_text(text(300), valid=0.05, test=0)
+    weights = []
+    for threads in 1, 2, 4:
+        model = crnn.LanguageModel(corpus.vocab, "gru", 832, seed=5)
+        assert model.flat_params.size > 2 * 2**20  # so that two threads share them
+        crnn.fit(
+            model, corpus, max_updates=3, batch_size=3, bptt=5, clip_norm=0.5, clip_value=0.01, threads=threads,
+            optimizer=crnn.optim.AdamW(lr=1e-2), progress=False,
+        )  # fmt: skip
+        weights.append(model.flat_params)
+    for other in weights[1:]:
+        assert_same_bits(other, weights[0])
+
+
 @pytest.mark.parametrize("optimizer", crnn.optim.RULES)
 def test_every_optimizer_gives_the_same_bits_on_every_instruction_set(isas, optimizer):
     results = []

@@ -9,6 +9,7 @@ import pytest
 from kernel_tools import SPECIAL, Guarded, assert_close, assert_same_bits
 
 from crnn._core import optim
+from crnn._core.loss import sum_of_squares
 
 SIZES = [1, 7, 8, 9, 15, 16, 17, 31, 33, 83]
 UPDATES = 4
@@ -127,6 +128,30 @@ def test_scale_and_clip(arrays, rng, n):
     optim.clip(clipped, 1.5)
     assert_same_bits(scaled, values * arrays.dtype.type(0.5))
     assert_same_bits(clipped, np.clip(values, -1.5, 1.5).astype(arrays.dtype))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_large_arrays_are_changed_from_end_to_end(rng, dtype, threads):
+    n = 2 * 2**20 + 37  # two threads at most
+    values = rng.normal(size=n).astype(dtype)
+    for change, expected in (
+        (lambda x: optim.scale(x, 0.5, threads), values * dtype.type(0.5)),
+        (lambda x: optim.clip(x, 0.5, threads), np.clip(values, dtype.type(-0.5), dtype.type(0.5))),
+        (lambda x: optim.clear(x, threads), np.zeros(n, dtype)),
+    ):
+        guarded = np.full(n + 2, 7, dtype)
+        guarded[1:-1] = values
+        change(guarded[1:-1])
+        assert_same_bits(guarded[1:-1], expected)
+        assert guarded[0] == guarded[-1] == 7
+
+
+def test_squares_are_summed_in_blocks_and_then_the_blocks_in_order(rng, dtype):
+    block = 2**19
+    x = rng.normal(size=2 * block + 3).astype(dtype)
+    parts = [optim.sum_of_squares(x[first : first + block]) for first in (0, block, 2 * block)]
+    assert optim.sum_of_squares(x, 2) == parts[0] + parts[1] + parts[2]
+    assert parts[0] == sum_of_squares(x[:block])  # one block in one go
 
 
 def test_a_gradient_that_is_not_finite_reaches_its_weight_alone(arrays, rng):

@@ -113,6 +113,33 @@ def test_state_goes_on_bit_for_bit(rng, optimizer, rule, settings, start):
     assert_same_bits(w_parts, w_whole)
 
 
+LARGE = 3 * 2**20 + 37  # parameters, so that three threads share them
+
+
+@pytest.mark.parametrize(("optimizer", "rule", "settings", "start"), CASES, ids=lambda case: repr(case)[:60])
+def test_a_large_update_has_the_same_bits_at_any_number_of_threads(rng, optimizer, rule, settings, start):
+    w, gradient = rng.normal(size=(2, LARGE)).astype(np.float32)
+    results = []
+    for threads in 1, 3:
+        ours, mine = fresh(optimizer), w.copy()
+        for factor in 1.0, FACTOR:
+            ours.update(mine, gradient, factor=factor, threads=threads)
+        results.append([mine, *ours.arrays.values()])
+    assert (results[0][0] == w).mean() < 0.01
+    for got, expected in zip(*results, strict=True):
+        assert_same_bits(got, expected)
+
+
+def test_a_number_of_threads_is_checked_before_anything_changes():
+    optimizer, w = Adam(), np.ones(3)
+    with pytest.raises(ValueError, match="threads: expected an integer of at least 1, got 0"):
+        optimizer.update(w, w.copy(), threads=0)
+    with pytest.raises(ValueError, match="threads: expected an integer of at least 1, got 0"):
+        global_norm(w, threads=0)
+    assert optimizer.updates == 0
+    assert (w == 1).all()
+
+
 def test_state_of_another_rule_is_refused():
     with pytest.raises(ValueError, match=r"arrays: expected \['m', 'v'\], got \['velocity'\]"):
         Adam().set_state({"updates": 3, "power1": 0.5, "power2": 0.5}, {"velocity": np.zeros(3)})
@@ -198,3 +225,10 @@ def test_schedules(name, options, expected):
 def test_global_norm(rng, dtype):
     grads = rng.normal(size=(5, 7)).astype(dtype)
     assert global_norm(grads.ravel()) == pytest.approx(np.linalg.norm(grads.astype(np.float64)), rel=1e-12)
+
+
+def test_global_norm_has_the_same_bits_at_any_number_of_threads(rng):
+    grads = (rng.normal(size=2**21 + 5) * rng.choice([1e-3, 1, 5], size=2**21 + 5)).astype(np.float32)
+    norms = {global_norm(grads, threads=threads) for threads in (1, 2, 3, 8)}
+    assert len(norms) == 1
+    assert norms.pop() == pytest.approx(np.linalg.norm(grads.astype(np.float64)), rel=1e-12)

@@ -176,6 +176,40 @@ print(raised > 700)
     assert result.stdout == "True\n", result.stderr
 
 
+def test_a_signal_never_leaves_an_update_half_done():
+    code = """
+import random, signal
+import numpy as np, crnn
+grads = np.ones(1 << 22, np.float32)
+optimizer = crnn.optim.SGD(lr=1.0)
+
+def update():
+    optimizer.update(weights, grads, threads=4)
+
+def handle(number, frame):
+    while frame is not None:
+        if frame.f_code is update.__code__:
+            raise KeyboardInterrupt
+        frame = frame.f_back
+
+signal.signal(signal.SIGALRM, handle)
+random.seed(1)
+interrupted = 0
+for trial in range(100):
+    weights = np.zeros(1 << 22, np.float32)
+    signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 4e-3))
+    try:
+        update()
+    except KeyboardInterrupt:
+        interrupted += 1
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert weights[0] in (0, -1) and (weights == weights[0]).all(), weights
+print(interrupted > 10)
+"""
+    result = run_python(code)
+    assert result.stdout == "True\n", result.stderr
+
+
 def test_a_call_does_without_threads_that_cannot_be_started():
     code = """
 import sys

@@ -32,6 +32,7 @@ def crnn_model(task: TrainingTask, start: Weights) -> crnn.LanguageModel:
 def crnn_step(model: crnn.LanguageModel, windows: Windows, threads: int) -> Step:
     """A training step of crnn, which repeats the windows in a cycle."""
     import crnn
+    from crnn._core.optim import clear
     from crnn.models.outputs.predictor import Workspace
 
     optimizer = crnn.optim.Adam(lr=RATE, beta1=BETA1, beta2=BETA2, eps=EPS)
@@ -41,10 +42,11 @@ def crnn_step(model: crnn.LanguageModel, windows: Windows, threads: int) -> Step
     def step() -> float:
         nonlocal state
         x, y = next(source)
-        model.flat_grads.fill(0)
+        clear(model.flat_grads, threads)
         total, count, state = model.loss_and_gradients(x, y, state, threads=threads, workspace=space)
-        norm = crnn.optim.global_norm(model.flat_grads)
-        optimizer.update(model.flat_params, model.flat_grads, factor=min(1.0, CLIP / max(norm, 1e-30)))
+        norm = crnn.optim.global_norm(model.flat_grads, threads=threads)
+        factor = min(1.0, CLIP / max(norm, 1e-30))
+        optimizer.update(model.flat_params, model.flat_grads, factor=factor, threads=threads)
         return float(total / count)
 
     return step

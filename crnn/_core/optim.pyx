@@ -1,47 +1,135 @@
 # SPDX-License-Identifier: MIT
 """Clipping and update rules over flat buffers. The formulas stand in src_c/train/optim.body.h.
 
-Arrays are pinned, because another thread may resize them while the GIL is released.
+Arrays are pinned, because another thread may resize them while the GIL is released. Large ones are split into ranges,
+one for each of ``threads`` threads; the bits do not depend on how many there are.
 
 Every rule: w (n,) OUT;  its state arrays (n,) OUT;  g (n,) IN, the gradient, multiplied by ``factor`` as it is read.
 Rates arrive as double and are rounded to the arrays' precision here, before any arithmetic.
 """
 
 cimport numpy as cnp
+from libc.string cimport memset
 from crnn._core.arrays cimport data, dim, need_apart, pin, real_kind
 from crnn._core.dispatch cimport f32, f64
+from crnn._core.threads cimport range_call, run_ranges
+
+import numpy as np
 
 cnp.import_array()
 
+cdef enum:
+    UNIT = 64             # elements: whole cache lines
+    LEAST = 1 << 20       # elements for each thread: arrays that the caches hold are faster in one than moved between two
+    NORM_BLOCK = 1 << 19  # elements that are summed in one go: fixed, because it shows in the bits
 
-def scale(x: Real, double factor):
+
+cdef int in_ranges(range_call call, const void *arguments, Py_ssize_t n, Py_ssize_t threads) except -1:
+    return run_ranges(call, arguments, n, UNIT, LEAST, threads)
+
+
+cdef struct Values:
+    int kind
+    void *x
+    double number
+    double *sums
+    Py_ssize_t n
+
+
+cdef void clear_range(const void *arguments, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    a = <const Values *>arguments
+    cdef size_t size = sizeof(float) if a.kind == cnp.NPY_FLOAT32 else sizeof(double)
+    memset(<char *>a.x + start * size, 0, (stop - start) * size)
+
+
+cdef void scale_range(const void *arguments, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    a = <const Values *>arguments
+    if a.kind == cnp.NPY_FLOAT32:
+        f32.scale(<float *>a.x + start, <float>a.number, stop - start)
+    else:
+        f64.scale(<double *>a.x + start, a.number, stop - start)
+
+
+cdef void clip_range(const void *arguments, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    a = <const Values *>arguments
+    if a.kind == cnp.NPY_FLOAT32:
+        f32.clip(<float *>a.x + start, <float>a.number, stop - start)
+    else:
+        f64.clip(<double *>a.x + start, a.number, stop - start)
+
+
+cdef void squares_of_blocks(const void *arguments, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    a = <const Values *>arguments
+    cdef Py_ssize_t block, first, count
+    for block in range(start, stop):
+        first = block * NORM_BLOCK
+        count = min(NORM_BLOCK, a.n - first)
+        if a.kind == cnp.NPY_FLOAT32:
+            a.sums[block] = f32.sum_of_squares(<float *>a.x + first, count)
+        else:
+            a.sums[block] = f64.sum_of_squares(<double *>a.x + first, count)
+
+
+cdef int in_place(range_call call, x, double number, Py_ssize_t threads) except -1:
+    cdef int kind = real_kind("x", x)
+    cdef Py_ssize_t n = dim(x, 0)
+    cdef Values arguments = Values(kind, data("x", x, kind, True, 1, n), number, NULL, n)
+    cdef object pins = pin(x)
+    return in_ranges(call, &arguments, n, threads)
+
+
+def clear(x: Real, Py_ssize_t threads=1):
+    """x = 0.  x (n,) OUT."""
+    in_place(clear_range, x, 0, threads)
+
+
+def scale(x: Real, double factor, Py_ssize_t threads=1):
     """x *= factor.  x (n,) OUT."""
-    cdef int kind = real_kind("x", x)
-    cdef Py_ssize_t n = dim(x, 0)
-    cdef void *x_ = data("x", x, kind, True, 1, n)
-    cdef object pins = pin(x)
-    with nogil:
-        if kind == cnp.NPY_FLOAT32:
-            f32.scale(<float *>x_, <float>factor, n)
-        else:
-            f64.scale(<double *>x_, factor, n)
+    in_place(scale_range, x, factor, threads)
 
 
-def clip(x: Real, double limit):
+def clip(x: Real, double limit, Py_ssize_t threads=1):
     """x = min(max(x, -limit), limit); NaN stays.  x (n,) OUT."""
+    in_place(clip_range, x, limit, threads)
+
+
+def sum_of_squares(x: Real, Py_ssize_t threads=1) -> float:
+    """The sum of the squares of x (n,) IN, in double, in a fixed order: of blocks, and then of their sums."""
     cdef int kind = real_kind("x", x)
-    cdef Py_ssize_t n = dim(x, 0)
-    cdef void *x_ = data("x", x, kind, True, 1, n)
-    cdef object pins = pin(x)
-    with nogil:
-        if kind == cnp.NPY_FLOAT32:
-            f32.clip(<float *>x_, <float>limit, n)
-        else:
-            f64.clip(<double *>x_, limit, n)
+    cdef Py_ssize_t n = dim(x, 0), blocks = max(1, (n + NORM_BLOCK - 1) // NORM_BLOCK)
+    cdef cnp.ndarray sums = np.empty(blocks, np.float64)
+    cdef Values arguments = Values(kind, data("x", x, kind, False, 1, n), 0, <double *>cnp.PyArray_DATA(sums), n)
+    cdef object pinned = pin(x)
+    cdef double total = 0
+    cdef Py_ssize_t block
+    run_ranges(squares_of_blocks, &arguments, blocks, 1, LEAST // NORM_BLOCK, threads)
+    for block in range(blocks):
+        total += arguments.sums[block]
+    return total
+
+
+cdef struct SGD:
+    int kind
+    void *w
+    void *velocity
+    void *g
+    double factor, lr, momentum, weight_decay
+    bint nesterov
+
+
+cdef void sgd_range(const void *arguments, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    a = <const SGD *>arguments
+    if a.kind == cnp.NPY_FLOAT32:
+        f32.sgd(<float *>a.w + start, NULL if a.velocity == NULL else <float *>a.velocity + start,
+                <float *>a.g + start, <float>a.factor, <float>a.lr, <float>a.momentum, <float>a.weight_decay,
+                a.nesterov, stop - start)
+    else:
+        f64.sgd(<double *>a.w + start, NULL if a.velocity == NULL else <double *>a.velocity + start,
+                <double *>a.g + start, a.factor, a.lr, a.momentum, a.weight_decay, a.nesterov, stop - start)
 
 
 def sgd(w: Real, velocity: Real | None, g: Real, double factor, double lr, double momentum, double weight_decay,
-        bint nesterov):
+        bint nesterov, Py_ssize_t threads=1):
     """Stochastic gradient descent; velocity (n,) OUT, or None where momentum is 0."""
     cdef int kind = real_kind("w", w)
     cdef Py_ssize_t n = dim(w, 0)
@@ -50,15 +138,30 @@ def sgd(w: Real, velocity: Real | None, g: Real, double factor, double lr, doubl
     need_apart("w", w, "g", g)
     cdef void *velocity_ = NULL if momentum == 0 else data("velocity", velocity, kind, True, 1, n)
     cdef object pins = (pin(w), pin(g))
-    with nogil:
-        if kind == cnp.NPY_FLOAT32:
-            f32.sgd(<float *>w_, <float *>velocity_, <float *>g_, <float>factor, <float>lr, <float>momentum,
-                    <float>weight_decay, nesterov, n)
-        else:
-            f64.sgd(<double *>w_, <double *>velocity_, <double *>g_, factor, lr, momentum, weight_decay, nesterov, n)
+    cdef SGD arguments = SGD(kind, w_, velocity_, g_, factor, lr, momentum, weight_decay, nesterov)
+    in_ranges(sgd_range, &arguments, n, threads)
 
 
-def adagrad(w: Real, square_sum: Real, g: Real, double factor, double lr, double eps, double weight_decay):
+cdef struct Adagrad:
+    int kind
+    void *w
+    void *s
+    void *g
+    double factor, lr, eps, weight_decay
+
+
+cdef void adagrad_range(const void *arguments, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    a = <const Adagrad *>arguments
+    if a.kind == cnp.NPY_FLOAT32:
+        f32.adagrad(<float *>a.w + start, <float *>a.s + start, <float *>a.g + start, <float>a.factor, <float>a.lr,
+                    <float>a.eps, <float>a.weight_decay, stop - start)
+    else:
+        f64.adagrad(<double *>a.w + start, <double *>a.s + start, <double *>a.g + start, a.factor, a.lr, a.eps,
+                    a.weight_decay, stop - start)
+
+
+def adagrad(w: Real, square_sum: Real, g: Real, double factor, double lr, double eps, double weight_decay,
+            Py_ssize_t threads=1):
     """Adagrad; square_sum (n,) OUT."""
     cdef int kind = real_kind("w", w)
     cdef Py_ssize_t n = dim(w, 0)
@@ -67,16 +170,34 @@ def adagrad(w: Real, square_sum: Real, g: Real, double factor, double lr, double
     need_apart("w", w, "g", g)
     cdef void *s_ = data("square_sum", square_sum, kind, True, 1, n)
     cdef object pins = (pin(w), pin(g))
-    with nogil:
-        if kind == cnp.NPY_FLOAT32:
-            f32.adagrad(<float *>w_, <float *>s_, <float *>g_, <float>factor, <float>lr, <float>eps,
-                        <float>weight_decay, n)
-        else:
-            f64.adagrad(<double *>w_, <double *>s_, <double *>g_, factor, lr, eps, weight_decay, n)
+    cdef Adagrad arguments = Adagrad(kind, w_, s_, g_, factor, lr, eps, weight_decay)
+    in_ranges(adagrad_range, &arguments, n, threads)
+
+
+cdef struct RMSprop:
+    int kind
+    void *w
+    void *s
+    void *velocity
+    void *g
+    double factor, lr, alpha, eps, momentum, weight_decay
+
+
+cdef void rmsprop_range(const void *arguments, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    a = <const RMSprop *>arguments
+    if a.kind == cnp.NPY_FLOAT32:
+        f32.rmsprop(<float *>a.w + start, <float *>a.s + start,
+                    NULL if a.velocity == NULL else <float *>a.velocity + start, <float *>a.g + start,
+                    <float>a.factor, <float>a.lr, <float>a.alpha, <float>a.eps, <float>a.momentum,
+                    <float>a.weight_decay, stop - start)
+    else:
+        f64.rmsprop(<double *>a.w + start, <double *>a.s + start,
+                    NULL if a.velocity == NULL else <double *>a.velocity + start, <double *>a.g + start,
+                    a.factor, a.lr, a.alpha, a.eps, a.momentum, a.weight_decay, stop - start)
 
 
 def rmsprop(w: Real, square_avg: Real, velocity: Real | None, g: Real, double factor, double lr, double alpha,
-            double eps, double momentum, double weight_decay):
+            double eps, double momentum, double weight_decay, Py_ssize_t threads=1):
     """RMSprop; square_avg (n,) OUT; velocity (n,) OUT, or None where momentum is 0."""
     cdef int kind = real_kind("w", w)
     cdef Py_ssize_t n = dim(w, 0)
@@ -86,17 +207,33 @@ def rmsprop(w: Real, square_avg: Real, velocity: Real | None, g: Real, double fa
     cdef void *s_ = data("square_avg", square_avg, kind, True, 1, n)
     cdef void *velocity_ = NULL if momentum == 0 else data("velocity", velocity, kind, True, 1, n)
     cdef object pins = (pin(w), pin(g))
-    with nogil:
-        if kind == cnp.NPY_FLOAT32:
-            f32.rmsprop(<float *>w_, <float *>s_, <float *>velocity_, <float *>g_, <float>factor, <float>lr,
-                        <float>alpha, <float>eps, <float>momentum, <float>weight_decay, n)
-        else:
-            f64.rmsprop(<double *>w_, <double *>s_, <double *>velocity_, <double *>g_, factor, lr, alpha, eps,
-                        momentum, weight_decay, n)
+    cdef RMSprop arguments = RMSprop(kind, w_, s_, velocity_, g_, factor, lr, alpha, eps, momentum, weight_decay)
+    in_ranges(rmsprop_range, &arguments, n, threads)
+
+
+cdef struct Adam:
+    int kind
+    void *w
+    void *m
+    void *v
+    void *g
+    double factor, step_size, beta1, beta2, root_correction, eps, weight_decay, decoupled_decay
+
+
+cdef void adam_range(const void *arguments, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    a = <const Adam *>arguments
+    if a.kind == cnp.NPY_FLOAT32:
+        f32.adam(<float *>a.w + start, <float *>a.m + start, <float *>a.v + start, <float *>a.g + start,
+                 <float>a.factor, <float>a.step_size, <float>a.beta1, <float>a.beta2, <float>a.root_correction,
+                 <float>a.eps, <float>a.weight_decay, <float>a.decoupled_decay, stop - start)
+    else:
+        f64.adam(<double *>a.w + start, <double *>a.m + start, <double *>a.v + start, <double *>a.g + start,
+                 a.factor, a.step_size, a.beta1, a.beta2, a.root_correction, a.eps, a.weight_decay,
+                 a.decoupled_decay, stop - start)
 
 
 def adam(w: Real, m: Real, v: Real, g: Real, double factor, double step_size, double beta1, double beta2,
-         double root_correction, double eps, double weight_decay, double decoupled_decay):
+         double root_correction, double eps, double weight_decay, double decoupled_decay, Py_ssize_t threads=1):
     """Adam and AdamW; m, v (n,) OUT."""
     cdef int kind = real_kind("w", w)
     cdef Py_ssize_t n = dim(w, 0)
@@ -106,11 +243,6 @@ def adam(w: Real, m: Real, v: Real, g: Real, double factor, double step_size, do
     cdef void *m_ = data("m", m, kind, True, 1, n)
     cdef void *v_ = data("v", v, kind, True, 1, n)
     cdef object pins = (pin(w), pin(g))
-    with nogil:
-        if kind == cnp.NPY_FLOAT32:
-            f32.adam(<float *>w_, <float *>m_, <float *>v_, <float *>g_, <float>factor, <float>step_size,
-                     <float>beta1, <float>beta2, <float>root_correction, <float>eps, <float>weight_decay,
-                     <float>decoupled_decay, n)
-        else:
-            f64.adam(<double *>w_, <double *>m_, <double *>v_, <double *>g_, factor, step_size, beta1, beta2,
-                     root_correction, eps, weight_decay, decoupled_decay, n)
+    cdef Adam arguments = Adam(kind, w_, m_, v_, g_, factor, step_size, beta1, beta2, root_correction, eps,
+                               weight_decay, decoupled_decay)
+    in_ranges(adam_range, &arguments, n, threads)

@@ -217,3 +217,32 @@ def run(Py_ssize_t threads, function) -> None:
     job.function = job.failure = None  # an exception refers to the frames of the caller
     if failure is not None:
         raise failure
+
+
+@cython.final
+cdef class Ranges:
+    """What `run` calls for `run_ranges`: ``self(part)`` makes the call for the elements of that part."""
+    cdef range_call call
+    cdef const void *arguments
+    cdef Py_ssize_t n, unit, parts
+
+    def __call__(self, Py_ssize_t part):
+        cdef Py_ssize_t units = (self.n + self.unit - 1) // self.unit
+        cdef Py_ssize_t start = units * part // self.parts * self.unit
+        cdef Py_ssize_t stop = units * (part + 1) // self.parts * self.unit
+        with nogil:
+            self.call(self.arguments, start, min(stop, self.n))
+
+
+cdef int run_ranges(range_call call, const void *arguments, Py_ssize_t n, Py_ssize_t unit, Py_ssize_t least,
+                    Py_ssize_t threads) except -1:
+    cdef Py_ssize_t parts = min(threads, n // least)
+    cdef Ranges ranges
+    if parts <= 1:
+        with nogil:
+            call(arguments, 0, n)
+        return 0
+    ranges = Ranges()
+    ranges.call, ranges.arguments, ranges.n, ranges.unit, ranges.parts = call, arguments, n, unit, parts
+    run(parts, ranges)
+    return 0

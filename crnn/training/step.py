@@ -63,14 +63,14 @@ class UpdateStep:
         Returns what `Trainable.loss_and_gradients` returns. If the loss or the gradient is not finite, raises
         Diverged before the weights are changed.
         """
-        grads = self.model.flat_grads
-        grads.fill(0)
+        grads, threads = self.model.flat_grads, self.config.threads
+        kernels.clear(grads, threads)
         loss, count, state = self.model.loss_and_gradients(
             x,
             targets,
             state,
             reduction=self.config.reduction,
-            threads=self.config.threads,
+            threads=threads,
             workspace=self.workspace,
             dropout_seed=[self.config.seed, update],
             **self._precision,
@@ -87,16 +87,16 @@ class UpdateStep:
         self.lr = self.optimizer.lr * lr_scale
         if type(self.optimizer) in RULES.values():
             with changing(self.model) as params:
-                self.optimizer.update(params, grads, factor=factor, lr_scale=lr_scale)
+                self.optimizer.update(params, grads, factor=factor, lr_scale=lr_scale, threads=threads)
         else:  # a user's own, which may keep the array
             self.optimizer.update(self.model.flat_params, grads, factor=factor, lr_scale=lr_scale)
         return loss, count, state
 
     def _clipped_norm(self) -> float:
         """Clip the elements of the gradient to ``clip_value``. Returns its 2-norm."""
-        grads, limit = self.model.flat_grads, self.config.clip_value
-        norm = global_norm(grads)
+        grads, limit, threads = self.model.flat_grads, self.config.clip_value, self.config.threads
+        norm = global_norm(grads, threads=threads)
         if limit is None or not math.isfinite(norm):  # clipping would hide an infinite element
             return norm
-        kernels.clip(grads, limit)
-        return global_norm(grads)
+        kernels.clip(grads, limit, threads)
+        return global_norm(grads, threads=threads)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,6 +21,8 @@ from crnn.nn.windows import Window, run_windows, saves_memory
 from crnn.stream.parts import StreamParts
 
 Seed = int | list[int] | None
+
+WEIGHTS_TO_PACK = 1 << 20  # for each thread that packs: fewer are in the cache of the thread that updated them
 
 
 @dataclass(eq=False)
@@ -242,11 +244,18 @@ class Predictor:
         """The phases of `forward_backward`, see `crnn.nn.program`."""
         stack, head = self.net.stack, self.head
 
-        def pack(_: int) -> None:
-            stack.pack_forward(tape)
-            head.pack_forward(head_tape)
-            stack.pack_backward(tape)
-            head.pack_backward(head_tape)
+        packings: list[Callable[[], None]] = [  # in an order that shares them out evenly
+            partial(head.pack_forward, head_tape),
+            partial(head.pack_backward, head_tape),
+            partial(stack.pack_backward, tape),
+            partial(stack.pack_forward, tape),
+        ]
+        size = sum(values.size for values in stack.params.values()) + head.w.size
+        packers = min(threads, len(packings), max(1, size // WEIGHTS_TO_PACK))
+
+        def pack(part: int) -> None:
+            for packing in packings[part::packers]:
+                packing()
 
         def rows(number: int) -> None:
             part = tape.part(number)
@@ -259,7 +268,7 @@ class Predictor:
             stack.weight_gradients(tape, part, threads)
             head.weight_gradients(head_tape, tape.y, tape.scratch(part), part, threads, tape.lengths)
 
-        phases: list[Phase] = [(1, pack), (tape.parts, rows)]
+        phases: list[Phase] = [(packers, pack), (tape.parts, rows)]
         if not states_only:
             phases += [(threads, columns), (1, lambda _: stack.finish_gradients(tape))]
         return phases

@@ -104,9 +104,9 @@ LANGUAGE = {
 def test_later_updates_are_those_of_a_new_workspace(cell, options, threads):
     model = crnn.LanguageModel(crnn.Vocab.from_text("abcde"), cell, 7, seed=1, **options)
     rng, workspace, state = np.random.default_rng(0), model.workspace(), None
-    for update in range(5):
-        ids = rng.integers(0, 5, (4, 2))
-        if update == 3:
+    for update in range(8):
+        ids = rng.integers(0, 5, (4, 2), np.int32)
+        if update == 5:
             ids[2] = IGNORE_INDEX  # another number of targets
         inputs, targets = np.abs(ids[:-1]), ids[1:]
         arguments = {"threads": threads, "dropout_seed": [7, update]}
@@ -119,6 +119,91 @@ def test_later_updates_are_those_of_a_new_workspace(cell, options, threads):
         assert np.array_equal(np.array(state), expected_state)
         assert np.array_equal(model.flat_grads, gradient)
         stir(model.flat_params, update)
+
+
+def repeating(**options):
+    """A language model whose next update in the workspace repeats the last: model, ids, workspace, state."""
+    model = crnn.LanguageModel(crnn.Vocab.from_text("abcde"), "lstm", 7, seed=1, **options)
+    ids, workspace, state = np.random.default_rng(0).integers(0, 5, (4, 2), np.int32), model.workspace(), None
+    for _ in range(3):
+        _, _, state = model.loss_and_gradients(ids[:-1], ids[1:], state, workspace=workspace)
+    assert workspace.repetition is not None
+    model.flat_grads.fill(0)
+    return model, ids, workspace, state
+
+
+def test_a_repeated_update_does_not_take_the_general_path(monkeypatch):
+    model, ids, workspace, state = repeating()
+    monkeypatch.setattr(crnn.LanguageModel, "_check_ids", None)  # of the general path
+    model.loss_and_gradients(ids[:-1], ids[1:], state, workspace=workspace)
+
+
+OTHERS = {  # updates that differ from the last one
+    "another type of ids": lambda model, ids, state: (ids[:-1].astype(np.int64), ids[1:], state, {}),
+    "ids in another order": lambda model, ids, state: (np.asfortranarray(ids[:-1]), ids[1:], state, {}),
+    "a list of targets": lambda model, ids, state: (ids[:-1], np.array(ids[1:].tolist()), state, {}),
+    "fewer steps": lambda model, ids, state: (ids[:-2], ids[1:-1], state, {}),
+    "fewer rows": lambda model, ids, state: (ids[:-1, :1], ids[1:, :1], None, {}),
+    "no state": lambda model, ids, state: (ids[:-1], ids[1:], None, {}),
+    "a copy of the state": lambda model, ids, state: (ids[:-1], ids[1:], tuple(map(np.copy, state)), {}),
+    "another state": lambda model, ids, state: (ids[:-1], ids[1:], tuple(s + 1 for s in state), {}),
+    "another reduction": lambda model, ids, state: (ids[:-1], ids[1:], state, {"reduction": "sum"}),
+    "another number of threads": lambda model, ids, state: (ids[:-1], ids[1:], state, {"threads": 2}),
+    "another precision": lambda model, ids, state: (ids[:-1], ids[1:], state, {"precision": "bf16"}),
+    "another parameter": lambda model, ids, state: (replace_w_hh(model), ids[1:], state, {}),
+}
+
+
+def replace_w_hh(model):
+    model.params["layer0.W_hh"] = 2 * model.params["layer0.W_hh"]
+    return np.ones((3, 2), np.int32)
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_an_update_that_differs_from_the_last_is_not_its_repetition(other):
+    model, ids, workspace, state = repeating()
+    x, targets, state, options = other(model, ids, state)
+    expected = model.loss_and_gradients(x, targets, state, **options)
+    gradient = model.flat_grads.copy()
+    model.flat_grads.fill(0)
+    found = model.loss_and_gradients(x, targets, state, workspace=workspace, **options)
+    assert found[:2] == expected[:2]
+    assert same(found[2], expected[2])
+    assert np.array_equal(model.flat_grads, gradient)
+
+
+WRONG = {
+    "ids: expected|x: expected": {"ids": np.full((3, 2), 5, np.int32)},
+    "x: expected": {"ids": np.full((3, 2), -1, np.int32)},
+    "targets: expected": {"targets": np.full((3, 2), 5, np.int32)},
+    "state: .*finite": {"nan": True},
+    "reduction: expected": {"reduction": "max"},
+    "threads: expected": {"threads": True},
+    "dropout_seed: expected": {"dropout_seed": -1},
+    "dropout_seed.*": {"dropout_seed": [1, "2"]},
+    "workspace: expected": {"workspace": 3},
+}
+
+
+@pytest.mark.parametrize(("message", "wrong"), WRONG.items())
+def test_a_wrong_argument_of_a_repeated_update_is_refused_as_one_of_the_first(message, wrong):
+    model, ids, workspace, state = repeating()
+    arguments = {"ids": ids[:-1], "targets": ids[1:], "workspace": workspace} | wrong
+    if arguments.pop("nan", False):
+        state[1][0, 1, 2] = np.nan
+    with pytest.raises((TypeError, ValueError), match=message):
+        model.loss_and_gradients(state=state, **arguments)
+    assert not model.flat_grads.any()
+    state[1][0, 1, 2] = 0  # and the next one is right
+    expected = model.loss_and_gradients(ids[:-1], ids[1:], tuple(map(np.copy, state)))[0]
+    assert model.loss_and_gradients(ids[:-1], ids[1:], state, workspace=workspace)[0] == expected
+
+
+def test_a_repeated_update_of_another_model_is_refused():
+    _, ids, workspace, state = repeating()
+    other = crnn.LanguageModel(crnn.Vocab.from_text("abcde"), "lstm", 7, seed=2)
+    with pytest.raises(ValueError, match="another has used"):
+        other.loss_and_gradients(ids[:-1], ids[1:], state, workspace=workspace)
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean", "max", "flatten"])

@@ -14,6 +14,7 @@ from cpython.object cimport PyObject
 from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memcpy, memset
+from crnn._core.dispatch cimport f32, f64
 from crnn._core.program cimport kernel_call, note_array, perform
 
 import numpy as np
@@ -177,6 +178,43 @@ def checked_ids(str name not None, ids: NDArray[Any], Py_ssize_t limit, int32_t 
     """A copy of ids of any shape and integer type, int32 and C-contiguous, in which all are from 0 to limit-1, or
     ``allowed``. Raises ValueError."""
     return ids_below(name, ids, limit, allowed)
+
+
+# ---- the next window, for memory in which the last one was -----------------------------------------------------------
+
+
+def take_ids(own: NDArray[int32], ids: Any, Py_ssize_t limit, int32_t allowed=0) -> int:
+    """Copy ids (T, B) into ``own``: each from 0 to limit-1, or ``allowed``.
+
+    Returns how many are not ``allowed``; -1 unless ids are an int32 array of the same shape in C order, with such ids.
+    ``own`` may have been changed then.
+    """
+    cdef Py_ssize_t i, n = dim(own, 0) * dim(own, 1), wrong = 0, others = 0
+    cdef int32_t *own_ = <int32_t *>data("own", own, cnp.NPY_INT32, True, 2, dim(own, 0), dim(own, 1))
+    if not (cnp.PyArray_CheckExact(ids) and cnp.PyArray_TYPE(<cnp.ndarray>ids) == cnp.NPY_INT32
+            and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>ids)
+            and cnp.PyArray_SAMESHAPE(<cnp.ndarray>ids, <cnp.ndarray>own)):
+        return -1
+    memcpy(own_, cnp.PyArray_DATA(<cnp.ndarray>ids), n * sizeof(int32_t))
+    for i in range(n):
+        wrong += (own_[i] != allowed) & ((own_[i] < 0) | (own_[i] >= limit))
+        others += own_[i] != allowed
+    return -1 if wrong else others
+
+
+def take_finite(own: Sequence[NDArray[Any]], values: Sequence[NDArray[Any]]) -> bool:
+    """Copy arrays (B, H) into those of the same shapes and types in ``own``. Returns whether the copies are finite."""
+    cdef int kind, finite = 1
+    cdef Py_ssize_t n
+    cdef void *own_
+    for to, array in zip(own, values, strict=True):
+        kind = real_kind("own", to)
+        n = cnp.PyArray_SIZE(<cnp.ndarray>to)
+        own_ = data("own", to, kind, True, 2, dim(to, 0), dim(to, 1))
+        memcpy(own_, data("values", array, kind, False, 2, dim(to, 0), dim(to, 1)),
+               n * (sizeof(float) if kind == cnp.NPY_FLOAT32 else sizeof(double)))
+        finite &= f32.all_finite(<float *>own_, n) if kind == cnp.NPY_FLOAT32 else f64.all_finite(<double *>own_, n)
+    return finite == 1
 
 
 # ---- copies and sums of rows, as kernel calls, for what a program repeats ------------------------------------------------

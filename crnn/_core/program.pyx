@@ -79,6 +79,18 @@ cdef class Program:
                 at += aligned(call.size)
 
 
+def same_values(values: Sequence[Any], dicts: Sequence[dict[str, Any]]) -> bool:
+    """Whether the values of the dictionaries, in their order, are these very objects."""
+    cdef Py_ssize_t i = 0, n = len(values)
+    cdef dict named
+    for named in dicts:
+        for value in named.values():
+            if i >= n or values[i] is not value:
+                return False
+            i += 1
+    return i == n
+
+
 cdef int perform(kernel_call call, const void *arguments, size_t size) except -1:
     if recording != NULL:
         (<Program>recording).add(call, arguments, size)

@@ -369,6 +369,10 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         if reduction not in ("mean", "sum"):
             raise ValueError(f"reduction: expected mean or sum, got {reduction!r}")
         threads = check_threads(threads)
+        space, options = Workspace.given(workspace), (reduction, threads, precision)
+        repeated = self._predictor.repeat(space, ids, targets, state, options, dropout_seed)
+        if repeated is not None:
+            return repeated
         x = self._check_ids("ids", ids)
         wanted = self._check_targets(targets, x.shape)
         count = self._head.loss.count(wanted)
@@ -376,13 +380,14 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         (tape,), head = self._predictor.window(
             x,
             wanted,
-            Workspace.given(workspace),
+            space,
             state=state,
             scale=scale,
             threads=threads,
             dropout_seed=dropout_seed,
             precision=precision,
         )
+        self._predictor.remember(space, scale, threads, options, count if reduction == "mean" else None)
         return loss.sum(head.losses.reshape(-1)), count, tape.after.value
 
     def workspace(self) -> Workspace:

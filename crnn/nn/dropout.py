@@ -18,6 +18,13 @@ DRAWS = 4  # from each 64-bit number of the generator
 BLOCK = 1 << 18  # elements that are drawn at a time
 
 
+def check_seeds(seed: int | list[int]) -> None:
+    """Raise TypeError or ValueError unless this is a seed of `Masks`."""
+    for number in seed if isinstance(seed, list) else [seed]:
+        if type(number) is not int or number < 0:  # the check takes a microsecond
+            check_seed("dropout_seed", number)
+
+
 class Masks:
     """Inverted dropout: each element is 0 with probability p, otherwise 1 / (1 - p). Srivastava et al. 2014.
 
@@ -28,10 +35,7 @@ class Masks:
     """
 
     def __init__(self, seed: int | list[int]) -> None:
-        numbers = seed if isinstance(seed, list) else [seed]
-        for number in numbers:
-            if type(number) is not int or number < 0:  # the check takes a microsecond
-                check_seed("dropout_seed", number)
+        check_seeds(seed)
         self._seed = seed
 
     @cached_property

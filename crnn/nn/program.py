@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
 
 from crnn import _parallel as parallel
-from crnn._core.program import Program
+from crnn._core.program import Program, same_values
 
 MOST_PROGRAMS = 8  # of a tape: a number that a pass depends on may be another one in every window
 
@@ -19,11 +20,15 @@ class WindowProgram:
     Small networks spend more time on the checks and the Python code between kernel calls than in the kernels.
     """
 
-    arrays: object  # what the program was recorded with, see `run_phases`
+    _arrays: list[Any]  # what the program was recorded with, see `run_phases`
     _phases: list[list[Program]]  # a program for each part
 
-    def __init__(self, arrays: object) -> None:
-        self.arrays, self._phases = arrays, []
+    def __init__(self, arrays: Sequence[dict[str, Any]]) -> None:
+        self._arrays, self._phases = [array for named in arrays for array in named.values()], []
+
+    def uses(self, arrays: Sequence[dict[str, Any]]) -> bool:
+        """Whether the program was recorded with these very arrays."""
+        return same_values(self._arrays, arrays)
 
     def record(self, parts: int, function: Callable[[int], object]) -> None:
         """Call ``function(part)`` for each part, and add the kernel calls as a phase. They must be all that it does."""
@@ -44,7 +49,7 @@ class WindowProgram:
 def run_phases(
     programs: dict[Hashable, WindowProgram | None] | None,
     key: Hashable,
-    arrays: object,
+    arrays: Sequence[dict[str, Any]],
     phases: Callable[[], Iterable[Phase]],
 ) -> None:
     """Run the phases of a pass over a tape.
@@ -56,8 +61,8 @@ def run_phases(
         the second time, since many tapes are used once.
     key : hashable
         The pass, and the numbers that it depends on.
-    arrays
-        What identifies the arrays that are not the tape's: a program that was recorded with others is recorded again.
+    arrays : sequence of dict
+        The arrays that are not the tape's: a program that was recorded with others is recorded again.
     phases : callable
         Returns the phases, each (parts, function). Is not called if a program is repeated.
     """
@@ -66,7 +71,7 @@ def run_phases(
             parallel.run(parts, function)
         return
     program = programs.get(key)
-    if program is not None and program.arrays == arrays:
+    if program is not None and program.uses(arrays):
         program.run()
         return
     first_time = key not in programs

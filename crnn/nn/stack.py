@@ -11,7 +11,7 @@ can compute the head's part of a slice in the same thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,14 +28,14 @@ from crnn.nn.dropout import Masks
 from crnn.nn.inputs import Dense, LayerInput, first_input
 from crnn.nn.params import Parameters
 from crnn.nn.precision import check_can_train, check_trainable
-from crnn.nn.program import Phase, run_phases
+from crnn.nn.program import Phase, WindowProgram, run_phases
 from crnn.nn.recurrence import Recurrence
 from crnn.nn.slices import Slice
 from crnn.nn.state import State, StateLike
 from crnn.nn.tape import CHUNK_BYTES, COPIED_BYTES, LayerTape, Tape
 from crnn.stream.state import check_state
 
-Arrays = Mapping[str, Array]
+Arrays = dict[str, Array]
 
 # Inference keeps the padding of batches with at most so many rows (t, b), or so many times the sum of the lengths, if
 # the outputs of the layers below the top take at most so many bytes.
@@ -333,8 +333,12 @@ class Stack:
         as far as it is not the tape that decides it.
         """
         programs = tape.programs if repeatable and tape.repeatable else None
-        arrays = programs is not None and [*map(id, self.params.values()), *map(id, self.grads.values())]
-        run_phases(programs, key, arrays, phases)
+        run_phases(programs, key, (self.params, self.grads), phases)
+
+    def program(self, tape: Tape, key: Hashable) -> WindowProgram | None:
+        """What `run_phases` would repeat on this tape, whose x and state may have been replaced by others."""
+        program = tape.programs.get(key)
+        return program if program is not None and program.uses((self.params, self.grads)) else None
 
     # ---- forward --------------------------------------------------------------------------------------------------
 

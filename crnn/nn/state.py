@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn._core import gemm
+from crnn._core.arrays import take_finite
 from crnn.array_input import check_finite
 from crnn.stream.state import StateLike, check_state
 
@@ -80,6 +81,10 @@ class State:
         """Copy arrays (B, H), as `check_state` returns them."""
         for array, values in zip(self.arrays, arrays, strict=True):
             array[...] = values
+
+    def take(self, other: State) -> bool:
+        """Copy a state of the same sizes and as many rows. Returns whether all its numbers are finite."""
+        return take_finite(self.arrays, other.arrays)
 
     def assign_rows(self, other: State) -> None:
         """Copy all rows of a state of the same sizes, with as many rows or fewer, into the first ones."""

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from crnn._core import gemm
 from crnn._core.rows import Lengths
 from crnn.checks import Array
 from crnn.models.outputs.head import Head, HeadTape
-from crnn.nn.dropout import Masks
+from crnn.models.outputs.repetition import Repetition
+from crnn.nn.dropout import Masks, check_seeds
 from crnn.nn.network import KEPT_BYTES, RNN
 from crnn.nn.program import Phase
 from crnn.nn.slices import Slice
@@ -32,6 +34,7 @@ class Workspace:
     tape: Tape | None = None
     head: HeadTape | None = None
     encoder: Tape | None = None  # see `EncoderDecoder`
+    repetition: Repetition | None = None  # the last update, see `Predictor.repeat`
 
     @staticmethod
     def given(workspace: object) -> Workspace:
@@ -227,9 +230,14 @@ class Predictor:
         repeatable = head_tape.repeatable and not states_only and weights is None
         if repeatable and tape.repeatable:
             targets = head_tape.own_targets(targets)
-        key = ("gradients", head_tape, id(targets), scale, tape.parts, threads, tape.from_initial_state)
+        key = self._gradients_key(tape, head_tape, targets, scale, threads)
         phases = partial(self._gradient_phases, tape, head_tape, targets, scale, threads, states_only, weights)
         self.net.stack.run_phases(tape, key, phases, repeatable)
+
+    @staticmethod
+    def _gradients_key(tape: Tape, head_tape: HeadTape, targets: Array | None, scale: float, threads: int) -> Hashable:
+        """The key of `forward_backward`, see `run_phases`."""
+        return "gradients", head_tape, id(targets), scale, tape.parts, threads, tape.from_initial_state
 
     def _gradient_phases(
         self,
@@ -272,6 +280,46 @@ class Predictor:
         if not states_only:
             phases += [(threads, columns), (1, lambda _: stack.finish_gradients(tape))]
         return phases
+
+    def repeat(
+        self,
+        workspace: Workspace,
+        ids: Any,
+        targets: Any,
+        state: StateLike | None,
+        options: tuple[Any, ...],
+        dropout_seed: Seed,
+    ) -> tuple[float, int, StateLike] | None:
+        """Repeat the update that `remember` has been told of, with other ids, targets and numbers of the state.
+
+        Arguments need not have been checked. Returns what ``loss_and_gradients`` returns; None if it is another update,
+        or one with wrong arguments: then nothing is done.
+        """
+        repetition = workspace.repetition
+        if repetition is None or repetition.stack is not self.net.stack:
+            return None
+        if dropout_seed is not None:
+            check_seeds(dropout_seed)
+        result = repetition.run(ids, targets, state, options)
+        return None if result is None else (*result, repetition.tape.after.value)
+
+    def remember(
+        self, workspace: Workspace, scale: float, threads: int, options: tuple[Any, ...], count: int | None
+    ) -> None:
+        """Remember the update on ids that was done in a workspace, for `repeat`.
+
+        ``options``: those that determine the update, besides the number of targets if it is given.
+        """
+        tape, head_tape, config = workspace.tape, workspace.head, self.net.stack.config
+        workspace.repetition = None
+        if tape is None or head_tape is None or not tape.repeatable or not head_tape.repeatable:
+            return
+        targets = head_tape.targets
+        if targets is None or tape.from_initial_state or config.dropout or config.recurrent_dropout:
+            return
+        key = self._gradients_key(tape, head_tape, targets, scale, threads)
+        if self.net.stack.program(tape, key) is not None:
+            workspace.repetition = Repetition(self.net.stack, tape, head_tape, targets, key, options, count)
 
     def window(
         self,

@@ -192,7 +192,8 @@ static void weight_gradient(real *dw, real *db, const x_source *x, const real *d
                 for (crnn_dim i = 0, k = 0; i < blocks; ++i) {
                     const int m = (int)(K / blocks + (i < K % blocks));
                     real *dw_kn = dw + k * N + n + first * LINE;
-                    prefetch_list prefetch = {.count = 0};
+                    prefetch_list prefetch; /* not cleared: 2 KB */
+                    prefetch.count = 0;
                     for (crnn_dim next = k + m; next < K && next < k + 2 * m; ++next) /* the next tile's */
                         for (int j = 0; j < nl; ++j)
                             prefetch_add(&prefetch, dw_kn + (next - k) * N + j * LINE);

@@ -89,35 +89,45 @@ static void bf16_pack_panel_transposed(char *packed, const float *from, crnn_dim
     }
 }
 
-static void bf16_pack_panel(char *packed, const unpacked_weights *w, crnn_dim n, int columns, crnn_dim lines)
+/* np panels of a gate, `apart` bytes from each other, from column n of w on. */
+INLINE void bf16_pack_across(const int np, char *packed, crnn_dim apart, const unpacked_weights *w, crnn_dim n,
+                             int columns, crnn_dim lines)
 {
     const float *from = w->values + n;
-    for (crnn_dim k = 0; k < lines * BF16_UNIT; k += BF16_UNIT, packed += CRNN_LINE_BYTES) {
-        if (columns == QUANTISED_COLUMNS && k + BF16_UNIT <= w->K)
-            bf16_pack_pairs(packed, line_load(from + k * w->row), line_load(from + (k + 1) * w->row));
-        else {
-            float even[QUANTISED_COLUMNS], odd[QUANTISED_COLUMNS];
-            weight_lanes(even, w, k, n, columns);
-            weight_lanes(odd, w, k + 1, n, columns);
-            bf16_pack_pairs(packed, line_load(even), line_load(odd));
+    for (crnn_dim k = 0; k < lines * BF16_UNIT; k += BF16_UNIT, packed += CRNN_LINE_BYTES)
+        UNROLL
+        for (int j = 0; j < np; ++j) {
+            const float *const even = from + k * w->row + j * QUANTISED_COLUMNS;
+            if (columns == QUANTISED_COLUMNS && k + BF16_UNIT <= w->K)
+                bf16_pack_pairs(packed + j * apart, line_load(even), line_load(even + w->row));
+            else {
+                float lanes[BF16_UNIT][QUANTISED_COLUMNS];
+                weight_lanes(lanes[0], w, k, n + j * QUANTISED_COLUMNS, columns);
+                weight_lanes(lanes[1], w, k + 1, n + j * QUANTISED_COLUMNS, columns);
+                bf16_pack_pairs(packed + j * apart, line_load(lanes[0]), line_load(lanes[1]));
+            }
         }
-    }
 }
 
 static void bf16_pack(void *packed, const unpacked_weights *w)
 {
-    const crnn_dim panels = panels_of(w), panel_bytes = quantised_panel_bytes(w->K, BF16_UNIT);
-    for (crnn_dim panel = 0; panel < panels; ++panel) {
-        crnn_dim n;
-        int columns;
-        panel_columns(w, panel, &n, &columns);
-        char *const to = (char *)packed + panel * panel_bytes;
-        if (w->column == 1)
-            bf16_pack_panel(to, w, n, columns, panel_bytes / CRNN_LINE_BYTES);
-        else /* then rows are contiguous */
-            bf16_pack_panel_transposed(to, w->values + n * w->column, w->column, w->K, columns,
-                                       panel_bytes / CRNN_LINE_BYTES);
-    }
+    enum { ACROSS = 4 }; /* see pack_gates */
+    const crnn_dim panels = panels_of(w), bytes = quantised_panel_bytes(w->K, BF16_UNIT), lines = bytes / CRNN_LINE_BYTES;
+    for (crnn_dim gate = 0; gate < w->gates; ++gate)
+        for (crnn_dim panel = gate, next; panel < panels; panel = next) {
+            crnn_dim n;
+            int columns;
+            char *const to = (char *)packed + panel * bytes;
+            panel_columns(w, panel, &n, &columns);
+            next = panel + w->gates;
+            if (w->column != 1) /* then rows are contiguous */
+                bf16_pack_panel_transposed(to, w->values + n * w->column, w->column, w->K, columns, lines);
+            else if ((gate + 1) * w->N - n >= ACROSS * QUANTISED_COLUMNS) {
+                bf16_pack_across(ACROSS, to, w->gates * bytes, w, n, columns, lines);
+                next = panel + ACROSS * w->gates;
+            } else
+                bf16_pack_across(1, to, 0, w, n, columns, lines);
+        }
 }
 
 static int bf16_holds(const void *packed, const unpacked_weights *w)

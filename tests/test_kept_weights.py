@@ -2,6 +2,7 @@
 """Packed weights are kept as long as nobody can have changed the parameters, and never a call longer."""
 
 import ctypes
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -168,3 +169,32 @@ def test_what_reads_a_model_does_not_get_writable_parameters(tmp_path):
     read = [*model.contents()[0].values(), model._head.w, model._head.b_y]
     for array in read:
         assert not array.flags.writeable
+
+
+@pytest.mark.parametrize("steps", [3, 300])
+@pytest.mark.parametrize("cell", CELLS)
+def test_losses_and_logits_of_a_window_belong_to_the_caller(cell, steps):
+    model = crnn.LanguageModel(crnn.Vocab.from_text(text(400)), cell, 6, seed=0)
+    ids = np.random.default_rng(0).integers(0, len(model.vocab), (4, steps + 1, 2)).astype(np.int32)
+
+    def computed(model, window):
+        losses, after = model.losses(window[:-1], window[1:])
+        logits, after_too = model.forward(window[:-1], after)
+        return [losses, *np.atleast_1d(after), logits, *np.atleast_1d(after_too)]
+
+    results = [computed(model, window) for window in ids]
+    assert not any(np.shares_memory(a, b) for a in results[0] for b in results[1])
+    for found, window in zip(results, ids, strict=True):
+        assert [a.tobytes() for a in found] == [a.tobytes() for a in computed(loaded(model), window)]
+
+
+def test_windows_in_several_threads_do_not_share_memory():
+    model = crnn.LanguageModel(crnn.Vocab.from_text(text(400)), "gru", 6, seed=0)
+    ids = np.random.default_rng(0).integers(0, len(model.vocab), (40, 9, 2)).astype(np.int32)
+
+    def losses(window):
+        return model.losses(window[:-1], window[1:])[0].tobytes()
+
+    expected = [losses(window) for window in ids]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(losses, ids)) == expected

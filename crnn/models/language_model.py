@@ -297,9 +297,14 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         Arguments and errors as in `RNN.forward`; ids must be integers, otherwise TypeError is raised.
         """
         threads = check_threads(threads)
-        tape, head = self._predictor.start(self._check_ids("ids", ids), state, Workspace(), threads=threads)
-        self._predictor.forward(tape, head, None)
-        return head.outputs, tape.after.value
+        predictor, workspace = self._predictor, self._predictor.take_workspace()
+        tape, head = predictor.start(self._check_ids("ids", ids), state, workspace, threads=threads)
+        predictor.forward(tape, head, None)
+        if not predictor.keeps(workspace):
+            return head.outputs, tape.after.value
+        outputs, after = head.outputs.copy(), tape.after.copied()
+        predictor.keep_workspace(workspace)
+        return outputs, after
 
     def losses(
         self,
@@ -316,11 +321,15 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         targets or states.
         """
         threads = check_threads(threads)
-        tape, head = self._predictor.start(
-            self._check_ids("ids", ids), state, Workspace.given(workspace), threads=threads
-        )
-        self._predictor.forward(tape, head, self._check_targets(targets, tape.x.shape))
-        return head.losses, tape.after.value
+        predictor = self._predictor
+        memory = predictor.take_workspace() if workspace is None else Workspace.given(workspace)
+        tape, head = predictor.start(self._check_ids("ids", ids), state, memory, threads=threads)
+        predictor.forward(tape, head, self._check_targets(targets, tape.x.shape))
+        if workspace is not None or not predictor.keeps(memory):
+            return head.losses, tape.after.value
+        losses, after = head.losses.copy(), tape.after.copied()
+        predictor.keep_workspace(memory)
+        return losses, after
 
     def loss_and_gradients(
         self,

@@ -61,6 +61,8 @@ class Stack:
     grads: Arrays  # the same names and shapes
     cell: type[Recurrence]
     state_sizes: list[int]  # H of every layer and direction
+    _prefixes: list[tuple[str, int, int, bool]]  # as `NetworkConfig.prefixes` lists them
+    _matrix_rows: int  # of the largest weight matrix
     _packed: dict[str, PackedDirection]  # of a frozen network, by the prefix of the parameters' names
     frozen: bool  # whether the parameters are read-only, so that they need to be packed only once
 
@@ -69,6 +71,8 @@ class Stack:
         self.params, self.grads = parameters.values, parameters.grads
         self.frozen, self._packed = config.precision is not None, {}
         self.cell = CELLS[config.cell]
+        self._prefixes = config.prefixes()
+        self._matrix_rows = max(shape[0] for shape in parameters.shapes.values() if len(shape) == 2)
         self.state_sizes = [H for H in config.hidden_sizes for _ in range(config.directions)]
 
     # ---- arguments ------------------------------------------------------------------------------------------------
@@ -210,11 +214,10 @@ class Stack:
             tape is not None
             and tape.made_for == (x.shape, x.dtype, steps, batch, keep, owns_x, precision)
         ):
-            matrix_rows = (len(values) for values in self.params.values() if values.ndim == 2)
             chunk_bytes = CHUNK_BYTES if lengths is None else PADDED_CHUNKS * CHUNK_BYTES
             if owns_x:
                 x = self._own(x)
-            max_rows = max(max_rows, *matrix_rows)
+            max_rows = max(max_rows, self._matrix_rows)
             old, tape = tape, self._make_tape(x, steps, batch, keep, chunk_bytes, max_rows, precision)
             tape.owns_x, tape.made_for = owns_x, (x.shape, x.dtype, steps, batch, keep, owns_x, precision)
             if old is not None and not keep and not old.keep and old.precision == precision:
@@ -292,10 +295,9 @@ class Stack:
         width = self.cell.gates * H
         step_bytes = max(1, rows * width * np.dtype(dtype).itemsize)
         chunk_steps = max(1, chunk_bytes // step_bytes)
-        prefixes = config.prefixes()
         directions: list[tuple[LayerInput, Recurrence]] = []
         for index in range(number * config.directions, (number + 1) * config.directions):
-            prefix, _, _, reverse = prefixes[index]
+            prefix, _, _, reverse = self._prefixes[index]
             cell = self.cell(
                 prefix,
                 T,

@@ -136,14 +136,19 @@ class Predictor:
         except IndexError:
             return Workspace()
 
-    def keep_workspace(self, workspace: Workspace) -> None:
-        """Keep a workspace for the next call if it is small. Nothing in it may belong to a caller."""
+    def keeps(self, workspace: Workspace) -> bool:
+        """Whether a workspace is small enough for `keep_workspace`."""
         tape, head_tape = workspace.tape, workspace.head
         if tape is None or tape.keep or tape.lengths is not None or self._kept:
-            return
+            return False
         outputs = 0 if head_tape is None else head_tape.outputs.nbytes
-        if tape.held_bytes + tape.y.nbytes + outputs <= KEPT_BYTES:
-            tape.release()
+        return tape.held_bytes + tape.y.nbytes + outputs <= KEPT_BYTES
+
+    def keep_workspace(self, workspace: Workspace) -> None:
+        """Keep a workspace for the next call if it is small. Nothing in it may belong to a caller."""
+        if self.keeps(workspace):
+            assert workspace.tape is not None
+            workspace.tape.release()
             self._kept.append(workspace)
 
     def forward(self, tape: Tape, head_tape: HeadTape, targets: Array | None) -> None:

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self, Unpack
 
 import numpy as np
@@ -15,7 +14,9 @@ from crnn._options import options_of, takes_options
 from crnn.checks import Array, Ids, check_flag, check_threads
 from crnn.models.extending import check_larger, copy_known_tokens
 from crnn.models.fitting.starting import Snapshot, StartingPoint, run_fit
+from crnn.models.generating import GeneratingModel
 from crnn.models.inputs.data import Batch
+from crnn.models.language_network import allocated, initialise, model_shapes, network_of, with_embedding
 from crnn.models.observations import TEXTS
 from crnn.models.outputs.head import Head
 from crnn.models.outputs.losses import CrossEntropy
@@ -23,14 +24,13 @@ from crnn.models.outputs.metrics import Evaluation
 from crnn.models.outputs.predictor import Predictor, Workspace
 from crnn.models.text_scores import evaluated, ids_of, scores_of, surprisals_of
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
-from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
+from crnn.nn.init import UNINITIALISED
 from crnn.nn.module import Module
 from crnn.nn.network import RNN
-from crnn.nn.params import Parameters, Shapes
+from crnn.nn.params import Shapes
 from crnn.nn.state import StateLike
 from crnn.stream.parts import StreamParts
 from crnn.stream.text_stream import TextStream
-from crnn.text.generation import SamplingOptions, TextGenerator
 from crnn.text.vocab import Vocab
 from crnn.text.windows import BPTTWindows, contiguous_batches
 from crnn.training.config import TrainingConfig, TrainingOptions
@@ -43,7 +43,13 @@ CONFIG_TYPES = network_json_types("input_size") | {"tie_weights": (bool,)}  # th
 CALIBRATION_LOGITS, CALIBRATION_ROWS, CALIBRATION_PIECES = 1 << 22, 256, 16
 
 
-class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, attachments={"vocab": Vocab.from_dict}):
+class LanguageModel(
+    GeneratingModel,
+    Module,
+    kind="LanguageModel",
+    config_types=CONFIG_TYPES,
+    attachments={"vocab": Vocab.from_dict},
+):
     """Predicts the next token of a text from all previous tokens.
 
     Conventions
@@ -109,26 +115,8 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         self.tie_weights = check_flag("tie_weights", tie_weights)
         self.input_init = options.get("input_init")
         network = {"input_size": len(vocab), "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
-        config = with_embedding(
-            config_from({"input_init": None, **options}, type(self).__name__, **network), self.tie_weights
-        )
-        if config.bidirectional:
-            raise ValueError("bidirectional: expected False for a language model, which reads forward, got True")
-        top = config.hidden_sizes[-1]
-        if tie_weights and config.embedding_size != top:
-            raise ValueError(
-                f"tie_weights: expected an embedding as large as the top layer ({top}), "
-                f"got embedding_size={config.embedding_size}"
-            )
-        shapes = model_shapes(config, self.tie_weights)
-        try:
-            self._parameters = Parameters(shapes, config.dtype)
-        except MemoryError:
-            raise MemoryError(
-                f"vocab: cannot allocate {Parameters.count(shapes):,} parameters and as many gradients for "
-                f"{len(vocab):,} {vocab.unit}s; expected a vocabulary with a lower max_size or a higher min_count, "
-                "or a lower hidden_size or embedding_size"
-            ) from None
+        config = network_of({"input_init": None, **options}, type(self).__name__, network, self.tie_weights)
+        self._parameters = allocated(config, self.tie_weights, vocab)
         self.net = RNN.from_parameters(self._parameters.part("", config.shapes()), config, seed)
         self._head = Head(
             self._parameters.read_only(),
@@ -139,17 +127,8 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         )
         self._predictor = Predictor(self.net, self._head)
         if seed is not UNINITIALISED:
-            self._initialise(seed)
+            initialise(self.net, self.params, self.tie_weights, self.input_init, seed)
             self._parameters.settle(config.precision)
-
-    def _initialise(self, seed: int) -> None:
-        """Initialise the head's weights, and the rows of W_xh that one-hot ids select."""
-        draw = uniform_draws(seed + 1)
-        if self.input_init is None and self.net.embedding_size is None:
-            self.net.initialise_rows(draw)
-        name = "embedding" if self.tie_weights else "W_hy"  # tied rows need the scale that suits the head's sums
-        values = self._parameters.values[name]
-        values[...] = initial_matrix("glorot", draw, values.shape, name)
 
     @classmethod
     def shapes_of(cls, config: Mapping[str, Any], **attached: Any) -> Shapes:
@@ -508,108 +487,8 @@ class LanguageModel(Module, kind="LanguageModel", config_types=CONFIG_TYPES, att
         """
         return surprisals_of(self, sequences, threads)
 
-    # ---- generation -----------------------------------------------------------------------------------------------
-
-    def generate(
-        self,
-        prompt: str | bytes = "",
-        length: int = 200,
-        *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        stop: str | bytes | None = None,
-        seed: int | None = None,
-        ban: Iterable[str | bytes] = (),
-        allow_unknown: bool = False,
-    ) -> str:
-        """A continuation of ``prompt`` as one string. Arguments and errors as in `iter_generate`."""
-        chunks = self.iter_generate(
-            prompt, length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, seed=seed, ban=ban,
-            allow_unknown=allow_unknown,
-        )  # fmt: skip
-        return "".join(chunks)
-
-    def iter_generate(
-        self,
-        prompt: str | bytes = "",
-        length: int | None = 200,
-        *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        stop: str | bytes | None = None,
-        seed: int | None = None,
-        ban: Iterable[str | bytes] = (),
-        allow_unknown: bool = False,
-    ) -> Iterator[str]:
-        """Yield a continuation of ``prompt`` in pieces, as tokens are drawn.
-
-        Of a model of bytes the pieces are decoded as UTF-8, with U+FFFD for what is not; `iter_generate_bytes` yields
-        the bytes themselves.
-
-        Parameters
-        ----------
-        prompt : str, or bytes for unit "byte"
-            Read first; not part of the result. If it has no token, `Vocab.start` is read: a newline, if there is one.
-        length : int or None
-            Largest number of tokens to draw; None: no limit.
-        temperature, top_k, top_p, seed
-            As in `crnn.sampling.Sampler`. The same seed gives the same text on every machine.
-        stop : str, or bytes for unit "byte", optional
-            Generation ends before the first occurrence of this string. Text that may be the beginning of it is yielded
-            only when it is known not to be.
-        ban : iterable of str or bytes
-            Tokens that are never drawn.
-        allow_unknown : bool
-            Whether ``<unk>``, which stands for words that the model does not know, may be drawn.
-
-        Raises
-        ------
-        TypeError, ValueError, VocabError
-            An argument is wrong.
-        """
-        generator = TextGenerator(
-            self.vocab, length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, seed=seed, ban=ban,
-            allow_unknown=allow_unknown,
-        )  # fmt: skip
-        logits, step = self._after(prompt)
-        return generator.generate(logits, step, after_word=bool(prompt) and not prompt[-1:].isspace())
-
-    def iter_generate_bytes(
-        self, prompt: str | bytes = "", length: int | None = 200, **options: Unpack[SamplingOptions]
-    ) -> Iterator[bytes]:
-        """As `iter_generate`, but yields bytes, also those that are not text. For models of bytes.
-
-        Raises VocabError if the unit of the vocabulary is not "byte".
-        """
-        generator = TextGenerator(self.vocab, length, **options)
-        return generator.generate_bytes(*self._after(prompt))
-
-    def _after(self, prompt: str | bytes) -> tuple[Array, Callable[[int], Array]]:
-        """The logits of the token after a prompt, and the step of the stream that has read it."""
-        ids = self.vocab.encode(prompt, "prompt").tolist() or [self.vocab.id(self.vocab.start)]
-        step = self.stream().step
-        for token in ids:
-            logits = step(token)
-        return logits, step
-
 
 takes_options(
     tuple(each for each in options_of(NetworkConfig) if each.name != "input_size"),  # the size of the vocabulary
     defaults={"input_init": None},
 )(LanguageModel)
-
-
-def with_embedding(config: NetworkConfig, tie_weights: bool) -> NetworkConfig:
-    """The configuration of a network, with an embedding if the head is to be tied to one."""
-    if tie_weights and config.embedding_size is None:
-        return replace(config, embedding_size=config.hidden_sizes[-1])
-    return config
-
-
-def model_shapes(config: NetworkConfig, tie_weights: bool) -> Shapes:
-    """Names and shapes of the parameters: the network's, then the head's."""
-    H, V = config.hidden_sizes[-1], config.input_size
-    head: Shapes = {"b_y": (V,)} if tie_weights else {"W_hy": (H, V), "b_y": (V,)}
-    return dict(config.shapes()) | dict(head)

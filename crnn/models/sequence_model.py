@@ -18,29 +18,27 @@ from numpy.typing import ArrayLike
 
 from crnn._core import loss as kernels
 from crnn._options import takes_options
-from crnn.array_input import items
 from crnn.checks import Array, check_threads
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import ModelFileError
-from crnn.models.fitting.begin import begin_fit
 from crnn.models.fitting.built import Built, head_shapes, same_argument
 from crnn.models.fitting.estimator import Estimator, EstimatorConfig, FitOptions, check_saved_learning, not_fitted
 from crnn.models.fitting.from_data import materialised, missing_inputs
 from crnn.models.fitting.kept import Kept, header_of, reduced
-from crnn.models.fitting.starting import StartingPoint, digest, run_fit
-from crnn.models.fitting.training_data import Part, part_of, training_data
-from crnn.models.fitting.weighting import normalised, present
+from crnn.models.fitting.sequences import fit_sequences
+from crnn.models.fitting.starting import StartingPoint, digest
+from crnn.models.fitting.training_data import Part, part_of
+from crnn.models.fitting.weighting import normalised
 from crnn.models.inputs.data import (
     Batch,
     SequenceBatches,
     SequenceData,
     Sequences,
     Series,
-    by_rows,
     check_sequences,
 )
-from crnn.models.inputs.masking import spread, without_masked
-from crnn.models.inputs.names import check_names, names_of
+from crnn.models.inputs.masking import without_masked
+from crnn.models.inputs.names import check_names
 from crnn.models.inputs.scalings import Scalings
 from crnn.models.inputs.text_inputs import encode_inputs
 from crnn.models.outputs.evaluating import losses_of, outputs_of
@@ -48,6 +46,7 @@ from crnn.models.outputs.head import Head
 from crnn.models.outputs.pooling import POOLINGS
 from crnn.models.outputs.predictor import Predictor, Seed, Workspace
 from crnn.models.outputs.targets import EvaluationT, Targets
+from crnn.models.predicting import predicted
 from crnn.nn.config import config_from, network_json_types
 from crnn.nn.init import UNINITIALISED
 from crnn.nn.module import JsonTypes, Module
@@ -58,10 +57,8 @@ from crnn.nn.state import StateLike
 from crnn.stream.parts import StreamParts
 from crnn.stream.stream import STREAM_POOLINGS
 from crnn.text.vocab import Vocab
-from crnn.training.checkpoint import Contents, stored_statistics
+from crnn.training.checkpoint import stored_statistics
 from crnn.training.config import TrainingConfig
-from crnn.training.fit import fit_in_training
-from crnn.training.log import TrainingLog
 
 # Options that models add to those of their network, with the types that a file may hold.
 SCALE_TYPES: JsonTypes = {"scale": (bool,)}
@@ -383,40 +380,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         FloatingPointError, KeyboardInterrupt
             As in `crnn.fit`. Before the first update the model is unchanged.
         """
-        return self._fit(X, y, sample_weight, mask, rescale, options)
-
-    def _fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any,
-        mask: Any,
-        rescale: bool,
-        options: Mapping[str, Any],
-        rest: Callable[[Array], Contents] | None = None,
-    ) -> Self:
-        """See `fit`. ``rest``: of a larger model that this one is trained for, see `Checkpoint`."""
-        self.check_trainable()
-        settings, own = self._fit_options(options)
-        X, y, weights = self._named("X", X) if own["warm_start"] else materialised(X), materialised(y), None
-        names = names_of("X", X)
-        if mask is not None:
-            X, y, sample_weight, _ = self._without_masked(X, y, sample_weight, mask)
-        if sample_weight is not None:
-            self._check_weighable(X, y)
-            X, y, weights = present(X, y, sample_weight, by_step=self.weighs_steps)
-
-        def train() -> None:
-            vars(self._built)["feature_names"] = names
-            if isinstance(own["valid"], tuple | list) and own["valid"]:
-                own["valid"] = (self._named("valid[0]", own["valid"][0]), *own["valid"][1:])
-            data, judged = training_data(
-                self, X, y, own["valid"], rescale=rescale, settings=settings, weights=weights
-            )
-            self._log = settings.pop("log", None) or TrainingLog()
-            fit_in_training(self, data, valid=judged, log=self._log, rest=rest, **settings)
-
-        run_fit(self, lambda: begin_fit(self, X, y, continues=own["warm_start"]), train, built=not self.deferred)
+        fit_sequences(self, X, y, sample_weight, mask, rescale, options)
         return self
 
     def _arguments_from(self, arguments: Mapping[str, Any], X: Any, y: Any) -> dict[str, Any]:
@@ -536,33 +500,8 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
     def _predict(
         self, X: Any, from_outputs: Callable[[Array], Array], batch_size: int, threads: int, mask: Any = None
     ) -> Any:
-        """Predictions for X, see `_predicted`."""
-        return self._predicted(self._named("X", X), from_outputs, batch_size, threads, mask)
-
-    def _predicted(
-        self, X: Any, from_outputs: Callable[[Array], Array], batch_size: int, threads: int, mask: Any = None
-    ) -> Any:
-        """Predictions for X. ``from_outputs`` makes them from the head's outputs (M, V), row by row.
-
-        Returns an array (N, ...) with pooling, otherwise a list of arrays (T_i, ...), or an array (N, T, ...) if X is
-        an array.
-        """
-        if mask is not None:
-            rest, _, _, masks = self._without_masked(X, None, None, mask)
-            of_rest = self._predicted(rest, from_outputs, batch_size, threads)
-            if self.pooling is not None:
-                return of_rest
-            predicted = spread(of_rest, masks)
-            return np.stack(predicted) if isinstance(X, np.ndarray) else predicted
-        X = X if self.vocab is not None else items("X", X, "a list of arrays, or an array (N, T, D)")
-        x = self._sequences("X", X)
-        no_targets = [np.zeros((1, 1), np.int32)] * len(x)
-        predictions = by_rows(self._outputs(self._data(x, no_targets), batch_size, threads), from_outputs)
-        if self.pooling is not None:
-            return predictions[:, 0]
-        if isinstance(X, np.ndarray) and X.ndim > 1:
-            return predictions if isinstance(predictions, np.ndarray) else np.stack(predictions)
-        return list(predictions)
+        """Predictions for X, see `predicted`."""
+        return predicted(self, self._named("X", X), from_outputs, batch_size, threads, mask)
 
     def evaluate(
         self, X: Any, y: Any = None, *, mask: Any = None, batch_size: int = 256, threads: int = 1

@@ -13,6 +13,7 @@ from crnn._options import takes_options
 from crnn.array_input import shown
 from crnn.checks import Array, as_integer, check_size
 from crnn.models.fitting.estimator import ESTIMATING, Estimator, EstimatorConfig, FitOptions, ModelOptions, not_fitted
+from crnn.models.fitting.sequences import fit_sequences
 from crnn.models.forecasting.ahead import forecasts, series_ahead
 from crnn.models.forecasting.backtest import BAND, Backtest, back_test
 from crnn.models.forecasting.bands import checked_levels
@@ -176,7 +177,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
             learning.check_resumed(training["checkpoint"])
         training |= {"valid": learning.valid, "warm_start": own["warm_start"]}
         try:
-            regressor._fit(learning.X, learning.y, None, None, False, training, rest=learning.rest)
+            fit_sequences(regressor, learning.X, learning.y, None, None, False, training, rest=learning.rest)
         except (TypeError, ValueError):
             raise
         except BaseException:  # interrupted, or diverged: the weights of that moment are the user's

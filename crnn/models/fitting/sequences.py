@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""The ``fit`` of the models of whole sequences: from its arguments to a training of the model that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from crnn.checks import Array
+from crnn.models.fitting.begin import begin_fit
+from crnn.models.fitting.from_data import materialised
+from crnn.models.fitting.starting import run_fit
+from crnn.models.fitting.training_data import training_data
+from crnn.models.fitting.weighting import present
+from crnn.models.inputs.names import names_of
+from crnn.training.checkpoint import Contents
+from crnn.training.fit import fit_in_training
+from crnn.training.log import TrainingLog
+
+__all__ = ["fit_sequences"]
+
+
+def fit_sequences(
+    model: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    mask: Any,
+    rescale: bool,
+    options: Mapping[str, Any],
+    rest: Callable[[Array], Contents] | None = None,
+) -> None:
+    """See `SequenceModel.fit`. ``rest``: of a larger model that ``model`` is trained for, see `Checkpoint`."""
+    model.check_trainable()
+    settings, own = model._fit_options(options)
+    X, y, weights = model._named("X", X) if own["warm_start"] else materialised(X), materialised(y), None
+    names = names_of("X", X)
+    if mask is not None:
+        X, y, sample_weight, _ = model._without_masked(X, y, sample_weight, mask)
+    if sample_weight is not None:
+        model._check_weighable(X, y)
+        X, y, weights = present(X, y, sample_weight, by_step=model.weighs_steps)
+
+    def train() -> None:
+        vars(model._built)["feature_names"] = names
+        if isinstance(own["valid"], tuple | list) and own["valid"]:
+            own["valid"] = (model._named("valid[0]", own["valid"][0]), *own["valid"][1:])
+        data, judged = training_data(model, X, y, own["valid"], rescale=rescale, settings=settings, weights=weights)
+        model._log = settings.pop("log", None) or TrainingLog()
+        fit_in_training(model, data, valid=judged, log=model._log, rest=rest, **settings)
+
+    run_fit(model, lambda: begin_fit(model, X, y, continues=own["warm_start"]), train, built=not model.deferred)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The lists that src_c keeps: kernels, instruction sets; and what the build makes of them and of the .pyx."""
+"""The lists that src_c keeps: kernels, instruction sets; what the build makes of them and of the .pyx; and the options
+of networks that concern more than training."""
 
 import ast
 import importlib
@@ -14,6 +15,9 @@ from model_tools import environment
 
 import crnn
 from crnn._core import dispatch
+from crnn._options import options_of
+from crnn.interop.parts import ONLY_TRAINING
+from crnn.nn.config import NetworkConfig
 
 ROOT = Path(__file__).parents[1]
 CORE = Path(dispatch.__file__).parent
@@ -77,3 +81,16 @@ def test_import_works_in_the_folder_of_the_clone():
     command = [sys.executable, "-c", "import crnn"]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# The options of a network that change what a trained one computes. Streams and exported C files compute them too, or
+# refuse them by name; a new one is added here when it does one or the other.
+IN_STREAMS = {
+    *("input_size", "hidden_size", "num_layers", "cell", "embedding_size", "bidirectional"),
+    *("trainable_initial_state", "dtype", "precision"),
+}
+
+
+def test_every_option_of_a_network_is_for_training_alone_or_known_to_streams():
+    options = {each.name for each in options_of(NetworkConfig)}
+    assert options - ONLY_TRAINING == IN_STREAMS

@@ -18,7 +18,8 @@ LR, FACTOR = 0.03, 0.7
 
 @pytest.mark.thread_unsafe
 def test_docstring_examples_run():
-    assert doctest.testmod(crnn.optim) == (0, 6)
+    failed, tried = doctest.testmod(crnn.optim)
+    assert failed == 0 < tried
 
 
 def sgd(w, velocity, g, t, lr, **settings):

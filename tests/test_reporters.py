@@ -432,10 +432,10 @@ def test_the_bar_has_no_thread_of_its_own(clock, monkeypatch):
 
     import tqdm
 
-    monitor, seen = tqdm.tqdm.monitor, []
-    fitted(clock, 3.0, 2, on_epoch=lambda progress: seen.append([type(each) for each in threading.enumerate()]))
+    monitor, before, seen = tqdm.tqdm.monitor, set(threading.enumerate()), []
+    fitted(clock, 3.0, 2, on_epoch=lambda progress: seen.append(set(threading.enumerate()) - before))
     assert tqdm.tqdm.monitor is monitor
-    assert not any(issubclass(each, tqdm._monitor.TMonitor) for each in seen[0])
+    assert not any(isinstance(each, tqdm._monitor.TMonitor) for each in seen[0])
 
 
 # ---- a notebook ------------------------------------------------------------------------------------------------------

@@ -29,10 +29,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need PyTorch, so that -m torch selects them."""
+    """Mark the tests that need PyTorch, and those that choose instruction sets themselves, so that -m selects them."""
     for item in items:
-        if "torch" in getattr(item, "fixturenames", ()):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if "torch" in fixtures:
             item.add_marker("torch")
+        if fixtures & {"isa", "isas"}:
+            item.add_marker("every_isa")
 
 
 def pytest_report_header() -> str:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Imports go one way and inheritance is shallow, in crnn and in the benchmarks; and the checker finds violations."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,8 @@ BENCHMARK_FLOORS = (
 ROOMS_OF_MODELS = ("inputs", "outputs", "fitting")  # lowest first; the models themselves are above
 MAX_INHERITANCE = 2  # classes of the package above a class
 
+graph_of = cache(import_graph)
+
 packages = pytest.mark.parametrize(
     ("package", "floors"),
     [
@@ -56,7 +59,7 @@ packages = pytest.mark.parametrize(
 
 @packages
 def test_no_modules_import_each_other_in_a_circle(package, floors):
-    graph = import_graph(package)
+    graph = graph_of(package)
     assert len(graph) > 20
     assert sum(map(len, graph.values())) > 40
     assert circles(graph) == []
@@ -64,7 +67,7 @@ def test_no_modules_import_each_other_in_a_circle(package, floors):
 
 @packages
 def test_imports_go_to_lower_floors(package, floors):
-    assert wrong_floors(import_graph(package), floors) == []
+    assert wrong_floors(graph_of(package), floors) == []
 
 
 def test_the_rooms_of_models_are_floors_too():
@@ -73,7 +76,7 @@ def test_the_rooms_of_models_are_floors_too():
     def height(module):
         return rooms.get(".".join(module.split(".")[:3]), len(rooms))
 
-    graph = {m: targets for m, targets in import_graph(PACKAGE).items() if m.startswith("crnn.models.")}
+    graph = {m: targets for m, targets in graph_of(PACKAGE).items() if m.startswith("crnn.models.")}
     assert {height(module) for module in graph} == {0, 1, 2, 3}
     upwards = [
         f"{module} imports {target}"
@@ -94,7 +97,7 @@ def test_inheritance_is_shallow(package, floors):
 def test_no_benchmark_row_imports_another():
     if not BENCHMARKS.exists():
         pytest.skip("benchmarks are in a clone, not in a wheel")
-    graph = import_graph(BENCHMARKS)
+    graph = graph_of(BENCHMARKS)
     rows = [module for module in graph if module.startswith("benchmarks.rows.")]
     assert len(rows) > 5
     assert {(row, target) for row in rows for target in graph[row] if target.startswith("benchmarks.rows")} == set()

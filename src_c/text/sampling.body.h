@@ -69,10 +69,11 @@ INLINE real margin_of(crnn_dim n, real sum)
 
 /* ---- where to cut ------------------------------------------------------------------------------------------------ */
 
-/* Kept are the numbers above `smallest`, and the first `equals` of those equal to it. */
+/* Kept are the numbers above `smallest`, and the first `equals` of those equal to it, which may be all. */
 typedef struct {
     real smallest;
     crnn_dim equals;
+    int all_equals;
 } cut;
 
 typedef struct {
@@ -217,10 +218,10 @@ static crnn_dim sort_around(const numbers *all, real weight, part whole, part *b
     return count;
 }
 
-/* The cut behind the last of these sorted distances that is kept. */
-static cut cut_behind(const real *sorted, crnn_dim last)
+/* The cut behind the last of these sorted distances that is kept. Those equal to it are all among them. */
+static cut cut_behind(const real *sorted, crnn_dim count, crnn_dim last)
 {
-    cut result = {-sorted[last], 1};
+    cut result = {-sorted[last], 1, last + 1 == count || sorted[last + 1] != sorted[last]};
     while (result.equals <= last && sorted[last - result.equals] == sorted[last])
         ++result.equals;
     return result;
@@ -230,8 +231,8 @@ static cut cut_behind(const real *sorted, crnn_dim last)
 static cut cut_by_count(const numbers *all, crnn_dim k, part finite)
 {
     part before;
-    sort_around(all, (real)k, finite, &before);
-    return cut_behind(all->sorted, k - before.count - 1);
+    const crnn_dim count = sort_around(all, (real)k, finite, &before);
+    return cut_behind(all->sorted, count, k - before.count - 1);
 }
 
 /* The weights of sorted distances, in `spare`. */
@@ -256,7 +257,7 @@ static cut cut_by_sorting(const numbers *all, real p)
     crnn_dim last = 0;
     while (sum < p * total)
         sum += weights[++last];
-    return cut_behind(all->sorted, last);
+    return cut_behind(all->sorted, all->n, last);
 }
 
 /* The same, from sums in any order where that is as good. */
@@ -273,7 +274,7 @@ static cut cut_by_weight(const numbers *all, real p)
         for (crnn_dim last = 0; last < count; ++last) {
             sum += weights[last];
             if (sum > wanted + margin)
-                return cut_behind(all->sorted, last);
+                return cut_behind(all->sorted, count, last);
             if (sum >= wanted - margin)
                 break;
         }
@@ -288,6 +289,14 @@ static crnn_dim keep(int32_t *ids, real *values, const real *x, crnn_dim n, cut 
         const crnn_dim end = i + BLOCK < n ? i + BLOCK : n;
         if (count_within(x + i, end - i, -c.smallest) == 0)
             continue;
+        if (c.all_equals) { /* the usual case: one comparison decides */
+            for (crnn_dim j = i; j < end; ++j) {
+                const int not_below = x[j] >= c.smallest;
+                ids[kept] = ids[j], values[kept] = values[j];
+                kept += not_below;
+            }
+            continue;
+        }
         for (crnn_dim j = i; j < end; ++j) {
             const int equal = (x[j] == c.smallest) & (c.equals > 0), above = x[j] > c.smallest;
             ids[kept] = ids[j], values[kept] = values[j];

@@ -33,6 +33,83 @@ def per_step(y):
     return [[each] * len(x) for each, x in zip(y, ARRAYS, strict=True)]
 
 
+# A model whose targets have two columns, and them as a list of tables or as one.
+OF_SEQUENCES = pd.DataFrame({"north": np.arange(6.0), "south": 100 - np.arange(6.0)})
+OF_STEPS = [pd.DataFrame({"north": x[:, 0], "south": 100 + x[:, 1]}) for x in ARRAYS]
+BINARY = (OF_SEQUENCES > 50).assign(north=[0, 1] * 3).astype(int)
+TARGETS = {
+    "of sequences": (lambda: crnn.SequenceRegressor(**OPTIONS), OF_SEQUENCES, lambda y: y[["south", "north"]]),
+    "of steps": (
+        lambda: crnn.SequenceRegressor(pooling=None, **OPTIONS),
+        OF_STEPS,
+        lambda y: [each[["south", "north"]] for each in y],
+    ),
+    "binary": (lambda: crnn.SequenceClassifier(multilabel=True, **OPTIONS), BINARY, lambda y: y[["south", "north"]]),
+}
+TARGET_USES = {
+    "score": lambda model, y: model.score(ARRAYS, y),
+    "evaluate": lambda model, y: model.evaluate(ARRAYS, y),
+    "data": lambda model, y: model.data(ARRAYS, y),
+    "a fit that continues": lambda model, y: model.fit(ARRAYS, y, warm_start=True),
+    "validation data": lambda model, y: model.fit(ARRAYS, y, valid=(ARRAYS, y), warm_start=True),
+}
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("use", TARGET_USES)
+def test_targets_with_columns_in_another_order_are_refused(kind, use):
+    make, y, reorder = TARGETS[kind]
+    model = make().fit(ARRAYS, y)
+    copies = [model, copy.deepcopy(model), from_bytes(model.to_bytes()), model.astype("float64")]
+    for each in copies:
+        TARGET_USES[use](each, y)
+        before = each.to_bytes()
+        with pytest.raises(ValueError, match=r"(?s)y: The target names should match .*in the same order as they were"):
+            TARGET_USES[use](each, reorder(y))
+        assert each.to_bytes() == before
+
+
+def test_validation_targets_are_those_of_the_fit_and_a_new_fit_may_have_others():
+    model = crnn.SequenceRegressor(**OPTIONS)
+    swapped = OF_SEQUENCES[["south", "north"]]
+    with pytest.raises(ValueError, match=r"^valid\[1\]: The target names should match"):
+        model.fit(ARRAYS, OF_SEQUENCES, valid=(ARRAYS, swapped))
+    model.fit(ARRAYS, OF_SEQUENCES).fit(ARRAYS, swapped).score(ARRAYS, swapped)
+    model.score(ARRAYS, swapped.to_numpy())  # without names by position, as before
+
+
+def test_targets_of_sequences_in_a_list_have_one_order():
+    mixed = [each if i % 2 else each[["south", "north"]] for i, each in enumerate(OF_STEPS)]
+    with pytest.raises(ValueError, match=r"(?s)^y\[1\]: The target names should match those of y\[0\].*same order"):
+        crnn.SequenceRegressor(pooling=None, **OPTIONS).fit(ARRAYS, mixed)
+
+
+def test_binary_targets_with_the_names_of_the_classes_have_their_order():
+    for classes, fits in ((["north", "south"], True), (["south", "north"], False), (["a", "b"], True)):
+        model = crnn.SequenceClassifier(multilabel=True, classes=classes, **OPTIONS)
+        if fits:
+            model.fit(ARRAYS, BINARY)
+            continue
+        with pytest.raises(ValueError, match=r"^y: expected columns in the order of classes, \['south', 'north'\]"):
+            model.fit(ARRAYS, BINARY)
+
+
+def test_names_of_single_targets_and_names_that_are_no_strings_do_not_matter():
+    one = pd.DataFrame({"a": NUMBERS})
+    crnn.SequenceRegressor(**OPTIONS).fit(ARRAYS, one).score(ARRAYS, one.rename(columns={"a": "b"}))
+    for names in ([0, 1], ["north", 1]):
+        y = OF_SEQUENCES.set_axis(names, axis=1)
+        crnn.SequenceRegressor(**OPTIONS).fit(ARRAYS, y).score(ARRAYS, y[names[::-1]])
+
+
+@pytest.mark.parametrize("wrong", [[], [1], "ab", {}])
+def test_a_file_with_wrong_target_names_is_refused(tmp_path, wrong):
+    crnn.SequenceRegressor(**OPTIONS).fit(ARRAYS, OF_SEQUENCES).save(tmp_path / "m")
+    edit(tmp_path / "m", lambda tensors, header: header.update(target_names=wrong))
+    with pytest.raises(crnn.ModelFileError, match="expected target_names, a list of strings"):
+        crnn.load(tmp_path / "m")
+
+
 # A model, and its targets.
 MODELS = {
     "classifier": (lambda **o: crnn.SequenceClassifier(**OPTIONS | o), LABELS),

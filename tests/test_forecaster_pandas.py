@@ -333,3 +333,17 @@ def test_integers_that_wrap_around_are_not_evenly_spaced():
     index = pd.Index(np.array([LAST - 1, LAST, -LAST - 1] * 20, np.int64))
     with pytest.raises(ValueError, match="or of evenly spaced integers"):
         model().fit(pd.Series(values(3), index[:3]), **QUICK)
+
+
+def test_columns_of_an_update_are_found_by_their_names_by_a_seasonal_naive_forecaster_too():
+    series = pd.DataFrame({"a": np.arange(10.0), "b": 100 + np.arange(10.0)})
+    more = pd.DataFrame({"a": [10.0, 11.0], "b": [110.0, 111.0]}, index=[10, 11])
+    by_order = [
+        crnn.SeasonalNaive(2).fit(series).update(more[order]).forecast(2)[["a", "b"]].to_numpy()
+        for order in (["a", "b"], ["b", "a"])
+    ]
+    np.testing.assert_array_equal(*by_order)
+    with pytest.raises(ValueError, match=r"series: expected the columns"):
+        crnn.SeasonalNaive(2).fit(series).update(more.rename(columns={"a": "c"}))
+    with pytest.raises(ValueError, match="expected a call of fit"):
+        crnn.SeasonalNaive(2).update(more)

@@ -52,6 +52,7 @@ class ClassModel:
     _head: Any
     _all_arguments: Callable[[], dict[str, Any]]
     _named: Callable[[str, Any], Any]
+    _named_targets: Callable[[str, Any], Any]
     _sequences: Callable[[str, Any], Sequences]
     data: Callable[..., SequenceData]
     _data: Callable[..., SequenceData]
@@ -129,7 +130,7 @@ class ClassModel:
         TypeError, ValueError
             An argument is wrong, or no sequence with a weight above 0 has a label.
         """
-        X = self._named("X", X)
+        X, y = self._named("X", X), self._named_targets("y", y)
         if mask is not None:
             X, y, sample_weight, _ = self._without_masked(X, y, sample_weight, mask)
         x = self._sequences("X", X)

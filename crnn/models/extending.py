@@ -39,8 +39,7 @@ def extended_model(model: ModelT, classes: Sequence[Label], seed: int) -> ModelT
     for name, value in (("class_weight", 1.0), ("thresholds", 0.5)):
         if config[name] is not None:
             config[name] = [*config[name], *[value] * len(new)]
-    make: Any = type(model)
-    larger: ModelT = make(**(model._attached() | config | model._learning_arguments()), seed=seed)
+    larger: ModelT = model._made(**(model._attached() | config | model._learning_arguments()), seed=seed)
     params, larger_params = model._parameters.read_only(), larger._parameters.values
     larger_params["b_y"].fill(params["b_y"].min())
     for name, values in params.items():
@@ -51,8 +50,9 @@ def extended_model(model: ModelT, classes: Sequence[Label], seed: int) -> ModelT
             own[...] = values
     larger._set_statistics({name: values.copy() for name, values in model._statistics.items()})
     larger.training_runs = deepcopy(model.training_runs)
-    vars(larger._built)["feature_names"] = model._built.feature_names
-    larger.set_params(**found_by_fit(model))
+    vars(larger._built)["feature_names"] = model._built.feature_names  # those of the targets are more now
+    larger._set_arguments(**found_by_fit(model))
+    larger._take_attributes(model)
     return larger
 
 

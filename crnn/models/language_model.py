@@ -213,8 +213,9 @@ class LanguageModel(
         """
         self.check_trainable()  # what is added has to be learnt
         check_larger(self.vocab, vocab)
-        model = LanguageModel(vocab, **self.config(), seed=seed)
+        model = self._made(vocab=vocab, **self.config(), seed=seed)
         copy_known_tokens(self, model)
+        model._take_attributes(self)
         return model
 
     # ---- training -------------------------------------------------------------------------------------------------

@@ -239,7 +239,7 @@ class SequenceRegressor(
         TypeError, ValueError
             An argument is wrong, or no sequence with a weight above 0 has a target.
         """
-        X = self._named("X", X)
+        X, y = self._named("X", X), self._named_targets("y", y)
         if mask is not None:
             X, y, sample_weight, _ = self._without_masked(X, y, sample_weight, mask)
         x = self._sequences("X", X)

@@ -38,7 +38,7 @@ from crnn.models.inputs.data import (
     check_sequences,
 )
 from crnn.models.inputs.masking import without_masked
-from crnn.models.inputs.names import check_names
+from crnn.models.inputs.names import check_names, check_target_names, target_names_of
 from crnn.models.inputs.scalings import Scalings
 from crnn.models.inputs.text_inputs import encode_inputs
 from crnn.models.outputs.evaluating import losses_of, outputs_of
@@ -190,6 +190,15 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
             check_names(self, built.feature_names, name, X)
         return X
 
+    def _named_targets(self, name: str, y: Any) -> Any:
+        """y, which may be read several times then, if the names of its columns are those that the model knows. See
+        `check_target_names`.
+        """
+        y = materialised(y)
+        if self._built is not None:
+            check_target_names(self, name, target_names_of(name, y))
+        return y
+
     def _is_fitted(self) -> bool:
         """Whether the weights are others than those that the seed gave."""
         return self._built is not None and self._built.drawn != digest(self)
@@ -302,13 +311,13 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
 
     def _without_masked(self, X: Any, y: Any, sample_weight: Any, mask: Any) -> tuple[Any, Any, Any, list[Array]]:
         """See `without_masked`. Raises TypeError and ValueError, also for a model that takes no masks."""
-        if not self.takes_masks or self.get_params().get("vocab") is not None:
+        if not self.takes_masks or self._all_arguments().get("vocab") is not None:
             raise ValueError("mask: expected None for a model of texts or of pairs of sequences; leave the tokens out")
         return without_masked(X, y, sample_weight, mask, by_step=self.weighs_steps)
 
     def data(self, X: Any, y: Any, sample_weight: Any = None, *, mask: Any = None) -> SequenceData:
         """X and y checked and standardised, as `evaluate` and `crnn.fit` take them; arguments as in `fit`."""
-        X, y = self._named("X", X), materialised(y)
+        X, y = self._named("X", X), self._named_targets("y", y)
         if mask is not None:
             X, y, sample_weight, _ = self._without_masked(X, y, sample_weight, mask)
         part = part_of(self, X, y, sample_weight)
@@ -400,7 +409,9 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
 
     def _learnt(self) -> dict[str, Any]:
         built: Any = self._built
-        return {name: getattr(self, name) for name in self.learnt_names} | {"feature_names": built.feature_names}
+        return {name: getattr(self, name) for name in self.learnt_names} | {
+            "feature_names": built.feature_names, "target_names": built.target_names
+        }
 
     def _set_learnt(self, values: Mapping[str, Any]) -> None:
         vars(self._built).update(values)

@@ -54,6 +54,7 @@ class Module(ABC):
     config_types: ClassVar[JsonTypes] = {}
     attachments: ClassVar[Mapping[str, Callable[[object], Any]]] = {}
     training_runs: tuple[Mapping[str, Any], ...] = ()
+    _registered: ClassVar[type[Module] | None] = None  # the class with a ``kind`` that this is, or derives from
     _parameters: Parameters
     _stream_weights: weakref.ref[StreamWeights] | None = None
 
@@ -70,6 +71,7 @@ class Module(ABC):
         cls.config_types = cls.config_types if config_types is None else config_types
         cls.attachments = cls.attachments if attachments is None else attachments
         if kind is not None:
+            cls._registered = cls
             registry.register(kind, cls.from_contents)
 
     # ---- parameters -----------------------------------------------------------------------------------------------
@@ -176,9 +178,8 @@ class Module(ABC):
 
     def _changed(self, params: Mapping[str, Array], **options: Any) -> Self:
         """A copy with other parameters, of the same shapes, and with other options, such as ``dtype``."""
-        make: Any = type(self)  # each class has its own signature
         arguments = self.config() | options | self._arguments_of_copy()
-        copy: Self = make(**self._attached(), **arguments, seed=UNINITIALISED)
+        copy = self._made(**self._attached(), **arguments, seed=UNINITIALISED)
         with np.errstate(over="ignore"):
             for name, values in copy._parameters.values.items():
                 values[...] = params[name]
@@ -186,7 +187,31 @@ class Module(ABC):
         copy._parameters.settle(copy.config()["precision"])
         copy._set_statistics({name: values.copy() for name, values in self._statistics.items()})
         copy._take_unsaved(self)
+        copy._take_attributes(self)
         return copy
+
+    @classmethod
+    def _made(cls, **arguments: Any) -> Self:
+        """An instance, by the constructor of crnn's class. That of a user's subclass may take others: it is not called.
+        """
+        model = cls.__new__(cls)
+        constructor: Any = (cls._registered or cls).__init__  # each class has its own signature
+        constructor(model, **arguments)
+        return model
+
+    def _attributes_of_subclass(self) -> dict[str, Any]:
+        """The attributes that a user's subclass has added."""
+        known = self._registered or type(self)
+        if type(self) is known:
+            return {}
+        names = {name for each in known.__mro__ for name in {*vars(each), *vars(each).get("__annotations__", {})}}
+        return {name: value for name, value in vars(self).items() if name not in names}
+
+    def _take_attributes(self, other: Module) -> None:
+        """Copies of `_attributes_of_subclass`, but of those that this model has."""
+        for name, value in other._attributes_of_subclass().items():
+            if name not in vars(self):
+                vars(self)[name] = deepcopy(value)
 
     def check_trainable(self) -> None:
         """Raise ValueError for a model that is for inference only, as an int8 model is."""
@@ -266,8 +291,7 @@ class Module(ABC):
         for name, size in sizes.items():
             model_file.check_tensor(name, tensors, (size,), "float64")
         model_file.check_no_more(tensors, {**shapes, **sizes})
-        make: Any = cls  # each class has its own signature
-        model: Self = make(**attached, **config, **cls._arguments_of_file(header), seed=UNINITIALISED)
+        model = cls._made(**attached, **config, **cls._arguments_of_file(header), seed=UNINITIALISED)
         for name, values in model._parameters.values.items():
             values[...] = tensors[name]
             kind = precision_of(config["precision"], name)
@@ -279,7 +303,8 @@ class Module(ABC):
         return model
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _restored, (type(self), self.to_bytes(), self._unsaved())
+        attributes = self._attributes_of_subclass() | self._unsaved()
+        return _restored, (type(self), model_file.to_bytes(*self.contents()), attributes)
 
     # ---- streams --------------------------------------------------------------------------------------------------
 

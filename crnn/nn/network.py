@@ -95,6 +95,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
     """
 
     stack: Stack
+    _config: NetworkConfig
     _kept: list[Tape]  # at most one: that of the last inference, with its packed weights
 
     def __init__(

@@ -39,7 +39,8 @@ class Built(SimpleNamespace):
     _parameters: Parameters
     drawn: bytes | None = None  # digest of the weights that the seed gave; None: they are the caller's
     training_runs: tuple[Mapping[str, Any], ...] = ()
-    feature_names: Names = None
+    feature_names: Names = None  # of the columns of inputs
+    target_names: Names = None
 
     def fits(self, other: Built) -> bool:
         """Whether the weights of another model can be the weights of this one."""

@@ -227,6 +227,11 @@ class Estimator:
             vars(self).update({name: vars(other)[name] for name in params if name in vars(other)})
         return self
 
+    def _set_arguments(self, **arguments: Any) -> None:
+        """Set arguments of crnn's class, which the constructor of a user's subclass may not have."""
+        self._arguments = self._arguments | arguments
+        vars(self).update({name: value for name, value in arguments.items() if name in vars(self)})
+
     def __setattr__(self, name: str, value: Any) -> None:
         """An argument of the constructor is set as by `set_params`."""
         if not name.startswith("_") and "_arguments" in vars(self) and name in self._defaults():

@@ -16,7 +16,8 @@ from crnn.nn.module import Module
 
 __all__ = ["Kept", "header_of", "reduced"]
 
-OF_BUILT = ("arguments", "drawn", "seed", "feature_names")  # attributes of a `Built` that no file holds, or not all
+# Attributes of a `Built` that no file holds, or not all.
+OF_BUILT = ("arguments", "drawn", "seed", "feature_names", "target_names")
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Kept:
         Determines what the next `fit` holds out for validation.
     argument : int
         The argument ``seed``, which may be set for the next `fit`.
-    feature_names : Names
-        Of the columns of the DataFrames that `fit` was given.
+    feature_names, target_names : Names
+        Of the columns of the DataFrames that `fit` was given as inputs and as targets.
     given : dict
         Arguments from which `fit` finds a value, see `crnn.models.fitting.given`.
     """
@@ -38,31 +39,36 @@ class Kept:
     seed: int
     argument: int
     feature_names: Names
+    target_names: Names
     given: Mapping[str, Any]
 
     @classmethod
     def of(cls, model: Any) -> Kept:
         """What a model has, to be copied."""
-        return cls(model.seed, model._all_arguments()["seed"], model._built.feature_names, given_by_user(model))
+        seed, built = model._all_arguments()["seed"], model._built
+        return cls(model.seed, seed, built.feature_names, built.target_names, given_by_user(model))
 
     @classmethod
     def from_header(cls, header: Mapping[str, Any], learnt_names: tuple[str, ...]) -> Kept:
         """What the header of a file has. Raises TypeError and ValueError."""
         given = check_given(header.get("given", {}), learnt_names)
-        names, seed = names_to_save(header.get("feature_names")), check_seed("seed", header.get("seed", 0))
-        return cls(seed, seed, names, given)
+        names, of_targets = (names_to_save(header.get(entry), entry) for entry in ("feature_names", "target_names"))
+        seed = check_seed("seed", header.get("seed", 0))
+        return cls(seed, seed, names, of_targets, given)
 
     def put_into(self, model: Any) -> None:
         """Set all this in a model that has its weights. Raises ValueError."""
-        vars(model._built).update(seed=self.seed, feature_names=self.feature_names)
+        vars(model._built).update(seed=self.seed, feature_names=self.feature_names, target_names=self.target_names)
         model._arguments = model._arguments | {"seed": self.argument}
         take_given(model, self.given)
 
 
 def header_of(model: Any) -> dict[str, Any]:
     """The entries of a file's header, with the options of training."""
-    names = None if model._built is None else model._built.feature_names
-    entries = {"learning": model._saved_learning(), "given": saved_given(model), "feature_names": list(names or ())}
+    built = model._built
+    names = {} if built is None else {entry: getattr(built, entry) for entry in ("feature_names", "target_names")}
+    entries = {"learning": model._saved_learning(), "given": saved_given(model)}
+    entries |= {entry: list(value or ()) for entry, value in names.items()}
     return {name: value for name, value in {**entries, "seed": model.seed}.items() if value}
 
 

@@ -12,7 +12,7 @@ from crnn.models.fitting.from_data import materialised
 from crnn.models.fitting.starting import run_fit
 from crnn.models.fitting.training_data import training_data
 from crnn.models.fitting.weighting import present
-from crnn.models.inputs.names import names_of
+from crnn.models.inputs.names import check_target_names, names_of, target_names_of
 from crnn.training.checkpoint import Contents
 from crnn.training.fit import fit_in_training
 from crnn.training.log import TrainingLog
@@ -33,8 +33,9 @@ def fit_sequences(
     """See `SequenceModel.fit`. ``rest``: of a larger model that ``model`` is trained for, see `Checkpoint`."""
     model.check_trainable()
     settings, own = model._fit_options(options)
-    X, y, weights = model._named("X", X) if own["warm_start"] else materialised(X), materialised(y), None
-    names = names_of("X", X)
+    X, weights = model._named("X", X) if own["warm_start"] else materialised(X), None
+    y = model._named_targets("y", y) if own["warm_start"] else materialised(y)
+    names, of_targets = names_of("X", X), target_names_of("y", y)
     if mask is not None:
         X, y, sample_weight, _ = model._without_masked(X, y, sample_weight, mask)
     if sample_weight is not None:
@@ -42,9 +43,13 @@ def fit_sequences(
         X, y, weights = present(X, y, sample_weight, by_step=model.weighs_steps)
 
     def train() -> None:
-        vars(model._built)["feature_names"] = names
+        vars(model._built).update(feature_names=names, target_names=of_targets)
+        check_target_names(model, "y", of_targets)
         if isinstance(own["valid"], tuple | list) and own["valid"]:
             own["valid"] = (model._named("valid[0]", own["valid"][0]), *own["valid"][1:])
+            if len(own["valid"]) > 1:
+                inputs, wanted, *others = own["valid"]
+                own["valid"] = (inputs, model._named_targets("valid[1]", wanted), *others)
         data, judged = training_data(model, X, y, own["valid"], rescale=rescale, settings=settings, weights=weights)
         model._log = settings.pop("log", None) or TrainingLog()
         fit_in_training(model, data, valid=judged, log=model._log, rest=rest, **settings)

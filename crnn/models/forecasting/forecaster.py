@@ -216,7 +216,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
     def __getattr__(self, name: str) -> Any:
         """An argument of the constructor. Called for missing attributes only."""
         if "_arguments" in vars(self) and name in self._defaults():
-            return self.get_params()[name]
+            return self._all_arguments()[name]
         if hasattr(type(self), name):  # a property of what `fit` has not learnt yet
             raise not_fitted(f"{type(self).__name__}: expected a call of fit before this")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -250,7 +250,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
 
     def __repr__(self) -> str:
         if self._fitted is None:
-            defaults, params = self._defaults(), self.get_params()
+            defaults, params = self._defaults(), self._all_arguments()
             given = [f"{name}={value!r:.100}" for name, value in params.items() if value is not defaults[name]]
             return f"{type(self).__name__}({', '.join(given)})"
         layout, net = self._fitted.layout, self.regressor.net
@@ -370,7 +370,10 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
 
     def fresh(self) -> Self:
         """A copy with the same arguments that has not learnt anything."""
-        return type(self)(**deepcopy(self.get_params()))
+        copy = type(self).__new__(type(self))
+        learnt = {"_regressor": None, "_fitted": None, "_log": None, "_stream_weights": None}
+        vars(copy).update(deepcopy({name: value for name, value in vars(self).items() if name not in learnt}) | learnt)
+        return copy
 
     def backtest(
         self,
@@ -412,7 +415,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         Backtest
             Its ``naive`` is that of `SeasonalNaive` with the same season.
         """
-        n = check_size("horizon", self.get_params()["horizon"] if horizon is None else horizon)
+        n = check_size("horizon", self._all_arguments()["horizon"] if horizon is None else horizon)
         known = (0, 0) if self._fitted is None else (self._fitted.columns.past, self._fitted.columns.future)
         for name, columns, given in zip(("past", "future"), known, (past, future), strict=True):
             if columns and given is None:
@@ -438,7 +441,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
     @property
     def dtype(self) -> str:
         """float32 or float64."""
-        return str(self.get_params()["dtype"])
+        return str(self._all_arguments()["dtype"])
 
     def config(self) -> dict[str, Any]:
         """The sizes and options of the network, as values that JSON can hold."""
@@ -459,7 +462,8 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
     def astype(self, dtype: str) -> Self:
         """A copy in another precision, float32 or float64, see `crnn.nn.module.Module.astype`."""
         regressor = self.regressor.astype(dtype)
-        copy = deepcopy(self).set_params(dtype=dtype, precision=None)
+        copy = deepcopy(self)
+        copy._set_arguments(dtype=dtype, precision=None)
         copy._regressor = regressor
         return copy
 
@@ -477,7 +481,8 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
                 raise ValueError(f"calibration: expected a series or (series, past, future), got {len(given)} entries")
             windows = self.learning(*given, valid=None, warm_start=True).X
         regressor = self.regressor.quantize(precision, windows, tolerance=tolerance)
-        copy = deepcopy(self).set_params(precision=regressor.config()["precision"])
+        copy = deepcopy(self)
+        copy._set_arguments(precision=regressor.config()["precision"])
         copy._regressor = regressor
         return copy
 
@@ -503,7 +508,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         sizes = (regressor.net.input_size, regressor.output_size, regressor.pooling)
         if sizes != (fitted.layout.input_size, fitted.layout.targets, None):
             raise ValueError(f"expected a network of the layout's sizes, got {sizes}")
-        model = cls(**arguments)
+        model = cls._made(**arguments)
         model._regressor, model._fitted = regressor, fitted
         return model
 

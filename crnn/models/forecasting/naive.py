@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -57,7 +59,10 @@ class SeasonalNaive:
 
     def fresh(self) -> Self:
         """A copy that has not learnt anything."""
-        return type(self)(self.season)
+        copy = type(self).__new__(type(self))
+        learnt = ("season_", "_memory", "_several", "_columns")
+        vars(copy).update(deepcopy({name: value for name, value in vars(self).items() if name not in learnt}))
+        return copy
 
     def fit(self, series: Any, past: Any = None, future: Any = None, **options: Any) -> Self:
         """Find the season of a series, or of several, and remember them. Returns the model.
@@ -77,7 +82,10 @@ class SeasonalNaive:
 
     def update(self, series: Any, past: Any = None, future: Any = None) -> Self:
         """Add the values that came after the remembered series. Returns the model."""
-        given = read_all(series, past, future, continues=True)
+        if not hasattr(self, "_memory"):
+            raise ValueError("SeasonalNaive: expected a call of fit before this")
+        read_all(series, past, future, continues=True)  # checks columns that are not used
+        given = read_all(series, None, None, like=replace(self._columns, past=0, future=0), continues=True)
         self._memory = continued(self._memory, given)
         return self
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Names of columns: those of a DataFrame, or of the DataFrames in a list of sequences, as scikit-learn compares them.
 
-Values are read by position, so the columns must be those of the training, in its order. Imports no library: what has
-``columns`` is a DataFrame.
+Values are read by position, those of inputs and of targets, so the columns must be those of the training, in its order.
+Imports no library: what has ``columns`` is a DataFrame.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Names", "by_position", "check_names", "names_of", "names_to_save"]
+__all__ = [
+    "Names",
+    "by_position",
+    "check_names",
+    "check_target_names",
+    "names_of",
+    "names_to_save",
+    "target_names_of",
+]
 
 # None: it is not known whether the training data had names; (): they had none.
 Names = tuple[str, ...] | None
@@ -61,28 +69,72 @@ def check_names(model: Any, known: Names, name: str, X: Any) -> None:
         )
 
 
+def target_names_of(name: str, y: Any) -> tuple[str, ...]:
+    """The names of the columns of targets y, which all of its DataFrames must share; () if there are fewer than two, or
+    if they are not all strings.
+
+    Raises ValueError, which calls y ``name``.
+    """
+    found = [_target_names(each) for each in _entries(y)]
+    first = next((i for i, names in enumerate(found) if names), None)
+    if first is None:
+        return ()
+    expected = found[first]
+    for i, names in enumerate(found[first:], first):
+        if names and names != expected:
+            start = f"{name}[{i}]: The target names should match those of {name}[{first}].\n"
+            raise ValueError(start + _difference(expected, names, f"in {name}[{first}]", "Target"))
+    return expected
+
+
+def check_target_names(model: Any, name: str, names: tuple[str, ...]) -> None:
+    """Check the names of the columns of targets, which messages call ``name``, against those that a model knows.
+
+    They are those of its `fit`, and with binary labels of classes the names of these. Raises ValueError for others, and
+    for another order. Targets without names are read by position.
+    """
+    known = model._built.target_names
+    if names and known and names != known:
+        start = f"{name}: The target names should match those that were passed during fit.\n"
+        raise ValueError(start + _difference(known, names, "at fit time", "Target"))
+    classes = getattr(model, "classes", None) if getattr(model, "multilabel", False) else None
+    if classes is not None and names != tuple(classes) and set(names) == set(classes):
+        raise ValueError(f"{name}: expected columns in the order of classes, {list(classes)}, got {list(names)}")
+
+
+def _target_names(value: Any) -> tuple[str, ...]:
+    try:
+        names = _names(value)
+    except TypeError:  # names of several types
+        return ()
+    return names if len(names) > 1 else ()  # the name of a single column does not matter
+
+
 def by_position(model: Any) -> None:
     """Let a model read columns without comparing names, for a caller that has found the columns by their names."""
-    vars(model._built)["feature_names"] = None
+    vars(model._built).update(feature_names=None, target_names=None)
 
 
-def names_to_save(value: Any) -> Names:
-    """The names in the header of a file. Raises ValueError."""
+def names_to_save(value: Any, entry: str = "feature_names") -> Names:
+    """The names in the header of a file, in this ``entry``. Raises ValueError."""
     if value is None:
         return None
     if not isinstance(value, list) or not value or not all(isinstance(each, str) for each in value):
-        raise ValueError(f"expected feature_names, a list of strings, got {value!r:.200}")
+        raise ValueError(f"expected {entry}, a list of strings, got {value!r:.200}")
     return tuple(value)
 
 
 def _all_names(X: Any) -> list[tuple[str, ...]]:
     """The names of a DataFrame, or of each of several sequences; () of what has none."""
+    return list(map(_names, _entries(X)))
+
+
+def _entries(X: Any) -> Sequence[Any]:
+    """A table, or the sequences of a list; of these only one if none is a table, as none has names then."""
     entries = _sequences_in(X)
     if entries is None:
-        return [_names(X)]
-    if not any(hasattr(kind, "columns") for kind in set(map(type, entries))):
-        return [()] if entries else []
-    return [_names(each) for each in entries]
+        return [X]
+    return entries if any(hasattr(kind, "columns") for kind in set(map(type, entries))) else entries[:1]
 
 
 def _sequences_in(X: Any) -> Sequence[Any] | None:
@@ -112,12 +164,12 @@ def _names(value: Any) -> tuple[str, ...]:
     return tuple(names) if types == ["str"] else ()
 
 
-def _difference(known: Sequence[str], names: Sequence[str], when: str) -> str:
+def _difference(known: Sequence[str], names: Sequence[str], when: str, what: str = "Feature") -> str:
     unseen, missing = sorted(set(names) - set(known)), sorted(set(known) - set(names))
     if not unseen and not missing:
-        what = "they were in fit" if when == "at fit time" else when.removeprefix("in ")
-        return f"Feature names must be in the same order as {what}.\n"
-    parts = (f"Feature names unseen {when}:\n", unseen), (f"Feature names seen {when}, yet now missing:\n", missing)
+        order = "they were in fit" if when == "at fit time" else when.removeprefix("in ")
+        return f"{what} names must be in the same order as {order}.\n"
+    parts = (f"{what} names unseen {when}:\n", unseen), (f"{what} names seen {when}, yet now missing:\n", missing)
     return "".join(title + _listed(some) for title, some in parts if some)
 
 

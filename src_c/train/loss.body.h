@@ -9,6 +9,8 @@ INLINE real max_of_row(const real *logits, crnn_dim V)
     crnn_dim v = 0;
     for (; v + LINE <= V; v += LINE)
         high = line_max(high, line_load(logits + v));
+    if (v < V && v > 0) /* the last line overlaps the one before */
+        high = line_max(high, line_load(logits + V - LINE)), v = V;
     line_store(lanes, high);
     real max = fold_max(lanes);
     for (; v < V; ++v)
@@ -29,16 +31,13 @@ static real exp_row(real *p, const real *logits, crnn_dim V, real max)
             line_store(p + v, e);
         sum = line_add(sum, e);
     }
-    line_store(lanes, sum);
     if (v < V) {
-        real rest[LINE];
         line e = line_exp_nonpositive(line_sub(line_load_n(logits + v, V - v), shift));
-        line_store(rest, e);
         if (p)
             line_store_n(p + v, e, V - v);
-        for (int i = 0; i < V - v; ++i)
-            lanes[i] += rest[i];
+        sum = line_add(sum, line_first(e, V - v));
     }
+    line_store(lanes, sum);
     return fold_sum(lanes);
 }
 
@@ -96,6 +95,60 @@ INLINE void zero_row(real *loss, real *dx, crnn_dim n)
         memset(dx, 0, (size_t)n * sizeof(real));
 }
 
+/* A row of a softmax with its target. */
+typedef struct {
+    crnn_dim g; /* of logits and loss */
+    int32_t target;
+    real logit, largest, below, total; /* at the target; of all; sums: see sum_below and exp_row */
+    real at_target;                    /* what the loss of the target is multiplied by */
+} softmax_row;
+
+/* What all rows of a softmax have in common. */
+typedef struct {
+    real *loss, *dlogits;
+    const real *logits, *weights;
+    real smoothing, scale, spread;
+    double weight_of_all;
+    crnn_dim V;
+} softmax_loss;
+
+/* Losses and gradients of some rows, one step of the calculation for all of them after the other: each step of one row is
+ * a chain of operations that wait for each other, and takes twice the time alone. */
+static void softmax_rows(const softmax_loss *s, softmax_row *rows, int count)
+{
+    const crnn_dim V = s->V;
+    for (int i = 0; i < count; ++i) { /* read before dlogits overwrites it: they may be one array */
+        rows[i].logit = s->logits[rows[i].g * V + rows[i].target];
+        rows[i].largest = max_of_row(s->logits + rows[i].g * V, V);
+    }
+    for (int i = 0; i < count && s->smoothing != 0; ++i)
+        rows[i].below = sum_below(s->logits + rows[i].g * V, s->weights, V, rows[i].largest);
+    for (int i = 0; i < count; ++i)
+        rows[i].total = exp_row(s->dlogits ? s->dlogits + rows[i].g * V : NULL, s->logits + rows[i].g * V, V,
+                                rows[i].largest);
+    const real spread_of_all = s->spread * (real)s->weight_of_all;
+    for (int i = 0; i < count; ++i) {
+        const softmax_row *row = &rows[i];
+        const real at_target = (1 - s->smoothing) * (s->weights ? s->weights[row->target] : 1);
+        const double log_total = log_of_sum((double)row->total);
+        double loss = (double)at_target * (log_total + (double)row->largest - (double)row->logit);
+        if (s->smoothing != 0)
+            loss += (double)s->spread * (s->weight_of_all * log_total + (double)row->below);
+        s->loss[row->g] = (real)loss;
+        if (!s->dlogits)
+            continue;
+        real *dlogits = s->dlogits + row->g * V;
+        const real factor = s->scale * (at_target + spread_of_all) / row->total;
+        if (s->smoothing == 0)
+            scale_row(dlogits, factor, V);
+        else
+            scale_row_less(dlogits, factor, s->scale * s->spread, s->weights, V);
+        rows[i].at_target = at_target;
+    }
+    for (int i = 0; i < count && s->dlogits; ++i) /* last: a load waits for a vector that has just been stored there */
+        s->dlogits[rows[i].g * V + rows[i].target] -= s->scale * rows[i].at_target;
+}
+
 /* With a_v = smoothing / V * w_v, and (1 - smoothing) * w_v more at the target, the loss is sum_v a_v (L - logits_v),
  * where L = log sum_v exp(logits_v); its gradient is (sum_v a_v) * softmax - a. */
 static void softmax_cross_entropy(real *loss, real *dlogits, const real *logits, const int32_t *targets,
@@ -103,44 +156,30 @@ static void softmax_cross_entropy(real *loss, real *dlogits, const real *logits,
                                   const crnn_rows *rows)
 {
     float_mode mode = kernel_floats();
-    const real spread = smoothing / (real)V;
-    const double weight_of_all = smoothing == 0 ? 0 : weights ? sum(weights, V) : (double)V;
-    const real spread_of_all = spread * (real)weight_of_all;
+    const softmax_loss all = {.loss = loss, .dlogits = dlogits, .logits = logits, .weights = weights,
+                              .smoothing = smoothing, .scale = scale, .spread = smoothing / (real)V, .V = V,
+                              .weight_of_all = smoothing == 0 ? 0 : weights ? sum(weights, V) : (double)V};
+    enum { TOGETHER = 8 }; /* rows; more leave the first-level cache */
+    softmax_row together[TOGETHER];
+    int count = 0;
     crnn_dim end = rows->b1;
     for (crnn_dim t = 0; t < rows->T; ++t) {
         end = end_of_held_rows(rows, t, end);
         for (crnn_dim i = rows->b0; i < end; ++i) {
             const crnn_dim b = row_at(rows, i), g = row_of(rows, t, b);
-            const real *logits_g = logits + g * V;               /* logits[t, b, :] */
-            real *dlogits_g = dlogits ? dlogits + g * V : NULL;
-            const int32_t target = targets[g];
-            if (target == ignore || t >= steps_of(rows, b)) {
-                zero_row(loss + g, dlogits_g, V);
+            if (targets[g] == ignore || t >= steps_of(rows, b)) {
+                zero_row(loss + g, dlogits ? dlogits + g * V : NULL, V);
                 continue;
             }
-            assert(0 <= target && target < V);
-            const real at_target = (1 - smoothing) * (weights ? weights[target] : 1);
-            const real at_all = scale * (at_target + spread_of_all);
-            /* read before dlogits overwrites it: they may be one array */
-            const real logit = logits_g[target], largest = max_of_row(logits_g, V);
-            const real below = smoothing == 0 ? 0 : sum_below(logits_g, weights, V, largest);
-            const real total = exp_row(dlogits_g, logits_g, V, largest);
-
-            const double log_total = log_of_sum((double)total);
-            double loss_g = (double)at_target * (log_total + (double)largest - (double)logit);
-            if (smoothing != 0)
-                loss_g += (double)spread * (weight_of_all * log_total + (double)below);
-            loss[g] = (real)loss_g;
-            if (!dlogits_g)
-                continue;
-            const real factor = at_all / total;
-            if (smoothing == 0)
-                scale_row(dlogits_g, factor, V);
-            else
-                scale_row_less(dlogits_g, factor, scale * spread, weights, V);
-            dlogits_g[target] -= scale * at_target;
+            assert(0 <= targets[g] && targets[g] < V);
+            together[count++] = (softmax_row){.g = g, .target = targets[g]};
+            if (count == TOGETHER) {
+                softmax_rows(&all, together, count);
+                count = 0;
+            }
         }
     }
+    softmax_rows(&all, together, count);
     float_mode_restore(mode);
 }
 

@@ -538,7 +538,6 @@ def _listed(name: str, value: Any, listed: dict[str, Callable[..., Any]], other:
 
 
 @in_ieee_mode
-@in_ieee_mode
 def global_norm(grads: Array, *, threads: int = 1) -> float:
     """The 2-norm of a flat gradient, summed in float64 in an order that does not depend on ``threads``."""
     return math.sqrt(kernels.sum_of_squares(np.ascontiguousarray(grads), check_threads(threads)))

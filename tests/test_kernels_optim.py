@@ -125,7 +125,8 @@ def test_scale_and_clip(arrays, rng, n):
     values = np.resize([*SPECIAL, 1.5, -1.5, 0.25, 0.1], n).astype(arrays.dtype)
     scaled, clipped = arrays.inout(values), arrays.inout(values)
     optim.scale(scaled, 0.5)
-    optim.clip(clipped, 1.5)
+    assert optim.clip(clipped, 1.5) == bool((np.abs(values) > 1.5).any())
+    assert not optim.clip(clipped, 1.5)
     assert_same_bits(scaled, values * arrays.dtype.type(0.5))
     assert_same_bits(clipped, np.clip(values, -1.5, 1.5).astype(arrays.dtype))
 
@@ -144,6 +145,15 @@ def test_large_arrays_are_changed_from_end_to_end(rng, dtype, threads):
         change(guarded[1:-1])
         assert_same_bits(guarded[1:-1], expected)
         assert guarded[0] == guarded[-1] == 7
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_clipping_finds_the_one_number_beyond_the_limit(dtype, threads):
+    x = np.ones(3 * 2**20 + 37, dtype)
+    for place in (0, 2**20 + 5, -1):
+        x[place] = -1.5
+        assert optim.clip(x, 1, threads)
+        assert not optim.clip(x, 1, threads)
 
 
 def test_squares_are_summed_in_blocks_and_then_the_blocks_in_order(rng, dtype):

@@ -52,10 +52,12 @@ cdef void scale_range(const void *arguments, Py_ssize_t start, Py_ssize_t stop) 
 
 cdef void clip_range(const void *arguments, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     a = <const Values *>arguments
+    cdef int clipped
     if a.kind == cnp.NPY_FLOAT32:
-        f32.clip(<float *>a.x + start, <float>a.number, stop - start)
+        clipped = f32.clip(<float *>a.x + start, <float>a.number, stop - start)
     else:
-        f64.clip(<double *>a.x + start, a.number, stop - start)
+        clipped = f64.clip(<double *>a.x + start, a.number, stop - start)
+    a.sums[start // LEAST] = clipped  # a place of its own: all ranges but the last have at least so many elements
 
 
 cdef void squares_of_blocks(const void *arguments, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -70,10 +72,10 @@ cdef void squares_of_blocks(const void *arguments, Py_ssize_t start, Py_ssize_t 
             a.sums[block] = f64.sum_of_squares(<double *>a.x + first, count)
 
 
-cdef int in_place(range_call call, x, double number, Py_ssize_t threads) except -1:
+cdef int in_place(range_call call, x, double number, Py_ssize_t threads, double *sums=NULL) except -1:
     cdef int kind = real_kind("x", x)
     cdef Py_ssize_t n = dim(x, 0)
-    cdef Values arguments = Values(kind, data("x", x, kind, True, 1, n), number, NULL, n)
+    cdef Values arguments = Values(kind, data("x", x, kind, True, 1, n), number, sums, n)
     cdef object pins = pin(x)
     return in_ranges(call, &arguments, n, threads)
 
@@ -88,19 +90,29 @@ def scale(x: Real, double factor, Py_ssize_t threads=1):
     in_place(scale_range, x, factor, threads)
 
 
-def clip(x: Real, double limit, Py_ssize_t threads=1):
-    """x = min(max(x, -limit), limit); NaN stays.  x (n,) OUT."""
-    in_place(clip_range, x, limit, threads)
+def clip(x: Real, double limit, Py_ssize_t threads=1) -> bool:
+    """x = min(max(x, -limit), limit); NaN stays.  x (n,) OUT. Returns whether a number was beyond the limit."""
+    cdef double one = 0
+    cdef cnp.ndarray flags
+    if dim(x, 0) < 2 * LEAST:
+        in_place(clip_range, x, limit, 1, &one)
+        return one != 0
+    flags = np.zeros(dim(x, 0) // LEAST + 1)
+    in_place(clip_range, x, limit, threads, <double *>cnp.PyArray_DATA(flags))
+    return bool(flags.any())
 
 
 def sum_of_squares(x: Real, Py_ssize_t threads=1) -> float:
     """The sum of the squares of x (n,) IN, in double, in a fixed order: of blocks, and then of their sums."""
     cdef int kind = real_kind("x", x)
     cdef Py_ssize_t n = dim(x, 0), blocks = max(1, (n + NORM_BLOCK - 1) // NORM_BLOCK)
-    cdef cnp.ndarray sums = np.empty(blocks, np.float64)
-    cdef Values arguments = Values(kind, data("x", x, kind, False, 1, n), 0, <double *>cnp.PyArray_DATA(sums), n)
+    cdef double one, total = 0
+    cdef Values arguments = Values(kind, data("x", x, kind, False, 1, n), 0, &one, n)
     cdef object pinned = pin(x)
-    cdef double total = 0
+    cdef cnp.ndarray sums
+    if blocks > 1:
+        sums = np.empty(blocks, np.float64)
+        arguments.sums = <double *>cnp.PyArray_DATA(sums)
     cdef Py_ssize_t block
     run_ranges(squares_of_blocks, &arguments, blocks, 1, LEAST // NORM_BLOCK, threads)
     for block in range(blocks):

@@ -98,5 +98,4 @@ class UpdateStep:
         norm = global_norm(grads, threads=threads)
         if limit is None or not math.isfinite(norm):  # clipping would hide an infinite element
             return norm
-        kernels.clip(grads, limit, threads)
-        return global_norm(grads, threads=threads)
+        return global_norm(grads, threads=threads) if kernels.clip(grads, limit, threads) else norm

@@ -9,14 +9,22 @@ static void scale(real *x, real factor, crnn_dim n)
     float_mode_restore(mode);
 }
 
-static void clip(real *x, real limit, crnn_dim n)
+static int clip(real *x, real limit, crnn_dim n)
 {
     float_mode mode = kernel_floats();
     const line high = line_set1(limit), low = line_set1(-limit), one = line_set1(1);
+    line largest = line_set1(0);
+    real lanes[LINE];
     /* This order of arguments propagates NaN. The product flushes denormals to 0; on ARM a comparison does not. */
-    for (crnn_dim i = 0, remaining = n; remaining > 0; i += LINE, remaining -= LINE)
-        line_put(x + i, line_max(low, line_min(high, line_mul(one, line_get(x + i, remaining)))), remaining);
+    for (crnn_dim i = 0, remaining = n; remaining > 0; i += LINE, remaining -= LINE) {
+        const line x_i = line_mul(one, line_get(x + i, remaining));
+        largest = line_max(line_abs(x_i), largest);
+        line_put(x + i, line_max(low, line_min(high, x_i)), remaining);
+    }
+    line_store(lanes, largest);
+    const int clipped = fold_max(lanes) > limit;
     float_mode_restore(mode);
+    return clipped;
 }
 
 /* g = factor * gradient + weight_decay * w */

@@ -38,6 +38,8 @@ HASH = chained(list(HASHES.items()))
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_this_build_has_the_hashes_of_the_package(isa, threads):
+    if isa == "generic" and threads != 2:
+        pytest.skip("plain C takes six times as long: two threads here, three where the command is tested")
     result = crnn.verify(threads=threads)
     assert result.first_difference is None
     assert (result.ok, result.hash, result.expected) == (True, HASH, HASH)
@@ -51,15 +53,16 @@ def test_the_readme_prints_the_hash():
 
 
 def test_an_instruction_set_is_used_for_the_verification_only(any_isa):
-    best = dispatch.available_isas()[-1]
+    *others, best = dispatch.available_isas()
+    other = others[-1] if others else best  # of several sets the fastest but one: plain C takes six times as long
     dispatch.use_isa(best)
     seen = []
-    result = crnn.verify(isa="generic", on_part=lambda part: seen.append((part, dispatch.isa())))
+    result = crnn.verify(isa=other, on_part=lambda part: seen.append((part, dispatch.isa())))
     assert result.ok
-    assert result.isa == "generic"
+    assert result.isa == other
     assert dispatch.isa() == best
     assert tuple(part for part, _ in seen) == result.parts
-    assert {isa for _, isa in seen} == {"generic"}
+    assert {isa for _, isa in seen} == {other}
 
 
 def test_the_instruction_set_comes_back_after_an_exception(any_isa):

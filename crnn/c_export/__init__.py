@@ -3,8 +3,8 @@
 
     model --_stream_parts--> StreamParts --source.py--> model.c, model.h
 
-`pieces.h` has the C functions, of which a file gets those that it uses; `cells.py` what a step of each cell does with
-them; `storage.py` how weights are stored and multiplied; `answers.py` what else a kind of model offers.
+The folder `c` has the C functions, of which a file gets those that it uses; `cells.py` what a step of each cell does
+with them; `storage.py` how weights are stored and multiplied; `answers.py` what else a kind of model offers.
 """
 
 from crnn.c_export.files import export_c

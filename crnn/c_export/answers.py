@@ -24,7 +24,7 @@ class Answers:
     Attributes
     ----------
     pieces : set of str
-        The C functions of pieces.h that it calls.
+        The C functions that it calls, see `crnn.c_export.pieces`.
     declarations : list of str
         For the header.
     definitions : list of str

@@ -63,7 +63,7 @@ class Recipe:
     matrices : mapping
         How W_hh is cut into matrices: for each, the number of its first gate and the one after its last.
     pieces : tuple of str
-        The C functions that the statements call, in pieces.h.
+        The C functions that the statements call, see `crnn.c_export.pieces`.
     statements : callable
         The step of a `Layer`.
     """

@@ -22,7 +22,7 @@ def flushed(values: Array) -> Array:
 
 
 def is_normal(values: Array) -> bool:
-    """Whether all values are multiples of FLT_MIN: sums that begin with them stay so, see `add_product` in pieces.h."""
+    """Whether all values are multiples of FLT_MIN: sums that begin with them stay so: `add_product`, c/products.h."""
     sizes = np.abs(values)
     return bool(((sizes == 0) | (sizes >= np.float32(2.0**-103))).all())
 

@@ -18,7 +18,7 @@ from crnn.c_export import numbers
 from crnn.checks import Array
 from crnn.nn.precision import int8_parts
 
-PANEL = 16  # columns, as in pieces.h
+PANEL = 16  # columns, as in c/products.h
 
 
 class Matrix(Protocol):

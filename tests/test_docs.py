@@ -99,6 +99,30 @@ def test_pages_of_the_site_stand_for_files_of_the_repository(forge_pages: Module
         assert f"(../../{file})" in (DOCS / f"{page}.md").read_text(encoding="utf-8")  # for readers on a forge
 
 
+# ---- maps of the code ------------------------------------------------------------------------------------------------
+
+MAPS = ("docs/architecture.md", "docs/guarantees.md", ".github/CONTRIBUTING.md")
+MADE = {"crnn/include/", "crnn/lib/", ".venv/bin/", ".body.h", "pyconfig.h"}  # by the build, or no file of ours
+
+
+@pytest.mark.parametrize("page", MAPS)
+def test_files_and_their_contents_that_a_map_names_exist(page: str) -> None:
+    """Such as `nn/stack.py`, `src_c/quant/`, and `training/trainer.py: Trainer.end`."""
+    places = [ROOT / name for name in ("crnn", "src_c", "tests", "docs", "benchmarks", "examples", ".ci", ".github")]
+    paths = [path for place in places for path in place.rglob("*")] + list(ROOT.glob("*"))
+    known = {f"/{path.relative_to(ROOT).as_posix()}{'/' if path.is_dir() else ''}": path for path in paths}
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"`([\w./-]+\.(?:py|pyx|pxd|c|h|def|toml)|[\w./-]+/)(?::\s+([\w.]+))?`", text)
+    assert len(named) > 50
+    for name, content in named:
+        found = [path for full, path in known.items() if full.endswith(f"/{name}")]
+        assert found or name in MADE, name
+        if content:
+            last = content.rpartition(".")[2]
+            texts = [path.read_text(encoding="utf-8") for path in found]
+            assert any(re.search(rf"\b{last}\b", each) for each in texts), f"{name}: {content}"
+
+
 # ---- examples --------------------------------------------------------------------------------------------------------
 
 EXAMPLES = sorted((ROOT / "examples").glob("gallery/*.py")) + sorted((ROOT / "examples").glob("lessons/*.py"))

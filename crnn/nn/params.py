@@ -92,10 +92,10 @@ class Parameters:
 
     @property
     def version(self) -> int | None:
-        """A number that is another one after every change of the values; None if they may change at any time.
+        """A number that changes with the values; None if they may change at any time.
 
-        Read it before the values. It is what makes it safe to keep packed weights: nobody can write into arrays that
-        nobody has got.
+        Packed weights can be kept while it stays the same: a program without writable arrays cannot change the values.
+        Read it before the values.
         """
         return None if self.changes.public else self.changes.count
 

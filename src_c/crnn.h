@@ -134,9 +134,11 @@ typedef struct crnn_cell {
 #define CRNN_PANELS(real, N) (((N) + CRNN_LINE(real) - 1) / CRNN_LINE(real))
 #define CRNN_PACKED_SIZE(real, K, N) (CRNN_PANELS(real, N) * CRNN_LINE(real) * (K))
 
-/* Rows of a weight gradient's product that are packed at a time, and the scratch that they and K columns of x need. */
+/* Rows of a weight gradient's product that are packed at a time (more of bf16, in the same memory), and the scratch that
+ * they and K columns of x need. */
 enum { CRNN_GRAD_ROWS = 256, CRNN_GRAD_PANELS = 4 };
-#define CRNN_GRAD_SCRATCH(real, K) (CRNN_GRAD_ROWS * (CRNN_GRAD_PANELS * CRNN_LINE(real) + (K)) + CRNN_LINE(real))
+#define CRNN_GRAD_SCRATCH(real, K)                                                                                     \
+    (CRNN_GRAD_ROWS * (CRNN_GRAD_PANELS * CRNN_LINE(real) + (K)) + CRNN_GRAD_PANELS * CRNN_LINE(real))
 
 /* The kernels of one precision on one instruction set. kernels.def lists them, each with its contract. */
 #define CRNN_KERNEL(type, name, arguments) type (*name) arguments;

@@ -344,7 +344,7 @@ cdef crnn_format gradient_format(precision, int kind) except *:
 
 
 cdef Py_ssize_t scratch_size(Py_ssize_t line, Py_ssize_t K) noexcept:
-    return CRNN_GRAD_ROWS * (CRNN_GRAD_PANELS * line + K) + line
+    return CRNN_GRAD_ROWS * (CRNN_GRAD_PANELS * line + K) + CRNN_GRAD_PANELS * line
 
 
 cdef void *scratch_data(scratch, int kind, Py_ssize_t K) except NULL:

@@ -100,17 +100,17 @@ typedef struct {
     const crnn_quantised *quantised; /* how they are packed; NULL: as reals */
 } gradient_block;
 
-/* The next rows (t, b) with t and then b rising, at most CRNN_GRAD_ROWS. */
+/* The next rows (t, b) with t and then b rising, at most `most`. */
 typedef struct {
     const crnn_rows *rows;
     crnn_dim t, b, first, end;
 } gradient_walk;
 
-static int next_rows(gradient_walk *w, const x_source *x, const real *dy, crnn_dim N, const real **x_rows,
+static int next_rows(gradient_walk *w, int most, const x_source *x, const real *dy, crnn_dim N, const real **x_rows,
                      const real **dy_rows)
 {
     int count = 0;
-    while (w->t < w->rows->T && count < CRNN_GRAD_ROWS) {
+    while (w->t < w->rows->T && count < most) {
         if (w->b >= w->end) {
             narrow_to_step(w->rows, ++w->t, &w->first, &w->end);
             w->b = w->first;
@@ -139,18 +139,19 @@ static void pack_panels(const gradient_block *block, real *db, const real *const
 }
 
 /* dw[i][:] += the products of columns k .. k+m of x and nl panels of dy from `first` on. */
-static void run_gradient_tile(const gradient_block *block, int m, int nl, real *dw, crnn_dim lddw, crnn_dim k, int first,
-                              const tile_panels *panels, const prefetch_list *prefetch)
+static void run_gradient_tile(const gradient_block *block, int m, int nl, real *dw, crnn_dim lddw, crnn_dim k,
+                              int first, const tile_panels *panels, const prefetch_list *prefetch)
 {
     const crnn_quantised *format = block->quantised;
     if (!format) {
-        run_tile_backward_weight(m, nl, dw, lddw, block->x + k * block->count, block->dy + first * CRNN_GRAD_ROWS * LINE,
-                                 block->count, panels, prefetch);
+        run_tile_backward_weight(m, nl, dw, lddw, block->x + k * block->count,
+                                 block->dy + first * CRNN_GRAD_ROWS * LINE, block->count, panels, prefetch);
         return;
     }
-    const quantised_weights dy = {.panels = (const char *)block->dy, .lines = (block->count + format->unit - 1) / format->unit,
+    const quantised_weights dy = {.panels = (const char *)block->dy,
+                                  .lines = (block->count + format->unit - 1) / format->unit,
                                   .panel_bytes = format->grad_panel_bytes,
-                                  .row_bytes = CRNN_GRAD_ROWS * format->x_element};
+                                  .row_bytes = format->grad_rows * format->x_element};
     tile_rows rows; /* of which a tile reads x[0], init and y */
     rows.m = m;
     rows.x[0] = (const real *)((const char *)block->x + k * dy.row_bytes);
@@ -161,8 +162,8 @@ static void run_gradient_tile(const gradient_block *block, int m, int nl, real *
     format->run_tile(m, nl, &rows, &dy, first, panels, prefetch);
 }
 
-/* dw += x^T @ dy over all rows, whatever the slice; as many at a time as keep two panels of dy in the first-level cache.
- * They and x are packed in the order in which the tiles read them.
+/* dw += x^T @ dy over all rows, whatever the slice; as many at a time as keep two panels of dy in the first-level
+ * cache. They and x are packed in the order in which the tiles read them.
  * db, unless NULL, += sum of dy's rows, which are read anyway. */
 static void weight_gradient(real *dw, real *db, const x_source *x, const real *dy, const crnn_quantised *quantised,
                             real *scratch, crnn_dim K, crnn_dim N, crnn_dim n0, crnn_dim n1, const crnn_rows *r)
@@ -171,10 +172,12 @@ static void weight_gradient(real *dw, real *db, const x_source *x, const real *d
     float_mode mode = kernel_floats();
     const crnn_dim blocks = (K + TILE_ROWS - 1) / TILE_ROWS;
     const int max_panels = PANELS_FOR(TILE_ROWS);
-    gradient_block block = {scratch + CRNN_GRAD_ROWS * CRNN_GRAD_PANELS * LINE, scratch, 0, quantised};
+    const int most_rows = quantised ? quantised->grad_rows : CRNN_GRAD_ROWS;
+    const crnn_dim dy_bytes = quantised ? quantised->grad_panel_bytes : CRNN_GRAD_ROWS * CRNN_LINE_BYTES;
+    gradient_block block = {scratch + CRNN_GRAD_PANELS * dy_bytes / (crnn_dim)sizeof(real), scratch, 0, quantised};
     gradient_walk walk = {r, 0, 0, 0, r->B};
-    const real *x_rows[CRNN_GRAD_ROWS], *dy_rows[CRNN_GRAD_ROWS];
-    while ((block.count = next_rows(&walk, x, dy, N, x_rows, dy_rows)) > 0) {
+    const real *x_rows[MOST_GRAD_ROWS], *dy_rows[MOST_GRAD_ROWS];
+    while ((block.count = next_rows(&walk, most_rows, x, dy, N, x_rows, dy_rows)) > 0) {
         if (quantised)
             quantised->pack_columns(block.x, (const float *const *)x_rows, block.count, K);
         else

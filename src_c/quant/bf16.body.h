@@ -112,7 +112,8 @@ INLINE void bf16_pack_across(const int np, char *packed, crnn_dim apart, const u
 static void bf16_pack(void *packed, const unpacked_weights *w)
 {
     enum { ACROSS = 4 }; /* see pack_gates */
-    const crnn_dim panels = panels_of(w), bytes = quantised_panel_bytes(w->K, BF16_UNIT), lines = bytes / CRNN_LINE_BYTES;
+    const crnn_dim panels = panels_of(w), bytes = quantised_panel_bytes(w->K, BF16_UNIT);
+    const crnn_dim lines = bytes / CRNN_LINE_BYTES;
     for (crnn_dim gate = 0; gate < w->gates; ++gate)
         for (crnn_dim panel = gate, next; panel < panels; panel = next) {
             crnn_dim n;
@@ -152,9 +153,12 @@ static int bf16_holds(const void *packed, const unpacked_weights *w)
 
 /* ---- packing of x and dy for the gradient of weights --------------------------------------------------------------- */
 
-/* x^T is multiplied by dy as any rows are by weights: a column of x is a row of CRNN_GRAD_ROWS elements, and panels of dy
+/* x^T is multiplied by dy as any rows are by weights: a column of x is a row of BF16_GRAD_ROWS elements, and panels of dy
  * have a line for every two of its rows. An odd last row is followed by zeros. */
-enum { BF16_GRAD_PANEL_BYTES = (CRNN_GRAD_ROWS / BF16_UNIT + 1) * CRNN_LINE_BYTES }; /* see quantised_panel_bytes */
+enum {
+    BF16_GRAD_ROWS = CRNN_GRAD_ROWS * sizeof(float) / sizeof(bf16_element),
+    BF16_GRAD_PANEL_BYTES = (BF16_GRAD_ROWS / BF16_UNIT + 1) * CRNN_LINE_BYTES /* see quantised_panel_bytes */
+};
 
 INLINE line bf16_row(const float *const *rows, int count, int row, crnn_dim n, crnn_dim remaining)
 {
@@ -169,7 +173,7 @@ enum { BF16_ROWS_OF_WORD = 1 };
 
 static void bf16_pack_columns(void *packed, const float *const *x, int count, crnn_dim K)
 {
-    enum { WORDS = CRNN_GRAD_ROWS / BF16_ROWS_OF_WORD };
+    enum { WORDS = BF16_GRAD_ROWS / BF16_ROWS_OF_WORD };
     for (crnn_dim k = 0; k < K; k += QUANTISED_COLUMNS) {
         const crnn_dim remaining = K - k;
         for (int word = 0; word * BF16_ROWS_OF_WORD < count; word += TRANSPOSED) {
@@ -195,7 +199,8 @@ static void bf16_pack_columns(void *packed, const float *const *x, int count, cr
     }
 }
 
-/* np panels of dy from column n on, of which `remaining` columns exist; and db, unless NULL, += its rows, before rounding. */
+/* np panels of dy from column n on, of which `remaining` columns exist; and db, unless NULL, += its rows, before
+ * rounding. */
 INLINE void bf16_pack_panels(const int np, char *packed, float *db, const float *const *dy, int count, crnn_dim n,
                              crnn_dim remaining)
 {
@@ -291,5 +296,6 @@ static void bf16_run_tile(int m, int nl, const tile_rows *rows, const quantised_
     {                                                                                                                  \
         .unit = BF16_UNIT, .x_element = sizeof(bf16_element), .pack = bf16_pack, .holds = bf16_holds,                  \
         .convert = bf16_convert, .run_tile = bf16_run_tile, .pack_columns = bf16_pack_columns,                         \
-        .pack_rows = bf16_pack_rows, .grad_panel_bytes = BF16_GRAD_PANEL_BYTES                                         \
+        .pack_rows = bf16_pack_rows, .grad_rows = BF16_GRAD_ROWS,                                                      \
+        .grad_panel_bytes = BF16_GRAD_PANEL_BYTES                                                                      \
     }

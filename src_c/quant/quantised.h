@@ -14,6 +14,8 @@
 
 enum { INT8_UNIT = 4, BF16_UNIT = 2, QUANTISED_COLUMNS = 16 };
 
+enum { MOST_GRAD_ROWS = 2 * CRNN_GRAD_ROWS };
+
 /* Sums of so many products of integers up to 127 fit into an int32. */
 enum { INT8_MOST_ROWS = 131071 };
 
@@ -58,11 +60,12 @@ struct crnn_quantised {
     void (*run_tile)(int m, int nl, const struct tile_rows *rows, const quantised_weights *w, crnn_dim panel,
                      const struct tile_panels *panels, const struct prefetch_list *prefetch);
 
-    /* For gradients of weights, in formats that have them (NULL: it does not), up to CRNN_GRAD_ROWS rows at a time: the
+    /* For gradients of weights, in formats that have them (NULL: it does not), up to grad_rows rows at a time: the
      * columns of x as rows of so many elements, OVERWRITTEN; and up to CRNN_GRAD_PANELS panels of dy from column n on, of
      * which `remaining` exist, OVERWRITTEN, db or NULL += its rows. run_tile then gives dw. */
     void (*pack_columns)(void *packed, const float *const *x, int count, crnn_dim K);
     void (*pack_rows)(void *packed, float *db, const float *const *dy, int count, crnn_dim n, crnn_dim remaining);
+    int grad_rows;             /* even, at most MOST_GRAD_ROWS */
     crnn_dim grad_panel_bytes; /* of a panel of dy */
 };
 

@@ -89,29 +89,36 @@ static void bf16_pack_panel_transposed(char *packed, const float *from, crnn_dim
     }
 }
 
+/* Panels written together: see pack_gates. Plain C spells out every lane; there four panels would be 30 KB of code. */
+enum { BF16_ACROSS = VECS > 4 ? 1 : 4 };
+
+/* Rows k and k + 1 of the columns of a panel, which may not all exist. */
+NOINLINE static void bf16_pack_edge(char *packed, const unpacked_weights *w, crnn_dim k, crnn_dim n, int columns)
+{
+    float lanes[BF16_UNIT][QUANTISED_COLUMNS];
+    weight_lanes(lanes[0], w, k, n, columns);
+    weight_lanes(lanes[1], w, k + 1, n, columns);
+    bf16_pack_pairs(packed, line_load(lanes[0]), line_load(lanes[1]));
+}
+
 /* np panels of a gate, `apart` bytes from each other, from column n of w on. */
 INLINE void bf16_pack_across(const int np, char *packed, crnn_dim apart, const unpacked_weights *w, crnn_dim n,
                              int columns, crnn_dim lines)
 {
     const float *from = w->values + n;
-    for (crnn_dim k = 0; k < lines * BF16_UNIT; k += BF16_UNIT, packed += CRNN_LINE_BYTES)
+    const crnn_dim whole = columns == QUANTISED_COLUMNS ? w->K / BF16_UNIT : 0;
+    for (crnn_dim line = 0; line < whole; ++line, packed += CRNN_LINE_BYTES, from += BF16_UNIT * w->row)
         UNROLL
-        for (int j = 0; j < np; ++j) {
-            const float *const even = from + k * w->row + j * QUANTISED_COLUMNS;
-            if (columns == QUANTISED_COLUMNS && k + BF16_UNIT <= w->K)
-                bf16_pack_pairs(packed + j * apart, line_load(even), line_load(even + w->row));
-            else {
-                float lanes[BF16_UNIT][QUANTISED_COLUMNS];
-                weight_lanes(lanes[0], w, k, n + j * QUANTISED_COLUMNS, columns);
-                weight_lanes(lanes[1], w, k + 1, n + j * QUANTISED_COLUMNS, columns);
-                bf16_pack_pairs(packed + j * apart, line_load(lanes[0]), line_load(lanes[1]));
-            }
-        }
+        for (int j = 0; j < np; ++j)
+            bf16_pack_pairs(packed + j * apart, line_load(from + j * QUANTISED_COLUMNS),
+                            line_load(from + w->row + j * QUANTISED_COLUMNS));
+    for (crnn_dim line = whole; line < lines; ++line, packed += CRNN_LINE_BYTES)
+        for (int j = 0; j < np; ++j)
+            bf16_pack_edge(packed + j * apart, w, line * BF16_UNIT, n + j * QUANTISED_COLUMNS, columns);
 }
 
 static void bf16_pack(void *packed, const unpacked_weights *w)
 {
-    enum { ACROSS = 4 }; /* see pack_gates */
     const crnn_dim panels = panels_of(w), bytes = quantised_panel_bytes(w->K, BF16_UNIT);
     const crnn_dim lines = bytes / CRNN_LINE_BYTES;
     for (crnn_dim gate = 0; gate < w->gates; ++gate)
@@ -123,9 +130,9 @@ static void bf16_pack(void *packed, const unpacked_weights *w)
             next = panel + w->gates;
             if (w->column != 1) /* then rows are contiguous */
                 bf16_pack_panel_transposed(to, w->values + n * w->column, w->column, w->K, columns, lines);
-            else if ((gate + 1) * w->N - n >= ACROSS * QUANTISED_COLUMNS) {
-                bf16_pack_across(ACROSS, to, w->gates * bytes, w, n, columns, lines);
-                next = panel + ACROSS * w->gates;
+            else if ((gate + 1) * w->N - n >= BF16_ACROSS * QUANTISED_COLUMNS) {
+                bf16_pack_across(BF16_ACROSS, to, w->gates * bytes, w, n, columns, lines);
+                next = panel + BF16_ACROSS * w->gates;
             } else
                 bf16_pack_across(1, to, 0, w, n, columns, lines);
         }
@@ -205,7 +212,7 @@ INLINE void bf16_pack_panels(const int np, char *packed, float *db, const float 
                              crnn_dim remaining)
 {
     enum { ROWS_AHEAD = 8 }; /* see pack_rows */
-    line sum[CRNN_GRAD_PANELS];
+    line sum[BF16_ACROSS];
     UNROLL
     for (int j = 0; j < np; ++j)
         sum[j] = db ? line_get(db + n + j * LINE, remaining - j * LINE) : line_set1(0);
@@ -231,12 +238,17 @@ INLINE void bf16_pack_panels(const int np, char *packed, float *db, const float 
 
 static void bf16_pack_rows(void *packed, float *db, const float *const *dy, int count, crnn_dim n, crnn_dim remaining)
 {
-    if (remaining >= CRNN_GRAD_PANELS * LINE)
-        bf16_pack_panels(CRNN_GRAD_PANELS, packed, db, dy, count, n, remaining);
-    else
-        for (int j = 0; j * LINE < remaining; ++j)
-            bf16_pack_panels(1, (char *)packed + j * BF16_GRAD_PANEL_BYTES, db, dy, count, n + j * LINE,
-                             remaining - j * LINE);
+    char *to = packed;
+    for (crnn_dim j = 0; j * LINE < remaining;) {
+        const crnn_dim columns = remaining - j * LINE;
+        const int np = columns >= BF16_ACROSS * LINE ? BF16_ACROSS : 1;
+        if (columns >= BF16_ACROSS * LINE)
+            bf16_pack_panels(BF16_ACROSS, to, db, dy, count, n + j * LINE, BF16_ACROSS * LINE);
+        else
+            bf16_pack_panels(1, to, db, dy, count, n + j * LINE, columns);
+        j += np;
+        to += np * BF16_GRAD_PANEL_BYTES;
+    }
 }
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */

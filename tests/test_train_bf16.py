@@ -6,6 +6,7 @@ import json
 import numpy as np
 import oracle
 import pytest
+from file_tools import edit
 from kernel_tools import assert_close, assert_same_bits
 from model_tools import language_model, network, stir, text
 from oracle_quantised import backward_in_bf16, in_bf16
@@ -18,6 +19,7 @@ from crnn.nn.tape import Tape
 
 T, B, D, H = 6, 3, 5, 7
 SEED = 2
+IDS = np.random.default_rng(8).integers(12, size=300)
 BF16 = {"precision": "bf16"}
 cells = pytest.mark.parametrize("cell", CELLS)
 
@@ -114,12 +116,24 @@ def test_the_table_of_a_small_vocabulary_is_multiplied_in_bf16(rng):
     few, many = network(4, H, cell="gru", E=5), network(40, H, cell="gru", E=5)
     for name, values in few.params.items():
         many.params[name][: len(values)] = values
-    for net in (few, many):
-        y, _, tape = net.forward(ids, **BF16)
-        net.backward(tape, dy)
-    assert_same_bits(y, few.forward(ids, **BF16)[0])
-    for name, grad in few.grads.items():
-        assert_close(grad, many.grads[name][: len(grad)], 0.01)
+    y, _, tape = few.forward(ids, **BF16)
+    assert_same_bits(y, many.forward(ids, **BF16)[0])
+    few.backward(tape, dy)
+    dtable = np.zeros((4, 3 * H))
+    np.add.at(dtable, ids, tape.recurrences[0].da)
+    params = in_bf16(few.params)
+    assert_close(few.grads["layer0.W_xh"], np.asarray(params["embedding"].T @ dtable))
+    assert_close(few.grads["embedding"], np.asarray(dtable @ params["layer0.W_xh"].T))
+
+
+def test_encoder_and_decoder_are_multiplied_in_bf16():
+    model = crnn.SequenceToSequence(12, 12, hidden_size=6, seed=1)
+    batch, targets = model.data([*IDS[:80].reshape(16, 5)], [*IDS[80:160].reshape(16, 5)]).batch(np.arange(16))
+    workspace = model.workspace()
+    model.loss_and_gradients(batch, targets, workspace=workspace, **BF16)
+    assert_same_bits(workspace.encoder.y, model.encoder.forward(batch.x, **BF16)[0])
+    assert np.abs(workspace.encoder.y - model.encoder(batch.x)[0]).max() > 0
+    assert workspace.tape.precision == workspace.head.precision == "bf16"
 
 
 # ---- the same everywhere --------------------------------------------------------------------------------------------
@@ -186,7 +200,6 @@ def test_a_frozen_network_still_infers_in_float32_afterwards(rng):
 # ---- fit ------------------------------------------------------------------------------------------------------------
 
 SETTINGS = {"epochs": 3, "batch_size": 4, "bptt": 6, "optimizer": crnn.optim.Adam(lr=0.01), "progress": False}
-IDS = np.random.default_rng(8).integers(12, size=300)
 
 
 def settings(**options):
@@ -274,6 +287,18 @@ def test_a_run_is_not_resumed_in_another_precision(tmp_path, before, now):
     assert path.read_bytes() == content
 
 
+def test_a_checkpoint_that_is_older_than_the_option_is_one_of_a_run_in_float32(tmp_path):
+    path, resumed, whole = tmp_path / "c", language_model(), language_model()
+    crnn.fit(whole, IDS, **settings(schedule=None))
+    crnn.fit(resumed, IDS, **settings(max_updates=17, schedule=None), checkpoint=path)
+    edit(path, lambda tensors, header: header["options"].pop("precision"))
+    with pytest.raises(ModelFileError, match=r"precision: expected None, as in .*c, got 'bf16'"):
+        crnn.fit(resumed, IDS, **settings(schedule=None), checkpoint=path, resume=True, **BF16)
+    log = crnn.fit(resumed, IDS, **settings(schedule=None), checkpoint=path, resume=True)
+    assert not any("precision" in note for note in log.notes)
+    assert_same_bits(resumed.flat_params, whole.flat_params)
+
+
 def test_log_report_and_file_say_in_which_precision_a_model_was_trained(tmp_path):
     model, files = language_model(), {"log_file": tmp_path / "run.jsonl", "report": tmp_path / "run.html"}
     crnn.fit(model, IDS, **settings(), **files, **BF16)
@@ -326,7 +351,7 @@ def test_a_quantised_network_is_not_trained_in_bf16_either(rng):
 
 def test_a_model_of_the_users_that_knows_no_precision_is_refused_for_bf16():
     class Other:
-        """Delegates to a language model."""
+        """A language model with a method of its own."""
 
         def __init__(self):
             self.model = language_model()
@@ -337,9 +362,17 @@ def test_a_model_of_the_users_that_knows_no_precision_is_refused_for_bf16():
         def loss_and_gradients(self, x, targets, state=None, *, reduction, threads, workspace, dropout_seed):
             return self.model.loss_and_gradients(x, targets, state, reduction=reduction, workspace=workspace)
 
+    class PassesOn(Other):
+        def loss_and_gradients(self, x, targets, state=None, **options):
+            return self.model.loss_and_gradients(x, targets, state, **options)
+
     crnn.fit(Other(), IDS, epochs=1, progress=False)
     with pytest.raises(ValueError, match="precision: expected a model whose loss_and_gradients takes a precision"):
         crnn.fit(Other(), IDS, **BF16)
+    theirs, ours = PassesOn(), language_model()
+    for model in (theirs, ours):
+        crnn.fit(model, IDS, **settings(), **BF16)
+    assert_same_bits(theirs.flat_params, ours.flat_params)
 
 
 def test_weights_that_bf16_cannot_hold_are_a_run_that_diverges():

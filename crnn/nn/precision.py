@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Weights in fewer bits: what "int8" and "bf16" products do to a weight matrix, and how files hold such matrices.
+And TRAINING: the precisions in which updates of float32 weights are computed, which round operands of products only.
 
 A parameter stays a float32 array. Its values are *on the grid* of a precision if products in that precision use them
 unchanged:

@@ -181,7 +181,8 @@ def _check_precision(model: Trainable, precision: str | None) -> None:
     if precision is None:
         return
     check_can_train(precision, weights_of(model).dtype.name, None)
-    if "precision" not in inspect.signature(model.loss_and_gradients).parameters:
+    parameters = inspect.signature(model.loss_and_gradients).parameters.values()
+    if all(each.name != "precision" and each.kind is not inspect.Parameter.VAR_KEYWORD for each in parameters):
         raise ValueError(
             f"precision: expected a model whose loss_and_gradients takes a precision for {precision!r}, got a "
             f"{type(model).__name__}"

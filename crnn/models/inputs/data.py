@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from operator import attrgetter
 from typing import Any, TypeAlias
 
@@ -275,9 +276,17 @@ class SequenceData:
         Targets are (T, B, ...), packed (1, M, ...) if their numbers differ, or (1, B, ...) with one for each sequence.
         """
         inputs = self.inputs(chosen)
-        targets, target_lengths = batch_of([self.targets[i] for i in chosen])
+        if self.single:
+            targets, target_lengths = np.ascontiguousarray(self._single_targets[chosen].swapaxes(0, 1)), None
+        else:
+            targets, target_lengths = batch_of([self.targets[i] for i in chosen])
         weights = None if self.weights is None else batch_of([self.weights[i] for i in chosen])[0]
         return Batch(inputs.x, inputs.lengths, target_lengths, weights, self.gain), targets
+
+    @cached_property
+    def _single_targets(self) -> Array:
+        """(N, 1, ...): the targets of sequences with one for each, from which NumPy takes a batch in one call."""
+        return np.stack(self.targets)
 
     def inputs(self, chosen: Array) -> Batch:
         """A batch of the sequences with these indices, without targets; fresh."""
@@ -288,11 +297,12 @@ class SequenceData:
 
 def batch_of(arrays: Sequence[Array]) -> tuple[Array, Lengths | None]:
     """Arrays (T_i, ...) as one array (T, B, ...), or packed with their lengths if those differ; fresh."""
-    counts = np.fromiter(map(len, arrays), np.int32, len(arrays))
-    if (counts == counts[0]).all():
-        rows = np.concatenate(arrays).reshape(len(arrays), -1, *arrays[0].shape[1:])
+    counts = list(map(len, arrays))
+    most = max(counts)
+    if min(counts) == most:
+        rows = np.concatenate(arrays).reshape(len(arrays), most, *arrays[0].shape[1:])
         return np.ascontiguousarray(rows.swapaxes(0, 1)), None
-    lengths = Lengths(counts, int(counts.max()), 1, packed=True)
+    lengths = Lengths(np.array(counts, np.int32), most, 1, packed=True)
     return lengths.pack_list(arrays), lengths
 
 

@@ -540,4 +540,9 @@ def _listed(name: str, value: Any, listed: dict[str, Callable[..., Any]], other:
 @in_ieee_mode
 def global_norm(grads: Array, *, threads: int = 1) -> float:
     """The 2-norm of a flat gradient, summed in float64 in an order that does not depend on ``threads``."""
-    return math.sqrt(kernels.sum_of_squares(np.ascontiguousarray(grads), check_threads(threads)))
+    return norm_of(grads, check_threads(threads))
+
+
+def norm_of(grads: Array, threads: int) -> float:
+    """`global_norm`, for callers in IEEE mode that have checked ``threads``."""
+    return math.sqrt(kernels.sum_of_squares(np.ascontiguousarray(grads), threads))

@@ -91,8 +91,13 @@ def changing(model: Trainable) -> Iterator[Array]:
     try:
         yield weights_of(model)
     finally:
-        if isinstance(model, Module):
-            model._parameters.changed()
+        note_change(model)
+
+
+def note_change(model: Trainable) -> None:
+    """Tell a model that crnn's own code has changed its parameters."""
+    if isinstance(model, Module):
+        model._parameters.changed()
 
 
 def weights_of(model: Trainable) -> Array:

@@ -324,7 +324,8 @@ class Predictor:
             return
         key = self._gradients_key(tape, head_tape, targets, scale, threads)
         if self.net.stack.program(tape, key) is not None:
-            workspace.repetition = Repetition(self.net.stack, tape, head_tape, targets, key, options, count)
+            losses = head_tape.losses.reshape(-1)
+            workspace.repetition = Repetition(self.net.stack, tape, head_tape, targets, losses, key, options, count)
 
     def window(
         self,

@@ -30,6 +30,7 @@ class Repetition:
     tape: Tape  # continues from the state after the last window
     head_tape: HeadTape
     targets: Array  # its copy of them
+    losses: Array  # (T*B,), its own
     key: Hashable  # of the program, see `run_phases`
     options: tuple[Any, ...]  # others that were given
     count: int | None  # of targets, if the scale depends on it
@@ -51,4 +52,4 @@ class Repetition:
         if count < 0 or (self.count is not None and count != self.count) or not tape.before.take(tape.after):
             return None
         program.run()
-        return loss.sum(head_tape.losses.reshape(-1)), count
+        return loss.sum(self.losses), count

@@ -2,7 +2,6 @@
 """Files are written whole or not at all: links, modes, names, special files, full disks, killed processes."""
 
 import contextlib
-import doctest
 import errno
 import os
 import socket
@@ -41,10 +40,6 @@ def path(tmp_path):
     file = tmp_path / "m"
     file.write_bytes(OLD)
     return file
-
-
-def test_docstring_examples_run():
-    assert doctest.testmod(crnn.io.atomic_write).failed == 0
 
 
 # ---- links -----------------------------------------------------------------------------------------------------------

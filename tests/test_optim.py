@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Optimisers over many updates against the oracle's rules (the kernels have separate tests), and schedules."""
 
-import doctest
 import math
 
 import numpy as np
@@ -14,12 +13,6 @@ from crnn.optim import SCHEDULES, SGD, Adagrad, Adam, AdamW, RMSprop, global_nor
 
 UPDATES, N = 7, 37
 LR, FACTOR = 0.03, 0.7
-
-
-@pytest.mark.thread_unsafe
-def test_docstring_examples_run():
-    failed, tried = doctest.testmod(crnn.optim)
-    assert failed == 0 < tried
 
 
 def sgd(w, velocity, g, t, lr, **settings):

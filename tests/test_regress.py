@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Values and forecasts: units, holes, shapes, and what is fed back."""
 
-import doctest
-import sys
 
 import numpy as np
 import pytest
@@ -10,14 +8,6 @@ from kernel_tools import assert_close, assert_same_bits
 from task_tools import CELLS, LENGTHS, D, reals, regressor, values
 
 import crnn
-
-
-@pytest.mark.thread_unsafe
-def test_docstring_examples_run():
-    for model in (crnn.SequenceRegressor, crnn.SequenceClassifier, crnn.SequenceTagger):
-        failed, attempted = doctest.testmod(sys.modules[model.__module__])
-        assert failed == 0
-        assert attempted > 0
 
 
 def fitted(rng, y, P=2, **options):

@@ -4,7 +4,6 @@
 tests/test_kernels_sampling.py compares the kernels with NumPy, bit by bit."""
 
 import copy
-import doctest
 import math
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -45,12 +44,6 @@ def plain_probabilities(logits, temperature=1.0, top_k=None, top_p=None):
                 break
     total = math.fsum(math.exp(scaled[i]) for i in ranked)
     return [math.exp(scaled[i]) / total if i in ranked else 0.0 for i in range(len(scaled))]
-
-
-def test_docstring_examples_run():
-    failed, attempted = doctest.testmod(crnn.sampling)
-    assert attempted >= 4
-    assert failed == 0
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

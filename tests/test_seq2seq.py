@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """SequenceToSequence: loss and gradients by the oracle, decoding by a plain loop, and bits that depend on nothing."""
 
-import doctest
 import itertools
 
 import numpy as np
@@ -531,12 +530,6 @@ def test_words_and_bytes_are_tokens_too(rng):
     model.fit([b"1", b"12", "123"] * 8, ["one", "one two", "one two three"] * 8, epochs=30,
               optimizer=crnn.optim.Adam(lr=2e-2))  # fmt: skip
     assert model.predict(["12", b"123"]) == ["one two", "one two three"]
-
-
-@pytest.mark.thread_unsafe
-def test_docstring_examples_run():
-    failed, attempted = doctest.testmod(crnn.models.seq2seq)
-    assert (failed, attempted > 6) == (0, True)
 
 
 # ---- bad input -------------------------------------------------------------------------------------------------

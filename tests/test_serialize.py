@@ -2,7 +2,6 @@
 """Model files: what comes back, what a hostile file gets, and that a failed write leaves the old file."""
 
 import contextlib
-import doctest
 import os
 import struct
 import sys
@@ -23,10 +22,6 @@ from crnn import ModelFileError
 pytestmark = pytest.mark.thread_unsafe  # files at the same path, damaged and read again
 
 WORDS = "the cat sat on the mat\nthe dog saw\n"
-
-
-def test_docstring_examples_run():
-    assert doctest.testmod(crnn.models.files) == (0, 9)
 
 
 # ---- round trip ------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 
 import copy
 import csv
-import doctest
 import json
 import pickle
 
@@ -29,11 +28,6 @@ def fitted(**options):
 def rows_of(log):
     """The entries that a table has."""
     return [entry for entry in log.entries if entry["kind"] in ("train", "epoch")]
-
-
-@pytest.mark.thread_unsafe
-def test_docstring_examples_run():
-    assert doctest.testmod(crnn.training.log) == (0, 4)
 
 
 def test_entries_say_what_happened():

@@ -11,16 +11,16 @@ from model_tools import language_model, text
 import crnn
 from crnn.cli import score
 from crnn.cli.lines import LineReader
-from crnn.models import scoring, text_scores
+from crnn.models.language import scores, surprisals
 
 
 @pytest.fixture
 def small_batches(monkeypatch):
     """Batches of few steps, so that there are several, and one text takes several windows."""
-    monkeypatch.setattr(scoring, "ROWS", 40)
-    monkeypatch.setattr(scoring, "LOGITS", 1)
-    monkeypatch.setattr(scoring, "FEW", 7)
-    monkeypatch.setattr(text_scores, "BLOCK", 150)
+    monkeypatch.setattr(surprisals, "ROWS", 40)
+    monkeypatch.setattr(surprisals, "LOGITS", 1)
+    monkeypatch.setattr(surprisals, "FEW", 7)
+    monkeypatch.setattr(scores, "BLOCK", 150)
 
 
 def ids_of(model, lengths):

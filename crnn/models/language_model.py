@@ -14,15 +14,15 @@ from crnn._options import options_of, takes_options
 from crnn.checks import Array, Ids, check_flag, check_threads
 from crnn.models.extending import check_larger, copy_known_tokens
 from crnn.models.fitting.starting import Snapshot, StartingPoint, run_fit
-from crnn.models.generating import GeneratingModel
 from crnn.models.inputs.data import Batch
-from crnn.models.language_network import allocated, initialise, model_shapes, network_of, with_embedding
+from crnn.models.language.generating import GeneratingModel
+from crnn.models.language.network import allocated, initialise, model_shapes, network_of, with_embedding
+from crnn.models.language.scores import evaluated, ids_of, scores_of, surprisals_of
 from crnn.models.observations import TEXTS
 from crnn.models.outputs.head import Head
 from crnn.models.outputs.losses import CrossEntropy
 from crnn.models.outputs.metrics import Evaluation
 from crnn.models.outputs.predictor import Predictor, Workspace
-from crnn.models.text_scores import evaluated, ids_of, scores_of, surprisals_of
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
 from crnn.nn.init import UNINITIALISED
 from crnn.nn.module import Module

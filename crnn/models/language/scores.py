@@ -13,9 +13,9 @@ from crnn._core import loss
 from crnn._core.arrays import checked_ids
 from crnn.array_input import as_array
 from crnn.checks import Array, Ids, check_size, check_threads
+from crnn.models.language.surprisals import surprisals
 from crnn.models.outputs.metrics import Evaluation
 from crnn.models.outputs.predictor import Workspace
-from crnn.models.scoring import surprisals
 from crnn.text.errors import TextError
 from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX, contiguous_batches

@@ -158,7 +158,7 @@ static void convert_rows(const product *p, const quantised_weights *w, tile_rows
 /* The columns of `group_panels` panels of each gate from `group` on, for m rows, terms k0 .. k1, in tiles of up to
  * max_panels panels. */
 static void run_group(const product *p, const quantised_weights *quantised, const tile_rows *rows, crnn_dim group,
-                      int group_panels, int max_panels, crnn_dim k0, crnn_dim k1)
+                      int group_panels, int max_panels, crnn_dim k0, crnn_dim k1, int prefetches)
 {
     const crnn_dim n0 = group * LINE, remaining = p->N - n0;
     const crnn_dim n = remaining < group_panels * LINE ? remaining : group_panels * LINE;
@@ -166,7 +166,7 @@ static void run_group(const product *p, const quantised_weights *quantised, cons
     prefetch_list prefetch;
     prefetch.count = 0;
     const int complete = k1 == p->K;
-    if (p->prefetch && complete && rows->m > 1) /* one row has few lines, and a stream's are in cache */
+    if (prefetches && complete && rows->m > 1) /* one row has few lines, and a stream's are in cache */
         p->prefetch(p->context, rows, n0, n, &prefetch);
     for (int first = 0; first < panels; first += max_panels) {
         const int nl = panels - first < max_panels ? panels - first : max_panels;
@@ -189,6 +189,16 @@ static void run_group(const product *p, const quantised_weights *quantised, cons
         p->finish(p->context, rows, rows->m, n0, n);
 }
 
+/* Whether the epilogue's lines are listed to be prefetched: not if all steps of the layer are in the second-level cache,
+ * where the list costs 5 to 20 % of a step. A long forward pass comes in parts of 128 to 256 KB, see crnn.nn.tape; one
+ * gate: a backward pass, which comes whole. */
+INLINE int prefetches_lines(const product *p, const crnn_rows *r)
+{
+    const crnn_dim columns = p->N * p->gates > p->K ? p->N * p->gates : p->K; /* backward K is that of the gates */
+    const crnn_dim near = p->gates > 1 ? 128 * 1024 : 512 * 1024;
+    return p->prefetch && r->T * r->B * columns * (crnn_dim)sizeof(real) > near;
+}
+
 /* The rows of steps t0 .. t1 of the slice; `extra` as in row_walk. As many rows and terms at a time as keep x and the
  * rows' pointers in the near caches while all of w passes by. A chain that is interrupted is kept in y, exactly.
  * Every other step of a single row takes the panels of w in reverse: it begins with those that the step before has left
@@ -200,6 +210,7 @@ static void run_product(const product *p, const crnn_rows *r, crnn_dim t0, crnn_
     const crnn_dim groups = CRNN_PANELS(real, p->N), terms = p->quantised ? p->K : TERMS;
     const int far_panels = PANELS_FAR > p->gates ? PANELS_FAR / p->gates * p->gates : PANELS_FAR; /* whole gates */
     const int height = p->quantised || p->x.stride * (crnn_dim)sizeof(real) % ALIASED_BYTES ? TILE_ROWS : ROWS_ALIASED;
+    const int prefetches = prefetches_lines(p, r);
     assert(BLOCKS * TILE_ROWS <= CRNN_QUANTISED_ROWS);
     row_walk walk = walk_from(r, t0, extra);
     quantised_weights quantised;
@@ -227,7 +238,8 @@ static void run_product(const product *p, const crnn_rows *r, crnn_dim t0, crnn_
                 const crnn_dim group = backwards ? last - done : done;
                 const int group_panels = groups - group < width ? (int)(groups - group) : width;
                 for (int i = 0; i < blocks; ++i)
-                    run_group(p, p->quantised ? &quantised : NULL, &rows[i], group, group_panels, max_panels, k0, k1);
+                    run_group(p, p->quantised ? &quantised : NULL, &rows[i], group, group_panels, max_panels, k0, k1,
+                              prefetches);
             }
         }
     }

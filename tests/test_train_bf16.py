@@ -15,6 +15,7 @@ from task_tools import CELLS
 import crnn
 from crnn import ModelFileError, cli
 from crnn._core import dispatch
+from crnn.nn.precision import PRECISIONS, TRAINING
 from crnn.nn.tape import Tape
 
 T, B, D, H = 6, 3, 5, 7
@@ -311,11 +312,14 @@ def test_log_report_and_file_say_in_which_precision_a_model_was_trained(tmp_path
 # ---- what is refused ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", ["int8", "float16", "", 16, True, {"W_hy": "bf16"}, np.float32], ids=str)
+FOR_INFERENCE = sorted(set(PRECISIONS) - set(TRAINING))
+
+
+@pytest.mark.parametrize("precision", [*FOR_INFERENCE, "float16", "", 16, True, {"W_hy": "bf16"}, np.float32], ids=str)
 def test_another_precision_is_refused_by_name(rng, precision):
     model, net = language_model(), network()
     before = model.flat_params.copy()
-    why = ", which is for inference: quantize the model after training" if precision == "int8" else ""
+    why = ", which is for inference: quantize the model after training" if str(precision) in FOR_INFERENCE else ""
     for call in (
         lambda: crnn.fit(model, IDS, precision=precision),
         lambda: model.loss_and_gradients(IDS[:4, None], IDS[1:5, None], precision=precision),

@@ -112,7 +112,8 @@ def check_training_precision(name: str, value: Any) -> str | None:
     """Return a precision of updates: None, or one of TRAINING. Raises ValueError, which calls it ``name``."""
     if value is None or (isinstance(value, str) and value in TRAINING):
         return value
-    why = ", which is for inference: quantize the model after training" if value in ("int8",) else ""
+    inference = isinstance(value, str) and value in PRECISIONS
+    why = ", which is for inference: quantize the model after training" if inference else ""
     raise ValueError(f"{name}: expected {', '.join(map(repr, TRAINING))} or None, got {value!r:.100}{why}")
 
 

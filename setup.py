@@ -35,7 +35,7 @@ if sys.platform == "darwin" and not {"ARCHFLAGS", "_PYTHON_HOST_PLATFORM"} & set
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import SetupError
+from setuptools.errors import CompileError, SetupError
 from setuptools.modified import newer_group
 
 DEBUG = os.environ.get("CRNN_DEBUG", "0") not in ("", "0")
@@ -137,6 +137,16 @@ class BuildExt(build_ext):
         super().copy_extensions_to_source()
         shutil.copy2(self.library, Path("crnn", "lib", self.library.name))
 
+    def accepts(self, flags):
+        """Whether the compiler knows these flags. gcc before 8 and 10 lacks those of the extensions of AVX-512."""
+        probe = Path(self.build_temp, "probe.c")
+        write(probe, b"int probe;\n")
+        try:
+            self.compiler.compile([str(probe)], self.build_temp, extra_postargs=flags)
+        except CompileError:
+            return False
+        return True
+
     def note_flags(self, flags):
         """Note compiler and flags in a file that everything built depends on; return its path."""
         stamp = Path(self.build_temp, "flags.txt")
@@ -155,9 +165,13 @@ class BuildExt(build_ext):
         for isa, machine, *own in re.findall(r'^CRNN_SET\((\w+), (\w+), "(.*)", "(.*)"\)$', SETS, re.M):
             if machine in machines:
                 jobs += [(f"src_c/isa/{isa}.c", real, own[self.msvc].split()) for real in ("f32", "f64")]
-        for isa, machine, *own in re.findall(r'^CRNN_EXTENSION\((\w+), \w+, (\w+), "(.*)", "(.*)"\)$', SETS, re.M):
+        flags_of = {source: own for source, _, own in jobs}
+        extensions = re.findall(r'^CRNN_EXTENSION\((\w+), (\w+), (\w+), "(.*)", "(.*)"\)$', SETS, re.M)
+        for isa, of, machine, *own in extensions:
             if machine in machines:
-                jobs.append((f"src_c/isa/{isa}.c", "f32", own[self.msvc].split()))
+                own_flags = own[self.msvc].split()
+                own_flags = own_flags if self.accepts(own_flags) else flags_of[f"src_c/isa/{of}.c"]
+                jobs.append((f"src_c/isa/{isa}.c", "f32", own_flags))
         ndebug = ("NDEBUG",) if DEBUG else ("NDEBUG", None)  # undefined, or defined
         warnings = ["/W3"] if self.msvc else ["-Wall", "-Wextra"]
 

@@ -57,12 +57,14 @@ static int cpu_has_avx512(void)
     return has(leaf7[EBX], F | DQ | BW | VL);
 }
 
+extern int crnn_avx512_vnni_is_compiled(void);
+
 static int cpu_has_avx512_vnni(void)
 {
     const unsigned VNNI = 1u << 11;
     unsigned leaf7[4];
     cpuid(7, 0, leaf7);
-    return cpu_has_avx512() && has(leaf7[ECX], VNNI);
+    return cpu_has_avx512() && has(leaf7[ECX], VNNI) && crnn_avx512_vnni_is_compiled();
 }
 
 extern int crnn_avx512_bf16_keeps_order(void);

@@ -2,6 +2,7 @@
 """What the package has for C programs: the library and its headers, found by flags, by pkg-config and by CMake."""
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -127,3 +128,23 @@ def test_make_installs_the_same_files(tmp_path):
     assert len(made) == 7
     for path in made:
         assert (tmp_path / "prefix" / path).read_bytes() == (FOLDER / path).read_bytes()
+
+
+@pytest.mark.skipif(shutil.which("make") is None or not SOURCES.is_dir(), reason="needs make and the sources")
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the extensions are those of x86")
+@pytest.mark.parametrize("isa", ["avx512_vnni", "avx512_bf16"])
+def test_a_compiler_without_the_instruction_of_an_extension_builds_without(isa, tmp_path):
+    old = tmp_path / "oldcc"
+    flag = f"-m{isa.replace('_', '')}"
+    old.write_text(f'#!/bin/sh\ncase " $* " in *" {flag} "*) exit 1;; esac\nexec {" ".join(COMPILER)} "$@"\n')
+    old.chmod(0o755)
+    made = {}
+    for name, compiler in ("new", " ".join(COMPILER)), ("old", old):
+        folder = tmp_path / name
+        command = ["make", "-n", "-C", SOURCES, f"OUT={folder}", f"CC={compiler}", folder / f"{isa}_f32.o"]
+        made[name] = run(command, tmp_path).stdout.decode()
+    assert flag in made["new"]
+    assert flag not in made["old"]
+    assert "-mavx512f" in made["old"]
+    flags = re.findall(r" (-m\S+)", made["old"])
+    run([*COMPILER, "-std=gnu11", *flags, "-DCRNN_F32", "-I.", "-c", f"isa/{isa}.c", "-o", tmp_path / "o"], SOURCES)

@@ -429,13 +429,15 @@ def test_a_model_of_sequences_has_the_bits_of_a_stream(rng, tmp_path, build, kin
 
 @needs_compiler
 def test_classes_are_named_and_thresholds_applied(rng, tmp_path):
-    names = ["up", 'do"wn\\', "s??/ide", "größer"]
+    names = ["up", 'do"wn\\', "s??/ide", "größer\0\0001"]
     thresholds = [0.3, 0.5, 0.7, 0.9]
     model = crnn.SequenceClassifier(2, classes=names, multilabel=True, thresholds=thresholds, scale=False, seed=1)
     stirred(model)
     c = CModel(model, tmp_path, "O0")
     texts = (ctypes.c_char_p * 4).in_dll(c.library, "model_classes")
-    assert [text.decode() for text in texts] == names
+    sizes = (ctypes.c_ushort * 4).in_dll(c.library, "model_class_sizes")
+    texts = (ctypes.c_void_p * 4).in_dll(c.library, "model_classes")
+    assert [ctypes.string_at(text, size).decode() for text, size in zip(texts, sizes, strict=True)] == names
     for x in rng.normal(size=(20, 2)).astype(np.float32) * 4:
         y, p = c.step(x), np.empty(4, np.float32)
         c("probabilities", p, y)

@@ -76,7 +76,8 @@ def answers_of(model: Any, name: str, outputs: int) -> Answers:
         answers.outputs = "the logits of the classes"
         add = _add_multilabel if model.multilabel else _add_softmax
         add(answers, name, outputs, *([model.thresholds] if model.multilabel else []))
-        _add_texts(answers, name, "classes", list(map(str, model.classes_.tolist())), "The classes, by their numbers.")
+        names = [str(label).encode("utf-8", "surrogatepass") for label in model.classes_.tolist()]
+        _add_texts(answers, name, ("classes", "class_sizes"), names, "The classes, by their numbers, in UTF-8.")
     elif type(model).__name__ != "RNN":
         answers.outputs = "the predictions"
     return answers
@@ -131,10 +132,21 @@ def _add_multilabel(answers: Answers, name: str, V: int, thresholds: list[float]
     )
 
 
-def _add_texts(answers: Answers, name: str, what: str, texts: list[str], comment: str) -> None:
-    quoted = [string(text.encode("utf-8", "surrogatepass"), what) for text in texts]
-    declaration = f"const char *const {name}_{what}[{len(texts)}]"
-    answers.add(comment, f"extern {declaration};", [f"{declaration} = {{", *numbers.lines(quoted), "};"])
+def _add_texts(
+    answers: Answers, name: str, tables: tuple[str, str], texts: list[bytes], comment: str, argument: str = "classes"
+) -> None:
+    """A table of texts, and one of their sizes. Errors name the ``argument`` that has them."""
+    declaration = f"const char *const {name}_{tables[0]}[{len(texts)}]"
+    quoted = numbers.lines(string(text, argument) for text in texts)
+    answers.add(comment, f"extern {declaration};", [f"{declaration} = {{", *quoted, "};"])
+    declaration = f"const unsigned short {name}_{tables[1]}[{len(texts)}]"
+    sizes = numbers.lines(str(len(text)) for text in texts)
+    answers.add(
+        "Their sizes in bytes, without the zero at the end of each; a text may have others.",
+        f"extern {declaration};",
+        [f"{declaration} = {{", *sizes, "};"],
+    )
+    answers.nbytes += sum(len(text) + 1 for text in texts) + 2 * len(texts)
 
 
 def _add_vocabulary(answers: Answers, name: str, vocab: Vocab) -> None:
@@ -143,20 +155,9 @@ def _add_vocabulary(answers: Answers, name: str, vocab: Vocab) -> None:
     if vocab.unit == "byte":
         answers.declarations += [*comment_lines("The id of a token, a byte, is its value."), ""]
         return
-    texts = f"const char *const {name}_tokens[{V}]"
-    sizes = f"const unsigned short {name}_token_sizes[{V}]"
     unit = {"char": "character", "word": "word"}[vocab.unit]
-    answers.add(
-        f"The tokens by id: each is a {unit} in UTF-8.",
-        f"extern {texts};",
-        [f"{texts} = {{", *numbers.lines(string(token, "vocab") for token in tokens), "};"],
-    )
-    answers.add(
-        "Their sizes in bytes.",
-        f"extern {sizes};",
-        [f"{sizes} = {{", *numbers.lines(str(len(token)) for token in tokens), "};"],
-    )
-    answers.nbytes += sum(len(token) + 1 for token in tokens) + 2 * V
+    comment = f"The tokens by id: each is a {unit} in UTF-8."
+    _add_texts(answers, name, ("tokens", "token_sizes"), tokens, comment, "vocab")
     missing = -1 if vocab.unknown_id is None else vocab.unknown_id
     unknown = "-1" if missing < 0 else f"{missing}, that of {tokens[missing].decode()},"
     find = f"int {name}_find(const char *token, int size)"

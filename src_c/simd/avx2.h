@@ -47,12 +47,16 @@ INLINE ivec ivec_load(const void *p) { return _mm256_loadu_si256(p); }
 /* With the element type of its arithmetic: gcc 12 copies an array of __m256i in every pass of a loop. */
 #if defined(__GNUC__)
 typedef __v8si isum;
-#else
+#define TO_ISUM(a) ((isum)(a))
+#define TO_IVEC(a) ((ivec)(a))
+#else /* MSVC has no casts between vectors */
 typedef __m256i isum;
+#define TO_ISUM(a) (a)
+#define TO_IVEC(a) (a)
 #endif
-INLINE isum isum_zero(void) { return (isum)_mm256_setzero_si256(); }
-INLINE isum isum_load(const int32_t *p) { return (isum)ivec_load(p); }
-INLINE vec isum_to_vec(isum a) { return _mm256_cvtepi32_ps((ivec)a); }
+INLINE isum isum_zero(void) { return TO_ISUM(_mm256_setzero_si256()); }
+INLINE isum isum_load(const int32_t *p) { return TO_ISUM(ivec_load(p)); }
+INLINE vec isum_to_vec(isum a) { return _mm256_cvtepi32_ps(TO_IVEC(a)); }
 
 /* |x| times w with the sign of x, in pairs, whose sums fit into 16 bits. */
 enum { INT8_OFFSET = 0 };
@@ -69,7 +73,7 @@ INLINE quad quad_load(const void *p)
 INLINE isum quad_dot(isum acc, quad x, ivec w)
 {
     const __m256i pairs = _mm256_maddubs_epi16(x.size, _mm256_sign_epi8(w, x.x));
-    return (isum)_mm256_add_epi32((ivec)acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    return TO_ISUM(_mm256_add_epi32(TO_IVEC(acc), _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
 }
 
 INLINE vec ivec_even_bf16(ivec pairs) { return FROM_BITS(_mm256_slli_epi32(pairs, 16)); }

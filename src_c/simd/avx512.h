@@ -52,12 +52,16 @@ INLINE ivec ivec_load(const void *p) { return _mm512_loadu_si512(p); }
 /* With the element type of its arithmetic: gcc 12 copies an array of __m512i in every pass of a loop. */
 #if defined(__GNUC__)
 typedef __v16si isum;
-#else
+#define TO_ISUM(a) ((isum)(a))
+#define TO_IVEC(a) ((ivec)(a))
+#else /* MSVC has no casts between vectors */
 typedef __m512i isum;
+#define TO_ISUM(a) (a)
+#define TO_IVEC(a) (a)
 #endif
-INLINE isum isum_zero(void) { return (isum)_mm512_setzero_si512(); }
-INLINE isum isum_load(const int32_t *p) { return (isum)ivec_load(p); }
-INLINE vec isum_to_vec(isum a) { return _mm512_cvtepi32_ps((ivec)a); }
+INLINE isum isum_zero(void) { return TO_ISUM(_mm512_setzero_si512()); }
+INLINE isum isum_load(const int32_t *p) { return TO_ISUM(ivec_load(p)); }
+INLINE vec isum_to_vec(isum a) { return _mm512_cvtepi32_ps(TO_IVEC(a)); }
 
 INLINE __m512i broadcast_bytes(const void *p)
 {
@@ -70,7 +74,7 @@ INLINE __m512i broadcast_bytes(const void *p)
 enum { INT8_OFFSET = 128 };
 typedef __m512i quad;
 INLINE quad quad_load(const void *p) { return broadcast_bytes(p); }
-INLINE isum quad_dot(isum acc, quad x, ivec w) { return (isum)_mm512_dpbusd_epi32((ivec)acc, x, w); }
+INLINE isum quad_dot(isum acc, quad x, ivec w) { return TO_ISUM(_mm512_dpbusd_epi32(TO_IVEC(acc), x, w)); }
 #else /* |x| times w with the sign of x, in pairs, whose sums fit into 16 bits */
 enum { INT8_OFFSET = 0 };
 typedef struct {
@@ -85,7 +89,7 @@ INLINE quad quad_load(const void *p)
 INLINE isum quad_dot(isum acc, quad x, ivec w)
 {
     const __m512i pairs = _mm512_maddubs_epi16(x.size, _mm512_mask_sub_epi8(w, x.negative, _mm512_setzero_si512(), w));
-    return (isum)_mm512_add_epi32((ivec)acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+    return TO_ISUM(_mm512_add_epi32(TO_IVEC(acc), _mm512_madd_epi16(pairs, _mm512_set1_epi16(1))));
 }
 #endif
 

@@ -155,7 +155,7 @@ OTHERS = {  # updates that differ from the last one
 
 
 def replace_w_hh(model):
-    model.params["layer0.W_hh"] = 2 * model.params["layer0.W_hh"]
+    model.net.params["layer0.W_hh"] = 2 * model.net.params["layer0.W_hh"]
     return np.ones((3, 2), np.int32)
 
 

@@ -529,6 +529,6 @@ def test_every_option_of_the_classifier_has_a_flag_or_is_found(here):
     add_arguments(parser)
     names = {action.dest for action in parser._actions}
     found = {"input_size", "num_classes", "classes", "multilabel", "steps"}  # in the data
-    python = {"precision", "reduction", "max_updates", "progress", "log_every", "warm_start"}
+    python = {"reduction", "max_updates", "progress", "log_every", "warm_start"}  # --precision is that of fit
     assert set(crnn.SequenceClassifier().get_params()) - names == found | python
     assert "predict" in all_parsers()

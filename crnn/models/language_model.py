@@ -127,7 +127,7 @@ class LanguageModel(
         )
         self._predictor = Predictor(self.net, self._head)
         if seed is not UNINITIALISED:
-            initialise(self.net, self.params, self.tie_weights, self.input_init, seed)
+            initialise(self.net, self._parameters.values, self.tie_weights, self.input_init, seed)
             self._parameters.settle(config.precision)
 
     @classmethod

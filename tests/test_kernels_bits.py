@@ -284,6 +284,8 @@ KERNELS: dict[str, Callable[[Make], Results]] = {
     "loss.all_finite": lambda make: [np.array(float(loss.all_finite(make(K * N))))],
     "loss.column_sums": column_sums,
     "loss.column_squares": column_squares,
+    "optim.sum_of_squares": lambda make: [np.array(optim.sum_of_squares(make(K * N), threads=2))],
+    "optim.clear": changed(optim.clear),
     "optim.scale": changed(optim.scale, 0.3),
     "optim.clip": changed(optim.clip, 0.8),
     "optim.sgd": together(

@@ -144,7 +144,7 @@ enum { CRNN_GRAD_ROWS = 256, CRNN_GRAD_PANELS = 4 };
 #define CRNN_KERNEL(type, name, arguments) type (*name) arguments;
 typedef struct crnn_kernels_f32 {
     const char *isa;
-    const crnn_quantised *bf16, *int8;
+    const crnn_quantised *bf16, *int8, *int4;
     const crnn_cell *const *cells; /* all cells by number, ended by NULL; the same ones, in the same order, in every table */
 #define real float
 #include "kernels.def"

@@ -26,8 +26,10 @@ extern "C" {
 /* How weights are stored, and products with them computed: as the arrays are, or, in models of floats, in fewer bits. Such
  * weights are rounded when the model is made, if they are not yet; states, inputs and outputs remain floats. CRNN_BF16:
  * the upper 16 bits of a float. CRNN_INT8: integers from -127 to 127 with a scale for each output; so is the vector that
- * is multiplied, with one scale. A matrix then has at most 131071 rows, and elements of at most 2^127. */
-enum { CRNN_AS_ARRAYS, CRNN_BF16, CRNN_INT8 };
+ * is multiplied, with one scale. CRNN_INT4: integers from -7 to 7, with a small integer as the multiplier of each 32 rows
+ * and output, and a scale for each output; the vector as with CRNN_INT8. With either a matrix has at most 131071 rows,
+ * and elements of at most 2^127. */
+enum { CRNN_AS_ARRAYS, CRNN_BF16, CRNN_INT8, CRNN_INT4 };
 
 /* One layer, as crnn.RNN names and stores its parameters: C order, G gates in blocks of H columns, in the order of the
  * cell's gate_names. crnn_cell_info says what parameters a cell has. K is the size of the layer's input: the network's
@@ -39,7 +41,7 @@ typedef struct crnn_layer_weights {
     const void *W_hh;             /* (H, recurrent_gates*H); NULL where the cell has no recurrent gates */
     const void *vectors[CRNN_CELL_VECTORS]; /* (H) each, in the order of the cell's list; NULL beyond its end */
     const void *h0, *c0;          /* (H), the state that streams start from; NULL: zero. c0: has_c */
-    int W_xh_format, W_hh_format; /* CRNN_AS_ARRAYS, CRNN_BF16, CRNN_INT8 */
+    int W_xh_format, W_hh_format; /* CRNN_AS_ARRAYS, CRNN_BF16, CRNN_INT8, CRNN_INT4 */
 } crnn_layer_weights;
 
 /* What the head of a model reads: the top layer's h of this step; or the maximum of each unit, or the mean, over all
@@ -55,7 +57,7 @@ typedef struct crnn_model_config {
     const void *embedding;     /* (D, E): a step then takes an id only */
     crnn_dim output_size;      /* V: a step's output is h @ W_hy + b_y; 0: it is h of the top layer */
     const void *W_hy, *b_y;    /* (H, V), (V) */
-    int W_hy_format;           /* as in a layer; CRNN_INT8 of a tied W_hy has one scale for each row of the embedding */
+    int W_hy_format;           /* as in a layer; of a tied W_hy an output is a row of the embedding */
     int tie_weights;           /* W_hy is the transpose of the embedding: E is H, V is D, and W_hy NULL */
     int pooling;               /* CRNN_POOL_...; other than CRNN_POOL_LAST needs output_size */
     const double *x_mean, *x_std; /* (D) or NULL: the layers' input is (x - x_mean) / x_std. Not for ids */

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Products with int8 and bf16 weights, in NumPy, by their definition in src_c/quant."""
+"""Products with int8, int4 and bf16 weights, in NumPy, by their definition in src_c/quant."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
+MULTIPLIERS = (1, 2, 4, 5, 6, 9, 11, 14, 15, 16, 17, 18)  # of int4
 LEAST = np.float32(2.0**-100)  # numbers below are zero in a row or column of int8
 
 
-def int8_scales(w: Floats) -> Floats:
+def int8_scales(w: Floats, most: int = 127) -> Floats:
     """(N,): largest / 127, rounded up to 16 significant bits."""
     largest = np.abs(w).max(axis=0)
-    exact = (largest / np.float32(127)).astype(np.float32)
+    exact = (largest / np.float32(most)).astype(np.float32)
     rounded = ((bits(exact).astype(np.int64) + 0xFF) & ~0xFF).astype(np.uint32).view(np.float32)
     return np.where(largest < LEAST, np.float32(0), rounded)
 
@@ -50,6 +51,32 @@ def int8_product(x: Floats, w: Floats, start: Floats) -> Floats:
         return fma32(total, row_scales * int8_scales(w), np.broadcast_to(start, total.shape))
 
 
+def int4_steps(w: Floats) -> Floats:
+    """(K, N): the multiplier times the scale of each weight, by trying each multiplier."""
+    scales = int8_scales(w, 126)
+    steps = np.empty_like(w)
+    for k in range(0, len(w), 32):
+        for n in range(w.shape[1]):
+            largest = np.abs(w[k : k + 32, n]).max()
+            fitting = [g for g in MULTIPLIERS if largest <= np.float32(7 * g) * scales[n]]
+            steps[k : k + 32, n] = np.float32(fitting[0] if fitting else 1) * scales[n]
+    return steps
+
+
+def int4_weights(w: Floats) -> Floats:
+    steps = int4_steps(w)
+    return np.rint(w / np.where(steps == 0, np.float32(1), steps)).astype(np.int64).astype(np.float32) * steps
+
+
+def int4_product(x: Floats, w: Floats, start: Floats) -> Floats:
+    """An int8 product with integers of other sizes."""
+    p, row_scales = int8_rows(x)
+    scales = int8_scales(w, 126)
+    total = (p @ np.rint(int4_weights(w) / np.where(scales == 0, np.float32(1), scales)).astype(np.int64)).astype("f4")
+    with np.errstate(all="ignore"):
+        return fma32(total, row_scales * scales, np.broadcast_to(start, total.shape))
+
+
 def bf16(x: Floats) -> Floats:
     """To the upper 16 bits: nearest, halves to even; denormals are zero."""
     words = bits(x).astype(np.int64)
@@ -69,8 +96,12 @@ def bf16_product(x: Floats, w: Floats, start: Floats) -> Floats:
     return y
 
 
-PRODUCTS: dict[str, Callable[[Floats, Floats, Floats], Floats]] = {"bf16": bf16_product, "int8": int8_product}
-WEIGHTS: dict[str, Callable[[Floats], Floats]] = {"bf16": bf16, "int8": int8_weights}
+PRODUCTS: dict[str, Callable[[Floats, Floats, Floats], Floats]] = {
+    "bf16": bf16_product,
+    "int8": int8_product,
+    "int4": int4_product,
+}
+WEIGHTS: dict[str, Callable[[Floats], Floats]] = {"bf16": bf16, "int8": int8_weights, "int4": int4_weights}
 
 
 # ---- training ------------------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Products with bf16 and int8 weights: bit for bit by their definition, on every instruction set of this machine."""
+"""Products with bf16, int8 and int4 weights: bit for bit by their definition, on every instruction set here."""
 
 from collections.abc import Iterator
 
@@ -9,13 +9,14 @@ import pytest
 from cell_tools import Arrays, calls
 from kernel_tools import SPECIAL, Guarded, assert_same_bits
 from numpy.typing import NDArray
-from oracle_quantised import PRODUCTS, WEIGHTS, int8_integers, int8_scales
+from oracle_quantised import PRODUCTS, WEIGHTS, int4_steps, int8_integers, int8_scales
 
 from crnn._core import cells, dispatch, gemm, program
 
 WITH_PRODUCT = [kind for kind, info in cells.CELLS.items() if info.recurrent_gates]
 
 precisions = pytest.mark.parametrize("precision", gemm.QUANTISED)
+of_integers = pytest.mark.parametrize("precision", ["int8", "int4"])
 
 
 @pytest.fixture(params=dispatch.available_isas())
@@ -95,6 +96,15 @@ def test_int8_weights_use_all_of_their_range(rng):
     assert (np.abs(w - q * s) <= s / 2 * (1 + 1e-5)).all()
 
 
+def test_int4_weights_are_the_nearest_of_steps_that_each_32_rows_have(rng):
+    w = drawn(rng, 75, 37) * np.repeat(np.exp2(rng.uniform(-4, 0, (3, 37))), 25, axis=0).astype("f4")
+    got, steps = packed(w, "int4").unpacked(), int4_steps(w)
+    assert (np.abs(w - got) <= steps / 2 * (1 + 1e-5)).all()
+    assert (np.abs(got) <= 7 * steps).all()
+    assert len(np.unique(steps[:, 3])) == 3
+    np.testing.assert_array_equal(steps[:32], np.broadcast_to(steps[0], (32, 37)))
+
+
 @pytest.mark.usefixtures("each_isa")
 def test_columns_of_zeros_and_of_tiny_or_huge_numbers():
     w = np.array([[0, 1e-38, 2.0**-101, 2.0**-100, 2.0**127, 1], [-0.0, 1e-45, 0, 2.0**-100, -(2.0**127), 1e-45]], "f4")
@@ -102,7 +112,7 @@ def test_columns_of_zeros_and_of_tiny_or_huge_numbers():
         unpacked = packed(w, precision).unpacked()
         assert np.isfinite(unpacked).all()
         assert_same_bits(np.abs(unpacked), np.abs(WEIGHTS[precision](w)))
-    np.testing.assert_array_equal(packed(w, "int8").unpacked()[:, :3], 0)
+        assert precision == "bf16" or (unpacked[:, :3] == 0).all()
 
 
 @precisions
@@ -118,13 +128,14 @@ def test_weights_that_cannot_be_rounded_are_refused(precision, wrong):
 
 
 def test_precisions_that_do_not_exist_are_refused():
-    with pytest.raises(ValueError, match=r"^precision: expected 'float32' or 'bf16' or 'int8' .* got 'int4'"):
-        gemm.Packed(3, 4, "float32", precision="int4")
+    with pytest.raises(ValueError, match=r"^precision: expected 'float32' or 'bf16' or 'int8' or 'int4' .* got 'int2'"):
+        gemm.Packed(3, 4, "float32", precision="int2")
     with pytest.raises(ValueError, match=r"^precision: expected 'float64' for weights of float64, got 'int8'"):
         gemm.Packed(3, 4, "float64", precision="int8")
-    with pytest.raises(ValueError, match=r"^Packed: expected fewer than 131072 rows in int8"):
-        gemm.Packed(131072, 1, "float32", precision="int8")
-    assert gemm.Packed(131071, 1, "float32", precision="int8").K == 131071
+    for precision in ("int8", "int4"):
+        with pytest.raises(ValueError, match=rf"^Packed: expected fewer than 131072 rows in {precision}"):
+            gemm.Packed(131072, 1, "float32", precision=precision)
+        assert gemm.Packed(131071, 1, "float32", precision=precision).K == 131071
 
 
 # ---- products ------------------------------------------------------------------------------------------------------
@@ -148,13 +159,14 @@ def test_without_a_bias_sums_start_from_zero(arrays, rng, precision):
     assert_same_bits(product(arrays, x, packed(w, precision), None)[0], expected)
 
 
+@of_integers
 @pytest.mark.usefixtures("each_isa")
-def test_sums_of_the_most_rows_that_int8_has_are_exact(arrays):
+def test_sums_of_the_most_rows_that_integers_have_are_exact(arrays, precision):
     K = 131071
     x, w = np.ones((1, 2, K), "f4"), np.full((K, 3), [1, -1, 0.5], "f4")
     x[0, 1, ::2] = -1
-    expected = PRODUCTS["int8"](x[0], w, np.zeros(3, "f4"))
-    assert_same_bits(product(arrays, x, packed(w, "int8"), None)[0], expected)
+    expected = PRODUCTS[precision](x[0], w, np.zeros(3, "f4"))
+    assert_same_bits(product(arrays, x, packed(w, precision), None)[0], expected)
     assert expected[0, 0] == pytest.approx(K, rel=1e-4)
 
 
@@ -181,13 +193,14 @@ def strange_rows(rng: np.random.Generator, K: int) -> NDArray[np.float32]:
     return x
 
 
+@of_integers
 @pytest.mark.usefixtures("each_isa")
-def test_int8_rows_that_are_not_finite_give_nan_and_rows_of_zeros_the_bias(arrays, rng):
+def test_integer_rows_that_are_not_finite_give_nan_and_rows_of_zeros_the_bias(arrays, rng, precision):
     x, w, bias = strange_rows(rng, 37), drawn(rng, 37, 21), drawn(rng, 21)
-    got = product(arrays, x[None], packed(w, "int8"), arrays.input(bias))[0]
+    got = product(arrays, x[None], packed(w, precision), arrays.input(bias))[0]
     assert np.isnan(got[[3, 4, 5, 10]]).all()
     assert_same_bits(got[[0, 1, 2, 6]], np.broadcast_to(bias, (4, 21)))
-    assert_same_bits(got, PRODUCTS["int8"](x, w, bias))
+    assert_same_bits(got, PRODUCTS[precision](x, w, bias))
 
 
 @precisions
@@ -341,7 +354,7 @@ def test_a_cell_with_quantised_weights_is_near_the_one_in_float32(arrays, rng, k
     exact = cell_tools.forward(arrays, kind, given)["h"]
     got = cell_tools.forward(arrays, kind, given, precision=precision)["h"]
     error = np.abs(got - exact).max() / np.abs(exact).max()
-    assert 1e-5 < error < 0.05
+    assert 1e-5 < error < (0.3 if precision == "int4" else 0.05)
 
 
 def test_weights_of_two_precisions_are_refused(arrays, rng):

@@ -216,8 +216,8 @@ cdef int bind(Call *call, Binding binding, int i, array, ids) except -1:
                                                           else cell.recurrent_gates), H, 1, True)
         else:
             address = packed_data(name, array, kind, H, H, 1, True)
-        if binding.backward and (<Packed>array).precision == "int8":
-            raise ValueError(f"{name}: expected weights in float32 or bf16 in backward, got int8")
+        if binding.backward and (<Packed>array).is_quantised() and (<Packed>array).precision != "bf16":
+            raise ValueError(f"{name}: expected weights in float32 or bf16 in backward, got {(<Packed>array).precision}")
     else:
         if shape == STEPS:
             address = data(name, array, kind, out, 3, T, B, H)

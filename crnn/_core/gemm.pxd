@@ -8,6 +8,7 @@ cdef extern from "linalg/packing.h" nogil:
         CRNN_FORMAT_F64
         CRNN_FORMAT_BF16
         CRNN_FORMAT_INT8
+        CRNN_FORMAT_INT4
     ctypedef struct crnn_tables:
         const crnn_kernels_f32 *f32
         const crnn_kernels_f64 *f64
@@ -18,6 +19,7 @@ cdef extern from "linalg/packing.h" nogil:
 
     size_t crnn_element_size(crnn_format format)
     const crnn_quantised *crnn_quantised_format(crnn_format format, const crnn_tables *kernels)
+    int crnn_is_quantised(const crnn_packed *w)
     const crnn_quantised *crnn_quantised_of(const crnn_packed *w, const crnn_tables *kernels)
     size_t crnn_packed_size(const crnn_packed *w)
     size_t crnn_packed_scratch(const crnn_packed *w, crnn_dim rows)
@@ -35,7 +37,7 @@ cdef class Packed:
     cdef object buffer       # ndarray, owns the memory
     cdef crnn_packed matrix
     cdef readonly Py_ssize_t K, N, gates   # N columns in each gate's block
-    cdef readonly str precision            # of products with it: the dtype, "bf16" or "int8"
+    cdef readonly str precision            # of products with it: the dtype, or one of QUANTISED
     cdef int kind            # NumPy's number of the dtype
     cdef bint is_quantised(self) noexcept
     cdef bint need_values(self, bint any_values) except -1

@@ -79,9 +79,9 @@ cdef void pack_transposed_call(const void *arguments) noexcept nogil:
 
 
 # Precisions of products with float32 weights that are stored in fewer bits: see src_c/quant.
-QUANTISED: tuple[str, ...] = ("bf16", "int8")
+QUANTISED: tuple[str, ...] = ("bf16", "int8", "int4")
 cdef dict FORMATS = {"float32": CRNN_FORMAT_F32, "float64": CRNN_FORMAT_F64, "bf16": CRNN_FORMAT_BF16,
-                     "int8": CRNN_FORMAT_INT8}
+                     "int8": CRNN_FORMAT_INT8, "int4": CRNN_FORMAT_INT4}
 cdef double QUANTISED_LIMIT = 2.0 ** 127  # rounded weights remain finite
 
 
@@ -106,12 +106,12 @@ cdef class Packed:
         self.matrix.data = cnp.PyArray_DATA(<cnp.ndarray>self.buffer)
 
     cdef bint is_quantised(self) noexcept:
-        return self.matrix.format == CRNN_FORMAT_BF16 or self.matrix.format == CRNN_FORMAT_INT8
+        return crnn_is_quantised(&self.matrix) == 1
 
     def pack(self, w: Real, first: int | None = None, any_values: bool = False) -> Packed:
         """Take over the values of w (K, gates * N) IN, or of its columns from ``first`` on. Returns self.
 
-        ``any_values``: also of those that are not finite, or become infinite when rounded to bf16. int8 has none of them.
+        ``any_values``: also of those that are not finite, or become infinite when rounded to bf16. Others have none of them.
         """
         cdef Py_ssize_t columns = self.gates * self.N, n0 = 0 if first is None else first
         cdef Py_ssize_t ldw = columns if first is None else dim(w, 1)
@@ -139,7 +139,7 @@ cdef class Packed:
         return self
 
     def unpacked(self) -> NDArray[Any]:
-        """The weights (K, gates * N) as the products see them, fresh; those of "bf16" and "int8" are rounded."""
+        """The weights (K, gates * N) as the products see them, fresh; quantised ones are rounded."""
         dtype = "float64" if self.precision == "float64" else "float32"
         cdef cnp.ndarray w = np.empty((self.K, self.gates * self.N), dtype)
         crnn_unpack(&self.matrix, cnp.PyArray_DATA(w), self.gates * self.N)
@@ -153,8 +153,8 @@ cdef class Packed:
 
     cdef bint need_values(self, bint any_values) except -1:
         """Whether the values must be checked."""
-        if any_values and self.matrix.format == CRNN_FORMAT_INT8:
-            raise ValueError("any_values: expected False for weights in int8, got True")
+        if any_values and self.is_quantised() and self.matrix.format != CRNN_FORMAT_BF16:
+            raise ValueError(f"any_values: expected False for weights in {self.precision}, got True")
         return self.is_quantised() and not any_values
 
     cdef int need_small(self, w) except -1:

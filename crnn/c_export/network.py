@@ -291,7 +291,7 @@ def network_of(parts: StreamParts) -> Network:
 
 def _embedding(rows: Array) -> Matrix | Vector:
     """The rows (D, E) of an embedding, in as few bits as hold them exactly."""
-    for stored in (Int8Matrix.of, Bf16Matrix.of):
+    for stored in (Int8Matrix.of, Int8Matrix.of_int4, Bf16Matrix.of):
         matrix = stored("embedding", np.ascontiguousarray(rows.T))  # which has its rows as columns
         if np.array_equal(matrix.values.view(np.uint32), rows.T.copy().view(np.uint32)):
             return matrix

@@ -16,7 +16,7 @@ import numpy as np
 
 from crnn.c_export import numbers
 from crnn.checks import Array
-from crnn.nn.precision import int8_parts
+from crnn.nn.precision import GROUP, int4_parts, int8_parts
 
 PANEL = 16  # columns, as in c/products.h
 
@@ -136,7 +136,8 @@ class FloatMatrix:
 
 @dataclass(frozen=True)
 class Int8Matrix:
-    """Integers of 8 bits, and a scale for each column, by the definition in src_c/quant; see the piece "int8"."""
+    """Integers of 8 bits, and a scale for each column, by the definition in src_c/quant; see the piece "int8". Products
+    with int4 weights are such products too."""
 
     pieces: ClassVar[Mapping[str, str]] = {"add": "int8", "row": "int8_row", "column": "int8_column"}
 
@@ -150,6 +151,13 @@ class Int8Matrix:
         integers, scales = int8_parts(values)
         zero = np.abs(values).max(axis=0) < np.float32(2.0**-100)  # for the kernels
         return cls(name, np.where(zero, np.int8(0), integers), np.where(zero, np.float32(0), scales))
+
+    @classmethod
+    def of_int4(cls, name: str, values: Array) -> Int8Matrix:
+        """That of float32 values (K, N) on the grid of int4, whose integers times multipliers have 8 bits."""
+        integers, multipliers, scales = int4_parts(values)
+        by_row = np.repeat(multipliers, GROUP, axis=0)[: len(integers)]
+        return cls(name, (integers * by_row.astype(np.int8)).astype(np.int8), scales)
 
     @property
     def values(self) -> Array:
@@ -256,6 +264,7 @@ class Bf16Matrix:
 STORAGES: dict[str, Callable[[str, Array], Matrix]] = {
     "float32": FloatMatrix,
     "int8": Int8Matrix.of,
+    "int4": Int8Matrix.of_int4,
     "bf16": Bf16Matrix.of,
 }
 

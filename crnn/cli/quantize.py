@@ -26,8 +26,8 @@ SECONDS = 0.2  # for which steps are timed
 def add_arguments(parser: CommandParser) -> None:
     """Add the arguments of ``crnn quantize``."""
     parser.description = (
-        "Writes a model whose weights are int8 or bfloat16: smaller, and faster one step at a time. Shows sizes and "
-        "times before and after, and with --eval how well both predict."
+        "Writes a model whose weights are int8, int4 or bfloat16: smaller, and faster one step at a time. Shows sizes "
+        "and times before and after, and with --eval how well both predict."
     )
     parser.add_argument("model", type=Path, help="a model of crnn (.safetensors), in float32")
     add_output_flags(parser, "where to write it", required=True)

@@ -151,7 +151,7 @@ class LanguageModel(
 
     @property
     def precision(self) -> str | Mapping[str, str] | None:
-        """What `quantize` has rounded: "int8", "bf16", a mapping from weight matrices to them, or None."""
+        """What `quantize` has rounded: "int8", "int4", "bf16", a mapping from weight matrices to them, or None."""
         return self.net.precision
 
     def __repr__(self) -> str:

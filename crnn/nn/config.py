@@ -115,8 +115,8 @@ class NetworkConfig:
     precision: str | Mapping[str, str] | None = option(
         None,
         check=check_precision,
-        help="Products with weight matrices in fewer bits, in a float32 network: bf16, or int8, for inference only. A "
-        "dict says so for some matrices by their parameters' names. None: in the network's dtype. See "
+        help="Products with weight matrices in fewer bits, in a float32 network: bf16, int8 or int4, for inference "
+        "only. A dict says so for some matrices by their parameters' names. None: in the network's dtype. See "
         "docs/quantisation.md.",
         json_types=(type(None), str, dict),
     )

@@ -178,7 +178,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
 
     @property
     def precision(self) -> str | Mapping[str, str] | None:
-        """What `quantize` has rounded: "int8", "bf16", a mapping from weight matrices to them, or None."""
+        """What `quantize` has rounded: "int8", "int4", "bf16", a mapping from weight matrices to them, or None."""
         precision: str | Mapping[str, str] | None = self.config()["precision"]  # a copy
         return precision
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from crnn.checks import Array, check_number
 from crnn.nn.params import Parameters
-from crnn.nn.precision import MOST_TERMS, check_names, check_precision, precision_of, rounded, terms_axis
+from crnn.nn.precision import MOST_TERMS, PRECISIONS, check_names, check_precision, precision_of, rounded, terms_axis
 
 __all__ = ["quantized"]
 
@@ -57,7 +57,8 @@ def _matrices(model: Quantizable, precision: Any) -> dict[str, str]:
     """The precision of each weight matrix that is to be rounded. Raises ValueError."""
     checked = check_precision("precision", precision)
     if checked is None:
-        raise ValueError("precision: expected 'int8', 'bf16', or a dict from weight matrices to them, got None")
+        known = ", ".join(map(repr, PRECISIONS))
+        raise ValueError(f"precision: expected {known}, or a dict from weight matrices to them, got None")
     if model.config()["dtype"] != "float32":
         raise ValueError(f"quantize: expected a float32 model, got {model.config()['dtype']}; see astype")
     params = model._parameters.read_only()
@@ -66,8 +67,8 @@ def _matrices(model: Quantizable, precision: Any) -> dict[str, str]:
     check_names(checked, params)
     for name, kind in wanted.items():
         terms = params[name].shape[terms_axis(name)]
-        if kind == "int8" and terms > MOST_TERMS:
-            raise ValueError(f"{name}: expected at most {MOST_TERMS} inputs of an int8 product, got {terms}")
+        if terms > MOST_TERMS.get(kind, terms):
+            raise ValueError(f"{name}: expected at most {MOST_TERMS[kind]} inputs of an {kind} product, got {terms}")
         if not np.isfinite(params[name]).all():
             raise ValueError(f"{name}: expected finite weights, got NaN or infinity")
     return wanted

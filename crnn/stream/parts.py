@@ -38,7 +38,7 @@ class StreamParts:
         Reject real inputs.
     precisions : mapping of str to str
         Of products with the matrices "layer0.W_xh", "layer0.W_hh", "layer1.W_xh", ... and "W_hy", which stands for a
-        tied embedding too: "bf16" or "int8", of float32 arrays only. Others: in the precision of the arrays.
+        tied embedding too: "bf16", "int8" or "int4", of float32 arrays only. Others: in the precision of the arrays.
     x, y : (mean, std), optional
         Statistics to standardise inputs, and to convert outputs to the units of the targets: column j by element
         j % len(mean).

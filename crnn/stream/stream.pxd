@@ -19,6 +19,7 @@ cdef extern from "crnn_stream.h" nogil:
         CRNN_AS_ARRAYS
         CRNN_BF16
         CRNN_INT8
+        CRNN_INT4
 
     ctypedef struct crnn_layer_weights:
         int cell

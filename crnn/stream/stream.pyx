@@ -47,7 +47,7 @@ RELEASE_BYTES = 256 << 10
 STREAM_POOLINGS = {None: CRNN_POOL_LAST, "last": CRNN_POOL_LAST, "max": CRNN_POOL_MAX, "mean": CRNN_POOL_MEAN}
 
 # Precisions of products that are not those of the arrays: names of StreamParts.precisions, and the bits of a weight.
-cdef dict FORMATS = {"bf16": (CRNN_BF16, 16), "int8": (CRNN_INT8, 8)}
+cdef dict FORMATS = {"bf16": (CRNN_BF16, 16), "int8": (CRNN_INT8, 8), "int4": (CRNN_INT4, 4)}
 cdef double QUANTISED_LIMIT = 2.0 ** 127  # rounded weights remain finite
 
 cdef enum:
@@ -312,8 +312,8 @@ cdef class Config:
             allowed = [self.dtype, *(FORMATS if self.real == cnp.NPY_FLOAT32 else ())]
             raise ValueError(f"precisions[{name!r}]: expected {' or '.join(map(repr, allowed))}, got {precision!r}")
         format, bits[0] = FORMATS[precision]
-        if format == CRNN_INT8 and rows > INT8_MOST_ROWS:
-            raise ValueError(f"precisions[{name!r}]: expected another than 'int8' for a matrix of more than "
+        if format != CRNN_BF16 and rows > INT8_MOST_ROWS:
+            raise ValueError(f"precisions[{name!r}]: expected another than {precision!r} for a matrix of more than "
                              f"{INT8_MOST_ROWS} rows, got {rows} rows")
         self.rounded.append((name, array))
         return format

@@ -25,6 +25,7 @@ HASHES = {
     "cell min_gru": "47fab112543803b5e11cf2f3bc3671553c9afa516e4673a8099c5d2cc0ea0485",
     "precision bf16": "0dad7099adbb44432a1d3cf6dd2b5a2f8c465801485c13a231ecdd8a98607817",
     "precision int8": "9a5d5c653250c300bd588d4f9fa77a976a8b46f9087dc6008920ccfd127cc03e",
+    "precision int4": "70fd00fa0fb0ad69a7f6348067c75b389408a08b551cb5097c26e870f2aea0c2",
     "training bf16": "8d5a67bf6021e1f3288125f2ad9c9f6ad9caf937b26dd480e07c4a9f150f4c05",
     "kind Forecaster": "8bf4d4183f200883fb33cb9056b9b04e6b42c76c5cc83b21de0f63c305383405",
     "kind LanguageModel": "85847e0265f35225aa02a8c53c47dbfee3ea50af3676617bba106cdb02d43e23",

@@ -6,12 +6,14 @@
 #include "isa/kernels.body.h"
 
 #if defined(CRNN_F32)
-extern const crnn_quantised crnn_int8_avx512_vnni, crnn_bf16_avx512_bf16;
+extern const crnn_quantised crnn_int8_avx512_vnni, crnn_int4_avx512_vnni, crnn_bf16_avx512_bf16;
 
 #undef CRNN_ISA
 #define CRNN_ISA avx512_vnni
 #undef INT8_FORMAT
 #define INT8_FORMAT crnn_int8_avx512_vnni
+#undef INT4_FORMAT
+#define INT4_FORMAT crnn_int4_avx512_vnni
 #include "isa/table.body.h"
 
 #undef CRNN_ISA

@@ -12,7 +12,8 @@
 #include "quant/packing.body.h"
 #include "quant/bf16.body.h"
 #include "quant/int8.body.h"
-static const crnn_quantised bf16_format = BF16_FUNCTIONS, int8_format = INT8_FUNCTIONS;
+#include "quant/int4.body.h"
+static const crnn_quantised bf16_format = BF16_FUNCTIONS, int8_format = INT8_FUNCTIONS, int4_format = INT4_FUNCTIONS;
 #endif
 #include "linalg/gemm.body.h"
 #include "linalg/weight_gradient.body.h"
@@ -31,4 +32,5 @@ static const crnn_quantised bf16_format = BF16_FUNCTIONS, int8_format = INT8_FUN
 #define SYMBOL(prefix, isa) PASTE(prefix, isa) /* crnn_f32_avx2 */
 #define BF16_FORMAT bf16_format
 #define INT8_FORMAT int8_format
+#define INT4_FORMAT int4_format
 #include "isa/table.body.h"

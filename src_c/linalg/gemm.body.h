@@ -137,9 +137,9 @@ INLINE quantised_weights quantised_weights_of(const product *p)
 {
     const crnn_quantised *format = p->quantised;
     const crnn_dim panels = CRNN_PANELS(real, p->N) * p->gates;
-    quantised_weights w = {.panels = p->w, .lines = (p->K + format->unit - 1) / format->unit};
-    w.panel_bytes = quantised_panel_bytes(p->K, format->unit);
-    w.row_bytes = quantised_row_bytes(p->K, format->x_element);
+    quantised_weights w = {.panels = p->w, .lines = quantised_lines(format->layout, p->K)};
+    w.panel_bytes = quantised_panel_bytes(format->layout, p->K);
+    w.row_bytes = quantised_row_bytes(format->layout, p->K, format->x_element);
     w.scales = (const float *)(w.panels + panels * w.panel_bytes);
     w.sums = (const int32_t *)(w.scales + panels * QUANTISED_COLUMNS);
     return w;

@@ -12,7 +12,7 @@
 #include "crnn.h"
 
 /* How packed weights are stored. The arrays that are multiplied by them are double with CRNN_FORMAT_F64, else float. */
-typedef enum { CRNN_FORMAT_F32, CRNN_FORMAT_F64, CRNN_FORMAT_BF16, CRNN_FORMAT_INT8 } crnn_format;
+typedef enum { CRNN_FORMAT_F32, CRNN_FORMAT_F64, CRNN_FORMAT_BF16, CRNN_FORMAT_INT8, CRNN_FORMAT_INT4 } crnn_format;
 
 /* The kernels of an instruction set; a table that is not needed may be NULL. */
 typedef struct crnn_tables {
@@ -30,13 +30,25 @@ typedef struct crnn_packed {
 /* Of the arrays. */
 INLINE size_t crnn_element_size(crnn_format format) { return format == CRNN_FORMAT_F64 ? sizeof(double) : sizeof(float); }
 
-INLINE int is_quantised(const crnn_packed *w) { return w->format == CRNN_FORMAT_BF16 || w->format == CRNN_FORMAT_INT8; }
-INLINE int unit_of(const crnn_packed *w) { return w->format == CRNN_FORMAT_INT8 ? INT8_UNIT : BF16_UNIT; }
+/* The layout of a quantised format, and its functions on an instruction set; NULL: it is none. */
+INLINE const quantised_layout *quantised_layout_of(const crnn_packed *w)
+{
+    switch (w->format) {
+    case CRNN_FORMAT_BF16: return &BF16_LAYOUT;
+    case CRNN_FORMAT_INT8: return &INT8_LAYOUT;
+    case CRNN_FORMAT_INT4: return &INT4_LAYOUT;
+    default: return NULL;
+    }
+}
 
-/* The functions of a quantised format on an instruction set; NULL: it is none. */
 INLINE const crnn_quantised *crnn_quantised_format(crnn_format format, const crnn_tables *kernels)
 {
-    return format == CRNN_FORMAT_BF16 ? kernels->f32->bf16 : format == CRNN_FORMAT_INT8 ? kernels->f32->int8 : NULL;
+    switch (format) {
+    case CRNN_FORMAT_BF16: return kernels->f32->bf16;
+    case CRNN_FORMAT_INT8: return kernels->f32->int8;
+    case CRNN_FORMAT_INT4: return kernels->f32->int4;
+    default: return NULL;
+    }
 }
 
 INLINE const crnn_quantised *crnn_quantised_of(const crnn_packed *w, const crnn_tables *kernels)
@@ -44,12 +56,15 @@ INLINE const crnn_quantised *crnn_quantised_of(const crnn_packed *w, const crnn_
     return crnn_quantised_format(w->format, kernels);
 }
 
+INLINE int crnn_is_quantised(const crnn_packed *w) { return quantised_layout_of(w) != NULL; }
+
 /* Columns of a panel, panels of all gates, and bytes of a panel. */
 INLINE crnn_dim packed_line(const crnn_packed *w) { return CRNN_LINE_BYTES / (crnn_dim)crnn_element_size(w->format); }
 INLINE crnn_dim packed_panels(const crnn_packed *w) { return (w->N + packed_line(w) - 1) / packed_line(w) * w->gates; }
 INLINE crnn_dim packed_panel_bytes(const crnn_packed *w)
 {
-    return is_quantised(w) ? quantised_panel_bytes(w->K, unit_of(w)) : w->K * CRNN_LINE_BYTES;
+    const quantised_layout *layout = quantised_layout_of(w);
+    return layout ? quantised_panel_bytes(layout, w->K) : w->K * CRNN_LINE_BYTES;
 }
 
 /* Bytes of w->data; K, N, gates and format are given. The largest size_t: more than memory could hold, or more rows than
@@ -57,18 +72,18 @@ INLINE crnn_dim packed_panel_bytes(const crnn_packed *w)
 INLINE size_t crnn_packed_size(const crnn_packed *w)
 {
     const size_t row = (size_t)packed_panels(w) * CRNN_LINE_BYTES, most = (size_t)-1 / 2;
-    if ((size_t)w->K > most / row || (w->format == CRNN_FORMAT_INT8 && w->K > INT8_MOST_ROWS))
+    const quantised_layout *layout = quantised_layout_of(w);
+    if ((size_t)w->K > most / row || (layout && layout->most_rows && w->K > layout->most_rows))
         return (size_t)-1;
-    const size_t scales_and_sums = w->format == CRNN_FORMAT_INT8 ? 2 * row : 0;
-    return (size_t)packed_panels(w) * (size_t)packed_panel_bytes(w) + scales_and_sums;
+    return (size_t)packed_panels(w) * (size_t)packed_panel_bytes(w) + (layout ? (size_t)layout->tails * row : 0);
 }
 
 /* Bytes of scratch that a product of `rows` rows with w needs, on any instruction set. */
 INLINE size_t crnn_packed_scratch(const crnn_packed *w, crnn_dim rows)
 {
     const crnn_dim most = rows < CRNN_QUANTISED_ROWS ? rows : CRNN_QUANTISED_ROWS;
-    const crnn_dim element = w->format == CRNN_FORMAT_INT8 ? 1 : (crnn_dim)sizeof(float);
-    return is_quantised(w) ? (size_t)(most * quantised_row_bytes(w->K, element)) : 0;
+    const quantised_layout *layout = quantised_layout_of(w);
+    return layout ? (size_t)(most * quantised_row_bytes(layout, w->K, layout->x_element)) : 0;
 }
 
 /* w OVERWRITTEN with values (K, gates*N), row stride ldw; or, of one gate, with the transpose of values (N, K). */
@@ -111,17 +126,25 @@ INLINE void crnn_packed_product(const crnn_packed *w, const crnn_tables *kernels
 /* y (count) = row k of a panel of quantised weights, from `column` on; exact. */
 INLINE void quantised_row(const crnn_packed *w, float *y, crnn_dim panel, crnn_dim k, crnn_dim column, crnn_dim count)
 {
-    const int unit = unit_of(w);
     const crnn_dim bytes = packed_panel_bytes(w);
-    const crnn_dim index = (k / unit * QUANTISED_COLUMNS + column) * unit + k % unit;
     const char *data = (const char *)w->data + panel * bytes;
+    const char *scales = (const char *)w->data + packed_panels(w) * bytes + panel * CRNN_LINE_BYTES;
+    const float *s = (const float *)scales + column;
     if (w->format == CRNN_FORMAT_INT8) {
-        const char *scales = (const char *)w->data + packed_panels(w) * bytes + panel * CRNN_LINE_BYTES;
-        const float *s = (const float *)scales + column;
-        const int8_t *q = (const int8_t *)data + index;
+        const int8_t *q = (const int8_t *)data + (k / INT8_UNIT * QUANTISED_COLUMNS + column) * INT8_UNIT + k % INT8_UNIT;
         for (crnn_dim j = 0; j < count; ++j)
             y[j] = q[j * INT8_UNIT] * s[j];
+    } else if (w->format == CRNN_FORMAT_INT4) {
+        const crnn_dim line = k / INT4_UNIT, block = line / INT4_BLOCK;
+        const uint8_t *multipliers = (const uint8_t *)data + block * (INT4_BLOCK + 1) * CRNN_LINE_BYTES +
+                                     k / INT4_GROUP % 4 * QUANTISED_COLUMNS + column;
+        const uint8_t *pairs = (const uint8_t *)data + (line + block + 1) * CRNN_LINE_BYTES + column * 4 + k % 4;
+        for (crnn_dim j = 0; j < count; ++j) {
+            const int half = k % INT4_UNIT < 4 ? pairs[j * 4] & 15 : pairs[j * 4] >> 4;
+            y[j] = (float)((half - INT4_OFFSET) * multipliers[j]) * s[j];
+        }
     } else {
+        const crnn_dim index = (k / BF16_UNIT * QUANTISED_COLUMNS + column) * BF16_UNIT + k % BF16_UNIT;
         const uint16_t *halves = (const uint16_t *)data + index;
         for (crnn_dim j = 0; j < count; ++j) {
             const uint32_t bits = (uint32_t)halves[j * BF16_UNIT] << 16;
@@ -137,7 +160,7 @@ INLINE void crnn_packed_row(const crnn_packed *w, const crnn_tables *kernels, vo
     const size_t size = crnn_element_size(w->format);
     char *target = y;
     crnn_dim columns = w->N;
-    if (is_quantised(w)) {
+    if (crnn_is_quantised(w)) {
         for (crnn_dim n = 0; n < w->N; n += QUANTISED_COLUMNS)
             quantised_row(w, (float *)y + n, n / QUANTISED_COLUMNS, k, 0,
                           w->N - n < QUANTISED_COLUMNS ? w->N - n : QUANTISED_COLUMNS);
@@ -162,7 +185,7 @@ INLINE void crnn_packed_column(const crnn_packed *w, void *y, crnn_dim n)
 {
     const crnn_dim line = packed_line(w);
     const char *source = (const char *)w->data + n / line * w->K * CRNN_LINE_BYTES;
-    if (is_quantised(w))
+    if (crnn_is_quantised(w))
         for (crnn_dim k = 0; k < w->K; ++k)
             quantised_row(w, (float *)y + k, n / line, k, n % line, 1);
     else if (w->format == CRNN_FORMAT_F32)
@@ -193,10 +216,10 @@ INLINE void crnn_unpack(const crnn_packed *w, void *values, crnn_dim ldw)
     const crnn_dim size = (crnn_dim)crnn_element_size(w->format);
     for (crnn_dim panel = 0; panel < packed_panels(w); ++panel) {
         const packed_panel p = packed_panel_of(w, panel);
-        if (is_quantised(w))
+        if (crnn_is_quantised(w))
             for (crnn_dim k = 0; k < w->K; ++k)
                 quantised_row(w, (float *)values + k * ldw + p.column, panel, k, 0, p.columns);
-        for (crnn_dim k = 0; k < w->K && !is_quantised(w); ++k)
+        for (crnn_dim k = 0; k < w->K && !crnn_is_quantised(w); ++k)
             memcpy((char *)values + (k * ldw + p.column) * size, p.data + k * CRNN_LINE_BYTES,
                    (size_t)(p.columns * size));
     }

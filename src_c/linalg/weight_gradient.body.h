@@ -149,7 +149,7 @@ static void run_gradient_tile(const gradient_block *block, int m, int nl, real *
         return;
     }
     const quantised_weights dy = {.panels = (const char *)block->dy,
-                                  .lines = (block->count + format->unit - 1) / format->unit,
+                                  .lines = quantised_lines(format->layout, block->count),
                                   .panel_bytes = format->grad_panel_bytes,
                                   .row_bytes = format->grad_rows * format->x_element};
     tile_rows rows; /* of which a tile reads x[0], init and y */

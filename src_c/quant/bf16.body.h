@@ -119,7 +119,7 @@ INLINE void bf16_pack_across(const int np, char *packed, crnn_dim apart, const u
 
 static void bf16_pack(void *packed, const unpacked_weights *w)
 {
-    const crnn_dim panels = panels_of(w), bytes = quantised_panel_bytes(w->K, BF16_UNIT);
+    const crnn_dim panels = panels_of(w), bytes = quantised_panel_bytes(&BF16_LAYOUT, w->K);
     const crnn_dim lines = bytes / CRNN_LINE_BYTES;
     for (crnn_dim gate = 0; gate < w->gates; ++gate)
         for (crnn_dim panel = gate, next; panel < panels; panel = next) {
@@ -140,7 +140,7 @@ static void bf16_pack(void *packed, const unpacked_weights *w)
 
 static int bf16_holds(const void *packed, const unpacked_weights *w)
 {
-    const crnn_dim panels = panels_of(w), panel_bytes = quantised_panel_bytes(w->K, BF16_UNIT);
+    const crnn_dim panels = panels_of(w), panel_bytes = quantised_panel_bytes(&BF16_LAYOUT, w->K);
     float lanes[QUANTISED_COLUMNS];
     for (crnn_dim panel = 0; panel < panels; ++panel) {
         crnn_dim n;
@@ -306,7 +306,7 @@ static void bf16_run_tile(int m, int nl, const tile_rows *rows, const quantised_
 
 #define BF16_FUNCTIONS                                                                                                 \
     {                                                                                                                  \
-        .unit = BF16_UNIT, .x_element = sizeof(bf16_element), .pack = bf16_pack, .holds = bf16_holds,                  \
+        .layout = &BF16_LAYOUT, .x_element = sizeof(bf16_element), .pack = bf16_pack, .holds = bf16_holds,             \
         .convert = bf16_convert, .run_tile = bf16_run_tile, .pack_columns = bf16_pack_columns,                         \
         .pack_rows = bf16_pack_rows, .grad_rows = BF16_GRAD_ROWS,                                                      \
         .grad_panel_bytes = BF16_GRAD_PANEL_BYTES                                                                      \

@@ -19,7 +19,9 @@
 
 /* ---- packing ----------------------------------------------------------------------------------------------------- */
 
-static void int8_scales(float scales[QUANTISED_COLUMNS], const unpacked_weights *w, crnn_dim n, int columns)
+/* The scales with which the largest integer is `largest`: of a column max_k |w[k,n]| / largest, rounded up. */
+static void column_scales(float scales[QUANTISED_COLUMNS], const unpacked_weights *w, crnn_dim n, int columns,
+                          float largest)
 {
     uint32_t most[QUANTISED_COLUMNS] = {0}; /* as bits: their order is that of the numbers */
     float lanes[QUANTISED_COLUMNS];
@@ -32,13 +34,13 @@ static void int8_scales(float scales[QUANTISED_COLUMNS], const unpacked_weights 
     }
     for (int j = 0; j < QUANTISED_COLUMNS; ++j) {
         const float max = float_of_bits(most[j]);
-        scales[j] = max < INT8_LEAST ? 0 : float_of_bits((float_bits(max / 127) + 0xff) & ~0xffu);
+        scales[j] = max < INT8_LEAST ? 0 : float_of_bits((float_bits(max / largest) + 0xff) & ~0xffu);
     }
 }
 
 static int int8_pack_or_compare(char *packed, const unpacked_weights *w, const int compare)
 {
-    const crnn_dim panels = panels_of(w), panel_bytes = quantised_panel_bytes(w->K, INT8_UNIT);
+    const crnn_dim panels = panels_of(w), panel_bytes = quantised_panel_bytes(&INT8_LAYOUT, w->K);
     char *const scales_at = packed + panels * panel_bytes, *const sums_at = scales_at + panels * CRNN_LINE_BYTES;
     int same = 1;
     for (crnn_dim panel = 0; panel < panels && same; ++panel) {
@@ -47,7 +49,7 @@ static int int8_pack_or_compare(char *packed, const unpacked_weights *w, const i
         float scales[QUANTISED_COLUMNS], divisors[QUANTISED_COLUMNS], lanes[QUANTISED_COLUMNS];
         int32_t sums[QUANTISED_COLUMNS] = {0};
         panel_columns(w, panel, &n, &columns);
-        int8_scales(scales, w, n, columns);
+        column_scales(scales, w, n, columns, 127);
         for (int j = 0; j < QUANTISED_COLUMNS; ++j)
             divisors[j] = scales[j] == 0 ? 1 : scales[j]; /* then all of the column is rounded to zero */
         char *line_at = packed + panel * panel_bytes;
@@ -82,10 +84,9 @@ static int int8_holds(const void *packed, const unpacked_weights *w)
 
 /* ---- rows of x --------------------------------------------------------------------------------------------------- */
 
-static void int8_convert(void *row, const float *x, crnn_dim K)
+/* p (K), `padded` bytes, as integers plus `offset`, an even number: it does not change how halves are rounded. */
+NOINLINE static void quantise_row(uint8_t *p, float *scale, const float *x, crnn_dim K, crnn_dim padded, int offset)
 {
-    uint8_t *const p = row;
-    float *const scale = (float *)(p + quantised_row_bytes(K, 1) - CRNN_LINE_BYTES);
     int32_t most = 0;
     for (crnn_dim k = 0; k < K; ++k) {
         const int32_t bits = (int32_t)(float_bits(x[k]) & 0x7fffffff);
@@ -95,14 +96,22 @@ static void int8_convert(void *row, const float *x, crnn_dim K)
     const int finite = most < 0x7f800000, zero = most < (int32_t)float_bits(INT8_LEAST);
     *scale = !finite ? float_of_bits(0x7fc00000) : zero ? 0 : max / 127;
     if (zero || !finite)
-        memset(p, INT8_OFFSET, (size_t)K);
+        for (crnn_dim k = 0; k < K; ++k)
+            p[k] = (uint8_t)offset;
     else {
         const float inverse = 127 / max;
-        for (crnn_dim k = 0; k < K; ++k) /* INT8_OFFSET is even: it does not change how halves are rounded */
-            p[k] = (uint8_t)float_bits(x[k] * inverse + (INT8_ROUND + INT8_OFFSET));
+        for (crnn_dim k = 0; k < K; ++k)
+            p[k] = (uint8_t)float_bits(x[k] * inverse + (INT8_ROUND + (float)offset));
     }
-    for (crnn_dim k = K; k % INT8_UNIT; ++k) /* multiplied by zero */
+    for (crnn_dim k = K; k < padded; ++k) /* multiplied by zero */
         p[k] = 0;
+}
+
+static void int8_convert(void *row, const float *x, crnn_dim K)
+{
+    uint8_t *const p = row;
+    float *const scale = (float *)(p + quantised_row_bytes(&INT8_LAYOUT, K, 1) - CRNN_LINE_BYTES);
+    quantise_row(p, scale, x, K, quantised_lines(&INT8_LAYOUT, K) * INT8_UNIT, INT8_OFFSET);
 }
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */
@@ -207,6 +216,6 @@ static void int8_run_tile(int m, int nl, const tile_rows *rows, const quantised_
 
 #define INT8_FUNCTIONS                                                                                                 \
     {                                                                                                                  \
-        .unit = INT8_UNIT, .x_element = sizeof(uint8_t), .pack = int8_pack, .holds = int8_holds,                       \
+        .layout = &INT8_LAYOUT, .x_element = sizeof(uint8_t), .pack = int8_pack, .holds = int8_holds,                       \
         .convert = int8_convert, .run_tile = int8_run_tile                                                             \
     }

@@ -1,35 +1,68 @@
 /* SPDX-License-Identifier: MIT
  * quantised.h: storage formats of weights with fewer bits than the arrays have, float32 only, and how one instruction set
- * computes with them. The formats themselves are in int8.body.h and bf16.body.h.
+ * computes with them. The formats themselves are in int8.body.h, int4.body.h and bf16.body.h.
  *
  * Layout    A line of 64 bytes holds 16 columns and `unit` rows k: packed[panel][k / unit][column % 16][k % unit]. The
  *           gates' panels of the same columns lie side by side. What is beyond K and N is zero.
  * int8      unit 4. After the panels 16 floats for each panel, its columns' scales; then 16 int32 for each: the sum of the
  *           column's integers times -128, for products with x + 128.
+ * int4      unit 8: a byte holds the integers of rows k (its low half) and k + 4, each plus 8. A line of multipliers, bytes
+ *           [group of 32 rows % 4][column], precedes every 16 lines. After the panels scales as of int8.
  * bf16      unit 2. */
 #ifndef CRNN_QUANTISED_H
 #define CRNN_QUANTISED_H
 
 #include "crnn.h"
 
-enum { INT8_UNIT = 4, BF16_UNIT = 2, QUANTISED_COLUMNS = 16 };
+enum { INT8_UNIT = 4, INT4_UNIT = 8, BF16_UNIT = 2, QUANTISED_COLUMNS = 16 };
+enum { INT4_GROUP = 32, INT4_BLOCK = 16 }; /* rows k with the same multipliers; lines after a line of multipliers */
+enum { INT4_OFFSET = 8 };                  /* what is added to an integer, so that it is stored as from 1 to 15 */
 
 enum { MOST_GRAD_ROWS = 2 * CRNN_GRAD_ROWS };
 
 /* Sums of so many products of integers up to 127 fit into an int32. */
 enum { INT8_MOST_ROWS = 131071 };
 
-/* Bytes of a panel of K rows. Panels at a multiple of 4 KB from each other would compete for the same cache sets. */
-static inline crnn_dim quantised_panel_bytes(crnn_dim K, int unit)
+/* How a format lies in memory. */
+typedef struct {
+    int unit;           /* rows k of w in a line */
+    int block;          /* lines that follow a line of multipliers; 0: there are none */
+    int tails;          /* lines for each panel, after all panels */
+    crnn_dim x_element; /* bytes of an element of x, converted; of bf16 at most */
+    crnn_dim x_group;   /* elements of x for which an int32 follows them; 0: none does */
+    crnn_dim most_rows; /* 0: any number */
+} quantised_layout;
+
+static const quantised_layout INT8_LAYOUT = {INT8_UNIT, 0, 2, 1, 0, INT8_MOST_ROWS};
+static const quantised_layout INT4_LAYOUT = {INT4_UNIT, INT4_BLOCK, 1, 1, INT4_GROUP, INT8_MOST_ROWS};
+static const quantised_layout BF16_LAYOUT = {BF16_UNIT, 0, 0, sizeof(float), 0, 0};
+
+static inline crnn_dim whole_lines(crnn_dim bytes)
 {
-    const crnn_dim lines = (K + unit - 1) / unit;
+    return (bytes + CRNN_LINE_BYTES - 1) / CRNN_LINE_BYTES * CRNN_LINE_BYTES;
+}
+
+/* Lines of weights of a panel of K rows, and its bytes. Panels at a multiple of 4 KB from each other would compete for the
+ * same cache sets. */
+static inline crnn_dim quantised_lines(const quantised_layout *layout, crnn_dim K)
+{
+    return (K + layout->unit - 1) / layout->unit;
+}
+
+static inline crnn_dim quantised_panel_bytes(const quantised_layout *layout, crnn_dim K)
+{
+    crnn_dim lines = quantised_lines(layout, K);
+    if (layout->block)
+        lines += (lines + layout->block - 1) / layout->block;
     return (lines + (lines % 64 == 0)) * CRNN_LINE_BYTES;
 }
 
-/* Bytes of one row of x, converted for a product; a line follows its elements, which begins with the row's scale. */
-static inline crnn_dim quantised_row_bytes(crnn_dim K, crnn_dim element)
+/* Bytes of one row of x, converted for a product: its elements of x_element bytes, a number for each group, and a line
+ * that begins with the row's scale. */
+static inline crnn_dim quantised_row_bytes(const quantised_layout *layout, crnn_dim K, crnn_dim x_element)
 {
-    return (K * element + 2 * CRNN_LINE_BYTES - 1) / CRNN_LINE_BYTES * CRNN_LINE_BYTES;
+    const crnn_dim groups = layout->x_group ? (K + layout->x_group - 1) / layout->x_group : 0;
+    return whole_lines(K * x_element) + whole_lines(groups * (crnn_dim)sizeof(int32_t)) + CRNN_LINE_BYTES;
 }
 
 /* float values (K, gates*N) that are packed: element (k, n) is at values[k * row + n * column]. */
@@ -42,7 +75,7 @@ typedef struct {
 typedef struct {
     const char *panels;
     crnn_dim lines, panel_bytes, row_bytes; /* lines of a panel that are filled; row_bytes: of the converted x */
-    const float *scales;                    /* int8: [panel][16] */
+    const float *scales;                    /* int8, int4: [panel][16] */
     const int32_t *sums;                    /* int8: [panel][16] */
 } quantised_weights;
 
@@ -51,7 +84,7 @@ struct tile_panels;
 struct prefetch_list;
 
 struct crnn_quantised {
-    int unit;                                                      /* rows k of w in a line */
+    const quantised_layout *layout;
     crnn_dim x_element;                                            /* bytes of an element of x, converted */
     void (*pack)(void *packed, const unpacked_weights *w);         /* OVERWRITTEN */
     int (*holds)(const void *packed, const unpacked_weights *w);   /* whether pack would give the same */

@@ -76,6 +76,29 @@ INLINE isum quad_dot(isum acc, quad x, ivec w)
     return TO_ISUM(_mm256_add_epi32(TO_IVEC(acc), _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
 }
 
+/* int4: sums in 16 bits, of k = 0 and 1 and of k = 2 and 3 */
+typedef isum group_sum;
+INLINE int32_t group_start_of(int32_t even, int32_t odd) { return (int32_t)((uint32_t)odd << 16 | (even & 0xffff)); }
+INLINE ivec four_load(const void *p)
+{
+    int32_t bytes;
+    memcpy(&bytes, p, sizeof bytes);
+    return _mm256_set1_epi32(bytes);
+}
+INLINE group_sum group_start(const void *p) { return (isum)four_load(p); }
+INLINE ivec low_halves(ivec w) { return _mm256_and_si256(w, _mm256_set1_epi8(15)); }
+INLINE ivec high_halves(ivec w) { return low_halves(_mm256_srli_epi16(w, 4)); }
+INLINE group_sum group_dot(group_sum sum, ivec x, ivec w)
+{
+    return (isum)_mm256_add_epi16((ivec)sum, _mm256_maddubs_epi16(w, x));
+}
+INLINE isum group_add(isum total, group_sum sum, const uint8_t *multipliers)
+{
+    const __m256i once = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)multipliers));
+    const __m256i twice = _mm256_or_si256(once, _mm256_slli_epi32(once, 16));
+    return (isum)_mm256_add_epi32((ivec)total, _mm256_madd_epi16((ivec)sum, twice));
+}
+
 INLINE vec ivec_even_bf16(ivec pairs) { return FROM_BITS(_mm256_slli_epi32(pairs, 16)); }
 INLINE vec ivec_odd_bf16(ivec pairs) { return FROM_BITS(_mm256_and_si256(pairs, _mm256_set1_epi32(-0x10000))); }
 INLINE ivec ivec_pairs_bf16(ivec even, ivec odd) { return _mm256_or_si256(_mm256_srli_epi32(even, 16), odd); }

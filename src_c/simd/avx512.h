@@ -93,6 +93,34 @@ INLINE isum quad_dot(isum acc, quad x, ivec w)
 }
 #endif
 
+/* int4 */
+typedef isum group_sum;
+INLINE ivec four_load(const void *p) { return broadcast_bytes(p); }
+INLINE group_sum group_start(const void *p) { return (isum)broadcast_bytes(p); }
+INLINE ivec low_halves(ivec w) { return _mm512_and_si512(w, _mm512_set1_epi8(15)); }
+INLINE ivec high_halves(ivec w) { return low_halves(_mm512_srli_epi16(w, 4)); }
+#if defined(USE_VPDPBUSD) /* sums of 32 products fit into 16 bits: one instruction multiplies and adds them */
+INLINE int32_t group_start_of(int32_t even, int32_t odd) { return even + odd; }
+INLINE group_sum group_dot(group_sum sum, ivec x, ivec w) { return (isum)_mm512_dpbusd_epi32((ivec)sum, w, x); }
+INLINE isum group_add(isum total, group_sum sum, const uint8_t *multipliers)
+{
+    const __m512i once = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)multipliers));
+    return (isum)_mm512_dpwssd_epi32((ivec)total, (ivec)sum, once);
+}
+#else /* sums in 16 bits, of k = 0 and 1 and of k = 2 and 3 */
+INLINE int32_t group_start_of(int32_t even, int32_t odd) { return (int32_t)((uint32_t)odd << 16 | (even & 0xffff)); }
+INLINE group_sum group_dot(group_sum sum, ivec x, ivec w)
+{
+    return (isum)_mm512_add_epi16((ivec)sum, _mm512_maddubs_epi16(w, x));
+}
+INLINE isum group_add(isum total, group_sum sum, const uint8_t *multipliers)
+{
+    const __m512i once = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)multipliers));
+    const __m512i twice = _mm512_or_si512(once, _mm512_slli_epi32(once, 16));
+    return (isum)_mm512_add_epi32((ivec)total, _mm512_madd_epi16((ivec)sum, twice));
+}
+#endif
+
 #if defined(USE_VDPBF16PS)
 typedef uint16_t bf16_element;
 typedef __m512bh bf16_x, bf16_w;

@@ -94,6 +94,16 @@ INLINE isum quad_dot(isum acc, quad x, ivec w)
     return acc + x.k[0] * w_k.k[0] + x.k[1] * w_k.k[1] + x.k[2] * w_k.k[2] + x.k[3] * w_k.k[3];
 }
 
+/* int4 */
+typedef int32_t group_sum;
+INLINE int32_t group_start_of(int32_t even, int32_t odd) { return even + odd; }
+INLINE group_sum group_start(const void *p) { return ivec_load(p); }
+INLINE ivec four_load(const void *p) { return ivec_load(p); }
+INLINE ivec low_halves(ivec w) { return w & 0x0f0f0f0f; }
+INLINE ivec high_halves(ivec w) { return (ivec)((uint32_t)w >> 4 & 0x0f0f0f0f); }
+INLINE group_sum group_dot(group_sum sum, ivec x, ivec w) { return quad_dot(sum, quad_load(&x), w); }
+INLINE isum group_add(isum total, group_sum sum, const uint8_t *multipliers) { return total + sum * multipliers[0]; }
+
 INLINE vec ivec_even_bf16(ivec pair) /* the first in memory */
 {
     uint16_t halves[2];

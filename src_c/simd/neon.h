@@ -95,6 +95,22 @@ INLINE isum quad_dot(isum acc, quad x, ivec w)
 #endif
 }
 
+/* int4 */
+typedef isum group_sum;
+INLINE int32_t group_start_of(int32_t even, int32_t odd) { return even + odd; }
+INLINE ivec four_load(const void *p) { return vreinterpretq_s32_s8(quad_load(p)); }
+INLINE group_sum group_start(const void *p) { return four_load(p); }
+INLINE ivec low_halves(ivec w) { return vandq_s32(w, vdupq_n_s32(0x0f0f0f0f)); }
+INLINE ivec high_halves(ivec w) { return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(w), 4)); }
+INLINE group_sum group_dot(group_sum sum, ivec x, ivec w) { return quad_dot(sum, vreinterpretq_s8_s32(x), w); }
+INLINE isum group_add(isum total, group_sum sum, const uint8_t *multipliers)
+{
+    uint32_t bytes;
+    memcpy(&bytes, multipliers, sizeof bytes);
+    const uint16x8_t halves = vmovl_u8(vcreate_u8(bytes));
+    return vmlaq_s32(total, sum, vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(halves))));
+}
+
 INLINE vec ivec_even_bf16(ivec pairs) { return vreinterpretq_f32_s32(vshlq_n_s32(pairs, 16)); }
 INLINE vec ivec_odd_bf16(ivec pairs) { return vreinterpretq_f32_s32(vandq_s32(pairs, vdupq_n_s32(-0x10000))); }
 INLINE ivec ivec_pairs_bf16(ivec even, ivec odd)

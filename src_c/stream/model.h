@@ -72,6 +72,7 @@ static int format_of(const crnn_tables *kernels, int format)
     case CRNN_AS_ARRAYS: return kernels->f32 ? CRNN_FORMAT_F32 : CRNN_FORMAT_F64;
     case CRNN_BF16: return kernels->f32 ? CRNN_FORMAT_BF16 : -1;
     case CRNN_INT8: return kernels->f32 ? CRNN_FORMAT_INT8 : -1;
+    case CRNN_INT4: return kernels->f32 ? CRNN_FORMAT_INT4 : -1;
     default: return -1;
     }
 }

@@ -118,6 +118,7 @@ GOOD: dict[str, tuple[Callable, str, Callable[[], dict]]] = {
     "pool_max_step": (pool.pool_max_step, "out best", lambda: {"out": f4(H), "best": f4(H), "h": f4(H)}),
     "sum": (loss.sum, "", lambda: {"x": f4(D)}),
     "sum_of_squares": (loss.sum_of_squares, "", lambda: {"x": f4(D)}),
+    "clear": (optim.clear, "x", lambda: {"x": f4(D)}),
     "scale": (optim.scale, "x", lambda: {"x": f4(D), "factor": 0.5}),
     "clip": (optim.clip, "x", lambda: {"x": f4(D), "limit": 0.5}),
     "sgd": (optim.sgd, "w velocity", lambda: {
@@ -136,14 +137,14 @@ GOOD: dict[str, tuple[Callable, str, Callable[[], dict]]] = {
 # What a wrapper takes its dimensions or precision from is compared with nothing.
 # ANY_PRECISION: there is only one array of the kernel's precision.
 ANY_PRECISION = {"orthonormalize", "sum", "sum_of_squares", "column_sums", "column_squares", "scale",
-                 "clip"}  # fmt: skip
+                 "clip", "clear"}  # fmt: skip
 ANY_LENGTH = {("orthonormalize", "q", 0), ("orthonormalize", "q", 1), ("rows_backward", "dw", 0),
               ("bias_backward", "dy", 0), ("bias_backward", "dy", 1), ("linear_backward_weight", "scratch", 0),
               ("recurrent_backward_weight", "scratch", 0),
               ("pool_mean_forward", "h", 0), ("pool_max_forward", "h", 0), ("pool_mean_backward", "dh", 0),
               ("pool_max_backward", "dh", 0), ("column_sums", "x", 0), ("column_squares", "x", 0),
               *((f"{kind} forward, ids", "xw", 0) for kind in cells.CELLS),
-              *((name, "x", 0) for name in ("sum", "sum_of_squares", "scale", "clip"))}  # fmt: skip
+              *((name, "x", 0) for name in ("sum", "sum_of_squares", "scale", "clip", "clear"))}  # fmt: skip
 
 
 def arguments_of(name: str) -> dict:

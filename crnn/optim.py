@@ -361,6 +361,12 @@ RULES: dict[str, Callable[..., Optimizer]] = {
     "adam": Adam,
     "adamw": AdamW,
 }
+OWN_RULES = frozenset(RULES.values())  # a program may list further ones
+
+
+def keeps_no_parameters(optimizer: Optimizer) -> bool:
+    """Whether `Optimizer.update` is known to keep no reference to the parameters: crnn's own is, a user's is not."""
+    return type(optimizer) in OWN_RULES and not {"update", "_step"} & vars(optimizer).keys()
 
 
 # ---- schedules: a factor of lr at update k (from 0) of n ---------------------------------------------------------

@@ -150,13 +150,46 @@ class Keeping(crnn.optim.SGD):
         self.kept = params
 
 
-def test_scores_see_what_an_optimizer_of_the_user_writes_after_training():
-    corpus, optimizer = crnn.TextCorpus.from_text(text(400)), Keeping(0.1)
+def wrapped():
+    """An optimizer of crnn whose ``update`` a user has wrapped."""
+    optimizer = crnn.optim.SGD(0.1)
+    update = optimizer.update
+
+    def keeping(params, *arguments, **options):
+        update(params, *arguments, **options)
+        optimizer.kept = params
+
+    optimizer.update = keeping
+    return optimizer
+
+
+def listed(monkeypatch):
+    """A user's optimizer that is in the list of crnn's."""
+    monkeypatch.setitem(crnn.optim.RULES, "keeping", Keeping)
+    return Keeping(0.1)
+
+
+@pytest.mark.parametrize("kind", ["subclass", "wrapped", "listed"])
+def test_scores_see_what_an_optimizer_of_the_user_writes_after_training(kind, monkeypatch):
+    corpus = crnn.TextCorpus.from_text(text(400))
+    optimizer = {"subclass": lambda: Keeping(0.1), "wrapped": wrapped, "listed": lambda: listed(monkeypatch)}[kind]()
     model = crnn.LanguageModel(corpus.vocab, "gru", 8, seed=0)
     crnn.fit(model, corpus, epochs=1, batch_size=2, bptt=8, optimizer=optimizer)
     before, _, _ = [model.score(["abc"]) for _ in range(3)]
     optimizer.kept[...] *= 2
     assert model.score(["abc"]) == loaded(model).score(["abc"]) != before
+
+
+@pytest.mark.parametrize("kind", [crnn.SequenceClassifier, crnn.SequenceRegressor, crnn.LanguageModel])
+def test_the_number_of_parameters_is_read_without_taking_them(kind):
+    first = crnn.Vocab.from_text("abc") if kind is crnn.LanguageModel else 5
+    last = {"num_classes": 3} if kind is crnn.SequenceClassifier else {}
+    last |= {"output_size": 3} if kind is crnn.SequenceRegressor else {}
+    model = kind(first, hidden_size=7, **last)
+    assert model.net.num_parameters < model.num_parameters
+    assert f"{model.num_parameters:,} parameters" in repr(model)
+    assert model._parameters.version is not None
+    assert model.num_parameters == sum(values.size for values in model.params.values())
 
 
 def test_what_reads_a_model_does_not_get_writable_parameters(tmp_path):

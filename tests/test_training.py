@@ -11,6 +11,8 @@ from model_tools import as_oracle, language_model, text
 
 import crnn
 from crnn.text.windows import contiguous_batches
+from crnn.training.config import TrainingConfig
+from crnn.training.step import UpdateStep
 
 IDS = np.random.default_rng(8).integers(12, size=104)
 # 7 windows an epoch, the last of 4 steps
@@ -231,3 +233,32 @@ def test_an_infinite_gradient_is_not_clipped_away_unseen(monkeypatch):
     with pytest.raises(FloatingPointError, match="gradient's norm is inf at update 1 "):
         crnn.fit(model, corpus, batch_size=2, bptt=4, clip_value=1.0)
     assert model.flat_params.tobytes() == before.tobytes()
+
+
+class Strided:
+    """A user's model, whose gradients are every second number of an array."""
+
+    def __init__(self):
+        self.flat_params, self.memory = np.ones(4), np.full((4, 2), np.nan)
+        self.flat_grads = self.memory[:, 0]
+
+    def loss_and_gradients(self, x, targets, state, **options):
+        self.flat_grads += 2 * self.flat_params
+        return float((self.flat_params**2).sum()), 4, None
+
+
+class Descent(crnn.optim.Optimizer):
+    """A user's optimizer, in NumPy."""
+
+    def __init__(self):
+        super().__init__(0.25, 0.0, ())
+
+    def _step(self, params, grads, factor, lr, threads):
+        params -= lr * factor * grads
+
+
+def test_gradients_of_a_model_of_the_user_need_not_be_contiguous():
+    model = Strided()
+    UpdateStep(model, Descent(), TrainingConfig(clip_norm=None), 1)(None, None, None, 0, 1)
+    assert model.flat_params.tolist() == [0.5] * 4
+    assert np.isnan(model.memory[:, 1]).all()

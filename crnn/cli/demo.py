@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         model = crnn.LanguageModel(corpus.vocab, "tanh", hidden_size=arguments.hidden_size, seed=1)
         say(
             f"{len(text):,} characters of Python's own documentation, {len(corpus.vocab)} different; "
-            f"{model._parameters.size:,} parameters, {arguments.threads} threads, {crnn.isa()}"
+            f"{model.num_parameters:,} parameters, {arguments.threads} threads, {crnn.isa()}"
         )
         _train(model, corpus, arguments)
     if arguments.seed is None:

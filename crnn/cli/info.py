@@ -71,7 +71,7 @@ def _contents(path: Path, model: Any) -> dict[str, Any]:
         tokens = [token if isinstance(token, str) else escaped(token) for token in vocab.tokens]
         contents["vocab"] = {"unit": vocab.unit, "size": len(vocab), "encoding": vocab.encoding, "tokens": tokens}
     shapes = {name: {"dtype": dtype, "shape": model._parameters.shapes[name]} for name, dtype in _dtypes(model).items()}
-    return contents | {"size": model._parameters.size, "params": shapes, "training_runs": model.training_runs}
+    return contents | {"size": model.num_parameters, "params": shapes, "training_runs": model.training_runs}
 
 
 def _dtypes(model: Any) -> dict[str, str]:

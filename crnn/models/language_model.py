@@ -162,7 +162,7 @@ class LanguageModel(
         return (
             f"LanguageModel({len(self.vocab)} {self.vocab.unit}s, cell={net.cell!r}, hidden_size={net.hidden_size}, "
             f"num_layers={net.num_layers}, {embedding}{tied}{precision}"
-            f"{self._parameters.size:,} parameters, dtype={self.dtype!r})"
+            f"{self.num_parameters:,} parameters, dtype={self.dtype!r})"
         )
 
     def _calibration_outputs(self, inputs: Any) -> list[Array]:

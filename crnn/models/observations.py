@@ -91,7 +91,7 @@ def some(model: Any, data: SequenceData, view: View) -> SequenceData:
     chosen = spread(len(data), max(most, 1))
     steps = np.cumsum(data.lengths[chosen])
     outputs = 1 if data.single else model._head.loss.outputs
-    limit = min(STEPS_SEEN, OUTPUTS / outputs, WORK / model._parameters.size)
+    limit = min(STEPS_SEEN, OUTPUTS / outputs, WORK / model.num_parameters)
     fits = int(np.searchsorted(steps, limit, side="right"))
     return data.part(chosen if fits >= len(chosen) else chosen[spread(len(chosen), max(fits, 1))])
 

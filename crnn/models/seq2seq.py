@@ -223,7 +223,7 @@ class SequenceToSequence(
     def __repr__(self) -> str:
         return (
             f"SequenceToSequence({self.encoder.describe()}, output_size={self.output_size}, "
-            f"{self._parameters.size:,} parameters, dtype={self.dtype!r})"
+            f"{self.num_parameters:,} parameters, dtype={self.dtype!r})"
         )
 
     def _stream_parts(self) -> StreamParts:

@@ -148,7 +148,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
             return f"{type(self).__name__}({given}; sizes come from the training data)".replace("(; ", "(")
         return (
             f"{type(self).__name__}({self.net.describe()}, outputs={self._head.loss.outputs}, "
-            f"pooling={self.pooling!r}, {self._parameters.size:,} parameters, dtype={self.dtype!r})"
+            f"pooling={self.pooling!r}, {self.num_parameters:,} parameters, dtype={self.dtype!r})"
         )
 
     @property

@@ -92,6 +92,11 @@ class Module(ABC):
         return self._parameters.hand_out().flat
 
     @property
+    def num_parameters(self) -> int:
+        """n, the number of parameters: the size of `flat_params`, which need not be taken for it."""
+        return self._parameters.size
+
+    @property
     def flat_grads(self) -> Array:
         """All gradients as one 1-d array, writable. Backward passes ACCUMULATE into it: set it to 0 before a step."""
         return self._parameters.flat_grads

@@ -9,7 +9,7 @@ from typing import Any
 from crnn._core import optim as kernels
 from crnn.checks import Array, check_finite
 from crnn.nn.state import StateLike
-from crnn.optim import RULES, Optimizer, Schedule, norm_of
+from crnn.optim import Optimizer, Schedule, keeps_no_parameters, norm_of
 from crnn.training.config import TrainingConfig
 from crnn.training.protocols import Trainable, note_change, weights_of
 from crnn.training.run import Diverged
@@ -51,7 +51,7 @@ class UpdateStep:
         self.workspace = None if new_workspace is None else new_workspace()
         # a model need not know precisions
         self._precision = {} if config.precision is None else {"precision": config.precision}
-        self._listed = type(optimizer) in RULES.values()
+        self._lends_parameters = keeps_no_parameters(optimizer)
         self.norm = 0.0
         self.lr = optimizer.lr
         self.schedule = config.new_schedule()
@@ -65,7 +65,10 @@ class UpdateStep:
         Diverged before the weights are changed.
         """
         grads, threads = self.model.flat_grads, self.config.threads
-        kernels.clear(grads, threads)
+        if grads.flags.c_contiguous:
+            kernels.clear(grads, threads)
+        else:  # those of a user's model
+            grads.fill(0)
         loss, count, state = self.model.loss_and_gradients(
             x,
             targets,
@@ -86,7 +89,7 @@ class UpdateStep:
         if type(lr_scale) is not float or not math.isfinite(lr_scale):
             lr_scale = check_finite("schedule", lr_scale)
         self.lr = self.optimizer.lr * lr_scale
-        if self._listed:
+        if self._lends_parameters:
             try:  # as `changing` does, which takes another microsecond
                 params = weights_of(self.model)
                 self.optimizer.update(params, grads, factor=factor, lr_scale=lr_scale, threads=threads)

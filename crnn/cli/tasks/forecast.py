@@ -151,7 +151,7 @@ def prepare(arguments: argparse.Namespace, config: TrainingConfig) -> Prepared:
         learning.regressor, learning.X, learning.y, learning.valid, rescale=False, settings=settings
     )
     regressor = learning.regressor
-    say(f"{learning.describe()}; cell {regressor.net.cell}, {regressor._parameters.size:,} parameters")
+    say(f"{learning.describe()}; cell {regressor.net.cell}, {regressor.num_parameters:,} parameters")
 
     def whole() -> crnn.Forecaster:
         learning.finish()

@@ -194,7 +194,7 @@ class SequenceTask:
             x, targets, weights = present(x, targets, weights, by_step=model.weighs_steps)
         data, judged = training_data(model, x, targets, valid, rescale=False, settings=settings, weights=weights)
         tokens = "" if model.vocab is None else f"{len(model.vocab):,} different {model.vocab.unit}s, "
-        say(f"{tokens}cell {model.net.cell}, {model._parameters.size:,} parameters")
+        say(f"{tokens}cell {model.net.cell}, {model.num_parameters:,} parameters")
         unseen_data = None if test is None else model.data(test.x, answers.targets(model, test), test.weights)
         return Prepared(model, data, judged, unseen_data)
 

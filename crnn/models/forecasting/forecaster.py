@@ -256,7 +256,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         layout, net = self._fitted.layout, self.regressor.net
         return (
             f"{type(self).__name__}(horizon={layout.horizon}, season={layout.season}, difference={layout.lags}, "
-            f"window={layout.window}, {net.describe()}, {self._parameters.size:,} parameters)"
+            f"window={layout.window}, {net.describe()}, {self.num_parameters:,} parameters)"
         )
 
     # ---- forecasts ------------------------------------------------------------------------------------------------

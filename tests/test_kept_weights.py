@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Packed weights are kept as long as nobody can have changed the parameters, and never a call longer."""
+"""Packed weights are kept while no code can have changed the parameters, and never a call longer."""
 
 import ctypes
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ N, LABELS = np.ascontiguousarray(X.swapaxes(0, 1)).repeat(6, axis=0), np.arange(
 
 
 def network(cell="lstm", **options):
-    """A network whose parameters nobody has got, after calls that keep its packed weights."""
+    """A network whose parameters have not been read, after calls that keep its packed weights."""
     net = crnn.RNN(5, 7, 2, cell, seed=0, **options)
     for _ in range(3):
         net(X)
@@ -85,7 +85,7 @@ def test_a_call_sees_every_change_of_the_parameters(cell, write):
     assert is_up_to_date(net)
 
 
-def test_a_network_whose_parameters_nobody_has_got_packs_its_weights_once(monkeypatch):
+def test_a_network_whose_parameters_were_not_read_packs_its_weights_once(monkeypatch):
     net, packed = crnn.RNN(5, 7, 2, "gru", seed=0), []
     pack = net.stack.pack_forward
     monkeypatch.setattr(net.stack, "pack_forward", lambda tape: (packed.append(tape), pack(tape)))
@@ -97,7 +97,7 @@ def test_a_network_whose_parameters_nobody_has_got_packs_its_weights_once(monkey
     assert len(packed) == 3
 
 
-def test_a_model_whose_parameters_nobody_has_got_packs_its_weights_once(monkeypatch):
+def test_a_model_whose_parameters_were_not_read_packs_its_weights_once(monkeypatch):
     model = crnn.SequenceClassifier(hidden_size=7, seed=0, epochs=1).fit(N, LABELS)
     packed, pack = [], model.net.stack.pack_forward
     monkeypatch.setattr(model.net.stack, "pack_forward", lambda tape: (packed.append(tape), pack(tape)))

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         facts["vocabulary"] = repr(model.vocab)
         facts["encoding"] = str(model.vocab.encoding) if model.vocab.unit != "byte" else "none, bytes"
     _show(facts)
-    _show({name: f"{dtype} {model._parameters.shapes[name]}" for name, dtype in _dtypes(model).items()})
+    _show({name: f"{dtype} {model.params[name].shape}" for name, dtype in _dtypes(model).items()})
     for number, record in enumerate(model.training_runs, 1):
         show(f"training run {number} of {len(model.training_runs)}")
         _show(_described(record))
@@ -70,14 +70,14 @@ def _contents(path: Path, model: Any) -> dict[str, Any]:
     if vocab is not None:
         tokens = [token if isinstance(token, str) else escaped(token) for token in vocab.tokens]
         contents["vocab"] = {"unit": vocab.unit, "size": len(vocab), "encoding": vocab.encoding, "tokens": tokens}
-    shapes = {name: {"dtype": dtype, "shape": model._parameters.shapes[name]} for name, dtype in _dtypes(model).items()}
+    shapes = {name: {"dtype": dtype, "shape": model.params[name].shape} for name, dtype in _dtypes(model).items()}
     return contents | {"size": model.num_parameters, "params": shapes, "training_runs": model.training_runs}
 
 
 def _dtypes(model: Any) -> dict[str, str]:
     """How the file holds each parameter: "float32", "int8", ..."""
     precision = model.config()["precision"]
-    return {name: precision_of(precision, name) or str(array.dtype) for name, array in model._parameters.values.items()}
+    return {name: precision_of(precision, name) or str(array.dtype) for name, array in model.params.items()}
 
 
 def _options_of(path: Path, model: Any) -> Mapping[str, Any]:

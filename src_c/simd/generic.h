@@ -4,6 +4,8 @@
 #include "simd/real.h"
 
 #define CRNN_ISA generic
+#undef UNROLL /* a line is 16 numbers: unrolled loops over them are not faster, and make the largest part of a wheel */
+#define UNROLL
 #if defined(CRNN_F32)
 #define VECS 16 /* in a line */
 #else

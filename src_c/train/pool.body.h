@@ -93,7 +93,7 @@ static void pool_max_step(real *out, real *best, const real *h, crnn_dim H)
     const real *RESTRICT h_ = h;
     for (crnn_dim j = 0; j < H; ++j) {
         const real value = h_[j] + 0, before = best_[j] + 0;
-        best_[j] = !(value <= before) & (before == before) ? value : before;
+        best_[j] = (!(value <= before) & (before == before)) ? value : before;
     }
     memmove(out, best, (size_t)H * sizeof(real));
     float_mode_restore(mode);

@@ -394,3 +394,14 @@ def test_rows_and_columns_are_copied_and_added_as_by_numpy(dtype):
 def test_rows_that_are_not_there_are_refused(arguments, named):
     with pytest.raises(ValueError, match=named):
         copy_rows(*arguments)
+
+
+@pytest.mark.parametrize("name", ["reduction", "precision"])
+def test_an_option_that_is_an_array_is_refused_by_name_where_an_update_could_be_repeated(name):
+    model = crnn.LanguageModel(crnn.Vocab.from_text("abcd"), "gru", 6, seed=0)
+    ids, workspace, state = np.zeros((3, 2), np.int32), model.workspace(), None
+    for _ in range(4):
+        _, _, state = model.loss_and_gradients(ids, ids, state, workspace=workspace)
+    assert workspace.repetition is not None
+    with pytest.raises(ValueError, match=f"{name}: expected .* got array"):
+        model.loss_and_gradients(ids, ids, state, workspace=workspace, **{name: np.array(["mean", "bf16"])})

@@ -28,6 +28,7 @@ from crnn.nn.init import UNINITIALISED
 from crnn.nn.module import Module
 from crnn.nn.network import RNN
 from crnn.nn.params import Shapes
+from crnn.nn.precision import check_training_precision
 from crnn.nn.state import StateLike
 from crnn.stream.parts import StreamParts
 from crnn.stream.text_stream import TextStream
@@ -355,9 +356,11 @@ class LanguageModel(
         TypeError, ValueError
             Wrong ids, targets, state or reduction, or a model that is not trained in this precision.
         """
-        if reduction not in ("mean", "sum"):
+        if not isinstance(reduction, str) or reduction not in ("mean", "sum"):
             raise ValueError(f"reduction: expected mean or sum, got {reduction!r}")
         threads = check_threads(threads)
+        if precision is not None:  # options are compared before a tape checks them
+            check_training_precision("precision", precision)
         space, options = Workspace.given(workspace), (reduction, threads, precision)
         repeated = self._predictor.repeat(space, ids, targets, state, options, dropout_seed)
         if repeated is not None:

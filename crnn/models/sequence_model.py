@@ -482,7 +482,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
             Number of targets.
         state : None
         """
-        if reduction not in ("mean", "sum"):
+        if not isinstance(reduction, str) or reduction not in ("mean", "sum"):
             raise ValueError(f"reduction: expected mean or sum, got {reduction!r}")
         threads = check_threads(threads)
         wanted = self._check_targets(targets, x)

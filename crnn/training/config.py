@@ -94,7 +94,7 @@ def _check_patience(name: str, value: Any) -> int | str:
 
 
 def _check_reduction(name: str, value: Any) -> str:
-    if value not in ("mean", "sum"):
+    if not isinstance(value, str) or value not in ("mean", "sum"):
         raise ValueError(f"{name}: expected mean or sum, got {value!r}")
     return str(value)
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -405,3 +406,53 @@ def test_parameters_and_gradients_of_a_new_network_begin_on_a_cache_line():
     for net in (crnn.RNN(3, 5), crnn.RNN(300, 1000, cell="lstm")):
         assert net.flat_params.ctypes.data % 64 == net.flat_grads.ctypes.data % 64 == 0
         assert not net.flat_grads.any()
+
+
+# ---- large files, whose digest a second thread computes --------------------------------------------------------------
+
+
+@pytest.fixture
+def large(tmp_path, monkeypatch):
+    """A file of several parts, which counts as large."""
+    monkeypatch.setattr(model_file, "LARGE", 0)
+    monkeypatch.setattr(model_file, "PART", 1000)
+    path = tmp_path / "large.safetensors"
+    crnn.RNN(7, 31, cell="lstm", seed=1).save(path)
+    return path
+
+
+def test_a_large_file_is_the_model_that_was_saved(large):
+    threads = threading.active_count()
+    assert crnn.load(large).to_bytes() == crnn.RNN(7, 31, cell="lstm", seed=1).to_bytes() == large.read_bytes()
+    assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("damage", [b"\x01\x02\x03\x04", b"\xff\xff\xff\xff"], ids=["other number", "NaN"])
+def test_a_damaged_large_file_is_refused_for_its_digest(large, damage):
+    large.write_bytes(large.read_bytes()[:-4] + damage)
+    threads = threading.active_count()
+    with pytest.raises(crnn.ModelFileError, match="digest"):
+        crnn.load(large)
+    assert threading.active_count() == threads
+
+
+def test_a_large_file_that_becomes_shorter_while_it_is_read_is_refused(large, monkeypatch):
+    array = model_file._array
+
+    def shortened(*arguments):
+        os.truncate(large, 2000)
+        return array(*arguments)
+
+    monkeypatch.setattr(model_file, "_array", shortened)
+    threads = threading.active_count()
+    with pytest.raises(crnn.ModelFileError, match="shorter while it was read"):
+        crnn.load(large)
+    assert threading.active_count() == threads
+
+
+def test_a_large_file_is_read_where_no_thread_can_be_started(large, monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert crnn.load(large).to_bytes() == large.read_bytes()

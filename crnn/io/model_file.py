@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from io import BufferedReader
 from typing import Any
 
 import numpy as np
@@ -25,13 +27,16 @@ from crnn._core.gemm import aligned_empty
 from crnn.array_input import is_finite
 from crnn.io import json_header, safetensors
 from crnn.io.atomic_write import PathLike, replacing
-from crnn.io.safetensors import HEADER_LIMIT, MESSAGE_LIMIT, Buffer, header_memory
+from crnn.io.digest import Digest
+from crnn.io.safetensors import FILE_DTYPES, HEADER_LIMIT, MESSAGE_LIMIT, Buffer, Entry, header_memory
 
 Array = NDArray[Any]
 Header = Mapping[str, Any]
 
 FORMAT = 1
 PARAMETER_LIMIT = 1 << 31
+PART = 1 << 20  # bytes that are read before the second thread gets them for the digest
+LARGE = 1 << 20  # bytes of a file from which a second thread saves more time than it takes to start
 FOREIGN = (".nam", ".aidax", ".json", ".onnx", ".keras", ".h5")  # how names of other programs' files end
 
 
@@ -89,38 +94,64 @@ def digest(tensors: Mapping[str, Array], header: Header) -> str:
 
     The same on every machine, and for any order of the tensors and of the header's keys.
     """
-    import hashlib  # not earlier: `import crnn` does not wait for it
-
-    total = hashlib.sha256()
-    total.update(_canonical({key: value for key, value in header.items() if key != "sha256"}))
+    total = Digest(header)
     for name in sorted(tensors):
-        array = tensors[name]
-        total.update(_canonical([name, array.dtype.name, array.shape]))
-        total.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data)
+        total.add_array(name, tensors[name])
     return total.hexdigest()
-
-
-def _canonical(value: Any) -> bytes:
-    return json_header.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-def read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Tensors and the ``crnn`` header of a file. Raises ModelFileError as `from_bytes` does, and OSError."""
-    return from_bytes(os.fsdecode(path), read_content(path), borrow=True)
+def read(path: PathLike, name: str | None = None) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Tensors and the ``crnn`` header of a file. Raises ModelFileError as `opened` does, and OSError."""
+    with opened(path, name) as contents:
+        return contents
 
 
-def read_content(path: PathLike, name: str | None = None) -> memoryview:
-    """The content of a file, fresh, which errors call ``name``, if that is given.
+@contextmanager
+def opened(path: PathLike, name: str | None = None) -> Iterator[tuple[dict[str, Array], dict[str, Any]]]:
+    """Tensors and the ``crnn`` header of a file, for a with-block that makes something of them.
+
+    The tensors are finite. Whether they and the header have the digest that the file names is known only at the end of
+    the block, which raises then: it takes the longest, so a second thread computes it in the meantime. Nothing that
+    the block makes may be used before. Raises ModelFileError, which calls the file ``name``, and OSError.
+    """
+    name = os.fsdecode(path) if name is None else name
+    with (
+        _open(path, name) as (file, content, begin, header),
+        _checked(name, content, True, lambda entry: _read_parts(file, begin, entry), header) as contents,
+    ):
+        yield contents
+
+
+def read_content(path: PathLike) -> memoryview:
+    """The content of any safetensors file, fresh. Raises ModelFileError and OSError, as `_open` does."""
+    with _open(path, os.fsdecode(path)) as (file, content, begin, _):
+        file.seek(begin)
+        return content[: begin + file.readinto(content[begin:])]
+
+
+def from_bytes(name: str, content: Buffer, borrow: bool = False) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Tensors and the ``crnn`` header from the content of a file.
+
+    With ``borrow`` the tensors are views of the content, which nobody may change; otherwise copies. They are finite,
+    and they and the header have the digest that the file names, if it names one. What they mean is not checked. Raises
+    ModelFileError, which calls the file ``name``.
+    """
+    with _checked(name, content, borrow, lambda entry: [entry["data"]]) as contents:
+        return contents
+
+
+@contextmanager
+def _open(path: PathLike, name: str) -> Iterator[tuple[BufferedReader, memoryview, int, dict[str, Any]]]:
+    """A file, memory for its content, of which the header has been read, where the tensors begin, and the header.
 
     Raises OSError, and ModelFileError if it is not a regular file, its header is too long, or its size is not that of
-    the tensors in the header. That is checked before the tensors are read, because a sparse file can have any size.
+    the tensors in the header. That is checked before memory is allocated, because a sparse file can have any size.
 
     A file is not memory-mapped: if it were truncated while it is read, that would be a SIGBUS.
     """
-    name = os.fsdecode(path) if name is None else name
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a FIFO would wait for its writer
         raise ModelFileError(f"{name}: expected a regular file")
@@ -138,28 +169,66 @@ def read_content(path: PathLike, name: str | None = None) -> memoryview:
                 f"{name}: expected a safetensors file with a header of at most {longest} bytes, got {length}"
             )
         file.seek(0)
+        beginning = file.read(8 + length)
         try:
-            safetensors.check_size(safetensors.header_of(file.read(8 + length), size), size - 8 - length)
+            header = safetensors.header_of(beginning, size)
+            safetensors.check_size(header, size - 8 - length)
         except ValueError as error:
             raise ModelFileError(f"{name}: expected a safetensors file: {error}") from None
-        file.seek(0)
         # NumPy's memory has pages of 2 MB where `bytes` has small ones, of which each costs when it is first touched.
         content = aligned_empty((size,), np.uint8).data
-        read = 0
-        while read < size and (more := file.readinto(content[read:])):
-            read += more
-        return content[:read]
+        content[: len(beginning)] = beginning
+        yield file, content, len(beginning), header
 
 
-def from_bytes(name: str, content: Buffer, borrow: bool = False) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Tensors and the ``crnn`` header from the content of a file.
+def _read_parts(file: BufferedReader, begin: int, entry: Entry) -> Iterator[memoryview]:
+    """Read the data of a tensor. Each part is yielded when it has been read."""
+    data = entry["data"]
+    file.seek(begin + entry["data_offsets"][0])
+    for start in range(0, len(data), PART):
+        part = data[start : start + PART]
+        if file.readinto(part) != len(part):
+            raise ValueError("expected a complete file, got one that became shorter while it was read")
+        yield part
 
-    With ``borrow`` the tensors are views of the content, which nobody may change; otherwise copies. They are finite,
-    and they and the header have the digest that the file names, if it names one. What they mean is not checked. Raises
-    ModelFileError, which calls the file ``name``.
+
+@contextmanager
+def _checked(
+    name: str,
+    content: Buffer,
+    borrow: bool,
+    parts_of: Callable[[Entry], Iterable[Buffer]],
+    outer: dict[str, Any] | None = None,
+) -> Iterator[tuple[dict[str, Array], dict[str, Any]]]:
+    """What `opened` and `from_bytes` have in common; ``parts_of`` is called once for each tensor, to read its data.
+
+    ``outer`` is the header of the safetensors file, if it is known.
     """
+    entries, header = _parsed(name, content, borrow, outer)
+    with Digest(header, in_thread=len(content) > LARGE) as digest:
+        try:
+            for each, entry in entries.items():
+                safetensors.check_dtype(each, entry["dtype"])
+            tensors = {each: _array(each, entries[each], parts_of, digest) for each in sorted(entries)}
+        except ValueError as error:
+            raise ModelFileError(f"{name}: {error}") from None
+        try:
+            check_finite(tensors)
+            yield {each: tensors[each] for each in entries}, header
+        except ValueError as error:
+            check_digest(name, header, digest)  # if the file is damaged, the error says that
+            if isinstance(error, ModelFileError):
+                raise
+            raise ModelFileError(f"{name}: {error}") from None
+        check_digest(name, header, digest)
+
+
+def _parsed(
+    name: str, content: Buffer, borrow: bool, outer: dict[str, Any] | None
+) -> tuple[dict[str, Entry], dict[str, Any]]:
+    """The entries of tensors and the ``crnn`` header, from the header of a file. Raises ModelFileError."""
     try:
-        entries, metadata = safetensors.parse(content, borrow)
+        entries, metadata = safetensors.parse(content, borrow, outer)
         if "crnn" not in metadata:
             weights = any("weight" in each for each in entries)
             hint = "; crnn.interop.torch.load_file reads those of PyTorch" if weights else ""
@@ -172,17 +241,32 @@ def from_bytes(name: str, content: Buffer, borrow: bool = False) -> tuple[dict[s
         raise ModelFileError(f"{name}: expected a safetensors file written by crnn: {error}") from None
     if header.get("format") != FORMAT:
         raise ModelFileError(f"{name}: expected format {FORMAT}, got {header.get('format')!r:.100}")
-    try:
-        tensors = {each: safetensors.to_array(each, entry) for each, entry in entries.items()}
-        if "sha256" in header and header["sha256"] != digest(tensors, header):
-            raise ValueError("expected tensors and header with the digest that the file names, got damaged ones")
-        check_finite(tensors)
-    except ValueError as error:
-        raise ModelFileError(f"{name}: {error}") from None
-    return tensors, header
+    return entries, header
+
+
+def _array(name: str, entry: Entry, parts_of: Callable[[Entry], Iterable[Buffer]], digest: Digest) -> Array:
+    """The array of a tensor, whose data are read and added to the digest."""
+    widened = entry["dtype"] == "BF16"  # the digest is that of the float32 values; of other dtypes, of the file's bytes
+    if not widened:
+        digest.begin(name, np.dtype(FILE_DTYPES[entry["dtype"]]), entry["shape"])
+    for part in parts_of(entry):
+        if not widened:
+            digest.add(part)
+    array = safetensors.to_array(name, entry)
+    if widened:
+        digest.add_array(name, array)
+    return array
 
 
 # ---- checks ----------------------------------------------------------------------------------------------------------
+
+
+def check_digest(name: str, header: Header, digest: Digest) -> None:
+    """Raise ModelFileError, which calls the file ``name``, unless its header has this digest or none."""
+    if "sha256" in header and header["sha256"] != digest.hexdigest():
+        raise ModelFileError(
+            f"{name}: expected tensors and header with the digest that the file names, got damaged ones"
+        ) from None
 
 
 def check_finite(tensors: Mapping[str, Array]) -> None:

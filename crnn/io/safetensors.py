@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from crnn.io import json_header
 
-__all__ = ["FILE_DTYPES", "HEADER_LIMIT", "Buffer", "Entry", "check_size", "header_memory", "header_of", "parse",
-           "to_array", "to_bytes"]  # fmt: skip
+__all__ = ["FILE_DTYPES", "HEADER_LIMIT", "Buffer", "Entry", "check_dtype", "check_size", "header_memory", "header_of",
+           "parse", "to_array", "to_bytes"]  # fmt: skip
 
 Array = NDArray[Any]
 Buffer = bytes | memoryview
@@ -71,14 +71,16 @@ def to_bytes(tensors: Mapping[str, Array], metadata: Mapping[str, str], bf16: Co
     return b"".join([len(text).to_bytes(8, "little"), text, *(arrays[name].reshape(-1).data for name in order)])
 
 
-def parse(content: Buffer, borrow: bool = False) -> tuple[dict[str, Entry], dict[str, str]]:
+def parse(
+    content: Buffer, borrow: bool = False, header: dict[str, Any] | None = None
+) -> tuple[dict[str, Entry], dict[str, str]]:
     """Entries of tensors for `to_array`, by name, and metadata, from the content of any safetensors file.
 
-    With ``borrow`` the tensors are views of the content, which nobody may change; otherwise copies. Memory and time are
-    at most proportional to its size. Raises ValueError for a file that is damaged, that has a key
-    twice, or whose header is too large.
+    With ``borrow`` the tensors are views of the content, which nobody may change; otherwise copies. ``header`` is what
+    `header_of` returned, if it is known; it is changed. Memory and time are at most proportional to its size. Raises
+    ValueError for a file that is damaged, that has a key twice, or whose header is too large.
     """
-    header = header_of(content, len(content))
+    header = header_of(content, len(content)) if header is None else header
     metadata = header.pop("__metadata__", None)
     metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
@@ -128,13 +130,18 @@ def to_array(name: str, entry: Entry, dtypes: Mapping[str, str] = FILE_DTYPES) -
 
     Raises ValueError for another dtype.
     """
-    if entry["dtype"] not in dtypes:
-        raise ValueError(f"{name:.{MESSAGE_LIMIT}}: expected one of {', '.join(dtypes)}, got {entry['dtype']}")
+    check_dtype(name, entry["dtype"], dtypes)
     array = np.frombuffer(entry["data"], dtypes[entry["dtype"]]).reshape(entry["shape"])
     if entry["dtype"] == "BF16":
         wide: Array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
         return wide
     return array.astype(array.dtype.newbyteorder("="), copy=not array.flags.aligned)
+
+
+def check_dtype(name: str, dtype: str, dtypes: Mapping[str, str] = FILE_DTYPES) -> None:
+    """Raise ValueError, which names the tensor, unless its dtype in the file is one of ``dtypes``."""
+    if dtype not in dtypes:
+        raise ValueError(f"{name:.{MESSAGE_LIMIT}}: expected one of {', '.join(dtypes)}, got {dtype}")
 
 
 def header_of(content: Buffer, size: int) -> dict[str, Any]:

@@ -58,7 +58,8 @@ def load(path: PathLike) -> Any:
     >>> crnn.load(path)
     LanguageModel(8 chars, cell='lstm', hidden_size=8, num_layers=1, 616 parameters, dtype='float32')
     """
-    return registry.build(os.fsdecode(path), *model_file.read(path))
+    with model_file.opened(path) as (tensors, header):  # raises at its end if the file is damaged
+        return registry.build(os.fsdecode(path), tensors, header)
 
 
 def to_bytes(model: Module) -> bytes:

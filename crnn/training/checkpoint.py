@@ -27,7 +27,7 @@ import numpy as np
 from crnn.checks import Array
 from crnn.io import registry
 from crnn.io.atomic_write import PathLike
-from crnn.io.model_file import Header, ModelFileError, check_tensor, from_bytes, read, read_content, write
+from crnn.io.model_file import Header, ModelFileError, check_tensor, read, write
 from crnn.nn.module import check_records
 from crnn.nn.state import StateLike, state_arrays
 from crnn.optim import Optimizer
@@ -185,7 +185,9 @@ class Checkpoint:
         """
         assert self.path is not None
         name = self.name
-        stored = _Stored(name, *from_bytes(name, read_content(self.path, name)))
+        borrowed, contents = read(self.path, name)
+        # Copies, because the optimizer keeps its arrays, and a view would keep the content of the whole file.
+        stored = _Stored(name, {each: array.copy() for each, array in borrowed.items()}, contents)
         tensors, header = run.model.contents()
         try:
             check_same(name, stored.model, model_identity(header), stored.data, self.data)

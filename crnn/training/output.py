@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from crnn.checks import Array
 from crnn.io.atomic_write import PathLike
-from crnn.io.model_file import Header, ModelFileError, from_bytes, read_content, write
+from crnn.io.model_file import Header, ModelFileError, read, write
 from crnn.training.checkpoint import KIND, Checkpoint, best_model
 from crnn.training.protocols import Trainable
 from crnn.training.run import Run
@@ -53,7 +53,7 @@ class Output:
     def _model_to_replace(self) -> tuple[Mapping[str, Array], Header]:
         """Tensors and header of the existing file."""
         try:
-            tensors, header = from_bytes(self.name, read_content(self.path, self.name))
+            tensors, header = read(self.path, self.name)
         except ModelFileError:
             found = "another file"
         else:

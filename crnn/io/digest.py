@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from queue import SimpleQueue
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crnn.io import json_header
+
+if TYPE_CHECKING:
+    from queue import SimpleQueue
 
 __all__ = ["Digest"]
 
@@ -35,6 +37,8 @@ class Digest:
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         if in_thread:
+            from queue import SimpleQueue
+
             self._parts: SimpleQueue[bytes | bytearray | memoryview | None] = SimpleQueue()
             self._start()
 

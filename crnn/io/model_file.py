@@ -36,7 +36,7 @@ Header = Mapping[str, Any]
 FORMAT = 1
 PARAMETER_LIMIT = 1 << 31
 PART = 1 << 20  # bytes that are read before the second thread gets them for the digest
-LARGE = 1 << 20  # bytes of a file from which a second thread saves more time than it takes to start
+LARGE = 1 << 23  # bytes of a file from which a second thread saves more time than it takes to start
 FOREIGN = (".nam", ".aidax", ".json", ".onnx", ".keras", ".h5")  # how names of other programs' files end
 
 

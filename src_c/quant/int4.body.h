@@ -63,7 +63,7 @@ static void int4_line(uint8_t pairs[CRNN_LINE_BYTES], const float *divisors, con
     }
 }
 
-static int int4_pack_or_compare(char *packed, const unpacked_weights *w, const int compare)
+NOCLONE static int int4_pack_or_compare(char *packed, const unpacked_weights *w, const int compare)
 {
     const crnn_dim panels = panels_of(w), panel_bytes = quantised_panel_bytes(&INT4_LAYOUT, w->K);
     const crnn_dim lines = quantised_lines(&INT4_LAYOUT, w->K);

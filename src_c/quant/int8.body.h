@@ -38,7 +38,7 @@ static void column_scales(float scales[QUANTISED_COLUMNS], const unpacked_weight
     }
 }
 
-static int int8_pack_or_compare(char *packed, const unpacked_weights *w, const int compare)
+NOCLONE static int int8_pack_or_compare(char *packed, const unpacked_weights *w, const int compare)
 {
     const crnn_dim panels = panels_of(w), panel_bytes = quantised_panel_bytes(&INT8_LAYOUT, w->K);
     char *const scales_at = packed + panels * panel_bytes, *const sums_at = scales_at + panels * CRNN_LINE_BYTES;

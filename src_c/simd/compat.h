@@ -8,12 +8,18 @@
 #if defined(_MSC_VER) && !defined(__clang__)
 #define INLINE static __forceinline
 #define NOINLINE __declspec(noinline)
+#define NOCLONE
 #define UNROLL
 #define RESTRICT __restrict
 #define ALIGNED(bytes) __declspec(align(bytes))
 #else
 #define INLINE static inline __attribute__((always_inline))
 #define NOINLINE __attribute__((noinline))
+#if defined(__clang__)
+#define NOCLONE NOINLINE
+#else
+#define NOCLONE __attribute__((noinline, noclone)) /* one copy, whatever constants it is called with */
+#endif
 #define RESTRICT restrict
 #define ALIGNED(bytes) __attribute__((aligned(bytes)))
 #if defined(__clang__)

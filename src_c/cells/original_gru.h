@@ -93,7 +93,8 @@ static void original_gru_backward(const crnn_layer *l)
                                     original_gru_prefetch_backward);
     const product r = {.y = l->dhn, .ldy = H, .per_row = 1, .w = l->w_hn_t, .K = H, .N = H, .gates = 1,
                        .x = {.x = (const real *)l->da + GRU_N * H, .stride = GRU_GATES * H},
-                       .quantised = l->quantised, .scratch = l->scratch, .finish = original_gru_finish_backward_r, .context = l};
+                       .quantised = l->quantised, .scratch = l->scratch, .finish = original_gru_finish_backward_r,
+                       .context = l};
     for (crnn_dim s = l->rows.T - 1; s >= 0; --s) {
         const crnn_dim t = step_number(l, s);
         step_back(l, &zn, t);

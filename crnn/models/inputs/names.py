@@ -33,16 +33,7 @@ def names_of(name: str, X: Any) -> tuple[str, ...]:
 
     Raises TypeError for names of which only some are strings, and ValueError, which calls X ``name``.
     """
-    found = _all_names(X)
-    first = next((i for i, names in enumerate(found) if names), None)
-    if first is None:
-        return ()
-    expected = found[first]
-    for i, names in enumerate(found[first:], first):
-        if names and names != expected:
-            start = f"{name}[{i}]: The feature names should match those of {name}[{first}].\n"
-            raise ValueError(start + _difference(expected, names, f"in {name}[{first}]"))
-    return expected
+    return _shared(_all_names(X), name, "feature")
 
 
 def check_names(model: Any, known: Names, name: str, X: Any) -> None:
@@ -75,16 +66,7 @@ def target_names_of(name: str, y: Any) -> tuple[str, ...]:
 
     Raises ValueError, which calls y ``name``.
     """
-    found = [_target_names(each) for each in _entries(y)]
-    first = next((i for i, names in enumerate(found) if names), None)
-    if first is None:
-        return ()
-    expected = found[first]
-    for i, names in enumerate(found[first:], first):
-        if names and names != expected:
-            start = f"{name}[{i}]: The target names should match those of {name}[{first}].\n"
-            raise ValueError(start + _difference(expected, names, f"in {name}[{first}]", "Target"))
-    return expected
+    return _shared([_target_names(each) for each in _entries(y)], name, "target")
 
 
 def check_target_names(model: Any, name: str, names: tuple[str, ...]) -> None:
@@ -162,6 +144,19 @@ def _names(value: Any) -> tuple[str, ...]:
             "can remove feature / column names from your input data, or convert them all to a non-string data type."
         )
     return tuple(names) if types == ["str"] else ()
+
+
+def _shared(found: Sequence[tuple[str, ...]], name: str, kind: str) -> tuple[str, ...]:
+    """The names that all entries with names share. Raises ValueError for others, in words of features or targets."""
+    first = next((i for i, names in enumerate(found) if names), None)
+    if first is None:
+        return ()
+    expected = found[first]
+    for i, names in enumerate(found[first:], first):
+        if names and names != expected:
+            start = f"{name}[{i}]: The {kind} names should match those of {name}[{first}].\n"
+            raise ValueError(start + _difference(expected, names, f"in {name}[{first}]", kind.capitalize()))
+    return expected
 
 
 def _difference(known: Sequence[str], names: Sequence[str], when: str, what: str = "Feature") -> str:

@@ -70,6 +70,13 @@ def isa(request: pytest.FixtureRequest, any_isa: None) -> str:
     return request.param
 
 
+@pytest.fixture(params=dispatch.available_isas())
+def each_isa(request: pytest.FixtureRequest, any_isa: None) -> str:
+    """The same for those that differ in the products with quantised weights only, too."""
+    dispatch.use_isa(request.param)
+    return request.param
+
+
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request: pytest.FixtureRequest) -> np.dtype:
     return np.dtype(request.param)

@@ -20,13 +20,6 @@ from crnn._core.rows import Lengths
 WITH_PRODUCT = [kind for kind, info in cells.CELLS.items() if info.recurrent_gates]
 
 
-@pytest.fixture(params=dispatch.available_isas())
-def each_isa(request: pytest.FixtureRequest, any_isa: None) -> str:
-    """Also those that differ in these products only."""
-    dispatch.use_isa(request.param)
-    return request.param
-
-
 @pytest.fixture
 def dtype() -> np.dtype:
     return np.dtype("float32")

@@ -19,13 +19,6 @@ precisions = pytest.mark.parametrize("precision", gemm.QUANTISED)
 of_integers = pytest.mark.parametrize("precision", ["int8", "int4"])
 
 
-@pytest.fixture(params=dispatch.available_isas())
-def each_isa(request: pytest.FixtureRequest, any_isa: None) -> str:
-    """Also those that differ in these products only."""
-    dispatch.use_isa(request.param)
-    return request.param
-
-
 @pytest.fixture
 def dtype() -> np.dtype:
     return np.dtype("float32")

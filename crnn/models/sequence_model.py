@@ -502,6 +502,10 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         )
         return kernels.sum(head.losses.reshape(-1)), loss.count(wanted), None
 
+    def loss_weight(self, x: Batch, targets: Array) -> float:
+        """What the sum of a batch's losses is divided by for their mean: see `loss_and_gradients`."""
+        return self._head.loss.weight(self._check_targets(targets, x)) / x.gain
+
     # ---- evaluation and prediction --------------------------------------------------------------------------------
 
     def _outputs(self, data: SequenceData, batch_size: int, threads: int) -> Sequences:

@@ -14,7 +14,7 @@ from crnn._core.arrays import take_finite
 from crnn.array_input import check_finite
 from crnn.stream.state import StateLike, check_state
 
-__all__ = ["State", "StateLike", "state_arrays", "state_from"]
+__all__ = ["State", "StateLike", "joined", "rows_of", "state_arrays", "state_from"]
 
 Array = NDArray[Any]
 Layers: TypeAlias = Any  # an array (L*directions, B, H), or a list of arrays (B, H_l) if the layers' sizes differ
@@ -128,3 +128,18 @@ def state_from(arrays: Sequence[Array], like: State) -> StateLike:
         for _, part in like.parts
     ]
     return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def rows_of(value: StateLike, start: int, stop: int) -> StateLike:
+    """The batch rows start .. stop-1 of a state in the form of the public API; borrowed."""
+    if isinstance(value, np.ndarray):
+        return value[..., start:stop, :]
+    return type(value)(rows_of(part, start, stop) for part in value)
+
+
+def joined(values: Sequence[StateLike]) -> StateLike:
+    """One state with the batch rows of several in their order, fresh."""
+    first = values[0]
+    if isinstance(first, np.ndarray):
+        return np.concatenate(values, axis=-2)
+    return type(first)(joined([value[index] for value in values]) for index in range(len(first)))

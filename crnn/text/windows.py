@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from crnn._parallel import part_range
 from crnn.checks import Ids, check_ids, check_positive
 from crnn.io.mapped import check_complete, mapping_of
 from crnn.text.errors import TextError
@@ -86,25 +87,60 @@ class BPTTWindows:
         """The windows, which are the same in every epoch."""
         return iter(self)
 
+    def sharded(self, shards: int, first: int, stop: int) -> ShardedWindows:
+        """The windows of the shards first .. stop-1 of so many, as lists of their columns."""
+        return ShardedWindows(self, [part_range(self.batch_size, shard, shards) for shard in range(first, stop)])
+
     def __iter__(self) -> Iterator[tuple[Ids, Ids]]:
+        return self.of_streams(0, self.batch_size)
+
+    def of_streams(self, b0: int, b1: int) -> Iterator[tuple[Ids, Ids]]:
+        """The columns b0 .. b1-1 of the windows. Other streams are not read."""
         bptt = self.bptt
         span = bptt * max(1, _BLOCK // (bptt * self.batch_size))
         for first in range(0, self.steps, span):
-            block = self._block(first, min(first + span, self.steps))
+            block = self._block(first, min(first + span, self.steps), b0, b1)
             inputs, targets = block[:-1], block[1:]
             for t in range(0, len(inputs), bptt):
                 yield inputs[t : t + bptt], targets[t : t + bptt]
 
-    def _block(self, first: int, last: int) -> Ids:
-        """Ids first..last (inclusive) of all streams, (last - first + 1, B)."""
+    def _block(self, first: int, last: int, b0: int, b1: int) -> Ids:
+        """Ids first..last (inclusive) of the streams b0 .. b1-1, (last - first + 1, b1 - b0)."""
         check_complete("ids", self._mapping)
-        block = np.full((last - first + 1, self.batch_size), IGNORE_INDEX, np.int32)
-        for b, start in enumerate(self._starts):
+        block = np.full((last - first + 1, b1 - b0), IGNORE_INDEX, np.int32)
+        for b, start in enumerate(self._starts[b0:b1], b0):
             short = last == self.steps and b >= self._full  # its last target stays IGNORE_INDEX
             end = last if short else last + 1
-            block[: end - first, b] = self._ids[start + first : start + end]
+            block[: end - first, b - b0] = self._ids[start + first : start + end]
         block.flags.writeable = False
         return block
+
+
+class ShardedWindows:
+    """The windows (x, y) of some shards of `BPTTWindows`: lists with int32 (T, columns of the shard) for each of them.
+
+    Parameters
+    ----------
+    windows : BPTTWindows
+    ranges : list of (int, int)
+        The streams of each shard, one after another.
+    """
+
+    carries_state = True
+    predictions: int  # of all shards
+
+    def __init__(self, windows: BPTTWindows, ranges: list[tuple[int, int]]) -> None:
+        self._windows, self._ranges, self.predictions = windows, ranges, windows.predictions
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def epoch(self, number: int) -> Iterator[tuple[list[Ids], list[Ids]]]:
+        """The windows, which are the same in every epoch."""
+        b0, b1 = self._ranges[0][0], self._ranges[-1][1]
+        for window in self._windows.of_streams(b0, b1):
+            x, y = ([array[:, start - b0 : stop - b0] for start, stop in self._ranges] for array in window)
+            yield x, y
 
 
 def contiguous_batches(ids: npt.ArrayLike, batch_size: int, bptt: int, *, drop_last: bool = True) -> BPTTWindows:

@@ -55,7 +55,7 @@ MODEL = "model."  # prefix of the tensors of the model
 REST = "rest."  # and of those that a larger model has besides them
 Contents: TypeAlias = tuple[Mapping[str, Array], Mapping[str, Any]]  # tensors, and entries of a header
 FREE_SETTINGS = ("lr", "weight_decay")  # of an optimizer; a resumed run may have others
-FIXED = ("precision",)  # of the options; a resumed run has the same. Files of earlier versions do not have them: None
+FIXED = ("precision", "shards")  # of the options; a resumed run has the same. Files may not have them: None
 
 
 class Checkpoint:

@@ -71,6 +71,7 @@ class TrainingOptions(LearningOptions, total=False):
     carry: int | None
     precision: Literal["bf16"] | None
     seed: int
+    shards: int | None
     log_file: PathLike | None
     report: PathLike | None
     sample_every: int | None
@@ -196,6 +197,13 @@ class TrainingConfig:
     )
     threads: int = option(1, check=check_size, help="Threads; the result does not depend on it.", flag="--threads")
     seed: int = option(0, check=check_seed, help="Seed of the dropout masks.", flag="--seed")
+    shards: int | None = option(
+        None,
+        check=check_size,
+        help="Parts of contiguous rows that every batch is cut into. The gradients of all are added "
+        "in an order that depends on this number only, see docs/data-parallel.md. If not given: a batch is not cut.",
+        flag="--shards",
+    )
     progress: bool | None = option(
         None,
         check=check_flag,

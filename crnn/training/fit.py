@@ -25,6 +25,7 @@ from crnn.training.protocols import Observation, Trainable, weights_of
 from crnn.training.report_page import check_page
 from crnn.training.run import Run
 from crnn.training.run_files import RunFiles
+from crnn.training.shards import sharded
 from crnn.training.trainer import Trainer
 
 __all__ = ["check_start", "fit", "fit_in_training", "new_trainer"]
@@ -159,6 +160,9 @@ def new_trainer(
     _check_warmup(config, len(windows))
     cut = {"windows": len(windows), "batch_size": config.batch_size, "bptt": config.bptt}
     cut["order"] = getattr(windows, "seed", 0)  # in which sequences are visited; a text is read from its beginning
+    gradients = None
+    if config.shards is not None:
+        windows, gradients = sharded(model, windows, config.shards)
     recorded = _empty_log(model, log, config)
     run = Run(model, _optimizer(config), recorded, cut, carries_state=windows.carries_state)
     run.check_weights()
@@ -172,7 +176,17 @@ def new_trainer(
     if config.log_file is not None:
         run.log.append_to(config.log_file, "resume" if config.resume else "replace" if config.restart else "append")
     return Trainer(
-        run, windows, valid, config, checkpoint, output, data=train, test=test, in_shell=in_shell, wording=wording
+        run,
+        windows,
+        valid,
+        config,
+        checkpoint,
+        output,
+        gradients=gradients,
+        data=train,
+        test=test,
+        in_shell=in_shell,
+        wording=wording,
     )
 
 
@@ -194,7 +208,8 @@ def _result_options(config: TrainingConfig, cut: dict[str, int]) -> dict[str, An
     name = None if schedule is None else getattr(schedule, "__name__", type(schedule).__name__)
     given = {name: getattr(config, name) for name in RESULT_OPTIONS}
     epochs = config.length(cut["windows"], judged=False).epochs
-    return given | {"epochs": epochs, "schedule": name, "order": cut["order"]}
+    shards = {} if config.shards is None else {"shards": config.shards}
+    return given | shards | {"epochs": epochs, "schedule": name, "order": cut["order"]}
 
 
 def check_start(config: TrainingConfig) -> None:

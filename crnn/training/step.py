@@ -13,6 +13,7 @@ from crnn.optim import Optimizer, Schedule, keeps_no_parameters, norm_of
 from crnn.training.config import TrainingConfig
 from crnn.training.protocols import Trainable, note_change, weights_of
 from crnn.training.run import Diverged
+from crnn.training.shards import Gradients
 
 __all__ = ["UpdateStep"]
 
@@ -27,6 +28,8 @@ class UpdateStep:
     config : TrainingConfig
     total : int
         Number of updates of the whole run, for the schedule.
+    gradients : Gradients, optional
+        What computes the gradient, if not the model.
 
     Attributes
     ----------
@@ -40,13 +43,22 @@ class UpdateStep:
     optimizer: Optimizer
     config: TrainingConfig
     total: int
+    gradients: Gradients
     workspace: object  # returned by the model's method ``workspace``; None if it has none
     norm: float
     lr: float
     schedule: Schedule | None
 
-    def __init__(self, model: Trainable, optimizer: Optimizer, config: TrainingConfig, total: int) -> None:
+    def __init__(
+        self,
+        model: Trainable,
+        optimizer: Optimizer,
+        config: TrainingConfig,
+        total: int,
+        gradients: Gradients | None = None,
+    ) -> None:
         self.model, self.optimizer, self.config, self.total = model, optimizer, config, total
+        self.gradients = model if gradients is None else gradients
         new_workspace = getattr(model, "workspace", None)
         self.workspace = None if new_workspace is None else new_workspace()
         # a model need not know precisions
@@ -69,7 +81,7 @@ class UpdateStep:
             kernels.clear(grads, threads)
         else:  # those of a user's model
             grads.fill(0)
-        loss, count, state = self.model.loss_and_gradients(
+        loss, count, state = self.gradients.loss_and_gradients(
             x,
             targets,
             state,

@@ -23,6 +23,7 @@ from crnn.training.protocols import Evaluation, View, Windows
 from crnn.training.report_page import ReportPage
 from crnn.training.reporter import SECONDS, new_reporter
 from crnn.training.run import Diverged, Run
+from crnn.training.shards import Gradients
 from crnn.training.step import UpdateStep
 from crnn.training.watch import Watch
 
@@ -41,13 +42,15 @@ class Trainer:
     run : Run
         Everything that changes while training.
     windows : Windows
-        Windows of the training data.
+        Windows of the training data, as ``gradients`` takes them.
     valid
         Validation data for the model's ``evaluate``, after every epoch; or None.
     config : TrainingConfig
     checkpoint : Checkpoint
     output : Output, optional
         Where to write the model when training ends.
+    gradients : Gradients, optional
+        What computes the gradient of a window, if not the model.
     data
         The training data, of which the log shows what the model does with it.
     test
@@ -94,6 +97,7 @@ class Trainer:
         checkpoint: Checkpoint,
         output: Output | None = None,
         *,
+        gradients: Gradients | None = None,
         data: Any = None,
         test: Any = None,
         in_shell: bool = False,
@@ -109,7 +113,7 @@ class Trainer:
         updates = begun + len(windows) * (self.length.epochs - run.log.epochs)
         most = LARGEST_COUNT - 1 if config.max_updates is None else config.max_updates
         self.total = max(min(most, updates, LARGEST_COUNT - 1), run.update)  # resumed with less than it has done
-        self.step = UpdateStep(run.model, run.optimizer, config, self.total)
+        self.step = UpdateStep(run.model, run.optimizer, config, self.total, gradients)
         at_most = self.length.patience is not None
         self.watch = Watch(run, self.step, self.length.epochs, self.total, at_most=at_most)
         self.ending, self.reason = [], ""

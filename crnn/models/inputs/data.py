@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from crnn._core.rows import Lengths
+from crnn._parallel import part_range
 from crnn.array_input import check_finite, in_precision, is_finite, items, real_numbers
 from crnn.checks import Array, check_positive
 from crnn.models.inputs.text_inputs import refuse_texts
@@ -343,6 +344,14 @@ class SequenceBatches:
 
     def epoch(self, number: int) -> Iterator[tuple[Batch, Array]]:
         """The batches and their targets of epoch ``number``, 1, 2, ...: the same at every call."""
+        return map(self.data.batch, self.chosen(number))
+
+    def sharded(self, shards: int, first: int, stop: int) -> ShardedBatches:
+        """The shards first .. stop-1 of so many of each batch, as lists."""
+        return ShardedBatches(self, shards, first, stop)
+
+    def chosen(self, number: int) -> Iterator[Array]:
+        """The indices of the sequences of each batch of epoch ``number``."""
         draws = np.random.PCG64([self.seed, number])
         order = shuffled(draws, len(self.data))
         block_size = self.batch_size * SORTED_BATCHES
@@ -353,7 +362,38 @@ class SequenceBatches:
                 block = block[np.argsort(self.data.lengths[block], kind="stable")]
             batches += [block[b : b + self.batch_size] for b in range(0, len(block), self.batch_size)]
         for index in shuffled(draws, len(batches)):
-            yield self.data.batch(batches[index])
+            yield batches[index]
+
+
+class ShardedBatches:
+    """The batches of some shards of `SequenceBatches`: lists with one for each shard, None if it has no sequences.
+
+    Parameters
+    ----------
+    batches : SequenceBatches
+    shards : int
+        Of a whole batch.
+    first, stop : int
+        The shards first .. stop-1 are given.
+    """
+
+    carries_state: bool = False
+    seed: int
+    predictions: int  # of all shards
+
+    def __init__(self, batches: SequenceBatches, shards: int, first: int, stop: int) -> None:
+        self._batches, self._shards, self._first, self._stop = batches, shards, first, stop
+        self.seed, self.predictions = batches.seed, batches.predictions
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def epoch(self, number: int) -> Iterator[tuple[list[Batch | None], list[Array | None]]]:
+        """The shards of the batches of epoch ``number`` and their targets."""
+        for chosen in self._batches.chosen(number):
+            ranges = [part_range(len(chosen), shard, self._shards) for shard in range(self._first, self._stop)]
+            pairs = [self._batches.data.batch(chosen[b0:b1]) if b1 > b0 else (None, None) for b0, b1 in ranges]
+            yield [x for x, _ in pairs], [targets for _, targets in pairs]
 
 
 def shuffled(draws: np.random.PCG64, n: int) -> Array:

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: MIT
+"""Shards: the gradient of a batch as the sum of those of its parts, in an order that only their number determines.
+
+A batch is cut into a fixed number of shards of contiguous rows. The gradient of each is that of the sum of its losses.
+The gradients are added in a tree: those of a range of shards are the sum of its first half and of its second half. Who
+computes which shards, one process or many, therefore changes no bit of the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from crnn import _parallel as parallel
+from crnn._core import optim as kernels
+from crnn.checks import Array
+from crnn.nn.state import StateLike, joined, rows_of
+from crnn.training.protocols import Trainable, Windows
+
+__all__ = ["Gradients", "Partial", "ShardedGradients", "complete_nodes", "midpoint", "sharded"]
+
+Node = tuple[int, int]  # the shards first .. stop-1
+
+
+class Gradients(Protocol):
+    """What computes the gradient of an update: a `Trainable` itself, or `ShardedGradients`."""
+
+    @property
+    def loss_and_gradients(self) -> Callable[..., tuple[float, int, StateLike]]:
+        """See `Trainable.loss_and_gradients`. The gradients are zero before."""
+        ...
+
+
+@dataclass
+class Partial:
+    """The gradient of the sum of the losses of some shards, and their sums: of losses, targets and weights."""
+
+    gradient: Array  # (n,)
+    sums: Array  # float64 (3,)
+
+    def add(self, other: Partial) -> None:
+        """Add those of the shards that follow."""
+        self.gradient += other.gradient
+        self.sums += other.sums
+
+
+def midpoint(node: Node) -> int:
+    """Where a node of the tree is halved."""
+    return (node[0] + node[1]) // 2
+
+
+def complete_nodes(shards: int, first: int, stop: int) -> list[Node]:
+    """The largest nodes of the tree over 0 .. shards-1 that lie within first .. stop-1, in order."""
+
+    def within(node: Node) -> Iterator[Node]:
+        if first <= node[0] and node[1] <= stop:
+            yield node
+        elif node[0] < stop and first < node[1]:
+            middle = midpoint(node)
+            yield from within((node[0], middle))
+            yield from within((middle, node[1]))
+
+    return list(within((0, shards)))
+
+
+def sharded(model: Trainable, windows: Windows, shards: int) -> tuple[Windows, ShardedGradients]:
+    """The windows of a training, cut into shards, and what computes their gradients.
+
+    Raises ValueError if the windows cannot be cut into so many.
+    """
+    cut = getattr(windows, "sharded", None)
+    if cut is None:
+        expected = "a model whose windows can be cut, with a method sharded"
+        raise ValueError(f"shards: expected None, or {expected}, got {type(windows).__name__} without it")
+    rows: int = windows.batch_size  # type: ignore[attr-defined]
+    if shards > rows:
+        raise ValueError(f"shards: expected at most {rows}, the rows of a batch, got {shards}")
+    return cut(shards, 0, shards), ShardedGradients(model, shards, rows)
+
+
+class ShardedGradients:
+    """The gradient of a window whose shards are computed one after another.
+
+    Parameters
+    ----------
+    model : Trainable
+    shards : int
+        S, of a whole batch.
+    rows : int
+        Of a whole batch.
+    first, stop : int
+        The shards that this process computes; all if not given.
+    total : callable, optional
+        From the partial sums of `complete_nodes` to the sum over all shards, if other processes have the rest.
+    """
+
+    def __init__(
+        self,
+        model: Trainable,
+        shards: int,
+        rows: int,
+        first: int = 0,
+        stop: int | None = None,
+        total: Callable[[list[Partial]], Partial] | None = None,
+    ) -> None:
+        self._model, self._first, self._stop = model, first, shards if stop is None else stop
+        self._nodes, self._total = complete_nodes(shards, first, self._stop), total
+        start = parallel.part_range(rows, first, shards)[0]
+        ranges = [parallel.part_range(rows, shard, shards) for shard in range(first, self._stop)]
+        self._rows = [(b0 - start, b1 - start) for b0, b1 in ranges]  # of the state, which has those of this process
+        self._free: list[Array] = []  # memory for gradients
+        self._weight: Callable[[Any, Any], float] | None = getattr(model, "loss_weight", None)
+
+    def loss_and_gradients(
+        self,
+        x: Sequence[Any],
+        targets: Sequence[Any],
+        state: StateLike | None = None,
+        *,
+        reduction: str = "mean",
+        dropout_seed: Sequence[int] = (),
+        **options: Any,
+    ) -> tuple[float, int, StateLike]:
+        """As `Trainable.loss_and_gradients`, with an x and targets for each shard; None: it has no rows.
+
+        OVERWRITES the gradients. ``state`` and the one that is returned have the rows of these shards.
+        """
+        states: list[StateLike | None] = [None] * len(x)
+
+        def leaf(shard: int) -> Partial:
+            """The gradient of a shard. Its state is replaced by that after the last step."""
+            number, grads, sums = shard - self._first, self._model.flat_grads, np.zeros(3)
+            grads.fill(0)
+            of_shard, wanted = x[number], targets[number]
+            if of_shard is not None:
+                loss, count, after = self._model.loss_and_gradients(
+                    of_shard,
+                    wanted,
+                    None if state is None else rows_of(state, *self._rows[number]),
+                    reduction="sum",
+                    dropout_seed=[*dropout_seed, shard],
+                    **options,
+                )
+                # the workspace that it belongs to is that of the next shard too
+                states[number] = None if after is None else joined([after])
+                sums[:] = loss, count, count if self._weight is None else self._weight(of_shard, wanted)
+            gradient = self._free.pop() if self._free else np.empty_like(grads)
+            gradient[...] = grads
+            return Partial(gradient, sums)
+
+        def sum_of(node: Node) -> Partial:
+            if node[1] - node[0] == 1:
+                return leaf(node[0])
+            middle = midpoint(node)
+            left, right = sum_of((node[0], middle)), sum_of((middle, node[1]))
+            left.add(right)
+            self._free.append(right.gradient)
+            return left
+
+        partials = [sum_of(node) for node in self._nodes]
+        whole = partials[0] if self._total is None else self._total(partials)
+        grads = self._model.flat_grads
+        grads[...] = whole.gradient
+        self._free += [partial.gradient for partial in partials]
+        loss, count, weight = whole.sums.tolist()
+        if reduction == "mean":
+            kernels.scale(grads, 1.0 / (weight or 1.0), options.get("threads", 1))
+        known = [each for each in states if each is not None]
+        return loss, int(count), joined(known) if known else None

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+"""Batches that are cut into shards: the gradient is that of the whole batch; one number of shards gives one hash."""
+
+import numpy as np
+import pytest
+from kernel_tools import assert_same_bits
+from model_tools import text
+from rank_tools import CORPUS, KINDS, fitted, weights_hash
+
+import crnn
+from crnn.text.windows import contiguous_batches
+from crnn.training.shards import complete_nodes, sharded
+
+# Of the weights of `fitted` in 3 shards. They change for the reasons that change those of test_bits.py, and no others.
+PINNED = {
+    "language": "5284e28225f610830cbad072506e5b2314fadb210fa06c0734db4d2ea5fe86ab",
+    "tags": "0ebac2ee239e74fbe7db771ca3ede13e99ca4660f3078087419741eb526e8518",
+    "sequences": "d75883c8da3821e166bd61dc946ab52af72bcb47168e53460405194d9fa2c926",
+}
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+# ---- the gradient --------------------------------------------------------------------------------------------------
+
+
+@kinds
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_training_in_shards_is_training_on_whole_batches_up_to_rounding(kind, reduction):
+    """Of every kind of model, with weights of samples and classes, missing targets, and a last batch of few rows."""
+    options = {"dtype": "float64", "dropout": 0.0, "reduction": reduction, "lr": 0.02}
+    whole = fitted(kind, **options)
+    for shards in 1, 3, 4:
+        cut = fitted(kind, **options, shards=shards)
+        np.testing.assert_allclose(cut.flat_params, whole.flat_params, rtol=1e-9, atol=1e-12)
+        losses = [model.log.column("train_loss") for model in (cut, whole)]
+        np.testing.assert_allclose(*losses, rtol=1e-9)
+        assert cut.log.column("tokens", "train") == whole.log.column("tokens", "train")
+
+
+@pytest.mark.parametrize("shards", [1, 2, 5])
+def test_the_gradient_of_a_window_is_the_sum_over_its_shards(shards):
+    model = crnn.LanguageModel(CORPUS.vocab, "lstm", 7, 2, dtype="float64", trainable_initial_state=True, seed=3)
+    windows = contiguous_batches(CORPUS.train, 5, 8)
+    (x, targets), state = next(windows.epoch(1)), None
+    cut, gradients = sharded(model, windows, shards)
+    pieces = next(cut.epoch(1))
+    for _ in range(2):  # from the initial state, and from the state after the window
+        model.flat_grads[...] = 0
+        loss, count, after = model.loss_and_gradients(x, targets, state)
+        whole = model.flat_grads.copy()
+        found = gradients.loss_and_gradients(*pieces, state)
+        assert found[0] == pytest.approx(loss, rel=1e-12)
+        assert found[1] == count
+        np.testing.assert_allclose(model.flat_grads, whole, rtol=1e-9, atol=1e-14)
+        for mine, other in zip(found[2], after, strict=True):
+            assert_same_bits(mine, other)
+        state = after
+
+
+def test_shards_are_contiguous_columns_of_the_windows():
+    windows = contiguous_batches(np.arange(100), 7, 6)
+    for (x, y), (xs, ys) in zip(windows.epoch(1), windows.sharded(3, 0, 3).epoch(1), strict=True):
+        assert [piece.shape[1] for piece in xs] == [2, 2, 3]
+        assert_same_bits(np.concatenate(xs, axis=1), x)
+        assert_same_bits(np.concatenate(ys, axis=1), y)
+    for (x, _), (xs, _) in zip(windows.epoch(1), windows.sharded(3, 1, 2).epoch(1), strict=True):
+        assert len(xs) == 1
+        assert_same_bits(np.ascontiguousarray(xs[0]), x[:, 2:4].copy())
+
+
+@pytest.mark.parametrize("shards", [1, 3, 8, 11])
+def test_nodes_of_neighbouring_ranges_are_a_cover_of_the_tree(shards):
+    """The sums of two ranges can be added to that of both without splitting one."""
+
+    def halves(node):
+        middle = sum(node) // 2
+        return [node] if node[1] - node[0] == 1 else [node, *halves((node[0], middle)), *halves((middle, node[1]))]
+
+    tree = set(halves((0, shards)))
+    for first in range(shards):
+        for stop in range(first + 1, shards + 1):
+            nodes = complete_nodes(shards, first, stop)
+            assert set(nodes) <= tree
+            assert [shard for node in nodes for shard in range(*node)] == [*range(first, stop)]
+
+
+# ---- one hash --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.thread_unsafe
+@pytest.mark.parametrize("kind", PINNED)
+def test_shards_give_the_pinned_bits(each_isa, kind):
+    assert weights_hash(fitted(kind, shards=3)) == PINNED[kind]
+    assert weights_hash(fitted(kind, shards=3, threads=3)) == PINNED[kind]
+
+
+@kinds
+def test_the_number_of_threads_changes_no_bit(kind):
+    assert_same_bits(*(fitted(kind, shards=4, threads=threads).flat_params for threads in (1, 2)))
+
+
+def test_bits_depend_on_the_number_of_shards_only_by_rounding_and_masks():
+    hashes = {weights_hash(fitted("language", dropout=0.0, shards=shards)) for shards in (2, 3, 4)}
+    assert len(hashes) == 3
+
+
+def test_shards_have_different_dropout_masks():
+    """Equal sequences in four shards have four losses."""
+    x = np.tile(np.linspace(0.1, 1, 5)[:, None], (4, 1, 1))
+    model = crnn.SequenceRegressor(1, 1, hidden_size=5, num_layers=2, dropout=0.5, scale=False, seed=1)
+    data = model.data(x, np.ones(4))
+    cut, gradients = sharded(model, model.windows(data, 4, 1), 4)
+    xs, ys = next(cut.epoch(1))
+    losses = [model.loss_and_gradients(xs[i], ys[i], dropout_seed=[0, 7, i])[0] for i in range(4)]
+    assert len(set(losses)) == 4
+    assert gradients.loss_and_gradients(xs, ys, dropout_seed=[0, 7])[0] == pytest.approx(sum(losses), rel=1e-6)
+
+
+def test_bf16_in_shards_does_not_depend_on_threads():
+    hashes = {weights_hash(fitted("language", shards=4, precision="bf16", threads=threads)) for threads in (1, 2)}
+    assert len(hashes) == 1
+    assert hashes != {weights_hash(fitted("language", shards=4))}
+
+
+# ---- runs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["language", "tied", "classes"])
+def test_a_run_that_is_stopped_within_an_epoch_and_resumed_gives_the_same_bits(kind, tmp_path):
+    file = tmp_path / "c"
+    whole = fitted(kind, shards=3)
+    fitted(kind, shards=3, checkpoint=file, on_update=lambda progress: progress.update == 4)
+    resumed = fitted(kind, shards=3, checkpoint=file, resume=True)
+    assert_same_bits(resumed.flat_params, whole.flat_params)
+
+
+def test_a_run_is_not_resumed_with_another_number_of_shards(tmp_path):
+    file = tmp_path / "c"
+    fitted("language", shards=3, checkpoint=file)
+    for shards in None, 4:
+        with pytest.raises(crnn.ModelFileError, match=f"shards: expected 3, as in .*, got {shards}"):
+            fitted("language", shards=shards, checkpoint=file, resume=True, epochs=3)
+
+
+def test_the_record_of_a_run_has_its_shards_and_others_have_none():
+    assert fitted("values", shards=2).training_runs[-1]["settings"]["shards"] == 2
+    assert "shards" not in fitted("values").training_runs[-1]["settings"]
+
+
+def test_more_shards_than_rows_are_refused():
+    with pytest.raises(ValueError, match="shards: expected at most 4, the rows of a batch, got 5"):
+        fitted("language", shards=5)
+    with pytest.raises(ValueError, match="shards: expected at most 11, the rows of a batch, got 12"):
+        fitted("classes", shards=12, batch_size=32)
+    with pytest.raises(ValueError, match="shards: expected an integer of at least 1, got 0"):
+        fitted("language", shards=0)
+
+
+def test_a_model_whose_windows_cannot_be_cut_is_refused():
+    class Whole(crnn.LanguageModel):
+        def windows(self, ids, batch_size, bptt):
+            windows = contiguous_batches(ids, batch_size, bptt)
+
+            class Uncut:
+                carries_state = True
+                epoch = windows.epoch
+
+                def __len__(self):
+                    return len(windows)
+
+            return Uncut()
+
+    model = Whole(CORPUS.vocab, hidden_size=5)
+    model.fit(CORPUS, max_updates=1)
+    with pytest.raises(ValueError, match=r"shards: expected None, or a model whose windows can be cut, .* got Uncut"):
+        model.fit(CORPUS, shards=2)
+
+
+def test_crnn_train_has_shards(run, tmp_path):
+    (tmp_path / "t.txt").write_text(text(900))
+    options = ["--hidden", 7, "--epochs", 1, "--batch", 6, "--seed", 3, "-q"]
+    hashes = []
+    for name, more in ("a", ["--shards", 4]), ("b", ["--shards", 4, "--threads", 3]), ("c", []):
+        run("train", tmp_path / "t.txt", "-o", tmp_path / name, *options, *more)
+        hashes.append(weights_hash(crnn.load(tmp_path / name)))
+    assert hashes[0] == hashes[1] != hashes[2]

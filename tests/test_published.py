@@ -1,14 +1,32 @@
 # SPDX-License-Identifier: MIT
 """The tasks in benchmarks.published: what is asked, and what is right by construction."""
 
-import importlib.util
+import itertools
+import json
+import math
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-MODULES = ("adding", "addition", "airline", "archive", "copy_memory", "data", "__main__")
-adding, addition, airline, archive, copy_memory, data, command = (
+import crnn
+
+MODULES = (
+    "adding",
+    "addition",
+    "airline",
+    "archive",
+    "copy_memory",
+    "data",
+    "language",
+    "names",
+    "table",
+    "tasks",
+    "work",
+    "__main__",
+)
+adding, addition, airline, archive, copy_memory, data, language, names, table, tasks, work, command = (
     pytest.importorskip(f"benchmarks.published.{name}", reason="benchmarks are in a clone, not in a wheel")
     for name in MODULES
 )
@@ -124,7 +142,125 @@ def test_without_data_the_command_says_what_it_needs(
     assert "GunPoint/GunPoint_TRAIN.ts" in capsys.readouterr().err
 
 
-def test_every_task_has_a_module() -> None:
-    assert set(command.TASKS) == {"adding", "copy", "addition", "airline", "gunpoint", "italy", "forecasts"}
-    for name in command.TASKS.values():
-        assert importlib.util.find_spec(f"benchmarks.published.{name}") is not None
+def test_every_task_has_a_module_and_a_line_in_the_table_of_the_page() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "published.md").read_text(encoding="utf-8")
+    for task in tasks.TASKS.values():
+        assert callable(task.load().run)
+        assert f"| `{task.name}` |" in page
+
+
+# ---- language models ----------------------------------------------------------------------------------------------
+
+
+def test_rate_is_halved_in_every_epoch_after_the_fourth() -> None:
+    schedule, windows = language.HalvedAfter(epochs=6, whole=4), 7
+    factors = [schedule(k, 6 * windows) for k in range(6 * windows)]
+    assert factors == [1.0] * 4 * windows + [0.5] * windows + [0.25] * windows
+
+
+def test_initial_weights_are_uniform_in_the_given_range() -> None:
+    setting = language.Setting(
+        unit="nats", model={"hidden_size": 32}, fit={}, optimizer=crnn.optim.Adam, uniform=0.1
+    )
+    model = setting.new_model(crnn.Vocab.from_text("abcdefgh"), 3)
+    weights = np.concatenate([array.ravel() for array in model.params.values()])
+    assert 0.0999 < weights.max() <= 0.1
+    assert -0.1 <= weights.min() < -0.0999
+    assert np.ptp(model.params["layer0.b_h"]) > 0.1  # biases too
+
+
+def test_loss_in_blocks_is_that_of_each_block_alone() -> None:
+    text = "to be or not to be, that is the question. " * 3
+    model = crnn.LanguageModel(crnn.Vocab.from_text(text), hidden_size=8, seed=1)
+    ids = model.vocab.encode(text)
+    alone = [model.evaluate(ids[i : i + 6]).loss for i in range(0, len(ids) - 5, 5)]
+    assert math.isclose(language.loss_in_blocks(model, ids, 5, 1), np.mean(alone), rel_tol=1e-5)
+
+
+def test_names_are_read_from_a_start_to_a_stop_and_held_out_once() -> None:
+    (x,), (y,) = names.make(["abz"])
+    assert x.tolist() == [0, 1, 2, 26]
+    assert y.tolist() == [1, 2, 26, 0]
+    everything = [str(number) for number in range(5_000)]
+    train, valid, test = names.split(everything, 3)
+    assert [len(train), len(valid), len(test)] == [3_000, 1_000, 1_000]
+    assert sorted(train + valid + test) == sorted(everything)
+    assert names.split(everything, 4)[2] != test
+
+
+# ---- a run that is interrupted, and its result --------------------------------------------------------------------
+
+SMALLEST = ["shakespeare-20s", "--threads", "1", "--folder"]
+
+
+@pytest.fixture
+def small_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    letters = np.random.default_rng(0).choice(list("abcdefg \n"), 7_000)
+    (tmp_path / "tinyshakespeare.txt").write_text("".join(letters), encoding="utf-8")
+    monkeypatch.setenv("CRNN_DATA", str(tmp_path))
+
+
+def result_in(folder: Path) -> dict:
+    (result,) = work.results_in(folder)
+    return result
+
+
+@pytest.mark.usefixtures("small_text")
+def test_a_run_that_was_terminated_continues_to_the_same_result(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert command.main([*SMALLEST, str(whole)]) == 0
+    capsys.readouterr()
+
+    updates = itertools.count(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            work.Clock, "tick", lambda self, progress: next(updates) == 4 and signal.raise_signal(signal.SIGTERM)
+        )
+        assert command.main([*SMALLEST, str(parts)]) == 128 + signal.SIGTERM
+    assert "the same command continues" in capsys.readouterr().err
+    assert not work.results_in(parts)
+    spent = json.loads((parts / "shakespeare-20s-0" / "model.time.json").read_text())
+    assert spent["seconds"] > 0
+
+    monkeypatch.setattr(work.Clock, "tick", lambda self, progress: next(updates) and None)
+    assert command.main([*SMALLEST, str(parts), "--table"]) == 0
+    assert next(updates) == 3 * 4 + 1  # three epochs of four windows; none of them is trained on twice
+    assert result_in(parts)["value"] == result_in(whole)["value"]
+    assert result_in(parts)["seconds"] > spent["seconds"]
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert row.startswith("| `shakespeare-20s` |")
+    assert result_in(whole)["result"] in row
+
+    assert command.main([*SMALLEST, str(parts)]) == 0  # a finished run is only read
+    assert next(updates) == 3 * 4 + 2
+    assert result_in(parts)["value"] == result_in(whole)["value"]
+
+
+@pytest.mark.usefixtures("small_text")
+def test_a_checkpoint_of_other_settings_is_refused_and_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert command.main([*SMALLEST, str(tmp_path)]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    settings = tmp_path / "shakespeare-20s-0" / "model.settings.json"
+    settings.write_text(settings.read_text().replace("lr=0.01", "lr=0.02"))
+    assert command.main([*SMALLEST, str(tmp_path)]) == 1
+    assert "is of other settings; --restart replaces it" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before if path != settings} == {
+        path: content for path, content in before.items() if path != settings
+    }
+    assert command.main([*SMALLEST, str(tmp_path), "--restart"]) == 0
+    assert settings.read_bytes() == before[settings]
+
+
+def test_a_goal_is_met_in_its_time_or_missed() -> None:
+    task = tasks.Task("some", "penn", 2, "small", "80", goal=82.0)
+    result = {"value": 81.9, "seconds": 100, "cpu_seconds": 190}
+    assert table.goal(task, result) == "82 in 2 min: met"
+    assert table.duration(result) == "1.7 (3.2)"
+    assert table.goal(task, result | {"value": None}) == "82 in 2 min"
+    assert table.goal(task, result | {"value": 82.1}) == "82 in 2 min: missed"
+    assert table.goal(task, result | {"seconds": 130}) == "82 in 2 min: met, but it took longer"
+    assert table.goal(tasks.Task("some", "penn", 0.5, "small", "80"), result) == "in 30 s"

@@ -12,7 +12,7 @@ loss from the last step back to the first is measured before and after training,
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import crnn
+from benchmarks.published.work import Work
 
 Array = NDArray[Any]
+Model = crnn.SequenceRegressor | crnn.SequenceClassifier
 
 STEPS, TRAIN, TEST, EPOCHS, BATCH, HIDDEN = 200, 19_200, 2_000, 2, 32, 64
 BASELINE = 2 / 12
@@ -29,12 +31,17 @@ BASELINE = 2 / 12
 
 @dataclass(frozen=True)
 class Contender:
-    """One network to train: cell, learning rate and initialisation of W_hh."""
+    """One network to train: cell, learning rate, and initialisation of W_hh and W_xh."""
 
     name: str
     cell: str
     lr: float
     recurrent_init: str = "orthogonal"
+    input_init: str = "glorot"
+
+    def options(self) -> dict[str, str]:
+        """The arguments of a model."""
+        return {"cell": self.cell, "recurrent_init": self.recurrent_init, "input_init": self.input_init}
 
 
 CONTENDERS = (
@@ -56,34 +63,44 @@ def make(n: int, steps: int, seed: int | list[int]) -> tuple[Array, Array]:
     return x, (x[rows, first, 0] + x[rows, second, 0])[:, None]
 
 
-def run(seed: int) -> Iterator[str]:
+def run(work: Work) -> Iterator[str]:
     """Train on the adding problem. Yields the lines of the report."""
-    x, y = make(TRAIN, STEPS, [seed, 0])
-    test = make(TEST, STEPS, [seed, 1])
+    return compare(work, CONTENDERS, STEPS, HIDDEN, EPOCHS)
+
+
+def compare(
+    work: Work, contenders: Sequence[Contender], steps: int, hidden_size: int, epochs: int
+) -> Iterator[str]:
+    """Train several networks on the same sequences, and report their errors. Yields the lines of the report."""
+    x, y = make(TRAIN, steps, [work.seed, 0])
+    test = make(TEST, steps, [work.seed, 1])
     yield f"{'':26}{'MSE':>9}{'s':>6}   per step back, and |dL/dh_first| / |dL/dh_last|: untrained; trained"
     yield f"{'always 1 (published)':26}{BASELINE:9.4f}"
-    for who in CONTENDERS:
+    found = []
+    for who in contenders:
         started = time.perf_counter()
-        model = crnn.SequenceRegressor(
-            2, 1, hidden_size=HIDDEN, cell=who.cell, recurrent_init=who.recurrent_init, seed=seed
-        )
+        model = crnn.SequenceRegressor(2, 1, hidden_size=hidden_size, seed=work.seed, **who.options())
         before = flow(model, test)
-        model.fit(
+        work.train(
+            who.name,
+            model,
             x,
             y,
             valid=None,
-            epochs=EPOCHS,
+            epochs=epochs,
             batch_size=BATCH,
             clip_norm=1.0,
             optimizer=crnn.optim.Adam(lr=who.lr),
             schedule=crnn.optim.cosine(warmup=100),
         )
         mse = model.evaluate(*test).mse
+        found.append(f"{who.name} {mse:.4f}")
         seconds = time.perf_counter() - started
         yield f"{who.name:26}{mse:9.4f}{seconds:6.0f}   {before}; {flow(model, test)}"
+    work.report(f"MSE: {', '.join(found)}")
 
 
-def flow(model: crnn.SequenceRegressor, data: tuple[Array, Array]) -> str:
+def flow(model: Model, data: tuple[Array, Array]) -> str:
     """How the gradient vanishes. In float64, because it may be too small for float32."""
     x, y = data
     found = crnn.gradient_flow(model.astype("float64"), (x[:100], y[:100]))

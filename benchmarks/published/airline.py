@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 import crnn
 from benchmarks.published.data import find, read_column
+from benchmarks.published.work import Work
 
 Array = NDArray[Any]
 
@@ -92,7 +93,7 @@ def choose(seed: int) -> Iterator[str]:
     yield f"chosen: {CANDIDATES[int(np.argmin(results))]}"
 
 
-def run(seed: int) -> Iterator[str]:
+def run(work: Work) -> Iterator[str]:
     """Train on the airline passengers. Yields the lines of the report."""
     series = read_column(find("airline.csv"))
     known, truth = series[:-AHEAD], series[-AHEAD:]
@@ -106,8 +107,9 @@ def run(seed: int) -> Iterator[str]:
         rmse, mae = errors(forecast, truth)
         yield f"{name:26}{rmse:9.1f}{mae:9.1f}"
     started = time.perf_counter()
-    members = [CHOSEN.forecast(known, AHEAD, k) for k in range(seed, seed + REPORT_MEMBERS)]
+    members = [CHOSEN.forecast(known, AHEAD, k) for k in range(work.seed, work.seed + REPORT_MEMBERS)]
     rmse, mae = errors(mean_of(members), truth)
     yield f"{f'{REPORT_MEMBERS} networks':26}{rmse:9.1f}{mae:9.1f}{time.perf_counter() - started:6.1f}"
     alone = [errors(member, truth)[0] for member in members]
     yield f"{'each of them alone':26}{np.mean(alone):9.1f}   from {min(alone):.1f} to {max(alone):.1f}"
+    work.report(f"ensemble: RMSE {rmse:.1f}, MAE {mae:.1f}; single networks: RMSE {np.mean(alone):.1f} on average")

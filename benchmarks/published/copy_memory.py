@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import crnn
+from benchmarks.published.work import Work
 
 Array = NDArray[Any]
 
@@ -40,16 +41,19 @@ def make(n: int, blanks: int, seed: int | list[int]) -> tuple[Array, Array]:
     return x, y
 
 
-def run(seed: int) -> Iterator[str]:
+def run(work: Work) -> Iterator[str]:
     """Train on the copy memory task. Yields the lines of the report."""
-    x, y = make(TRAIN, BLANKS, [seed, 0])
-    test_x, test_y = make(TEST, BLANKS, [seed, 1])
+    x, y = make(TRAIN, BLANKS, [work.seed, 0])
+    test_x, test_y = make(TEST, BLANKS, [work.seed, 1])
     yield f"{'':26}{'nats':>9}{'symbols right':>15}{'s':>6}"
     yield f"{'no memory (published)':26}{BASELINE:9.4f}{1 / SYMBOLS:15.1%}"
+    reported = []
     for name, options in (("GRU", {"cell": "gru"}), ("LSTM", {"cell": "lstm", "forget_bias": 4.0})):
         started = time.perf_counter()
-        model = crnn.SequenceTagger(MARK + 1, SYMBOLS + 1, hidden_size=HIDDEN, seed=seed, **options)
-        model.fit(
+        model = crnn.SequenceTagger(MARK + 1, SYMBOLS + 1, hidden_size=HIDDEN, seed=work.seed, **options)
+        work.train(
+            name,
+            model,
             x,
             y,
             valid=None,
@@ -61,4 +65,6 @@ def run(seed: int) -> Iterator[str]:
         )
         nats = model.evaluate(test_x, test_y).nats
         right = (model.predict(test_x) == test_y)[:, -LENGTH:].mean()
+        reported.append(f"{name} {nats:.3f}, {right:.0%}")
         yield f"{name:26}{nats:9.4f}{right:15.1%}{time.perf_counter() - started:6.0f}"
+    work.report(f"nats a step, symbols correct: {'; '.join(reported)}")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 import crnn
 from benchmarks.published.data import NoData, find, read_column
+from benchmarks.published.work import Work
 
 Array = NDArray[Any]
 
@@ -103,7 +104,7 @@ def rmse_of_statsmodels(series: Array, season: int) -> dict[str, float]:
     return found
 
 
-def run(seed: int) -> Iterator[str]:
+def run(work: Work) -> Iterator[str]:
     """Back-test every series. Yields the lines of the report; a series whose data are missing is named there."""
     names = ("naive", "last", "ETS", "SARIMA")
     others = "".join(f"{name:>9}" for name in names)
@@ -115,7 +116,7 @@ def run(seed: int) -> Iterator[str]:
             yield f"{name:15}{missing}"
             continue
         results = [
-            crnn.Forecaster(HORIZON, seed=seed + k).backtest(series, origins=ORIGINS, progress=False)
+            crnn.Forecaster(HORIZON, seed=work.seed + k).backtest(series, origins=ORIGINS, progress=False)
             for k in range(SEEDS)
         ]
         own, naive = [result.rmse for result in results], results[0].naive
@@ -126,3 +127,4 @@ def run(seed: int) -> Iterator[str]:
         shown = f"{np.mean(own):.4g}, {min(own):.4g} to {max(own):.4g}"
         coverage = np.mean([result.coverage for result in results])
         yield f"{name:15}{len(series):6}{naive.season:7}{shown:>30}{others}{coverage:6.0%}"
+    work.report("see [forecasting](forecasting.md)")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from benchmarks.published import archive
 from benchmarks.published.archive import Setting
+from benchmarks.published.work import Work
 
 NAME, PUBLISHED = "ItalyPowerDemand", 0.955
 CANDIDATES = tuple(
@@ -27,6 +28,6 @@ def choose(seed: int) -> Iterator[str]:
     return archive.choose(NAME, CANDIDATES, seed)
 
 
-def run(seed: int) -> Iterator[str]:
+def run(work: Work) -> Iterator[str]:
     """Train on ItalyPowerDemand. Yields the lines of the report."""
-    return archive.run(NAME, CHOSEN, PUBLISHED, seed)
+    return archive.run(NAME, CHOSEN, PUBLISHED, work)

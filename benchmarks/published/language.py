@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""Shared by the tasks of texts: train a language model, evaluate the weights of the best epoch by validation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import crnn
+from benchmarks.published.work import Work
+
+Ids = NDArray[Any]
+
+STREAMS = 8  # side by side, each from the zero state, when a text is evaluated
+
+# Unit of a task: its name in the report, and what it makes of nats.
+UNITS: Mapping[str, tuple[str, Callable[[float], float]]] = {
+    "perplexity": ("perplexity", math.exp),
+    "bits": ("bits", lambda nats: nats / math.log(2)),
+    "nats": ("nats", lambda nats: nats),
+}
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text in three parts as ids; ``test`` is None if what is published is a result on validation data."""
+
+    vocab: crnn.Vocab
+    train: Ids
+    valid: Ids
+    test: Ids | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HalvedAfter:
+    """A schedule: the whole rate for some epochs, and in each epoch after them half of that before."""
+
+    epochs: int  # of the run
+    whole: int  # epochs with the whole rate
+
+    def __call__(self, k: int, n: int) -> float:
+        """The factor at update ``k`` of ``n``."""
+        return 0.5 ** max(k * self.epochs // n - self.whole + 1, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How a language model is made and trained.
+
+    ``uniform``: all initial weights are uniform in [-uniform, uniform]. ``optimizer`` makes one for a run.
+    """
+
+    unit: str
+    model: Mapping[str, Any]
+    fit: Mapping[str, Any]
+    optimizer: Callable[[], crnn.optim.Optimizer]
+    schedule: Callable[[int, int], float] = field(default_factory=crnn.optim.cosine)
+    uniform: float | None = None
+
+    def new_model(self, vocab: crnn.Vocab, seed: int) -> crnn.LanguageModel:
+        """The model before training."""
+        model = crnn.LanguageModel(vocab, seed=seed, **self.model)
+        if self.uniform is not None:
+            rng = np.random.default_rng(seed)
+            for array in model.params.values():
+                array[...] = rng.uniform(-self.uniform, self.uniform, array.shape)
+        return model
+
+    def learn(self, work: Work, text: Text) -> crnn.LanguageModel:
+        """The trained model."""
+        options = {"patience": None, "seed": work.seed, **self.fit}
+        model: crnn.LanguageModel = work.train(
+            "model",
+            self.new_model(text.vocab, work.seed),
+            text.train,
+            valid=text.valid,
+            optimizer=self.optimizer(),
+            schedule=self.schedule,
+            **options,
+        )
+        return model
+
+
+def run(work: Work, text: Text, setting: Setting, *, block: int | None = None) -> Iterator[str]:
+    """Train on a text and report its result. Yields the lines of the report.
+
+    ``block``: evaluate the validation data also in blocks of so many tokens, each from the zero state, and report
+    that. It is how models with a fixed context are evaluated, and worse than to carry the state.
+    """
+    unit, of_nats = UNITS[setting.unit]
+    model = setting.learn(work, text)
+    yield repr(model)
+    log = model.log
+    assert log is not None
+    assert log.best is not None
+    yield f"best epoch: {log.best['epoch']} of {log.epochs}"
+    valid = of_nats(model.evaluate(text.valid, batch_size=STREAMS, threads=work.threads).loss)
+    yield f"validation {valid:.4f} {unit}"
+    if block is not None:
+        alone = of_nats(loss_in_blocks(model, text.valid, block, work.threads))
+        yield f"validation in blocks of {block} {alone:.4f} {unit}"
+        work.report(f"validation {valid:.4f} {unit}; in blocks of {block} without the text before {alone:.4f}", alone)
+    elif text.test is not None:
+        test = of_nats(model.evaluate(text.test, threads=work.threads).loss)
+        digits = 1 if setting.unit == "perplexity" else 3
+        yield f"test {test:.4f} {unit}"
+        work.report(f"test {test:.{digits}f} {unit}, validation {valid:.{digits}f}", test)
+    else:
+        work.report(f"validation {valid:.4f} {unit}", valid)
+
+
+def loss_in_blocks(model: crnn.LanguageModel, ids: Ids, block: int, threads: int) -> float:
+    """Mean loss in nats of the consecutive blocks of a text, each from the zero state; what is left is not counted."""
+    count = (len(ids) - 1) // block
+    x = np.asarray(ids[: count * block]).reshape(count, block).T
+    y = np.asarray(ids[1 : count * block + 1]).reshape(count, block).T
+    sums = [model.losses(x[:, i : i + 16], y[:, i : i + 16], threads=threads)[0].sum() for i in range(0, count, 16)]
+    return float(np.sum(sums)) / (count * block)

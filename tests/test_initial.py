@@ -110,3 +110,84 @@ def test_biases_are_zero_and_each_matrix_follows_its_own_rule():
 def test_float32_weights_are_the_rounded_float64_ones():
     single, double = (crnn.RNN(5, 33, 2, dtype=dtype, seed=3).flat_params for dtype in ("float32", "float64"))
     assert_same_bits(single, double.astype(np.float32))
+
+
+# ---- one rule for all parameters, and rules by name ------------------------------------------------------------------
+
+VOCAB = crnn.Vocab.from_text("abcdefg")
+KINDS = {
+    "one-hot": lambda **options: crnn.LanguageModel(VOCAB, hidden_size=40, num_layers=2, **options),
+    "embedding": lambda **options: crnn.LanguageModel(VOCAB, hidden_size=40, embedding_size=30, **options),
+    "tied": lambda **options: crnn.LanguageModel(VOCAB, hidden_size=40, tie_weights=True, **options),
+    "gru": lambda **options: crnn.RNN(9, 40, cell="gru", trainable_initial_state=True, bidirectional=True, **options),
+    "classifier": lambda **options: crnn.SequenceClassifier(3, 4, hidden_size=40, **options),
+    "seq2seq": lambda **options: crnn.SequenceToSequence(5, 6, hidden_size=20, **options),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_rule_draws_every_parameter_in_its_interval(kind):
+    model = KINDS[kind](init="uniform(0.125)", forget_bias=0, seed=3)
+    assert model.config()["init"] == "uniform(0.125)"
+    for name, values in model.params.items():
+        assert np.unique(values).size > values.size / 2, name
+        assert np.abs(values).max() <= 0.125, name
+    values = model.flat_params
+    assert values.var() == pytest.approx(0.125**2 / 3, rel=0.15)
+    assert_same_bits(values, KINDS[kind](init="uniform(0.125)", forget_bias=0, seed=3).flat_params)
+    assert not np.array_equal(values, KINDS[kind](init="uniform(0.125)", forget_bias=0, seed=4).flat_params)
+
+
+def test_one_rule_has_the_draws_of_the_seed_and_the_forget_bias_on_top():
+    net = crnn.RNN(3, 4, cell="lstm", init="uniform(0.5)", forget_bias=2.0, dtype="float64", seed=7)
+    draw = uniform_draws(7)
+    for name, rows in (("W_xh", 3), ("W_hh", 4)):
+        expected = np.concatenate([0.5 * draw((rows, 4)) for _ in range(4)], axis=1)
+        assert_same_bits(net.params[f"layer0.{name}"], expected)
+    bias = np.zeros(16)
+    bias[4:8] = 2.0
+    assert_same_bits(net.params["layer0.b_h"], bias + 0.5 * draw((16,)))
+
+
+def test_rules_by_name_leave_the_others_as_they_are():
+    options = {"hidden_size": 5, "embedding_size": 6, "seed": 2}
+    model = crnn.LanguageModel(VOCAB, init="embedding=uniform(0.1), W_hy=zeros, b_y=uniform(0.25)", **options)
+    plain = crnn.LanguageModel(VOCAB, **options)
+    assert np.abs(model.params["embedding"]).max() <= 0.1
+    assert not model.params["W_hy"].any()
+    assert 0 < np.abs(model.params["b_y"]).max() <= 0.25
+    assert_same_bits(model.params["layer0.b_h"], plain.params["layer0.b_h"])
+
+
+def test_recurrent_and_input_rules_take_an_interval_too():
+    net = crnn.RNN(30, 40, recurrent_init="uniform(0.01)", input_init="uniform(2)", seed=0)
+    assert 0.009 < np.abs(net.params["layer0.W_hh"]).max() <= 0.01
+    assert 1.9 < np.abs(net.params["layer0.W_xh"]).max() <= 2
+
+
+def test_a_file_keeps_the_rule_and_one_without_it_is_read(tmp_path):
+    model = crnn.LanguageModel(VOCAB, hidden_size=4, init="uniform(0.1)", seed=1)
+    model.save(tmp_path / "m.safetensors")
+    loaded = crnn.load(tmp_path / "m.safetensors")
+    assert loaded.net.init == "uniform(0.1)"
+    assert_same_bits(loaded.flat_params, model.flat_params)
+
+
+@pytest.mark.parametrize(
+    ("init", "message"),
+    [
+        ("uniform", r"init: expected uniform\(a\), or rules by name"),
+        ("orthogonal", r"init: expected uniform\(a\), or rules by name"),
+        (0.1, r"init: expected uniform\(a\), .* got 0.1"),
+        ("uniform(-0.1)", r"init: expected a number of at least 0 in uniform\(a\)"),
+        ("uniform(inf)", r"init: expected a number of at least 0 in uniform\(a\)"),
+        ("uniform(x)", r"init: expected a number of at least 0 in uniform\(a\)"),
+        ("W_hx=uniform(0.1)", r"init: expected .* each of embedding, W_xh.* at most once, got 'W_hx="),
+        ("b_y=zeros, b_y=zeros", r"init: expected .* at most once"),
+        ("b_y=glorot", r"init: expected uniform\(a\) or zeros for b_y, got 'glorot'"),
+        ("W_hh=othogonal", r"init: expected one of glorot, .* or uniform\(a\), got 'othogonal'"),
+    ],
+)
+def test_a_wrong_init_is_named(init, message):
+    with pytest.raises(ValueError, match=message):
+        crnn.LanguageModel(VOCAB, init=init)

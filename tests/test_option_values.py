@@ -41,9 +41,9 @@ def test_an_optimizer_is_named_or_a_class_or_an_object(name):
 @pytest.mark.parametrize("name", optim.SCHEDULES)
 def test_a_schedule_is_named_or_a_factory_or_a_function(name):
     factory = optim.SCHEDULES[name]
-    expected = trained(schedule=factory())
-    for given in (name, factory):
-        assert (trained(schedule=given) == expected).all()
+    expected = trained(schedule=factory(), valid=(X, Y))
+    for given in (name, name.upper(), factory):
+        assert (trained(schedule=given, valid=(X, Y)) == expected).all()
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_wrong_arguments_are_refused(arguments, message):
 
 def test_every_entry_of_every_list_is_a_part():
     names = [f"initial weights {rule}" for rule in init.RULES]
-    names += [f"schedule {schedule}" for schedule in optim.SCHEDULES]
+    names += [f"schedule {schedule}" for schedule in optim.UPDATE_SCHEDULES]
     names += [f"optimizer {rule}" for rule in optim.RULES]
     names += [f"cell {cell}" for cell in core.CELLS]
     names += [f"precision {precision}" for precision in PRECISIONS]

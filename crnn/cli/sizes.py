@@ -14,7 +14,7 @@ from typing import Any
 import crnn
 from crnn.cli.common import say
 from crnn.nn.params import Parameters
-from crnn.optim import RULES
+from crnn.optim.named import optimizer_from
 
 __all__ = ["available_memory", "readable", "say_sizes"]
 
@@ -46,7 +46,7 @@ def memory_for_training(
     shapes = crnn.LanguageModel.shapes_of(options, vocab=vocab)
     parameters = Parameters.count(shapes)
     head = math.prod(shapes["W_hy" if "W_hy" in shapes else "embedding"])  # packed twice
-    arrays = len(RULES[arguments.optimizer]().array_names)
+    arrays = len(optimizer_from("optimizer", arguments.optimizer).array_names)
     copies = 3 + arrays  # values, gradients, best values, and the optimizer's
     outputs = arguments.batch_size * arguments.bptt * len(vocab)
     itemsize = 8 if options["dtype"] == "float64" else 4

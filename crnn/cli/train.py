@@ -20,6 +20,7 @@ from crnn.cli.results import add_json_flag, evaluation_json, show_json
 from crnn.cli.tasks import DEFAULT_TASK, TASKS, TaskModule, task_named
 from crnn.nn.precision import check_training_precision
 from crnn.optim import RULES, SCHEDULES
+from crnn.optim.named import base_name
 from crnn.training.config import TrainingConfig
 from crnn.training.fit import check_start, new_trainer
 from crnn.training.output import Output
@@ -46,12 +47,23 @@ def _precision(text: str) -> str:
         raise argparse.ArgumentTypeError(expected) from None
 
 
+class Names(list[str]):
+    """The choices of a flag that takes a name, with arguments in parentheses if wanted."""
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, str) and super().__contains__(base_name(value))
+
+
 # The flags of `crnn.fit`'s options whose help or meaning differs for all tasks: 0 for None. The defaults are those of
 # `crnn.fit`, except for the number of threads, which the result does not depend on.
 TRAINING_FLAGS: dict[str, dict[str, Any]] = {
-    "optimizer": {"type": str.lower, "choices": list(RULES), "help": "update rule"},
+    "optimizer": {"type": str.lower, "choices": Names(RULES), "help": "update rule, also as 'sgd(momentum=0.9)'"},
     "lr": {"help": f"learning rate; if not given that of the optimizer, such as {RULES['adam']().lr:g} for adam"},
-    "schedule": {"type": str.lower, "choices": list(SCHEDULES), "help": "schedule of the learning rate"},
+    "schedule": {
+        "type": str.lower,
+        "choices": Names(SCHEDULES),
+        "help": "schedule of the learning rate, also with arguments, as in 'steps(0.5, after=4)'",
+    },
     "warmup": {"help": "updates of the warm-up, in which the learning rate rises"},
     "clip_norm": {"help": "largest 2-norm of the gradient; 0: no limit"},
     "clip_value": {"default": 0.0, "help": "largest element of the gradient; 0: no limit"},

@@ -33,7 +33,7 @@ from crnn.models.outputs.predictor import Workspace
 from crnn.models.outputs.targets import TokenTargets
 from crnn.models.sequence_model import SCALE_TYPES, SequenceModel
 from crnn.nn.config import NetworkConfig, config_from, network_json_types
-from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
+from crnn.nn.init import UNINITIALISED, uniform_draws
 from crnn.nn.module import JsonTypes
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
@@ -455,7 +455,7 @@ def _compose_networks(built: Built, shared: NetworkConfig, *, initialised: bool)
         if built.input_init is None and shared.embedding_size is None:
             for net in [built.net] if built.real_source else [built.encoder, built.net]:
                 net.initialise_rows(draw)
-        params["W_hy"][...] = initial_matrix("glorot", draw, params["W_hy"].shape, "W_hy")
+        built.net.initialise_head(params, draw)
         built._parameters.settle(shared.precision)
     built.scalings = Scalings({"x": Standardizer(built.input_size)} if built.real_source else {})
 

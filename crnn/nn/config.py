@@ -17,7 +17,7 @@ import numpy as np
 from crnn._options import check_options, option, options_of
 from crnn.checks import check_dtype, check_finite, check_flag, check_probability, check_size
 from crnn.nn.cells import CELLS, cell_parameters, check_cell
-from crnn.nn.init import check_rule
+from crnn.nn.init import check_init, check_rule, rules_by_parameter
 from crnn.nn.params import Shapes
 from crnn.nn.precision import check_precision, precision_of
 
@@ -36,6 +36,7 @@ class NetworkOptions(TypedDict, total=False):
     precision: str | Mapping[str, str] | None
     recurrent_init: str
     input_init: str | None
+    init: str | None
 
 
 def check_hidden_size(name: str, value: Any) -> int | list[int]:
@@ -124,8 +125,8 @@ class NetworkConfig:
         "orthogonal",
         check=check_rule,
         help="How each gate's block of W_hh is initialised: orthogonal, identity, glorot, uniform (the textbook's "
-        "1/sqrt(n)), unit_variance or zeros, optionally after a gain, as in 0.5*identity. Identity with a relu cell is "
-        "the IRNN of Le, Jaitly, Hinton 2015.",
+        "1/sqrt(n)), unit_variance or zeros, optionally after a gain, as in 0.5*identity; or uniform(a), uniform in "
+        "+-a. Identity with a relu cell is the IRNN of Le, Jaitly, Hinton 2015.",
         flag="--recurrent-init",
     )
     input_init: str | None = option(
@@ -133,6 +134,14 @@ class NetworkConfig:
         check=check_rule,
         help="The same for W_xh; None is glorot. Biases start at zero, an embedding with variance 1.",
         flag="--input-init",
+    )
+    init: str | None = option(
+        None,
+        check=check_init,
+        help="uniform(a): draw all parameters uniformly in +-a, biases, embedding and a model's head included; "
+        "forget_bias is added. Or rules for some of them, by name: embedding=uniform(0.1), W_hy=glorot, b_y=zeros. It "
+        "takes precedence over recurrent_init and input_init.",
+        flag="--init",
     )
 
     def __post_init__(self) -> None:
@@ -153,6 +162,10 @@ class NetworkConfig:
         """H of each layer."""
         sizes = self.hidden_size
         return (sizes,) * (self.num_layers or 1) if isinstance(sizes, int) else tuple(sizes)
+
+    def rule_of(self, name: str) -> str | None:
+        """The rule of `init` for the parameter ``name``; None if it gives none."""
+        return rules_by_parameter("init", self.init).get(name.rpartition(".")[2])
 
     @property
     def directions(self) -> int:

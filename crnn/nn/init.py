@@ -8,6 +8,7 @@ differs between machines, so neither is used.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -86,10 +87,61 @@ RULES: dict[str, Callable[[Draw, tuple[int, int]], Array]] = {
 }
 
 
+_UNIFORM = re.compile(r"uniform\((.*)\)")
+# The parameters that a rule of `check_init` may name.
+MATRICES = ("embedding", "W_xh", "W_hh", "W_hy")
+VECTORS = ("b_h", "b_hn", "b_y", "h0", "c0")
+
+
 def check_rule(name: str, rule: Any) -> str:
-    """``rule`` if it is a name in RULES, with an optional gain as in ``0.5*identity``. Errors call it ``name``."""
-    _parse(name, rule)
+    """``rule`` if it is a name in RULES, with an optional gain as in ``0.5*identity``, or ``uniform(a)``: uniform in
+    +-a. Errors call it ``name``."""
+    if _range(name, rule) is None:
+        _parse(name, rule)
     return str(rule)
+
+
+def check_init(name: str, value: Any) -> str:
+    """``value`` if it is a rule for all parameters, ``uniform(0.1)``, or rules by name, ``embedding=uniform(0.1),
+    W_hy=zeros``. Errors call it ``name``."""
+    rules_by_parameter(name, value)
+    return str(value)
+
+
+def rules_by_parameter(name: str, value: Any) -> dict[str, str]:
+    """The rules that an option ``init`` gives, by the last part of the parameters' names. Raises ValueError."""
+    if value is None:
+        return {}
+    expected = f"{name}: expected uniform(a), or rules by name such as embedding=uniform(0.1), W_hy=glorot"
+    if not isinstance(value, str):
+        raise ValueError(f"{expected}, got {value!r:.200}")
+    if "=" not in value:
+        if _range(name, value) is None:
+            raise ValueError(f"{expected}, got {value!r:.200}")
+        return dict.fromkeys((*MATRICES, *VECTORS), value.strip())
+    rules: dict[str, str] = {}
+    for part in value.split(","):
+        parameter, _, rule = (each.strip() for each in part.partition("="))
+        if parameter not in MATRICES + VECTORS or parameter in rules:
+            raise ValueError(f"{expected}, each of {', '.join(MATRICES + VECTORS)} at most once, got {value!r:.200}")
+        if parameter in VECTORS and rule != "zeros" and _range(name, rule) is None:
+            raise ValueError(f"{name}: expected uniform(a) or zeros for {parameter}, got {rule!r:.200}")
+        rules[parameter] = check_rule(name, rule)
+    return rules
+
+
+def _range(name: str, rule: Any) -> float | None:
+    """a, if a rule is ``uniform(a)``; None if it is another one. Raises ValueError for a wrong a."""
+    found = _UNIFORM.fullmatch(rule.strip()) if isinstance(rule, str) else None
+    if found is None:
+        return None
+    try:
+        a = float(found[1])
+    except ValueError:
+        a = math.nan
+    if not 0 <= a < math.inf:
+        raise ValueError(f"{name}: expected a number of at least 0 in uniform(a), such as uniform(0.1), got {rule!r}")
+    return a
 
 
 def _parse(name: str, rule: Any) -> tuple[float, str]:
@@ -103,13 +155,22 @@ def _parse(name: str, rule: Any) -> tuple[float, str]:
             kind = ""
     if not isinstance(kind, str) or kind not in RULES or not math.isfinite(gain):
         raise ValueError(
-            f"{name}: expected one of {', '.join(RULES)}, with a gain in front if wanted (0.5*identity), got {rule!r}"
+            f"{name}: expected one of {', '.join(RULES)}, with a gain in front if wanted (0.5*identity), or "
+            f"uniform(a), got {rule!r}"
         )
     return gain, kind
 
 
 def initial_matrix(rule: str, draw: Draw, shape: tuple[int, ...], argument: str) -> Array:
-    """A fresh float64 matrix of this shape, by ``rule`` (see `check_rule`). Errors call the rule ``argument``."""
+    """A fresh float64 matrix of this shape, by ``rule`` (see `check_rule`). Errors call the rule ``argument``.
+
+    ``uniform(a)`` and zeros also make vectors.
+    """
+    a = _range(argument, rule)
+    if a is not None:
+        return draw(shape) * a
+    if len(shape) == 1 and rule == "zeros":
+        return np.zeros(shape)
     gain, kind = _parse(argument, rule)
     rows, columns = shape
     matrix = RULES[kind](draw, (rows, columns))

@@ -27,6 +27,7 @@ from crnn.checks import (
 )
 from crnn.io.atomic_write import PathLike
 from crnn.nn.precision import check_training_precision
+from crnn.optim.named import check_optimizer, check_schedule, is_listed, optimizer_from, schedule_from
 from crnn.training.entries import LARGEST_COUNT
 from crnn.training.progress import Callback
 
@@ -136,9 +137,9 @@ class TrainingConfig:
     )
     optimizer: optim.Optimizer | str = option(
         "adam",
-        check=optim.check_optimizer,
-        help=f"One of {', '.join(optim.RULES)}, or an optimizer such as crnn.optim.Adam(beta2=0.99), which belongs to "
-        "one model.",
+        check=check_optimizer,
+        help=f"One of {', '.join(optim.RULES)}, with arguments if wanted, as in 'sgd(momentum=0.9)'; or an optimizer "
+        "such as crnn.optim.Adam(beta2=0.99), which belongs to one model.",
         flag="--optimizer",
     )
     lr: float | None = option(
@@ -150,9 +151,10 @@ class TrainingConfig:
     )
     schedule: optim.Schedule | str | None = option(
         "cosine",
-        check=optim.check_schedule,
+        check=check_schedule,
         help=f"Factor of the learning rate at each update: one of {', '.join(optim.SCHEDULES)}, which the factories in "
-        "crnn.optim describe, or a function such as crnn.optim.cosine(final=0.1). None: constant.",
+        "crnn.optim describe, with arguments if wanted, as in 'steps(0.5, after=4)'; or a function such as "
+        "crnn.optim.cosine(final=0.1). None: constant.",
         flag="--schedule",
     )
     warmup: int = option(
@@ -284,7 +286,7 @@ class TrainingConfig:
         check_options(self)
         if self.lr is not None and isinstance(self.optimizer, optim.Optimizer):
             raise ValueError(f"lr: expected with an optimizer given by its name, got {self.lr} with {self.optimizer!r}")
-        if self.warmup and not optim.is_listed(self.schedule, optim.SCHEDULES):
+        if self.warmup and not is_listed(self.schedule, optim.SCHEDULES):
             raise ValueError(
                 f"warmup: expected with a schedule given by its name, got {self.warmup}; otherwise write it into the "
                 "schedule, such as schedule=crnn.optim.cosine(warmup=100)"
@@ -321,11 +323,11 @@ class TrainingConfig:
 
     def new_optimizer(self) -> optim.Optimizer:
         """The optimizer; a new one if it is given by its name."""
-        return optim.optimizer_from("optimizer", self.optimizer, self.lr)
+        return optimizer_from("optimizer", self.optimizer, self.lr)
 
     def new_schedule(self) -> optim.Schedule | None:
         """The schedule."""
-        return None if self.schedule is None else optim.schedule_from("schedule", self.schedule, self.warmup)
+        return None if self.schedule is None else schedule_from("schedule", self.schedule, self.warmup)
 
 
 LEARNING = tuple(each for each in options_of(TrainingConfig) if each.name in LearningOptions.__optional_keys__)

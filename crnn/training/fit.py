@@ -148,6 +148,7 @@ def new_trainer(
         model.check_trainable()
     _check_precision(model, config.precision)
     train, valid = _split(model, data, valid)
+    _check_schedule(config, valid)
     if isinstance(config.patience, int) and valid is None:
         raise ValueError("patience: expected validation data with it, got none")
     observed: Sequence[Observation] = getattr(model, "observed", ())
@@ -230,6 +231,13 @@ def check_start(config: TrainingConfig) -> None:
         )
     if exists and config.restart:
         check_is_checkpoint(path)
+
+
+def _check_schedule(config: TrainingConfig, valid: Any) -> None:
+    """Raise ValueError for a schedule that depends on validation losses if there are no validation data."""
+    schedule = config.new_schedule()
+    if valid is None and getattr(schedule, "needs_validation", False):
+        raise ValueError(f"schedule: expected validation data with {config.schedule!r}, got none")
 
 
 def _check_warmup(config: TrainingConfig, windows: int) -> None:

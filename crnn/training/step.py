@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from crnn._core import optim as kernels
 from crnn.checks import Array, check_finite
 from crnn.nn.state import StateLike
-from crnn.optim import Optimizer, Schedule, keeps_no_parameters, norm_of
+from crnn.optim.optimizers import Optimizer, keeps_no_parameters, norm_of
+from crnn.optim.schedules import Schedule, schedule_of_epoch
 from crnn.training.config import TrainingConfig
 from crnn.training.protocols import Trainable, note_change, weights_of
 from crnn.training.run import Diverged
@@ -66,7 +68,11 @@ class UpdateStep:
         self._lends_parameters = keeps_no_parameters(optimizer)
         self.norm = 0.0
         self.lr = optimizer.lr
-        self.schedule = config.new_schedule()
+        self.schedule = self._of_run = config.new_schedule()
+
+    def begin_epoch(self, epoch: int, valid_losses: Sequence[float]) -> None:
+        """Use the schedule of an epoch, counted from 1, after epochs with these validation losses."""
+        self.schedule = schedule_of_epoch(self._of_run, epoch, valid_losses)
 
     def __call__(
         self, x: Any, targets: Any, state: StateLike | None, update: int, epoch: int

@@ -267,6 +267,7 @@ class Trainer:
         """Train on the remaining windows of an epoch, evaluate the model, log the epoch and write the checkpoint."""
         run = self.run
         self.watch.begin_epoch()
+        self.step.begin_epoch(run.log.epochs + 1, run.log.column("valid_loss", kind="epoch"))
         self.train_windows(interrupts)
         interrupts.check()
         run.check_weights()

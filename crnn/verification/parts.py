@@ -29,7 +29,7 @@ def all_parts() -> dict[str, Part]:
     parts: dict[str, Part] = {}
     for rule in init.RULES:
         parts[f"initial weights {rule}"] = partial(initial_weights, rule)
-    for schedule in optim.SCHEDULES:
+    for schedule in optim.UPDATE_SCHEDULES:  # others only multiply numbers
         parts[f"schedule {schedule}"] = partial(learning_rates, schedule)
     for optimizer in optim.RULES:
         parts[f"optimizer {optimizer}"] = partial(updates, optimizer)

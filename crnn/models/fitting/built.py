@@ -20,7 +20,7 @@ from crnn.models.outputs.pooling import POOLINGS
 from crnn.models.outputs.predictor import Predictor
 from crnn.models.outputs.targets import Targets
 from crnn.nn.config import NetworkConfig
-from crnn.nn.init import UNINITIALISED, initial_matrix, uniform_draws
+from crnn.nn.init import UNINITIALISED, uniform_draws
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters
 from crnn.text.vocab import Vocab
@@ -89,8 +89,7 @@ def compose(
         **own,
     )
     if seed is not UNINITIALISED:
-        weights = parameters.values["W_hy"]
-        weights[...] = initial_matrix("glorot", uniform_draws(built.seed + 1), weights.shape, "W_hy")
+        net.initialise_head(parameters.values, uniform_draws(built.seed + 1))
         zero_unknown(vocab, parameters.values)
         parameters.settle(config.precision)
     return built

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from crnn.nn.config import NetworkConfig, config_from
-from crnn.nn.init import initial_matrix, uniform_draws
+from crnn.nn.init import uniform_draws
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
 from crnn.text.vocab import Vocab
@@ -64,5 +64,4 @@ def initialise(net: RNN, params: Mapping[str, Any], tie_weights: bool, input_ini
     draw = uniform_draws(seed + 1)
     if input_init is None and net.embedding_size is None:
         net.initialise_rows(draw)
-    name = "embedding" if tie_weights else "W_hy"  # tied rows need the scale that suits the head's sums
-    params[name][...] = initial_matrix("glorot", draw, params[name].shape, name)
+    net.initialise_head(params, draw, tie_weights=tie_weights)

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Optimizers and learning-rate schedules over one flat buffer. Independent of models and text.
+"""Optimizers over one flat buffer. `RULES` lists them by the names that the command line uses.
 
 Each update is one pass of a C kernel over the parameters, the gradient and the optimizer's own arrays; the formulas are
 in optim.body.h and agree with those of torch.optim. Learning rates and bias corrections are rounded to the precision of
 the parameters before use, so an update is bit-identical everywhere.
-
-`RULES` and `SCHEDULES` list all of them by the names that the command line uses.
 """
 
 from __future__ import annotations
@@ -13,35 +11,27 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import partial
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import numpy as np
 
 from crnn._core import optim as kernels
 from crnn._core.gemm import aligned_empty
-from crnn._core.vecmath import exp, log1p
 from crnn._float_mode import in_ieee_mode
-from crnn.checks import Array, check_count, check_finite, check_flag, check_number, check_threads
+from crnn.checks import Array, check_count, check_flag, check_number, check_threads
 
 __all__ = [
     "RULES",
-    "SCHEDULES",
     "SGD",
     "Adagrad",
     "Adam",
     "AdamW",
     "Optimizer",
     "RMSprop",
-    "Schedule",
-    "constant",
-    "cosine",
-    "exponential",
     "global_norm",
-    "linear",
+    "keeps_no_parameters",
+    "norm_of",
 ]
-
-Schedule: TypeAlias = Callable[[int, int], float]  # (update from 0, updates in all) -> factor of the learning rate
 
 
 class Optimizer(ABC):
@@ -367,180 +357,6 @@ OWN_RULES = frozenset(RULES.values())  # a program may list further ones
 def keeps_no_parameters(optimizer: Optimizer) -> bool:
     """Whether `Optimizer.update` is known to keep no reference to the parameters: crnn's own is, a user's is not."""
     return type(optimizer) in OWN_RULES and not {"update", "_step"} & vars(optimizer).keys()
-
-
-# ---- schedules: a factor of lr at update k (from 0) of n ---------------------------------------------------------
-
-
-@in_ieee_mode
-def constant(warmup: int = 0) -> Schedule:
-    """Always 1. Every schedule is multiplied by a linear rise to 1 over the first ``warmup`` updates."""
-    return _Warmed("constant", _constant, warmup)
-
-
-@in_ieee_mode
-def linear(final: float = 0.0, warmup: int = 0) -> Schedule:
-    """From 1 down to ``final`` in a straight line."""
-    end = check_finite("final", final)
-    return _Warmed(f"linear to {end}", partial(_linear, end), warmup)
-
-
-@in_ieee_mode
-def cosine(final: float = 0.0, warmup: int = 0) -> Schedule:
-    """From 1 down to ``final`` along half a cosine. Loshchilov, Hutter 2017.
-
-    Examples
-    --------
-    >>> schedule = cosine()
-    >>> [round(schedule(k, 4), 3) for k in range(4)]
-    [1.0, 0.854, 0.5, 0.146]
-    """
-    end = check_finite("final", final)
-    return _Warmed(f"cosine to {end}", partial(_cosine, end), warmup)
-
-
-@in_ieee_mode
-def exponential(final: float = 0.01, warmup: int = 0) -> Schedule:
-    """From 1 down to ``final`` exponentially, by the same factor at every update."""
-    rate = _log(check_number("final", final, 1e-30))
-    return _Warmed(f"exponential to {final}", partial(_exponential, rate), warmup)
-
-
-# Functions of the module, so that a schedule can be pickled.
-
-
-def _constant(k: int, n: int) -> float:
-    return 1.0
-
-
-def _linear(end: float, k: int, n: int) -> float:
-    return 1.0 + (end - 1.0) * (k / n)
-
-
-def _cosine(end: float, k: int, n: int) -> float:
-    return end + (1.0 - end) * 0.5 * (1.0 + _cos_pi(k / n))
-
-
-def _exponential(rate: float, k: int, n: int) -> float:
-    return _exp(rate * (k / n))
-
-
-# The C libraries' cos, exp and log differ in the last bit.
-
-
-_COS_DIVISORS = tuple(float(n * (n - 1)) for n in range(2, 26, 2))  # of each term of the series by the one before
-
-
-def _cos_pi(x: float) -> float:
-    """cos(pi x) for x in [0, 1] by its power series, bit-identical on every machine."""
-    if x > 0.5:
-        return -_cos_pi(1.0 - x)
-    negative = -((math.pi * x) * (math.pi * x))
-    total = term = 1.0
-    for divisor in _COS_DIVISORS:
-        term *= negative / divisor
-        total += term
-    return total
-
-
-def _log(x: float) -> float:
-    """The natural logarithm of x > 0, bit-identical on every machine."""
-    mantissa, exponent = math.frexp(x)
-    log = np.empty(1)
-    log1p(log, np.array([2.0 * mantissa - 1.0]))
-    return float(log[0]) + (exponent - 1) * 0.6931471805599453
-
-
-def _exp(x: float) -> float:
-    """e**x, bit-identical on every machine."""
-    power = np.empty(1)
-    exp(power, np.array([x]))
-    return float(power[0])
-
-
-class _Warmed:
-    """A schedule with a warm-up; its ``__name__`` describes it, for messages."""
-
-    schedule: Schedule
-    steps: int
-
-    def __init__(self, name: str, schedule: Schedule, warmup: int) -> None:
-        self.schedule, self.steps = schedule, check_count("warmup", warmup)
-        self.__name__ = f"{name}, warm-up {self.steps}"
-
-    @in_ieee_mode
-    def __call__(self, k: int, n: int) -> float:
-        rise = min(1.0, (k + 1) / self.steps) if self.steps else 1.0
-        return rise * self.schedule(k, n)
-
-    def __repr__(self) -> str:
-        return f"<schedule: {self.__name__}>"
-
-
-# Every schedule by name: the choices of ``schedule=`` in `crnn.fit` and of ``crnn train --schedule``.
-SCHEDULES: dict[str, Callable[..., Schedule]] = {
-    "constant": constant,
-    "linear": linear,
-    "cosine": cosine,
-    "exponential": exponential,
-}
-
-
-def optimizer_from(name: str, value: Any, lr: float | None = None) -> Optimizer:
-    """An optimizer given as the argument ``name``: one of crnn's, a class of one, or a name in `RULES`.
-
-    A class or a name gives an optimizer with default arguments, except for ``lr`` if it is given. Raises TypeError and
-    ValueError.
-    """
-    if isinstance(value, Optimizer):
-        return value
-    is_class = isinstance(value, type) and issubclass(value, Optimizer)
-    rule: Callable[..., Optimizer] = (
-        value if is_class else _listed(name, value, RULES, "an optimizer such as crnn.optim.Adam(lr=1e-3)")
-    )
-    return rule() if lr is None else rule(lr=lr)
-
-
-def schedule_from(name: str, value: Any, warmup: int = 0) -> Schedule:
-    """A schedule given as the argument ``name``: a function, one of this module's factories, or a name in `SCHEDULES`.
-
-    ``warmup`` is for a factory or a name. Raises TypeError and ValueError.
-    """
-    made: Schedule
-    if any(value is factory for factory in SCHEDULES.values()):
-        made = value(warmup=warmup)
-    elif callable(value):
-        made = value
-    else:
-        made = _listed(name, value, SCHEDULES, "a schedule such as crnn.optim.cosine()")(warmup=warmup)
-    return made
-
-
-def check_optimizer(name: str, value: Any) -> Any:
-    """``value`` if `optimizer_from` takes it. Raises what that raises."""
-    optimizer_from(name, value)
-    return value
-
-
-def check_schedule(name: str, value: Any) -> Any:
-    """``value`` if `schedule_from` takes it. Raises what that raises."""
-    schedule_from(name, value)
-    return value
-
-
-def is_listed(value: Any, listed: dict[str, Callable[..., Any]]) -> bool:
-    """Whether ``value`` is a name in `RULES` or `SCHEDULES`, or what is listed there."""
-    return isinstance(value, str) or any(value is each for each in listed.values())
-
-
-def _listed(name: str, value: Any, listed: dict[str, Callable[..., Any]], other: str) -> Callable[..., Any]:
-    """The entry of a list that ``value`` names."""
-    expected = f"{name}: expected {other}, or one of {', '.join(map(repr, listed))}"
-    if not isinstance(value, str):
-        raise TypeError(f"{expected}, got {type(value).__name__}")
-    if value.lower() not in listed:
-        raise ValueError(f"{expected}, got {value!r:.200}")
-    return listed[value.lower()]
 
 
 @in_ieee_mode

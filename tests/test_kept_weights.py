@@ -2,6 +2,7 @@
 """Packed weights are kept while no code can have changed the parameters, and never a call longer."""
 
 import ctypes
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -194,11 +195,12 @@ def test_the_number_of_parameters_is_read_without_taking_them(kind):
 
 def test_what_reads_a_model_does_not_get_writable_parameters(tmp_path):
     model = crnn.LanguageModel(crnn.Vocab.from_text("abc"), "lstm", 6, seed=0)
+    version = model._parameters.version
     model.save(tmp_path / "m.safetensors")
     crnn.export_c(model, tmp_path / "m.c")
     model.stream().step(0)
     model.quantize(), model.net.frozen(), model.astype("float64"), repr(model), model.generate("a", length=3)
-    assert model._parameters.version == 0
+    assert model._parameters.version is version is not None
     read = [*model.contents()[0].values(), model._head.w, model._head.b_y]
     for array in read:
         assert not array.flags.writeable
@@ -231,3 +233,26 @@ def test_windows_in_several_threads_do_not_share_memory():
     expected = [losses(window) for window in ids]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(losses, ids)) == expected
+
+
+def test_no_change_is_lost_between_two_that_happen_at_the_same_time():
+    """At every bytecode of a change another one happens, after which a call keeps packed weights."""
+    net = network()
+    parameters = net._parameters
+    packed = [parameters.version]
+
+    def interleave(frame, event, _):
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            parameters.changed()
+            packed.append(parameters.version)
+        return interleave
+
+    before = sys.gettrace()
+    sys.settrace(interleave)
+    try:
+        parameters.changed()
+    finally:
+        sys.settrace(before)
+    assert len(packed) > 3
+    assert len(set(map(id, packed))) == len(packed), "packed weights that have changed since count as up to date"

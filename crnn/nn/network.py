@@ -450,7 +450,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
     def _run_forward(self, tape: Tape, masks: Masks | None) -> None:
         """Run all steps of a tape that has its x and its state."""
         stack, version = self.stack, self._parameters.version
-        packed = version is not None and tape.version == version
+        packed = version is not None and tape.version is version
         stack.draw_masks(tape, masks)
 
         def phases() -> list[Phase]:

@@ -16,11 +16,11 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Changes:
     """What crnn knows of changes of a flat buffer; shared by all `Parameters` that have a part of it."""
 
-    count: int  # of the changes by crnn itself
+    version: object  # another one after each change by crnn itself. Not a count, of which two threads can lose a change
     public: bool  # a user has got writable arrays, and may write into them at any time
 
     def __init__(self) -> None:
-        self.count, self.public = 0, False
+        self.version, self.public = object(), False
 
 
 class Parameters:
@@ -91,17 +91,17 @@ class Parameters:
         return part
 
     @property
-    def version(self) -> int | None:
-        """A number that changes with the values; None if they may change at any time.
+    def version(self) -> object | None:
+        """An object that is another one after the values have changed; None if they may change at any time.
 
         Packed weights can be kept while it stays the same: a program without writable arrays cannot change the values.
         Read it before the values.
         """
-        return None if self.changes.public else self.changes.count
+        return None if self.changes.public else self.changes.version
 
     def changed(self) -> None:
         """Must be called after each change of the values by crnn itself."""
-        self.changes.count += 1
+        self.changes.version = object()
 
     def read_only(self) -> dict[str, Array]:
         """Read-only views of the values by name, for what reads them and must not hand out writable ones."""

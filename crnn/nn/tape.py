@@ -153,7 +153,7 @@ class Tape:
     pin: object = None  # `pinned` x: while the tape borrows it, nothing resizes it
     y_is_taken: bool = False  # y belongs to a caller
     made_for: object = None  # the shape of x, and whatever else its arrays depend on
-    version: int | None = None  # of the parameters whose weights are packed, see `Parameters.version`
+    version: object | None = None  # of the parameters whose weights are packed, see `Parameters.version`
     masked: bool = False  # whether there are dropout masks
     programs: dict[Hashable, WindowProgram | None] = field(default_factory=dict)  # see `run_phases`
     scratches: dict[int, Array] = field(default_factory=dict)  # see `scratch`

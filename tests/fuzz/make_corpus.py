@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Write the files that are mutated: python -m tests.fuzz.make_corpus
 
-They are small, and committed: a file of every kind of model as crnn wrote it, which later versions must still load.
+They are small, and committed: a file of every kind of model as crnn wrote it, which later versions must still load. So
+files that are there already stay as they are.
 """
 
 import numpy as np
@@ -39,6 +40,20 @@ def models() -> dict[str, crnn.RNN]:
     }
 
 
+def quantised(models: dict[str, crnn.RNN]) -> dict[str, crnn.RNN]:
+    """Some of them with weights in fewer bits: each precision, all together, and both axes of outputs."""
+    mixed = {"layer0.W_hh": "int4", "layer0.reverse.W_hh": "int8", "W_hy": "bf16"}
+    return {
+        "rnn-lstm-bf16": models["rnn-lstm"].quantize("bf16"),
+        "rnn-gru-int8": models["rnn-gru"].quantize("int8"),
+        "rnn-embedding-int4": models["rnn-embedding"].quantize("int4"),
+        "language-word-int8": models["language-word"].quantize("int8"),
+        "language-char-int4": models["language-char"].quantize("int4"),
+        "tagger-mixed": models["tagger"].quantize(mixed),
+        "translator-int4": models["translator"].quantize("int4"),
+    }
+
+
 def forecaster() -> crnn.Forecaster:
     """One of two series with a gap and other columns."""
     steps = np.arange(20.0)
@@ -51,12 +66,16 @@ def forecaster() -> crnn.Forecaster:
 
 def main() -> None:
     CORPUS.mkdir(exist_ok=True)
-    for number, (name, model) in enumerate(models().items()):
+    originals = models()
+    for number, model in enumerate(originals.values()):
         for scaling in getattr(model, "scalings", {}).values():
             scaling.mean += np.arange(1, len(scaling.mean) + 1)
             scaling.std *= 2.0
         model.flat_params[...] += np.float32(number + 1) / 256  # no bias is zero
-        model.save(CORPUS / f"{name}.safetensors")
+    for name, model in (originals | quantised(originals)).items():
+        path = CORPUS / f"{name}.safetensors"
+        if not path.exists():
+            model.save(path)
 
 
 if __name__ == "__main__":

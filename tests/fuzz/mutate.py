@@ -18,7 +18,7 @@ DEEP = 100_000
 SIZES = [0, 1, -1, 2, 3, 255, 2**31 - 1, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64, 10**30, 10**400, -(2**63)]
 NUMBERS = [0.0, -0.0, 0.5, 1.0, 1e-320, 1e308, -1e308, float("inf"), float("-inf"), float("nan")]
 TEXTS = ["", "\0", "a", "é", "\u2028", "\U0001f600", "\ud800", "../x", "x" * 10_000, "__class__", "lstm", "0.1"]
-DTYPES = ["F64", "F32", "F16", "BF16", "F8_E4M3", "I64", "I32", "U8", "BOOL", "C64", "F99", "", None]
+DTYPES = ["F64", "F32", "F16", "BF16", "F8_E4M3", "I64", "I32", "I8", "U8", "BOOL", "C64", "F99", "", None]
 FLOATS = [0.0, -0.0, 1.0, -1.0, 1e-45, 1e-39, 3e38, -3e38, float("inf"), float("-inf"), float("nan")]
 
 
@@ -148,17 +148,22 @@ class File:
 
     def sha256(self) -> str:
         """The digest, as docs/format.md describes it, written from there."""
-        names = {"F32": "float32", "F64": "float64", "U8": "uint8"}
+        names = {"F32": "float32", "F64": "float64", "U8": "uint8", "I8": "int8", "BF16": "float32"}
         total = hashlib.sha256(json.dumps(self.inner, sort_keys=True, separators=(",", ":")).encode())
         for name, entry in sorted(self.entries.items()):
             try:
                 begin, end = entry["data_offsets"]
                 description = [name, names[entry["dtype"]], entry["shape"]]
                 total.update(json.dumps(description, separators=(",", ":")).encode())
-                total.update(self.data[begin:end])
+                total.update(widened(self.data[begin:end]) if entry["dtype"] == "BF16" else self.data[begin:end])
             except (KeyError, TypeError, ValueError):
                 pass  # such an entry is refused before the digest is compared
         return total.hexdigest()
+
+
+def widened(halves: bytearray) -> bytes:
+    """bfloat16 as float32."""
+    return b"".join(b"\0\0" + halves[at : at + 2] for at in range(0, len(halves), 2))
 
 
 def change_numbers(rng: random.Random, file: File) -> None:

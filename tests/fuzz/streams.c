@@ -38,6 +38,13 @@ static crnn_dim take_size(void)
     return kind < 253 ? (crnn_dim)(value & 0xfff) : (crnn_dim)value;
 }
 
+/* A storage of weights: half of them as the arrays are, sometimes none. */
+static int take_format(void)
+{
+    const int kind = (int)take(1);
+    return kind < 128 ? CRNN_AS_ARRAYS : kind < 250 ? kind % (CRNN_INT4 + 1) : kind - 252;
+}
+
 /* Weights of any length up to that of the largest model that is tried, in memory that ends there. */
 static const float *weights(void)
 {
@@ -70,6 +77,8 @@ static float *outputs(const crnn_model_config *config, const crnn_kernels_f32 *k
     crnn_model *model = crnn_model_init(line_aligned(&model_memory, size), config, kernels);
     if (!model)
         abort(); /* a size was given */
+    if (!crnn_model_equals(model, config))
+        abort(); /* it is what it was made of */
     const size_t streams_size = crnn_streams_size(model, N, block);
     if (streams_size && streams_size <= LIMIT) {
         crnn_streams *streams = crnn_streams_init(line_aligned(&streams_memory, streams_size), model, N, block);
@@ -151,12 +160,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             layers[i].vectors[v] = with & 16 && with & 32 ? NULL : w + 2;
         layers[i].h0 = with & 64 ? w : NULL;
         layers[i].c0 = with & 128 ? w : NULL;
+        layers[i].W_xh_format = take_format();
+        layers[i].W_hh_format = take_format();
     }
     if (config.tie_weights && take(1) < 250) {
         config.output_size = config.input_size;
         config.embedding_size = layers[config.num_layers ? config.num_layers - 1 : 0].hidden_size;
         config.embedding = w;
     }
+    config.W_hy_format = take_format();
     const crnn_dim N = take_size(), block = take_size();
     const int as_ids = (int)(take(1) & 1);
 

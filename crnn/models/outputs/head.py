@@ -35,7 +35,7 @@ class HeadTape:
     dropped: Array | None = None  # (T, B, H): h * mask
     pooling: Pooling | None = None
     targets: Array | None = None  # copies of those of a small window
-    version: int | None = None  # of the parameters whose weights are packed, see `Parameters.version`
+    version: object | None = None  # of the parameters whose weights are packed, see `Parameters.version`
 
     @property
     def repeatable(self) -> bool:

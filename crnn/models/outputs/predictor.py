@@ -156,7 +156,7 @@ class Predictor:
         if targets is not None and tape.repeatable and head_tape.repeatable:
             targets = head_tape.own_targets(targets)
         version = self.net.stack.parameters.version
-        packed = version is not None and tape.version == version == head_tape.version
+        packed = version is not None and tape.version is version is head_tape.version
         key = ("outputs", head_tape, id(targets), tape.parts, packed)
         phases = partial(self._forward_phases, tape, head_tape, targets, packed)
         self.net.stack.run_phases(tape, key, phases, head_tape.repeatable)

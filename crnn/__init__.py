@@ -34,6 +34,7 @@ if _TYPE_CHECKING:
     from crnn.models.tagger import SequenceTagger
     from crnn.stream.text_stream import TextStream
     from crnn.text import TextCorpus, TextError, Vocab, VocabError
+    from crnn.training.communicator import RankError
     from crnn.training.fit import fit
     from crnn.training.log import TrainingLog
     from crnn.training.progress import Progress
@@ -48,6 +49,7 @@ __all__ = [
     "ModelFileError",
     "PartResult",
     "Progress",
+    "RankError",
     "RegressionEvaluation",
     "SeasonalNaive",
     "SequenceClassifier",
@@ -102,6 +104,7 @@ _LAZY = {
     "ModelFileError": "crnn.io.model_file",
     "PartResult": "crnn.verification.checker",
     "Progress": "crnn.training.progress",
+    "RankError": "crnn.training.communicator",
     "RegressionEvaluation": "crnn.models.outputs.metrics",
     "SeasonalNaive": "crnn.models.forecasting.naive",
     "SequenceClassifier": "crnn.models.classifier",

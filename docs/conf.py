@@ -46,6 +46,7 @@ forge_navigation = {  # title <page>, or the page with its own title
         "text",
         "command-line",
         "training",
+        "Data parallel training <data-parallel>",
         "report",
         "callbacks",
         "sequences",

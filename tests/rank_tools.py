@@ -2,6 +2,12 @@
 """What the tests of shards and ranks train: one small model of every kind, with what makes its mean loss special."""
 
 import hashlib
+import os
+import signal
+import threading
+from collections.abc import Callable
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -61,3 +67,108 @@ def weights_hash(model: Any) -> str:
     """SHA-256 of the weights."""
     flat = model.flat_params
     return hashlib.sha256(flat.astype(flat.dtype.newbyteorder("<")).tobytes()).hexdigest()
+
+
+# ---- ranks as threads ------------------------------------------------------------------------------------------------
+
+
+class ThreadComm:
+    """The communicator of one of several threads, with no more than `fit` asks for."""
+
+    def __init__(self, rank: int, size: int, shared: dict[str, Any]) -> None:
+        self.rank, self.size, self._shared = rank, size, shared
+        self.calls = 0
+
+    def allgather(self, data: Any) -> list[Any]:
+        self.calls += 1
+        self._shared["slots"][self.rank] = data
+        self._shared["barrier"].wait()
+        found = list(self._shared["slots"])
+        self._shared["barrier"].wait()
+        return found
+
+
+class BufferComm(ThreadComm):
+    """One that also has the two methods of mpi4py for sums by slices."""
+
+    def Alltoallv(self, sent: Any, received: Any) -> None:
+        buffer, (counts, starts) = sent
+        pieces = self.allgather([buffer[start : start + count] for start, count in zip(starts, counts, strict=True)])
+        buffer, (counts, starts) = received
+        for piece, start, count in zip([each[self.rank] for each in pieces], starts, counts, strict=True):
+            buffer[start : start + count] = piece.reshape(count)
+
+    def Allgatherv(self, sent: Any, received: Any) -> None:
+        buffer, (counts, starts) = received
+        for piece, start, count in zip(self.allgather(sent), starts, counts, strict=True):
+            buffer[start : start + count] = piece.reshape(count)
+
+
+def on_ranks(size: int, work: Callable[[Any], Any], kind: type[ThreadComm] = ThreadComm) -> list[Any]:
+    """What ``work(comm)`` returns in each of so many threads, or the exception that it raises there."""
+    shared: dict[str, Any] = {"slots": [None] * size, "barrier": threading.Barrier(size, timeout=60)}
+    results: list[Any] = [None] * size
+
+    def run(rank: int) -> None:
+        try:
+            results[rank] = work(kind(rank, size, shared))
+        except BaseException as error:
+            results[rank] = error
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+# ---- ranks as processes ----------------------------------------------------------------------------------------------
+
+
+class PipeComm:
+    """The communicator of one of several processes: rank 0 collects all messages, and sends them to the others."""
+
+    def __init__(self, rank: int, size: int, pipes: list[Connection]) -> None:
+        self.rank, self.size, self._pipes = rank, size, pipes
+
+    def allgather(self, data: bytes) -> list[bytes]:
+        if self.rank:
+            self._pipes[0].send_bytes(data)
+            return [self._pipes[0].recv_bytes() for _ in range(self.size)]
+        found = [data, *(pipe.recv_bytes() for pipe in self._pipes)]
+        for pipe in self._pipes:
+            for each in found:
+                pipe.send_bytes(each)
+        return found
+
+
+def start_processes(size: int, work: Callable[[PipeComm], int]) -> list[int]:
+    """Call ``work(comm)`` in so many forked processes, which end with the status that it returns. Returns their ids."""
+    pairs = [Pipe() for _ in range(size - 1)]
+    children = []
+    for rank in range(size):
+        child = os.fork()
+        if child:
+            children.append(child)
+            continue
+        status = 99
+        try:
+            own = [ours for ours, _ in pairs] if rank == 0 else [pairs[rank - 1][1]]
+            for pipe in [end for pair in pairs for end in pair if end not in own]:
+                pipe.close()
+            for name in ("SIGINT", "SIGTERM"):
+                default = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+                signal.signal(getattr(signal, name), default)
+            status = work(PipeComm(rank, size, own))
+        finally:
+            os._exit(status)
+    for pair in pairs:
+        for pipe in pair:
+            pipe.close()
+    return children
+
+
+def statuses(children: list[int]) -> list[int]:
+    """The exit statuses of processes; minus the signal that ended one."""
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]

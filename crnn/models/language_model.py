@@ -34,6 +34,7 @@ from crnn.stream.parts import StreamParts
 from crnn.stream.text_stream import TextStream
 from crnn.text.vocab import Vocab
 from crnn.text.windows import BPTTWindows, contiguous_batches
+from crnn.training.communicator import on_all_ranks
 from crnn.training.config import TrainingConfig, TrainingOptions
 from crnn.training.fit import fit_in_training
 from crnn.training.log import TrainingLog
@@ -222,6 +223,7 @@ class LanguageModel(
     # ---- training -------------------------------------------------------------------------------------------------
 
     @takes_options(TrainingConfig)
+    @on_all_ranks
     def fit(
         self, data: Any, *, valid: Any = None, warm_start: bool = False, **options: Unpack[TrainingOptions]
     ) -> Self:

@@ -58,6 +58,7 @@ from crnn.stream.parts import StreamParts
 from crnn.stream.stream import STREAM_POOLINGS
 from crnn.text.vocab import Vocab
 from crnn.training.checkpoint import stored_statistics
+from crnn.training.communicator import on_all_ranks
 from crnn.training.config import TrainingConfig
 
 # Options that models add to those of their network, with the types that a file may hold.
@@ -338,6 +339,7 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
     # ---- training -------------------------------------------------------------------------------------------------
 
     @takes_options(EstimatorConfig, TrainingConfig)
+    @on_all_ranks
     def fit(
         self,
         X: Any,

@@ -35,6 +35,7 @@ from crnn.training.entries import LARGEST_COUNT, LONGEST_LINE, Entry, is_entry, 
 from crnn.training.identity import check_same, check_same_kind, check_same_scaling, model_identity
 from crnn.training.log_file import line_of
 from crnn.training.protocols import changing, weights_of
+from crnn.training.ranks import RankedRun
 from crnn.training.record import training_record
 from crnn.training.run import Diverged, Run
 
@@ -70,6 +71,8 @@ class Checkpoint:
         The options of the run that determine its result and may differ when it is resumed.
     command : dict, optional
         The options of the command line that began or resumed it, for its record.
+    ranked : RankedRun, optional
+        The ranks of the run, if there are several: rank 0 writes the file, with the state of all rows.
     rest : callable, optional
         If the run trains a part of a model: what the file of the whole model has besides that part, for the part's
         weights to keep, as one array.
@@ -89,8 +92,9 @@ class Checkpoint:
         options: Mapping[str, Any],
         command: Mapping[str, Any] | None = None,
         rest: Callable[[Array], Contents] | None = None,
+        ranked: RankedRun | None = None,
     ) -> None:
-        self._rest = rest
+        self._rest, self._ranked = rest, ranked
         self.path = None if path is None else os.path.abspath(os.fsdecode(path))
         self.name = "" if path is None else os.fsdecode(path)
         self.data, self.options, self.command = data, options, command
@@ -117,10 +121,15 @@ class Checkpoint:
         """
         if self.path is None or self.holds(run):
             return
+        states = [] if run.state is None else state_arrays(run.state)
+        if states and self._ranked is not None:
+            states = self._ranked.whole_state(states)
         arrays = {"params": weights_of(run.model), **run.optimizer.arrays}
-        if run.state is not None:
-            arrays |= {f"state.{number}": array for number, array in enumerate(state_arrays(run.state))}
+        arrays |= {f"state.{number}": array for number, array in enumerate(states)}
         _check_finite(run, arrays)
+        if self._ranked is not None and not self._ranked.ranks.leads:
+            self._written = _mark(run)
+            return
         about = {}
         if self._rest is not None:
             tensors, about["rest"] = self._rest(run.best if run.judged else weights_of(run.model))
@@ -132,7 +141,7 @@ class Checkpoint:
         tensors, header = best_model(run)
         header["training"] = [*run.earlier_runs, self.record(run)]
         arrays |= {MODEL + name: each for name, each in tensors.items()}
-        write(self.path, arrays, self._header(run, header) | about)
+        write(self.path, arrays, self._header(run, header, len(states)) | about)
         self._written = _mark(run)
 
     def record(self, run: Run) -> dict[str, Any]:
@@ -155,14 +164,14 @@ class Checkpoint:
         """Whether the file holds the current state of a run."""
         return self._written == _mark(run)
 
-    def _header(self, run: Run, model: Header) -> dict[str, Any]:
+    def _header(self, run: Run, model: Header, states: int) -> dict[str, Any]:
         progress = {
             "update": run.update,
             "position": run.position,
             "cut": run.cut,
             "judged": run.judged,
             "best_epoch": run.best_epoch,
-            "states": 0 if run.state is None else len(state_arrays(run.state)),
+            "states": states,
             "optimizer": run.optimizer.state(),
         }
         return {

@@ -28,6 +28,7 @@ from crnn.checks import (
 from crnn.io.atomic_write import PathLike
 from crnn.nn.precision import check_training_precision
 from crnn.optim.named import check_optimizer, check_schedule, is_listed, optimizer_from, schedule_from
+from crnn.training.communicator import Communicator, Ranks, as_ranks
 from crnn.training.entries import LARGEST_COUNT
 from crnn.training.progress import Callback
 
@@ -40,6 +41,7 @@ PATIENCE_PARTS = 4  # patience is one of so many parts of all epochs
 LEAST_PATIENCE = 5
 LOG_ENTRIES = 100  # of updates that a curve needs
 LOG_EVERY = 100
+SHARDS = 8  # of a batch, if there are ranks and their number is not given
 
 
 class LearningOptions(TypedDict, total=False):
@@ -73,6 +75,7 @@ class TrainingOptions(LearningOptions, total=False):
     precision: Literal["bf16"] | None
     seed: int
     shards: int | None
+    comm: Communicator | None
     log_file: PathLike | None
     report: PathLike | None
     sample_every: int | None
@@ -203,8 +206,15 @@ class TrainingConfig:
         None,
         check=check_size,
         help="Parts of contiguous rows that every batch is cut into. The gradients of all are added "
-        "in an order that depends on this number only, see docs/data-parallel.md. If not given: a batch is not cut.",
+        "in an order that depends on this number only, see docs/data-parallel.md. If not given: a batch is not cut, or "
+        f"with comm into {SHARDS}.",
         flag="--shards",
+    )
+    comm: Communicator | None = option(
+        None,
+        check=as_ranks,
+        help="Several processes that train one model: the communicator of an engine, such as mpi4py's MPI.COMM_WORLD, "
+        "with rank, size and allgather. Each process computes some of the shards. See docs/data-parallel.md.",
     )
     progress: bool | None = option(
         None,
@@ -296,10 +306,20 @@ class TrainingConfig:
             if carry is None or carry < 0 or carry % self.bptt:
                 raise ValueError(f"carry: expected 0, a multiple of bptt={self.bptt}, or None, got {self.carry!r}")
             object.__setattr__(self, "carry", carry)
+        if self.comm is not None:
+            shards = SHARDS if self.shards is None else self.shards
+            if self.comm.size > shards:
+                raise ValueError(f"shards: expected at least {self.comm.size}, the number of ranks, got {shards}")
+            object.__setattr__(self, "shards", shards)
         if self.resume and self.checkpoint is None:
             raise ValueError("resume: expected a checkpoint to resume from, got checkpoint=None")
         if self.resume and self.restart:
             raise ValueError("resume and restart: expected one of them, got both")
+
+    @property
+    def ranks(self) -> Ranks | None:
+        """The processes that train together; None: only this one."""
+        return None if self.comm is None else as_ranks("comm", self.comm)
 
     def length(self, windows: int, *, judged: bool) -> Length:
         """How long a run trains. ``windows``: updates of an epoch. ``judged``: whether there are validation data."""

@@ -15,6 +15,7 @@ from crnn.checks import Array
 from crnn.nn.precision import check_can_train
 from crnn.text.corpus import TextCorpus
 from crnn.training.checkpoint import Checkpoint, Contents, check_is_checkpoint
+from crnn.training.communicator import on_all_ranks
 from crnn.training.config import TrainingConfig, TrainingOptions
 from crnn.training.exclusive import in_training
 from crnn.training.identity import data_identity
@@ -22,6 +23,7 @@ from crnn.training.log import TrainingLog
 from crnn.training.log_file import check_log
 from crnn.training.output import Output
 from crnn.training.protocols import Observation, Trainable, weights_of
+from crnn.training.ranks import RankedRun, config_of_rank
 from crnn.training.report_page import check_page
 from crnn.training.run import Run
 from crnn.training.run_files import RunFiles
@@ -45,6 +47,7 @@ ELSEWHERE = {
 
 @takes_options(TrainingConfig)
 @in_ieee_mode
+@on_all_ranks
 def fit(
     model: Trainable,
     data: Any,
@@ -91,6 +94,8 @@ def fit(
     FloatingPointError
         A loss, a gradient or the weights are NaN or infinite; the message states the number of the update. Resuming
         continues from the best weights so far at the beginning of the epoch, with a new state of the optimizer.
+    RankError
+        With ``comm``: another rank has failed, or the engine has. What all ranks would do differently is a ValueError.
     KeyboardInterrupt
         Ctrl-C; or SIGTERM or SIGHUP, if the program does not handle them itself. Raised after the current update.
 
@@ -120,7 +125,9 @@ def fit_in_training(
     for name in ELSEWHERE.keys() & options.keys():
         raise TypeError(f"{name}: expected {ELSEWHERE[name]}")
     config = build_config(TrainingConfig, options)
-    with RunFiles({}, {"checkpoint": config.checkpoint, "log_file": config.log_file, "report": config.report}):
+    leads = config.ranks is None or config.ranks.leads
+    written = {"checkpoint": config.checkpoint, "log_file": config.log_file, "report": config.report}
+    with RunFiles({}, written if leads else {}):
         return new_trainer(model, data, config, valid=valid, log=log, rest=rest).train()
 
 
@@ -146,6 +153,9 @@ def new_trainer(
     """
     if hasattr(model, "check_trainable"):
         model.check_trainable()
+    ranked = None
+    if config.ranks is not None and config.shards is not None:
+        ranked, config = RankedRun(config.ranks, model, config.shards), config_of_rank(config, config.ranks)
     _check_precision(model, config.precision)
     train, valid = _split(model, data, valid)
     _check_schedule(config, valid)
@@ -156,27 +166,30 @@ def new_trainer(
         raise ValueError(f"sample_every: expected a model that generates text, got a {type(model).__name__}")
     if valid is not None:  # fail now rather than after an epoch
         model.check_valid(valid)
-    check_start(config)
+    if ranked is None or ranked.ranks.leads:
+        check_start(config)
     windows = model.windows(train, config.batch_size, config.bptt)
     _check_warmup(config, len(windows))
     cut = {"windows": len(windows), "batch_size": config.batch_size, "bptt": config.bptt}
     cut["order"] = getattr(windows, "seed", 0)  # in which sequences are visited; a text is read from its beginning
     gradients = None
     if config.shards is not None:
-        windows, gradients = sharded(model, windows, config.shards)
+        windows, gradients = sharded(model, windows, config.shards, ranked)
     recorded = _empty_log(model, log, config)
     run = Run(model, _optimizer(config), recorded, cut, carries_state=windows.carries_state)
     run.check_weights()
     identity, result = data_identity(train, valid), _result_options(config, cut)
-    checkpoint = Checkpoint(config.checkpoint, identity, result, command, rest)
+    checkpoint = Checkpoint(config.checkpoint, identity, result, command, rest, ranked)
     if config.resume:
         run.log.notes = checkpoint.read_into(run)
+        if gradients is not None and run.state is not None:
+            run.state = gradients.own_rows(run.state)
     run.log.notes += getattr(train, "notes", ())
     if output is not None:
         output.check(run, checkpoint, restart=config.restart)
     if config.log_file is not None:
         run.log.append_to(config.log_file, "resume" if config.resume else "replace" if config.restart else "append")
-    return Trainer(
+    trainer = Trainer(
         run,
         windows,
         valid,
@@ -184,11 +197,19 @@ def new_trainer(
         checkpoint,
         output,
         gradients=gradients,
+        ranked=ranked,
         data=train,
         test=test,
         in_shell=in_shell,
         wording=wording,
     )
+    if ranked is not None:
+        names = ("resume", "max_updates", "patience")
+        of_run = {"epochs": trainer.length.epochs, "updates": [run.update, trainer.total], "position": run.position}
+        ranked.check_start(
+            model, run.optimizer, {**{name: getattr(config, name) for name in names}, **result, **of_run, **identity}
+        )
+    return trainer
 
 
 def _check_precision(model: Trainable, precision: str | None) -> None:

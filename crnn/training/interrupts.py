@@ -78,6 +78,11 @@ class Interrupts:
             raise Interrupted(self._signum)
 
     @property
+    def signum(self) -> int | None:
+        """The first signal that has come since `__enter__`."""
+        return self._signum
+
+    @property
     def pending(self) -> bool:
         """Whether a signal has come since `__enter__`."""
         return self._signum is not None

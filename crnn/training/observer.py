@@ -10,6 +10,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -48,6 +49,8 @@ class Observer:
         Its ``windows`` do not matter.
     epochs, updates : int
         Planned for the whole run.
+    observed : sequence of Observation
+        What the model shows.
     about : dict
         Further fields of the entry "run": name, data, options, counted.
 
@@ -60,13 +63,21 @@ class Observer:
     due: float
 
     def __init__(
-        self, run: Run, config: TrainingConfig, view: View, *, epochs: int, updates: int, about: dict[str, Any]
+        self,
+        run: Run,
+        config: TrainingConfig,
+        view: View,
+        *,
+        epochs: int,
+        updates: int,
+        observed: Sequence[Observation],
+        about: dict[str, Any],
     ) -> None:
         self._run, self._view, self._about = run, view, about
         self._plan = {"epochs": epochs, "updates": updates}
         self._forced = config.log_file is not None or config.report is not None
         self._updates = schedule(updates)
-        self._observed: list[Observation] = list(getattr(run.model, "observed", ()))
+        self._observed: list[Observation] = list(observed)
         self._started = time.perf_counter()
         self._first_update = run.update
         self.due = math.inf

@@ -47,6 +47,15 @@ class Partial:
         self.sums += other.sums
 
 
+class Ranked(Protocol):
+    """What is needed of the processes of a training: see `crnn.training.ranks.RankedRun`."""
+
+    @property
+    def shards(self) -> tuple[int, int]: ...
+
+    def total(self, partials: list[Partial]) -> Partial: ...
+
+
 def midpoint(node: Node) -> int:
     """Where a node of the tree is halved."""
     return (node[0] + node[1]) // 2
@@ -66,8 +75,12 @@ def complete_nodes(shards: int, first: int, stop: int) -> list[Node]:
     return list(within((0, shards)))
 
 
-def sharded(model: Trainable, windows: Windows, shards: int) -> tuple[Windows, ShardedGradients]:
+def sharded(
+    model: Trainable, windows: Windows, shards: int, ranked: Ranked | None = None
+) -> tuple[Windows, ShardedGradients]:
     """The windows of a training, cut into shards, and what computes their gradients.
+
+    ``ranked``: who computes which of them, if several processes do.
 
     Raises ValueError if the windows cannot be cut into so many.
     """
@@ -78,7 +91,9 @@ def sharded(model: Trainable, windows: Windows, shards: int) -> tuple[Windows, S
     rows: int = windows.batch_size  # type: ignore[attr-defined]
     if shards > rows:
         raise ValueError(f"shards: expected at most {rows}, the rows of a batch, got {shards}")
-    return cut(shards, 0, shards), ShardedGradients(model, shards, rows)
+    if ranked is None:
+        return cut(shards, 0, shards), ShardedGradients(model, shards, rows)
+    return cut(shards, *ranked.shards), ShardedGradients(model, shards, rows, *ranked.shards, ranked.total)
 
 
 class ShardedGradients:
@@ -110,9 +125,14 @@ class ShardedGradients:
         self._nodes, self._total = complete_nodes(shards, first, self._stop), total
         start = parallel.part_range(rows, first, shards)[0]
         ranges = [parallel.part_range(rows, shard, shards) for shard in range(first, self._stop)]
+        self._all_rows = start, ranges[-1][1]
         self._rows = [(b0 - start, b1 - start) for b0, b1 in ranges]  # of the state, which has those of this process
         self._free: list[Array] = []  # memory for gradients
         self._weight: Callable[[Any, Any], float] | None = getattr(model, "loss_weight", None)
+
+    def own_rows(self, state: StateLike) -> StateLike:
+        """Of a state of all rows, those of the shards of this process; borrowed."""
+        return rows_of(state, *self._all_rows)
 
     def loss_and_gradients(
         self,

@@ -20,6 +20,7 @@ from crnn.training.observer import Observer, about, reason_of
 from crnn.training.output import Output
 from crnn.training.progress import Callback, Progress, Sums, asks_to_stop
 from crnn.training.protocols import Evaluation, View, Windows
+from crnn.training.ranks import RankedRun, SharedInterrupts
 from crnn.training.report_page import ReportPage
 from crnn.training.reporter import SECONDS, new_reporter
 from crnn.training.run import Diverged, Run
@@ -51,6 +52,8 @@ class Trainer:
         Where to write the model when training ends.
     gradients : Gradients, optional
         What computes the gradient of a window, if not the model.
+    ranked : RankedRun, optional
+        The ranks of the run, if there are several.
     data
         The training data, of which the log shows what the model does with it.
     test
@@ -98,12 +101,13 @@ class Trainer:
         output: Output | None = None,
         *,
         gradients: Gradients | None = None,
+        ranked: RankedRun | None = None,
         data: Any = None,
         test: Any = None,
         in_shell: bool = False,
         wording: Callable[[str], str] = str,
     ) -> None:
-        self.test = test
+        self.test, self.ranked = test, ranked
         self.run, self.windows, self.valid, self.config = run, windows, valid, config
         self.checkpoint, self.output, self._in_shell, self._wording = checkpoint, output, in_shell, wording
         run.log.notes[:] = map(wording, run.log.notes)
@@ -139,14 +143,17 @@ class Trainer:
             view,
             epochs=self.length.epochs,
             updates=self.total,
+            observed=getattr(run.model, "observed", ()) if ranked is None or ranked.ranks.leads else (),
             about=about(checkpoint, output, run.optimizer, windows),
         )
+        if ranked is not None:
+            ranked.wants_checkpoint = lambda: self.checkpoint_is_due(time.perf_counter(), 1)
 
     # ---- the run and its end --------------------------------------------------------------------------------------
 
     def train(self) -> TrainingLog:
         """Train for all remaining epochs. Returns the log. However training ends, `end` saves what it has reached."""
-        with Interrupts() as interrupts:
+        with Interrupts() if self.ranked is None else SharedInterrupts(self.ranked) as interrupts:
             try:
                 try:
                     progress, run = self.config.progress, self.run
@@ -189,7 +196,7 @@ class Trainer:
         steps: list[Callable[[], object]] = [
             self.flush,
             lambda: self._roll_back(error) if isinstance(error, Diverged) else None,
-            lambda: self.checkpoint.write(self.run) if error is not None and begun and self.resumable else None,
+            lambda: self.checkpoint.write(self.run) if begun and self._is_savable(error) else None,
             self.run.keep_best,
             lambda: self._tell_kept(error) if isinstance(error, Interrupted) else None,
             lambda: self.run.add_record(self.checkpoint.record(self.run)),
@@ -208,6 +215,13 @@ class Trainer:
                 failures.append(failure)
         if failures:
             raise failures[0] from error
+
+    def _is_savable(self, error: BaseException | None) -> bool:
+        """Whether a checkpoint is to be written after an error: with the state of all ranks, if there is one."""
+        if error is None:
+            return False
+        complete = self.ranked is None or self.run.state is None or self.ranked.ranks.have_agreed_on(error)
+        return self.resumable and complete
 
     def _advise(self) -> None:
         """Say why the run was stopped early, or what might help one that was not."""
@@ -339,6 +353,7 @@ class Trainer:
         log_every = self.config.updates_per_entry(self.total, len(self.windows))
         divides_epoch = self.config.log_every is None
         has_checkpoint, on_update = self.checkpoint.path is not None, self.config.on_update
+        is_due = self.checkpoint_is_due if self.ranked is None else self.ranked.checkpoint_is_due
         self._sums = Sums()  # its time begins now: validation and callbacks are no part of it
         for x, targets in itertools.islice(self.windows.epoch(epoch), run.position, None):
             if run.update >= self.total or interrupts.pending:
@@ -361,7 +376,7 @@ class Trainer:
             counted = run.position if divides_epoch else run.update
             if counted % log_every == 0 or now - sums.started > SECONDS:
                 self.flush(interrupts)
-            if has_checkpoint and self.checkpoint_is_due(now):
+            if has_checkpoint and is_due(now):
                 self.flush(interrupts)
                 run.check_weights()
                 self.save_progress()
@@ -373,11 +388,14 @@ class Trainer:
                     break
         self.flush(interrupts)
 
-    def checkpoint_is_due(self, now: float) -> bool:
-        """Whether so many updates or minutes have passed since the last checkpoint that one is due within an epoch."""
+    def checkpoint_is_due(self, now: float, more: int = 0) -> bool:
+        """Whether so many updates or minutes have passed since the last checkpoint that one is due within an epoch.
+
+        ``more``: updates that will have been done.
+        """
         update, written = self._saved
         updates, minutes = self.config.checkpoint_updates, self.config.checkpoint_minutes
-        if updates is not None and self.run.update - update >= updates:
+        if updates is not None and self.run.update + more - update >= updates:
             return True
         return minutes is not None and now - written >= 60 * minutes
 

@@ -39,6 +39,7 @@ from crnn.nn.module import Module
 from crnn.nn.params import Shapes
 from crnn.nn.precision import check_trainable
 from crnn.stream.parts import StreamParts
+from crnn.training.communicator import on_all_ranks
 from crnn.training.config import TrainingConfig
 from crnn.training.exclusive import check_not_in_training, in_training
 
@@ -130,6 +131,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
     # ---- training -------------------------------------------------------------------------------------------------
 
     @takes_options(EstimatorConfig, TrainingConfig)
+    @on_all_ranks
     def fit(self, series: Any, past: Any = None, future: Any = None, **options: Unpack[FitOptions]) -> Self:
         """Learn from a series, or from several. Returns the model; its attribute `log` is the log of the training.
 

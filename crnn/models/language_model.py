@@ -306,7 +306,7 @@ class LanguageModel(
         threads = check_threads(threads)
         predictor = self._predictor
         memory = predictor.take_workspace() if workspace is None else Workspace.given(workspace)
-        tape, head = predictor.start(self._check_ids("ids", ids), state, memory, threads=threads)
+        tape, head = predictor.start(self._check_ids("ids", ids), state, memory, threads=threads, outputs=False)
         predictor.forward(tape, head, self._check_targets(targets, tape.x.shape))
         if workspace is not None or not predictor.keeps(memory):
             return head.losses, tape.after.value

@@ -318,8 +318,10 @@ class SequenceToSequence(
                 target_lengths=batch.target_lengths,
                 threads=threads,
                 keep=False,
+                predictions=True,
             )
-            tokens = sequences_of(head.outputs.argmax(axis=2), batch.target_lengths)
+            assert head.predictions is not None
+            tokens = sequences_of(head.predictions, batch.target_lengths)
             losses = sequences_of(head.losses, batch.target_lengths)
             for i, of_sequence, best in zip(chosen, losses, tokens, strict=True):
                 totals[i] = kernels.sum(of_sequence)

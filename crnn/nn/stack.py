@@ -72,7 +72,8 @@ class Stack:
         self.frozen, self._packed = config.precision is not None, {}
         self.cell = CELLS[config.cell]
         self._prefixes = config.prefixes()
-        self._matrix_rows = max(shape[0] for shape in parameters.shapes.values() if len(shape) == 2)
+        shapes = [shape for name, shape in parameters.shapes.items() if name != "embedding"]  # whose gradient is a sum
+        self._matrix_rows = max(shape[0] for shape in shapes if len(shape) == 2)
         self.state_sizes = [H for H in config.hidden_sizes for _ in range(config.directions)]
 
     # ---- arguments ------------------------------------------------------------------------------------------------

@@ -32,17 +32,21 @@ def evaluated(model: Any, text: str | bytes | ArrayLike, batch_size: int, thread
     ids = ids_of(text, model.vocab)
     if len(ids) < 2:
         raise TextError(f"text: expected at least 2 tokens, one to predict from another, got {len(ids)}")
+    predictor, threads = model._predictor, check_threads(threads)
     batch_size = min(check_size("batch_size", batch_size), len(ids) - 1)
     bptt = max(1, min(WINDOW // batch_size, STEPS))
     workspace, state = Workspace(), None
     total, count, correct = 0.0, 0, 0
     for x, y in contiguous_batches(ids, batch_size, bptt, drop_last=False):
-        losses, state = model.losses(x, y, state, threads=threads, workspace=workspace)
-        assert workspace.head is not None
-        total += loss.sum(losses.reshape(-1))
-        predicted = y != IGNORE_INDEX
+        window, targets = model.window(x, y)
+        (tape,), head = predictor.window(
+            window.x, targets, workspace, state=state, threads=threads, keep=False, predictions=True
+        )
+        state = tape.after.value
+        total += loss.sum(head.losses.reshape(-1))
+        predicted = targets != IGNORE_INDEX
         count += int(np.count_nonzero(predicted))
-        correct += int(np.count_nonzero((workspace.head.outputs.argmax(axis=2) == y) & predicted))
+        correct += int(np.count_nonzero((head.predictions == targets) & predicted))
     return Evaluation(total / count, correct / count, count)
 
 

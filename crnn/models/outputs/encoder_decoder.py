@@ -76,6 +76,7 @@ class EncoderDecoder(Predictor):
         states_only: bool = False,
         weights: Array | None = None,
         precision: str | None = None,
+        predictions: bool = False,
     ) -> tuple[list[Tape], HeadTape]:
         """As `Predictor.window`: x, ``state`` and ``lengths`` are the encoder's, the targets (M, B) are token ids.
 
@@ -102,6 +103,7 @@ class EncoderDecoder(Predictor):
             states_only=states_only,
             weights=weights,
             precision=precision,
+            predictions=predictions,
         )
         if scale is not None:
             assert tape.dbefore is not None

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from crnn import _parallel as parallel
 from crnn._core import gemm
@@ -26,7 +28,7 @@ from crnn.nn.tape import Tape
 class HeadTape:
     """The arrays of a head for T steps of B rows; with pooling T is 1. Packed if the network's outputs are."""
 
-    outputs: Array  # (T, B, V); the backward pass overwrites them with their gradient
+    outputs: Array  # (T, B, V), or if blocked (1, R, V); the backward pass overwrites them with their gradient
     losses: Array  # (T, B)
     weights: gemm.Packed  # W_hy
     weights_t: gemm.Packed  # W_hy.T
@@ -34,13 +36,25 @@ class HeadTape:
     mask: Array | None = None  # (T, B, H), or if not packed (1, B, H): dropout of the head's input
     dropped: Array | None = None  # (T, B, H): h * mask
     pooling: Pooling | None = None
+    predictions: Array | None = None  # (T, B): the number of the largest output, where they are asked for
     targets: Array | None = None  # copies of those of a small window
     version: object | None = None  # of the parameters whose weights are packed, see `Parameters.version`
 
     @property
+    def blocked(self) -> bool:
+        """Whether only the outputs of a block of rows are in memory: see `crnn.models.outputs.blocks`."""
+        return self.outputs.shape[:2] != self.losses.shape
+
+    def of_block(self, losses: Array) -> HeadTape:
+        """Of a blocked tape, that of one block, whose losses (1, R') these are: of rows of the head's input."""
+        outputs = self.outputs[:, : losses.shape[1]]
+        return replace(self, outputs=outputs, losses=losses, mask=None, dropped=None, pooling=None)
+
+    @property
     def repeatable(self) -> bool:
         """Whether the head's part of a pass only calls kernels: see `crnn.nn.program`."""
-        return self.mask is None and (self.pooling is None or self.pooling.repeatable)
+        calls_only = self.mask is None and self.predictions is None
+        return calls_only and (self.pooling is None or self.pooling.repeatable)
 
     def own_targets(self, targets: Array) -> Array:
         """A copy of the targets in memory that stays the same for windows of the same shape."""
@@ -103,17 +117,28 @@ class Head:
         self.dtype = self.b_y.dtype.name
         self.inputs = int(self.w.shape[1] if tie_weights else self.w.shape[0])
 
-    def new_tape(self, tape: Tape) -> HeadTape:
-        """A tape for the outputs y of the network's tape."""
+    def rows(self, tape: Tape) -> tuple[int, int]:
+        """The shape (T, B) of the outputs for the network's tape; with pooling (1, B), packed (1, M)."""
+        if self.pooling is not None:
+            return 1, tape.batch
+        T, B = tape.y.shape[:2]
+        return T, B
+
+    def new_tape(self, tape: Tape, block_rows: int | None = None, predictions: bool = False) -> HeadTape:
+        """A tape for the outputs y of the network's tape.
+
+        ``block_rows``: rows of a block, if the tape is to be blocked. ``predictions``: whether they are asked for.
+        """
         H, V = self.inputs, len(self.b_y)
-        pooling, shape = None, tape.y.shape[:2]
+        pooling, shape = None, self.rows(tape)
         if self.pooling is not None:
             pooling = POOLINGS[self.pooling](tape.steps, tape.batch, tape.y.shape[2], self.directions, self.dtype)
-            shape = (1, tape.batch)
+        of_outputs = shape if block_rows is None else (1, block_rows)
         return HeadTape(
             pooling=pooling,
-            outputs=gemm.aligned_empty((*shape, V), self.dtype),
+            outputs=gemm.aligned_empty((*of_outputs, V), self.dtype),
             losses=gemm.aligned_empty(shape, self.dtype),
+            predictions=np.empty(shape, np.intp) if predictions else None,
             weights=gemm.Packed(H, V, self.dtype, precision=tape.precision or self.precision),
             weights_t=gemm.Packed(V, H, self.dtype, precision=tape.precision),
             precision=tape.precision,
@@ -150,22 +175,40 @@ class Head:
         """Pack the weights for the backward product."""
         (tape.weights_t.pack if self.tie_weights else tape.weights_t.pack_transposed)(self.w, any_values=True)
 
-    def _inputs(self, tape: HeadTape, h: Array) -> Array:
+    def input_of(self, tape: HeadTape, h: Array) -> Array:
         """The head's input (T, B, H): h after pooling and dropout."""
         if tape.mask is None:
             return h if tape.pooling is None else tape.pooling.out
         assert tape.dropped is not None
         return tape.dropped
 
-    def forward_rows(self, tape: HeadTape, h: Array, part: Slice) -> None:
-        """Compute the outputs of h (T, B, H) for the rows of ``part``."""
+    @staticmethod
+    def input_gradient(tape: HeadTape, dh: Array) -> Array:
+        """The gradient (T, B, H) at the head's input, where dh is that at h; `end_rows` computes one from the other."""
+        return dh if tape.pooling is None else tape.pooling.dout
+
+    def begin_rows(self, tape: HeadTape, h: Array, part: Slice) -> Slice:
+        """Compute the head's input from h (T, B, H) for the rows of ``part``. Returns their slice of the input."""
         if tape.pooling is not None:
             tape.pooling.forward(h, part)
             h, part = tape.pooling.out, part.single
         if tape.mask is not None:
             assert tape.dropped is not None
             tape.dropped[:, part.rows] = h[:, part.rows] * tape.mask[:, part.rows]
-        x = self._inputs(tape, h)
+        return part
+
+    def end_rows(self, tape: HeadTape, dh: Array, part: Slice) -> None:
+        """OVERWRITE dh with the gradient at h, from `input_gradient`, for the rows of ``part``."""
+        if tape.mask is not None:
+            rows = part.rows if tape.pooling is None else part.single.rows
+            self.input_gradient(tape, dh)[:, rows] *= tape.mask[:, rows]
+        if tape.pooling is not None:
+            tape.pooling.backward(dh, part)
+
+    def forward_rows(self, tape: HeadTape, h: Array, part: Slice) -> None:
+        """Compute the outputs of h (T, B, H) for the rows of ``part``."""
+        part = self.begin_rows(tape, h, part)
+        x = self.input_of(tape, h)
         gemm.linear_forward(tape.outputs, x, tape.weights, self.b_y, part.b0, part.b1, part.lengths)
 
     def apply(self, h: Array) -> Array:
@@ -202,25 +245,22 @@ class Head:
 
         ``weights`` (T, B), in the dtype of the model: factors of the losses.
         """
-        every_step, dx = part, dh
+        every_step, dx = part, self.input_gradient(tape, dh)
         if tape.pooling is not None:
-            part, dx = part.single, tape.pooling.dout
+            part = part.single
         self.loss.run(tape.losses, tape.outputs, tape.outputs, targets, scale, part)
         if weights is not None:
             tape.losses[:, part.rows] *= weights[:, part.rows]
             tape.outputs[:, part.rows] *= weights[:, part.rows, None]
         # forward: outputs = h @ W_hy + b_y, so dh = doutputs @ W_hy.T
         gemm.linear_forward(dx, tape.outputs, tape.weights_t, None, part.b0, part.b1, part.lengths)
-        if tape.mask is not None:
-            dx[:, part.rows] *= tape.mask[:, part.rows]
-        if tape.pooling is not None:
-            tape.pooling.backward(dh, every_step)
+        self.end_rows(tape, dh, every_step)
 
     def weight_gradients(
         self, tape: HeadTape, h: Array, scratch: Array, part: int, parts: int, lengths: Lengths | None
     ) -> None:
         """ACCUMULATE the gradients of W_hy and b_y, for the columns that belong to ``part`` of ``parts``."""
-        x, doutputs = self._inputs(tape, h), tape.outputs
+        x, doutputs = self.input_of(tape, h), tape.outputs
         if tape.pooling is not None:
             lengths = None  # every sequence has one step
         unit = gemm.line_width(self.dtype)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 from crnn._core import gemm
 from crnn._core.rows import Lengths
 from crnn.checks import Array
+from crnn.models.outputs.blocks import Blocks, Gradient, rows_of_block
 from crnn.models.outputs.head import Head, HeadTape
 from crnn.models.outputs.repetition import Repetition
 from crnn.nn.dropout import Masks, check_seeds
@@ -33,6 +35,7 @@ class Workspace:
 
     tape: Tape | None = None
     head: HeadTape | None = None
+    layout: object = None  # of the head's tape
     encoder: Tape | None = None  # see `EncoderDecoder`
     repetition: Repetition | None = None  # the last update, see `Predictor.repeat`
 
@@ -102,10 +105,13 @@ class Predictor:
         dropout_seed: Seed = None,
         keep: bool = False,
         precision: str | None = None,
+        outputs: bool = True,
+        predictions: bool = False,
     ) -> tuple[Tape, HeadTape]:
         """Tapes for a window, with masks drawn. They are taken from the workspace if they fit.
 
-        With ``lengths`` x is packed. ``precision``: as in `RNN.forward`.
+        With ``lengths`` x is packed. ``precision``: as in `RNN.forward`. ``outputs``: whether the caller needs the
+        outputs of all rows. ``predictions``: whether it needs predictions; not in a backward pass.
         """
         stack, head = self.net.stack, self.head
         if workspace.tape is not None and workspace.tape.stack is not stack:
@@ -122,12 +128,23 @@ class Predictor:
             max_rows=rows,
             precision=precision,
         )
-        if workspace.head is None or tape is not workspace.tape:
-            workspace.head = head.new_tape(tape)
+        block_rows = None if outputs else self._block_rows(tape)
+        layout = block_rows, predictions
+        if workspace.head is None or tape is not workspace.tape or workspace.layout != layout:
+            workspace.head = None  # its memory may be needed
+            workspace.head, workspace.layout = head.new_tape(tape, block_rows, predictions), layout
         workspace.tape = tape
         stack.draw_masks(tape, masks)
         head.draw_mask(workspace.head, tape, masks, stack.config)
         return tape, workspace.head
+
+    def _block_rows(self, tape: Tape) -> int | None:
+        """Rows of a block, if the outputs of a window are to be computed in several."""
+        if tape.lengths is not None and not tape.lengths.packed:
+            return None
+        rows = math.prod(self.head.rows(tape))
+        found = rows_of_block(rows, len(self.head.b_y), self.head.b_y.itemsize)
+        return None if found == rows else found
 
     def take_workspace(self) -> Workspace:
         """A workspace for inference: that of the last call, or a new one. No other thread has it."""
@@ -173,11 +190,20 @@ class Predictor:
         def rows(number: int) -> None:
             part = tape.part(number)
             stack.forward(tape, part)
+            if head_tape.blocked:
+                head.begin_rows(head_tape, tape.y, part)
+                return
             head.forward_rows(head_tape, tape.y, part)
             if targets is not None:
                 head.loss_rows(head_tape, targets, part)
+            if head_tape.predictions is not None:
+                head_tape.predictions[:, part.rows] = head_tape.outputs[:, part.rows].argmax(axis=2)
 
-        return [(tape.parts, rows)] if packed else [(1, pack), (tape.parts, rows)]
+        phases: list[Phase] = [(tape.parts, rows)] if packed else [(1, pack), (tape.parts, rows)]
+        if head_tape.blocked:
+            assert targets is not None
+            phases += Blocks(head, head_tape, tape, targets, tape.parts).phases()
+        return phases
 
     def outputs(
         self, x: Array, lengths: Lengths | None, threads: int, workspace: Workspace | None = None
@@ -279,12 +305,41 @@ class Predictor:
 
         def columns(part: int) -> None:
             stack.weight_gradients(tape, part, threads)
-            head.weight_gradients(head_tape, tape.y, tape.scratch(part), part, threads, tape.lengths)
+            if not head_tape.blocked:
+                head.weight_gradients(head_tape, tape.y, tape.scratch(part), part, threads, tape.lengths)
 
-        phases: list[Phase] = [(packers, pack), (tape.parts, rows)]
+        def finish(_: int) -> None:
+            if blocks is not None:
+                blocks.finish()
+            stack.finish_gradients(tape)
+
+        blocks: Blocks | None = None
+        phases: list[Phase] = [(packers, pack)]
+        if head_tape.blocked:
+            gradient = Gradient(scale, of_parameters=not states_only)
+            blocks = Blocks(head, head_tape, tape, targets, threads, gradient, weights)
+            phases += self._blocked_rows(tape, head_tape, blocks)
+        else:
+            phases.append((tape.parts, rows))
         if not states_only:
-            phases += [(threads, columns), (1, lambda _: stack.finish_gradients(tape))]
+            phases += [(threads, columns), (1, finish)]
         return phases
+
+    def _blocked_rows(self, tape: Tape, head_tape: HeadTape, blocks: Blocks) -> list[Phase]:
+        """The phases of a pass that computes the head's outputs and gradients in blocks of rows."""
+        stack, head = self.net.stack, self.head
+
+        def forward(number: int) -> None:
+            part = tape.part(number)
+            stack.forward(tape, part)
+            head.begin_rows(head_tape, tape.y, part)
+
+        def backward(number: int) -> None:
+            part = tape.part(number)
+            head.end_rows(head_tape, tape.dy, part)
+            stack.backward(tape, None, part)
+
+        return [(tape.parts, forward), *blocks.phases(), (tape.parts, backward)]
 
     def repeat(
         self,
@@ -344,6 +399,7 @@ class Predictor:
         states_only: bool = False,
         weights: Array | None = None,
         precision: str | None = None,
+        predictions: bool = False,
     ) -> tuple[list[Tape], HeadTape]:
         """Run a window, compute its losses, and with a ``scale`` ACCUMULATE the gradient of scale * (their sum).
 
@@ -369,6 +425,9 @@ class Predictor:
             workspace.
         weights : array (T, B), optional
             Factors of the losses, in the model's dtype. Needs a ``scale``.
+        predictions : bool
+            Write the number of the largest output of each row into the head's tape, which then need not have all
+            outputs. Not with a ``scale``.
 
         Returns
         -------
@@ -388,6 +447,8 @@ class Predictor:
             dropout_seed=dropout_seed,
             keep=keep,
             precision=precision,
+            outputs=scale is None and not predictions,
+            predictions=predictions,
         )
         if scale is None:
             self.forward(tape, head_tape, targets)

@@ -16,7 +16,7 @@ from crnn.cli.configuration import given
 from crnn.cli.corpus import corpus_from
 from crnn.cli.sizes import say_sizes
 from crnn.nn.cells import CELLS
-from crnn.nn.config import NetworkConfig
+from crnn.nn.config import DROPOUTS, NetworkConfig
 
 __all__ = ["add_network_flags", "corpus_and_model", "load_start"]
 
@@ -34,7 +34,6 @@ NETWORK_FLAGS: dict[str, dict[str, Any]] = {
         "help": "as --recurrent-init, for W_xh; glorot if not given, or unit_variance for one-hot tokens",
     },
 }
-DROPOUTS = ("dropout", "recurrent_dropout", "variational_dropout")  # options that weights do not depend on
 SHOWN = 5  # tokens that a message names
 
 
@@ -69,14 +68,15 @@ def load_start(arguments: argparse.Namespace) -> crnn.LanguageModel | None:
         raise ValueError("min_count, max_size, unknown: not together with init_from, whose vocabulary is complete")
     model = load_language_model(path)
     config, wanted = model.config(), _options(arguments)
+    free = {*DROPOUTS, "variational_dropout"}  # weights do not depend on them
     stated = given(arguments, [*wanted, "tie_weights", "unit"])
     if "unit" in stated and arguments.unit != model.vocab.unit:
         raise ValueError(f"unit: expected {model.vocab.unit}, as in {path}, got {arguments.unit}")
-    for name in stated - {"unit", *DROPOUTS}:
+    for name in stated - {"unit", *free}:
         if config[name] != wanted[name]:
             raise ValueError(f"{name}: expected {config[name]!r}, as in {path}, got {wanted[name]!r}")
     arguments.unit = model.vocab.unit
-    dropout = {name: wanted[name] for name in stated & set(DROPOUTS)}
+    dropout = {name: wanted[name] for name in stated & free}
     if not dropout:
         return model
     changed = crnn.LanguageModel(model.vocab, **(config | dropout))

@@ -467,7 +467,7 @@ def network_configs(
 ) -> tuple[NetworkConfig, NetworkConfig]:
     """The configurations of encoder and decoder, from the options that they share."""
     options = shared.to_dict() | {"num_layers": None, "hidden_size": list(shared.hidden_sizes)}
-    encoder = options | {"embedding_size": None if real_source else shared.embedding_size}
+    encoder = options | ({"embedding_size": None, "embedding_dropout": 0.0} if real_source else {})
     sizes = [H * shared.directions for H in shared.hidden_sizes]
     decoder = options | {"input_size": output_size + 1, "hidden_size": sizes, "bidirectional": False}
     if isinstance(shared.precision, dict):

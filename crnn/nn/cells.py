@@ -74,7 +74,7 @@ class Gru(Recurrence):
         # forward: h' @ W_hh, plus b_hn in block n, so db_hn is the sum of block n of da_h
         db = self.db
         kernels.copy_rows(db[None, None], None, 0, 1, n0, 0, n1 - n0)
-        dw, (h, h0) = grads[self.prefix + "W_hh"], self.recurrent_inputs
+        dw, (h, h0) = self.dw_hh(grads), self.recurrent_inputs
         da_h = self.gradients["da_h"]
         gemm.recurrent_backward_weight(
             dw, h, h0, da_h, scratch, self.reverse, n0, n1, lengths, db, precision=self.precision
@@ -95,7 +95,7 @@ class OriginalGru(Recurrence):
 
     def weight_gradients(self, grads: Arrays, scratch: Array, part: int, parts: int, lengths: Lengths | None) -> None:
         n0, n1 = parallel.part_range(self.gates * self.H, part, parts, gemm.line_width(self.dtype))
-        dw, db = grads[self.prefix + "W_hh"], grads[self.prefix + "b_h"]
+        dw, db = self.dw_hh(grads), grads[self.prefix + "b_h"]
         (h, h0), rz, precision = self.recurrent_inputs, 2 * self.H, self.precision  # columns of r and z
         if n0 < rz:
             stop = min(n1, rz)

@@ -31,6 +31,9 @@ class NetworkOptions(TypedDict, total=False):
     dropout: float
     variational_dropout: bool
     recurrent_dropout: float
+    input_dropout: float
+    embedding_dropout: float
+    weight_dropout: float
     trainable_initial_state: bool
     dtype: str
     precision: str | Mapping[str, str] | None
@@ -106,6 +109,26 @@ class NetworkConfig:
         help="Probability of dropping an element of h before the product with W_hh, with one mask for all steps.",
         flag="--recurrent-dropout",
     )
+    input_dropout: float = option(
+        0.0,
+        check=check_probability,
+        help="Probability of dropping an element of the first layer's input, which is an embedding's output or a real "
+        "x. As of a layer's output, see dropout. Zaremba, Sutskever, Vinyals 2014.",
+        flag="--input-dropout",
+    )
+    embedding_dropout: float = option(
+        0.0,
+        check=check_probability,
+        help="Probability of dropping the embedding of an id, for a whole window and batch. Gal, Ghahramani 2016.",
+        flag="--embedding-dropout",
+    )
+    weight_dropout: float = option(
+        0.0,
+        check=check_probability,
+        help="Probability of dropping an element of W_hh, for a whole window and batch (weight drop). Merity, Keskar, "
+        "Socher 2017.",
+        flag="--weight-dropout",
+    )
     trainable_initial_state: bool = option(
         False,
         check=check_flag,
@@ -146,8 +169,9 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
-        if self.recurrent_dropout and not CELLS[self.cell].info.recurrent_gates:
-            raise ValueError(f"recurrent_dropout: expected 0 for {self.cell!r}, which has no W_hh")
+        for name in ("recurrent_dropout", "weight_dropout"):
+            if getattr(self, name) and not CELLS[self.cell].info.recurrent_gates:
+                raise ValueError(f"{name}: expected 0 for {self.cell!r}, which has no W_hh")
         given, layers = self.hidden_size, self.num_layers
         sizes = [given] * (layers or 1) if isinstance(given, int) else list(given)
         if layers is not None and layers != len(sizes):
@@ -162,6 +186,18 @@ class NetworkConfig:
         """H of each layer."""
         sizes = self.hidden_size
         return (sizes,) * (self.num_layers or 1) if isinstance(sizes, int) else tuple(sizes)
+
+    @cached_property
+    def drops(self) -> bool:
+        """Whether training has masks."""
+        return any(getattr(self, name) > 0 for name in DROPOUTS)
+
+    def check_dropouts(self, *, ids_only: bool = False) -> None:
+        """Raise ValueError for dropout of an embedding that there is not. ``ids_only``: x is never real."""
+        if self.embedding_size is None:
+            for name in ("embedding_dropout", "input_dropout") if ids_only else ("embedding_dropout",):
+                if getattr(self, name):
+                    raise ValueError(f"{name}: expected 0 without an embedding_size, got {getattr(self, name)}")
 
     def rule_of(self, name: str) -> str | None:
         """The rule of `init` for the parameter ``name``; None if it gives none."""
@@ -208,6 +244,10 @@ class NetworkConfig:
                 names = ("h0", "c0") if CELLS[self.cell].has_c else ("h0",)
                 shapes |= {prefix + name: (H,) for name in names}
         return shapes
+
+
+# The options that are probabilities of dropping something while training.
+DROPOUTS = ("dropout", "recurrent_dropout", "input_dropout", "embedding_dropout", "weight_dropout")
 
 
 def config_from(options: Mapping[str, Any], owner: str | None = None, **arguments: Any) -> NetworkConfig:

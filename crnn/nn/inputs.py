@@ -5,7 +5,7 @@
     Rows            ids (T, B) as one-hot vectors: row W_xh[id] + b_h of a table (V, G*H), computed once per window
     EmbeddedRows    ids and an embedding E (V, D), V <= T*B: rows of the table E W_xh + b_h, so the product is computed
                     once per token of the vocabulary
-    EmbeddedDense   ids and an embedding E (V, D), V > T*B: Dense, on the gathered rows of E
+    EmbeddedDense   ids and an embedding E (V, D), V > T*B, or with dropout: Dense, on the gathered rows of E
 
 If the sequences have lengths, arrays (T, B, ...) are packed, see `crnn._core.rows.Lengths`. An input is owned by a tape
 and belongs to one direction of one layer. `LayerInput` documents the methods.
@@ -234,6 +234,7 @@ class EmbeddedDense(Dense):
     repeatable: ClassVar[bool] = False
     ids: Array  # (T, B), borrowed
     embedding: Array  # (V, D), borrowed
+    mask: Array | None = None  # (T or 1, B, D or 1): dropout of x; `crnn.nn.tape.LayerTape` applies it to dx
 
     def __init__(self, prefix: str, ids: Ids, embedding: Array, width: int, precision: str | None) -> None:
         x = gemm.aligned_empty((*ids.shape, embedding.shape[1]), embedding.dtype)
@@ -244,7 +245,10 @@ class EmbeddedDense(Dense):
         self.ids = x
 
     def project(self, xw: Array, t0: int, t1: int, part: Slice) -> tuple[Array, Ids | None]:
-        self.x[t0:t1, part.rows] = self.embedding[self.ids[t0:t1, part.rows]]
+        rows = self.embedding[self.ids[t0:t1, part.rows]]
+        if self.mask is not None:
+            rows *= (self.mask if len(self.mask) == 1 else self.mask[t0:t1])[:, part.rows]
+        self.x[t0:t1, part.rows] = rows
         return super().project(xw, t0, t1, part)
 
     def weight_gradients(
@@ -267,14 +271,17 @@ def first_input(
     width: int,
     dtype: str,
     precision: str | None,
+    *,
+    dropped: bool = False,
 ) -> LayerInput:
     """The input of the first layer, for x (T, B, D) real or ids (T, B), which may be packed.
 
     ``tokens`` is T*B, ``width`` is G*H, ``precision`` that of the products with W_xh, if not that of ``dtype``.
+    ``dropped``: rows of an embedding may have masks.
     """
     if x.ndim == 3:
         return Dense(prefix, x, width, precision)
     if embedding is None:
         return Rows(prefix, x, vocab_size, width, dtype)
-    kind = EmbeddedRows if vocab_size <= tokens else EmbeddedDense
+    kind = EmbeddedRows if vocab_size <= tokens and not dropped else EmbeddedDense
     return kind(prefix, x, embedding, width, precision)

@@ -129,6 +129,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
 
     def _setup(self, config: NetworkConfig, parameters: Parameters, seed: int) -> None:
         """Set all attributes; draw the initial weights unless ``seed`` is UNINITIALISED."""
+        config.check_dropouts()
         self._config, self._parameters, self._kept = config, parameters, []
         self.stack = Stack(config, parameters)
         if seed is not UNINITIALISED:

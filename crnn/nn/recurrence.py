@@ -81,6 +81,9 @@ class Recurrence:
     mask: Array | None  # (B, H): dropout of the state
     h_masked: Array | None  # (T, R, H): h * mask
     h0_masked: Array | None  # (B, H): h0 * mask
+    weight_mask: Array | None  # (H, gates*H): dropout of W_hh
+    _dropped_w: Array | None  # (H, gates*H): W_hh * weight_mask
+    _dropped_dw: Array | None  # its gradient
     kept: dict[str, Array]  # what `forward` writes besides h: gates (S, R, G*H), and c, tanh_c, hn (S, R, H)
     xw: Array  # (S, R, G*H): x @ W_xh + b_h, written before `forward`
     weights: dict[str, Any]  # packed weights, and vectors (H,)
@@ -121,6 +124,7 @@ class Recurrence:
         self.h = gemm.aligned_empty((T, R, H), dtype)
         self.h0 = self.dh = self.da = self.dh0 = np.empty(0, dtype)
         self.c0 = self.mask = self.h_masked = self.h0_masked = self.dc = self.dh_masked = None
+        self.weight_mask = self._dropped_w = self._dropped_dw = None
         self.keep_dh = self.overwrite_gates = False
         self.kept, self.weights, self.weights_t, self.gradients = {}, {}, {}, {}
         if "gates" in info.arrays:
@@ -166,6 +170,30 @@ class Recurrence:
                 self.h_masked = gemm.aligned_empty(self.h.shape, self.dtype)
             self.h0_masked = self.h0 * self.mask
 
+    def set_weight_mask(self, mask: Array | None, w: Array | None) -> None:
+        """Set the mask of W_hh, whose value is ``w``, for the window: products and gradients are those of W_hh * mask.
+        """
+        self.weight_mask = mask
+        if mask is not None and w is not None:
+            if self._dropped_w is None:
+                self._dropped_w = gemm.aligned_empty(mask.shape, self.dtype)
+                self._dropped_dw = gemm.aligned_empty(mask.shape, self.dtype)
+            np.multiply(w, mask, out=self._dropped_w)
+
+    def _w_hh(self, values: Arrays) -> Array:
+        """W_hh as the products take it, from the network's parameters by name."""
+        if self.weight_mask is None:
+            return values[self.prefix + "W_hh"]
+        assert self._dropped_w is not None
+        return self._dropped_w
+
+    def dw_hh(self, grads: Arrays) -> Array:
+        """Where `weight_gradients` accumulates the gradient at `_w_hh`. ``grads``: the network's gradients by name."""
+        if self.weight_mask is None:
+            return grads[self.prefix + "W_hh"]
+        assert self._dropped_dw is not None
+        return self._dropped_dw
+
     @property
     def recurrent_inputs(self) -> tuple[Array, Array]:
         """The inputs of the products with W_hh: h (T, B, H) and h0 (B, H), masked if there is a mask."""
@@ -181,9 +209,9 @@ class Recurrence:
         """Pack the weights for `forward`. ``values``: the network's parameters by name. ``any_values``: see
         `crnn.nn.inputs.LayerInput`."""
         if "w_hh" in self.weights:
-            self.weights["w_hh"].pack(values[self.prefix + "W_hh"], 0, any_values)
+            self.weights["w_hh"].pack(self._w_hh(values), 0, any_values)
         if "w_hn" in self.weights:
-            self.weights["w_hn"].pack(values[self.prefix + "W_hh"], self.info.packed_gates * self.H, any_values)
+            self.weights["w_hn"].pack(self._w_hh(values), self.info.packed_gates * self.H, any_values)
         for name in self.info.vectors:
             self.weights[name] = values[self.prefix + name]
 
@@ -259,14 +287,17 @@ class Recurrence:
         info, H = self.info, self.H
         if not self.dh.size:
             self._allocate_backward()
+        if self.weight_mask is not None:
+            assert self._dropped_dw is not None
+            self._dropped_dw.fill(0)
         if "dvectors" in info.arrays:
             for name in info.vectors:
                 self.gradients["d" + name].fill(0)
         if "w_hh_t" in self.weights_t:
-            self.weights_t["w_hh_t"].pack_transposed(values[self.prefix + "W_hh"], 0, any_values=True)
+            self.weights_t["w_hh_t"].pack_transposed(self._w_hh(values), 0, any_values=True)
         if "w_hn_t" in self.weights_t:
             first = info.packed_gates * H
-            self.weights_t["w_hn_t"].pack_transposed(values[self.prefix + "W_hh"], first, any_values=True)
+            self.weights_t["w_hn_t"].pack_transposed(self._w_hh(values), first, any_values=True)
 
     def _allocate_backward(self) -> None:
         """Allocate the arrays that only a backward pass needs."""
@@ -326,16 +357,19 @@ class Recurrence:
         if not self.info.recurrent_gates:
             gemm.bias_backward(db, self.da, n0, n1, lengths)
             return
-        dw, (h, h0) = grads[self.prefix + "W_hh"], self.recurrent_inputs
+        dw, (h, h0) = self.dw_hh(grads), self.recurrent_inputs
         gemm.recurrent_backward_weight(
             dw, h, h0, self.da, scratch, self.reverse, n0, n1, lengths, db, precision=self.precision
         )
 
     def finish_gradients(self, grads: Arrays, from_initial_state: bool) -> None:
-        """Add the gradients that are sums over all rows: of the vectors, and of a trainable initial state.
+        """Add the gradients that are sums over all rows, of the vectors and of a trainable initial state, and that of a
+        W_hh with a mask.
 
         ``from_initial_state``: the forward pass was given no state, so a trainable initial state was used.
         """
+        if self.weight_mask is not None:  # forward: the weights are W_hh * mask
+            grads[self.prefix + "W_hh"][...] += self.dw_hh(grads) * self.weight_mask
         if from_initial_state:
             for name, by_row in (("h0", self.dh0), ("c0", self.dc)):
                 if self.prefix + name in grads and by_row is not None:

@@ -25,7 +25,7 @@ from crnn.checks import Array
 from crnn.nn.cells import CELLS
 from crnn.nn.config import NetworkConfig
 from crnn.nn.dropout import Masks
-from crnn.nn.inputs import Dense, LayerInput, first_input
+from crnn.nn.inputs import Dense, EmbeddedDense, LayerInput, first_input
 from crnn.nn.params import Parameters
 from crnn.nn.precision import check_can_train, check_trainable
 from crnn.nn.program import Phase, WindowProgram, run_phases
@@ -260,17 +260,17 @@ class Stack:
         before, after = self.new_state(batch), self.new_state(batch)
         layers: list[LayerTape] = []
         for number in range(len(config.hidden_sizes)):
-            below = layers[-1].y if layers else None
-            dropped = below is not None and config.dropout > 0
+            below = layers[-1].y if layers else x if x.ndim == 3 else None
+            dropped = config.dropout > 0 if layers else keep and config.input_dropout > 0
             if below is not None:
                 x = gemm.aligned_empty(below.shape, dtype) if dropped else below
             layer = self._make_layer(number, x, steps, before, keep, chunk_bytes, precision)
-            if dropped:
+            if dropped and below is not None:
                 layer.below = below
             layers.append(layer)
         return Tape(
             stack=self,
-            x=layers[0].x,
+            x=layers[0].input,
             owns_x=False,
             max_rows=max_rows,
             keep=keep,
@@ -320,7 +320,7 @@ class Stack:
                 if number
                 else first_input(
                     x, steps * before.batch, self.params.get("embedding"), prefix, config.input_size, width, dtype,
-                    precision
+                    precision, dropped=keep and config.input_dropout + config.embedding_dropout > 0
                 )
             )
             directions.append((source, cell))
@@ -348,28 +348,51 @@ class Stack:
     def draw_masks(self, tape: Tape, masks: Masks | None) -> None:
         """Draw the dropout masks of a training pass, in a fixed order. None: nothing is dropped."""
         config = self.config
-        if config.dropout == 0 and config.recurrent_dropout == 0:
+        if not config.drops:
             masks = None
         if masks is None and not tape.masked:
             return
         tape.masked = masks is not None
-        for layer in tape.layers:
+        for number, layer in enumerate(tape.layers):
             layer.mask = None
-            if layer.below is not None and masks is not None:
-                layer.mask = masks.draw_rows(
-                    config.dropout,
-                    tape.steps,
-                    tape.batch,
-                    layer.below.shape[2],
-                    config.dtype,
-                    same_for_all_steps=config.variational_dropout,
-                    lengths=tape.lengths,
-                )
+            if number and layer.below is not None and masks is not None:
+                layer.mask = self._draw_rows(masks, config.dropout, tape, layer.below.shape[2])
             for _, cell in layer.directions:
                 mask = None
                 if masks is not None and config.recurrent_dropout > 0:
                     mask = masks.draw(config.recurrent_dropout, cell.h0.shape, config.dtype)
                 cell.set_mask(mask)
+        self._mask_input(tape, masks)
+        for cell in tape.recurrences:
+            mask, w = None, self.params.get(cell.prefix + "W_hh")
+            if masks is not None and config.weight_dropout > 0 and w is not None:
+                mask = masks.draw(config.weight_dropout, w.shape, config.dtype)
+            cell.set_weight_mask(mask, w)
+
+    def _draw_rows(self, masks: Masks, p: float, tape: Tape, K: int) -> Array:
+        """The next mask of an array (T, B, K), or packed, of a tape."""
+        same = self.config.variational_dropout
+        dtype = self.config.dtype
+        return masks.draw_rows(p, tape.steps, tape.batch, K, dtype, same_for_all_steps=same, lengths=tape.lengths)
+
+    def _mask_input(self, tape: Tape, masks: Masks | None) -> None:
+        """Draw the mask of the first layer's input: of its elements, and of ids as a whole."""
+        config, layer, mask = self.config, tape.layers[0], None
+        embedding = self.params.get("embedding")
+        if masks is not None and config.input_dropout > 0:
+            if tape.x.ndim == 2 and embedding is None:
+                raise ValueError(
+                    f"input_dropout: expected 0 for ids without an embedding_size, got {config.input_dropout}"
+                )
+            K = layer.x.shape[2] if embedding is None else embedding.shape[1]
+            mask = self._draw_rows(masks, config.input_dropout, tape, K)
+        if masks is not None and config.embedding_dropout > 0 and embedding is not None:
+            of_ids = masks.draw(config.embedding_dropout, (len(embedding),), config.dtype)[tape.x][:, :, None]
+            mask = of_ids if mask is None else mask * of_ids
+        layer.mask = mask
+        for source, _ in layer.directions:
+            if isinstance(source, EmbeddedDense):
+                source.mask = mask
 
     def pack_forward(self, tape: Tape) -> None:
         """Pack the weights for the products of the forward pass. Those of read-only parameters are packed once."""

@@ -43,9 +43,14 @@ class LayerTape:
     x: Array  # (T, B, K), or ids (T, B): input of all directions
     directions: list[tuple[LayerInput, Recurrence]]
     y: Array  # (T, B, H*directions); with one direction the h of its recurrence
-    below: Array | None = None  # (T, B, K): output of the layer below, if dropout is applied between it and x
+    below: Array | None = None  # (T, B, K): output of the layer below or a real input, if x is it after dropout
     mask: Array | None = None  # (T, B, K), or if not packed (1, B, K): x = below * mask
     dy: Array | None = None  # (T, B, H*directions): gradient at y; with one direction the dh of its recurrence
+
+    @property
+    def input(self) -> Array:
+        """What the layer is given: its x, before dropout."""
+        return self.x if self.below is None else self.below
 
     def replace_y(self, y: Array) -> None:
         """Use other memory for y, of a tape for inference."""
@@ -216,8 +221,12 @@ class Tape:
 
     def _set_x(self, x: Array, pin: object) -> None:
         self.x, self.pin = x, pin
-        self.layers[0].x = x
-        for source, _ in self.layers[0].directions:
+        first = self.layers[0]
+        if first.below is not None:  # its x is memory of the tape
+            first.below = x
+            return
+        first.x = x
+        for source, _ in first.directions:
             source.set_input(x)
 
     @cached_property

@@ -23,6 +23,7 @@ def network_of(
     config = with_embedding(config_from(options, owner, **arguments), tie_weights)
     if config.bidirectional:
         raise ValueError("bidirectional: expected False for a language model, which reads forward, got True")
+    config.check_dropouts(ids_only=True)
     top = config.hidden_sizes[-1]
     if tie_weights and config.embedding_size != top:
         raise ValueError(

@@ -375,7 +375,7 @@ class Predictor:
         if tape is None or head_tape is None or not tape.repeatable or not head_tape.repeatable:
             return
         targets = head_tape.targets
-        if targets is None or tape.from_initial_state or config.dropout or config.recurrent_dropout:
+        if targets is None or tape.from_initial_state or config.drops:
             return
         key = self._gradients_key(tape, head_tape, targets, scale, threads)
         if self.net.stack.program(tape, key) is not None:

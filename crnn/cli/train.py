@@ -16,11 +16,13 @@ from crnn._options import add_flags, from_flags
 from crnn.cli.common import INTERRUPTED, CommandParser, cores, flag_of, say
 from crnn.cli.configuration import Configuration
 from crnn.cli.messages import in_words_of
+from crnn.cli.ranks import files_of_rank, ranks_of_environment, run_on_ranks
 from crnn.cli.results import add_json_flag, evaluation_json, show_json
 from crnn.cli.tasks import DEFAULT_TASK, TASKS, TaskModule, task_named
 from crnn.nn.precision import check_training_precision
 from crnn.optim import RULES, SCHEDULES
 from crnn.optim.named import base_name
+from crnn.training.communicator import Ranks
 from crnn.training.config import TrainingConfig
 from crnn.training.fit import check_start, new_trainer
 from crnn.training.output import Output
@@ -140,16 +142,27 @@ def _new_file(text: str) -> Path:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train a model and save it, the best weights so far if interrupted. Returns the exit status."""
+    ranks = ranks_of_environment()
+    if ranks is None:
+        return _run(arguments, None)
+    return run_on_ranks(ranks, arguments, lambda: _run(arguments, ranks))
+
+
+def _run(arguments: argparse.Namespace, ranks: Ranks | None) -> int:
+    """The same on one of several ranks, or on none. Rank 0 writes and prints."""
+    leads = ranks is None or ranks.leads
     output: Path = arguments.output
     module: TaskModule = arguments.module
     arguments.task = arguments.task_name
     arguments.checkpoint = arguments.checkpoint or Path(f"{output}.checkpoint")
-    config = TrainingConfig(**_training_options(arguments))
+    config = TrainingConfig(**_training_options(arguments), comm=ranks)
+    arguments.shards = config.shards
     written = {name: getattr(arguments, name) for name in ("output", "checkpoint", "log_file", "report")}
     read = {**module.reads(arguments), "config": [arguments.config] if arguments.config else []}
-    with RunFiles(read, {**written, **module.writes(arguments)}):
-        _check_start(arguments, config)
-        module.check_start(arguments)
+    with RunFiles(read, files_of_rank(ranks, arguments, read, written, lambda: module.writes(arguments))):
+        if leads:
+            _check_start(arguments, config)
+            module.check_start(arguments)
         prepared = module.prepare(arguments, config)
         if prepared.epochs is not None and config.epochs is None and config.max_updates is None:
             config = replace(config, epochs=prepared.epochs)
@@ -162,7 +175,7 @@ def run(arguments: argparse.Namespace) -> int:
             prepared.data,
             config,
             valid=prepared.valid,
-            output=Output(output, prepared.whole, prepared.kind),
+            output=Output(output, prepared.whole, prepared.kind) if leads else None,
             test=prepared.test,
             in_shell=True,
             wording=wording,
@@ -172,7 +185,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             status = _train(trainer, arguments)
         finally:
-            if arguments.json:
+            if arguments.json and leads:
                 show_json(_reached(trainer, arguments, prepared.kind))
         if trainer.run.test is not None:
             say(f"test {module.described(trainer.run.test)}")
@@ -277,7 +290,8 @@ def _say_ending(trainer: Trainer, arguments: argparse.Namespace, more: Sequence[
         typed[end:end] = [*(["--resume"] if "--resume" not in typed else []), *more]
         verb = "to train longer, with more --epochs" if trainer.finished() else "to continue"
         verb += " and a larger --patience" * (trainer.reason == "stopped early")
-        say(f"{verb}: crnn {shlex.join(typed)}")
+        ranks = trainer.config.ranks
+        say(f"{verb}: {'' if ranks is None else f'mpiexec -n {ranks.size} '}crnn {shlex.join(typed)}")
 
 
 def _training_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -79,7 +79,12 @@ class Ranks:
         self._number = 0  # of exchanges
         self._depth = 0  # of `together`
         self._closed = False  # no more messages: the others do not wait for one
+        self._lost = False
         self._agreed: BaseException | None = None  # that all ranks raise at the same place, or what stands for it
+
+    def allgather(self, data: bytes, /) -> Sequence[bytes]:
+        """That of the communicator, without the checks of `exchange`."""
+        return self.comm.allgather(data)
 
     def exchange(self, data: bytes, kind: int) -> list[memoryview]:
         """The data of all ranks, in messages of this kind. Raises RankError if one of them or the engine has failed."""
@@ -119,14 +124,19 @@ class Ranks:
         try:
             return method(*arguments)
         except Exception as error:
-            self._closed = True
+            self._closed = self._lost = True
             raise RankError(
                 f"rank {self.rank} of {self.size} cannot exchange data with the others, of which one may have died: "
                 f"{type(error).__name__}: {error!s:.{LONGEST}}"
             ) from error
         except BaseException:  # Ctrl-C: the others have got a message that this one has not
-            self._closed = True
+            self._closed = self._lost = True
             raise
+
+    @property
+    def lost(self) -> bool:
+        """Whether an exchange has failed, so that others may wait for this rank for ever."""
+        return self._lost
 
     # ---- begin and end --------------------------------------------------------------------------------------------
 

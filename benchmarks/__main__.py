@@ -14,7 +14,7 @@ from benchmarks.rows.learn import draw
 def main(arguments: list[str] | None = None) -> int:
     """Parse the arguments, and list, measure or run rows. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("rows", nargs="*", help="names of rows, or prefixes of them; if none, all short rows")
+    parser.add_argument("rows", nargs="*", help="names, or prefixes of names (@1: one thread); none: all short rows")
     parser.add_argument("--list", action="store_true", help="list the rows and exit")
     run.add_options(parser)
     parser.add_argument("--picture", metavar="FILE", help="draw the curves of the learn row there (needs matplotlib)")

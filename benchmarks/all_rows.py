@@ -49,13 +49,17 @@ def all_rows() -> list[Row]:
 
 
 def select(rows: Iterable[Row], names: list[str], quick: bool) -> list[Row]:
-    """Rows with these names, or with these prefixes (``train`` selects ``train-128``, ``train-256``, ...)."""
+    """Rows with these names, or with these prefixes (``train`` selects ``train-128``, ``train-256``, ...).
+
+    A name selects a row on one thread and at all cores, ``train-128@1`` and ``train-128@all`` only one of them.
+    """
     rows = list(rows)
     if not names:
         return [row for row in rows if not row.long and (row.quick or not quick)]
     selected: list[Row] = []
     for name in names:
-        matching = [row for row in rows if name in (row.name, row.label) or row.name.startswith(name + "-")]
+        matching = [row for row in rows if name in (row.name, f"{row.name}@{row.threads}", row.label)]
+        matching += [row for row in rows if row.name.startswith(name + "-")]
         if not matching:
             raise SystemExit(f"no row {name!r}; python -m benchmarks --list shows them all")
         selected += [row for row in matching if row not in selected]

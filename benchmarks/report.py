@@ -88,12 +88,13 @@ def ratio(row: Row, figures: dict[str, Figure], name: str) -> float | None:
     return theirs / ours if row.lower else ours / theirs
 
 
-def add_scaling(results: list[Result]) -> None:
-    """Compare the rows at all cores also with crnn on one thread, if that was measured."""
+def with_scaling(results: list[Result]) -> list[Result]:
+    """Results in which rows at all cores are also compared with crnn on one thread, if that was measured."""
     ours = {row.name: figures[OURS] for row, figures in results if not row.all_cores}
-    for row, figures in results:
-        if row.all_cores and row.name in ours:
-            figures[SCALING] = Figure(ours[row.name].value)
+    return [
+        (row, figures | {SCALING: Figure(ours[row.name].value)} if row.all_cores and row.name in ours else figures)
+        for row, figures in results
+    ]
 
 
 def goal_of(row: Row, name: str) -> float | None:

@@ -43,15 +43,17 @@ def measure(rows: list[Row], options: Any) -> tuple[list[report.Result], int]:
             continue
         figures = {name: Figure(**figure) for name, figure in json.loads(output.splitlines()[-1]).items()}
         results.append((row, figures))
-    report.add_scaling(results)
-    print(report.table(results))
+        _write(about, results, options)  # now: a run of an hour that is stopped keeps its rows
+    print(report.table(report.with_scaling(results)))
+    return results, len(rows) - len(results)
+
+
+def _write(about: dict[str, Any], results: list[report.Result], options: Any) -> None:
+    """Write the results so far to the files that the options name."""
+    results = report.with_scaling(results)
     if options.json is not None:
-        document = {
-            "environment": about,
-            "quick": options.quick,
-            "rows": [report.as_json(*result) for result in results],
-        }
+        rows = [report.as_json(*result) for result in results]
+        document = {"environment": about, "quick": options.quick, "rows": rows}
         Path(options.json).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     if options.markdown is not None:
         Path(options.markdown).write_text(report.markdown(about, results), encoding="utf-8")
-    return results, len(rows) - len(results)

@@ -20,7 +20,7 @@ from crnn.cli.ranks import files_of_rank, ranks_of_environment, run_on_ranks
 from crnn.cli.results import add_json_flag, evaluation_json, show_json
 from crnn.cli.tasks import DEFAULT_TASK, TASKS, TaskModule, task_named
 from crnn.nn.precision import check_training_precision
-from crnn.optim import RULES, SCHEDULES
+from crnn.optim import AVERAGES, RULES, SCHEDULES
 from crnn.optim.named import base_name
 from crnn.training.communicator import Ranks
 from crnn.training.config import TrainingConfig
@@ -65,6 +65,11 @@ TRAINING_FLAGS: dict[str, dict[str, Any]] = {
         "type": str.lower,
         "choices": Names(SCHEDULES),
         "help": "schedule of the learning rate, also with arguments, as in 'steps(0.5, after=4)'",
+    },
+    "average": {
+        "type": str.lower,
+        "choices": Names(AVERAGES),
+        "help": "evaluate and keep an average of the weights over updates, as 'ema(0.99)' or 'asgd(start=5)'",
     },
     "warmup": {"help": "updates of the warm-up, in which the learning rate rises"},
     "clip_norm": {"help": "largest 2-norm of the gradient; 0: no limit"},

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Optimizers and learning-rate schedules over one flat buffer. Independent of models and text.
+"""Optimizers, learning-rate schedules and averages over one flat buffer. Independent of models and text.
 
-`RULES` and `SCHEDULES` list all of them by the names that the command line uses.
+`RULES`, `SCHEDULES` and `AVERAGES` list all of them by the names that the command line uses.
 """
 
+from crnn.optim.averages import ASGD, AVERAGES, EMA, Average
 from crnn.optim.optimizers import (
     RULES,
     SGD,
@@ -29,6 +30,9 @@ from crnn.optim.schedules import (
 )
 
 __all__ = [
+    "ASGD",
+    "AVERAGES",
+    "EMA",
     "EPOCH_SCHEDULES",
     "RULES",
     "SCHEDULES",
@@ -37,6 +41,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "Average",
     "EpochSchedule",
     "Optimizer",
     "RMSprop",

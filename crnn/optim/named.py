@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Optimizers and schedules given by name, with arguments if wanted: ``"sgd"``, ``"steps(0.5, after=4)"``."""
+"""Optimizers, schedules and averages given by name, with arguments if wanted: ``"sgd"``, ``"steps(0.5, after=4)"``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from crnn.optim.averages import AVERAGES, Average
 from crnn.optim.optimizers import RULES, Optimizer
 from crnn.optim.schedules import SCHEDULES, Schedule
 
 __all__ = [
+    "average_from",
     "base_name",
     "called",
+    "check_average",
     "check_optimizer",
     "check_schedule",
     "is_listed",
@@ -58,6 +61,24 @@ def schedule_from(name: str, value: Any, warmup: int = 0) -> Schedule:
     else:
         made = called(name, value, SCHEDULES, "a schedule such as crnn.optim.cosine()", {"warmup": warmup})
     return made
+
+
+def average_from(name: str, value: Any) -> Average:
+    """A rule of an average given as the argument ``name``: an object, a class, or a name in `AVERAGES`.
+
+    Raises TypeError and ValueError.
+    """
+    if isinstance(value, Average):
+        return value
+    rule: Callable[..., Average] | None = value if isinstance(value, type) and issubclass(value, Average) else None
+    made: Average = called(name, value, AVERAGES, "an average such as crnn.optim.EMA()", {}) if rule is None else rule()
+    return made
+
+
+def check_average(name: str, value: Any) -> Any:
+    """``value`` if `average_from` takes it. Raises what that raises."""
+    average_from(name, value)
+    return value
 
 
 def check_optimizer(name: str, value: Any) -> Any:

@@ -3,13 +3,14 @@
 
 The file is a safetensors file that holds the whole run: the best model so far, which `crnn.load` reads, and what is
 needed to continue. Its tensors are those of the model under ``model.`` and their names; ``params``, the current
-weights; the optimizer's arrays; within an epoch ``state.0``, ``state.1`` and so on; and ``log``, the entries of the log
-as lines of JSON in UTF-8, since a header could not hold those of a long run. Its header has
+weights; ``average``, if they are averaged; the optimizer's arrays; within an epoch ``state.0``, ``state.1`` and so on;
+and ``log``, the entries of the log as lines of JSON in UTF-8, since a header could not hold those of a long run. Its
+header has
 
 - ``kind``, "checkpoint"; ``model``, the header of the model's file; ``data``, digests of the data;
 - ``optimizer``, its class and arguments; ``options``, those of `fit` that determine the result;
 - ``progress``: update, position, cut, how many states, whether a validation has judged the model, the optimizer's
-  numbers;
+  numbers, and if weights are averaged, over how many updates;
 - ``output``, the digest of an existing file that this run may replace by its model;
 - ``rest``, if the run trains a part of a model: what its file has besides that part, whose tensors are ``rest.`` and
   their names.
@@ -56,7 +57,7 @@ MODEL = "model."  # prefix of the tensors of the model
 REST = "rest."  # and of those that a larger model has besides them
 Contents: TypeAlias = tuple[Mapping[str, Array], Mapping[str, Any]]  # tensors, and entries of a header
 FREE_SETTINGS = ("lr", "weight_decay")  # of an optimizer; a resumed run may have others
-FIXED = ("precision", "shards")  # of the options; a resumed run has the same. Files may not have them: None
+FIXED = ("precision", "shards", "average")  # of the options; a resumed run has the same. Files may not have them: None
 
 
 class Checkpoint:
@@ -126,13 +127,15 @@ class Checkpoint:
             states = self._ranked.whole_state(states)
         arrays = {"params": weights_of(run.model), **run.optimizer.arrays}
         arrays |= {f"state.{number}": array for number, array in enumerate(states)}
+        if run.average is not None and run.average.array is not None:
+            arrays["average"] = run.average.array
         _check_finite(run, arrays)
         if self._ranked is not None and not self._ranked.ranks.leads:
             self._written = _mark(run)
             return
         about = {}
         if self._rest is not None:
-            tensors, about["rest"] = self._rest(run.best if run.judged else weights_of(run.model))
+            tensors, about["rest"] = self._rest(run.kept())
             rest = {REST + name: array for name, array in tensors.items()}
             _check_finite(run, rest)
             arrays |= rest
@@ -174,6 +177,8 @@ class Checkpoint:
             "states": states,
             "optimizer": run.optimizer.state(),
         }
+        if run.average is not None:
+            progress["averaged"] = run.average.count
         return {
             "kind": KIND,
             "model": model,
@@ -215,6 +220,8 @@ class Checkpoint:
         run.best[...] = best
         run.judged, run.best_epoch = progress["judged"], progress["best_epoch"]
         run.optimizer.set_state(progress["optimizer"], stored.optimizer_arrays(run))
+        if run.average is not None:
+            run.average.restore(progress.get("averaged", 0), arrays.get("average"))
         run.update, run.position, run.state = progress["update"], progress["position"], state
         run.log.restore(stored.log)
         run.resume_records(stored.training_runs)
@@ -295,7 +302,10 @@ class _Stored:
             check_tensor(name, self.arrays, params.shape, params.dtype.name)
         for name, array in tensors.items():
             check_tensor(MODEL + name, self.arrays, array.shape, array.dtype.name)
-        known = {"params", *moments, *(MODEL + name for name in tensors)}
+        averaged = ["average"] if self.progress.get("averaged") else []
+        for name in averaged:
+            check_tensor(name, self.arrays, params.shape, params.dtype.name)
+        known = {"params", *moments, *averaged, *(MODEL + name for name in tensors)}
         state_names = [f"state.{number}" for number in range(min(self.progress["states"], len(self.arrays)))]
         if set(self.arrays) != {*known, *state_names}:
             expected = sorted({*known, *state_names})
@@ -315,6 +325,7 @@ class _Stored:
 def _is_progress(progress: Mapping[str, Any]) -> bool:
     """Whether the ``progress`` of a header is consistent in itself."""
     counts = [progress.get(name, -1) for name in ("update", "position", "states", "best_epoch")]
+    counts.append(progress.get("averaged", 0))
     numbers, cut = progress.get("optimizer"), progress.get("cut")
     return (
         all(type(count) is int and 0 <= count < LARGEST_COUNT for count in counts)
@@ -449,7 +460,7 @@ def split(tensors: Mapping[str, Array], size: int) -> tuple[dict[str, Array], di
 def best_model(run: Run) -> tuple[dict[str, Array], dict[str, Any]]:
     """Tensors and header of the model to keep: with the best weights, or the current ones if none were judged."""
     tensors, header = run.model.contents()
-    flat = run.best if run.judged else weights_of(run.model)
+    flat = run.kept()
     weights, named = split(tensors, flat.size)
     start, best = 0, {}
     for name, array in weights.items():

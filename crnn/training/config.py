@@ -27,7 +27,15 @@ from crnn.checks import (
 )
 from crnn.io.atomic_write import PathLike
 from crnn.nn.precision import check_training_precision
-from crnn.optim.named import check_optimizer, check_schedule, is_listed, optimizer_from, schedule_from
+from crnn.optim.named import (
+    average_from,
+    check_average,
+    check_optimizer,
+    check_schedule,
+    is_listed,
+    optimizer_from,
+    schedule_from,
+)
 from crnn.training.communicator import Communicator, Ranks, as_ranks
 from crnn.training.entries import LARGEST_COUNT
 from crnn.training.progress import Callback
@@ -57,6 +65,7 @@ class LearningOptions(TypedDict, total=False):
     lr: float | None
     schedule: optim.Schedule | str | None
     warmup: int
+    average: optim.Average | str | None
     clip_norm: float | None
     clip_value: float | None
     reduction: Literal["mean", "sum"]
@@ -165,6 +174,14 @@ class TrainingConfig:
         check=check_count,
         help="Updates in which the learning rate rises to lr, of a schedule that is given by its name.",
         flag="--warmup",
+    )
+    average: optim.Average | str | None = option(
+        None,
+        check=check_average,
+        help=f"Average of the weights over updates, which is evaluated and kept in place of the last weights: one of "
+        f"{', '.join(optim.AVERAGES)}, with arguments if wanted, as in 'ema(0.99)', or an object such as "
+        "crnn.optim.ASGD(start=10). It does not change the training itself.",
+        flag="--average",
     )
     clip_norm: float | None = option(
         1.0,
@@ -344,6 +361,10 @@ class TrainingConfig:
     def new_optimizer(self) -> optim.Optimizer:
         """The optimizer; a new one if it is given by its name."""
         return optimizer_from("optimizer", self.optimizer, self.lr)
+
+    def new_average(self) -> optim.Average | None:
+        """The rule of the average of the weights."""
+        return None if self.average is None else average_from("average", self.average)
 
     def new_schedule(self) -> optim.Schedule | None:
         """The schedule."""

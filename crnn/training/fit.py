@@ -14,6 +14,7 @@ from crnn._options import build_config, takes_options
 from crnn.checks import Array
 from crnn.nn.precision import check_can_train
 from crnn.text.corpus import TextCorpus
+from crnn.training.averaging import WeightAverage
 from crnn.training.checkpoint import Checkpoint, Contents, check_is_checkpoint
 from crnn.training.communicator import on_all_ranks
 from crnn.training.config import TrainingConfig, TrainingOptions
@@ -177,6 +178,8 @@ def new_trainer(
         windows, gradients = sharded(model, windows, config.shards, ranked)
     recorded = _empty_log(model, log, config)
     run = Run(model, _optimizer(config), recorded, cut, carries_state=windows.carries_state)
+    rule = config.new_average()
+    run.average = None if rule is None else WeightAverage(rule)
     run.check_weights()
     identity, result = data_identity(train, valid), _result_options(config, cut)
     checkpoint = Checkpoint(config.checkpoint, identity, result, command, rest, ranked)
@@ -230,8 +233,9 @@ def _result_options(config: TrainingConfig, cut: dict[str, int]) -> dict[str, An
     name = None if schedule is None else getattr(schedule, "__name__", type(schedule).__name__)
     given = {name: getattr(config, name) for name in RESULT_OPTIONS}
     epochs = config.length(cut["windows"], judged=False).epochs
-    shards = {} if config.shards is None else {"shards": config.shards}
-    return given | shards | {"epochs": epochs, "schedule": name, "order": cut["order"]}
+    more: dict[str, Any] = {} if config.shards is None else {"shards": config.shards}
+    more |= {} if config.average is None else {"average": repr(config.new_average())}
+    return given | more | {"epochs": epochs, "schedule": name, "order": cut["order"]}
 
 
 def check_start(config: TrainingConfig) -> None:
@@ -255,10 +259,10 @@ def check_start(config: TrainingConfig) -> None:
 
 
 def _check_schedule(config: TrainingConfig, valid: Any) -> None:
-    """Raise ValueError for a schedule that depends on validation losses if there are no validation data."""
-    schedule = config.new_schedule()
-    if valid is None and getattr(schedule, "needs_validation", False):
-        raise ValueError(f"schedule: expected validation data with {config.schedule!r}, got none")
+    """Raise ValueError for a schedule or an average that depends on validation losses if there are no such data."""
+    for name, made in (("schedule", config.new_schedule()), ("average", config.new_average())):
+        if valid is None and getattr(made, "needs_validation", False):
+            raise ValueError(f"{name}: expected validation data with {getattr(config, name)!r}, got none")
 
 
 def _check_warmup(config: TrainingConfig, windows: int) -> None:

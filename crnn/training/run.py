@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from crnn.checks import Array
 from crnn.nn.state import StateLike
 from crnn.optim import Optimizer
+from crnn.training.averaging import WeightAverage
 from crnn.training.log import TrainingLog
 from crnn.training.protocols import Evaluation, Trainable, changing, weights_of
 
@@ -43,6 +45,8 @@ class Run:
         Of the weights to keep, on test data, when training is finished.
     rollbacks : int
         How often the run has returned to ``best``.
+    average : WeightAverage or None
+        Of the weights, if they are averaged; it is evaluated and kept in place of the current weights.
     candidate : array or None
         The weights after an epoch that has not been evaluated, until their loss is known.
     judged : bool
@@ -67,6 +71,7 @@ class Run:
     earlier_runs: tuple[Mapping[str, Any], ...]
     test: Evaluation | None
     rollbacks: int
+    average: WeightAverage | None
     candidate: Array | None
     judged: bool
     update: int
@@ -85,6 +90,7 @@ class Run:
         self.earlier_runs = getattr(model, "training_runs", ())
         self._resumed: tuple[int, Mapping[str, Any]] | None = None  # update and record in the checkpoint
         self.rollbacks = 0
+        self.average = None
         self.candidate = None
         self.update = 0
         self.position = 0
@@ -98,6 +104,29 @@ class Run:
         """Raise Diverged unless all weights are finite."""
         if not np.isfinite(weights_of(self.model)).all():
             raise Diverged(f"weights are NaN or infinite after update {self.update} (epoch {self.log.epochs + 1})")
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """A context in which the model has the average of its weights, if there is one."""
+        average = None if self.average is None else self.average.array
+        if average is None:
+            yield
+            return
+        current = weights_of(self.model).copy()
+        try:
+            with changing(self.model) as weights:
+                weights[...] = average
+            yield
+        finally:
+            with changing(self.model) as weights:
+                weights[...] = current
+
+    def kept(self) -> Array:
+        """The weights to keep as things are: those of the best epoch, or the latest if none was evaluated. Borrowed."""
+        if self.judged:
+            return self.best
+        average = None if self.average is None else self.average.array
+        return weights_of(self.model) if average is None else average
 
     def record_validation(self, evaluation: Evaluation | None) -> None:
         """Log an evaluation of the current weights, None if there is none. Keep them if they are the best so far."""
@@ -114,9 +143,10 @@ class Run:
 
     def keep_best(self) -> None:
         """Set the model's weights to those of the best epoch; if there is none, to finite ones."""
-        if self.judged or not np.isfinite(weights_of(self.model)).all():
+        kept = self.kept() if np.isfinite(self.kept()).all() else self.best
+        if kept is not weights_of(self.model):
             with changing(self.model) as weights:
-                weights[...] = self.best
+                weights[...] = kept
 
     def resume_records(self, records: tuple[Mapping[str, Any], ...]) -> None:
         """Set the records from those in a checkpoint, of which the last is that of this run."""
@@ -138,6 +168,8 @@ class Run:
         """
         with changing(self.model) as weights:
             weights[...] = self.best
+        if self.average is not None:
+            self.average.reset()
         self.rollbacks += 1
         self.optimizer.reset()
         self.update -= self.position

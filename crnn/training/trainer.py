@@ -19,7 +19,7 @@ from crnn.training.log import TrainingLog
 from crnn.training.observer import Observer, about, reason_of
 from crnn.training.output import Output
 from crnn.training.progress import Callback, Progress, Sums, asks_to_stop
-from crnn.training.protocols import Evaluation, View, Windows
+from crnn.training.protocols import Evaluation, View, Windows, weights_of
 from crnn.training.ranks import RankedRun, SharedInterrupts
 from crnn.training.report_page import ReportPage
 from crnn.training.reporter import SECONDS, new_reporter
@@ -249,7 +249,9 @@ class Trainer:
     def _tell_kept(self, error: Interrupted) -> None:
         """Say in the error how far the run came, and which weights the model has."""
         run = self.run
-        kept = f"those of epoch {run.best_epoch}, the best so far" if run.judged else "the latest"
+        averages = run.average is not None and run.average.count > 0
+        latest = "the average of the latest" if averages else "the latest"
+        kept = f"those of epoch {run.best_epoch}, the best so far" if run.judged else latest
         more = "; resume=True continues from the checkpoint" if self.checkpoint.holds(run) else ""
         error.args = (f"{error} at update {run.update:,} of {self.total:,}; the model's weights are {kept}{more}",)
 
@@ -281,7 +283,10 @@ class Trainer:
         """Train on the remaining windows of an epoch, evaluate the model, log the epoch and write the checkpoint."""
         run = self.run
         self.watch.begin_epoch()
-        self.step.begin_epoch(run.log.epochs + 1, run.log.column("valid_loss", kind="epoch"))
+        losses = run.log.column("valid_loss", kind="epoch")
+        self.step.begin_epoch(run.log.epochs + 1, losses)
+        if run.average is not None:
+            run.average.begin_epoch(run.log.epochs + 1, losses)
         self.train_windows(interrupts)
         interrupts.check()
         run.check_weights()
@@ -289,13 +294,14 @@ class Trainer:
         if not complete:  # before the log counts the epoch, so that resuming continues within it
             self.checkpoint.write(run)
             self.resumable = False
-        evaluation = None if self.valid is None else self.evaluate(self.valid)
-        with interrupts.deferred():
-            run.record_validation(evaluation)
-            if complete:
-                run.end_epoch()
-            self._cut_short = not complete
-            run.log.end_epoch()  # last, because it writes to a file, which may fail
+        with run.averaged():
+            evaluation = None if self.valid is None else self.evaluate(self.valid)
+            with interrupts.deferred():
+                run.record_validation(evaluation)
+                if complete:
+                    run.end_epoch()
+                self._cut_short = not complete
+                run.log.end_epoch()  # last, because it writes to a file, which may fail
         self.watch.epoch()
         self.observe(interrupts)  # before the checkpoint, which has the whole log
         self.page.epoch_ended()
@@ -366,6 +372,8 @@ class Trainer:
             loss, count, run.state = self.step(x, targets, run.state, run.update, epoch)
             run.update += 1
             run.position += 1
+            if run.average is not None:
+                run.average.update(weights_of(run.model), self.config.threads)
             sums = self._sums
             sums.loss += loss
             sums.count += count

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from crnn._float_mode import in_ieee_mode
-from crnn.checks import Array
-from crnn.models.gradient_flow import GradientFlow, check_no_lengths, gradient_flow
+from crnn.checks import Array, check_number, check_seed, check_size
+from crnn.models.gradient_flow import GradientFlow, check_no_lengths, gradient_flow, pair_of
 from crnn.models.inputs.data import Batch as Window
 from crnn.models.language_model import LanguageModel
 from crnn.models.outputs.head import HeadTape
@@ -34,6 +34,7 @@ __all__ = ["GradientCheck", "GradientFlow", "gradient_check", "gradient_flow"]
 
 Batch: TypeAlias = tuple[ArrayLike, ArrayLike]
 Model: TypeAlias = LanguageModel | SequenceModel[Any]
+SMALLEST_STEP = 1e-9  # differences of a smaller one are rounding errors
 # From whether gradients are wanted to a scalar, its gradients by name, and on which side of their kinks (points without
 # a derivative) all values are: while a difference is taken, that must not change.
 Objective: TypeAlias = Callable[[bool], tuple[float, dict[str, Array], bytes]]
@@ -84,7 +85,7 @@ def gradient_check(
     Parameters
     ----------
     model : RNN, or a model
-        Not changed: a float64 copy is checked.
+        Not changed: a float64 copy is checked, which of a quantised model has its rounded weights.
     batch : (ids, targets) for a LanguageModel, (X, y) for models of whole sequences, x for an RNN
         As in their ``loss_and_gradients``, ``fit`` and ``forward``. The loss of an RNN is a random linear combination
         of its outputs and of its state after the last step.
@@ -94,9 +95,9 @@ def gradient_check(
     lengths : integers (B,), optional
         As in `RNN.forward`; with an RNN only.
     samples : int or None
-        Number of elements of each array to check, chosen at random; None: all.
+        At least 1: number of elements of each array to check, chosen at random; None: all.
     step : float
-        Step of the differences, which are of fourth order: their error is about step**4.
+        Step of the differences, which are of fourth order: their error is about step**4. Below 1.
     seed : int
         Of the random numbers.
 
@@ -105,6 +106,12 @@ def gradient_check(
     GradientCheck
         Of every parameter; of ``state`` unless it is a parameter; of ``x`` if it is real.
 
+    Raises
+    ------
+    TypeError, ValueError
+        A model of another kind, such as a Forecaster (its ``regressor`` can be checked), one that waits for `fit`, or a
+        batch that is not one of the model's.
+
     Examples
     --------
     >>> import numpy as np, crnn
@@ -112,14 +119,16 @@ def gradient_check(
     >>> crnn.gradient_check(net, np.random.default_rng(0).normal(size=(5, 2, 3))).largest < 1e-8
     True
     """
-    rng = np.random.default_rng(seed)
-    model = model.astype("float64")
-    rng = np.random.default_rng(seed)
+    pair = None if isinstance(model, RNN) else pair_of(model, batch)
+    samples = None if samples is None else check_size("samples", samples)
+    step = check_number("step", step, SMALLEST_STEP, 1)
+    rng = np.random.default_rng(check_seed("seed", seed))
     model = model.astype("float64")
     net = _first_network(model)
     if not isinstance(model, RNN):
+        assert pair is not None
         check_no_lengths(lengths)
-        window, targets = model.window(*cast(Batch, batch))
+        window, targets = model.window(*pair)
         window = replace(window, x=window.x.copy())
         x, size = window.x, window.size
     else:

@@ -12,6 +12,7 @@ import crnn
 import crnn.diagnostics
 import crnn.models.gradient_flow
 from crnn._core import gemm
+from crnn.nn.precision import PRECISIONS
 from crnn.nn.stack import Stack
 
 
@@ -221,6 +222,37 @@ def test_bad_arguments_are_named(rng):
         crnn.gradient_flow(network(), np.zeros((5, 2, 5), np.float32), loss="first")
     with pytest.raises(ValueError, match=r"x: expected shape \(T, B, 5\), got \(5, 2, 4\)"):
         crnn.gradient_check(network(), np.zeros((5, 2, 4)))
+    for options in ({"samples": 0}, {"samples": 1.5}, {"step": 0}, {"step": -1e-3}, {"step": math.nan}, {"seed": -1}):
+        (name,) = options
+        with pytest.raises(ValueError, match=f"^{name}: expected"):
+            crnn.gradient_check(network(), np.zeros((5, 2, 5)), **options)
+
+
+@pytest.mark.parametrize("look", [crnn.gradient_check, crnn.gradient_flow])
+def test_what_is_no_model_with_a_loss_or_no_batch_of_one_is_named(look):
+    regressor = crnn.SequenceRegressor(2, 1, hidden_size=3)
+    X = np.zeros((3, 4, 2))
+    for model in (crnn.Forecaster(hidden_size=3), crnn.SeasonalNaive(2), "model", None):
+        with pytest.raises(TypeError, match=f"model: expected an RNN, .*got {type(model).__name__}"):
+            look(model, (X, np.zeros(3)))
+    for batch in (X, (X,), (X, X, X)):
+        with pytest.raises(TypeError, match=r"batch: expected a pair \(inputs, targets\)"):
+            look(regressor, batch)
+    with pytest.raises(ValueError, match="expected a call of fit"):
+        look(crnn.SequenceClassifier(hidden_size=3), (X, [0, 1, 0]))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_gradients_of_a_quantised_model_are_those_of_its_weights(rng, precision):
+    """Its own products have none."""
+    net, x = network(), rng.normal(size=(5, 2, 5))
+    small = net.quantize(precision)
+    found = crnn.gradient_check(small, x)
+    assert found == crnn.gradient_check(small.astype("float64"), x)
+    assert found.largest < 1e-7
+    for model, batch in ((small, x), (language_model().quantize(precision), ([[0], [1]], [[1], [2]]))):
+        with pytest.raises(ValueError, match=rf"precision: expected .*got '{precision}'.*astype\('float32'\)"):
+            crnn.gradient_flow(model, batch)
 
 
 @pytest.mark.parametrize("look", [crnn.gradient_check, crnn.gradient_flow])

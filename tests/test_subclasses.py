@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 
 import crnn
+from crnn.interop import aidax, guitarml, nam, parts, rtneural
+from crnn.interop import keras as keras_format
+from crnn.interop import onnx as onnx_format
+from crnn.interop import torch as torch_format
 from crnn.nn.module import Module
 
 RNG = np.random.default_rng(0)
@@ -120,6 +124,61 @@ def test_a_copy_is_of_the_subclass_and_has_copies_of_its_attributes(kind, make_c
 def test_crnns_own_classes_declare_all_their_attributes(kind):
     """Others are taken for those of a subclass, and copied."""
     assert set(Module._attributes_of_subclass(model_of(kind))) == {"notes"}
+
+
+CONVERTED = [kind for kind in MODELS if kind in parts.KINDS]
+
+
+def plain(model):
+    """The same model as one of crnn's class."""
+    arrays, header = model.contents()
+    return type(model).__mro__[1].from_contents(header, arrays)
+
+
+def json_bytes(form):
+    def written(model, folder):
+        form.save(model, folder / "model")
+        return (folder / "model").read_bytes()
+
+    return written
+
+
+def state_dict(model, folder):
+    return {name: array.tobytes() for name, array in torch_format.to_state_dict(model).items()}
+
+
+def c_files(model, folder):
+    crnn.export_c(model, folder / "model.c")
+    return (folder / "model.c").read_text().partition("\n")[2], (folder / "model.h").read_text().partition("\n")[2]
+
+
+@pytest.mark.parametrize("kind", CONVERTED)
+@pytest.mark.parametrize("convert", [state_dict, c_files])
+def test_a_subclass_is_converted_like_its_base_class(kind, convert, tmp_path):
+    model = model_of(kind)
+    assert convert(model, tmp_path) == convert(plain(model), tmp_path)
+
+
+@pytest.mark.parametrize("form", [rtneural, nam, guitarml, aidax])
+def test_a_subclass_is_written_to_files_of_audio_plug_ins(form, tmp_path):
+    class Amplifier(crnn.SequenceRegressor):
+        def __init__(self):
+            super().__init__(1, 1, 3, cell="lstm", pooling=None, seed=0)
+
+    convert = json_bytes(form)
+    assert convert(Amplifier(), tmp_path) == convert(plain(Amplifier()), tmp_path)
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("kind", CONVERTED)
+def test_a_subclass_is_written_for_onnx_and_keras_and_read_as_its_base_class(kind, tmp_path):
+    pytest.importorskip("onnx"), pytest.importorskip("h5py")
+    model = model_of(kind)
+    for form, name in ((onnx_format, "m.onnx"), (keras_format, "m.keras")):
+        form.save(model, tmp_path / name)
+        back = form.load(tmp_path / name)
+        assert type(back) is type(model).__mro__[1]
+        assert back.flat_params.tobytes() == model.flat_params.tobytes()
 
 
 def test_arguments_of_a_subclass_are_found_where_they_are_read():

@@ -12,6 +12,7 @@ import numpy as np
 from crnn.c_export import numbers
 from crnn.models.class_model import ClassModel
 from crnn.models.language_model import LanguageModel
+from crnn.nn.network import RNN
 from crnn.text.vocab import Vocab
 
 LONGEST_TEXT = 4095  # of a string constant, in C99
@@ -78,7 +79,7 @@ def answers_of(model: Any, name: str, outputs: int) -> Answers:
         add(answers, name, outputs, *([model.thresholds] if model.multilabel else []))
         names = [str(label).encode("utf-8", "surrogatepass") for label in model.classes_.tolist()]
         _add_texts(answers, name, ("classes", "class_sizes"), names, "The classes, by their numbers, in UTF-8.")
-    elif type(model).__name__ != "RNN":
+    elif not isinstance(model, RNN):
         answers.outputs = "the predictions"
     return answers
 

@@ -47,7 +47,7 @@ class ModelParts:
     kind: str  # a name in KINDS
     config: Mapping[str, Any]  # the arguments that make such a model, without its vocabulary
     network: NetworkConfig
-    params: Mapping[str, Array]  # by crnn's names; borrowed, read-only
+    params: Mapping[str, Array]  # by crnn's names; copies
     scaling: Mapping[str, tuple[Array, Array]]  # mean and std of "x" and "y", where they are not the identity
     vocab: Vocab | None
 
@@ -97,7 +97,7 @@ class ModelParts:
 
 
 def parts_of(model: object, *kinds: str) -> ModelParts:
-    """The parts of a model, borrowed.
+    """The parts of a model, as copies: another thread may be training it, and what is written is what was checked.
 
     Parameters
     ----------
@@ -112,17 +112,11 @@ def parts_of(model: object, *kinds: str) -> ModelParts:
     ValueError
         It waits for `fit`, or is quantised, or a value is NaN or infinite; the message names the parameter.
     """
-    kind = type(model).__name__
-    if not isinstance(model, Module) or kind not in (kinds or KINDS):
-        raise TypeError(f"model: expected one of {', '.join(kinds or KINDS)}, got {kind}")
+    kind = next((kind for kind in kinds or KINDS if isinstance(model, KINDS[kind])), None)  # of subclasses too
+    if kind is None or not isinstance(model, Module):
+        raise TypeError(f"model: expected one of {', '.join(kinds or KINDS)}, got {type(model).__name__}")
     if getattr(model, "deferred", False):
         raise ValueError("model: expected one with weights, got one that waits for fit")
-    params = model._parameters.read_only()
-    check_finite(params)
-    scalings: dict[str, Standardizer] = getattr(model, "scalings", {})
-    scaling = {name: (each.mean, each.std) for name, each in scalings.items() if not each.is_identity}
-    net: Any = getattr(model, "net", model)
-    vocab = getattr(model, "vocab", None)
     config = model.config()
     precision = config.pop("precision")
     if precision is not None:
@@ -130,6 +124,12 @@ def parts_of(model: object, *kinds: str) -> ModelParts:
             f"precision: expected a model in float32 or float64, got {precision!r}, whose products other libraries "
             "compute differently; model.astype('float32') has the same weights"
         )
+    params = {name: values.copy() for name, values in model._parameters.values.items()}
+    check_finite(params)
+    scalings: dict[str, Standardizer] = getattr(model, "scalings", {})
+    scaling = {name: (each.mean.copy(), each.std.copy()) for name, each in scalings.items() if not each.is_identity}
+    net: Any = getattr(model, "net", model)
+    vocab = getattr(model, "vocab", None)
     return ModelParts(kind, config, config_from(net.config()), params, scaling, vocab)
 
 

@@ -7,7 +7,7 @@ Computed from the kernels' arrays with NumPy, so results are not bit-identical o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -129,6 +129,11 @@ def gradient_flow(
     -------
     GradientFlow
 
+    Raises
+    ------
+    TypeError, ValueError
+        As in `gradient_check`, or a quantised model, which has no gradients.
+
     Examples
     --------
     >>> import numpy as np, crnn
@@ -141,8 +146,11 @@ def gradient_flow(
         raise ValueError(f"loss: expected last or mean, got {loss!r}")
     if not isinstance(model, RNN):
         check_no_lengths(lengths)
-        x, targets = cast("tuple[Any, Any]", batch)
-        return flow_of_batch(model._predictor, *model.window(x, targets), state=state, loss=loss)
+        x, targets = pair_of(model, batch)
+        window = model.window(x, targets)
+        check_can_have_gradients(model._predictor.networks[0])
+        return flow_of_batch(model._predictor, *window, state=state, loss=loss)
+    check_can_have_gradients(model)
     y, _, tape = model.forward(np.asarray(batch), state, lengths=lengths)
     dy = np.zeros_like(y)
     dy[last_steps(tape) if loss == "last" else slice(None)] = 1
@@ -219,6 +227,25 @@ def estimated_radius(matrix: Array) -> float:
         power /= np.float32(norm)
         power, log_norm = power @ power, 2 * log_norm
     return float(np.exp((logs[-1] - logs[-2]) / 2 ** (SQUARINGS - 2)))
+
+
+def pair_of(model: object, batch: Any) -> tuple[Any, Any]:
+    """Inputs and targets of a batch for a model with a loss. Raises TypeError for another model or batch."""
+    if not callable(getattr(type(model), "window", None)):
+        raise TypeError(f"model: expected an RNN, or a model with a loss, got {type(model).__name__}")
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        of = f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
+        raise TypeError(f"batch: expected a pair (inputs, targets) for a model, got {type(batch).__name__}{of}")
+    return batch[0], batch[1]
+
+
+def check_can_have_gradients(net: RNN) -> None:
+    """Raise ValueError for a network whose weights are rounded: its products have no gradients."""
+    if net.precision is not None:
+        raise ValueError(
+            f"precision: expected a model in float32 or float64, got {net.precision!r}, which has no gradients; "
+            "model.astype('float32') has the same weights"
+        )
 
 
 def check_no_lengths(lengths: object) -> None:

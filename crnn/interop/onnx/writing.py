@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,6 @@ from crnn.interop.layouts import from_crnn
 from crnn.interop.onnx.builder import Builder
 from crnn.interop.onnx.files import LARGEST, METADATA, digest, onnx
 from crnn.interop.parts import ONLY_TRAINING, Layer, ModelParts, parts_of
-from crnn.io.model_file import check_finite
 from crnn.nn.cells import CELLS
 
 if TYPE_CHECKING:
@@ -46,14 +44,9 @@ def model_proto(model: Any, *, opset: int, **options: bool | None) -> onnx_modul
     """See `crnn.interop.onnx.to_model`."""
     library = onnx()
     parts = parts_of(model)
-    # Copies, because another thread may be training the model: what is written is what was checked.
-    copies = {name: values.copy() for name, values in parts.params.items()}
-    scaling = {name: (mean.copy(), std.copy()) for name, (mean, std) in parts.scaling.items()}
-    parts = replace(parts, params=copies, scaling=scaling)
-    check_finite(copies)
     graph = Builder(_checked_opset(opset), parts.network.dtype)
     _Writer(graph, parts, **_checked(parts, **options)).write()
-    header = {"version": __version__} | model.contents()[1]
+    header = {"version": __version__} | model.contents()[1] | {"kind": parts.kind}
     proto: onnx_module.ModelProto = library.helper.make_model(
         graph.finish(parts.kind),
         opset_imports=graph.opsets(),

@@ -152,23 +152,6 @@ def test_every_task_has_a_module_and_a_line_in_the_table_of_the_page() -> None:
 # ---- language models ----------------------------------------------------------------------------------------------
 
 
-def test_rate_is_halved_in_every_epoch_after_the_fourth() -> None:
-    schedule, windows = language.HalvedAfter(epochs=6, whole=4), 7
-    factors = [schedule(k, 6 * windows) for k in range(6 * windows)]
-    assert factors == [1.0] * 4 * windows + [0.5] * windows + [0.25] * windows
-
-
-def test_initial_weights_are_uniform_in_the_given_range() -> None:
-    setting = language.Setting(
-        unit="nats", model={"hidden_size": 32}, fit={}, optimizer=crnn.optim.Adam, uniform=0.1
-    )
-    model = setting.new_model(crnn.Vocab.from_text("abcdefgh"), 3)
-    weights = np.concatenate([array.ravel() for array in model.params.values()])
-    assert 0.0999 < weights.max() <= 0.1
-    assert -0.1 <= weights.min() < -0.0999
-    assert np.ptp(model.params["layer0.b_h"]) > 0.1  # biases too
-
-
 def test_loss_in_blocks_is_that_of_each_block_alone() -> None:
     text = "to be or not to be, that is the question. " * 3
     model = crnn.LanguageModel(crnn.Vocab.from_text(text), hidden_size=8, seed=1)
@@ -226,7 +209,7 @@ def test_a_run_that_was_terminated_continues_to_the_same_result(
 
     monkeypatch.setattr(work.Clock, "tick", lambda self, progress: next(updates) and None)
     assert command.main([*SMALLEST, str(parts), "--table"]) == 0
-    assert next(updates) == 3 * 4 + 1  # three epochs of four windows; none of them is trained on twice
+    assert next(updates) == 2 * 4 + 1  # two epochs of four windows; none of them is trained on twice
     assert result_in(parts)["value"] == result_in(whole)["value"]
     assert result_in(parts)["seconds"] > spent["seconds"]
     row = capsys.readouterr().out.splitlines()[-1]
@@ -234,7 +217,7 @@ def test_a_run_that_was_terminated_continues_to_the_same_result(
     assert result_in(whole)["result"] in row
 
     assert command.main([*SMALLEST, str(parts)]) == 0  # a finished run is only read
-    assert next(updates) == 3 * 4 + 2
+    assert next(updates) == 2 * 4 + 2
     assert result_in(parts)["value"] == result_in(whole)["value"]
 
 

@@ -21,7 +21,7 @@ from benchmarks.published.work import Work
 
 Array = NDArray[Any]
 
-LEARNT, VALID, HIDDEN, EPOCHS = 1_000, 200, 64, 40
+LEARNT, VALID, HIDDEN, EPOCHS = 1_000, 200, 64, 60
 
 CONTENDERS = (
     Contender("IRNN", "relu", 1e-3, "identity"),

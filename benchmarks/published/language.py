@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,46 +37,21 @@ class Text:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HalvedAfter:
-    """A schedule: the whole rate for some epochs, and in each epoch after them half of that before."""
-
-    epochs: int  # of the run
-    whole: int  # epochs with the whole rate
-
-    def __call__(self, k: int, n: int) -> float:
-        """The factor at update ``k`` of ``n``."""
-        return 0.5 ** max(k * self.epochs // n - self.whole + 1, 0)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How a language model is made and trained.
-
-    ``uniform``: all initial weights are uniform in [-uniform, uniform]. ``optimizer`` makes one for a run.
-    """
+    """How a language model is made and trained. ``optimizer`` makes one for a run."""
 
     unit: str
     model: Mapping[str, Any]
     fit: Mapping[str, Any]
     optimizer: Callable[[], crnn.optim.Optimizer]
-    schedule: Callable[[int, int], float] = field(default_factory=crnn.optim.cosine)
-    uniform: float | None = None
-
-    def new_model(self, vocab: crnn.Vocab, seed: int) -> crnn.LanguageModel:
-        """The model before training."""
-        model = crnn.LanguageModel(vocab, seed=seed, **self.model)
-        if self.uniform is not None:
-            rng = np.random.default_rng(seed)
-            for array in model.params.values():
-                array[...] = rng.uniform(-self.uniform, self.uniform, array.shape)
-        return model
+    schedule: str = "cosine"
 
     def learn(self, work: Work, text: Text) -> crnn.LanguageModel:
         """The trained model."""
         options = {"patience": None, "seed": work.seed, **self.fit}
         model: crnn.LanguageModel = work.train(
             "model",
-            self.new_model(text.vocab, work.seed),
+            crnn.LanguageModel(text.vocab, seed=work.seed, **self.model),
             text.train,
             valid=text.valid,
             optimizer=self.optimizer(),

@@ -19,7 +19,7 @@ from functools import partial
 import crnn
 from benchmarks.published import language
 from benchmarks.published.data import find
-from benchmarks.published.language import HalvedAfter, Setting, Text
+from benchmarks.published.language import Setting, Text
 from benchmarks.published.work import Work
 
 STEPS = 20
@@ -27,11 +27,17 @@ STEPS = 20
 SETTINGS = {
     "ptb-words": Setting(
         unit="perplexity",
-        model={"cell": "lstm", "hidden_size": 200, "num_layers": 2, "embedding_size": 200},
+        model={
+            "cell": "lstm",
+            "hidden_size": 200,
+            "num_layers": 2,
+            "embedding_size": 200,
+            "init": "uniform(0.1)",
+            "forget_bias": 0.0,
+        },
         fit={"batch_size": 20, "bptt": STEPS, "epochs": 13, "clip_norm": 5 / STEPS, "precision": "bf16"},
         optimizer=partial(crnn.optim.SGD, lr=1.0 * STEPS),
-        schedule=HalvedAfter(epochs=13, whole=4),
-        uniform=0.1,
+        schedule="steps(0.5, after=4)",
     ),
     "ptb-words-regularised": Setting(
         unit="perplexity",
@@ -43,10 +49,10 @@ SETTINGS = {
             "dropout": 0.5,
             "variational_dropout": True,
             "recurrent_dropout": 0.3,
+            "init": "uniform(0.05)",
         },
         fit={"batch_size": 20, "bptt": 35, "epochs": 40, "clip_norm": 0.25, "precision": "bf16"},
         optimizer=partial(crnn.optim.SGD, lr=20.0),
-        uniform=0.05,
     ),
     "ptb-chars-tanh": Setting(
         unit="bits",

@@ -24,7 +24,7 @@ SETTINGS = {
     "shakespeare-20s": Setting(
         unit="nats",
         model={"cell": "lstm", "hidden_size": 256},
-        fit={"batch_size": 32, "bptt": 64, "epochs": 3, "precision": "bf16"},
+        fit={"batch_size": 32, "bptt": 64, "epochs": 2, "precision": "bf16"},
         optimizer=partial(crnn.optim.Adam, lr=1e-2),
     ),
     "shakespeare-5m": Setting(

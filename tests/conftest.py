@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = set(getattr(item, "fixturenames", ()))
         if "torch" in fixtures:
             item.add_marker("torch")
-        if fixtures & {"isa", "isas"}:
+        if "any_isa" in fixtures:  # isa, isas and each_isa use it
             item.add_marker("every_isa")
 
 

@@ -18,7 +18,7 @@ from crnn.nn.network import RNN
 from crnn.stream import Stream, StreamBatch
 
 if _TYPE_CHECKING:
-    from crnn import optim, sampling
+    from crnn import optim, presets, sampling
     from crnn.c_export.files import export_c
     from crnn.diagnostics import gradient_check, gradient_flow
     from crnn.io.model_file import ModelFileError
@@ -77,6 +77,7 @@ __all__ = [
     "isa",
     "load",
     "optim",
+    "presets",
     "sampling",
     "save",
     "verify",
@@ -133,7 +134,7 @@ _LAZY = {
 def __getattr__(name: str) -> object:
     from importlib import import_module
 
-    if name in ("diagnostics", "optim", "sampling", "text"):
+    if name in ("diagnostics", "optim", "presets", "sampling", "text"):
         return import_module(f"crnn.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module 'crnn' has no attribute {name!r}")

@@ -22,7 +22,7 @@ FLOORS = (
     ("nn",),
     ("training",),
     ("models",),
-    ("_demo", "c_export", "diagnostics", "interop", "verification"),
+    ("_demo", "c_export", "diagnostics", "interop", "presets", "verification"),
     ("",),  # crnn/__init__.py
     ("cli", "config"),
     ("__main__",),

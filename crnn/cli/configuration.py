@@ -13,7 +13,7 @@ from typing import Any
 from crnn.cli.common import CommandParser, flag_of
 from crnn.models.fitting.estimator import RENAMED
 
-__all__ = ["OTHERS_NAMES", "Configuration", "Repeated", "given", "typed_options"]
+__all__ = ["OTHERS_NAMES", "Configuration", "Repeated", "given", "stated", "typed_options"]
 
 ONCE = ("config", "help", "resume", "restart")  # options that say what to do this time; a file cannot have them
 OTHERS_NAMES = {"learning_rate": "lr", **RENAMED}  # of options in other libraries
@@ -139,3 +139,9 @@ def given(arguments: argparse.Namespace, names: Iterable[str]) -> set[str]:
     names = list(names)
     configuration: Configuration | None = getattr(arguments, "configuration", None)
     return typed_options(arguments, names) | (set(configuration.dests) if configuration else set()) & set(names)
+
+
+def stated(arguments: argparse.Namespace, names: Iterable[str]) -> set[str]:
+    """Which of these options (``dest``) are `given`, or set by ``--preset``."""
+    names = set(names)
+    return given(arguments, names) | (names & set(getattr(arguments, "preset_dests", ())))

@@ -12,7 +12,7 @@ import crnn
 from crnn._options import add_flags, from_flags
 from crnn.checks import DTYPES
 from crnn.cli.common import load_language_model
-from crnn.cli.configuration import given
+from crnn.cli.configuration import stated as stated_options
 from crnn.cli.corpus import corpus_from
 from crnn.cli.sizes import say_sizes
 from crnn.nn.cells import CELLS
@@ -69,7 +69,7 @@ def load_start(arguments: argparse.Namespace) -> crnn.LanguageModel | None:
     model = load_language_model(path)
     config, wanted = model.config(), _options(arguments)
     free = {*DROPOUTS, "variational_dropout"}  # weights do not depend on them
-    stated = given(arguments, [*wanted, "tie_weights", "unit"])
+    stated = stated_options(arguments, [*wanted, "tie_weights", "unit"])
     if "unit" in stated and arguments.unit != model.vocab.unit:
         raise ValueError(f"unit: expected {model.vocab.unit}, as in {path}, got {arguments.unit}")
     for name in stated - {"unit", *free}:

@@ -16,6 +16,7 @@ from crnn._options import add_flags, from_flags
 from crnn.cli.common import INTERRUPTED, CommandParser, cores, flag_of, say
 from crnn.cli.configuration import Configuration
 from crnn.cli.messages import in_words_of
+from crnn.cli.presets import apply_preset, finish_preset
 from crnn.cli.ranks import files_of_rank, ranks_of_environment, run_on_ranks
 from crnn.cli.results import add_json_flag, evaluation_json, show_json
 from crnn.cli.tasks import DEFAULT_TASK, TASKS, TaskModule, task_named
@@ -126,15 +127,17 @@ def add_arguments(parser: CommandParser) -> None:
     loop.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
     add_json_flag(loop, "at the end what the run has reached as a JSON object")
     parser.set_defaults(module=module, task_name=task.name)
+    apply_preset(parser, early.preset or (file.values.get("preset") if file else None), ZERO_IS_NONE)
     if file is not None:
         file.apply(parser)
 
 
 def _early(parser: CommandParser) -> argparse.Namespace:
-    """The values of --task and --config, which the other options depend on; None if they are not typed."""
+    """The values of --task, --config and --preset, which other options depend on; None if they are not typed."""
     early = argparse.ArgumentParser(parser.prog, add_help=False)
     early.add_argument("--task")
     early.add_argument("--config", type=Path)
+    early.add_argument("--preset")
     return early.parse_known_args(parser.words)[0]
 
 
@@ -160,6 +163,7 @@ def _run(arguments: argparse.Namespace, ranks: Ranks | None) -> int:
     module: TaskModule = arguments.module
     arguments.task = arguments.task_name
     arguments.checkpoint = arguments.checkpoint or Path(f"{output}.checkpoint")
+    finish_preset(arguments)
     config = TrainingConfig(**_training_options(arguments), comm=ranks)
     arguments.shards = config.shards
     written = {name: getattr(arguments, name) for name in ("output", "checkpoint", "log_file", "report")}

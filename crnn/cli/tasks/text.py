@@ -13,6 +13,7 @@ from crnn.cli.common import CommandParser, say
 from crnn.cli.configuration import given
 from crnn.cli.corpus import add_corpus_flags, add_text_argument
 from crnn.cli.network import add_network_flags, corpus_and_model, load_start
+from crnn.cli.presets import add_preset_flag
 from crnn.cli.tasks import Prepared
 from crnn.training.config import LEAST_EPOCHS, LEAST_UPDATES, TrainingConfig
 
@@ -28,6 +29,7 @@ WITHOUT: tuple[str, ...] = ()
 def add_arguments(parser: CommandParser) -> None:
     """Add the text, and the options of corpus and network."""
     parser.usage = "%(prog)s [options] TEXT [TEXT ...] -o OUTPUT"  # the list of all options hides what was wrong
+    add_preset_flag(parser)
     add_text_argument(parser, "to train on")
     add_corpus_flags(parser.add_argument_group("text"))
     add_network_flags(parser.add_argument_group("network"))

@@ -6,6 +6,7 @@
     state_dicts.py   from_state_dict, to_state_dict, load_file, save_file
     reading.py       from_module
     writing.py       to_module, to_cell
+    _modules.py      the modules that to_module makes of models
 
 The order of the gates is the same in PyTorch and crnn. Only `from_module`, `to_module` and `to_cell` import torch:
 state dictionaries and files are names and arrays.

@@ -48,6 +48,13 @@ typedef struct crnn_layer_weights {
  * steps since the initial state. The output of a step is then that for the sequence so far. */
 enum { CRNN_POOL_LAST, CRNN_POOL_MAX, CRNN_POOL_MEAN };
 
+/* A tail of an adaptive softmax: tokens that are scored by h @ W_hp @ W_py, after those before them. */
+typedef struct crnn_tail_weights {
+    crnn_dim size, projection_size;
+    const void *W_hp, *W_py;      /* (H, projection_size), (projection_size, size) */
+    int W_hp_format, W_py_format; /* as in a layer */
+} crnn_tail_weights;
+
 /* A stack of layers, and what comes before and after it. Fields other than input_size, num_layers and layers may be 0. */
 typedef struct crnn_model_config {
     crnn_dim input_size;       /* D: elements of a step's x, or how many ids there are */
@@ -63,6 +70,10 @@ typedef struct crnn_model_config {
     const double *x_mean, *x_std; /* (D) or NULL: the layers' input is (x - x_mean) / x_std. Not for ids */
     const double *y_mean, *y_std; /* (y_columns) or NULL: the output is y * y_std + y_mean, column j % y_columns */
     crnn_dim y_columns;
+    /* An adaptive softmax: the last of the V outputs are the tails' tokens, and W_hy and b_y have a column for each output
+     * before them, S of them, then one for each tail: S + num_tails. A step's output is then log-probabilities. */
+    crnn_dim num_tails;        /* 0: none, and the output is h @ W_hy + b_y */
+    const crnn_tail_weights *tails;
 } crnn_model_config;
 
 typedef struct crnn_model crnn_model;

@@ -202,6 +202,13 @@ def softmax(make: Make) -> Results:
     return [p]
 
 
+def log_softmax(make: Make) -> Results:
+    y, in_place = make(B, N + V), make(B, V)
+    loss.log_softmax(y, 3, make(B, V), make(B, 5), 2)
+    loss.log_softmax(in_place, 0, in_place)
+    return [y[:, 3 : 3 + V], in_place]
+
+
 def pool_mean_forward(make: Make) -> Results:
     out = make(B, N)
     pool.pool_mean_forward(out, make(T, B, N), 0, B, LENGTHS)
@@ -273,6 +280,7 @@ KERNELS: dict[str, Callable[[Make], Results]] = {
     "loss.sigmoid_cross_entropy": sigmoid_cross_entropy,
     "loss.regression_loss": regression_loss,
     "loss.softmax": softmax,
+    "loss.log_softmax": log_softmax,
     "pool.pool_mean_forward": pool_mean_forward,
     "pool.pool_mean_backward": pool_mean_backward,
     "pool.pool_max_forward": pool_max_forward,

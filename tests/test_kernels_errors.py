@@ -105,6 +105,8 @@ GOOD: dict[str, tuple[Callable, str, Callable[[], dict]]] = {
     "column_squares": (loss.column_squares, "squares", lambda: {
         "squares": f4(V).astype("f8"), "x": f4(D, V), "means": f4(V).astype("f8")}),
     "softmax": (loss.softmax, "p", lambda: {"p": f4(B, V), "logits": f4(B, V)}),
+    "log_softmax": (loss.log_softmax, "y", lambda: {
+        "y": f4(B, V + 2), "first": 1, "logits": f4(B, V), "starts": f4(B, 2), "column": 1}),
     "pool_mean_forward": (pool.pool_mean_forward, "out", lambda: {
         "out": f4(B, H), "h": f4(T, B, H), "b0": 0, "b1": B}),
     "pool_mean_backward": (pool.pool_mean_backward, "dh", lambda: {
@@ -142,6 +144,7 @@ ANY_LENGTH = {("orthonormalize", "q", 0), ("orthonormalize", "q", 1), ("rows_bac
               ("bias_backward", "dy", 0), ("bias_backward", "dy", 1), ("linear_backward_weight", "scratch", 0),
               ("recurrent_backward_weight", "scratch", 0),
               ("pool_mean_forward", "h", 0), ("pool_max_forward", "h", 0), ("pool_mean_backward", "dh", 0),
+              ("log_softmax", "y", 1), ("log_softmax", "starts", 1),
               ("pool_max_backward", "dh", 0), ("column_sums", "x", 0), ("column_squares", "x", 0),
               *((f"{kind} forward, ids", "xw", 0) for kind in cells.CELLS),
               *((name, "x", 0) for name in ("sum", "sum_of_squares", "scale", "clip", "clear"))}  # fmt: skip
@@ -566,3 +569,9 @@ def test_empty_work_is_no_error():
     pool.pool_mean_backward(f4(0, B, H), f4(B, H), 0, B)
     vecmath.exp(f4(0), f4(0))
     assert gemm.orthonormalize(f4(0, H)) == 0
+
+
+@pytest.mark.parametrize("wrong", [{"first": -1}, {"first": 3}, {"column": -1}, {"column": 2}])
+def test_columns_of_a_log_softmax_that_are_not_there_are_refused(wrong):
+    name = next(iter(wrong))
+    refused("log_softmax", rf"^{name}: expected 0\.\.{2 if name == 'first' else 1}, .*got {wrong[name]}", **wrong)

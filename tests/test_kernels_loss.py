@@ -464,6 +464,35 @@ def test_every_loss_alone_and_in_place_has_the_same_bits(arrays, rng, name, give
     assert_same_bits(in_place, dx)
 
 
+# ---- log softmax -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("V", [*WIDTHS, 2, 65, 257])
+@pytest.mark.parametrize("size", [0.01, 3.0, 100.0])
+def test_log_softmax_is_the_oracles(arrays, rng, V, size):
+    """In place, and in some columns of a larger array, where each row starts from a number of its own."""
+    logits, starts = arrays.input(size * rng.normal(size=(B, V))), arrays.input(rng.normal(size=(B, 4)))
+    x = logits.astype("f8")
+    x -= x.max(axis=1, keepdims=True)
+    expected = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+    in_place, y = arrays.inout(logits), arrays.output(B, V + 5)
+    loss.log_softmax(in_place, 0, in_place)
+    loss.log_softmax(y, 2, logits, starts, 3)
+    tolerance = TOLERANCE[arrays.dtype.name] * max(1, np.abs(logits).max())
+    np.testing.assert_allclose(in_place, expected, atol=tolerance)
+    np.testing.assert_allclose(y[:, 2:-3], expected + starts[:, 3:].astype("f8"), atol=tolerance)
+    assert np.isnan(np.delete(y, np.s_[2:-3], axis=1)).all()
+
+
+def test_rows_of_a_log_softmax_do_not_change_each_others_bits(arrays, rng):
+    logits = arrays.input(rng.normal(size=(B, 33)))
+    together, alone = arrays.output(B, 33), arrays.output(1, 33)
+    loss.log_softmax(together, 0, logits)
+    for row in range(B):
+        loss.log_softmax(alone, 0, logits[row : row + 1])
+        assert_same_bits(alone[0], together[row])
+
+
 # ---- softmax ---------------------------------------------------------------------------------------------------
 
 

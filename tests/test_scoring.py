@@ -12,14 +12,15 @@ import crnn
 from crnn.cli import score
 from crnn.cli.lines import LineReader
 from crnn.models.language import scores, surprisals
+from crnn.models.outputs import head
 
 
 @pytest.fixture
 def small_batches(monkeypatch):
     """Batches of few steps, so that there are several, and one text takes several windows."""
     monkeypatch.setattr(surprisals, "ROWS", 40)
-    monkeypatch.setattr(surprisals, "LOGITS", 1)
-    monkeypatch.setattr(surprisals, "FEW", 7)
+    monkeypatch.setattr(head, "LOGITS", 1)
+    monkeypatch.setattr(head, "FEW", 7)
     monkeypatch.setattr(scores, "BLOCK", 150)
 
 

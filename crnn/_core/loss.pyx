@@ -178,6 +178,38 @@ def softmax(p: Real, logits: Real):
             f64.softmax(<double *>p_, <double *>logits_, M, V)
 
 
+def log_softmax(y: Real, Py_ssize_t first, logits: Real, starts: Real | None = None, Py_ssize_t column=0):
+    """y[m, first + v] = log softmax(logits[m])[v] + starts[m, column].
+
+    y (M, N) OUT, in the columns first .. first + V - 1; may be logits if N is V;  logits (M, V) IN;
+    starts (M, S) IN, or None: zeros.
+    """
+    cdef int kind = real_kind("y", y)
+    cdef Py_ssize_t M = dim(y, 0), N = dim(y, 1), V = dim(logits, 1), S = 0
+    cdef char *y_ = <char *>data("y", y, kind, True, 2, M, N)
+    cdef void *logits_ = data("logits", logits, kind, False, 2, M, V)
+    cdef char *starts_ = NULL
+    need_apart("y", y, "logits", logits, or_same=True)
+    if V > N:
+        raise ValueError(f"logits: expected shape (M, {N}) or fewer columns, those of y, got shape ({M}, {V})")
+    if not 0 <= first <= N - V:
+        raise ValueError(f"first: expected 0..{N - V}, for {V} of {N} columns, got {first}")
+    if starts is not None:
+        S = dim(starts, 1)
+        starts_ = <char *>data("starts", starts, kind, False, 2, M, S)
+        need_apart("y", y, "starts", starts)
+        if not 0 <= column < S:
+            raise ValueError(f"column: expected 0..{S - 1}, got {column}")
+    cdef Py_ssize_t size = 4 if kind == cnp.NPY_FLOAT32 else 8
+    y_ += first * size
+    starts_ = NULL if starts_ == NULL else starts_ + column * size
+    with nogil:
+        if kind == cnp.NPY_FLOAT32:
+            f32.log_softmax(<float *>y_, N, <float *>logits_, <float *>starts_, S, M, V)
+        else:
+            f64.log_softmax(<double *>y_, N, <double *>logits_, <double *>starts_, S, M, V)
+
+
 def sum(x: Real) -> float:
     """The sum of x (n,) IN, in double, in a fixed order."""
     cdef int kind = real_kind("x", x)

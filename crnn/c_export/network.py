@@ -270,7 +270,9 @@ class Network:
 
 
 def network_of(parts: StreamParts) -> Network:
-    """The network whose weights are ``parts``, float32."""
+    """The network whose weights are ``parts``, float32. Raises ValueError for what C files lack."""
+    if parts.tails:
+        raise ValueError("adaptive_softmax: expected a model without it, which a C file lacks")
     layers = [layer_of(number, parts.cell, params, parts.precisions) for number, params in enumerate(parts.layers)]
     embedding: Matrix | Vector | None = None
     table = None

@@ -102,6 +102,7 @@ def corpus_from(
         min_count=arguments.min_count,
         max_size=arguments.max_size,
         unknown=True if arguments.unknown else None,
+        order="sorted" if vocab is not None or arguments.adaptive_softmax is None else "frequency",
         border=typed_text("border", arguments.border, arguments.encoding or (vocab.encoding if vocab else "utf-8")),
         ids_path=arguments.ids_path,
     )

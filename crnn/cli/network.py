@@ -15,6 +15,7 @@ from crnn.cli.common import load_language_model
 from crnn.cli.configuration import stated as stated_options
 from crnn.cli.corpus import corpus_from
 from crnn.cli.sizes import say_sizes
+from crnn.models.outputs.clusters import suggested_cutoffs
 from crnn.nn.cells import CELLS
 from crnn.nn.config import DROPOUTS, NetworkConfig
 
@@ -41,6 +42,12 @@ def add_network_flags(net: argparse._ArgumentGroup) -> None:
     """Add the flags of `NetworkConfig`, and those for starting from another model's weights."""
     add_flags(net, NetworkConfig, NETWORK_FLAGS, without=("bidirectional",))
     net.add_argument("--tie-weights", action="store_true", help="use the embedding as the output weights")
+    net.add_argument(
+        "--adaptive-softmax",
+        metavar="CUTOFFS",
+        help="train faster with many words: the tokens before the first cutoff, the most frequent, are scored as "
+        "always, those of each range after it by smaller matrices; such as 2000,10000, or auto for a rule of thumb",
+    )
     net.add_argument(
         "--init-from",
         type=Path,
@@ -69,7 +76,10 @@ def load_start(arguments: argparse.Namespace) -> crnn.LanguageModel | None:
     model = load_language_model(path)
     config, wanted = model.config(), _options(arguments)
     free = {*DROPOUTS, "variational_dropout"}  # weights do not depend on them
-    stated = stated_options(arguments, [*wanted, "tie_weights", "unit"])
+    stated = stated_options(arguments, [*wanted, "tie_weights", "adaptive_softmax", "unit"])
+    config.setdefault("adaptive_softmax", None)
+    if wanted["adaptive_softmax"] is True:
+        wanted["adaptive_softmax"] = suggested_cutoffs(len(model.vocab), model.net.output_size)
     if "unit" in stated and arguments.unit != model.vocab.unit:
         raise ValueError(f"unit: expected {model.vocab.unit}, as in {path}, got {arguments.unit}")
     for name in stated - {"unit", *free}:
@@ -109,4 +119,17 @@ def corpus_and_model(
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `LanguageModel` that the flags describe."""
     options = from_flags(arguments, NetworkConfig) | {"tie_weights": arguments.tie_weights}
+    options["adaptive_softmax"] = _cutoffs(arguments.adaptive_softmax)
     return options | {"embedding_size": options["embedding_size"] or None}
+
+
+def _cutoffs(text: str | None) -> list[int] | bool | None:
+    """The option of `LanguageModel` that a flag's value means."""
+    if text is None or text == "auto":
+        return None if text is None else True
+    try:
+        return [int(cutoff) for cutoff in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"adaptive_softmax: expected integers separated by commas, such as 2000,10000, or auto, got {text!r}"
+        ) from None

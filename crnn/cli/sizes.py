@@ -48,7 +48,7 @@ def memory_for_training(
     head = math.prod(shapes["W_hy" if "W_hy" in shapes else "embedding"])  # packed twice
     arrays = len(optimizer_from("optimizer", arguments.optimizer).array_names)
     copies = 3 + arrays  # values, gradients, best values, and the optimizer's
-    outputs = arguments.batch_size * arguments.bptt * len(vocab)
+    outputs = arguments.batch_size * arguments.bptt * shapes["b_y"][0]
     itemsize = 8 if options["dtype"] == "float64" else 4
     return parameters, itemsize * (copies * parameters + 2 * head + outputs)
 

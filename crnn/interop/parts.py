@@ -57,7 +57,7 @@ class ModelParts:
         by_prefix: dict[str, dict[str, Array]] = {prefix: {} for prefix, *_ in self.network.prefixes()}
         for full_name, values in self.params.items():
             prefix, dot, name = full_name.rpartition(".")
-            if dot:
+            if prefix + dot in by_prefix:
                 by_prefix[prefix + dot][name] = values
         named = list(by_prefix.values())
         step = self.network.directions
@@ -96,7 +96,7 @@ class ModelParts:
                 raise ValueError(f"{name}: expected {wanted}, which {format} can express, got {value!r}")
 
 
-def parts_of(model: object, *kinds: str) -> ModelParts:
+def parts_of(model: object, *kinds: str, adaptive_softmax: bool = False) -> ModelParts:
     """The parts of a model, as copies: another thread may be training it, and what is written is what was checked.
 
     Parameters
@@ -104,13 +104,16 @@ def parts_of(model: object, *kinds: str) -> ModelParts:
     model : RNN, LanguageModel, SequenceClassifier, SequenceTagger or SequenceRegressor
     *kinds : str
         The kinds that are expected; all of `KINDS` if not given.
+    adaptive_softmax : bool
+        Whether the format can express it.
 
     Raises
     ------
     TypeError
         The model is of another kind.
     ValueError
-        It waits for `fit`, or is quantised, or a value is NaN or infinite; the message names the parameter.
+        It waits for `fit`, or is quantised, or has an adaptive softmax that the format lacks, or a value is NaN or
+        infinite; the message names the parameter.
     """
     kind = next((kind for kind in kinds or KINDS if isinstance(model, KINDS[kind])), None)  # of subclasses too
     if kind is None or not isinstance(model, Module):
@@ -124,6 +127,9 @@ def parts_of(model: object, *kinds: str) -> ModelParts:
             f"precision: expected a model in float32 or float64, got {precision!r}, whose products other libraries "
             "compute differently; model.astype('float32') has the same weights"
         )
+    cutoffs = config.get("adaptive_softmax")
+    if cutoffs is not None and not adaptive_softmax:
+        raise ValueError(f"adaptive_softmax: expected None, because this format has no such layer, got {cutoffs}")
     params = {name: values.copy() for name, values in model._parameters.values.items()}
     check_finite(params)
     scalings: dict[str, Standardizer] = getattr(model, "scalings", {})

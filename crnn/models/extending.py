@@ -13,7 +13,7 @@ from crnn.models.outputs.targets import Label, as_label, check_names
 from crnn.text.errors import VocabError
 from crnn.text.vocab import Vocab
 
-__all__ = ["check_larger", "copy_known_tokens", "extended_model"]
+__all__ = ["check_larger", "check_same_ids", "copy_known_tokens", "extended_model"]
 
 ModelT = TypeVar("ModelT", bound=Any)
 
@@ -66,17 +66,34 @@ def check_larger(known: Vocab, vocab: Vocab) -> None:
         )
 
 
+def check_same_ids(known: Vocab, vocab: Vocab) -> None:
+    """Raise VocabError unless all tokens of the ``known`` vocabulary have their ids in another one."""
+    if vocab.tokens[: len(known)] != known.tokens:
+        first = next(id for id, token in enumerate(known.tokens) if vocab.tokens[id] != token)
+        raise VocabError(
+            "vocab: expected new tokens after those of a model with adaptive_softmax, which scores tokens by their "
+            f"ids, got {vocab.tokens[first]!r} in the place of {known.tokens[first]!r}; see Vocab.extended"
+        )
+
+
 def copy_known_tokens(model: Any, larger: Any) -> None:
     """Give a language model with a larger vocabulary the weights of ``model``; see `LanguageModel.extended`."""
     positions = [larger.vocab.id(token) for token in model.vocab.tokens]
-    by_row = {"b_y", "layer0.W_xh" if model.net.embedding_size is None else "embedding"}
+    by_row = {"layer0.W_xh" if model.net.embedding_size is None else "embedding"}
+    by_column = set()
     params, larger_params = model._parameters.read_only(), larger._parameters.values
-    larger_params["b_y"].fill(params["b_y"].min())
+    if model.adaptive_softmax is None:
+        by_row.add("b_y")
+        by_column.add("W_hy")
+        larger_params["b_y"].fill(params["b_y"].min())
     for name, values in params.items():
         if name in by_row:
             larger_params[name][positions] = values
-        elif name == "W_hy":
+        elif name in by_column:
             larger_params[name][:, positions] = values
+        elif values.shape != larger_params[name].shape:  # the last tail's tokens, which have no bias
+            larger_params[name][...] = values[:, -1:]
+            larger_params[name][:, : values.shape[1]] = values
         else:
             larger_params[name][...] = values
     larger.training_runs = deepcopy(model.training_runs)

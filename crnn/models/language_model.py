@@ -12,13 +12,22 @@ from numpy.typing import ArrayLike
 from crnn._core import loss
 from crnn._options import options_of, takes_options
 from crnn.checks import Array, Ids, check_flag, check_threads
-from crnn.models.extending import check_larger, copy_known_tokens
+from crnn.models.extending import check_larger, check_same_ids, copy_known_tokens
 from crnn.models.fitting.starting import Snapshot, StartingPoint, run_fit
 from crnn.models.inputs.data import Batch
 from crnn.models.language.generating import GeneratingModel
-from crnn.models.language.network import allocated, initialise, model_shapes, network_of, with_embedding
+from crnn.models.language.network import (
+    allocated,
+    checked_cutoffs,
+    initialise,
+    model_shapes,
+    network_of,
+    with_embedding,
+)
 from crnn.models.language.scores import evaluated, ids_of, scores_of, surprisals_of
 from crnn.models.observations import TEXTS
+from crnn.models.outputs.adaptive import AdaptiveHead
+from crnn.models.outputs.clusters import check_cutoffs
 from crnn.models.outputs.head import Head
 from crnn.models.outputs.losses import CrossEntropy
 from crnn.models.outputs.metrics import Evaluation
@@ -39,7 +48,8 @@ from crnn.training.config import TrainingConfig, TrainingOptions
 from crnn.training.fit import fit_in_training
 from crnn.training.log import TrainingLog
 
-CONFIG_TYPES = network_json_types("input_size") | {"tie_weights": (bool,)}  # the input size is the vocabulary's
+CONFIG_TYPES = network_json_types("input_size")  # which is the vocabulary's
+CONFIG_TYPES |= {"tie_weights": (bool,), "adaptive_softmax": (type(None), list)}
 
 # `quantize` compares this many logits of a text, but at least so many rows of them, in so many pieces.
 CALIBRATION_LOGITS, CALIBRATION_ROWS, CALIBRATION_PIECES = 1 << 22, 256, 16
@@ -69,6 +79,11 @@ class LanguageModel(
     tie_weights : bool
         W_hy is the transpose of the embedding, whose size must be that of the top layer, and is if not given. Press,
         Wolf 2017.
+    adaptive_softmax : list of int or True, optional
+        Cutoffs c_1 < c_2 < ... < V: the c_1 most frequent tokens are scored as always, those of each range between two
+        cutoffs only where one of them is the target, through a smaller projection of h. Trains a model of many words in
+        a fraction of the time; evaluation is exact. True: cutoffs by a rule of thumb. Needs a vocabulary by frequency,
+        ``TextCorpus.from_file(..., order="frequency")``. See docs/text.md. Grave et al. 2016.
     seed : int
         Seed of the initial weights. The head's weights are initialised by the glorot rule, its biases are zero.
     input_init : str, optional
@@ -92,11 +107,12 @@ class LanguageModel(
     observed = TEXTS
     vocab: Vocab
     tie_weights: bool
+    adaptive_softmax: list[int] | None
     input_init: str | None
     net: RNN
     _log: TrainingLog | None = None
     _starting: StartingPoint = StartingPoint()
-    _head: Head
+    _head: Head | AdaptiveHead
     _predictor: Predictor
 
     def __init__(
@@ -107,6 +123,7 @@ class LanguageModel(
         num_layers: int | None = None,
         *,
         tie_weights: bool = False,
+        adaptive_softmax: Sequence[int] | bool | None = None,
         seed: int = 0,
         **options: Unpack[NetworkOptions],
     ) -> None:
@@ -118,15 +135,15 @@ class LanguageModel(
         self.input_init = options.get("input_init")
         network = {"input_size": len(vocab), "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
         config = network_of({"input_init": None, **options}, type(self).__name__, network, self.tie_weights)
-        self._parameters = allocated(config, self.tie_weights, vocab)
+        cutoffs = self.adaptive_softmax = checked_cutoffs(adaptive_softmax, config, self.tie_weights, vocab)
+        self._parameters = allocated(config, self.tie_weights, vocab, cutoffs)
         self.net = RNN.from_parameters(self._parameters.part("", config.shapes()), config, seed)
-        self._head = Head(
-            self._parameters.read_only(),
-            self.grads,
-            CrossEntropy(len(vocab)),
-            tie_weights=self.tie_weights,
-            precision=config.precision,
-        )
+        values, loss = self._parameters.read_only(), CrossEntropy(len(vocab))
+        if cutoffs is None:
+            tied, precision = self.tie_weights, config.precision
+            self._head = Head(values, self.grads, loss, tie_weights=tied, precision=precision)
+        else:
+            self._head = AdaptiveHead(values, self.grads, loss, cutoffs, config.precision)
         self._predictor = Predictor(self.net, self._head)
         if seed is not UNINITIALISED:
             initialise(self.net, self._parameters.values, self.tie_weights, self.input_init, seed)
@@ -138,11 +155,15 @@ class LanguageModel(
         if "vocab" not in attached:
             raise ValueError("vocab: expected a vocabulary, got none")
         network = config_from(dict(config) | {"input_size": len(attached["vocab"])})
-        return model_shapes(with_embedding(network, config["tie_weights"]), config["tie_weights"])
+        network = with_embedding(network, config["tie_weights"])
+        cutoffs = check_cutoffs(config.get("adaptive_softmax"), network.input_size, network.hidden_sizes[-1])
+        return model_shapes(network, config["tie_weights"], cutoffs)
 
     def config(self) -> dict[str, Any]:
         """The arguments that make a model of this shape, without the vocabulary, as values that JSON can hold."""
         config = self.net.config() | {"tie_weights": self.tie_weights}
+        if self.adaptive_softmax is not None:  # earlier releases read the files of all other models
+            config["adaptive_softmax"] = list(self.adaptive_softmax)
         del config["input_size"]  # the vocabulary determines it
         return config
 
@@ -160,6 +181,7 @@ class LanguageModel(
         net = self.net
         embedding = f"embedding_size={net.embedding_size}, " if net.embedding_size else ""
         tied = "tie_weights=True, " if self.tie_weights else ""
+        tied += "" if self.adaptive_softmax is None else f"adaptive_softmax={self.adaptive_softmax}, "
         precision = "" if self.precision is None else f"precision={self.precision!r}, "
         return (
             f"LanguageModel({len(self.vocab)} {self.vocab.unit}s, cell={net.cell!r}, hidden_size={net.hidden_size}, "
@@ -199,12 +221,14 @@ class LanguageModel(
         seed : int
             The weights of new tokens, rows of the embedding or of W_xh and columns of W_hy, are initialised as those
             of a new model with this seed. Their elements of b_y are the smallest of the known tokens, so that tokens
-            without training data are not predicted.
+            without training data are not predicted. In the last tail of an adaptive softmax they have the weights of
+            the last known token.
 
         Raises
         ------
         VocabError
-            The vocabulary lacks a token, or has another unit.
+            The vocabulary lacks a token, or has another unit; or the model has an adaptive softmax, and a known token
+            another id.
 
         Examples
         --------
@@ -215,6 +239,8 @@ class LanguageModel(
         """
         self.check_trainable()  # what is added has to be learnt
         check_larger(self.vocab, vocab)
+        if self.adaptive_softmax is not None:
+            check_same_ids(self.vocab, vocab)
         model = self._made(vocab=vocab, **self.config(), seed=seed)
         copy_known_tokens(self, model)
         model._take_attributes(self)
@@ -277,12 +303,15 @@ class LanguageModel(
     def forward(self, ids: ArrayLike, state: StateLike | None = None, *, threads: int = 1) -> tuple[Array, StateLike]:
         """Logits (T, B, V) of the next tokens and the state after the last step, both fresh.
 
+        With an adaptive softmax they are log-probabilities, whose softmax is the probabilities too.
+
         Arguments and errors as in `RNN.forward`; ids must be integers, otherwise TypeError is raised.
         """
         threads = check_threads(threads)
         predictor, workspace = self._predictor, self._predictor.take_workspace()
         tape, head = predictor.start(self._check_ids("ids", ids), state, workspace, threads=threads)
         predictor.forward(tape, head, None)
+        assert head.outputs is not None
         if not predictor.keeps(workspace):
             return head.outputs, tape.after.value
         outputs, after = head.outputs.copy(), tape.after.copied()

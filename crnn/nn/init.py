@@ -89,7 +89,7 @@ RULES: dict[str, Callable[[Draw, tuple[int, int]], Array]] = {
 
 _UNIFORM = re.compile(r"uniform\((.*)\)")
 # The parameters that a rule of `check_init` may name.
-MATRICES = ("embedding", "W_xh", "W_hh", "W_hy")
+MATRICES = ("embedding", "W_xh", "W_hh", "W_hy", "W_hp", "W_py")
 VECTORS = ("b_h", "b_hn", "b_y", "h0", "c0")
 
 

@@ -154,8 +154,10 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
 
     def initialise_head(self, params: Mapping[str, Array], draw: Draw, *, tie_weights: bool = False) -> None:
         """Draw the weights of a model's head, by the glorot rule unless the option ``init`` has another one."""
-        name = "embedding" if tie_weights else "W_hy"  # tied rows need the scale that suits the head's sums
-        params[name][...] = initial_matrix(self._config.rule_of(name) or "glorot", draw, params[name].shape, name)
+        # Tied rows need the scale that suits the head's sums.
+        names = ["embedding" if tie_weights else "W_hy", *(name for name in params if name.startswith("tail"))]
+        for name in names:
+            params[name][...] = initial_matrix(self._config.rule_of(name) or "glorot", draw, params[name].shape, name)
         bias = self._config.rule_of("b_y")
         if bias is not None:
             params["b_y"][...] = initial_matrix(bias, draw, params["b_y"].shape, "init")

@@ -53,7 +53,7 @@ __all__ = [
 
 PRECISIONS = gemm.QUANTISED
 TRAINING: tuple[Literal["bf16"], ...] = ("bf16",)  # those in which updates can be computed
-MATRICES = ("W_xh", "W_hh", "W_hy", "embedding")  # how the names of weight matrices end
+MATRICES = ("W_xh", "W_hh", "W_hy", "embedding", "W_hp", "W_py")  # how the names of weight matrices end
 MOST_TERMS = {"int8": 131_071, "int4": 131_071}  # of a product: more than so many could exceed an int32
 LEAST = np.float32(2.0**-100)  # an output whose weights are all smaller has the scale 0, and all its integers are 0
 GROUP = 32  # terms of an int4 product with the same multiplier

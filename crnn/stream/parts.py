@@ -31,14 +31,19 @@ class StreamParts:
         If given, steps accept ids only.
     W_hy, b_y : arrays (H, V) and (V,), optional
         The head; without one, outputs are h of the top layer. If only b_y is given, W_hy is the embedding's transpose.
+    tails : sequence of mappings
+        Of an adaptive softmax: each tail's W_hp (H, P) and W_py (P, size). W_hy and b_y then have as many columns fewer
+        as the tails have together, and one more for each tail; outputs are log-probabilities. See
+        `crnn.models.outputs.clusters`.
     pooling : str, optional
         What the head reads, one of `crnn.stream.stream.STREAM_POOLINGS`: "max" or "mean" of the steps so far. Otherwise
         the last step.
     ids_only : bool
         Reject real inputs.
     precisions : mapping of str to str
-        Of products with the matrices "layer0.W_xh", "layer0.W_hh", "layer1.W_xh", ... and "W_hy", which stands for a
-        tied embedding too: "bf16", "int8" or "int4", of float32 arrays only. Others: in the precision of the arrays.
+        Of products with the matrices "layer0.W_xh", "layer0.W_hh", "layer1.W_xh", ..., "W_hy", which stands for a
+        tied embedding too, and "tail0.W_hp", "tail0.W_py", ...: "bf16", "int8" or "int4", of float32 arrays only.
+        Others: in the precision of the arrays.
     x, y : (mean, std), optional
         Statistics to standardise inputs, and to convert outputs to the units of the targets: column j by element
         j % len(mean).
@@ -51,6 +56,7 @@ class StreamParts:
     embedding: Array | None = None
     W_hy: Array | None = None
     b_y: Array | None = None
+    tails: Sequence[Mapping[str, Array]] = ()
     pooling: str | None = None
     ids_only: bool = False
     precisions: Mapping[str, str] = field(default_factory=dict)
@@ -69,6 +75,7 @@ class StreamParts:
             embedding=mapped(self.embedding),
             W_hy=mapped(self.W_hy),
             b_y=mapped(self.b_y),
+            tails=[{name: function(array) for name, array in tail.items()} for tail in self.tails],
             x=None if self.x is None else (function(self.x[0]), function(self.x[1])),
             y=None if self.y is None else (function(self.y[0]), function(self.y[1])),
         )

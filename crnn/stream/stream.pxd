@@ -33,6 +33,12 @@ cdef extern from "crnn_stream.h" nogil:
         int W_xh_format
         int W_hh_format
 
+    ctypedef struct crnn_tail_weights:
+        crnn_dim size, projection_size
+        const void *W_hp
+        const void *W_py
+        int W_hp_format, W_py_format
+
     ctypedef struct crnn_model_config:
         crnn_dim input_size, num_layers
         const crnn_layer_weights *layers
@@ -49,6 +55,8 @@ cdef extern from "crnn_stream.h" nogil:
         const double *y_mean
         const double *y_std
         crnn_dim y_columns
+        crnn_dim num_tails
+        const crnn_tail_weights *tails
 
     ctypedef struct crnn_model:
         pass
@@ -90,7 +98,7 @@ cdef class StreamWeights:
     cdef int real, io_real      # NumPy's type numbers of the dtypes
     cdef Py_ssize_t step_bytes  # bytes of weights that a step reads
     cdef Py_ssize_t state_size
-    cdef bint ids_only, has_c
+    cdef bint ids_only, has_c, log_probabilities  # the last: what the outputs of an adaptive softmax are
     cdef list sizes             # H of each layer
     cdef object pooling         # that of StreamParts
     cdef object shapes          # StreamParts with shapes instead of arrays

@@ -107,6 +107,7 @@ cdef class StreamWeights:
         self.io_dtype = "float32" if self.io_real == cnp.NPY_FLOAT32 else "float64"
         self.shapes, self.pooling = parts.map(np.shape), parts.pooling
         self.ids_only = parts.ids_only or parts.embedding is not None
+        self.log_probabilities = len(parts.tails) > 0
         self.input_size, self.output_size = parts.input_size, crnn_model_output_size(self.model)
         self.state_size = crnn_model_state_size(self.model)
 
@@ -243,6 +244,7 @@ cdef class Config:
     """The crnn_model_config of `StreamParts`. Checks and borrows their arrays; raises TypeError and ValueError."""
     cdef crnn_model_config c
     cdef crnn_layer_weights *layers
+    cdef crnn_tail_weights *tails
     cdef list borrowed  # the arrays whose memory c refers to
     cdef list rounded   # names and arrays of the matrices that packing rounds
     cdef dict precisions
@@ -279,7 +281,7 @@ cdef class Config:
             raise ValueError(f"pooling: expected one of {', '.join(map(repr, STREAM_POOLINGS))}, got {parts.pooling!r}")
         self.c.pooling = STREAM_POOLINGS[parts.pooling]
         if parts.b_y is not None:
-            bits += self.head(parts.W_hy, parts.b_y, K, parts.embedding)
+            bits += self.head(parts, K)
         if self.precisions:
             raise ValueError(f"precisions: expected names of weight matrices, "
                              f"got {next(iter(self.precisions))!r}")
@@ -294,6 +296,7 @@ cdef class Config:
 
     def __dealloc__(self):
         PyMem_RawFree(self.layers)
+        PyMem_RawFree(self.tails)
 
     cdef void *array(self, str name, array, Py_ssize_t d0, Py_ssize_t d1=-1, int kind=-1) except NULL:
         """The data of a checked array (d0,), or (d0, d1), which is kept alive and from being resized."""
@@ -351,14 +354,35 @@ cdef class Config:
         self.sizes.append(H)
         return of_xh * (0 if by_row else K * G * H) + of_hh * H * R * H
 
-    cdef Py_ssize_t head(self, W_hy, b_y, Py_ssize_t K, embedding) except -1:
-        cdef Py_ssize_t V = dim(b_y, 0), bits = 0
-        self.c.W_hy_format = self.format("", "W_hy", embedding if W_hy is None else W_hy, K, &bits)
-        self.c.output_size, self.c.tie_weights = V, W_hy is None
-        self.c.b_y = self.array("b_y", b_y, V)
+    cdef Py_ssize_t head(self, parts, Py_ssize_t K) except -1:
+        """Set the head and its tails. Returns the bits that a step reads of their matrices."""
+        cdef Py_ssize_t S = dim(parts.b_y, 0), V = S - len(parts.tails), bits = 0, total = 0, i
+        W_hy = parts.W_hy
+        self.c.W_hy_format = self.format("", "W_hy", parts.embedding if W_hy is None else W_hy, K, &bits)
+        self.c.tie_weights = W_hy is None
+        self.c.b_y = self.array("b_y", parts.b_y, S)
         if W_hy is not None:
-            self.c.W_hy = self.array("W_hy", W_hy, K, V)
-        return bits * K * V
+            self.c.W_hy = self.array("W_hy", W_hy, K, S)
+        total = bits * K * S
+        if parts.tails:
+            self.tails = <crnn_tail_weights *>PyMem_RawCalloc(len(parts.tails), sizeof(crnn_tail_weights))
+            if self.tails == NULL:
+                raise MemoryError()
+            self.c.num_tails, self.c.tails = len(parts.tails), self.tails
+        for i in range(self.c.num_tails):
+            total += self.tail(&self.tails[i], parts.tails[i], K, f"tail{i}.")
+            V += self.tails[i].size
+        self.c.output_size = V
+        return total
+
+    cdef Py_ssize_t tail(self, crnn_tail_weights *w, values, Py_ssize_t K, str prefix) except -1:
+        cdef Py_ssize_t P = dim(values["W_hp"], 1), N = dim(values["W_py"], 1), of_hp = 0, of_py = 0
+        w.projection_size, w.size = P, N
+        w.W_hp = self.array("W_hp", values["W_hp"], K, P)
+        w.W_py = self.array("W_py", values["W_py"], P, N)
+        w.W_hp_format = self.format(prefix, "W_hp", values["W_hp"], K, &of_hp)
+        w.W_py_format = self.format(prefix, "W_py", values["W_py"], P, &of_py)
+        return of_hp * K * P + of_py * P * N
 
 
 cdef str described(x):

@@ -225,7 +225,9 @@ cdef class TextStream:
                 block = ids[start:start + rows]
                 n = len(block)
                 self.stream.run(block, logits[1:n + 1])
-                if nats is not None:
+                if nats is not None and self.stream.weights.log_probabilities:
+                    nats.append(-logits[np.arange(n), block])
+                elif nats is not None:
                     losses = np.empty((n, 1), self.logits.dtype)
                     loss.softmax_cross_entropy(losses, None, logits[:n, None], block[:, None], 1.0, IGNORE_INDEX, 0, 1)
                     nats.append(losses[:, 0])

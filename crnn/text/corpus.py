@@ -29,7 +29,7 @@ from crnn.text.reading import (
     with_borders,
 )
 from crnn.text.sources import TextFiles, check_outside, file_list, open_sources
-from crnn.text.vocab import Vocab, check_unit
+from crnn.text.vocab import Order, Vocab, check_unit
 
 __all__ = ["TextCorpus"]
 
@@ -80,6 +80,7 @@ class TextCorpus:
         min_count: int = 1,
         max_size: int | None = None,
         unknown: bool | None = None,
+        order: Order = "sorted",
         border: str = "\n",
     ) -> TextCorpus:
         """A corpus from a text in memory, or from several documents.
@@ -95,7 +96,7 @@ class TextCorpus:
             Use this vocabulary, for example that of a model to train further. Default: that of the whole text.
         extend_vocab : bool
             Add the tokens of the text that `vocab` does not have, sorted, after its own, whose ids stay.
-        min_count, max_size, unknown
+        min_count, max_size, unknown, order
             As for `Vocab.from_text`; not together with `vocab`.
         border : str
             Separates documents: appended to each but the last, unless it ends so anyway. Left out if `vocab` does not
@@ -108,7 +109,7 @@ class TextCorpus:
         VocabError
             A token is outside the vocabulary and there is no ``<unk>``, or options contradict each other.
         """
-        unit, make_vocab = _vocab_maker(unit, vocab, extend_vocab, min_count, max_size, unknown, "utf-8")
+        unit, make_vocab = _vocab_maker(unit, vocab, extend_vocab, min_count, max_size, unknown, order, "utf-8")
         if isinstance(text, list | tuple):
             documents = [text_document(f"text[{number}]", each, unit) for number, each in enumerate(text)]
         else:
@@ -129,6 +130,7 @@ class TextCorpus:
         min_count: int = 1,
         max_size: int | None = None,
         unknown: bool | None = None,
+        order: Order = "sorted",
         border: str = "\n",
         ids_path: PathLike | None = None,
     ) -> TextCorpus:
@@ -149,7 +151,7 @@ class TextCorpus:
         ids_path : path, optional
             Write the ids to this ``.npy`` file and memory-map it, for a text larger than memory. An existing file
             is replaced once the new one is complete.
-        unit, valid, test, vocab, extend_vocab, min_count, max_size, unknown, border
+        unit, valid, test, vocab, extend_vocab, min_count, max_size, unknown, order, border
             As for `from_text`.
 
         Raises
@@ -163,7 +165,7 @@ class TextCorpus:
             A file cannot be read, or `ids_path` not written.
         """
         encoding = check_encoding(encoding or (vocab.encoding if vocab else "utf-8"))
-        unit, make_vocab = _vocab_maker(unit, vocab, extend_vocab, min_count, max_size, unknown, encoding)
+        unit, make_vocab = _vocab_maker(unit, vocab, extend_vocab, min_count, max_size, unknown, order, encoding)
         files = file_list(path)
         with ExitStack() as stack:
             sources = open_sources(files, stack)
@@ -249,6 +251,7 @@ def _vocab_maker(
     min_count: int,
     max_size: int | None,
     unknown: bool | None,
+    order: Order,
     encoding: str,
 ) -> tuple[Unit, Callable[[Mapping[str, int]], Vocab]]:
     """The unit of a corpus, and a function that makes its vocabulary from the counts of its tokens."""
@@ -257,10 +260,10 @@ def _vocab_maker(
             raise VocabError("extend_vocab: expected a vocab to extend with it, got none")
         unit = check_unit("char" if unit is None else unit)
         return unit, lambda counts: Vocab.from_counts(
-            counts, unit, min_count, max_size, unknown, encoding=encoding
+            counts, unit, min_count, max_size, unknown, order, encoding=encoding
         )
-    if (min_count, max_size, unknown) != (1, None, None):
-        raise VocabError("min_count, max_size, unknown: not together with vocab, which is complete")
+    if (min_count, max_size, unknown, order) != (1, None, None, "sorted"):
+        raise VocabError("min_count, max_size, unknown, order: not together with vocab, which is complete")
     if unit not in (None, vocab.unit):
         raise VocabError(f"unit: expected {vocab.unit!r}, that of vocab, got {unit!r}")
     if extend_vocab and vocab.unit != "byte":

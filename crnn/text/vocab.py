@@ -10,8 +10,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate, chain, repeat
-from typing import Any, cast, get_args
+from itertools import accumulate, chain, pairwise, repeat
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,9 @@ from crnn.text.reading import (
     text_chunks,
 )
 
-__all__ = ["BYTE_ORDER_MARK", "UNKNOWN", "Vocab", "check_unit"]
+__all__ = ["BYTE_ORDER_MARK", "UNKNOWN", "Order", "Vocab", "check_unit"]
+
+Order = Literal["sorted", "frequency"]  # of the tokens of a new vocabulary
 
 UNKNOWN = "<unk>"  # stands for every token outside the vocabulary
 
@@ -51,7 +53,8 @@ class Vocab:
     """The tokens of a text, characters, bytes or words, and their ids. Immutable.
 
     **Conventions.** Ids are ``0 .. len(vocab) - 1`` in the order of `tokens`. `from_text` sorts (characters
-    by code point, words as `str`), so the ids of a text are the same in every run. The id of ``<unk>`` is 0.
+    by code point, words as `str`; or by falling frequency), so the ids of a text are the same in every run. The id of
+    ``<unk>`` is 0.
 
     ======  =======================================================================================
     unit    a token is
@@ -115,6 +118,7 @@ class Vocab:
         min_count: int = 1,
         max_size: int | None = None,
         unknown: bool | None = None,
+        order: Order = "sorted",
     ) -> Vocab:
         """The sorted vocabulary of a text.
 
@@ -128,6 +132,9 @@ class Vocab:
             Largest size, including ``<unk>``. The most frequent tokens are kept; ties are broken by sorted order.
         unknown : bool, optional
             Whether ``<unk>`` replaces tokens outside the vocabulary. Default: True for words, False for characters.
+        order : {"sorted", "frequency"}
+            Of the tokens after ``<unk>``: sorted, or the most frequent first and those of equal counts sorted, which
+            the option ``adaptive_softmax`` of `crnn.LanguageModel` needs.
 
         Raises
         ------
@@ -140,7 +147,7 @@ class Vocab:
         counts, total = count_tokens(text_chunks(text, unit), unit)
         if not total:
             raise TextError(f"text: expected at least one {unit}, got none")
-        return cls.from_counts(counts, unit, min_count, max_size, unknown)
+        return cls.from_counts(counts, unit, min_count, max_size, unknown, order)
 
     @classmethod
     def from_counts(
@@ -150,6 +157,7 @@ class Vocab:
         min_count: int = 1,
         max_size: int | None = None,
         unknown: bool | None = None,
+        order: Order = "sorted",
         *,
         encoding: str = "utf-8",
     ) -> Vocab:
@@ -157,20 +165,25 @@ class Vocab:
         check_positive("min_count", min_count)
         if max_size is not None:
             check_positive("max_size", max_size)
+        if not isinstance(order, str) or order not in get_args(Order):
+            raise VocabError(f"order: expected 'sorted' or 'frequency', got {order!r:.100}")
         if unit == "byte":
-            if (min_count, max_size) != (1, None) or unknown:
-                raise VocabError("min_count, max_size, unknown: not for unit 'byte', which is always all 256")
+            if (min_count, max_size, order) != (1, None, "sorted") or unknown:
+                raise VocabError("min_count, max_size, unknown, order: not for unit 'byte', which is always all 256")
             return cls(_ALL_BYTES, "byte", encoding)
         if unknown is None:
             unknown = unit == "word"
         special = (UNKNOWN,) if unknown or UNKNOWN in counts else ()
         kept = [token for token, count in counts.items() if count >= min_count and token not in special]
+        by_frequency = order == "frequency"
+        if max_size is not None or by_frequency:
+            kept.sort(key=lambda token: (-counts[token], token))
         if max_size is not None:
-            kept = sorted(kept, key=lambda token: (-counts[token], token))[: max_size - len(special)]
+            del kept[max(max_size - len(special), 0) :]
         if not kept and not special:
             highest = max(counts.values())
             raise VocabError(f"min_count: expected at most {highest} for this text, got {min_count}")
-        return cls(special + tuple(sorted(kept)), unit, encoding)
+        return cls(special + tuple(kept if by_frequency else sorted(kept)), unit, encoding)
 
     def extended(self, tokens: Iterable[str]) -> Vocab:
         """This vocabulary with further tokens after its own, whose ids stay. Tokens that it has are not repeated.
@@ -181,6 +194,12 @@ class Vocab:
             raise VocabError("tokens: none can be added for unit 'byte', which is always all 256")
         new = dict.fromkeys(token for token in tokens if token not in self._index)
         return Vocab((*self.tokens, *new), self.unit, self.encoding)
+
+    @property
+    def is_sorted(self) -> bool:
+        """Whether the tokens after ``<unk>`` are sorted, as `from_text` sorts them unless it is told otherwise."""
+        tokens = cast("tuple[str, ...]", self.tokens[self.unknown_id == 0 :])
+        return all(a < b for a, b in pairwise(tokens))
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -20,6 +20,12 @@ typedef struct {
     void *b_h, *h0, *c0, *vectors[CRNN_CELL_VECTORS];
 } model_layer;
 
+/* A tail of an adaptive softmax: its outputs are first, first + 1, ... */
+typedef struct {
+    crnn_packed W_hp, W_py;
+    crnn_dim first;
+} model_tail;
+
 struct crnn_model {
     crnn_tables kernels; /* of the model's precision; the other table is NULL */
     crnn_format format;
@@ -32,6 +38,8 @@ struct crnn_model {
     void *embedding; /* (D, E); NULL with tie_weights: then it is read from the columns of W_hy */
     crnn_packed W_hy;
     void *b_y;
+    crnn_dim num_tails, max_projection, max_tail; /* the last two: over the tails */
+    model_tail *tails;
     double *x_mean, *x_std, *y_mean, *y_std;
     crnn_dim max_H, max_columns; /* over the layers: H, G*H */
     int any_c, any_hn;           /* whether any layer has them */
@@ -77,6 +85,32 @@ static int format_of(const crnn_tables *kernels, int format)
     }
 }
 
+/* How many outputs the tails have; -1: one is not valid. */
+static crnn_dim outputs_of_tails(const crnn_model_config *c, const crnn_tables *kernels)
+{
+    crnn_dim outputs = 0;
+    for (crnn_dim i = 0; i < c->num_tails; ++i) {
+        const crnn_tail_weights *tail = &c->tails[i];
+        if (!valid_size(tail->size) || !valid_size(tail->projection_size) || !tail->W_hp || !tail->W_py ||
+            format_of(kernels, tail->W_hp_format) < 0 || format_of(kernels, tail->W_py_format) < 0)
+            return -1;
+        outputs += tail->size;
+        if (outputs > MAX_SIZE)
+            return -1;
+    }
+    return outputs;
+}
+
+static int valid_tails(const crnn_model_config *c, const crnn_tables *kernels)
+{
+    if (c->num_tails == 0)
+        return !c->tails;
+    if (!valid_size(c->num_tails) || !c->tails || c->tie_weights || c->pooling != CRNN_POOL_LAST || c->y_mean)
+        return 0;
+    const crnn_dim outputs = outputs_of_tails(c, kernels);
+    return outputs >= 0 && outputs < c->output_size;
+}
+
 static int valid_config(const crnn_model_config *c, const crnn_tables *kernels)
 {
     if (!c || !valid_size(c->input_size) || !valid_size(c->num_layers) || !c->layers)
@@ -105,7 +139,7 @@ static int valid_config(const crnn_model_config *c, const crnn_tables *kernels)
         return 0;
     if (!c->x_mean != !c->x_std || !c->y_mean != !c->y_std)
         return 0;
-    return !c->y_mean || valid_size(c->y_columns);
+    return valid_tails(c, kernels) && (!c->y_mean || valid_size(c->y_columns));
 }
 
 static model_layer lay_out_layer(arena *a, const crnn_model *model, const crnn_layer_weights *w, crnn_dim K)
@@ -126,6 +160,26 @@ static model_layer lay_out_layer(arena *a, const crnn_model *model, const crnn_l
     layer.h0 = allot_like(a, w->h0, H, model->size);
     layer.c0 = cell->has_c ? allot_like(a, w->c0, H, model->size) : NULL;
     return layer;
+}
+
+/* The tails of an adaptive softmax that reads K elements. */
+static void lay_out_tails(arena *a, crnn_model *model, const crnn_model_config *c, crnn_dim K)
+{
+    crnn_dim first = c->output_size - outputs_of_tails(c, &model->kernels);
+    model->num_tails = c->num_tails;
+    model->tails = allot(a, (size_t)c->num_tails, sizeof(model_tail));
+    for (crnn_dim i = 0; i < c->num_tails; ++i) {
+        const crnn_tail_weights *w = &c->tails[i];
+        const crnn_dim P = w->projection_size;
+        model_tail tail = {.first = first};
+        tail.W_hp = allot_packed(a, K, P, 1, format_of(&model->kernels, w->W_hp_format));
+        tail.W_py = allot_packed(a, P, w->size, 1, format_of(&model->kernels, w->W_py_format));
+        if (model->tails)
+            model->tails[i] = tail;
+        model->max_projection = P > model->max_projection ? P : model->max_projection;
+        model->max_tail = w->size > model->max_tail ? w->size : model->max_tail;
+        first += w->size;
+    }
 }
 
 /* Sizes and memory of a model; no values yet. NULL where the arena only counts. */
@@ -157,9 +211,12 @@ static crnn_model *lay_out_model(arena *a, const crnn_model_config *c, const crn
     model.has_head = c->output_size > 0;
     model.output_size = model.has_head ? c->output_size : K;
     if (model.has_head) {
-        model.W_hy = allot_packed(a, K, c->output_size, 1, format_of(kernels, c->W_hy_format));
-        model.b_y = allot_like(a, c->b_y, c->output_size, model.size);
+        const crnn_dim columns = c->output_size - outputs_of_tails(c, kernels) + c->num_tails;
+        model.W_hy = allot_packed(a, K, columns, 1, format_of(kernels, c->W_hy_format));
+        model.b_y = allot_like(a, c->b_y, columns, model.size);
     }
+    if (c->num_tails)
+        lay_out_tails(a, &model, c, K);
     model.pooling = c->pooling;
     if (c->pooling != CRNN_POOL_LAST)
         model.pooled_size = c->pooling == CRNN_POOL_MEAN ? K + COUNT_SIZE : K;

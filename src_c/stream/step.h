@@ -132,6 +132,35 @@ static void run_cell(crnn_streams *s, crnn_dim i, void *out, crnn_dim first, con
     }
 }
 
+/* y (n rows, ldy apart) = log softmax(scores (n, V)) + start, element `start` of each row of scores of the head, or 0. */
+static void log_softmax(const crnn_streams *s, void *y, crnn_dim ldy, const void *scores, const void *start, crnn_dim n,
+                        crnn_dim V)
+{
+    const crnn_model *model = s->model;
+    if (model->kernels.f32)
+        model->kernels.f32->log_softmax(y, ldy, scores, start, model->W_hy.N, n, V);
+    else
+        model->kernels.f64->log_softmax(y, ldy, scores, start, model->W_hy.N, n, V);
+}
+
+/* y (n, V) = the log-probabilities of an adaptive softmax that reads x (n, H). */
+static void adaptive_softmax(const crnn_streams *s, void *y, const void *x, const crnn_rows *rows)
+{
+    const crnn_model *model = s->model;
+    const crnn_dim n = rows->T * rows->B, V = model->output_size, S = model->W_hy.N, shortlist = S - model->num_tails;
+    crnn_packed_product(&model->W_hy, &model->kernels, s->scores, x, model->b_y, s->scratch, rows);
+    log_softmax(s, s->scores, S, s->scores, NULL, n, S);
+    for (crnn_dim i = 0; i < n; ++i)
+        copy(model, element(model, y, i * V), element(model, s->scores, i * S), shortlist);
+    for (crnn_dim i = 0; i < model->num_tails; ++i) {
+        const model_tail *tail = &model->tails[i];
+        crnn_packed_product(&tail->W_hp, &model->kernels, s->projected, x, NULL, s->scratch, rows);
+        crnn_packed_product(&tail->W_py, &model->kernels, s->of_tail, s->projected, NULL, s->scratch, rows);
+        log_softmax(s, element(model, y, tail->first), V, s->of_tail, element(model, s->scores, shortlist + i), n,
+                    tail->W_py.N);
+    }
+}
+
 /* One pass through the weights: one step of rows->B streams, or rows->T steps of one; at most s->block, of x or ids.
  * scattered: their rows; NULL: rows first, first + 1, ... With `check`, returns 0 and changes nothing where the layers'
  * input is not finite. The check comes after the first product, whose work hides its latency. */
@@ -160,7 +189,9 @@ static int advance(crnn_streams *s, void *y, const void *x, const int32_t *ids, 
     }
     if (model->pooled_size)
         pool(s, s->h, first, scattered, rows);
-    if (model->has_head)
+    if (model->num_tails)
+        adaptive_softmax(s, raw, x, rows);
+    else if (model->has_head)
         crnn_packed_product(&model->W_hy, &model->kernels, raw, x, model->b_y, s->scratch, rows);
     float_mode_restore(mode);
     if (model->standardises)

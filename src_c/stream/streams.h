@@ -22,6 +22,8 @@ struct crnn_streams {
     void *gates;        /* x @ W_xh + b_h, then the gates */
     void *h, *hn;       /* a layer's output, and its hn */
     void *h_before, *c; /* gathered from rows that are not contiguous; c also of several steps */
+    void *scores;       /* of an adaptive softmax: h @ W_hy + b_y, (block, its columns) */
+    void *projected, *of_tail; /* h @ W_hp and that @ W_py */
     void *scratch;      /* for products with quantised weights; NULL: there are none */
     stream_layer *layers;
     void *pooled; /* (N, pooled_size); NULL without pooling */
@@ -31,6 +33,12 @@ struct crnn_streams {
 static size_t scratch_size(const crnn_model *model, crnn_dim block)
 {
     size_t most = model->has_head ? crnn_packed_scratch(&model->W_hy, block) : 0;
+    for (crnn_dim i = 0; i < model->num_tails; ++i) {
+        const size_t of_hp = crnn_packed_scratch(&model->tails[i].W_hp, block);
+        const size_t of_py = crnn_packed_scratch(&model->tails[i].W_py, block);
+        most = of_hp > most ? of_hp : most;
+        most = of_py > most ? of_py : most;
+    }
     for (crnn_dim i = 0; i < model->num_layers; ++i) {
         const model_layer *l = &model->layers[i];
         const size_t of_xh = crnn_packed_scratch(&l->W_xh, block);
@@ -76,6 +84,11 @@ static crnn_streams *lay_out_streams(arena *a, const crnn_model *model, crnn_dim
         streams.h_before = allot(a, row, (size_t)model->max_H);
         if (model->any_c)
             streams.c = allot(a, row, (size_t)model->max_H);
+    }
+    if (model->num_tails) {
+        streams.scores = allot(a, row, (size_t)model->W_hy.N);
+        streams.projected = allot(a, row, (size_t)model->max_projection);
+        streams.of_tail = allot(a, row, (size_t)model->max_tail);
     }
     const size_t scratch = scratch_size(model, block);
     if (scratch)

@@ -64,7 +64,7 @@ static int exchange_layer(const crnn_model *model, exchange action, const model_
 /* Every parameter of a model, with the config's array of the same shape. 0: COMPARE has found a difference. */
 static int exchange_all(const crnn_model *model, exchange action, const crnn_model_config *c)
 {
-    const crnn_dim D = model->input_size, E = model->embedding_size, V = model->output_size;
+    const crnn_dim D = model->input_size, E = model->embedding_size, columns = model->W_hy.N;
     int same = 1;
     for (crnn_dim i = 0; i < model->num_layers; ++i)
         same = same && exchange_layer(model, action, &model->layers[i], &c->layers[i]);
@@ -72,9 +72,14 @@ static int exchange_all(const crnn_model *model, exchange action, const crnn_mod
         same = same && exchange_transposed(model, action, &model->W_hy, c->embedding, E);
     else {
         same = same && exchange_array(action, model->embedding, c->embedding, D * E, model->size);
-        same = same && (!model->has_head || exchange_matrix(model, action, &model->W_hy, c->W_hy, V));
+        same = same && (!model->has_head || exchange_matrix(model, action, &model->W_hy, c->W_hy, columns));
     }
-    same = same && (!model->has_head || exchange_array(action, model->b_y, c->b_y, V, model->size));
+    same = same && (!model->has_head || exchange_array(action, model->b_y, c->b_y, columns, model->size));
+    for (crnn_dim i = 0; i < model->num_tails; ++i) {
+        const model_tail *tail = &model->tails[i];
+        same = same && exchange_matrix(model, action, &tail->W_hp, c->tails[i].W_hp, tail->W_hp.N);
+        same = same && exchange_matrix(model, action, &tail->W_py, c->tails[i].W_py, tail->W_py.N);
+    }
     same = same && exchange_array(action, model->x_mean, c->x_mean, D, sizeof(double));
     same = same && exchange_array(action, model->x_std, c->x_std, D, sizeof(double));
     same = same && exchange_array(action, model->y_mean, c->y_mean, model->y_columns, sizeof(double));
@@ -96,9 +101,17 @@ static int same_shape(const crnn_model *model, const crnn_model_config *c)
             (own->cell->recurrent_gates && format_of(&model->kernels, l->W_hh_format) != (int)own->W_hh.format))
             return 0;
     }
+    for (crnn_dim i = 0; c->num_tails == model->num_tails && i < c->num_tails; ++i) {
+        const crnn_tail_weights *w = &c->tails[i];
+        const model_tail *own = &model->tails[i];
+        if (w->size != own->W_py.N || w->projection_size != own->W_hp.N ||
+            format_of(&model->kernels, w->W_hp_format) != (int)own->W_hp.format ||
+            format_of(&model->kernels, w->W_py_format) != (int)own->W_py.format)
+            return 0;
+    }
     if (model->has_head && format_of(&model->kernels, c->W_hy_format) != (int)model->W_hy.format)
         return 0;
-    return c->output_size == (model->has_head ? model->output_size : 0) &&
+    return c->num_tails == model->num_tails && c->output_size == (model->has_head ? model->output_size : 0) &&
            (c->y_mean ? c->y_columns : 0) == model->y_columns;
 }
 

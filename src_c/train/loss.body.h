@@ -68,6 +68,21 @@ static void softmax(real *p, const real *logits, crnn_dim M, crnn_dim V)
     float_mode_restore(mode);
 }
 
+static void log_softmax(real *y, crnn_dim ldy, const real *logits, const real *start, crnn_dim lds, crnn_dim M, crnn_dim V)
+{
+    float_mode mode = kernel_floats();
+    for (crnn_dim m = 0; m < M; ++m) {
+        const real *logits_m = logits + m * V;
+        real *y_m = y + m * ldy;
+        const real max = max_of_row(logits_m, V);
+        const double total = log_of_sum((double)exp_row(NULL, logits_m, V, max)) + (double)max;
+        const line shift = line_set1((real)((start ? (double)start[m * lds] : 0) - total));
+        for (crnn_dim v = 0, remaining = V; remaining > 0; v += LINE, remaining -= LINE)
+            line_put(y_m + v, line_add(line_get(logits_m + v, remaining), shift), remaining);
+    }
+    float_mode_restore(mode);
+}
+
 INLINE real fold_line(line a)
 {
     real lanes[LINE];

@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from crnn.models.outputs.clusters import adaptive_shapes, check_cutoffs
 from crnn.nn.config import NetworkConfig, config_from
 from crnn.nn.init import uniform_draws
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
 from crnn.text.vocab import Vocab
 
-__all__ = ["allocated", "initialise", "model_shapes", "network_of", "with_embedding"]
+__all__ = ["allocated", "checked_cutoffs", "initialise", "model_shapes", "network_of", "with_embedding"]
 
 
 def network_of(
@@ -40,16 +41,40 @@ def with_embedding(config: NetworkConfig, tie_weights: bool) -> NetworkConfig:
     return config
 
 
-def model_shapes(config: NetworkConfig, tie_weights: bool) -> Shapes:
+def checked_cutoffs(adaptive_softmax: Any, config: NetworkConfig, tie_weights: bool, vocab: Vocab) -> list[int] | None:
+    """The cutoffs of an adaptive softmax, or None. Raises TypeError and ValueError."""
+    cutoffs = check_cutoffs(adaptive_softmax, len(vocab), config.hidden_sizes[-1])
+    if cutoffs is None:
+        return None
+    if tie_weights:
+        raise ValueError(
+            "tie_weights: expected False with adaptive_softmax, whose output weights are smaller than the embedding, "
+            "got True"
+        )
+    if vocab.is_sorted:
+        how = "TextCorpus.from_file(..., order='frequency')"
+        how = "which is not possible for unit 'byte'" if vocab.unit == "byte" else how
+        raise ValueError(
+            "adaptive_softmax: expected a vocabulary whose most frequent tokens come first, got one that is sorted; "
+            f"{how}"
+        )
+    return cutoffs
+
+
+def model_shapes(config: NetworkConfig, tie_weights: bool, cutoffs: Sequence[int] | None = None) -> Shapes:
     """Names and shapes of the parameters: the network's, then the head's."""
     H, V = config.hidden_sizes[-1], config.input_size
+    if cutoffs is not None:
+        return dict(config.shapes()) | dict(adaptive_shapes(cutoffs, V, H))
     head: Shapes = {"b_y": (V,)} if tie_weights else {"W_hy": (H, V), "b_y": (V,)}
     return dict(config.shapes()) | dict(head)
 
 
-def allocated(config: NetworkConfig, tie_weights: bool, vocab: Vocab) -> Parameters:
+def allocated(
+    config: NetworkConfig, tie_weights: bool, vocab: Vocab, cutoffs: Sequence[int] | None = None
+) -> Parameters:
     """The parameters, not initialised. Raises MemoryError, which says what makes them fewer."""
-    shapes = model_shapes(config, tie_weights)
+    shapes = model_shapes(config, tie_weights, cutoffs)
     try:
         return Parameters(shapes, config.dtype)
     except MemoryError:

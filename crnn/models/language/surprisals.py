@@ -10,20 +10,15 @@ from typing import cast
 import numpy as np
 
 from crnn import _parallel as parallel
-from crnn._core import gemm
 from crnn._core.rows import Lengths
 from crnn.checks import Array, Ids
 from crnn.models.outputs.predictor import Predictor
-from crnn.nn.slices import Slice
 from crnn.nn.state import StateLike
 from crnn.text.windows import IGNORE_INDEX
 
 __all__ = ["surprisals"]
 
 ROWS = 4096  # most steps of a batch, of all its sequences together
-LOGITS = 1 << 16  # elements of the logits that are computed at a time by each thread, so that they stay in cache; but
-FEW = 64  # rows at least, since the product reads all weights, unless these have more than
-MOST_LOGITS = 1 << 22  # elements
 PADDED = 1.25  # most times that a batch with padding may be larger than without
 
 
@@ -112,10 +107,8 @@ class _Windows:
     """Computes the losses of windows. Memory is kept from one to the next, and for the next call if it is small."""
 
     def __init__(self, predictor: Predictor, threads: int) -> None:
-        head = predictor.head
         self._predictor, self._threads = predictor, threads
-        self._workspace, self._weights = predictor.take_workspace(), head.packed()
-        self._rows = min(max(LOGITS // len(head.b_y), FEW), max(1, MOST_LOGITS // len(head.b_y)))
+        self._workspace, self._weights = predictor.take_workspace(), predictor.head.packed()
 
     def end(self) -> None:
         """Keep the memory for the next call."""
@@ -136,14 +129,8 @@ class _Windows:
         wanted = targets.reshape(1, -1)
 
         def rows(part: int) -> None:
-            """The head's part: of a few rows at a time, whose logits stay in cache."""
             first, last = parallel.part_range(x.size, part, self._threads)
-            logits = gemm.aligned_empty((1, min(self._rows, last - first), len(head.b_y)), head.dtype)
-            for start in range(first, last, self._rows):
-                chosen = slice(start, min(start + self._rows, last))
-                count = chosen.stop - start
-                gemm.linear_forward(logits[:, :count], y[:, chosen], self._weights, head.b_y, 0, count)
-                head.loss.run(losses[:, chosen], None, logits[:, :count], wanted[:, chosen], 1.0, Slice(0, count))
+            head.row_losses(losses, y, wanted, self._weights, first, last)
 
         parallel.run(self._threads, rows)
         return losses.reshape(x.shape)

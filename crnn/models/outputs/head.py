@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,11 @@ from crnn.nn.dropout import Masks
 from crnn.nn.precision import Precision, precision_of
 from crnn.nn.slices import Slice
 from crnn.nn.tape import Tape
+from crnn.stream.parts import StreamParts
+
+LOGITS = 1 << 16  # elements of the logits that `row_losses` computes at a time, so that they stay in cache; but
+FEW = 64  # rows at least, since the product reads all weights, unless these have more than
+MOST_LOGITS = 1 << 22  # elements
 
 
 @dataclass(eq=False)
@@ -62,6 +68,26 @@ class HeadTape:
             self.targets = gemm.aligned_empty(targets.shape, targets.dtype)
         self.targets[...] = targets
         return self.targets
+
+
+def draw_input_mask(
+    tape: Any, inputs: int, dtype: str, network: Tape, masks: Masks | None, config: NetworkConfig
+) -> None:
+    """Draw the dropout mask of the input of any head. ``tape``: that of the head."""
+    tape.mask = None
+    if masks is not None and config.dropout > 0:
+        pooled = tape.pooling is not None
+        tape.mask = masks.draw_rows(
+            config.dropout,
+            1 if pooled else network.steps,
+            network.batch,
+            inputs,
+            dtype,
+            same_for_all_steps=config.variational_dropout,
+            lengths=None if pooled else network.lengths,
+        )
+        if tape.dropped is None:
+            tape.dropped = gemm.aligned_empty((*tape.losses.shape, inputs), dtype)
 
 
 class Head:
@@ -117,6 +143,11 @@ class Head:
         self.dtype = self.b_y.dtype.name
         self.inputs = int(self.w.shape[1] if tie_weights else self.w.shape[0])
 
+    @property
+    def columns(self) -> int:
+        """Elements of a row that blocks of rows have to hold."""
+        return len(self.b_y)
+
     def rows(self, tape: Tape) -> tuple[int, int]:
         """The shape (T, B) of the outputs for the network's tape; with pooling (1, B), packed (1, M)."""
         if self.pooling is not None:
@@ -146,20 +177,7 @@ class Head:
 
     def draw_mask(self, tape: HeadTape, network: Tape, masks: Masks | None, config: NetworkConfig) -> None:
         """Draw the dropout mask of the head's input. None: nothing is dropped. ``network``: the tape of the network."""
-        tape.mask = None
-        if masks is not None and config.dropout > 0:
-            pooled = tape.pooling is not None
-            tape.mask = masks.draw_rows(
-                config.dropout,
-                1 if pooled else network.steps,
-                network.batch,
-                self.inputs,
-                self.dtype,
-                same_for_all_steps=config.variational_dropout,
-                lengths=None if pooled else network.lengths,
-            )
-            if tape.dropped is None:
-                tape.dropped = gemm.aligned_empty((*tape.losses.shape, self.inputs), self.dtype)
+        draw_input_mask(tape, self.inputs, self.dtype, network, masks, config)
 
     def pack_forward(self, tape: HeadTape) -> None:
         """Pack the weights for the forward product. Those of a quantised model are read-only and packed once."""
@@ -232,6 +250,28 @@ class Head:
         pooling = POOLINGS[self.pooling](T, B, h.shape[2], self.directions, self.dtype)
         pooling.forward(h, Slice(0, B, lengths))
         return self.apply(pooling.out[0])[None]
+
+    def row_losses(
+        self, losses: Array, x: Array, targets: Array, packed: gemm.Packed, first: int, last: int
+    ) -> None:
+        """Losses (1, M) of x (1, M, H) in the rows first .. last-1, without a tape. ``packed``: of `packed`.
+
+        The outputs are computed for a few rows at a time, and stay in cache.
+        """
+        V = len(self.b_y)
+        most = min(max(LOGITS // V, FEW), max(1, MOST_LOGITS // V))
+        outputs = gemm.aligned_empty((1, min(most, last - first), V), self.dtype)
+        for start in range(first, last, most):
+            chosen = slice(start, min(start + most, last))
+            count = chosen.stop - start
+            gemm.linear_forward(outputs[:, :count], x[:, chosen], packed, self.b_y, 0, count)
+            self.loss.run(losses[:, chosen], None, outputs[:, :count], targets[:, chosen], 1.0, Slice(0, count))
+
+    def in_streams(self, parts: StreamParts) -> StreamParts:
+        """The parts of a stream of the network, with those of the head."""
+        precisions = parts.precisions if self.precision is None else {**parts.precisions, "W_hy": self.precision}
+        W_hy = None if self.tie_weights else self.w
+        return replace(parts, W_hy=W_hy, b_y=self.b_y, pooling=self.pooling, precisions=precisions)
 
     def loss_rows(self, tape: HeadTape, targets: Array, part: Slice) -> None:
         """Compute the losses of the outputs for the rows of ``part``."""

@@ -12,6 +12,7 @@ from typing import Any
 from crnn._core import gemm
 from crnn._core.rows import Lengths
 from crnn.checks import Array
+from crnn.models.outputs.adaptive import AdaptiveHead, AdaptiveRows
 from crnn.models.outputs.blocks import Blocks, Gradient, rows_of_block
 from crnn.models.outputs.head import Head, HeadTape
 from crnn.models.outputs.repetition import Repetition
@@ -56,10 +57,10 @@ class Predictor:
     """
 
     net: RNN  # whose outputs the head reads
-    head: Head
+    head: Any  # a Head, or an AdaptiveHead
     _kept: list[Workspace]  # at most one: that of the last small batches in inference
 
-    def __init__(self, net: RNN, head: Head) -> None:
+    def __init__(self, net: RNN, head: Head | AdaptiveHead) -> None:
         self.net, self.head, self._kept = net, head, []
 
     @property
@@ -78,19 +79,8 @@ class Predictor:
 
     def stream_parts(self, kind: str, *, ids_only: bool = False) -> StreamParts:
         """The weights of one step of network and head, for streams of a model of the class ``kind``."""
-        head = self.head
-        w = None if head.tie_weights else head.w
-        parts = self.net._stream_parts()
-        precisions = parts.precisions if head.precision is None else {**parts.precisions, "W_hy": head.precision}
-        return replace(
-            parts,
-            kind=kind,
-            W_hy=w,
-            b_y=head.b_y,
-            pooling=head.pooling,
-            ids_only=ids_only,
-            precisions=precisions,
-        )
+        parts: StreamParts = self.head.in_streams(self.net._stream_parts())
+        return replace(parts, kind=kind, ids_only=ids_only)
 
     # ---- one window -----------------------------------------------------------------------------------------------
 
@@ -143,7 +133,7 @@ class Predictor:
         if tape.lengths is not None and not tape.lengths.packed:
             return None
         rows = math.prod(self.head.rows(tape))
-        found = rows_of_block(rows, len(self.head.b_y), self.head.b_y.itemsize)
+        found = rows_of_block(rows, self.head.columns, self.head.b_y.itemsize)
         return None if found == rows else found
 
     def take_workspace(self) -> Workspace:
@@ -158,7 +148,7 @@ class Predictor:
         tape, head_tape = workspace.tape, workspace.head
         if tape is None or tape.keep or tape.lengths is not None or self._kept:
             return False
-        outputs = 0 if head_tape is None else head_tape.outputs.nbytes
+        outputs = 0 if head_tape is None or head_tape.outputs is None else head_tape.outputs.nbytes
         return tape.held_bytes + tape.y.nbytes + outputs <= KEPT_BYTES
 
     def keep_workspace(self, workspace: Workspace) -> None:
@@ -201,8 +191,7 @@ class Predictor:
 
         phases: list[Phase] = [(tape.parts, rows)] if packed else [(1, pack), (tape.parts, rows)]
         if head_tape.blocked:
-            assert targets is not None
-            phases += Blocks(head, head_tape, tape, targets, tape.parts).phases()
+            phases += self._blocks(tape, head_tape, targets, tape.parts).phases()
         return phases
 
     def outputs(
@@ -213,7 +202,8 @@ class Predictor:
         Fresh, or with a workspace valid until its next use.
         Large batches are computed in windows of time, unless the network is bidirectional.
         """
-        head, stack = self.head, self.net.stack
+        head: Head = self.head  # models of sequences have no other
+        stack = self.net.stack
         if head.pooling == "flatten" or not saves_memory(stack, x, lengths):
             tape, head_tape = self.start(x, None, workspace or Workspace(), lengths=lengths, threads=threads)
             self.forward(tape, head_tape, None)
@@ -313,11 +303,11 @@ class Predictor:
                 blocks.finish()
             stack.finish_gradients(tape)
 
-        blocks: Blocks | None = None
+        blocks: Blocks | AdaptiveRows | None = None
         phases: list[Phase] = [(packers, pack)]
         if head_tape.blocked:
             gradient = Gradient(scale, of_parameters=not states_only)
-            blocks = Blocks(head, head_tape, tape, targets, threads, gradient, weights)
+            blocks = self._blocks(tape, head_tape, targets, threads, gradient, weights)
             phases += self._blocked_rows(tape, head_tape, blocks)
         else:
             phases.append((tape.parts, rows))
@@ -325,7 +315,24 @@ class Predictor:
             phases += [(threads, columns), (1, finish)]
         return phases
 
-    def _blocked_rows(self, tape: Tape, head_tape: HeadTape, blocks: Blocks) -> list[Phase]:
+    def _blocks(
+        self,
+        tape: Tape,
+        head_tape: Any,
+        targets: Array | None,
+        threads: int,
+        gradient: Gradient | None = None,
+        weights: Array | None = None,
+    ) -> Blocks | AdaptiveRows:
+        """What is computed between the passes of the network, of a head's tape that is blocked."""
+        head = self.head
+        if isinstance(head, AdaptiveHead):
+            assert weights is None  # models of sequences have them, and none has such a head
+            return AdaptiveRows(head, head_tape, tape, targets, threads, gradient)
+        assert targets is not None
+        return Blocks(head, head_tape, tape, targets, threads, gradient, weights)
+
+    def _blocked_rows(self, tape: Tape, head_tape: HeadTape, blocks: Blocks | AdaptiveRows) -> list[Phase]:
         """The phases of a pass that computes the head's outputs and gradients in blocks of rows."""
         stack, head = self.net.stack, self.head
 

@@ -11,6 +11,7 @@ from model_tools import language_model
 
 import crnn
 from crnn import ModelFileError
+from crnn.training.run import Run
 
 IDS = np.random.default_rng(8).integers(12, size=104)
 # 7 windows an epoch
@@ -288,3 +289,27 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     fitted(language_model(), checkpoint=path, max_updates=10)
     with pytest.raises(ModelFileError, match=r"^hidden_size: expected 7, as in .*checkpoint, got 8$"):
         fitted(language_model(H=8), checkpoint=path, resume=True)
+
+
+def test_weights_after_an_epoch_are_kept_once_their_loss_is_known():
+    """Also if the next epoch diverges: those of the last epoch whose loss was finite come back."""
+    model = language_model()
+    run = Run(model, crnn.optim.SGD(), crnn.TrainingLog(), {}, carries_state=False)
+    initial = model.flat_params.copy()
+    model.flat_params[...] += 1
+    run.record_validation(None)
+    np.testing.assert_array_equal(run.best, initial)
+    run.confirm()
+    np.testing.assert_array_equal(run.best, model.flat_params)
+
+
+def test_weights_that_diverged_are_not_kept_later():
+    model = language_model()
+    run = Run(model, crnn.optim.SGD(), crnn.TrainingLog(), {}, carries_state=False)
+    initial = model.flat_params.copy()
+    model.flat_params[...] += 1
+    run.record_validation(None)
+    assert run.roll_back() == "the initial ones"
+    model.flat_params[...] += 2
+    run.confirm()
+    np.testing.assert_array_equal(run.best, initial)

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
+from crnn.array_input import is_finite
 from crnn.checks import Array
 from crnn.nn.state import StateLike
 from crnn.optim import Optimizer
@@ -47,8 +46,8 @@ class Run:
         How often the run has returned to ``best``.
     average : WeightAverage or None
         Of the weights, if they are averaged; it is evaluated and kept in place of the current weights.
-    candidate : array or None
-        The weights after an epoch that has not been evaluated, until their loss is known.
+    unconfirmed : bool
+        Whether the weights are those after an epoch that has not been evaluated, and their loss is not known yet.
     judged : bool
         Whether an epoch has been evaluated, so that ``best`` is of that epoch.
     update : int
@@ -72,7 +71,7 @@ class Run:
     test: Evaluation | None
     rollbacks: int
     average: WeightAverage | None
-    candidate: Array | None
+    unconfirmed: bool
     judged: bool
     update: int
     position: int
@@ -91,7 +90,7 @@ class Run:
         self._resumed: tuple[int, Mapping[str, Any]] | None = None  # update and record in the checkpoint
         self.rollbacks = 0
         self.average = None
-        self.candidate = None
+        self.unconfirmed = False
         self.update = 0
         self.position = 0
         self.state = None
@@ -102,7 +101,7 @@ class Run:
 
     def check_weights(self) -> None:
         """Raise Diverged unless all weights are finite."""
-        if not np.isfinite(weights_of(self.model)).all():
+        if not is_finite(weights_of(self.model)):
             raise Diverged(f"weights are NaN or infinite after update {self.update} (epoch {self.log.epochs + 1})")
 
     @contextmanager
@@ -131,19 +130,21 @@ class Run:
     def record_validation(self, evaluation: Evaluation | None) -> None:
         """Log an evaluation of the current weights, None if there is none. Keep them if they are the best so far."""
         if evaluation is None:
-            self.candidate = weights_of(self.model).copy()
+            self.unconfirmed = True
         elif self.log.add_validation(evaluation.loss, evaluation.accuracy):
             self.best[...] = weights_of(self.model)
             self.best_epoch, self.judged = self.log.epochs + 1, True
 
-    def confirm_candidate(self) -> None:
-        """The weights after the last epoch gave a finite loss: keep them, unless epochs are evaluated."""
-        if self.candidate is not None:
-            self.best, self.candidate, self.best_epoch = self.candidate, None, self.log.epochs
+    def confirm(self) -> None:
+        """The current weights gave a finite loss and gradient: keep them if they are those after an epoch."""
+        if self.unconfirmed and not self.judged:
+            self.best[...] = self.kept()
+            self.best_epoch = self.log.epochs
+        self.unconfirmed = False
 
     def keep_best(self) -> None:
         """Set the model's weights to those of the best epoch; if there is none, to finite ones."""
-        kept = self.kept() if np.isfinite(self.kept()).all() else self.best
+        kept = self.kept() if is_finite(self.kept()) else self.best
         if kept is not weights_of(self.model):
             with changing(self.model) as weights:
                 weights[...] = kept
@@ -171,6 +172,7 @@ class Run:
         if self.average is not None:
             self.average.reset()
         self.rollbacks += 1
+        self.unconfirmed = False
         self.optimizer.reset()
         self.update -= self.position
         self.end_epoch()

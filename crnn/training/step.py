@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from crnn._core import optim as kernels
@@ -39,6 +39,8 @@ class UpdateStep:
         2-norm of the last gradient, after ``clip_value`` and before ``clip_norm``.
     lr : float
         Learning rate of the last update.
+    before_update : callable or None
+        Is called before an update changes the weights, when their loss and gradient are known to be finite.
     """
 
     model: Trainable
@@ -49,6 +51,7 @@ class UpdateStep:
     workspace: object  # returned by the model's method ``workspace``; None if it has none
     norm: float
     lr: float
+    before_update: Callable[[], object] | None
     schedule: Schedule | None
 
     def __init__(
@@ -68,6 +71,7 @@ class UpdateStep:
         self._lends_parameters = keeps_no_parameters(optimizer)
         self.norm = 0.0
         self.lr = optimizer.lr
+        self.before_update = None
         self.schedule = self._of_run = config.new_schedule()
 
     def begin_epoch(self, epoch: int, valid_losses: Sequence[float]) -> None:
@@ -101,6 +105,8 @@ class UpdateStep:
         if not (math.isfinite(loss) and math.isfinite(self.norm)):
             problem = f"gradient's norm is {self.norm}" if math.isfinite(loss) else f"loss is {loss / max(count, 1)}"
             raise Diverged(f"{problem} at update {update + 1} (epoch {epoch})")
+        if self.before_update is not None:
+            self.before_update()
         limit = self.config.clip_norm
         factor = limit / self.norm if limit is not None and self.norm > limit else 1.0
         lr_scale = 1.0 if self.schedule is None else self.schedule(update, self.total)

@@ -368,6 +368,7 @@ class Trainer:
                 self.observe(interrupts)
             if run.position % self.windows_per_state == 0:
                 run.state = None
+            self.step.before_update = run.confirm if run.unconfirmed else None
             self.resumable = False  # if a second signal comes before it is True again, no checkpoint is written
             loss, count, run.state = self.step(x, targets, run.state, run.update, epoch)
             run.update += 1
@@ -378,8 +379,6 @@ class Trainer:
             sums.loss += loss
             sums.count += count
             self.resumable = True
-            if run.candidate is not None:
-                run.confirm_candidate()
             now = time.perf_counter()
             counted = run.position if divides_epoch else run.update
             if counted % log_every == 0 or now - sums.started > SECONDS:

@@ -3,6 +3,7 @@
 
     Dense           x (T, B, D) real: one product for all steps
     Rows            ids (T, B) as one-hot vectors: row W_xh[id] + b_h of a table (V, G*H), computed once per window
+    GatheredRows    the same if there are many more tokens in the vocabulary than ids: only the rows of these
     EmbeddedRows    ids and an embedding E (V, D), V <= T*B: rows of the table E W_xh + b_h, so the product is computed
                     once per token of the vocabulary
     EmbeddedDense   ids and an embedding E (V, D), V > T*B, or with dropout: Dense, on the gathered rows of E
@@ -28,6 +29,10 @@ from crnn.nn.slices import Slice
 Array = NDArray[Any]
 Ids = NDArray[np.int32]
 Arrays = Mapping[str, Array]
+
+
+# A table of all ids of at most so many bytes is computed for the fewest of them: its kernel calls can be repeated.
+TABLE_BYTES = 1 << 21
 
 
 class LayerInput(Protocol):
@@ -176,6 +181,50 @@ class Rows:
         pass
 
 
+class GatheredRows:
+    """ids (T, B) as one-hot vectors, far fewer than there are in the vocabulary: W_xh[id] + b_h for each."""
+
+    repeatable: ClassVar[bool] = False
+    x: Array  # ids (T, B), borrowed
+    dx: Array | None  # always None
+    w_name: str  # the parameter W_xh (V, G*H)
+    b_name: str  # the parameter b_h (G*H,)
+    w: Array  # its values, borrowed
+    bias: Array
+
+    def __init__(self, prefix: str, ids: Ids) -> None:
+        self.x, self.dx = ids, None
+        self.w_name, self.b_name = prefix + "W_xh", prefix + "b_h"
+
+    def set_input(self, x: Array) -> None:
+        self.x = x
+
+    def pack_forward(self, values: Arrays, any_values: bool) -> None:
+        self.w, self.bias = values[self.w_name], values[self.b_name]
+
+    def project(self, xw: Array, t0: int, t1: int, part: Slice) -> tuple[Array, Ids | None]:
+        ids = self.x[t0:t1, part.rows]
+        rows = self.w[ids.reshape(-1)]
+        gemm.rows_add_bias(rows, rows, self.bias)
+        xw[:, part.rows] = rows.reshape(*ids.shape, -1)
+        return xw, None
+
+    def pack_backward(self, values: Arrays) -> None:
+        pass
+
+    def backward(self, da: Array, part: Slice) -> None:
+        pass
+
+    def weight_gradients(
+        self, grads: Arrays, da: Array, scratch: Array, part: int, parts: int, lengths: Lengths | None
+    ) -> None:
+        n0, n1 = parallel.part_range(da.shape[2], part, parts, gemm.line_width(da.dtype))
+        gemm.rows_backward(grads[self.w_name], self.x, da, n0, n1, lengths)  # forward: a = W_xh[id], so dW_xh[id] += da
+
+    def finish_gradients(self, grads: Arrays) -> None:
+        pass
+
+
 class EmbeddedRows(Rows):
     """ids (T, B) through an embedding E (V, D), for a small vocabulary: the table is E @ W_xh + b_h."""
 
@@ -282,6 +331,8 @@ def first_input(
     if x.ndim == 3:
         return Dense(prefix, x, width, precision)
     if embedding is None:
+        if vocab_size > 2 * tokens and vocab_size * width * np.dtype(dtype).itemsize > TABLE_BYTES:
+            return GatheredRows(prefix, x)
         return Rows(prefix, x, vocab_size, width, dtype)
     kind = EmbeddedRows if vocab_size <= tokens and not dropped else EmbeddedDense
     return kind(prefix, x, embedding, width, precision)

@@ -228,7 +228,7 @@ def test_a_checkpoint_of_other_settings_is_refused_and_kept(
     assert command.main([*SMALLEST, str(tmp_path)]) == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     settings = tmp_path / "shakespeare-20s-0" / "model.settings.json"
-    settings.write_text(settings.read_text().replace("lr=0.01", "lr=0.02"))
+    settings.write_text(settings.read_text().replace('"lr": "0.01"', '"lr": "0.02"'))
     assert command.main([*SMALLEST, str(tmp_path)]) == 1
     assert "is of other settings; --restart replaces it" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in before if path != settings} == {

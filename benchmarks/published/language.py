@@ -36,28 +36,19 @@ class Text:
     test: Ids | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Setting:
-    """How a language model is made and trained. ``optimizer`` makes one for a run."""
+    """How a language model is made and trained: arguments of `crnn.LanguageModel` and of its ``fit``."""
 
     unit: str
     model: Mapping[str, Any]
     fit: Mapping[str, Any]
-    optimizer: Callable[[], crnn.optim.Optimizer]
-    schedule: str = "cosine"
 
     def learn(self, work: Work, text: Text) -> crnn.LanguageModel:
         """The trained model."""
+        model = crnn.LanguageModel(text.vocab, seed=work.seed, **self.model)
         options = {"patience": None, "seed": work.seed, **self.fit}
-        model: crnn.LanguageModel = work.train(
-            "model",
-            crnn.LanguageModel(text.vocab, seed=work.seed, **self.model),
-            text.train,
-            valid=text.valid,
-            optimizer=self.optimizer(),
-            schedule=self.schedule,
-            **options,
-        )
+        work.train("model", model, text.train, valid=text.valid, **options)
         return model
 
 

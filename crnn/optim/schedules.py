@@ -29,6 +29,7 @@ __all__ = [
     "exponential",
     "linear",
     "plateau",
+    "power",
     "schedule_of_epoch",
     "steps",
 ]
@@ -123,6 +124,11 @@ def _exp(x: float) -> float:
     power = np.empty(1)
     exp(power, np.array([x]))
     return float(power[0])
+
+
+def power(x: float, exponent: float) -> float:
+    """x**exponent for x > 0, bit-identical on every machine."""
+    return _exp(exponent * _log(x))
 
 
 class _Warmed:

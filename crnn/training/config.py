@@ -18,6 +18,7 @@ from crnn.checks import (
     as_integer,
     check_callback,
     check_count,
+    check_finite,
     check_flag,
     check_limit,
     check_number,
@@ -49,6 +50,7 @@ PATIENCE_PARTS = 4  # patience is one of so many parts of all epochs
 LEAST_PATIENCE = 5
 LOG_ENTRIES = 100  # of updates that a curve needs
 LOG_EVERY = 100
+LEAST_RANDOM_BPTT = 10
 SHARDS = 8  # of a batch, if there are ranks and their number is not given
 
 
@@ -68,6 +70,7 @@ class LearningOptions(TypedDict, total=False):
     average: optim.Average | str | None
     clip_norm: float | None
     clip_value: float | None
+    gradient_noise: float | None
     reduction: Literal["mean", "sum"]
     max_updates: int | None
     patience: int | Literal["auto"] | None
@@ -80,6 +83,7 @@ class TrainingOptions(LearningOptions, total=False):
     """The options that `crnn.fit` takes by name, for type checkers; see `TrainingConfig` for their meaning."""
 
     bptt: int
+    random_bptt: bool
     carry: int | None
     precision: Literal["bf16"] | None
     seed: int
@@ -141,6 +145,13 @@ class TrainingConfig:
         help="Steps of truncated backpropagation through time: the length of a window of tokens.",
         flag="--bptt",
     )
+    random_bptt: bool = option(
+        False,
+        check=check_flag,
+        help="Windows of a text have random lengths around bptt, others in every epoch, and the learning rate of an "
+        "update is multiplied by the length of its window / bptt. Merity, Keskar, Socher 2017.",
+        flag="--random-bptt",
+    )
     carry: int | None = option(
         None,
         help="Steps after which the state is reset to the initial state, a multiple of bptt; 0: after every window. If "
@@ -195,6 +206,13 @@ class TrainingConfig:
         help="Largest absolute value of the gradient's elements; they are clipped to [-clip_value, clip_value] before "
         "the norm is computed.",
         flag="--clip-value",
+    )
+    gradient_noise: float | None = option(
+        None,
+        check=lambda name, value: check_limit(name, check_finite(name, value)),
+        help="Add noise of variance gradient_noise / (1 + t)^0.55 to the gradient of update t, after clipping. Its "
+        "draws are sums of eight uniform ones, nearly normal. Neelakantan et al. 2015.",
+        flag="--gradient-noise",
     )
     reduction: Literal["mean", "sum"] = option(
         "mean",
@@ -323,6 +341,11 @@ class TrainingConfig:
             if carry is None or carry < 0 or carry % self.bptt:
                 raise ValueError(f"carry: expected 0, a multiple of bptt={self.bptt}, or None, got {self.carry!r}")
             object.__setattr__(self, "carry", carry)
+        if self.random_bptt and (self.bptt < LEAST_RANDOM_BPTT or self.carry):
+            found = f"carry={self.carry}" if self.carry else f"bptt={self.bptt}"
+            raise ValueError(
+                f"random_bptt: expected a bptt of at least {LEAST_RANDOM_BPTT} and no carry but 0 with it, got {found}"
+            )
         if self.comm is not None:
             shards = SHARDS if self.shards is None else self.shards
             if self.comm.size > shards:

@@ -23,7 +23,7 @@ from crnn.training.identity import data_identity
 from crnn.training.log import TrainingLog
 from crnn.training.log_file import check_log
 from crnn.training.output import Output
-from crnn.training.protocols import Observation, Trainable, weights_of
+from crnn.training.protocols import Observation, Trainable, Windows, weights_of
 from crnn.training.ranks import RankedRun, config_of_rank
 from crnn.training.report_page import check_page
 from crnn.training.run import Run
@@ -36,6 +36,7 @@ __all__ = ["check_start", "fit", "fit_in_training", "new_trainer"]
 # Options that determine the result. They may differ when a run is resumed, and a note lists the differences, except
 # for those of `crnn.training.checkpoint.FIXED`.
 RESULT_OPTIONS = ("epochs", "batch_size", "bptt", "carry", "clip_norm", "clip_value", "reduction", "precision", "seed")
+METHODS = ("random_bptt", "gradient_noise")  # more of them, which are recorded if they are used
 # What other libraries call an option.
 ELSEWHERE = {
     "learning_rate": "lr, such as lr=1e-3, or optimizer=crnn.optim.Adam(lr=1e-3)",
@@ -170,6 +171,8 @@ def new_trainer(
     if ranked is None or ranked.ranks.leads:
         check_start(config)
     windows = model.windows(train, config.batch_size, config.bptt)
+    if config.random_bptt:
+        windows = _varying(model, windows, config.seed)
     _check_warmup(config, len(windows))
     cut = {"windows": len(windows), "batch_size": config.batch_size, "bptt": config.bptt}
     cut["order"] = getattr(windows, "seed", 0)  # in which sequences are visited; a text is read from its beginning
@@ -234,6 +237,7 @@ def _result_options(config: TrainingConfig, cut: dict[str, int]) -> dict[str, An
     given = {name: getattr(config, name) for name in RESULT_OPTIONS}
     epochs = config.length(cut["windows"], judged=False).epochs
     more: dict[str, Any] = {} if config.shards is None else {"shards": config.shards}
+    more |= {name: getattr(config, name) for name in METHODS if getattr(config, name)}
     more |= {} if config.average is None else {"average": repr(config.new_average())}
     return given | more | {"epochs": epochs, "schedule": name, "order": cut["order"]}
 
@@ -256,6 +260,14 @@ def check_start(config: TrainingConfig) -> None:
         )
     if exists and config.restart:
         check_is_checkpoint(path)
+
+
+def _varying(model: Trainable, windows: Windows, seed: int) -> Windows:
+    """The windows with random lengths. Raises ValueError for a model whose windows are not parts of a text."""
+    varying: Callable[[int], Windows] | None = getattr(windows, "varying", None)
+    if varying is None:
+        raise ValueError(f"random_bptt: expected a model that reads a text in windows, got a {type(model).__name__}")
+    return varying(seed)
 
 
 def _check_schedule(config: TrainingConfig, valid: Any) -> None:

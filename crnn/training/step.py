@@ -7,17 +7,25 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from crnn._core import optim as kernels
 from crnn.checks import Array, check_finite
 from crnn.nn.state import StateLike
 from crnn.optim.optimizers import Optimizer, keeps_no_parameters, norm_of
 from crnn.optim.schedules import Schedule, schedule_of_epoch
 from crnn.training.config import TrainingConfig
+from crnn.training.noise import GradientNoise
 from crnn.training.protocols import Trainable, note_change, weights_of
 from crnn.training.run import Diverged
 from crnn.training.shards import Gradients
 
 __all__ = ["UpdateStep"]
+
+
+def steps_of(x: Any) -> int:
+    """T of a window (T, B) of a text, or of the same in shards."""
+    return len(x) if isinstance(x, np.ndarray) else len(x[0])
 
 
 class UpdateStep:
@@ -73,6 +81,7 @@ class UpdateStep:
         self.lr = optimizer.lr
         self.before_update = None
         self.schedule = self._of_run = config.new_schedule()
+        self._noise = None if config.gradient_noise is None else GradientNoise(config.gradient_noise, config.seed)
 
     def begin_epoch(self, epoch: int, valid_losses: Sequence[float]) -> None:
         """Use the schedule of an epoch, counted from 1, after epochs with these validation losses."""
@@ -112,6 +121,12 @@ class UpdateStep:
         lr_scale = 1.0 if self.schedule is None else self.schedule(update, self.total)
         if type(lr_scale) is not float or not math.isfinite(lr_scale):
             lr_scale = check_finite("schedule", lr_scale)
+        if self.config.random_bptt:
+            lr_scale *= steps_of(x) / self.config.bptt
+        if self._noise is not None:  # clipping would hide it
+            grads *= grads.dtype.type(factor)
+            self._noise.add(grads, update)
+            factor = 1.0
         self.lr = self.optimizer.lr * lr_scale
         if self._lends_parameters:
             try:  # as `changing` does, which takes another microsecond

@@ -31,7 +31,7 @@ TRAINING_FLAGS: dict[str, dict[str, Any]] = {
         f"{LEAST_EPOCHS}"
     },
 }
-WITHOUT = ("bptt", "carry", "sample_every")
+WITHOUT = ("bptt", "random_bptt", "carry", "sample_every")
 # The options of `Forecaster` that are not those of its network.
 MODEL_FLAGS: dict[str, dict[str, Any]] = {
     "horizon": {"type": int, "help": "steps that are forecast at once; beyond it forecasts are made from forecasts"},

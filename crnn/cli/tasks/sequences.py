@@ -86,7 +86,7 @@ class SequenceTask:
             f"{LEAST_EPOCHS}"
         },
     }
-    WITHOUT = ("bptt", "carry", "sample_every")
+    WITHOUT = ("bptt", "random_bptt", "carry", "sample_every")
     make: Callable[..., Any]
     answers: Answers
     per_step: bool

@@ -256,7 +256,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 found = pkgutil.walk_packages(crnn.__path__, "crnn.")
 MODULES = ["crnn", *sorted(module.name for module in found if not module.name.endswith("__main__"))]
 WITH_EXAMPLES = {
-    *("crnn.diagnostics", "crnn.optim", "crnn.sampling", "crnn.io.atomic_write", "crnn.nn.network"),
+    *("crnn.diagnostics", "crnn.sampling", "crnn.io.atomic_write", "crnn.nn.network"),
+    *(f"crnn.optim.{name}" for name in ("averages", "optimizers", "schedules")),
     *("crnn.text.corpus", "crnn.text.vocab", "crnn.text.windows", "crnn.training.log"),
     *(f"crnn.models.{name}" for name in ("classifier", "files", "gradient_flow", "language_model", "regressor")),
     *(f"crnn.models.{name}" for name in ("seq2seq", "tagger", "forecasting.forecaster")),

@@ -172,6 +172,7 @@ class EpochSchedule:
     """
 
     needs_validation: bool
+    __name__: str
 
     def __init__(
         self,

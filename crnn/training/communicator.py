@@ -69,6 +69,7 @@ class Ranks:
         Whether this is rank 0, which alone writes files, shows progress and calls callbacks.
     """
 
+    comm: Communicator
     rank: int
     size: int
     leads: bool

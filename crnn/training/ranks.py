@@ -52,6 +52,7 @@ class RankedRun:
         What this rank tells the others.
     """
 
+    ranks: Ranks
     signum: int | None = None
     checkpoint_due: bool = False
     own_signal: Callable[[], int | None]

@@ -82,6 +82,7 @@ class Trainer:
     step: UpdateStep
     checkpoint: Checkpoint
     output: Output | None
+    ranked: RankedRun | None
     ending: list[str]
     reason: str
     watch: Watch

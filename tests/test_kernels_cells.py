@@ -49,7 +49,7 @@ def turned(arrays: Guarded, given: dict) -> dict:
 
 
 @each_kind
-@pytest.mark.parametrize("H", WIDTHS[:-1])
+@pytest.mark.parametrize("H", [*WIDTHS[:-1], 20, 22])
 def test_forward_and_backward_are_the_cell_and_its_gradient(arrays, rng, H, kind):
     """Once in a batch that is large enough that no sum is small by chance; then batches of all sizes, by their bits."""
     given, arrived = layer(arrays, rng, kind, T, 25, H), arriving(arrays, rng, T, 25, H)

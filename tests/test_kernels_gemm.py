@@ -50,6 +50,19 @@ def test_linear_forward_with_more_rows_than_the_cache_takes_at_once(arrays, rng)
     assert_same_bits(linear(arrays, x, w, bias, slices(3)), y)
 
 
+@pytest.mark.parametrize("gates", [1, 2, 3, 4])
+def test_packed_gates_keep_every_column_however_their_last_ones_share_panels(arrays, rng, gates):
+    for K, N in [(3, N) for N in (1, 7, 16, 17, 18, 20, 21, 22, 24, 25, 32, 33)]:
+        w = arrays.input(rng.normal(size=(K, gates * N)))
+        packed = gemm.Packed(K, N, arrays.dtype, gates=gates).pack(w)
+        assert_same_bits(packed.unpacked(), w)
+        assert packed.holds(w)
+        for column in range(gates * N):
+            other = w.copy()
+            other[-1, column] += 1
+            assert not packed.holds(other)
+
+
 @pytest.mark.parametrize("N", [1, 15, 16, 17, 33])
 def test_packing_the_transpose_is_packing(arrays, rng, N):
     for K in (1, 15, 16, 17, 33):

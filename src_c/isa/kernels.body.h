@@ -5,6 +5,7 @@
 
 #include "simd/vecmath.body.h"
 #include "linalg/rows.body.h"
+#include "linalg/layout.h"
 #include "linalg/packing.body.h"
 #include "linalg/tiles.body.h"
 #include "quant/quantised.h"

@@ -60,12 +60,110 @@ INLINE void tile_forward(const int m, const int nl, const int uniform, const til
     tile_finish(acc, m, nl, rows->y, panels);
 }
 
+#if defined(HAS_HALF_LINES)
+/* tile_forward of several rows for one panel of which half a line is used, in half the time. A single row is no faster: it
+ * waits for the weights. */
+INLINE void half_steps(half acc[TILE_ROWS], const int m, const int uniform, const tile_rows *rows, const real *w,
+                       crnn_dim k0, crnn_dim k1, const void *const *prefetch)
+{
+    const real *x[TILE_ROWS];
+    const crnn_dim stride = rows->x_stride;
+    UNROLL
+    for (int i = 0; i < m; ++i)
+        x[i] = uniform ? rows->x[0] + i * stride + k0 : rows->x[i];
+    w += k0 * LINE;
+    for (crnn_dim k = k0; k < k1; ++k, w += LINE) {
+        const half w_k = half_load(w);
+        if (prefetch)
+            PREFETCH(*prefetch++);
+        UNROLL
+        for (int i = 0; i < m; ++i)
+            acc[i] = half_fma(half_set1(uniform ? x[i / 3 * 3][i % 3 * stride] : x[i][k]), w_k, acc[i]);
+        if (uniform) {
+            UNROLL
+            for (int i = 0; i < m; i += 3) {
+                ++x[i];
+                OPAQUE(x[i]); /* as in tile_steps */
+            }
+        }
+    }
+}
+
+INLINE void tile_half(const int m, const tile_rows *rows, const real *w, crnn_dim k0, crnn_dim k1,
+                      const tile_panels *panels, const prefetch_list *prefetch)
+{
+    const int uniform = m >= TALL_TILE_ROWS;
+    const real *const *init = k0 ? (const real *const *)rows->y : rows->init;
+    real buffer[PARTIAL_BUFFER];
+    half acc[TILE_ROWS];
+    if (init[0])
+        load_partial(buffer, m, 1, init, panels);
+    UNROLL
+    for (int i = 0; i < m; ++i)
+        acc[i] = init[0] ? half_load(buffer + i * LINE) : half_set1(0);
+    const crnn_dim prefetches = prefetch->count < k1 - k0 ? prefetch->count : k1 - k0;
+    if (prefetches)
+        half_steps(acc, m, uniform, rows, w, k0, k0 + prefetches, prefetch->line);
+    half_steps(acc, m, uniform, rows, w, k0 + prefetches, k1, NULL);
+    UNROLL
+    for (int i = 0; i < m; ++i)
+        half_store(buffer + i * LINE, acc[i]);
+    store_partial(rows->y, m, 1, buffer, panels);
+}
+
+/* Whether tile_half computes a tile of several rows. */
+INLINE int is_half(int m, int nl, const tile_rows *rows, const tile_panels *panels)
+{
+    return !panels->full && nl == 1 && panels->cols * panels->gates[0] <= HALF_LINE &&
+           (m < TALL_TILE_ROWS || rows->x_stride);
+}
+
+static void run_tile_half(int m, const tile_rows *rows, const real *w, crnn_dim k0, crnn_dim k1,
+                          const tile_panels *panels, const prefetch_list *prefetch)
+{
+    switch (m) {
+#define CASE(m, nl)                                                                                                    \
+    case 16 * (nl) - 16 + (m): /* nl is 1 */                                                                           \
+        if ((m) > 1 && (nl) == 1)                                                                                      \
+            tile_half(m, rows, w, k0, k1, panels, prefetch);                                                           \
+        break;
+        FOR_EACH_TILE(CASE)
+#undef CASE
+    }
+}
+#endif
+
+/* A tile of one row, with all of its terms. */
+static void run_tile_row(int nl, const tile_rows *rows, const real *w, crnn_dim K, const tile_panels *panels)
+{
+    prefetch_list none;
+    none.count = 0;
+    switch (nl) {
+#define CASE(m, nl)                                                                                                    \
+    case 16 * (m) - 16 + (nl): /* m is 1 */                                                                            \
+        if ((m) == 1)                                                                                                  \
+            tile_forward(1, nl, 0, rows, w, K, 0, K, panels, &none);                                                   \
+        break;
+        FOR_EACH_TILE(CASE)
+#undef CASE
+    }
+}
+
 static void run_tile_forward(int m, int nl, const tile_rows *rows, const real *w, crnn_dim K, crnn_dim k0, crnn_dim k1,
                              const tile_panels *panels, const prefetch_list *prefetch)
 {
+#if defined(HAS_HALF_LINES)
+    if (is_half(m, nl, rows, panels)) {
+        run_tile_half(m, rows, w, k0, k1, panels, prefetch);
+        return;
+    }
+#endif
     switch (m * 16 + nl + (m >= TALL_TILE_ROWS && rows->x_stride ? 256 : 0)) {
 #define CASE(m, nl)                                                                                                    \
-    case (m) * 16 + (nl): tile_forward(m, nl, 0, rows, w, K, k0, k1, panels, prefetch); break;                         \
+    case (m) * 16 + (nl):                                                                                              \
+        if ((m) > 1)                                                                                                   \
+            tile_forward(m, nl, 0, rows, w, K, k0, k1, panels, prefetch);                                              \
+        break;                                                                                                         \
     case (m) * 16 + (nl) + 256:                                                                                        \
         if (m >= TALL_TILE_ROWS)                                                                                       \
             tile_forward(m, nl, 1, rows, w, K, k0, k1, panels, prefetch);                                              \
@@ -109,20 +207,24 @@ typedef struct {
     const void *context;
 } product;
 
+/* rows OVERWRITTEN at i with row (t, b). */
+INLINE void set_row(tile_rows *rows, int i, const product *p, const crnn_rows *r, crnn_dim t, crnn_dim b)
+{
+    const crnn_dim row = p->per_row ? b : row_of(r, t, b);
+    rows->t[i] = t;
+    rows->b[i] = b;
+    rows->y[i] = p->y + row * p->ldy;
+    rows->x[i] = x_row(&p->x, r, t, b);
+    rows->init[i] = p->init.base ? p->init.base + p->init.stride * (p->init.ids ? p->init.ids[row] : row) : NULL;
+}
+
 /* The next m rows of a walk. */
 static void tile_rows_next(tile_rows *rows, int m, const product *p, row_walk *w)
 {
     rows->m = m;
     rows->x_stride = 0;
-    for (int i = 0; i < m; ++i, walk_next(w)) {
-        const crnn_dim b = row_at(w->rows, w->i), g = row_of(w->rows, w->t, b);
-        rows->t[i] = w->t;
-        rows->b[i] = b;
-        const crnn_dim row = p->per_row ? b : g;
-        rows->y[i] = p->y + row * p->ldy;
-        rows->x[i] = x_row(&p->x, w->rows, w->t, b);
-        rows->init[i] = p->init.base ? p->init.base + p->init.stride * (p->init.ids ? p->init.ids[row] : row) : NULL;
-    }
+    for (int i = 0; i < m; ++i, walk_next(w))
+        set_row(rows, i, p, w->rows, w->t, row_at(w->rows, w->i));
     if (m > 1) {
         const crnn_dim stride = rows->x[1] - rows->x[0];
         rows->x_stride = stride;
@@ -155,38 +257,100 @@ static void convert_rows(const product *p, const quantised_weights *w, tile_rows
     }
 }
 
-/* The columns of `group_panels` panels of each gate from `group` on, for m rows, terms k0 .. k1, in tiles of up to
- * max_panels panels. */
-static void run_group(const product *p, const quantised_weights *quantised, const tile_rows *rows, crnn_dim group,
-                      int group_panels, int max_panels, crnn_dim k0, crnn_dim k1, int prefetches)
+/* Columns n0 .. n0 + n of every gate: `panels` panels from `first` on, of which those beyond `full` hold last columns; in
+ * `tiles` tiles of `least` panels, of which the first `wider` have one more. */
+typedef struct {
+    crnn_dim n0, n, first;
+    int full, panels, tiles, least, wider;
+} column_group;
+
+INLINE void divide_into_tiles(column_group *group, int tiles)
 {
-    const crnn_dim n0 = group * LINE, remaining = p->N - n0;
-    const crnn_dim n = remaining < group_panels * LINE ? remaining : group_panels * LINE;
-    const int panels = group_panels * p->gates, partial = n < group_panels * LINE;
+    group->tiles = tiles;
+    group->least = tiles > 1 ? group->panels / tiles : group->panels;
+    group->wider = tiles > 1 ? group->panels % tiles : 0;
+}
+
+/* A group of columns for m rows, terms k0 .. k1. */
+INLINE void run_group(const product *p, const quantised_weights *quantised, const panel_layout *layout,
+                      const tile_rows *rows, const int m, const column_group *group, crnn_dim k0, crnn_dim k1,
+                      int prefetches)
+{
+    const int complete = k1 == p->K;
+    const real *w = (const real *)p->w + group->first * p->K * LINE;
+    crnn_dim column = group->n0, shared = layout->full * LINE; /* of the next panel that is full, or is not */
+    int gate = 0, owner = 0, done = 0;                         /* its gates */
     prefetch_list prefetch;
     prefetch.count = 0;
-    const int complete = k1 == p->K;
-    if (prefetches && complete && rows->m > 1) /* one row has few lines, and a stream's are in cache */
-        p->prefetch(p->context, rows, n0, n, &prefetch);
-    for (int first = 0; first < panels; first += max_panels) {
-        const int nl = panels - first < max_panels ? panels - first : max_panels;
-        tile_panels tile = {.cols = p->N % LINE, .full = nl};
-        for (int j = 0; j < nl; ++j) { /* panel by panel of the first gate's columns, its gates side by side */
-            const int panel = (first + j) / p->gates, gate = first + j - panel * p->gates;
-            tile.offset[j] = n0 + gate * p->N + panel * LINE;
-            if (partial && panel == group_panels - 1 && tile.full > j)
-                tile.full = j;
+    if (prefetches && complete)
+        p->prefetch(p->context, rows, group->n0, group->n, &prefetch);
+    tile_panels tile;
+    tile.cols = layout->cols;
+    tile.apart = p->N;
+    for (int i = 0; i < group->tiles; ++i) {
+        const int nl = group->least + (i < group->wider);
+        int j = 0;
+        for (; j < nl && done + j < group->full; ++j) { /* line by line, its gates side by side */
+            tile.offset[j] = column + gate * p->N;
+            if (++gate == p->gates)
+                gate = 0, column += LINE;
         }
-        assert(0 < rows->m && rows->m <= TILE_ROWS && 0 < nl && nl <= PANELS_FOR(rows->m));
-        if (quantised)
-            p->quantised->run_tile(rows->m, nl, rows, quantised, group * p->gates + first, &tile, &prefetch);
+        tile.full = j;
+        for (; j < nl; ++j, owner += layout->each) {
+            tile.offset[j] = shared + owner * p->N;
+            tile.gates[j] = p->gates - owner < layout->each ? p->gates - owner : layout->each;
+        }
+        assert(0 < m && m <= TILE_ROWS && 0 < nl && nl <= PANELS_FOR(m));
+        if (p->quantised)
+            p->quantised->run_tile(m, nl, rows, quantised, group->first + done, &tile, &prefetch);
+        else if (m == 1)
+            run_tile_row(nl, rows, w, p->K, &tile);
         else
-            run_tile_forward(rows->m, nl, rows, (const real *)p->w + (group * p->gates + first) * p->K * LINE, p->K, k0,
-                             k1, &tile, &prefetch);
+            run_tile_forward(m, nl, rows, w, p->K, k0, k1, &tile, &prefetch);
         prefetch.count = 0;
+        done += nl;
+        w += nl * p->K * LINE;
     }
     if (p->finish && complete)
-        p->finish(p->context, rows, rows->m, n0, n);
+        p->finish(p->context, rows, m, group->n0, group->n);
+}
+
+/* How m rows of a product take the columns: in groups of whole lines as equal as can be, up to `width` lines of each gate.
+ * Last columns that gates share a panel for, or that half a line is enough for, are a group; those of a single row,
+ * whose few panels would wait for each other, belong to the group before. */
+typedef struct {
+    crnn_dim lines; /* of each gate; the last one is not whole where last columns are neither */
+    int groups, joined, apart;
+} column_groups;
+
+INLINE column_groups column_groups_of(const panel_layout *layout, int gates, int width, int m)
+{
+    const int special = layout->each > 1 || (m > 1 && gates == 1 && layout->cols && layout->cols <= HALF_LINE);
+    column_groups g;
+    g.lines = layout->full + (layout->cols && !special);
+    g.groups = g.lines <= width ? g.lines > 0 : (int)((g.lines + width - 1) / width);
+    g.joined = special && m == 1 && g.groups;
+    g.apart = special && !g.joined;
+    return g;
+}
+
+/* group OVERWRITTEN with group i. */
+INLINE void set_column_group(column_group *group, const product *p, const panel_layout *layout, const column_groups *g,
+                             int i)
+{
+    crnn_dim first = 0, end = g->lines;
+    if (i == g->groups) /* the last columns, apart */
+        first = end = layout->full;
+    else if (g->groups > 1) {
+        first = g->lines * i / g->groups;
+        end = g->lines * (i + 1) / g->groups;
+    }
+    const int last = i + 1 == g->groups + g->apart; /* or the last columns are in no group but this one */
+    group->n0 = first * LINE;
+    group->n = last ? p->N - group->n0 : (end - first) * LINE;
+    group->first = first * p->gates;
+    group->full = (int)((end < layout->full ? end : layout->full) - first) * p->gates;
+    group->panels = (int)(end - first) * p->gates + (last && (g->joined || g->apart) ? layout->last : 0);
 }
 
 /* Whether the epilogue's lines are listed to be prefetched: not if all steps of the layer are in the second-level cache,
@@ -199,47 +363,78 @@ INLINE int prefetches_lines(const product *p, const crnn_rows *r)
     return p->prefetch && r->T * r->B * columns * (crnn_dim)sizeof(real) > near;
 }
 
+/* Row (t, b): run_product with less around it, for steps.
+ * Every other step takes the panels of w in reverse: it begins with those that the step before has left in the caches. An
+ * LSTM of 64, 256 or 1024 units takes 5 to 9 % less time. */
+static void run_row(const product *p, const crnn_rows *r, crnn_dim t, crnn_dim b)
+{
+    enum { MOST = PANELS_FOR(1) };
+    const panel_layout layout = panel_layout_of(p->N, p->gates, LINE, !p->quantised);
+    crnn_dim panel_bytes = p->K * CRNN_LINE_BYTES;
+    quantised_weights quantised;
+    tile_rows rows;
+    rows.m = 1;
+    rows.x_stride = 0;
+    set_row(&rows, 0, p, r, t, b);
+    if (p->quantised) {
+        quantised = quantised_weights_of(p);
+        panel_bytes = quantised.panel_bytes;
+        convert_rows(p, &quantised, &rows, 0);
+    }
+    const int far = panel_bytes * (layout.full * p->gates + layout.last) > NEAR_BYTES;
+    const int width = p->gates == 1 ? MOST : MOST > p->gates ? MOST / p->gates : 1;
+    const column_groups columns = column_groups_of(&layout, p->gates, width, 1);
+    const int groups = columns.groups + columns.apart;
+    for (int done = 0; done < groups; ++done) {
+        column_group group;
+        set_column_group(&group, p, &layout, &columns, t % 2 ? groups - 1 - done : done);
+        const int tiles = (group.panels + MOST - 1) / MOST;
+        divide_into_tiles(&group, far && group.panels / PANELS_FAR > tiles ? group.panels / PANELS_FAR : tiles);
+        run_group(p, &quantised, &layout, &rows, 1, &group, 0, p->K, 0);
+    }
+}
+
 /* The rows of steps t0 .. t1 of the slice; `extra` as in row_walk. As many rows and terms at a time as keep x and the
- * rows' pointers in the near caches while all of w passes by. A chain that is interrupted is kept in y, exactly.
- * Every other step of a single row takes the panels of w in reverse: it begins with those that the step before has left
- * in the caches. An LSTM of 64, 256 or 1024 units takes 5 to 9 % less time. */
+ * rows' pointers in the near caches while all of w passes by. A chain that is interrupted is kept in y, exactly. */
 static void run_product(const product *p, const crnn_rows *r, crnn_dim t0, crnn_dim t1, crnn_dim extra)
 {
     assert(p->K > 0 && p->N > 0 && p->gates > 0 && 0 <= r->b0 && r->b1 <= r->B);
     enum { BLOCKS = 12, TERMS = 2048 };
-    const crnn_dim groups = CRNN_PANELS(real, p->N), terms = p->quantised ? p->K : TERMS;
-    const int far_panels = PANELS_FAR > p->gates ? PANELS_FAR / p->gates * p->gates : PANELS_FAR; /* whole gates */
+    row_walk walk = walk_from(r, t0, extra);
+    crnn_dim remaining = count_rows(r, t0, t1, extra);
+    if (remaining == 1) {
+        run_row(p, r, walk.t, row_at(r, walk.i));
+        return;
+    }
+    const panel_layout layout = panel_layout_of(p->N, p->gates, LINE, !p->quantised);
+    const crnn_dim terms = p->quantised ? p->K : TERMS;
     const int height = p->quantised || p->x.stride * (crnn_dim)sizeof(real) % ALIASED_BYTES ? TILE_ROWS : ROWS_ALIASED;
     const int prefetches = prefetches_lines(p, r);
     assert(BLOCKS * TILE_ROWS <= CRNN_QUANTISED_ROWS);
-    row_walk walk = walk_from(r, t0, extra);
     quantised_weights quantised;
     if (p->quantised)
         quantised = quantised_weights_of(p);
-    const crnn_dim panel_bytes = p->quantised ? quantised.panel_bytes : p->K * CRNN_LINE_BYTES;
-    const int far = panel_bytes * groups * p->gates > NEAR_BYTES;
-    crnn_dim remaining = count_rows(r, t0, t1, extra);
-    const int backwards = remaining == 1 && t0 % 2 == 1;
     for (crnn_dim count; remaining > 0; remaining -= count) {
-        count = remaining < BLOCKS * height ? remaining : BLOCKS * height;
+        /* A last row alone would take tiles of its own kind. */
+        count = remaining <= BLOCKS * height ? remaining : BLOCKS * height - (remaining == BLOCKS * height + 1);
         const int blocks = (int)((count + height - 1) / height);
         tile_rows rows[BLOCKS];
-        for (crnn_dim i = 0, row = 0; i < blocks; row += rows[i++].m) {
-            tile_rows_next(&rows[i], (int)(count / blocks + (i < count % blocks)), p, &walk);
+        for (int i = 0, row = 0; i < blocks; row += rows[i++].m) {
+            tile_rows_next(&rows[i], (int)count / blocks + (i < (int)count % blocks), p, &walk);
             if (p->quantised)
                 convert_rows(p, &quantised, &rows[i], row);
         }
+        assert(rows[blocks - 1].m > 1);
         const int most = PANELS_FOR(rows[0].m), width = most > p->gates ? most / p->gates : 1;
-        const int max_panels = rows[0].m == 1 && far ? far_panels : most;
+        const column_groups columns = column_groups_of(&layout, p->gates, width, rows[0].m);
         for (crnn_dim k0 = 0, k1; k0 < p->K; k0 = k1) {
             k1 = p->K - k0 < 2 * terms ? p->K : k0 + terms;
-            const crnn_dim last = backwards ? (groups - 1) / width * width : 0;
-            for (crnn_dim done = 0; done < groups; done += width) {
-                const crnn_dim group = backwards ? last - done : done;
-                const int group_panels = groups - group < width ? (int)(groups - group) : width;
-                for (int i = 0; i < blocks; ++i)
-                    run_group(p, p->quantised ? &quantised : NULL, &rows[i], group, group_panels, max_panels, k0, k1,
-                              prefetches);
+            for (int i = 0; i < columns.groups + columns.apart; ++i) {
+                column_group group;
+                set_column_group(&group, p, &layout, &columns, i);
+                divide_into_tiles(&group, group.panels <= most ? 1 : (group.panels + most - 1) / most);
+                for (int block = 0; block < blocks; ++block)
+                    run_group(p, &quantised, &layout, &rows[block], rows[block].m, &group, k0, k1, prefetches);
             }
         }
     }

@@ -1,25 +1,49 @@
 /* SPDX-License-Identifier: MIT
  * packing.body.h: weights into the panels that a product reads one line per k; see CRNN_PACKED_SIZE in crnn.h. */
 
+/* The last columns of the gates, see layout.h. */
+static void pack_last(real *packed, const real *w, crnn_dim ldw, crnn_dim K, crnn_dim N, crnn_dim gates)
+{
+    const panel_layout layout = panel_layout_of(N, gates, LINE, 1);
+    packed += layout.full * gates * K * LINE;
+    w += layout.full * LINE;
+    for (crnn_dim gate = 0; gate < gates; gate += layout.each, w += layout.each * N) {
+        const crnn_dim parts = gate + layout.each < gates ? layout.each : gates - gate;
+        const real *w_k = w;
+        for (crnn_dim k = 0; k < K; ++k, w_k += ldw, packed += LINE)
+            if (parts == 1)
+                line_store(packed, line_load_n(w_k, layout.cols));
+            else {
+                real shared[2 * LINE]; /* a line is stored for each gate, zero beyond its columns */
+                for (crnn_dim part = 0; part < parts; ++part)
+                    line_store(shared + part * layout.cols, line_load_n(w_k + part * N, layout.cols));
+                line_store(packed, line_load(shared));
+            }
+    }
+}
+
 static void pack_gates(real *packed, const real *w, crnn_dim ldw, crnn_dim K, crnn_dim N, crnn_dim gates)
 {
     enum { ACROSS = 4 }; /* panels written together: runs of 4 lines of w are read 2.5 x as fast from beyond the
                           * second-level cache as single ones */
     const crnn_dim apart = gates * K * LINE; /* from one panel of a gate to its next */
+    const crnn_dim whole = N / LINE * LINE;
     for (crnn_dim gate = 0; gate < gates; ++gate)
-        for (crnn_dim n = 0; n < N; n += ACROSS * LINE) {
+        for (crnn_dim n = 0; n < whole; n += ACROSS * LINE) {
             real *panel = packed + n * gates * K + gate * K * LINE;
             const real *w_kn = w + gate * N + n; /* w[k, gate*N + n ...] */
-            if (N - n >= ACROSS * LINE)
+            if (whole - n >= ACROSS * LINE)
                 for (crnn_dim k = 0; k < K; ++k, w_kn += ldw, panel += LINE)
                     UNROLL
                     for (int j = 0; j < ACROSS; ++j)
                         line_store(panel + j * apart, line_load(w_kn + j * LINE));
             else
                 for (crnn_dim k = 0; k < K; ++k, w_kn += ldw, panel += LINE)
-                    for (crnn_dim j = 0; j * LINE < N - n; ++j)
-                        line_store(panel + j * apart, line_get(w_kn + j * LINE, N - n - j * LINE));
+                    for (crnn_dim j = 0; j * LINE < whole - n; ++j)
+                        line_store(panel + j * apart, line_load(w_kn + j * LINE));
         }
+    if (whole < N)
+        pack_last(packed, w, ldw, K, N, gates);
 }
 
 /* packed[k][j] = w[j][k] for K columns and `lanes` <= LINE rows of w; the other lanes are zero. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * packing.h: weight matrices as the products read them. The only place that depends on how weights are stored: packing,
- * unpacking, rows, columns and the comparison with an unpacked matrix all stand here, and the layout itself in crnn.h.
+ * packing.h: weight matrices as the products read them: packing, unpacking, rows, columns and the comparison with an
+ * unpacked matrix all stand here, and the layout itself in crnn.h and layout.h.
  * Allocates nothing, checks nothing. */
 #ifndef CRNN_PACKING_H
 #define CRNN_PACKING_H
@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "simd/compat.h"
+#include "linalg/layout.h"
 #include "quant/quantised.h"
 #include "crnn.h"
 
@@ -60,7 +61,15 @@ INLINE int crnn_is_quantised(const crnn_packed *w) { return quantised_layout_of(
 
 /* Columns of a panel, panels of all gates, and bytes of a panel. */
 INLINE crnn_dim packed_line(const crnn_packed *w) { return CRNN_LINE_BYTES / (crnn_dim)crnn_element_size(w->format); }
-INLINE crnn_dim packed_panels(const crnn_packed *w) { return (w->N + packed_line(w) - 1) / packed_line(w) * w->gates; }
+INLINE panel_layout packed_layout(const crnn_packed *w)
+{
+    return panel_layout_of(w->N, w->gates, (int)packed_line(w), !crnn_is_quantised(w));
+}
+INLINE crnn_dim packed_panels(const crnn_packed *w)
+{
+    const panel_layout layout = packed_layout(w);
+    return layout.full * w->gates + layout.last;
+}
 INLINE crnn_dim packed_panel_bytes(const crnn_packed *w)
 {
     const quantised_layout *layout = quantised_layout_of(w);
@@ -196,17 +205,32 @@ INLINE void crnn_packed_column(const crnn_packed *w, void *y, crnn_dim n)
             ((double *)y)[k] = ((const double *)source)[k * line + n % line];
 }
 
-/* A panel: its data (K, line), and which columns of the unpacked matrix it holds. */
-typedef struct packed_panel {
+/* Columns that lie side by side in a panel: its data (K, line) from the first of them on, and which columns of the
+ * unpacked matrix they are. Several gates may share a panel, part 0, 1, ... < packed_parts. */
+typedef struct packed_part {
     const char *data;
     crnn_dim column, columns;
-} packed_panel;
+} packed_part;
 
-INLINE packed_panel packed_panel_of(const crnn_packed *w, crnn_dim panel)
+INLINE crnn_dim packed_parts(const crnn_packed *w, crnn_dim panel)
 {
-    const crnn_dim line = packed_line(w), n = panel / w->gates * line;
-    const packed_panel p = {(const char *)w->data + panel * packed_panel_bytes(w), panel % w->gates * w->N + n,
-                                w->N - n < line ? w->N - n : line};
+    const panel_layout layout = packed_layout(w);
+    const crnn_dim first = (panel - layout.full * w->gates) * layout.each; /* gate */
+    return first < 0 ? 1 : w->gates - first < layout.each ? w->gates - first : layout.each;
+}
+
+INLINE packed_part packed_part_of(const crnn_packed *w, crnn_dim panel, crnn_dim part)
+{
+    const panel_layout layout = packed_layout(w);
+    const crnn_dim line = packed_line(w), last = panel - layout.full * w->gates;
+    packed_part p = {(const char *)w->data + panel * packed_panel_bytes(w), panel % w->gates * w->N, line};
+    if (last < 0)
+        p.column += panel / w->gates * line;
+    else {
+        p.data += part * layout.cols * (crnn_dim)crnn_element_size(w->format);
+        p.column = (last * layout.each + part) * w->N + layout.full * line;
+        p.columns = layout.cols;
+    }
     return p;
 }
 
@@ -214,15 +238,16 @@ INLINE packed_panel packed_panel_of(const crnn_packed *w, crnn_dim panel)
 INLINE void crnn_unpack(const crnn_packed *w, void *values, crnn_dim ldw)
 {
     const crnn_dim size = (crnn_dim)crnn_element_size(w->format);
-    for (crnn_dim panel = 0; panel < packed_panels(w); ++panel) {
-        const packed_panel p = packed_panel_of(w, panel);
-        if (crnn_is_quantised(w))
-            for (crnn_dim k = 0; k < w->K; ++k)
-                quantised_row(w, (float *)values + k * ldw + p.column, panel, k, 0, p.columns);
-        for (crnn_dim k = 0; k < w->K && !crnn_is_quantised(w); ++k)
-            memcpy((char *)values + (k * ldw + p.column) * size, p.data + k * CRNN_LINE_BYTES,
-                   (size_t)(p.columns * size));
-    }
+    for (crnn_dim panel = 0; panel < packed_panels(w); ++panel)
+        for (crnn_dim part = 0; part < packed_parts(w, panel); ++part) {
+            const packed_part p = packed_part_of(w, panel, part);
+            if (crnn_is_quantised(w))
+                for (crnn_dim k = 0; k < w->K; ++k)
+                    quantised_row(w, (float *)values + k * ldw + p.column, panel, k, 0, p.columns);
+            for (crnn_dim k = 0; k < w->K && !crnn_is_quantised(w); ++k)
+                memcpy((char *)values + (k * ldw + p.column) * size, p.data + k * CRNN_LINE_BYTES,
+                       (size_t)(p.columns * size));
+        }
 }
 
 /* values (N, K), row stride ldw, OVERWRITTEN with the transpose of w, of one gate. */
@@ -246,6 +271,22 @@ INLINE uint32_t load_u32(const char *from)
     return bits;
 }
 
+/* Whether the columns of a part are those of values. */
+INLINE int part_equals(const crnn_packed *w, packed_part p, const void *values, crnn_dim ldw)
+{
+    const crnn_dim size = (crnn_dim)crnn_element_size(w->format);
+    const char *mine = p.data, *theirs = (const char *)values + p.column * size;
+    uint64_t difference = 0;
+    for (crnn_dim k = 0; k < w->K; ++k, mine += CRNN_LINE_BYTES, theirs += ldw * size)
+        if (p.columns == packed_line(w)) {
+            UNROLL
+            for (int byte = 0; byte < CRNN_LINE_BYTES; byte += 8)
+                difference |= load_u64(mine + byte) ^ load_u64(theirs + byte);
+        } else
+            difference |= memcmp(mine, theirs, (size_t)(p.columns * size)) != 0;
+    return !difference;
+}
+
 /* Whether w holds values (K, gates*N), row stride ldw, bit for bit; if it is quantised, whether packing them would give
  * the same. */
 INLINE int crnn_packed_equals(const crnn_packed *w, const crnn_tables *kernels, const void *values, crnn_dim ldw)
@@ -254,21 +295,10 @@ INLINE int crnn_packed_equals(const crnn_packed *w, const crnn_tables *kernels, 
     const unpacked_weights unpacked = {values, ldw, 1, w->K, w->N, w->gates};
     if (quantised)
         return quantised->holds(w->data, &unpacked);
-    const crnn_dim size = (crnn_dim)crnn_element_size(w->format);
-    for (crnn_dim panel = 0; panel < packed_panels(w); ++panel) {
-        const packed_panel p = packed_panel_of(w, panel);
-        const char *mine = p.data, *theirs = (const char *)values + p.column * size;
-        uint64_t difference = 0;
-        for (crnn_dim k = 0; k < w->K; ++k, mine += CRNN_LINE_BYTES, theirs += ldw * size)
-            if (p.columns == packed_line(w)) {
-                UNROLL
-                for (int byte = 0; byte < CRNN_LINE_BYTES; byte += 8)
-                    difference |= load_u64(mine + byte) ^ load_u64(theirs + byte);
-            } else
-                difference |= memcmp(mine, theirs, (size_t)(p.columns * size)) != 0;
-        if (difference)
-            return 0;
-    }
+    for (crnn_dim panel = 0; panel < packed_panels(w); ++panel)
+        for (crnn_dim part = 0; part < packed_parts(w, panel); ++part)
+            if (!part_equals(w, packed_part_of(w, panel, part), values, ldw))
+                return 0;
     return 1;
 }
 
@@ -283,7 +313,7 @@ INLINE int crnn_packed_equals_transposed(const crnn_packed *w, const crnn_tables
     enum { BLOCK = 16 }; /* rows of w compared together, so that a cache line of values is used up at once */
     const crnn_dim size = (crnn_dim)crnn_element_size(w->format);
     for (crnn_dim panel = 0; panel < packed_panels(w); ++panel) {
-        const packed_panel p = packed_panel_of(w, panel);
+        const packed_part p = packed_part_of(w, panel, 0);
         uint64_t difference = 0;
         for (crnn_dim k0 = 0; k0 < w->K; k0 += BLOCK) {
             const crnn_dim count = w->K - k0 < BLOCK ? w->K - k0 : BLOCK;

@@ -29,26 +29,44 @@ typedef struct tile_rows {
     crnn_dim x_stride;           /* from one row of x to the next; 0: not uniform */
 } tile_rows;
 
-/* Its nl panels: the offsets of their columns in a row of y. The first `full` are a line wide, the rest `cols`. */
+/* Its nl panels: the offsets of their columns in a row of y. The first `full` are a line wide; the others hold `cols`
+ * columns of each of `gates` gates, `apart` columns from one gate's to the next's, see layout.h. */
 typedef struct tile_panels {
-    crnn_dim offset[TILE_PANELS], cols;
-    int full;
+    crnn_dim offset[TILE_PANELS], cols, apart;
+    int full, gates[TILE_PANELS];
 } tile_panels;
 
-/* Panels that are not full go through memory where a tile has several rows: one copy of that code for all tiles, which
- * otherwise was two thirds of their code. */
+/* Panels that are not full go through memory where a tile has several rows, or they several gates: one copy of that code
+ * for all tiles, which otherwise was two thirds of their code. A whole line is stored for each gate, and read: the buffer
+ * has one line more than the tile. */
+enum { PARTIAL_BUFFER = (TILE_ROWS * TILE_PANELS + 1) * LINE };
+
+INLINE int shares_panels(const tile_panels *panels) { return panels->gates[panels->full] > 1; }
+
 NOINLINE static void load_partial(real *buffer, int m, int nl, const real *const *init, const tile_panels *panels)
 {
+    const int shared = shares_panels(panels);
     for (int i = 0; i < m; ++i)
-        for (int j = 0; j < nl; ++j, buffer += LINE)
-            line_store(buffer, line_get(init[i] + panels->offset[j], j < panels->full ? LINE : panels->cols));
+        for (int j = 0; j < nl; ++j, buffer += LINE) {
+            const real *from = init[i] + panels->offset[j];
+            line_store(buffer, line_get(from, j < panels->full ? LINE : panels->cols));
+            if (shared && j >= panels->full)
+                for (int gate = 1; gate < panels->gates[j]; ++gate)
+                    line_store(buffer + gate * panels->cols, line_load_n(from + gate * panels->apart, panels->cols));
+        }
 }
 
 NOINLINE static void store_partial(real *const *y, int m, int nl, const real *buffer, const tile_panels *panels)
 {
+    const int shared = shares_panels(panels);
     for (int i = 0; i < m; ++i)
-        for (int j = 0; j < nl; ++j, buffer += LINE)
-            line_put(y[i] + panels->offset[j], line_load(buffer), j < panels->full ? LINE : panels->cols);
+        for (int j = 0; j < nl; ++j, buffer += LINE) {
+            real *to = y[i] + panels->offset[j];
+            line_put(to, line_load(buffer), j < panels->full ? LINE : panels->cols);
+            if (shared && j >= panels->full)
+                for (int gate = 1; gate < panels->gates[j]; ++gate)
+                    line_store_n(to + gate * panels->apart, line_load(buffer + gate * panels->cols), panels->cols);
+        }
 }
 
 /* acc[i][j] = panel j of init[i]; init[0] NULL: all zero. */
@@ -67,12 +85,12 @@ INLINE void tile_start(line acc[TILE_ROWS][TILE_PANELS], const int m, const int 
             UNROLL
             for (int j = 0; j < nl; ++j)
                 acc[i][j] = line_load(init[i] + panels->offset[j]);
-    } else if (m == 1) {
+    } else if (m == 1 && !shares_panels(panels)) {
         UNROLL
         for (int j = 0; j < nl; ++j)
             acc[0][j] = line_get(init[0] + panels->offset[j], j < panels->full ? LINE : panels->cols);
     } else {
-        real buffer[TILE_ROWS * TILE_PANELS * LINE];
+        real buffer[PARTIAL_BUFFER];
         load_partial(buffer, m, nl, init, panels);
         UNROLL
         for (int i = 0; i < m; ++i)
@@ -91,12 +109,12 @@ INLINE void tile_finish(line acc[TILE_ROWS][TILE_PANELS], const int m, const int
             UNROLL
             for (int j = 0; j < nl; ++j)
                 line_store(y[i] + panels->offset[j], acc[i][j]);
-    } else if (m == 1) {
+    } else if (m == 1 && !shares_panels(panels)) {
         UNROLL
         for (int j = 0; j < nl; ++j)
             line_put(y[0] + panels->offset[j], acc[0][j], j < panels->full ? LINE : panels->cols);
     } else {
-        real buffer[TILE_ROWS * TILE_PANELS * LINE];
+        real buffer[PARTIAL_BUFFER];
         UNROLL
         for (int i = 0; i < m; ++i)
             UNROLL

@@ -205,8 +205,10 @@ static void weight_gradient(real *dw, real *db, const x_source *x, const real *d
                 nl = panels - first < max_panels ? 1 : max_panels;
                 const crnn_dim cols = remaining - first * LINE < nl * LINE ? remaining - first * LINE : nl * LINE;
                 tile_panels tile = {.cols = cols % LINE, .full = (int)(cols / LINE)};
-                for (int j = 0; j < nl; ++j)
+                for (int j = 0; j < nl; ++j) {
                     tile.offset[j] = j * LINE;
+                    tile.gates[j] = 1;
+                }
                 for (crnn_dim i = 0, k = 0; i < blocks; ++i) {
                     const int m = (int)(K / blocks + (i < K % blocks));
                     real *dw_kn = dw + k * N + n + first * LINE;

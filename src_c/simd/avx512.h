@@ -42,6 +42,19 @@ INLINE vec vec_pick(vec a, vec b, vec x, vec y)
 }
 #include "simd/avx.h"
 
+#define HAS_HALF_LINES
+#if defined(CRNN_F32)
+typedef __m256 half;
+#define HALF(op) _mm256_##op##_ps
+#else
+typedef __m256d half;
+#define HALF(op) _mm256_##op##_pd
+#endif
+INLINE half half_load(const real *p) { return HALF(loadu)(p); }
+INLINE void half_store(real *p, half a) { HALF(storeu)(p, a); }
+INLINE half half_set1(real x) { return HALF(set1)(x); }
+INLINE half half_fma(half a, half b, half c) { return HALF(fmadd)(a, b, c); }
+
 /* ---- quantised products: explained in quant/int8.body.h and bf16.body.h ------------------------------------------ */
 
 #if defined(CRNN_F32)

@@ -60,6 +60,14 @@ INLINE void line_store(real *p, line a) { EACH(LIFT_store) }
 INLINE line line_set1(real x) { line r; EACH(LIFT_set1) return r; }
 INLINE line line_pick(line a, line b, line x, line y) { line r; EACH(LIFT_pick) return r; }
 
+/* Half a line, where an instruction set computes it in half the time: HAS_HALF_LINES, half_load, half_store, half_set1 and
+ * half_fma. */
+#if defined(HAS_HALF_LINES)
+enum { HALF_LINE = LINE / 2 };
+#else
+enum { HALF_LINE = 0 };
+#endif
+
 /* The first n < LINE reals of a line; the others load as zero and are not stored. */
 INLINE crnn_dim lanes_from(crnn_dim n, crnn_dim start)
 {

@@ -22,7 +22,7 @@ def crnn_model(task: TrainingTask, start: Weights) -> crnn.LanguageModel:
     """crnn's language model of a task, with the initial weights ``start``."""
     import crnn
 
-    vocab = crnn.Vocab(tuple(chr(0x4E00 + k) for k in range(task.vocabulary)))  # any distinct characters
+    vocab = crnn.Vocab(tuple(chr(0x10000 + k) for k in range(task.vocabulary)))  # any distinct characters
     model = crnn.LanguageModel(vocab, task.cell, task.hidden, task.layers, embedding_size=task.embedding)
     for name, value in start.items():
         model.params[name][...] = value

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,3 +81,9 @@ def windows_of(ids: Array, task: TrainingTask) -> Windows:
         (np.ascontiguousarray(x[t : t + task.steps]), np.ascontiguousarray(y[t : t + task.steps]))
         for t in range(0, len(x), task.steps)
     ]
+
+
+# LSTM 2 x 200 on 10,000 words, as of Zaremba et al. 2014's small model; with longer and wider windows; with more words.
+WORDS = TrainingTask("lstm", 200, layers=2, embedding=200, vocabulary=10_000, batch=20, steps=20)
+WORDS_WIDE = replace(WORDS, batch=32, steps=35)
+WORDS_100K = replace(WORDS, vocabulary=100_000)

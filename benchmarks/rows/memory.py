@@ -7,16 +7,23 @@ Each contender runs in separate processes. A resident size is Linux's VmHWM or V
 from __future__ import annotations
 
 import statistics
+from functools import partial
 
 from benchmarks.base.measure import OURS, Figure, unavailable
 from benchmarks.base.processes import call, peak_megabytes, python
 from benchmarks.base.row import Row, Setting
 from benchmarks.contenders.jax_peers import jax_step
 from benchmarks.contenders.training import crnn_model, crnn_step, torch_step
-from benchmarks.contenders.training_task import TrainingTask, windows_of
+from benchmarks.contenders.training_task import WORDS, WORDS_100K, TrainingTask, windows_of
 
-HIDDEN = 256
+# What is trained, by row.
+TASKS = {
+    "memory-train": TrainingTask("tanh", 256),
+    "memory-words": WORDS,
+    "memory-words-100k": WORDS_100K,
+}
 UPDATES = 50
+MAX_MEGABYTES_OF_WORDS = 1000.0
 GOAL = "design goal"
 MAX_MEGABYTES, MAX_MILLISECONDS = 40.0, 20.0
 
@@ -24,21 +31,23 @@ MAX_MEGABYTES, MAX_MILLISECONDS = 40.0, 20.0
 # ---- a training run --------------------------------------------------------------------------------------------------
 
 
-def training(setting: Setting) -> dict[str, Figure]:
+def training(row: str, setting: Setting) -> dict[str, Figure]:
     """Peak resident sizes of a training run, each in a separate process."""
-    updates = 5 if setting.quick else UPDATES
+    updates = UPDATES if row == "memory-train" and not setting.quick else 5
     figures = {}
     for who in (OURS, "torch", "jax"):
         if absent := unavailable(who):
             figures[who] = Figure(None, absent.reason)
         else:
-            figures[who] = Figure(call(train_and_weigh, who, updates, threads=setting.threads))
+            figures[who] = Figure(call(train_and_weigh, row, who, updates, threads=setting.threads))
+    if row == "memory-words-100k":
+        figures[GOAL] = Figure(MAX_MEGABYTES_OF_WORDS)
     return figures
 
 
-def train_and_weigh(who: str, updates: int) -> float:
-    """Peak resident size in MB of the ``train`` row's updates at H 256, by one contender, in this process."""
-    task = TrainingTask("tanh", HIDDEN)
+def train_and_weigh(row: str, who: str, updates: int) -> float:
+    """Peak resident size in MB of updates, by one contender, in this process."""
+    task = TASKS[row]
     start, windows = task.random_weights(), windows_of(task.random_ids(), task)
     if who == OURS:
         step = crnn_step(crnn_model(task, start), windows, threads=1)
@@ -46,6 +55,7 @@ def train_and_weigh(who: str, updates: int) -> float:
         step = torch_step(task, start, windows, threads=1)
     else:
         step = jax_step(task, start, windows)
+    del start
     for _ in range(updates):
         step()
     return peak_megabytes()
@@ -96,7 +106,9 @@ def _imports(setting: Setting, column: int) -> dict[str, Figure]:
 
 
 ROWS = [
-    Row("memory-train", "MB", training, goals={}, lower=True, quick=True),
+    Row("memory-train", "MB", partial(training, "memory-train"), goals={}, lower=True, quick=True),
+    Row("memory-words", "MB", partial(training, "memory-words"), goals={"torch": 2.0}, lower=True),
+    Row("memory-words-100k", "MB", partial(training, "memory-words-100k"), goals={GOAL: 1.0}, lower=True),
     Row("memory-import", "MB", import_sizes, goals={GOAL: 1.0}, lower=True, quick=True),
     Row("import-time", "ms", import_times, goals={GOAL: 1.0}, lower=True, quick=True),
 ]

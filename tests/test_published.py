@@ -21,12 +21,13 @@ MODULES = (
     "data",
     "language",
     "names",
+    "penn",
     "table",
     "tasks",
     "work",
     "__main__",
 )
-adding, addition, airline, archive, copy_memory, data, language, names, table, tasks, work, command = (
+adding, addition, airline, archive, copy_memory, data, language, names, penn, table, tasks, work, command = (
     pytest.importorskip(f"benchmarks.published.{name}", reason="benchmarks are in a clone, not in a wheel")
     for name in MODULES
 )
@@ -158,6 +159,22 @@ def test_loss_in_blocks_is_that_of_each_block_alone() -> None:
     ids = model.vocab.encode(text)
     alone = [model.evaluate(ids[i : i + 6]).loss for i in range(0, len(ids) - 5, 5)]
     assert math.isclose(language.loss_in_blocks(model, ids, 5, 1), np.mean(alone), rel_tol=1e-5)
+
+
+def test_words_are_ordered_by_frequency_and_characters_have_no_lines(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "ptb").mkdir()
+    for part, text in {"train": " b <unk> b c\n a c b\n", "valid": " a b\n", "test": " c <unk>\n"}.items():
+        (tmp_path / "ptb" / f"ptb.{part}.txt").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("CRNN_DATA", str(tmp_path))
+    words, letters = penn.parts("word"), penn.parts("char")
+    assert words.vocab.tokens[0] == "<unk>"
+    assert words.vocab.tokens[1] == "b"
+    assert words.vocab.decode(words.valid).split() == ["a", "b"]
+    assert len(words.test) == 3  # with the end of the line
+    assert letters.vocab.decode(letters.train) == "_b_<unk>_b_c_a_c_b"
+    assert letters.vocab.decode(letters.test) == "_c_<unk>"
 
 
 def test_names_are_read_from_a_start_to_a_stop_and_held_out_once() -> None:

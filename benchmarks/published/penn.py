@@ -25,6 +25,9 @@ ZAREMBA = crnn.presets.named("zaremba-small")
 
 SETTINGS = {
     "ptb-words": Setting("perplexity", ZAREMBA.model, {**ZAREMBA.training, "precision": "bf16"}),
+    "ptb-words-adaptive": Setting(
+        "perplexity", {**ZAREMBA.model, "adaptive_softmax": True}, {**ZAREMBA.training, "precision": "bf16"}
+    ),
     "ptb-words-regularised": Setting(
         "perplexity",
         {
@@ -63,11 +66,11 @@ SETTINGS = {
 
 
 def parts(unit: crnn.text.reading.Unit) -> Text:
-    """The three files as ids. The vocabulary is that of the training text."""
+    """The three files as ids. The vocabulary is that of the training text, words by their frequency."""
     texts = [find("ptb", f"ptb.{part}.txt").read_text(encoding="utf-8") for part in ("train", "valid", "test")]
     if unit == "char":
         texts = [text.replace(" ", "_").replace("\n", "") for text in texts]
-    vocab = crnn.Vocab.from_text(texts[0], unit)
+    vocab = crnn.Vocab.from_text(texts[0], unit, order="frequency" if unit == "word" else "sorted")
     return Text(vocab, *(vocab.encode(text) for text in texts))
 
 

@@ -32,7 +32,7 @@ def duration(result: Mapping[str, Any]) -> str:
 
 def goal(task: Task, result: Mapping[str, Any]) -> str:
     """The goal, and whether the result meets it."""
-    within = f"in {60 * task.minutes:.0f} s" if task.minutes < 1 else f"in {task.minutes:g} min"
+    within = f"in {60 * task.minutes:.0f} s" if task.minutes < 1 else f"in {task.minutes:.3g} min"
     if task.goal is None:
         return within
     aim, value = f"{task.goal:g} {within}", result.get("value")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Builds crnn's extension modules; everything else is said in pyproject.toml.
 
-Every .pyx becomes one module. Only ``dispatch`` links the kernels, and ``stream`` and ``stream_batch`` src_c/stream.c:
-files of src_c are compiled with flags of their own, because an Extension has one set of flags for all its sources.
+Every .pyx becomes one module, with the .pxi that it includes. Only ``dispatch`` links the kernels, and ``stream`` and
+``stream_batch`` src_c/stream.c: files of src_c are compiled with flags of their own, because an Extension has one set
+of flags for all its sources.
 What is written into crnn/ before anything is built, from its one source, and is not committed:
 
     crnn/include/            the public headers of src_c, so that a wheel and a checkout have them in the same place
@@ -96,9 +97,9 @@ class BuildExt(build_ext):
         depends = [stamp, *(path.as_posix() for path in Path("src_c").rglob("*.[hd]*"))]
         pool = ThreadPoolExecutor(self.parallel)
         core = self.compile_core(pool, flags, depends)  # while Cython translates
-        pxds = [path.as_posix() for path in Path("crnn").rglob("*.pxd")]
+        pxds = [path.as_posix() for pattern in ("*.pxd", "*.pxi") for path in Path("crnn").rglob(pattern)]
         for ext in self.extensions:
-            # Cython 3.3 overlooks that `from crnn._core cimport x` depends on x.pxd: a newer .pxd renews all.
+            # Cython 3.3 overlooks that `from crnn._core cimport x` depends on x.pxd: a newer one renews all.
             c_file = str(Path(self.build_temp, ext.sources[0]).with_suffix(".c"))
             force = self.force or newer_group([stamp, *ext.sources, *pxds], c_file)
             options = {"build_dir": self.build_temp, "compiler_directives": DIRECTIVES, "force": force}

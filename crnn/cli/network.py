@@ -89,10 +89,8 @@ def load_start(arguments: argparse.Namespace) -> crnn.LanguageModel | None:
     dropout = {name: wanted[name] for name in stated & free}
     if not dropout:
         return model
-    changed = crnn.LanguageModel(model.vocab, **(config | dropout))
-    changed._parameters.flat[...] = model._parameters.flat
-    changed.training_runs = model.training_runs
-    return changed
+    tensors, header = model.contents()
+    return crnn.LanguageModel.from_contents(header | {"config": config | dropout}, tensors)
 
 
 def corpus_and_model(

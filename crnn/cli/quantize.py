@@ -15,7 +15,8 @@ from crnn.cli.common import CommandParser, add_output_flags, check_output, say, 
 from crnn.cli.configuration import Repeated
 from crnn.cli.evaluate import OPTIONS, add_evaluation_flags, evaluated
 from crnn.cli.results import add_json_flag, show_json
-from crnn.nn.precision import PRECISIONS, precision_of
+from crnn.nn.precision import PRECISIONS
+from crnn.nn.quantize import matrices_of
 from crnn.training.run_files import RunFiles
 
 __all__ = ["add_arguments", "run"]
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _precision(model: Any, arguments: argparse.Namespace) -> str | dict[str, str]:
     """The precision of each matrix. Raises ValueError for a name that is not one."""
-    names = [name for name in model._parameters.shapes if precision_of("int8", name)]
+    names = matrices_of(model)
     unknown = sorted(set(arguments.keep) - set(names))
     if unknown:
         raise ValueError(f"keep: expected one of {', '.join(names)}, got {unknown[0]}")

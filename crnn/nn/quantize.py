@@ -14,7 +14,7 @@ from crnn.checks import Array, check_number
 from crnn.nn.params import Parameters
 from crnn.nn.precision import MOST_TERMS, PRECISIONS, check_names, check_precision, precision_of, rounded, terms_axis
 
-__all__ = ["quantized"]
+__all__ = ["matrices_of", "quantized"]
 
 TOLERANCE = 0.02
 
@@ -30,6 +30,11 @@ class Quantizable(Protocol):
 
 
 M = TypeVar("M", bound=Quantizable)
+
+
+def matrices_of(model: Quantizable) -> list[str]:
+    """The names of the weight matrices of a network or model: what can be quantised."""
+    return [name for name in model._parameters.shapes if precision_of(PRECISIONS[0], name)]
 
 
 def quantized(model: M, precision: Any, calibration: Any, tolerance: float | None) -> M:
@@ -78,12 +83,11 @@ def _rounded(model: M, wanted: Mapping[str, str]) -> M:
     """A copy whose named weights are rounded, and multiplied in their precision; others keep the one that they have."""
     values = model._parameters.values
     params = {name: rounded(array, wanted.get(name), terms_axis(name)) for name, array in values.items()}
-    matrices = [name for name in params if precision_of("int8", name)]
     before = model.config()["precision"]
-    after = {name: wanted.get(name) or precision_of(before, name) for name in matrices}
+    after = {name: wanted.get(name) or precision_of(before, name) for name in matrices_of(model)}
     named = {name: kind for name, kind in after.items() if kind is not None}
     kinds = set(named.values())
-    uniform = len(named) == len(matrices) and len(kinds) == 1
+    uniform = len(named) == len(after) and len(kinds) == 1
     return model._changed(params, precision=kinds.pop() if uniform else named or None)
 
 

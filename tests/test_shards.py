@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: MIT
 """Batches that are cut into shards: the gradient is that of the whole batch; one number of shards gives one hash."""
 
+import itertools
+
 import numpy as np
 import pytest
 from kernel_tools import assert_same_bits
 from model_tools import text
 from rank_tools import CORPUS, KINDS, fitted, weights_hash
+from task_tools import CELLS
 
 import crnn
+from crnn.nn.state import state_arrays
 from crnn.text.windows import contiguous_batches
 from crnn.training.shards import complete_nodes, sharded
 
@@ -82,6 +86,53 @@ def test_nodes_of_neighbouring_ranges_are_a_cover_of_the_tree(shards):
             nodes = complete_nodes(shards, first, stop)
             assert set(nodes) <= tree
             assert [shard for node in nodes for shard in range(*node)] == [*range(first, stop)]
+
+
+CELL_OPTIONS = {
+    "plain": {"hidden_size": [7, 9]},
+    "dropout": {"hidden_size": 9, "num_layers": 2, "dropout": 0.2, "trainable_initial_state": True},
+    "all rows alike": {"hidden_size": 9, "num_layers": 2, "dropout": 0.2, "variational_dropout": True},
+    "recurrent dropout": {"hidden_size": 7, "recurrent_dropout": 0.2},
+    "embedding": {"hidden_size": [7, 9], "embedding_size": 9, "tie_weights": True, "batch_size": 31},
+    "embedding of few rows": {"hidden_size": 9, "num_layers": 2, "embedding_size": 4, "batch_size": 3, "dropout": 0.1},
+    "weight dropout": {"hidden_size": 7, "weight_dropout": 0.2},
+    "bf16": {"hidden_size": 9, "num_layers": 2, "precision": "bf16"},
+}
+
+
+@pytest.mark.parametrize("options", CELL_OPTIONS.values(), ids=CELL_OPTIONS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_passes_for_all_shards_at_once_give_the_bits_of_one_for_each(cell, options):
+    """A language model has both: what `window_in_shards` returns, or `loss_and_gradients` for each shard."""
+    network = {name: value for name, value in options.items() if name not in ("precision", "batch_size")}
+    if cell == "min_gru":
+        for name in "recurrent_dropout", "weight_dropout":
+            network.pop(name, None)
+    windows = contiguous_batches(CORPUS.train, options.get("batch_size", 5), 6)
+    found = []
+    for at_once in True, False:
+        model = crnn.LanguageModel(CORPUS.vocab, cell, seed=3, **network)
+        if not at_once:
+            model.window_in_shards = lambda *arguments, **others: None
+        cut, gradients = sharded(model, windows, 3)
+        state, of_model = None, []
+        for number, pieces in enumerate(itertools.islice(cut.epoch(1), 3)):
+            seeds = {"dropout_seed": [1, number], "threads": 2, "precision": options.get("precision")}
+            loss, count, state = gradients.loss_and_gradients(*pieces, state, workspace=model.workspace(), **seeds)
+            of_model += [np.array([loss, count]), model.flat_grads.copy()]
+        found.append([*of_model, *(array.copy() for array in state_arrays(state))])
+    for one, other in zip(*found, strict=True):
+        assert_same_bits(one, other)
+
+
+def test_a_window_of_a_language_model_is_computed_at_once():
+    """Otherwise the test above compares the same with the same."""
+    model = crnn.LanguageModel(CORPUS.vocab, hidden_size=5, embedding_size=4, dropout=0.1)
+    xs, targets = next(contiguous_batches(CORPUS.train, 31, 6).sharded(3, 0, 3).epoch(1))
+    arguments = (xs, targets, None, model.shard_space())
+    assert model.window_in_shards(*arguments, seeds=[[0]] * 3).gradients(1)[1] == 60
+    xs, targets = next(contiguous_batches(CORPUS.train, 5, 6).sharded(3, 0, 3).epoch(1))
+    assert model.window_in_shards(xs, targets, None, model.shard_space(), seeds=[[0]] * 3) is None
 
 
 # ---- one hash --------------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from crnn.models.outputs.head import Head
 from crnn.models.outputs.losses import CrossEntropy
 from crnn.models.outputs.metrics import Evaluation
 from crnn.models.outputs.predictor import Predictor, Workspace
+from crnn.models.outputs.shard_rows import ShardedWindow, ShardSpace, window_in_shards
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
 from crnn.nn.init import UNINITIALISED
 from crnn.nn.module import Module
@@ -412,6 +413,33 @@ class LanguageModel(
         )
         self._predictor.remember(space, scale, threads, options, count if reduction == "mean" else None)
         return loss.sum(head.losses.reshape(-1)), count, tape.after.value
+
+    def shard_space(self) -> ShardSpace:
+        """Memory for `window_in_shards`."""
+        return ShardSpace()
+
+    def window_in_shards(
+        self,
+        ids: Sequence[Ids],
+        targets: Sequence[Array],
+        state: StateLike | None,
+        space: ShardSpace,
+        *,
+        seeds: Sequence[list[int]],
+        threads: int = 1,
+        precision: Literal["bf16"] | None = None,
+    ) -> ShardedWindow | None:
+        """A window whose rows are in several shards, after its passes; None if each shard needs its own.
+
+        For `crnn.training.shards`. Arguments: lists as `loss_and_gradients` takes their elements; see
+        `crnn.models.outputs.shard_rows`.
+        """
+        if type(self).loss_and_gradients is not LanguageModel.loss_and_gradients:  # a subclass computes others
+            return None
+        x = self._check_ids("ids", np.concatenate(ids, axis=1))
+        wanted = self._check_targets(np.concatenate(targets, axis=1), x.shape)
+        sizes = [each.shape[1] for each in ids]
+        return window_in_shards(self._predictor, x, wanted, sizes, space, state, seeds, threads, precision)
 
     def workspace(self) -> Workspace:
         """A new workspace for `losses` and `loss_and_gradients`."""

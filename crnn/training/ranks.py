@@ -73,7 +73,8 @@ class RankedRun:
 
     def total(self, partials: list[Partial]) -> Partial:
         """The sum over all shards, from the partial sums of the nodes of this rank. May overwrite them."""
-        buffers = self.ranks.size > 1 and hasattr(self.ranks.comm, "Alltoallv")
+        alone = self.ranks.size == 1
+        buffers = alone or hasattr(self.ranks.comm, "Alltoallv")
         own = self._head() + np.stack([partial.sums for partial in partials]).tobytes()
         if not buffers:
             own += b"".join(partial.gradient.tobytes() for partial in partials)
@@ -87,7 +88,10 @@ class RankedRun:
             sums |= zip(nodes, np.frombuffer(message[HEAD.size : end], np.float64).reshape(-1, 3), strict=True)
             if not buffers:
                 gradients |= zip(nodes, np.frombuffer(message[end:], dtype).reshape(-1, n), strict=True)
-        whole = self._by_slices(partials) if buffers else added(self._shards, gradients)
+        if alone:
+            whole = partials[0].gradient
+        else:
+            whole = self._by_slices(partials) if buffers else added(self._shards, gradients)
         return Partial(whole, added(self._shards, sums))
 
     def _by_slices(self, partials: list[Partial]) -> Array:

@@ -128,6 +128,9 @@ class ShardedGradients:
         self._all_rows = start, ranges[-1][1]
         self._rows = [(b0 - start, b1 - start) for b0, b1 in ranges]  # of the state, which has those of this process
         self._free: list[Array] = []  # memory for gradients
+        # A model may have a faster way, for all shards at once, at least for some windows.
+        self._at_once: Callable[..., Any] | None = getattr(model, "window_in_shards", None)
+        self._space: Any = None if self._at_once is None else model.shard_space()  # type: ignore[attr-defined]
         self._weight: Callable[[Any, Any], float] | None = getattr(model, "loss_weight", None)
 
     def own_rows(self, state: StateLike) -> StateLike:
@@ -148,6 +151,8 @@ class ShardedGradients:
 
         OVERWRITES the gradients. ``state`` and the one that is returned have the rows of these shards.
         """
+        seeds = [[*dropout_seed, shard] for shard in range(self._first, self._stop)]
+        window = self._window(x, targets, state, seeds, options)
         states: list[StateLike | None] = [None] * len(x)
 
         def leaf(shard: int) -> Partial:
@@ -155,13 +160,16 @@ class ShardedGradients:
             number, grads, sums = shard - self._first, self._model.flat_grads, np.zeros(3)
             grads.fill(0)
             of_shard, wanted = x[number], targets[number]
-            if of_shard is not None:
+            if window is not None:
+                loss, count = window.gradients(number)
+                sums[:] = loss, count, count
+            elif of_shard is not None:
                 loss, count, after = self._model.loss_and_gradients(
                     of_shard,
                     wanted,
                     None if state is None else rows_of(state, *self._rows[number]),
                     reduction="sum",
-                    dropout_seed=[*dropout_seed, shard],
+                    dropout_seed=seeds[number],
                     **options,
                 )
                 # the workspace that it belongs to is that of the next shard too
@@ -188,5 +196,14 @@ class ShardedGradients:
         loss, count, weight = whole.sums.tolist()
         if reduction == "mean":
             kernels.scale(grads, 1.0 / (weight or 1.0), options.get("threads", 1))
+        if window is not None:
+            return loss, int(count), window.after
         known = [each for each in states if each is not None]
         return loss, int(count), joined(known) if known else None
+
+    def _window(self, x: Any, targets: Any, state: Any, seeds: list[list[int]], options: dict[str, Any]) -> Any:
+        """All shards at once, if the model can."""
+        if self._at_once is None:
+            return None
+        options = {name: value for name, value in options.items() if name != "workspace"}
+        return self._at_once(x, targets, state, self._space, seeds=seeds, **options)

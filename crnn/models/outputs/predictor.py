@@ -93,6 +93,7 @@ class Predictor:
         lengths: Lengths | None = None,
         threads: int = 1,
         dropout_seed: Seed = None,
+        masks: Masks | None = None,
         keep: bool = False,
         precision: str | None = None,
         outputs: bool = True,
@@ -100,13 +101,14 @@ class Predictor:
     ) -> tuple[Tape, HeadTape]:
         """Tapes for a window, with masks drawn. They are taken from the workspace if they fit.
 
-        With ``lengths`` x is packed. ``precision``: as in `RNN.forward`. ``outputs``: whether the caller needs the
-        outputs of all rows. ``predictions``: whether it needs predictions; not in a backward pass.
+        With ``lengths`` x is packed. ``masks``: instead of a seed. ``precision``: as in `RNN.forward`. ``outputs``:
+        whether the caller needs the outputs of all rows. ``predictions``: whether it needs predictions; not in a
+        backward pass.
         """
         stack, head = self.net.stack, self.head
         if workspace.tape is not None and workspace.tape.stack is not stack:
             raise ValueError("workspace: expected one that this model alone has used, got one that another has used")
-        masks = None if dropout_seed is None else Masks(dropout_seed)
+        masks = masks if dropout_seed is None else Masks(dropout_seed)
         rows = len(head.w)
         tape = stack.new_tape(
             x,
@@ -254,6 +256,12 @@ class Predictor:
         key = self._gradients_key(tape, head_tape, targets, scale, threads)
         phases = partial(self._gradient_phases, tape, head_tape, targets, scale, threads, states_only, weights)
         self.net.stack.run_phases(tape, key, phases, repeatable)
+
+    def phases_of_rows(
+        self, tape: Tape, head_tape: HeadTape, targets: Array, scale: float, threads: int
+    ) -> list[Phase]:
+        """The phases of `forward_backward` without those that compute gradients of parameters."""
+        return self._gradient_phases(tape, head_tape, targets, scale, threads, True, None)
 
     @staticmethod
     def _gradients_key(tape: Tape, head_tape: HeadTape, targets: Array | None, scale: float, threads: int) -> Hashable:

@@ -12,6 +12,8 @@ from model_tools import stir, text
 
 import crnn
 from crnn.cli import main
+from crnn.interop import onnx
+from crnn.interop import torch as pytorch
 from crnn.models.outputs.clusters import suggested_cutoffs
 from crnn.text import TextError, VocabError
 
@@ -402,7 +404,7 @@ def test_a_text_that_is_too_short_is_refused_as_by_other_models(model):
         model.score(["the"])
 
 
-@pytest.mark.parametrize("format", ["onnx", "keras", "torch", "rtneural", "aidax", "nam", "guitarml", "C"])
+@pytest.mark.parametrize("format", ["keras", "rtneural", "aidax", "nam", "guitarml", "C"])
 def test_formats_without_it_refuse_it_before_anything_is_written(model, tmp_path, capsys, format):
     model.save(tmp_path / "m.st")
     before = set(tmp_path.iterdir())
@@ -410,6 +412,74 @@ def test_formats_without_it_refuse_it_before_anything_is_written(model, tmp_path
     assert main([*verb, str(tmp_path / "m.st"), "-o", str(tmp_path / "out.c")]) == 1
     assert "expected" in capsys.readouterr().err
     assert set(tmp_path.iterdir()) == before
+
+
+# ---- other libraries -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("embedding_size", [None, 9])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_pytorch_module_computes_the_same_and_comes_back(torch, dtype, embedding_size):
+    model = model_of(corpus().vocab, 67, dtype=dtype, embedding_size=embedding_size)
+    ids, _ = window(model)
+    module = pytorch.to_module(model).eval()
+    found, _ = module(torch.tensor(ids.astype("i8")))
+    expected, _ = model.forward(ids)
+    np.testing.assert_allclose(found.detach().numpy(), expected, atol=2e-6 if dtype == "float32" else 1e-13)
+    assert list(module.head.cutoffs) == [*CUTOFFS, len(model.vocab)]
+    for back in (
+        pytorch.from_module(module, vocab=model.vocab),
+        pytorch.from_module(
+            module.rnn, head=module.head, embedding=module.embedding if embedding_size else None, vocab=model.vocab
+        ),
+        pytorch.from_state_dict(pytorch.to_state_dict(model), vocab=model.vocab, kind="language_model"),
+    ):
+        assert_same_bits(back.flat_params, model.flat_params)
+        assert back.adaptive_softmax == CUTOFFS
+
+
+def test_a_file_for_pytorch_comes_back(model, tmp_path):
+    pytorch.save_file(model, tmp_path / "m.pt.safetensors")
+    back = pytorch.load_file(tmp_path / "m.pt.safetensors", kind="language_model", vocab=model.vocab)
+    assert_same_bits(back.flat_params, model.flat_params)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"head.tail.0.0.weight": np.zeros((3, 19))}, "expected a projection to 4 units, as div_value=4 makes it"),
+        ({"head.tail.1.1.weight": None}, "head: expected the tensors of an nn.AdaptiveLogSoftmaxWithLoss, got "),
+        ({"head.tail.3.0.weight": np.zeros((3, 19))}, "head: expected the tensors of an nn.AdaptiveLogSoftmaxWithLoss"),
+        ({"head.tail.1.1.weight": np.zeros((30, 1))}, "head.weight: expected float32 of shape"),
+        ({"other.weight": np.zeros((2, 2))}, "and no others, got 'other.weight'"),
+    ],
+)
+def test_tensors_that_are_no_such_model_are_refused_by_name(model, changes, match):
+    tensors = pytorch.to_state_dict(model)
+    for name, values in changes.items():
+        if values is None:
+            del tensors[name]
+        else:
+            tensors[name] = values.astype("f4")
+    with pytest.raises(ValueError, match=match):
+        pytorch.from_state_dict(tensors, vocab=model.vocab, kind="language_model")
+
+
+def test_a_sequence_model_does_not_get_one(model):
+    with pytest.raises(ValueError, match=r"head: expected an nn.Linear for a tagger, got an nn.AdaptiveLogSoftmax"):
+        pytorch.from_state_dict(pytorch.to_state_dict(model), kind="tagger")
+
+
+@pytest.mark.parametrize("embedding_size", [None, 9])
+def test_an_onnx_graph_computes_the_same_and_comes_back(embedding_size):
+    onnx_tools = pytest.importorskip("onnx_tools", exc_type=ImportError)
+    model = model_of(corpus().vocab, 67, embedding_size=embedding_size)
+    proto = onnx.to_model(model)
+    ids, _ = window(model)
+    state = np.zeros((1, ids.shape[1], 67), np.float32)
+    outputs = onnx_tools.run(onnx_tools.session(proto), ids=ids.astype("i8"), h_in=state)
+    np.testing.assert_allclose(outputs["logits"], model.forward(ids)[0], atol=2e-6)
+    assert_same_bits(onnx.from_model(proto).flat_params, model.flat_params)
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------

@@ -77,6 +77,16 @@ class ModelParts:
         return self.params["embedding"].T if tied else self.params["W_hy"], self.params["b_y"]
 
     @property
+    def cutoffs(self) -> list[int]:
+        """Those of an adaptive softmax, otherwise none."""
+        return self.config.get("adaptive_softmax") or []
+
+    @property
+    def tails(self) -> list[tuple[Array, Array]]:
+        """W_hp (H, P) and W_py (P, N) of each tail of an adaptive softmax. The head then has a column for each."""
+        return [(self.params[f"tail{i}.W_hp"], self.params[f"tail{i}.W_py"]) for i in range(len(self.cutoffs))]
+
+    @property
     def pooling(self) -> str | None:
         """How the head reads the outputs of the steps; None: each step."""
         pooling: str | None = self.config.get("pooling")
@@ -146,6 +156,7 @@ def model_from(
     *,
     embedding: Array | None = None,
     head: tuple[Array, Array] | None = None,
+    tails: Sequence[tuple[Array, Array]] = (),
     vocab: Vocab | None = None,
     scaling: Mapping[str, tuple[Array, Array]] | None = None,
     **options: Any,
@@ -163,6 +174,8 @@ def model_from(
     embedding : array (D, E), optional
     head : (W_hy (H, V), b_y (V,)), optional
         None for an RNN. A LanguageModel with the option ``tie_weights`` takes W_hy for the transposed embedding.
+    tails : sequence of (W_hp (H, P), W_py (P, N))
+        Of a LanguageModel with the option ``adaptive_softmax``.
     vocab : Vocab, optional
         Of a LanguageModel.
     scaling : mapping of str to (mean, std), optional
@@ -193,6 +206,8 @@ def model_from(
     config["hidden_size"] = hidden[0] if len(set(hidden)) == 1 else hidden
     if head is not None:
         params |= {"b_y": head[1]} if options.get("tie_weights") else {"W_hy": head[0], "b_y": head[1]}
+    for i, matrices in enumerate(tails):
+        params |= {f"tail{i}.{name}": values for name, values in zip(("W_hp", "W_py"), matrices, strict=True)}
     check_finite(params)
     cls = KINDS[kind]
     if kind == "LanguageModel":

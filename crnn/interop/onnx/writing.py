@@ -35,7 +35,7 @@ BATCH_FIRST = ("SequenceClassifier", "SequenceTagger", "SequenceRegressor")  # X
 # has decided.
 EXPRESSED = {
     *("input_size", "hidden_size", "num_layers", "cell", "bidirectional", "embedding_size", "dtype"),
-    *("trainable_initial_state", "tie_weights", "pooling", "steps"),
+    *("trainable_initial_state", "tie_weights", "adaptive_softmax", "pooling", "steps"),
     *("num_classes", "classes", "multilabel", "thresholds", "output_size", "loss", "quantiles"),
 }
 
@@ -43,7 +43,7 @@ EXPRESSED = {
 def model_proto(model: Any, *, opset: int, **options: bool | None) -> onnx_module.ModelProto:
     """See `crnn.interop.onnx.to_model`."""
     library = onnx()
-    parts = parts_of(model)
+    parts = parts_of(model, adaptive_softmax=True)
     graph = Builder(_checked_opset(opset), parts.network.dtype)
     _Writer(graph, parts, **_checked(parts, **options)).write()
     header = {"version": __version__} | model.contents()[1] | {"kind": parts.kind}
@@ -305,7 +305,19 @@ class _Writer:
         weights, b_y = self.parts.head
         tied = "W_hy" not in self.parts.params
         W_hy = g.op("Transpose", "embedding", perm=[1, 0]) if tied else g.array("W_hy", weights)
-        return g.op("Add", g.op("MatMul", y, W_hy), g.array("b_y", b_y))
+        scores = g.op("Add", g.op("MatMul", y, W_hy), g.array("b_y", b_y))
+        return self._log_probabilities(y, scores) if self.parts.tails else scores
+
+    def _log_probabilities(self, y: str, scores: str) -> str:
+        """Write an adaptive softmax, from the scores of the most frequent tokens and of the tails."""
+        g, first = self.graph, self.parts.cutoffs[0]
+        scores = g.op("LogSoftmax", scores, axis=-1)
+        parts = [g.slice(scores, -1, 0, first)]
+        for i, (W_hp, W_py) in enumerate(self.parts.tails):
+            projected = g.op("MatMul", y, g.array(f"tail{i}.W_hp", W_hp))
+            within = g.op("LogSoftmax", g.op("MatMul", projected, g.array(f"tail{i}.W_py", W_py)), axis=-1)
+            parts.append(g.op("Add", within, g.slice(scores, -1, first + i, first + i + 1)))
+        return g.concat(parts, -1)
 
     def last(self, y: str) -> str:
         """The last output of each direction, (B, F)."""
@@ -351,8 +363,8 @@ class _Writer:
 
     def tokens(self, logits: str) -> None:
         """logits."""
-        assert self.parts.head is not None
-        self.graph.output(logits, "logits", self.dtype, self._axes(self.parts.head[1].size))
+        assert self.parts.vocab is not None
+        self.graph.output(logits, "logits", self.dtype, self._axes(len(self.parts.vocab)))
 
     def classes(self, logits: str) -> None:
         """logits, probabilities and labels."""

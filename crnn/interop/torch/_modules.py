@@ -32,16 +32,20 @@ class OneHot(torch.nn.Module):
 
 
 class LanguageModel(torch.nn.Module):
-    """From ids (T, B) and a state to logits (T, B, V) and the state after the last step."""
+    """From ids (T, B) and a state to logits (T, B, V) and the state after the last step. With an
+    ``nn.AdaptiveLogSoftmaxWithLoss`` as the head they are log-probabilities."""
 
     def __init__(self, embedding: torch.nn.Module, rnn: torch.nn.Module, dropout: float, head: torch.nn.Module):
         super().__init__()
         self.embedding, self.rnn, self.dropout, self.head = embedding, rnn, torch.nn.Dropout(dropout), head
 
     def forward(self, ids: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
-        x = self.embedding(ids).to(self.head.weight.dtype)  # one-hot vectors are integers
+        x = self.embedding(ids).to(self.rnn.weight_ih_l0.dtype)  # one-hot vectors are integers
         y, state = self.rnn(x, state)
-        return self.head(self.dropout(y)), state
+        y = self.dropout(y)
+        if isinstance(self.head, torch.nn.AdaptiveLogSoftmaxWithLoss):
+            return self.head.log_prob(y.flatten(0, 1)).reshape(*y.shape[:2], -1), state
+        return self.head(y), state
 
 
 class Statistics(torch.nn.Module):

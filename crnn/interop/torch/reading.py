@@ -46,11 +46,11 @@ def from_module(
     module : torch.nn.Module
         An ``nn.RNN``, ``nn.GRU``, ``nn.LSTM``, ``nn.RNNCell``, ``nn.GRUCell`` or ``nn.LSTMCell``; or a module of your
         own, or an ``nn.Sequential``, that has exactly one of these, at most one ``nn.Embedding`` and at most one
-        ``nn.Linear``, which are found by their type. Or a list of recurrent modules, each of which reads the outputs of
-        the one before. Not modified. ``batch_first`` is ignored.
+        ``nn.Linear`` or ``nn.AdaptiveLogSoftmaxWithLoss``, which are found by their type. Or a list of recurrent
+        modules, each of which reads the outputs of the one before. Not modified. ``batch_first`` is ignored.
     kind : {"classifier", "tagger", "regressor", "language_model"}, or the class of the model, optional
         The model that it is. Not needed without a head, with a ``vocab``, or for what `to_module` made.
-    head : torch.nn.Linear, optional
+    head : torch.nn.Linear, or torch.nn.AdaptiveLogSoftmaxWithLoss for a language model, optional
         From hidden states to logits or values, if ``module`` is a recurrent one.
     embedding : torch.nn.Embedding, optional
         Likewise. Without one, inputs are numbers, or for a language model one-hot tokens. ``padding_idx`` and
@@ -85,7 +85,8 @@ def from_module(
     if recurrent and all(isinstance(each, torch.nn.RNNBase | torch.nn.RNNCellBase) for each in recurrent):
         if kind is None and (head is not None or embedding is not None or vocab is not None):
             kind = "language_model"
-            _expect("head", head, torch.nn.Linear)
+            if not isinstance(head, torch.nn.AdaptiveLogSoftmaxWithLoss):
+                _expect("head", head, torch.nn.Linear)
             _expect("embedding", embedding, torch.nn.Embedding, optional=True)
             if not isinstance(vocab, Vocab):
                 raise TypeError(f"vocab: expected a Vocab, got {type(vocab).__name__}; or give the kind of the model")
@@ -149,10 +150,14 @@ def _find(module: Any) -> Found:
 
     nn = torch.nn
     by_type: dict[type, dict[str, Any]] = {nn.RNNBase: {}, nn.Linear: {}, nn.Embedding: {}}
+    adaptive = {name: m for name, m in module.named_modules() if isinstance(m, nn.AdaptiveLogSoftmaxWithLoss)}
+    by_type[nn.Linear] |= adaptive
     activations: dict[str, Any] = {}
     for name, child in module.named_modules():
         if any(name.startswith(rnn + ".") for rnn in by_type[nn.RNNBase]):
             continue  # parametrizations, which `recurrent_of` refuses by name
+        if any(name == head or name.startswith(head + ".") for head in adaptive):
+            continue
         for cls, modules in by_type.items():
             if isinstance(child, (cls, nn.RNNCellBase) if cls is nn.RNNBase else cls):
                 modules[name] = child
@@ -194,7 +199,7 @@ def _check_activations(found: Found, kind: str, options: Mapping[str, Any]) -> N
 
     nn = torch.nn
     binary = bool(options.get("multilabel")) or (
-        found.head is not None and is_one_logit(kind, found.head.out_features, options)
+        isinstance(found.head, nn.Linear) and is_one_logit(kind, found.head.out_features, options)
     )
     makes = () if kind in (NETWORK, "regressor") else (nn.Sigmoid,) if binary else (nn.Softmax, nn.LogSoftmax)
     for name, child in found.activations.items():
@@ -255,6 +260,10 @@ def _model(wanted: Wanted, found: Found) -> Any:
         if options or wanted.scaling:
             raise TypeError(f"{next(iter(options), 'scaling')}: expected with a head and a kind, which are not given")
         return network_of(recurrent, dropout, embedding)
+    if isinstance(found.head, _nn().AdaptiveLogSoftmaxWithLoss):
+        state = found.head.state_dict()
+        adaptive = Head.adaptive({name: as_floats(f"head.{name}", value) for name, value in state.items()})
+        return model_of(wanted, recurrent, adaptive, embedding)
     _expect("head", found.head, _nn().Linear)
     head = _plain("head", found.head)
     tied = found.embedding is not None and found.head.weight is found.embedding.weight

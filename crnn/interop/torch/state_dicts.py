@@ -143,7 +143,7 @@ def to_state_dict(model: Any) -> dict[str, Array]:
     TypeError
         ``model`` is of another kind.
     """
-    parts = parts_of(model)
+    parts = parts_of(model, adaptive_softmax=True)
     if parts.kind == NETWORK and parts.embedding is not None:
         size = parts.network.embedding_size
         raise ValueError(f"model: expected an RNN without an embedding, got embedding_size={size}")

@@ -5,6 +5,9 @@
     embedding.weight           (V, E)      if there is one
     rnn.weight_ih_l0 ...                   see tensors.py
     head.weight, head.bias     (V, F)      F: units of the top layer, or those of all steps for pooling "flatten"
+    head.head.weight, .bias    (S, F)      instead of them with an adaptive softmax, whose tails' matrices are
+    head.tail.0.0.weight ...   (P, F)      those of an ``nn.AdaptiveLogSoftmaxWithLoss``
+    head.tail.0.1.weight ...   (N, P)
     scaling.x.mean, .std       (D,)        float64; likewise scaling.y
 
 These are the names that are written. Those that are read may be others, except of the scaling.
@@ -12,7 +15,7 @@ These are the names that are written. Those that are read may be others, except 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +25,7 @@ from crnn.array_input import real_numbers
 from crnn.checks import Array, check_probability
 from crnn.interop.parts import KINDS, ModelParts, model_from
 from crnn.interop.torch.tensors import Read, Recurrent, listed, recurrent_from, recurrent_tensors
+from crnn.models.outputs.clusters import DIVISOR
 from crnn.nn.init import UNINITIALISED
 from crnn.text.vocab import Vocab
 
@@ -35,6 +39,7 @@ TASKS = {
 NETWORK = "RNN"  # the kind of model without a head
 # Options that the tensors determine.
 FROM_TENSORS = frozenset({"input_size", "hidden_size", "num_layers", "cell", "bidirectional", "embedding_size"})
+FROM_TENSORS |= {"adaptive_softmax"}
 FROM_TENSORS |= {"dtype", "num_classes", "output_size", "trainable_initial_state", "scale", "vocab", "tie_weights"}
 
 
@@ -52,16 +57,55 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Head:
-    """A linear module."""
+    """A linear module, or an adaptive softmax."""
 
-    weight: Array  # (V, F)
+    weight: Array  # (V, F); of an adaptive softmax (S, F)
     bias: Array | None  # (V,)
+    tails: Sequence[tuple[Array, Array]] = ()  # (P, F) and (N, P) of each
+
+    @property
+    def outputs(self) -> int:
+        """V."""
+        return len(self.weight) - len(self.tails) + sum(len(up) for _, up in self.tails)
+
+    @property
+    def cutoffs(self) -> list[int]:
+        """Those of an adaptive softmax, otherwise none."""
+        sizes = [len(up) for _, up in self.tails]
+        return [self.outputs - sum(sizes[i:]) for i in range(len(sizes))]
+
+    @staticmethod
+    def adaptive(tensors: Mapping[str, Array]) -> Head:
+        """That of the tensors of an ``nn.AdaptiveLogSoftmaxWithLoss``, by name. Raises ValueError for others."""
+        tails: list[tuple[Array, Array]] = []
+        while f"tail.{len(tails)}.0.weight" in tensors:
+            names = [f"tail.{len(tails)}.{n}.weight" for n in (0, 1)]
+            if names[1] not in tensors:
+                break
+            tails.append((tensors[names[0]], tensors[names[1]]))
+        expected = {"head.weight", *(f"tail.{i}.{n}.weight" for i in range(len(tails)) for n in (0, 1))}
+        if set(tensors) - {"head.bias"} != expected or any(array.ndim != 2 for each in tails for array in each):
+            raise ValueError(
+                f"head: expected the tensors of an nn.AdaptiveLogSoftmaxWithLoss, got {listed(sorted(tensors))}"
+            )
+        weight = tensors["head.weight"]
+        if weight.ndim != 2 or len(weight) <= len(tails):
+            raise ValueError(f"head.weight: expected a row for each token and tail, got shape {weight.shape}")
+        for i, (down, up) in enumerate(tails):
+            P = weight.shape[1] // DIVISOR ** (i + 1)
+            if down.shape != (P, weight.shape[1]) or up.shape[1] != P or not len(up):
+                raise ValueError(
+                    f"tail.{i}: expected a projection to {P} units, as div_value={DIVISOR} makes it, got shapes "
+                    f"{down.shape} and {up.shape}"
+                )
+        return Head(weight, tensors.get("head.bias"), tails)
 
     @property
     def for_two_classes(self) -> Head:
         """Two logits that have the probabilities of one: softmax([0, z]) = [1 - sigmoid(z), sigmoid(z)]."""
         bias = np.zeros(1, self.weight.dtype) if self.bias is None else self.bias
-        return Head(*(np.concatenate([np.zeros_like(array), array]) for array in (self.weight, bias)))
+        weight, bias = (np.concatenate([np.zeros_like(array), array]) for array in (self.weight, bias))
+        return Head(weight, bias)
 
 
 def is_one_logit(kind: str, outputs: int, options: Mapping[str, Any]) -> bool:
@@ -103,6 +147,8 @@ def model_of(
 ) -> Any:
     """The model of a recurrent module, a head and perhaps an embedding. Raises TypeError and ValueError."""
     kind = TASKS[wanted.kind]
+    if head.tails and wanted.kind != "language_model":
+        raise ValueError(f"head: expected an nn.Linear for a {wanted.kind}, got an nn.AdaptiveLogSoftmaxWithLoss")
     if is_one_logit(wanted.kind, len(head.weight), wanted.options or {}):
         head = head.for_two_classes
     V, F = head.weight.shape
@@ -132,9 +178,11 @@ def model_of(
         recurrent.layers,
         embedding=embedding,
         head=(head.weight.T, bias),
+        tails=[(down.T, up.T) for down, up in head.tails],
         vocab=wanted.vocab,
         scaling=_statistics(wanted.scaling),
         **_normalised(kind, recurrent, embedding, wanted.vocab, options),
+        **({"adaptive_softmax": head.cutoffs} if head.tails else {}),
     )
 
 
@@ -160,7 +208,11 @@ def _check_language_model(wanted: Wanted, recurrent: Recurrent, head: Head, embe
         raise ValueError(f"module: expected input_size={size}, one-hot tokens of the vocabulary, got {D}")
     if embedding is not None:
         _check_part("embedding.weight", embedding, (size, D), dtype)
-    _check_part("head.weight", head.weight, (size, recurrent.output_size), dtype)
+    shortlist = size - head.outputs + len(head.weight)
+    _check_part("head.weight", head.weight, (shortlist, recurrent.output_size), dtype)
+    for i, tail in enumerate(head.tails):
+        for n, array in enumerate(tail):
+            _check_part(f"tail.{i}.{n}.weight", array, array.shape, dtype)
 
 
 def _outputs(kind: str, V: int, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,8 +274,10 @@ def model_from_names(
             )
         return network_of(recurrent, dropout)
     scaling = _scaling_of(rest, read)
-    groups = _groups([name for name in rest if not (scaling and name.startswith("scaling."))])
-    head_name, embedding_name = _choose(groups, read, recurrent, wanted)
+    rest = [name for name in rest if not (scaling and name.startswith("scaling."))]
+    adaptive = _adaptive_names(rest)
+    groups = _groups([name for name in rest if name not in adaptive.values()])
+    head_name, embedding_name = _choose(groups, read, recurrent, wanted, bool(adaptive))
     chosen = {name: groups.pop(name) for name in (head_name, embedding_name) if name is not None}
     unused = [name for group in groups.values() for name in group.values()]
     unused += [name for group in chosen.values() for short, name in group.items() if short not in ("weight", "bias")]
@@ -234,15 +288,28 @@ def model_from_names(
             f"got {listed(sorted(unused))}"
         )
     embedding = None if embedding_name is None else _matrix(read, chosen[embedding_name]["weight"])
-    group = chosen[head_name]
-    weight = _matrix(read, group["weight"])
-    bias = read(group["bias"]) if "bias" in group else None
-    tied = wanted.kind == "language_model" and embedding is not None and np.array_equal(embedding, weight)
+    if head_name is None:
+        head = Head.adaptive({short: read(name) for short, name in adaptive.items()})
+    else:
+        group = chosen[head_name]
+        head = Head(_matrix(read, group["weight"]), read(group["bias"]) if "bias" in group else None)
+    tied = wanted.kind == "language_model" and embedding is not None and np.array_equal(embedding, head.weight)
     options = dict(wanted.options or {}) | ({"dropout": dropout} if dropout else {})
     if scaling and wanted.scaling is not None:
         raise ValueError("scaling: expected none, because the tensors have one, got one")
     wanted = Wanted(wanted.kind, vocab=wanted.vocab, scaling=scaling or wanted.scaling, options=options)
-    return model_of(wanted, recurrent, Head(weight, bias), embedding, tied=tied)
+    return model_of(wanted, recurrent, head, embedding, tied=tied)
+
+
+def _adaptive_names(names: Collection[str]) -> dict[str, str]:
+    """The names of an adaptive softmax's tensors, by their names in it; none if there is none."""
+    first = [name for name in names if name.endswith("tail.0.0.weight")]
+    if len(first) != 1:
+        return {}
+    prefix = first[0].removesuffix("tail.0.0.weight")
+    return {
+        name.removeprefix(prefix): name for name in names if name.startswith((f"{prefix}head.", f"{prefix}tail."))
+    }
 
 
 def _scaling_of(names: Collection[str], read: Read) -> dict[str, tuple[Array, Array]]:
@@ -268,9 +335,12 @@ def _matrix(read: Read, name: str) -> Array:
 
 
 def _choose(
-    groups: Mapping[str, Mapping[str, str]], read: Read, recurrent: Recurrent, wanted: Wanted
-) -> tuple[str, str | None]:
-    """The modules that are the head and the embedding: those that were named, or the only ones whose shapes fit."""
+    groups: Mapping[str, Mapping[str, str]], read: Read, recurrent: Recurrent, wanted: Wanted, adaptive: bool
+) -> tuple[str | None, str | None]:
+    """The modules that are the head and the embedding: those that were named, or the only ones whose shapes fit.
+
+    No head: with an ``adaptive`` softmax, which has been found already.
+    """
     for argument, given in (("head", wanted.head), ("embedding", wanted.embedding)):
         if given is not None and "weight" not in groups.get(given, {}):
             fit = listed(sorted(name for name, group in groups.items() if "weight" in group))
@@ -282,8 +352,10 @@ def _choose(
     flatten = (wanted.options or {}).get("pooling") == "flatten"
     heads = [name for name, width in widths.items() if (width % F == 0 if flatten else width == F)]
     tables = [name for name, width in widths.items() if width == D and "bias" not in groups[name]]
-    head = wanted.head if wanted.head is not None else _only("head", heads, [wanted.embedding], groups)
-    if head is None:
+    head = wanted.head
+    if head is None and not adaptive:
+        head = _only("head", heads, [wanted.embedding], groups)
+    if head is None and not adaptive:
         raise ValueError(f"head: expected a matrix (V, {F}), found none among {listed(list(groups))}")
     embedding = wanted.embedding
     if embedding is None:
@@ -316,6 +388,11 @@ def whole_tensors(parts: ModelParts) -> dict[str, Array]:
     tensors |= {"rnn." + name: values for name, values in recurrent_tensors(parts).items()}
     assert parts.head is not None  # every model but an RNN has one
     weight, bias = parts.head
+    if parts.cutoffs:
+        tensors |= {"head.head.weight": np.array(weight.T, order="C"), "head.head.bias": np.array(bias)}
+        for i, matrices in enumerate(parts.tails):
+            tensors |= {f"head.tail.{i}.{n}.weight": np.array(w.T, order="C") for n, w in enumerate(matrices)}
+        return tensors
     tied = "W_hy" not in parts.params
     tensors["head.weight"] = tensors["embedding.weight"] if tied else np.array(weight.T, order="C")
     tensors["head.bias"] = np.array(bias)

@@ -10,6 +10,7 @@ from crnn.checks import Array
 from crnn.interop.parts import ModelParts, parts_of
 from crnn.interop.torch.tensors import recurrent_tensors
 from crnn.interop.torch.whole import NETWORK, whole_tensors
+from crnn.models.outputs.clusters import DIVISOR
 from crnn.nn.network import RNN
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def to_module(model: Any) -> torch.nn.Module:
         For a LanguageModel a module with the attributes ``embedding``, ``rnn``, ``dropout`` and ``head``; it takes
         int64 ids (T, B) and optionally a state, and returns logits (T, B, V) and the state after the last step.
         ``embedding`` is an ``nn.Embedding``, whose weight the head shares if the model has tied weights, or a module
-        that makes ids one-hot.
+        that makes ids one-hot. ``head`` is an ``nn.Linear``, or with an adaptive softmax an
+        ``nn.AdaptiveLogSoftmaxWithLoss``; what is returned are then log-probabilities.
 
         For the other models a module with the same attributes that takes x (N, T, D), or int64 ids (N, T), and
         optionally ``lengths`` (N,). A classifier or tagger returns logits, as ``nn.CrossEntropyLoss`` or
@@ -46,7 +48,7 @@ def to_module(model: Any) -> torch.nn.Module:
     ValueError
         As in `to_state_dict`, or the model has variational dropout.
     """
-    parts = parts_of(model)
+    parts = parts_of(model, adaptive_softmax=True)
     if parts.kind == NETWORK:
         if parts.embedding is not None:
             size = parts.network.embedding_size
@@ -103,9 +105,8 @@ def _whole_module(parts: ModelParts) -> torch.nn.Module:
         embedding = _filled(weight, torch.nn.Embedding, net.input_size, net.embedding_size)
     elif is_text:
         embedding = _modules.OneHot(net.input_size)
-    outputs, inputs = tensors["head.weight"].shape
-    head = _filled({name: tensors["head." + name] for name in ("weight", "bias")}, torch.nn.Linear, inputs, outputs)
-    if tensors["head.weight"] is tensors.get("embedding.weight"):
+    head = _head_module(parts, {name[5:]: array for name, array in tensors.items() if name.startswith("head.")})
+    if "embedding.weight" in tensors and tensors.get("head.weight") is tensors["embedding.weight"]:
         head.weight = embedding.weight
     if is_text:
         text: torch.nn.Module = _modules.LanguageModel(embedding, rnn, net.dropout, head)
@@ -113,6 +114,18 @@ def _whole_module(parts: ModelParts) -> torch.nn.Module:
     scaling = {name: pair for name, pair in parts.scaling.items() if name == "y" or embedding is None}
     module: torch.nn.Module = _modules.SequenceModel(embedding, rnn, net.dropout, head, scaling, parts)
     return module
+
+
+def _head_module(parts: ModelParts, tensors: Mapping[str, Array]) -> Any:
+    """The ``nn.Linear`` or ``nn.AdaptiveLogSoftmaxWithLoss`` of these tensors."""
+    import torch
+
+    if not parts.cutoffs:
+        outputs, inputs = tensors["weight"].shape
+        return _filled(tensors, torch.nn.Linear, inputs, outputs)
+    size = parts.network.output_size, parts.network.input_size
+    kind = torch.nn.AdaptiveLogSoftmaxWithLoss
+    return _filled(tensors, kind, *size, cutoffs=parts.cutoffs, div_value=float(DIVISOR), head_bias=True)
 
 
 def _filled(tensors: Mapping[str, Array], kind: Any, *sizes: int, **options: Any) -> Any:

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from c_export_tools import CModel, needs_compiler
 from kernel_tools import assert_same_bits
 from model_tools import stir, text
 
@@ -404,12 +405,11 @@ def test_a_text_that_is_too_short_is_refused_as_by_other_models(model):
         model.score(["the"])
 
 
-@pytest.mark.parametrize("format", ["keras", "rtneural", "aidax", "nam", "guitarml", "C"])
+@pytest.mark.parametrize("format", ["keras", "rtneural", "aidax", "nam", "guitarml"])
 def test_formats_without_it_refuse_it_before_anything_is_written(model, tmp_path, capsys, format):
     model.save(tmp_path / "m.st")
     before = set(tmp_path.iterdir())
-    verb = ["export-c"] if format == "C" else ["export", "--format", format]
-    assert main([*verb, str(tmp_path / "m.st"), "-o", str(tmp_path / "out.c")]) == 1
+    assert main(["export", "--format", format, str(tmp_path / "m.st"), "-o", str(tmp_path / "out")]) == 1
     assert "expected" in capsys.readouterr().err
     assert set(tmp_path.iterdir()) == before
 
@@ -480,6 +480,23 @@ def test_an_onnx_graph_computes_the_same_and_comes_back(embedding_size):
     outputs = onnx_tools.run(onnx_tools.session(proto), ids=ids.astype("i8"), h_in=state)
     np.testing.assert_allclose(outputs["logits"], model.forward(ids)[0], atol=2e-6)
     assert_same_bits(onnx.from_model(proto).flat_params, model.flat_params)
+
+
+@needs_compiler
+@pytest.mark.parametrize("build", ["O0", "O3", "simd"])
+@pytest.mark.parametrize("precision", [None, "int8", "bf16"])
+def test_an_exported_c_file_has_the_bits_of_a_stream(tmp_path, precision, build):
+    model = model_of(corpus().vocab, 35)
+    stir(model.flat_params)
+    model = model if precision is None else model.quantize(precision)
+    c, stream = CModel(model, tmp_path, build), model.stream()
+    p = np.empty(len(model.vocab), np.float32)
+    for id in np.random.default_rng(1).integers(0, len(model.vocab), 20).tolist():
+        y = c.step(id)
+        assert_same_bits(y, stream.step(id))
+        c("probabilities", p, y)
+        assert_same_bits(p, stream.next_probabilities())
+    assert c.net.precision == (precision or "float32")
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------

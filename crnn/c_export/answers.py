@@ -70,7 +70,8 @@ def answers_of(model: Any, name: str, outputs: int) -> Answers:
     """Those of a model of any kind. Raises ValueError for tokens and classes that C cannot hold."""
     answers = Answers()
     if isinstance(model, LanguageModel):
-        answers.outputs = "the logits of the next token"
+        adaptive = model.adaptive_softmax is not None
+        answers.outputs = f"the {'log-probabilities' if adaptive else 'logits'} of the next token"
         _add_softmax(answers, name, outputs)
         _add_vocabulary(answers, name, model.vocab)
     elif isinstance(model, ClassModel):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -31,6 +32,8 @@ class Network:
     table : Vector or None
         Rows (D, G*H) that replace the first layer's product with a one-hot vector, in a model that takes ids only.
     head : (Matrix, Vector) or None
+    tails : list of (Matrix, Matrix)
+        Of an adaptive softmax, see `StreamParts`.
     """
 
     parts: StreamParts
@@ -38,6 +41,7 @@ class Network:
     embedding: Matrix | Vector | None
     table: Vector | None
     head: tuple[Matrix, Vector] | None
+    tails: list[tuple[Matrix, Matrix]]
 
     # ---- sizes -------------------------------------------------------------------------------------------------------
 
@@ -59,7 +63,9 @@ class Network:
     @property
     def output_size(self) -> int:
         """Elements of y."""
-        return self.head[0].N if self.head else self.layers[-1].H
+        if self.head is None:
+            return self.layers[-1].H
+        return self.head[0].N - len(self.tails) + sum(up.N for _, up in self.tails)
 
     @property
     def x_size(self) -> int:
@@ -81,6 +87,8 @@ class Network:
         """Elements of a state that mean nothing between steps, without the input."""
         sizes = [layer.recipe.scratch * layer.H for layer in self.layers]
         raw = self.output_size if self.parts.y is not None else 0
+        if self.head and self.tails:
+            sizes.append(self.head[0].N + max(down.N for down, _ in self.tails))
         return max(*sizes, (self.layers[-1].H if self.pooled == "mean" else 0) + raw)
 
     @property
@@ -123,7 +131,7 @@ class Network:
     def matrices(self) -> list[Matrix]:
         """Those that products use."""
         matrices = [matrix for layer in self.layers for matrix in layer.matrices]
-        return matrices[1 if self.table else 0 :] + list((self.head or ())[:1])
+        return [*matrices[1 if self.table else 0 :], *(self.head or ())[:1], *chain.from_iterable(self.tails)]
 
     @property
     def constants(self) -> list[Matrix | Vector]:
@@ -132,7 +140,7 @@ class Network:
         for number, layer in enumerate(self.layers):
             found += [self.table] if self.table and number == 0 else [layer.W_xh, layer.b_h]
             found += [*layer.recurrent.values(), *layer.vectors.values(), *layer.starts.values()]
-        return found + list(self.head or ())
+        return [*found, *(self.head or ()), *chain.from_iterable(self.tails)]
 
     @property
     def precision(self) -> str:
@@ -144,7 +152,8 @@ class Network:
 
     def _matrices_by_layer(self) -> list[int]:
         """How many parameters of each layer are matrices, and those of the head."""
-        return [*(1 + bool(layer.recurrent) for layer in self.layers), int(self.head is not None)]
+        of_head = int(self.head is not None) + 2 * len(self.tails)
+        return [*(1 + bool(layer.recurrent) for layer in self.layers), of_head]
 
     @property
     def scalings(self) -> dict[str, Array]:
@@ -176,6 +185,8 @@ class Network:
         found |= {matrix.pieces["add"] for matrix in self.matrices if matrix is not self.looked_up}
         if self.pooled:
             found.add(f"pool_{self.pooled}")
+        if self.tails:
+            found |= {"clear", "log_softmax"}
         if self.parts.embedding is not None and not isinstance(self.embedding, Vector):
             found.add(self._embedded.pieces["column"])
         if self.looked_up or self.takes_both:
@@ -243,6 +254,8 @@ class Network:
             found, x = [call], "a"
         raw = "y" if self.parts.y is None else f"a + {H}" if self.pooled == "mean" else "a"
         W_hy, b_y = self.head
+        if self.tails:
+            return self._adaptive_softmax(x)
         found += [*b_y.start(raw), *W_hy.add(raw, x)]
         if self.parts.y is not None:
             columns = len(self.parts.y[0])
@@ -253,6 +266,20 @@ class Network:
                 f"    y[j] = product + y_mean[{column}];",
                 "}",
             ]
+        return found
+
+    def _adaptive_softmax(self, x: str) -> list[str]:
+        """Statements from x to the log-probabilities y. a has the scores of head and tails, then a projection."""
+        assert self.head is not None
+        W_hy, b_y = self.head
+        S, first = W_hy.N, W_hy.N - len(self.tails)
+        found = [*b_y.start("a"), *W_hy.add("a", x), f"log_softmax(a, {S}, 0.0f);", f"copy(y, a, {first});"]
+        for number, (down, up) in enumerate(self.tails):
+            score, projected, y = f"a[{S - len(self.tails) + number}]", f"a + {S}", f"y + {first}"
+            found += [f"clear({projected}, {down.N});", "normal = 1;", *down.add(projected, x)]
+            found += [f"clear({y}, {up.N});", "normal = 1;", *up.add(y, projected)]
+            found.append(f"log_softmax({y}, {up.N}, {score});")
+            first += up.N
         return found
 
     def start_statements(self) -> list[str]:
@@ -270,9 +297,7 @@ class Network:
 
 
 def network_of(parts: StreamParts) -> Network:
-    """The network whose weights are ``parts``, float32. Raises ValueError for what C files lack."""
-    if parts.tails:
-        raise ValueError("adaptive_softmax: expected a model without it, which a C file lacks")
+    """The network whose weights are ``parts``, float32."""
     layers = [layer_of(number, parts.cell, params, parts.precisions) for number, params in enumerate(parts.layers)]
     embedding: Matrix | Vector | None = None
     table = None
@@ -288,7 +313,16 @@ def network_of(parts: StreamParts) -> Network:
         embedding = _embedding(flushed(parts.embedding))
     if parts.ids_only and parts.embedding is None and "layer0.W_xh" not in parts.precisions:
         table = table_of(0, parts.layers[0])
-    return Network(parts, layers, embedding, table, head)
+    tails = [
+        (_of_tail(parts, number, "W_hp"), _of_tail(parts, number, "W_py")) for number in range(len(parts.tails))
+    ]
+    return Network(parts, layers, embedding, table, head, tails)
+
+
+def _of_tail(parts: StreamParts, number: int, name: str) -> Matrix:
+    """A matrix of a tail of an adaptive softmax."""
+    stored = STORAGES[parts.precisions.get(f"tail{number}.{name}", "float32")]
+    return stored(f"tail{number}_{name}", flushed(parts.tails[number][name]))
 
 
 def _embedding(rows: Array) -> Matrix | Vector:

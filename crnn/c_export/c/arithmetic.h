@@ -185,6 +185,14 @@ static inline int is_finite(float a)
     return (u.bits & 0x7f800000u) != 0x7f800000u;
 }
 
+/*@ clear: */
+static void clear(float *to, int n)
+{
+    int i;
+    for (i = 0; i < n; ++i)
+        to[i] = 0.0f;
+}
+
 /*@ copy: */
 static void copy(float *to, const float *from, int n)
 {

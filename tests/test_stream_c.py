@@ -249,6 +249,32 @@ int main(void)
     REFUSED(c.pooling = CRNN_POOL_MEAN);
     REFUSED(c.pooling = CRNN_POOL_MEAN + 1; c.output_size = 2; c.W_hy = c.b_y = weights);
     REFUSED(c.pooling = -1; c.output_size = 2; c.W_hy = c.b_y = weights);
+    crnn_tail_weights tail = {.size = 3, .projection_size = 2, .W_hp = weights, .W_py = weights};
+    c.output_size = 5;
+    c.W_hy = c.b_y = weights;
+    c.num_tails = 1;
+    c.tails = &tail;
+    if (!crnn_model_size(&c, kernels))
+        return puts("a tail"), 1;
+#define REFUSED_TAIL(change)                                                                                           \
+    REFUSED(crnn_tail_weights t = tail; c.output_size = 5; c.W_hy = c.b_y = weights; c.num_tails = 1; c.tails = &t;    \
+            change)
+    REFUSED_TAIL(c.tails = NULL);
+    REFUSED_TAIL(c.num_tails = 0);
+    REFUSED_TAIL(c.num_tails = -1);
+    REFUSED_TAIL(c.output_size = 3);
+    REFUSED_TAIL(c.output_size = 0);
+    REFUSED_TAIL(c.pooling = CRNN_POOL_MAX);
+    REFUSED_TAIL(c.y_mean = mean; c.y_std = deviation; c.y_columns = 1);
+    REFUSED_TAIL(c.W_hy = NULL; c.tie_weights = 1; c.embedding_size = 3; c.embedding = weights);
+    REFUSED_TAIL(t.size = 0);
+    REFUSED_TAIL(t.size = PTRDIFF_MAX);
+    REFUSED_TAIL(t.projection_size = -1);
+    REFUSED_TAIL(t.W_hp = NULL);
+    REFUSED_TAIL(t.W_py = NULL);
+    REFUSED_TAIL(t.W_hp_format = -1);
+    REFUSED_TAIL(t.W_py_format = CRNN_INT4 + 1);
+    c = good();
     if (!size || crnn_model_size(NULL, kernels) || crnn_model_size(&c, NULL) || crnn_model_init(NULL, &c, kernels) ||
         crnn_model_init(memory, &c, NULL) || crnn_model_init(memory + 4, &c, kernels))
         return puts("memory or kernels"), 1;

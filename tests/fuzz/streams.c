@@ -14,7 +14,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { LAYERS = 3, LIMIT = 1 << 18 }; /* bytes of a model, and of its streams, that are tried */
+enum { LAYERS = 3, TAILS = 2, LIMIT = 1 << 18 }; /* bytes of a model, and of its streams, that are tried */
 
 static const uint8_t *bytes;
 static size_t left;
@@ -171,6 +171,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     config.W_hy_format = take_format();
     const crnn_dim N = take_size(), block = take_size();
     const int as_ids = (int)(take(1) & 1);
+    crnn_tail_weights tails[TAILS];
+    const uint64_t num_tails = take(1);
+    if (num_tails & 3 && config.output_size) { /* most of them valid */
+        config.num_tails = 1 + (crnn_dim)(num_tails % TAILS);
+        config.tails = num_tails > 250 ? NULL : tails;
+        for (int i = 0; i < TAILS; ++i) {
+            const unsigned with = (unsigned)take(1);
+            tails[i] = (crnn_tail_weights){.W_hp = with == 1 ? NULL : w, .W_py = with == 2 ? NULL : w + 1};
+            tails[i].size = take_size();
+            tails[i].projection_size = take_size();
+            tails[i].W_hp_format = take_format();
+            tails[i].W_py_format = take_format();
+            config.output_size += with & 4 || i >= config.num_tails || config.tie_weights ? 0 : tails[i].size & 0xfff;
+        }
+    }
 
     float *first = NULL;
     size_t length = 0;

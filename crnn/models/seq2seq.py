@@ -456,8 +456,8 @@ def _compose_networks(built: Built, shared: NetworkConfig, *, initialised: bool)
         draw = uniform_draws(built.seed + 1)
         if built.input_init is None and shared.embedding_size is None:
             for net in [built.net] if built.real_source else [built.encoder, built.net]:
-                net.initialise_rows(draw)
-        built.net.initialise_head(params, draw)
+                net.initial_weights.draw_rows(draw)
+        built.net.initial_weights.draw_head(params, draw)
         built._parameters.settle(shared.precision)
     built.scalings = Scalings({"x": Standardizer(built.input_size)} if built.real_source else {})
 

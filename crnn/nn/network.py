@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self, Unpack
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from crnn import _parallel as parallel
@@ -18,7 +17,8 @@ from crnn.checks import Array, check_threads
 from crnn.nn.cells import equations
 from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
 from crnn.nn.dropout import Masks
-from crnn.nn.init import UNINITIALISED, Draw, initial_matrix, uniform_draws
+from crnn.nn.init import UNINITIALISED, uniform_draws
+from crnn.nn.initial_weights import InitialWeights
 from crnn.nn.module import Module
 from crnn.nn.params import Parameters, Shapes
 from crnn.nn.program import Phase
@@ -133,47 +133,12 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         self._config, self._parameters, self._kept = config, parameters, []
         self.stack = Stack(config, parameters)
         if seed is not UNINITIALISED:
-            self._initialise(seed)
+            self.initial_weights.draw_network(uniform_draws(seed))
 
-    def _initialise(self, seed: int) -> None:
-        """Draw the initial weights, in the order of the parameters."""
-        draw, cell = uniform_draws(seed), self.stack.cell
-        for name, values in self._parameters.values.items():
-            kind, rule = name.rpartition(".")[2], self._config.rule_of(name)
-            if kind in ("W_hh", "W_xh"):
-                argument = "recurrent_init" if kind == "W_hh" else "input_init"
-                rule = rule or getattr(self, argument) or "glorot"
-                for block in np.split(values, values.shape[1] // self._units(name), axis=1):  # views, gate by gate
-                    block[...] = initial_matrix(rule, draw, block.shape, argument)
-            elif kind == "embedding":
-                values[...] = initial_matrix(rule or "unit_variance", draw, values.shape, "embedding")
-            elif kind == "b_h":
-                cell.initialise_bias(values, self._config.forget_bias)
-            if rule is not None and values.ndim == 1:
-                values += initial_matrix(rule, draw, values.shape, "init").astype(values.dtype)
-
-    def initialise_head(self, params: Mapping[str, Array], draw: Draw, *, tie_weights: bool = False) -> None:
-        """Draw the weights of a model's head, by the glorot rule unless the option ``init`` has another one."""
-        # Tied rows need the scale that suits the head's sums.
-        names = ["embedding" if tie_weights else "W_hy", *(name for name in params if name.startswith("tail"))]
-        for name in names:
-            params[name][...] = initial_matrix(self._config.rule_of(name) or "glorot", draw, params[name].shape, name)
-        bias = self._config.rule_of("b_y")
-        if bias is not None:
-            params["b_y"][...] = initial_matrix(bias, draw, params["b_y"].shape, "init")
-
-    def _units(self, name: str) -> int:
-        """H of the layer of the parameter ``name``."""
-        return self._parameters.values[name.rpartition(".")[0] + ".b_h"].size // self.gates
-
-    def initialise_rows(self, draw: Draw) -> None:
-        """Draw the first layer's W_xh again by the rule for one-hot ids, `crnn.nn.init.unit_variance`, unless the
-        option ``init`` has one."""
-        if self._config.rule_of("W_xh") is not None:
-            return
-        for prefix in ("layer0.", "layer0.reverse.")[: self.directions]:
-            for block in np.split(self._parameters.values[prefix + "W_xh"], self.gates, axis=1):  # views
-                block[...] = initial_matrix("unit_variance", draw, block.shape, "input_init")
+    @property
+    def initial_weights(self) -> InitialWeights:
+        """What draws the weights of this network, and those of a head on it."""
+        return InitialWeights(self._config, self.stack.cell, self._parameters.values)
 
     # ---- configuration --------------------------------------------------------------------------------------------
 

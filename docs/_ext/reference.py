@@ -18,7 +18,7 @@ BETWEEN_MODULES = {
     "add_training", "add_validation", "append_to", "attachments", "check_valid", "close", "config_types",
     "contents", "data", "deferred", "encode_chunks", "encode_each",
     "end_epoch", "fitted", "from_contents", "from_counts",
-    "from_dict", "initialise_rows", "is_scaled", "last_state", "learning", "learnt_names", "loss_unit",
+    "from_dict", "initial_weights", "is_scaled", "last_state", "learning", "learnt_names", "loss_unit",
     "observed", "outputs_of", "restore", "run_backward", "run_forward", "scaled_sizes", "shapes_of", "state_from",
     "statistics_of", "to_bytes", "to_dict", "training_runs", "weighs_steps", "window",
 }

@@ -89,7 +89,7 @@ def compose(
         **own,
     )
     if seed is not UNINITIALISED:
-        net.initialise_head(parameters.values, uniform_draws(built.seed + 1))
+        net.initial_weights.draw_head(parameters.values, uniform_draws(built.seed + 1))
         zero_unknown(vocab, parameters.values)
         parameters.settle(config.precision)
     return built

@@ -89,5 +89,5 @@ def initialise(net: RNN, params: Mapping[str, Any], tie_weights: bool, input_ini
     """Initialise the head's weights, and the rows of W_xh that one-hot ids select."""
     draw = uniform_draws(seed + 1)
     if input_init is None and net.embedding_size is None:
-        net.initialise_rows(draw)
-    net.initialise_head(params, draw, tie_weights=tie_weights)
+        net.initial_weights.draw_rows(draw)
+    net.initial_weights.draw_head(params, draw, tie_weights=tie_weights)

@@ -292,7 +292,8 @@ def _model_objective(model: Model, window: Window, targets: Any, before: State |
 
     def objective(with_gradients: bool) -> tuple[float, dict[str, Array], bytes]:
         gradients: dict[str, Array] = {}
-        start, scale = None if before is None else before.value, 1.0 / weight if with_gradients else None
+        needs_gradient = with_gradients or getattr(predictor.head.loss, "smooths_gradients_only", False)
+        start, scale = None if before is None else before.value, 1.0 / weight if needs_gradient else None
         model.flat_grads.fill(0)
         tapes, head_tape = run(targets, workspace, state=start, scale=scale)
         if with_gradients:

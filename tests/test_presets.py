@@ -9,6 +9,7 @@ from kernel_tools import assert_close
 
 import crnn
 from crnn import presets
+from crnn.models.language.options import LANGUAGE_TYPES, LanguageConfig
 from crnn.models.outputs.predictor import Workspace
 from crnn.nn.config import NetworkConfig, config_from
 from crnn.presets import PRESETS
@@ -21,7 +22,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "training.md"
 
 def small(name, **options):
     """A model of a preset with few units."""
-    model = dict(PRESETS[name].model) | {"hidden_size": 8}
+    sizes = PRESETS[name].model["hidden_size"]
+    model = dict(PRESETS[name].model) | {"hidden_size": [9, 9, 8] if isinstance(sizes, list) else 8}
     if "embedding_size" in model:
         model["embedding_size"] = 8
     return crnn.LanguageModel(VOCAB, **model | options)
@@ -34,7 +36,8 @@ def test_a_preset_has_options_of_models_training_and_texts_that_are_valid(name):
     assert preset.source
     own = {key: value for key, value in preset.model.items() if key in NetworkConfig.__dataclass_fields__}
     config_from(own, "LanguageModel", input_size=10)
-    assert set(preset.model) - set(own) <= {"tie_weights", "label_smoothing"}
+    LanguageConfig(**{key: value for key, value in preset.model.items() if key in LANGUAGE_TYPES})
+    assert set(preset.model) - set(own) - set(LANGUAGE_TYPES) <= {"tie_weights"}
     TrainingConfig(**preset.training)
     assert {"optimizer", "lr", "schedule", "clip_norm", "bptt", "batch_size"} <= set(preset.training)
     crnn.TextCorpus.from_text("to be or not " * 30, **preset.text)
@@ -45,8 +48,9 @@ def test_a_model_of_each_trains(name):
     model = small(name)
     before = model.flat_params.copy()
     training = PRESETS[name].training | {"max_updates": 30, "epochs": None}
-    model.fit(np.tile(np.arange(11), 300), valid=None, **training)
-    assert model.log.of_kind("train")[0]["lr"] == training["lr"]
+    model.fit(np.tile(np.arange(11), 300), valid=IDS, log_every=1, **training)
+    if not training.get("random_bptt"):
+        assert model.log.of_kind("train")[0]["lr"] == training["lr"]
     assert np.isfinite(model.flat_params).all()
     assert (model.flat_params != before).mean() > 0.9
 
@@ -135,6 +139,34 @@ def test_another_optimizer_has_its_own_rate(train):
     used = train("--preset", "zaremba-small", *SMALL, "--embedding", 8, "--optimizer", "adam")
     assert "lr" not in used
     assert train("--preset", "char-rnn", *SMALL, "--optimizer", "adam", "--lr", 0.5)["lr"] == 0.5
+
+
+def test_sizes_that_are_given_say_how_many_layers_there_are(train):
+    used = train("--preset", "char-rnn", "--hidden", "7,6,5", "--epochs", 1)
+    assert used["hidden"] == [7, 6, 5]
+    assert "layers" not in used
+
+
+def test_a_list_of_sizes_and_flags_that_are_set_reach_the_model(train, capsys):
+    with pytest.raises(SystemExit):
+        crnn.cli.main(["train", "--preset", "awd-lstm", "--help"])
+    assert "(default: [1150, 1150, 400])" in " ".join(capsys.readouterr().out.split())
+    tiny = ["--hidden", 8, "--layers", 2, "--embedding", 8, "--epochs", 1]
+    used = train("--preset", "awd-lstm", *tiny, "--batch", 4)
+    flags = ("tie-weights", "variational-dropout", "random-bptt", "activation-penalty", "average")
+    assert [used[name] for name in flags] == [True, True, True, 2.0, "asgd(nonmono=5)"]
+
+
+def test_sizes_of_layers_are_typed_and_saved_and_read_again(train, run, tmp_path):
+    used = train("--hidden", "6,5,4", "--epochs", 1)
+    assert used["hidden"] == [6, 5, 4]
+    assert "layers" not in used
+    model = crnn.load(tmp_path / "out.safetensors")
+    assert model.net.hidden_sizes == (6, 5, 4)
+    out, _ = run("info", "--config", tmp_path / "out.safetensors")
+    (tmp_path / "again.toml").write_text(out)
+    train("--config", tmp_path / "again.toml")
+    assert np.array_equal(crnn.load(tmp_path / "out.safetensors").flat_params, model.flat_params)
 
 
 def test_help_shows_the_values_of_the_preset(capsys):

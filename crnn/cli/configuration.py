@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from crnn.cli.common import CommandParser, flag_of
+from crnn.cli.typed import Sizes
 from crnn.models.fitting.estimator import RENAMED
 
 __all__ = ["OTHERS_NAMES", "Configuration", "Repeated", "given", "stated", "typed_options"]
@@ -84,7 +85,16 @@ class Configuration:
             if not isinstance(value, bool):
                 raise ValueError(f"{self.name}: {key}: expected true or false, got {value!r:.200}")
             return value
+        if isinstance(action.type, Sizes):
+            return self._sizes(key, value)
         return self._converted(key, value, action)
+
+    def _sizes(self, key: str, value: Any) -> int | list[int]:
+        """One size, or a list of them."""
+        sizes = value if isinstance(value, list) else [value]
+        if not sizes or any(type(size) is not int for size in sizes):
+            raise ValueError(f"{self.name}: {key}: expected an integer, or a list of integers, got {value!r:.200}")
+        return sizes if len(sizes) > 1 else sizes[0]
 
     def _converted(self, key: str, value: Any, action: argparse.Action) -> Any:
         """One value, checked and converted."""

@@ -15,6 +15,8 @@ from crnn.cli.common import load_language_model
 from crnn.cli.configuration import stated as stated_options
 from crnn.cli.corpus import corpus_from
 from crnn.cli.sizes import say_sizes
+from crnn.cli.typed import Sizes
+from crnn.models.language.options import LANGUAGE_TYPES, LanguageConfig
 from crnn.models.outputs.clusters import suggested_cutoffs
 from crnn.nn.cells import CELLS
 from crnn.nn.config import DROPOUTS, NetworkConfig
@@ -25,8 +27,12 @@ DEFAULTS = {name: each.default for name, each in inspect.signature(crnn.Language
 # The flags of `LanguageModel`'s options whose help, type or meaning differs: one size instead of a list, 0 for None.
 # The defaults are those of `LanguageModel`.
 NETWORK_FLAGS: dict[str, dict[str, Any]] = {
-    "hidden_size": {"type": int, "default": DEFAULTS["hidden_size"], "help": "H: units of each layer"},
-    "num_layers": {"default": 1, "help": "number of layers"},
+    "hidden_size": {
+        "type": Sizes(),
+        "default": DEFAULTS["hidden_size"],
+        "help": "H: units of every layer, or of each, as 512,256",
+    },
+    "num_layers": {"help": "number of layers: 1, or as many as --hidden has sizes, if not given"},
     "cell": {"choices": list(CELLS), "default": DEFAULTS["cell"], "help": "kind of recurrent cell"},
     "embedding_size": {"help": "size of the token embedding; one-hot tokens if not given, or 0"},
     "dtype": {"choices": list(DTYPES), "help": "precision"},
@@ -41,6 +47,7 @@ SHOWN = 5  # tokens that a message names
 def add_network_flags(net: argparse._ArgumentGroup) -> None:
     """Add the flags of `NetworkConfig`, and those for starting from another model's weights."""
     add_flags(net, NetworkConfig, NETWORK_FLAGS, without=("bidirectional",))
+    add_flags(net, LanguageConfig)
     net.add_argument("--tie-weights", action="store_true", help="use the embedding as the output weights")
     net.add_argument(
         "--adaptive-softmax",
@@ -75,7 +82,7 @@ def load_start(arguments: argparse.Namespace) -> crnn.LanguageModel | None:
         raise ValueError("min_count, max_size, unknown: not together with init_from, whose vocabulary is complete")
     model = load_language_model(path)
     config, wanted = model.config(), _options(arguments)
-    free = {*DROPOUTS, "variational_dropout"}  # weights do not depend on them
+    free = {*DROPOUTS, "variational_dropout", *LANGUAGE_TYPES}  # weights do not depend on them
     stated = stated_options(arguments, [*wanted, "tie_weights", "adaptive_softmax", "unit"])
     config.setdefault("adaptive_softmax", None)
     if wanted["adaptive_softmax"] is True:
@@ -116,7 +123,8 @@ def corpus_and_model(
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `LanguageModel` that the flags describe."""
-    options = from_flags(arguments, NetworkConfig) | {"tie_weights": arguments.tie_weights}
+    options = from_flags(arguments, NetworkConfig) | from_flags(arguments, LanguageConfig)
+    options |= {"tie_weights": arguments.tie_weights}
     options["adaptive_softmax"] = _cutoffs(arguments.adaptive_softmax)
     return options | {"embedding_size": options["embedding_size"] or None}
 

@@ -39,6 +39,13 @@ def apply_preset(parser: CommandParser, name: object, zero_is_none: tuple[str, .
 
 
 def finish_preset(arguments: argparse.Namespace) -> None:
-    """After parsing: an optimizer that was given without a rate has its own, not that of the preset's optimizer."""
-    if getattr(arguments, "preset", None) is not None and given(arguments, ["optimizer", "lr"]) == {"optimizer"}:
+    """After parsing: options of a preset that go with others are not used with those that were given.
+
+    An optimizer without a rate has its own, and a list of sizes has as many layers.
+    """
+    if getattr(arguments, "preset", None) is None:
+        return
+    if given(arguments, ["optimizer", "lr"]) == {"optimizer"}:
         arguments.lr = None
+    if isinstance(arguments.hidden_size, list) and given(arguments, ["hidden_size", "num_layers"]) == {"hidden_size"}:
+        arguments.num_layers = None

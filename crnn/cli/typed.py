@@ -3,10 +3,11 @@ r"""Texts as people type them in a shell: ``--prompt 'one\ntwo'``, ``--stop '\t'
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 
-__all__ = ["ESCAPES", "escaped", "typed_bytes", "typed_text"]
+__all__ = ["ESCAPES", "Sizes", "escaped", "typed_bytes", "typed_text"]
 
 ESCAPES = r"\n, \t, \r, \xHH (a byte), \uHHHH and \\ stand for characters"  # for help texts
 
@@ -16,6 +17,19 @@ _PARTS = re.compile(
     r"\\x(?P<byte>[0-9a-fA-F]{2})|\\u(?P<code>[0-9a-fA-F]{4})|\\(?P<simple>[ntr0\\])|(?P<raw>[\udc80-\udcff])|(?P<other>.)",
     re.DOTALL,
 )
+
+
+class Sizes:
+    """Type of an option that is one size, or several: ``--hidden 512`` or ``--hidden 512,256``. In a file also a list.
+    """
+
+    def __call__(self, text: str) -> int | list[int]:
+        try:
+            sizes = [int(each) for each in text.split(",")]
+        except ValueError:
+            expected = "an integer, or integers separated by commas"
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}") from None
+        return sizes if len(sizes) > 1 else sizes[0]
 
 
 def _parts(text: str) -> list[str | bytes]:

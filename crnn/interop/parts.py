@@ -34,8 +34,8 @@ KINDS: dict[str, type[Module]] = {
 # The options on which the results of a trained model do not depend. Of the others, formats list those they express.
 ONLY_TRAINING = {
     *("forget_bias", "dropout", "variational_dropout", "recurrent_init", "input_init", "init"),
-    *("recurrent_dropout", "input_dropout", "embedding_dropout", "weight_dropout"),
-    *("scale", "class_weight", "label_smoothing", "delta"),
+    *("recurrent_dropout", "output_dropout", "input_dropout", "embedding_dropout", "weight_dropout"),
+    *("scale", "class_weight", "label_smoothing", "delta", "activation_penalty", "temporal_penalty"),
 }
 Layer = tuple[Mapping[str, Array], ...]  # the parameters of each direction of a layer, by name without prefix
 

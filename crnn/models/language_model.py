@@ -24,6 +24,7 @@ from crnn.models.language.network import (
     network_of,
     with_embedding,
 )
+from crnn.models.language.options import LANGUAGE_TYPES, LanguageConfig, LanguageOptions, split_options
 from crnn.models.language.scores import evaluated, ids_of, scores_of, surprisals_of
 from crnn.models.observations import TEXTS
 from crnn.models.outputs.adaptive import AdaptiveHead
@@ -33,7 +34,7 @@ from crnn.models.outputs.losses import CrossEntropy
 from crnn.models.outputs.metrics import Evaluation
 from crnn.models.outputs.predictor import Predictor, Workspace
 from crnn.models.outputs.shard_rows import ShardedWindow, ShardSpace, window_in_shards
-from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
+from crnn.nn.config import NetworkConfig, config_from, network_json_types
 from crnn.nn.init import UNINITIALISED
 from crnn.nn.module import Module
 from crnn.nn.network import RNN
@@ -50,7 +51,7 @@ from crnn.training.fit import fit_in_training
 from crnn.training.log import TrainingLog
 
 CONFIG_TYPES = network_json_types("input_size")  # which is the vocabulary's
-CONFIG_TYPES |= {"tie_weights": (bool,), "adaptive_softmax": (type(None), list)}
+CONFIG_TYPES |= LANGUAGE_TYPES | {"tie_weights": (bool,), "adaptive_softmax": (type(None), list)}
 
 # `quantize` compares this many logits of a text, but at least so many rows of them, in so many pieces.
 CALIBRATION_LOGITS, CALIBRATION_ROWS, CALIBRATION_PIECES = 1 << 22, 256, 16
@@ -110,6 +111,7 @@ class LanguageModel(
     tie_weights: bool
     adaptive_softmax: list[int] | None
     input_init: str | None
+    _options: LanguageConfig
     net: RNN
     _log: TrainingLog | None = None
     _starting: StartingPoint = StartingPoint()
@@ -126,7 +128,7 @@ class LanguageModel(
         tie_weights: bool = False,
         adaptive_softmax: Sequence[int] | bool | None = None,
         seed: int = 0,
-        **options: Unpack[NetworkOptions],
+        **options: Unpack[LanguageOptions],
     ) -> None:
         if not isinstance(vocab, Vocab):
             hint = "; it has one: corpus.vocab" if hasattr(vocab, "vocab") else ""
@@ -135,17 +137,21 @@ class LanguageModel(
         self.tie_weights = check_flag("tie_weights", tie_weights)
         self.input_init = options.get("input_init")
         network = {"input_size": len(vocab), "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
-        config = network_of({"input_init": None, **options}, type(self).__name__, network, self.tie_weights)
+        self._options, of_network = split_options(options)
+        config = network_of({"input_init": None, **of_network}, type(self).__name__, network, self.tie_weights)
         cutoffs = self.adaptive_softmax = checked_cutoffs(adaptive_softmax, config, self.tie_weights, vocab)
         self._parameters = allocated(config, self.tie_weights, vocab, cutoffs)
         self.net = RNN.from_parameters(self._parameters.part("", config.shapes()), config, seed)
-        values, loss = self._parameters.read_only(), CrossEntropy(len(vocab))
+        smoothing, values = self._options.label_smoothing, self._parameters.read_only()
+        if smoothing and cutoffs is not None:
+            raise ValueError(f"label_smoothing: expected 0 with adaptive_softmax, got {smoothing}")
+        loss = CrossEntropy(len(vocab), smoothing=smoothing, smooths_gradients_only=smoothing > 0)
         if cutoffs is None:
             tied, precision = self.tie_weights, config.precision
             self._head = Head(values, self.grads, loss, tie_weights=tied, precision=precision)
         else:
             self._head = AdaptiveHead(values, self.grads, loss, cutoffs, config.precision)
-        self._predictor = Predictor(self.net, self._head)
+        self._predictor = Predictor(self.net, self._head, self._options.penalty())
         if seed is not UNINITIALISED:
             initialise(self.net, self._parameters.values, self.tie_weights, self.input_init, seed)
             self._parameters.settle(config.precision)
@@ -162,7 +168,7 @@ class LanguageModel(
 
     def config(self) -> dict[str, Any]:
         """The arguments that make a model of this shape, without the vocabulary, as values that JSON can hold."""
-        config = self.net.config() | {"tie_weights": self.tie_weights}
+        config = self.net.config() | {"tie_weights": self.tie_weights} | self._options.given()
         if self.adaptive_softmax is not None:  # earlier releases read the files of all other models
             config["adaptive_softmax"] = list(self.adaptive_softmax)
         del config["input_size"]  # the vocabulary determines it
@@ -553,5 +559,6 @@ class LanguageModel(
 
 takes_options(
     tuple(each for each in options_of(NetworkConfig) if each.name != "input_size"),  # the size of the vocabulary
+    LanguageConfig,
     defaults={"input_init": None},
 )(LanguageModel)

@@ -31,6 +31,7 @@ class NetworkOptions(TypedDict, total=False):
     dropout: float
     variational_dropout: bool
     recurrent_dropout: float
+    output_dropout: float | None
     input_dropout: float
     embedding_dropout: float
     weight_dropout: float
@@ -108,6 +109,12 @@ class NetworkConfig:
         check=check_probability,
         help="Probability of dropping an element of h before the product with W_hh, with one mask for all steps.",
         flag="--recurrent-dropout",
+    )
+    output_dropout: float | None = option(
+        None,
+        check=check_probability,
+        help="Probability of dropping an element of the input of a model's head, if it is not that of dropout.",
+        flag="--output-dropout",
     )
     input_dropout: float = option(
         0.0,
@@ -190,7 +197,12 @@ class NetworkConfig:
     @cached_property
     def drops(self) -> bool:
         """Whether training has masks."""
-        return any(getattr(self, name) > 0 for name in DROPOUTS)
+        return any(getattr(self, name) for name in DROPOUTS)
+
+    @property
+    def head_dropout(self) -> float:
+        """The probability of dropping an element of a head's input."""
+        return self.dropout if self.output_dropout is None else self.output_dropout
 
     def check_dropouts(self, *, ids_only: bool = False) -> None:
         """Raise ValueError for dropout of an embedding that there is not. ``ids_only``: x is never real."""
@@ -247,7 +259,7 @@ class NetworkConfig:
 
 
 # The options that are probabilities of dropping something while training.
-DROPOUTS = ("dropout", "recurrent_dropout", "input_dropout", "embedding_dropout", "weight_dropout")
+DROPOUTS = ("dropout", "output_dropout", "recurrent_dropout", "input_dropout", "embedding_dropout", "weight_dropout")
 
 
 def config_from(options: Mapping[str, Any], owner: str | None = None, **arguments: Any) -> NetworkConfig:

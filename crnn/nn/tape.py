@@ -160,6 +160,7 @@ class Tape:
     made_for: object = None  # the shape of x, and whatever else its arrays depend on
     version: object | None = None  # of the parameters whose weights are packed, see `Parameters.version`
     masked: bool = False  # whether there are dropout masks
+    penalised: bool = False  # whether the gradient has that of a penalty of y, see `crnn.models.outputs.penalty`
     programs: dict[Hashable, WindowProgram | None] = field(default_factory=dict)  # see `run_phases`
     scratches: dict[int, Array] = field(default_factory=dict)  # see `scratch`
     recurrences: list[Recurrence] = field(init=False)  # of every direction of every layer
@@ -259,7 +260,8 @@ class Tape:
     @property
     def repeatable(self) -> bool:
         """Whether passes over this tape only call kernels, with the same arrays as before: see `WindowProgram`."""
-        return self.owns_x and self.lengths is None and not self.masked and self._calls_only and self._keeps_y
+        plain = self.lengths is None and not (self.masked or self.penalised)
+        return plain and self.owns_x and self._calls_only and self._keeps_y
 
     @property
     def _keeps_y(self) -> bool:

@@ -75,10 +75,10 @@ def draw_input_mask(
 ) -> None:
     """Draw the dropout mask of the input of any head. ``tape``: that of the head."""
     tape.mask = None
-    if masks is not None and config.dropout > 0:
+    if masks is not None and config.head_dropout > 0:
         pooled = tape.pooling is not None
         tape.mask = masks.draw_rows(
-            config.dropout,
+            config.head_dropout,
             1 if pooled else network.steps,
             network.batch,
             inputs,

@@ -109,13 +109,23 @@ class CrossEntropy(Loss):
         Weight of each class's loss, for a weighted mean.
     smoothing : float
         Fraction of the target probability that is spread evenly over all classes, in [0, 1). Szegedy et al. 2016.
+    smooths_gradients_only : bool
+        Smooth only the losses whose gradient is computed, so that an evaluation is of the targets alone.
     """
 
     weights: Array | None  # float64 (V,)
     smoothing: float
+    smooths_gradients_only: bool
 
-    def __init__(self, classes: int, weights: ArrayLike | None = None, smoothing: float = 0.0) -> None:
-        self.outputs = classes
+    def __init__(
+        self,
+        classes: int,
+        weights: ArrayLike | None = None,
+        smoothing: float = 0.0,
+        *,
+        smooths_gradients_only: bool = False,
+    ) -> None:
+        self.outputs, self.smooths_gradients_only = classes, smooths_gradients_only
         self.weights = check_weights(weights, classes)
         self.smoothing = check_number("label_smoothing", smoothing, 0.0, 1.0)
 
@@ -165,7 +175,7 @@ class CrossEntropy(Loss):
             part.b1,
             part.lengths,
             weights,
-            self.smoothing,
+            0.0 if doutputs is None and self.smooths_gradients_only else self.smoothing,
         )
 
 

@@ -15,6 +15,7 @@ from crnn.checks import Array
 from crnn.models.outputs.adaptive import AdaptiveHead, AdaptiveRows
 from crnn.models.outputs.blocks import Blocks, Gradient, rows_of_block
 from crnn.models.outputs.head import Head, HeadTape
+from crnn.models.outputs.penalty import ActivationPenalty
 from crnn.models.outputs.repetition import Repetition
 from crnn.nn.dropout import Masks, check_seeds
 from crnn.nn.network import KEPT_BYTES, RNN
@@ -58,10 +59,11 @@ class Predictor:
 
     net: RNN  # whose outputs the head reads
     head: Any  # a Head, or an AdaptiveHead
+    penalty: ActivationPenalty | None  # of the network's outputs in passes that train
     _kept: list[Workspace]  # at most one: that of the last small batches in inference
 
-    def __init__(self, net: RNN, head: Head | AdaptiveHead) -> None:
-        self.net, self.head, self._kept = net, head, []
+    def __init__(self, net: RNN, head: Head | AdaptiveHead, penalty: ActivationPenalty | None = None) -> None:
+        self.net, self.head, self.penalty, self._kept = net, head, penalty, []
 
     @property
     def networks(self) -> list[RNN]:
@@ -126,6 +128,7 @@ class Predictor:
             workspace.head = None  # its memory may be needed
             workspace.head, workspace.layout = head.new_tape(tape, block_rows, predictions), layout
         workspace.tape = tape
+        tape.penalised = self.penalty is not None and masks is not None
         stack.draw_masks(tape, masks)
         head.draw_mask(workspace.head, tape, masks, stack.config)
         return tape, workspace.head
@@ -299,6 +302,7 @@ class Predictor:
             stack.forward(tape, part)
             head.forward_rows(head_tape, tape.y, part)
             head.backward_rows(head_tape, tape.dy, targets, scale, part, weights)
+            self._penalise(tape, head_tape, scale, part)
             stack.backward(tape, None, part)
 
         def columns(part: int) -> None:
@@ -316,7 +320,7 @@ class Predictor:
         if head_tape.blocked:
             gradient = Gradient(scale, of_parameters=not states_only)
             blocks = self._blocks(tape, head_tape, targets, threads, gradient, weights)
-            phases += self._blocked_rows(tape, head_tape, blocks)
+            phases += self._blocked_rows(tape, head_tape, blocks, scale)
         else:
             phases.append((tape.parts, rows))
         if not states_only:
@@ -340,7 +344,15 @@ class Predictor:
         assert targets is not None
         return Blocks(head, head_tape, tape, targets, threads, gradient, weights)
 
-    def _blocked_rows(self, tape: Tape, head_tape: HeadTape, blocks: Blocks | AdaptiveRows) -> list[Phase]:
+    def _penalise(self, tape: Tape, head_tape: HeadTape, scale: float, part: Slice) -> None:
+        """Add the gradient of the penalty, if there is one, to that at the network's outputs."""
+        if tape.penalised:
+            assert self.penalty is not None
+            self.penalty.add_gradient(tape.dy, tape.y, head_tape.mask, scale, part)
+
+    def _blocked_rows(
+        self, tape: Tape, head_tape: HeadTape, blocks: Blocks | AdaptiveRows, scale: float
+    ) -> list[Phase]:
         """The phases of a pass that computes the head's outputs and gradients in blocks of rows."""
         stack, head = self.net.stack, self.head
 
@@ -352,6 +364,7 @@ class Predictor:
         def backward(number: int) -> None:
             part = tape.part(number)
             head.end_rows(head_tape, tape.dy, part)
+            self._penalise(tape, head_tape, scale, part)
             stack.backward(tape, None, part)
 
         return [(tape.parts, forward), *blocks.phases(), (tape.parts, backward)]

@@ -63,6 +63,7 @@ class RankedRun:
         self.own_signal, self.wants_checkpoint = lambda: None, lambda: False
         self._nodes = [complete_nodes(shards, *shards_of(rank, ranks.size, shards)) for rank in range(ranks.size)]
         self._updates = 0
+        self._memory: dict[str, Array] = {}
 
     @property
     def shards(self) -> tuple[int, int]:
@@ -72,7 +73,7 @@ class RankedRun:
     # ---- sums over ranks ------------------------------------------------------------------------------------------
 
     def total(self, partials: list[Partial]) -> Partial:
-        """The sum over all shards, from the partial sums of the nodes of this rank. May overwrite them."""
+        """The sum over all shards, from the partial sums of the nodes of this rank. Valid until the next call."""
         alone = self.ranks.size == 1
         buffers = alone or hasattr(self.ranks.comm, "Alltoallv")
         own = self._head() + np.stack([partial.sums for partial in partials]).tobytes()
@@ -100,11 +101,13 @@ class RankedRun:
         n, size = gradients[0].size, ranks.size
         slices = [parallel.part_range(n, rank, size) for rank in range(size)]
         lengths = [stop - start for start, stop in slices]
-        sent = np.concatenate([gradient[start:stop] for start, stop in slices for gradient in gradients])
+        sent = gradients[0]  # as it is, if the shards of this rank are one node
+        if len(gradients) > 1:
+            sent = np.concatenate([gradient[start:stop] for start, stop in slices for gradient in gradients])
         counts = [len(gradients) * length for length in lengths]
         own = lengths[ranks.rank]
         received_counts = [len(nodes) * own for nodes in self._nodes]
-        received = np.empty(sum(received_counts), sent.dtype)
+        received = self._memory_of("received", sum(received_counts), sent.dtype)
         ranks.call(
             ranks.comm.Alltoallv,  # type: ignore[attr-defined]
             [sent, (counts, offsets(counts))],
@@ -112,13 +115,19 @@ class RankedRun:
         )
         nodes = [node for of_rank in self._nodes for node in of_rank]
         part = added(self._shards, dict(zip(nodes, received.reshape(len(nodes), own), strict=True)))
-        whole = np.empty(n, sent.dtype)
+        whole = self._memory_of("whole", n, sent.dtype)
         ranks.call(
             ranks.comm.Allgatherv,  # type: ignore[attr-defined]
             np.ascontiguousarray(part),
             [whole, (lengths, offsets(lengths))],
         )
         return whole
+
+    def _memory_of(self, name: str, size: int, dtype: Any) -> Array:
+        """Memory that is used again at the next update: new memory costs as much as sending it."""
+        if name not in self._memory:
+            self._memory[name] = np.empty(size, dtype)
+        return self._memory[name]
 
     def _head(self) -> bytes:
         digest = bytes(DIGEST_SIZE)

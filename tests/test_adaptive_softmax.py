@@ -180,6 +180,14 @@ def test_blocks_of_rows_have_the_bits_of_all_rows_at_once(monkeypatch):
     assert_same_bits(trained(3).flat_params, expected.flat_params)
 
 
+def test_shards_are_added_in_their_tree():
+    models = [model_of(corpus().vocab) for _ in range(3)]
+    for model, threads in zip(models, (1, 2, 3), strict=True):
+        crnn.fit(model, corpus(), max_updates=9, batch_size=6, bptt=11, shards=4, threads=threads, progress=False)
+    assert_same_bits(models[1].flat_params, models[0].flat_params)
+    assert_same_bits(models[2].flat_params, models[0].flat_params)
+
+
 @pytest.mark.parametrize("threads", [2, 3, 8])
 def test_threads_do_not_change_bits(threads):
     model = trained(threads)

@@ -50,6 +50,7 @@ class TailTape:
     dp: Array
     dx: Array
     losses: Array  # (1, n)
+    tail: Tail
 
     def __init__(self, tail: Tail, H: int, dtype: str) -> None:
         self.tail, self._dtype, self._capacity = tail, dtype, -1
@@ -109,6 +110,17 @@ class AdaptiveHead:
     tie_weights: bool = False
     pooling: None = None
     directions: int = 1
+    loss: Loss
+    w: Array  # W_hy (H, S)
+    b_y: Array  # (S,)
+    values: Mapping[str, Array]
+    grads: Mapping[str, Array]
+    dtype: str
+    inputs: int  # H
+    shortlist: int  # c_1
+    tails: list[Tail]
+    matrices: list[str]  # names of all weight matrices
+    precisions: dict[str, str]  # of those that are quantised
 
     def __init__(
         self,

@@ -27,6 +27,10 @@ def models() -> dict[str, crnn.RNN]:
         "language-char": crnn.LanguageModel(crnn.Vocab.from_text("a\nb\u2028é\U0001f600"), cell="gru", **small),
         "language-byte": crnn.LanguageModel(crnn.Vocab.from_text(b"ab", "byte"), "tanh", hidden_size=1, seed=1),
         "language-word": crnn.LanguageModel(VOCAB, "tanh", embedding_size=3, tie_weights=True, dropout=0.5, **small),
+        "language-methods": crnn.LanguageModel(
+            VOCAB, "tanh", embedding_size=3, init="uniform(0.1)", label_smoothing=0.1, activation_penalty=2.0,
+            weight_dropout=0.5, output_dropout=0.25, **small,
+        ),
         "classifier": crnn.SequenceClassifier(
             2, classes=["up", "down"], class_weight=[1.0, 2.5], pooling="last", **small
         ),

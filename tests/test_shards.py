@@ -95,6 +95,10 @@ CELL_OPTIONS = {
     "recurrent dropout": {"hidden_size": 7, "recurrent_dropout": 0.2},
     "embedding": {"hidden_size": [7, 9], "embedding_size": 9, "tie_weights": True, "batch_size": 31},
     "embedding of few rows": {"hidden_size": 9, "num_layers": 2, "embedding_size": 4, "batch_size": 3, "dropout": 0.1},
+    "penalties": {
+        "hidden_size": [9, 7], "dropout": 0.1, "output_dropout": 0.3, "label_smoothing": 0.1,
+        "activation_penalty": 2.0, "temporal_penalty": 1.0,
+    },
     "weight dropout": {"hidden_size": 7, "weight_dropout": 0.2},
     "bf16": {"hidden_size": 9, "num_layers": 2, "precision": "bf16"},
 }

@@ -17,6 +17,7 @@ from crnn.checks import Array
 from crnn.models.outputs.blocks import rows_of_block
 from crnn.models.outputs.head import Head, HeadTape
 from crnn.models.outputs.predictor import Predictor, Workspace
+from crnn.nn.config import DROPOUTS
 from crnn.nn.dropout import ShardMasks
 from crnn.nn.inputs import EmbeddedRows
 from crnn.nn.program import run_phases
@@ -26,7 +27,7 @@ from crnn.nn.tape import Tape
 
 __all__ = ["ShardSpace", "ShardedWindow", "window_in_shards"]
 
-MASKS = ("weight_dropout", "input_dropout", "embedding_dropout")  # of weights, or of tokens: not of rows alone
+OF_ROWS = ("dropout", "output_dropout", "recurrent_dropout")  # others drop weights or tokens, in each shard others
 Range = tuple[int, int]
 
 
@@ -64,7 +65,7 @@ def window_in_shards(
         Of the dropout masks of each shard.
     """
     head, config = predictor.head, predictor.net.stack.config
-    if type(head) is not Head or any(getattr(config, name) for name in MASKS):
+    if type(head) is not Head or any(getattr(config, name) for name in DROPOUTS if name not in OF_ROWS):
         return None
     T, B = x.shape
     if rows_of_block(T * B, head.columns, head.b_y.itemsize) < T * B:  # outputs of all rows are not kept

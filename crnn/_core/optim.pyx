@@ -23,6 +23,8 @@ cdef enum:
     LEAST = 1 << 20       # elements for each thread: arrays that the caches hold are faster in one than moved between two
     NORM_BLOCK = 1 << 19  # elements that are summed in one go: fixed, because it shows in the bits
 
+NORM_ELEMENTS: int = NORM_BLOCK
+
 
 cdef int in_ranges(range_call call, const void *arguments, Py_ssize_t n, Py_ssize_t threads) except -1:
     return run_ranges(call, arguments, n, UNIT, LEAST, threads)

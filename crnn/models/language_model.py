@@ -38,7 +38,7 @@ from crnn.nn.config import NetworkConfig, config_from, network_json_types
 from crnn.nn.init import UNINITIALISED
 from crnn.nn.module import Module
 from crnn.nn.network import RNN
-from crnn.nn.params import Shapes
+from crnn.nn.params import Parameters, Shapes
 from crnn.nn.precision import check_training_precision
 from crnn.nn.state import StateLike
 from crnn.stream.parts import StreamParts
@@ -466,6 +466,20 @@ class LanguageModel(
     def _check_targets(self, targets: ArrayLike, shape: tuple[int, ...]) -> Array:
         """Targets as int32 of this shape (T, B). Raises ValueError."""
         return self._head.loss.check("targets", targets, shape[0], shape[1], self.dtype)
+
+    def _selected_by_ids(self) -> tuple[int, int, int] | None:
+        """Where in the flat buffers the matrix is of which ids select rows, and its shape, if others have no gradient.
+
+        Others are those that no id of a window with fewer ids than rows selects. For `crnn.training.sparse`.
+        """
+        changed = type(self).loss_and_gradients is not LanguageModel.loss_and_gradients
+        if self.tie_weights or changed or "loss_and_gradients" in vars(self):
+            return None
+        shapes = self._parameters.shapes
+        name = "layer0.W_xh" if self.net.embedding_size is None else "embedding"
+        before = list(shapes)[: list(shapes).index(name)]
+        rows, width = shapes[name]
+        return Parameters.count({each: shapes[each] for each in before}), rows, width
 
     def state_from(self, arrays: Sequence[Array], batch: int) -> StateLike:
         """The state that `crnn.nn.state.state_arrays` listed, for checkpoints; see `Predictor.state_from`."""

@@ -19,6 +19,7 @@ from crnn.training.noise import GradientNoise
 from crnn.training.protocols import Trainable, note_change, weights_of
 from crnn.training.run import Diverged
 from crnn.training.shards import Gradients
+from crnn.training.sparse import SelectedRows
 
 __all__ = ["UpdateStep"]
 
@@ -77,6 +78,7 @@ class UpdateStep:
         # a model need not know precisions
         self._precision = {} if config.precision is None else {"precision": config.precision}
         self._lends_parameters = keeps_no_parameters(optimizer)
+        self._selected = SelectedRows.of(model, optimizer, config) if gradients is None else None
         self.norm = 0.0
         self.lr = optimizer.lr
         self.before_update = None
@@ -96,7 +98,9 @@ class UpdateStep:
         Diverged before the weights are changed.
         """
         grads, threads = self.model.flat_grads, self.config.threads
-        if grads.flags.c_contiguous:
+        if self._selected is not None:
+            self._selected.clear(grads, threads)
+        elif grads.flags.c_contiguous:
             kernels.clear(grads, threads)
         else:  # those of a user's model
             grads.fill(0)
@@ -110,6 +114,8 @@ class UpdateStep:
             dropout_seed=[self.config.seed, update],
             **self._precision,
         )
+        if self._selected is not None:
+            self._selected.take(x)
         self.norm = self._clipped_norm(grads)
         if not (math.isfinite(loss) and math.isfinite(self.norm)):
             problem = f"gradient's norm is {self.norm}" if math.isfinite(loss) else f"loss is {loss / max(count, 1)}"
@@ -131,7 +137,8 @@ class UpdateStep:
         if self._lends_parameters:
             try:  # as `changing` does, which takes another microsecond
                 params = weights_of(self.model)
-                self.optimizer.update(params, grads, factor=factor, lr_scale=lr_scale, threads=threads)
+                change = self.optimizer.update if self._selected is None else self._selected.update
+                change(params, grads, factor=factor, lr_scale=lr_scale, threads=threads)
             finally:
                 note_change(self.model)
         else:  # a user's own, which may keep the array
@@ -141,6 +148,8 @@ class UpdateStep:
     def _clipped_norm(self, grads: Array) -> float:
         """Clip the elements of the gradient to ``clip_value``. Returns its 2-norm."""
         limit, threads = self.config.clip_value, self.config.threads
+        if self._selected is not None:  # there is no limit
+            return math.sqrt(self._selected.sum_of_squares(grads, threads))
         norm = norm_of(grads, threads)
         if limit is None or not math.isfinite(norm):  # clipping would hide an infinite element
             return norm

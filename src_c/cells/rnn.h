@@ -21,8 +21,8 @@ static void rnn_forward(const crnn_layer *l, epilogue finish)
 {
     float_mode mode = kernel_floats();
     const product p = {.y = l->h, .ldy = l->H, .init = xw_of(l, 1), .x = recurrent_h(l), .w = l->w_hh, .K = l->H,
-                       .N = l->H, .gates = 1, .quantised = l->quantised, .scratch = l->scratch, .finish = finish,
-                       .context = l};
+                       .N = l->H, .gates = 1, .quantised = l->quantised, .scratch = l->scratch, .only = 1,
+                       .finish = finish, .context = l};
     run_forward(l, &p);
     float_mode_restore(mode);
 }
@@ -64,7 +64,8 @@ static void rnn_backward(const crnn_layer *l, epilogue finish)
     assert(l->rows.T > 0);
     float_mode mode = kernel_floats();
     /* forward: a = xw + h' @ W_hh, so the gradient at h' is da @ W_hh^T */
-    const product p = product_back(l, l->da, l->H, l->H, finish, NULL);
+    product p = product_back(l, l->da, l->H, l->H, finish, NULL);
+    p.only = 1;
     run_backward(l, &p);
     float_mode_restore(mode);
 }

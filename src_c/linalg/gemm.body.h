@@ -202,6 +202,7 @@ typedef struct {
     int gates;
     const crnn_quantised *quantised; /* the format of w; NULL: reals */
     void *scratch;                   /* for rows of x in that format */
+    int only;        /* 1: the only product of a step, which finds weights in the caches that the step before has left */
     epilogue finish; /* NULL: nothing */
     prefetcher prefetch; /* NULL: nothing */
     const void *context;
@@ -381,8 +382,9 @@ static void run_row(const product *p, const crnn_rows *r, crnn_dim t, crnn_dim b
         panel_bytes = quantised.panel_bytes;
         convert_rows(p, &quantised, &rows, 0);
     }
-    const int far = panel_bytes * (layout.full * p->gates + layout.last) > NEAR_BYTES;
-    const int width = p->gates == 1 ? MOST : MOST > p->gates ? MOST / p->gates : 1;
+    const crnn_dim bytes = panel_bytes * (layout.full * p->gates + layout.last);
+    const int far = bytes > NEAR_BYTES, narrow = p->only && bytes > REUSED_BYTES && bytes <= 2 * REUSED_BYTES;
+    const int width = p->gates == 1 ? (narrow ? PANELS_FAR : MOST) : MOST > p->gates ? MOST / p->gates : 1;
     const column_groups columns = column_groups_of(&layout, p->gates, width, 1);
     const int groups = columns.groups + columns.apart;
     for (int done = 0; done < groups; ++done) {

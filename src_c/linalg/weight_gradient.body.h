@@ -42,6 +42,59 @@ INLINE void tile_backward_weight(const int m, const int nl, real *dw, crnn_dim l
     tile_finish(acc, m, nl, dw_i, panels);
 }
 
+#if defined(HAS_HALF_LINES)
+/* The same for one panel of which half a line is used, in half the time. */
+INLINE void half_steps_weight(half acc[TILE_ROWS], const int m, const real *x, const real *dy, crnn_dim k0, crnn_dim k1,
+                              const void *const *prefetch)
+{
+    x += k0 * m, dy += k0 * LINE;
+    for (crnn_dim k = k0; k < k1; ++k, dy += LINE, x += m) {
+        const half dy_k = half_load(dy);
+        if (prefetch)
+            PREFETCH(*prefetch++);
+        UNROLL
+        for (int i = 0; i < m; ++i)
+            acc[i] = half_fma(half_set1(x[i]), dy_k, acc[i]);
+    }
+}
+
+INLINE void half_backward_weight(const int m, real *const *dw, const real *x, const real *dy, crnn_dim K,
+                                 const tile_panels *panels, const prefetch_list *prefetch)
+{
+    real buffer[PARTIAL_BUFFER];
+    half acc[TILE_ROWS];
+    load_partial(buffer, m, 1, (const real *const *)dw, panels);
+    UNROLL
+    for (int i = 0; i < m; ++i)
+        acc[i] = half_load(buffer + i * LINE);
+    const crnn_dim prefetches = prefetch->count < K ? prefetch->count : K;
+    if (prefetches)
+        half_steps_weight(acc, m, x, dy, 0, prefetches, prefetch->line);
+    half_steps_weight(acc, m, x, dy, prefetches, K, NULL);
+    UNROLL
+    for (int i = 0; i < m; ++i)
+        half_store(buffer + i * LINE, acc[i]);
+    store_partial(dw, m, 1, buffer, panels);
+}
+
+static void run_half_backward_weight(int m, real *dw, crnn_dim lddw, const real *x, const real *dy, crnn_dim K,
+                                     const tile_panels *panels, const prefetch_list *prefetch)
+{
+    real *rows[TILE_ROWS];
+    for (int i = 0; i < m; ++i)
+        rows[i] = dw + i * lddw;
+    switch (m) {
+#define CASE(m, nl)                                                                                                    \
+    case 16 * (nl) - 16 + (m): /* nl is 1 */                                                                           \
+        if ((nl) == 1)                                                                                                 \
+            half_backward_weight(m, rows, x, dy, K, panels, prefetch);                                                 \
+        break;
+        FOR_EACH_TILE(CASE)
+#undef CASE
+    }
+}
+#endif
+
 static void run_tile_backward_weight(int m, int nl, real *dw, crnn_dim lddw, const real *x, const real *dy, crnn_dim K,
                                      const tile_panels *panels, const prefetch_list *prefetch)
 {
@@ -152,6 +205,13 @@ static void run_gradient_tile(const gradient_block *block, int m, int nl, real *
                               int first, const tile_panels *panels, const prefetch_list *prefetch)
 {
     const crnn_quantised *format = block->quantised;
+#if defined(HAS_HALF_LINES)
+    if (!format && !panels->full && panels->cols <= HALF_LINE) {
+        run_half_backward_weight(m, dw, lddw, block->x + k * block->count, block->dy + first * CRNN_GRAD_ROWS * LINE,
+                                 block->count, panels, prefetch);
+        return;
+    }
+#endif
     if (!format) {
         run_tile_backward_weight(m, nl, dw, lddw, block->x + k * block->count,
                                  block->dy + first * CRNN_GRAD_ROWS * LINE, block->count, panels, prefetch);
@@ -203,6 +263,8 @@ static void weight_gradient(real *dw, real *db, const x_source *x, const real *d
             pack_panels(&block, db, dy_rows, n, remaining);
             for (int first = 0, nl; first < panels; first += nl) {
                 nl = panels - first < max_panels ? 1 : max_panels;
+                if (nl == panels - first && !quantised && remaining % LINE && remaining % LINE <= HALF_LINE)
+                    nl = nl > 1 ? nl - 1 : 1; /* half a line is a tile by itself */
                 const crnn_dim cols = remaining - first * LINE < nl * LINE ? remaining - first * LINE : nl * LINE;
                 tile_panels tile = {.cols = cols % LINE, .full = (int)(cols / LINE)};
                 for (int j = 0; j < nl; ++j) {

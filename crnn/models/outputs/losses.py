@@ -125,7 +125,8 @@ class CrossEntropy(Loss):
         *,
         smooths_gradients_only: bool = False,
     ) -> None:
-        self.outputs, self.smooths_gradients_only = classes, smooths_gradients_only
+        self.outputs = classes
+        self.smooths_gradients_only = smooths_gradients_only
         self.weights = check_weights(weights, classes)
         self.smoothing = check_number("label_smoothing", smoothing, 0.0, 1.0)
 

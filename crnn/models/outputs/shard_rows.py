@@ -34,9 +34,11 @@ Range = tuple[int, int]
 class ShardSpace:
     """Workspaces for all rows, and for shards by their number of rows."""
 
+    whole: Workspace
+    of_rows: dict[int, Workspace]
+
     def __init__(self) -> None:
-        self.whole = Workspace()
-        self.of_rows: dict[int, Workspace] = {}
+        self.whole, self.of_rows = Workspace(), {}
 
 
 def window_in_shards(

@@ -52,6 +52,7 @@ def test_the_gradient_of_a_window_is_the_sum_over_its_shards(shards):
         model.flat_grads[...] = 0
         loss, count, after = model.loss_and_gradients(x, targets, state)
         whole = model.flat_grads.copy()
+        model.flat_grads[...] = 0
         found = gradients.loss_and_gradients(*pieces, state)
         assert found[0] == pytest.approx(loss, rel=1e-12)
         assert found[1] == count
@@ -121,6 +122,7 @@ def test_passes_for_all_shards_at_once_give_the_bits_of_one_for_each(cell, optio
         cut, gradients = sharded(model, windows, 3)
         state, of_model = None, []
         for number, pieces in enumerate(itertools.islice(cut.epoch(1), 3)):
+            model.flat_grads[...] = 0
             seeds = {"dropout_seed": [1, number], "threads": 2, "precision": options.get("precision")}
             loss, count, state = gradients.loss_and_gradients(*pieces, state, workspace=model.workspace(), **seeds)
             of_model += [np.array([loss, count]), model.flat_grads.copy()]

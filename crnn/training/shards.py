@@ -149,16 +149,19 @@ class ShardedGradients:
     ) -> tuple[float, int, StateLike]:
         """As `Trainable.loss_and_gradients`, with an x and targets for each shard; None: it has no rows.
 
-        OVERWRITES the gradients. ``state`` and the one that is returned have the rows of these shards.
+        The gradients are zero on entry. ``state`` and the one that is returned have the rows of these shards.
         """
         seeds = [[*dropout_seed, shard] for shard in range(self._first, self._stop)]
         window = self._window(x, targets, state, seeds, options)
         states: list[StateLike | None] = [None] * len(x)
+        grads = self._model.flat_grads
 
         def leaf(shard: int) -> Partial:
-            """The gradient of a shard. Its state is replaced by that after the last step."""
-            number, grads, sums = shard - self._first, self._model.flat_grads, np.zeros(3)
-            grads.fill(0)
+            """The gradient of a shard, in the memory of the model. Its state is replaced by that after the last step.
+            """
+            number, sums = shard - self._first, np.zeros(3)
+            if number:  # those of the first one are zero
+                grads.fill(0)
             of_shard, wanted = x[number], targets[number]
             if window is not None:
                 loss, count = window.gradients(number)
@@ -175,22 +178,29 @@ class ShardedGradients:
                 # the workspace that it belongs to is that of the next shard too
                 states[number] = None if after is None else joined([after])
                 sums[:] = loss, count, count if self._weight is None else self._weight(of_shard, wanted)
+            return Partial(grads, sums)
+
+        def kept(partial: Partial) -> Partial:
+            """The same in other memory than the model's, if another shard follows."""
+            if partial.gradient is not grads:
+                return partial
             gradient = self._free.pop() if self._free else np.empty_like(grads)
             gradient[...] = grads
-            return Partial(gradient, sums)
+            return Partial(gradient, partial.sums)
 
         def sum_of(node: Node) -> Partial:
             if node[1] - node[0] == 1:
                 return leaf(node[0])
             middle = midpoint(node)
-            left, right = sum_of((node[0], middle)), sum_of((middle, node[1]))
+            left = kept(sum_of((node[0], middle)))
+            right = sum_of((middle, node[1]))
             left.add(right)
-            self._free.append(right.gradient)
+            if right.gradient is not grads:
+                self._free.append(right.gradient)
             return left
 
-        partials = [sum_of(node) for node in self._nodes]
+        partials = [kept(sum_of(node)) for node in self._nodes]
         whole = partials[0] if self._total is None else self._total(partials)
-        grads = self._model.flat_grads
         grads[...] = whole.gradient
         self._free += [partial.gradient for partial in partials]
         loss, count, weight = whole.sums.tolist()

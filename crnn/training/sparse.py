@@ -32,6 +32,10 @@ class SelectedRows:
         Of the matrix in the flat buffers.
     """
 
+    start: int
+    stop: int
+    width: int
+
     @staticmethod
     def of(model: Any, optimizer: Optimizer, config: TrainingConfig) -> SelectedRows | None:
         """None where the model has no such matrix, or an update may change its other rows."""

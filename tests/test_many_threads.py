@@ -13,14 +13,14 @@ import crnn
 
 FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 RNG = np.random.default_rng(0)
-X = RNG.normal(size=(9, 3, 5)).astype(np.float32)
-IDS = RNG.integers(0, 10, (9, 4)).astype(np.int32)
+X = RNG.normal(size=(30, 16, 5)).astype(np.float32)
+IDS = RNG.integers(0, 10, (30, 16)).astype(np.int32)
 
 
 def calls():
     """What threads call, by name: each returns bytes that only weights and arguments determine."""
-    net = crnn.RNN(5, 33, 2, "lstm", seed=0)
-    model = crnn.LanguageModel(crnn.Vocab.from_text("abcdefgh \n"), "gru", 24, 2, seed=1)
+    net = crnn.RNN(5, 65, 2, "lstm", seed=0)
+    model = crnn.LanguageModel(crnn.Vocab.from_text("abcdefgh \n"), "gru", 65, 2, seed=1)
 
     def steps():
         stream = model.stream()

@@ -64,7 +64,7 @@ INLINE void tile_forward(const int m, const int nl, const int uniform, const til
 /* tile_forward of several rows for one panel of which half a line is used, in half the time. A single row is no faster: it
  * waits for the weights. */
 INLINE void half_steps(half acc[TILE_ROWS], const int m, const int uniform, const tile_rows *rows, const real *w,
-                       crnn_dim k0, crnn_dim k1, const void *const *prefetch)
+                       crnn_dim k0, crnn_dim k1, const prefetch_list *prefetch)
 {
     const real *x[TILE_ROWS];
     const crnn_dim stride = rows->x_stride;
@@ -74,8 +74,8 @@ INLINE void half_steps(half acc[TILE_ROWS], const int m, const int uniform, cons
     w += k0 * LINE;
     for (crnn_dim k = k0; k < k1; ++k, w += LINE) {
         const half w_k = half_load(w);
-        if (prefetch)
-            PREFETCH(*prefetch++);
+        if (k - k0 < prefetch->count)
+            PREFETCH(prefetch->line[k - k0]);
         UNROLL
         for (int i = 0; i < m; ++i)
             acc[i] = half_fma(half_set1(uniform ? x[i / 3 * 3][i % 3 * stride] : x[i][k]), w_k, acc[i]);
@@ -101,10 +101,7 @@ INLINE void tile_half(const int m, const tile_rows *rows, const real *w, crnn_di
     UNROLL
     for (int i = 0; i < m; ++i)
         acc[i] = init[0] ? half_load(buffer + i * LINE) : half_set1(0);
-    const crnn_dim prefetches = prefetch->count < k1 - k0 ? prefetch->count : k1 - k0;
-    if (prefetches)
-        half_steps(acc, m, uniform, rows, w, k0, k0 + prefetches, prefetch->line);
-    half_steps(acc, m, uniform, rows, w, k0 + prefetches, k1, NULL);
+    half_steps(acc, m, uniform, rows, w, k0, k1, prefetch);
     UNROLL
     for (int i = 0; i < m; ++i)
         half_store(buffer + i * LINE, acc[i]);
@@ -293,11 +290,13 @@ INLINE void run_group(const product *p, const quantised_weights *quantised, cons
         int j = 0;
         for (; j < nl && done + j < group->full; ++j) { /* line by line, its gates side by side */
             tile.offset[j] = column + gate * p->N;
+            OPAQUE(gate); /* else the loop is vectorised, for a few panels */
             if (++gate == p->gates)
                 gate = 0, column += LINE;
         }
         tile.full = j;
         for (; j < nl; ++j, owner += layout->each) {
+            OPAQUE(owner);
             tile.offset[j] = shared + owner * p->N;
             tile.gates[j] = p->gates - owner < layout->each ? p->gates - owner : layout->each;
         }

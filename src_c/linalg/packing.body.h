@@ -46,24 +46,38 @@ static void pack_gates(real *packed, const real *w, crnn_dim ldw, crnn_dim K, cr
         pack_last(packed, w, ldw, K, N, gates);
 }
 
+/* transpose_block of `rows` x `columns` elements, of which some may be missing: to[k][j], zero beyond the rows. */
+NOCLONE static void transpose_edge(real *to, const real *from, crnn_dim ldfrom, int rows, int columns)
+{
+    enum { ROW = TRANSPOSED * sizeof(real) };
+    real block[TRANSPOSED * TRANSPOSED] = {0}, transposed[TRANSPOSED * TRANSPOSED];
+    for (int i = 0; i < rows; ++i, from += ldfrom)
+        if (columns == TRANSPOSED)
+            memcpy(block + i * TRANSPOSED, from, ROW);
+        else
+            memcpy(block + i * TRANSPOSED, from, (size_t)columns * sizeof(real));
+    transpose_block(transposed, TRANSPOSED, block, TRANSPOSED);
+    for (int k = 0; k < columns; ++k)
+        memcpy(to + k * LINE, transposed + k * TRANSPOSED, ROW);
+}
+
 /* packed[k][j] = w[j][k] for K columns and `lanes` <= LINE rows of w; the other lanes are zero. */
 static void pack_transposed_panel(real *packed, const real *w, crnn_dim ldw, crnn_dim K, int lanes)
 {
     enum { BLOCK = 64 }; /* columns of w read together: whole cache lines, and runs of them */
-    const int whole = lanes / TRANSPOSED * TRANSPOSED;
     for (crnn_dim k0 = 0; k0 < K; k0 += BLOCK) {
         const crnn_dim k1 = k0 + BLOCK < K ? k0 + BLOCK : K;
-        for (int j = 0; j < whole; j += TRANSPOSED) {
-            crnn_dim k = k0;
-            for (; k + TRANSPOSED <= k1; k += TRANSPOSED)
-                transpose_block(packed + k * LINE + j, LINE, w + j * ldw + k, ldw);
-            for (; k < k1; ++k)
-                for (int i = j; i < j + TRANSPOSED; ++i)
-                    packed[k * LINE + i] = w[i * ldw + k];
+        for (int j = 0; j < LINE; j += TRANSPOSED) {
+            const int rows = lanes - j < TRANSPOSED ? (lanes > j ? lanes - j : 0) : TRANSPOSED;
+            for (crnn_dim k = k0; k < k1; k += TRANSPOSED) {
+                real *to = packed + k * LINE + j;
+                const real *from = w + (rows ? j * ldw + k : 0);
+                if (rows == TRANSPOSED && k1 - k >= TRANSPOSED)
+                    transpose_block(to, LINE, from, ldw);
+                else
+                    transpose_edge(to, from, ldw, rows, k1 - k < TRANSPOSED ? (int)(k1 - k) : TRANSPOSED);
+            }
         }
-        for (int j = whole; j < LINE; ++j)
-            for (crnn_dim k = k0; k < k1; ++k)
-                packed[k * LINE + j] = j < lanes ? w[j * ldw + k] : 0;
     }
 }
 

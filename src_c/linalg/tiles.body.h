@@ -48,7 +48,7 @@ enum { PARTIAL_BUFFER = (TILE_ROWS * TILE_PANELS + 1) * LINE };
 
 INLINE int shares_panels(const tile_panels *panels) { return panels->gates[panels->full] > 1; }
 
-NOINLINE static void load_partial(real *buffer, int m, int nl, const real *const *init, const tile_panels *panels)
+NOCLONE static void load_partial(real *buffer, int m, int nl, const real *const *init, const tile_panels *panels)
 {
     const int shared = shares_panels(panels);
     for (int i = 0; i < m; ++i)
@@ -61,7 +61,7 @@ NOINLINE static void load_partial(real *buffer, int m, int nl, const real *const
         }
 }
 
-NOINLINE static void store_partial(real *const *y, int m, int nl, const real *buffer, const tile_panels *panels)
+NOCLONE static void store_partial(real *const *y, int m, int nl, const real *buffer, const tile_panels *panels)
 {
     const int shared = shares_panels(panels);
     for (int i = 0; i < m; ++i)

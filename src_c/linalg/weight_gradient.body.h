@@ -44,20 +44,6 @@ INLINE void tile_backward_weight(const int m, const int nl, real *dw, crnn_dim l
 
 #if defined(HAS_HALF_LINES)
 /* The same for one panel of which half a line is used, in half the time. */
-INLINE void half_steps_weight(half acc[TILE_ROWS], const int m, const real *x, const real *dy, crnn_dim k0, crnn_dim k1,
-                              const void *const *prefetch)
-{
-    x += k0 * m, dy += k0 * LINE;
-    for (crnn_dim k = k0; k < k1; ++k, dy += LINE, x += m) {
-        const half dy_k = half_load(dy);
-        if (prefetch)
-            PREFETCH(*prefetch++);
-        UNROLL
-        for (int i = 0; i < m; ++i)
-            acc[i] = half_fma(half_set1(x[i]), dy_k, acc[i]);
-    }
-}
-
 INLINE void half_backward_weight(const int m, real *const *dw, const real *x, const real *dy, crnn_dim K,
                                  const tile_panels *panels, const prefetch_list *prefetch)
 {
@@ -67,10 +53,14 @@ INLINE void half_backward_weight(const int m, real *const *dw, const real *x, co
     UNROLL
     for (int i = 0; i < m; ++i)
         acc[i] = half_load(buffer + i * LINE);
-    const crnn_dim prefetches = prefetch->count < K ? prefetch->count : K;
-    if (prefetches)
-        half_steps_weight(acc, m, x, dy, 0, prefetches, prefetch->line);
-    half_steps_weight(acc, m, x, dy, prefetches, K, NULL);
+    for (crnn_dim k = 0; k < K; ++k, dy += LINE, x += m) {
+        const half dy_k = half_load(dy);
+        if (k < prefetch->count)
+            PREFETCH(prefetch->line[k]);
+        UNROLL
+        for (int i = 0; i < m; ++i)
+            acc[i] = half_fma(half_set1(x[i]), dy_k, acc[i]);
+    }
     UNROLL
     for (int i = 0; i < m; ++i)
         half_store(buffer + i * LINE, acc[i]);

@@ -37,12 +37,14 @@ INLINE void vec_store_n(real *p, vec a, crnn_dim n) { X(maskstore)(p, vec_mask(n
 INLINE vec vec_pick(vec a, vec b, vec x, vec y) { return X(blendv)(y, x, X(cmp)(a, b, _CMP_GT_OQ)); }
 #include "simd/avx.h"
 
+#if defined(CRNN_F32)
 #define HAS_HALF_LINES
 typedef vec half;
 INLINE half half_load(const real *p) { return vec_load(p); }
 INLINE void half_store(real *p, half a) { vec_store(p, a); }
 INLINE half half_set1(real x) { return vec_set1(x); }
 INLINE half half_fma(half a, half b, half c) { return vec_fma(a, b, c); }
+#endif
 
 /* ---- quantised products: explained in quant/int8.body.h and bf16.body.h ------------------------------------------ */
 

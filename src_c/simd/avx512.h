@@ -42,18 +42,14 @@ INLINE vec vec_pick(vec a, vec b, vec x, vec y)
 }
 #include "simd/avx.h"
 
-#define HAS_HALF_LINES
 #if defined(CRNN_F32)
+#define HAS_HALF_LINES
 typedef __m256 half;
-#define HALF(op) _mm256_##op##_ps
-#else
-typedef __m256d half;
-#define HALF(op) _mm256_##op##_pd
+INLINE half half_load(const real *p) { return _mm256_loadu_ps(p); }
+INLINE void half_store(real *p, half a) { _mm256_storeu_ps(p, a); }
+INLINE half half_set1(real x) { return _mm256_set1_ps(x); }
+INLINE half half_fma(half a, half b, half c) { return _mm256_fmadd_ps(a, b, c); }
 #endif
-INLINE half half_load(const real *p) { return HALF(loadu)(p); }
-INLINE void half_store(real *p, half a) { HALF(storeu)(p, a); }
-INLINE half half_set1(real x) { return HALF(set1)(x); }
-INLINE half half_fma(half a, half b, half c) { return HALF(fmadd)(a, b, c); }
 
 /* ---- quantised products: explained in quant/int8.body.h and bf16.body.h ------------------------------------------ */
 

@@ -231,6 +231,19 @@ def test_dropout_drops_the_inputs_of_all_clusters(dropout):
     assert_same_bits(results[0][1], results[1][1])
 
 
+def test_a_penalty_of_the_outputs_is_added_to_the_gradient():
+    """As with a full softmax: it concerns what the head reads."""
+    ids, targets = window(model_of(corpus().vocab))
+    grads = []
+    for penalty in (0.0, 2.0):
+        model = model_of(corpus().vocab, activation_penalty=penalty)
+        model.loss_and_gradients(ids, targets, dropout_seed=4)
+        grads.append({name: grad.copy() for name, grad in model.grads.items()})
+    assert (grads[0]["layer0.W_hh"] != grads[1]["layer0.W_hh"]).any()
+    for name in ("W_hy", "b_y", "tail0.W_hp", "tail1.W_py"):
+        assert_same_bits(grads[1][name], grads[0][name])
+
+
 def test_bf16_training_follows_float32():
     model, rounded = trained(), trained(precision="bf16")
     ids, targets = window(model)

@@ -12,6 +12,7 @@ import crnn
 from .targets import CORPUS
 
 VOCAB = crnn.Vocab.from_text("the cat sat", "word")
+FREQUENT = crnn.Vocab.from_text("the cat sat the cat the", "word", order="frequency")
 
 
 def models() -> dict[str, crnn.RNN]:
@@ -31,6 +32,7 @@ def models() -> dict[str, crnn.RNN]:
             VOCAB, "tanh", embedding_size=3, init="uniform(0.1)", label_smoothing=0.1, activation_penalty=2.0,
             weight_dropout=0.5, output_dropout=0.25, **small,
         ),
+        "language-adaptive": crnn.LanguageModel(FREQUENT, "relu", adaptive_softmax=[2, 3], hidden_size=16, seed=1),
         "classifier": crnn.SequenceClassifier(
             2, classes=["up", "down"], class_weight=[1.0, 2.5], pooling="last", **small
         ),
@@ -53,6 +55,7 @@ def quantised(models: dict[str, crnn.RNN]) -> dict[str, crnn.RNN]:
         "rnn-embedding-int4": models["rnn-embedding"].quantize("int4"),
         "language-word-int8": models["language-word"].quantize("int8"),
         "language-char-int4": models["language-char"].quantize("int4"),
+        "language-adaptive-int4": models["language-adaptive"].quantize("int4"),
         "tagger-mixed": models["tagger"].quantize(mixed),
         "translator-int4": models["translator"].quantize("int4"),
     }

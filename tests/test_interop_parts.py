@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: MIT
 """The table of gate orders, and models taken apart and put together again."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
 import crnn
+from crnn.interop.keras.writing import layers_of
 from crnn.interop.layouts import LAYOUTS, from_crnn, to_crnn
-from crnn.interop.parts import KINDS, model_from, parts_of
+from crnn.interop.parts import KINDS, RARE_DROPOUTS, model_from, parts_of
+from crnn.interop.torch import to_module, to_state_dict
 from crnn.nn.cells import CELLS
 
 STORED = [(name, cell) for name, layout in LAYOUTS.items() for cell in layout.gates if CELLS[cell].info.recurrent_gates]
@@ -113,3 +117,15 @@ def test_parts_that_do_not_fit_are_refused_by_name():
                    num_classes=2)
     with pytest.raises(ValueError, match=r"scaling"):
         model_from("RNN", "original_gru", parts.layers, scaling={"x": (np.zeros(3), np.ones(3))})
+
+
+@pytest.mark.parametrize("name", [*RARE_DROPOUTS, "output_dropout"])
+def test_dropout_that_a_module_would_not_apply_in_training_is_refused(name):
+    """Formats for modules that train; those of weights alone write them."""
+    model = crnn.SequenceRegressor(4, 1, hidden_size=3, embedding_size=2, dropout=0.1, **{name: 0.2}, seed=0)
+    with pytest.raises(ValueError, match=f"^{name}: expected .*, which Keras can express, got 0.2"):
+        layers_of(model)
+    if find_spec("torch"):
+        with pytest.raises(ValueError, match=f"^{name}: expected .*, which a module of PyTorch can express, got 0.2"):
+            to_module(model)
+    assert "head.weight" in to_state_dict(model)

@@ -37,6 +37,8 @@ ONLY_TRAINING = {
     *("recurrent_dropout", "output_dropout", "input_dropout", "embedding_dropout", "weight_dropout"),
     *("scale", "class_weight", "label_smoothing", "delta", "activation_penalty", "temporal_penalty"),
 }
+# Of these, those that a format for modules that train has no place for.
+RARE_DROPOUTS = ("input_dropout", "embedding_dropout", "weight_dropout")
 Layer = tuple[Mapping[str, Array], ...]  # the parameters of each direction of a layer, by name without prefix
 
 
@@ -91,6 +93,13 @@ class ModelParts:
         """How the head reads the outputs of the steps; None: each step."""
         pooling: str | None = self.config.get("pooling")
         return pooling
+
+    def refuse_rare_dropouts(self, format: str) -> None:
+        """Raise ValueError for dropout that a module of the format would not apply when it is trained."""
+        self.refuse(format, **dict.fromkeys(RARE_DROPOUTS, 0))
+        if self.network.output_dropout not in (None, self.network.dropout):
+            expected, got = self.network.dropout, self.network.output_dropout
+            raise ValueError(f"output_dropout: expected None or {expected}, which {format} can express, got {got}")
 
     def refuse(self, format: str, **expected: Any) -> None:
         """Raise ValueError for the first option whose value is not the one that the format can express.

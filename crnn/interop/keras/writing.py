@@ -44,6 +44,7 @@ def layers_of(model: object) -> tuple[list[WrittenLayer], ModelParts]:
         if name not in EXPRESSED | ONLY_TRAINING:
             raise ValueError(f"{name}: expected a model without this option, which Keras lacks, got {value!r:.100}")
     parts.refuse("Keras", cell=tuple(LAYOUTS["keras"].gates), trainable_initial_state=False)
+    parts.refuse_rare_dropouts("Keras")
     net, dtype = parts.network, parts.network.dtype
     steps = parts.config.get("steps")
     shape = [None, steps] if net.embedding_size is not None else [None, steps, net.input_size]

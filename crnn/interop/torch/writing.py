@@ -80,6 +80,7 @@ def _recurrent_module(parts: ModelParts, **options: Any) -> Any:
 
     net = parts.network
     tensors = recurrent_tensors(parts)
+    parts.refuse_rare_dropouts("a module of PyTorch")
     if net.dropout and net.variational_dropout:
         raise ValueError("variational_dropout: expected False, as PyTorch's dropout is, got True")
     kind = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}.get(net.cell, torch.nn.RNN)

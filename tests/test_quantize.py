@@ -362,6 +362,14 @@ def test_a_file_with_values_that_its_precision_cannot_hold_is_refused():
             crnn.RNN.from_contents(wrong, tensors)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_matrix_of_another_dtype_in_a_file_is_refused_by_name(precision):
+    tensors, header = network(layers=1).quantize(precision).contents()
+    wrong = dict(tensors) | {"layer0.W_hh": tensors["layer0.W_hh"].astype(np.float64)}
+    with pytest.raises(ValueError, match=r"layer0\.W_hh: expected float32 .* got float64"):
+        crnn.RNN.from_contents(header, wrong)
+
+
 @pytest.mark.parametrize("change", ["scale", "no scale", "shape", "kind"])
 def test_scales_that_do_not_fit_are_refused(change):
     small = network(layers=1).quantize()

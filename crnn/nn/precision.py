@@ -305,7 +305,8 @@ def restored(
     for name, shape in shapes.items():
         kind, axis = precision_of(precision, name), terms_axis(name)
         grid = GRIDS[kind] if kind is not None else None
-        if grid is None or name not in tensors or tensors[name].dtype != grid.dtypes.get(""):
+        # NumPy takes float64 to be equal to None, so a precision without integers is left out first.
+        if grid is None or not grid.dtypes or name not in tensors or tensors[name].dtype != grid.dtypes[""]:
             continue
         parts = [params.pop(name + suffix, None) for suffix in grid.dtypes]
         for suffix, part in zip(grid.dtypes, parts, strict=True):

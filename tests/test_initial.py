@@ -191,3 +191,22 @@ def test_a_file_keeps_the_rule_and_one_without_it_is_read(tmp_path):
 def test_a_wrong_init_is_named(init, message):
     with pytest.raises(ValueError, match=message):
         crnn.LanguageModel(VOCAB, init=init)
+
+
+@pytest.mark.parametrize(
+    ("make", "parameter"),
+    [
+        (lambda init: crnn.RNN(3, 4, init=init), "embedding"),
+        (lambda init: crnn.RNN(3, 4, init=init), "W_hy"),
+        (lambda init: crnn.RNN(3, 4, cell="min_gru", init=init), "W_hh"),
+        (lambda init: crnn.SequenceClassifier(3, 2, init=init), "h0"),
+        (lambda init: crnn.SequenceToSequence(3, 3, init=init), "embedding"),
+        (lambda init: crnn.LanguageModel(crnn.Vocab("ab"), embedding_size=4, init=init), "W_py"),
+        (lambda init: crnn.LanguageModel(crnn.Vocab("ab"), hidden_size=4, tie_weights=True, init=init), "W_hy"),
+    ],
+)
+def test_a_rule_for_a_parameter_that_the_model_does_not_have_is_refused(make, parameter):
+    with pytest.raises(ValueError, match=rf"^init: expected rules for parameters of .* got one for {parameter}$"):
+        make(f"W_xh=zeros, {parameter}=zeros")
+    make("W_xh=zeros")
+    make("uniform(0.1)")

@@ -157,6 +157,15 @@ def test_a_list_of_sizes_and_flags_that_are_set_reach_the_model(train, capsys):
     assert [used[name] for name in flags] == [True, True, True, 2.0, "asgd(nonmono=5)"]
 
 
+def test_what_a_preset_switches_on_can_be_switched_off(train, tmp_path):
+    (tmp_path / "c.toml").write_text('preset = "awd-lstm"\nrandom-bptt = false\n')
+    tiny = ["--hidden", 8, "--layers", 1, "--embedding", 8, "--epochs", 1, "--batch", 4]
+    used = train("--config", tmp_path / "c.toml", *tiny, "--average", "none")
+    assert (used["random-bptt"], used["average"]) == (False, "none")
+    settings = crnn.load(tmp_path / "out.safetensors").training_runs[-1]["settings"]
+    assert not {"random_bptt", "average"} & settings.keys()
+
+
 def test_sizes_of_layers_are_typed_and_saved_and_read_again(train, run, tmp_path):
     used = train("--hidden", "6,5,4", "--epochs", 1)
     assert used["hidden"] == [6, 5, 4]

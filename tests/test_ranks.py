@@ -305,6 +305,25 @@ def test_weights_that_are_changed_on_one_rank_are_found(monkeypatch):
         check_error(error, crnn.RankError, "weights: expected the same on all ranks, got others on rank 1")
 
 
+def test_weights_that_differ_are_found_after_an_epoch_too(tmp_path):
+    """Of schedules that are functions, only the names are compared at the start."""
+
+    def train(comm):
+        return small(comm, schedule=lambda k, n: 1.0 + comm.rank, checkpoint=tmp_path / "c")
+
+    for error in on_ranks(2, train):
+        check_error(error, crnn.RankError, "weights: expected the same on all ranks, got others on rank 1")
+    assert not (tmp_path / "c").exists()
+
+
+def test_an_option_of_the_model_that_differs_is_named():
+    def train(comm):
+        return small(comm, model=crnn.LanguageModel(CORPUS.vocab, "gru", 6, label_smoothing=0.1 * comm.rank, seed=3))
+
+    for error in on_ranks(2, train):
+        check_error(error, ValueError, "model: label_smoothing: expected the same on all ranks, got None")
+
+
 def test_diverging_ends_all_ranks_alike(tmp_path):
     errors = on_ranks(2, lambda comm: small(comm, lr=1e39, optimizer="sgd", checkpoint=tmp_path / "c"))
     assert [type(error).__name__ for error in errors] == ["Diverged"] * 2

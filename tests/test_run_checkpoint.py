@@ -314,6 +314,29 @@ def test_a_resumed_run_has_the_scaling_of_its_checkpoint(tmp_path, name):
     assert_same_bits(second.flat_params, whole.flat_params)
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "before"), [("random_bptt", True, False), ("gradient_noise", 0.1, None)]
+)
+def test_a_method_that_is_added_or_left_out_when_a_run_is_resumed_is_noted(tmp_path, option, value, before):
+    fitted(epochs=2, checkpoint=tmp_path / "c", bptt=12)
+    log = crnn.TrainingLog()
+    fitted(checkpoint=tmp_path / "c", resume=True, log=log, bptt=12, **{option: value})
+    assert f"{option}: now {value}, before {before}" in log.notes
+    fitted(epochs=2, checkpoint=tmp_path / "d", bptt=12, **{option: value})
+    log = crnn.TrainingLog()
+    fitted(checkpoint=tmp_path / "d", resume=True, log=log, bptt=12)
+    assert f"{option}: now {before}, before {value}" in log.notes
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_windows_of_other_lengths_cannot_follow_a_part_of_an_epoch(tmp_path, before):
+    """There are as many of both in an epoch."""
+    data = {"ids": np.arange(1 + 3 * 36) % 7, "bptt": 12, "checkpoint": tmp_path / "c"}
+    fitted(**data, random_bptt=before, max_updates=2)
+    with pytest.raises(ModelFileError, match=rf"^random_bptt: expected {before}, as in .* an epoch, got {not before}$"):
+        fitted(**data, random_bptt=not before, resume=True)
+
+
 def test_sequences_in_another_order_cannot_follow_a_part_of_an_epoch(tmp_path):
     """The seed of the model is the seed of the order, and is not in a file."""
 
@@ -322,7 +345,7 @@ def test_sequences_in_another_order_cannot_follow_a_part_of_an_epoch(tmp_path):
 
     settings = {"epochs": 3, "batch_size": 2, "checkpoint": tmp_path / "c"}
     model(1).fit(X, Y, **settings, max_updates=9)
-    with pytest.raises(ModelFileError, match=r"^order: expected 1, as in .*c, which is within an epoch, got 2$"):
+    with pytest.raises(ModelFileError, match=r"^seed: expected 1, as in .*c, which is within an epoch, got 2$"):
         model(2).fit(X, Y, **settings, resume=True)
     model(1).fit(X, Y, **settings, max_updates=6, restart=True)
     log = model(2).fit(X, Y, **settings, resume=True).log

@@ -233,6 +233,19 @@ def test_a_model_whose_windows_cannot_be_cut_is_refused():
         model.fit(CORPUS, shards=2)
 
 
+def test_gradients_that_an_object_computes_in_another_way_are_those_of_its_shards():
+    model = crnn.LanguageModel(CORPUS.vocab, hidden_size=5)
+    rows, original = [], model.loss_and_gradients
+
+    def recorded(ids, *arguments, **options):
+        rows.append(ids.shape[1])
+        return original(ids, *arguments, **options)
+
+    model.loss_and_gradients = recorded
+    model.fit(CORPUS, shards=2, batch_size=6, max_updates=2)
+    assert rows == [3, 3, 3, 3]
+
+
 def test_crnn_train_has_shards(run, tmp_path):
     (tmp_path / "t.txt").write_text(text(900))
     options = ["--hidden", 7, "--epochs", 1, "--batch", 6, "--seed", 3, "-q"]

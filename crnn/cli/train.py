@@ -57,6 +57,7 @@ class Names(list[str]):
         return isinstance(value, str) and super().__contains__(base_name(value))
 
 
+NO_AVERAGE = "none"
 # The flags of `crnn.fit`'s options whose help or meaning differs for all tasks: 0 for None. The defaults are those of
 # `crnn.fit`, except for the number of threads, which the result does not depend on.
 TRAINING_FLAGS: dict[str, dict[str, Any]] = {
@@ -69,8 +70,14 @@ TRAINING_FLAGS: dict[str, dict[str, Any]] = {
     },
     "average": {
         "type": str.lower,
-        "choices": Names(AVERAGES),
-        "help": "evaluate and keep an average of the weights over updates, as 'ema(0.99)' or 'asgd(start=5)'",
+        "choices": Names([*AVERAGES, NO_AVERAGE]),
+        "help": "evaluate and keep an average of the weights over updates, as 'ema(0.99)' or 'asgd(start=5)'; none: "
+        "even if a preset has one",
+    },
+    "gradient_noise": {
+        "metavar": "VARIANCE",
+        "help": "add noise to the clipped gradient; its variance is this number / (1 + t)^0.55 at update t. "
+        "Neelakantan et al. 2015",
     },
     "warmup": {"help": "updates of the warm-up, in which the learning rate rises"},
     "clip_norm": {"help": "largest 2-norm of the gradient; 0: no limit"},
@@ -86,6 +93,10 @@ TRAINING_FLAGS: dict[str, dict[str, Any]] = {
     },
     "threads": {"default": cores()},
     "seed": {"help": "seed of the initial weights and of the dropout masks"},
+    "shards": {
+        "help": "parts of contiguous rows that every batch is cut into, whose gradients are added in an order that "
+        "depends on this number only; if not given, a batch is not cut, or into 8 for several processes (mpiexec)",
+    },
     "checkpoint": {
         "type": Path,
         "help": "the whole run, for --resume; written after every epoch, within long ones, and however training ends. "
@@ -307,4 +318,6 @@ def _training_options(arguments: argparse.Namespace) -> dict[str, Any]:
     options = from_flags(arguments, TrainingConfig)
     for name in ZERO_IS_NONE:
         options[name] = options[name] or None
+    if options["average"] == NO_AVERAGE:
+        options["average"] = None
     return options | {"progress": False if arguments.quiet else None}

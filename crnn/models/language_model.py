@@ -440,7 +440,7 @@ class LanguageModel(
         For `crnn.training.shards`. Arguments: lists as `loss_and_gradients` takes their elements; see
         `crnn.models.outputs.shard_rows`.
         """
-        if type(self).loss_and_gradients is not LanguageModel.loss_and_gradients:  # a subclass computes others
+        if self._computes_other_gradients():
             return None
         x = self._check_ids("ids", np.concatenate(ids, axis=1))
         wanted = self._check_targets(np.concatenate(targets, axis=1), x.shape)
@@ -472,14 +472,18 @@ class LanguageModel(
 
         Others are those that no id of a window with fewer ids than rows selects. For `crnn.training.sparse`.
         """
-        changed = type(self).loss_and_gradients is not LanguageModel.loss_and_gradients
-        if self.tie_weights or changed or "loss_and_gradients" in vars(self):
+        if self.tie_weights or self._computes_other_gradients():
             return None
         shapes = self._parameters.shapes
         name = "layer0.W_xh" if self.net.embedding_size is None else "embedding"
         before = list(shapes)[: list(shapes).index(name)]
         rows, width = shapes[name]
         return Parameters.count({each: shapes[each] for each in before}), rows, width
+
+    def _computes_other_gradients(self) -> bool:
+        """Whether a subclass, or an assignment to this object, has replaced `loss_and_gradients`."""
+        replaced = type(self).loss_and_gradients is not LanguageModel.loss_and_gradients
+        return replaced or "loss_and_gradients" in vars(self)
 
     def state_from(self, arrays: Sequence[Array], batch: int) -> StateLike:
         """The state that `crnn.nn.state.state_arrays` listed, for checkpoints; see `Predictor.state_from`."""

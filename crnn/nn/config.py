@@ -169,8 +169,8 @@ class NetworkConfig:
         None,
         check=check_init,
         help="uniform(a): draw all parameters uniformly in +-a, biases, embedding and a model's head included; "
-        "forget_bias is added. Or rules for some of them, by name: embedding=uniform(0.1), W_hy=glorot, b_y=zeros. It "
-        "takes precedence over recurrent_init and input_init.",
+        "forget_bias is added. Or rules for some of them, by name: embedding=uniform(0.1), W_hy=glorot, b_y=zeros. "
+        "They take precedence over the rules for W_hh and W_xh.",
         flag="--init",
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -128,6 +128,19 @@ def rules_by_parameter(name: str, value: Any) -> dict[str, str]:
             raise ValueError(f"{name}: expected uniform(a) or zeros for {parameter}, got {rule!r:.200}")
         rules[parameter] = check_rule(name, rule)
     return rules
+
+
+def check_has_parameters(name: str, value: Any, parameters: Iterable[str]) -> None:
+    """Raise ValueError if an option ``init`` has a rule for a parameter that is not among those of a model."""
+    if value is None or "=" not in value:
+        return
+    there = {each.rpartition(".")[2] for each in parameters}
+    known = [each for each in MATRICES + VECTORS if each in there]
+    for parameter in rules_by_parameter(name, value):
+        if parameter not in there:
+            raise ValueError(
+                f"{name}: expected rules for parameters of this model, {', '.join(known)}, got one for {parameter}"
+            )
 
 
 def _range(name: str, rule: Any) -> float | None:

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from crnn.checks import Array
 from crnn.nn.config import NetworkConfig
-from crnn.nn.init import Draw, initial_matrix
+from crnn.nn.init import Draw, check_has_parameters, initial_matrix
 from crnn.nn.recurrence import Recurrence
 
 
@@ -18,6 +18,10 @@ class InitialWeights:
 
     def __init__(self, config: NetworkConfig, cell: type[Recurrence], values: Mapping[str, Array]) -> None:
         self._config, self._cell, self._values = config, cell, values
+
+    def check_rules(self, parameters: Iterable[str]) -> None:
+        """Raise ValueError if the option ``init`` has a rule for none of the ``parameters`` of the whole model."""
+        check_has_parameters("init", self._config.init, parameters)
 
     def draw_network(self, draw: Draw) -> None:
         """All weights of the network, in the order of the parameters."""
@@ -45,7 +49,9 @@ class InitialWeights:
                 block[...] = initial_matrix("unit_variance", draw, block.shape, "input_init")
 
     def draw_head(self, params: Mapping[str, Array], draw: Draw, *, tie_weights: bool = False) -> None:
-        """The weights ``params`` of a model's head, by the glorot rule unless the option ``init`` has another one."""
+        """The head's weights among those of a model, ``params``: by the glorot rule unless the option ``init`` has
+        another one."""
+        self.check_rules(params)
         # Tied rows need the scale that suits the head's sums.
         names = ["embedding" if tie_weights else "W_hy", *(name for name in params if name.startswith("tail"))]
         for name in names:

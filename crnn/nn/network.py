@@ -118,6 +118,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         )
         self._setup(config, Parameters(config.shapes(), config.dtype), seed)
         if seed is not UNINITIALISED:
+            self.initial_weights.check_rules(self._parameters.shapes)
             self._parameters.settle(config.precision)
 
     @classmethod

@@ -137,12 +137,18 @@ def called(
         inspect.signature(entry).bind(*positional, **{**given, **named})
     except TypeError as error:
         raise ValueError(
-            f"{name}: expected arguments of {base_name(value)}{inspect.signature(entry)}, got {value!r:.200}: {error}"
+            f"{name}: expected arguments of {base_name(value)}({_parameters(entry)}), got {value!r:.200}: {error}"
         ) from None
     try:
         return entry(*positional, **{**given, **named})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: {value!r:.200}: {error}") from None
+
+
+def _parameters(entry: Callable[..., Any]) -> str:
+    """The parameters of an entry and their defaults."""
+    parameters = inspect.signature(entry).parameters.values()
+    return ", ".join(str(each.replace(annotation=inspect.Parameter.empty)) for each in parameters)
 
 
 def _arguments(name: str, value: str, text: str) -> tuple[list[Any], dict[str, Any]]:

@@ -58,6 +58,11 @@ REST = "rest."  # and of those that a larger model has besides them
 Contents: TypeAlias = tuple[Mapping[str, Array], Mapping[str, Any]]  # tensors, and entries of a header
 FREE_SETTINGS = ("lr", "weight_decay")  # of an optimizer; a resumed run may have others
 FIXED = ("precision", "shards", "average")  # of the options; a resumed run has the same. Files may not have them: None
+METHODS = {"random_bptt": False, "gradient_noise": None}  # options that are recorded if they are used: other values
+
+
+# What determines the windows of an epoch, and the options that determine it.
+CUT_BY = {"batch_size": "batch_size", "bptt": "bptt", "random_bptt": "random_bptt", "order": "seed"}
 
 
 class Checkpoint:
@@ -238,10 +243,11 @@ class Checkpoint:
 
     def _differences(self, stored: Header) -> list[str]:
         """One line for each option that differs from the checkpoint's."""
+        before = METHODS | dict(stored)
         return [
-            f"{name}: now {value!r}, before {stored[name]!r}"
-            for name, value in self.options.items()
-            if name in stored and stored[name] != value
+            f"{name}: now {value!r}, before {before[name]!r}"
+            for name, value in (METHODS | dict(self.options)).items()
+            if name in before and before[name] != value
         ]
 
 
@@ -363,11 +369,11 @@ def check_kind(file: str, header: Header) -> None:
 def check_cut(file: str, progress: Header, cut: Mapping[str, int]) -> None:
     """Raise ValueError if a checkpoint is within an epoch that was split into other windows."""
     if progress["position"] and progress["cut"] != cut:
-        keys = ("batch_size", "bptt", "order")
-        name = next((key for key in keys if progress["cut"].get(key) != cut[key]), "windows")
-        raise ValueError(
-            f"{name}: expected {progress['cut'].get(name)}, as in {file}, which is within an epoch, got {cut[name]}"
-        )
+        there, here = ({"random_bptt": 0, **each} for each in (progress["cut"], cut))
+        name = next((key for key in CUT_BY if there.get(key) != here.get(key)), "windows")
+        label = CUT_BY.get(name, name)
+        found = [bool(each[name]) if name == "random_bptt" else each.get(name) for each in (there, here)]
+        raise ValueError(f"{label}: expected {found[0]}, as in {file}, which is within an epoch, got {found[1]}")
 
 
 def _settings(optimizer: Optimizer) -> dict[str, Any]:

@@ -20,7 +20,7 @@ __all__ = ["Communicator", "RankError", "Ranks", "as_ranks", "on_all_ranks"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-START, TOTAL, SIGNALS, STATE, ANSWER, DONE, FAILED = range(7)  # kinds of messages
+START, TOTAL, SIGNALS, STATE, ANSWER, WEIGHTS, DONE, FAILED = range(8)  # kinds of messages
 HEADER = struct.Struct("<4sBQ")
 MARK = b"crnn"
 LONGEST = 1000  # characters of another rank's error

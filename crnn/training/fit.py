@@ -15,7 +15,7 @@ from crnn.checks import Array
 from crnn.nn.precision import check_can_train
 from crnn.text.corpus import TextCorpus
 from crnn.training.averaging import WeightAverage
-from crnn.training.checkpoint import Checkpoint, Contents, check_is_checkpoint
+from crnn.training.checkpoint import METHODS, Checkpoint, Contents, check_is_checkpoint
 from crnn.training.communicator import on_all_ranks
 from crnn.training.config import TrainingConfig, TrainingOptions
 from crnn.training.exclusive import in_training
@@ -36,7 +36,6 @@ __all__ = ["check_start", "fit", "fit_in_training", "new_trainer"]
 # Options that determine the result. They may differ when a run is resumed, and a note lists the differences, except
 # for those of `crnn.training.checkpoint.FIXED`.
 RESULT_OPTIONS = ("epochs", "batch_size", "bptt", "carry", "clip_norm", "clip_value", "reduction", "precision", "seed")
-METHODS = ("random_bptt", "gradient_noise")  # more of them, which are recorded if they are used
 # What other libraries call an option.
 ELSEWHERE = {
     "learning_rate": "lr, such as lr=1e-3, or optimizer=crnn.optim.Adam(lr=1e-3)",
@@ -175,6 +174,7 @@ def new_trainer(
         windows = _varying(model, windows, config.seed)
     _check_warmup(config, len(windows))
     cut = {"windows": len(windows), "batch_size": config.batch_size, "bptt": config.bptt}
+    cut |= {"random_bptt": 1} if config.random_bptt else {}
     cut["order"] = getattr(windows, "seed", 0)  # in which sequences are visited; a text is read from its beginning
     gradients = None
     if config.shards is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import struct
 import sys
@@ -18,7 +17,7 @@ import numpy as np
 from crnn import _parallel as parallel
 from crnn._version import __version__
 from crnn.checks import Array
-from crnn.training.communicator import SIGNALS, START, STATE, TOTAL, RankError, Ranks
+from crnn.training.communicator import SIGNALS, START, STATE, TOTAL, WEIGHTS, RankError, Ranks
 from crnn.training.config import TrainingConfig
 from crnn.training.interrupts import Interrupted, Interrupts
 from crnn.training.progress import Callback, Progress, asks_to_stop
@@ -141,8 +140,15 @@ class RankedRun:
         told = [HEAD.unpack(head) for head in heads]
         self._note_signals([signum for signum, _, _ in told])
         self.checkpoint_due = bool(told[0][1])
-        for rank, (_, _, digest) in enumerate(told):
-            if digest != told[0][2]:
+        self._compare([digest for _, _, digest in told])
+
+    def check_weights(self) -> None:
+        """Raise RankError, on all ranks, if their weights differ."""
+        self._compare(self.ranks.exchange(digest_of(weights_of(self._model)), WEIGHTS))
+
+    def _compare(self, digests: Sequence[bytes | memoryview]) -> None:
+        for rank, digest in enumerate(digests):
+            if digest != digests[0]:
                 raise RankError(f"weights: expected the same on all ranks, got others on rank {rank} than on rank 0")
 
     def _note_signals(self, signals: Sequence[int]) -> None:
@@ -171,13 +177,15 @@ class RankedRun:
     def check_start(self, model: Any, optimizer: Any, values: Mapping[str, Any]) -> None:
         """Raise ValueError, on all ranks, unless they train the same model in the same way."""
         header = model.contents()[1]
-        described = json.dumps({name: header.get(name) for name in ("kind", "config")}, default=repr, sort_keys=True)
+        config = header.get("config")
+        described = config.items() if isinstance(config, Mapping) else [("config", config)]
         self.ranks.check_same(
             {
                 "crnn": __version__,
                 "byte order": sys.byteorder,
                 **values,
-                "model": described,
+                "model": header.get("kind"),
+                **{f"model: {name}": value for name, value in described},
                 "weights": digest_of(weights_of(model)).hex(),
                 "optimizer": [repr(optimizer), *(digest_of(each).hex() for each in optimizer.arrays.values())],
             }

@@ -291,6 +291,10 @@ class Trainer:
         self.train_windows(interrupts)
         interrupts.check()
         run.check_weights()
+        if self.ranked is not None:
+            self.resumable = False  # weights that differ are not saved
+            self.ranked.check_weights()
+            self.resumable = True
         complete = run.position == len(self.windows)
         if not complete:  # before the log counts the epoch, so that resuming continues within it
             self.checkpoint.write(run)

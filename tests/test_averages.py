@@ -201,3 +201,38 @@ def test_a_wrong_average_is_refused_before_work(options, message):
     assert_same_bits(model.flat_params, before)
     with pytest.raises(TypeError, match="average: expected an average such as"):
         fitted(model, average=0.9)
+
+
+class Constant(crnn.optim.Average):
+    """A user's rule, with one share for all updates."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def begins(self, epoch, valid_losses):
+        return True
+
+    def share(self, k):
+        return self.value
+
+
+@pytest.mark.parametrize("value", [2.0, -0.1, np.nan, "half", None])
+def test_a_share_that_is_none_is_an_error_that_names_the_rule(value):
+    with pytest.raises(ValueError, match=r"^average: expected a share from 0 to 1 from Constant\(value=.*\), got "):
+        fitted(average=Constant(value))
+
+
+def test_a_rule_of_the_user_is_an_average():
+    model, _, weights = followed(average=Constant(np.float32(0.5)), epochs=1)
+    expected = weights[0]
+    for each in weights[1:]:
+        expected = (expected + each) / 2
+    np.testing.assert_allclose(model.flat_params, expected, rtol=1e-5)
+
+
+def test_an_average_that_has_not_begun_is_noted():
+    _, log = fitted(average="ema(start=9)")
+    assert [note for note in log.notes if "average" in note] == [
+        "average: it has not begun, see EMA(decay=0.999, start=9); the weights are no average"
+    ]
+    assert not [note for note in fitted(average="ema(start=4)")[1].notes if "average" in note]

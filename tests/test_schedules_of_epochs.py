@@ -113,11 +113,18 @@ def test_a_users_schedule_may_have_at_epoch():
         def at_epoch(self, epoch, valid_losses):
             return lambda k, n: 1 / epoch
 
-        def __call__(self, k, n):
-            raise AssertionError
-
     log = crnn.fit(language_model(), IDS, epochs=3, schedule=Mine(), **SETTINGS)
     assert rates(log) == [0.5, 0.25, 0.5 / 3]
+
+
+@pytest.mark.parametrize("made", [0.5, None])
+def test_a_users_at_epoch_that_returns_no_function_is_an_error_that_says_so(made):
+    class Mine:
+        def at_epoch(self, epoch, valid_losses):
+            return made
+
+    with pytest.raises(TypeError, match=rf"^schedule: expected a function .* got {type(made).__name__}$"):
+        crnn.fit(language_model(), IDS, epochs=3, schedule=Mine(), **SETTINGS)
 
 
 def test_plateau_without_validation_data_is_refused_before_work():

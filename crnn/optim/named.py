@@ -48,7 +48,8 @@ def optimizer_from(name: str, value: Any, lr: float | None = None) -> Optimizer:
 
 
 def schedule_from(name: str, value: Any, warmup: int = 0) -> Schedule:
-    """A schedule given as the argument ``name``: a function, one of this module's factories, or a name in `SCHEDULES`.
+    """A schedule given as the argument ``name``: a function, an object with a method ``at_epoch``, one of this module's
+    factories, or a name in `SCHEDULES`.
 
     A name may have arguments: ``"steps(0.5, after=4)"``. ``warmup`` is for a factory or a name. Raises TypeError and
     ValueError.
@@ -56,7 +57,7 @@ def schedule_from(name: str, value: Any, warmup: int = 0) -> Schedule:
     made: Schedule
     if any(value is factory for factory in SCHEDULES.values()):
         made = value(warmup=warmup)
-    elif callable(value):
+    elif callable(value) or callable(getattr(value, "at_epoch", None)):
         made = value
     else:
         made = called(name, value, SCHEDULES, "a schedule such as crnn.optim.cosine()", {"warmup": warmup})

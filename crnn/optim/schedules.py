@@ -286,9 +286,16 @@ def _plateau(
 
 
 def schedule_of_epoch(schedule: Schedule | None, epoch: int, valid_losses: Sequence[float]) -> Schedule | None:
-    """The schedule for the updates of an epoch, counted from 1. A user's own may have a method ``at_epoch`` too."""
+    """The schedule for the updates of an epoch, counted from 1. A user's own may have a method ``at_epoch`` too.
+
+    Raises TypeError if that method returns no function.
+    """
     at_epoch = getattr(schedule, "at_epoch", None)
-    made: Schedule | None = schedule if at_epoch is None else at_epoch(epoch, valid_losses)
+    if at_epoch is None:
+        return schedule
+    made: Schedule = at_epoch(epoch, valid_losses)
+    if not callable(made):
+        raise TypeError(f"schedule: expected a function of (update, updates) from at_epoch, got {type(made).__name__}")
     return made
 
 

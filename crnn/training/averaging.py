@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 
 from crnn._core import optim as kernels
 from crnn.checks import Array
@@ -37,14 +38,17 @@ class WeightAverage:
         self._active = self.count > 0 or self.rule.begins(epoch, valid_losses)
 
     def update(self, weights: Array, threads: int) -> None:
-        """Include the weights (n,) after an update."""
+        """Include the weights (n,) after an update. Raises ValueError for a wrong share of a user's rule."""
         if not self._active:
             return
+        share = self.rule.share(self.count + 1)
+        if not (isinstance(share, Real) and 0 <= share <= 1):
+            raise ValueError(f"average: expected a share from 0 to 1 from {self.rule!r:.200}, got {share!r:.50}")
         self.count += 1
         if self.array is None:
             self.array = weights.copy()
         else:  # average -= share * (average - w), by the kernel of SGD: one pass, the same bits on any thread
-            kernels.sgd(self.array, None, weights, -1.0, self.rule.share(self.count), 0.0, 1.0, False, threads)
+            kernels.sgd(self.array, None, weights, -1.0, share, 0.0, 1.0, False, threads)
 
     def restore(self, count: int, array: Array | None) -> None:
         """Continue from a checkpoint."""

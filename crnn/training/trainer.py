@@ -232,6 +232,10 @@ class Trainer:
             best = self.run.log.best["epoch"]
             note = f"stopped early: no lower validation loss since epoch {best} (patience={self.length.patience})"
             self.watch.note(self._wording(note))
+        average = self.run.average
+        if average is not None and not average.count:
+            note = f"average: it has not begun, see {average.rule!r}; the weights are no average"
+            self.watch.note(self._wording(note))
         if self.reason in ("finished", "stopped early"):
             for note in unlearnt(self.run.log):
                 self.watch.note(self._wording(note))

@@ -265,7 +265,7 @@ class Estimator:
     def _saved_learning(self) -> dict[str, Any]:
         """The options that say how to learn as a file holds them: those that were given, if JSON can hold them.
 
-        An optimizer or a schedule that is an object is not saved; pickles have it.
+        An optimizer, an average or a schedule that is an object is not saved; pickles have it.
         """
         saved: dict[str, Any] = {}
         for each in ESTIMATING:

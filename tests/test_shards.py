@@ -254,3 +254,14 @@ def test_crnn_train_has_shards(run, tmp_path):
         run("train", tmp_path / "t.txt", "-o", tmp_path / name, *options, *more)
         hashes.append(weights_hash(crnn.load(tmp_path / name)))
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_windows_without_a_batch_size_are_refused_too():
+    class Whole(crnn.LanguageModel):
+        def windows(self, ids, batch_size, bptt):
+            windows = contiguous_batches(ids, batch_size, bptt)
+            del windows.batch_size
+            return windows
+
+    with pytest.raises(ValueError, match=r"shards: expected None, or .* batch_size, got BPTTWindows without it"):
+        Whole(CORPUS.vocab, hidden_size=5).fit(CORPUS, shards=2, max_updates=1)

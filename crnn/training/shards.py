@@ -84,11 +84,11 @@ def sharded(
 
     Raises ValueError if the windows cannot be cut into so many.
     """
-    cut = getattr(windows, "sharded", None)
-    if cut is None:
-        expected = "a model whose windows can be cut, with a method sharded"
-        raise ValueError(f"shards: expected None, or {expected}, got {type(windows).__name__} without it")
-    rows: int = windows.batch_size  # type: ignore[attr-defined]
+    for name, kind in ("sharded", "a method"), ("batch_size", "an attribute"):
+        if not hasattr(windows, name):
+            expected = f"a model whose windows can be cut, with {kind} {name}"
+            raise ValueError(f"shards: expected None, or {expected}, got {type(windows).__name__} without it")
+    cut, rows = windows.sharded, windows.batch_size  # type: ignore[attr-defined]
     if shards > rows:
         raise ValueError(f"shards: expected at most {rows}, the rows of a batch, got {shards}")
     if ranked is None:

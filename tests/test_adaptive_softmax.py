@@ -364,7 +364,8 @@ def test_a_larger_vocabulary_in_another_order_is_refused(model):
         ([1, 2, 3], ValueError, "at most 2 cutoffs for 19 units"),
         ("2000", TypeError, "cutoffs such as"),
         (2000, TypeError, "cutoffs such as"),
-        (True, ValueError, "at least 1000 tokens for True"),
+        (b"\x05\x0d", TypeError, "cutoffs such as"),
+        (True, ValueError, "at least 1000 tokens for the rule of thumb"),
     ],
 )
 def test_wrong_cutoffs_are_refused(cutoffs, error, match):
@@ -392,6 +393,13 @@ def test_a_rule_of_thumb_fits_the_vocabulary():
             cutoffs = suggested_cutoffs(V, H)
             assert all(a < b for a, b in pairwise([0, *cutoffs, V]))
             assert 4 ** len(cutoffs) <= H
+
+
+@pytest.mark.parametrize("cutoffs", [True, [1000]])
+def test_a_top_layer_that_no_projection_is_smaller_than_is_refused(cutoffs):
+    words = crnn.Vocab([f"w{i}" for i in range(3000)][::-1], "word")
+    with pytest.raises(ValueError, match=r"^adaptive_softmax: expected at least 4 units in the top layer, got 3"):
+        crnn.LanguageModel(words, hidden_size=[8, 3], adaptive_softmax=cutoffs)
 
 
 def test_tied_weights_are_refused():
@@ -486,6 +494,19 @@ def test_tensors_that_are_no_such_model_are_refused_by_name(model, changes, matc
         pytorch.from_state_dict(tensors, vocab=model.vocab, kind="language_model")
 
 
+def test_the_head_may_be_named(model):
+    tensors = pytorch.to_state_dict(model)
+    back = pytorch.from_state_dict(tensors, vocab=model.vocab, head="head")
+    assert_same_bits(back.flat_params, model.flat_params)
+
+
+def test_tensors_of_a_head_are_not_left_out_where_another_one_is_named(model):
+    tensors = pytorch.to_state_dict(model)
+    tensors["fc.weight"] = np.ones((len(model.vocab), model.net.hidden_size), np.float32)
+    with pytest.raises(ValueError, match=r"and no others, got 'head\.head\.bias', 'head\.head\.weight'"):
+        pytorch.from_state_dict(tensors, vocab=model.vocab, head="fc")
+
+
 def test_a_sequence_model_does_not_get_one(model):
     with pytest.raises(ValueError, match=r"head: expected an nn.Linear for a tagger, got an nn.AdaptiveLogSoftmax"):
         pytorch.from_state_dict(pytorch.to_state_dict(model), kind="tagger")
@@ -566,6 +587,7 @@ def test_crnn_train_refuses_other_cutoffs_than_those_of_the_model_that_it_starts
 @pytest.mark.parametrize(
     ("cutoffs", "expected"),
     [
+        ("9 --unit byte", "--adaptive-softmax: expected none for unit byte"),
         ("a.txt", "expected integers separated by commas, such as 2000,10000, or auto, got 'a.txt'"),
         ("13,5", "expected rising integers"),
         ("auto", "at least 1000 tokens"),

@@ -80,7 +80,10 @@ def test_only_plain_sgd_leaves_rows_out(monkeypatch):
             self.flat_grads += 1e-3 * self.flat_params
             return found
 
+    changed = crnn.optim.SGD()
+    changed.update = changed.update
     assert applies()
+    assert not applies(optimizer=changed)
     assert not applies(optimizer=crnn.optim.SGD(momentum=0.9))
     assert not applies(optimizer=crnn.optim.SGD(weight_decay=0.1))
     assert not applies(optimizer=crnn.optim.Adam())

@@ -91,6 +91,11 @@ def corpus_from(
 
     ``vocab``: that of the model to start from, which determines the unit.
     """
+    if arguments.unit == "byte" and arguments.adaptive_softmax is not None and vocab is None:
+        raise ValueError(
+            "adaptive_softmax: expected none for unit byte, whose tokens are always in the order of their values, got "
+            f"{arguments.adaptive_softmax!r}"
+        )
     corpus = crnn.TextCorpus.from_file(
         _files(arguments),
         unit=arguments.unit if vocab is None else None,

@@ -14,7 +14,7 @@ import numpy as np
 from crnn._core import optim as kernels
 from crnn._core.gemm import line_width
 from crnn.checks import Array
-from crnn.optim.optimizers import SGD, Optimizer
+from crnn.optim.optimizers import SGD, Optimizer, keeps_no_parameters
 from crnn.training.config import TrainingConfig
 
 __all__ = ["SelectedRows"]
@@ -39,7 +39,7 @@ class SelectedRows:
     @staticmethod
     def of(model: Any, optimizer: Optimizer, config: TrainingConfig) -> SelectedRows | None:
         """None where the model has no such matrix, or an update may change its other rows."""
-        if type(optimizer) is not SGD:
+        if type(optimizer) is not SGD or not keeps_no_parameters(optimizer):  # or its method is another
             return None
         plain = optimizer.momentum == 0 and optimizer.weight_decay == 0
         of_all = config.clip_value is not None or config.gradient_noise is not None

@@ -16,7 +16,7 @@ These are the names that are written. Those that are read may be others, except 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -275,7 +275,9 @@ def model_from_names(
         return network_of(recurrent, dropout)
     scaling = _scaling_of(rest, read)
     rest = [name for name in rest if not (scaling and name.startswith("scaling."))]
-    adaptive = _adaptive_names(rest)
+    adaptive = _adaptive_names(rest, wanted.head)
+    if adaptive:
+        wanted = replace(wanted, head=None)  # it has been found
     groups = _groups([name for name in rest if name not in adaptive.values()])
     head_name, embedding_name = _choose(groups, read, recurrent, wanted, bool(adaptive))
     chosen = {name: groups.pop(name) for name in (head_name, embedding_name) if name is not None}
@@ -301,12 +303,18 @@ def model_from_names(
     return model_of(wanted, recurrent, head, embedding, tied=tied)
 
 
-def _adaptive_names(names: Collection[str]) -> dict[str, str]:
-    """The names of an adaptive softmax's tensors, by their names in it; none if there is none."""
-    first = [name for name in names if name.endswith("tail.0.0.weight")]
-    if len(first) != 1:
+def _adaptive_names(names: Collection[str], head: str | None) -> dict[str, str]:
+    """The names of an adaptive softmax's tensors, by their names in it; none if there is none, or ``head`` is another.
+
+    ``head``: the name of the module that is the head, if it is given.
+    """
+    first = "tail.0.0.weight"
+    prefixes = [name.removesuffix(first) for name in names if name.endswith(first)]
+    if head is not None:
+        prefixes = [each for each in prefixes if each == f"{head}."]
+    if len(prefixes) != 1:
         return {}
-    prefix = first[0].removesuffix("tail.0.0.weight")
+    prefix = prefixes[0]
     return {
         name.removeprefix(prefix): name for name in names if name.startswith((f"{prefix}head.", f"{prefix}tail."))
     }

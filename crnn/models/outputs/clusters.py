@@ -56,7 +56,7 @@ def check_cutoffs(value: Any, V: int, H: int) -> list[int] | None:
         return suggested_cutoffs(V, H)
     if isinstance(value, np.ndarray):
         value = value.tolist()
-    if isinstance(value, str) or not isinstance(value, Sequence):
+    if isinstance(value, str | bytes | bytearray | memoryview) or not isinstance(value, Sequence):
         raise TypeError(f"adaptive_softmax: expected cutoffs such as [2000, 10000], True or None, got {value!r:.100}")
     try:
         cutoffs = [operator.index(cutoff) for cutoff in value if not isinstance(cutoff, bool | np.bool_)]
@@ -68,27 +68,35 @@ def check_cutoffs(value: Any, V: int, H: int) -> list[int] | None:
             f"adaptive_softmax: expected rising integers from 1 to {V - 1}, the vocabulary having {V} tokens, got "
             f"{value!r:.100}"
         )
-    if len(cutoffs) > _most_tails(H):
+    most = _most_tails(H)
+    if len(cutoffs) > most:
         raise ValueError(
-            f"adaptive_softmax: expected at most {_most_tails(H)} cutoffs for {H} units in the top layer, since each "
-            f"divides the size of the projection by {DIVISOR}, got {len(cutoffs)}"
+            f"adaptive_softmax: expected at most {most} cutoffs for {H} units in the top layer, since each divides the "
+            f"size of the projection by {DIVISOR}, got {len(cutoffs)}"
         )
     return cutoffs
 
 
 def suggested_cutoffs(V: int, H: int) -> list[int]:
-    """Cutoffs for words, whose frequencies fall about as 1 / rank. Raises ValueError for a small vocabulary."""
+    """Cutoffs for words, whose frequencies fall about as 1 / rank.
+
+    Raises ValueError for a small vocabulary, or a top layer too small for a projection.
+    """
+    most = _most_tails(H)
     if V < LEAST_VOCAB:
         raise ValueError(
-            f"adaptive_softmax: expected a vocabulary of at least {LEAST_VOCAB} tokens for True, since a full softmax "
-            f"is as fast for fewer, got {V}"
+            f"adaptive_softmax: expected a vocabulary of at least {LEAST_VOCAB} tokens for the rule of thumb, since a "
+            f"full softmax is as fast for fewer, got {V}"
         )
     # The products of a row are about smallest there, and nine in ten targets are before the second cutoff.
     cutoffs = [min(V // 10, 2000), min(V // 2, 20_000)] if V > 5000 else [V // 5]
-    return cutoffs[: _most_tails(H)]
+    return cutoffs[:most]
 
 
 def _most_tails(H: int) -> int:
+    """How many tails have a projection of at least one unit. Raises ValueError if none has."""
+    if H < DIVISOR:
+        raise ValueError(f"adaptive_softmax: expected at least {DIVISOR} units in the top layer, got {H}")
     count = 0
     while DIVISOR ** (count + 1) <= H:
         count += 1

@@ -4,6 +4,7 @@
 import itertools
 import json
 import math
+import re
 import signal
 from pathlib import Path
 
@@ -141,6 +142,28 @@ def test_without_data_the_command_says_what_it_needs(
     monkeypatch.setenv("CRNN_DATA", str(tmp_path))
     assert command.main(["gunpoint"]) == 1
     assert "GunPoint/GunPoint_TRAIN.ts" in capsys.readouterr().err
+
+
+def test_the_table_may_be_all_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--table", "--folder", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("| task | settings |")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ([], "expected a task, or --table"),
+        (["ptb"], "argument task: expected one of ptb-words, .*, all, got 'ptb'"),
+        (["digits", "--seed", "-1"], "argument --seed: expected an integer of at least 0, got '-1'"),
+        (["digits", "--threads", "0"], "argument --threads: expected an integer of at least 1, got '0'"),
+    ],
+)
+def test_wrong_arguments_are_refused(
+    arguments: list[str], error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command.main(arguments)
+    assert re.search(error, capsys.readouterr().err)
 
 
 def test_every_task_has_a_module_and_a_line_in_the_table_of_the_page() -> None:

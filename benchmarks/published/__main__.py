@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.published.data import NoData
@@ -18,6 +19,25 @@ from benchmarks.published.work import OtherSettings, Work, results_in
 
 FOLDER = Path("build", "published")
 MOST_THREADS = 2  # the tasks' minutes are those of two cores
+NAMES = (*TASKS, "all")
+
+
+def name_of_task(text: str) -> str:
+    """For argparse, whose ``choices`` refuse no task at all before Python 3.12."""
+    if text not in NAMES:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(NAMES)}, got {text!r}")
+    return text
+
+
+def number_from(lowest: int) -> Callable[[str], int]:
+    """For argparse: an integer of at least ``lowest``."""
+
+    def number(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < lowest:
+            raise argparse.ArgumentTypeError(f"expected an integer of at least {lowest}, got {text!r}")
+        return int(text)
+
+    return number
 
 
 def new_parser() -> argparse.ArgumentParser:
@@ -27,11 +47,13 @@ def new_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("tasks", nargs="*", choices=[*TASKS, "all"], metavar="task", help=", ".join([*TASKS, "all"]))
-    parser.add_argument("--seed", type=int, default=0, help="seed of generated data, initial weights and batches")
+    parser.add_argument("tasks", nargs="*", type=name_of_task, metavar="task", help=", ".join(NAMES))
+    parser.add_argument(
+        "--seed", type=number_from(0), default=0, help="seed of generated data, initial weights and batches"
+    )
     parser.add_argument(
         "--threads",
-        type=int,
+        type=number_from(1),
         default=min(MOST_THREADS, os.cpu_count() or 1),
         help="threads of each training run, on which results do not depend (default: %(default)s)",
     )

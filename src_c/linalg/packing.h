@@ -80,11 +80,12 @@ INLINE crnn_dim packed_panel_bytes(const crnn_packed *w)
  * the format allows. */
 INLINE size_t crnn_packed_size(const crnn_packed *w)
 {
-    const size_t row = (size_t)packed_panels(w) * CRNN_LINE_BYTES, most = (size_t)-1 / 2;
+    enum { PADDING = 8 }; /* lines of a panel beyond K, at most: rows that fill a block, multipliers, scales and sums */
+    const size_t panels = (size_t)packed_panels(w), most = (size_t)-1 / 2 / CRNN_LINE_BYTES;
     const quantised_layout *layout = quantised_layout_of(w);
-    if ((size_t)w->K > most / row || (layout && layout->most_rows && w->K > layout->most_rows))
+    if ((size_t)w->K + PADDING > most / panels || (layout && layout->most_rows && w->K > layout->most_rows))
         return (size_t)-1;
-    return (size_t)packed_panels(w) * (size_t)packed_panel_bytes(w) + (layout ? (size_t)layout->tails * row : 0);
+    return panels * ((size_t)packed_panel_bytes(w) + (layout ? (size_t)layout->tails * CRNN_LINE_BYTES : 0));
 }
 
 /* Bytes of scratch that a product of `rows` rows with w needs, on any instruction set. */

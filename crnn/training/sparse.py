@@ -39,11 +39,11 @@ class SelectedRows:
     @staticmethod
     def of(model: Any, optimizer: Optimizer, config: TrainingConfig) -> SelectedRows | None:
         """None where the model has no such matrix, or an update may change its other rows."""
-        if type(optimizer) is not SGD or not keeps_no_parameters(optimizer):  # or its method is another
+        if type(optimizer) is not SGD or not keeps_no_parameters(optimizer):  # or has another `update`
             return None
         plain = optimizer.momentum == 0 and optimizer.weight_decay == 0
         of_all = config.clip_value is not None or config.gradient_noise is not None
-        seen = config.on_update is not None or config.on_epoch is not None  # by what might write into the gradient
+        seen = config.on_update is not None or config.on_epoch is not None  # callbacks might write into the gradient
         find = getattr(model, "_selected_by_ids", None)
         if not plain or of_all or seen or find is None:
             return None

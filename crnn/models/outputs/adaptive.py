@@ -35,14 +35,15 @@ from crnn.nn.tape import Tape
 from crnn.stream.parts import StreamParts
 from crnn.text.windows import IGNORE_INDEX
 
-LOGITS = 1 << 18  # elements of the scores that inference computes at a time in each thread, in rows
-FEWEST_ROWS = 16  # but so many at least, since a product reads all weights
+# Each thread of inference computes LOGITS scores at a time, but those of at least FEWEST_ROWS rows, since a product
+# reads all weights.
+LOGITS, FEWEST_ROWS = 1 << 18, 16
 
 
 class TailTape:
-    """The n rows of a window whose targets are in a tail. Memory is kept for windows with no more of them."""
+    """The n rows of a block whose targets are in a tail. Blocks with no more of them reuse the memory."""
 
-    rows: Array  # (n,): their indices among the M rows of the window
+    rows: Array  # (n,): their indices among the M rows of the block
     targets: Array  # (1, n): positions in the tail
     x: Array  # (1, n, H): the head's input
     p: Array  # (1, n, P) = x W_hp
@@ -58,7 +59,7 @@ class TailTape:
         self._arrays: dict[str, Array] = {}
 
     def take(self, rows: Array, targets: Array) -> None:
-        """Be about these rows (n,) of targets (1, M)."""
+        """Make the arrays those of these rows (n,) of a block with targets (1, M)."""
         n = len(rows)
         if n > self._capacity:
             self._capacity = min(targets.size, n + n // 4 + 8)
@@ -232,7 +233,7 @@ class AdaptiveHead:
     # ---- inference -------------------------------------------------------------------------------------------------
 
     def row_parts(self, first: int, last: int) -> Iterator[slice]:
-        """The rows first .. last-1, so many at a time that their scores stay in cache."""
+        """The rows first .. last-1 in slices whose scores stay in cache."""
         widest = max(int(self.values[name].shape[1]) for name in self.matrices)
         most = max(FEWEST_ROWS, LOGITS // widest)
         for start in range(first, last, most):

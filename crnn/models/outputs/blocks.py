@@ -158,8 +158,8 @@ class Blocks:
 class _SharedRows:
     """The rows of a tied embedding's gradient to which both the network's input and the head add.
 
-    Whole windows add the input's part first. It is not known yet when a block is computed, so the sums of these rows,
-    which are those of the tokens read, are repeated when it is.
+    These are the rows of the tokens that are read. A whole window adds the input's part before the head's, but blocks
+    are computed before the input's part is known. So the head's sums in these rows are computed again after it.
     """
 
     def __init__(self, gradient: Array, ids: Array, rows: int) -> None:

@@ -25,9 +25,9 @@ from crnn.nn.slices import Slice
 from crnn.nn.tape import Tape
 from crnn.stream.parts import StreamParts
 
-LOGITS = 1 << 16  # elements of the logits that `row_losses` computes at a time, so that they stay in cache; but
-FEW = 64  # rows at least, since the product reads all weights, unless these have more than
-MOST_LOGITS = 1 << 22  # elements
+# `row_losses` computes LOGITS logits at a time, which stay in cache; but those of at least FEW rows, since the product
+# reads all weights, and never more than MOST_LOGITS.
+LOGITS, FEW, MOST_LOGITS = 1 << 16, 64, 1 << 22
 
 
 @dataclass(eq=False)

@@ -55,7 +55,9 @@ typedef struct crnn_tail_weights {
     int W_hp_format, W_py_format; /* as in a layer */
 } crnn_tail_weights;
 
-/* A stack of layers, and what comes before and after it. Fields other than input_size, num_layers and layers may be 0. */
+/* A stack of layers, and what comes before and after it. Fields other than input_size, num_layers and layers may be 0. Set
+ * all others to 0, by an initialiser: later versions have more. A program needs the header of the library it is linked
+ * with. */
 typedef struct crnn_model_config {
     crnn_dim input_size;       /* D: elements of a step's x, or how many ids there are */
     crnn_dim num_layers;
@@ -71,9 +73,10 @@ typedef struct crnn_model_config {
     const double *y_mean, *y_std; /* (y_columns) or NULL: the output is y * y_std + y_mean, column j % y_columns */
     crnn_dim y_columns;
     /* An adaptive softmax: the last of the V outputs are the tails' tokens, and W_hy and b_y have a column for each output
-     * before them, S of them, then one for each tail: S + num_tails. A step's output is then log-probabilities. */
+     * before them, S of them, then one for each tail: S + num_tails. A step's output is then log-probabilities. Not with
+     * tie_weights, a pooling other than CRNN_POOL_LAST, or y_mean. */
     crnn_dim num_tails;        /* 0: none, and the output is h @ W_hy + b_y */
-    const crnn_tail_weights *tails;
+    const crnn_tail_weights *tails; /* (num_tails); NULL: there are none */
 } crnn_model_config;
 
 typedef struct crnn_model crnn_model;

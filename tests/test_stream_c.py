@@ -110,6 +110,8 @@ UNSUPPORTED = {
     "got pooling='flatten'": lambda: crnn.SequenceClassifier(3, 2, pooling="flatten", steps=4),
     "one network": lambda: crnn.SequenceToSequence(3, 4),
     "standardises x": fitted_regressor,
+    "not rounded, got precision='int8'": lambda: crnn.RNN(3, 4).quantize("int8"),
+    "a head of W_hy and b_y, got tail": lambda: crnn.LanguageModel(crnn.Vocab("cba"), adaptive_softmax=[1]),
 }
 
 

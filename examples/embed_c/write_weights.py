@@ -40,6 +40,10 @@ def unsupported(model, net):
         yield f"float32, got {net.dtype}"
     if net.embedding_size:
         yield "inputs that are numbers, got an embedding"
+    if net.precision is not None:
+        yield f"weights that are not rounded, got precision={net.precision!r}"
+    for name in set(model.params) - {*net.params, "W_hy", "b_y"}:
+        yield f"a head of W_hy and b_y, got {name} too"
     if isinstance(net.hidden_size, list):
         yield f"layers of equal size, got {net.hidden_size}"
     if getattr(model, "pooling", None) not in POOLINGS:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Text on the command line: bytes in and the same bytes out, encodings, line ends, pipes, escapes, several files."""
 
+import argparse
 import codecs
 import gzip
 import io
@@ -23,7 +24,7 @@ import crnn
 from crnn import cli
 from crnn.cli.lines import LineReader
 from crnn.cli.score import score_lines
-from crnn.cli.sizes import available_memory, readable
+from crnn.cli.sizes import available_memory, memory_for_training, readable
 from crnn.cli.typed import escaped, typed_bytes, typed_text
 
 pytestmark = pytest.mark.thread_unsafe  # standard input and output are the process's
@@ -569,6 +570,17 @@ def test_sizes_are_said_before_the_model_is_made(tmp_path, run, monkeypatch):
     assert refusal.startswith(f"crnn train: the model is too large: 11 words make {count} parameters, and training")
     ways = "smaller with a lower --max-vocab, a higher --min-count, or a lower --hidden, --embedding or --batch"
     assert refusal.endswith(ways)
+
+
+def test_the_memory_of_a_large_vocabulary_has_a_block_of_outputs_only():
+    arguments = argparse.Namespace(optimizer="sgd", batch_size=64, bptt=64)
+    vocab = crnn.Vocab([f"w{number}" for number in range(100_000)], "word")
+    options = crnn.LanguageModel(crnn.Vocab("ab"), hidden_size=64, embedding_size=64).config()
+    parameters, needed = memory_for_training(arguments, vocab, options)
+    assert needed < 4 * 6 * parameters  # all outputs are 30 times as many numbers as there are weights
+    adaptive, fewer = memory_for_training(arguments, vocab, options | {"adaptive_softmax": [2000, 20_000]})
+    assert adaptive < parameters
+    assert fewer < needed
 
 
 @posix

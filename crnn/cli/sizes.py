@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import crnn
 from crnn.cli.common import say
+from crnn.models.outputs.blocks import rows_of_block
 from crnn.nn.params import Parameters
 from crnn.optim.named import optimizer_from
 
@@ -45,11 +45,13 @@ def memory_for_training(
     """Number of parameters of a language model with these options, and about how many bytes its training needs."""
     shapes = crnn.LanguageModel.shapes_of(options, vocab=vocab)
     parameters = Parameters.count(shapes)
-    head = math.prod(shapes["W_hy" if "W_hy" in shapes else "embedding"])  # packed twice
+    of_head = [name for name in shapes if name == "W_hy" or name.startswith("tail")] or ["embedding"]
+    head = Parameters.count({name: shapes[name] for name in of_head})  # packed twice
     arrays = len(optimizer_from("optimizer", arguments.optimizer).array_names)
     copies = 3 + arrays  # values, gradients, best values, and the optimizer's
-    outputs = arguments.batch_size * arguments.bptt * shapes["b_y"][0]
     itemsize = 8 if options["dtype"] == "float64" else 4
+    columns = shapes["b_y"][0]
+    outputs = columns * rows_of_block(arguments.batch_size * arguments.bptt, columns, itemsize)
     return parameters, itemsize * (copies * parameters + 2 * head + outputs)
 
 

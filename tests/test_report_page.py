@@ -136,6 +136,14 @@ def test_the_summary_says_what_how_well_and_how_long():
     assert "The training loss still falls" in text
 
 
+def test_the_summary_says_that_weights_are_averaged():
+    averaged = [tools.run_entry(average="EMA(decay=0.9, start=1)"), *tools.language_model_entries()[1:]]
+    sentence = "Validation losses are those of the average of the weights, EMA(decay=0.9, start=1), once it has begun."
+    assert sentence in tree_of(averaged).text
+    assert "Validation losses" not in tree_of(tools.language_model_entries()).text
+    assert "Validation losses" not in tree_of([tools.run_entry(average=[1]), *averaged[1:]]).text
+
+
 def test_a_log_that_still_grows_says_so():
     entries = [entry for entry in tools.language_model_entries() if entry["update"] <= 100]
     assert "Training has not ended: this page was made after update 100 of 480." in tree_of(entries).text

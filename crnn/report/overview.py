@@ -47,7 +47,7 @@ def _sentence(run: ReportRun) -> Markup:
         known = "parameters" in text or not isinstance(parameters, int)
         parts.append("" if known else f", {number(parameters)} parameters")
         parts.append(f", trained on {number(targets)} {run.counted}. " if isinstance(targets, int) else ". ")
-    return tag("p", parts, _ending(run), class_="lead")
+    return tag("p", parts, _ending(run), _averaged(run), class_="lead")
 
 
 def _ending(run: ReportRun) -> str:
@@ -61,6 +61,15 @@ def _ending(run: ReportRun) -> str:
         return f"The log ends with update {number(last['update'])}."
     of = f" of {number(planned['updates'])}" if planned.get("updates") else ""
     return f"Training has not ended: this page was made after update {number(last['update'])}{of}."
+
+
+def _averaged(run: ReportRun) -> str:
+    """Whose validation losses these are, if weights are averaged."""
+    options = run.start.get("options")
+    rule = options.get("average") if isinstance(options, dict) else None
+    if not isinstance(rule, str):
+        return ""
+    return f" Validation losses are those of the average of the weights, {rule:.100}, once it has begun."
 
 
 def _reason(reason: str) -> str:

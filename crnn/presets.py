@@ -14,6 +14,7 @@ T times as large, so their learning rate is multiplied by T, and their limit of 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -187,7 +188,7 @@ PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in _ALL}
 
 
 def named(name: str) -> Preset:
-    """The preset of this name. Raises ValueError if there is none.
+    """A copy of the preset of this name, which may be changed. Raises ValueError if there is none.
 
     Examples
     --------
@@ -197,4 +198,4 @@ def named(name: str) -> Preset:
     if not isinstance(name, str) or name not in PRESETS:
         hint = did_you_mean(name, list(PRESETS)) if isinstance(name, str) else ""
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {name!r:.200}{hint}")
-    return PRESETS[name]
+    return copy.deepcopy(PRESETS[name])

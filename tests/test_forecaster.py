@@ -541,3 +541,9 @@ def test_the_largest_season_can_be_saved_and_loaded(tmp_path):
     model = crnn.Forecaster(2, season=1_000_000, hidden_size=2, epochs=1).fit(np.arange(40.0) % 7)
     model.save(tmp_path / "m")
     assert crnn.load(tmp_path / "m").forecast(2).tolist() == model.forecast(2).tolist()
+
+
+def test_options_of_an_embedding_are_none_of_a_forecaster():
+    for name, value in ("embedding_size", 3), ("embedding_dropout", 0.1):
+        with pytest.raises(TypeError, match=name):
+            crnn.Forecaster(**{name: value})

@@ -93,6 +93,14 @@ def test_an_unknown_name_is_named():
 
 
 @pytest.mark.skipif(not PAGE.exists(), reason="the documentation is in a clone, not in a wheel")
+def test_a_preset_that_a_program_changes_is_the_program_s_own():
+    changed = crnn.presets.named("awd-lstm")
+    changed.training["epochs"] = 1
+    changed.model["hidden_size"][0] = 2
+    again = crnn.presets.named("awd-lstm")
+    assert (again.training["epochs"], again.model["hidden_size"]) == (500, [1150, 1150, 400])
+
+
 def test_the_documentation_lists_all_of_them():
     rows = [line.split("`")[1] for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| `")]
     assert [name for name in rows if name in PRESETS] == list(PRESETS)

@@ -114,7 +114,7 @@ def add_arguments(parser: CommandParser) -> None:
         "cell": {"choices": list(CELLS), "default": DEFAULTS["cell"], "help": "kind of recurrent cell"},
         "dtype": {"choices": list(DTYPES), "help": "precision"},
     }
-    without = ("embedding_size", "bidirectional")
+    without = ("embedding_size", "embedding_dropout", "bidirectional")
     add_flags(parser.add_argument_group("network"), NetworkConfig, flags, without=without)
 
 

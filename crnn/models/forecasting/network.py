@@ -17,9 +17,8 @@ from crnn.nn.config import NetworkConfig, config_from
 OF_REGRESSOR = ("hidden_size", "num_layers", "cell", "loss", "delta", "seed")  # besides the options of networks
 LOSSES = ("mae", "mse", "huber")
 # Those of a network that reads numbers forwards.
-NETWORK_OPTIONS = tuple(
-    each for each in options_of(NetworkConfig) if each.name not in ("input_size", "bidirectional", "embedding_size")
-)
+OF_OTHERS = ("input_size", "bidirectional", "embedding_size", "embedding_dropout")
+NETWORK_OPTIONS = tuple(each for each in options_of(NetworkConfig) if each.name not in OF_OTHERS)
 
 
 def regressor_options(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 
 import hashlib
 import pickle
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -281,6 +282,23 @@ def test_text_streams_read_score_and_generate(model):
     generated = model.generate("the", **options)
     assert generated == model.generate("the", **options)
     assert len(generated.split()) > 10
+
+
+@pytest.mark.thread_unsafe  # memory is the process's
+def test_a_stream_that_has_read_a_text_keeps_little_memory():
+    words = crnn.Vocab([f"w{i}" for i in range(50_000)][::-1], "word")
+    model = crnn.LanguageModel(words, "tanh", 4, adaptive_softmax=[10], embedding_size=2)
+    streams = [model.stream() for _ in range(3)]
+    ids = np.arange(40)
+    tracemalloc.start()
+    try:
+        for stream in streams:
+            stream.feed(ids)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 3 * 5 * 4 * len(words)  # the scores of 32 steps are 32 * 4 * len(words) bytes
+    assert_same_bits(streams[0].copy().step(0), model.forward(np.append(ids, 0)[:, None])[0][-1, 0])
 
 
 def test_a_pickled_stream_continues(model):

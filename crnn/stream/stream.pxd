@@ -119,12 +119,14 @@ cdef class Stream:
     cdef crnn_streams *streams
     cdef void *memory
     cdef Py_ssize_t block  # steps that share a pass through the weights
+    cdef bint large        # whether the memory is more than a stream keeps between calls of `run`
     cdef int busy
     cdef bint releases     # whether a step releases the GIL; then it copies its arguments to
     cdef void *inputs      # (input_size)
     cdef void *outputs     # (output_size)
     cdef void *step_memory # which holds both
     cdef int resize(self, Py_ssize_t block) except -1
+    cdef int free_scratch(self) except -1
     cdef int advance(self, void *y, const void *x, int32_t id) noexcept nogil
     cdef int advance_without_gil(self, void *y, const void *x, int32_t id, out) except? -3
 

@@ -51,6 +51,7 @@ cdef enum:
     BUSY = -1           # why a step was not done
     NOT_FINITE = -2
     RUN_BLOCK = 32      # steps of a single stream's `run` that share a pass through the weights
+    KEPT = 4 << 20      # bytes of scratch for them that a stream keeps afterwards: that of 80,000 words would be 10 MB
 
 
 cdef void *aligned(void *memory) noexcept:
@@ -155,12 +156,22 @@ cdef class Stream:
 
     cdef int resize(self, Py_ssize_t block) except -1:
         """Allocate memory for ``block`` steps at a time. The state is kept."""
-        cdef void *memory = new_memory(crnn_streams_size(self.weights.model, 1, block))
+        cdef size_t size = crnn_streams_size(self.weights.model, 1, block)
+        cdef void *memory = new_memory(size)
         cdef crnn_streams *streams = crnn_streams_init(aligned(memory), self.weights.model, 1, block)
         if self.streams != NULL:
             crnn_streams_copy(streams, 0, self.streams, 0)
         PyMem_RawFree(self.memory)
         self.memory, self.streams, self.block = memory, streams, block
+        self.large = size > KEPT
+        return 0
+
+    cdef int free_scratch(self) except -1:
+        """Free the memory for more than one step at a time, unless there is none left for one."""
+        try:
+            self.resize(1)
+        except MemoryError:
+            pass
         return 0
 
     @property
@@ -322,6 +333,8 @@ cdef class Stream:
                     run_streams(self.streams, y_, x_, ids, T)
             else:
                 run_streams(self.streams, y_, x_, ids, T)
+            if self.large and self.block > 1:
+                self.free_scratch()
         finally:
             release(&self.busy)
         return out

@@ -432,6 +432,17 @@ def test_a_vocabulary_that_is_sorted_is_refused(unit):
         model_of(vocab)
 
 
+def test_a_vocabulary_by_frequency_may_happen_to_be_sorted(tmp_path):
+    ranked = " ".join(f"w{rank:02d} " * (90 // (rank + 1)) for rank in range(30))
+    vocab = crnn.TextCorpus.from_text(ranked, unit="word", order="frequency").vocab
+    assert list(vocab.tokens[1:]) == sorted(vocab.tokens[1:])
+    model = model_of(vocab)
+    assert model.extended(vocab.extended(["x"])).adaptive_softmax == CUTOFFS
+    assert pickle.loads(pickle.dumps(vocab)).is_sorted is False
+    model.save(tmp_path / "m.st")  # whose vocabulary has no order
+    assert_same_bits(crnn.load(tmp_path / "m.st").flat_params, model.flat_params)
+
+
 def test_the_most_frequent_tokens_come_first():
     vocab = crnn.Vocab.from_text("b a b c c b d <unk>", unit="word", order="frequency")
     assert vocab.tokens == ("<unk>", "b", "c", "a", "d")

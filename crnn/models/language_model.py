@@ -139,7 +139,9 @@ class LanguageModel(
         network = {"input_size": len(vocab), "hidden_size": hidden_size, "num_layers": num_layers, "cell": cell}
         self._options, of_network = split_options(options)
         config = network_of({"input_init": None, **of_network}, type(self).__name__, network, self.tie_weights)
-        cutoffs = self.adaptive_softmax = checked_cutoffs(adaptive_softmax, config, self.tie_weights, vocab)
+        new = seed is not UNINITIALISED
+        cutoffs = checked_cutoffs(adaptive_softmax, config, self.tie_weights, vocab, new=new)
+        self.adaptive_softmax = cutoffs
         self._parameters = allocated(config, self.tie_weights, vocab, cutoffs)
         self.net = RNN.from_parameters(self._parameters.part("", config.shapes()), config, seed)
         smoothing, values = self._options.label_smoothing, self._parameters.read_only()
@@ -152,7 +154,7 @@ class LanguageModel(
         else:
             self._head = AdaptiveHead(values, self.grads, loss, cutoffs, config.precision)
         self._predictor = Predictor(self.net, self._head, self._options.penalty())
-        if seed is not UNINITIALISED:
+        if new:
             initialise(self.net, self._parameters.values, self.tie_weights, self.input_init, seed)
             self._parameters.settle(config.precision)
 

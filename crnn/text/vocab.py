@@ -88,6 +88,7 @@ class Vocab:
     tokens: tuple[str | bytes, ...]
     unit: Unit = "char"
     encoding: str = field(default="utf-8", compare=False)
+    _by_frequency = False  # whether they are known to be; files do not have it
 
     def __post_init__(self) -> None:
         check_unit(self.unit)
@@ -183,7 +184,9 @@ class Vocab:
         if not kept and not special:
             highest = max(counts.values())
             raise VocabError(f"min_count: expected at most {highest} for this text, got {min_count}")
-        return cls(special + tuple(kept if by_frequency else sorted(kept)), unit, encoding)
+        vocab = cls(special + tuple(kept if by_frequency else sorted(kept)), unit, encoding)
+        object.__setattr__(vocab, "_by_frequency", by_frequency)
+        return vocab
 
     def extended(self, tokens: Iterable[str]) -> Vocab:
         """This vocabulary with further tokens after its own, whose ids stay. Tokens that it has are not repeated.
@@ -193,11 +196,15 @@ class Vocab:
         if self.unit == "byte":
             raise VocabError("tokens: none can be added for unit 'byte', which is always all 256")
         new = dict.fromkeys(token for token in tokens if token not in self._index)
-        return Vocab((*self.tokens, *new), self.unit, self.encoding)
+        vocab = Vocab((*self.tokens, *new), self.unit, self.encoding)
+        object.__setattr__(vocab, "_by_frequency", self._by_frequency)
+        return vocab
 
     @property
     def is_sorted(self) -> bool:
-        """Whether the tokens after ``<unk>`` are sorted, as `from_text` sorts them unless it is told otherwise."""
+        """Whether the tokens after ``<unk>`` are sorted, and not known to be sorted by their frequency."""
+        if self._by_frequency:
+            return False
         tokens = cast("tuple[str, ...]", self.tokens[self.unknown_id == 0 :])
         return all(a < b for a, b in pairwise(tokens))
 

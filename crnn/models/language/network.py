@@ -41,8 +41,13 @@ def with_embedding(config: NetworkConfig, tie_weights: bool) -> NetworkConfig:
     return config
 
 
-def checked_cutoffs(adaptive_softmax: Any, config: NetworkConfig, tie_weights: bool, vocab: Vocab) -> list[int] | None:
-    """The cutoffs of an adaptive softmax, or None. Raises TypeError and ValueError."""
+def checked_cutoffs(
+    adaptive_softmax: Any, config: NetworkConfig, tie_weights: bool, vocab: Vocab, *, new: bool
+) -> list[int] | None:
+    """The cutoffs of an adaptive softmax, or None. Raises TypeError and ValueError.
+
+    ``new``: whether the model is going to be trained from its beginning; the weights of others suit their vocabulary.
+    """
     cutoffs = check_cutoffs(adaptive_softmax, len(vocab), config.hidden_sizes[-1])
     if cutoffs is None:
         return None
@@ -51,7 +56,7 @@ def checked_cutoffs(adaptive_softmax: Any, config: NetworkConfig, tie_weights: b
             "tie_weights: expected False with adaptive_softmax, whose output weights are smaller than the embedding, "
             "got True"
         )
-    if vocab.is_sorted:
+    if new and vocab.is_sorted:
         how = "TextCorpus.from_file(..., order='frequency')"
         how = "which is not possible for unit 'byte'" if vocab.unit == "byte" else how
         raise ValueError(

@@ -324,6 +324,26 @@ def test_an_option_of_the_model_that_differs_is_named():
         check_error(error, ValueError, "model: label_smoothing: expected the same on all ranks, got None")
 
 
+@pytest.mark.parametrize(
+    ("answer", "kind", "found"),
+    [
+        (lambda data: None, TypeError, "got NoneType"),
+        (lambda data: data, TypeError, "got bytes"),
+        (lambda data: [None], TypeError, "got one of NoneType"),
+        (lambda data: [data, data], crnn.RankError, "got 2 messages"),
+    ],
+)
+def test_an_allgather_that_does_not_return_the_bytes_of_all_is_named(answer, kind, found):
+    class Wrong:
+        rank, size = 0, 1
+
+        def allgather(self, data):
+            return answer(data)
+
+    with pytest.raises(kind, match=f"^comm: expected an allgather that returns the bytes of all 1 ranks, {found}$"):
+        small(Wrong())
+
+
 def test_diverging_ends_all_ranks_alike(tmp_path):
     errors = on_ranks(2, lambda comm: small(comm, lr=1e39, optimizer="sgd", checkpoint=tmp_path / "c"))
     assert [type(error).__name__ for error in errors] == ["Diverged"] * 2

@@ -93,13 +93,25 @@ class Ranks:
             raise RankError(f"comm: expected ranks that have not failed, got an exchange of rank {self.rank} after one")
         self._number += 1
         answers = self.call(self.comm.allgather, HEADER.pack(MARK, kind, self._number) + data)
-        if len(answers) != self.size:
-            self._closed = True
-            raise RankError(f"comm: expected an allgather of {self.size} messages, got {len(answers)}")
-        messages = [memoryview(answer) for answer in answers]
+        messages = self._messages(answers)
         for rank, message in enumerate(messages):
             self._check_message(rank, message, kind)
         return [message[HEADER.size :] for message in messages]
+
+    def _messages(self, answers: Any) -> list[memoryview]:
+        """What an allgather has returned. Raises TypeError and RankError if it is not the bytes of all ranks."""
+        expected = f"comm: expected an allgather that returns the bytes of all {self.size} ranks, got "
+        if not isinstance(answers, Sequence) or isinstance(answers, str | bytes | bytearray):
+            self._closed = True
+            raise TypeError(f"{expected}{type(answers).__name__}")
+        if len(answers) != self.size:
+            self._closed = True
+            raise RankError(f"{expected}{len(answers)} messages")
+        try:
+            return [memoryview(answer) for answer in answers]
+        except TypeError:
+            self._closed = True
+            raise TypeError(f"{expected}one of {', '.join(type(answer).__name__ for answer in answers)}") from None
 
     def _check_message(self, rank: int, message: memoryview, kind: int) -> None:
         """Raise RankError unless another rank's message is of the kind and number of this one's."""

@@ -314,6 +314,17 @@ def test_a_resumed_run_has_the_scaling_of_its_checkpoint(tmp_path, name):
     assert_same_bits(second.flat_params, whole.flat_params)
 
 
+def test_a_checkpoint_from_before_an_option_is_that_of_its_default(path):
+    whole = fitted()
+
+    def without(tensors, header):
+        for name in ("weight_dropout", "init", "output_dropout"):
+            del header["model"]["config"][name]
+
+    edit(path, without)
+    assert_same_bits(fitted(checkpoint=path, resume=True).flat_params, whole.flat_params)
+
+
 @pytest.mark.parametrize(
     ("option", "value", "before"), [("random_bptt", True, False), ("gradient_noise", 0.1, None)]
 )

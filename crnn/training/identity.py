@@ -10,15 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from crnn._options import options_of
 from crnn.checks import Array
 from crnn.io.mapped import check_complete, mapping_of
 from crnn.io.model_file import ModelFileError
+from crnn.nn.config import NetworkConfig
 
 __all__ = ["check_same", "check_same_kind", "check_same_scaling", "data_identity", "model_identity"]
 
 BLOCK = 1 << 20  # elements that are converted at a time
 # Of a model's header: runs, arguments of the constructor from which they find what is in the configuration, and names.
 HOW = ("training", "learning", "seed", "given", "feature_names")
+# What a file means that has been written before there was the option.
+NETWORK_DEFAULTS = {each.name: each.default for each in options_of(NetworkConfig)}
 SHOWN = 5  # tokens that a message names
 
 Header = Mapping[str, Any]
@@ -76,7 +80,7 @@ def check_same(file: str, stored: Header, header: Header, data: Header, own_data
         also = "".join(f"; {name}: {there!r}, got {here!r}" for name, there, here in others)
         raise ValueError(f"{name}: expected {there!r}, as in {file}, got {here!r}{also}")
     for name in dict.fromkeys([*model_identity(stored), *header]):
-        if _tokens(stored.get(name)) != _tokens(header.get(name)):
+        if name != "config" and _tokens(stored.get(name)) != _tokens(header.get(name)):
             raise ValueError(_vocabulary_difference(name, file, stored.get(name), header.get(name)))
     for name, what in (("data", "training"), ("valid", "validation")):
         if data.get(name) != own_data[name]:
@@ -103,6 +107,8 @@ def _different_options(there: Any, here: Header) -> list[tuple[str, Any, Any]]:
     """Name and both values of each option of two configurations that differs."""
     if not isinstance(there, dict):
         raise ValueError(f"expected a config, got {there!r:.200}")
+    absent = {name: value for name, value in NETWORK_DEFAULTS.items() if name in here}
+    there = absent | there
     names = dict.fromkeys([*here, *there])
     return [(name, there.get(name), here.get(name)) for name in names if there.get(name) != here.get(name)]
 

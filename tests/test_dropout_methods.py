@@ -199,6 +199,14 @@ def test_training_has_the_same_bits_on_every_instruction_set(isas):
         (lambda: model_of(embedding_dropout=0.1), "embedding_dropout: expected 0 without an embedding_size"),
         (lambda: model_of(input_dropout=0.1), "input_dropout: expected 0 without an embedding_size"),
         (
+            lambda: crnn.SequenceClassifier(vocab=VOCAB, num_classes=2, input_dropout=0.1),
+            "input_dropout: expected 0 without an embedding_size",
+        ),
+        (
+            lambda: crnn.SequenceToSequence(3, 3, real_source=True, input_dropout=0.1),
+            "input_dropout: expected 0 without an embedding_size",
+        ),
+        (
             lambda: crnn.RNN(11, 4, input_dropout=0.1).forward(IDS, dropout_seed=1),
             "input_dropout: expected 0 for ids without an embedding_size",
         ),

@@ -436,6 +436,7 @@ takes_options(NetworkConfig, ESTIMATING, defaults={"input_init": None})(Sequence
 
 def _compose_networks(built: Built, shared: NetworkConfig, *, initialised: bool) -> None:
     """Add encoder, decoder and head to a model. ``shared``: the options of both networks."""
+    shared.check_dropouts(ids_only=True)  # the decoder's are
     built._precision = shared.precision
     encoder, decoder = network_configs(shared, built.output_size, built.real_source)
     loss = CrossEntropy(built.output_size + 1, smoothing=built.label_smoothing)

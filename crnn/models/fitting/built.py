@@ -62,6 +62,7 @@ def compose(
 ) -> Built:
     """A model with one network. ``own``: further attributes of it. ``vocab``: of its inputs."""
     check_pooling(pooling, steps)
+    config.check_dropouts(ids_only=vocab is not None)
     steps = None if steps is None else check_size("steps", steps)
     network = config.shapes()
     parameters = Parameters(dict(network) | head_shapes(config, steps, loss.outputs), config.dtype)

@@ -15,6 +15,7 @@
 #include <time.h>
 
 enum { LAYERS = 3, TAILS = 2, LIMIT = 1 << 18 }; /* bytes of a model, and of its streams, that are tried */
+enum { WEIGHTS = 2 * LIMIT + 2 }; /* of a matrix at most, in int4; they are read from the first, second or third on */
 
 static const uint8_t *bytes;
 static size_t left;
@@ -50,8 +51,8 @@ static const float *weights(void)
 {
     static float *values;
     if (!values) {
-        values = malloc(LIMIT * sizeof *values);
-        for (size_t i = 0; values && i < LIMIT; ++i)
+        values = malloc(WEIGHTS * sizeof *values);
+        for (size_t i = 0; values && i < WEIGHTS; ++i)
             values[i] = (float)((int)(i * 2654435761u >> 16) % 2001 - 1000) * 1e-3f;
     }
     return values;

@@ -8,7 +8,7 @@ import pytest
 from kernel_tools import assert_same_bits
 
 import crnn
-from crnn.nn.init import RULES, initial_matrix, uniform_draws
+from crnn.nn.init import RULES, initial_matrix, orthogonal, uniform_draws
 
 SHAPE = (300, 200)
 
@@ -35,6 +35,20 @@ def test_uniform_rules_fill_their_interval_evenly(rule, bound):
     # Neighbours in a row, and in a column, know nothing of each other.
     for a, b in ((values[:, 1:], values[:, :-1]), (values[1:], values[:-1])):
         assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.02
+
+
+def test_rows_that_are_nearly_dependent_are_drawn_again():
+    draw, shapes = uniform_draws(2920), []
+
+    def counted(shape):
+        shapes.append(shape)
+        return draw(shape)
+
+    q = orthogonal(counted, (11, 11))
+    np.testing.assert_allclose(q @ q.T, np.eye(11), atol=1e-14)
+    assert len(shapes) == 2
+    with pytest.raises(ArithmeticError, match="orthogonal: row 1 depends on those before it; try another seed"):
+        orthogonal(np.ones, (3, 3))
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 64, 129])

@@ -19,6 +19,8 @@ from crnn.checks import Array, check_seed
 
 Draw = Callable[[tuple[int, ...]], Array]  # from a shape to a fresh float64 array, uniform in [-1, 1)
 
+MOST_DRAWS = 8  # of a matrix whose rows may be linearly dependent
+
 UNINITIALISED: Any = object()  # in place of a seed: all weights stay zero, because the caller sets them afterwards
 
 
@@ -58,13 +60,16 @@ def unit_variance(draw: Draw, shape: tuple[int, int]) -> Array:
 def orthogonal(draw: Draw, shape: tuple[int, int]) -> Array:
     """A square orthogonal matrix, which preserves the norm of the state. Saxe, McClelland, Ganguli 2014.
 
-    Raises ArithmeticError if the random rows are linearly dependent.
+    Rows that are nearly linearly dependent are drawn again. Raises ArithmeticError if they always are.
     """
-    square = draw(shape)
-    failed = gemm.orthonormalize(square)
-    if failed:  # about once in 10^10 matrices
-        raise ArithmeticError(f"orthogonal: row {failed - 1} depends on those before it; try another seed")
-    return square
+    for _ in range(MOST_DRAWS):
+        square = draw(shape)
+        failed = gemm.orthonormalize(square)
+        # One of 40,000 matrices of 11 units fails, and more of larger ones: the part of a row that does not depend on
+        # those before it is less than 1e-5 of the row.
+        if not failed:
+            return square
+    raise ArithmeticError(f"orthogonal: row {failed - 1} depends on those before it; try another seed")
 
 
 def identity(draw: Draw, shape: tuple[int, int]) -> Array:

@@ -157,7 +157,7 @@ def test_shards_have_the_same_lengths_and_noise():
 
 def test_within_an_epoch_another_seed_is_refused(tmp_path):
     fitted(checkpoint=tmp_path / "c", max_updates=13, random_bptt=True)
-    with pytest.raises(crnn.ModelFileError, match="order: expected 0, as in"):
+    with pytest.raises(crnn.ModelFileError, match="seed: expected 0, as in"):
         fitted(checkpoint=tmp_path / "c", random_bptt=True, resume=True, seed=1)
 
 

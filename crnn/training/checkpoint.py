@@ -58,8 +58,8 @@ REST = "rest."  # and of those that a larger model has besides them
 Contents: TypeAlias = tuple[Mapping[str, Array], Mapping[str, Any]]  # tensors, and entries of a header
 FREE_SETTINGS = ("lr", "weight_decay")  # of an optimizer; a resumed run may have others
 FIXED = ("precision", "shards", "average")  # of the options; a resumed run has the same. Files may not have them: None
-METHODS = {"random_bptt": False, "gradient_noise": None}  # options that are recorded if they are used: other values
-
+# Options that are recorded if they are used, with the value of those that are not.
+METHODS: dict[str, Any] = {"random_bptt": False, "gradient_noise": None}
 
 # What determines the windows of an epoch, and the options that determine it.
 CUT_BY = {"batch_size": "batch_size", "bptt": "bptt", "random_bptt": "random_bptt", "order": "seed"}

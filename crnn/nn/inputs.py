@@ -141,29 +141,21 @@ class Dense:
         pass
 
 
-class Rows:
-    """ids (T, B) as one-hot vectors: the table is W_xh + b_h, and its gradient is scattered into dW_xh."""
+class OneHotRows:
+    """ids (T, B) as one-hot vectors: products are rows of W_xh, and its gradient is scattered into dW_xh."""
 
-    repeatable: ClassVar[bool] = True
+    repeatable: ClassVar[bool]
     x: Array  # ids (T, B), borrowed
     dx: Array | None  # always None
     w_name: str  # the parameter W_xh (V, G*H)
     b_name: str  # the parameter b_h (G*H,)
-    table: Array  # (V, G*H)
 
-    def __init__(self, prefix: str, ids: Ids, vocab_size: int, width: int, dtype: str) -> None:
+    def __init__(self, prefix: str, ids: Ids) -> None:
         self.x, self.dx = ids, None
         self.w_name, self.b_name = prefix + "W_xh", prefix + "b_h"
-        self.table = gemm.aligned_empty((vocab_size, width), dtype)
 
     def set_input(self, x: Array) -> None:
         self.x = x
-
-    def pack_forward(self, values: Arrays, any_values: bool) -> None:
-        gemm.rows_add_bias(self.table, values[self.w_name], values[self.b_name])
-
-    def project(self, xw: Array, t0: int, t1: int, part: Slice) -> tuple[Array, Ids | None]:
-        return self.table, self.x[t0:t1]
 
     def pack_backward(self, values: Arrays) -> None:
         pass
@@ -181,23 +173,29 @@ class Rows:
         pass
 
 
-class GatheredRows:
-    """ids (T, B) as one-hot vectors, far fewer than there are in the vocabulary: W_xh[id] + b_h for each."""
+class Rows(OneHotRows):
+    """One-hot ids of a vocabulary that is not large beside the window: the table W_xh + b_h is made for all."""
 
-    repeatable: ClassVar[bool] = False
-    x: Array  # ids (T, B), borrowed
-    dx: Array | None  # always None
-    w_name: str  # the parameter W_xh (V, G*H)
-    b_name: str  # the parameter b_h (G*H,)
-    w: Array  # its values, borrowed
+    repeatable = True
+    table: Array  # (V, G*H)
+
+    def __init__(self, prefix: str, ids: Ids, vocab_size: int, width: int, dtype: str) -> None:
+        super().__init__(prefix, ids)
+        self.table = gemm.aligned_empty((vocab_size, width), dtype)
+
+    def pack_forward(self, values: Arrays, any_values: bool) -> None:
+        gemm.rows_add_bias(self.table, values[self.w_name], values[self.b_name])
+
+    def project(self, xw: Array, t0: int, t1: int, part: Slice) -> tuple[Array, Ids | None]:
+        return self.table, self.x[t0:t1]
+
+
+class GatheredRows(OneHotRows):
+    """One-hot ids, far fewer than there are in the vocabulary: W_xh[id] + b_h for each."""
+
+    repeatable = False
+    w: Array  # the values of W_xh, borrowed
     bias: Array
-
-    def __init__(self, prefix: str, ids: Ids) -> None:
-        self.x, self.dx = ids, None
-        self.w_name, self.b_name = prefix + "W_xh", prefix + "b_h"
-
-    def set_input(self, x: Array) -> None:
-        self.x = x
 
     def pack_forward(self, values: Arrays, any_values: bool) -> None:
         self.w, self.bias = values[self.w_name], values[self.b_name]
@@ -208,21 +206,6 @@ class GatheredRows:
         gemm.rows_add_bias(rows, rows, self.bias)
         xw[:, part.rows] = rows.reshape(*ids.shape, -1)
         return xw, None
-
-    def pack_backward(self, values: Arrays) -> None:
-        pass
-
-    def backward(self, da: Array, part: Slice) -> None:
-        pass
-
-    def weight_gradients(
-        self, grads: Arrays, da: Array, scratch: Array, part: int, parts: int, lengths: Lengths | None
-    ) -> None:
-        n0, n1 = parallel.part_range(da.shape[2], part, parts, gemm.line_width(da.dtype))
-        gemm.rows_backward(grads[self.w_name], self.x, da, n0, n1, lengths)  # forward: a = W_xh[id], so dW_xh[id] += da
-
-    def finish_gradients(self, grads: Arrays) -> None:
-        pass
 
 
 class EmbeddedRows(Rows):

@@ -287,7 +287,7 @@ def picked(log_probabilities: Array, targets: Array) -> Array:
 class AdaptiveRows:
     """What an adaptive head computes between the passes of the network, as `crnn.models.outputs.blocks.Blocks`.
 
-    Without targets the outputs; with targets the losses, and predictions if they are asked for, or the gradients.
+    Without targets the outputs; with targets the losses, and predictions if they are wanted, or the gradients.
     """
 
     _x: Array  # (1, M, H): the head's input

@@ -47,7 +47,7 @@ class Gradient:
 
 
 class Blocks:
-    """The losses of a window in a blocked tape (`HeadTape.blocked`), and a gradient if one is asked for.
+    """The losses of a window in a blocked tape (`HeadTape.blocked`), and a gradient if one is wanted.
 
     `phases` come after `Head.begin_rows` of all rows; with a gradient, `Head.end_rows` follows. Rows are in the order
     (t, b), in which gradients of weights are summed; packed ones are copied for it.

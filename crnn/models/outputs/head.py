@@ -42,7 +42,7 @@ class HeadTape:
     mask: Array | None = None  # (T, B, H), or if not packed (1, B, H): dropout of the head's input
     dropped: Array | None = None  # (T, B, H): h * mask
     pooling: Pooling | None = None
-    predictions: Array | None = None  # (T, B): the number of the largest output, where they are asked for
+    predictions: Array | None = None  # (T, B): the number of the largest output, where they are wanted
     targets: Array | None = None  # copies of those of a small window
     version: object | None = None  # of the parameters whose weights are packed, see `Parameters.version`
 
@@ -158,7 +158,7 @@ class Head:
     def new_tape(self, tape: Tape, block_rows: int | None = None, predictions: bool = False) -> HeadTape:
         """A tape for the outputs y of the network's tape.
 
-        ``block_rows``: rows of a block, if the tape is to be blocked. ``predictions``: whether they are asked for.
+        ``block_rows``: rows of a block, if the tape is to be blocked. ``predictions``: whether they are wanted.
         """
         H, V = self.inputs, len(self.b_y)
         pooling, shape = None, self.rows(tape)

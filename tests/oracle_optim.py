@@ -75,3 +75,8 @@ def adam(
     v = beta2 * v + (1 - beta2) * g**2
     m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
     return w - lr * m_hat / (np.sqrt(v_hat) + eps), m, v
+
+
+def pull(w: Array, anchor: Array, factors: Array, strength: float) -> Array:
+    """Back towards the anchor by a part of the way for each weight, never beyond it."""
+    return w + np.minimum(1, strength * factors) * (anchor - w)

@@ -258,6 +258,13 @@ def changed(function: Callable, *rates: float, states: int = 0, velocity: bool =
     return run
 
 
+def pull(make: Make) -> Results:
+    with_factors, without = make(N), make(N)
+    optim.pull(with_factors, make(N), np.abs(make(N)), 0.3)
+    optim.pull(without, make(N), None, 0.3)
+    return [with_factors, without]
+
+
 def together(*runs: Callable[[Make], Results]) -> Callable[[Make], Results]:
     return lambda make: [result for run in runs for result in run(make)]
 
@@ -293,6 +300,8 @@ KERNELS: dict[str, Callable[[Make], Results]] = {
     "loss.column_sums": column_sums,
     "loss.column_squares": column_squares,
     "optim.sum_of_squares": lambda make: [np.array(optim.sum_of_squares(make(K * N), threads=2))],
+    "optim.squared_distance": lambda make: [np.array(optim.squared_distance(make(K * N), make(K * N), threads=2))],
+    "optim.pull": pull,
     "optim.clear": changed(optim.clear),
     "optim.scale": changed(optim.scale, 0.3),
     "optim.clip": changed(optim.clip, 0.8),

@@ -120,6 +120,8 @@ GOOD: dict[str, tuple[Callable, str, Callable[[], dict]]] = {
     "pool_max_step": (pool.pool_max_step, "out best", lambda: {"out": f4(H), "best": f4(H), "h": f4(H)}),
     "sum": (loss.sum, "", lambda: {"x": f4(D)}),
     "sum_of_squares": (loss.sum_of_squares, "", lambda: {"x": f4(D)}),
+    "squared_distance": (optim.squared_distance, "", lambda: {"x": f4(D), "y": f4(D)}),
+    "pull": (optim.pull, "w", lambda: {"w": f4(D), "anchor": f4(D), "factors": f4(D), "strength": 0.1}),
     "clear": (optim.clear, "x", lambda: {"x": f4(D)}),
     "scale": (optim.scale, "x", lambda: {"x": f4(D), "factor": 0.5}),
     "clip": (optim.clip, "x", lambda: {"x": f4(D), "limit": 0.5}),

@@ -164,6 +164,46 @@ def test_squares_are_summed_in_blocks_and_then_the_blocks_in_order(rng, dtype):
     assert parts[0] == sum_of_squares(x[:block])  # one block in one go
 
 
+@sizes
+@pytest.mark.parametrize("strength", [0.0, 0.3, 1.0, 4.0])
+def test_pull(arrays, rng, n, strength):
+    w, anchor, factors = rng.normal(size=n), rng.normal(size=n), rng.uniform(0, 2, size=n)
+    (strength,) = rounded(arrays.dtype, strength)
+    with_factors, without, at_anchor = arrays.inout(w), arrays.inout(w), arrays.inout(anchor)
+    w, anchor, factors = (arrays.input(a) for a in (w, anchor, factors))
+    wide = [a.astype("f8") for a in (w, anchor, factors)]
+    optim.pull(with_factors, anchor, factors, strength)
+    assert_close(with_factors, oracle_optim.pull(*wide, strength))
+    optim.pull(without, anchor, None, strength)
+    assert_close(without, oracle_optim.pull(*wide[:2], np.ones(n), strength))
+    optim.pull(at_anchor, anchor, factors, strength)
+    assert_same_bits(at_anchor, anchor)
+
+
+@sizes
+def test_squared_distance(arrays, rng, n):
+    x, y = (arrays.input(rng.normal(size=n)) for _ in range(2))
+    exact = math.fsum(((x.astype("f8") - y.astype("f8")) ** 2).tolist())
+    assert optim.squared_distance(x, y) == pytest.approx(exact, rel=1e-14)
+    assert optim.squared_distance(x, x) == 0
+
+
+def test_a_distance_is_summed_in_the_order_of_a_norm(rng, dtype):
+    x = rng.normal(size=2 * 2**19 + 3).astype(dtype)
+    for threads in 1, 2:
+        assert optim.squared_distance(x, np.zeros_like(x), threads) == optim.sum_of_squares(x)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_large_pull_changes_an_array_from_end_to_end(rng, dtype, threads):
+    w, anchor, factors = rng.normal(size=(3, 2 * 2**20 + 37)).astype(dtype)
+    guarded = np.full(len(w) + 2, 7, dtype)
+    guarded[1:-1] = w
+    optim.pull(guarded[1:-1], anchor, np.abs(factors), 0.25, threads)
+    assert_close(guarded[1:-1], oracle_optim.pull(*(a.astype("f8") for a in (w, anchor, np.abs(factors))), 0.25))
+    assert guarded[0] == guarded[-1] == 7
+
+
 def test_a_gradient_that_is_not_finite_reaches_its_weight_alone(arrays, rng):
     n = 33
     g = rng.normal(size=n)

@@ -33,6 +33,7 @@ cdef int in_ranges(range_call call, const void *arguments, Py_ssize_t n, Py_ssiz
 cdef struct Values:
     int kind
     void *x
+    void *y
     double number
     double *sums
     Py_ssize_t n
@@ -69,15 +70,17 @@ cdef void squares_of_blocks(const void *arguments, Py_ssize_t start, Py_ssize_t 
         first = block * NORM_BLOCK
         count = min(NORM_BLOCK, a.n - first)
         if a.kind == cnp.NPY_FLOAT32:
-            a.sums[block] = f32.sum_of_squares(<float *>a.x + first, count)
+            a.sums[block] = (f32.sum_of_squares(<float *>a.x + first, count) if a.y == NULL else
+                             f32.squared_distance(<float *>a.x + first, <float *>a.y + first, count))
         else:
-            a.sums[block] = f64.sum_of_squares(<double *>a.x + first, count)
+            a.sums[block] = (f64.sum_of_squares(<double *>a.x + first, count) if a.y == NULL else
+                             f64.squared_distance(<double *>a.x + first, <double *>a.y + first, count))
 
 
 cdef int in_place(range_call call, x, double number, Py_ssize_t threads, double *sums=NULL) except -1:
     cdef int kind = real_kind("x", x)
     cdef Py_ssize_t n = dim(x, 0)
-    cdef Values arguments = Values(kind, data("x", x, kind, True, 1, n), number, sums, n)
+    cdef Values arguments = Values(kind, data("x", x, kind, True, 1, n), NULL, number, sums, n)
     cdef object pins = pin(x)
     return in_ranges(call, &arguments, n, threads)
 
@@ -106,11 +109,22 @@ def clip(x: Real, double limit, Py_ssize_t threads=1) -> bool:
 
 def sum_of_squares(x: Real, Py_ssize_t threads=1) -> float:
     """The sum of the squares of x (n,) IN, in double, in a fixed order: of blocks, and then of their sums."""
+    return sum_of_blocks(x, None, threads)
+
+
+def squared_distance(x: Real, y: Real, Py_ssize_t threads=1) -> float:
+    """The sum of the squares of x - y, both (n,) IN, in double, in the order of `sum_of_squares`."""
+    return sum_of_blocks(x, y, threads)
+
+
+cdef double sum_of_blocks(x, y, Py_ssize_t threads) except? -1:
+    """The sum of the squares of x, or of x - y unless y is None."""
     cdef int kind = real_kind("x", x)
     cdef Py_ssize_t n = dim(x, 0), blocks = max(1, (n + NORM_BLOCK - 1) // NORM_BLOCK)
     cdef double one, total = 0
-    cdef Values arguments = Values(kind, data("x", x, kind, False, 1, n), 0, &one, n)
-    cdef object pinned = pin(x)
+    cdef void *y_ = NULL if y is None else data("y", y, kind, False, 1, n)
+    cdef Values arguments = Values(kind, data("x", x, kind, False, 1, n), y_, 0, &one, n)
+    cdef object pins = (pin(x), None if y is None else pin(y))
     cdef cnp.ndarray sums
     if blocks > 1:
         sums = np.empty(blocks, np.float64)
@@ -260,3 +274,36 @@ def adam(w: Real, m: Real, v: Real, g: Real, double factor, double step_size, do
     cdef Adam arguments = Adam(kind, w_, m_, v_, g_, factor, step_size, beta1, beta2, root_correction, eps,
                                weight_decay, decoupled_decay)
     in_ranges(adam_range, &arguments, n, threads)
+
+
+cdef struct Pull:
+    int kind
+    void *w
+    void *anchor
+    void *factors
+    double strength
+
+
+cdef void pull_range(const void *arguments, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    a = <const Pull *>arguments
+    if a.kind == cnp.NPY_FLOAT32:
+        f32.pull(<float *>a.w + start, <float *>a.anchor + start,
+                 NULL if a.factors == NULL else <float *>a.factors + start, <float>a.strength, stop - start)
+    else:
+        f64.pull(<double *>a.w + start, <double *>a.anchor + start,
+                 NULL if a.factors == NULL else <double *>a.factors + start, a.strength, stop - start)
+
+
+def pull(w: Real, anchor: Real, factors: Real | None, double strength, Py_ssize_t threads=1):
+    """w += min(1, strength * factors) * (anchor - w); anchor (n,) IN, factors (n,) IN, or None: ones."""
+    cdef int kind = real_kind("w", w)
+    cdef Py_ssize_t n = dim(w, 0)
+    cdef void *w_ = data("w", w, kind, True, 1, n)
+    cdef void *anchor_ = data("anchor", anchor, kind, False, 1, n)
+    cdef void *factors_ = NULL if factors is None else data("factors", factors, kind, False, 1, n)
+    need_apart("w", w, "anchor", anchor)
+    if factors is not None:
+        need_apart("w", w, "factors", factors)
+    cdef object pins = (pin(w), pin(anchor), None if factors is None else pin(factors))
+    cdef Pull arguments = Pull(kind, w_, anchor_, factors_, strength)
+    in_ranges(pull_range, &arguments, n, threads)

@@ -4,6 +4,7 @@
 `RULES`, `SCHEDULES` and `AVERAGES` list all of them by the names that the command line uses.
 """
 
+from crnn.optim.anchored import AnchoredUpdate
 from crnn.optim.averages import ASGD, AVERAGES, EMA, Average
 from crnn.optim.optimizers import (
     RULES,
@@ -41,6 +42,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "AnchoredUpdate",
     "Average",
     "EpochSchedule",
     "Optimizer",

@@ -41,6 +41,25 @@ static double sum_of_squares(const real *x, crnn_dim n)
     return total;
 }
 
+static double squared_distance(const real *x, const real *y, crnn_dim n)
+{
+    float_mode mode = kernel_floats();
+    double lanes[LINE] = {0};
+    crnn_dim i = 0;
+    for (; i + LINE <= n; i += LINE)
+        for (int j = 0; j < LINE; ++j) {
+            const double difference = (double)x[i + j] - (double)y[i + j];
+            lanes[j] += difference * difference;
+        }
+    for (int j = 0; i < n; ++i, ++j) {
+        const double difference = (double)x[i] - (double)y[i];
+        lanes[j] += difference * difference;
+    }
+    volatile double total = fold_doubles(lanes);
+    float_mode_restore(mode);
+    return total;
+}
+
 /* ---- per column of a matrix, over its rows in rising order ------------------------------------------------------- */
 
 static void column_sums(double *sums, double *counts, const real *x, crnn_dim M, crnn_dim N)

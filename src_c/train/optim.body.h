@@ -112,3 +112,17 @@ static void adam(real *w, real *m, real *v, const real *g, real factor, real ste
     }
     float_mode_restore(mode);
 }
+
+/* w += min(1, strength * factors) * (anchor - w): the weight decay of dynamic evaluation (Krause et al. 2018), and the
+ * bound of a distance. w = anchor stays as it is. */
+static void pull(real *w, const real *anchor, const real *factors, real strength, crnn_dim n)
+{
+    float_mode mode = kernel_floats();
+    const line one = line_set1(1), rate = line_set1(strength), constant = line_min(rate, one);
+    for (crnn_dim i = 0, remaining = n; remaining > 0; i += LINE, remaining -= LINE) {
+        const line w_i = line_get(w + i, remaining);
+        const line d = factors ? line_min(line_mul(rate, line_get(factors + i, remaining)), one) : constant;
+        line_put(w + i, line_fma(d, line_sub(line_get(anchor + i, remaining), w_i), w_i), remaining);
+    }
+    float_mode_restore(mode);
+}

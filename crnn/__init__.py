@@ -32,6 +32,7 @@ if _TYPE_CHECKING:
     from crnn.models.regressor import SequenceRegressor
     from crnn.models.seq2seq import SequenceToSequence
     from crnn.models.tagger import SequenceTagger
+    from crnn.nn.learning.learner import Learner
     from crnn.stream.text_stream import TextStream
     from crnn.text import TextCorpus, TextError, Vocab, VocabError
     from crnn.training.communicator import RankError
@@ -46,6 +47,7 @@ __all__ = [
     "Evaluation",
     "Forecaster",
     "LanguageModel",
+    "Learner",
     "ModelFileError",
     "PartResult",
     "Progress",
@@ -102,6 +104,7 @@ _LAZY = {
     "Evaluation": "crnn.models.outputs.metrics",
     "Forecaster": "crnn.models.forecasting.forecaster",
     "LanguageModel": "crnn.models.language_model",
+    "Learner": "crnn.nn.learning.learner",
     "ModelFileError": "crnn.io.model_file",
     "PartResult": "crnn.verification.checker",
     "Progress": "crnn.training.progress",

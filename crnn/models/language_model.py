@@ -26,6 +26,7 @@ from crnn.models.language.network import (
 )
 from crnn.models.language.options import LANGUAGE_TYPES, LanguageConfig, LanguageOptions, split_options
 from crnn.models.language.scores import evaluated, ids_of, scores_of, surprisals_of
+from crnn.models.learners.text import TextLearner
 from crnn.models.observations import TEXTS
 from crnn.models.outputs.adaptive import AdaptiveHead
 from crnn.models.outputs.clusters import check_cutoffs
@@ -36,6 +37,7 @@ from crnn.models.outputs.predictor import Predictor, Workspace
 from crnn.models.outputs.shard_rows import ShardedWindow, ShardSpace, window_in_shards
 from crnn.nn.config import NetworkConfig, config_from, network_json_types
 from crnn.nn.init import UNINITIALISED
+from crnn.nn.learning.config import LearnerConfig
 from crnn.nn.module import Module
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
@@ -218,6 +220,11 @@ class LanguageModel(
         model's weights change.
         """
         return TextStream(self._weights_for_streams(), self.vocab)
+
+    def _new_learner(self, config: LearnerConfig) -> Any:
+        if self.adaptive_softmax is not None:
+            raise ValueError("learner: expected adaptive_softmax=None, got one, whose outputs are computed in blocks")
+        return TextLearner(self, config, ids=True)
 
     def extended(self, vocab: Vocab, *, seed: int = 0) -> LanguageModel:
         """A model with the same weights for a vocabulary that also has other tokens. Shares no memory with this one.

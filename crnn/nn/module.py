@@ -9,17 +9,19 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crnn._float_mode import in_ieee_mode, public_methods_in_ieee_mode
+from crnn._options import build_config, takes_options
 from crnn.checks import DTYPES
 from crnn.io import model_file, registry
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import Header
 from crnn.nn.init import UNINITIALISED
+from crnn.nn.learning.config import LearnerConfig, LearnerOptions
 from crnn.nn.params import Parameters, Shapes
 from crnn.nn.precision import check_trainable, on_grid, precision_of, restored, stored, terms_axis
 from crnn.nn.quantize import quantized
@@ -333,6 +335,36 @@ class Module(ABC):
         Weights and errors as in `stream`.
         """
         return StreamBatch(self._weights_for_streams(), n)
+
+    @takes_options(LearnerConfig)
+    def learner(self, **options: Unpack[LearnerOptions]) -> Any:
+        """A `crnn.Learner`: inference one step at a time by a copy of this model that learns as it goes.
+
+        This model never changes.
+
+        Parameters
+        ----------
+        {options}
+
+        Raises
+        ------
+        TypeError, ValueError
+            An option is wrong, or the model cannot learn from a stream: it needs whole sequences, or is quantised.
+
+        Examples
+        --------
+        >>> import crnn
+        >>> model = crnn.LanguageModel(crnn.Vocab.from_text("ab"), hidden_size=8)
+        >>> learner = model.learner(lr=1e-2, bptt=16).feed("ab")
+        >>> before = learner.surprisal("ab" * 16).mean()
+        >>> bool(learner.feed("ab" * 500).surprisal("ab" * 16).mean() < before / 4)
+        True
+        """
+        return self._new_learner(build_config(LearnerConfig, options))
+
+    def _new_learner(self, config: LearnerConfig) -> Any:
+        """`learner` with checked options."""
+        raise ValueError(f"learner: a {type(self).__name__} cannot learn from a stream")
 
     def _weights_for_streams(self) -> StreamWeights:
         """The packed weights, reused while a stream holds them and the parameters are unchanged."""

@@ -19,6 +19,7 @@ from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_j
 from crnn.nn.dropout import Masks
 from crnn.nn.init import UNINITIALISED, uniform_draws
 from crnn.nn.initial_weights import InitialWeights
+from crnn.nn.learning.config import LearnerConfig
 from crnn.nn.module import Module
 from crnn.nn.params import Parameters, Shapes
 from crnn.nn.program import Phase
@@ -247,6 +248,11 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
             embedding=self.stack.params.get("embedding"),
             precisions={name: kind for name, kind in precisions.items() if kind is not None},
         )
+
+    def _new_learner(self, config: LearnerConfig) -> Any:
+        from crnn.nn.learning.network import NetworkLearner  # not earlier: `import crnn` does not wait for it
+
+        return NetworkLearner(self, config, ids=self.embedding_size is not None)
 
     def frozen(self) -> Self:
         """A copy whose parameters are read-only: the fastest network for inference of the same weights many times.

@@ -83,6 +83,15 @@ class LayerTape:
             if len(self.directions) > 1:
                 self._copy_rows(self.y, cell.h, part, number * cell.H)
 
+    def forward_steps(self, part: Slice, t0: int, t1: int) -> None:
+        """Run the steps t0 .. t1-1 of a tape that keeps all of them, when those before have been run.
+
+        Of a layer that reads forward, without dropout and lengths.
+        """
+        ((source, cell),) = self.directions
+        xw, ids = source.project(cell.xw[t0:t1], t0, t1, part)
+        cell.forward(xw, ids, t0, t1, part)
+
     @staticmethod
     def _copy_rows(to: Array, values: Array, part: Slice, to_column: int = 0, column: int = 0) -> None:
         """Copy the rows of ``part`` of values (T, B, L) into to (T, B, K), from those columns on."""

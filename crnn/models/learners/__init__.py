@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Learners of models: what reads the network, and what their inputs and targets are."""

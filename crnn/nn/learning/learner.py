@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: MIT
+"""Learner: a model that learns from a stream while it predicts."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from crnn._core import optim as kernels
+from crnn._core.arrays import checked_ids
+from crnn._float_mode import public_methods_in_ieee_mode
+from crnn.array_input import as_array
+from crnn.checks import Array
+from crnn.nn.learning.config import LearnerConfig
+from crnn.nn.learning.readout import Readout
+from crnn.nn.learning.unrolled import Unrolled
+from crnn.nn.learning.window import KeptWindow, RereadWindow, Window, set_initial
+from crnn.nn.precision import check_trainable
+from crnn.nn.stack import Stack
+from crnn.nn.state import State, StateLike
+from crnn.optim.anchored import AnchoredUpdate
+from crnn.optim.named import optimizer_from
+from crnn.optim.optimizers import Optimizer
+
+__all__ = ["Learner"]
+
+DROPOUTS = ("dropout", "recurrent_dropout", "input_dropout", "embedding_dropout", "weight_dropout")
+
+
+class Learner(ABC):
+    """A model that learns from a stream, step by step, while it predicts; ``model.learner()`` makes one.
+
+    Conventions
+    -----------
+    B is ``streams``: independent streams that are read together and share the weights. With B = 1 inputs, outputs,
+    targets and losses have no axis for it, otherwise it is their first. The learner works on a copy of the model, which
+    never changes: `model` is another copy, with the weights of now.
+
+    A step is a call of `predict`. Every ``every`` steps, an update follows when the last of them has its target, or is
+    followed by another `predict`: the gradient of the mean loss of the targets of the last ``bptt`` steps, of all
+    streams, is backpropagated through these steps with the weights of now, from the state before the first of them.
+    With ``every`` = ``bptt``, each step is part of one update. With fewer, losses of steps that are in several windows
+    count again in each: the outputs are computed again, from the state that was computed when the first step of the
+    window was read (truncated backpropagation BPTT(h; h') of Williams and Peng 1990). The state that is carried on is
+    always the one that was computed when a step was read. No gradient passes a `reset`. There is no dropout.
+
+    An update is skipped, and counted in `skipped`, if its gradient is not finite, and left out if no step of the window
+    has a target. Only one thread at a time may use a learner: a concurrent call raises RuntimeError and changes
+    nothing. `snapshot` is for other threads. Results are bit-identical for any number of threads and on every
+    instruction set.
+
+    Attributes
+    ----------
+    config : LearnerConfig
+        The options; each is also an attribute.
+    steps : int
+        Steps so far.
+    updates : int
+        Updates so far, without those that were skipped.
+    skipped : int
+        Updates that were skipped, because the gradient was not finite.
+    frozen : bool
+        Whether the learner only predicts.
+    """
+
+    kind: ClassVar[str]  # of its model, in files
+    config: LearnerConfig
+    _window: Window
+    _module: Any  # a copy of the model
+    _ids: bool  # whether inputs are ids
+
+    def __init__(self, model: Any, config: LearnerConfig, *, ids: bool) -> None:
+        self._exclusive = Exclusive()
+        self.config, self._ids = config, ids
+        check_trainable(model.config()["precision"])
+        self._module = model._changed(model._parameters.read_only())
+        self._parameters = self._module._parameters
+        net = self._network()
+        if net.bidirectional:
+            raise ValueError(
+                "learner: expected a network that reads forward, got bidirectional=True, which needs whole sequences"
+            )
+        # There is no dropout: what was predicted is what is learnt.
+        self._stack = Stack(replace(net._config, **dict.fromkeys(DROPOUTS, 0.0)), net._parameters)
+        self._readout = self._new_readout()
+        optimizer = optimizer_from("optimizer", config.optimizer, config.lr)
+        self._update = AnchoredUpdate(
+            self._parameters.flat,
+            _own_optimizer(optimizer, config),
+            clip_norm=config.clip_norm,
+            clip_value=config.clip_value,
+            decay=config.decay,
+            max_change=config.max_change,
+            threads=config.threads,
+        )
+        window = KeptWindow if config.interval == config.bptt else RereadWindow
+        self._window = window(
+            self._stack, self._readout, self._unrolled, config.bptt, config.interval, config.streams
+        )
+        self._to_reset = np.zeros(config.streams, bool)  # before the next step
+        self._pending = False  # a prediction has no target yet
+        self.frozen = self._leaving = False  # leaving: the steps in the window will not be learnt
+        self.steps = self.updates = 0
+
+    def _unrolled(self, steps: int) -> Unrolled:
+        config = self.config
+        return Unrolled(
+            self._stack, self._readout, steps, config.streams, ids=self._ids, threads=config.threads
+        )
+
+    # ---- what the kinds of models differ in -----------------------------------------------------------------------
+
+    @abstractmethod
+    def _network(self) -> Any:
+        """The network of the copy."""
+
+    @abstractmethod
+    def _new_readout(self) -> Readout:
+        """What reads the network."""
+
+    @abstractmethod
+    def _inputs(self, x: Any) -> Array:
+        """A step x as the network reads it: (1, B, D), or ids (1, B). Raises TypeError and ValueError."""
+
+    @abstractmethod
+    def _targets(self, y: Any) -> Array:
+        """Targets of a step, (1, B, ...). Raises TypeError and ValueError."""
+
+    def _predictions(self, outputs: Array) -> Array:
+        """Predictions (B, ...), fresh, from outputs (B, V)."""
+        return outputs.copy()
+
+    # ---- steps ----------------------------------------------------------------------------------------------------
+
+    def predict(self, x: Any) -> Any:
+        """Read one step of every stream, and return the prediction, as `Stream.step` of the model does.
+
+        Parameters
+        ----------
+        x : array (D,), or an id
+            With several streams (B, D), or ids (B,). Not referenced after the call.
+
+        Returns
+        -------
+        array (V,), or (B, V)
+            Fresh. For a network, h of its top layer. For a model, the output of its head: logits, or values in the
+            units of the targets.
+
+        Raises
+        ------
+        TypeError, ValueError
+            x is wrong; then nothing is read.
+        """
+        with self._exclusive:
+            inputs = self._inputs(x)
+            self._finish_step()
+            self._run(inputs)
+            self._pending = True
+            predictions = self._predictions(self._window.outputs(1)[0])
+            return predictions if self.config.streams > 1 else predictions[0]
+
+    def learn(self, y: Any) -> Any:
+        """Give the target of the last prediction, and learn if it is time for an update.
+
+        Returns
+        -------
+        float, or array (B,), or None
+            The loss of the prediction, 0 for a missing target; None for a network.
+
+        Raises
+        ------
+        TypeError, ValueError
+            The target is wrong, or there is no prediction without one; then nothing changes.
+        """
+        with self._exclusive:
+            if not self._pending:
+                raise ValueError("learn: expected a call of predict before each learn, got none")
+            losses = self._learn_targets(self._targets(y))
+            return losses if losses is None or self.config.streams > 1 else float(losses[0])
+
+    def _learn_targets(self, targets: Array) -> Array | None:
+        """Give the targets (1, B, ...) of the last step, and learn if an update is due. Returns its losses (B,), fresh;
+        None if they are not known."""
+        window = self._window
+        window.set_targets(window.steps - 1, targets)
+        found = window.losses(window.steps - 1, window.steps)
+        losses = None if found is None else found[0].copy()
+        self._pending = False
+        if window.due:
+            self._learn()
+        return losses
+
+    def _finish_step(self) -> None:
+        """What has to be done before the next step is read."""
+        self._pending = False
+        if self._window.due or self._leaving:
+            self._learn()
+        if self._to_reset.any():
+            self._window.reset(self._to_reset)
+            self._to_reset[:] = False
+
+    def _run(self, inputs: Array) -> None:
+        """Read steps (m, B, ...)."""
+        self._window.run(inputs)
+        self.steps += len(inputs)
+
+    def _learn(self) -> None:
+        """Update the weights from the window, and begin the next one."""
+        window = self._window
+        if self.frozen or self._leaving:
+            self._leaving = False
+            window.forget()
+            return
+        weight = window.weight()
+        if weight:
+            grads = self._parameters.flat_grads
+            kernels.clear(grads, self.config.threads)
+            window.backward(1.0 / weight)
+            if self._update(self._parameters.flat, grads):
+                self.updates += 1
+                self._parameters.changed()
+        window.begin_next()
+
+    # ---- control --------------------------------------------------------------------------------------------------
+
+    def freeze(self) -> None:
+        """Stop learning: from now on the learner predicts, bit-identical to a stream on the weights of now.
+
+        The steps since the last update are not learnt.
+        """
+        with self._exclusive:
+            self._leaving |= not self.frozen
+            self.frozen = True
+
+    def unfreeze(self) -> None:
+        """Learn again, from the next step on."""
+        with self._exclusive:
+            self._leaving |= self.frozen
+            self.frozen = False
+
+    def reset(self, streams: Any = None) -> None:
+        """Reset streams to the initial state: the trainable one, or zeros. No gradient passes a reset.
+
+        Parameters
+        ----------
+        streams : integers, or bool (B,), optional
+            Which streams; all if not given.
+        """
+        with self._exclusive:
+            chosen = np.zeros(self.config.streams, bool)
+            chosen[_stream_index(streams, self.config.streams)] = True
+            self._to_reset |= chosen
+
+    @property
+    def state(self) -> StateLike:
+        """The state, a copy, in the form of the network's own state for a batch of B."""
+        with self._exclusive:
+            return self._state().copied()
+
+    def _state(self) -> State:
+        state: State = self._stack.new_state(self.config.streams)
+        state.set_arrays(self._window.state)
+        if self._to_reset.any():
+            set_initial(self._stack, state.arrays, self._to_reset)
+        return state
+
+    @property
+    def skipped(self) -> int:
+        """Updates that were skipped, because the gradient was not finite."""
+        return self._update.skipped
+
+    @property
+    def model(self) -> Any:
+        """A copy of the model with the weights of now, which later learning does not change."""
+        with self._exclusive:
+            return self._module._changed(self._parameters.read_only())
+
+    def snapshot(self) -> Any:
+        """A `Stream` on the weights and the state of now, which later learning does not change; of B streams a
+        `StreamBatch`. For other threads.
+        """
+        with self._exclusive:
+            return self._snapshot(self._state().value)
+
+    def _snapshot(self, state: StateLike) -> Any:
+        if self.config.streams > 1:
+            batch = self._module.stream_batch(self.config.streams)
+            batch.set_states(state)
+            return batch
+        stream = self._module.stream()
+        stream.state = state
+        return stream
+
+    def __getattr__(self, name: str) -> Any:
+        """The option ``name``."""
+        config = self.__dict__.get("config")
+        if config is None or name not in config.__dataclass_fields__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(config, name)
+
+    def __repr__(self) -> str:
+        config = self.config
+        return (
+            f"{type(self).__name__}({self._module!r}, bptt={config.bptt}, every={config.interval}, "
+            f"streams={config.streams}, {self._update.optimizer!r}, {self.steps} steps, {self.updates} updates)"
+        )
+
+
+class Exclusive:
+    """Context manager of a call that no other thread's call may interrupt."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError("learner: another thread is using it; give other threads a snapshot")
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def _own_optimizer(optimizer: Optimizer, config: LearnerConfig) -> Optimizer:
+    """A copy of an optimizer that has done no updates. Raises ValueError."""
+    if optimizer.updates:
+        raise ValueError(
+            f"optimizer: expected one that has done no updates, got {optimizer!r} after {optimizer.updates}"
+        )
+    if config.lr is not None and isinstance(config.optimizer, Optimizer):
+        raise ValueError(f"lr: expected None with an optimizer that has its own, got {config.lr}")
+    return copy.deepcopy(optimizer)
+
+
+def _stream_index(streams: Any, count: int) -> Any:
+    """An index of streams. Raises TypeError and ValueError."""
+    if streams is None:
+        return slice(None)
+    array = as_array("streams", streams)
+    if array.dtype == bool:
+        if array.shape != (count,):
+            raise ValueError(f"streams: expected bool of shape ({count},), got shape {array.shape}")
+        return array.copy()
+    if array.size == 0:
+        return []
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"streams: expected integers or bool, got {array.dtype}")
+    return checked_ids("streams", array.reshape(-1), count)
+
+
+public_methods_in_ieee_mode(Learner)

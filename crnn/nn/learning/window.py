@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: MIT
+"""The last steps of a learner: what they read, their targets, and the gradient of their losses.
+
+    KeptWindow      an update after every window: the forward pass of each step is kept until then
+    RereadWindow    updates before a window is full: each runs the window forward again, with the weights of now
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from crnn.checks import Array
+from crnn.nn.learning.readout import Readout
+from crnn.nn.learning.unrolled import Unrolled
+from crnn.nn.stack import Stack
+from crnn.nn.state import State
+
+__all__ = ["KeptWindow", "RereadWindow", "Window"]
+
+MOST_TAPES = 16  # that are kept, of windows between resets
+
+Maker = Callable[[int], Unrolled]  # makes one of so many steps
+
+
+class Window(ABC):
+    """Up to T steps of B streams.
+
+    Attributes
+    ----------
+    steps : int
+        n: those in the window.
+    fresh : int
+        Those of them that came after the last update.
+    inputs : array (T, B, D), or ids (T, B); targets : array (T, B, ...)
+        The first n steps are those of the window.
+    resets : bool array (T, B)
+        Streams that were reset before a step.
+    """
+
+    steps: int
+    fresh: int
+    inputs: Array
+    targets: Array
+    resets: Array
+
+    def __init__(self, stack: Stack, readout: Readout, make: Maker, size: int, interval: int, batch: int) -> None:
+        self._stack, self._readout, self._make = stack, readout, make
+        self._size, self._interval, self._batch = size, interval, batch
+        self._again = Again(stack, make)
+        self.resets = np.zeros((size, batch), bool)
+        self.steps = self.fresh = 0
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for an update."""
+        return self.fresh >= self._interval
+
+    @property
+    @abstractmethod
+    def room(self) -> int:
+        """How many steps `run` may be given."""
+
+    @abstractmethod
+    def run(self, x: Array) -> None:
+        """Read steps x (m, B, ...), whose targets are missing at first; not if an update is due."""
+
+    @abstractmethod
+    def outputs(self, m: int) -> Array:
+        """The outputs (m, B, V) of the last m steps, which are not more than the last call of `run` was given."""
+
+    @abstractmethod
+    def losses(self, start: int, stop: int) -> Array | None:
+        """The losses (stop - start, B) of these steps, which `outputs` could return; None if they are not known."""
+
+    @abstractmethod
+    def set_targets(self, first: int, targets: Array) -> None:
+        """Set the targets of the steps from ``first`` on, which `outputs` could return."""
+
+    @property
+    @abstractmethod
+    def state(self) -> list[Array]:
+        """The arrays (B, H) of the state after the last step, in the order of `State.arrays`; writable."""
+
+    def reset(self, streams: Array) -> None:
+        """Put the streams (B,) that are True into the initial state, before the next step."""
+        set_initial(self._stack, self.state, streams)
+        self.resets[self.steps] |= streams
+
+    def weight(self) -> float:
+        """See `Readout.weight`: of the targets in the window."""
+        return self._readout.weight(self.targets[: self.steps])
+
+    @abstractmethod
+    def backward(self, scale: float) -> None:
+        """ACCUMULATE the gradient of scale * (the sum of the losses) of all steps."""
+
+    @abstractmethod
+    def begin_next(self) -> None:
+        """After an update: keep the steps that the next one will need."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Forget all steps, but not the state."""
+
+
+class KeptWindow(Window):
+    """A window with one update at its end."""
+
+    def __init__(self, stack: Stack, readout: Readout, make: Maker, size: int, interval: int, batch: int) -> None:
+        super().__init__(stack, readout, make, size, interval, batch)
+        self._tape = make(size)
+        self.inputs, self.targets = self._tape.inputs, self._tape.targets
+        self._tape.before.clear()
+        self.reset(np.ones(batch, bool))
+
+    @property
+    def room(self) -> int:
+        return self._size - self.steps
+
+    def run(self, x: Array) -> None:
+        first, self.steps = self.steps, self.steps + len(x)
+        self._tape.pack(backward=True)
+        self.inputs[first : self.steps] = x
+        self._readout.set_missing(self.targets[first : self.steps])
+        self._tape.forward(first, self.steps)
+        self.fresh = self.steps
+
+    def outputs(self, m: int) -> Array:
+        return self._tape.outputs[self.steps - m : self.steps]
+
+    def losses(self, start: int, stop: int) -> Array | None:
+        return self._tape.losses(start, stop)
+
+    def set_targets(self, first: int, targets: Array) -> None:
+        self.targets[first : first + len(targets)] = targets
+
+    @property
+    def state(self) -> list[Array]:
+        return self._tape.states(self.steps)
+
+    def backward(self, scale: float) -> None:
+        starts = self.resets[0]
+        mixed = starts.any() and not starts.all() and self._stack.config.trainable_initial_state
+        if self.steps < self._size or self.resets[1:].any() or mixed:
+            # The state after a step has been replaced, or gradients stop between steps
+            self._again.backward(self, self._tape.before.arrays, scale)
+            return
+        self._tape.backward(scale)
+        self._tape.gradients(bool(starts.any()))
+
+    def begin_next(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        if self.steps:
+            self._tape.state_after(self.steps, self._tape.before)
+            self.resets[:] = False
+        self.steps = self.fresh = 0
+
+
+class RereadWindow(Window):
+    """A window with updates before it is full."""
+
+    def __init__(self, stack: Stack, readout: Readout, make: Maker, size: int, interval: int, batch: int) -> None:
+        super().__init__(stack, readout, make, size, interval, batch)
+        self._step = make(1)
+        self.inputs = np.zeros((size, *self._step.inputs.shape[1:]), self._step.inputs.dtype)
+        self.targets = readout.new_targets(size, batch)
+        self._step.before.clear()
+        # before each step
+        self._states = [np.zeros((size, *array.shape), array.dtype) for array in self._step.before.arrays]
+        self.reset(np.ones(batch, bool))
+
+    @property
+    def room(self) -> int:
+        return 1
+
+    def run(self, x: Array) -> None:
+        tape = self._step
+        tape.pack(backward=False)
+        for history, array in zip(self._states, tape.before.arrays, strict=True):
+            history[self.steps] = array
+        tape.inputs[...] = self.inputs[self.steps] = x[0]
+        self._readout.set_missing(self.targets[self.steps])
+        self._readout.set_missing(tape.targets)
+        tape.forward(0, 1)
+        tape.state_after(1, tape.before)
+        self.steps += 1
+        self.fresh += 1
+
+    def outputs(self, m: int) -> Array:
+        return self._step.outputs
+
+    def losses(self, start: int, stop: int) -> Array | None:
+        return self._step.losses(0, 1)
+
+    def set_targets(self, first: int, targets: Array) -> None:
+        self.targets[first] = self._step.targets[0] = targets[0]
+
+    @property
+    def state(self) -> list[Array]:
+        return self._step.before.arrays
+
+    def backward(self, scale: float) -> None:
+        self._again.backward(self, [history[0] for history in self._states], scale)
+
+    def begin_next(self) -> None:
+        kept = min(self.steps, self._size - self._interval)
+        dropped = self.steps - kept
+        if not dropped:
+            self.fresh = 0
+            return
+        for array in (self.inputs, self.targets, self.resets, *self._states):
+            array[:kept] = array[dropped : self.steps].copy()
+        self._begin(kept)
+
+    def forget(self) -> None:
+        self._begin(0)
+
+    def _begin(self, kept: int) -> None:
+        self.steps, self.fresh = kept, 0
+        self.resets[kept:] = False
+
+
+class Again:
+    """Runs a window forward again and back: one tape for the steps between two resets, through which no gradient goes.
+    """
+
+    def __init__(self, stack: Stack, make: Maker) -> None:
+        self._stack, self._make = stack, make
+        self._tapes: OrderedDict[tuple[int, int], Unrolled] = OrderedDict()
+
+    def _tape(self, number: int, steps: int) -> Unrolled:
+        """A tape of so many steps, for the part of a window with this number."""
+        tape = self._tapes.pop((number, steps), None) or self._make(steps)
+        self._tapes[number, steps] = tape
+        if len(self._tapes) > MOST_TAPES:
+            self._tapes.popitem(last=False)
+        return tape
+
+    def backward(self, window: Window, before: Sequence[Array], scale: float) -> None:
+        """`Window.backward`. ``before``: the arrays of the state before the first step."""
+        bounds = [0, *(t for t in range(1, window.steps) if window.resets[t].any()), window.steps]
+        tapes: list[Unrolled] = []
+        for number, (start, stop) in enumerate(pairwise(bounds)):
+            tape = self._tape(number, stop - start)
+            tape.pack(backward=True)
+            tape.inputs[...], tape.targets[...] = window.inputs[start:stop], window.targets[start:stop]
+            if tapes:
+                tapes[-1].state_after(tapes[-1].steps, tape.before)
+            else:
+                tape.before.set_arrays(before)
+            set_initial(self._stack, tape.before.arrays, window.resets[start])
+            tape.forward(0, tape.steps)
+            tapes.append(tape)
+        after: State | None = None
+        for number in reversed(range(len(tapes))):
+            tape, streams = tapes[number], window.resets[bounds[number]]
+            tape.backward(scale, after)
+            gradient = tape.before_gradient
+            if number:
+                after = self._stack.new_state(gradient.batch)
+                after.set_arrays(gradient.arrays)
+                for array in after.arrays:
+                    array[streams] = 0
+            trained = bool(streams.any()) and self._stack.config.trainable_initial_state
+            if trained:
+                for array in gradient.arrays:
+                    array[~streams] = 0
+            tape.gradients(trained)
+
+
+def set_initial(stack: Stack, arrays: Sequence[Array], streams: Array) -> None:
+    """Set the rows of a state (B, H) whose streams (B,) are True to the initial state."""
+    if not streams.any():
+        return
+    names = ["h", "c"] if stack.cell.has_c else ["h"]
+    values = [stack.params.get(f"layer{layer}.{name}0") for name in names for layer in range(len(stack.state_sizes))]
+    for array, initial in zip(arrays, values, strict=True):
+        array[streams] = 0 if initial is None else initial

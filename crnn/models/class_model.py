@@ -18,11 +18,13 @@ from crnn.models.fitting.weighting import BALANCED, balanced, check_class_weight
 from crnn.models.inputs.data import SequenceData, Sequences, check_given
 from crnn.models.inputs.standardizer import Standardizer
 from crnn.models.inputs.text_inputs import size_of
+from crnn.models.learners.sequences import ClassLearner, learner_of
 from crnn.models.observations import CLASSES
 from crnn.models.outputs.losses import check_weights, class_loss
 from crnn.models.outputs.targets import ClassTargets, Label
 from crnn.models.outputs.thresholds import best_threshold, check_thresholds
 from crnn.nn.config import config_from
+from crnn.nn.learning.config import LearnerConfig
 from crnn.nn.module import JsonTypes
 
 # The options that a ClassModel adds to those of its network, with the types that a file may hold.
@@ -111,6 +113,9 @@ class ClassModel:
     def classes_(self) -> Array:
         """The classes (V,), in the order of the columns of `predict_proba`: their names, or 0 .. V-1."""
         return self._targets.label_array()
+
+    def _new_learner(self, config: LearnerConfig) -> Any:
+        return learner_of(self, config, ClassLearner)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, *, mask: Any = None) -> float:
         """The accuracy: the fraction of the targets that `predict` gives; with ``multilabel`` of those with all labels.

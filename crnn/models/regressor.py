@@ -19,12 +19,14 @@ from crnn.models.inputs.data import Series, by_length, by_rows, is_one_series
 from crnn.models.inputs.held_out import STEPS, is_auto
 from crnn.models.inputs.standardizer import Standardizer
 from crnn.models.inputs.text_inputs import is_learnt, optional_vocab, size_of
+from crnn.models.learners.sequences import ValueLearner, learner_of
 from crnn.models.observations import VALUES
 from crnn.models.outputs.losses import Regression
 from crnn.models.outputs.metrics import RegressionEvaluation, r_squared
 from crnn.models.outputs.targets import ValueTargets
 from crnn.models.sequence_model import POOLING_TYPES, SCALE_TYPES, SequenceModel, model_json_types
 from crnn.nn.config import NetworkConfig, config_from
+from crnn.nn.learning.config import LearnerConfig
 from crnn.nn.module import JsonTypes
 from crnn.stream import StreamBatch, StreamWeights
 from crnn.text.vocab import Vocab
@@ -252,6 +254,9 @@ class SequenceRegressor(
         if np.isnan(found):
             raise ValueError("y: expected at least one target with a weight above 0, got none")
         return found
+
+    def _new_learner(self, config: LearnerConfig) -> Any:
+        return learner_of(self, config, ValueLearner)
 
     def forecast(self, series: Any, n: int) -> Array:
         """The next ``n`` steps of a series; each predicted step is fed back as the input of the next one.

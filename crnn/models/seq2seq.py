@@ -34,6 +34,7 @@ from crnn.models.outputs.targets import TokenTargets
 from crnn.models.sequence_model import SCALE_TYPES, SequenceModel
 from crnn.nn.config import NetworkConfig, config_from, network_json_types
 from crnn.nn.init import UNINITIALISED, uniform_draws
+from crnn.nn.learning.config import LearnerConfig
 from crnn.nn.module import JsonTypes
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
@@ -230,6 +231,12 @@ class SequenceToSequence(
         raise ValueError(
             "stream: expected a model with an output at every step, got a SequenceToSequence, which reads the whole "
             "source first; its decoder, model.net, has streams"
+        )
+
+    def _new_learner(self, config: LearnerConfig) -> Any:
+        raise ValueError(
+            "learner: expected a model with an output at every step, got a SequenceToSequence, which reads the whole "
+            "source first"
         )
 
     # ---- data -----------------------------------------------------------------------------------------------------

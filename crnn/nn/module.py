@@ -362,9 +362,9 @@ class Module(ABC):
         """
         return self._new_learner(build_config(LearnerConfig, options))
 
+    @abstractmethod
     def _new_learner(self, config: LearnerConfig) -> Any:
-        """`learner` with checked options."""
-        raise ValueError(f"learner: a {type(self).__name__} cannot learn from a stream")
+        """`learner` with checked options. Raises ValueError for a model that cannot learn from a stream."""
 
     def _weights_for_streams(self) -> StreamWeights:
         """The packed weights, reused while a stream holds them and the parameters are unchanged."""

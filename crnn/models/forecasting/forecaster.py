@@ -35,6 +35,7 @@ from crnn.models.forecasting.preparation import (
 from crnn.models.forecasting.scoring import score_of
 from crnn.models.inputs.held_out import AUTO
 from crnn.models.regressor import SequenceRegressor
+from crnn.nn.learning.config import LearnerConfig
 from crnn.nn.module import Module
 from crnn.nn.params import Shapes
 from crnn.nn.precision import check_trainable
@@ -460,6 +461,9 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
 
     def _stream_parts(self) -> StreamParts:
         raise ValueError("stream: a Forecaster reads windows; update adds new values, and forecast continues them")
+
+    def _new_learner(self, config: LearnerConfig) -> Any:
+        raise ValueError("learner: a Forecaster reads windows; a SequenceRegressor learns from a stream")
 
     def astype(self, dtype: str) -> Self:
         """A copy in another precision, float32 or float64, see `crnn.nn.module.Module.astype`."""

@@ -28,12 +28,12 @@ class NetworkLearner(Learner):
     --------
     >>> import numpy as np, crnn
     >>> net = crnn.RNN(input_size=3, hidden_size=4, cell="gru", seed=0)
-    >>> learner = net.learner(optimizer="sgd", lr=0.5, bptt=8, clip_norm=None)
-    >>> for _ in range(200):
+    >>> learner = net.learner(optimizer="sgd", lr=0.05, bptt=8, clip_norm=None)
+    >>> for _ in range(800):
     ...     y = learner.step(np.ones(3))
     ...     learner.learn(y - 0.5)            # the gradient of the sum of (y - 0.5)**2 / 2
     >>> learner.updates, float(abs(y - 0.5).max()) < 0.01
-    (25, True)
+    (100, True)
     """
 
     def step(self, x: Any) -> Any:

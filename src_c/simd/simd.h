@@ -22,6 +22,10 @@ typedef struct {
     vec v[VECS];
 } line;
 
+#if !defined(LARGE)
+#define LARGE INLINE /* an operation of many instructions, where a line has many vectors */
+#endif
+
 /* EACH(e) is e(0) e(1) ... e(VECS - 1), spelled out so that a line lives in registers on every compiler. */
 #define EACH1(e, i) e(i)
 #define EACH2(e, i) EACH1(e, i) EACH1(e, (i) + 1)
@@ -75,8 +79,8 @@ INLINE crnn_dim lanes_from(crnn_dim n, crnn_dim start)
 }
 #define LIFT_load_n(i) r.v[i] = vec_load_n(p + (lanes_from(n, (i) * VEC) ? (i) * VEC : 0), lanes_from(n, (i) * VEC));
 #define LIFT_store_n(i) if (lanes_from(n, (i) * VEC)) vec_store_n(p + (i) * VEC, a.v[i], lanes_from(n, (i) * VEC));
-INLINE line line_load_n(const real *p, crnn_dim n) { line r; EACH(LIFT_load_n) return r; }
-INLINE void line_store_n(real *p, line a, crnn_dim n) { EACH(LIFT_store_n) }
+LARGE line line_load_n(const real *p, crnn_dim n) { line r; EACH(LIFT_load_n) return r; }
+LARGE void line_store_n(real *p, line a, crnn_dim n) { EACH(LIFT_store_n) }
 
 /* The same for an array of which `remaining` reals lie ahead, LINE or more: loops over arrays count it down. */
 INLINE line line_get(const real *p, crnn_dim remaining)

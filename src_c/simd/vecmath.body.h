@@ -51,7 +51,7 @@ INLINE line line_expm1_reduced(line x, const int exact_ln2, line *rounded)
 }
 
 /* e^x: inf above EXP_MAX, 0 below EXP_MIN, NaN for NaN. */
-INLINE line line_exp(line x)
+LARGE line line_exp(line x)
 {
     line t, p = line_add(line_expm1_reduced(x, 1, &t), line_set1(1));
     line y = line_pick(x, line_set1(EXP_MAX), line_set1((real)INFINITY), line_scale_exponent(p, t));
@@ -60,7 +60,7 @@ INLINE line line_exp(line x)
 }
 
 /* e^x for x <= 0, without a comparison: 2^n + 2^n (e^r - 1), and 2^n is 0 from EXP_ZERO down. NaN for NaN. */
-INLINE line line_exp_nonpositive(line x)
+LARGE line line_exp_nonpositive(line x)
 {
     line t, p = line_expm1_reduced(line_max(line_set1(EXP_ZERO), x), 1, &t);
     line power = line_scale_exponent(line_set1(1), t);
@@ -72,7 +72,7 @@ INLINE line line_exp_nonpositive(line x)
  *
  * tanh x = (1 - E) / (1 + E) with E = e^-2|x| = 2^n + 2^n (e^r - 1), and the sign of x. 1 - E keeps all its bits for
  * small x, where n is 0. */
-INLINE line line_tanh(line x)
+LARGE line line_tanh(line x)
 {
     line one = line_set1(1), y = line_mul(line_set1(-2), line_abs(x));
     line t, p = line_expm1_reduced(line_max(line_set1(EXP_ZERO), y), sizeof(real) > 4, &t);
@@ -83,7 +83,7 @@ INLINE line line_tanh(line x)
 
 /* sigmoid x = 1 / (1 + E) with E = e^-x = 2^n + 2^n (e^r - 1). 1 + 2^n would lose its last bit where n is 24 (in double
  * 53); the smaller of the two meets the small term first. */
-INLINE line line_sigmoid(line x)
+LARGE line line_sigmoid(line x)
 {
     line one = line_set1(1), y = line_max(line_set1(EXP_ZERO), line_min(line_set1(-EXP_ZERO), line_sub(line_set1(0), x)));
     line t, p = line_expm1_reduced(y, 1, &t);
@@ -103,7 +103,7 @@ static const real artanh_g[] = {0x1.401d3e65cdc48p-4, 0x1.32e0d25c9c761p-5, 0x1.
 #endif
 enum { ARTANH_TERMS = sizeof artanh_g / sizeof artanh_g[0] };
 
-INLINE line line_log1p(line x)
+LARGE line line_log1p(line x)
 {
     line f = line_div(x, line_add(line_set1(2), x)), f2 = line_mul(f, f), g = line_set1(artanh_g[0]);
     UNROLL

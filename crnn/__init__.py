@@ -23,7 +23,7 @@ if _TYPE_CHECKING:
     from crnn.diagnostics import gradient_check, gradient_flow
     from crnn.io.model_file import ModelFileError
     from crnn.models.classifier import SequenceClassifier
-    from crnn.models.files import load, save
+    from crnn.models.files import Learner, load, save
     from crnn.models.forecasting.backtest import Backtest
     from crnn.models.forecasting.forecaster import Forecaster
     from crnn.models.forecasting.naive import SeasonalNaive
@@ -32,7 +32,6 @@ if _TYPE_CHECKING:
     from crnn.models.regressor import SequenceRegressor
     from crnn.models.seq2seq import SequenceToSequence
     from crnn.models.tagger import SequenceTagger
-    from crnn.nn.learning.learner import Learner
     from crnn.stream.text_stream import TextStream
     from crnn.text import TextCorpus, TextError, Vocab, VocabError
     from crnn.training.communicator import RankError
@@ -104,7 +103,7 @@ _LAZY = {
     "Evaluation": "crnn.models.outputs.metrics",
     "Forecaster": "crnn.models.forecasting.forecaster",
     "LanguageModel": "crnn.models.language_model",
-    "Learner": "crnn.nn.learning.learner",
+    "Learner": "crnn.models.files",  # so that `Learner.load` knows all kinds of models
     "ModelFileError": "crnn.io.model_file",
     "PartResult": "crnn.verification.checker",
     "Progress": "crnn.training.progress",

@@ -51,6 +51,7 @@ forge_navigation = {  # title <page>, or the page with its own title
         "callbacks",
         "sequences",
         "forecasting",
+        "Learning from a stream <learning-streams>",
         "scikit-learn",
         "Arrays and gradients <arrays>",
         "Embedding <embedding>",

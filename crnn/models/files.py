@@ -15,9 +15,10 @@ import crnn.models.tagger  # noqa: F401
 from crnn._float_mode import in_ieee_mode
 from crnn.io import model_file, registry
 from crnn.io.atomic_write import PathLike
+from crnn.nn.learning.learner import Learner
 from crnn.nn.module import Module
 
-__all__ = ["from_bytes", "load", "save", "to_bytes"]
+__all__ = ["Learner", "from_bytes", "load", "save", "to_bytes"]
 
 
 def save(model: Module, path: PathLike) -> None:

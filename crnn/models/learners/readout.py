@@ -51,6 +51,9 @@ class HeadReadout:
     def set_missing(self, targets: Array) -> None:
         targets.fill(IGNORE_INDEX if isinstance(self._loss, CrossEntropy) else np.nan)
 
+    def check_targets(self, name: str, targets: Array) -> None:
+        self._loss.check(name, targets, targets.shape[0], targets.shape[1], self._head.dtype)
+
     def weight(self, targets: Array) -> float:
         return self._loss.weight(targets)
 

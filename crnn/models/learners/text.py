@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -275,6 +275,19 @@ class TextLearner(Learner):
         logits = self._logits[0] if self._known[0] else None
         last = int(self._last[0])
         return _text_stream_from(self._module.stream().weights, self.vocab, state, logits, last, self._ending)
+
+    # ---- files ----------------------------------------------------------------------------------------------------
+
+    def _stored_own(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        return {"logits": self._logits, "known": self._known, "last": self._last}, {"ending": self._ending}
+
+    def _restore_own(self, arrays: Mapping[str, Array], header: Any) -> None:
+        endings = (self.BY_TOKEN, self.IN_WORD, self.AT_SPACE)
+        ending = header.get("ending") if isinstance(header, dict) and len(header) == 1 else None
+        if type(ending) is not int or ending not in endings:
+            raise ValueError(f"own: expected ending, from 0 to 2, got {header!r:.100}")
+        last = checked_ids("own.last", arrays["last"], len(self.vocab))
+        self._logits, self._known, self._last, self._ending = arrays["logits"], arrays["known"], last, ending
 
 
 public_methods_in_ieee_mode(TextLearner)

@@ -4,19 +4,25 @@
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from crnn._core import optim as kernels
 from crnn._core.arrays import checked_ids
-from crnn._float_mode import public_methods_in_ieee_mode
+from crnn._float_mode import in_ieee_mode, public_methods_in_ieee_mode
 from crnn.array_input import as_array
-from crnn.checks import Array
+from crnn.checks import Array, check_threads
+from crnn.io import model_file, registry
+from crnn.io.atomic_write import PathLike
+from crnn.io.model_file import Header, ModelFileError
 from crnn.nn.learning.config import LearnerConfig
+from crnn.nn.learning.files import contents, learner_from
 from crnn.nn.learning.readout import Readout
 from crnn.nn.learning.unrolled import Unrolled
 from crnn.nn.learning.window import KeptWindow, RereadWindow, Window, set_initial
@@ -68,7 +74,6 @@ class Learner(ABC):
         Whether the learner only predicts.
     """
 
-    kind: ClassVar[str]  # of its model, in files
     config: LearnerConfig
     _window: Window
     _module: Any  # a copy of the model
@@ -89,15 +94,7 @@ class Learner(ABC):
         self._stack = Stack(replace(net._config, **dict.fromkeys(DROPOUTS, 0.0)), net._parameters)
         self._readout = self._new_readout()
         optimizer = optimizer_from("optimizer", config.optimizer, config.lr)
-        self._update = AnchoredUpdate(
-            self._parameters.flat,
-            _own_optimizer(optimizer, config),
-            clip_norm=config.clip_norm,
-            clip_value=config.clip_value,
-            decay=config.decay,
-            max_change=config.max_change,
-            threads=config.threads,
-        )
+        self._update = self._new_update(_own_optimizer(optimizer, config), None)
         window = KeptWindow if config.interval == config.bptt else RereadWindow
         self._window = window(
             self._stack, self._readout, self._unrolled, config.bptt, config.interval, config.streams
@@ -106,6 +103,12 @@ class Learner(ABC):
         self._pending = False  # a prediction has no target yet
         self.frozen = self._leaving = False  # leaving: the steps in the window will not be learnt
         self.steps = self.updates = 0
+
+    def _new_update(self, optimizer: Optimizer, anchor: Array | None) -> AnchoredUpdate:
+        """What updates the weights, held near ``anchor``, or near those of now if it is not given."""
+        names = ("clip_norm", "clip_value", "decay", "max_change", "threads")
+        options = {name: getattr(self.config, name) for name in names}
+        return AnchoredUpdate(self._parameters.flat, optimizer, anchor=anchor, **options)
 
     def _unrolled(self, steps: int) -> Unrolled:
         config = self.config
@@ -296,6 +299,66 @@ class Learner(ABC):
         stream.state = state
         return stream
 
+    # ---- files ----------------------------------------------------------------------------------------------------
+
+    def save(self, path: PathLike) -> None:
+        """Write a file, atomically, from which `load` makes a learner that continues to the bit.
+
+        It holds the model with the weights of now, which `crnn.load` reads from it, those of the beginning if an option
+        needs them, the state of the optimizer, the steps of the window and the states of the streams.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written. An existing file is then unchanged, as in the other cases.
+        TypeError
+            The model's class is not registered, or the optimizer is not one of crnn's.
+        ValueError
+            A weight, a state or an array of the optimizer is not finite; the message names it.
+        """
+        with self._exclusive:
+            registry.check_kind(type(self._module).__name__)
+            model_file.write(path, *contents(self))
+
+    @classmethod
+    def load(cls, path: PathLike, *, threads: int | None = None) -> Any:
+        """Read a learner that `save` wrote.
+
+        Parameters
+        ----------
+        path : str or path
+        threads : int, optional
+            Other threads than those of the learner that was saved. The results do not depend on it.
+
+        Returns
+        -------
+        Learner
+            Of the class that fits the model.
+
+        Raises
+        ------
+        ModelFileError
+            The file is truncated, damaged, or not a learner; the message says what was found.
+        OSError
+            The file cannot be read.
+        """
+        threads = None if threads is None else check_threads(threads)
+        with model_file.opened(path) as (tensors, header):  # raises at its end if the file is damaged
+            return _restored(os.fsdecode(path), tensors, header, threads)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        with self._exclusive:
+            return _from_bytes, (model_file.to_bytes(*contents(self)),)
+
+    def _stored_own(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """What the class adds to a file: arrays, and an entry of the header."""
+        return {}, {}
+
+    def _restore_own(self, arrays: Mapping[str, Array], header: Any) -> None:
+        """Set what `_stored_own` returned, arrays of the shapes and dtypes that it says. Raises ValueError."""
+        if header != {}:
+            raise ValueError(f"own: expected nothing, got {header!r:.100}")
+
     def __getattr__(self, name: str) -> Any:
         """The option ``name``."""
         config = self.__dict__.get("config")
@@ -309,6 +372,20 @@ class Learner(ABC):
             f"{type(self).__name__}({self._module!r}, bptt={config.bptt}, every={config.interval}, "
             f"streams={config.streams}, {self._update.optimizer!r}, {self.steps} steps, {self.updates} updates)"
         )
+
+
+def _restored(name: str, tensors: Mapping[str, Array], header: Header, threads: int | None) -> Any:
+    """The learner that a file holds. Raises ModelFileError, which calls the file ``name``."""
+    try:
+        return learner_from(header, tensors, threads)
+    except (TypeError, ValueError) as error:
+        raise ModelFileError(f"{name}: {error}") from None
+
+
+@in_ieee_mode
+def _from_bytes(content: bytes) -> Any:
+    """The learner that pickle or copy restores."""
+    return _restored("pickle", *model_file.from_bytes("pickle", content, borrow=True), None)
 
 
 class Exclusive:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from crnn._core import arrays as kernels
 from crnn._core import gemm
+from crnn.array_input import check_finite
 from crnn.checks import Array
 from crnn.nn.slices import Slice
 from crnn.nn.tape import Tape
@@ -34,6 +35,10 @@ class Readout(Protocol):
 
     def set_missing(self, targets: Array) -> None:
         """Set all targets to missing."""
+        ...
+
+    def check_targets(self, name: str, targets: Array) -> None:
+        """Raise ValueError, which calls them ``name``, for targets (T, B, ...) of a file that cannot be."""
         ...
 
     def weight(self, targets: Array) -> float:
@@ -85,6 +90,9 @@ class NetworkReadout:
 
     def set_missing(self, targets: Array) -> None:
         targets.fill(0)
+
+    def check_targets(self, name: str, targets: Array) -> None:
+        check_finite(name, targets)
 
     def weight(self, targets: Array) -> float:
         return 1.0

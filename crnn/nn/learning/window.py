@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 
+from crnn._core.arrays import checked_ids
 from crnn.checks import Array
 from crnn.nn.learning.readout import Readout
 from crnn.nn.learning.unrolled import Unrolled
@@ -107,6 +108,45 @@ class Window(ABC):
     def forget(self) -> None:
         """Forget all steps, but not the state."""
 
+    # ---- files ----------------------------------------------------------------------------------------------------
+
+    def check_steps(self, steps: int, fresh: int) -> None:
+        """Raise ValueError unless a window can have so many steps, of which so many are fresh."""
+        if not (fresh <= min(steps, self._interval) and steps - fresh <= self._size - self._interval):
+            raise ValueError(f"window: expected at most {self._size} steps, got {steps}, {fresh} of them fresh")
+
+    def stored(self, steps: int | None = None) -> dict[str, Array]:
+        """The arrays that `restore` takes, finite; of another number of steps only their shapes and dtypes count."""
+        n = self.steps if steps is None else steps
+        targets = self.targets[:n]
+        arrays = {"inputs": self.inputs[:n], "targets": targets, "resets": self.resets}
+        if targets.dtype.kind == "f":
+            arrays["missing"] = np.isnan(targets)
+            arrays["targets"] = np.where(arrays["missing"], targets.dtype.type(0), targets)
+        return arrays | self._stored_states(n)
+
+    @abstractmethod
+    def _stored_states(self, n: int) -> dict[str, Array]:
+        """The states in a file, of n steps."""
+
+    def restore(self, stored: Mapping[str, Array], steps: int, fresh: int) -> None:
+        """Set what `stored` returned, of the shapes and dtypes that it says. Raises ValueError for ids or targets that
+        cannot be."""
+        inputs, targets = stored["inputs"], stored["targets"]
+        if inputs.dtype.kind == "i":
+            checked_ids("window.inputs", inputs, self._stack.config.input_size)
+        if "missing" in stored:
+            targets[stored["missing"]] = np.nan
+        if steps:
+            self._readout.check_targets("window.targets", targets)
+        self.inputs[:steps], self.targets[:steps], self.resets[:] = inputs, targets, stored["resets"]
+        self._restore_states(stored, steps)
+        self.steps, self.fresh = steps, fresh
+
+    @abstractmethod
+    def _restore_states(self, stored: Mapping[str, Array], n: int) -> None:
+        """Set the states, and compute the outputs that `outputs` could return."""
+
 
 class KeptWindow(Window):
     """A window with one update at its end."""
@@ -152,6 +192,18 @@ class KeptWindow(Window):
             return
         self._tape.backward(scale)
         self._tape.gradients(bool(starts.any()))
+
+    def _stored_states(self, n: int) -> dict[str, Array]:
+        return {f"before.{i}": array for i, array in enumerate(self._tape.before.arrays)}
+
+    def _restore_states(self, stored: Mapping[str, Array], n: int) -> None:
+        tape = self._tape
+        tape.before.set_arrays([stored[f"before.{i}"] for i in range(len(tape.before.arrays))])
+        tape.pack(backward=True)
+        for t in range(n):
+            if t:
+                set_initial(self._stack, tape.states(t), self.resets[t])
+            tape.forward(t, t + 1)
 
     def begin_next(self) -> None:
         self.forget()
@@ -208,6 +260,21 @@ class RereadWindow(Window):
 
     def backward(self, scale: float) -> None:
         self._again.backward(self, [history[0] for history in self._states], scale)
+
+    def _stored_states(self, n: int) -> dict[str, Array]:
+        now = {f"state.{i}": array for i, array in enumerate(self.state)}
+        return now | {f"before.{i}": history[:n] for i, history in enumerate(self._states)}
+
+    def _restore_states(self, stored: Mapping[str, Array], n: int) -> None:
+        tape = self._step
+        for i, history in enumerate(self._states):
+            history[:n] = stored[f"before.{i}"]
+        if n:
+            tape.before.set_arrays([history[n - 1] for history in self._states])
+            tape.inputs[0], tape.targets[0] = self.inputs[n - 1], self.targets[n - 1]
+            tape.pack(backward=False)
+            tape.forward(0, 1)
+        tape.before.set_arrays([stored[f"state.{i}"] for i in range(len(self._states))])
 
     def begin_next(self) -> None:
         kept = min(self.steps, self._size - self._interval)

@@ -3,7 +3,8 @@
 
 Networks and models: `RNN`, `LanguageModel`, `SequenceClassifier`, `SequenceTagger`, `SequenceRegressor`,
 `SequenceToSequence`. Time series: `Forecaster`, `SeasonalNaive`. Training: `fit`, `optim`. Inference one step at a
-time: `Stream`, `StreamBatch`, `TextStream`. Text: `Vocab`, `TextCorpus`, `sampling`. Files: `save`, `load`, `export_c`.
+time: `Stream`, `StreamBatch`, `TextStream`. Text: `Vocab`, `TextCorpus`, `sampling`. Files: `save`, `load`, `export_c`;
+`compress`, `decompress`.
 Diagnostics: `gradient_check`, `gradient_flow`.
 `verify` checks that results are bit-identical to those of every other machine.
 """
@@ -20,6 +21,8 @@ from crnn.stream import Stream, StreamBatch
 if _TYPE_CHECKING:
     from crnn import optim, presets, sampling
     from crnn.c_export.files import export_c
+    from crnn.compression.archive import compress, decompress
+    from crnn.compression.header import ArchiveError
     from crnn.diagnostics import gradient_check, gradient_flow
     from crnn.io.model_file import ModelFileError
     from crnn.models.classifier import SequenceClassifier
@@ -42,6 +45,7 @@ if _TYPE_CHECKING:
 
 __all__ = [
     "RNN",
+    "ArchiveError",
     "Backtest",
     "Evaluation",
     "Forecaster",
@@ -70,6 +74,8 @@ __all__ = [
     "__version__",
     "available_isas",
     "built_isas",
+    "compress",
+    "decompress",
     "export_c",
     "fit",
     "get_include",
@@ -99,6 +105,7 @@ def get_include() -> str:
 
 # What a program that only runs a network does not need is imported when it is first used: models, text, training.
 _LAZY = {
+    "ArchiveError": "crnn.compression.header",
     "Backtest": "crnn.models.forecasting.backtest",
     "Evaluation": "crnn.models.outputs.metrics",
     "Forecaster": "crnn.models.forecasting.forecaster",
@@ -122,6 +129,8 @@ _LAZY = {
     "Verification": "crnn.verification.checker",
     "Vocab": "crnn.text",
     "VocabError": "crnn.text",
+    "compress": "crnn.compression.archive",
+    "decompress": "crnn.compression.archive",
     "export_c": "crnn.c_export.files",
     "fit": "crnn.training.fit",
     "gradient_check": "crnn.diagnostics",

@@ -57,6 +57,7 @@ forge_navigation = {  # title <page>, or the page with its own title
         "Embedding <embedding>",
         "Models in fewer bits <quantisation>",
         "C without a library <export-c>",
+        "Compression <compression>",
         "PyTorch <pytorch>",
         "ONNX <onnx>",
         "Keras <keras>",

@@ -22,6 +22,7 @@ FLOORS = (
     ("nn",),
     ("training",),
     ("models",),
+    ("compression",),
     ("_demo", "c_export", "diagnostics", "interop", "presets", "verification"),
     ("",),  # crnn/__init__.py
     ("cli", "config"),

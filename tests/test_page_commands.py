@@ -19,8 +19,8 @@ from crnn.interop import keras
 pytestmark = pytest.mark.thread_unsafe  # standard input and output are the process's
 
 ROOT = Path(__file__).parents[1]
-# Tests of their own have: the demo, which takes a minute; verify; and scripts for shells.
-ELSEWHERE = {"demo", "verify", "completion"}
+# Tests of their own have: the demo, which takes a minute; verify; scripts for shells; what depends on another command.
+ELSEWHERE = {"demo", "verify", "completion", "compress", "decompress"}
 NEEDS = {".onnx": "onnx", ".keras": "h5py"}  # by what is in the command
 SHORT = ["--epochs", "1", "-q"]
 TEXT = "ROMEO: what light?\nJULIET: one two.\n\n" * 40
@@ -65,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.mktemp("pages")
     with contextlib.chdir(here):
         write_tables()
-        for name in ("input.txt", "other.txt", "app.log", "notes/a.txt", "notes/b.txt"):
+        for name in ("input.txt", "other.txt", "app.log", "sunday.log", "notes/a.txt", "notes/b.txt"):
             Path(name).parent.mkdir(exist_ok=True)
             Path(name).write_text(TEXT, encoding="utf-8")
         for log in ("run", "other"):

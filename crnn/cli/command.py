@@ -56,6 +56,8 @@ SUBCOMMANDS = (
     Subcommand("export", "write a model as a file of another program", "export"),
     Subcommand("export-c", "write a model as a C file that needs no library", "export_c"),
     Subcommand("import", "read a model from a file of another program", "importing"),
+    Subcommand("compress", "write an archive of a file, by a network that learns it", "compress"),
+    Subcommand("decompress", "write the file in an archive of crnn compress", "decompress"),
     Subcommand("report", "write a page about runs, side by side", "report"),
     Subcommand("demo", "train on the prose of Python's documentation in under a minute", "demo"),
     Subcommand("verify", "check that results are bit-identical to those of every other machine", "verify"),

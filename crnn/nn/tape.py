@@ -86,9 +86,11 @@ class LayerTape:
     def forward_steps(self, part: Slice, t0: int, t1: int) -> None:
         """Run the steps t0 .. t1-1 of a tape that keeps all of them, when those before have been run.
 
-        Of a layer that reads forward, without dropout and lengths.
+        Of a layer that reads forward, without masks and lengths.
         """
         ((source, cell),) = self.directions
+        if self.below is not None:
+            self._copy_rows(self.x[t0:t1], self.below[t0:t1], part)
         xw, ids = source.project(cell.xw[t0:t1], t0, t1, part)
         cell.forward(xw, ids, t0, t1, part)
 

@@ -26,7 +26,7 @@ from crnn.training.wording import bar_texts, progress_line, sample_text, time_le
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-__all__ = ["Lines", "ProgressBar", "Reporter", "Silent", "new_reporter"]
+__all__ = ["Lines", "ProgressBar", "Reporter", "Silent", "bar_class", "is_terminal", "new_reporter"]
 
 FIRST = 5.0  # seconds until the first line
 SECONDS = 30.0  # between two lines within an epoch
@@ -198,7 +198,7 @@ class ProgressBar:
     def start(self, figures: Figures) -> float:
         options = {"total": figures.updates, "initial": figures.update, "bar_format": " "}
         with contextlib.suppress(OSError, ValueError):
-            self._bar = _bar_class()(**options, file=sys.stderr)
+            self._bar = bar_class()(**options, file=sys.stderr)
         return self.show(figures)
 
     def show(self, figures: Figures) -> float:
@@ -239,7 +239,7 @@ class ProgressBar:
     def aside(self) -> AbstractContextManager[object]:
         out: Any = sys.stdout
         in_main = threading.current_thread() is threading.main_thread()  # all threads have the same standard output
-        if self._bar is None or not in_main or not _is_terminal(out):
+        if self._bar is None or not in_main or not is_terminal(out):
             return contextlib.nullcontext()
         return _Above(out, self._bar)
 
@@ -276,7 +276,7 @@ class _Above:
 
 
 @functools.cache
-def _bar_class() -> Any:
+def bar_class() -> Any:
     """The class of bars. Made when the first one is needed, because ``import crnn`` does not import tqdm."""
     from tqdm import tqdm
 
@@ -313,7 +313,7 @@ def new_reporter(progress: bool | None, log: TrainingLog, *, from_start: bool = 
         return Silent()
     if in_notebook():
         return Notebook(log)
-    if _is_terminal(sys.stderr):
+    if is_terminal(sys.stderr):
         return ProgressBar(log)
     return Silent() if sys.stderr is None else Lines(log, 0.0 if progress or from_start else UNTOLD)
 
@@ -327,7 +327,7 @@ def _columns() -> int:
     return columns or (int(stated) if stated.isascii() and stated.isdigit() else 0) or WIDTH
 
 
-def _is_terminal(stream: Any) -> bool:
+def is_terminal(stream: Any) -> bool:
     """Whether this is a terminal in which a line can be written over, and that someone may watch."""
     automatic = os.environ.get("CI", "").lower() not in ("", "0", "false") or os.environ.get("TERM") == "dumb"
     editor = type(stream).__module__.startswith("idlelib")  # says that it is a terminal

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""What ``crnn compress`` and ``crnn decompress`` share: their files and options."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from pathlib import Path
+from typing import Self
+
+import crnn
+from crnn.cli.common import (
+    CommandParser,
+    add_output_flags,
+    check_output,
+    cores,
+    load_language_model,
+    standard_input,
+    standard_output,
+)
+from crnn.io.atomic_write import replacing
+from crnn.training.run_files import RunFiles
+
+__all__ = ["ENDING", "Files", "add_archive_flags", "read_model"]
+
+ENDING = ".crz"
+STANDARD = "-"  # input or output
+
+
+def add_archive_flags(parser: CommandParser, output: str) -> None:
+    """Add the options of both commands."""
+    add_output_flags(parser, output)
+    parser.add_argument(
+        "--model", type=Path, help="a language model of bytes (.safetensors) to begin with; both commands need the same"
+    )
+    parser.add_argument("--threads", type=int, default=cores(), help="threads; the result does not depend on it")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no messages")
+
+
+def read_model(arguments: argparse.Namespace) -> crnn.LanguageModel | None:
+    """The model of ``--model``."""
+    return None if arguments.model is None else load_language_model(arguments.model)
+
+
+class Files:
+    """Context manager: the file that is read and the one that is written, checked and locked before any work.
+
+    Parameters
+    ----------
+    arguments : Namespace
+    default : str, optional
+        Name of the output beside the input, if no output is given. None: one has to be given.
+
+    Attributes
+    ----------
+    name : str
+        Of the input, for messages.
+    output : Path or None
+        None: standard output.
+    """
+
+    output: Path | None
+
+    def __init__(self, arguments: argparse.Namespace, default: str | None) -> None:
+        self._arguments, self._input = arguments, arguments.file
+        standard = str(self._input) == STANDARD
+        self.name = "standard input" if standard else str(self._input)
+        output: Path | None = arguments.output
+        if output is None and not standard:
+            if default is None:
+                raise ValueError(f"output: expected one, because {self._input} does not end in {ENDING}, got none")
+            output = self._input.with_name(default)
+        self.output = None if output is None or str(output) == STANDARD else output
+        self._locks = contextlib.ExitStack()
+
+    @property
+    def shown(self) -> str:
+        """The output, for messages."""
+        return "standard output" if self.output is None else str(self.output)
+
+    def __enter__(self) -> Self:
+        arguments = self._arguments
+        models = [] if arguments.model is None else [arguments.model]
+        if self.output is None:
+            if arguments.json:
+                raise ValueError("json: expected with a file as the output, got it with standard output")
+            if standard_output().isatty():
+                raise ValueError("output: expected a file or pipe, got a terminal, which does not show bytes")
+        self._locks.enter_context(RunFiles({"file": [self._input], "model": models}, {"output": self.output}))
+        try:
+            check_output(argparse.Namespace(output=self.output, overwrite=arguments.overwrite))
+        except BaseException:
+            self._locks.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._locks.close()
+
+    def read(self) -> bytes:
+        """The content of the input."""
+        return standard_input().read() if str(self._input) == STANDARD else self._input.read_bytes()
+
+    def write(self, content: bytes) -> None:
+        """Write the output, whole or not at all."""
+        if self.output is None:
+            out = standard_output()
+            out.write(content)
+            out.flush()
+            return
+        with replacing(self.output) as file:
+            file.write(content)

@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: MIT
+"""crnn.compress and crnn.decompress: every content comes back, archives do not depend on the machine, and what is
+damaged is refused."""
+
+import hashlib
+import zlib
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+import crnn
+from crnn._core.dispatch import use_isa
+from crnn.compression import archive as archives
+from crnn.compression.header import Header
+from crnn.compression.streams import Streams
+
+
+def prose(size, seed=0):
+    """Words of a few kinds, as bytes."""
+    rng = np.random.default_rng(seed)
+    words = np.array(["the", "cat", "sat", "on", "mat,", "a", "dog", "ran\n", "under", "tables."])
+    return " ".join(words[rng.integers(0, len(words), size)]).encode()[:size]
+
+
+CONTENTS = {
+    "nothing": b"",
+    "one byte": b"x",
+    "two bytes": b"xy",
+    "two equal bytes": b"\0\0",
+    "a run": b"\xff" * 70_000,
+    "two runs": b"a" * 9000 + b"b" * 9001,
+    "all bytes": bytes(range(256)),
+    "all bytes often": bytes(range(256)) * 40,
+    "all but one": bytes(range(255)) * 12,
+    "31 different": bytes(range(100, 131)) * 60,
+    "32 different": bytes(range(100, 132)) * 60,
+    "random": np.random.default_rng(1).bytes(5000),
+    "random bits": np.random.default_rng(2).integers(0, 2, 3000).astype(np.uint8).tobytes(),
+    "prose": prose(20_011),
+    "short prose": b"Lines end with \r\n and names in UTF-8: \xc3\xa9\xe2\x82\xac.",
+    "numbers": np.arange(3000, dtype="<u4").tobytes(),
+}
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+def test_what_is_compressed_comes_back(name):
+    content = CONTENTS[name]
+    archive = crnn.compress(content)
+    assert crnn.decompress(archive) == content
+    assert len(archive) <= len(content) + 40
+
+
+pieces = st.lists(st.sampled_from([b"ab", b"abc", b"\0", b"\xff\xfe"]), max_size=300).map(b"".join)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.binary(max_size=600) | pieces)
+def test_any_bytes_come_back(content):
+    assert crnn.decompress(crnn.compress(content)) == content
+
+
+def test_what_repeats_becomes_small_and_noise_does_not_grow():
+    content = prose(20_011)
+    assert len(crnn.compress(content)) < len(content) / 2
+    noise = CONTENTS["random"]
+    assert len(crnn.compress(noise)) == len(noise) + 21
+    assert len(crnn.compress(b"\xff" * 10**6)) < 40
+
+
+@pytest.mark.parametrize("convert", [bytearray, memoryview, lambda content: np.frombuffer(content, np.uint8)])
+def test_everything_like_bytes_is_compressed(convert):
+    content = prose(300)
+    assert crnn.compress(convert(content)) == crnn.compress(content)
+    assert crnn.decompress(convert(crnn.compress(content))) == content
+
+
+def test_an_archive_does_not_depend_on_threads():
+    content = prose(9001)
+    archive = crnn.compress(content)
+    assert crnn.compress(content, threads=2) == archive
+    assert crnn.compress(content, threads=3) == archive
+    assert crnn.decompress(archive, threads=2) == content
+
+
+def test_an_archive_does_not_depend_on_the_instruction_set(isas):
+    content = prose(1501)
+    made = {}
+    for isa in isas:
+        use_isa(isa)
+        made[isa] = crnn.compress(content, threads=2)
+    assert len(set(made.values())) == 1
+    use_isa("generic")
+    assert crnn.decompress(made[isas[-1]]) == content
+
+
+def test_an_archive_of_this_version_has_these_bytes():
+    """Whoever changes them gives the predictor another number: archives that exist have to be refused then."""
+    archive = crnn.compress(prose(5003))
+    assert hashlib.sha256(archive).hexdigest()[:16] == ARCHIVE, "crnn/compression/predictor.py: VERSION"
+
+
+ARCHIVE = "0649fca6d583d9d2"
+
+
+# ---- with a model ----------------------------------------------------------------------------------------------------
+
+
+def byte_model(content=None, **options):
+    content = prose(8000, seed=5) if content is None else content
+    corpus = crnn.TextCorpus.from_text(content, unit="byte", valid=0, test=0)
+    options = {"hidden_size": 24, "cell": "gru", "seed": 3} | options
+    model = crnn.LanguageModel(corpus.vocab, **options)
+    crnn.fit(model, corpus, epochs=3, batch_size=8, bptt=16)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return byte_model()
+
+
+def test_a_model_of_similar_text_makes_archives_smaller(model):
+    content = prose(4000)
+    archive = crnn.compress(content, model=model)
+    assert len(archive) < len(crnn.compress(content))
+    assert crnn.decompress(archive, model=model, threads=2) == content
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"embedding_size": 6},
+        {"tie_weights": True},
+        {"cell": "lstm", "num_layers": 2, "trainable_initial_state": True},
+        {"dropout": 0.2, "recurrent_dropout": 0.1, "num_layers": 2, "embedding_size": 5, "embedding_dropout": 0.1},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+@pytest.mark.parametrize("content", [prose(3001), CONTENTS["all bytes often"][:3000], b"ab" * 200], ids=len)
+def test_models_of_all_options_are_starts(options, content):
+    model = byte_model(hidden_size=8, **options)
+    archive = crnn.compress(content, model=model, threads=2)
+    assert crnn.decompress(archive, model=model) == content
+    assert Header.read(archive)[0].model or len(set(content)) == 256
+
+
+def test_the_model_is_not_changed(model):
+    before = model.to_bytes()
+    crnn.decompress(crnn.compress(prose(3000), model=model), model=model)
+    assert model.to_bytes() == before
+
+
+def test_a_model_that_was_saved_and_loaded_is_the_same(model, tmp_path):
+    model.save(tmp_path / "m")
+    archive = crnn.compress(prose(3000), model=model)
+    assert crnn.decompress(archive, model=crnn.load(tmp_path / "m")) == prose(3000)
+
+
+def test_another_model_is_refused_by_its_digest(model):
+    archive = crnn.compress(prose(3000), model=model)
+    digest = Header.read(archive)[0].model.hex()
+    with pytest.raises(crnn.ArchiveError, match=f"whose digest is {digest}, got none"):
+        crnn.decompress(archive)
+    other = byte_model(prose(4000, seed=6))
+    with pytest.raises(crnn.ArchiveError, match=f"whose digest is {digest}, got one with"):
+        crnn.decompress(archive, model=other)
+
+
+def test_a_model_that_is_not_needed_is_ignored(model):
+    assert crnn.decompress(crnn.compress(b"x", model=model), model=model) == b"x"
+    assert crnn.decompress(crnn.compress(b"x" * 999, model=model)) == b"x" * 999
+    assert crnn.decompress(crnn.compress(prose(500)), model=model) == prose(500)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: crnn.LanguageModel(crnn.Vocab.from_text("ab"), hidden_size=3),
+            "unit='byte', got one with unit='char'",
+        ),
+        (
+            lambda: crnn.LanguageModel(crnn.Vocab.from_text(b"ab", "byte"), hidden_size=3, dtype="float64"),
+            "dtype='float32', got one with dtype='float64'",
+        ),
+        (
+            lambda: crnn.LanguageModel(crnn.Vocab.from_text(b"ab", "byte"), hidden_size=3).quantize(),
+            "precision=None, got one with precision='int8'",
+        ),
+    ],
+    ids=["characters", "float64", "int8"],
+)
+def test_models_that_cannot_be_a_start_are_refused(make, message):
+    for call in (crnn.compress, crnn.decompress):
+        with pytest.raises(ValueError, match=message):
+            call(b"abc", model=make())
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", [crnn.compress, crnn.decompress])
+@pytest.mark.parametrize("value", ["text", 5, None, [1, 2]])
+def test_what_is_not_bytes_is_refused(call, value):
+    name = {"compress": "data", "decompress": "archive"}[call.__name__]
+    with pytest.raises(TypeError, match=f"^{name}: expected bytes, got {type(value).__name__}"):
+        call(value)
+
+
+@pytest.mark.parametrize("call", [crnn.compress, crnn.decompress])
+def test_wrong_options_are_refused(call):
+    with pytest.raises(TypeError, match="model: expected a LanguageModel, got str"):
+        call(b"abc", model="m.safetensors")
+    with pytest.raises(ValueError, match="threads: expected"):
+        call(b"abc", threads=0)
+
+
+ARCHIVES = {name: crnn.compress(content) for name, content in CONTENTS.items() if len(content) < 300}
+
+
+def refusal(archive, **options):
+    with pytest.raises(crnn.ArchiveError, match=r"^archive: expected ") as error:
+        crnn.decompress(archive, **options)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_a_part_of_an_archive_is_refused(name):
+    archive = ARCHIVES[name]
+    for size in {*range(min(len(archive), 60)), *range(max(0, len(archive) - 20), len(archive))}:
+        refusal(archive[:size])
+    refusal(archive + b"\0")
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_an_archive_with_another_bit_is_refused(times):
+    archive = crnn.compress(CONTENTS["short prose"] * times)
+    assert Header.read(archive)[0].method == ("stored" if times == 1 else "predicted")
+    for place in range(len(archive)):
+        for bit in (1, 16, 128):
+            damaged = bytearray(archive)
+            damaged[place] ^= bit
+            refusal(bytes(damaged))
+
+
+def test_refusals_say_what_came():
+    archive = crnn.compress(prose(500))
+    assert "got bytes that begin with b'\\x1f\\x8b\\x08\\x00'" in refusal(b"\x1f\x8b\x08\x00 and so on")
+    assert "got bytes that begin with b''" in refusal(b"")
+    assert "version 1 of the format, got 9" in refusal(archive[:4] + b"\x09" + archive[5:])
+    assert "expected a whole header, got its first 20 bytes" in refusal(archive[:20])
+    assert "at most 499 bytes, got one of 500" in refusal(archive, max_size=499)
+    assert crnn.decompress(archive, max_size=500) == prose(500)
+
+
+def sealed(header, payload=b""):
+    """An archive with this header, whose check sum is right."""
+    return header.to_bytes() + payload
+
+
+def test_claims_that_cannot_be_true_are_refused_before_memory_is_allocated(monkeypatch):
+    def never(*arguments, **options):
+        raise AssertionError("work has begun")
+
+    monkeypatch.setattr(archives, "Predictor", never)
+    digest = bytes(8)
+    too_large = Header("predicted", archives.VERSION, 1 << 40, digest, b"ab")
+    assert f"got 5 bytes for {1 << 40:,}" in refusal(sealed(too_large, b"12345"))
+    assert "version" in refusal(sealed(Header("predicted", 99, 10, digest, b"ab"), b"12345"))
+    assert "behind it" in refusal(sealed(Header("predicted", archives.VERSION, 10, digest, b"a"), b"1"))
+    assert "11 different bytes among 10" in refusal(sealed(Header("predicted", 1, 10, digest, b"abcdefghijk"), b"1"))
+
+
+def test_alphabets_and_sizes_that_no_header_has_are_refused():
+    archive = bytearray(crnn.compress(prose(500)))
+    plain = Header.read(bytes(archive))[0]
+
+    def with_fields(size, alphabet):
+        head = b"\x8ecrz\x01\x01" + bytes([archives.VERSION]) + size + alphabet + plain.digest
+        return head + zlib.crc32(head).to_bytes(4, "little") + b"payload"
+
+    two = b"\x01ab"
+    assert "alphabet" in refusal(with_fields(b"\x40", b"\x01ba"))  # falls
+    assert "alphabet" in refusal(with_fields(b"\x40", b"\x01aa"))
+    assert "alphabet" in refusal(with_fields(b"\x40", b"\x1f" + b"\xff" * 32))  # 32 announced, 256 in the map
+    assert "size" in refusal(with_fields(b"\xc0\x00", two))  # could be shorter
+    assert "size" in refusal(with_fields(b"\xff" * 9 + b"\x01", two))
+    assert "method" in refusal(with_fields(b"\x00", two))
+
+
+def test_the_digest_of_the_content_is_compared():
+    archive = crnn.compress(CONTENTS["random"])
+    header, start = Header.read(archive)
+    other = archive[:start] + bytes([archive[start] ^ 1]) + archive[start + 1 :]
+    assert "another digest" in refusal(other)
+    run = Header("predicted", archives.VERSION, 10, header.digest, b"a")
+    assert "another digest" in refusal(sealed(run))
+
+
+def test_an_exception_of_the_callback_ends_the_work():
+    class Enough(Exception):
+        pass
+
+    calls = []
+
+    def progress(done, total):
+        calls.append((done, total))
+        if len(calls) == 3:
+            raise Enough
+
+    archive = crnn.compress(prose(9001))
+    for call, argument in ((crnn.compress, prose(9001)), (crnn.decompress, archive)):
+        calls.clear()
+        with pytest.raises(Enough):
+            call(argument, progress=progress)
+        assert [total for _, total in calls] == [9001] * 3
+        assert 0 < calls[0][0] < calls[1][0] < calls[2][0] <= 9001
+
+
+def test_the_last_call_of_progress_has_all_bytes():
+    calls = []
+    crnn.compress(prose(9001), progress=lambda *call: calls.append(call))
+    assert calls[-1] == (9001, 9001)
+
+
+# ---- streams ---------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 300), st.data())
+def test_streams_take_every_symbol_once(size, data):
+    count = data.draw(st.integers(1, size))
+    steps = data.draw(st.integers(1, 40))
+    values = np.arange(1, size + 1).astype(np.uint16)
+    streams, found, seen = Streams(size, count), np.zeros(size, np.uint16), []
+    for start in range(0, streams.steps, steps):
+        length = min(steps, streams.steps - start)
+        window = streams.window(values, start, length)
+        assert window.shape == (length, count)
+        for step, row in enumerate(window):
+            active = streams.active(start + step)
+            assert (row[:active] > 0).all()
+            assert (row[active:] == 0).all()
+            seen += row[:active].tolist()
+        streams.put(found, start, window)
+    assert sorted(seen) == list(range(1, size + 1))
+    np.testing.assert_array_equal(found, values)

@@ -30,6 +30,7 @@ CONTENTS = {
     "two bytes": b"xy",
     "two equal bytes": b"\0\0",
     "a run": b"\xff" * 70_000,
+    "a long run": b"\0" * 600_000,
     "two runs": b"a" * 9000 + b"b" * 9001,
     "all bytes": bytes(range(256)),
     "all bytes often": bytes(range(256)) * 40,
@@ -269,7 +270,8 @@ def test_claims_that_cannot_be_true_are_refused_before_memory_is_allocated(monke
     too_large = Header("predicted", archives.VERSION, 1 << 40, digest, b"ab")
     assert f"got 5 bytes for {1 << 40:,}" in refusal(sealed(too_large, b"12345"))
     assert "version" in refusal(sealed(Header("predicted", 99, 10, digest, b"ab"), b"12345"))
-    assert "behind it" in refusal(sealed(Header("predicted", archives.VERSION, 10, digest, b"a"), b"1"))
+    assert "got others" in refusal(sealed(Header("predicted", archives.VERSION, 10, digest, b"a"), b"1"))
+    assert "got 0 bytes for 300,000" in refusal(sealed(Header("predicted", archives.VERSION, 300_000, digest, b"a")))
     assert "11 different bytes among 10" in refusal(sealed(Header("predicted", 1, 10, digest, b"abcdefghijk"), b"1"))
 
 

@@ -79,10 +79,9 @@ def compress(
     header = Header("predicted", VERSION, len(content), digest, alphabet, of_model).to_bytes()
     if len(header) >= len(stored):
         return stored
-    archive = header
-    if len(alphabet) > 1:
-        archive += _encode(values, alphabet, model, threads, progress)
-    return min(archive, stored, key=len)
+    if len(alphabet) == 1:
+        return header + _payload_of_run(len(content))
+    return min(header + _encode(values, alphabet, model, threads, progress), stored, key=len)
 
 
 @in_ieee_mode
@@ -144,12 +143,12 @@ def _decoded(
     if header.predictor != VERSION:
         raise ArchiveError(f"archive: expected version {VERSION} of the predictor, got {header.predictor}")
     _check_model(header.model, model)
-    if len(header.alphabet) == 1:
-        if payload:
-            raise ArchiveError(f"archive: expected no more than its header, got {len(payload):,} bytes behind it")
-        return header.alphabet * header.size
-    if header.size > len(payload) * BYTES_PER_BYTE:
+    if header.size // BYTES_PER_BYTE > len(payload):
         raise ArchiveError(f"archive: expected a whole one, got {len(payload):,} bytes for {header.size:,}")
+    if len(header.alphabet) == 1:
+        if payload != _payload_of_run(header.size):
+            raise ArchiveError("archive: expected zeros for a run of one byte, got others, or more")
+        return header.alphabet * header.size
     start = model if header.model else None
     return _decode(payload, header.size, header.alphabet, start, threads, progress).tobytes()
 
@@ -164,6 +163,11 @@ def _check_model(expected: bytes, model: LanguageModel | None) -> None:
         raise ArchiveError(
             f"archive: expected the model that it was made with, whose digest is {expected.hex()}, got {given}"
         )
+
+
+def _payload_of_run(size: int) -> bytes:
+    """What stands behind the header of a run of one byte: as much as the rule of BYTES_PER_BYTE asks for."""
+    return bytes(size // BYTES_PER_BYTE)
 
 
 # ---- symbols ---------------------------------------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 
 Every input is ``mutate`` of a file of the corpus with random numbers of (seed, number), so that it can be repeated:
 ``--seed S --first N --inputs 1``. Prints what became of the inputs, the slowest in CPU seconds, and the peak of memory.
-Exits with 1 after the first input that was neither refused with ModelFileError nor loaded as it should be, or that took
-more than a second or 200 MB; the input is then kept in the current folder.
+Exits with 1 after the first input that was neither refused by the right error nor loaded as it should be, or
+that took more than a second or 200 MB; the input is then kept in the current folder.
 """
 
 import argparse

@@ -12,7 +12,9 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-KEPT, REMOVED, RENEWED = "kept", "removed", "renewed"  # what became of the digest
+from .mutate_archive import KEPT, MAGIC, RENEWED, mutate_archive
+
+REMOVED = "removed"  # or KEPT or RENEWED: what became of the digest
 
 DEEP = 100_000
 SIZES = [0, 1, -1, 2, 3, 255, 2**31 - 1, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64, 10**30, 10**400, -(2**63)]
@@ -235,6 +237,8 @@ def change_bytes(rng: random.Random, content: bytes, other: bytes) -> bytes:
 
 def mutate(rng: random.Random, content: bytes, other: bytes) -> tuple[bytes, str]:
     """A mutation of a file, and what became of its digest."""
+    if content.startswith(MAGIC):
+        return mutate_archive(rng, content, other)
     if rng.randrange(4) == 0:
         content, digest = change_bytes(rng, content, other), KEPT
     else:

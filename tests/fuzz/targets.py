@@ -12,7 +12,7 @@ from crnn.interop import aidax, guitarml, nam, rtneural
 from crnn.interop import torch as interop
 from crnn.models.files import from_bytes
 
-from .mutate import KEPT
+from .mutate import KEPT, RENEWED
 
 CORPUS = Path(__file__).parent / "corpus"
 REFUSED, SAME, OTHER = "refused", "the same", "another whole one"
@@ -129,6 +129,24 @@ def audio_files(folder: Path) -> tuple[dict[str, bytes], Check]:
     return corpus, check
 
 
+def archives() -> tuple[dict[str, bytes], Check]:
+    """Archives of `crnn.compress`. What they hold has a digest, so nothing else comes of them."""
+    model = crnn.LanguageModel(crnn.Vocab.from_text(b"a", "byte"), hidden_size=3, seed=1)
+    corpus = {name: crnn.compress(content, model=model if "model" in name else None) for name, content in DATA.items()}
+
+    def check(content: bytes, name: str, digest: str) -> str:
+        try:
+            found = crnn.decompress(content, model=model)
+        except crnn.ArchiveError as error:
+            return refused(error, "archive: ")
+        if found == DATA[name]:
+            return SAME
+        assert found in DATA.values() or (digest == RENEWED and content.endswith(found)), "another content"
+        return OTHER
+
+    return corpus, check
+
+
 def refused(error: Exception, start: str) -> str:
     """Check the message of a refusal."""
     message = str(error)
@@ -185,11 +203,23 @@ AUDIO = {
     "aidax": (aidax, crnn.SequenceRegressor(1, 1, 3, cell="lstm", pooling=None, scale=False)),
 }
 
+WORDS = b"the cat sat on the mat and the dog ran under the table, " * 8
+DATA = {
+    "nothing": b"",
+    "noise": bytes(np.arange(97) ** 3 % 251),
+    "run": b"z" * 600_000,
+    "words": WORDS,
+    "words for a model": WORDS[::-1],
+    "few": b"abbaabababbbaab" * 30,
+    "all": bytes(range(256)) * 4,
+}
+
 TARGETS = {
     "models": lambda folder: model_files(),
     "checkpoints": checkpoints,
     "torch": pytorch_files,
     "audio": audio_files,
+    "archives": lambda folder: archives(),
 }
 
 

@@ -76,6 +76,9 @@ class Option:
         Command-line flag; None if the command line does not have this option.
     json_types : tuple of type
         Exact types that a JSON value of this option may have; empty if it is never written to a file.
+    omit_default : bool
+        Files hold the option only if it differs from its default: files of other models stay as they were before there
+        was this option.
     """
 
     name: str
@@ -86,6 +89,7 @@ class Option:
     help: str
     flag: str | None
     json_types: tuple[type, ...]
+    omit_default: bool
 
     @property
     def optional(self) -> bool:
@@ -113,10 +117,12 @@ def option(
     help: str,
     flag: str | None = None,
     json_types: Iterable[type] | None = None,
+    omit_default: bool = False,
 ) -> Any:
     """A dataclass field for an `Option`. ``json_types`` are derived from the annotation if not given."""
-    metadata = {"check": check, "help": " ".join(help.split()), "flag": flag, "json_types": json_types}
-    return dataclasses.field(default=default, metadata=metadata)
+    shown = {"check": check, "help": " ".join(help.split()), "flag": flag}
+    in_files = {"json_types": json_types, "omit_default": omit_default}
+    return dataclasses.field(default=default, metadata=shown | in_files)
 
 
 def options_of(config_class: type) -> tuple[Option, ...]:

@@ -33,7 +33,7 @@ enum { CRNN_AS_ARRAYS, CRNN_BF16, CRNN_INT8, CRNN_INT4 };
 
 /* One layer, as crnn.RNN names and stores its parameters: C order, G gates in blocks of H columns, in the order of the
  * cell's gate_names. crnn_cell_info says what parameters a cell has. K is the size of the layer's input: the network's
- * input, its embedding, or the output of the layer below. */
+ * input, its embedding, or the output of the layer below; with dense_layers, the outputs of all layers below. */
 typedef struct crnn_layer_weights {
     int cell;                     /* crnn_cell_find(name) */
     crnn_dim hidden_size;         /* H */
@@ -44,14 +44,15 @@ typedef struct crnn_layer_weights {
     int W_xh_format, W_hh_format; /* CRNN_AS_ARRAYS, CRNN_BF16, CRNN_INT8, CRNN_INT4 */
 } crnn_layer_weights;
 
-/* What the head of a model reads: the top layer's h of this step; or the maximum of each unit, or the mean, over all
- * steps since the initial state. The output of a step is then that for the sequence so far. */
+/* What the head of a model reads: the top layer's h of this step, or with dense_layers that of all layers; or the maximum
+ * of each unit, or the mean, over all steps since the initial state. The output of a step is then that for the sequence
+ * so far. */
 enum { CRNN_POOL_LAST, CRNN_POOL_MAX, CRNN_POOL_MEAN };
 
 /* A tail of an adaptive softmax: tokens that are scored by h @ W_hp @ W_py, after those before them. */
 typedef struct crnn_tail_weights {
     crnn_dim size, projection_size;
-    const void *W_hp, *W_py;      /* (H, projection_size), (projection_size, size) */
+    const void *W_hp, *W_py;      /* (H, projection_size), H as in W_hy; (projection_size, size) */
     int W_hp_format, W_py_format; /* as in a layer */
 } crnn_tail_weights;
 
@@ -77,6 +78,8 @@ typedef struct crnn_model_config {
      * tie_weights, a pooling other than CRNN_POOL_LAST, or y_mean. */
     crnn_dim num_tails;        /* 0: none, and the output is h @ W_hy + b_y */
     const crnn_tail_weights *tails; /* (num_tails); NULL: there are none */
+    int dense_layers;          /* a layer reads h of all layers below it side by side, the lowest first; and the output or
+                                * head h of all layers: its H is the sum of theirs. 0: h of the layer below, the top layer */
 } crnn_model_config;
 
 typedef struct crnn_model crnn_model;

@@ -79,7 +79,7 @@ def oracle_forward(
 ) -> oracle.Tape:
     """The oracle's forward pass with the model's parameters, from its first state unless given."""
     net = model.net if isinstance(model, crnn.LanguageModel) else model
-    return oracle.rnn_forward(as_oracle(model), x, state, net.cell, **options)
+    return oracle.rnn_forward(as_oracle(model), x, state, net.cell, dense=net.dense_layers, **options)
 
 
 def oracle_backward(

@@ -4,6 +4,7 @@
     T time steps, B batch, D input size, H hidden size, V vocabulary, L layers; row vectors; time-major arrays
 
     layer      h[t], c[t] from x[t], h[t-1], c[t-1] by its cell: see `oracle_cells`; its h is the next one's x
+    dense      a layer's x is h of all layers below it side by side, and so is what the head reads
     reverse    the same over every row from its last step to its first; h concatenated to the forward direction's
     head       y[t] = h[t] W_hy + b_y                  (h of the last layer)
     loss       sum over t, b of  -log softmax(y[t, b])[target[t, b]]
@@ -98,6 +99,7 @@ class Tape:
     ids: NDArray[np.integer] | None
     lengths: ArrayLike | None
     dropout: list[Array | float]  # of each layer
+    dense: bool
     learned: bool  # whether the first state was h0 and c0 of the parameters
 
     @property
@@ -151,6 +153,7 @@ def rnn_forward(
     lengths: ArrayLike | None = None,
     dropout: Sequence[Array | None] | None = None,
     recurrent_dropout: Sequence[Array | None] | None = None,
+    dense: bool = False,
 ) -> Tape:
     """Run x over the layers and the head. x is (T, B, D), or ids (T, B), each of them a one-hot row.
 
@@ -158,8 +161,9 @@ def rnn_forward(
     there are an embedding, a head, and first states to use where ``state`` is not given.
 
     ``dropout`` has a mask for each layer, (T, B, H * directions) or anything that broadcasts to it, for its output
-    on the way to the next layer or, for the last, to the head, which may be left out. ``recurrent_dropout`` has one,
-    (B, H), for each layer and direction. A mask already contains the factor 1 / (1 - rate).
+    on the way to the next layer or, for the last, to the head, which may be left out; in a dense network for the
+    outputs of all layers so far. ``recurrent_dropout`` has one, (B, H), for each layer and direction. A mask already
+    contains the factor 1 / (1 - rate).
 
     What stands in x at padded steps does not matter. The head is applied there too, to an h of 0.
     """
@@ -177,7 +181,7 @@ def rnn_forward(
     directions = 2 if "layer0.reverse.b_h" in params else 1
     layers = len(prefixes) // directions
     masks = [1.0 if mask is None else mask for mask in [*(dropout or []), *[None] * layers][:layers]]
-    inputs, runs, hs = [], [], []
+    inputs, runs, hs, read = [], [], [], None
     for layer in range(layers):
         inputs.append(x)
         outputs = []
@@ -196,9 +200,10 @@ def rnn_forward(
             runs.append(run)
             outputs.append(turned_round(run.h, lengths) if direction else run.h)
         hs.append(concatenated(*outputs))
-        x = hs[-1] * masks[layer]
+        read = concatenated(read, hs[-1]) if dense and layer else hs[-1]
+        x = read * masks[layer]
     y = x @ params["W_hy"] + params["b_y"] if "W_hy" in params else x
-    return Tape(inputs, runs, hs, x, y, there, ids, lengths, masks, learned)
+    return Tape(inputs, runs, hs, x, y, there, ids, lengths, masks, dense, learned)
 
 
 def rnn_backward(params: Params, tape: Tape, dy: Array, dstate: States | None = None) -> tuple[Params, Array, States]:
@@ -216,10 +221,13 @@ def rnn_backward(params: Params, tape: Tape, dy: Array, dstate: States | None = 
     directions = len(tape.runs) // len(tape.h)
     arriving = [None] * len(tape.runs) if dstate is None else unpacked_states(dstate, cell)
     dstarts: list[State] = [()] * len(tape.runs)
-    dx = np.float64(dy)
+    dx, further_above = np.float64(dy), 0.0
     for layer in reversed(range(len(tape.h))):
         x = tape.inputs[layer]
-        dh = np.split(np.where(tape.there, dx * tape.dropout[layer], 0), directions, axis=-1)
+        dread = np.where(tape.there, dx * tape.dropout[layer], 0) + further_above
+        own = tape.h[layer].shape[-1]
+        further_above = dread[..., :-own] if tape.dense else 0.0  # at the outputs of the layers below this one
+        dh = np.split(dread[..., -own:], directions, axis=-1)
         dx = np.zeros_like(x)
         for direction in range(directions):
             number = layer * directions + direction

@@ -12,8 +12,12 @@ import crnn
 from crnn._core import cells
 
 CELLS = list(cells.CELLS)
-# input size, units of each layer: at, under and over a line of 16 and a tile of 128 columns
-SHAPES = [(1, [1]), (5, [7]), (16, [16]), (17, [33, 15]), (3, [16, 48, 21]), (130, [129])]
+DENSE = {"dense_layers": True}
+# input size, units of each layer: at, under and over a line of 16 and a tile of 128 columns; options
+SHAPES = [
+    *[(1, [1], {}), (5, [7], {}), (16, [16], {}), (17, [33, 15], {}), (3, [16, 48, 21], {}), (130, [129], {})],
+    *[(5, [7, 16, 3], DENSE), (17, [33, 15], DENSE)],
+]
 
 
 def net_of(cell: str, D: int = 5, H: Any = 7, **options: Any) -> crnn.RNN:

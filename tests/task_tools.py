@@ -93,14 +93,17 @@ def as_batch(sequences: Sequence[Array], padding: float = 0) -> Array:
     return together
 
 
-def pooled(y: Array, lengths: ArrayLike, how: str, directions: int) -> tuple[Array, Callable[[Array], Array]]:
-    """One row a sequence, (B, F'), of y (T, B, F); and what takes its gradient back to y."""
+def pooled(
+    y: Array, lengths: ArrayLike, how: str, sizes: Sequence[int], directions: int
+) -> tuple[Array, Callable[[Array], Array]]:
+    """One row a sequence, (B, F'), of y (T, B, F); and what takes its gradient back to y. ``sizes``: H of each layer in
+    y."""
     T, B, F = y.shape
     there, rows, last = steps_there(T, B, lengths), np.arange(B), np.asarray(lengths) - 1
     if how == "last":
-        first_half = np.arange(F) < F // directions
+        forward = np.concatenate([np.repeat([True, False][:directions], H) for H in sizes])
         # the reverse direction ends at the first step
-        ends = np.where(first_half, (np.arange(T)[:, None] == last)[..., None], (np.arange(T) == 0)[:, None, None])
+        ends = np.where(forward, (np.arange(T)[:, None] == last)[..., None], (np.arange(T) == 0)[:, None, None])
         return (y * ends).sum(axis=0), lambda d: d * ends
     if how == "mean":
         share = there / np.asarray(lengths)[:, None]
@@ -172,11 +175,13 @@ def oracle_outputs(
     of_net = {name: params[name] for name in model.net.params}
     W, b = params["W_hy"], params["b_y"]
     lengths = [len(sequence) for sequence in sequences]
-    tape = oracle.rnn_forward(of_net, as_batch(sequences), None, model.net.cell, lengths=lengths)
+    dense = model.net.dense_layers
+    tape = oracle.rnn_forward(of_net, as_batch(sequences), None, model.net.cell, lengths=lengths, dense=dense)
     if model.pooling is None:
         h, back = tape.y, lambda d: d
     else:
-        row, back = pooled(tape.y, lengths, model.pooling, model.net.directions)
+        sizes = model.net.hidden_sizes[0 if dense else -1 :]
+        row, back = pooled(tape.y, lengths, model.pooling, sizes, model.net.directions)
         h = row[None]
 
     h = h * mask

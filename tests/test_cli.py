@@ -99,7 +99,7 @@ def test_train_passes_every_option_on(tmp_path, text_file, capsys):
 def test_train_builds_every_kind_of_network(tmp_path, text_file, capsys):
     model = tmp_path / "m"
     options = {"--cell": "lstm", "--layers": 2, "--dropout": 0.25, "--recurrent-dropout": 0.125, "--forget-bias": 0.5}
-    flags = ["--tie-weights", "--variational-dropout", "--trainable-initial-state"]
+    flags = ["--tie-weights", "--variational-dropout", "--trainable-initial-state", "--dense-layers"]
     pairs = [part for pair in options.items() for part in pair]
     assert run(capsys, "train", text_file, "-o", model, *TINY, *pairs, *flags)[0] == 0
     config = crnn.load(model).config()
@@ -109,6 +109,7 @@ def test_train_builds_every_kind_of_network(tmp_path, text_file, capsys):
         "tie_weights": True,
         "variational_dropout": True,
         "trainable_initial_state": True,
+        "dense_layers": True,
     }
     train = ["train", text_file, "-o", model, *TINY, "--restart"]
     assert run(capsys, *train, "--cell", "original_gru", "--embedding", 0)[0] == 0

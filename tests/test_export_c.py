@@ -12,7 +12,7 @@ from c_export_tools import BUILDS, COMPILER, FUSED, STRICT, CModel, compiled, ne
 from kernel_tools import assert_same_bits, fma32
 from model_tools import stir
 from oracle_quantised import int8_rows
-from stream_tools import CELLS, language_model, net_of
+from stream_tools import CELLS, DENSE, language_model, net_of
 
 import crnn
 from crnn._core import vecmath
@@ -67,9 +67,10 @@ def test_every_cell_has_a_recipe():
 
 @needs_compiler
 @each_build
+@pytest.mark.parametrize("options", [{}, DENSE], ids=str)
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_stack_of_any_cell_has_the_bits_of_a_stream(rng, tmp_path, build, cell):
-    net = stirred(net_of(cell, 5, [33, 16, 7], trainable_initial_state=True))
+def test_a_stack_of_any_cell_has_the_bits_of_a_stream(rng, tmp_path, build, cell, options):
+    net = stirred(net_of(cell, 5, [33, 16, 7], trainable_initial_state=True, **options))
     c, stream = CModel(net, tmp_path, build), net.stream()
     assert_steps_alike(c, stream, inputs(rng, 40, 5, False))
     assert_steps_alike(c, stream, [3, 0, 4], "step_id")
@@ -231,7 +232,7 @@ def test_numbers_are_written_exactly(rng):
 @pytest.mark.parametrize("build", ["O0", "O3"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_matrices_in_fewer_bits_have_the_bits_of_a_stream(rng, tmp_path, build, cell):
-    net = stirred(net_of(cell, 5, [33, 16, 6, 7]))
+    net = stirred(net_of(cell, 5, [33, 16, 6, 7], dense_layers=build == "O0"))
     matrices = [name for name in net.params if name.endswith(("W_xh", "W_hh"))]
     kinds = ["int8", "bf16", None, "int4", "int8"] if build == "O3" else ["bf16", "int8", "int4", None]
     small = net.quantize({name: kind for name, kind in zip(matrices, kinds, strict=False) if kind})
@@ -358,7 +359,13 @@ def test_the_comment_says_what_a_step_needs():
 @without_and_with_optimisation
 @pytest.mark.parametrize(
     "options",
-    [{}, {"embedding_size": 6}, {"embedding_size": 21, "tie_weights": True}, {"num_layers": 2, "cell": "lstm"}],
+    [
+        {},
+        {"embedding_size": 6},
+        {"embedding_size": 21, "tie_weights": True},
+        {"num_layers": 2, "cell": "lstm"},
+        {"hidden_size": [9, 4], "tie_weights": True, **DENSE},
+    ],
 )
 def test_a_language_model_has_logits_probabilities_and_tokens(rng, tmp_path, build, options):
     model = language_model(**({"cell": "gru"} | options))
@@ -401,9 +408,10 @@ def test_words_have_an_id_for_what_is_unknown_and_bytes_are_ids(tmp_path):
         *(("SequenceRegressor", pooling) for pooling in ("last", "max", "mean", None)),
     ],
 )
-def test_a_model_of_sequences_has_the_bits_of_a_stream(rng, tmp_path, build, kind, pooling):
-    options = {} if kind == "SequenceTagger" else {"pooling": pooling}
-    model = getattr(crnn, kind)(3, 4, hidden_size=17, cell="lstm" if pooling else "gru", seed=2, **options)
+@pytest.mark.parametrize("sizes", [{"hidden_size": 17}, {"hidden_size": [9, 4], **DENSE}], ids=str)
+def test_a_model_of_sequences_has_the_bits_of_a_stream(rng, tmp_path, build, kind, pooling, sizes):
+    options = sizes if kind == "SequenceTagger" else sizes | {"pooling": pooling}
+    model = getattr(crnn, kind)(3, 4, cell="lstm" if pooling else "gru", seed=2, **options)
     stirred(standardised(model, 3, rng))
     c, stream = CModel(model, tmp_path, build), model.stream()
     mean, std = model.scalings["x"].mean, model.scalings["x"].std

@@ -78,6 +78,8 @@ NETWORKS = {
     "different sizes": {"hidden_size": [H, 4]},
     "trained state": {"trainable_initial_state": True, "num_layers": 2},
     "bidirectional": {"bidirectional": True, "num_layers": 2},
+    "dense": {"dense_layers": True, "hidden_size": [H, 4, 5]},
+    "dense, bidirectional": {"dense_layers": True, "bidirectional": True, "num_layers": 2},
     "bidirectional, all": {"bidirectional": True, "trainable_initial_state": True, "hidden_size": [H, 4]},
 }
 
@@ -167,15 +169,17 @@ def test_every_version_of_the_operators_works(cell, opset):
 
 
 def classifier(**options):
-    return crnn.SequenceClassifier(D, hidden_size=H, **({"classes": ["up", "down", "é"]} | options))
+    return crnn.SequenceClassifier(D, **({"classes": ["up", "down", "é"], "hidden_size": H} | options))
 
 
+@pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_classifiers_give_the_same_probabilities_and_labels(cell, pooling, bidirectional):
+def test_classifiers_give_the_same_probabilities_and_labels(cell, pooling, bidirectional, dense):
+    options = {"hidden_size": [H, 4], "dense_layers": True} if dense else {}
     steps = T if pooling == "flatten" else None
-    model = randomised(classifier(cell=cell, pooling=pooling, bidirectional=bidirectional, steps=steps))
+    model = randomised(classifier(cell=cell, pooling=pooling, bidirectional=bidirectional, steps=steps, **options))
     proto = interop.to_model(model)
     x, lengths = (data(), {}) if steps else (ragged(data()), {"lengths": LENGTHS})
     found = run(session(proto), x=data(), **lengths)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import crnn
+from crnn.cli.formats import FORMATS
 from crnn.interop.keras.writing import layers_of
 from crnn.interop.layouts import LAYOUTS, from_crnn, to_crnn
 from crnn.interop.parts import KINDS, RARE_DROPOUTS, model_from, parts_of
@@ -129,3 +130,12 @@ def test_dropout_that_a_module_would_not_apply_in_training_is_refused(name):
         with pytest.raises(ValueError, match=f"^{name}: expected .*, which a module of PyTorch can express, got 0.2"):
             to_module(model)
     assert "head.weight" in to_state_dict(model)
+
+
+@pytest.mark.parametrize("format", [each for each in FORMATS if each.name != "onnx"], ids=lambda format: format.name)
+def test_dense_layers_are_refused_by_every_format_whose_layers_read_the_one_below(tmp_path, format):
+    options = {"cell": "lstm", "pooling": None, "scale": False}
+    model = crnn.SequenceRegressor(1, 1, [4, 4], dense_layers=True, **options)
+    with pytest.raises(ValueError, match=r"^dense_layers: expected False, because this format"):
+        format.function("save")(model, tmp_path / f"model{format.suffixes[0]}")
+    assert not any(tmp_path.iterdir())

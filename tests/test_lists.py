@@ -86,7 +86,7 @@ def test_import_works_in_the_folder_of_the_clone():
 # The options of a network that change what a trained one computes. Streams and exported C files compute them too, or
 # refuse them by name; a new one is added here when it does one or the other.
 IN_STREAMS = {
-    *("input_size", "hidden_size", "num_layers", "cell", "embedding_size", "bidirectional"),
+    *("input_size", "hidden_size", "num_layers", "cell", "embedding_size", "bidirectional", "dense_layers"),
     *("trainable_initial_state", "dtype", "precision"),
 }
 

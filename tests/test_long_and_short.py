@@ -49,6 +49,8 @@ MODELS = {
     "max": (crnn.SequenceClassifier, {"pooling": "max", "dtype": "float64"}),
     "tagger": (crnn.SequenceTagger, {"trainable_initial_state": True}),
     "regressor": (crnn.SequenceRegressor, {"pooling": None, "dtype": "float64"}),
+    "dense": (crnn.SequenceClassifier, {"pooling": "last", "dense_layers": True}),
+    "dense mean": (crnn.SequenceClassifier, {"pooling": "mean", "dense_layers": True}),
 }
 
 
@@ -73,9 +75,12 @@ def test_a_prediction_has_the_bits_that_it_has_alone(rng, window_bytes, cell, bi
 @each_cell
 @pytest.mark.parametrize("dtype", ["float32", "float64"], indirect=True)
 @pytest.mark.parametrize("with_state", [False, True])
-@pytest.mark.parametrize("order", ["C", "batch first"])
-def test_a_padded_batch_has_the_bits_of_its_sequences(rng, window_bytes, cell, dtype, with_state, order):
-    net = crnn.RNN(D, [7, 5], cell=cell, dtype=dtype.name, trainable_initial_state=True, seed=2)
+@pytest.mark.parametrize(("order", "dense_layers"), [("C", False), ("batch first", False), ("C", True)])
+def test_a_padded_batch_has_the_bits_of_its_sequences(
+    rng, window_bytes, cell, dtype, with_state, order, dense_layers
+):
+    options = {"dense_layers": dense_layers, "dtype": dtype.name, "trainable_initial_state": True}
+    net = crnn.RNN(D, [7, 5], cell=cell, seed=2, **options)
     stir(net.flat_params)
     T, B = max(LENGTHS) + 2, len(LENGTHS)
     x = np.full((T, B, D), np.nan, dtype)
@@ -110,15 +115,13 @@ def chunk_bytes(request, monkeypatch):
 
 
 @each_cell
-@both_directions
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"dense_layers": True}], ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "float64"], indirect=True)
 @pytest.mark.parametrize("with_state", [False, True], ids=["initial state", "state"])
 def test_a_batch_with_little_padding_has_the_bits_of_its_sequences(
-    rng, chunk_bytes, cell, bidirectional, dtype, with_state
+    rng, chunk_bytes, cell, options, dtype, with_state
 ):
-    net = crnn.RNN(
-        D, [7, 5], cell=cell, dtype=dtype.name, bidirectional=bidirectional, trainable_initial_state=True, seed=2
-    )
+    net = crnn.RNN(D, [7, 5], cell=cell, dtype=dtype.name, trainable_initial_state=True, seed=2, **options)
     stir(net.flat_params)
     T, B = max(LITTLE_PADDING) + 2, len(LITTLE_PADDING)
     x = np.full((T, B, D), np.nan, dtype)

@@ -11,7 +11,8 @@ from oracle_cells import WITHOUT_W_HH
 from crnn._core import cells as core
 
 cells = pytest.mark.parametrize("kind", core.CELLS)
-directions = pytest.mark.parametrize("bidirectional", [False, True], ids=["one way", "two ways"])
+WAYS = [{}, {"bidirectional": True}, {"dense_layers": True}, {"dense_layers": True, "bidirectional": True}]
+ways = pytest.mark.parametrize("ways", WAYS, ids=["one way", "two ways", "dense", "dense, two ways"])
 unequal = pytest.mark.parametrize("unequal", [False, True], ids=["equal", "unequal"])
 
 SMALL, LARGE = (5, 3, 5, 7), (7, 13, 17, 33)  # T, B, D, H
@@ -83,44 +84,44 @@ def assert_follows_the_oracle(rng, net, x, lengths=None, *, with_states=True):
 
 
 @unequal
-@directions
+@ways
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @cells
 @pytest.mark.parametrize("sizes", [SMALL, LARGE], ids=["small", "large"])
-def test_forward_and_backward_follow_the_oracle(rng, dtype, sizes, kind, layers, bidirectional, unequal):
+def test_forward_and_backward_follow_the_oracle(rng, dtype, sizes, kind, layers, ways, unequal):
     T, B, D, H = sizes
-    net = net_of(kind, D, H, layers, dtype.name, bidirectional=bidirectional)
+    net = net_of(kind, D, H, layers, dtype.name, **ways)
     x = rng.normal(size=(T, B, D)).astype(dtype)
     assert_follows_the_oracle(rng, net, x, draw_lengths(rng, T, B) if unequal else None)
 
 
 @unequal
-@directions
-@pytest.mark.parametrize("sizes", [[7, 3], [3, 17, 5], [7, 7]], ids=str)
+@ways
+@pytest.mark.parametrize("sizes", [[7, 3], [3, 17, 5, 2], [7, 7]], ids=str)
 @cells
-def test_every_layer_may_have_a_size_of_its_own(rng, dtype, kind, sizes, bidirectional, unequal):
-    net = net_of(kind, 5, sizes, None, dtype.name, bidirectional=bidirectional)
+def test_every_layer_may_have_a_size_of_its_own(rng, dtype, kind, sizes, ways, unequal):
+    net = net_of(kind, 5, sizes, None, dtype.name, **ways)
     assert net.hidden_sizes == tuple(sizes)
-    assert net.output_size == sizes[-1] * net.directions
+    assert net.output_size == sum(sizes if "dense_layers" in ways else sizes[-1:]) * net.directions
     assert_follows_the_oracle(rng, net, rng.normal(size=(5, 3, 5)).astype(dtype), [2, 5, 3] if unequal else None)
 
 
 @unequal
-@directions
+@ways
 @pytest.mark.parametrize("D", [5, 23])  # fewer ids than steps; more, which an embedding treats in another way
 @pytest.mark.parametrize("E", [None, 4])
 @cells
-def test_ids_and_embeddings_follow_the_oracle(rng, dtype, kind, E, D, bidirectional, unequal):
-    net = net_of(kind, D, 7, 2, dtype.name, E=E, bidirectional=bidirectional)
+def test_ids_and_embeddings_follow_the_oracle(rng, dtype, kind, E, D, ways, unequal):
+    net = net_of(kind, D, 7, 2, dtype.name, E=E, **ways)
     ids = rng.integers(D, size=(5, 3), dtype=np.int32)
     assert_follows_the_oracle(rng, net, ids, [2, 5, 3] if unequal else None)
 
 
 @unequal
-@directions
+@ways
 @cells
-def test_learned_states_follow_the_oracle(rng, dtype, kind, bidirectional, unequal):
-    net = net_of(kind, 5, [7, 3], None, dtype.name, bidirectional=bidirectional, trainable_initial_state=True)
+def test_learned_states_follow_the_oracle(rng, dtype, kind, ways, unequal):
+    net = net_of(kind, 5, [7, 3], None, dtype.name, **ways, trainable_initial_state=True)
     learned = [name for name in net.params if name.rsplit(".")[-1] in ("h0", "c0")]
     assert len(learned) == 2 * net.directions * (2 if kind == "lstm" else 1)
     x, lengths = rng.normal(size=(5, 3, 5)).astype(dtype), [2, 5, 3] if unequal else None
@@ -133,35 +134,35 @@ def test_learned_states_follow_the_oracle(rng, dtype, kind, bidirectional, unequ
 
 
 @pytest.mark.parametrize("T", [1, 2])
-@directions
+@ways
 @cells
-def test_the_shortest_windows_follow_the_oracle(rng, dtype, kind, bidirectional, T):
-    net = net_of(kind, 5, 7, 2, dtype.name, bidirectional=bidirectional)
+def test_the_shortest_windows_follow_the_oracle(rng, dtype, kind, ways, T):
+    net = net_of(kind, 5, 7, 2, dtype.name, **ways)
     assert_follows_the_oracle(rng, net, rng.normal(size=(T, 1, 5)).astype(dtype))
 
 
-@directions
+@ways
 @cells
-def test_saturated_gates_follow_the_oracle(rng, dtype, kind, bidirectional):
-    net = net_of(kind, 5, 7, 1, dtype.name, bidirectional=bidirectional)
+def test_saturated_gates_follow_the_oracle(rng, dtype, kind, ways):
+    net = net_of(kind, 5, 7, 1, dtype.name, **ways)
     assert_follows_the_oracle(rng, net, (30 * rng.normal(size=(5, 3, 5))).astype(dtype), [2, 5, 3])
 
 
 @unequal
 @pytest.mark.parametrize("variational_dropout", [False, True], ids=["each step", "variational_dropout"])
-@directions
+@ways
 @cells
 def test_dropout_follows_the_oracle_with_the_masks_that_were_drawn(
-    rng, dtype, kind, bidirectional, variational_dropout, unequal
+    rng, dtype, kind, ways, variational_dropout, unequal
 ):
     recurrent_dropout = 0.0 if kind in WITHOUT_W_HH else 0.4
     options = {
         "dropout": 0.3,
         "recurrent_dropout": recurrent_dropout,
         "variational_dropout": variational_dropout,
-        "bidirectional": bidirectional,
+        **ways,
     }
-    net = net_of(kind, 5, [17, 7], None, dtype.name, **options)
+    net = net_of(kind, 5, [17, 7, 3] if "dense_layers" in ways else [17, 7], None, dtype.name, **options)
     x, dy = (rng.normal(size=(5, 13, size)).astype(dtype) for size in (5, net.output_size))
     state, dstate = draw_states(rng, net, 13), draw_states(rng, net, 13)
     lengths = draw_lengths(rng, 5, 13) if unequal else None
@@ -204,18 +205,18 @@ def test_there_is_no_dropout_without_its_seed_and_each_seed_has_its_own(rng, kin
 # ---- lengths -------------------------------------------------------------------------------------------------------
 
 
-@directions
+@ways
 @cells
-def test_no_row_has_to_be_as_long_as_the_array(rng, dtype, kind, bidirectional):
-    net = net_of(kind, 5, 7, 2, dtype.name, bidirectional=bidirectional)
+def test_no_row_has_to_be_as_long_as_the_array(rng, dtype, kind, ways):
+    net = net_of(kind, 5, 7, 2, dtype.name, **ways)
     assert_follows_the_oracle(rng, net, rng.normal(size=(7, 3, 5)).astype(dtype), [4, 2, 5])
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@directions
+@ways
 @cells
-def test_what_stands_at_padded_steps_does_not_matter(rng, kind, bidirectional, threads):
-    net = net_of(kind, 5, 7, 2, bidirectional=bidirectional)
+def test_what_stands_at_padded_steps_does_not_matter(rng, kind, ways, threads):
+    net = net_of(kind, 5, 7, 2, **ways)
     x, dy = (rng.normal(size=(7, 13, size)).astype(np.float32) for size in (5, net.output_size))
     lengths = draw_lengths(rng, 7, 13)
     padded = np.arange(7)[:, None] >= lengths
@@ -232,10 +233,10 @@ def test_what_stands_at_padded_steps_does_not_matter(rng, kind, bidirectional, t
 
 
 @unequal
-@directions
+@ways
 @cells
-def test_threads_and_the_batchs_order_do_not_matter(rng, dtype, kind, bidirectional, unequal):
-    net = net_of(kind, 5, 17, 2, dtype.name, bidirectional=bidirectional)
+def test_threads_and_the_batchs_order_do_not_matter(rng, dtype, kind, ways, unequal):
+    net = net_of(kind, 5, 17, 2, dtype.name, **ways)
     T, B = 7, 13
     x, dy = (rng.normal(size=(T, B, size)).astype(dtype) for size in (5, net.output_size))
     lengths = draw_lengths(rng, T, B) if unequal else None
@@ -261,10 +262,10 @@ def test_threads_and_the_batchs_order_do_not_matter(rng, dtype, kind, bidirectio
         assert_same_bits(got, expected[:, order])
 
 
-@directions
+@ways
 @cells
-def test_full_lengths_give_the_bits_of_none(rng, kind, bidirectional):
-    net = net_of(kind, 5, 7, 2, bidirectional=bidirectional)
+def test_full_lengths_give_the_bits_of_none(rng, kind, ways):
+    net = net_of(kind, 5, 7, 2, **ways)
     x, dy = (rng.normal(size=(5, 3, size)).astype(np.float32) for size in (5, net.output_size))
     results = []
     for lengths in (None, [5, 5, 5]):
@@ -280,11 +281,11 @@ def test_full_lengths_give_the_bits_of_none(rng, kind, bidirectional):
 
 
 @unequal
-@directions
+@ways
 @pytest.mark.parametrize("T", [5, 301])  # a call that keeps no tape works on a few steps at a time
 @cells
-def test_a_call_gives_the_bits_of_forward(rng, kind, T, bidirectional, unequal):
-    net = net_of(kind, 5, 33, 2, bidirectional=bidirectional)
+def test_a_call_gives_the_bits_of_forward(rng, kind, T, ways, unequal):
+    net = net_of(kind, 5, 33, 2, **ways)
     x, state = rng.normal(size=(T, 13, 5)).astype(np.float32), draw_states(rng, net, 13)
     lengths = draw_lengths(rng, T, 13) if unequal else None
     y, last, _ = net.forward(x, state, lengths=lengths)
@@ -310,10 +311,10 @@ def test_two_windows_with_the_state_carried_give_the_bits_of_one(rng, dtype, kin
 
 
 @unequal
-@directions
+@ways
 @cells
-def test_a_tape_used_again_leaves_nothing_of_its_first_window(rng, kind, bidirectional, unequal):
-    net = net_of(kind, 5, 7, 2, bidirectional=bidirectional)
+def test_a_tape_used_again_leaves_nothing_of_its_first_window(rng, kind, ways, unequal):
+    net = net_of(kind, 5, 7, 2, **ways)
     x, other = rng.normal(size=(2, 5, 3, 5)).astype(np.float32)
     dy = rng.normal(size=(5, 3, net.output_size)).astype(np.float32)
     lengths = [2, 5, 3] if unequal else None
@@ -333,10 +334,10 @@ def test_a_tape_used_again_leaves_nothing_of_its_first_window(rng, kind, bidirec
 
 
 @unequal
-@directions
+@ways
 @cells
-def test_backward_adds_to_the_gradients(rng, kind, bidirectional, unequal):
-    net = net_of(kind, 5, 7, 2, "float64", bidirectional=bidirectional, trainable_initial_state=True)
+def test_backward_adds_to_the_gradients(rng, kind, ways, unequal):
+    net = net_of(kind, 5, 7, 2, "float64", **ways, trainable_initial_state=True)
     x, dy = rng.normal(size=(5, 3, 5)), rng.normal(size=(5, 3, net.output_size))
     _, _, tape = net.forward(x, lengths=[2, 5, 3] if unequal else None)
     net.backward(tape, dy)
@@ -350,10 +351,10 @@ def test_backward_adds_to_the_gradients(rng, kind, bidirectional, unequal):
 # ---- names ---------------------------------------------------------------------------------------------------------
 
 
-@directions
+@ways
 @pytest.mark.parametrize(("kind", "gates"), [("tanh", 1), ("relu", 1), ("lstm", 4), ("gru", 3), ("original_gru", 3)])
-def test_names_and_shapes_are_those_of_the_conventions(kind, gates, bidirectional):
-    net = net_of(kind, 11, [7, 3], None, E=5, bidirectional=bidirectional, trainable_initial_state=True)
+def test_names_and_shapes_are_those_of_the_conventions(kind, gates, ways):
+    net = net_of(kind, 11, [7, 3], None, E=5, **ways, trainable_initial_state=True)
     expected = {"embedding": (11, 5)}
     D = 5
     for layer, H in enumerate([7, 3]):
@@ -361,6 +362,26 @@ def test_names_and_shapes_are_those_of_the_conventions(kind, gates, bidirectiona
             expected |= {f"{prefix}W_xh": (D, gates * H), f"{prefix}W_hh": (H, gates * H), f"{prefix}b_h": (gates * H,)}
             expected |= {f"{prefix}b_hn": (H,)} if kind == "gru" else {}
             expected |= {f"{prefix}h0": (H,)} | ({f"{prefix}c0": (H,)} if kind == "lstm" else {})
-        D = H * net.directions
+        D = H * net.directions  # with dense layers the second one reads the first alone as well
     assert {name: values.shape for name, values in net.params.items()} == expected
     assert net.flat_params.size == sum(np.prod(shape) for shape in expected.values())
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+def test_dense_layers_read_all_layers_below_and_y_has_all(rng, directions):
+    net = net_of("gru", 5, [7, 3, 4], None, bidirectional=directions == 2, dense_layers=True)
+    assert [net.params[f"layer{number}.W_xh"].shape[0] for number in range(3)] == [5, 7 * directions, 10 * directions]
+    assert net.output_size == 14 * directions
+    y, state = net(rng.normal(size=(6, 2, 5)).astype(np.float32))
+    first = 0
+    for index, h in enumerate(state):
+        step = 0 if directions == 2 and index % 2 else -1  # a reverse direction ends at the first step
+        assert_same_bits(np.ascontiguousarray(y[step, :, first : first + h.shape[1]]), h)
+        first += h.shape[1]
+
+
+def test_one_dense_layer_is_a_layer(rng):
+    plain, dense = net_of("lstm", 5, 7), net_of("lstm", 5, 7, dense_layers=True)
+    assert_same_bits(dense.flat_params, plain.flat_params)
+    x = rng.normal(size=(5, 3, 5)).astype(np.float32)
+    assert_same_bits(dense(x)[0], plain(x)[0])

@@ -24,6 +24,8 @@ OPTIONS = {
     "dropout between layers": {"L": 2, "dropout": 0.5},
     "an initial state": {"trainable_initial_state": True},
     "sizes that differ": {"H": (7, 3), "L": None},
+    "dense layers": {"H": (7, 3, 5), "L": None, "dense_layers": True},
+    "dense layers, both directions": {"L": 3, "dense_layers": True, "bidirectional": True},
     "float64": {"dtype": "float64"},
     "ids": {"ids": True},
     "few ids of an embedding": {"ids": True, "E": 3},
@@ -91,6 +93,7 @@ def test_later_windows_train_as_first_ones_do(cell, options):
 LANGUAGE = {
     "plain": {},
     "layers": {"num_layers": 2},
+    "dense layers": {"num_layers": 3, "dense_layers": True, "embedding_size": 21, "tie_weights": True},
     "embedding": {"embedding_size": 3},
     "tied": {"embedding_size": 7, "tie_weights": True},
     "dropout": {"dropout": 0.5, "num_layers": 2},

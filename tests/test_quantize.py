@@ -311,9 +311,11 @@ def test_a_frozen_copy_of_a_quantised_network_is_quantised_and_quantised_network
         assert small(x[:steps, :2], threads=2)[0].tobytes() == np.ascontiguousarray(y[:steps, :2]).tobytes()
 
 
-def test_a_quantised_model_predicts_the_same_in_batches_of_any_shape_and_number():
+@pytest.mark.parametrize("options", [{}, {"dense_layers": True}], ids=str)
+def test_a_quantised_model_predicts_the_same_in_batches_of_any_shape_and_number(options):
     X = [np.random.default_rng(n).standard_normal((n, 3)).astype(np.float32) for n in (5, 8, 6, 7, 8)]
-    model = crnn.SequenceClassifier(3, num_classes=4, hidden_size=[9, 8], cell="lstm", bidirectional=True, seed=1)
+    options = {"cell": "lstm", "bidirectional": True, "seed": 1, **options}
+    model = crnn.SequenceClassifier(3, num_classes=4, hidden_size=[9, 8], **options)
     small = model.quantize()
     wanted = np.concatenate([small.predict_proba([x]) for x in X])
     for batch_size, threads in (1, 1), (2, 2), (5, 1), (5, 3):

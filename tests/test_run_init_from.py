@@ -65,6 +65,7 @@ def test_training_starts_from_the_best_model_of_a_checkpoint_too(folder):
         (["--embedding", 0], "--embedding: expected 4, as in m, got None"),
         (["--dtype", "float64"], "--dtype: expected 'float32', as in m, got 'float64'"),
         (["--tie-weights"], "--tie-weights: expected False, as in m, got True"),
+        (["--dense-layers"], "--dense-layers: expected False, as in m, got True"),
         (["--unit", "word"], "--unit: expected char, as in m, got word"),
         (["--min-count", 2], "--min-count, --max-vocab, --unknown: not together with --init-from"),
     ],

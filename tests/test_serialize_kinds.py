@@ -2,6 +2,7 @@
 """Files of every kind of model: what comes back, and what a hostile one gets. See test_serialize for files as such."""
 
 import json
+import pickle
 
 import hypothesis.strategies as st
 import numpy as np
@@ -35,6 +36,7 @@ KINDS = {
     "embedding": lambda **o: classifier(embedding_size=4, **o),
     "regressor": lambda **o: regressor(loss="huber", delta=0.3, pooling="max", **o),
     "quantiles": lambda **o: regressor(loss="quantile", quantiles=[0.3, 0.7], pooling=None, **o),
+    "dense": lambda **o: crnn.SequenceTagger(D, V, hidden_size=[4, 5, 3], dense_layers=True, **o),
     "unscaled": lambda **o: regressor(
         scale=False, trainable_initial_state=True, dropout=0.2, variational_dropout=True, **o
     ),
@@ -97,6 +99,32 @@ def test_a_network_comes_back_whole(tmp_path, dtype, cell):
     loaded = crnn.load(tmp_path / "m")
     assert loaded.config() == net.config()
     assert_same_bits(loaded.flat_params, net.flat_params)
+
+
+def forecaster(**options):
+    model = crnn.Forecaster(2, window=4, hidden_size=2, epochs=1, **options)
+    return model.fit(np.sin(np.arange(40.0)))
+
+
+@pytest.mark.parametrize("dense_layers", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **o: crnn.RNN(2, 3, 2, **o),
+        lambda **o: crnn.LanguageModel(crnn.Vocab.from_text("abc"), hidden_size=3, **o),
+        lambda **o: crnn.SequenceClassifier(2, 2, hidden_size=3, **o),
+        lambda **o: crnn.SequenceToSequence(3, 4, hidden_size=3, **o),
+        forecaster,
+    ],
+    ids=["network", "language model", "classifier", "translator", "forecaster"],
+)
+def test_dense_layers_are_in_a_file_only_if_there_are_some(make, dense_layers):
+    """Other files have not changed since there was this option, so that earlier versions read them."""
+    model = make(dense_layers=dense_layers)
+    assert (b"dense_layers" in model.to_bytes()) == dense_layers
+    again = pickle.loads(pickle.dumps(model))
+    assert again.config()["dense_layers"] is model.config()["dense_layers"] is dense_layers
+    assert again.to_bytes() == model.to_bytes()
 
 
 @pytest.mark.parametrize("input_init", [None, "uniform"])

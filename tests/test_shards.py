@@ -101,6 +101,7 @@ CELL_OPTIONS = {
         "activation_penalty": 2.0, "temporal_penalty": 1.0,
     },
     "weight dropout": {"hidden_size": 7, "weight_dropout": 0.2},
+    "dense": {"hidden_size": [7, 9, 5], "dense_layers": True, "dropout": 0.1, "output_dropout": 0.3},
     "bf16": {"hidden_size": 9, "num_layers": 2, "precision": "bf16"},
 }
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from kernel_tools import assert_same_bits
 from model_tools import network, stir
-from stream_tools import CELLS, SHAPES, language_model, net_of, sequence, stepwise, whole
+from stream_tools import CELLS, DENSE, SHAPES, language_model, net_of, sequence, stepwise, whole
 
 import crnn
 from crnn._core import dispatch
 from crnn.nn.state import state_arrays
 
 cells = pytest.mark.parametrize("cell", CELLS)
-shapes = pytest.mark.parametrize(("D", "H"), SHAPES, ids=str)
+shapes = pytest.mark.parametrize(("D", "H", "options"), SHAPES, ids=str)
 
 
 # ---- the bits of forward -----------------------------------------------------------------------------------------
@@ -27,8 +27,8 @@ shapes = pytest.mark.parametrize(("D", "H"), SHAPES, ids=str)
 @pytest.mark.thread_unsafe
 @cells
 @shapes
-def test_steps_have_the_bits_of_forward(rng, isa, cell, D, H):
-    net, xs = net_of(cell, D, H, trainable_initial_state=True), sequence(rng, 40, D)
+def test_steps_have_the_bits_of_forward(rng, isa, cell, D, H, options):
+    net, xs = net_of(cell, D, H, trainable_initial_state=True, **options), sequence(rng, 40, D)
     stream = net.stream()
     assert_same_bits(stepwise(stream, xs), whole(net, xs))
     _, after = net(xs[:, None])
@@ -39,16 +39,17 @@ def test_steps_have_the_bits_of_forward(rng, isa, cell, D, H):
 @pytest.mark.thread_unsafe
 @cells
 @shapes
-def test_ids_have_the_bits_of_forward(rng, isa, cell, D, H):
-    net, ids = net_of(cell, D, H), rng.integers(D, size=40)
+def test_ids_have_the_bits_of_forward(rng, isa, cell, D, H, options):
+    net, ids = net_of(cell, D, H, **options), rng.integers(D, size=40)
     assert_same_bits(stepwise(net.stream(), ids), whole(net, ids))
 
 
 @pytest.mark.thread_unsafe
 @cells
 @shapes
-def test_float64_networks_have_the_bits_of_forward(rng, isa, cell, D, H):
-    net, xs = net_of(cell, D, H, trainable_initial_state=True, dtype="float64"), rng.normal(size=(40, D))
+def test_float64_networks_have_the_bits_of_forward(rng, isa, cell, D, H, options):
+    net = net_of(cell, D, H, trainable_initial_state=True, dtype="float64", **options)
+    xs = rng.normal(size=(40, D))
     stream = net.stream()
     assert stream.weights.dtype == "float64"
     assert_same_bits(stepwise(stream, xs[:20]), whole(net, xs)[:20])
@@ -63,9 +64,18 @@ def test_float64_networks_have_the_bits_of_forward(rng, isa, cell, D, H):
 @pytest.mark.thread_unsafe
 @cells
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("E", "tie_weights"), [(None, False), (1, False), (6, False), (21, False), (21, True)])
-def test_language_models_have_the_bits_of_forward(rng, isa, cell, dtype, E, tie_weights):
-    model = language_model(cell, embedding_size=E, tie_weights=tie_weights, trainable_initial_state=True, dtype=dtype)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        *({"embedding_size": E} for E in (1, 6, 21)),
+        {"embedding_size": 21, "tie_weights": True},
+        {"hidden_size": [21, 9], "dense_layers": True, "embedding_size": 30, "tie_weights": True},
+    ],
+    ids=str,
+)
+def test_language_models_have_the_bits_of_forward(rng, isa, cell, dtype, options):
+    model = language_model(cell, trainable_initial_state=True, dtype=dtype, **options)
     ids = rng.integers(len(model.vocab), size=30)
     logits, _ = model.forward(ids[:, None])
     assert_same_bits(stepwise(model.stream(), ids), logits[:, 0])
@@ -74,8 +84,9 @@ def test_language_models_have_the_bits_of_forward(rng, isa, cell, dtype, E, tie_
 
 @cells
 @pytest.mark.parametrize("pieces", [[80], [1, 79], [31, 1, 0, 32, 16], [33, 47]], ids=str)
-def test_run_has_the_bits_of_steps(rng, cell, pieces):
-    net, xs = net_of(cell, 5, [33, 17], trainable_initial_state=True), sequence(rng, 80, 5)
+@pytest.mark.parametrize("options", [{}, DENSE], ids=str)
+def test_run_has_the_bits_of_steps(rng, cell, options, pieces):
+    net, xs = net_of(cell, 5, [33, 17], trainable_initial_state=True, **options), sequence(rng, 80, 5)
     stream, got = net.stream(), []
     for end, n in zip(np.cumsum(pieces), pieces, strict=True):
         got.append(stream.run(xs[end - n : end]))

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from kernel_tools import assert_same_bits
-from stream_tools import CELLS, language_model, net_of, sequence, stepwise, whole
+from stream_tools import CELLS, DENSE, language_model, net_of, sequence, stepwise, whole
 
 from crnn.nn.state import state_arrays
 
@@ -20,10 +20,10 @@ def same_state(one, other):
 
 @pytest.mark.thread_unsafe
 @cells
-@pytest.mark.parametrize(("D", "H"), [(5, [7]), (17, [33, 16])], ids=str)
+@pytest.mark.parametrize(("D", "H", "options"), [(5, [7], {}), (17, [33, 16], {}), (17, [33, 16], DENSE)], ids=str)
 @pytest.mark.parametrize("n", [1, 13, 300])  # 300: more than are worked on at a time
-def test_rows_have_the_bits_of_streams(rng, isa, cell, D, H, n):
-    net = net_of(cell, D, H, trainable_initial_state=True)
+def test_rows_have_the_bits_of_streams(rng, isa, cell, D, H, options, n):
+    net = net_of(cell, D, H, trainable_initial_state=True, **options)
     x = rng.normal(size=(6, n, D)).astype(np.float32)
     batch, (expected, after) = net.stream_batch(n), net(x)
     for x_t, y_t in zip(x, expected, strict=True):
@@ -55,10 +55,11 @@ def test_ids_have_the_bits_of_streams(rng, cell, embedding):
         assert_same_bits(batch.step(ids_t), expected)
 
 
+@pytest.mark.parametrize("options", [{}, DENSE], ids=str)
 @cells
-def test_any_rows_in_any_order_while_the_others_wait(rng, cell):
+def test_any_rows_in_any_order_while_the_others_wait(rng, cell, options):
     """Random histories: each row sees its own inputs only."""
-    net, n = net_of(cell, 5, [7, 18], trainable_initial_state=True), 170
+    net, n = net_of(cell, 5, [7, 18], trainable_initial_state=True, **options), 170
     xs = rng.normal(size=(n, 50, 5)).astype(np.float32)
     expected = net(np.ascontiguousarray(xs.transpose(1, 0, 2)))[0]
     batch, done = net.stream_batch(n), np.zeros(n, int)

@@ -104,6 +104,7 @@ def fitted_regressor():
 
 UNSUPPORTED = {
     "one direction": lambda: crnn.RNN(3, 4, bidirectional=True),
+    "the one below, got dense_layers=True": lambda: crnn.RNN(3, [4, 4], dense_layers=True),
     "float32, got float64": lambda: crnn.RNN(3, 4, dtype="float64"),
     "numbers, got an embedding": lambda: language_model("lstm", embedding_size=5),
     "equal size, got [4, 5]": lambda: crnn.RNN(3, [4, 5]),
@@ -227,6 +228,12 @@ int main(void)
     REFUSED(l.cell = -1);
     REFUSED(l.hidden_size = 0);
     REFUSED(l.hidden_size = PTRDIFF_MAX / 4);
+    crnn_layer_weights two[2] = {layer, layer};
+    two[0].hidden_size = two[1].hidden_size = ((crnn_dim)1 << 27) + 1;
+    REFUSED(c.layers = two; c.num_layers = 2; c.dense_layers = 1); /* together they are too large */
+    two[0].hidden_size = two[1].hidden_size = 2;
+    REFUSED(c.layers = two; c.num_layers = 2; c.dense_layers = 1; c.tie_weights = 1; c.output_size = 4; c.b_y = weights;
+            c.embedding_size = 2; c.embedding = weights); /* the head reads 4 */
     REFUSED(l.W_xh = NULL);
     REFUSED(l.W_hh = NULL);
     REFUSED(l.b_h = NULL);

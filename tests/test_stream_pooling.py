@@ -50,9 +50,9 @@ def same_state(one, other):
 @cells
 @poolings
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("D", "H"), SHAPES, ids=str)
-def test_every_prefix_has_the_bits_of_predict(rng, isa, cell, pooling, dtype, D, H):
-    model = regressor(pooling, cell, D, H, dtype=dtype)
+@pytest.mark.parametrize(("D", "H", "options"), SHAPES, ids=str)
+def test_every_prefix_has_the_bits_of_predict(rng, isa, cell, pooling, dtype, D, H, options):
+    model = regressor(pooling, cell, D, H, dtype=dtype, **options)
     xs = inputs(rng, model, 14)
     expected = prefixes(model, xs)
     assert len(np.unique(expected[:, 0])) > 2 or H == [1]

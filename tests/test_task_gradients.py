@@ -132,9 +132,13 @@ def test_loss_and_gradients_follow_the_oracle(rng, dtype, loss, pooling, lengths
 @cells
 @directions
 @pytest.mark.parametrize("pooling", [None, "last", "mean", "max"])
-@pytest.mark.parametrize("kind", ["reals", "embedding", "learnt states"])
+@pytest.mark.parametrize("kind", ["reals", "embedding", "learnt states", "dense"])
 def test_every_cell_and_input_follows_the_oracle(rng, cell, bidirectional, pooling, kind):
-    options = {"embedding": {"embedding_size": 2}, "learnt states": {"trainable_initial_state": True}}.get(kind, {})
+    options = {
+        "embedding": {"embedding_size": 2},
+        "learnt states": {"trainable_initial_state": True},
+        "dense": {"hidden_size": [4, 3, 5], "dense_layers": True},
+    }.get(kind, {})
     model, X, y, targets = problem(
         rng, "weighted", pooling, LENGTHS, cell=cell, bidirectional=bidirectional, dtype="float64", **options
     )
@@ -259,7 +263,7 @@ def test_gradient_flow_is_the_norm_of_what_reaches_each_step(rng, cell, bidirect
     if pooling:
         of_net = {name: model.params[name] for name in model.net.params}
         tape = oracle.rnn_forward(of_net, as_batch(X), None, model.net.cell, lengths=LENGTHS)
-        dh = pooled_rows(tape.y, LENGTHS, pooling, model.net.directions)[1](dh[0])
+        dh = pooled_rows(tape.y, LENGTHS, pooling, model.net.hidden_sizes, model.net.directions)[1](dh[0])
     np.testing.assert_allclose(flow.norms, flow_by_the_oracle(model, X, dh), rtol=1e-9, atol=1e-15)
     assert flow.saturation.shape == flow.norms.shape
     assert ((flow.saturation >= 0) & (flow.saturation <= 1)).all()
@@ -301,8 +305,9 @@ def test_gradients_of_every_loss_and_pooling_agree_with_differences(rng, loss, p
         {"hidden_size": [4, 3, 5]},
         {"trainable_initial_state": True, "num_layers": 2},
         {"embedding_size": 2, "trainable_initial_state": True},
+        {"hidden_size": [4, 3, 5], "dense_layers": True},
     ],
-    ids=["sizes", "learnt states", "embedding"],
+    ids=["sizes", "learnt states", "embedding", "dense"],
 )
 @pytest.mark.parametrize("pooling", [None, "last", "max"])
 def test_gradients_of_every_cell_agree_with_differences(rng, cell, bidirectional, options, pooling):

@@ -102,6 +102,33 @@ def test_pytorch_agrees_on_outputs_states_and_gradients(torch, rng, dtype, sizes
     gradients_agree(net, twin)
 
 
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["one way", "two ways"])
+@pytest.mark.parametrize("cell", ["tanh", "relu", "lstm", "gru"])
+def test_layers_of_pytorch_that_read_all_below_them_agree(torch, rng, dtype, cell, bidirectional):
+    sizes, options = [17, 5, 9], {"bidirectional": bidirectional}
+    net = network(5, sizes, None, cell, dtype.name, dense_layers=True, **options)
+    x = rng.normal(size=(11, 3, 5)).astype(dtype)
+    dy = rng.normal(size=(11, 3, net.output_size)).astype(dtype)
+    y, _, tape = net.forward(x)
+    dx, _ = net.backward(tape, dy)
+
+    x_t, pairs, outputs = torch.from_numpy(x).requires_grad_(), [], []
+    for layer, H in enumerate(sizes):
+        read = torch.cat(outputs, 2) if outputs else x_t
+        alone = network(read.shape[2], H, 1, cell, dtype.name, **options)
+        for name in alone.params:
+            alone.params[name][...] = net.params[name.replace("layer0", f"layer{layer}")]
+            alone.grads[name][...] = net.grads[name.replace("layer0", f"layer{layer}")]
+        pairs.append((alone, torch_twin(torch, alone)))
+        outputs.append(pairs[-1][1](read)[0])
+    y_t = torch.cat(outputs, 2)
+    y_t.backward(torch.from_numpy(dy))
+    agree(y, y_t)
+    agree(dx, x_t.grad)
+    for alone, twin in pairs:
+        gradients_agree(alone, twin)
+
+
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_a_linear_head_with_cross_entropy_agrees(torch, rng, dtype, layers, reduction):

@@ -37,6 +37,7 @@ SHAPES = {
     "one layer": {},
     "bidirectional layers": {"L": 2, "bidirectional": True},
     "lengths": {"L": 2, "lengths": [2, 6, 3]},
+    "dense layers": {"L": 2, "dense_layers": True},
     "trainable initial state": {"trainable_initial_state": True},
     "embedding": {"D": 23, "E": 4},
 }
@@ -56,7 +57,7 @@ def test_gradients_are_those_of_products_with_rounded_operands(rng, cell, shape)
     dx, before = net.backward(tape, dy)
 
     params = in_bf16(net.params)
-    truth = oracle.rnn_forward(params, x, state, cell, lengths=lengths)
+    truth = oracle.rnn_forward(params, x, state, cell, lengths=lengths, dense=net.dense_layers)
     grads, true_dx, true_before = backward_in_bf16(params, truth, dy)
     assert_close(y, truth.y)
     assert_close(np.array(after), np.array(truth.state))

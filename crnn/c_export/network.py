@@ -64,8 +64,13 @@ class Network:
     def output_size(self) -> int:
         """Elements of y."""
         if self.head is None:
-            return self.layers[-1].H
+            return self.read_size
         return self.head[0].N - len(self.tails) + sum(up.N for _, up in self.tails)
+
+    @property
+    def read_size(self) -> int:
+        """Elements that the head reads: h of the top layer, or with dense layers of all."""
+        return sum(layer.H for layer in self.layers) if self.parts.dense_layers else self.layers[-1].H
 
     @property
     def x_size(self) -> int:
@@ -89,19 +94,22 @@ class Network:
         raw = self.output_size if self.parts.y is not None else 0
         if self.head and self.tails:
             sizes.append(self.head[0].N + max(down.N for down, _ in self.tails))
-        return max(*sizes, (self.layers[-1].H if self.pooled == "mean" else 0) + raw)
+        return max(*sizes, (self.read_size if self.pooled == "mean" else 0) + raw)
 
     @property
     def state_fields(self) -> list[tuple[str, str, int, str]]:
         """(C type, name, elements, comment) of each field of the state."""
-        fields = [
+        dense = self.parts.dense_layers  # h are side by side, because layers read them so
+        fields = [("float", "h", self.read_size, "h of all layers, the lowest first")] if dense else []
+        fields += [
             ("float", f"{name}_{number}", layer.H, f"{name} of layer {number}")
             for number, layer in enumerate(self.layers)
             for name in layer.state
+            if not (dense and name == "h")
         ]
         if self.pooled:
             meaning = {"max": "maximum of all steps", "mean": "sum of all steps"}[self.pooled]
-            fields.append(("float", "pooled", self.layers[-1].H, meaning))
+            fields.append(("float", "pooled", self.read_size, meaning))
         if self.x_size:
             fields.append(("float", "x", self.x_size, "scratch: the input"))
         fields.append(("float", "scratch", self.scratch_size, "scratch"))
@@ -230,20 +238,30 @@ class Network:
         assert self.head is not None  # whose weights are tied
         return self.head[0]
 
+    def _state(self, name: str, number: int) -> str:
+        """Where the h or c of a layer is in C."""
+        if name == "h" and self.parts.dense_layers:
+            return f"state->h + {sum(layer.H for layer in self.layers[:number])}"
+        return f"state->{name}_{number}"
+
+    def _read(self, number: int) -> str:
+        """Where the outputs of the layers below ``number`` are in C, as that layer reads them."""
+        return "state->h" if self.parts.dense_layers else self._state("h", number - 1)
+
     def layer_statements(self, number: int) -> list[str]:
         """Statements of a layer; the first one's sums with its input are in ``a`` before."""
         layer = self.layers[number]
-        h = f"    float *const h = state->h_{number}"
-        found = [f"    enum {{ H = {layer.H} }};", h + (f", *const c = state->c_{number};" if self.has_c else ";")]
+        h = f"    float *const h = {self._state('h', number)}"
+        c = f", *const c = {self._state('c', number)};" if self.has_c else ";"
+        found = [f"    enum {{ H = {layer.H} }};", h + c]
         if number:
-            sums = [*layer.b_h.start("a"), *layer.W_xh.add("a", f"state->h_{number - 1}")]
+            sums = [*layer.b_h.start("a"), *layer.W_xh.add("a", self._read(number))]
             found += [f"    {line}" for line in sums]
         return ["{", *found, *(f"    {line}" for line in layer.statements()), "}"]
 
     def output_statements(self) -> list[str]:
-        """Statements from the top layer's h to y."""
-        top = self.layers[-1]
-        x, H = f"state->h_{len(self.layers) - 1}", top.H
+        """Statements from the top layer's h, or those of all layers, to y."""
+        x, H = self._read(len(self.layers)), self.read_size
         if self.head is None:
             return [f"copy(y, {x}, {H});"]
         found: list[str] = []
@@ -289,10 +307,12 @@ class Network:
             for name in layer.state:
                 start = layer.starts.get(f"{name}0")
                 value = f"{start.name}[i]" if start else "0.0f"
-                found += [f"for (i = 0; i < {layer.H}; ++i)", f"    state->{name}_{number}[i] = {value};"]
+                array = self._state(name, number)
+                array = f"({array})" if "+" in array else array
+                found += [f"for (i = 0; i < {layer.H}; ++i)", f"    {array}[i] = {value};"]
         if self.pooled:
             value = "minus_infinity()" if self.pooled == "max" else "0.0f"
-            found += [f"for (i = 0; i < {self.layers[-1].H}; ++i)", f"    state->pooled[i] = {value};"]
+            found += [f"for (i = 0; i < {self.read_size}; ++i)", f"    state->pooled[i] = {value};"]
         return [*found, "state->steps = 0;"] if self.pooled == "mean" else found
 
 

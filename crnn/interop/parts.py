@@ -47,7 +47,7 @@ class ModelParts:
     """A model's network, head and scaling."""
 
     kind: str  # a name in KINDS
-    config: Mapping[str, Any]  # the arguments that make such a model, without its vocabulary
+    config: Mapping[str, Any]  # arguments that make such a model, without vocabulary and what `parts_of` refuses
     network: NetworkConfig
     params: Mapping[str, Array]  # by crnn's names; copies
     scaling: Mapping[str, tuple[Array, Array]]  # mean and std of "x" and "y", where they are not the identity
@@ -115,7 +115,9 @@ class ModelParts:
                 raise ValueError(f"{name}: expected {wanted}, which {format} can express, got {value!r}")
 
 
-def parts_of(model: object, *kinds: str, adaptive_softmax: bool = False) -> ModelParts:
+def parts_of(
+    model: object, *kinds: str, adaptive_softmax: bool = False, dense_layers: bool = False
+) -> ModelParts:
     """The parts of a model, as copies: another thread may be training it, and what is written is what was checked.
 
     Parameters
@@ -123,16 +125,16 @@ def parts_of(model: object, *kinds: str, adaptive_softmax: bool = False) -> Mode
     model : RNN, LanguageModel, SequenceClassifier, SequenceTagger or SequenceRegressor
     *kinds : str
         The kinds that are expected; all of `KINDS` if not given.
-    adaptive_softmax : bool
-        Whether the format can express it.
+    adaptive_softmax, dense_layers : bool
+        Whether the format can express them.
 
     Raises
     ------
     TypeError
         The model is of another kind.
     ValueError
-        It waits for `fit`, or is quantised, or has an adaptive softmax that the format lacks, or a value is NaN or
-        infinite; the message names the parameter.
+        It waits for `fit`, or is quantised, or has an adaptive softmax or dense layers, which the format lacks, or a
+        value is NaN or infinite; the message names the parameter.
     """
     kind = next((kind for kind in kinds or KINDS if isinstance(model, KINDS[kind])), None)  # of subclasses too
     if kind is None or not isinstance(model, Module):
@@ -149,6 +151,8 @@ def parts_of(model: object, *kinds: str, adaptive_softmax: bool = False) -> Mode
     cutoffs = config.get("adaptive_softmax")
     if cutoffs is not None and not adaptive_softmax:
         raise ValueError(f"adaptive_softmax: expected None, because this format has no such layer, got {cutoffs}")
+    if not dense_layers and config.pop("dense_layers"):
+        raise ValueError("dense_layers: expected False, because this format only has layers that read the one below")
     params = {name: values.copy() for name, values in model._parameters.values.items()}
     check_finite(params)
     scalings: dict[str, Standardizer] = getattr(model, "scalings", {})

@@ -167,7 +167,7 @@ class LanguageModel(
             raise ValueError("vocab: expected a vocabulary, got none")
         network = config_from(dict(config) | {"input_size": len(attached["vocab"])})
         network = with_embedding(network, config["tie_weights"])
-        cutoffs = check_cutoffs(config.get("adaptive_softmax"), network.input_size, network.hidden_sizes[-1])
+        cutoffs = check_cutoffs(config.get("adaptive_softmax"), network.input_size, network.output_size)
         return model_shapes(network, config["tie_weights"], cutoffs)
 
     def config(self) -> dict[str, Any]:
@@ -191,7 +191,8 @@ class LanguageModel(
     def __repr__(self) -> str:
         net = self.net
         embedding = f"embedding_size={net.embedding_size}, " if net.embedding_size else ""
-        tied = "tie_weights=True, " if self.tie_weights else ""
+        tied = "dense_layers=True, " if net.dense_layers else ""
+        tied += "tie_weights=True, " if self.tie_weights else ""
         tied += "" if self.adaptive_softmax is None else f"adaptive_softmax={self.adaptive_softmax}, "
         precision = "" if self.precision is None else f"precision={self.precision!r}, "
         return (

@@ -311,7 +311,7 @@ class SequenceRegressor(
         for chosen in by_length(data.lengths, FORECAST_BATCH):
             batch = data.inputs(chosen)
             after = self.net.last_state(batch.x, batch.lengths, 1)
-            outputs[chosen] = self._head.apply(after.h[-1])  # of the top layer
+            outputs[chosen] = self._head.apply(self.net.stack.last_output(after))
             streams.set_states(after.value, chosen)
         found = np.empty((len(x), n, streams.output_size), self.dtype)
         for step in range(n):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any, TypedDict
 
 import numpy as np
@@ -26,6 +27,7 @@ class NetworkOptions(TypedDict, total=False):
     """The options that `RNN` and the models take by name, for type checkers. `NetworkConfig` says what they mean."""
 
     bidirectional: bool
+    dense_layers: bool
     embedding_size: int | None
     forget_bias: float
     dropout: float
@@ -78,6 +80,14 @@ class NetworkConfig:
         check=check_flag,
         help="A second recurrence in every layer reads each sequence from its last step to its first.",
         flag="--bidirectional",
+    )
+    dense_layers: bool = option(
+        False,
+        check=check_flag,
+        help="Every layer reads the outputs of all layers below it, side by side, the lowest first; y has those of all "
+        "layers (dense connections). Huang, Liu, van der Maaten, Weinberger 2017.",
+        flag="--dense-layers",
+        omit_default=True,
     )
     embedding_size: int | None = option(
         None,
@@ -225,9 +235,27 @@ class NetworkConfig:
         return precision_of(self.precision, name)
 
     @property
+    def _output_sizes(self) -> tuple[int, ...]:
+        """H of each layer whose output is in y."""
+        return self.hidden_sizes if self.dense_layers else self.hidden_sizes[-1:]
+
+    @property
     def output_size(self) -> int:
-        """Units of the top layer, all directions together."""
-        return self.hidden_sizes[-1] * self.directions
+        """Columns of y: units of the top layer, or with `dense_layers` of all layers, all directions together."""
+        return sum(self._output_sizes) * self.directions
+
+    @property
+    def widest(self) -> int:
+        """Columns of the largest output of a layer that reads forward."""
+        return max(self.output_size, *self.hidden_sizes)
+
+    @property
+    def output_blocks(self) -> list[tuple[int, int, bool]]:
+        """For every direction in y: its first column, how many it has, whether it is reverse."""
+        if not self.bidirectional:
+            return [(0, self.output_size, False)]
+        ends = accumulate(H for H in self._output_sizes for _ in range(2))
+        return [(start, end - start, i % 2 == 1) for i, (start, end) in enumerate(pairwise((0, *ends)))]
 
     def to_dict(self) -> dict[str, Any]:
         """The options by name. JSON-able."""
@@ -242,7 +270,7 @@ class NetworkConfig:
             prefixes.append((f"layer{layer}.", K, H, False))
             if self.bidirectional:
                 prefixes.append((f"layer{layer}.reverse.", K, H, True))
-            K = H * self.directions
+            K = H * self.directions + (K if self.dense_layers and layer else 0)
         return prefixes
 
     def shapes(self) -> Shapes:
@@ -285,6 +313,12 @@ def config_from(options: Mapping[str, Any], owner: str | None = None, **argument
         raise TypeError(f"{owner}: unexpected argument {unknown[0]!r}")
     options = {**options, **arguments}
     return NetworkConfig(**{name: options[name] for name in names if name in options})
+
+
+def in_file(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a network or model as files hold it: without the options that they hold only if set."""
+    omitted = {each.name: each.default for each in options_of(NetworkConfig) if each.omit_default}
+    return {name: value for name, value in config.items() if name not in omitted or value != omitted[name]}
 
 
 def network_json_types(*without: str) -> dict[str, tuple[type, ...]]:

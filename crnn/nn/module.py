@@ -20,6 +20,7 @@ from crnn.checks import DTYPES
 from crnn.io import model_file, registry
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import Header
+from crnn.nn.config import in_file
 from crnn.nn.init import UNINITIALISED
 from crnn.nn.learning.config import LearnerConfig, LearnerOptions
 from crnn.nn.params import Parameters, Shapes
@@ -276,7 +277,7 @@ class Module(ABC):
         The tensors are the parameters, in the order of `flat_params`, those in int8 or int4 as integers and scales;
         then the statistics that standardise data.
         """
-        header: dict[str, Any] = {"kind": type(self).__name__, "config": self.config()}
+        header: dict[str, Any] = {"kind": type(self).__name__, "config": in_file(self.config())}
         header |= {name: value.to_dict() for name, value in self._attached().items()}
         header |= {"training": list(self.training_runs)} if self.training_runs else {}
         tensors, bf16 = stored(self._parameters.read_only(), self.config()["precision"])

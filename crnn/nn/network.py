@@ -48,8 +48,9 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
     -----------
     T is the number of time steps, B of sequences in the batch, D the input_size, H the hidden_size, L the number of
     layers, G the number of gates. Arrays are time-major and C-contiguous, in the network's ``dtype``: x (T, B, D),
-    y (T, B, output_size). output_size is H, or 2*H if bidirectional, the forward direction first. x may also be integer
-    ids (T, B) in 0 .. D-1, which stand for one-hot vectors; their product with W_xh is a row look-up.
+    y (T, B, output_size). output_size is H, or 2*H if bidirectional, the forward direction first. With dense_layers y
+    has the outputs of all layers, the lowest first, and output_size is the sum of theirs. x may also be integer ids
+    (T, B) in 0 .. D-1, which stand for one-hot vectors; their product with W_xh is a row look-up.
 
     state is an array (L*directions, B, H), ordered by layer and then by direction; for an LSTM it is a pair (h, c) of
     such arrays. If the layers' sizes differ, each array is a list of arrays (B, H_l) instead.
@@ -204,7 +205,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
 
     @property
     def output_size(self) -> int:
-        """Size of y: units of the top layer, all directions together."""
+        """Size of y: units of the top layer, or with dense_layers of all layers, all directions together."""
         return self._config.output_size
 
     @property
@@ -246,6 +247,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
             self.input_size,
             layers,
             embedding=self.stack.params.get("embedding"),
+            dense_layers=self._config.dense_layers,
             precisions={name: kind for name, kind in precisions.items() if kind is not None},
         )
 
@@ -294,7 +296,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         Returns
         -------
         y : array (T, B, output_size)
-            Output of the top layer, fresh.
+            Output of the top layer, with dense_layers of all layers; fresh.
         state
             State after the last step, fresh.
         """

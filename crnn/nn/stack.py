@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Stack: forward and backward pass of a network's layers over one window. Independent of losses, optimizers and files.
 
-    h_t = cell( x_t W_xh + b_h, h_{t-1} W_hh )        for every layer; the next layer's x is this one's h
+    h_t = cell( x_t W_xh + b_h, h_{t-1} W_hh )        for every layer; the next layer's x is this one's h, or with the
+                                                      option dense_layers the h of all layers below it
 
 The methods are called in this order: new_tape, draw_masks, pack_forward, forward for each slice of the batch;
 pack_backward, backward for each slice, weight_gradients for each range of columns, finish_gradients. Methods that take
@@ -134,6 +135,8 @@ class Stack:
         if rows > max(FEW_ROWS, MOST_PADDED * lengths.rows):
             return False
         between = config.directions * sum(config.hidden_sizes) - config.hidden_sizes[-1]  # h that are not the output
+        if config.dense_layers:
+            between += sum(K for _, K, _, reverse in self._prefixes[config.directions :] if not reverse)
         return rows * between * np.dtype(config.dtype).itemsize <= PADDED_BYTES
 
     def _as_input(self, x: ArrayLike) -> Array:
@@ -162,6 +165,10 @@ class Stack:
     def _check_state(self, state: StateLike, batch: int) -> list[Array]:
         """Copies of the arrays of a state given by a user. Raises ValueError and TypeError."""
         return check_state("state", state, self.state_sizes, self.cell.has_c, batch, self.config.dtype)
+
+    def last_output(self, state: State) -> Array:
+        """y (B, output_size) of the step after which this is the state, of a network that reads forward."""
+        return np.concatenate(state.h, axis=1) if self.config.dense_layers else state.h[-1]
 
     # ---- tapes ----------------------------------------------------------------------------------------------------
 
@@ -324,8 +331,11 @@ class Stack:
                 )
             )
             directions.append((source, cell))
-        y = gemm.aligned_empty((T, rows, 2 * H), dtype) if config.bidirectional else directions[0][1].h
-        return LayerTape(x, directions, y)
+        carried = x.shape[2] if config.dense_layers and number else 0
+        y = directions[0][1].h
+        if carried or config.bidirectional:
+            y = gemm.aligned_empty((T, rows, carried + config.directions * H), dtype)
+        return LayerTape(x, directions, y, carried)
 
     def run_phases(
         self, tape: Tape, key: Hashable, phases: Callable[[], Sequence[Phase]], repeatable: bool = True
@@ -443,8 +453,8 @@ class Stack:
             cell.pack_backward(self.params)
         if first_time:
             for number, layer in enumerate(tape.layers):
-                bidirectional = len(layer.directions) > 1
-                layer.dy = np.empty(layer.y.shape, self.config.dtype) if bidirectional else layer.directions[0][1].dh
+                own = layer.gathers
+                layer.dy = np.empty(layer.y.shape, self.config.dtype) if own else layer.directions[0][1].dh
                 if number:  # the gradient at x is the gradient at the output of the layer below
                     layer.directions[0][0].dx = tape.layers[number - 1].dy
         for source in tape.sources:

@@ -42,20 +42,26 @@ class LayerTape:
 
     x: Array  # (T, B, K), or ids (T, B): input of all directions
     directions: list[tuple[LayerInput, Recurrence]]
-    y: Array  # (T, B, H*directions); with one direction the h of its recurrence
+    y: Array  # (T, B, carried + H*directions); if it has one direction and nothing else, the h of its recurrence
+    carried: int = 0  # columns of y that are those of `input`: K with dense_layers
     below: Array | None = None  # (T, B, K): output of the layer below or a real input, if x is it after dropout
     mask: Array | None = None  # (T, B, K), or if not packed (1, B, K): x = below * mask
-    dy: Array | None = None  # (T, B, H*directions): gradient at y; with one direction the dh of its recurrence
+    dy: Array | None = None  # gradient at y; where y is the h of a recurrence, its dh
 
     @property
     def input(self) -> Array:
         """What the layer is given: its x, before dropout."""
         return self.x if self.below is None else self.below
 
+    @property
+    def gathers(self) -> bool:
+        """Whether y consists of copies of several arrays."""
+        return len(self.directions) > 1 or self.carried > 0
+
     def replace_y(self, y: Array) -> None:
         """Use other memory for y, of a tape for inference."""
         self.y = y
-        if len(self.directions) == 1:
+        if not self.gathers:
             self.directions[0][1].h = y
 
     def forward(self, part: Slice, after: State, first: int) -> None:
@@ -65,6 +71,8 @@ class LayerTape:
             self.x[:, rows] = self.below[:, rows] * self.mask[:, rows]
         elif self.below is not None:
             self._copy_rows(self.x, self.below, part)
+        if self.carried:
+            self._copy_rows(self.y, self.input, part)
         for number, (source, cell) in enumerate(self.directions):
             h_after, c_after = after.h[first + number], None if after.c is None else after.c[first + number]
             for t0, t1 in self._chunks(cell, part):
@@ -80,8 +88,8 @@ class LayerTape:
                 if part.padded:
                     cell.finish_sequences(ending, t0, t1, part, c_after)
             cell.finish_forward(part, h_after, c_after)
-            if len(self.directions) > 1:
-                self._copy_rows(self.y, cell.h, part, number * cell.H)
+            if self.gathers:
+                self._copy_rows(self.y, cell.h, part, self.carried + number * cell.H)
 
     def forward_steps(self, part: Slice, t0: int, t1: int) -> None:
         """Run the steps t0 .. t1-1 of a tape that keeps all of them, when those before have been run.
@@ -104,6 +112,14 @@ class LayerTape:
             of = part.rows
             to[:, of, to_column : to_column + count] = values[:, of, column : column + count]
 
+    @staticmethod
+    def _add_rows(to: Array, values: Array, part: Slice) -> None:
+        """Add to (T, B, K) the rows of ``part`` of values (T, B, L), of which the first K columns."""
+        if part.lengths is None:
+            kernels.add_rows(to, values, part.b0, part.b1)
+        else:
+            to[:, part.rows] += values[:, part.rows, : to.shape[2]]
+
     def _chunks(self, cell: Recurrence, part: Slice) -> Iterator[tuple[int, int]]:
         """The chunks (t0, t1) of steps, in the direction of ``cell``. Packed arrays are one chunk."""
         T = cell.T
@@ -121,9 +137,9 @@ class LayerTape:
         """
         rows = part.rows
         for number, (source, cell) in enumerate(self.directions):
-            if len(self.directions) > 1:
+            if self.gathers:
                 assert self.dy is not None
-                self._copy_rows(cell.dh, self.dy, part, 0, number * cell.H)
+                self._copy_rows(cell.dh, self.dy, part, 0, self.carried + number * cell.H)
             cell.add_state_gradient(
                 part,
                 None if dafter is None else dafter.h[first + number],
@@ -135,12 +151,12 @@ class LayerTape:
         if dx is not None:
             for source, _ in self.directions[1:]:
                 assert source.dx is not None
-                if part.lengths is None:
-                    kernels.add_rows(dx, source.dx, part.b0, part.b1)
-                else:
-                    dx[:, rows] += source.dx[:, rows]
+                self._add_rows(dx, source.dx, part)
             if self.mask is not None:
                 dx[:, rows] *= self.mask[:, rows]
+            if self.carried:
+                assert self.dy is not None
+                self._add_rows(dx, self.dy, part)
 
 
 @dataclass(eq=False, repr=False)
@@ -185,7 +201,7 @@ class Tape:
 
     @property
     def y(self) -> Array:
-        """(T, B, output_size), packed if there are lengths: the output of the top layer."""
+        """(T, B, output_size), packed if there are lengths: the output of the top layer, with dense_layers of all."""
         return self.layers[-1].y
 
     @property
@@ -245,6 +261,7 @@ class Tape:
     def held_bytes(self) -> int:
         """Bytes of the arrays (T, B, ...) of a tape for inference, less `y`."""
         arrays = [cell.h for cell in self.recurrences if cell.h is not self.y]
+        arrays += [layer.y for layer in self.layers[:-1] if layer.gathers]
         return sum(array.nbytes for array in arrays) + (self.x.nbytes if self.owns_x else 0)
 
     def padded(self, array: Array) -> Array:

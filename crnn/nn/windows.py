@@ -53,7 +53,7 @@ Each = Callable[[Window, Tape, Slice], None]
 
 def saves_memory(stack: Stack, x: Array, lengths: Lengths | None) -> bool:
     """Whether a batch can be computed in windows, and is so large that it should be. Arguments as in `run_windows`."""
-    of_row = np.dtype(stack.config.dtype).itemsize * max(stack.config.hidden_sizes)
+    of_row = np.dtype(stack.config.dtype).itemsize * stack.config.widest
     if lengths is not None:
         of_row *= stack.cell.gates
     return not stack.config.bidirectional and x.shape[0] * x.shape[1] * of_row > WHOLE_BYTES
@@ -119,7 +119,7 @@ def _run_window(stack: Stack, window: Window, tape: Tape, each: Each | None) -> 
 
 def _windows(stack: Stack, x: Array, lengths: Lengths | None) -> Iterator[Window]:
     """The windows of a batch, in the order of time."""
-    size = np.dtype(stack.config.dtype).itemsize * max(stack.config.hidden_sizes)
+    size = np.dtype(stack.config.dtype).itemsize * stack.config.widest
     most, most_ending = OUTPUT_BYTES // size, GATE_BYTES // (size * stack.cell.gates)
     if lengths is None:
         T, B = x.shape[:2]

@@ -27,10 +27,13 @@ class StreamParts:
         Number of elements of x, or of ids.
     layers : sequence of mappings
         Each layer's parameters by name: W_xh, W_hh, b_h, the cell's other vectors, and h0, c0 if they are trainable.
+    dense_layers : bool
+        Every layer reads the outputs of all layers below it, and the head, or y, has those of all.
     embedding : array (input_size, E), optional
         If given, steps accept ids only.
     W_hy, b_y : arrays (H, V) and (V,), optional
-        The head; without one, outputs are h of the top layer. If only b_y is given, W_hy is the embedding's transpose.
+        The head; without one, outputs are h of the top layer, or with dense layers of all. If only b_y is given, W_hy
+        is the embedding's transpose.
     tails : sequence of mappings
         Of an adaptive softmax: each tail's W_hp (H, P) and W_py (P, size). W_hy and b_y then have as many columns fewer
         as the tails have together, and one more for each tail; outputs are log-probabilities. See
@@ -53,6 +56,7 @@ class StreamParts:
     cell: str
     input_size: int
     layers: Sequence[Mapping[str, Array]]
+    dense_layers: bool = False
     embedding: Array | None = None
     W_hy: Array | None = None
     b_y: Array | None = None

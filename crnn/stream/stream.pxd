@@ -57,6 +57,7 @@ cdef extern from "crnn_stream.h" nogil:
         crnn_dim y_columns
         crnn_dim num_tails
         const crnn_tail_weights *tails
+        int dense_layers
 
     ctypedef struct crnn_model:
         pass

@@ -39,10 +39,11 @@ cdef class Config:
             E = max(1, dim(parts.embedding, 1))
             self.c.embedding_size, self.c.embedding = E, self.array("embedding", parts.embedding, D, E)
         K = E or D
+        self.c.dense_layers = parts.dense_layers
         for i in range(self.c.num_layers):
             # Of the first layer's W_xh a look-up of ids reads one row only.
             bits += self.layer(&self.layers[i], parts.layers[i], K, f"layer{i}.", i == 0 and parts.ids_only and not E)
-            K = self.layers[i].hidden_size
+            K = self.layers[i].hidden_size + (K if parts.dense_layers and i else 0)
         if parts.pooling not in STREAM_POOLINGS:
             raise ValueError(f"pooling: expected one of {', '.join(map(repr, STREAM_POOLINGS))}, got {parts.pooling!r}")
         self.c.pooling = STREAM_POOLINGS[parts.pooling]

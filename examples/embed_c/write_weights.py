@@ -36,6 +36,8 @@ def unsupported(model, net):
         return
     if net.bidirectional:
         yield "one direction: a stream cannot read backward"
+    if net.dense_layers:
+        yield "layers that read the one below, got dense_layers=True"
     if net.dtype != "float32":
         yield f"float32, got {net.dtype}"
     if net.embedding_size:

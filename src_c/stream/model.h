@@ -34,6 +34,7 @@ struct crnn_model {
     int standardises;
     crnn_dim input_size, output_size, state_size, num_layers, embedding_size, y_columns;
     int has_head, tie_weights, pooling;
+    crnn_dim dense_size; /* sum of all H where layers read those of all layers below; 0: only that of the last one */
     crnn_dim pooled_size; /* elements of a stream's pooled state: maxima; or sums and COUNT_SIZE for the steps; or 0 */
     void *embedding; /* (D, E); NULL with tie_weights: then it is read from the columns of W_hy */
     crnn_packed W_hy;
@@ -111,6 +112,15 @@ static int valid_tails(const crnn_model_config *c, const crnn_tables *kernels)
     return outputs >= 0 && outputs < c->output_size;
 }
 
+/* Elements of what comes after the layers: h of the top layer, or of all. */
+static crnn_dim size_above(const crnn_model_config *c)
+{
+    crnn_dim sum = 0;
+    for (crnn_dim i = c->dense_layers ? 0 : c->num_layers - 1; i < c->num_layers; ++i)
+        sum += c->layers[i].hidden_size;
+    return sum;
+}
+
 static int valid_config(const crnn_model_config *c, const crnn_tables *kernels)
 {
     if (!c || !valid_size(c->input_size) || !valid_size(c->num_layers) || !c->layers)
@@ -126,7 +136,9 @@ static int valid_config(const crnn_model_config *c, const crnn_tables *kernels)
         if (format_of(kernels, l->W_xh_format) < 0 || format_of(kernels, l->W_hh_format) < 0)
             return 0;
     }
-    const crnn_dim H = c->layers[c->num_layers - 1].hidden_size, E = c->embedding_size, V = c->output_size;
+    const crnn_dim H = size_above(c), E = c->embedding_size, V = c->output_size;
+    if (!valid_size(H))
+        return 0;
     if (E ? !valid_size(E) || !c->embedding : c->embedding || c->tie_weights)
         return 0;
     if (V ? !valid_size(V) || !c->b_y || !c->W_hy != !!c->tie_weights : c->tie_weights)
@@ -206,8 +218,9 @@ static crnn_model *lay_out_model(arena *a, const crnn_model_config *c, const crn
         model.max_columns = columns > model.max_columns ? columns : model.max_columns;
         if (model.layers)
             model.layers[i] = layer;
-        K = H;
+        K = c->dense_layers && i ? K + H : H;
     }
+    model.dense_size = c->dense_layers ? K : 0;
     model.has_head = c->output_size > 0;
     model.output_size = model.has_head ? c->output_size : K;
     if (model.has_head) {

@@ -71,7 +71,7 @@ static double count_step(const crnn_model *model, void *count)
     return single ? 1 / (float)steps : 1 / steps;
 }
 
-/* x (n, H), outputs of the top layer, OVERWRITTEN with the pooled vectors of the sequences so far. Rows as in
+/* x (n, H), what the head would read, OVERWRITTEN with the pooled vectors of the sequences so far. Rows as in
  * advance. */
 static void pool(const crnn_streams *s, void *x, crnn_dim first, const int32_t *scattered, const crnn_rows *rows)
 {
@@ -132,6 +132,16 @@ static void run_cell(crnn_streams *s, crnn_dim i, void *out, crnn_dim first, con
     }
 }
 
+/* to (n, K + H): below (n, K) and h (n, H) side by side. `to` may be `below`. */
+static void append_columns(const crnn_model *model, void *to, const void *below, crnn_dim K, const void *h, crnn_dim H,
+                           crnn_dim n)
+{
+    for (crnn_dim i = n - 1; i >= 0; --i) { /* in this order no row is overwritten before it has moved */
+        memmove(element(model, to, i * (K + H)), element(model, below, i * K), (size_t)K * model->size);
+        copy(model, element(model, to, i * (K + H) + K), element(model, h, i * H), H);
+    }
+}
+
 /* y (n rows, ldy apart) = log softmax(scores (n, V)) + start, element `start` of each row of scores of the head, or 0. */
 static void log_softmax(const crnn_streams *s, void *y, crnn_dim ldy, const void *scores, const void *start, crnn_dim n,
                         crnn_dim V)
@@ -176,19 +186,27 @@ static int advance(crnn_streams *s, void *y, const void *x, const int32_t *ids, 
     } else if (model->embedding_size)
         x = embedded(s, ids, n);
     void *const raw = s->y ? s->y : y;
+    const int dense = model->dense_size > 0;
+    void *const read = dense ? s->below : s->h; /* by the next layer, or the head */
+    crnn_dim below = 0;                         /* columns of s->below */
     const float_mode mode = kernel_floats(); /* once for all kernels */
     for (crnn_dim i = 0; i < model->num_layers; ++i) {
-        void *const out = i + 1 < model->num_layers || model->has_head ? s->h : raw;
+        void *const after = i + 1 < model->num_layers || model->has_head ? read : raw;
+        void *const out = dense ? s->h : after;
         input_product(s, &model->layers[i], x, ids, rows);
         if (check && i == 0 && !all_finite(model, x, n * model->input_size)) {
             float_mode_restore(mode);
             return 0;
         }
         run_cell(s, i, out, first, scattered, rows);
-        x = out;
+        if (dense) {
+            append_columns(model, after, s->below, below, out, model->layers[i].H, n);
+            below += model->layers[i].H;
+        }
+        x = after;
     }
     if (model->pooled_size)
-        pool(s, s->h, first, scattered, rows);
+        pool(s, read, first, scattered, rows);
     if (model->num_tails)
         adaptive_softmax(s, raw, x, rows);
     else if (model->has_head)

@@ -21,6 +21,7 @@ struct crnn_streams {
     void *y;            /* output in the model's precision; NULL if y has it */
     void *gates;        /* x @ W_xh + b_h, then the gates */
     void *h, *hn;       /* a layer's output, and its hn */
+    void *below;        /* with dense layers, h of all layers so far side by side */
     void *h_before, *c; /* gathered from rows that are not contiguous; c also of several steps */
     void *scores;       /* of an adaptive softmax: h @ W_hy + b_y, (block, its columns) */
     void *projected, *of_tail; /* h @ W_hp and that @ W_py */
@@ -78,6 +79,8 @@ static crnn_streams *lay_out_streams(arena *a, const crnn_model *model, crnn_dim
         streams.y = allot(a, row, (size_t)model->output_size);
     streams.gates = allot(a, row, (size_t)model->max_columns);
     streams.h = allot(a, row, (size_t)model->max_H);
+    if (model->dense_size)
+        streams.below = allot(a, row, (size_t)model->dense_size);
     if (model->any_hn)
         streams.hn = allot(a, row, (size_t)model->max_H);
     if (block > 1) {

@@ -91,7 +91,7 @@ static int same_shape(const crnn_model *model, const crnn_model_config *c)
 {
     if (!valid_config(c, &model->kernels) || c->input_size != model->input_size || c->num_layers != model->num_layers ||
         c->embedding_size != model->embedding_size || !c->tie_weights != !model->tie_weights ||
-        c->pooling != model->pooling)
+        c->pooling != model->pooling || !c->dense_layers != !model->dense_size)
         return 0;
     for (crnn_dim i = 0; i < c->num_layers; ++i) {
         const crnn_layer_weights *l = &c->layers[i];

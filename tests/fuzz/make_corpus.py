@@ -24,6 +24,7 @@ def models() -> dict[str, crnn.RNN]:
     }
     return every | {
         "rnn-float64": crnn.RNN(2, [3, 4], cell="lstm", bidirectional=True, dtype="float64", seed=1),
+        "rnn-dense": crnn.RNN(2, [3, 2, 2], cell="gru", dense_layers=True, seed=1),
         "rnn-embedding": crnn.RNN(4, 3, embedding_size=2, seed=1),
         "language-char": crnn.LanguageModel(crnn.Vocab.from_text("a\nb\u2028é\U0001f600"), cell="gru", **small),
         "language-byte": crnn.LanguageModel(crnn.Vocab.from_text(b"ab", "byte"), "tanh", hidden_size=1, seed=1),

@@ -147,6 +147,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         config.y_std = ones;
         config.y_columns = (crnn_dim)(take(1) % 3);
     }
+    config.dense_layers = !!(given & 512);
     for (crnn_dim i = 0; i < config.num_layers; ++i) {
         const unsigned with = (unsigned)take(1);
         const int cell_number = (int)take(1);
@@ -166,7 +167,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     if (config.tie_weights && take(1) < 250) {
         config.output_size = config.input_size;
-        config.embedding_size = layers[config.num_layers ? config.num_layers - 1 : 0].hidden_size;
+        uint64_t size_above = 0;
+        for (crnn_dim i = 0; i < config.num_layers; ++i)
+            size_above = (config.dense_layers ? size_above : 0) + (uint64_t)layers[i].hidden_size;
+        config.embedding_size = (crnn_dim)size_above;
         config.embedding = w;
     }
     config.W_hy_format = take_format();

@@ -34,7 +34,7 @@ BATCH_FIRST = ("SequenceClassifier", "SequenceTagger", "SequenceRegressor")  # X
 # The options of a model that graphs compute. One that is neither here nor in ONLY_TRAINING is refused until someone
 # has decided.
 EXPRESSED = {
-    *("input_size", "hidden_size", "num_layers", "cell", "bidirectional", "embedding_size", "dtype"),
+    *("input_size", "hidden_size", "num_layers", "cell", "bidirectional", "dense_layers", "embedding_size", "dtype"),
     *("trainable_initial_state", "tie_weights", "adaptive_softmax", "pooling", "steps"),
     *("num_classes", "classes", "multilabel", "thresholds", "output_size", "loss", "quantiles"),
 }
@@ -43,7 +43,7 @@ EXPRESSED = {
 def model_proto(model: Any, *, opset: int, **options: bool | None) -> onnx_module.ModelProto:
     """See `crnn.interop.onnx.to_model`."""
     library = onnx()
-    parts = parts_of(model, adaptive_softmax=True)
+    parts = parts_of(model, adaptive_softmax=True, dense_layers=True)
     graph = Builder(_checked_opset(opset), parts.network.dtype)
     _Writer(graph, parts, **_checked(parts, **options)).write()
     header = {"version": __version__} | model.contents()[1] | {"kind": parts.kind}
@@ -113,7 +113,9 @@ class _Writer:
         before = self._states_in()
         y = self.x
         for number, layer in enumerate(self.parts.layers):
-            y = WRITERS[self.network.cell](self, number, layer, y, before[number])
+            below, y = y, WRITERS[self.network.cell](self, number, layer, y, before[number])
+            if y and number and self.network.dense_layers:
+                y = g.concat([below, y], 2)
         if self.parts.head is None:
             g.output(y, "y", self.dtype, [self.steps, "batch", self.network.output_size])
         else:
@@ -321,10 +323,13 @@ class _Writer:
 
     def last(self, y: str) -> str:
         """The last output of each direction, (B, F)."""
-        g, h = self.graph, self.after[-1][0]
-        if self.network.directions == 1:
-            return g.op("Squeeze", h, g.axes(0))
-        return g.reshape(g.op("Transpose", h, perm=[1, 0, 2]), [0, -1])
+        g, read = self.graph, []
+        for h, _ in self.after[0 if self.network.dense_layers else -1 :]:
+            if self.network.directions == 1:
+                read.append(g.op("Squeeze", h, g.axes(0)))
+            else:
+                read.append(g.reshape(g.op("Transpose", h, perm=[1, 0, 2]), [0, -1]))
+        return read[0] if len(read) == 1 else g.concat(read, 1)
 
     def mean(self, y: str) -> str:
         """The mean of the outputs, (B, F), which are 0 after the end of a sequence."""

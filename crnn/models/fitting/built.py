@@ -72,7 +72,7 @@ def compose(
         parameters.grads,
         loss,
         pooling=pooling,
-        directions=config.directions,
+        directions=config.output_blocks,
         precision=config.precision,
     )
     built = Built(

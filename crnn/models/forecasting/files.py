@@ -17,6 +17,7 @@ from crnn.models.forecasting.given import Columns
 from crnn.models.forecasting.memory import Remembered, header_of, memory_from, tensors_of
 from crnn.models.forecasting.preparation import LARGEST_LAG, LARGEST_SIZE, Settings
 from crnn.models.forecasting.windows import Layout
+from crnn.nn.config import in_file
 
 MOST_LAYERS = 10_000
 NAMES = ("arguments", "layout", "learning", "names", "several", "series")
@@ -55,7 +56,7 @@ class Fitted:
         """What the header of a file says of it. ``arguments``: of the constructor, and those that say how to learn."""
         layout = {field.name: getattr(self.layout, field.name) for field in fields(Layout)}
         return {
-            "arguments": {name: as_json(value) for name, value in arguments.items()},
+            "arguments": {name: as_json(value) for name, value in in_file(arguments).items()},
             "learning": dict(learning),
             "layout": layout | {"lags": list(self.layout.lags)},
             "names": self.columns.names,

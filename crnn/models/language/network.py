@@ -25,11 +25,11 @@ def network_of(
     if config.bidirectional:
         raise ValueError("bidirectional: expected False for a language model, which reads forward, got True")
     config.check_dropouts(ids_only=True)
-    top = config.hidden_sizes[-1]
-    if tie_weights and config.embedding_size != top:
+    H = config.output_size
+    if tie_weights and config.embedding_size != H:
+        read = "all layers together" if config.dense_layers else "the top layer"
         raise ValueError(
-            f"tie_weights: expected an embedding as large as the top layer ({top}), "
-            f"got embedding_size={config.embedding_size}"
+            f"tie_weights: expected an embedding as large as {read} ({H}), got embedding_size={config.embedding_size}"
         )
     return config
 
@@ -37,7 +37,7 @@ def network_of(
 def with_embedding(config: NetworkConfig, tie_weights: bool) -> NetworkConfig:
     """The configuration of a network, with an embedding if the head is to be tied to one."""
     if tie_weights and config.embedding_size is None:
-        return replace(config, embedding_size=config.hidden_sizes[-1])
+        return replace(config, embedding_size=config.output_size)
     return config
 
 
@@ -48,7 +48,7 @@ def checked_cutoffs(
 
     ``new``: whether the model is going to be trained from its beginning; the weights of others suit their vocabulary.
     """
-    cutoffs = check_cutoffs(adaptive_softmax, len(vocab), config.hidden_sizes[-1])
+    cutoffs = check_cutoffs(adaptive_softmax, len(vocab), config.output_size)
     if cutoffs is None:
         return None
     if tie_weights:
@@ -68,7 +68,7 @@ def checked_cutoffs(
 
 def model_shapes(config: NetworkConfig, tie_weights: bool, cutoffs: Sequence[int] | None = None) -> Shapes:
     """Names and shapes of the parameters: the network's, then the head's."""
-    H, V = config.hidden_sizes[-1], config.input_size
+    H, V = config.output_size, config.input_size
     if cutoffs is not None:
         return dict(config.shapes()) | dict(adaptive_shapes(cutoffs, V, H))
     head: Shapes = {"b_y": (V,)} if tie_weights else {"W_hy": (H, V), "b_y": (V,)}

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,8 +104,8 @@ class Head:
         W_hy is the transpose of the parameter ``embedding`` (V, H). Press, Wolf 2017.
     pooling : str, optional
         A name in `crnn.models.outputs.pooling.POOLINGS`, for one output per sequence.
-    directions : int
-        Of the network.
+    directions : sequence of (first, size, reverse), optional
+        The columns of the network's y by direction, with pooling, see `NetworkConfig.output_blocks`.
     precision : optional
         The option of the network.
     """
@@ -113,7 +113,7 @@ class Head:
     tie_weights: bool
     loss: Loss
     pooling: str | None
-    directions: int
+    directions: Sequence[tuple[int, int, bool]]
     w: Array  # W_hy (H, V), or the embedding (V, H)
     dw: Array  # its gradient
     b_y: Array  # (V,)
@@ -131,7 +131,7 @@ class Head:
         *,
         tie_weights: bool = False,
         pooling: str | None = None,
-        directions: int = 1,
+        directions: Sequence[tuple[int, int, bool]] = (),
         precision: Precision = None,
     ) -> None:
         name = "embedding" if tie_weights else "W_hy"

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,20 +24,22 @@ Array = NDArray[Any]
 
 
 class Pooling(ABC):
-    """From y (T, B, F), or packed, the forward direction's units first, to ``out`` (1, B, F'). Owned by a tape.
+    """From y (T, B, F), or packed, to ``out`` (1, B, F'). Owned by a tape.
 
-    ``half`` is F divided by the number of directions.
+    ``directions``: for every direction in y, its first column, how many it has, and whether it is reverse.
     """
 
     repeatable: ClassVar[bool] = False  # whether both methods only call kernels where there are no lengths
     T: int
     F: int
-    half: int
+    directions: Sequence[tuple[int, int, bool]]
     out: Array  # (1, B, F')
     dout: Array  # (1, B, F'): gradient at `out`, written by the caller of `backward`
 
-    def __init__(self, T: int, B: int, F: int, directions: int, dtype: str) -> None:
-        self.T, self.F, self.half = T, F, F // directions
+    def __init__(
+        self, T: int, B: int, F: int, directions: Sequence[tuple[int, int, bool]], dtype: str
+    ) -> None:
+        self.T, self.F, self.directions = T, F, directions
         self.out = gemm.aligned_empty((1, B, self.size(T, F)), dtype)
         self.dout = gemm.aligned_empty(self.out.shape, dtype)
 
@@ -60,24 +63,26 @@ class Last(Pooling):
     repeatable = True
 
     def forward(self, y: Array, part: Slice) -> None:
-        if part.lengths is None:
-            copy_rows(self.out, y[-1:], part.b0, part.b1, 0, 0, self.half)
-            copy_rows(self.out, y[:1], part.b0, part.b1, self.half, self.half)
-            return
-        of, half = part.sequences, self.half
-        self.out[0, of, :half] = y[(*part.last_rows, slice(half))]
-        self.out[0, of, half:] = y[(*part.first_rows, slice(half, None))]
+        for first, size, reverse in self.directions:
+            if part.lengths is None:
+                step = y[:1] if reverse else y[-1:]
+                copy_rows(self.out, step, part.b0, part.b1, first, first, size)
+            else:
+                step, columns = part.first_rows if reverse else part.last_rows, slice(first, first + size)
+                self.out[0, part.sequences, columns] = y[(*step, columns)]
 
     def backward(self, dy: Array, part: Slice) -> None:
         if part.lengths is None:
             copy_rows(dy, None, part.b0, part.b1)
-            copy_rows(dy[-1:], self.dout, part.b0, part.b1, 0, 0, self.half)
-            copy_rows(dy[:1], self.dout, part.b0, part.b1, self.half, self.half)
-            return
-        of, half = part.sequences, self.half
-        dy[:, part.rows] = 0
-        dy[(*part.last_rows, slice(half))] = self.dout[0, of, :half]
-        dy[(*part.first_rows, slice(half, None))] = self.dout[0, of, half:]
+        else:
+            dy[:, part.rows] = 0
+        for first, size, reverse in self.directions:
+            if part.lengths is None:
+                step = dy[:1] if reverse else dy[-1:]
+                copy_rows(step, self.dout, part.b0, part.b1, first, first, size)
+            else:
+                step, columns = part.first_rows if reverse else part.last_rows, slice(first, first + size)
+                dy[(*step, columns)] = self.dout[0, part.sequences, columns]
 
 
 class Mean(Pooling):
@@ -98,7 +103,9 @@ class Max(Pooling):
     repeatable = True
     which: Array  # int32 (B, F): the step of each maximum
 
-    def __init__(self, T: int, B: int, F: int, directions: int, dtype: str) -> None:
+    def __init__(
+        self, T: int, B: int, F: int, directions: Sequence[tuple[int, int, bool]], dtype: str
+    ) -> None:
         super().__init__(T, B, F, directions, dtype)
         self.which = np.zeros(self.out.shape[1:], np.int32)
 

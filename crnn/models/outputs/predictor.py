@@ -214,8 +214,7 @@ class Predictor:
             self.forward(tape, head_tape, None)
             return head_tape.outputs
         if head.pooling == "last":
-            last = run_windows(stack, x, None, lengths, threads).h[-1]  # of the top layer
-            return head.apply(last)[None]
+            return head.apply(stack.last_output(run_windows(stack, x, None, lengths, threads)))[None]
         T, rows = x.shape[:2]
         if head.pooling is None:
             weights = head.packed()

@@ -42,13 +42,14 @@ def train_by_hand(model, ids, bptt, optimizer, clip_norm):
     return np.concatenate(found)
 
 
+@pytest.mark.parametrize("options", [{}, {"dense_layers": True}], ids=str)
 @pytest.mark.parametrize("cell", CELLS)
-def test_updates_of_a_network_are_those_of_backward_for_the_window_to_the_bit(cell, rng, dtype):
-    net = crnn.RNN(D, [4, H], cell=cell, seed=3, dtype=dtype.name, trainable_initial_state=True)
+def test_updates_of_a_network_are_those_of_backward_for_the_window_to_the_bit(cell, rng, dtype, options):
+    net = crnn.RNN(D, [4, H], cell=cell, seed=3, dtype=dtype.name, trainable_initial_state=True, **options)
     by_hand, sgd, state = net.astype(dtype.name), crnn.optim.SGD(lr=0.05), None
     learner = net.learner(optimizer="sgd", lr=0.05, bptt=T, clip_norm=None, streams=B)
     for _ in range(4):
-        x, dy = rng.normal(size=(T, B, D)).astype(dtype), rng.normal(size=(T, B, H)).astype(dtype)
+        x, dy = (rng.normal(size=(T, B, size)).astype(dtype) for size in (D, net.output_size))
         found = []
         for x_t, dy_t in zip(x, dy, strict=True):
             found.append(learner.step(x_t))
@@ -73,6 +74,7 @@ def test_updates_of_a_network_are_those_of_backward_for_the_window_to_the_bit(ce
         {"embedding_size": 40, "cell": "gru"},
         {"tie_weights": True},
         {"trainable_initial_state": True, "dropout": 0.3, "weight_dropout": 0.2},
+        {"num_layers": 3, "dense_layers": True, "dropout": 0.2, "embedding_size": 40},
     ],
     ids=lambda options: "-".join(options) or "plain",
 )

@@ -101,6 +101,9 @@ class LayerTape:
             self._copy_rows(self.x[t0:t1], self.below[t0:t1], part)
         xw, ids = source.project(cell.xw[t0:t1], t0, t1, part)
         cell.forward(xw, ids, t0, t1, part)
+        if self.carried:
+            self._copy_rows(self.y[t0:t1], self.input[t0:t1], part)
+            self._copy_rows(self.y[t0:t1], cell.h[t0:t1], part, self.carried)
 
     @staticmethod
     def _copy_rows(to: Array, values: Array, part: Slice, to_column: int = 0, column: int = 0) -> None:

@@ -56,7 +56,7 @@ enum { CRNN_QUANTISED_ROWS = 144 };
 /* ---- cells ------------------------------------------------------------------------------------------------------- */
 
 /* Parameters of shape (H,) that a cell may have besides W_xh, W_hh and b_h. */
-enum { CRNN_CELL_VECTORS = 4 };
+enum { CRNN_CELL_VECTORS = 8 };
 
 /* One direction of a recurrent layer over a window: what a cell's forward and backward functions work on. Arrays are
  * float or double, as the kernel table is. G gates lie in blocks of H columns, in the order of the cell's gate_names.
@@ -84,10 +84,13 @@ typedef struct crnn_layer {
     /* out, forward: OVERWRITTEN. in, backward */
     void *h;                 /* (T, B, H); may be xw where the cell has no `gates` */
     void *h_masked;          /* (T, B, H), h * mask; with a mask only */
-    void *gates;             /* CRNN_USES_GATES   (T, B, G*H), after their activations; may be xw */
+    void *gates;             /* CRNN_USES_GATES   (T, B, G*H), after their activations, with CRNN_USES_SCALES after their
+                              * normalisation; may be xw */
     void *c;                 /* has_c             (T, B, H); c0 may be one of its steps */
     void *tanh_c;            /* CRNN_USES_TANH_C  (T, B, H); NULL: inference only, `gates` undefined afterwards */
     void *hn;                /* CRNN_USES_HN      (T, B, H): GRU h' @ W_hn + b_hn; original GRU r * h' */
+    void *scales;            /* CRNN_USES_SCALES  (T, B, G): what normalises each gate's H units, 1 / their standard
+                              * deviation; NULL: inference only, `gates` undefined afterwards */
 
     /* in, backward */
     const void *w_hh_t;      /* W_hh^T, packed (recurrent_gates*H, H); CRNN_USES_DHN: of packed_gates only */
@@ -104,12 +107,14 @@ typedef struct crnn_layer {
                               * in a vector's gradient; their sum over b, b rising, is the gradient */
     void *dh_masked;         /* (B, H) scratch; with a mask only */
     void *dhn;               /* CRNN_USES_DHN     (B, H) scratch: the gradient at hn */
+    void *dnormal;           /* CRNN_USES_SCALES  (B, G*H) scratch, of which a slice uses row b0: the gradient at the
+                              * normalised gates of one row */
 } crnn_layer;
 
 /* Arrays of crnn_layer that not every cell has. */
 enum {
     CRNN_USES_GATES = 1, CRNN_USES_TANH_C = 2, CRNN_USES_HN = 4, CRNN_USES_DA_H = 8, CRNN_USES_DHN = 16,
-    CRNN_USES_DVECTORS = 32
+    CRNN_USES_DVECTORS = 32, CRNN_USES_SCALES = 64
 };
 
 /* What a cell is. Its equations, its functions and its entry stand in one file of src_c/cells; cells.h lists them all. */

@@ -18,6 +18,7 @@ from crnn._core.rows import Lengths
 KINDS = list(cells.CELLS)
 GATES = {kind: info.gates for kind, info in cells.CELLS.items()}
 GATED = [kind for kind, info in cells.CELLS.items() if "gates" in info.arrays]
+NORMALISED = [kind for kind, info in cells.CELLS.items() if "scales" in info.arrays]
 
 Arrays = dict[str, NDArray]
 
@@ -93,7 +94,7 @@ def forward(
     the products."""
     h0, info, dtype = given["h0"], cells.CELLS[kind], arrays.dtype
     (B, H), (T, rows) = h0.shape, (given["xw"] if ids is None else ids).shape[:2]
-    widths = {"h": 1, "gates": info.gates, "tanh_c": 1, "hn": 1}
+    widths = {"h": H, "gates": info.gates * H, "tanh_c": H, "hn": H, "scales": info.gates}
     names = [name for name in widths if name == "h" or name in info.arrays] + ["c"] * info.has_c
     reads = {name: given.get(name) for name in ("xw", "h0", "mask", *info.vectors)} | {"ids": ids}
     if info.has_c:
@@ -102,7 +103,7 @@ def forward(
         names.append("h_masked")
         reads["h0_masked"] = arrays.input(h0 * given["mask"])
     into = into or {}
-    out = {name: into[name] if name in into else arrays.output(T, rows, widths.get(name, 1) * H) for name in names}
+    out = {name: into[name] if name in into else arrays.output(T, rows, widths.get(name, H)) for name in names}
     if info.recurrent_gates:
         reads["w_hh"] = gemm.Packed(H, H, dtype, info.packed_gates, precision).pack(given["W_hh"], 0)
         reads["scratch"] = gemm.product_scratch(reads["w_hh"], B)
@@ -149,6 +150,8 @@ def backward(
     if "mask" in given:
         reads["h0_masked"] = arrays.input(given["h0"] * given["mask"])
         unseen["dh_masked"] = arrays.output(B, H)
+    if "scales" in info.arrays:
+        unseen["dnormal"] = arrays.output(B, info.gates * H)
     apart = "dhn" in info.arrays
     if apart:
         unseen["dhn"] = arrays.output(B, H)
@@ -221,6 +224,8 @@ def expected_forward(kind: str, given: Arrays, lengths: ArrayLike | None = None,
         out["tanh_c"] = np.tanh(out["c"])
     if "hn" in info.arrays:
         out["hn"] = kept[info.gates]
+    if "scales" in info.arrays:
+        out["scales"] = kept[info.gates + 1]
     if "mask" in exact:
         out["h_masked"] = run.h * exact["mask"]
     return {name: turn(a) for name, a in out.items()}, run

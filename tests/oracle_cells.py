@@ -8,6 +8,8 @@
     lstm         i, f, o = sigmoid(a_i, a_f, a_o),  g = tanh(a_g);   c = f * c' + i * g;   h = o * tanh(c)
     gru          r, z = sigmoid(a_r, a_z);   n = tanh(xw_n + r * (p W_hn + b_hn));   h = (1 - z) * n + z * h'
     original_gru the same with               n = tanh(xw_n + (r * p) W_hn)
+    ln_lstm      n = (a - mean(a)) / sqrt(var(a) + 1e-5) in each block;   i, f, o = sigmoid(gain * n + bias),
+                 g = tanh(gain * n + bias);   c = f * c' + min(i, 1 - f) * g;   h = o * c
 
 A step takes the state before it and returns the state after it, each (h,) or (h, c), and what its way back needs.
 A step back takes the gradient of the state after the step. It adds to the gradients of W_hh and b_hn, and returns
@@ -25,7 +27,7 @@ Array = NDArray[np.float64]
 State = tuple[Array, ...]  # (h,), for an LSTM (h, c); each (B, H)
 Params = dict[str, Array]
 
-GATES = {"tanh": 1, "relu": 1, "lstm": 4, "gru": 3, "original_gru": 3, "min_gru": 2}
+GATES = {"tanh": 1, "relu": 1, "lstm": 4, "gru": 3, "original_gru": 3, "min_gru": 2, "ln_lstm": 4}
 WITHOUT_W_HH = {"min_gru"}  # cells that have no product with the state before
 
 
@@ -142,6 +144,41 @@ def min_gru_step_back(
     return da, np.zeros_like(dh), (dh * (1 - z),)
 
 
+def ln_lstm_step(w: Params, xw: Array, p: Array, before: State) -> tuple[State, State]:
+    scales, n, z = [], [], []
+    for name, a in zip("ifgo", gates(xw + p @ w["W_hh"], 4), strict=True):
+        scales.append(1 / np.sqrt(a.var(axis=1, keepdims=True) + 1e-5))
+        n.append((a - a.mean(axis=1, keepdims=True)) * scales[-1])
+        z.append(n[-1] * w["gain_" + name] + w["bias_" + name])
+    i, f, g, o = sigmoid(z[0]), sigmoid(z[1]), np.tanh(z[2]), sigmoid(z[3])
+    c = f * before[1] + np.minimum(i, 1 - f) * g
+    return (o * c, c), (*n, c, concatenated(*scales), i, f, g, o)
+
+
+def ln_lstm_step_back(
+    w: Params, grads: Params, kept: State, p: Array, before: State, dafter: State
+) -> tuple[Array, Array, State]:
+    *normal, c, scales, i, f, g, o = kept
+    dh, dc = dafter
+    dc = dc + dh * o
+    limited = i > 1 - f  # by the forget gate; where both are equal, i is the smaller one
+    dz = [
+        np.where(limited, 0, dc * g) * i * (1 - i),
+        (dc * before[1] - np.where(limited, dc * g, 0)) * f * (1 - f),
+        dc * np.minimum(i, 1 - f) * (1 - g * g),
+        dh * c * o * (1 - o),
+    ]
+    da = []
+    for name, dz_gate, n, scale in zip("ifgo", dz, normal, gates(scales, 4), strict=True):
+        grads["gain_" + name] += (dz_gate * n).sum(axis=0)
+        grads["bias_" + name] += dz_gate.sum(axis=0)
+        dn = dz_gate * w["gain_" + name]
+        da.append(scale * (dn - dn.mean(axis=1, keepdims=True) - n * (dn * n).mean(axis=1, keepdims=True)))
+    joined = concatenated(*da)
+    grads["W_hh"] += p.T @ joined
+    return joined, joined @ w["W_hh"].T, (np.zeros_like(dh), dc * f)
+
+
 STEPS = {
     "tanh": (simple_step("tanh"), simple_step_back("tanh")),
     "relu": (simple_step("relu"), simple_step_back("relu")),
@@ -149,6 +186,7 @@ STEPS = {
     "gru": (gru_step, gru_step_back),
     "original_gru": (gru_step, gru_step_back),  # without a b_hn
     "min_gru": (min_gru_step, min_gru_step_back),
+    "ln_lstm": (ln_lstm_step, ln_lstm_step_back),
 }
 
 

@@ -18,7 +18,7 @@ from crnn.nn.state import state_arrays
 pytestmark = pytest.mark.thread_unsafe  # the instruction set is the process's
 
 INIT = {"recurrent_init": "orthogonal", "input_init": "glorot"}  # defaults may change, these may not
-CELLS = ["tanh", "lstm", "gru", "original_gru", "min_gru"]
+CELLS = ["tanh", "lstm", "gru", "original_gru", "min_gru", "ln_lstm"]
 LENGTHS = [5, 1, 8, 8, 3, 7, 2, 8, 4, 6, 5, 8, 1]
 
 
@@ -70,6 +70,8 @@ TRAININGS = {
     "gru": partial(language_model, "gru", variational_dropout=True),
     "original_gru": partial(language_model, "original_gru"),
     "min_gru": partial(language_model, "min_gru"),
+    "ln_lstm": partial(language_model, "ln_lstm"),
+    "tagger, ln_lstm": partial(task, "tagger", "ln_lstm"),
     "classifier, lstm": partial(task, "classifier", "lstm"),
     "tagger, gru": partial(task, "tagger", "gru"),
     "regressor, original_gru": partial(task, "regressor", "original_gru"),
@@ -81,6 +83,8 @@ PINNED = {
     "gru": "9a07e56a34a480a051d4054d572654058ce28af9dc9f27444fc9455229b3b2d4",
     "original_gru": "54bc4c651d5e802c75408c3b107df73342d02fd60e52ae00a1a518a6ab3089f4",
     "min_gru": "da5f1980d74de75236f533a7990a60762ac5001ab92c27b29bc7864eb58701d8",
+    "ln_lstm": "dcfef4bb4721507365ed586d47d9badfc9ef8ce3bf5c17ff18430bf56063900d",
+    "tagger, ln_lstm": "f8ee749ce4b51d7192b534d9d2a7034fcfb433d5892f4ca8593b7bf6a6d22284",
     "classifier, lstm": "c0d1c05eb479259015616eef930091591bd4bd9d43f93dcfe41e8dfa22ae4a2a",
     "tagger, gru": "3f98f8cbd0e236a744ea2d0eac617bee323e86bc23733c08351860b447150bd8",
     "regressor, original_gru": "4217280d9105098d1bc292864c3094a2f517437dda84cc1207eec235c82c4d95",

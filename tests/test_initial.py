@@ -224,3 +224,14 @@ def test_a_rule_for_a_parameter_that_the_model_does_not_have_is_refused(make, pa
         make(f"W_xh=zeros, {parameter}=zeros")
     make("W_xh=zeros")
     make("uniform(0.1)")
+
+
+def test_an_ln_lstm_starts_with_gains_of_1_and_the_forget_bias_after_the_normalisation():
+    net = crnn.RNN(3, 5, cell="ln_lstm", forget_bias=1.5, bidirectional=True, seed=0)
+    for name, values in net.params.items():
+        kind = name.rpartition(".")[2]
+        if values.ndim == 1:
+            expected = 1 if kind.startswith("gain") else 1.5 if kind == "bias_f" else 0
+            np.testing.assert_array_equal(values, expected)
+    moved = crnn.RNN(3, 5, cell="ln_lstm", init="bias_f=uniform(0.5)", seed=0)
+    assert 0 < np.abs(moved.params["layer0.bias_f"] - 1).max() <= 0.5

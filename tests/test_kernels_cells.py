@@ -8,6 +8,7 @@ from cell_tools import (
     GATED,
     GATES,
     KINDS,
+    NORMALISED,
     assert_agree,
     assert_all_same_bits,
     backward,
@@ -52,6 +53,8 @@ def turned(arrays: Guarded, given: dict) -> dict:
 @pytest.mark.parametrize("H", [*WIDTHS[:-1], 20, 22])
 def test_forward_and_backward_are_the_cell_and_its_gradient(arrays, rng, H, kind):
     """Once in a batch that is large enough that no sum is small by chance; then batches of all sizes, by their bits."""
+    if H == 1 and kind in NORMALISED:
+        pytest.skip("what is normalised over one unit is 0: see test_kernels_ln_lstm.py")
     given, arrived = layer(arrays, rng, kind, T, 25, H), arriving(arrays, rng, T, 25, H)
     wanted, run = expected_forward(kind, given)
     kept = forward(arrays, kind, given)
@@ -317,10 +320,11 @@ def test_the_gradient_at_h_has_the_bits_of_the_written_order(arrays, rng, kind):
 @each_kind
 def test_special_pre_activations(arrays, rng, kind):
     """Each special value in each gate, the others harmless."""
-    n, gates = len(SPECIAL), GATES[kind]
+    special = [a for a in SPECIAL if np.isfinite(a) or kind not in NORMALISED]  # others make a whole row NaN
+    n, gates = len(special), GATES[kind]
     xw = rng.normal(size=(gates, gates, n))  # a row of the batch for each gate that is special
     for gate in range(gates):
-        xw[gate, gate] = SPECIAL
+        xw[gate, gate] = special
     given = layer(arrays, rng, kind, 1, gates, n)
     given |= {"xw": arrays.input(xw.reshape(1, gates, gates * n)), "W_hh": arrays.input(np.zeros((n, gates * n)))}
     with np.errstate(invalid="ignore"):

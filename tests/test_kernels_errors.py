@@ -37,7 +37,8 @@ def cell_arguments(kind: str, backward: bool, masked: bool = False, with_ids: bo
         "dh0": rows_, "dhn": rows_, "dh_masked": rows_, "xw": gates, "ids": lambda: None,
         "w_hh": lambda: packed(H, H, info.packed_gates), "w_hn": lambda: packed(H, H),
         "w_hh_t": lambda: packed((info.packed_gates if split else info.recurrent_gates) * H, H),
-        "w_hn_t": lambda: packed(H, H), **{name: lambda: f4(H) for name in info.vectors},
+        "w_hn_t": lambda: packed(H, H), "scales": lambda: f4(T, B, G), "dnormal": lambda: f4(B, G * H),
+        **{name: lambda: f4(H) for name in info.vectors},
         **{"d" + name: rows_ for name in info.vectors},
     }  # fmt: skip
     if with_ids:
@@ -498,7 +499,7 @@ def test_an_unknown_cell_is_refused():
 def test_a_cell_takes_all_of_its_arrays_and_no_others(name):
     given, kind, backward = arguments_of(name), name.partition(" ")[0], "backward" in name
     for argument in given:
-        if argument not in ("b0", "b1", "ids", "mask") and (backward or argument != "tanh_c"):
+        if argument not in ("b0", "b1", "ids", "mask") and (backward or argument not in ("tanh_c", "scales")):
             kind_of = "packed weights" if argument.startswith("w_h") else ".*array"
             refused(name, rf"^{argument}: expected {kind_of}.*, got None", **{argument: None})
     others = {a for cell in cells.CELLS for way in (False, True) for a in cells.argument_names(cell, way)} | {"d"}

@@ -22,6 +22,7 @@ from crnn.nn import init
 from crnn.nn.cells import CELLS
 from crnn.nn.precision import PRECISIONS, TRAINING
 from crnn.verification import checker, renew, samples
+from crnn.verification.cells import TOGETHER
 from crnn.verification.digest import Digest, chained
 from crnn.verification.hashes import HASHES
 from crnn.verification.kinds import KINDS
@@ -98,6 +99,10 @@ def test_every_entry_of_every_list_is_a_part():
     names += [f"cell {cell}" for cell in core.CELLS]
     names += [f"precision {precision}" for precision in PRECISIONS]
     names += [f"training {precision}" for precision in TRAINING]
+    for cell in core.CELLS:
+        if cell not in TOGETHER:
+            names += [f"precision {precision} {cell}" for precision in PRECISIONS]
+            names += [f"training {precision} {cell}" for precision in TRAINING]
     names += [f"kind {kind}" for kind in registry.kinds() if hasattr(crnn, kind)]
     assert list(all_parts()) == [*names, "model file"] == list(HASHES)
     assert len(CELLS) > 4

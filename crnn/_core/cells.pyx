@@ -13,7 +13,7 @@ from crnn._core.arrays cimport data, dim, ids_data, need_ids_below, real_kind
 from crnn._core.dispatch cimport cell_number, f32, f64
 from crnn._core.header cimport (
     CRNN_USES_DA_H, CRNN_USES_DHN, CRNN_USES_DVECTORS, CRNN_USES_GATES, CRNN_USES_HN,
-    CRNN_USES_TANH_C, crnn_cell, crnn_layer)
+    CRNN_USES_SCALES, CRNN_USES_TANH_C, crnn_cell, crnn_layer)
 from crnn._core.gemm cimport (
     Packed, crnn_packed, crnn_quantised_of, crnn_tables, packed_data, scratch_for)
 from crnn._core.program cimport perform
@@ -30,7 +30,7 @@ cnp.import_array()
 
 cdef dict ARRAY_FLAGS = {
     "gates": CRNN_USES_GATES, "tanh_c": CRNN_USES_TANH_C, "hn": CRNN_USES_HN, "da_h": CRNN_USES_DA_H,
-    "dhn": CRNN_USES_DHN, "dvectors": CRNN_USES_DVECTORS}
+    "dhn": CRNN_USES_DHN, "dvectors": CRNN_USES_DVECTORS, "scales": CRNN_USES_SCALES}
 
 
 cdef object info_of(const crnn_cell *cell):
@@ -47,7 +47,9 @@ cdef object info_of(const crnn_cell *cell):
 cdef enum:  # shapes
     STEPS           # (T, B, H), packed (1, M, H); likewise GATES, XW and IDS
     GATES           # (T, B, G*H)
+    SCALES          # (T, B, G)
     ROWS            # (B, H)
+    GATE_ROWS       # (B, G*H)
     VECTOR          # (H,)
     XW              # (T, B, G*H), or with ids a table (V, G*H)
     IDS             # (T, B), int32
@@ -85,6 +87,7 @@ cdef list FIELDS = [
     ("c0", <Py_ssize_t>&AT.c0, ROWS, IN, IN, HAS_C),
     ("tanh_c", <Py_ssize_t>&AT.tanh_c, STEPS, OUT | OPTIONAL, IN, CRNN_USES_TANH_C),
     ("hn", <Py_ssize_t>&AT.hn, STEPS, OUT, IN, CRNN_USES_HN),
+    ("scales", <Py_ssize_t>&AT.scales, SCALES, OUT | OPTIONAL, IN, CRNN_USES_SCALES),
     ("w_hh", <Py_ssize_t>&AT.w_hh, W_HH, IN, NOT, HAS_W_HH),
     ("w_hn", <Py_ssize_t>&AT.w_hn, W_HN, IN, NOT, HAS_W_HN),
     ("scratch", <Py_ssize_t>&AT.scratch, SCRATCH, OUT | OPTIONAL, OUT | OPTIONAL, HAS_W_HH),
@@ -99,6 +102,7 @@ cdef list FIELDS = [
     ("da_h", <Py_ssize_t>&AT.da_h, GATES, NOT, OUT, CRNN_USES_DA_H),
     ("dh0", <Py_ssize_t>&AT.dh0, ROWS, NOT, OUT, ALL_CELLS),
     ("dhn", <Py_ssize_t>&AT.dhn, ROWS, NOT, OUT, CRNN_USES_DHN),
+    ("dnormal", <Py_ssize_t>&AT.dnormal, GATE_ROWS, NOT, OUT, CRNN_USES_SCALES),
     ("dh_masked", <Py_ssize_t>&AT.dh_masked, ROWS, NOT, OUT, WITH_MASK),
 ]
 
@@ -225,6 +229,10 @@ cdef int bind(Call *call, Binding binding, int i, array, ids) except -1:
             address = data(name, array, kind, out, 3, T, B, cell.gates * H)
         elif shape == XW:
             address = data(name, array, kind, out, 2, -1, cell.gates * H)
+        elif shape == SCALES:
+            address = data(name, array, kind, out, 3, T, B, cell.gates)
+        elif shape == GATE_ROWS:
+            address = data(name, array, kind, out, 2, call.layer.rows.B, cell.gates * H)
         elif shape == ROWS:
             address = data(name, array, kind, out, 2, call.layer.rows.B, H)
         elif shape == VECTOR:

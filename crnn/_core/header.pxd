@@ -14,6 +14,7 @@ cdef extern from "crnn.h" nogil:
         CRNN_USES_DA_H
         CRNN_USES_DHN
         CRNN_USES_DVECTORS
+        CRNN_USES_SCALES
         CRNN_GRAD_ROWS
         CRNN_GRAD_PANELS
         CRNN_QUANTISED_ROWS
@@ -40,7 +41,7 @@ cdef extern from "crnn.h" nogil:
         const void *w_hn
         const crnn_quantised *quantised
         void *scratch
-        const void *vectors[4]  # CRNN_CELL_VECTORS
+        const void *vectors[8]  # CRNN_CELL_VECTORS
         const void *mask
         const void *h0_masked
         void *h
@@ -48,6 +49,7 @@ cdef extern from "crnn.h" nogil:
         void *c
         void *tanh_c
         void *hn
+        void *scales
         void *h_masked
         const void *w_hh_t
         const void *w_hn_t
@@ -56,8 +58,9 @@ cdef extern from "crnn.h" nogil:
         void *da_h
         void *dh0
         void *dc
-        void *dvectors[4]
+        void *dvectors[8]
         void *dhn
+        void *dnormal
         void *dh_masked
 
     ctypedef struct crnn_cell:
@@ -66,6 +69,6 @@ cdef extern from "crnn.h" nogil:
         const char *gate_names
         int candidate, has_c, recurrent_gates, packed_gates
         unsigned arrays
-        const char *vectors[5]
+        const char *vectors[9]
         void (*forward)(const crnn_layer *layer) noexcept nogil
         void (*backward)(const crnn_layer *layer) noexcept nogil

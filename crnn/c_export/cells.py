@@ -138,6 +138,15 @@ def _min_gru(layer: Layer) -> list[str]:
     return ["min_gru_finish(h, a, H);"]
 
 
+def _ln_lstm(layer: Layer) -> list[str]:
+    names, vectors = CLASSES["ln_lstm"].info.gate_names, layer.vectors
+    calls = (
+        f"normalise(a + {number} * H, {vectors[f'gain_{name}'].name}, {vectors[f'bias_{name}'].name}, H);"
+        for number, name in enumerate(names)
+    )
+    return [*layer.recurrent["W_hh"].add("a", "h"), *calls, "ln_lstm_finish(h, c, a, H);"]
+
+
 CELLS = {
     "tanh": Recipe(("h = tanh(x W_xh + h' W_hh + b_h)",), 1, {"W_hh": (0, 1)}, ("tanh_finish",), _tanh),
     "relu": Recipe(("h = max(x W_xh + h' W_hh + b_h, 0)",), 1, {"W_hh": (0, 1)}, ("relu_finish",), _relu),
@@ -182,5 +191,16 @@ CELLS = {
         {},
         ("min_gru_finish",),
         _min_gru,
+    ),
+    "ln_lstm": Recipe(
+        (
+            "a = x W_xh + h' W_hh + b_h    gates in the order i, f, g, o    n = (a - mean) / sqrt(variance + 1e-5)",
+            "over the units of each gate    i, f, o = sigmoid(gain n + bias)    g = tanh(gain n + bias)",
+            "c = f c' + min(i, 1 - f) g    h = o c",
+        ),
+        4,
+        {"W_hh": (0, 4)},
+        ("ln_lstm_finish",),
+        _ln_lstm,
     ),
 }

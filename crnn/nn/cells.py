@@ -126,7 +126,40 @@ class MinGru(Recurrence):
         return self.gate(self.kept["gates"], "n") >= 0.5
 
 
-CELLS: dict[str, type[Recurrence]] = {cls.cell: cls for cls in (Tanh, Relu, Lstm, Gru, OriginalGru, MinGru)}
+class LnLstm(Recurrence):
+    """i, f, g, o = gain * norm(xw + h' @ W_hh) + bias;  c = s(f) * c' + min(s(i), 1 - s(f)) * tanh(g);  h = s(o) * c.
+
+    norm(a) = (a - mean) / sqrt(variance + 1e-5) over the units of each gate, which has vectors gain and bias; s is the
+    sigmoid. h and c stay in [-1, 1]. Bellard's NNCP, 2019; layer normalisation: Ba, Kiros, Hinton 2016.
+    """
+
+    cell = "ln_lstm"
+    has_kinks = True
+
+    @classmethod
+    def initialise_vector(cls, name: str, vector: Array, forget_bias: float) -> None:
+        if name.startswith("gain"):
+            vector[...] = 1
+        elif name == "bias_f":
+            vector[...] = forget_bias
+
+    def _before_activation(self, name: str) -> Array:
+        """gain * n(a) + bias of a gate."""
+        z: Array = self.gate(self.kept["gates"], name) * self.weights["gain_" + name]
+        z += self.weights["bias_" + name]
+        return z
+
+    def saturation(self, lengths: Lengths | None) -> Array:
+        squashed = [np.tanh(self._before_activation(name) * (1 if name == "g" else 0.5)) for name in "ifgo"]
+        return fraction_of(np.abs(np.concatenate(squashed, axis=2)) > SATURATED, lengths)
+
+    def side_of_kinks(self) -> Array:
+        return self._before_activation("i") > -self._before_activation("f")  # i > 1 - f
+
+
+CELLS: dict[str, type[Recurrence]] = {
+    cls.cell: cls for cls in (Tanh, Relu, Lstm, Gru, OriginalGru, MinGru, LnLstm)
+}
 
 
 def equations(indent: int) -> str:

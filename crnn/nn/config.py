@@ -98,7 +98,7 @@ class NetworkConfig:
     forget_bias: float = option(
         1.0,
         check=check_finite,
-        help="LSTM: initial bias of the forget gate. Jozefowicz, Zaremba, Sutskever 2015.",
+        help="lstm, ln_lstm: initial bias of the forget gate. Jozefowicz, Zaremba, Sutskever 2015.",
         flag="--forget-bias",
     )
     dropout: float = option(

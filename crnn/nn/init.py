@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from crnn._core import gemm
+from crnn._core import cells, gemm
 from crnn.checks import Array, check_seed
 
 Draw = Callable[[tuple[int, ...]], Array]  # from a shape to a fresh float64 array, uniform in [-1, 1)
@@ -95,7 +95,7 @@ RULES: dict[str, Callable[[Draw, tuple[int, int]], Array]] = {
 _UNIFORM = re.compile(r"uniform\((.*)\)")
 # The parameters that a rule of `check_init` may name.
 MATRICES = ("embedding", "W_xh", "W_hh", "W_hy", "W_hp", "W_py")
-VECTORS = ("b_h", "b_hn", "b_y", "h0", "c0")
+VECTORS = ("b_h", *(name for cell in cells.CELLS.values() for name in cell.vectors), "b_y", "h0", "c0")
 
 
 def check_rule(name: str, rule: Any) -> str:

@@ -36,6 +36,8 @@ class InitialWeights:
                 values[...] = initial_matrix(rule or "unit_variance", draw, values.shape, "embedding")
             elif kind == "b_h":
                 self._cell.initialise_bias(values, self._config.forget_bias)
+            elif kind in self._cell.info.vectors:
+                self._cell.initialise_vector(kind, values, self._config.forget_bias)
             if rule is not None and values.ndim == 1:
                 values += initial_matrix(rule, draw, values.shape, "init").astype(values.dtype)
 

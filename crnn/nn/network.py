@@ -61,9 +61,10 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
 
     Parameters are named ``layer0.W_xh`` (D, G*H), ``layer0.W_hh`` (H, G*H), ``layer0.b_h`` (G*H,), ``layer1.W_xh`` and
     so on. Each gate is a block of H columns: LSTM i, f, g, o; GRU r, z, n (PyTorch's order). A gru also has
-    ``layer0.b_hn`` (H,). The reverse direction has ``layer0.reverse.W_xh`` and so on. A trainable initial state is
-    ``layer0.h0`` (H,), and ``layer0.c0`` (H,). With an embedding of size E, the first parameter is ``embedding``
-    (D, E), ``layer0.W_xh`` is (E, G*H), and x must be ids.
+    ``layer0.b_hn`` (H,), an ln_lstm ``layer0.gain_i`` and ``layer0.bias_i`` (H,), and those of f, g, o. The reverse
+    direction has ``layer0.reverse.W_xh`` and so on. A trainable initial state is ``layer0.h0`` (H,), and ``layer0.c0``
+    (H,). With an embedding of size E, the first parameter is ``embedding`` (D, E), ``layer0.W_xh`` is (E, G*H), and x
+    must be ids.
 
     Results are bit-identical for any number of threads, on every instruction set and at every position in the batch.
     Every option is also an attribute.

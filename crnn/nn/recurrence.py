@@ -84,7 +84,7 @@ class Recurrence:
     weight_mask: Array | None  # (H, gates*H): dropout of W_hh
     _dropped_w: Array | None  # (H, gates*H): W_hh * weight_mask
     _dropped_dw: Array | None  # its gradient
-    kept: dict[str, Array]  # what `forward` writes besides h: gates (S, R, G*H), and c, tanh_c, hn (S, R, H)
+    kept: dict[str, Array]  # `forward`'s, besides h: gates (S, R, G*H); c, tanh_c, hn (S, R, H); scales (S, R, G)
     xw: Array  # (S, R, G*H): x @ W_xh + b_h, written before `forward`
     weights: dict[str, Any]  # packed weights, and vectors (H,)
     keep_dh: bool  # keep the whole gradient at h in `dh` after a backward pass
@@ -95,6 +95,7 @@ class Recurrence:
     dh0: Array  # (B, H), borrowed; set before pack_backward
     dc: Array | None  # (B, H), borrowed; set before pack_backward where the cell has c
     dh_masked: Array | None  # (B, H), scratch
+    dnormal: Array | None  # (B, G*H), scratch, where the cell has scales
     weights_t: dict[str, gemm.Packed]  # transposed weights
     gradients: dict[str, Array]  # da_h (T, R, G*H), dhn (B, H), and the vectors' gradients by row (B, H)
     _last_chunk_steps: int  # steps of the last call of `forward`
@@ -123,7 +124,7 @@ class Recurrence:
         self.chunk_steps = T if keep else min(chunk_steps, T)
         self.h = gemm.aligned_empty((T, R, H), dtype)
         self.h0 = self.dh = self.da = self.dh0 = np.empty(0, dtype)
-        self.c0 = self.mask = self.h_masked = self.h0_masked = self.dc = self.dh_masked = None
+        self.c0 = self.mask = self.h_masked = self.h0_masked = self.dc = self.dh_masked = self.dnormal = None
         self.weight_mask = self._dropped_w = self._dropped_dw = None
         self.keep_dh = self.overwrite_gates = False
         self.kept, self.weights, self.weights_t, self.gradients = {}, {}, {}, {}
@@ -135,6 +136,8 @@ class Recurrence:
             self.kept["tanh_c"] = self._steps()
         if "hn" in info.arrays:
             self.kept["hn"] = self._steps()
+        if "scales" in info.arrays and keep:
+            self.kept["scales"] = gemm.aligned_empty((T, R, info.gates), dtype)
         if "gates" in info.arrays:
             self.xw = self.kept["gates"]
         else:
@@ -161,6 +164,10 @@ class Recurrence:
     @classmethod
     def initialise_bias(cls, b_h: Array, forget_bias: float) -> None:
         """Set initial values in b_h (G*H,), which is zero on entry."""
+
+    @classmethod
+    def initialise_vector(cls, name: str, vector: Array, forget_bias: float) -> None:
+        """Set initial values in a vector (H,) of ``info.vectors``, which is zero on entry."""
 
     def set_mask(self, mask: Array | None) -> None:
         """Set the dropout mask (B, H) of the window: h is multiplied by it before each product with W_hh."""
@@ -311,6 +318,8 @@ class Recurrence:
             self.gradients["da_h"] = self._steps(self.gates)
         if "dhn" in info.arrays:
             self.gradients["dhn"] = gemm.aligned_empty((self.B, H), self.dtype)
+        if "scales" in info.arrays:
+            self.dnormal = gemm.aligned_empty((self.B, self.gates * H), self.dtype)
         if "dvectors" in info.arrays:
             for name in info.vectors:
                 self.gradients["d" + name] = gemm.aligned_empty((self.B, H), self.dtype)
@@ -343,6 +352,8 @@ class Recurrence:
             arrays[name] = self.weights[name]
         if self.has_c:
             arrays |= {"c0": self.c0, "dc": self.dc}
+        if self.dnormal is not None:
+            arrays["dnormal"] = self.dnormal
         if self.mask is not None:
             if self.dh_masked is None:
                 self.dh_masked = gemm.aligned_empty((self.B, self.H), self.dtype)

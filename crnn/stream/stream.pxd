@@ -27,7 +27,7 @@ cdef extern from "crnn_stream.h" nogil:
         const void *W_xh
         const void *b_h
         const void *W_hh
-        const void *vectors[4]  # CRNN_CELL_VECTORS
+        const void *vectors[8]  # CRNN_CELL_VECTORS
         const void *h0
         const void *c0
         int W_xh_format

@@ -16,10 +16,10 @@ from crnn.nn.cells import CELLS
 from crnn.nn.network import RNN
 from crnn.nn.precision import PRECISIONS, TRAINING
 from crnn.verification import samples
-from crnn.verification.cells import verify_cell, verify_training
+from crnn.verification.cells import TOGETHER, verify_cell, verify_training
 from crnn.verification.digest import Digest
 from crnn.verification.kinds import KINDS
-from crnn.verification.precisions import verify_precision
+from crnn.verification.precisions import verify_networks, verify_precision
 
 Part = Callable[[Digest, int], None]  # adds its results; the second argument is the number of threads
 
@@ -38,7 +38,11 @@ def all_parts() -> dict[str, Part]:
     for precision in PRECISIONS:
         parts[f"precision {precision}"] = partial(verify_precision, precision)
     for training in TRAINING:
-        parts[f"training {training}"] = partial(verify_training, training)
+        parts[f"training {training}"] = partial(verify_training, training, TOGETHER)
+    for cell in CELLS:
+        if cell not in TOGETHER:
+            parts |= {f"precision {each} {cell}": partial(verify_networks, each, [cell]) for each in PRECISIONS}
+            parts |= {f"training {each} {cell}": partial(verify_training, each, [cell]) for each in TRAINING}
     for kind in registry.kinds(package="crnn"):
         parts[f"kind {kind}"] = KINDS.get(kind, partial(no_recipe, kind))
     parts["model file"] = model_file

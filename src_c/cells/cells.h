@@ -7,6 +7,7 @@
 #include "gru.h"
 #include "original_gru.h"
 #include "min_gru.h"
+#include "ln_lstm.h"
 
 static const crnn_cell *const cells[] = {&tanh_cell, &relu_cell, &lstm_cell, &gru_cell, &original_gru_cell,
-                                         &min_gru_cell, NULL};
+                                         &min_gru_cell, &ln_lstm_cell, NULL};

@@ -196,12 +196,14 @@ INLINE x_source recurrent_h(const crnn_layer *l)
 /* The s-th step in the layer's direction, s = 0 .. T-1. */
 INLINE crnn_dim step_number(const crnn_layer *l, crnn_dim s) { return l->reverse ? l->rows.T - 1 - s : s; }
 
-/* One product per step, followed by its `finish`. */
+/* One product per step, followed by its `finish` or `finish_whole`. */
 static void run_forward(const crnn_layer *l, const product *p)
 {
     for (crnn_dim s = 0; s < l->rows.T; ++s) {
         const crnn_dim t = step_number(l, s);
         run_product(p, &l->rows, t, t + 1, 0);
+        if (p->finish_whole)
+            finish_rows(p, &l->rows, t, l->rows.b0);
     }
 }
 
@@ -242,7 +244,7 @@ static void step_back(const crnn_layer *l, const product *p, crnn_dim t)
     if (l->mask) /* the other rows have no next step */
         for (crnn_dim i = after_end; i < end; ++i)
             memset((real *)l->dh_masked + row_at(r, i) * l->H, 0, (size_t)l->H * sizeof(real));
-    finish_rows(p, r, t, after_end);
+    finish_rows(p, r, t, p->finish_whole ? r->b0 : after_end);
 }
 
 /* dh0 = mask * (da[first step] @ W_hh^T), added to dh0 if `accumulate`. p is the product of the steps. */

@@ -201,6 +201,7 @@ typedef struct {
     void *scratch;                   /* for rows of x in that format */
     int only;        /* 1: the only product of a step, which finds weights in the caches that the step before has left */
     epilogue finish; /* NULL: nothing */
+    epilogue finish_whole; /* instead of it: for whole rows, once the product of all rows is complete. NULL: nothing */
     prefetcher prefetch; /* NULL: nothing */
     const void *context;
 } product;
@@ -441,9 +442,10 @@ static void run_product(const product *p, const crnn_rows *r, crnn_dim t0, crnn_
     }
 }
 
-/* Only the epilogue, for the rows of step t from position i on. */
+/* Only the epilogue, finish or finish_whole, for the rows of step t from position i on. */
 static void finish_rows(const product *p, const crnn_rows *r, crnn_dim t, crnn_dim i)
 {
+    const epilogue finish = p->finish ? p->finish : p->finish_whole;
     row_walk walk = walk_from(r, t, 0);
     for (walk.i = i; walk.i < walk.end && walk.t == t;) {
         const int m = walk.end - walk.i < TILE_ROWS ? (int)(walk.end - walk.i) : TILE_ROWS;
@@ -452,7 +454,7 @@ static void finish_rows(const product *p, const crnn_rows *r, crnn_dim t, crnn_d
             rows.t[j] = t;
             rows.b[j] = row_at(r, walk.i);
         }
-        p->finish(p->context, &rows, m, 0, p->N);
+        finish(p->context, &rows, m, 0, p->N);
     }
 }
 

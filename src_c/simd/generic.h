@@ -26,6 +26,7 @@ INLINE real flushed(real a) { return fabs(a) < DBL_MIN ? copysign(0, a) : a; }
 #else
 INLINE real flushed(real a) { return a; }
 #endif
+#define FLUSHED(a) flushed(a)
 
 INLINE vec vec_load(const real *p) { return flushed(*p); }
 INLINE void vec_store(real *p, vec a) { *p = a; }

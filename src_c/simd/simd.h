@@ -105,6 +105,11 @@ INLINE line line_first(line a, crnn_dim remaining)
     return line_load(lanes);
 }
 
+/* A scalar result, 0 if it is denormal. */
+#if !defined(FLUSHED)
+#define FLUSHED(a) (a)
+#endif
+
 /* LINE partial results to one, in halves: the fixed order of every sum. */
 INLINE real fold_sum(real lanes[LINE])
 {
@@ -112,8 +117,15 @@ INLINE real fold_sum(real lanes[LINE])
     for (int half = LINE / 2; half > 0; half /= 2)
         UNROLL
         for (int i = 0; i < half; ++i)
-            lanes[i] += lanes[i + half];
+            lanes[i] = FLUSHED(lanes[i] + lanes[i + half]);
     return lanes[0];
+}
+
+INLINE real fold_line(line a)
+{
+    real lanes[LINE];
+    line_store(lanes, a);
+    return fold_sum(lanes);
 }
 
 INLINE real fold_max(real lanes[LINE])

@@ -83,13 +83,6 @@ static void log_softmax(real *y, crnn_dim ldy, const real *logits, const real *s
     float_mode_restore(mode);
 }
 
-INLINE real fold_line(line a)
-{
-    real lanes[LINE];
-    line_store(lanes, a);
-    return fold_sum(lanes);
-}
-
 /* The sum of w (max - logits) over one row; w is 1 if weights is NULL. */
 static real sum_below(const real *logits, const real *weights, crnn_dim V, real max)
 {

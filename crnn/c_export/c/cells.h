@@ -82,3 +82,76 @@ static void min_gru_finish(float *h, float *a, int H)
         h[j] = multiply_add(z, minus(n, h[j]), h[j]);
     }
 }
+
+/*@ square_root: arithmetic */
+/* The square root of a normal x > 0, or NaN. Newton's method, then the nearest float by squares that are exact. */
+static float square_root(float x)
+{
+    float_bits u, above, below;
+    double root, middle;
+    int i;
+    u.value = x;
+    if (!(x <= FLT_MAX))
+        return x; /* infinity, NaN */
+    u.bits = (u.bits >> 1) + 0x1fbd1df5u;
+    root = (double)u.value;
+    for (i = 0; i < 4; ++i)
+        root = 0.5 * (root + (double)x / root);
+    u.value = (float)root;
+    above.bits = u.bits + 1;
+    below.bits = u.bits - 1;
+    middle = 0.5 * ((double)u.value + (double)above.value);
+    if ((double)x > middle * middle)
+        return above.value;
+    middle = 0.5 * ((double)u.value + (double)below.value);
+    return (double)x < middle * middle ? below.value : u.value;
+}
+
+/*@ divided: arithmetic */
+static inline float divided(float a, float b)
+{
+    const float quotient = (float)(a / b);
+    return magnitude(quotient) > FLT_MIN ? quotient : tiny((double)a / (double)b);
+}
+
+/*@ normalise: square_root divided times plus minus */
+/* The mean of 16 sums, of H numbers in all, which are added in halves. */
+static float mean_of_sums(float *sums, int H)
+{
+    int i, half;
+    for (half = 8; half > 0; half /= 2)
+        for (i = 0; i < half; ++i)
+            sums[i] = plus(sums[i], sums[i + half]);
+    return divided(sums[0], (float)H);
+}
+
+/* a (H) = gain * (a - mean) / sqrt(variance + 1e-5) + bias */
+static void normalise(float *a, const float *gain, const float *bias, int H)
+{
+    float sums[16], squares[16], mean, scale;
+    int j;
+    for (j = 0; j < 16; ++j)
+        sums[j] = squares[j] = 0.0f;
+    for (j = 0; j < H; ++j)
+        sums[j % 16] = plus(sums[j % 16], a[j]);
+    mean = mean_of_sums(sums, H);
+    for (j = 0; j < H; ++j) {
+        a[j] = minus(a[j], mean);
+        squares[j % 16] = multiply_add(a[j], a[j], squares[j % 16]);
+    }
+    scale = divided(1.0f, square_root(plus(mean_of_sums(squares, H), 1e-5f)));
+    for (j = 0; j < H; ++j)
+        a[j] = multiply_add(times(a[j], scale), gain[j], bias[j]);
+}
+
+/*@ ln_lstm_finish: normalise tanh sigmoid */
+/* h, c (H) from the normalised sums a (4 H) of the gates i, f, g, o. */
+static void ln_lstm_finish(float *h, float *c, const float *a, int H)
+{
+    int j;
+    for (j = 0; j < H; ++j) {
+        const float i = sigmoid_of(a[j]), f = sigmoid_of(a[H + j]), shut = minus(1.0f, f);
+        c[j] = multiply_add(f, c[j], times(shut < i ? shut : i, tanh_of(a[2 * H + j])));
+        h[j] = times(sigmoid_of(a[3 * H + j]), c[j]);
+    }
+}

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -122,6 +122,39 @@ class Builder:
             return self.op(kind, x, self.axes(axis), keepdims=0)
         return self.op(kind, x, axes=[axis], keepdims=0)
 
+    def mean(self, x: str) -> str:
+        """The mean over the last axis, which remains, of size 1."""
+        if self.opset >= 18:
+            return self.op("ReduceMean", x, self.axes(-1), keepdims=1)
+        return self.op("ReduceMean", x, axes=[-1], keepdims=1)
+
+    def scan(
+        self, states: Sequence[str], inputs: dict[str, str], step: Callable[..., Sequence[str]], *, reverse: bool
+    ) -> tuple[list[str], str]:
+        """A loop over the first axis of ``inputs``, which maps names to dtypes.
+
+        ``step`` writes the nodes of the body: it takes the names of the states, then of the inputs of a step, and
+        returns those of the states after it. They may read initializers. Returns the names of the last states, and of
+        the first state after every step.
+        """
+        make, number = onnx().helper.make_node, self._count
+        before = [f"before_{number}.{i}" for i in range(len(states))]
+        given = {f"input_{number}.{i}": dtype for i, dtype in enumerate(inputs.values())}
+        outer, self._nodes = self._nodes, []
+        after = step(*before, *given)
+        every = f"out_{number}"
+        nodes, self._nodes = [*self._nodes, make("Identity", [after[0]], [every])], outer
+        taken = dict.fromkeys(before, self.dtype) | given
+        values = [_value_info(name, dtype, [None, None]) for name, dtype in taken.items()]
+        outputs = [_value_info(name, self.dtype, [None, None]) for name in (*after, every)]
+        body = onnx().helper.make_graph(nodes, "step", values, outputs)
+        n = len(inputs)
+        directions = {"scan_input_directions": [1] * n, "scan_output_directions": [1]} if reverse else {}
+        *final, y = self.op_with_outputs(
+            "Scan", [*states, *inputs], len(states) + 1, body=body, num_scan_inputs=n, **directions
+        )
+        return final, y
+
     def linear_scan(self, h0: str, a: str, b: str, *, reverse: bool) -> tuple[str, str]:
         """h[t] = a[t] * h[t-1] + b[t] over the first axis. Returns the names of the last h, and of all of them."""
         make = onnx().helper.make_node
@@ -141,7 +174,7 @@ def _type(dtype: str) -> int:
     return int(proto.STRING if dtype == "str" else onnx().helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 
-def _value_info(name: str, dtype: str, axes: Sequence[int | str]) -> Any:
+def _value_info(name: str, dtype: str, axes: Sequence[int | str | None]) -> Any:
     return onnx().helper.make_tensor_value_info(name, _type(dtype), list(axes))
 
 

@@ -10,8 +10,8 @@ of model. The graph computes in the model's dtype, but standardises in float64, 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from crnn.checks import Array, as_number, check_flag
 from crnn.interop.layouts import from_crnn
 from crnn.interop.onnx.builder import Builder
 from crnn.interop.onnx.files import LARGEST, METADATA, digest, onnx
+from crnn.interop.onnx.scan_steps import ln_lstm_step
 from crnn.interop.parts import ONLY_TRAINING, Layer, ModelParts, parts_of
 from crnn.nn.cells import CELLS
 
@@ -250,7 +251,7 @@ class _Writer:
             return g.op("Squeeze", outputs[0], g.axes(1))
         return g.reshape(g.op("Transpose", outputs[0], perm=[0, 2, 1, 3]), [0, 0, -1])
 
-    def scan(self, number: int, layer: Layer, x: str, before: Mapping[str, str]) -> str:
+    def min_gru(self, number: int, layer: Layer, x: str, before: Mapping[str, str]) -> str:
         """A layer of min_gru cells, which ONNX has no operator for.
 
         The gates z and n of all steps, then a Scan of h = (1 - z) * h' + z * n. After the end of a sequence z is 0.
@@ -258,9 +259,7 @@ class _Writer:
         g = self.graph
         outputs, finals = [], []
         for i, direction in enumerate(layer):
-            prefix = f"layer{number}.{'reverse.' * i}"
-            product = g.op("MatMul", x, g.array(prefix + "W_xh", direction["W_xh"]))
-            xw = g.op("Add", product, g.array(prefix + "b_h", direction["b_h"]))
+            xw = self._input_product(f"layer{number}.{'reverse.' * i}", direction, x)
             H = direction["b_h"].size // 2
             gates = CELLS["min_gru"].info.gate_names
             z, a = (g.slice(xw, 2, gates.index(gate) * H, gates.index(gate) * H + H) for gate in "zn")
@@ -270,28 +269,56 @@ class _Writer:
             if self.mask:
                 z = g.op("Mul", z, g.cast(self.mask, self.dtype))
             keep = g.op("Sub", g.constant(np.ones((), self.dtype)), z)
-            final, h = g.linear_scan(self._first_h(before, i, H), keep, g.op("Mul", z, n), reverse=i == 1)
+            final, h = g.linear_scan(self._first("h", before, i, H), keep, g.op("Mul", z, n), reverse=i == 1)
             outputs.append(h)
             finals.append(g.unsqueeze(final, 0))
-        after = finals[0] if len(layer) == 1 else g.concat(finals, 0)
-        self.after.append((after, after))
+        self.after.append((self._joined_directions(finals, 0),) * 2)
+        return self._scanned(number, outputs)
+
+    def ln_lstm(self, number: int, layer: Layer, x: str, before: Mapping[str, str]) -> str:
+        """A layer of ln_lstm cells, for which ONNX has no operator: a Scan. After a sequence's end h and c stay."""
+        g = self.graph
+        outputs, finals = [], []
+        for i, direction in enumerate(layer):
+            prefix = f"layer{number}.{'reverse.' * i}"
+            xw, H = self._input_product(prefix, direction, x), direction["W_hh"].shape[0]
+            states = [self._first(name, before, i, H) for name in "hc"]
+            inputs = {xw: self.dtype} | ({self.mask: "bool"} if self.mask else {})
+            (h, c), y = g.scan(states, inputs, partial(ln_lstm_step, g, prefix, direction), reverse=i == 1)
+            outputs.append(y)
+            finals.append((g.unsqueeze(h, 0), g.unsqueeze(c, 0)))
+        h, c = (self._joined_directions(parts, 0) for parts in zip(*finals, strict=True))
+        self.after.append((h, c))
+        return self._scanned(number, outputs)
+
+    def _input_product(self, prefix: str, params: Mapping[str, Array], x: str) -> str:
+        """x W_xh + b_h of all steps, (T, B, G*H)."""
+        g = self.graph
+        product = g.op("MatMul", x, g.array(prefix + "W_xh", params["W_xh"]))
+        return g.op("Add", product, g.array(prefix + "b_h", params["b_h"]))
+
+    def _joined_directions(self, values: Sequence[str], axis: int) -> str:
+        return values[0] if len(values) == 1 else self.graph.concat(values, axis)
+
+    def _scanned(self, number: int, outputs: Sequence[str]) -> str:
+        """The outputs (T, B, H * directions) of a layer from those of each direction; 0 after the end of a sequence."""
         if self._is_pooled_by_state(number):
             return ""
-        y = outputs[0] if len(layer) == 1 else g.concat(outputs, 2)
-        return g.op("Mul", y, g.cast(self.mask, self.dtype)) if self.mask else y
+        y = self._joined_directions(outputs, 2)
+        return self.graph.op("Mul", y, self.graph.cast(self.mask, self.dtype)) if self.mask else y
 
     def _is_pooled_by_state(self, number: int) -> bool:
         """Whether nothing but the state after this layer's last step is used."""
         return self.parts.pooling == "last" and number == len(self.parts.layers) - 1
 
-    def _first_h(self, before: Mapping[str, str], direction: int, H: int) -> str:
-        """The name of h (B, H) of one direction before its first step."""
+    def _first(self, name: str, before: Mapping[str, str], direction: int, H: int) -> str:
+        """The name of h or c (B, H) of one direction before its first step."""
         g = self.graph
         if not before:
             shape = g.concat([self.batch, g.constant(np.array([H]))], 0)
             return g.op("Expand", g.constant(np.zeros((1, 1), self.dtype)), shape)
-        h0 = g.slice(before["h"], 0, direction, direction + 1)
-        return g.op("Squeeze", h0, g.axes(0))
+        first = g.slice(before[name], 0, direction, direction + 1)
+        return g.op("Squeeze", first, g.axes(0))
 
     # ---- the head -------------------------------------------------------------------------------------------------
 
@@ -435,7 +462,8 @@ OPERATORS: dict[str, tuple[str, Mapping[str, Any]]] = {
 }
 WRITERS: dict[str, Callable[[_Writer, int, Layer, str, Mapping[str, str]], str]] = {
     **dict.fromkeys(OPERATORS, _Writer.operator),
-    "min_gru": _Writer.scan,
+    "min_gru": _Writer.min_gru,
+    "ln_lstm": _Writer.ln_lstm,
 }
 POOLED: dict[str, Callable[[_Writer, str], str]] = {
     "last": _Writer.last,

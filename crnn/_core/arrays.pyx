@@ -217,6 +217,49 @@ def take_finite(own: Sequence[NDArray[Any]], values: Sequence[NDArray[Any]]) -> 
     return finite == 1
 
 
+def take_row(own: NDArray[Any], values: Any, mean: Doubles | None, std: Doubles | None, bint column=False,
+             bint missing=False) -> bool:
+    """Copy a row (N,) into own (1, 1, N), or rows (B, N) into (1, B, N), in its dtype, as (values - mean) / std in double.
+
+    Returns whether that was done: only for a float32 or float64 array of that shape in C order, and numbers that are
+    then finite, or with ``missing`` NaN. With ``column`` also for (B,) if N is 1. ``mean`` and ``std`` (N,), or None.
+    """
+    cdef int kind = real_kind("own", own), other
+    cdef Py_ssize_t B = dim(own, 1), N = dim(own, 2), n = B * N, i, j = 0
+    cdef void *own_ = data("own", own, kind, True, 3, 1, B, N)
+    cdef const double *mean_ = NULL
+    cdef const double *std_ = NULL
+    cdef const void *values_
+    cdef double value
+    cdef bint good
+    if mean is not None:
+        mean_ = <const double *>data("mean", mean, cnp.NPY_FLOAT64, False, 1, N)
+        std_ = <const double *>data("std", std, cnp.NPY_FLOAT64, False, 1, N)
+    if not (cnp.PyArray_CheckExact(values) and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>values)):
+        return False
+    other = cnp.PyArray_TYPE(<cnp.ndarray>values)
+    if other != cnp.NPY_FLOAT32 and other != cnp.NPY_FLOAT64:
+        return False
+    if cnp.PyArray_NDIM(<cnp.ndarray>values) == 1:
+        good = cnp.PyArray_DIM(<cnp.ndarray>values, 0) == n and (B == 1 or (column and N == 1))
+    else:
+        good = (B > 1 and cnp.PyArray_NDIM(<cnp.ndarray>values) == 2 and dim(values, 0) == B and dim(values, 1) == N)
+    if not good:
+        return False
+    values_ = cnp.PyArray_DATA(<cnp.ndarray>values)
+    for i in range(n):
+        value = (<const float *>values_)[i] if other == cnp.NPY_FLOAT32 else (<const double *>values_)[i]
+        if mean_ != NULL:
+            value = (value - mean_[j]) / std_[j]
+            j = j + 1 if j + 1 < N else 0
+        if kind == cnp.NPY_FLOAT32:
+            value = (<float *>own_)[i] = <float>value
+        else:
+            (<double *>own_)[i] = value
+        good &= value - value == 0 or (missing and value != value)
+    return good
+
+
 # ---- copies and sums of rows, as kernel calls, for what a program repeats ------------------------------------------------
 
 cdef struct Rows:

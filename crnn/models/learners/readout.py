@@ -34,6 +34,7 @@ class HeadReadout:
     ) -> None:
         self._head = Head(values, grads, loss, tie_weights=tie_weights)  # without pooling: the last step so far is read
         self._loss = loss
+        self._missing = IGNORE_INDEX if isinstance(loss, CrossEntropy) else np.nan
         self.rows = len(self._head.w)
 
     def new_tape(self, tape: Tape) -> HeadTape:
@@ -49,7 +50,7 @@ class HeadReadout:
         return targets
 
     def set_missing(self, targets: Array) -> None:
-        targets.fill(IGNORE_INDEX if isinstance(self._loss, CrossEntropy) else np.nan)
+        targets.fill(self._missing)
 
     def check_targets(self, name: str, targets: Array) -> None:
         self._loss.check(name, targets, targets.shape[0], targets.shape[1], self._head.dtype)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from crnn._core.arrays import take_row
 from crnn._float_mode import public_methods_in_ieee_mode
 from crnn.array_input import as_array, is_finite, items, real_numbers
 from crnn.checks import Array
@@ -17,6 +18,8 @@ from crnn.nn.learning.learner import Learner
 from crnn.nn.learning.network import network_inputs, number_rows
 
 __all__ = ["ClassLearner", "SequenceLearner", "ValueLearner", "learner_of"]
+
+LARGE = 3e38  # of what any dtype can hold
 
 
 class SequenceLearner(Learner):
@@ -30,6 +33,8 @@ class SequenceLearner(Learner):
         return HeadReadout(parameters.values, parameters.grads, self._module._head.loss)
 
     def _inputs(self, x: Any) -> Array:
+        if not self._ids and take_row(self._row, x, *self._x_scaling):
+            return self._row
         model, streams = self._module, self.config.streams
         size, dtype = model.net.input_size, model.dtype
         array = as_array("x", x)
@@ -41,6 +46,11 @@ class SequenceLearner(Learner):
         if not is_finite(scaled):
             raise ValueError(f"x: expected numbers that {dtype} can hold once scaled, got {rows[np.isinf(scaled)][0]}")
         return np.ascontiguousarray(scaled)
+
+    @cached_property
+    def _x_scaling(self) -> tuple[Array | None, Array | None]:
+        """Mean and std of inputs."""
+        return _scaling(self._module, "x")
 
     @cached_property
     def _stream_dtype(self) -> str:
@@ -75,11 +85,23 @@ class ClassLearner(SequenceLearner):
     """
 
     def _targets(self, y: Any) -> Array:
+        number = self._numbers.get(y) if type(y) is str or type(y) is int else None
+        if number is not None and not self._several:
+            self._target_row[0, 0] = number
+            return self._target_row
         streams, model = self.config.streams, self._module
         labels = self._entries(y)
         encoded = model._targets.encode("y", labels, [np.zeros(1)] * streams, True)
         stacked = np.stack(encoded, axis=1)  # (1, B), or (1, B, V)
         return stacked if model.multilabel else stacked.astype(np.int32, copy=False)
+
+    @cached_property
+    def _numbers(self) -> dict[str | int, int]:
+        """The number of each class, by its name if it has one; none for what needs another look."""
+        model = self._module
+        names: list[Any] = list(range(model.num_classes)) if model.classes is None else model.classes
+        plain = not model.multilabel and all(type(name) in (str, int) for name in names)
+        return {name: number for number, name in enumerate(names)} if plain else {}
 
     def _entries(self, y: Any) -> list[Any]:
         """The target of each stream, -1 or NaN for None."""
@@ -136,6 +158,14 @@ class ValueLearner(SequenceLearner):
     """
 
     def _targets(self, y: Any) -> Array:
+        mean, std = self._y_scaling
+        if isinstance(y, float) and not self._several and self._target_row.size == 1:
+            value = (y - self._y_first[0]) / self._y_first[1]
+            if -LARGE < value < LARGE:
+                self._target_row[0, 0, 0] = value
+                return self._target_row
+        if take_row(self._target_row, y, mean, std, True, True):
+            return self._target_row
         targets, streams = self._module._targets, self.config.streams
         P: int = targets.size
         shape = (P,) if streams == 1 else (streams, P)
@@ -154,12 +184,45 @@ class ValueLearner(SequenceLearner):
             )
         return scaled
 
+    @cached_property
+    def _y_scaling(self) -> tuple[Array | None, Array | None]:
+        """Mean and std of targets."""
+        return _scaling(self._module, "y")
+
+    @cached_property
+    def _y_tiled(self) -> tuple[Array, Array]:
+        """Mean and std of each output."""
+        scaling, levels = self._module.scalings["y"], len(self._module._targets.loss.levels)
+        return np.tile(scaling.mean, levels), np.tile(scaling.std, levels)
+
+    @cached_property
+    def _y_first(self) -> tuple[float, float]:
+        """Mean and std of the first target."""
+        scaling = self._module.scalings["y"]
+        return float(scaling.mean[0]), float(scaling.std[0])
+
+    @cached_property
+    def _scales(self) -> bool:
+        """Whether targets are standardised."""
+        scales: bool = self._module.scale
+        return scales
+
     def _predictions(self, outputs: Array) -> Array:
-        targets = self._module._targets
-        if not self._module.scale:
+        if not self._scales:
             return super()._predictions(outputs)
-        values = targets.standardizer.undo(outputs.reshape(len(outputs), len(targets.loss.levels), -1))
-        return np.ascontiguousarray(values, self._stream_dtype).reshape(outputs.shape)
+        # as `Standardizer.undo` does, for all levels of quantiles at once
+        values = outputs.astype(np.float64)
+        values *= self._y_tiled[1]
+        values += self._y_tiled[0]
+        return values
+
+
+def _scaling(model: Any, name: str) -> tuple[Array | None, Array | None]:
+    """Mean and std of what is standardised; None for what changes nothing."""
+    scaling = model.scalings[name]
+    if scaling.is_identity:
+        return None, None
+    return np.ascontiguousarray(scaling.mean), np.ascontiguousarray(scaling.std)
 
 
 def learner_of(model: Any, config: LearnerConfig, kind: type[SequenceLearner]) -> SequenceLearner:

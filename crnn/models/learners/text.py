@@ -77,6 +77,8 @@ class TextLearner(Learner):
 
     def _one(self, name: str, value: Any, allowed: int = 0) -> Ids:
         """An id of each stream, (1, B). Raises TypeError and ValueError."""
+        if type(value) is int and not self._several and 0 <= value < len(self._logits[0]):
+            return np.full((1, 1), value, np.int32)
         B, array = self.config.streams, as_array(name, value)
         expected = "an integer id" if B == 1 else f"integer ids ({B},)"
         if array.dtype.kind not in "iu":

@@ -187,6 +187,7 @@ def restore(
     learner._restore_own(own, header.get("own"))
     window.restore(stored, counts["window"], counts["fresh"])
     learner._to_reset[:] = to_reset
+    learner._resets = bool(to_reset.any())
     optimizer.set_state(header["optimizer"]["numbers"], arrays)
     learner._update = learner._new_update(optimizer, tensors.get("anchor"))
     learner._update.skipped = counts["skipped"]

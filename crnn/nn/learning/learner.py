@@ -15,6 +15,7 @@ import numpy as np
 
 from crnn._core import optim as kernels
 from crnn._core.arrays import checked_ids
+from crnn._core.gemm import aligned_empty
 from crnn._float_mode import in_ieee_mode, public_methods_in_ieee_mode
 from crnn.array_input import as_array
 from crnn.checks import Array, check_threads
@@ -81,7 +82,7 @@ class Learner(ABC):
 
     def __init__(self, model: Any, config: LearnerConfig, *, ids: bool) -> None:
         self._exclusive = Exclusive()
-        self.config, self._ids = config, ids
+        self.config, self._ids, self._several = config, ids, config.streams > 1
         check_trainable(model.config()["precision"])
         self._module = model._changed(model._parameters.read_only())
         self._parameters = self._module._parameters
@@ -93,6 +94,9 @@ class Learner(ABC):
         # There is no dropout: what was predicted is what is learnt.
         self._stack = Stack(replace(net._config, **dict.fromkeys(DROPOUTS, 0.0)), net._parameters)
         self._readout = self._new_readout()
+        shape = (1, config.streams) if ids else (1, config.streams, net.input_size)
+        self._row = aligned_empty(shape, "int32" if ids else net.dtype)  # for `_inputs`
+        self._target_row = self._readout.new_targets(1, config.streams)  # for `_targets`
         optimizer = optimizer_from("optimizer", config.optimizer, config.lr)
         self._update = self._new_update(_own_optimizer(optimizer, config), None)
         window = KeptWindow if config.interval == config.bptt else RereadWindow
@@ -100,6 +104,7 @@ class Learner(ABC):
             self._stack, self._readout, self._unrolled, config.bptt, config.interval, config.streams
         )
         self._to_reset = np.zeros(config.streams, bool)  # before the next step
+        self._resets = False  # whether there are some
         self._pending = False  # a prediction has no target yet
         self.frozen = self._leaving = False  # leaving: the steps in the window will not be learnt
         self.steps = self.updates = 0
@@ -128,11 +133,14 @@ class Learner(ABC):
 
     @abstractmethod
     def _inputs(self, x: Any) -> Array:
-        """A step x as the network reads it: (1, B, D), or ids (1, B). Raises TypeError and ValueError."""
+        """A step x as the network reads it: (1, B, D), or ids (1, B), valid until the next call.
+
+        Raises TypeError and ValueError.
+        """
 
     @abstractmethod
     def _targets(self, y: Any) -> Array:
-        """Targets of a step, (1, B, ...). Raises TypeError and ValueError."""
+        """Targets of a step, (1, B, ...), valid until the next call. Raises TypeError and ValueError."""
 
     def _predictions(self, outputs: Array) -> Array:
         """Predictions (B, ...), fresh, from outputs (B, V)."""
@@ -165,7 +173,7 @@ class Learner(ABC):
             self._run(inputs)
             self._pending = True
             predictions = self._predictions(self._window.outputs(1)[0])
-            return predictions if self.config.streams > 1 else predictions[0]
+            return predictions if self._several else predictions[0]
 
     def learn(self, y: Any) -> Any:
         """Give the target of the last prediction, and learn if it is time for an update.
@@ -184,7 +192,7 @@ class Learner(ABC):
             if not self._pending:
                 raise ValueError("learn: expected a call of predict before each learn, got none")
             losses = self._learn_targets(self._targets(y))
-            return losses if losses is None or self.config.streams > 1 else float(losses[0])
+            return losses if losses is None or self._several else float(losses[0])
 
     def _learn_targets(self, targets: Array) -> Array | None:
         """Give the targets (1, B, ...) of the last step, and learn if an update is due. Returns its losses (B,), fresh;
@@ -203,9 +211,10 @@ class Learner(ABC):
         self._pending = False
         if self._window.due or self._leaving:
             self._learn()
-        if self._to_reset.any():
+        if self._resets:
             self._window.reset(self._to_reset)
             self._to_reset[:] = False
+            self._resets = False
 
     def _run(self, inputs: Array) -> None:
         """Read steps (m, B, ...)."""
@@ -258,6 +267,7 @@ class Learner(ABC):
             chosen = np.zeros(self.config.streams, bool)
             chosen[_stream_index(streams, self.config.streams)] = True
             self._to_reset |= chosen
+            self._resets = bool(self._to_reset.any())
 
     @property
     def state(self) -> StateLike:
@@ -268,7 +278,7 @@ class Learner(ABC):
     def _state(self) -> State:
         state: State = self._stack.new_state(self.config.streams)
         state.set_arrays(self._window.state)
-        if self._to_reset.any():
+        if self._resets:
             set_initial(self._stack, state.arrays, self._to_reset)
         return state
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from crnn._core.arrays import checked_ids
+from crnn._core.arrays import checked_ids, take_row
 from crnn._float_mode import public_methods_in_ieee_mode
 from crnn.array_input import as_array, check_finite, in_precision, real_numbers
 from crnn.checks import Array
@@ -47,9 +47,13 @@ class NetworkLearner(Learner):
         return NetworkReadout(self._module.output_size, self._module.dtype)
 
     def _inputs(self, x: Any) -> Array:
+        if not self._ids and take_row(self._row, x, None, None):
+            return self._row
         return network_inputs(x, self.config.streams, self._module.input_size, self._module.dtype, self._ids)
 
     def _targets(self, y: Any) -> Array:
+        if take_row(self._target_row, y, None, None):
+            return self._target_row
         size = self._module.output_size
         return number_rows("dy", real_numbers("dy", y), self.config.streams, size, self._module.dtype)
 

@@ -41,6 +41,10 @@ class Unrolled:
 
     Attributes
     ----------
+    steps : int
+        T.
+    outputs : array (T, B, V)
+        Those of the steps that have been run; the backward pass may overwrite them.
     inputs : array (T, B, D), or ids (T, B)
         Written by the caller.
     targets : array (T, B, ...)
@@ -50,6 +54,11 @@ class Unrolled:
     """
 
     tape: Tape
+    steps: int
+    inputs: Array
+    outputs: Array
+    targets: Array
+    before: State
 
     def __init__(self, stack: Stack, readout: Readout, steps: int, batch: int, *, ids: bool, threads: int) -> None:
         self._stack, self._readout, self._threads = stack, readout, threads
@@ -61,21 +70,13 @@ class Unrolled:
             cell.overwrite_gates = True  # a forward pass precedes every backward pass
         self._own = readout.new_tape(self.tape)
         self.inputs, self.before = self.tape.x, self.tape.before
+        self.outputs, self._losses = readout.outputs(self._own, self.tape), readout.losses(self._own)
+        self.steps = steps
         self.targets = readout.new_targets(steps, batch)
         self._version: object = None  # of the weights that are packed
         self._programs: dict[Hashable, WindowProgram] = {}
         self._scales: set[float] = set()
         self._recordable = all(source.repeatable for source in self.tape.sources)
-
-    @property
-    def steps(self) -> int:
-        """T."""
-        return len(self.inputs)
-
-    @property
-    def outputs(self) -> Array:
-        """(T, B, V), those of the steps that have been run; the backward pass may overwrite them."""
-        return self._readout.outputs(self._own, self.tape)
 
     def _run(self, key: Hashable, phases: Callable[[], Sequence[Phase]], record: bool = True) -> None:
         """Repeat the kernel calls of ``key``, or make and, if they will be repeated, record them."""
@@ -119,27 +120,53 @@ class Unrolled:
 
     def forward(self, t0: int, t1: int) -> None:
         """Run the steps t0 .. t1-1, when those before have been run."""
+        program = self._programs.get(("forward", t0, t1))
+        if program is not None:  # as `_run` finds it, without what it takes
+            program.run()
+            return
+        rows = partial(self._forward_rows, t0, t1)
+        self._run(("forward", t0, t1), lambda: [(self.tape.parts, rows)], t1 - t0 in (1, self.steps))
 
-        def rows(number: int) -> None:
-            part = self.tape.part(number)
-            for layer in self.tape.layers:
-                layer.forward_steps(part, t0, t1)
-            self._readout.forward(self._own, self.tape.y, t0, t1, part)
-
-        record = t1 - t0 in (1, self.steps)
-        self._run(("forward", t0, t1), lambda: [(self.tape.parts, rows)], record)
+    def _forward_rows(self, t0: int, t1: int, number: int) -> None:
+        part = self.tape.part(number)
+        for layer in self.tape.layers:
+            layer.forward_steps(part, t0, t1)
+        self._readout.forward(self._own, self.tape.y, t0, t1, part)
 
     def losses(self, t0: int, t1: int) -> Array | None:
         """The losses (t1 - t0, B) of the steps t0 .. t1-1, which belong to the tape; None if they are not known."""
-        found = self._readout.losses(self._own)
-        if found is None:
+        if self._losses is None:
             return None
+        program = self._programs.get(("losses", t0, t1))
+        if program is not None:
+            program.run()
+        else:
+            rows = partial(self._loss_rows, t0, t1)
+            self._run(("losses", t0, t1), lambda: [(self.tape.parts, rows)], t0 == 0 or t1 - t0 == 1)
+        return self._losses[t0:t1]
+
+    def _loss_rows(self, t0: int, t1: int, number: int) -> None:
+        self._readout.forward_losses(self._own, self.targets, t0, t1, self.tape.part(number))
+
+    def learn(self, scale: float, *, from_initial_state: bool = False, forward: bool = False) -> None:
+        """`backward` and `gradients` in one go; with ``forward`` the forward pass of all steps before."""
 
         def rows(number: int) -> None:
-            self._readout.forward_losses(self._own, self.targets, t0, t1, self.tape.part(number))
+            if forward:
+                self._forward_rows(0, self.steps, number)
+            self._backward_rows(scale, None, number)
 
-        self._run(("losses", t0, t1), lambda: [(self.tape.parts, rows)], t0 == 0 or t1 - t0 == 1)
-        return found[t0:t1]
+        def phases() -> Sequence[Phase]:
+            return [(self.tape.parts, rows), *self._gradient_phases()]
+
+        self.tape.from_initial_state = from_initial_state
+        self._run(("learn", scale, from_initial_state, forward), phases, self._is_frequent(scale))
+
+    def _is_frequent(self, scale: float) -> bool:
+        """Whether a backward pass of this scale is recorded."""
+        if len(self._scales) < MOST_SCALES:
+            self._scales.add(scale)
+        return scale in self._scales
 
     def backward(self, scale: float, after: State | None = None) -> None:
         """Backpropagate scale * (the sum of the losses) through all steps, which have been run.
@@ -147,17 +174,14 @@ class Unrolled:
         ``after``: the gradient at the state after the last step; None is zero. `before_gradient` has that at the state
         before the first one. Those of the weights are computed by `gradients`.
         """
+        rows = partial(self._backward_rows, scale, after)
+        record = after is None and self._is_frequent(scale)
+        self._run(("backward", scale) if record else None, lambda: [(self.tape.parts, rows)], record)
 
-        def rows(number: int) -> None:
-            part = self.tape.part(number)
-            self._readout.backward(self._own, self.tape, self.targets, scale, part)
-            self._stack.backward(self.tape, after, part)
-
-        if len(self._scales) < MOST_SCALES and after is None:
-            self._scales.add(scale)
-        record = after is None and scale in self._scales
-        key = ("backward", scale) if after is None else None
-        self._run(key, lambda: [(self.tape.parts, rows)], record)
+    def _backward_rows(self, scale: float, after: State | None, number: int) -> None:
+        part = self.tape.part(number)
+        self._readout.backward(self._own, self.tape, self.targets, scale, part)
+        self._stack.backward(self.tape, after, part)
 
     @property
     def before_gradient(self) -> State:
@@ -171,17 +195,17 @@ class Unrolled:
         ``from_initial_state``: whether `before` is the trainable initial state, if there is one, and `before_gradient`
         its gradient.
         """
+        self.tape.from_initial_state = from_initial_state
+        self._run(("gradients", from_initial_state), lambda: self._gradient_phases())
+
+    def _gradient_phases(self) -> list[Phase]:
         stack, tape, threads = self._stack, self.tape, self._threads
-        tape.from_initial_state = from_initial_state
 
         def columns(part: int) -> None:
             stack.weight_gradients(tape, part, threads)
             self._readout.weight_gradients(self._own, tape, tape.scratch(part), part, threads)
 
-        def phases() -> Sequence[Phase]:
-            return [(threads, columns), (1, lambda _: stack.finish_gradients(tape))]
-
-        self._run(("gradients", from_initial_state), phases)
+        return [(threads, columns), (1, lambda _: stack.finish_gradients(tape))]
 
     def state_after(self, steps: int, into: State) -> None:
         """Copy the state after so many steps, which have been run, 1 or more."""

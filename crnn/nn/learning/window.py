@@ -37,24 +37,45 @@ class Window(ABC):
         n: those in the window.
     fresh : int
         Those of them that came after the last update.
-    inputs : array (T, B, D), or ids (T, B); targets : array (T, B, ...)
-        The first n steps are those of the window.
-    resets : bool array (T, B)
-        Streams that were reset before a step.
+    starts : list of int
+        The steps before which a stream was reset, ascending.
     """
 
     steps: int
     fresh: int
-    inputs: Array
-    targets: Array
-    resets: Array
+    starts: list[int]
+    _inputs: Array  # (T or more, B, D), or ids (T or more, B); the window begins at `_first`
+    _targets: Array  # (T or more, B, ...)
+    _resets: Array  # bool (T or more, B): streams that were reset before a step
+    _first: int
 
     def __init__(self, stack: Stack, readout: Readout, make: Maker, size: int, interval: int, batch: int) -> None:
-        self._stack, self._readout, self._make = stack, readout, make
-        self._size, self._interval, self._batch = size, interval, batch
+        self._stack, self._readout = stack, readout
+        self._size, self._interval = size, interval
+        self._trains_start = stack.config.trainable_initial_state
         self._again = Again(stack, make)
-        self.resets = np.zeros((size, batch), bool)
-        self.steps = self.fresh = 0
+        self.steps = self.fresh = self._first = 0
+        self.starts = []
+
+    def of_steps(self, array: Array, start: int, stop: int) -> Array:
+        """The rows of `inputs`, `targets` or `resets` of these steps."""
+        rows: Array = array[self._first + start : self._first + stop]
+        return rows
+
+    @property
+    def inputs(self) -> Array:
+        """(T, B, D), or ids (T, B); the first n steps are those of the window."""
+        return self.of_steps(self._inputs, 0, self._size)
+
+    @property
+    def targets(self) -> Array:
+        """(T, B, ...), as `inputs`."""
+        return self.of_steps(self._targets, 0, self._size)
+
+    @property
+    def resets(self) -> Array:
+        """bool (T, B): streams that were reset before a step."""
+        return self.of_steps(self._resets, 0, self._size)
 
     @property
     def due(self) -> bool:
@@ -88,13 +109,15 @@ class Window(ABC):
         """The arrays (B, H) of the state after the last step, in the order of `State.arrays`; writable."""
 
     def reset(self, streams: Array) -> None:
-        """Put the streams (B,) that are True into the initial state, before the next step."""
+        """Put the streams (B,) that are True, of which there are some, into the initial state, before the next step."""
         set_initial(self._stack, self.state, streams)
-        self.resets[self.steps] |= streams
+        self._resets[self._first + self.steps] |= streams
+        if self.steps not in self.starts:
+            self.starts.append(self.steps)
 
     def weight(self) -> float:
         """See `Readout.weight`: of the targets in the window."""
-        return self._readout.weight(self.targets[: self.steps])
+        return self._readout.weight(self.of_steps(self._targets, 0, self.steps))
 
     @abstractmethod
     def backward(self, scale: float) -> None:
@@ -130,18 +153,23 @@ class Window(ABC):
         """The states in a file, of n steps."""
 
     def restore(self, stored: Mapping[str, Array], steps: int, fresh: int) -> None:
-        """Set what `stored` returned, of the shapes and dtypes that it says. Raises ValueError for ids or targets that
-        cannot be."""
-        inputs, targets = stored["inputs"], stored["targets"]
+        """Set what `stored` returned, of the shapes and dtypes that it says, in a window that has read nothing.
+
+        Raises ValueError for ids or targets that cannot be, and for resets after the steps.
+        """
+        inputs, targets, resets = stored["inputs"], stored["targets"], stored["resets"]
         if inputs.dtype.kind == "i":
             checked_ids("window.inputs", inputs, self._stack.config.input_size)
         if "missing" in stored:
             targets[stored["missing"]] = np.nan
         if steps:
             self._readout.check_targets("window.targets", targets)
-        self.inputs[:steps], self.targets[:steps], self.resets[:] = inputs, targets, stored["resets"]
+        if resets[steps + 1 :].any():
+            raise ValueError("window.resets: expected none after the steps of the window")
+        self.inputs[:steps], self.targets[:steps], self.resets[:] = inputs, targets, resets
         self._restore_states(stored, steps)
         self.steps, self.fresh = steps, fresh
+        self.starts = np.flatnonzero(resets.any(axis=1)).tolist()
 
     @abstractmethod
     def _restore_states(self, stored: Mapping[str, Array], n: int) -> None:
@@ -154,7 +182,8 @@ class KeptWindow(Window):
     def __init__(self, stack: Stack, readout: Readout, make: Maker, size: int, interval: int, batch: int) -> None:
         super().__init__(stack, readout, make, size, interval, batch)
         self._tape = make(size)
-        self.inputs, self.targets = self._tape.inputs, self._tape.targets
+        self._inputs, self._targets = self._tape.inputs, self._tape.targets
+        self._resets = np.zeros((size, batch), bool)
         self._tape.before.clear()
         self.reset(np.ones(batch, bool))
 
@@ -165,8 +194,8 @@ class KeptWindow(Window):
     def run(self, x: Array) -> None:
         first, self.steps = self.steps, self.steps + len(x)
         self._tape.pack(backward=True)
-        self.inputs[first : self.steps] = x
-        self._readout.set_missing(self.targets[first : self.steps])
+        self._inputs[first : self.steps] = x
+        self._readout.set_missing(self._targets[first : self.steps])
         self._tape.forward(first, self.steps)
         self.fresh = self.steps
 
@@ -177,21 +206,19 @@ class KeptWindow(Window):
         return self._tape.losses(start, stop)
 
     def set_targets(self, first: int, targets: Array) -> None:
-        self.targets[first : first + len(targets)] = targets
+        self._targets[first : first + len(targets)] = targets
 
     @property
     def state(self) -> list[Array]:
         return self._tape.states(self.steps)
 
     def backward(self, scale: float) -> None:
-        starts = self.resets[0]
-        mixed = starts.any() and not starts.all() and self._stack.config.trainable_initial_state
-        if self.steps < self._size or self.resets[1:].any() or mixed:
+        mixed = self._trains_start and bool(self.starts) and not self._resets[0].all()
+        if self.steps < self._size or self.starts not in ([], [0]) or mixed:
             # The state after a step has been replaced, or gradients stop between steps
             self._again.backward(self, self._tape.before.arrays, scale)
-            return
-        self._tape.backward(scale)
-        self._tape.gradients(bool(starts.any()))
+        else:
+            self._tape.learn(scale, from_initial_state=self._trains_start and bool(self.starts))
 
     def _stored_states(self, n: int) -> dict[str, Array]:
         return {f"before.{i}": array for i, array in enumerate(self._tape.before.arrays)}
@@ -201,8 +228,8 @@ class KeptWindow(Window):
         tape.before.set_arrays([stored[f"before.{i}"] for i in range(len(tape.before.arrays))])
         tape.pack(backward=True)
         for t in range(n):
-            if t:
-                set_initial(self._stack, tape.states(t), self.resets[t])
+            if t and self._resets[t].any():
+                set_initial(self._stack, tape.states(t), self._resets[t])
             tape.forward(t, t + 1)
 
     def begin_next(self) -> None:
@@ -211,7 +238,9 @@ class KeptWindow(Window):
     def forget(self) -> None:
         if self.steps:
             self._tape.state_after(self.steps, self._tape.before)
-            self.resets[:] = False
+            if self.starts:
+                self._resets[:] = False
+                self.starts = []
         self.steps = self.fresh = 0
 
 
@@ -221,11 +250,12 @@ class RereadWindow(Window):
     def __init__(self, stack: Stack, readout: Readout, make: Maker, size: int, interval: int, batch: int) -> None:
         super().__init__(stack, readout, make, size, interval, batch)
         self._step = make(1)
-        self.inputs = np.zeros((size, *self._step.inputs.shape[1:]), self._step.inputs.dtype)
-        self.targets = readout.new_targets(size, batch)
+        rows = 2 * size  # so that steps need not be moved after every update
+        self._inputs = np.zeros((rows, *self._step.inputs.shape[1:]), self._step.inputs.dtype)
+        self._targets, self._resets = readout.new_targets(rows, batch), np.zeros((rows, batch), bool)
         self._step.before.clear()
         # before each step
-        self._states = [np.zeros((size, *array.shape), array.dtype) for array in self._step.before.arrays]
+        self._states = [np.zeros((rows, *array.shape), array.dtype) for array in self._step.before.arrays]
         self.reset(np.ones(batch, bool))
 
     @property
@@ -233,13 +263,12 @@ class RereadWindow(Window):
         return 1
 
     def run(self, x: Array) -> None:
-        tape = self._step
+        tape, row = self._step, self._first + self.steps
         tape.pack(backward=False)
         for history, array in zip(self._states, tape.before.arrays, strict=True):
-            history[self.steps] = array
-        tape.inputs[...] = self.inputs[self.steps] = x[0]
-        self._readout.set_missing(self.targets[self.steps])
-        self._readout.set_missing(tape.targets)
+            history[row] = array
+        tape.inputs[0] = self._inputs[row] = x[0]
+        self._readout.set_missing(self._targets[row])
         tape.forward(0, 1)
         tape.state_after(1, tape.before)
         self.steps += 1
@@ -252,18 +281,18 @@ class RereadWindow(Window):
         return self._step.losses(0, 1)
 
     def set_targets(self, first: int, targets: Array) -> None:
-        self.targets[first] = self._step.targets[0] = targets[0]
+        self._targets[self._first + first] = self._step.targets[0] = targets[0]
 
     @property
     def state(self) -> list[Array]:
         return self._step.before.arrays
 
     def backward(self, scale: float) -> None:
-        self._again.backward(self, [history[0] for history in self._states], scale)
+        self._again.backward(self, [history[self._first] for history in self._states], scale)
 
     def _stored_states(self, n: int) -> dict[str, Array]:
         now = {f"state.{i}": array for i, array in enumerate(self.state)}
-        return now | {f"before.{i}": history[:n] for i, history in enumerate(self._states)}
+        return now | {f"before.{i}": self.of_steps(history, 0, n) for i, history in enumerate(self._states)}
 
     def _restore_states(self, stored: Mapping[str, Array], n: int) -> None:
         tape = self._step
@@ -271,7 +300,7 @@ class RereadWindow(Window):
             history[:n] = stored[f"before.{i}"]
         if n:
             tape.before.set_arrays([history[n - 1] for history in self._states])
-            tape.inputs[0], tape.targets[0] = self.inputs[n - 1], self.targets[n - 1]
+            tape.inputs[0], tape.targets[0] = self._inputs[n - 1], self._targets[n - 1]
             tape.pack(backward=False)
             tape.forward(0, 1)
         tape.before.set_arrays([stored[f"state.{i}"] for i in range(len(self._states))])
@@ -279,19 +308,20 @@ class RereadWindow(Window):
     def begin_next(self) -> None:
         kept = min(self.steps, self._size - self._interval)
         dropped = self.steps - kept
-        if not dropped:
-            self.fresh = 0
-            return
-        for array in (self.inputs, self.targets, self.resets, *self._states):
-            array[:kept] = array[dropped : self.steps].copy()
-        self._begin(kept)
+        self._first += dropped
+        self.steps, self.fresh = kept, 0
+        if self.starts:
+            self.starts = [start - dropped for start in self.starts if start >= dropped]
+        if self._first > self._size:  # move the steps to the front
+            for array in (self._inputs, self._targets, self._resets, *self._states):
+                array[:kept] = self.of_steps(array, 0, kept).copy()
+            self._resets[kept:] = False
+            self._first = 0
 
     def forget(self) -> None:
-        self._begin(0)
-
-    def _begin(self, kept: int) -> None:
-        self.steps, self.fresh = kept, 0
-        self.resets[kept:] = False
+        self.steps = self.fresh = self._first = 0
+        self.starts = []
+        self._resets[:] = False
 
 
 class Again:
@@ -300,6 +330,7 @@ class Again:
 
     def __init__(self, stack: Stack, make: Maker) -> None:
         self._stack, self._make = stack, make
+        self._trains_start = stack.config.trainable_initial_state
         self._tapes: OrderedDict[tuple[int, int], Unrolled] = OrderedDict()
 
     def _tape(self, number: int, steps: int) -> Unrolled:
@@ -312,17 +343,34 @@ class Again:
 
     def backward(self, window: Window, before: Sequence[Array], scale: float) -> None:
         """`Window.backward`. ``before``: the arrays of the state before the first step."""
-        bounds = [0, *(t for t in range(1, window.steps) if window.resets[t].any()), window.steps]
+        starts = window.starts
+        if not starts or (starts == [0] and not self._trains_start):
+            tape = self._begin(window, 0, 0, window.steps)
+            tape.before.set_arrays(before)
+            tape.learn(scale, forward=True)
+            return
+        self._backward_between(window, before, scale)
+
+    def _begin(self, window: Window, number: int, start: int, stop: int) -> Unrolled:
+        """A tape with these steps of a window."""
+        tape = self._tape(number, stop - start)
+        tape.pack(backward=True)
+        tape.inputs[...] = window.of_steps(window._inputs, start, stop)
+        tape.targets[...] = window.of_steps(window._targets, start, stop)
+        return tape
+
+    def _backward_between(self, window: Window, before: Sequence[Array], scale: float) -> None:
+        """`backward` of a window with resets."""
+        bounds = [0, *(start for start in window.starts if 0 < start < window.steps), window.steps]
         tapes: list[Unrolled] = []
         for number, (start, stop) in enumerate(pairwise(bounds)):
-            tape = self._tape(number, stop - start)
-            tape.pack(backward=True)
-            tape.inputs[...], tape.targets[...] = window.inputs[start:stop], window.targets[start:stop]
+            tape = self._begin(window, number, start, stop)
             if tapes:
                 tapes[-1].state_after(tapes[-1].steps, tape.before)
             else:
                 tape.before.set_arrays(before)
-            set_initial(self._stack, tape.before.arrays, window.resets[start])
+            if start in window.starts:
+                set_initial(self._stack, tape.before.arrays, window.resets[start])
             tape.forward(0, tape.steps)
             tapes.append(tape)
         after: State | None = None
@@ -335,17 +383,15 @@ class Again:
                 after.set_arrays(gradient.arrays)
                 for array in after.arrays:
                     array[streams] = 0
-            trained = bool(streams.any()) and self._stack.config.trainable_initial_state
+            trained = self._trains_start and bool(streams.any())
             if trained:
                 for array in gradient.arrays:
                     array[~streams] = 0
-            tape.gradients(trained)
+            tape.gradients(from_initial_state=trained)
 
 
 def set_initial(stack: Stack, arrays: Sequence[Array], streams: Array) -> None:
     """Set the rows of a state (B, H) whose streams (B,) are True to the initial state."""
-    if not streams.any():
-        return
     names = ["h", "c"] if stack.cell.has_c else ["h"]
     values = [stack.params.get(f"layer{layer}.{name}0") for name in names for layer in range(len(stack.state_sizes))]
     for array, initial in zip(arrays, values, strict=True):

@@ -299,7 +299,7 @@ class Recurrence:
             self._dropped_dw.fill(0)
         if "dvectors" in info.arrays:
             for name in info.vectors:
-                self.gradients["d" + name].fill(0)
+                kernels.copy_rows(self.gradients["d" + name][None], None, 0, self.B)  # a call that programs repeat
         if "w_hh_t" in self.weights_t:
             self.weights_t["w_hh_t"].pack_transposed(self._w_hh(values), 0, any_values=True)
         if "w_hn_t" in self.weights_t:

@@ -1,91 +1,115 @@
 # SPDX-License-Identifier: MIT
-"""SteppedModel: a language model that learns window by window, and whose windows can be computed one step at a time.
+"""WindowLearner: a language model that learns windows which a stream of it has read.
 
-A compressor knows a window's symbols before it predicts them, so it computes all steps in one pass. A decompressor
-knows a symbol only after it has predicted it, so it computes each step by itself, on the same tape. Both have the same
-bits: no sum of the kernels depends on how many steps or rows they are called for.
+A window of consecutive symbols is cut into rows, which are learnt side by side: the states that they begin with are
+those that the stream had when it read them. So one symbol is read at a time, as a decompressor must, and batches are
+learnt.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from crnn.checks import Array, Ids
+from crnn.compression.mixing import continued
 from crnn.models.language_model import LanguageModel
-from crnn.models.learners.readout import HeadReadout
-from crnn.models.outputs.losses import CrossEntropy
-from crnn.nn.learning.unrolled import Unrolled
-from crnn.optim.optimizers import Optimizer, norm_of
+from crnn.optim.optimizers import Adam, norm_of
+from crnn.stream.stream import Stream, StreamWeights
 
-__all__ = ["SteppedModel"]
+__all__ = ["GIVEN", "NEW", "Learning", "WindowLearner"]
 
 
-class SteppedModel:
-    """A language model, which it changes, and its optimizer.
+@dataclass(frozen=True)
+class Learning:
+    """How a network learns: B rows of T steps in an update, and the rates of the updates."""
 
-    Methods are called in this order for every window: `begin`; `run` for all steps, or for one after the other;
-    `learn`.
+    rows: int = 4
+    steps: int = 20
+    lr: float = 8e-3
+    last: float = 1 / 4  # the rate of the last update, in units of lr; it falls linearly
+    warm_up: int = 20  # updates until lr is reached
+    clip_norm: float = 2.0
+
+
+NEW = Learning()
+GIVEN = Learning(lr=1e-3, last=1.0)  # of a model that has been trained
+
+
+class WindowLearner:
+    """A language model, which it changes, and a stream of its weights.
+
+    For every window: the stream reads it while `learn` learns the one before, then `read`.
 
     Parameters
     ----------
+    size : int
+        Symbols of the content.
     model : LanguageModel
-        Without an adaptive softmax. No dropout masks are drawn.
-    streams : int
-        B.
-    optimizer : Optimizer
-    clip_norm : float
-    threads : int
-        Of which none affects results.
+        In float32, without an adaptive softmax. No dropout masks are drawn.
+    how : Learning
     """
 
-    def __init__(
-        self, model: LanguageModel, streams: int, optimizer: Optimizer, *, clip_norm: float, threads: int
-    ) -> None:
-        self.model, self.optimizer, self._clip_norm = model, optimizer, clip_norm
-        self._streams, self._threads = streams, threads
-        values, grads = model._parameters.values, model._parameters.grads
-        loss = CrossEntropy(len(model.vocab))
-        self._readout = HeadReadout(values, grads, loss, tie_weights=model.tie_weights)
-        self._windows: dict[int, Unrolled] = {}  # by T
-        self._last: Unrolled | None = None
-        self._continues = False  # whether there was a window before the last one
+    stream: Stream
+    before: int  # the last symbol that was read
+    steps: int  # of a window
 
-    def begin(self, steps: int) -> tuple[Ids, Array]:
-        """Begin a window of T steps that continues from the last one.
+    def __init__(self, size: int, model: LanguageModel, how: Learning) -> None:
+        self.model, self.how, self.before = model, how, 0
+        self.steps = how.rows * how.steps
+        self.stream = Stream(StreamWeights(model._stream_parts()))
+        self._optimizer, self._updates = Adam(lr=how.lr), max(1, size // self.steps)
+        self._state, self._workspace = model.net.stack.new_state(how.rows), model.workspace()
+        self._state_size = sum(array.shape[1] for array in self._state.arrays)
+        self._window: tuple[Ids, Ids, Array] | None = None  # that is to be learnt
+        self._weights: StreamWeights | None = None  # that the stream has to continue with
 
-        Returns what the model reads, ids (T, B), to be written before the step that reads them, and where its logits
-        (T, B, V) will be; both belong to this object.
-        """
-        window = self._windows.get(steps)
-        if window is None:
-            stack = self.model.net.stack
-            window = Unrolled(stack, self._readout, steps, self._streams, ids=True, threads=self._threads)
-            self._windows[steps] = window
-        self._continues = self._last is not None
-        if self._last is not None:
-            self._last.state_after(self._last.steps, window.before)
-        self._last = window
-        window.pack(backward=True)
-        return window.inputs, window.outputs
+    def new_states(self, steps: int) -> Array:
+        """For the states of the stream before each row of a window of so many steps, (rows, S)."""
+        return np.empty((-(-steps // self.how.steps), self._state_size), np.float32)
 
-    def run(self, t0: int, t1: int) -> None:
-        """Compute the logits of the steps t0 .. t1-1, after those before them."""
-        assert self._last is not None
-        self._last.forward(t0, t1)
+    def read(self, symbols: Ids, states: Array) -> None:
+        """Note a window (T,) that the stream has read. It continues with the weights of the last update."""
+        inputs = np.empty(len(symbols), np.int32)
+        inputs[0], inputs[1:] = self.before, symbols[:-1]
+        self.before = int(symbols[-1])
+        if len(symbols) == self.steps:
+            shape = self.how.rows, self.how.steps
+            x, targets = (np.ascontiguousarray(each.reshape(shape).T) for each in (inputs, symbols))
+            self._window = x, targets, states
+        if self._weights is not None:
+            self.stream, self._weights = continued(self.stream, self._weights), None
 
-    def learn(self, targets: Ids) -> None:
-        """Change the weights by the gradient of the mean loss of targets (T, B), unless it is not finite.
-
-        All steps have been run. Missing targets are `crnn.text.IGNORE_INDEX`. The logits are overwritten.
-        """
-        window, parameters = self._last, self.model._parameters
-        assert window is not None
-        window.targets[...] = targets
-        window.backward(1.0 / self._readout.weight(window.targets))
-        window.gradients(not self._continues)
-        norm = norm_of(parameters.flat_grads, self._threads)
+    def learn(self) -> None:
+        """Learn the window that was read last, if it is a whole one."""
+        if self._window is None:
+            return
+        x, targets, states = self._window
+        self._window = None
+        self.model.loss_and_gradients(x, targets, self._state_of(states), workspace=self._workspace)
+        parameters = self.model._parameters
+        norm = norm_of(parameters.flat_grads, 1)
         if math.isfinite(norm):
-            factor = min(1.0, self._clip_norm / norm) if norm > 0 else 1.0
-            self.optimizer.update(parameters.flat, parameters.flat_grads, factor=factor, threads=self._threads)
+            factor = min(1.0, self.how.clip_norm / norm) if norm > 0 else 1.0
+            self._optimizer.update(parameters.flat, parameters.flat_grads, factor=factor, lr_scale=self._scale())
             parameters.changed()
         parameters.flat_grads.fill(0)
+        self._weights = StreamWeights(self.model._stream_parts())
+
+    def _scale(self) -> float:
+        """Of the learning rate, for the next update."""
+        done = self._optimizer.updates
+        falling = 1 + (self.how.last - 1) * min(1.0, done / self._updates)
+        return falling * min(1.0, (done + 1) / self.how.warm_up)
+
+    def _state_of(self, states: Array) -> Any:
+        """States (B, S) of a stream in the form of a batch's; valid until the next call."""
+        start = 0
+        for array in self._state.arrays:
+            stop = start + array.shape[1]
+            array[...] = states[:, start:stop]
+            start = stop
+        return self._state.value

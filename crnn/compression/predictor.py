@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Predictor: codes symbols with the probabilities of a network that learns all symbols before them.
+"""Predictor: codes symbols with the probabilities of a network, and of what followed the same bytes, learnt as it goes.
 
 A compressor and a decompressor compute the same, so both have the same probabilities. Everything that is chosen here is
 a function of the content's size, its alphabet, and the model.
@@ -7,17 +7,16 @@ a function of the content's size, its alphabet, and the model.
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+from functools import partial
 
-from crnn._core import loss
+from crnn import _parallel as parallel
 from crnn._core.coder import Decoder, Encoder
-from crnn._core.gemm import aligned_empty
-from crnn.checks import Array, Ids
-from crnn.compression.network import SteppedModel
+from crnn.checks import Ids
+from crnn.compression.mixing import Mixer
+from crnn.compression.network import GIVEN, NEW, WindowLearner
 from crnn.models.language_model import LanguageModel
-from crnn.optim import Adam
 from crnn.text.vocab import Vocab
-from crnn.text.windows import IGNORE_INDEX
 
 __all__ = ["VERSION", "Predictor", "vocabulary_of"]
 
@@ -25,78 +24,71 @@ VERSION = 1  # in headers: changes with the probabilities
 
 
 class Predictor:
-    """Codes B streams of symbols side by side, in windows of T steps, each by `encode` or `decode`.
+    """Codes one stream of symbols in windows of T steps, each by `encode` or `decode`.
 
-    ``active`` says how many of the streams, the first ones, have a symbol at the last step of a window; the others have
-    0 in its place. At all steps before it, all have one.
+    While a window is coded, the network learns the one before it, in another thread if there are two.
 
     Parameters
     ----------
     size : int
-        Symbols of all streams together, at least 1.
+        Symbols of the content, at least 1.
     alphabet : bytes
         The values of the symbols, rising; at least two.
     model : LanguageModel, optional
         A language model of these symbols, which is changed: its weights are the start.
     threads : int
+        More than two are of no use.
     """
 
-    streams: int  # B
+    streams = 1
 
-    def __init__(
-        self, size: int, alphabet: bytes, *, model: LanguageModel | None = None, threads: int = 1
-    ) -> None:
-        self.streams = max(1, min(16, size // 4096))
-        rate = 1e-3
-        if model is None:
-            rate = 4e-3
-            model = LanguageModel(vocabulary_of(alphabet), cell="lstm", hidden_size=128, seed=1)
-        self._network = SteppedModel(model, self.streams, Adam(lr=rate), clip_norm=1.0, threads=threads)
-        self._p = aligned_empty((self.streams, len(alphabet)), "float32")
-        self._next = np.zeros(self.streams, np.int32)  # what the next step reads
+    def __init__(self, size: int, alphabet: bytes, *, model: LanguageModel | None = None, threads: int = 1) -> None:
+        self._mixer = Mixer(alphabet, size)
+        how = NEW if model is None else GIVEN
+        self._network = WindowLearner(size, model or new_model(alphabet), how)
+        self._threads = min(2, threads)
 
     def window_steps(self, start: int, steps: int) -> int:
         """T of the window that begins at step ``start`` of ``steps``."""
-        return min(32, steps - start)
+        return min(self._network.steps, steps - start)
 
-    def encode(self, encoder: Encoder, symbols: Ids, active: int) -> None:
-        """Write the symbols (T, B) of a window, and learn them."""
-        inputs, logits = self._network.begin(len(symbols))
-        inputs[0] = self._next
-        inputs[1:] = symbols[:-1]
-        self._network.run(0, len(symbols))
-        for step, of_step in enumerate(symbols):
-            rows = active if step == len(symbols) - 1 else self.streams
-            encoder.encode(self._probabilities(logits[step]), of_step, rows)
-        self._learn(symbols, active)
+    def encode(self, encoder: Encoder, symbols: Ids, active: int = 1) -> None:
+        """Write the symbols (T, 1) of a window, and learn them."""
+        self._run(partial(self._mixer.encode, encoder), symbols)
 
-    def decode(self, decoder: Decoder, symbols: Ids, active: int) -> bool:
-        """Read the symbols (T, B) of a window, and learn them.
+    def decode(self, decoder: Decoder, symbols: Ids, active: int = 1) -> bool:
+        """Read the symbols (T, 1) of a window, and learn them.
 
         Returns False where the bytes are none that `encode` has written.
         """
-        inputs, logits = self._network.begin(len(symbols))
-        inputs[0] = self._next
-        for step, of_step in enumerate(symbols):
-            rows = active if step == len(symbols) - 1 else self.streams
-            self._network.run(step, step + 1)
-            if not decoder.decode(of_step, self._probabilities(logits[step]), rows):
-                return False
-            inputs[step + 1 : step + 2] = of_step
-        self._learn(symbols, active)
-        return True
+        return self._run(partial(self._mixer.decode, decoder), symbols)
 
-    def _probabilities(self, logits: Array) -> Array:
-        """The probabilities (B, V) of the symbols of a step; valid until the next call."""
-        loss.softmax(self._p, logits)
-        return self._p
+    def _run(self, code: Callable[..., bool], symbols: Ids) -> bool:
+        """Code a window and learn the one before, see `Mixer.encode`. Returns whether its symbols are known now."""
+        network, of_window = self._network, symbols[:, 0]
+        states = network.new_states(len(symbols))
+        found = False
 
-    def _learn(self, symbols: Ids, active: int) -> None:
-        """Learn from a window, whose symbols are all known."""
-        targets = symbols.copy()
-        targets[-1, active:] = IGNORE_INDEX
-        self._network.learn(targets)
-        self._next[...] = symbols[-1]
+        def part(number: int) -> None:
+            nonlocal found
+            if number == 0:
+                found = code(network.stream, network.before, of_window, states, network.how.steps)
+            else:
+                network.learn()
+
+        if self._threads == 1:
+            part(0)
+            part(1)
+        else:
+            parallel.run(2, part)
+        if found:
+            network.read(of_window, states)
+        return found
+
+
+def new_model(alphabet: bytes) -> LanguageModel:
+    """The network that content without a model of its own begins with."""
+    return LanguageModel(vocabulary_of(alphabet), cell="lstm", hidden_size=128, seed=1)
 
 
 def vocabulary_of(alphabet: bytes) -> Vocab:

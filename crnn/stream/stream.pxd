@@ -140,6 +140,8 @@ cdef class Stream:
     cdef int step_id_into(self, float *y, int32_t id) noexcept nogil
     cdef int step_id_into_f64(self, double *y, int32_t id) noexcept nogil
     cdef int step_checked(self, void *y, const void *x, int real) noexcept nogil
+    cdef void state_into(self, void *state) noexcept nogil        # (state_size) OUT: h of all layers, then c
+    cdef void state_from(self, const void *state) noexcept nogil  # IN
 
 
 # ---- for crnn's other streams ------------------------------------------------------------------------------------------

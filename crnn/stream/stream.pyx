@@ -236,6 +236,12 @@ cdef class Stream:
             return -1
         return self.advance(y, NULL, id)
 
+    cdef void state_into(self, void *state) noexcept nogil:
+        crnn_streams_get_state(self.streams, state, 0)
+
+    cdef void state_from(self, const void *state) noexcept nogil:
+        crnn_streams_set_state(self.streams, state, 0)
+
     cdef int step_id_into_f64(self, double *y, int32_t id) noexcept nogil:
         if not 0 <= id < self.weights.input_size or self.weights.io_real != cnp.NPY_FLOAT64:
             return -1

@@ -5,6 +5,9 @@
  * is exact. From there on all arithmetic is of integers, so an archive has the same bytes everywhere. The file refuses
  * nothing: its callers check the number of symbols, and that symbols are below it. */
 
+#ifndef CRNN_RANGE_CODER_H
+#define CRNN_RANGE_CODER_H
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -138,3 +141,5 @@ static inline int crnn_decoding_ended(const crnn_range_coder *coder)
 {
     return crnn_bytes_decoded(coder) == coder->size && coder->low < (uint64_t)1 << 56;
 }
+
+#endif

@@ -1,0 +1,16 @@
+from crnn._core.coder import Decoder, Encoder
+from crnn.checks import Array, Ids
+from crnn.stream.stream import Stream, StreamWeights
+
+class Mixer:
+    def __init__(self, alphabet: bytes, size: int) -> None: ...
+    @property
+    def nbytes(self) -> int: ...
+    def encode(
+        self, encoder: Encoder, stream: Stream, before: int, symbols: Ids, states: Array, steps: int
+    ) -> bool: ...
+    def decode(
+        self, decoder: Decoder, stream: Stream, before: int, symbols: Ids, states: Array, steps: int
+    ) -> bool: ...
+
+def continued(stream: Stream, weights: StreamWeights) -> Stream: ...

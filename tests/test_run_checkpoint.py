@@ -79,6 +79,11 @@ def swapped(old, new):
     return language_model("hello, new world!\n".replace(old, new))
 
 
+def dense_model():
+    vocab = crnn.Vocab.from_text("hello, new world!\n")
+    return crnn.LanguageModel(vocab, "tanh", hidden_size=7, dense_layers=True, seed=3)
+
+
 DIFFERENT = {
     "another size": (lambda: language_model(H=8), {}, "hidden_size: expected 7, as in FILE, got 8"),
     "another cell": (lambda: language_model(cell="relu"), {}, "cell: expected 'tanh', as in FILE, got 'relu'"),
@@ -87,6 +92,11 @@ DIFFERENT = {
         lambda: language_model(dtype="float64"),
         {},
         "dtype: expected 'float32', as in FILE, got 'float64'",
+    ),
+    "an option that files hold only if it is set": (
+        dense_model,
+        {},
+        "dense_layers: expected False, as in FILE, got True",
     ),
     "several differences": (
         lambda: language_model(H=8, cell="gru"),
@@ -156,6 +166,12 @@ def test_a_checkpoint_of_something_else_is_refused_and_the_difference_named(path
     assert str(caught.value) == message.replace("FILE", str(path))
     assert_same_bits(model.flat_params, weights)
     assert path.read_bytes() == before
+
+
+def test_a_checkpoint_with_such_an_option_is_refused_by_a_model_without_it(tmp_path):
+    fitted(dense_model(), checkpoint=tmp_path / "c")
+    with pytest.raises(ModelFileError, match=r"^dense_layers: expected True, as in .*c, got False$"):
+        fitted(checkpoint=tmp_path / "c", resume=True)
 
 
 def test_a_checkpoint_of_another_kind_of_model_is_refused(tmp_path, path):

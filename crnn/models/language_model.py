@@ -4,17 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Self, Unpack
+from typing import Any, Self, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from crnn._core import loss
 from crnn._options import options_of, takes_options
-from crnn.checks import Array, Ids, check_flag, check_threads
+from crnn.checks import Array, check_flag
 from crnn.models.extending import check_larger, check_same_ids, copy_known_tokens
 from crnn.models.fitting.starting import Snapshot, StartingPoint, run_fit
-from crnn.models.inputs.data import Batch
 from crnn.models.language.generating import GeneratingModel
 from crnn.models.language.network import (
     allocated,
@@ -25,6 +23,7 @@ from crnn.models.language.network import (
     with_embedding,
 )
 from crnn.models.language.options import LANGUAGE_TYPES, LanguageConfig, LanguageOptions, split_options
+from crnn.models.language.passes import TextPasses
 from crnn.models.language.scores import evaluated, ids_of, scores_of, surprisals_of
 from crnn.models.learners.text import TextLearner
 from crnn.models.observations import TEXTS
@@ -33,16 +32,13 @@ from crnn.models.outputs.clusters import check_cutoffs
 from crnn.models.outputs.head import Head
 from crnn.models.outputs.losses import CrossEntropy
 from crnn.models.outputs.metrics import Evaluation
-from crnn.models.outputs.predictor import Predictor, Workspace
-from crnn.models.outputs.shard_rows import ShardedWindow, ShardSpace, window_in_shards
+from crnn.models.outputs.predictor import Predictor
 from crnn.nn.config import NetworkConfig, config_from, network_json_types
 from crnn.nn.init import UNINITIALISED
 from crnn.nn.learning.config import LearnerConfig
 from crnn.nn.module import Module
 from crnn.nn.network import RNN
-from crnn.nn.params import Parameters, Shapes
-from crnn.nn.precision import check_training_precision
-from crnn.nn.state import StateLike
+from crnn.nn.params import Shapes
 from crnn.stream.parts import StreamParts
 from crnn.stream.text_stream import TextStream
 from crnn.text.vocab import Vocab
@@ -61,6 +57,7 @@ CALIBRATION_LOGITS, CALIBRATION_ROWS, CALIBRATION_PIECES = 1 << 22, 256, 16
 
 class LanguageModel(
     GeneratingModel,
+    TextPasses,
     Module,
     kind="LanguageModel",
     config_types=CONFIG_TYPES,
@@ -314,190 +311,6 @@ class LanguageModel(
 
     def _unsaved(self) -> dict[str, Any]:
         return {"_starting": self._starting, "_log": self._log}
-
-    # ---- one window -----------------------------------------------------------------------------------------------
-
-    def forward(self, ids: ArrayLike, state: StateLike | None = None, *, threads: int = 1) -> tuple[Array, StateLike]:
-        """Logits (T, B, V) of the next tokens and the state after the last step, both fresh.
-
-        With an adaptive softmax they are log-probabilities, whose softmax is the probabilities too.
-
-        Arguments and errors as in `RNN.forward`; ids must be integers, otherwise TypeError is raised.
-        """
-        threads = check_threads(threads)
-        predictor, workspace = self._predictor, self._predictor.take_workspace()
-        tape, head = predictor.start(self._check_ids("ids", ids), state, workspace, threads=threads)
-        predictor.forward(tape, head, None)
-        assert head.outputs is not None
-        if not predictor.keeps(workspace):
-            return head.outputs, tape.after.value
-        outputs, after = head.outputs.copy(), tape.after.copied()
-        predictor.keep_workspace(workspace)
-        return outputs, after
-
-    def losses(
-        self,
-        ids: ArrayLike,
-        targets: ArrayLike,
-        state: StateLike | None = None,
-        *,
-        threads: int = 1,
-        workspace: Workspace | None = None,
-    ) -> tuple[Array, StateLike]:
-        """Losses in nats (T, B), 0 where targets are missing, and the state after the last step.
-
-        With a ``workspace`` both belong to it, otherwise they are fresh. Raises TypeError and ValueError for wrong ids,
-        targets or states.
-        """
-        threads = check_threads(threads)
-        predictor = self._predictor
-        memory = predictor.take_workspace() if workspace is None else Workspace.given(workspace)
-        tape, head = predictor.start(self._check_ids("ids", ids), state, memory, threads=threads, outputs=False)
-        predictor.forward(tape, head, self._check_targets(targets, tape.x.shape))
-        if workspace is not None or not predictor.keeps(memory):
-            return head.losses, tape.after.value
-        losses, after = head.losses.copy(), tape.after.copied()
-        predictor.keep_workspace(memory)
-        return losses, after
-
-    def loss_and_gradients(
-        self,
-        ids: ArrayLike,
-        targets: ArrayLike,
-        state: StateLike | None = None,
-        *,
-        reduction: str = "mean",
-        threads: int = 1,
-        workspace: Workspace | None = None,
-        dropout_seed: int | list[int] | None = None,
-        precision: Literal["bf16"] | None = None,
-    ) -> tuple[float, int, StateLike]:
-        """Forward pass, losses and backward pass of a window; ACCUMULATES the gradients in `grads`.
-
-        Parameters
-        ----------
-        ids, targets : integer arrays (T, B)
-        state : optional
-            State before the first step. If not given: the trainable initial state if there is one, otherwise zeros. No
-            gradient flows into a given state: backpropagation is truncated there.
-        reduction : {"mean", "sum"}
-            Whether the gradient is that of the mean loss per target or of the sum of the losses.
-        threads : int
-        workspace : Workspace, optional
-            Memory to reuse.
-        dropout_seed : int, optional
-            Seed of the dropout masks. If not given, nothing is dropped.
-        precision : {"bf16"}, optional
-            Of the matrix products and of their gradients, as in `RNN.forward`.
-
-        Returns
-        -------
-        total : float
-            Sum of the losses in nats.
-        count : int
-            Number of targets.
-        state
-            State after the last step. Belongs to the workspace if one was given, otherwise fresh.
-
-        Raises
-        ------
-        TypeError, ValueError
-            Wrong ids, targets, state or reduction, or a model that is not trained in this precision.
-        """
-        if not isinstance(reduction, str) or reduction not in ("mean", "sum"):
-            raise ValueError(f"reduction: expected mean or sum, got {reduction!r}")
-        threads = check_threads(threads)
-        if precision is not None:  # options are compared before a tape checks them
-            check_training_precision("precision", precision)
-        space, options = Workspace.given(workspace), (reduction, threads, precision)
-        repeated = self._predictor.repeat(space, ids, targets, state, options, dropout_seed)
-        if repeated is not None:
-            return repeated
-        x = self._check_ids("ids", ids)
-        wanted = self._check_targets(targets, x.shape)
-        count = self._head.loss.count(wanted)
-        scale = 1.0 / max(count, 1) if reduction == "mean" else 1.0
-        (tape,), head = self._predictor.window(
-            x,
-            wanted,
-            space,
-            state=state,
-            scale=scale,
-            threads=threads,
-            dropout_seed=dropout_seed,
-            precision=precision,
-        )
-        self._predictor.remember(space, scale, threads, options, count if reduction == "mean" else None)
-        return loss.sum(head.losses.reshape(-1)), count, tape.after.value
-
-    def shard_space(self) -> ShardSpace:
-        """Memory for `window_in_shards`."""
-        return ShardSpace()
-
-    def window_in_shards(
-        self,
-        ids: Sequence[Ids],
-        targets: Sequence[Array],
-        state: StateLike | None,
-        space: ShardSpace,
-        *,
-        seeds: Sequence[list[int]],
-        threads: int = 1,
-        precision: Literal["bf16"] | None = None,
-    ) -> ShardedWindow | None:
-        """A window whose rows are in several shards, after its passes; None if each shard needs its own.
-
-        For `crnn.training.shards`. Arguments: lists as `loss_and_gradients` takes their elements; see
-        `crnn.models.outputs.shard_rows`.
-        """
-        if self._computes_other_gradients():
-            return None
-        x = self._check_ids("ids", np.concatenate(ids, axis=1))
-        wanted = self._check_targets(np.concatenate(targets, axis=1), x.shape)
-        sizes = [each.shape[1] for each in ids]
-        return window_in_shards(self._predictor, x, wanted, sizes, space, state, seeds, threads, precision)
-
-    def workspace(self) -> Workspace:
-        """A new workspace for `losses` and `loss_and_gradients`."""
-        return Workspace()
-
-    def window(self, ids: ArrayLike, targets: ArrayLike) -> tuple[Batch, Array]:
-        """Checked ids and targets, int32 (T, B), as the kernels take them."""
-        x = self._check_ids("ids", ids)
-        return Batch(x), self._check_targets(targets, x.shape)
-
-    def _check_ids(self, name: str, ids: ArrayLike) -> Ids:
-        """Ids (T, B) as int32. Raises TypeError and ValueError, which call them ``name``."""
-        array = np.asarray(ids)
-        if array.dtype.kind not in "iu":
-            raise TypeError(f"{name}: expected an integer array (T, B), got {array.dtype}")
-        return self.net.stack.check_input(array)
-
-    def _check_targets(self, targets: ArrayLike, shape: tuple[int, ...]) -> Array:
-        """Targets as int32 of this shape (T, B). Raises ValueError."""
-        return self._head.loss.check("targets", targets, shape[0], shape[1], self.dtype)
-
-    def _selected_by_ids(self) -> tuple[int, int, int] | None:
-        """Where in the flat buffers the matrix is of which ids select rows, and its shape, if others have no gradient.
-
-        Others are those that no id of a window with fewer ids than rows selects. For `crnn.training.sparse`.
-        """
-        if self.tie_weights or self._computes_other_gradients():
-            return None
-        shapes = self._parameters.shapes
-        name = "layer0.W_xh" if self.net.embedding_size is None else "embedding"
-        before = list(shapes)[: list(shapes).index(name)]
-        rows, width = shapes[name]
-        return Parameters.count({each: shapes[each] for each in before}), rows, width
-
-    def _computes_other_gradients(self) -> bool:
-        """Whether a subclass, or an assignment to this object, has replaced `loss_and_gradients`."""
-        replaced = type(self).loss_and_gradients is not LanguageModel.loss_and_gradients
-        return replaced or "loss_and_gradients" in vars(self)
-
-    def state_from(self, arrays: Sequence[Array], batch: int) -> StateLike:
-        """The state that `crnn.nn.state.state_arrays` listed, for checkpoints; see `Predictor.state_from`."""
-        return self._predictor.state_from(arrays, batch)
 
     # ---- whole texts ----------------------------------------------------------------------------------------------
 

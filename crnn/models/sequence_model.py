@@ -7,20 +7,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from operator import attrgetter
-from typing import Any, ClassVar, Generic, Literal, Self, Unpack
+from typing import Any, ClassVar, Generic, Self, Unpack
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from crnn._core import loss as kernels
 from crnn._options import takes_options
-from crnn.checks import Array, check_threads
+from crnn.checks import Array
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import ModelFileError
+from crnn.models.batch_passes import BatchPasses
 from crnn.models.fitting.built import Built, head_shapes, same_argument
 from crnn.models.fitting.estimator import Estimator, EstimatorConfig, FitOptions, check_saved_learning, not_fitted
 from crnn.models.fitting.from_data import materialised, missing_inputs
@@ -29,14 +28,7 @@ from crnn.models.fitting.sequences import fit_sequences
 from crnn.models.fitting.starting import StartingPoint, digest
 from crnn.models.fitting.training_data import Part, part_of
 from crnn.models.fitting.weighting import normalised
-from crnn.models.inputs.data import (
-    Batch,
-    SequenceBatches,
-    SequenceData,
-    Sequences,
-    Series,
-    check_sequences,
-)
+from crnn.models.inputs.data import Batch, SequenceData, Sequences, Series, check_sequences
 from crnn.models.inputs.masking import without_masked
 from crnn.models.inputs.names import check_names, check_target_names, target_names_of
 from crnn.models.inputs.scalings import Scalings
@@ -44,7 +36,7 @@ from crnn.models.inputs.text_inputs import encode_inputs
 from crnn.models.outputs.evaluating import losses_of, outputs_of
 from crnn.models.outputs.head import Head
 from crnn.models.outputs.pooling import POOLINGS
-from crnn.models.outputs.predictor import Predictor, Seed, Workspace
+from crnn.models.outputs.predictor import Predictor
 from crnn.models.outputs.targets import EvaluationT, Targets
 from crnn.models.predicting import predicted
 from crnn.nn.config import config_from, network_json_types
@@ -53,7 +45,6 @@ from crnn.nn.module import JsonTypes, Module
 from crnn.nn.network import RNN
 from crnn.nn.params import Shapes
 from crnn.nn.precision import check_trainable
-from crnn.nn.state import StateLike
 from crnn.stream.parts import StreamParts
 from crnn.stream.stream import STREAM_POOLINGS
 from crnn.text.vocab import Vocab
@@ -66,7 +57,7 @@ SCALE_TYPES: JsonTypes = {"scale": (bool,)}
 POOLING_TYPES: JsonTypes = {"pooling": (str, type(None)), "steps": (int, type(None))}
 
 
-class SequenceModel(Estimator, Module, Generic[EvaluationT]):
+class SequenceModel(Estimator, BatchPasses, Module, Generic[EvaluationT]):
     """Base of the models of whole sequences, such as `SequenceClassifier`.
 
     Conventions
@@ -325,11 +316,6 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
         self._check_any_target("y", part.targets)
         return self._data(part.x, self._targets.standardised(part.targets), part.weights)
 
-    def _check_targets(self, targets: ArrayLike, batch: Batch) -> Array:
-        """The targets of a batch as the kernels take them."""
-        steps, rows = batch.x.shape[:2] if self.pooling is None else (1, batch.size)
-        return self._head.loss.check("y", targets, steps, rows, self.dtype)
-
     def window(self, x: Any, targets: Any) -> tuple[Batch, Array]:
         """X and y as one batch, and its targets as `SequenceData.batch` returns them."""
         data = self.data(x, targets)
@@ -424,89 +410,6 @@ class SequenceModel(Estimator, Module, Generic[EvaluationT]):
     def _training_sequences(self, X: Any, y: Any, valid: Any) -> tuple[Any, Any, Series | None]:
         """X and ``valid`` as `fit` uses them. Overridden where a lone series, the third, is cut into windows."""
         return X, valid, None
-
-    def check_valid(self, data: Any) -> None:
-        """Raise TypeError unless ``data`` is of the kind that `data` returns. For `crnn.fit`."""
-        if not isinstance(data, SequenceData):
-            raise TypeError(f"valid: expected the model's own data, got {type(data).__name__}; call the model's fit")
-
-    def windows(self, data: Any, batch_size: int, bptt: int) -> SequenceBatches:
-        """The batches of ``data``, for `crnn.fit`. ``bptt`` is ignored. Raises TypeError as `check_valid` does."""
-        if not isinstance(data, SequenceData):
-            raise TypeError(f"data: expected the model's own data, got {type(data).__name__}; call the model's fit")
-        return SequenceBatches(data, batch_size, self.seed)
-
-    def workspace(self) -> Workspace:
-        """A new workspace for `loss_and_gradients`."""
-        return Workspace()
-
-    def state_from(self, arrays: Sequence[Array], batch: int) -> StateLike:
-        """The state that `crnn.nn.state.state_arrays` listed, for checkpoints; see `Predictor.state_from`."""
-        return self._predictor.state_from(arrays, batch)
-
-    def loss_and_gradients(
-        self,
-        x: Batch,
-        targets: Array,
-        state: None = None,
-        *,
-        reduction: str = "mean",
-        threads: int = 1,
-        workspace: Workspace | None = None,
-        dropout_seed: Seed = None,
-        precision: Literal["bf16"] | None = None,
-    ) -> tuple[float, int, None]:
-        """Forward pass, losses and backward pass of a batch; ACCUMULATES the gradients in `grads`.
-
-        Parameters
-        ----------
-        x : Batch
-        targets : array (T, B, ...) or packed, or (1, B, ...) with pooling
-            As `SequenceData.batch` returns them.
-        state : None
-            Sequences start from the initial state.
-        reduction : {"mean", "sum"}
-            Whether the gradient is that of the mean loss per target, weighted if there are class weights, or of the
-            sum of the losses. Sample weights are factors of the losses in both.
-        threads : int
-        workspace : Workspace, optional
-            Memory to reuse.
-        dropout_seed : int, optional
-            Seed of the dropout masks. If not given, nothing is dropped.
-        precision : {"bf16"}, optional
-            Of the matrix products and of their gradients, as in `RNN.forward`.
-
-        Returns
-        -------
-        total : float
-            Sum of the losses.
-        count : int
-            Number of targets.
-        state : None
-        """
-        if not isinstance(reduction, str) or reduction not in ("mean", "sum"):
-            raise ValueError(f"reduction: expected mean or sum, got {reduction!r}")
-        threads = check_threads(threads)
-        wanted = self._check_targets(targets, x)
-        loss = self._head.loss
-        scale = x.gain / (loss.weight(wanted) or 1.0) if reduction == "mean" else 1.0
-        _, head = self._predictor.window(
-            self._predictor.networks[0].stack.check_input(x.x),
-            wanted,
-            Workspace.given(workspace),
-            lengths=x.lengths,
-            target_lengths=x.target_lengths,
-            scale=scale,
-            threads=threads,
-            dropout_seed=dropout_seed,
-            weights=None if x.weights is None else x.weights.astype(self.dtype),
-            precision=precision,
-        )
-        return kernels.sum(head.losses.reshape(-1)), loss.count(wanted), None
-
-    def loss_weight(self, x: Batch, targets: Array) -> float:
-        """What the sum of a batch's losses is divided by for their mean: see `loss_and_gradients`."""
-        return self._head.loss.weight(self._check_targets(targets, x)) / x.gain
 
     # ---- evaluation and prediction --------------------------------------------------------------------------------
 

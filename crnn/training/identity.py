@@ -108,7 +108,7 @@ def _different_options(there: Any, here: Header) -> list[tuple[str, Any, Any]]:
     if not isinstance(there, dict):
         raise ValueError(f"expected a config, got {there!r:.200}")
     absent = {name: value for name, value in NETWORK_DEFAULTS.items() if name in here or name in there}
-    there, here = absent | there, absent | here
+    there, here = absent | there, {**absent, **here}
     names = dict.fromkeys([*here, *there])
     return [(name, there.get(name), here.get(name)) for name in names if there.get(name) != here.get(name)]
 

@@ -10,28 +10,18 @@ from typing import Any, Self, Unpack
 
 from crnn._float_mode import in_ieee_mode
 from crnn._options import takes_options
-from crnn.array_input import shown
-from crnn.checks import Array, as_integer, check_size
+from crnn.checks import Array, check_size
 from crnn.models.fitting.estimator import ESTIMATING, Estimator, EstimatorConfig, FitOptions, ModelOptions, not_fitted
-from crnn.models.fitting.sequences import fit_sequences
 from crnn.models.forecasting.ahead import forecasts, series_ahead
-from crnn.models.forecasting.backtest import BAND, Backtest, back_test
+from crnn.models.forecasting.backtest import BAND, Backtest
 from crnn.models.forecasting.bands import checked_levels
 from crnn.models.forecasting.files import Fitted, fitted_from
 from crnn.models.forecasting.frames import as_given
 from crnn.models.forecasting.given import check_names, read_all
-from crnn.models.forecasting.learning import Learning, continued_layout, learning_of
-from crnn.models.forecasting.naive import SeasonalNaive, continued
-from crnn.models.forecasting.network import NETWORK_OPTIONS, regressor_for, regressor_options
-from crnn.models.forecasting.preparation import (
-    Settings,
-    check_logarithm,
-    check_shape,
-    check_values,
-    held_out_steps,
-    layout_for,
-    limited,
-)
+from crnn.models.forecasting.learning import Learning, learning_of
+from crnn.models.forecasting.naive import back_test_beside_naive, continued
+from crnn.models.forecasting.network import NETWORK_OPTIONS, regressor_options
+from crnn.models.forecasting.preparation import Settings, check_logarithm, steps_ahead
 from crnn.models.forecasting.scoring import score_of
 from crnn.models.inputs.held_out import AUTO
 from crnn.models.regressor import SequenceRegressor
@@ -172,39 +162,16 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         check_names(options)
         training, own = self._fit_options(options)
         learning = self.learning(series, past, future, **own)
-        regressor = learning.regressor
-        if training.get("epochs") is None and training.get("max_updates") is None:
-            batch_size = check_size("batch_size", training.get("batch_size", TrainingConfig.batch_size))
-            training["epochs"] = learning.epochs(batch_size)
-        if training.get("resume") and training.get("checkpoint") is not None:
-            learning.check_resumed(training["checkpoint"])
-        training |= {"valid": learning.valid, "warm_start": own["warm_start"]}
-        try:
-            fit_sequences(regressor, learning.X, learning.y, None, None, False, training, rest=learning.rest)
-        except (TypeError, ValueError):
-            raise
-        except BaseException:  # interrupted, or diverged: the weights of that moment are the user's
-            if regressor.training_runs:
-                learning.finish()
-            raise
-        learning.finish()
+        learning.run(training | {"warm_start": own["warm_start"]})
 
     def learning(
         self, series: Any, past: Any = None, future: Any = None, *, valid: Any = AUTO, warm_start: bool = False
     ) -> Learning:
         """What `fit` trains, and on what. Nothing of this model is changed before `Learning.finish`."""
         settings = Settings.of(self._own_arguments())
-        given = read_all(series, past, future)
-        check_shape(given)
-        check_values(given, settings)
-        stops = [len(frame) - n for frame, n in zip(given.frames, held_out_steps(given, valid), strict=True)]
-        layout = layout_for(given, settings, stops)
-        if warm_start and self._fitted is not None:
-            layout = continued_layout(self._fitted.layout, layout)
-        same = self._regressor if self._fitted is not None and self._fitted.layout == layout else None
-        regressor = regressor_for(layout, regressor_options(self._own_arguments()), same)
+        given, kept = read_all(series, past, future), (self._fitted, self._regressor)
         header = self._own_arguments(), self._saved_learning()
-        return learning_of(given, settings, layout, stops, regressor, header, self._take)
+        return learning_of(given, settings, valid, kept, header, self._take, continues=warm_start)
 
     def _take(self, regressor: SequenceRegressor, fitted: Fitted) -> None:
         """Become a forecaster with this regressor."""
@@ -302,7 +269,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         TypeError, ValueError
         """
         fitted = self.fitted
-        n = fitted.layout.horizon if n is None else _steps(n)
+        n = fitted.layout.horizon if n is None else steps_ahead(n)
         levels = None if quantiles is None else checked_levels(quantiles)
         memory, several = series_ahead(fitted, n, series, past, future)
         found = forecasts(self.regressor, fitted, memory, n, levels, threads)
@@ -345,7 +312,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         fitted = self.fitted
 
         def ahead(n: int) -> Any:
-            return self.forecast(_steps(n), future=future, threads=threads)
+            return self.forecast(steps_ahead(n), future=future, threads=threads)
 
         return score_of(series, fitted.memory, fitted.columns, fitted.several, ahead)
 
@@ -423,12 +390,8 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         for name, columns, given in zip(("past", "future"), known, (past, future), strict=True):
             if columns and given is None:
                 raise ValueError(f"{name}: expected the {columns} columns that the model was trained with, got none")
-        shared: dict[str, Any] = {"origins": origins, "stride": stride, "refit": refit, "levels": quantiles}
-        threads = {"threads": options["threads"]} if "threads" in options else {}
-        own = back_test(self, series, past, future, n, **shared, options=options, forecast_options=threads)
-        naive = SeasonalNaive(own.season)
-        baseline = back_test(naive, series, None, None, n, **shared, options={}, forecast_options={})
-        return replace(own, naive=baseline)
+        how: dict[str, Any] = {"origins": origins, "stride": stride, "refit": refit, "levels": quantiles}
+        return back_test_beside_naive(self, series, past, future, n, options, **how)
 
     # ---- files and copies -----------------------------------------------------------------------------------------
 
@@ -467,11 +430,7 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
 
     def astype(self, dtype: str) -> Self:
         """A copy in another precision, float32 or float64, see `crnn.nn.module.Module.astype`."""
-        regressor = self.regressor.astype(dtype)
-        copy = deepcopy(self)
-        copy._set_arguments(dtype=dtype, precision=None)
-        copy._regressor = regressor
-        return copy
+        return self._with(self.regressor.astype(dtype), dtype=dtype, precision=None)
 
     def quantize(
         self, precision: str | Mapping[str, str] = "int8", calibration: Any = None, *, tolerance: float | None = None
@@ -487,8 +446,12 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
                 raise ValueError(f"calibration: expected a series or (series, past, future), got {len(given)} entries")
             windows = self.learning(*given, valid=None, warm_start=True).X
         regressor = self.regressor.quantize(precision, windows, tolerance=tolerance)
+        return self._with(regressor, precision=regressor.config()["precision"])
+
+    def _with(self, regressor: SequenceRegressor, **arguments: Any) -> Self:
+        """A copy with another regressor, and arguments that are those of it."""
         copy = deepcopy(self)
-        copy._set_arguments(precision=regressor.config()["precision"])
+        copy._set_arguments(**arguments)
         copy._regressor = regressor
         return copy
 
@@ -520,14 +483,6 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return _restored, (type(self), {name: value for name, value in vars(self).items() if name != "_stream_weights"})
-
-
-def _steps(n: Any) -> int:
-    """A number of steps to forecast. Raises ValueError."""
-    if as_integer(n) is None:
-        expected = "a number of steps, an integer of at least 1"
-        raise ValueError(f"n: expected {expected}, got {shown(n)}; series=, past= and future= are given by name")
-    return limited("n", check_size("n", n))
 
 
 @in_ieee_mode

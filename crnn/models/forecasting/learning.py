@@ -6,24 +6,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from crnn.checks import Array
+from crnn.checks import Array, check_size
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import ModelFileError
+from crnn.models.fitting.sequences import fit_sequences
 from crnn.models.forecasting.bands import PARTS, Bands
 from crnn.models.forecasting.files import Fitted
 from crnn.models.forecasting.given import Given
 from crnn.models.forecasting.memory import tensors_of
+from crnn.models.forecasting.network import regressor_for, regressor_options
 from crnn.models.forecasting.preparation import (
     Settings,
     ahead_of,
     best_shares,
+    check_shape,
+    check_values,
     data_of,
+    held_out_steps,
+    layout_for,
     remember,
     steps_of,
     training_windows,
@@ -31,6 +37,7 @@ from crnn.models.forecasting.preparation import (
 from crnn.models.forecasting.windows import Layout, Window
 from crnn.models.regressor import SequenceRegressor
 from crnn.training.checkpoint import Contents, stored_rest
+from crnn.training.config import TrainingConfig
 from crnn.training.protocols import changing
 
 # Of a training whose length is not given; docs/forecasting.md says how they were chosen.
@@ -62,6 +69,24 @@ class Learning:
     _header: tuple[Mapping[str, Any], Mapping[str, Any]]  # arguments of the forecaster, and those for learning
     _take: Callable[[SequenceRegressor, Fitted], None]
     _known: dict[bytes, Fitted] = field(default_factory=dict)  # by the digest of the weights
+
+    def run(self, training: dict[str, Any]) -> None:
+        """Train the regressor with these options of ``fit``, and make the forecaster what was learnt."""
+        if training.get("epochs") is None and training.get("max_updates") is None:
+            batch_size = check_size("batch_size", training.get("batch_size", TrainingConfig.batch_size))
+            training["epochs"] = self.epochs(batch_size)
+        if training.get("resume") and training.get("checkpoint") is not None:
+            self.check_resumed(training["checkpoint"])
+        training["valid"] = self.valid
+        try:
+            fit_sequences(self.regressor, self.X, self.y, None, None, False, training, rest=self.rest)
+        except (TypeError, ValueError):
+            raise
+        except BaseException:  # interrupted, or diverged: the weights of that moment are the user's
+            if self.regressor.training_runs:
+                self.finish()
+            raise
+        self.finish()
 
     def finish(self) -> None:
         """Make the forecaster what was learnt, with the weights that the regressor has now."""
@@ -143,13 +168,32 @@ def continued_layout(kept: Layout, found: Layout) -> Layout:
 def learning_of(
     given: Given,
     settings: Settings,
-    layout: Layout,
-    stops: Sequence[int],
-    regressor: SequenceRegressor,
+    valid: Any,
+    kept: tuple[Fitted | None, SequenceRegressor | None],
     header: tuple[Mapping[str, Any], Mapping[str, Any]],
     take: Callable[[SequenceRegressor, Fitted], None],
+    *,
+    continues: bool,
 ) -> Learning:
-    """A training on these series, up to the step ``stops`` of each, and a validation on the rest. Raises ValueError."""
+    """A training on the beginnings of these series, and a validation on the rest. Raises TypeError and ValueError.
+
+    Parameters
+    ----------
+    valid : as in `Forecaster.fit`
+    kept : of the last fit
+    header : see `Learning`
+    take : called with what was learnt
+    continues : bool
+        Whether the season and the differences are those of the last fit.
+    """
+    check_shape(given)
+    check_values(given, settings)
+    stops = [len(frame) - n for frame, n in zip(given.frames, held_out_steps(given, valid), strict=True)]
+    layout, (before, trained) = layout_for(given, settings, stops), kept
+    if continues and before is not None:
+        layout = continued_layout(before.layout, layout)
+    same = trained if before is not None and before.layout == layout else None
+    regressor = regressor_for(layout, regressor_options(header[0]), same)
     memory = remember(given, layout, settings, stops)
     all_steps = [steps_of(each, layout, settings.gaps, settings.logarithm) for each in memory]
     learn, judge = training_windows(all_steps, layout, stops)
@@ -159,8 +203,8 @@ def learning_of(
         raise ValueError(f"series: expected more steps, to learn to forecast {layout.horizon}, got {longest}{hint}")
     no_bands = Bands(np.zeros((layout.horizon, layout.targets)), np.zeros((PARTS - 1, layout.targets)))
     fitted = Fitted(layout, given.columns, settings, given.several, np.ones(layout.targets), no_bands, memory)
-    valid = data_of(judge) if judge else None
-    return Learning(regressor, layout, *data_of(learn), valid, fitted, judge or learn, header, take)
+    judged = data_of(judge) if judge else None
+    return Learning(regressor, layout, *data_of(learn), judged, fitted, judge or learn, header, take)
 
 
 def _settings_of(header: Mapping[str, Any]) -> dict[str, Any]:

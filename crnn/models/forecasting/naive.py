@@ -13,7 +13,7 @@ import numpy as np
 from crnn._float_mode import public_methods_in_ieee_mode
 from crnn.array_input import shown
 from crnn.checks import Array, as_integer, check_size
-from crnn.models.forecasting.backtest import BAND, Backtest, back_test
+from crnn.models.forecasting.backtest import BAND, Backtest, Method, back_test
 from crnn.models.forecasting.bands import Bands, checked_levels
 from crnn.models.forecasting.frames import as_given
 from crnn.models.forecasting.given import Columns, Given, read_all
@@ -169,6 +169,20 @@ def check_season(season: Any) -> int:
     if number is None or number < 1:
         raise ValueError(f"season: expected 'auto' or an integer of at least 1, got {shown(season)}")
     return number
+
+
+def back_test_beside_naive(
+    method: Method, series: Any, past: Any, future: Any, horizon: int, options: dict[str, Any], **how: Any
+) -> Backtest:
+    """`back_test` of a method that is trained with ``options``, with that of `SeasonalNaive` with the same season.
+
+    ``how``: origins, stride, refit and levels.
+    """
+    threads = {"threads": options["threads"]} if "threads" in options else {}
+    own = back_test(method, series, past, future, horizon, options=options, forecast_options=threads, **how)
+    naive = SeasonalNaive(own.season)
+    baseline = back_test(naive, series, None, None, horizon, options={}, forecast_options={}, **how)
+    return replace(own, naive=baseline)
 
 
 def seasonally_filled(values: Array, season: int) -> Array:

@@ -84,6 +84,14 @@ def limited(name: str, size: int) -> int:
     return size
 
 
+def steps_ahead(n: Any) -> int:
+    """A number of steps to forecast. Raises ValueError."""
+    if as_integer(n) is None:
+        expected = "a number of steps, an integer of at least 1"
+        raise ValueError(f"n: expected {expected}, got {shown(n)}; series=, past= and future= are given by name")
+    return limited("n", check_size("n", n))
+
+
 def _checked_lags(difference: Any) -> tuple[int, ...] | None:
     """The lags of differences; None for "auto". Raises ValueError."""
     if isinstance(difference, str) and difference == "auto":

@@ -18,7 +18,6 @@ from crnn._core.rows import Lengths
 KINDS = list(cells.CELLS)
 GATES = {kind: info.gates for kind, info in cells.CELLS.items()}
 GATED = [kind for kind, info in cells.CELLS.items() if "gates" in info.arrays]
-NORMALISED = [kind for kind, info in cells.CELLS.items() if "scales" in info.arrays]
 
 Arrays = dict[str, NDArray]
 

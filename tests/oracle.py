@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from oracle_cells import (
     GATES,
+    WITH_C,
     Array,
     Params,
     Recurrence,
@@ -118,7 +119,7 @@ def packed_states(states: list[State]) -> States:
 
 
 def unpacked_states(states: States, cell: str) -> list[State]:
-    parts = states if cell == "lstm" else [states]
+    parts = states if cell in WITH_C else [states]
     return [tuple(np.float64(part) for part in state) for state in zip(*parts, strict=True)]
 
 
@@ -130,12 +131,15 @@ def stack(params: Params) -> list[str]:
 
 
 def recurrent_weights(params: Params, prefix: str) -> Params:
-    return {name: params[prefix + name] for name in ("W_hh", "b_hn") if prefix + name in params}
+    """All of a layer that its steps use."""
+    names = [name.removeprefix(prefix) for name in params if name.startswith(prefix)]
+    apart = ("W_xh", "b_h", "h0", "c0")
+    return {name: params[prefix + name] for name in names if "." not in name and name not in apart}
 
 
 def first_states(params: Params, cell: str, B: int) -> tuple[list[State], bool]:
     """The parameters' learned ones, or zeros."""
-    prefixes, parts = stack(params), ("h0", "c0") if cell == "lstm" else ("h0",)
+    prefixes, parts = stack(params), ("h0", "c0") if cell in WITH_C else ("h0",)
     learned = f"{prefixes[0]}h0" in params
     zeros = {prefix: np.zeros(len(params[f"{prefix}b_h"]) // GATES[cell]) for prefix in prefixes}
     return [

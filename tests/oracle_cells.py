@@ -29,6 +29,8 @@ Params = dict[str, Array]
 
 GATES = {"tanh": 1, "relu": 1, "lstm": 4, "gru": 3, "original_gru": 3, "min_gru": 2, "ln_lstm": 4}
 WITHOUT_W_HH = {"min_gru"}  # cells that have no product with the state before
+WITH_C = {"lstm", "ln_lstm"}  # cells whose state is (h, c)
+NORMALISED = {"ln_lstm"}  # cells whose gates have gains and biases after a normalisation
 
 
 def activate(a: Array, activation: str) -> Array:

@@ -8,7 +8,6 @@ from cell_tools import (
     GATED,
     GATES,
     KINDS,
-    NORMALISED,
     assert_agree,
     assert_all_same_bits,
     backward,
@@ -22,7 +21,7 @@ from cell_tools import (
     weights_of,
 )
 from kernel_tools import ROWS, SPECIAL, WIDTHS, Guarded, assert_close, assert_same_bits, chain32, fma32, slices
-from oracle_cells import cell_backward, cell_forward, concatenated
+from oracle_cells import NORMALISED, cell_backward, cell_forward, concatenated
 
 from crnn._core import cells, vecmath
 

@@ -94,7 +94,7 @@ def test_no_gradient_passes_a_reset_and_others_are_not_touched(cell, trainable, 
     starts = rng.random((n, B)) < 0.1
     starts[6], starts[0], starts[11], starts[20] = False, True, [False, True, False], True
     x, dy = rng.normal(size=(n, B, D)), rng.normal(size=(n, B, H))
-    has_c = cell == "lstm"
+    has_c = CELLS[cell].has_c
     zero = [np.zeros((B, 4)), np.zeros((B, H))]
     states = [(zero, zero) if has_c else (zero,)]
     for t in range(n):

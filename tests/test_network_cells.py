@@ -6,7 +6,7 @@ import oracle
 import pytest
 from kernel_tools import assert_close, assert_same_bits
 from model_tools import network, oracle_backward, oracle_forward
-from oracle_cells import WITHOUT_W_HH
+from oracle_cells import NORMALISED, WITH_C, WITHOUT_W_HH
 
 from crnn._core import cells as core
 
@@ -30,7 +30,7 @@ def draw_lengths(rng, T, B):
 
 
 def draw_states(rng, net, B):
-    parts = 2 if net.cell == "lstm" else 1
+    parts = 2 if net.cell in WITH_C else 1
     return oracle.packed_states(
         [
             tuple(rng.normal(size=(B, H)).astype(net.dtype) for _ in range(parts))
@@ -45,16 +45,27 @@ def arrays_of(states):
     return [states] if isinstance(states, np.ndarray) else [array for part in states for array in arrays_of(part)]
 
 
-def states_are_close(got, expected):
+def assert_near(net, got, expected):
+    """Where few units are normalised, those that differ little are scaled up, and their rounding errors with them. One
+    unit alone is normalised to 0, and has no gradient."""
+    if net.cell not in NORMALISED:
+        assert_close(got, expected)
+    elif expected.any():
+        assert_close(got, expected, (1e-4 if min(net.hidden_sizes) > 3 else 1e-2) if net.dtype == "float32" else 1e-9)
+    else:
+        np.testing.assert_array_equal(got, 0)
+
+
+def states_are_close(net, got, expected):
     assert type(got) is type(expected)
     for ours, theirs in zip(arrays_of(got), arrays_of(expected), strict=True):
-        assert_close(ours, theirs)
+        assert_near(net, ours, theirs)
 
 
 def gradients_are_close(net, expected):
     assert net.grads.keys() == expected.keys()
     for name, grad in net.grads.items():
-        assert_close(grad, expected[name])
+        assert_near(net, grad, expected[name])
 
 
 def assert_follows_the_oracle(rng, net, x, lengths=None, *, with_states=True):
@@ -66,12 +77,12 @@ def assert_follows_the_oracle(rng, net, x, lengths=None, *, with_states=True):
 
     truth = oracle_forward(net, x, state, lengths=lengths)
     grads, true_dx, true_dfirst = oracle_backward(net, truth, dy, dstate)
-    assert_close(y, truth.y)
-    states_are_close(last, truth.state)
-    states_are_close(dfirst, true_dfirst)
+    assert_near(net, y, truth.y)
+    states_are_close(net, last, truth.state)
+    states_are_close(net, dfirst, true_dfirst)
     gradients_are_close(net, grads)
     if x.dtype.kind == "f":
-        assert_close(dx, true_dx)
+        assert_near(net, dx, true_dx)
     else:
         assert dx is None
     if lengths is not None:
@@ -123,7 +134,7 @@ def test_ids_and_embeddings_follow_the_oracle(rng, dtype, kind, E, D, ways, uneq
 def test_learned_states_follow_the_oracle(rng, dtype, kind, ways, unequal):
     net = net_of(kind, 5, [7, 3], None, dtype.name, **ways, trainable_initial_state=True)
     learned = [name for name in net.params if name.rsplit(".")[-1] in ("h0", "c0")]
-    assert len(learned) == 2 * net.directions * (2 if kind == "lstm" else 1)
+    assert len(learned) == 2 * net.directions * (2 if kind in WITH_C else 1)
     x, lengths = rng.normal(size=(5, 3, 5)).astype(dtype), [2, 5, 3] if unequal else None
     assert_follows_the_oracle(rng, net, x, lengths, with_states=False)
     net.flat_grads.fill(0)
@@ -184,10 +195,10 @@ def test_dropout_follows_the_oracle_with_the_masks_that_were_drawn(
         assert (longest == longest[0]).all() == variational_dropout
     truth = oracle_forward(net, x, state, lengths=lengths, **masks)
     grads, true_dx, true_dfirst = oracle_backward(net, truth, dy, dstate)
-    assert_close(y, truth.y)
-    assert_close(dx, true_dx)
-    states_are_close(last, truth.state)
-    states_are_close(dfirst, true_dfirst)
+    assert_near(net, y, truth.y)
+    assert_near(net, dx, true_dx)
+    states_are_close(net, last, truth.state)
+    states_are_close(net, dfirst, true_dfirst)
     gradients_are_close(net, grads)
 
 
@@ -244,7 +255,7 @@ def test_threads_and_the_batchs_order_do_not_matter(rng, dtype, kind, ways, uneq
 
     def run(threads, order=slice(None)):
         rows = lambda states: tuple(s[:, order] for s in arrays_of(states))  # noqa: E731
-        start = rows(state) if kind == "lstm" else rows(state)[0]
+        start = rows(state) if kind in WITH_C else rows(state)[0]
         net.flat_grads.fill(0)
         these = None if lengths is None else lengths[order]
         y, last, tape = net.forward(x[:, order], start, lengths=these, threads=threads)
@@ -361,7 +372,7 @@ def test_names_and_shapes_are_those_of_the_conventions(kind, gates, ways):
         for prefix in (f"layer{layer}.", f"layer{layer}.reverse.")[: net.directions]:
             expected |= {f"{prefix}W_xh": (D, gates * H), f"{prefix}W_hh": (H, gates * H), f"{prefix}b_h": (gates * H,)}
             expected |= {f"{prefix}b_hn": (H,)} if kind == "gru" else {}
-            expected |= {f"{prefix}h0": (H,)} | ({f"{prefix}c0": (H,)} if kind == "lstm" else {})
+            expected |= {f"{prefix}h0": (H,)} | ({f"{prefix}c0": (H,)} if kind in WITH_C else {})
         D = H * net.directions  # with dense layers the second one reads the first alone as well
     assert {name: values.shape for name, values in net.params.items()} == expected
     assert net.flat_params.size == sum(np.prod(shape) for shape in expected.values())

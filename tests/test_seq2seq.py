@@ -150,7 +150,7 @@ def test_gradients_agree_with_differences(rng, cell, real, bidirectional):
     model = seq2seq(cell, "float32", real_source=real, bidirectional=bidirectional, embedding_size=3)
     check = crnn.gradient_check(model, sequences(rng, real=real), samples=12)
     assert check.largest < 1e-6, str(check)
-    states = {"state.h[0]", "state.c[0]"} if cell == "lstm" else {"state[0]"}
+    states = {"state.h[0]", "state.c[0]"} if cell in oracle.WITH_C else {"state[0]"}
     assert set(check.errors) >= {*model.params, *states} | ({"x"} if real else set())
     assert check.skipped <= (check.checked // 10 if cell == "relu" else 0)
 
@@ -194,7 +194,7 @@ def test_gradient_flow_is_that_of_the_encoder(rng, cell, loss):
         dy *= np.arange(1, len(targets) + 1)[:, None, None] == counts[:, None]
     dy /= 3 if loss == "last" else counts.sum()
     _, _, dstate = oracle.rnn_backward(decoder, writing, dy)
-    dh = dstate[0] if cell == "lstm" else dstate
+    dh = dstate[0] if cell in oracle.WITH_C else dstate
     np.testing.assert_allclose(flow.norms[0, -1], np.linalg.norm(dh), rtol=1e-9)
 
 

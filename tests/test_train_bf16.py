@@ -51,7 +51,7 @@ def test_gradients_are_those_of_products_with_rounded_operands(rng, cell, shape)
     net = network(size, H, cell=cell, **options)
     x = rng.integers(size, size=(T, B)) if "E" in options else rng.normal(size=(T, B, size)).astype("f4")
     given = rng.normal(size=np.shape(net(x)[1])).astype("f4")
-    state = None if net.trainable_initial_state else tuple(given) if cell == "lstm" else given
+    state = None if net.trainable_initial_state else tuple(given) if cell in oracle.WITH_C else given
     dy = rng.normal(size=(T, B, net.output_size)).astype("f4")
     y, after, tape = net.forward(x, state, lengths=lengths, **BF16)
     dx, before = net.backward(tape, dy)

@@ -135,6 +135,7 @@ class LnLstm(Recurrence):
 
     cell = "ln_lstm"
     has_kinks = True
+    difference_step = 1e-4  # units that differ little are scaled up
 
     @classmethod
     def initialise_vector(cls, name: str, vector: Array, forget_bias: float) -> None:

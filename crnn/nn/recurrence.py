@@ -64,6 +64,7 @@ class Recurrence:
     gates: ClassVar[int]  # G
     has_c: ClassVar[bool]
     has_kinks: ClassVar[bool] = False  # whether the equations have points without a derivative
+    difference_step: ClassVar[float] = 1e-3  # of gradient checks
 
     prefix: str
     T: int

@@ -14,7 +14,6 @@ import crnn
 from crnn._core.dispatch import use_isa
 from crnn.compression import archive as archives
 from crnn.compression.header import Header
-from crnn.compression.streams import Streams
 
 
 def prose(size, seed=0):
@@ -325,26 +324,3 @@ def test_the_last_call_of_progress_has_all_bytes():
     calls = []
     crnn.compress(prose(9001), progress=lambda *call: calls.append(call))
     assert calls[-1] == (9001, 9001)
-
-
-# ---- streams ---------------------------------------------------------------------------------------------------------
-
-
-@given(st.integers(1, 300), st.data())
-def test_streams_take_every_symbol_once(size, data):
-    count = data.draw(st.integers(1, size))
-    steps = data.draw(st.integers(1, 40))
-    values = np.arange(1, size + 1).astype(np.uint16)
-    streams, found, seen = Streams(size, count), np.zeros(size, np.uint16), []
-    for start in range(0, streams.steps, steps):
-        length = min(steps, streams.steps - start)
-        window = streams.window(values, start, length)
-        assert window.shape == (length, count)
-        for step, row in enumerate(window):
-            active = streams.active(start + step)
-            assert (row[:active] > 0).all()
-            assert (row[active:] == 0).all()
-            seen += row[:active].tolist()
-        streams.put(found, start, window)
-    assert sorted(seen) == list(range(1, size + 1))
-    np.testing.assert_array_equal(found, values)

@@ -15,7 +15,6 @@ from crnn.checks import Array, check_count, check_threads
 from crnn.compression.header import DIGEST_BYTES, ArchiveError, Header
 from crnn.compression.predictor import VERSION, Predictor
 from crnn.compression.starting import checked_model, digest_of, model_for
-from crnn.compression.streams import Streams
 from crnn.models.language_model import LanguageModel
 
 __all__ = ["BYTES_PER_BYTE", "compress", "decompress"]
@@ -177,18 +176,13 @@ def _encode(
     values: Array, alphabet: bytes, model: LanguageModel | None, threads: int, progress: Progress | None
 ) -> bytes:
     """The payload for values (n,) of an alphabet of at least two."""
-    predictor = _predictor(len(values), alphabet, model, threads)
-    streams, encoder = Streams(len(values), predictor.streams), Encoder()
+    predictor, encoder = _predictor(len(values), alphabet, model, threads), Encoder()
     places = np.zeros(256, np.uint8)
     places[list(alphabet)] = np.arange(len(alphabet))
-    of_values = places[values]
-    start = 0
-    while start < streams.steps:
-        steps = predictor.window_steps(start, streams.steps)
-        symbols = streams.window(of_values, start, steps)
-        start += steps
-        predictor.encode(encoder, symbols, streams.active(start - 1))
-        _tell(progress, start, streams, len(values))
+    for start in range(0, len(values), predictor.window):
+        of_window = values[start : start + predictor.window]
+        predictor.encode(encoder, places[of_window].astype(np.int32))
+        _tell(progress, start + len(of_window), len(values))
     return encoder.finish()
 
 
@@ -201,19 +195,16 @@ def _decode(
     progress: Progress | None,
 ) -> Array:
     """The inverse of `_encode`, of n = ``size`` values. Raises ArchiveError as soon as it sees that there is none."""
-    predictor = _predictor(size, alphabet, model, threads)
-    streams, decoder = Streams(size, predictor.streams), Decoder(payload)
+    predictor, decoder = _predictor(size, alphabet, model, threads), Decoder(payload)
     of_symbols = np.frombuffer(alphabet, np.uint8)
     values = np.empty(size, np.uint8)
-    start = 0
-    while start < streams.steps:
-        steps = predictor.window_steps(start, streams.steps)
-        symbols = np.zeros((steps, streams.count), np.int32)
-        if not predictor.decode(decoder, symbols, streams.active(start + steps - 1)):
+    for start in range(0, size, predictor.window):
+        of_window = values[start : start + predictor.window]
+        symbols = np.zeros(len(of_window), np.int32)
+        if not predictor.decode(decoder, symbols):
             raise ArchiveError("archive: expected a whole, undamaged one, got bytes that cannot be decoded")
-        streams.put(values, start, of_symbols[symbols])
-        start += steps
-        _tell(progress, start, streams, size)
+        of_window[...] = of_symbols[symbols]
+        _tell(progress, start + len(of_window), size)
     if not decoder.ended():
         raise ArchiveError("archive: expected its end behind the last byte, got more, or another end")
     return values
@@ -224,10 +215,10 @@ def _predictor(size: int, alphabet: bytes, model: LanguageModel | None, threads:
     return Predictor(size, alphabet, model=start, threads=threads)
 
 
-def _tell(progress: Progress | None, start: int, streams: Streams, size: int) -> None:
-    """Call ``progress`` after the steps before ``start``."""
+def _tell(progress: Progress | None, done: int, size: int) -> None:
+    """Call ``progress``."""
     if progress is not None:
-        in_host_mode(progress, min(size, start * streams.count), size)
+        in_host_mode(progress, done, size)
 
 
 def _copied(name: str, data: Any) -> bytes:

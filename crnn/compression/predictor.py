@@ -40,24 +40,21 @@ class Predictor:
         More than two are of no use.
     """
 
-    streams = 1
+    window: int  # T, of all windows but the last
 
     def __init__(self, size: int, alphabet: bytes, *, model: LanguageModel | None = None, threads: int = 1) -> None:
         self._mixer = Mixer(alphabet, size)
         how = NEW if model is None else GIVEN
         self._network = WindowLearner(size, model or new_model(alphabet), how)
+        self.window = self._network.steps
         self._threads = min(2, threads)
 
-    def window_steps(self, start: int, steps: int) -> int:
-        """T of the window that begins at step ``start`` of ``steps``."""
-        return min(self._network.steps, steps - start)
-
-    def encode(self, encoder: Encoder, symbols: Ids, active: int = 1) -> None:
-        """Write the symbols (T, 1) of a window, and learn them."""
+    def encode(self, encoder: Encoder, symbols: Ids) -> None:
+        """Write the symbols (T,) of a window, and learn them."""
         self._run(partial(self._mixer.encode, encoder), symbols)
 
-    def decode(self, decoder: Decoder, symbols: Ids, active: int = 1) -> bool:
-        """Read the symbols (T, 1) of a window, and learn them.
+    def decode(self, decoder: Decoder, symbols: Ids) -> bool:
+        """Read the symbols (T,) OUT of a window, and learn them.
 
         Returns False where the bytes are none that `encode` has written.
         """
@@ -65,14 +62,14 @@ class Predictor:
 
     def _run(self, code: Callable[..., bool], symbols: Ids) -> bool:
         """Code a window and learn the one before, see `Mixer.encode`. Returns whether its symbols are known now."""
-        network, of_window = self._network, symbols[:, 0]
+        network = self._network
         states = network.new_states(len(symbols))
         found = False
 
         def part(number: int) -> None:
             nonlocal found
             if number == 0:
-                found = code(network.stream, network.before, of_window, states, network.how.steps)
+                found = code(network.stream, network.before, symbols, states, network.how.steps)
             else:
                 network.learn()
 
@@ -82,7 +79,7 @@ class Predictor:
         else:
             parallel.run(2, part)
         if found:
-            network.read(of_window, states)
+            network.read(symbols, states)
         return found
 
 

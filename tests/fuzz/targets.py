@@ -207,7 +207,7 @@ WORDS = b"the cat sat on the mat and the dog ran under the table, " * 8
 DATA = {
     "nothing": b"",
     "noise": bytes(np.arange(97) ** 3 % 251),
-    "run": b"z" * 600_000,
+    "run": b"z" * 5000,
     "words": WORDS,
     "words for a model": WORDS[::-1],
     "few": b"abbaabababbbaab" * 30,

@@ -104,7 +104,7 @@ def test_every_entry_of_every_list_is_a_part():
             names += [f"precision {precision} {cell}" for precision in PRECISIONS]
             names += [f"training {precision} {cell}" for precision in TRAINING]
     names += [f"kind {kind}" for kind in registry.kinds() if hasattr(crnn, kind)]
-    assert list(all_parts()) == [*names, "model file"] == list(HASHES)
+    assert list(all_parts()) == [*names, "model file", "learners"] == list(HASHES)
     assert len(CELLS) > 4
     assert len(KINDS) > 5
 

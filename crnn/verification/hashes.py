@@ -40,4 +40,5 @@ HASHES = {
     "kind SequenceTagger": "341db419597c2108e0340f435093891ff4eb1cc4af8c72e4d551cc70a5b6e390",
     "kind SequenceToSequence": "8ecbff7bb6ed5728e24f2c2a2722206db208abfeebed613781c2b64e4c10e99b",
     "model file": "76277318ef417020afc0aee0e45698355720827f77db4c10254751e5a0b4ae94",
+    "learners": "0d094c17f67692e582132fee03faa6f808e1a0b46db54f603d316dd06b92cbd8",
 }

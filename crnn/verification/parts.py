@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The parts of a verification, made from crnn's own lists: rules, optimizers, cells, precisions, kinds and others."""
+"""The parts of a verification, made from crnn's own lists: rules, optimizers, cells, precisions, kinds, learners."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from crnn.verification import samples
 from crnn.verification.cells import TOGETHER, verify_cell, verify_training
 from crnn.verification.digest import Digest
 from crnn.verification.kinds import KINDS
+from crnn.verification.learners import verify_learners
 from crnn.verification.precisions import verify_networks, verify_precision
 
 Part = Callable[[Digest, int], None]  # adds its results; the second argument is the number of threads
@@ -46,6 +47,7 @@ def all_parts() -> dict[str, Part]:
     for kind in registry.kinds(package="crnn"):
         parts[f"kind {kind}"] = KINDS.get(kind, partial(no_recipe, kind))
     parts["model file"] = model_file
+    parts["learners"] = verify_learners
     return parts
 
 

@@ -194,6 +194,19 @@ class Learner(ABC):
             losses = self._learn_targets(self._targets(y))
             return losses if losses is None or self._several else float(losses[0])
 
+    def _check_target(self, y: Any) -> None:
+        """Raise what `learn` raises for a wrong target."""
+        with self._exclusive:
+            self._targets(y)
+
+    def _take_back(self) -> None:
+        """Take back the last `predict`, which no `learn` has followed: as if it had not been."""
+        with self._exclusive:
+            assert self._pending
+            self._window.take_back()
+            self.steps -= 1
+            self._pending = False
+
     def _learn_targets(self, targets: Array) -> Array | None:
         """Give the targets (1, B, ...) of the last step, and learn if an update is due. Returns its losses (B,), fresh;
         None if they are not known."""

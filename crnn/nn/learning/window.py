@@ -124,6 +124,10 @@ class Window(ABC):
         """ACCUMULATE the gradient of scale * (the sum of the losses) of all steps."""
 
     @abstractmethod
+    def take_back(self) -> None:
+        """Take back the last call of `run`, of one step, after which nothing was done."""
+
+    @abstractmethod
     def begin_next(self) -> None:
         """After an update: keep the steps that the next one will need."""
 
@@ -232,6 +236,10 @@ class KeptWindow(Window):
                 set_initial(self._stack, tape.states(t), self._resets[t])
             tape.forward(t, t + 1)
 
+    def take_back(self) -> None:
+        self.steps -= 1
+        self.fresh = self.steps
+
     def begin_next(self) -> None:
         self.forget()
 
@@ -304,6 +312,11 @@ class RereadWindow(Window):
             tape.pack(backward=False)
             tape.forward(0, 1)
         tape.before.set_arrays([stored[f"state.{i}"] for i in range(len(self._states))])
+
+    def take_back(self) -> None:
+        self.steps -= 1
+        self.fresh -= 1
+        self._step.before.set_arrays([history[self._first + self.steps] for history in self._states])
 
     def begin_next(self) -> None:
         kept = min(self.steps, self._size - self._interval)

@@ -10,7 +10,7 @@ import pytest
 from model_tools import network, stir
 
 import crnn
-from crnn._core.arrays import add_rows, copy_rows
+from crnn._core.arrays import add_rows, copy_rows, largest_of_rows
 from crnn._core.dispatch import use_isa
 from crnn._core.program import Program
 from crnn.nn.cells import CELLS
@@ -408,3 +408,21 @@ def test_an_option_that_is_an_array_is_refused_by_name_where_an_update_could_be_
     assert workspace.repetition is not None
     with pytest.raises(ValueError, match=f"{name}: expected .* got array"):
         model.loss_and_gradients(ids, ids, state, workspace=workspace, **{name: np.array(["mean", "bf16"])})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_largest_of_each_row_is_numpys(dtype):
+    rng = np.random.default_rng(3)
+    values = rng.integers(-3, 4, size=(5, 4, 11)).astype(dtype)
+    values[0, 1, 5] = values[0, 1, 8] = values[4, 3, 0] = np.nan
+    values[1, 2] = -np.inf
+    out = np.full((5, 4), -7, np.int32)
+    largest_of_rows(out, values, 1, 4)
+    expected = values.argmax(axis=2)
+    np.testing.assert_array_equal(out[:, 1:], expected[:, 1:])
+    np.testing.assert_array_equal(out[:, 0], -7)
+    assert len(set(expected[:, 1:].ravel())) > 3
+    with pytest.raises(ValueError, match="out: expected"):
+        largest_of_rows(out[:, :3].copy(), values, 0, 3)
+    with pytest.raises(ValueError, match="at least one column"):
+        largest_of_rows(out, values[:, :, :0].copy(), 0, 4)

@@ -349,3 +349,60 @@ def add_rows(to: Real, values: Real, Py_ssize_t b0, Py_ssize_t b1, Py_ssize_t to
     if values is None:
         raise TypeError("values: expected an array, got None")
     rows_call(add_rows_call, to, values, b0, b1, to_column, column, columns)
+
+
+cdef struct LargestOfRows:
+    int32_t *out
+    const char *values
+    Py_ssize_t T, B, V, b0, b1
+    int kind
+
+
+cdef int32_t largest_of_floats(const float *x, Py_ssize_t n) noexcept nogil:
+    cdef int32_t best = 0
+    cdef Py_ssize_t i
+    for i in range(1, n):
+        if x[best] != x[best]:
+            break
+        if not x[i] <= x[best]:
+            best = <int32_t>i
+    return best
+
+
+cdef int32_t largest_of_doubles(const double *x, Py_ssize_t n) noexcept nogil:
+    cdef int32_t best = 0
+    cdef Py_ssize_t i
+    for i in range(1, n):
+        if x[best] != x[best]:
+            break
+        if not x[i] <= x[best]:
+            best = <int32_t>i
+    return best
+
+
+cdef void largest_of_rows_call(const void *arguments) noexcept nogil:
+    a = <const LargestOfRows *>arguments
+    cdef Py_ssize_t t, b, row
+    for t in range(a.T):
+        for b in range(a.b0, a.b1):
+            row = t * a.B + b
+            if a.kind == cnp.NPY_FLOAT32:
+                a.out[row] = largest_of_floats(<const float *>a.values + row * a.V, a.V)
+            else:
+                a.out[row] = largest_of_doubles(<const double *>a.values + row * a.V, a.V)
+
+
+def largest_of_rows(out: Ids, values: Real, Py_ssize_t b0, Py_ssize_t b1):
+    """out[:, b0:b1] = values[:, b0:b1].argmax(axis=2), as NumPy computes it: the first maximum, or the first NaN.
+
+    out (T, B) int32 OUT;  values (T, B, V) IN, V at least 1.
+    """
+    cdef int kind = real_kind("values", values)
+    cdef LargestOfRows a
+    a.T, a.B, a.V, a.b0, a.b1, a.kind = dim(values, 0), dim(values, 1), dim(values, 2), b0, b1, kind
+    a.out = <int32_t *>data("out", out, cnp.NPY_INT32, True, 2, a.T, a.B)
+    a.values = <const char *>data("values", values, kind, False, 3, a.T, a.B, a.V)
+    need_range("b0, b1", b0, b1, a.B, 1)
+    if a.V < 1:
+        raise ValueError("values: expected at least one column, got none")
+    perform(largest_of_rows_call, &a, sizeof(a))

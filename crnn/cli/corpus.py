@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -116,10 +117,20 @@ def corpus_from(
     return corpus
 
 
-def corpus_to_evaluate(arguments: argparse.Namespace, vocab: crnn.Vocab) -> crnn.TextCorpus:
-    """The corpus that a model with this vocabulary is evaluated on: all of the text is in ``train``."""
+def corpus_to_evaluate(
+    arguments: argparse.Namespace, vocab: crnn.Vocab, paths: Sequence[Path] | None = None
+) -> crnn.TextCorpus:
+    """The corpus that a model with this vocabulary is evaluated on: all of the text is in ``train``.
+
+    ``paths``: files and folders of another text than ``arguments.text``.
+    """
     encoding = arguments.encoding or vocab.encoding
     border = typed_text("border", arguments.border, encoding)
     return crnn.TextCorpus.from_file(
-        _files(arguments), vocab=vocab, valid=0.0, test=0.0, encoding=encoding, border=border
+        _files(arguments) if paths is None else list(paths),
+        vocab=vocab,
+        valid=0.0,
+        test=0.0,
+        encoding=encoding,
+        border=border,
     )

@@ -12,11 +12,13 @@ import numpy as np
 import crnn
 from crnn.cli.common import CommandParser, cores, say, show
 from crnn.cli.corpus import add_border_flag, add_text_argument, corpus_to_evaluate
+from crnn.cli.learning import add_learning_flags, learning_options
 from crnn.cli.results import add_json_flag, evaluation_json, show_json
 from crnn.cli.tables.forecasts import add_forecast_flags, evaluation_of
 from crnn.cli.tables.known import refuse_options, sequences_for
 from crnn.cli.tables.labels import targets_for, values_of
 from crnn.cli.tables.layout import add_layout_flags
+from crnn.models.language import dynamic
 
 __all__ = ["OPTIONS", "add_arguments", "add_evaluation_flags", "evaluated", "run"]
 
@@ -35,6 +37,21 @@ def add_arguments(parser: CommandParser) -> None:
     add_text_argument(parser, "to evaluate on, or a table (.csv, .tsv) for a model of sequences")
     add_json_flag(parser)
     add_evaluation_flags(parser)
+    learning = parser.add_argument_group("dynamic evaluation of a text")
+    learning.add_argument(
+        "--dynamic",
+        action="store_true",
+        help="predict some steps, then learn them, before the next ones are predicted; the model's file never changes",
+    )
+    add_learning_flags(learning, dynamic.OPTIONS, dynamic.DEFAULTS)
+    learning.add_argument(
+        "--statistics",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="take the mean squares of the gradient from these texts, such as those of the training, instead of an "
+        f"optimizer; lr is then {dynamic.LR_OF_STATISTICS} if not given",
+    )
 
 
 def add_evaluation_flags(parser: CommandParser) -> None:
@@ -58,7 +75,8 @@ def add_evaluation_flags(parser: CommandParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print how well a model predicts. Returns the exit status."""
-    line, result = evaluated(crnn.load(arguments.model), arguments)
+    options = learning_options(arguments, "dynamic", ["statistics"])
+    line, result = evaluated(crnn.load(arguments.model), arguments, options if arguments.dynamic else None)
     if arguments.json:
         show_json({"model": arguments.model} | result)
     else:
@@ -66,16 +84,25 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def evaluated(model: Any, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    """How well a model predicts ``arguments.text``, files of texts or one table: in words, and for programs."""
+def evaluated(
+    model: Any, arguments: argparse.Namespace, learning: dict[str, Any] | None = None
+) -> tuple[str, dict[str, Any]]:
+    """How well a model predicts ``arguments.text``, files of texts or one table: in words, and for programs.
+
+    ``learning``: options of dynamic evaluation.
+    """
     evaluate, what = _evaluate_table, "tables of sequences"
     if isinstance(model, crnn.LanguageModel):
-        evaluate, what = _evaluate_text, "texts"
+        what = "texts"
     elif isinstance(model, crnn.Forecaster):
         evaluate, what = _evaluate_forecaster, "series"
     refuse_options(arguments, {name for names in OPTIONS.values() for name in names} - set(OPTIONS[what]), what)
+    if what != "texts" and learning is not None:
+        raise ValueError(f"dynamic: not an option for {what}, which {arguments.model} is for")
     if what != "texts" and len(arguments.text) > 1:
         raise ValueError(f"text: expected one table, got {len(arguments.text)} files")
+    if isinstance(model, crnn.LanguageModel):
+        return _evaluate_text(model, arguments, learning)
     return evaluate(model, arguments)
 
 
@@ -109,15 +136,24 @@ def _evaluate_table(model: Any, arguments: argparse.Namespace) -> tuple[str, dic
     return line, {"sequences": len(sequences)} | evaluation_json(result)
 
 
-def _evaluate_text(model: crnn.LanguageModel, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def _evaluate_text(
+    model: crnn.LanguageModel, arguments: argparse.Namespace, learning: dict[str, Any] | None
+) -> tuple[str, dict[str, Any]]:
     """Loss, perplexity and accuracy of a language model on text files."""
     corpus = corpus_to_evaluate(arguments, model.vocab)
+    if learning is not None and arguments.statistics is not None:
+        learning["statistics"] = corpus_to_evaluate(arguments, model.vocab, arguments.statistics).train
     unit = model.vocab.unit
     unknown = 0 if model.vocab.unknown_id is None else int(np.count_nonzero(corpus.train == model.vocab.unknown_id))
     if unknown:
         say(f"{unknown:,} of {len(corpus.train):,} {unit}s are not in the vocabulary and count as <unk>")
     batch_size = 1 if arguments.batch_size is None else arguments.batch_size
-    result = model.evaluate(corpus.train, batch_size=batch_size, threads=arguments.threads)
+    result = model.evaluate(
+        corpus.train,
+        batch_size=batch_size,
+        threads=arguments.threads,
+        dynamic=False if learning is None else learning,
+    )
     line = (
         f"nats {result.nats:.4f}  bits {result.bits:.4f}  perplexity {result.perplexity:.3f}  "
         f"accuracy {result.accuracy:.4f}  {unit}s {result.count}"

@@ -328,7 +328,14 @@ class LanguageModel(
         """The training windows of ids (N,), for `crnn.fit`: see `crnn.text.windows.contiguous_batches`."""
         return contiguous_batches(ids, batch_size, bptt)
 
-    def evaluate(self, text: str | bytes | ArrayLike, *, batch_size: int = 1, threads: int = 1) -> Evaluation:
+    def evaluate(
+        self,
+        text: str | bytes | ArrayLike,
+        *,
+        batch_size: int = 1,
+        threads: int = 1,
+        dynamic: bool | Mapping[str, Any] = False,
+    ) -> Evaluation:
         """Evaluate the predictions of all tokens of a text but the first.
 
         Parameters
@@ -339,6 +346,12 @@ class LanguageModel(
             1: the state is carried through the whole text. More: the text is cut into as many contiguous streams, each
             from the initial state. This is faster, and slightly pessimistic. Every token is predicted in both cases.
         threads : int
+        dynamic : bool or dict
+            True, or options: dynamic evaluation. A copy of the model predicts ``bptt`` steps of all streams, and then
+            learns them by one update, before it predicts the next ones; the model does not change. Krause et al. 2018;
+            see docs/text.md. Options are ``optimizer``, ``lr``, ``bptt``, ``clip_norm``, ``clip_value``, ``decay`` and
+            ``max_change``, as in `learner`, and ``statistics``: a text or ids to take the mean squares of the gradient
+            from, instead of an optimizer. docs/text.md has the defaults.
 
         Returns
         -------
@@ -346,10 +359,10 @@ class LanguageModel(
 
         Raises
         ------
-        TextError, ValueError
-            The text has fewer than 2 tokens, or an argument is wrong.
+        TypeError, TextError, ValueError
+            The text has fewer than 2 tokens, or an argument is wrong. With ``dynamic`` also if the model is quantised.
         """
-        return evaluated(self, text, batch_size, threads)
+        return evaluated(self, text, batch_size, threads, dynamic)
 
     def score(
         self, texts: Iterable[str | bytes], *, prompt: str | bytes | None = None, threads: int = 1

@@ -13,9 +13,10 @@ from crnn._core import loss
 from crnn._core.arrays import checked_ids
 from crnn.array_input import as_array
 from crnn.checks import Array, Ids, check_size, check_threads
+from crnn.models.language.dynamic import dynamic_pass
 from crnn.models.language.surprisals import surprisals
 from crnn.models.outputs.metrics import Evaluation
-from crnn.models.outputs.predictor import Workspace
+from crnn.models.outputs.predictor import Predictor, Workspace
 from crnn.text.errors import TextError
 from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX, contiguous_batches
@@ -27,36 +28,51 @@ STEPS = 256  # most steps of a window
 BLOCK = 1 << 16  # characters or bytes of texts that are sorted by length together
 
 
-def evaluated(model: Any, text: str | bytes | ArrayLike, batch_size: int, threads: int) -> Evaluation:
+def evaluated(model: Any, text: str | bytes | ArrayLike, batch_size: int, threads: int, dynamic: Any) -> Evaluation:
     """See `LanguageModel.evaluate`."""
     ids = ids_of(text, model.vocab)
     if len(ids) < 2:
         raise TextError(f"text: expected at least 2 tokens, one to predict from another, got {len(ids)}")
-    predictor, threads = model._predictor, check_threads(threads)
+    threads = check_threads(threads)
     batch_size = min(check_size("batch_size", batch_size), len(ids) - 1)
+    if dynamic is False:
+        windows = _windows(model, ids, batch_size, threads)
+    else:
+        learning = dynamic_pass(
+            model, dynamic, batch_size, threads, lambda other: ids_of(other, model.vocab, "dynamic: statistics")
+        )
+        windows = learning.windows(ids)
+    total, count, correct = 0.0, 0, 0
+    for losses, predictions, targets in windows:
+        total += loss.sum(losses.reshape(-1))
+        predicted = targets != IGNORE_INDEX
+        count += int(np.count_nonzero(predicted))
+        correct += int(np.count_nonzero((predictions == targets) & predicted))
+    return Evaluation(total / count, correct / count, count)
+
+
+def _windows(model: Any, ids: Ids, batch_size: int, threads: int) -> Iterator[tuple[Array, Array, Array]]:
+    """Losses, predictions and targets (T, B) of each window; valid until the next."""
+    predictor: Predictor = model._predictor
     bptt = max(1, min(WINDOW // batch_size, STEPS))
     workspace, state = Workspace(), None
-    total, count, correct = 0.0, 0, 0
     for x, y in contiguous_batches(ids, batch_size, bptt, drop_last=False):
         window, targets = model.window(x, y)
         (tape,), head = predictor.window(
             window.x, targets, workspace, state=state, threads=threads, keep=False, predictions=True
         )
         state = tape.after.value
-        total += loss.sum(head.losses.reshape(-1))
-        predicted = targets != IGNORE_INDEX
-        count += int(np.count_nonzero(predicted))
-        correct += int(np.count_nonzero((head.predictions == targets) & predicted))
-    return Evaluation(total / count, correct / count, count)
+        assert head.predictions is not None
+        yield head.losses, head.predictions, targets
 
 
-def ids_of(text: str | bytes | ArrayLike, vocab: Vocab) -> Array:
-    """Ids (N,) of a text, or given ids."""
+def ids_of(text: str | bytes | ArrayLike, vocab: Vocab, name: str = "text") -> Array:
+    """Ids (N,) of a text, or given ids. Errors call them ``name``."""
     if isinstance(text, str | bytes):
-        return vocab.encode(text)
+        return vocab.encode(text, name)
     ids = np.asarray(text)
     if ids.ndim != 1:
-        raise ValueError(f"text: expected a text, or ids of shape (N,), got {ids.dtype} of shape {ids.shape}")
+        raise ValueError(f"{name}: expected a text, or ids of shape (N,), got {ids.dtype} of shape {ids.shape}")
     return ids
 
 

@@ -171,7 +171,7 @@ class AdaptiveHead:
             tails=[TailTape(tail, self.inputs, self.dtype) for tail in self.tails],
             block_rows=block_rows or T * B,
             precision=tape.precision,
-            predictions=np.empty((T, B), np.intp) if predictions else None,
+            predictions=np.empty((T, B), np.int32) if predictions else None,
         )
 
     def draw_mask(self, tape: AdaptiveTape, network: Tape, masks: Masks | None, config: NetworkConfig) -> None:

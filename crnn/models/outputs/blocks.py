@@ -134,9 +134,9 @@ class Blocks:
         share = Slice(*parallel.part_range(rows.stop - rows.start, part, parts))
         targets = self._targets[:, rows]
         self._head.forward_rows(tape, self._x[:, rows], share)
+        self._predict(tape, rows, share)
         if self._gradient is None:
             self._head.loss_rows(tape, targets, share)
-            self._predict(tape, rows, share)
             return
         weights = None if self._weights is None else self._weights[:, rows]
         self._head.backward_rows(tape, self._dx[:, rows], targets, self._gradient.scale, share, weights)

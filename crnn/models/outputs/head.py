@@ -14,6 +14,7 @@ import numpy as np
 
 from crnn import _parallel as parallel
 from crnn._core import gemm
+from crnn._core.arrays import largest_of_rows
 from crnn._core.rows import Lengths
 from crnn.checks import Array
 from crnn.models.outputs.losses import Loss
@@ -46,6 +47,11 @@ class HeadTape:
     targets: Array | None = None  # copies of those of a small window
     version: object | None = None  # of the parameters whose weights are packed, see `Parameters.version`
 
+    def predict(self, part: Slice) -> None:
+        """Note the predictions of the rows of ``part``, where they are wanted, after the outputs are computed."""
+        if self.predictions is not None:
+            largest_of_rows(self.predictions, self.outputs, part.b0, part.b1)
+
     @property
     def blocked(self) -> bool:
         """Whether only the outputs of a block of rows are in memory: see `crnn.models.outputs.blocks`."""
@@ -59,8 +65,7 @@ class HeadTape:
     @property
     def repeatable(self) -> bool:
         """Whether the head's part of a pass only calls kernels: see `crnn.nn.program`."""
-        calls_only = self.mask is None and self.predictions is None
-        return calls_only and (self.pooling is None or self.pooling.repeatable)
+        return self.mask is None and (self.pooling is None or self.pooling.repeatable)
 
     def own_targets(self, targets: Array) -> Array:
         """A copy of the targets in memory that stays the same for windows of the same shape."""
@@ -169,7 +174,7 @@ class Head:
             pooling=pooling,
             outputs=gemm.aligned_empty((*of_outputs, V), self.dtype),
             losses=gemm.aligned_empty(shape, self.dtype),
-            predictions=np.empty(shape, np.intp) if predictions else None,
+            predictions=np.empty(shape, np.int32) if predictions else None,
             weights=gemm.Packed(H, V, self.dtype, precision=tape.precision or self.precision),
             weights_t=gemm.Packed(V, H, self.dtype, precision=tape.precision),
             precision=tape.precision,

@@ -105,7 +105,7 @@ class Predictor:
 
         With ``lengths`` x is packed. ``masks``: instead of a seed. ``precision``: as in `RNN.forward`. ``outputs``:
         whether the caller needs the outputs of all rows. ``predictions``: whether it needs predictions; not in a
-        backward pass.
+        backward pass with an `AdaptiveHead`, which does not compute the outputs that they need.
         """
         stack, head = self.net.stack, self.head
         if workspace.tape is not None and workspace.tape.stack is not stack:
@@ -191,8 +191,7 @@ class Predictor:
             head.forward_rows(head_tape, tape.y, part)
             if targets is not None:
                 head.loss_rows(head_tape, targets, part)
-            if head_tape.predictions is not None:
-                head_tape.predictions[:, part.rows] = head_tape.outputs[:, part.rows].argmax(axis=2)
+            head_tape.predict(part)
 
         phases: list[Phase] = [(tape.parts, rows)] if packed else [(1, pack), (tape.parts, rows)]
         if head_tape.blocked:
@@ -300,6 +299,7 @@ class Predictor:
             part = tape.part(number)
             stack.forward(tape, part)
             head.forward_rows(head_tape, tape.y, part)
+            head_tape.predict(part)
             head.backward_rows(head_tape, tape.dy, targets, scale, part, weights)
             self._penalise(tape, head_tape, scale, part)
             stack.backward(tape, None, part)
@@ -454,7 +454,7 @@ class Predictor:
             Factors of the losses, in the model's dtype. Needs a ``scale``.
         predictions : bool
             Write the number of the largest output of each row into the head's tape, which then need not have all
-            outputs. Not with a ``scale``.
+            outputs. Not with a ``scale`` and an `AdaptiveHead`.
 
         Returns
         -------

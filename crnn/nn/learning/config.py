@@ -54,45 +54,53 @@ class LearnerConfig:
         help="A name, with arguments if wanted, as in 'sgd(momentum=0.9)', or an optimizer such as "
         "crnn.optim.Adam(beta2=0.99), of which the learner takes a copy.",
         json_types=(),
+        flag="--optimizer",
     )
     lr: float | None = option(
         None,
         check=lambda name, value: check_number(name, value, 0.0),
         help="Learning rate of an optimizer that is given by its name. If not given: the default of its class.",
+        flag="--lr",
     )
     bptt: int = option(
         32,
         check=check_size,
         help="Steps of truncated backpropagation through time: an update backpropagates the losses of the last bptt "
         "steps, and no gradient reaches earlier ones.",
+        flag="--bptt",
     )
     every: int | None = option(
         None,
         check=check_size,
         help="Steps from one update to the next, at most bptt; bptt if not given. With fewer, the losses of the last "
         "bptt steps count again in each update.",
+        flag="--every",
     )
     clip_norm: float | None = option(
         1.0,
         check=check_limit,
         help="Largest 2-norm of the gradient; a larger gradient is scaled down to this norm. None: any.",
+        flag="--clip-norm",
     )
     clip_value: float | None = option(
         None,
         check=check_limit,
         help="Elements of the gradient are clipped to [-clip_value, clip_value], before clip_norm. None: they are not.",
+        flag="--clip-value",
     )
     decay: float = option(
         0.0,
         check=_check_decay,
         help="After each update the weights move by this part of the way back to those that the learner began with, "
         "as in dynamic evaluation (Krause et al. 2018).",
+        flag="--decay",
     )
     max_change: float | None = option(
         None,
         check=check_limit,
         help="Bounds how far the weights may move from those that the learner began with: the 2-norm of the "
         "difference, divided by that of the weights at the beginning. None: any.",
+        flag="--max-change",
     )
     streams: int = option(
         1,

@@ -106,7 +106,7 @@ OPTIONS = [
 @pytest.mark.parametrize("options", OPTIONS, ids=["kept", "reread", "every"])
 def test_a_learner_from_a_file_continues_to_the_bit_from_every_step(tmp_path, kind, options):
     path, whole = tmp_path / "l.safetensors", kind(**options)
-    n, expected, saved = 40, [], []
+    n, expected, saved = 30, [], []
     for step in range(n):
         whole.learner.save(path)
         saved.append(path.read_bytes())
@@ -118,7 +118,7 @@ def test_a_learner_from_a_file_continues_to_the_bit_from_every_step(tmp_path, ki
         assert type(other.learner) is type(whole.learner)
         other.learner.save(path)
         assert path.read_bytes() == content
-        for later in range(step, min(step + 9, n)):
+        for later in range(step, min(step + 8, n)):
             assert same(np.asarray(other.advance(later)), np.asarray(expected[later])), (step, later)
     for later in range(step + 1, n):
         other.advance(later)

@@ -2,6 +2,7 @@
 """The windows of learners: updates more often than windows, resets of some streams, missing targets, many streams."""
 
 import copy
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -295,3 +296,35 @@ def test_texts_and_embedded_ids_as_inputs_of_sequence_models():
 def test_sequence_models_that_cannot_learn_from_a_stream_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make().learner()
+
+
+@pytest.mark.parametrize("every", [5, 1])
+@pytest.mark.parametrize("streams", [1, 3])
+def test_memory_does_not_grow_after_the_first_windows(every, streams, rng):
+    options = {"bptt": 5, "every": every, "streams": streams}
+    values = crnn.SequenceRegressor(D, 1, hidden_size=H, cell="lstm").learner(**options)
+    texts, network = language().learner(**options), crnn.RNN(D, H).learner(**options)
+    x, ids = rng.normal(size=(streams, D)), IDS[:streams]
+    x, y, token = (x, x[:, 0], ids) if streams > 1 else (x[0], x[0, 0], int(ids[0]))
+    dy = np.zeros((streams, H) if streams > 1 else H)
+
+    def run(steps):
+        for _ in range(steps):
+            values.predict(x)
+            values.learn(y)
+            texts.step(token)
+            network.step(x)
+            network.learn(dy)
+
+    run(60)
+    tracemalloc.start()
+    try:
+        run(20)
+        before, _ = tracemalloc.get_traced_memory()
+        run(400)
+        after, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 2000
+    assert peak - before < 20_000
+    assert values.updates == 480 // every

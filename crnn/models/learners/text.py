@@ -53,6 +53,7 @@ class TextLearner(Learner):
     IN_WORD, AT_SPACE = 1, 2
     _logits: Array  # (B, V) of the next tokens
     _known: Array  # bool (B,): whether there is a prediction of the next token
+    _all_known: bool
     _last: Ids  # (B,): the last tokens
 
     # ---- what the kinds of models differ in -----------------------------------------------------------------------
@@ -63,7 +64,7 @@ class TextLearner(Learner):
     def _new_readout(self) -> HeadReadout:
         model = self._module
         B = self.config.streams
-        self._known, self._last = np.zeros(B, bool), np.zeros(B, np.int32)
+        self._known, self._last, self._all_known = np.zeros(B, bool), np.zeros(B, np.int32), False
         self._logits = np.zeros((B, len(model.vocab)), model.dtype)
         return HeadReadout(
             model._parameters.values, model._parameters.grads, model._head.loss, tie_weights=model.tie_weights
@@ -94,7 +95,8 @@ class TextLearner(Learner):
         super()._run(inputs)
         self._logits[...] = self._window.outputs(1)[0]
         self._last, self._ending = inputs[-1].copy(), self.BY_TOKEN
-        self._known[:] = True
+        if not self._all_known:
+            self._known[:] = self._all_known = True
 
     @property
     def vocab(self) -> Vocab:
@@ -191,21 +193,7 @@ class TextLearner(Learner):
         """Read and learn ids (N, B), and append the surprisals to ``nats`` unless it is None."""
         start = 0
         while start < len(ids):
-            unknown = ~self._known | self._to_reset
-            if self._pending:
-                targets = ids[start : start + 1].copy()
-                targets[:, unknown] = IGNORE_INDEX
-                losses = self._learn_targets(targets)
-            elif nats is not None:  # `learn` has been called
-                losses = np.empty((1, ids.shape[1]), self._module.dtype)
-                loss.softmax_cross_entropy(
-                    losses, None, self._logits[None], ids[start : start + 1], 1.0, IGNORE_INDEX, 0, len(unknown)
-                )
-                losses = losses[0]
-            if nats is not None:
-                assert losses is not None
-                losses[unknown] = np.nan
-                nats.append(losses[None])
+            self._learn_first(ids[start : start + 1], nats)
             self._finish_step()
             count = min(self._window.room, len(ids) - start)
             self._run(ids[start : start + count])
@@ -213,6 +201,29 @@ class TextLearner(Learner):
             if count > 1:
                 self._learn_within(ids[start + 1 : start + count], nats)
             start += count
+
+    def _learn_first(self, ids: Ids, nats: list[Array] | None) -> None:
+        """Give the targets (1, B) of the last step, of the streams that have one."""
+        if self._pending and self._all_known:
+            losses = self._learn_targets(ids)
+        else:
+            unknown = ~self._known
+            targets = np.where(unknown, np.int32(IGNORE_INDEX), ids)
+            # not pending: `learn` has been called
+            losses = self._learn_targets(targets) if self._pending else self._losses_of(targets)
+            if nats is not None:
+                losses = np.where(unknown, self._logits.dtype.type(np.nan), losses)
+        if nats is not None:
+            nats.append(np.array(losses, self._logits.dtype).reshape(1, -1))
+
+    def _losses_of(self, targets: Ids) -> Array:
+        """The losses (B,) of the last predictions."""
+        losses = np.empty(targets.shape, self._logits.dtype)
+        loss.softmax_cross_entropy(
+            losses, None, self._logits[None], targets, 1.0, IGNORE_INDEX, 0, len(self._logits)
+        )
+        found: Array = losses[0]
+        return found
 
     def _learn_within(self, targets: Ids, nats: list[Array] | None) -> None:
         """Give the targets (m, B) of the last m steps but the last one. They belong to one window."""
@@ -227,6 +238,7 @@ class TextLearner(Learner):
     def reset(self, streams: Any = None) -> None:
         super().reset(streams)
         self._known &= ~self._to_reset
+        self._all_known = bool(self._known.all())
 
     # ---- predictions ----------------------------------------------------------------------------------------------
 
@@ -245,7 +257,7 @@ class TextLearner(Learner):
             return p if self.config.streams > 1 else p[0]
 
     def _need_known(self) -> None:
-        if not self._known.all():
+        if not self._all_known:
             raise TextError("learner: expected at least one token to continue from, got none; feed a text first")
 
     def top_tokens(self, count: int = 10) -> list[tuple[str | int, float]]:
@@ -290,6 +302,7 @@ class TextLearner(Learner):
             raise ValueError(f"own: expected ending, from 0 to 2, got {header!r:.100}")
         last = checked_ids("own.last", arrays["last"], len(self.vocab))
         self._logits, self._known, self._last, self._ending = arrays["logits"], arrays["known"], last, ending
+        self._all_known = bool(self._known.all())
 
 
 public_methods_in_ieee_mode(TextLearner)

@@ -191,8 +191,7 @@ class Learner(ABC):
         with self._exclusive:
             if not self._pending:
                 raise ValueError("learn: expected a call of predict before each learn, got none")
-            losses = self._learn_targets(self._targets(y))
-            return losses if losses is None or self._several else float(losses[0])
+            return self._learn_targets(self._targets(y))
 
     def _check_target(self, y: Any) -> None:
         """Raise what `learn` raises for a wrong target."""
@@ -207,13 +206,13 @@ class Learner(ABC):
             self.steps -= 1
             self._pending = False
 
-    def _learn_targets(self, targets: Array) -> Array | None:
-        """Give the targets (1, B, ...) of the last step, and learn if an update is due. Returns its losses (B,), fresh;
-        None if they are not known."""
+    def _learn_targets(self, targets: Array) -> Any:
+        """Give the targets (1, B, ...) of the last step, and learn if an update is due. Returns what `learn` does."""
         window = self._window
-        window.set_targets(window.steps - 1, targets)
-        found = window.losses(window.steps - 1, window.steps)
-        losses = None if found is None else found[0].copy()
+        last = window.steps - 1
+        window.set_targets(last, targets)
+        found = window.losses(last, last + 1)
+        losses = None if found is None else found[0].copy() if self._several else float(found[0, 0])
         self._pending = False
         if window.due:
             self._learn()

@@ -199,7 +199,6 @@ class KeptWindow(Window):
         first, self.steps = self.steps, self.steps + len(x)
         self._tape.pack(backward=True)
         self._inputs[first : self.steps] = x
-        self._readout.set_missing(self._targets[first : self.steps])
         self._tape.forward(first, self.steps)
         self.fresh = self.steps
 
@@ -246,6 +245,7 @@ class KeptWindow(Window):
     def forget(self) -> None:
         if self.steps:
             self._tape.state_after(self.steps, self._tape.before)
+            self._readout.set_missing(self._targets)  # of the next steps
             if self.starts:
                 self._resets[:] = False
                 self.starts = []

@@ -177,20 +177,16 @@ def test_encoder_and_decoder_learn_the_same_with_any_number_of_threads(given):
         return Predictor(len(symbols), alphabet, model=model, threads=threads)
 
     encoder, encoding = Encoder(), predictor(1)
-    start = 0
-    while start < len(symbols):
-        steps = encoding.window_steps(start, len(symbols))
-        encoding.encode(encoder, symbols[start : start + steps, None])
-        start += steps
+    for start in range(0, len(symbols), encoding.window):
+        encoding.encode(encoder, symbols[start : start + encoding.window])
     archive = encoder.finish()
     for threads in (1, 2, 3):
         decoder, decoding = Decoder(archive), predictor(threads)
-        found, start = [], 0
-        while start < len(symbols):
-            window = np.zeros((decoding.window_steps(start, len(symbols)), 1), np.int32)
+        found = []
+        for start in range(0, len(symbols), decoding.window):
+            window = np.zeros(len(symbols[start : start + decoding.window]), np.int32)
             assert decoding.decode(decoder, window)
-            found += window[:, 0].tolist()
-            start += len(window)
+            found += window.tolist()
         assert found == symbols.tolist()
         assert decoder.ended()
         weights = [each._network.model.flat_params for each in (encoding, decoding)]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """src_c/text/mixing.h once more, in Python's integers and written from its description, for contents of one block."""
 
-CONTEXTS, LOGIT, STEPS = 14, 2815, 33
+CONTEXTS, LOGIT, STEPS = 18, 2815, 33
 WORD = (1 << 32) - 1
 
 
@@ -71,7 +71,7 @@ class Adaptive:
 class Mixer:
     """``decisions``: what was coded, (probability of a 1 in 2^24, bit)."""
 
-    def __init__(self, alphabet, line_bits, position_bits):
+    def __init__(self, alphabet, line_bits, position_bits, trained=False):
         self.alphabet, self.line_bits, self.position_bits = alphabet, line_bits, position_bits
         self.table = [bytearray(16) for _ in range(1 << line_bits)]
         self.positions, self.direct, self.refined, self.weights, self.followers = {}, {}, {}, {}, {}
@@ -82,6 +82,7 @@ class Mixer:
         self.of_match = [Adaptive(0x3FFFFF - 0x1FFFFF // (i + 1)) for i in range(32)]
         self.past, self.lines = b"", [0, 0]
         self.words, self.match, self.length = [0, 0, 0], 0, 0
+        self.starts = (4000, 60000) if trained else (8500, 26000)
         self.decisions = []
 
     def last(self, n):
@@ -97,7 +98,9 @@ class Mixer:
         pairs += [(last4, earlier & mask) for mask in (0xFF, 0xFFFF, 0xFFFFFF)]
         pairs += [(word, last1), (word, before), (word, before * 3 + before_that * 7 & WORD)]
         pairs += [(last4 & 0xF0F0FFFF, 0), (column, last1), (column, above)]
-        pairs += [(self.followers.get(self.last(2), 0), last1)]
+        followers = self.followers.get(self.last(2), 0)
+        pairs += [(followers, last1), (self.last(3), followers & 0xFFFF), (before, last1)]
+        pairs += [(word, int.from_bytes(past[self.lines[0] :][:4], "big")), (last4 & 0xFFFF00, 0)]
         return [hashed(hashed(a, i + 1), b) for i, (a, b) in enumerate(pairs)]
 
     def find_match(self):
@@ -163,7 +166,7 @@ class Mixer:
                 length = self.length if self.length <= 15 else min(31, 15 + (self.length - 15) // 4)
         of_match = STRETCH[self.of_match[length].p >> 10] if expected is not None else 0
         inputs.append(-of_match if expected == 0 else of_match)
-        began = sum(inputs) * 10500 + STRETCH[network >> 4] * 26000
+        began = sum(inputs) * self.starts[0] + STRETCH[network >> 4] * self.starts[1]
         inputs += [STRETCH[network >> 4], network - 32768 >> 5, 256]
         length_class = 0 if expected is None else 1 + sum(length >= least for least in (8, 12, 16, 20, 24, 28))
         of_match = 0 if expected is None else expected + 1
@@ -181,10 +184,11 @@ class Mixer:
             near.append((row, at // 176 + (at % 176 >= 88)))
 
         def learn(bit):
-            rows = [(of, inputs, x, 5) for of, x in zip(chosen, logits, strict=True)] + [(final, logits, logit, 2)]
+            rate = 48 + max(0, (1 << 17) - len(self.past)) // 1024
+            rows = [(of, inputs, x, rate) for of, x in zip(chosen, logits, strict=True)] + [(final, logits, logit, 32)]
             for of, x, output, rate in rows:
                 error = ((bit << 16) - SQUASH[output]) * rate
-                of[:] = [clip(w + (each * error + (1 << 17) >> 18), 1 << 24) for w, each in zip(of, x, strict=True)]
+                of[:] = [clip(w + (each * error + (1 << 21) >> 22), 1 << 24) for w, each in zip(of, x, strict=True)]
             for row, step in near:
                 row[step] += (bit << 16) - bit - row[step] >> 6
 

@@ -58,16 +58,17 @@ def bytes_by_definition(decisions):
     return ((low + (1 << 56) - 1) >> 56).to_bytes(shifts + 1, "big")
 
 
+@pytest.mark.parametrize("trained", [False, True])
 @pytest.mark.parametrize("name", CONTENTS)
-def test_bytes_are_those_of_python_s_integers_and_are_decoded(name):
+def test_bytes_are_those_of_python_s_integers_and_are_decoded(name, trained):
     alphabet, symbols = symbols_of(CONTENTS[name])
     model = model_of(alphabet)
-    mixer, encoder = Mixer(alphabet, len(symbols)), Encoder()
+    mixer, encoder = Mixer(alphabet, len(symbols), trained), Encoder()
     assert mixer.encode(encoder, stream_of(model), 0, symbols, np.empty((1, 14), np.float32), len(symbols))
     archive = encoder.finish()
 
     stream, before = stream_of(model), 0
-    expected = oracle.Mixer(alphabet, line_bits=15, position_bits=12)
+    expected = oracle.Mixer(alphabet, line_bits=15, position_bits=12, trained=trained)
     for symbol in symbols:
         p = stream.step(before)[None]
         softmax(p, p)
@@ -78,7 +79,7 @@ def test_bytes_are_those_of_python_s_integers_and_are_decoded(name):
     found = np.empty_like(symbols)
     decoder = Decoder(archive)
     states = np.empty((1, 14), np.float32)
-    assert Mixer(alphabet, len(symbols)).decode(decoder, stream_of(model), 0, found, states, len(symbols))
+    assert Mixer(alphabet, len(symbols), trained).decode(decoder, stream_of(model), 0, found, states, len(symbols))
     assert np.array_equal(found, symbols)
     assert decoder.ended()
 
@@ -124,7 +125,7 @@ def test_the_states_before_each_row_are_the_stream_s():
 @pytest.mark.parametrize("options", [{}, {"cell": "gru", "num_layers": 2}, {"hidden_size": [5, 9]}], ids=str)
 def test_windows_are_learnt_one_later_by_rows_that_begin_with_the_states_of_the_stream(options):
     alphabet, symbols = symbols_of(CONTENTS["text"])
-    how = Learning(rows=3, steps=5, lr=0.01, last=0.5, warm_up=4, clip_norm=0.1)
+    how = Learning(rows=3, steps=5, lr=0.01, last=0.5, warm_up=4, clip_norm=0.1, replay=0)
     learner = WindowLearner(150, model_of(alphabet, **options), how)
     expected, optimizer = model_of(alphabet, **options), crnn.optim.Adam(lr=0.01)
     mixer, states_before = Mixer(alphabet, 150), []
@@ -152,6 +153,27 @@ def test_windows_are_learnt_one_later_by_rows_that_begin_with_the_states_of_the_
     assert not np.array_equal(following, same.step(1))  # the state is another one now
     again = continued(learner.stream, StreamWeights(expected._stream_parts()))
     assert np.array_equal(again.step(2), learner.stream.step(2))
+
+
+def test_earlier_windows_are_learnt_again_and_so_many_are_kept():
+    alphabet, symbols = symbols_of(CONTENTS["text"])
+    learner = WindowLearner(100, model_of(alphabet), Learning(rows=2, steps=5, replay=2, most_kept=3))
+    learnt, update = [], learner._update
+
+    def noted(x, targets, states):
+        learnt.append(targets.T.ravel().tolist())
+        update(x, targets, states)
+
+    learner._update = noted
+    windows = [symbols[10 * k : 10 * k + 10].tolist() for k in range(8)]
+    for k, window in enumerate(windows):
+        learner.read(np.array(window, np.int32), learner.new_states(10) * 0)
+        learner.learn()
+        assert learnt[-3] == window
+        assert all(again in windows[max(0, k - 2) : k + 1] for again in learnt[-2:])
+    assert len(learnt) == 24
+    assert len(learner._earlier) == 3
+    assert learner._optimizer.updates == 24
 
 
 def test_weights_that_are_not_finite_are_not_learnt():

@@ -94,7 +94,7 @@ def decompress(
 ) -> bytes:
     """Decompress an archive of `compress`.
 
-    Takes the memory of twice the content, whose size the archive claims, and that of the network, which is at most 130
+    Takes the memory of twice the content, whose size the archive claims, and that of the network, which is at most 140
     MB without a model. A claim of more than 262,144 bytes for each byte of the archive is refused.
 
     Parameters

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Mixer: codes windows of symbols, whose probabilities are a network's and those of what followed the same bytes before.
+"""Mixer: codes windows of symbols, predicted by a network and from what followed the same bytes before.
 
 src_c/text/mixing.h defines the arithmetic.
 """
@@ -9,7 +9,9 @@ cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.stdint cimport int16_t, int32_t, uint8_t, uint32_t
 from crnn._core.arrays cimport data, dim
-from crnn._core.coder cimport CRNN_MOST_SYMBOLS, Decoder, Encoder, crnn_bytes_decoded, crnn_frequencies, crnn_range_coder
+from crnn._core.coder cimport (
+    CRNN_MOST_SYMBOLS, Decoder, Encoder, crnn_bytes_decoded, crnn_frequencies, crnn_range_coder,
+)
 from crnn._core.dispatch cimport f32
 from crnn.stream.stream cimport Stream, StreamWeights, acquire, release
 
@@ -40,7 +42,7 @@ cdef extern from "text/mixing.h" nogil:
         int32_t *final
         uint32_t *followers
 
-    void crnn_mixer_begin(crnn_mixer *mixer, const uint8_t *alphabet, int V)
+    void crnn_mixer_begin(crnn_mixer *mixer, const uint8_t *alphabet, int V, bint trained)
     int crnn_mixer_code(crnn_mixer *mixer, crnn_range_coder *coder, const uint32_t *frequencies, int symbol)
 
 
@@ -54,6 +56,8 @@ cdef class Mixer:
         The values of the symbols, rising; from 2 to 256.
     size : int
         Symbols of the content: how large the tables are.
+    trained : bool
+        Whether the network knows similar contents: it then counts for more at the beginning.
     """
     cdef crnn_mixer *mixer
     cdef void *memory
@@ -61,7 +65,7 @@ cdef class Mixer:
     cdef Py_ssize_t V
     cdef int busy
 
-    def __cinit__(self, bytes alphabet not None, Py_ssize_t size):
+    def __cinit__(self, bytes alphabet not None, Py_ssize_t size, bint trained=False):
         cdef int bits = max(12, (max(size, 1) - 1).bit_length())
         cdef crnn_mixer_bits sizes
         cdef size_t at = 0
@@ -71,7 +75,8 @@ cdef class Mixer:
             raise ValueError(f"alphabet: expected from 2 to {CRNN_MOST_SYMBOLS} rising bytes, got {alphabet!r:.80}")
         sizes.lines, sizes.history, sizes.positions = min(bits + 3, 22), min(bits, 24), min(bits, 22)
         lengths = [  # in bytes; the largest alignment first
-            sizeof(crnn_mixer), <size_t>MIX_NODES << sizes.lines, <size_t>4 << sizes.positions, 4 << 16, 4 * 256 * MIX_SETS,
+            sizeof(crnn_mixer), <size_t>MIX_NODES << sizes.lines, <size_t>4 << sizes.positions, 4 << 16,
+            4 * 256 * MIX_SETS,
             *(4 * MIX_INPUTS * MIX_CHOICES[i] for i in range(MIX_SETS)), 2 << 16, 2 << 20, (2 << 16) * MIX_STEPS,
             (2 << 16) * MIX_STEPS, <size_t>1 << sizes.history,
         ]
@@ -98,7 +103,7 @@ cdef class Mixer:
         for i in range(2):
             self.mixer.refinement[i] = <int16_t *>(base + <size_t>next(places))
         self.mixer.past = <uint8_t *>(base + <size_t>next(places))
-        crnn_mixer_begin(self.mixer, alphabet, <int>self.V)
+        crnn_mixer_begin(self.mixer, alphabet, <int>self.V, trained)
 
     def __dealloc__(self):
         PyMem_RawFree(self.memory)
@@ -115,7 +120,7 @@ cdef class Mixer:
             return self.run(&of.coder, stream, before, symbols, states, steps, True)
 
     def decode(self, decoder: Decoder, stream: Stream, before: int, symbols: Ids, states: Real, steps: int) -> bool:
-        """Read the symbols (T,) OUT of a window, otherwise as `encode`. False where no encoder has written the bytes."""
+        """Read the symbols (T,) OUT of a window, otherwise as `encode`. False where no encoder wrote the bytes."""
         cdef Decoder of = decoder
         with cython.critical_section(of):
             return (self.run(&of.coder, stream, before, symbols, states, steps, False)

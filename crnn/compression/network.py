@@ -33,10 +33,12 @@ class Learning:
     last: float = 1 / 4  # the rate of the last update, in units of lr; it falls linearly
     warm_up: int = 20  # updates until lr is reached
     clip_norm: float = 2.0
+    replay: int = 1  # earlier windows that are learnt again after each
+    most_kept: int = 4096  # of the earlier windows
 
 
 NEW = Learning()
-GIVEN = Learning(lr=1e-3, last=1.0)  # of a model that has been trained
+GIVEN = Learning(lr=1e-3, last=1.0, replay=0)  # of a model that has been trained
 
 
 class WindowLearner:
@@ -61,10 +63,12 @@ class WindowLearner:
         self.model, self.how, self.before = model, how, 0
         self.steps = how.rows * how.steps
         self.stream = Stream(StreamWeights(model._stream_parts()))
-        self._optimizer, self._updates = Adam(lr=how.lr), max(1, size // self.steps)
+        self._optimizer, self._updates = Adam(lr=how.lr), max(1, size // self.steps * (1 + how.replay))
         self._state, self._workspace = model.net.stack.new_state(how.rows), model.workspace()
         self._state_size = sum(array.shape[1] for array in self._state.arrays)
         self._window: tuple[Ids, Ids, Array] | None = None  # that is to be learnt
+        self._earlier: list[tuple[Ids, Ids, Array]] = []
+        self._learnt, self._draw = 0, 1  # windows; the last number drawn
         self._weights: StreamWeights | None = None  # that the stream has to continue with
 
     def new_states(self, steps: int) -> Array:
@@ -84,11 +88,22 @@ class WindowLearner:
             self.stream, self._weights = continued(self.stream, self._weights), None
 
     def learn(self) -> None:
-        """Learn the window that was read last, if it is a whole one."""
+        """Learn the window that was read last, if it is a whole one, and earlier ones again, drawn at random."""
         if self._window is None:
             return
-        x, targets, states = self._window
-        self._window = None
+        window, self._window = self._window, None
+        self._update(*window)
+        if self.how.replay:
+            earlier, place = self._earlier, self._learnt % self.how.most_kept
+            earlier[place : place + 1] = [window]
+            self._learnt += 1
+            for _ in range(self.how.replay):
+                self._draw = self._draw * 1103515245 + 12345 & 0x7FFFFFFF
+                self._update(*earlier[(self._draw >> 8) % len(earlier)])
+        self._weights = StreamWeights(self.model._stream_parts())
+
+    def _update(self, x: Ids, targets: Ids, states: Array) -> None:
+        """One update by the gradient of a window's mean loss, unless it is not finite."""
         self.model.loss_and_gradients(x, targets, self._state_of(states), workspace=self._workspace)
         parameters = self.model._parameters
         norm = norm_of(parameters.flat_grads, 1)
@@ -97,7 +112,6 @@ class WindowLearner:
             self._optimizer.update(parameters.flat, parameters.flat_grads, factor=factor, lr_scale=self._scale())
             parameters.changed()
         parameters.flat_grads.fill(0)
-        self._weights = StreamWeights(self.model._stream_parts())
 
     def _scale(self) -> float:
         """Of the learning rate, for the next update."""

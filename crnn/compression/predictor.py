@@ -43,7 +43,7 @@ class Predictor:
     window: int  # T, of all windows but the last
 
     def __init__(self, size: int, alphabet: bytes, *, model: LanguageModel | None = None, threads: int = 1) -> None:
-        self._mixer = Mixer(alphabet, size)
+        self._mixer = Mixer(alphabet, size, model is not None)
         how = NEW if model is None else GIVEN
         self._network = WindowLearner(size, model or new_model(alphabet), how)
         self.window = self._network.steps

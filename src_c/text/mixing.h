@@ -15,7 +15,7 @@
 #include "text/range_coder.h"
 
 enum {
-    MIX_CONTEXTS = 14,
+    MIX_CONTEXTS = 18,
     MIX_INPUTS = MIX_CONTEXTS + 6, /* contexts, the last 1 and 2 bytes, a match, 2 of the network, 1 */
     MIX_SETS = 3,                  /* of weights: each adds the inputs with one of its vectors of weights */
     MIX_LOGIT = 2815,              /* the largest */
@@ -26,7 +26,7 @@ enum {
     MIX_MOST_BYTES = 8 * (CRNN_MOST_BYTES + 1),
 };
 
-/* What is allocated, all zero, and its sizes as powers of 2; see `crnn_mixer_sizes`. */
+/* Sizes of arrays, as powers of 2. */
 typedef struct {
     int lines, history, positions;
 } crnn_mixer_bits;
@@ -42,8 +42,8 @@ typedef struct {
     int32_t *final;           /* (256, MIX_SETS), likewise: of the three sets */
     uint32_t *followers;      /* (2^16): the last 4 bytes that followed the last 2 */
     /* constant */
+    int32_t start_contexts, start_network; /* weights begin with: of contexts, last bytes, a match; of the network */
     int alphabet_size;
-    uint8_t alphabet[256];
     int16_t first[257];       /* symbols below each byte */
     uint8_t next[256][2];     /* histories */
     uint8_t counts[256][3];   /* of a history: zeros, ones, the last bit if there were both */
@@ -55,7 +55,7 @@ typedef struct {
     /* what was read */
     uint64_t position, line, line_before; /* the last: where this line and the one before it begin */
     uint32_t last4, last8;                /* bytes, the last one lowest */
-    uint32_t word, word_before, word_before_that;
+    uint32_t word, word_before, word_before_that, line_start; /* hashes of words; up to 4 bytes */
     uint64_t match;
     uint32_t match_length;                /* 0: no match */
     uint32_t hashes[MIX_CONTEXTS];
@@ -67,13 +67,7 @@ typedef struct {
     int logit_steps[2], match_class, expected; /* -1: no match that agrees with the bits so far; the bit of it */
 } crnn_mixer;
 
-enum {
-    MIX_START_CONTEXT = 10500, /* what weights begin with: those of contexts, of the last bytes and of a match */
-    MIX_START_NETWORK = 26000, /* of the network's logit; all others with 0 */
-    MIX_LARGEST_WEIGHT = 1 << 24,
-    MIX_RATE = 5,
-    MIX_FINAL_RATE = 2,
-};
+enum { MIX_LARGEST_WEIGHT = 1 << 24, MIX_RATE = 48, MIX_FINAL_RATE = 32 };
 
 static const int32_t MIX_CHOICES[MIX_SETS] = {3 * 256, 64, 2048}; /* vectors of weights of each set */
 
@@ -156,8 +150,10 @@ static inline void mix_make_histories(crnn_mixer *m)
                 (((m->counts[i][1] * 10u + 4) << 20) / ((m->counts[i][0] + m->counts[i][1]) * 10u + 8) << 12) & ~1023u;
 }
 
-static inline void crnn_mixer_begin(crnn_mixer *m, const uint8_t *alphabet, int V)
+/* m: with its arrays and their sizes, otherwise zeros. alphabet (V) rises. trained: whether the network is. */
+static inline void crnn_mixer_begin(crnn_mixer *m, const uint8_t *alphabet, int V, int trained)
 {
+    m->start_contexts = trained ? 4000 : 8500, m->start_network = trained ? 60000 : 26000;
     mix_make_logistic(m);
     mix_make_histories(m);
     for (uint32_t n = 0; n < 1024; ++n)
@@ -165,7 +161,6 @@ static inline void crnn_mixer_begin(crnn_mixer *m, const uint8_t *alphabet, int 
     for (uint32_t i = 0; i <= MIX_LONGEST; ++i)
         m->of_match[i] = (0x3FFFFFu - 0x1FFFFFu / (i + 1)) << 10;
     m->alphabet_size = V;
-    memcpy(m->alphabet, alphabet, (size_t)V);
     for (int byte = 0, symbol = 0; byte <= 256; ++byte) {
         m->first[byte] = (int16_t)symbol;
         symbol += symbol < V && alphabet[symbol] == byte;
@@ -185,7 +180,8 @@ static inline void mix_begin_byte(crnn_mixer *m)
     const uint32_t of[MIX_CONTEXTS][2] = {
         {c1, 0}, {c4 & 0xFFFF, 0}, {c4 & 0xFFFFFF, 0}, {c4, 0}, {c4, c8 & 255}, {c4, c8 & 0xFFFF}, {c4, c8 & 0xFFFFFF},
         {m->word, c1}, {m->word, m->word_before}, {m->word, m->word_before * 3 + m->word_before_that * 7},
-        {c4 & 0xF0F0FFFF, 0}, {column, c1}, {column, above}, {followers, c1},
+        {c4 & 0xF0F0FFFF, 0}, {column, c1}, {column, above}, {followers, c1}, {c4 & 0xFFFFFF, followers & 0xFFFF},
+        {m->word_before, c1}, {m->word, m->line_start}, {c4 & 0xFFFF00, 0},
     };
     for (uint32_t i = 0; i < MIX_CONTEXTS; ++i)
         m->hashes[i] = mix_hash(mix_hash(of[i][0], i + 1), of[i][1]);
@@ -222,7 +218,9 @@ static inline void mix_end_byte(crnn_mixer *m, int c)
     else if (m->word)
         m->word_before_that = m->word_before, m->word_before = m->word, m->word = 0;
     if (c == '\n')
-        m->line_before = m->line, m->line = m->position;
+        m->line_before = m->line, m->line = m->position, m->line_start = 0;
+    else if (m->position - m->line <= 4)
+        m->line_start = m->line_start << 8 | (uint32_t)c;
 }
 
 /* ---- a bit ------------------------------------------------------------------------------------------------------ */
@@ -330,7 +328,7 @@ static inline int32_t mix_predict(crnn_mixer *m, uint32_t prefix, int bit_number
         int64_t of_set = 0;
         for (int i = 0; i < MIX_INPUTS; ++i)
             of_set += (int64_t)w[i] * m->inputs[i];
-        of_set += (int64_t)MIX_START_CONTEXT * of_contexts + (int64_t)MIX_START_NETWORK * mix_stretch(m, network);
+        of_set += (int64_t)m->start_contexts * of_contexts + (int64_t)m->start_network * mix_stretch(m, network);
         m->logits[set] = mix_clip(of_set >> 16, MIX_LOGIT);
         sum += (int64_t)(m->chosen[MIX_SETS][set] + 65536 / MIX_SETS) * m->logits[set];
     }
@@ -343,13 +341,15 @@ static inline int32_t mix_predict(crnn_mixer *m, uint32_t prefix, int bit_number
 /* What is learnt from a bit after `mix_predict`: weights by the gradient of its code length, then what they weigh. */
 static inline void mix_learn(crnn_mixer *m, int bit)
 {
+    const int32_t early = m->position < 1 << 17 ? (int32_t)(((1 << 17) - m->position) >> 10) : 0;
     for (int set = 0; set <= MIX_SETS; ++set) {
-        const int32_t rate = set < MIX_SETS ? MIX_RATE : MIX_FINAL_RATE, n = set < MIX_SETS ? MIX_INPUTS : MIX_SETS;
+        const int32_t rate = set < MIX_SETS ? early + MIX_RATE : MIX_FINAL_RATE;
+        const int32_t n = set < MIX_SETS ? MIX_INPUTS : MIX_SETS;
         const int32_t *x = set < MIX_SETS ? m->inputs : m->logits;
         const int64_t error = (int64_t)((bit << 16) - mix_squash(m, m->logits[set])) * rate;
         int32_t *w = m->chosen[set];
         for (int i = 0; i < n; ++i)
-            w[i] = mix_clip(w[i] + ((x[i] * error + (1 << 17)) >> 18), MIX_LARGEST_WEIGHT);
+            w[i] = mix_clip(w[i] + ((x[i] * error + (1 << 21)) >> 22), MIX_LARGEST_WEIGHT);
     }
     mix_learn_refined(m, 0, bit);
     mix_learn_refined(m, 1, bit);

@@ -2,6 +2,7 @@
 """What is done with each file: it is refused with ModelFileError, or it is the same model, or another whole one."""
 
 import random
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import crnn
 from crnn.interop import aidax, guitarml, nam, rtneural
 from crnn.interop import torch as interop
 from crnn.models.files import from_bytes
+from crnn.models.learners.text import TextLearner
 
 from .mutate import KEPT, RENEWED
 
@@ -78,6 +80,36 @@ def checkpoints(folder: Path) -> tuple[dict[str, bytes], Check]:
         if end.flat_params.tobytes() == ends[name]:
             return SAME
         assert digest != KEPT, "resumed in spite of its digest"
+        return OTHER
+
+    return corpus, check
+
+
+def learner_files(folder: Path) -> tuple[dict[str, bytes], Check]:
+    """Files of learners, in the middle of a window."""
+    path = folder / "learner"
+    corpus = {}
+    for name, (make, go_on) in LEARNERS.items():
+        learner = make()
+        go_on(learner)
+        learner.save(path)
+        corpus[name] = path.read_bytes()
+
+    def check(content: bytes, name: str, digest: str) -> str:
+        path.write_bytes(content)
+        try:
+            learner = crnn.Learner.load(path)
+        except crnn.ModelFileError as error:
+            return refused(error, f"{path}: ")
+        learner.save(path)
+        written = path.read_bytes()
+        if written == corpus[name]:
+            return SAME
+        assert digest != KEPT or written in corpus.values(), "a damaged file was loaded, in spite of its digest"
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # possible numbers, with which learning may overflow
+            for text in (learner.feed, learner.surprisal) if isinstance(learner, TextLearner) else ():
+                text(np.zeros(7 if learner.streams == 1 else (7, learner.streams), np.int32))
         return OTHER
 
     return corpus, check
@@ -190,6 +222,20 @@ def train_sequences(path, model=None, *, at_first=False):
 
 RESUMES = {"text": train_text, "sequences": train_sequences}
 MODELS_OF_RESUMES = {"text": text_model, "sequences": regressor}
+LEARNERS = {
+    "text": (
+        lambda: text_model().learner(bptt=4, lr=0.01, max_change=0.5),
+        lambda learner: learner.feed("a bc\n" * 3),
+    ),
+    "streams": (
+        lambda: text_model().learner(bptt=3, every=2, streams=2, optimizer="sgd(momentum=0.5)"),
+        lambda learner: learner.feed(np.arange(14).reshape(7, 2) % 5).reset([1]),
+    ),
+    "values": (
+        lambda: regressor().learner(bptt=3, every=1, decay=0.1),
+        lambda learner: [(learner.predict([1.0, step]), learner.learn(step)) for step in range(5)],
+    ),
+}
 NETWORKS = {
     "lstm": crnn.RNN(2, 3, 2, "lstm", bidirectional=True, seed=1),
     "gru": crnn.RNN(2, 3, cell="gru", dtype="float64", seed=1),
@@ -217,6 +263,7 @@ DATA = {
 TARGETS = {
     "models": lambda folder: model_files(),
     "checkpoints": checkpoints,
+    "learners": learner_files,
     "torch": pytorch_files,
     "audio": audio_files,
     "archives": lambda folder: archives(),

@@ -11,16 +11,30 @@
 enum { LN_LSTM_I, LN_LSTM_F, LN_LSTM_G, LN_LSTM_O, LN_LSTM_GATES };
 enum { LN_LSTM_GAIN, LN_LSTM_BIAS = LN_LSTM_GAIN + LN_LSTM_GATES }; /* vectors: one of each for every gate */
 
-/* Every lane: the sum of all lanes of a, divided by H. */
-INLINE line ln_lstm_mean(line a, crnn_dim H) { return line_div(line_set1(fold_line(a)), line_set1((real)H)); }
+/* means[gate] = the sum of all lanes of sums[gate], divided by H; the other lanes are 0. */
+NOCLONE static void ln_lstm_means(real means[LINE], const line sums[LN_LSTM_GATES], crnn_dim H)
+{
+    real lanes[LN_LSTM_GATES][LINE];
+    for (int gate = 0; gate < LN_LSTM_GATES; ++gate)
+        line_store(lanes[gate], sums[gate]);
+    for (int half = LINE / 2; half > 0; half /= 2) /* as fold_sum, for all gates at once */
+        for (int gate = 0; gate < LN_LSTM_GATES; ++gate)
+            for (int i = 0; i < half; ++i)
+                lanes[gate][i] = FLUSHED(lanes[gate][i] + lanes[gate][i + half]);
+    line_store(means, line_set1(0));
+    for (int gate = 0; gate < LN_LSTM_GATES; ++gate)
+        means[gate] = lanes[gate][0];
+    line_store(means, line_div(line_load(means), line_set1((real)H)));
+}
 
 /* s OVERWRITTEN with the gates of a line, from its n. One copy of this code for forward and backward. */
-NOCLONE static void ln_lstm_gates_of(line s[LN_LSTM_GATES], cell_line at, const line n[LN_LSTM_GATES])
+NOCLONE static void ln_lstm_gates_of(line s[LN_LSTM_GATES], const line n[LN_LSTM_GATES], const void *const *vectors,
+                                     crnn_dim j, crnn_dim columns)
 {
-    const void *const *vectors = at.layer->vectors;
+    UNROLL
     for (int gate = 0; gate < LN_LSTM_GATES; ++gate)
-        s[gate] = line_fma(n[gate], get_vector(at, vectors[LN_LSTM_GAIN + gate]),
-                           get_vector(at, vectors[LN_LSTM_BIAS + gate]));
+        s[gate] = line_fma(n[gate], line_get((const real *)vectors[LN_LSTM_GAIN + gate] + j, columns),
+                           line_get((const real *)vectors[LN_LSTM_BIAS + gate] + j, columns));
     s[LN_LSTM_I] = line_sigmoid(s[LN_LSTM_I]);
     s[LN_LSTM_F] = line_sigmoid(s[LN_LSTM_F]);
     s[LN_LSTM_G] = line_tanh(s[LN_LSTM_G]);
@@ -31,37 +45,38 @@ NOCLONE static void ln_lstm_gates_of(line s[LN_LSTM_GATES], cell_line at, const 
 INLINE void ln_lstm_row(cell_line first)
 {
     const crnn_layer *l = first.layer;
-    line mean[LN_LSTM_GATES], scale[LN_LSTM_GATES], n[LN_LSTM_GATES], s[LN_LSTM_GATES], sum[LN_LSTM_GATES];
+    line n[LN_LSTM_GATES], s[LN_LSTM_GATES], sum[LN_LSTM_GATES];
+    real means[LINE], scales[LINE];
     for (int gate = 0; gate < LN_LSTM_GATES; ++gate)
         sum[gate] = line_set1(0);
     for (cell_line at = first; at.columns > 0; at = next_line(at))
         UNROLL
         for (int gate = 0; gate < LN_LSTM_GATES; ++gate)
             sum[gate] = line_add(sum[gate], get_gate(at, l->gates, gate));
-    for (int gate = 0; gate < LN_LSTM_GATES; ++gate) {
-        mean[gate] = ln_lstm_mean(sum[gate], l->H);
+    ln_lstm_means(means, sum, l->H);
+    for (int gate = 0; gate < LN_LSTM_GATES; ++gate)
         sum[gate] = line_set1(0);
-    }
     for (cell_line at = first; at.columns > 0; at = next_line(at))
         UNROLL
         for (int gate = 0; gate < LN_LSTM_GATES; ++gate) {
-            const line deviation = line_first(line_sub(get_gate(at, l->gates, gate), mean[gate]), at.columns);
-            sum[gate] = line_fma(deviation, deviation, sum[gate]);
+            const line deviation = line_sub(get_gate(at, l->gates, gate), line_set1(means[gate]));
+            const line there = line_first(deviation, at.columns);
+            sum[gate] = line_fma(there, there, sum[gate]);
         }
-    for (int gate = 0; gate < LN_LSTM_GATES; ++gate) {
-        const line variance = line_add(ln_lstm_mean(sum[gate], l->H), line_set1((real)1e-5));
-        scale[gate] = line_div(line_set1(1), line_sqrt(variance));
-        if (l->scales)
-            line_store_n((real *)l->scales + first.row * LN_LSTM_GATES + gate, scale[gate], 1);
-    }
+    ln_lstm_means(scales, sum, l->H);
+    const line deviations = line_sqrt(line_add(line_load(scales), line_set1((real)1e-5)));
+    line_store(scales, line_div(line_set1(1), deviations));
+    if (l->scales)
+        memcpy((real *)l->scales + first.row * LN_LSTM_GATES, scales, LN_LSTM_GATES * sizeof(real));
     for (cell_line at = first; at.columns > 0; at = next_line(at)) {
         UNROLL
         for (int gate = 0; gate < LN_LSTM_GATES; ++gate) {
-            n[gate] = line_mul(line_sub(get_gate(at, l->gates, gate), mean[gate]), scale[gate]);
+            const line deviation = line_sub(get_gate(at, l->gates, gate), line_set1(means[gate]));
+            n[gate] = line_mul(deviation, line_set1(scales[gate]));
             if (l->scales)
                 put_gate(at, l->gates, gate, n[gate]);
         }
-        ln_lstm_gates_of(s, at, n);
+        ln_lstm_gates_of(s, n, l->vectors, at.j, at.columns);
         const line in = line_min(line_sub(line_set1(1), s[LN_LSTM_F]), s[LN_LSTM_I]);
         const line c = line_fma(s[LN_LSTM_F], get_before(at, l->c, l->c0), line_mul(in, s[LN_LSTM_G]));
         put_step(at, l->c, c);
@@ -96,10 +111,9 @@ INLINE void ln_lstm_row_backward(cell_line first)
     for (int gate = 0; gate < LN_LSTM_GATES; ++gate)
         sum[gate] = with_n[gate] = line_set1(0);
     for (cell_line at = first; at.columns > 0; at = next_line(at)) {
-        UNROLL
         for (int gate = 0; gate < LN_LSTM_GATES; ++gate)
             n[gate] = get_gate(at, l->gates, gate);
-        ln_lstm_gates_of(s, at, n);
+        ln_lstm_gates_of(s, n, l->vectors, at.j, at.columns);
         const line c = get_step(at, l->c), c_before = get_before(at, l->c, l->c0), zero = line_set1(0);
         const line shut = line_sub(line_set1(1), s[LN_LSTM_F]), in = line_min(shut, s[LN_LSTM_I]), dh = get_dh(at);
         put_step(at, l->dh, dh);
@@ -112,7 +126,6 @@ INLINE void ln_lstm_row_backward(cell_line first)
         dz[LN_LSTM_G] = tanh_gradient(line_mul(dc, in), s[LN_LSTM_G]);
         dz[LN_LSTM_O] = sigmoid_gradient(line_mul(dh, c), s[LN_LSTM_O]);
         put_state(at, l->dc, line_mul(dc, s[LN_LSTM_F]));
-        UNROLL
         for (int gate = 0; gate < LN_LSTM_GATES; ++gate) {
             /* forward: gain * n + bias */
             add_to_dvector(at, LN_LSTM_GAIN + gate, dz[gate], n[gate]);
@@ -123,18 +136,17 @@ INLINE void ln_lstm_row_backward(cell_line first)
             with_n[gate] = line_fma(dn, n[gate], with_n[gate]);
         }
     }
-    for (int gate = 0; gate < LN_LSTM_GATES; ++gate) {
-        sum[gate] = ln_lstm_mean(sum[gate], H);
-        with_n[gate] = ln_lstm_mean(with_n[gate], H);
-        dz[gate] = line_set1(((const real *)l->scales)[first.row * LN_LSTM_GATES + gate]);
-    }
+    real means[LINE], means_with_n[LINE];
+    const real *const scales = (const real *)l->scales + first.row * LN_LSTM_GATES;
+    ln_lstm_means(means, sum, H);
+    ln_lstm_means(means_with_n, with_n, H);
     for (cell_line at = first; at.columns > 0; at = next_line(at))
-        UNROLL
         for (int gate = 0; gate < LN_LSTM_GATES; ++gate) {
             /* forward: n = scale * (a - mean(a)), and scale depends on a too */
-            const line dn = line_get(dnormal + gate * H + at.j, at.columns), centred = line_sub(dn, sum[gate]);
-            const line direct = line_fnma(get_gate(at, l->gates, gate), with_n[gate], centred);
-            put_gate(at, l->da, gate, line_mul(dz[gate], direct));
+            const line dn = line_get(dnormal + gate * H + at.j, at.columns), n_gate = get_gate(at, l->gates, gate);
+            const line centred = line_sub(dn, line_set1(means[gate]));
+            const line rest = line_fnma(n_gate, line_set1(means_with_n[gate]), centred);
+            put_gate(at, l->da, gate, line_mul(line_set1(scales[gate]), rest));
         }
 }
 

@@ -2,6 +2,8 @@
 """The windows of learners: updates more often than windows, resets of some streams, missing targets, many streams."""
 
 import copy
+import linecache
+import sys
 import tracemalloc
 from itertools import pairwise
 
@@ -120,6 +122,36 @@ def test_no_gradient_passes_a_reset_and_others_are_not_touched(cell, trainable, 
             assert np.abs(learner.model.flat_params - by_hand.flat_params).max() < 1e-11
     got, wanted = state_arrays(learner.state), [array for part in states[-1] for array in part]
     assert max(np.abs(a - b).max() for a, b in zip(got, wanted, strict=True)) < 1e-11
+
+
+@pytest.mark.parametrize("every", [4, 1, 3])
+def test_the_equations_in_numpy_agree_in_float64(every, rng):
+    """h_t = tanh(x_t W_xh + h_{t-1} W_hh + b_h), the loss |h_t - y_t|^2 / 2; an update by the last 4 steps."""
+    net, bptt, lr = crnn.RNN(D, H, seed=1, dtype="float64"), 4, 0.1
+    stir(net.flat_params)
+    learner = net.learner(optimizer="sgd", lr=lr, bptt=bptt, every=every, clip_norm=None)
+    W_x, W_h, b = (net.params[f"layer0.{name}"].copy() for name in ("W_xh", "W_hh", "b_h"))
+    X, Y, states, given = rng.normal(size=(25, D)), rng.normal(size=(25, H)) / 2, [np.zeros(H)], []
+    for t in range(25):
+        h = np.tanh(X[t] @ W_x + states[t] @ W_h + b)
+        assert np.abs(learner.step(X[t]) - h).max() < 1e-13
+        given.append(h - Y[t])  # a network is given gradients: they stay those at the outputs of then
+        learner.learn(given[t])
+        states.append(h)
+        if (t + 1) % every:
+            continue
+        steps = range(max(0, t + 1 - bptt), t + 1)
+        again = [states[steps[0]]]
+        for s in steps:
+            again.append(np.tanh(X[s] @ W_x + again[-1] @ W_h + b))
+        dW_x, dW_h, db, dh_next = np.zeros_like(W_x), np.zeros_like(W_h), np.zeros(H), np.zeros(H)
+        for i, s in reversed(list(enumerate(steps))):
+            da = (given[s] + dh_next) * (1 - again[i + 1] ** 2)
+            dW_x, dW_h, db = dW_x + np.outer(X[s], da), dW_h + np.outer(again[i], da), db + da
+            dh_next = W_h @ da
+        W_x, W_h, b = W_x - lr * dW_x, W_h - lr * dW_h, b - lr * db
+    for name, expected in (("W_xh", W_x), ("W_hh", W_h), ("b_h", b)):
+        assert np.abs(learner.model.params[f"layer0.{name}"] - expected).max() < 1e-12
 
 
 def test_a_reset_of_one_stream_of_text_has_no_target_and_no_surprisal():
@@ -328,3 +360,50 @@ def test_memory_does_not_grow_after_the_first_windows(every, streams, rng):
     assert after - before < 2000
     assert peak - before < 20_000
     assert values.updates == 480 // every
+
+
+@pytest.mark.thread_unsafe
+@pytest.mark.parametrize("every", [4, 1])
+def test_an_interrupt_at_any_line_leaves_a_learner_that_agrees_with_its_snapshot(every, rng):
+    """Whether the interrupted call counts is open; weights, packed weights and states belong together."""
+    x, y = rng.normal(size=(40, D)), rng.normal(size=40)
+    model = crnn.SequenceRegressor(D, 1, hidden_size=H, cell="lstm", seed=0)
+    interrupts = 0
+    for line in range(0, 400, 5):
+        learner, left = model.learner(bptt=4, every=every, lr=0.1), [line]
+
+        def step(i, learner=learner):
+            learner.predict(x[i])
+            learner.learn(y[i])
+
+        def trace(frame, event, _, left=left):
+            if "learning" not in frame.f_code.co_filename and "learners" not in frame.f_code.co_filename:
+                return None
+            if event == "line":
+                left[0] -= 1
+                # no handler of a signal runs where a compiled context manager is left
+                line_of_source = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+                if left[0] < 0 and "with self._exclusive" not in line_of_source:
+                    raise KeyboardInterrupt
+            return trace
+
+        for i in range(9):
+            step(i)
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            for i in range(9, 13):
+                step(i)
+        except KeyboardInterrupt:
+            interrupts += 1
+        finally:
+            sys.settrace(before)
+        learner.freeze()
+        stream = learner.snapshot()
+        for i in range(20, 26):
+            assert same(learner.predict(x[i]), stream.step(x[i])), line
+        learner.unfreeze()
+        for i in range(26, 40):
+            step(i)
+        assert learner.updates > 3
+    assert interrupts > 30

@@ -33,6 +33,10 @@ cdef extern from "pythread.h" nogil:
     PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int interruptible)
     void PyThread_release_lock(PyThread_type_lock lock)
 
+cdef extern from "simd/compat.h" nogil:
+    int flag_take(int *flag)
+    void flag_give(int *flag)
+
 cdef enum:
     CHECK_MICROSECONDS = 50_000  # between calls of signal handlers, where a signal does not wake the waiting thread
 
@@ -217,6 +221,26 @@ def run(Py_ssize_t threads, function) -> None:
     job.function = job.failure = None  # an exception refers to the frames of the caller
     if failure is not None:
         raise failure
+
+
+@cython.final
+cdef class Exclusive:
+    """Context manager of a call during which no other may begin: RuntimeError, which names ``what`` is in use.
+
+    Compiled, because a signal handler could raise within methods in Python, and it would stay in use for ever.
+    """
+    cdef int busy
+    cdef str what
+
+    def __init__(self, str what not None):
+        self.what = what
+
+    def __enter__(self) -> None:
+        if not flag_take(&self.busy):
+            raise RuntimeError(f"{self.what}: another thread is using it; give other threads a snapshot")
+
+    def __exit__(self, kind: object, value: object, traceback: object) -> None:
+        flag_give(&self.busy)
 
 
 @cython.final

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import os
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,6 +15,7 @@ import numpy as np
 from crnn._core import optim as kernels
 from crnn._core.arrays import checked_ids
 from crnn._core.gemm import aligned_empty
+from crnn._core.threads import Exclusive
 from crnn._float_mode import in_ieee_mode, public_methods_in_ieee_mode
 from crnn.array_input import as_array
 from crnn.checks import Array, check_threads
@@ -81,7 +81,7 @@ class Learner(ABC):
     _ids: bool  # whether inputs are ids
 
     def __init__(self, model: Any, config: LearnerConfig, *, ids: bool) -> None:
-        self._exclusive = Exclusive()
+        self._exclusive = Exclusive("learner")
         self.config, self._ids, self._several = config, ids, config.streams > 1
         check_trainable(model.config()["precision"])
         self._module = model._changed(model._parameters.read_only())
@@ -245,8 +245,9 @@ class Learner(ABC):
             grads = self._parameters.flat_grads
             kernels.clear(grads, self.config.threads)
             window.backward(1.0 / weight)
-            if self._update(self._parameters.flat, grads):
-                self.updates += 1
+            try:
+                self.updates += self._update(self._parameters.flat, grads)
+            finally:  # also after an interrupt
                 self._parameters.changed()
         window.begin_next()
 
@@ -408,20 +409,6 @@ def _restored(name: str, tensors: Mapping[str, Array], header: Header, threads: 
 def _from_bytes(content: bytes) -> Any:
     """The learner that pickle or copy restores."""
     return _restored("pickle", *model_file.from_bytes("pickle", content, borrow=True), None)
-
-
-class Exclusive:
-    """Context manager of a call that no other thread's call may interrupt."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        if not self._lock.acquire(blocking=False):
-            raise RuntimeError("learner: another thread is using it; give other threads a snapshot")
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
 
 
 def _own_optimizer(optimizer: Optimizer, config: LearnerConfig) -> Optimizer:

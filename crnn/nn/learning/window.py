@@ -196,11 +196,11 @@ class KeptWindow(Window):
         return self._size - self.steps
 
     def run(self, x: Array) -> None:
-        first, self.steps = self.steps, self.steps + len(x)
+        first, stop = self.steps, self.steps + len(x)
         self._tape.pack(backward=True)
-        self._inputs[first : self.steps] = x
-        self._tape.forward(first, self.steps)
-        self.fresh = self.steps
+        self._inputs[first:stop] = x
+        self._tape.forward(first, stop)
+        self.steps = self.fresh = stop
 
     def outputs(self, m: int) -> Array:
         return self._tape.outputs[self.steps - m : self.steps]

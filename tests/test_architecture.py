@@ -34,7 +34,7 @@ BENCHMARK_FLOORS = (
     ("rows",),
     ("all_rows", "report"),
     ("run",),
-    ("compression", "defaults", "install", "latency", "promise", "published"),
+    ("compression", "defaults", "install", "latency", "logs", "promise", "published"),
     ("", "__main__"),
 )
 ROOMS_OF_MODELS = ("inputs", "outputs", "fitting")  # lowest first; the models themselves are above

@@ -75,7 +75,7 @@ def add_evaluation_flags(parser: CommandParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print how well a model predicts. Returns the exit status."""
-    options = learning_options(arguments, "dynamic", ["statistics"])
+    options = learning_options(arguments, dynamic.OPTIONS, "dynamic", ["statistics"])
     line, result = evaluated(crnn.load(arguments.model), arguments, options if arguments.dynamic else None)
     if arguments.json:
         show_json({"model": arguments.model} | result)

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from crnn._options import add_flags, from_flags, options_of
+from crnn._options import add_flags, options_of
 from crnn.nn.learning.config import LearnerConfig
 
 # Help that differs from that of the Python option.
@@ -39,13 +39,14 @@ def add_learning_flags(
     add_flags(parser, LearnerConfig, overrides, without=without)
 
 
-def learning_options(arguments: argparse.Namespace, switch: str, more: Iterable[str] = ()) -> dict[str, Any]:
-    """The options that were given, by their names; raises ValueError if some were without ``--switch``.
+def learning_options(
+    arguments: argparse.Namespace, names: Iterable[str], switch: str, more: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Those of these options that were given, by their names; raises ValueError if some were without ``--switch``.
 
     ``more``: further arguments that need the switch, which are not part of the result.
     """
-    given = {name: value for name, value in from_flags(arguments, LearnerConfig).items() if value is not None}
-    given.pop("threads", None)  # a flag of the command
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     check_switch(arguments, switch, [*given, *more])
     return given
 

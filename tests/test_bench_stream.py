@@ -9,7 +9,7 @@ from benchmarks import all_rows, report
 from benchmarks.base import latency, measure
 from benchmarks.base.row import Setting
 from benchmarks.contenders import native, single_steps
-from benchmarks.rows import many_streams, stream
+from benchmarks.rows import many_streams, online, stream
 
 pytestmark = pytest.mark.thread_unsafe  # they measure, and count calls
 
@@ -111,3 +111,16 @@ def test_stream_names_all_rows_of_streams():
     assert {"stream-64", "stream-lstm-512", "stream-char-gru-128", "stream-batch-128", "stream-join"} <= {
         row.name for row in chosen
     }
+
+
+def test_learners_are_timed(monkeypatch, setting):
+    monkeypatch.setattr(online, "unavailable", lambda name: measure.Missing("left out"))
+    assert present(online.online(5, setting, samples=30)) == {"crnn", "crnn, every=10"}
+
+
+def test_a_loop_in_pytorch_learns_the_same_stream(torch, setting):
+    before = torch.get_num_threads()
+    try:
+        assert "torch, a loop" in present(online.online(5, setting, samples=30))
+    finally:
+        torch.set_num_threads(before)

@@ -49,8 +49,12 @@ class HeadTape:
 
     def predict(self, part: Slice) -> None:
         """Note the predictions of the rows of ``part``, where they are wanted, after the outputs are computed."""
-        if self.predictions is not None:
+        if self.predictions is None:
+            return
+        if part.lengths is None:
             largest_of_rows(self.predictions, self.outputs, part.b0, part.b1)
+        else:  # is not repeated: `Tape.repeatable`
+            self.predictions[:, part.rows] = self.outputs[:, part.rows].argmax(axis=2)
 
     @property
     def blocked(self) -> bool:

@@ -110,7 +110,7 @@ def test_standard_input_and_output(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32" or not PAGE.exists(), reason="needs a shell, and the page")
 def test_the_commands_of_the_page_run_one_after_the_other(tmp_path):
     blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for name in ("app.log", "sunday.log", "monday.log"):
         (tmp_path / name).write_bytes(CONTENT)
     crnn_function = f"""
@@ -120,7 +120,8 @@ def test_the_commands_of_the_page_run_one_after_the_other(tmp_path):
         }}
     """
     for block in blocks:
-        (tmp_path / "copy.log").unlink(missing_ok=True)
+        for name in ("copy.log", "monday.log.crz"):
+            (tmp_path / name).unlink(missing_ok=True)
         script = f"set -eu\n{crnn_function}\n{block}"
         found = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=environment(), capture_output=True, check=False)
         assert found.returncode == 0, found.stderr
@@ -149,6 +150,22 @@ def test_both_commands_need_the_same_model(original, tmp_path, model, capsys):
     crnn.LanguageModel(crnn.Vocab.from_text(b"ab", "byte"), hidden_size=5, seed=3).save(tmp_path / "other")
     why = fails(capsys, "decompress", packed, "-o", tmp_path / "z", "--model", tmp_path / "other")
     assert "expected the model that it was made with" in why
+    assert not (tmp_path / "z").exists()
+
+
+def test_both_commands_need_the_same_text_before(original, tmp_path, capsys):
+    yesterday, packed = tmp_path / "y.log", tmp_path / "p"
+    yesterday.write_bytes(CONTENT[7:])
+    assert run(capsys, "compress", original, "-o", packed, "--after", yesterday)[0] == 0
+    assert packed.read_bytes() == crnn.compress(CONTENT, after=CONTENT[7:])
+    assert run(capsys, "decompress", packed, "-o", tmp_path / "y", "--after", yesterday)[0] == 0
+    assert (tmp_path / "y").read_bytes() == CONTENT
+    why = fails(capsys, "decompress", packed, "-o", tmp_path / "z", "--after", original)
+    assert why.startswith(f"crnn decompress: {packed}: expected the text before it that it was made with, whose digest")
+    assert "No such file" in fails(capsys, "decompress", packed, "-o", tmp_path / "z", "--after", tmp_path / "none")
+    onto_itself = ["-o", yesterday, "--after", yesterday, "--overwrite"]
+    assert "expected different files" in fails(capsys, "compress", original, *onto_itself)
+    assert yesterday.read_bytes() == CONTENT[7:]
     assert not (tmp_path / "z").exists()
 
 

@@ -198,6 +198,68 @@ def test_models_that_cannot_be_a_start_are_refused(make, message):
             call(b"abc", model=make())
 
 
+# ---- after a text ----------------------------------------------------------------------------------------------------
+
+def log_of(day, lines):
+    rng = np.random.default_rng(day)
+    verbs = ["accepted", "closed", "refused", "forwarded", "delayed"]
+    rows = zip(rng.integers(0, 3, lines), rng.integers(0, 5, lines), rng.integers(0, 1000, lines), strict=True)
+    return "".join(f"2026-11-{day:02} host{host} {verbs[verb]} connection {n}\n" for host, verb, n in rows).encode()
+
+
+DAY, NEXT_DAY = log_of(5, 150), log_of(6, 60)
+
+
+def test_after_a_similar_text_archives_are_smaller():
+    archive = crnn.compress(NEXT_DAY, after=DAY)
+    assert len(archive) < 0.8 * len(crnn.compress(NEXT_DAY))
+    assert crnn.decompress(archive, after=bytearray(DAY), threads=2) == NEXT_DAY
+    assert crnn.compress(NEXT_DAY, after=DAY, threads=2) == archive
+
+
+@pytest.mark.parametrize("content", [b"x", b"xy", b"zz" * 500, b"host" * 200, bytes(range(256)), prose(900)], ids=len)
+@pytest.mark.parametrize("after", [b"z", b"host1", bytes(range(256)), DAY])
+def test_any_text_may_come_before_any_content(content, after):
+    archive = crnn.compress(content, after=after)
+    assert crnn.decompress(archive, after=after) == content
+    assert len(archive) <= len(content) + 40
+
+
+def test_a_model_and_a_text_are_both_the_start(model):
+    archive = crnn.compress(NEXT_DAY, after=DAY, model=model)
+    header = Header.read(archive)[0]
+    assert header.model
+    assert header.after
+    assert crnn.decompress(archive, after=DAY, model=model) == NEXT_DAY
+    for start in ({"after": DAY}, {"model": model}):
+        with pytest.raises(crnn.ArchiveError, match="that it was made with"):
+            crnn.decompress(archive, **start)
+
+
+def test_another_text_is_refused_by_its_digest():
+    archive = crnn.compress(NEXT_DAY, after=DAY)
+    digest = Header.read(archive)[0].after.hex()
+    assert digest == hashlib.blake2b(DAY, digest_size=16).hexdigest()
+    for text, came in ((None, "none"), (b"", "none"), (DAY[:-1], "one with ")):
+        with pytest.raises(crnn.ArchiveError, match=f"expected the text before it .* digest is {digest}, got {came}"):
+            crnn.decompress(archive, after=text)
+
+
+def test_without_a_text_archives_are_those_of_always():
+    archive = crnn.compress(NEXT_DAY)
+    assert crnn.compress(NEXT_DAY, after=b"") == archive
+    assert crnn.decompress(archive, after=DAY) == NEXT_DAY
+    assert not Header.read(archive)[0].after
+
+
+def test_progress_counts_the_text_too():
+    calls = []
+    crnn.compress(NEXT_DAY, after=DAY, progress=lambda *call: calls.append(call))
+    total = len(DAY) + len(NEXT_DAY)
+    assert calls[-1] == (total, total)
+    assert {all for _, all in calls} == {total}
+
+
 # ---- refusals --------------------------------------------------------------------------------------------------------
 
 
@@ -215,6 +277,8 @@ def test_wrong_options_are_refused(call):
         call(b"abc", model="m.safetensors")
     with pytest.raises(ValueError, match="threads: expected"):
         call(b"abc", threads=0)
+    with pytest.raises(TypeError, match="after: expected bytes, got str"):
+        call(b"abc", after="text")
 
 
 ARCHIVES = {name: crnn.compress(content) for name, content in CONTENTS.items() if len(content) < 300}
@@ -264,7 +328,7 @@ def test_claims_that_cannot_be_true_are_refused_before_memory_is_allocated(monke
     def never(*arguments, **options):
         raise AssertionError("work has begun")
 
-    monkeypatch.setattr(archives, "Predictor", never)
+    monkeypatch.setattr(archives, "Coding", never)
     digest = bytes(8)
     too_large = Header("predicted", archives.VERSION, 1 << 40, digest, b"ab")
     assert f"got 5 bytes for {1 << 40:,}" in refusal(sealed(too_large, b"12345"))
@@ -289,6 +353,22 @@ def test_alphabets_and_sizes_that_no_header_has_are_refused():
     assert "size" in refusal(with_fields(b"\xc0\x00", two))  # could be shorter
     assert "size" in refusal(with_fields(b"\xff" * 9 + b"\x01", two))
     assert "method" in refusal(with_fields(b"\x00", two))
+
+
+@pytest.mark.parametrize("kind", [0x10, 0x20, 0x30, 0x40, 0x81, 2, 15])
+def test_methods_that_do_not_exist_are_refused(kind):
+    content = b"content"
+    digest = hashlib.blake2b(content, digest_size=8).digest()
+    head = b"\x8ecrz\x01" + bytes([kind, kind & 1]) + b"\x07" + b"0123456789abcdef" * (kind >> 4 & 3) + digest
+    assert "method" in refusal(head + zlib.crc32(head).to_bytes(4, "little") + content)
+
+
+def test_an_alphabet_without_the_bytes_of_the_text_is_refused():
+    archive = crnn.compress(b"abab" * 50, after=b"abcabc")
+    header, place = Header.read(archive)
+    assert header.alphabet == b"abc"
+    other = Header(header.method, header.predictor, header.size, header.digest, b"ab", after=header.after)
+    assert "alphabet" in refusal(other.to_bytes() + archive[place:], after=b"abcabc")
 
 
 def test_the_digest_of_the_content_is_compared():

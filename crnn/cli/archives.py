@@ -6,9 +6,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-import crnn
 from crnn.cli.common import (
     CommandParser,
     add_output_flags,
@@ -21,7 +20,7 @@ from crnn.cli.common import (
 from crnn.io.atomic_write import replacing
 from crnn.training.run_files import RunFiles
 
-__all__ = ["ENDING", "Files", "add_archive_flags", "read_model"]
+__all__ = ["ENDING", "Files", "add_archive_flags", "read_start"]
 
 ENDING = ".crz"
 STANDARD = "-"  # input or output
@@ -33,13 +32,22 @@ def add_archive_flags(parser: CommandParser, output: str) -> None:
     parser.add_argument(
         "--model", type=Path, help="a language model of bytes (.safetensors) to begin with; both commands need the same"
     )
+    parser.add_argument(
+        "--after",
+        type=Path,
+        metavar="TEXT",
+        help="a file of the same kind that is read first, such as yesterday's log; both commands need the same",
+    )
     parser.add_argument("--threads", type=int, default=cores(), help="threads; the result does not depend on it")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no messages")
 
 
-def read_model(arguments: argparse.Namespace) -> crnn.LanguageModel | None:
-    """The model of ``--model``."""
-    return None if arguments.model is None else load_language_model(arguments.model)
+def read_start(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The model of ``--model`` and the text of ``--after``, as arguments of `crnn.compress`."""
+    return {
+        "model": None if arguments.model is None else load_language_model(arguments.model),
+        "after": None if arguments.after is None else arguments.after.read_bytes(),
+    }
 
 
 class Files:
@@ -80,13 +88,14 @@ class Files:
 
     def __enter__(self) -> Self:
         arguments = self._arguments
-        models = [] if arguments.model is None else [arguments.model]
+        reads = {"file": self._input, "model": arguments.model, "after": arguments.after}
         if self.output is None:
             if arguments.json:
                 raise ValueError("json: expected with a file as the output, got it with standard output")
             if standard_output().isatty():
                 raise ValueError("output: expected a file or pipe, got a terminal, which does not show bytes")
-        self._locks.enter_context(RunFiles({"file": [self._input], "model": models}, {"output": self.output}))
+        given = {name: [path] for name, path in reads.items() if path is not None}
+        self._locks.enter_context(RunFiles(given, {"output": self.output}))
         try:
             check_output(argparse.Namespace(output=self.output, overwrite=arguments.overwrite))
         except BaseException:

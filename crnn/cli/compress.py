@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import crnn
-from crnn.cli.archives import ENDING, Files, add_archive_flags, read_model
+from crnn.cli.archives import ENDING, Files, add_archive_flags, read_start
 from crnn.cli.byte_progress import ByteProgress
 from crnn.cli.common import CommandParser, say
 from crnn.cli.results import add_json_flag, show_json
@@ -31,11 +31,11 @@ def add_arguments(parser: CommandParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Compress a file. Returns the exit status."""
     with Files(arguments, arguments.file.name + ENDING) as files:
-        model = read_model(arguments)
+        start = read_start(arguments)
         data = files.read()
         begin = time.perf_counter()
         with ByteProgress(files.name, quiet=arguments.quiet) as progress:
-            archive = crnn.compress(data, model=model, threads=arguments.threads, progress=progress)
+            archive = crnn.compress(data, threads=arguments.threads, progress=progress, **start)
         seconds = time.perf_counter() - begin
         files.write(archive)
     if arguments.json:

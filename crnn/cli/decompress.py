@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import crnn
-from crnn.cli.archives import ENDING, Files, add_archive_flags, read_model
+from crnn.cli.archives import ENDING, Files, add_archive_flags, read_start
 from crnn.cli.byte_progress import ByteProgress
 from crnn.cli.common import CommandParser, say
 from crnn.cli.results import add_json_flag, show_json
@@ -32,13 +32,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Decompress an archive. Returns the exit status."""
     default = arguments.file.name.removesuffix(ENDING)
     with Files(arguments, default if default not in ("", arguments.file.name) else None) as files:
-        model = read_model(arguments)
+        start = read_start(arguments)
         archive = files.read()
         begin = time.perf_counter()
         options = {"max_size": arguments.max_size, "threads": arguments.threads}
         with ByteProgress(files.name, quiet=arguments.quiet) as progress:
             try:
-                data = crnn.decompress(archive, model=model, progress=progress, **options)
+                data = crnn.decompress(archive, progress=progress, **start, **options)
             except crnn.ArchiveError as error:
                 raise crnn.ArchiveError(str(error).replace("archive", files.name, 1)) from None
         seconds = time.perf_counter() - begin

@@ -4,22 +4,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from crnn._core.coder import Decoder, Encoder
-from crnn._float_mode import in_host_mode, in_ieee_mode
-from crnn.checks import Array, check_count, check_threads
+from crnn._float_mode import in_ieee_mode
+from crnn.checks import check_count, check_threads
+from crnn.compression.coding import Coding, Progress
 from crnn.compression.header import DIGEST_BYTES, ArchiveError, Header
-from crnn.compression.predictor import VERSION, Predictor
-from crnn.compression.starting import checked_model, digest_of, model_for
+from crnn.compression.predictor import VERSION
+from crnn.compression.starting import Start, checked_model
 from crnn.models.language_model import LanguageModel
 
 __all__ = ["BYTES_PER_BYTE", "compress", "decompress"]
-
-Progress = Callable[[int, int], object]
 
 # A symbol takes 4.4e-5 bits or more, because no probability is above 1 - 2^-15 (src_c/text/range_coder.h): so many
 # bytes at most for each byte of the payload. What claims more is refused before memory is allocated.
@@ -28,7 +25,12 @@ BYTES_PER_BYTE = 1 << 18
 
 @in_ieee_mode
 def compress(
-    data: Any, *, model: LanguageModel | None = None, threads: int = 1, progress: Progress | None = None
+    data: Any,
+    *,
+    model: LanguageModel | None = None,
+    after: Any = None,
+    threads: int = 1,
+    progress: Progress | None = None,
 ) -> bytes:
     """Compress bytes by a network that learns them as it goes.
 
@@ -41,9 +43,13 @@ def compress(
         Copied first.
     model : LanguageModel, optional
         Of bytes, trained on similar data, as the start; not changed. The archive holds its digest, and needs it.
+    after : bytes-like, optional
+        Text of the same kind, such as yesterday's log, that is read and learnt before the data, by the decompressor
+        too. The archive holds its digest, and needs it.
     threads : int
     progress : callable, optional
-        Called now and then with the number of bytes done, and of all. What it raises ends the compression.
+        Called now and then with the number of bytes done, and of all, those of ``after`` included. What it raises ends
+        the compression.
 
     Returns
     -------
@@ -53,7 +59,7 @@ def compress(
     Raises
     ------
     TypeError
-        ``data`` is not bytes-like, ``model`` is not a LanguageModel.
+        ``data`` or ``after`` is not bytes-like, ``model`` is not a LanguageModel.
     ValueError
         The model is not one of bytes in float32, with all its outputs.
 
@@ -67,20 +73,19 @@ def compress(
     b'to be or not to be'
     """
     content = _copied("data", data)
-    model, threads = checked_model(model), check_threads(threads)
+    start, threads = _start(model, after), check_threads(threads)
     digest = _digest(content)
     stored = Header("stored", 0, len(content), digest).to_bytes() + content
-    if len(content) < 2:
-        return stored
-    values = np.frombuffer(content, np.uint8)
-    alphabet = np.flatnonzero(np.bincount(values, minlength=256)).astype(np.uint8).tobytes()
-    of_model = b"" if model is None or len(alphabet) == 1 else digest_of(model)
-    header = Header("predicted", VERSION, len(content), digest, alphabet, of_model).to_bytes()
+    alphabet = _alphabet(content)
+    if len(alphabet) <= 1:
+        run = Header("predicted", VERSION, len(content), digest, alphabet).to_bytes() if len(content) > 1 else stored
+        return min(run + _payload_of_run(len(content)), stored, key=len)
+    alphabet = _alphabet(content, start.after)
+    header = Header("predicted", VERSION, len(content), digest, alphabet, *start.digests()).to_bytes()
     if len(header) >= len(stored):
         return stored
-    if len(alphabet) == 1:
-        return header + _payload_of_run(len(content))
-    return min(header + _encode(values, alphabet, model, threads, progress), stored, key=len)
+    coding = Coding(len(content), alphabet, start, threads, progress)
+    return min(header + coding.encode(np.frombuffer(content, np.uint8)), stored, key=len)
 
 
 @in_ieee_mode
@@ -88,6 +93,7 @@ def decompress(
     archive: Any,
     *,
     model: LanguageModel | None = None,
+    after: Any = None,
     max_size: int | None = None,
     threads: int = 1,
     progress: Progress | None = None,
@@ -101,8 +107,8 @@ def decompress(
     ----------
     archive : bytes-like
         Copied first.
-    model : LanguageModel, optional
-        The one that the archive was made with. Not changed.
+    model, after : optional
+        Those that the archive was made with. Not changed.
     max_size : int, optional
         Refuse archives that claim to hold more bytes.
     threads, progress
@@ -117,50 +123,50 @@ def decompress(
     ------
     ArchiveError
         The archive is damaged, incomplete or none, its content is larger than ``max_size``, or it was made with another
-        model.
+        model or after another text.
     TypeError, ValueError
         As `compress`.
     """
     packed = _copied("archive", archive)
-    model, threads = checked_model(model), check_threads(threads)
+    given, threads = _start(model, after), check_threads(threads)
     limit = None if max_size is None else check_count("max_size", max_size)
-    header, start = Header.read(packed)
+    header, place = Header.read(packed)
     if limit is not None and header.size > limit:
         raise ArchiveError(f"archive: expected at most {limit:,} bytes, got one of {header.size:,}")
-    payload = packed[start:]
+    payload = packed[place:]
     del packed
-    content = payload if header.method == "stored" else _decoded(header, payload, model, threads, progress)
+    content = payload if header.method == "stored" else _decoded(header, payload, given, threads, progress)
     if len(content) != header.size or _digest(content) != header.digest:
         raise ArchiveError("archive: expected an undamaged one, got content with another digest")
     return content
 
 
-def _decoded(
-    header: Header, payload: bytes, model: LanguageModel | None, threads: int, progress: Progress | None
-) -> bytes:
+def _decoded(header: Header, payload: bytes, given: Start, threads: int, progress: Progress | None) -> bytes:
     """The content of an archive that is predicted. Raises ArchiveError."""
     if header.predictor != VERSION:
         raise ArchiveError(f"archive: expected version {VERSION} of the predictor, got {header.predictor}")
-    _check_model(header.model, model)
     if header.size // BYTES_PER_BYTE > len(payload):
         raise ArchiveError(f"archive: expected a whole one, got {len(payload):,} bytes for {header.size:,}")
+    # What is given and not needed is no fault: content of a few bytes is stored.
+    start = Start(given.model if header.model else None, given.after if header.after else b"")
+    of_model, of_text = start.digests()
+    _check_same("model", header.model, of_model)
+    _check_same("text before it", header.after, of_text)
     if len(header.alphabet) == 1:
         if payload != _payload_of_run(header.size):
             raise ArchiveError("archive: expected zeros for a run of one byte, got others, or more")
         return header.alphabet * header.size
-    start = model if header.model else None
-    return _decode(payload, header.size, header.alphabet, start, threads, progress).tobytes()
+    if not set(start.after) <= set(header.alphabet):
+        raise ArchiveError("archive: expected an undamaged one, got an alphabet that lacks bytes of the text before it")
+    return Coding(header.size, header.alphabet, start, threads, progress).decode(payload).tobytes()
 
 
-def _check_model(expected: bytes, model: LanguageModel | None) -> None:
-    """Raise ArchiveError unless the model is the one that the archive was made with."""
-    if not expected:
-        return  # a model that is not needed is no fault: content of a few bytes is stored
-    found = None if model is None else digest_of(model)
+def _check_same(what: str, expected: bytes, found: bytes) -> None:
+    """Raise ArchiveError unless the digests of what the archive was made with, and of what is given, are the same."""
     if found != expected:
-        given = "none" if found is None else f"one with {found.hex()}"
+        given = f"one with {found.hex()}" if found else "none"
         raise ArchiveError(
-            f"archive: expected the model that it was made with, whose digest is {expected.hex()}, got {given}"
+            f"archive: expected the {what} that it was made with, whose digest is {expected.hex()}, got {given}"
         )
 
 
@@ -169,56 +175,15 @@ def _payload_of_run(size: int) -> bytes:
     return bytes(size // BYTES_PER_BYTE)
 
 
-# ---- symbols ---------------------------------------------------------------------------------------------------------
+def _alphabet(*contents: bytes) -> bytes:
+    """All values that occur, rising."""
+    counts = sum(np.bincount(np.frombuffer(content, np.uint8), minlength=256) for content in contents)
+    return np.flatnonzero(counts).astype(np.uint8).tobytes()
 
 
-def _encode(
-    values: Array, alphabet: bytes, model: LanguageModel | None, threads: int, progress: Progress | None
-) -> bytes:
-    """The payload for values (n,) of an alphabet of at least two."""
-    predictor, encoder = _predictor(len(values), alphabet, model, threads), Encoder()
-    places = np.zeros(256, np.uint8)
-    places[list(alphabet)] = np.arange(len(alphabet))
-    for start in range(0, len(values), predictor.window):
-        of_window = values[start : start + predictor.window]
-        predictor.encode(encoder, places[of_window].astype(np.int32))
-        _tell(progress, start + len(of_window), len(values))
-    return encoder.finish()
-
-
-def _decode(
-    payload: bytes,
-    size: int,
-    alphabet: bytes,
-    model: LanguageModel | None,
-    threads: int,
-    progress: Progress | None,
-) -> Array:
-    """The inverse of `_encode`, of n = ``size`` values. Raises ArchiveError as soon as it sees that there is none."""
-    predictor, decoder = _predictor(size, alphabet, model, threads), Decoder(payload)
-    of_symbols = np.frombuffer(alphabet, np.uint8)
-    values = np.empty(size, np.uint8)
-    for start in range(0, size, predictor.window):
-        of_window = values[start : start + predictor.window]
-        symbols = np.zeros(len(of_window), np.int32)
-        if not predictor.decode(decoder, symbols):
-            raise ArchiveError("archive: expected a whole, undamaged one, got bytes that cannot be decoded")
-        of_window[...] = of_symbols[symbols]
-        _tell(progress, start + len(of_window), size)
-    if not decoder.ended():
-        raise ArchiveError("archive: expected its end behind the last byte, got more, or another end")
-    return values
-
-
-def _predictor(size: int, alphabet: bytes, model: LanguageModel | None, threads: int) -> Predictor:
-    start = None if model is None else model_for(alphabet, model)
-    return Predictor(size, alphabet, model=start, threads=threads)
-
-
-def _tell(progress: Progress | None, done: int, size: int) -> None:
-    """Call ``progress``."""
-    if progress is not None:
-        in_host_mode(progress, done, size)
+def _start(model: Any, after: Any) -> Start:
+    """What was given, checked."""
+    return Start(checked_model(model), b"" if after is None else _copied("after", after))
 
 
 def _copied(name: str, data: Any) -> bytes:

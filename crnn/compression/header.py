@@ -6,13 +6,13 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-__all__ = ["DIGEST_BYTES", "MAGIC", "METHODS", "MODEL_BYTES", "ArchiveError", "Header"]
+__all__ = ["DIGEST_BYTES", "MAGIC", "METHODS", "START_BYTES", "ArchiveError", "Header"]
 
 MAGIC = b"\x8ecrz"  # no text begins like this
 VERSION = 1  # of the format
 METHODS = ("stored", "predicted")  # by their numbers
-WITH_MODEL = 0x10  # added to the number of the method
-DIGEST_BYTES, MODEL_BYTES = 8, 16  # of the content; of a model
+WITH_MODEL, WITH_TEXT = 0x10, 0x20  # added to the number of the method
+DIGEST_BYTES, START_BYTES = 8, 16  # of the content; of what it starts from
 MAP_FROM = 32  # symbols in an alphabet from which it is written as a map of 256 bits
 SIZE_LIMIT = 1 << 56
 
@@ -36,9 +36,9 @@ class Header:
     digest : bytes
         BLAKE2b of the content, DIGEST_BYTES long.
     alphabet : bytes
-        The values that occur in the content, rising; empty if it is stored.
-    model : bytes
-        Digest of the model that was the start, MODEL_BYTES long; empty if there was none.
+        The values that occur in the content and in the text before it, rising; empty if it is stored.
+    model, after : bytes
+        Digests of the model and of the text that were the start, START_BYTES long; empty if there was none.
     """
 
     method: str
@@ -47,14 +47,15 @@ class Header:
     digest: bytes
     alphabet: bytes = b""
     model: bytes = b""
+    after: bytes = b""
 
     def to_bytes(self) -> bytes:
         """The header as `Header.read` reads it."""
-        kind = METHODS.index(self.method) | (WITH_MODEL if self.model else 0)
+        kind = METHODS.index(self.method) | WITH_MODEL * bool(self.model) | WITH_TEXT * bool(self.after)
         parts = [MAGIC, bytes([VERSION, kind, self.predictor]), _number(self.size)]
         if self.method == "predicted":
             parts.append(_packed(self.alphabet))
-        content = b"".join([*parts, self.model, self.digest])
+        content = b"".join([*parts, self.model, self.after, self.digest])
         return content + _checksum(content)
 
     @classmethod
@@ -67,18 +68,19 @@ class Header:
         if version != VERSION:
             raise ArchiveError(f"archive: expected version {VERSION} of the format, got {version}")
         size = reader.number()
-        number = kind & ~WITH_MODEL
-        if number >= len(METHODS) or (kind and not size) or (predictor > 0) != (number > 0):
+        number = kind & ~(WITH_MODEL | WITH_TEXT)
+        if number >= len(METHODS) or (kind and not (size and number)) or (predictor > 0) != (number > 0):
             raise _damaged(f"method {kind} and predictor {predictor} for {size:,} bytes")
         alphabet = reader.alphabet() if METHODS[number] == "predicted" else b""
-        if len(alphabet) > size:
+        if len(alphabet) > size and not kind & WITH_TEXT:
             raise _damaged(f"{len(alphabet)} different bytes among {size:,}")
-        model = reader.take(MODEL_BYTES) if kind & WITH_MODEL else b""
+        model = reader.take(START_BYTES) if kind & WITH_MODEL else b""
+        after = reader.take(START_BYTES) if kind & WITH_TEXT else b""
         digest = reader.take(DIGEST_BYTES)
         stated = _checksum(archive[: reader.place])
         if reader.take(len(stated)) != stated:
             raise _damaged("a header with another check sum")
-        return cls(METHODS[number], predictor, size, digest, alphabet, model), reader.place
+        return cls(METHODS[number], predictor, size, digest, alphabet, model, after), reader.place
 
 
 class _Reader:

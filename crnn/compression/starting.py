@@ -1,17 +1,40 @@
 # SPDX-License-Identifier: MIT
-"""The model that an archive starts from: its digest, and a copy of it for the alphabet of the content."""
+"""What an archive starts from, a model and a text: their digests, and a copy of the model for an alphabet."""
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from typing import Any
 
-from crnn.compression.header import MODEL_BYTES
+from crnn.compression.header import START_BYTES
 from crnn.compression.predictor import vocabulary_of
 from crnn.io.digest import Digest
 from crnn.models.language_model import LanguageModel
 from crnn.nn.init import UNINITIALISED
 
-__all__ = ["checked_model", "digest_of", "model_for"]
+__all__ = ["Start", "checked_model", "model_for"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What compressor and decompressor both have before the content.
+
+    Attributes
+    ----------
+    model : LanguageModel or None
+    after : bytes
+        Text that is read first; empty if there is none.
+    """
+
+    model: LanguageModel | None
+    after: bytes
+
+    def digests(self) -> tuple[bytes, bytes]:
+        """Of the model and of the text, START_BYTES each; empty for what is not there."""
+        of_model = b"" if self.model is None else digest_of(self.model)
+        of_text = hashlib.blake2b(self.after, digest_size=START_BYTES).digest() if self.after else b""
+        return of_model, of_text
 
 
 def checked_model(model: Any) -> LanguageModel | None:
@@ -37,7 +60,7 @@ def digest_of(model: LanguageModel) -> bytes:
     digest = Digest({"kind": "LanguageModel", "config": model.config()})
     for name, values in sorted(model._parameters.read_only().items()):
         digest.add_array(name, values)
-    return bytes.fromhex(digest.hexdigest())[:MODEL_BYTES]
+    return bytes.fromhex(digest.hexdigest())[:START_BYTES]
 
 
 def model_for(alphabet: bytes, model: LanguageModel) -> LanguageModel:

@@ -21,7 +21,7 @@ class Fields:
     predictor: int
     size: int
     alphabet: bytes  # as it is stored
-    model: bytes
+    model: bytes  # and the digest of the text before the content
     digest: bytes
     payload: bytes
 
@@ -39,7 +39,7 @@ class Fields:
             count = archive[at] + 1
             length = 1 + (0 if count == 256 else count if count < 32 else 32)
             alphabet, at = archive[at : at + length], at + length
-        model = archive[at : at + 16] if method & 16 else b""
+        model = archive[at : at + 16 * (method >> 4 & 1) + 16 * (method >> 5 & 1)] if method & 48 else b""
         at += len(model)
         return Fields(version, method, predictor, size, alphabet, model, archive[at : at + 8], archive[at + 12 :])
 
@@ -61,7 +61,7 @@ def change_fields(rng: random.Random, fields: Fields, other: Fields) -> Fields:
     if kind == 0:
         return replace(fields, size=rng.choice([*SIZES, max(fields.size + rng.randrange(-3, 4), 0), other.size]))
     if kind == 1:
-        return replace(fields, method=rng.choice([0, 1, 2, 16, 17, 18, 255]))
+        return replace(fields, method=rng.choice([0, 1, 2, 16, 17, 18, 33, 49, 255]))
     if kind == 2:
         return replace(fields, **{rng.choice(["version", "predictor"]): rng.randrange(256)})
     if kind == 3:

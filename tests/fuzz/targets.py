@@ -164,11 +164,12 @@ def audio_files(folder: Path) -> tuple[dict[str, bytes], Check]:
 def archives() -> tuple[dict[str, bytes], Check]:
     """Archives of `crnn.compress`. What they hold has a digest, so nothing else comes of them."""
     model = crnn.LanguageModel(crnn.Vocab.from_text(b"a", "byte"), hidden_size=3, seed=1)
-    corpus = {name: crnn.compress(content, model=model if "model" in name else None) for name, content in DATA.items()}
+    starts = {name: {"model": model} if "model" in name else {"after": WORDS} for name in DATA if " " in name}
+    corpus = {name: crnn.compress(content, **starts.get(name, {})) for name, content in DATA.items()}
 
     def check(content: bytes, name: str, digest: str) -> str:
         try:
-            found = crnn.decompress(content, model=model)
+            found = crnn.decompress(content, model=model, after=WORDS)
         except crnn.ArchiveError as error:
             return refused(error, "archive: ")
         if found == DATA[name]:
@@ -256,6 +257,7 @@ DATA = {
     "run": b"z" * 5000,
     "words": WORDS,
     "words for a model": WORDS[::-1],
+    "words after others": WORDS[:200] + b"and a mat",
     "few": b"abbaabababbbaab" * 30,
     "all": bytes(range(256)) * 4,
 }

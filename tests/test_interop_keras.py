@@ -88,7 +88,7 @@ def test_weights_alone_give_the_model_that_the_arguments_say(tmp_path, name):
 
 def test_every_option_of_a_model_is_decided(monkeypatch, tmp_path):
     options = {name for kind in KINDS.values() for name in kind.config_types}
-    refused = {"precision", "adaptive_softmax"}  # by `parts_of`
+    refused = {"precision", "adaptive_softmax", "dense_layers"}  # by `parts_of`
     assert options - refused <= writing.EXPRESSED | ONLY_TRAINING
     assert not writing.EXPRESSED & ONLY_TRAINING
     monkeypatch.setattr(writing, "ONLY_TRAINING", ONLY_TRAINING - {"dropout"})

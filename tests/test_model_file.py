@@ -178,11 +178,12 @@ def test_weights_that_are_not_finite_are_not_imported(value):
 
 
 def options():
-    """(kind, option) for every option in the configuration of a kind that has its default."""
+    """(kind, option) for every option in the configuration of a file of a kind that has its default."""
     for kind, make in MODELS.items():
         model = make()
         signature = inspect.signature(type(model)).parameters
-        yield from ((kind, option) for option, value in model.config().items() if signature[option].default == value)
+        config = model.contents()[1]["config"]
+        yield from ((kind, option) for option, value in config.items() if signature[option].default == value)
 
 
 @pytest.mark.parametrize(("kind", "option"), list(options()))

@@ -83,11 +83,11 @@ LARGE line line_load_n(const real *p, crnn_dim n) { line r; EACH(LIFT_load_n) re
 LARGE void line_store_n(real *p, line a, crnn_dim n) { EACH(LIFT_store_n) }
 
 /* The same for an array of which `remaining` reals lie ahead, LINE or more: loops over arrays count it down. */
-INLINE line line_get(const real *p, crnn_dim remaining)
+LARGE line line_get(const real *p, crnn_dim remaining)
 {
     return remaining >= LINE ? line_load(p) : line_load_n(p, remaining);
 }
-INLINE void line_put(real *p, line a, crnn_dim remaining)
+LARGE void line_put(real *p, line a, crnn_dim remaining)
 {
     if (remaining >= LINE)
         line_store(p, a);

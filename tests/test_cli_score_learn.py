@@ -3,6 +3,7 @@
 
 import io
 import json
+import signal
 import subprocess
 import sys
 
@@ -157,6 +158,24 @@ def test_a_reader_that_goes_away_does_not_lose_what_was_learnt(run, tmp_path):
         process.stdout.close()
         assert b"wrote learnt" in process.stderr.read()
         assert process.wait(60) == 0
+    model = crnn.load(tmp_path / "learnt")
+    assert (model.flat_params != crnn.load(tmp_path / "m").flat_params).any()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows ends a process at once")
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_does_not_lose_what_was_learnt(run, tmp_path, signum):
+    command = crnn_command("score", "m", *LEARN, "--save", "learnt")
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdin.write(TEXT)
+        process.stdin.flush()
+        for _ in LINES:
+            assert process.stdout.readline()
+        process.send_signal(signum)
+        assert b"wrote learnt" in process.stderr.read()
+        assert process.wait(60) == 128 + signum
     model = crnn.load(tmp_path / "learnt")
     assert (model.flat_params != crnn.load(tmp_path / "m").flat_params).any()
 

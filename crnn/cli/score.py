@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -112,15 +114,25 @@ def run(arguments: argparse.Namespace) -> int:
             anchor = None if arguments.anchor is None else _float32(load_language_model(arguments.anchor))
             learner = LineLearner(model, LinesConfig(**lines_options), config, anchor)
         try:
+            main_thread = threading.current_thread() is threading.main_thread()
+            if arguments.save is not None and main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                signal.signal(signal.SIGTERM, _end)
             _score(model, arguments, learner)
         finally:
             if learner is not None and arguments.save is not None:
                 learner.finish()
                 learner.model.save(arguments.save)
                 say(f"wrote {arguments.save}")
+            if signal.getsignal(signal.SIGTERM) is _end:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if learner is not None:
         say(f"learnt {learner.learnt:,} lines in {learner.updates:,} updates; {learner.unusual:,} lines were unusual")
     return 0
+
+
+def _end(signum: int, frame: object) -> None:
+    """End as the signal would, but after what was learnt is saved."""
+    raise SystemExit(128 + signum)
 
 
 def _score(model: crnn.LanguageModel, arguments: argparse.Namespace, learner: LineLearner | None) -> None:

@@ -46,7 +46,7 @@ class LinesConfig:
         flag="--skip",
     )
     recent: int = option(
-        1000,
+        3000,
         check=check_size,
         help="Lines that a score is compared with. The first tenth of so many is not learnt.",
         flag="--recent",

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Builds crnn's extension modules; everything else is said in pyproject.toml.
 
-Every .pyx becomes one module, with the .pxi that it includes. Only ``dispatch`` links the kernels, and ``stream`` and
-``stream_batch`` src_c/stream.c: files of src_c are compiled with flags of their own, because an Extension has one set
-of flags for all its sources.
+Every .pyx becomes one module, with the .pxi that it includes. Only ``dispatch`` links the kernels, and only ``stream``
+src_c/stream.c: files of src_c are compiled with flags of their own, because an Extension has one set of flags for all
+its sources.
 What is written into crnn/ before anything is built, from its one source, and is not committed:
 
     crnn/include/            the public headers of src_c, so that a wheel and a checkout have them in the same place
@@ -49,7 +49,7 @@ MACHINES = {"x86_64": "x86", "amd64": "x86", "aarch64": "arm", "arm64": "arm"}
 SETS = Path("src_c/isa/sets.def").read_text("utf-8")
 
 # Modules that link objects of src_c: the kernels and what asks the CPU, or stream.c.
-CORE = {"crnn._core.dispatch": "kernels", "crnn.stream.stream": "streams", "crnn.stream.stream_batch": "streams"}
+CORE = {"crnn._core.dispatch": "kernels", "crnn.stream.stream": "streams"}
 PUBLIC_HEADERS = ("crnn.h", "crnn_stream.h", "kernels.def")
 LIB_FILES = {"crnn.pc": "pkgconfig", "crnnConfig.cmake": "cmake/crnn", "crnnConfigVersion.cmake": "cmake/crnn"}
 (VERSION,) = re.findall(r'^__version__ = "(.*)"$', Path("crnn/_version.py").read_text("utf-8"), re.M)

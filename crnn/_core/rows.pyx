@@ -77,9 +77,10 @@ cdef class Lengths:
         need_range("b0, b1", b0, b1, self.B, 1)
         need_range("t0, t1", t0, t1, self.T, 1)
         cdef Lengths other = Lengths.__new__(Lengths)
-        cdef const int32_t[::1] lengths = self.lengths, order = self.order
+        cdef const int32_t *lengths = ints(self.lengths)
+        cdef const int32_t *order = ints(self.order)
         within = np.empty(self.B, np.int32)
-        cdef int32_t[::1] within_ = within
+        cdef int32_t *within_ = ints(within)
         cdef Py_ssize_t b
         for b in range(self.B):
             within_[b] = <int32_t>max(1, min(t1, lengths[b]) - t0)
@@ -113,7 +114,7 @@ cdef class Lengths:
         if not array.flags.c_contiguous or not array.flags.writeable or array.shape[:2] != (self.T, self.B):
             raise ValueError(f"array: expected a writable one of shape ({self.T}, {self.B}, ...) in C order, got "
                              f"{array.shape}")
-        cdef const int32_t[::1] lengths = self.lengths
+        cdef const int32_t *lengths = ints(self.lengths)
         cdef char *rows = <char *>cnp.PyArray_DATA(<cnp.ndarray>array)
         cdef Py_ssize_t size = array.nbytes // (self.T * self.B), T = self.T, B = self.B, t, b
         with nogil:
@@ -124,12 +125,13 @@ cdef class Lengths:
 
     def padded_rows(self) -> NDArray[Any]:
         """Where each packed row (t, b) lies in padded arrays: t * B + b, intp (M,)."""
-        cdef Py_ssize_t[::1] index
-        cdef const int32_t[::1] longest_first, lengths
+        cdef Py_ssize_t *index
+        cdef const int32_t *longest_first
+        cdef const int32_t *lengths = ints(self.lengths)
         cdef Py_ssize_t t, i, g = 0, active = self.B
         if self.flat_rows is None:
-            flat = np.empty(self.rows, np.intp)
-            index, longest_first, lengths = flat, self.ranked(), self.lengths
+            flat, ranked = np.empty(self.rows, np.intp), self.ranked()
+            index, longest_first = <Py_ssize_t *>cnp.PyArray_DATA(<cnp.ndarray>flat), ints(ranked)
             with nogil:
                 for t in range(self.T):
                     while active > 0 and lengths[longest_first[active - 1]] <= t:
@@ -210,13 +212,19 @@ cdef class Lengths:
         return padded
 
 
-cdef Py_ssize_t _sum_within(const int32_t[::1] lengths, Py_ssize_t T):
+cdef inline int32_t *ints(array) noexcept:
+    """The elements of a contiguous array of int32. A memoryview would be half of this module's code."""
+    return <int32_t *>cnp.PyArray_DATA(<cnp.ndarray>array)
+
+
+cdef Py_ssize_t _sum_within(lengths, Py_ssize_t T):
     """The sum of the lengths; 0 if there are none, or one is not from 1 to T. NumPy's functions cost more."""
     cdef Py_ssize_t b, total = 0
-    for b in range(lengths.shape[0]):
-        if not 1 <= lengths[b] <= T:
+    cdef const int32_t *length = ints(lengths)
+    for b in range(len(lengths)):
+        if not 1 <= length[b] <= T:
             return 0
-        total += lengths[b]
+        total += length[b]
     return total
 
 
@@ -226,8 +234,8 @@ cdef object _longest_first(lengths):
     if B > FEW:
         return np.argsort(-lengths, kind="stable").astype(np.int32)
     longest_first = np.empty(B, np.int32)
-    cdef int32_t[::1] order = longest_first
-    cdef const int32_t[::1] length = lengths
+    cdef int32_t *order = ints(longest_first)
+    cdef const int32_t *length = ints(lengths)
     for i in range(B):  # insertion: NumPy's functions would cost more than the sort
         k = i
         while k > 0 and length[order[k - 1]] < length[i]:

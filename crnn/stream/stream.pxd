@@ -154,3 +154,13 @@ cdef void release(int *flag) noexcept
 cdef str described(x)
 cdef object as_array(str name, x)
 cdef object pins_of(cnp.ndarray x, out)
+
+# The functions of crnn_stream.h, which only stream.pyx links: a second copy would be 25 KB of a wheel.
+cdef size_t streams_size(const crnn_model *model, crnn_dim N, crnn_dim block) noexcept nogil
+cdef crnn_streams *streams_init(void *memory, const crnn_model *model, crnn_dim N, crnn_dim block) noexcept nogil
+cdef void streams_step(crnn_streams *streams, void *y, const void *x, const int32_t *rows, crnn_dim M) noexcept nogil
+cdef void streams_step_ids(crnn_streams *streams, void *y, const int32_t *ids, const int32_t *rows,
+                           crnn_dim M) noexcept nogil
+cdef void streams_reset(crnn_streams *streams, const int32_t *rows, crnn_dim M) noexcept nogil
+cdef void streams_set_state(crnn_streams *streams, const void *state, crnn_dim row) noexcept nogil
+cdef void streams_copy(crnn_streams *streams, crnn_dim row, const crnn_streams *from_, crnn_dim from_row) noexcept nogil

@@ -54,6 +54,35 @@ cdef enum:
     KEPT = 4 << 20      # bytes of scratch for them that a stream keeps afterwards: that of 80,000 words would be 10 MB
 
 
+cdef size_t streams_size(const crnn_model *model, crnn_dim N, crnn_dim block) noexcept nogil:
+    return crnn_streams_size(model, N, block)
+
+
+cdef crnn_streams *streams_init(void *memory, const crnn_model *model, crnn_dim N, crnn_dim block) noexcept nogil:
+    return crnn_streams_init(memory, model, N, block)
+
+
+cdef void streams_step(crnn_streams *streams, void *y, const void *x, const int32_t *rows, crnn_dim M) noexcept nogil:
+    crnn_streams_step(streams, y, x, rows, M)
+
+
+cdef void streams_step_ids(crnn_streams *streams, void *y, const int32_t *ids, const int32_t *rows,
+                           crnn_dim M) noexcept nogil:
+    crnn_streams_step_ids(streams, y, ids, rows, M)
+
+
+cdef void streams_reset(crnn_streams *streams, const int32_t *rows, crnn_dim M) noexcept nogil:
+    crnn_streams_reset(streams, rows, M)
+
+
+cdef void streams_set_state(crnn_streams *streams, const void *state, crnn_dim row) noexcept nogil:
+    crnn_streams_set_state(streams, state, row)
+
+
+cdef void streams_copy(crnn_streams *streams, crnn_dim row, const crnn_streams *from_, crnn_dim from_row) noexcept nogil:
+    crnn_streams_copy(streams, row, from_, from_row)
+
+
 cdef void *aligned(void *memory) noexcept:
     return <void *>((<size_t>memory + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT)
 

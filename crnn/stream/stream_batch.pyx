@@ -10,9 +10,9 @@ from cpython.mem cimport PyMem_RawFree
 from libc.stdint cimport int32_t
 from crnn._core.arrays cimport are_ids, int32_copy
 from crnn.stream.stream cimport (
-    CRNN_STREAM_BLOCK, RELEASE_BYTES, Stream, StreamWeights, acquire, aligned, as_array, crnn_streams, crnn_streams_copy,
-    crnn_streams_init, crnn_streams_reset, crnn_streams_set_state, crnn_streams_size, crnn_streams_step,
-    crnn_streams_step_ids, described, new_memory, pins_of, release,
+    CRNN_STREAM_BLOCK, RELEASE_BYTES, Stream, StreamWeights, acquire, aligned, as_array, crnn_streams, described,
+    new_memory, pins_of, release, streams_copy, streams_init, streams_reset, streams_set_state, streams_size,
+    streams_step, streams_step_ids,
 )
 
 import heapq
@@ -45,9 +45,9 @@ def _batch_from(weights, length, rows, states):
 cdef void step_streams(crnn_streams *streams, void *y, const void *x, bint ids, const int32_t *rows,
                        Py_ssize_t M) noexcept nogil:
     if ids:
-        crnn_streams_step_ids(streams, y, <const int32_t *>x, rows, M)
+        streams_step_ids(streams, y, <const int32_t *>x, rows, M)
     else:
-        crnn_streams_step(streams, y, x, rows, M)
+        streams_step(streams, y, x, rows, M)
 
 
 @cython.final
@@ -138,15 +138,15 @@ cdef class StreamBatch:
         cdef void *memory
         cdef crnn_streams *streams = self.allocate(capacity, &memory)
         for row in range(self.used):
-            crnn_streams_copy(streams, row, self.streams, row)
+            streams_copy(streams, row, self.streams, row)
         self.replace_memory(streams, memory, capacity)
         return 0
 
     cdef crnn_streams *allocate(self, Py_ssize_t capacity, void **memory) except NULL:
         cdef Py_ssize_t block = min(capacity, CRNN_STREAM_BLOCK)
-        cdef size_t size = crnn_streams_size(self.weights.model, capacity, block)
+        cdef size_t size = streams_size(self.weights.model, capacity, block)
         memory[0] = new_memory(size)
-        return crnn_streams_init(aligned(memory[0]), self.weights.model, capacity, block)
+        return streams_init(aligned(memory[0]), self.weights.model, capacity, block)
 
     cdef int replace_memory(self, crnn_streams *streams, void *memory, Py_ssize_t capacity) except -1:
         """Take over the memory of more rows. If there is an exception, it is freed, and nothing has changed."""
@@ -190,7 +190,7 @@ cdef class StreamBatch:
             raise
         self.used += new  # nothing fails from here on
         self.set_active(<int32_t *>cnp.PyArray_DATA(rows), count, True)
-        crnn_streams_reset(self.streams, <int32_t *>cnp.PyArray_DATA(rows), count)
+        streams_reset(self.streams, <int32_t *>cnp.PyArray_DATA(rows), count)
         return rows
 
     cdef cnp.ndarray chosen(self, cnp.ndarray rows, bint distinct=True):
@@ -330,7 +330,7 @@ cdef class StreamBatch:
             if flat is not None:
                 rows_ = <int32_t *>cnp.PyArray_DATA(rows)
                 for i in range(n):
-                    crnn_streams_set_state(self.streams, cnp.PyArray_DATA(flat), rows_[i])
+                    streams_set_state(self.streams, cnp.PyArray_DATA(flat), rows_[i])
             return rows
         finally:
             release(&self.busy)
@@ -359,7 +359,7 @@ cdef class StreamBatch:
         acquire(&self.busy, "stream batch")
         try:
             chosen = self.chosen(given)
-            crnn_streams_reset(self.streams, <int32_t *>cnp.PyArray_DATA(chosen), cnp.PyArray_DIM(chosen, 0))
+            streams_reset(self.streams, <int32_t *>cnp.PyArray_DATA(chosen), cnp.PyArray_DIM(chosen, 0))
         finally:
             release(&self.busy)
 
@@ -393,7 +393,7 @@ cdef class StreamBatch:
                     self.spare = self.allocate(self.capacity, &self.spare_memory)
                 streams = self.spare
             for m in range(M):
-                crnn_streams_copy(streams, m, self.streams, rows_[m])
+                streams_copy(streams, m, self.streams, rows_[m])
             free = []
             if M > self.capacity:
                 self.replace_memory(streams, memory, M)
@@ -439,7 +439,7 @@ cdef class StreamBatch:
         cdef cnp.ndarray flat = self.as_flat(state)
         acquire(&self.busy, "stream batch")
         try:
-            crnn_streams_set_state(self.streams, cnp.PyArray_DATA(flat), self.one(number))
+            streams_set_state(self.streams, cnp.PyArray_DATA(flat), self.one(number))
         finally:
             release(&self.busy)
 
@@ -459,7 +459,7 @@ cdef class StreamBatch:
         cdef int32_t *rows = <int32_t *>cnp.PyArray_DATA(chosen)
         cdef Py_ssize_t m
         for m in range(cnp.PyArray_DIM(chosen, 0)):
-            crnn_streams_set_state(self.streams, state, rows[m])
+            streams_set_state(self.streams, state, rows[m])
             state += cnp.PyArray_STRIDE(flat, 0)
         return 0
 
@@ -472,7 +472,7 @@ cdef class StreamBatch:
         cdef Stream stream = Stream(self.weights)
         acquire(&self.busy, "stream batch")
         try:
-            crnn_streams_copy(stream.streams, 0, self.streams, self.one(number))
+            streams_copy(stream.streams, 0, self.streams, self.one(number))
         finally:
             release(&self.busy)
         return stream

@@ -67,7 +67,7 @@ class RecentScores:
     --------
     >>> scores = RecentScores(skip=0.1, recent=20)
     >>> usual = [scores.add(1.0 + i % 5) for i in range(20)]
-    >>> scores.add(9.0), scores.add(9.5), scores.add(9.2), scores.add(2.0)
+    >>> scores.add(9.0), scores.add(9.5), scores.add(8.8), scores.add(2.0)
     (False, False, True, True)
     """
 

@@ -5,9 +5,10 @@
     python -m benchmarks.compression a.log b.txt --threads 1
     python -m benchmarks.compression book.txt --halves         # the second half, when the first one is known
 
-crnn runs as a command, whose start counts. With ``--halves`` it trains a model on the first half of each file and
-compresses the second with it; the size of others is that of the whole file less that of the first half. zstandard and
-pyppmd are left out if they are not installed. PPMd (variant H) has the best of some orders, and the time of that one.
+crnn runs as a command, whose start counts. With ``--halves`` it compresses the second half after the first one
+(``--after``), with a model that it has trained on the first (``--model``), and with both; the size of others is that of
+the whole file less that of the first half. zstandard and pyppmd are left out if they are not installed. PPMd (variant
+H) has the best of some orders, and the time of that one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -72,24 +73,28 @@ def measured(pack: Pack, unpack: Pack, data: bytes, known: bytes = b"") -> Measu
     return len(archive) - (len(pack(known)) if known else 0), middle - begin, time.perf_counter() - middle
 
 
-def crnn_measured(data: bytes, known: bytes, threads: int) -> tuple[Measured, float, float]:
-    """The same of crnn; and the peak of memory of both commands in MB, and the seconds of training."""
+def crnn_measured(data: bytes, known: bytes, threads: int) -> Iterator[tuple[str, Measured, float]]:
+    """The same of crnn, by its options; and the peak of memory of both commands in MB."""
+    starts: list[list[str]] = [[]]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "data")
+        path, model = Path(folder, "data"), str(Path(folder, "model"))
         path.write_bytes(data)
-        options, training = ["--threads", str(threads), "-q"], 0.0
+        common = ["--threads", str(threads), "-q"]
         if known:
-            Path(folder, "known").write_bytes(known)
-            model = str(Path(folder, "model"))
-            command = ["train", str(Path(folder, "known")), "-o", model, *TRAINING, "--threads", str(threads), "-q"]
-            training = run(command)[0]
-            options += ["--model", model]
-        packing, most = run(["compress", str(path), *options])
-        size = Path(folder, "data.crz").stat().st_size
-        unpacking, more = run(["decompress", f"{path}.crz", "-o", f"{path}.again", *options])
-        if Path(folder, "data.again").read_bytes() != data:
-            raise RuntimeError("expected that the same bytes come back, got others")
-    return (size, packing, unpacking), max(most, more), training
+            before = Path(folder, "known")
+            before.write_bytes(known)
+            run(["train", str(before), "-o", model, *TRAINING, *common])
+            after = ["--after", str(before)]
+            starts = [after, ["--model", model], ["--model", model, *after]]
+        for start in starts:
+            packing, most = run(["compress", str(path), "--overwrite", *start, *common])
+            size = Path(folder, "data.crz").stat().st_size
+            again = ["-o", f"{path}.again", "--overwrite"]
+            unpacking, more = run(["decompress", f"{path}.crz", *again, *start, *common])
+            if Path(folder, "data.again").read_bytes() != data:
+                raise RuntimeError("expected that the same bytes come back, got others")
+            name = " ".join(["crnn", *(word for word in start if word.startswith("--"))])
+            yield name, (size, packing, unpacking), max(most, more)
 
 
 def run(words: list[str]) -> tuple[float, float]:
@@ -137,11 +142,11 @@ def main(arguments: list[str] | None = None) -> int:
         best = {name: min(measured(*each, data, known) for each in some) for name, some in peers().items()}
         for name, found in best.items():
             print(row(path.name, name, len(data), found), flush=True)
-        found, peak, training = crnn_measured(data, known, options.threads)
-        rest = f"{peak:.0f} MB" + (f", and {training:.0f} s to train the model" if known else "")
-        print(row(path.name, f"crnn, {options.threads} threads", len(data), found, rest), flush=True)
-        for name, each in (best | {"crnn": found}).items():
-            totals.setdefault(name, []).append(each[0])
+        for name, found, peak in crnn_measured(data, known, options.threads):
+            print(row(path.name, f"{name}, {options.threads} threads", len(data), found, f"{peak:.0f} MB"), flush=True)
+            best[name] = found
+        for name, found in best.items():
+            totals.setdefault(name, []).append(found[0])
     print(*(f"{name}: {sum(sizes):,} bytes in all" for name, sizes in totals.items()), sep="\n")
     return 0
 

@@ -65,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.mktemp("pages")
     with contextlib.chdir(here):
         write_tables()
-        for name in ("input.txt", "other.txt", "app.log", "sunday.log", "notes/a.txt", "notes/b.txt"):
+        for name in ("input.txt", "other.txt", "app.log", "sunday.log", "notes.txt", "notes/a.txt", "notes/b.txt"):
             Path(name).parent.mkdir(exist_ok=True)
             Path(name).write_text(TEXT, encoding="utf-8")
         for log in ("run", "other"):

@@ -67,6 +67,7 @@ class Files:
         None: standard output.
     """
 
+    name: str
     output: Path | None
 
     def __init__(self, arguments: argparse.Namespace, default: str | None) -> None:

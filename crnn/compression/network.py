@@ -55,6 +55,8 @@ class WindowLearner:
     how : Learning
     """
 
+    model: LanguageModel
+    how: Learning
     stream: Stream
     before: int  # the last symbol that was read
     steps: int  # of a window

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,15 +22,19 @@ from crnn.models.learners.sequences import ClassLearner, SequenceLearner, ValueL
 from crnn.models.regressor import SequenceRegressor
 from crnn.models.tagger import SequenceTagger
 
-_Classifier: Any = object
-_Regressor: Any = object
-_AnomalyDetector: Any = object
-try:
-    from river import base as _base  # type: ignore[import-not-found, unused-ignore]
-except ImportError:
-    pass
+if TYPE_CHECKING:  # River need not be there to check types
+    class _Classifier: ...
+
+    class _Regressor: ...
+
+    class _AnomalyDetector: ...
 else:
-    _Classifier, _Regressor, _AnomalyDetector = _base.Classifier, _base.Regressor, _base.AnomalyDetector
+    try:
+        from river import base as _base
+    except ImportError:
+        _Classifier = _Regressor = _AnomalyDetector = object
+    else:
+        _Classifier, _Regressor, _AnomalyDetector = _base.Classifier, _base.Regressor, _base.AnomalyDetector
 
 __all__ = ["RiverAnomaly", "RiverClassifier", "RiverRegressor"]
 
@@ -53,6 +57,11 @@ class _Adapter:
     A feature that is missing, or None, is 0. Others are real numbers, also True and False; the model does not
     standardise by what it reads, so put River's ``StandardScaler`` in front if scales differ.
     """
+
+    model: Any
+    features: Sequence[Any] | None
+    new_features: str
+    options: Mapping[str, Any] | None
 
     def __init__(
         self,
@@ -144,7 +153,7 @@ class _Adapter:
         self._learner.reset()
 
 
-class RiverClassifier(_Adapter, _Classifier):  # type: ignore[misc]
+class RiverClassifier(_Adapter, _Classifier):
     __doc__ = f"""A `SequenceTagger`, or a `SequenceClassifier` with pooling "last", as a classifier of River.
 
     {_Adapter.__doc__ and _Adapter.__doc__.partition("common.")[2].strip()}
@@ -207,7 +216,7 @@ class RiverClassifier(_Adapter, _Classifier):  # type: ignore[misc]
         yield {"model": model, "new_features": "ignore", "options": {"bptt": 8}}
 
 
-class RiverRegressor(_Adapter, _Regressor):  # type: ignore[misc]
+class RiverRegressor(_Adapter, _Regressor):
     __doc__ = f"""A `SequenceRegressor` of one value for each step as a regressor of River.
 
     {_Adapter.__doc__ and _Adapter.__doc__.partition("common.")[2].strip()}
@@ -261,7 +270,7 @@ class RiverRegressor(_Adapter, _Regressor):  # type: ignore[misc]
         yield {"model": model, "new_features": "ignore", "options": {"bptt": 8}}
 
 
-class RiverAnomaly(_Adapter, _AnomalyDetector):  # type: ignore[misc]
+class RiverAnomaly(_Adapter, _AnomalyDetector):
     __doc__ = f"""A `SequenceRegressor` that predicts the next features, as an anomaly detector of River.
 
     The score of features is the mean squared error of their prediction from all features before, in the units in which

@@ -6,7 +6,7 @@ Arrays and kernel calls, which all cells share, are those of `crnn.nn.recurrence
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -135,7 +135,7 @@ class LnLstm(Recurrence):
 
     cell = "ln_lstm"
     has_kinks = True
-    difference_step = 1e-4  # units that differ little are scaled up
+    difference_step: ClassVar[float] = 1e-4  # units that differ little are scaled up
 
     @classmethod
     def initialise_vector(cls, name: str, vector: Array, forget_bias: float) -> None:

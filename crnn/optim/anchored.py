@@ -77,6 +77,15 @@ class AnchoredUpdate:
     array([3., 5.])
     """
 
+    optimizer: Optimizer
+    clip_norm: float | None
+    clip_value: float | None
+    decay: float
+    max_change: float | None
+    threads: int
+    norm: float
+    skipped: int
+
     def __init__(
         self,
         params: Array,

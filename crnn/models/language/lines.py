@@ -71,6 +71,8 @@ class RecentScores:
     (False, False, True, True)
     """
 
+    count: int
+
     def __init__(self, skip: float, recent: int) -> None:
         self._skip, self._recent, self._first = skip, recent, recent // 10
         self._scores: deque[float] = deque()
@@ -113,6 +115,13 @@ class LineLearner:
     learnt, unusual, updates : int
         Lines that were collected or learnt, lines that were not, and updates so far.
     """
+
+    model: Any
+    lines: LinesConfig
+    config: LearnerConfig
+    learnt: int
+    unusual: int
+    updates: int
 
     def __init__(self, model: Any, lines: LinesConfig, config: LearnerConfig, anchor: Any = None) -> None:
         model.check_trainable()

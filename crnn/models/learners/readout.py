@@ -29,6 +29,8 @@ class HeadReadout:
     tie_weights : bool
     """
 
+    rows: int
+
     def __init__(
         self, values: Mapping[str, Array], grads: Mapping[str, Array], loss: Loss, *, tie_weights: bool = False
     ) -> None:

@@ -75,6 +75,9 @@ class Learner(ABC):
         Whether the learner only predicts.
     """
 
+    frozen: bool
+    steps: int
+    updates: int
     config: LearnerConfig
     _window: Window
     _module: Any  # a copy of the model

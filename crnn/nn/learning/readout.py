@@ -79,6 +79,9 @@ class NetworkReadout:
 
     rows = 0
 
+    size: int
+    dtype: str
+
     def __init__(self, size: int, dtype: str) -> None:
         self.size, self.dtype = size, dtype
 

@@ -183,6 +183,10 @@ class Window(ABC):
 class KeptWindow(Window):
     """A window with one update at its end."""
 
+    steps: int
+    fresh: int
+    starts: list[int]
+
     def __init__(self, stack: Stack, readout: Readout, make: Maker, size: int, interval: int, batch: int) -> None:
         super().__init__(stack, readout, make, size, interval, batch)
         self._tape = make(size)
@@ -254,6 +258,10 @@ class KeptWindow(Window):
 
 class RereadWindow(Window):
     """A window with updates before it is full."""
+
+    steps: int
+    fresh: int
+    starts: list[int]
 
     def __init__(self, stack: Stack, readout: Readout, make: Maker, size: int, interval: int, batch: int) -> None:
         super().__init__(stack, readout, make, size, interval, batch)

@@ -220,6 +220,44 @@ def test_files_that_cannot_be_read_or_written_are_refused(command, tmp_path, ori
     assert sorted(os.listdir(tmp_path)) == ["a.log"]
 
 
+@pytest.mark.parametrize("command", ["compress", "decompress"])
+@pytest.mark.parametrize("folder", [".", "..", "", os.sep])
+def test_folders_are_refused_before_work_starts(command, folder, tmp_path, capsys):
+    why = fails(capsys, command, folder, "-o", tmp_path / "y", "--model", tmp_path / "none")
+    assert why == f"crnn {command}: file: expected a file, got a folder: {Path(folder)}"
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_whose_name_is_that_of_standard_input_can_be_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("-").write_bytes(CONTENT)
+    dash = os.path.join(os.curdir, "-")
+    assert run(capsys, "compress", dash, "-o", "p", "-q") == (0, "", "")
+    Path("-").unlink()
+    assert run(capsys, "decompress", "p", "-o", dash, "-q") == (0, "", "")
+    assert Path("-").read_bytes() == CONTENT
+
+
+def limit_file_size():
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of processes")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_part_on_standard_output_is_an_error(unbuffered, archive, tmp_path):
+    """Unbuffered, the system writes what it can, and that is no error to Python."""
+    with open(tmp_path / "out", "wb") as out:
+        found = subprocess.run(
+            crnn_command("decompress", archive, "-o", "-", "-q"),
+            env=environment() | {"PYTHONUNBUFFERED": unbuffered, "PYTHONDONTWRITEBYTECODE": "1"},
+            stdout=out, stderr=subprocess.PIPE, preexec_fn=limit_file_size, text=True,
+        )
+    assert found.returncode == 1
+    assert found.stderr == "crnn decompress: standard output: File too large\n"
+
+
 def damaged_archives(archive):
     content = archive.read_bytes()
     yield b""

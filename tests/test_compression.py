@@ -271,6 +271,50 @@ def test_what_is_not_bytes_is_refused(call, value):
         call(value)
 
 
+RELEASED = memoryview(b"abc")
+RELEASED.release()
+
+
+@pytest.mark.parametrize(
+    ("value", "came"),
+    [
+        (np.array([None, 3]), "ndarray of Python objects"),
+        (np.zeros(2, [("a", "i4"), ("b", object)]), "ndarray of Python objects"),
+        (np.array(["2020-01-01"], "M8[D]"), "ndarray"),
+        (RELEASED, "memoryview"),
+    ],
+    ids=["objects", "a field of objects", "dates", "released"],
+)
+def test_buffers_whose_bytes_are_not_their_content_are_refused(value, came):
+    for name, call in (
+        ("data", lambda: crnn.compress(value)),
+        ("after", lambda: crnn.compress(b"abc", after=value)),
+        ("archive", lambda: crnn.decompress(value)),
+    ):
+        with pytest.raises(TypeError, match=f"^{name}: expected bytes, got {came}$"):
+            call()
+
+
+def test_arrays_of_fields_are_compressed():
+    rows = np.zeros(2, [("O", "i4"), ("b", "f8")])
+    assert crnn.decompress(crnn.compress(rows)) == rows.tobytes()
+
+
+@pytest.mark.parametrize("content", [b"x", prose(500)], ids=["stored", "predicted"])
+def test_a_progress_that_cannot_be_called_is_refused_before_work_starts(content):
+    for call, value in ((crnn.compress, content), (crnn.decompress, crnn.compress(content))):
+        with pytest.raises(TypeError, match=r"^progress: expected a function, got int"):
+            call(value, progress=5)
+
+
+@pytest.mark.parametrize("alphabet", [b"a", b"ab"])
+def test_content_that_does_not_fit_into_memory_is_refused_by_its_size(alphabet, monkeypatch):
+    monkeypatch.setattr(archives, "BYTES_PER_BYTE", 1 << 60)  # so that the archive of this test is small
+    archive = Header("predicted", archives.VERSION, 1 << 55, bytes(8), alphabet).to_bytes()
+    with pytest.raises(MemoryError, match=f"^archive: expected content that fits into memory, got one of {1 << 55:,}"):
+        crnn.decompress(archive)
+
+
 @pytest.mark.parametrize("call", [crnn.compress, crnn.decompress])
 def test_wrong_options_are_refused(call):
     with pytest.raises(TypeError, match="model: expected a LanguageModel, got str"):

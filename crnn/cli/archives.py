@@ -73,6 +73,8 @@ class Files:
     def __init__(self, arguments: argparse.Namespace, default: str | None) -> None:
         self._arguments, self._input = arguments, arguments.file
         standard = str(self._input) == STANDARD
+        if not standard and self._input.is_dir():
+            raise IsADirectoryError(f"file: expected a file, got a folder: {self._input}")
         self.name = "standard input" if standard else str(self._input)
         output: Path | None = arguments.output
         if output is None and not standard:
@@ -89,7 +91,11 @@ class Files:
 
     def __enter__(self) -> Self:
         arguments = self._arguments
-        reads = {"file": self._input, "model": arguments.model, "after": arguments.after}
+        reads = {
+            "file": None if str(self._input) == STANDARD else self._input,
+            "model": arguments.model,
+            "after": arguments.after,
+        }
         if self.output is None:
             if arguments.json:
                 raise ValueError("json: expected with a file as the output, got it with standard output")

@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 import codecs
 import contextlib
+import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -27,6 +29,7 @@ __all__ = [
     "cores",
     "discard_unwritable",
     "encoder_for",
+    "file_or_standard",
     "flag_of",
     "load_language_model",
     "sampling_options",
@@ -124,6 +127,12 @@ def load_language_model(path: Path) -> crnn.LanguageModel:
     return model
 
 
+def file_or_standard(typed: str) -> Path:
+    """A path as it was typed, where only ``-`` itself is ``Path("-")``: ``./-`` is the file of that name."""
+    path = Path(typed)
+    return path.absolute() if str(path) == "-" != typed else path
+
+
 def standard_input() -> BinaryIO:
     """Standard input, in bytes. Raises OSError if it is closed."""
     if sys.stdin is None:
@@ -136,8 +145,35 @@ def standard_output() -> BinaryIO:
     if sys.stdout is None:
         raise OSError("standard output: expected a file or pipe, got a closed one")
     sys.stdout.flush()
-    buffer: BinaryIO | None = getattr(sys.stdout, "buffer", None)  # a notebook has none
+    buffer: BinaryIO | io.RawIOBase | None = getattr(sys.stdout, "buffer", None)  # a notebook has none
+    if isinstance(buffer, io.RawIOBase):  # python -u
+        return cast(BinaryIO, _UnbufferedOutput(buffer))
     return cast(BinaryIO, _TextOutput()) if buffer is None else buffer
+
+
+class _UnbufferedOutput:
+    """Standard output that is not buffered. `write` writes everything, where the system may write only a part."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw = raw
+
+    def write(self, content: bytes) -> int:
+        rest = memoryview(content)
+        while rest:
+            try:
+                count = self._raw.write(rest)
+            except OSError as error:  # no flush will fail again, so the name is needed here
+                raise OSError(error.errno, error.strerror, "standard output") from None
+            if count is None:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), "standard output")
+            rest = rest[count:]
+        return len(content)
+
+    def flush(self) -> None:
+        self._raw.flush()
+
+    def isatty(self) -> bool:
+        return self._raw.isatty()
 
 
 class _TextOutput:
@@ -162,7 +198,7 @@ def show(text: str) -> None:
 
 def add_output_flags(parser: CommandParser, help: str, *, required: bool = False) -> None:
     """Add ``--output`` and ``--overwrite``, which `check_output` reads."""
-    parser.add_argument("-o", "--output", type=Path, required=required, help=help)
+    parser.add_argument("-o", "--output", type=file_or_standard, required=required, help=help)
     parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 
 import crnn
 from crnn.cli.archives import ENDING, Files, add_archive_flags, read_start
 from crnn.cli.byte_progress import ByteProgress
-from crnn.cli.common import CommandParser, say
+from crnn.cli.common import CommandParser, file_or_standard, say
 from crnn.cli.results import add_json_flag, show_json
 
 __all__ = ["add_arguments", "run"]
@@ -23,7 +22,7 @@ def add_arguments(parser: CommandParser) -> None:
         "learns the file while it predicts it; with --model it begins with what a model of similar files knows. It is "
         "small and slow: docs/compression.md compares it with others."
     )
-    parser.add_argument("file", type=Path, help="any file; - reads standard input")
+    parser.add_argument("file", type=file_or_standard, help="any file; - reads standard input")
     add_archive_flags(parser, f"where to write the archive; FILE{ENDING} if not given, - is standard output")
     add_json_flag(parser)
 

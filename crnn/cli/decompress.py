@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 
 import crnn
 from crnn.cli.archives import ENDING, Files, add_archive_flags, read_start
 from crnn.cli.byte_progress import ByteProgress
-from crnn.cli.common import CommandParser, say
+from crnn.cli.common import CommandParser, file_or_standard, say
 from crnn.cli.results import add_json_flag, show_json
 
 __all__ = ["add_arguments", "run"]
@@ -22,7 +21,7 @@ def add_arguments(parser: CommandParser) -> None:
         "Writes the file from which crnn compress made an archive. Nothing is written unless all of it is right: the "
         "archive has a digest of the file."
     )
-    parser.add_argument("file", type=Path, help="an archive; - reads standard input")
+    parser.add_argument("file", type=file_or_standard, help="an archive; - reads standard input")
     add_archive_flags(parser, f"where to write the file; FILE without {ENDING} if not given, - is standard output")
     parser.add_argument("--max-size", type=int, metavar="BYTES", help="refuse archives of larger files")
     add_json_flag(parser)

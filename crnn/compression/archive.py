@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
 
 import numpy as np
 
 from crnn._float_mode import in_ieee_mode
-from crnn.checks import check_count, check_threads
+from crnn.checks import check_callable, check_count, check_threads
 from crnn.compression.coding import Coding, Progress
 from crnn.compression.header import DIGEST_BYTES, ArchiveError, Header
 from crnn.compression.predictor import VERSION
@@ -18,8 +19,8 @@ from crnn.models.language_model import LanguageModel
 
 __all__ = ["BYTES_PER_BYTE", "compress", "decompress"]
 
-# A symbol takes 4.4e-5 bits or more, because no probability is above 1 - 2^-15 (src_c/text/range_coder.h): so many
-# bytes at most for each byte of the payload. What claims more is refused before memory is allocated.
+# The most bytes of content for each byte of the payload. What claims more is refused before memory is allocated. No
+# probability of a bit is above 1 - 2^-14 (src_c/text/range_coder.h), so payloads have about three times as many.
 BYTES_PER_BYTE = 1 << 18
 
 
@@ -59,7 +60,8 @@ def compress(
     Raises
     ------
     TypeError
-        ``data`` or ``after`` is not bytes-like, ``model`` is not a LanguageModel.
+        ``data`` or ``after`` is not bytes-like or holds Python objects, ``model`` is not a LanguageModel, ``progress``
+        cannot be called.
     ValueError
         The model is not one of bytes in float32, with all its outputs.
 
@@ -73,7 +75,7 @@ def compress(
     b'to be or not to be'
     """
     content = _copied("data", data)
-    start, threads = _start(model, after), check_threads(threads)
+    start, threads, progress = _start(model, after), check_threads(threads), _checked_progress(progress)
     digest = _digest(content)
     stored = Header("stored", 0, len(content), digest).to_bytes() + content
     alphabet = _alphabet(content)
@@ -126,9 +128,11 @@ def decompress(
         model or after another text.
     TypeError, ValueError
         As `compress`.
+    MemoryError
+        The content does not fit into memory.
     """
     packed = _copied("archive", archive)
-    given, threads = _start(model, after), check_threads(threads)
+    given, threads, progress = _start(model, after), check_threads(threads), _checked_progress(progress)
     limit = None if max_size is None else check_count("max_size", max_size)
     header, place = Header.read(packed)
     if limit is not None and header.size > limit:
@@ -155,10 +159,21 @@ def _decoded(header: Header, payload: bytes, given: Start, threads: int, progres
     if len(header.alphabet) == 1:
         if payload != _payload_of_run(header.size):
             raise ArchiveError("archive: expected zeros for a run of one byte, got others, or more")
-        return header.alphabet * header.size
+        try:
+            return header.alphabet * header.size
+        except MemoryError:
+            raise _too_large(header) from None
     if not set(start.after) <= set(header.alphabet):
         raise ArchiveError("archive: expected an undamaged one, got an alphabet that lacks bytes of the text before it")
-    return Coding(header.size, header.alphabet, start, threads, progress).decode(payload).tobytes()
+    coding = Coding(header.size, header.alphabet, start, threads, progress)
+    try:
+        return coding.decode(payload).tobytes()
+    except MemoryError:
+        raise _too_large(header) from None
+
+
+def _too_large(header: Header) -> MemoryError:
+    return MemoryError(f"archive: expected content that fits into memory, got one of {header.size:,} bytes")
 
 
 def _check_same(what: str, expected: bytes, found: bytes) -> None:
@@ -191,9 +206,19 @@ def _copied(name: str, data: Any) -> bytes:
     if isinstance(data, str):
         raise TypeError(f"{name}: expected bytes, got str; encode it first")
     try:
-        return bytes(memoryview(data))
-    except (TypeError, BufferError):
+        view = memoryview(data)
+        holds_objects = "O" in re.sub(":[^:]*:", "", view.format)  # without the names of fields
+    except (TypeError, ValueError, BufferError):  # ValueError: of dates of NumPy, or released
         raise TypeError(f"{name}: expected bytes, got {type(data).__name__}") from None
+    if holds_objects:  # whose bytes are addresses
+        raise TypeError(f"{name}: expected bytes, got {type(data).__name__} of Python objects")
+    return bytes(view)
+
+
+def _checked_progress(progress: Progress | None) -> Progress | None:
+    if progress is not None:
+        check_callable("progress", progress)
+    return progress
 
 
 def _digest(content: bytes) -> bytes:

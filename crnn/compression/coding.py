@@ -50,7 +50,7 @@ class Coding:
         return encoder.finish()
 
     def decode(self, payload: bytes) -> Array:
-        """The values (n,) of a payload. Raises ArchiveError as soon as it is seen that there are none."""
+        """The values (n,) of a payload. Raises ArchiveError as soon as it cannot be a payload."""
         values, decoder = np.empty(self._size, np.uint8), Decoder(payload)
         for window in self._windows(values):
             symbols = np.zeros(len(window), np.int32)
@@ -63,7 +63,8 @@ class Coding:
 
     def _encode(self, values: Array, encoder: Encoder) -> None:
         for window in self._windows(values):
-            self._predictor.encode(encoder, self._symbols[window])
+            if not self._predictor.encode(encoder, self._symbols[window]):
+                raise RuntimeError("data: the network's stream could not be read")
 
     def _windows(self, values: Array) -> Iterator[Array]:
         """Views of the windows one after the other; ``progress`` is told after each of them."""

@@ -49,9 +49,9 @@ class Predictor:
         self.window = self._network.steps
         self._threads = min(2, threads)
 
-    def encode(self, encoder: Encoder, symbols: Ids) -> None:
-        """Write the symbols (T,) of a window, and learn them."""
-        self._run(partial(self._mixer.encode, encoder), symbols)
+    def encode(self, encoder: Encoder, symbols: Ids) -> bool:
+        """Write the symbols (T,) of a window, and learn them. Returns True."""
+        return self._run(partial(self._mixer.encode, encoder), symbols)
 
     def decode(self, decoder: Decoder, symbols: Ids) -> bool:
         """Read the symbols (T,) OUT of a window, and learn them.

@@ -156,3 +156,14 @@ def test_progressive_validation_in_a_pipeline():
     adapter = RiverRegressor(model, options={"lr": 3e-2, "bptt": 8, "every": 1})
     assert score(adapter, datasets.TrumpApproval(), metrics.MAE()) < 4
     assert adapter.learner.steps == 1001
+
+
+def test_features_that_cannot_be_read_are_not_learnt_either():
+    x, y = np.linspace(-0.001, 0.001, 20)[:, None], np.linspace(-1, 1, 20)[:, None]
+    model = crnn.SequenceRegressor(1, 1, hidden_size=4, pooling=None, seed=0)
+    model.fit([x], [y], epochs=1)
+    detector = RiverAnomaly(model, options=OPTIONS)
+    detector.learn_one({"x": 0.0})
+    with pytest.raises(ValueError, match="x: expected"):
+        detector.learn_one({"x": 1e37})  # of the inputs the standard deviation is 0.001
+    detector.learn_one({"x": 0.0})

@@ -367,3 +367,13 @@ def test_one_hot_ids_are_rows_of_a_network(rng):
     assert same(embedded.step(2), crnn.RNN(4, H, embedding_size=3, seed=0).stream().step(2))
     with pytest.raises(TypeError, match="x: expected an integer id"):
         embedded.step(np.eye(4)[2])
+
+
+def test_options_and_frozen_cannot_be_set():
+    learner = language().learner(bptt=3)
+    for name in ("lr", "bptt", "every", "optimizer", "threads"):
+        with pytest.raises(AttributeError, match=f"{name}: expected an option of learner"):
+            setattr(learner, name, 2)
+    with pytest.raises(AttributeError, match="frozen"):
+        learner.frozen = True
+    assert (learner.bptt, learner.frozen) == (3, False)

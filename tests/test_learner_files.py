@@ -303,3 +303,17 @@ def test_whatever_a_header_holds_is_refused_or_makes_a_learner_that_learns(tmp_p
         return
     assert np.isfinite(learner.surprisal("the other ")).all()
     learner.save(path)
+
+
+@pytest.mark.parametrize("every", [4, 2])
+def test_a_copy_after_a_reset_and_a_step_that_was_taken_back_continues_to_the_bit(every, rng):
+    net = crnn.RNN(D, H, cell="lstm", seed=0)
+    learner = net.learner(bptt=4, every=every)
+    for _ in range(5):
+        learner.step(rng.normal(size=D))
+        learner.learn(rng.normal(size=H))
+    learner.reset()
+    learner.step(rng.normal(size=D))
+    learner._take_back()
+    restored, x = copy.copy(learner), rng.normal(size=D)
+    assert same(restored.step(x), learner.step(x))

@@ -407,3 +407,44 @@ def test_an_interrupt_at_any_line_leaves_a_learner_that_agrees_with_its_snapshot
             step(i)
         assert learner.updates > 3
     assert interrupts > 30
+
+
+@pytest.mark.parametrize("every", [4, 2, 1])
+def test_freezing_and_unfreezing_before_the_first_step_changes_nothing(every, rng):
+    net = crnn.RNN(D, H, seed=0, trainable_initial_state=True)
+    learner, twin = (net.learner(bptt=4, every=every, lr=0.1) for _ in range(2))
+    learner.freeze()
+    learner.unfreeze()
+    for _ in range(9):
+        x, dy = rng.normal(size=D), rng.normal(size=H)
+        for each in (learner, twin):
+            each.step(x)
+            each.learn(dy)
+    assert same(learner.model.flat_params, twin.model.flat_params)
+    assert learner.model.params["layer0.h0"].any()
+
+
+def test_none_is_a_missing_target_whatever_the_classes_are_called(rng):
+    tagger = crnn.SequenceTagger(D, classes=[-1, 1], hidden_size=H, seed=0)
+    text = crnn.LanguageModel(CORPUS.vocab, hidden_size=H, seed=0)
+    for model, x in ((tagger, np.ones(D)), (text, 1), (crnn.SequenceRegressor(D, 1, hidden_size=H), np.ones(D))):
+        for several in (False, True):
+            learner = model.learner(bptt=1, streams=2 if several else 1)
+            learner.predict([x, x] if several else x)
+            assert not np.any(learner.learn(None))
+            assert learner.updates == 0
+    learner = tagger.learner(bptt=1)
+    learner.predict(np.ones(D))
+    assert learner.learn(-1) > 0
+    net, weights = crnn.RNN(D, H, seed=0).learner(bptt=1, optimizer="sgd"), crnn.RNN(D, H, seed=0).flat_params
+    net.step(np.ones(D))
+    net.learn(None)
+    assert same(net.model.flat_params, weights)
+
+
+def test_logits_that_are_not_finite_have_no_label():
+    learner = crnn.SequenceTagger(D, num_classes=2, hidden_size=H).learner()
+    for wrong in ([np.nan, 0.0], [np.inf, 0.0], [1e300, 0.0]):
+        for call in (learner.labels, learner.probabilities):
+            with pytest.raises(ValueError, match="logits: expected"):
+                call(wrong)

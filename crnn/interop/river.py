@@ -315,6 +315,7 @@ class RiverAnomaly(_Adapter, _AnomalyDetector):
         """Learn the features as those that were to be predicted, and read them as the next step of the sequence."""
         row = self._vector(x)
         if self._output is not None:
+            self._learner._check_inputs(row)  # before they are learnt
             self._learner.learn(row)
         self._output = self._learner.predict(row)
 

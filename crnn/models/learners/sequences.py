@@ -10,7 +10,7 @@ import numpy as np
 
 from crnn._core.arrays import take_row
 from crnn._float_mode import public_methods_in_ieee_mode
-from crnn.array_input import as_array, is_finite, items, real_numbers
+from crnn.array_input import as_array, check_finite, in_precision, is_finite, items, real_numbers
 from crnn.checks import Array
 from crnn.models.learners.readout import HeadReadout
 from crnn.nn.learning.config import LearnerConfig
@@ -104,7 +104,7 @@ class ClassLearner(SequenceLearner):
         return {name: number for number, name in enumerate(names)} if plain else {}
 
     def _entries(self, y: Any) -> list[Any]:
-        """The target of each stream, -1 or NaN for None."""
+        """The target of each stream, NaN for None: -1 may be the name of a class."""
         streams, model = self.config.streams, self._module
         if streams == 1 or y is None:
             entries = [y] * streams
@@ -112,7 +112,7 @@ class ClassLearner(SequenceLearner):
             entries = list(items("y", y, f"a list of {streams} targets, one of each stream"))
         if len(entries) != streams:
             raise ValueError(f"y: expected {streams} targets, one of each stream, got {len(entries)}")
-        missing = np.full(model.num_classes, np.nan) if model.multilabel else -1
+        missing = np.full(model.num_classes, np.nan) if model.multilabel else np.nan
         return [missing if entry is None else entry for entry in entries]
 
     def probabilities(self, logits: Any) -> Array:
@@ -132,7 +132,9 @@ class ClassLearner(SequenceLearner):
         if rows.ndim not in (1, 2) or rows.shape[-1] != self._module.num_classes:
             expected = f"({self._module.num_classes},) or (B, {self._module.num_classes})"
             raise ValueError(f"logits: expected shape {expected}, got {rows.shape}")
-        return np.array(rows.reshape(-1, rows.shape[-1]), self._module.dtype, order="C")
+        rows = in_precision("logits", rows, self._module.dtype)
+        check_finite("logits", rows)
+        return np.array(rows.reshape(-1, rows.shape[-1]), order="C")
 
 
 class ValueLearner(SequenceLearner):

@@ -32,7 +32,7 @@ class TextLearner(Learner):
     that was made before the token was learnt. Text may be passed in pieces to `feed`, `surprisal` and `step`, in any
     order. If the tokens are words, a piece must not end within a word. A piece is checked before any of it is read.
     `predict` and `learn` are the two halves of `step`: `predict` reads a token and returns the logits of the next one,
-    which is the target that `learn` takes.
+    which is the target that `learn` takes; None or -1 = no target.
 
     With several streams, a piece is ids (T, B): T tokens of each.
 
@@ -74,6 +74,8 @@ class TextLearner(Learner):
         return self._one("x", x)
 
     def _targets(self, y: Any) -> Array:
+        if y is None:
+            return self._readout.new_targets(1, self.config.streams)
         return self._one("y", y, IGNORE_INDEX)
 
     def _one(self, name: str, value: Any, allowed: int = 0) -> Ids:

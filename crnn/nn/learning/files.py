@@ -115,7 +115,7 @@ def contents(learner: Any) -> tuple[dict[str, Array], dict[str, Any]]:
             "window": window.steps,
             "fresh": window.fresh,
         },
-        "flags": {"frozen": learner.frozen, "leaving": learner._leaving, "pending": learner._pending},
+        "flags": {"frozen": learner._frozen, "leaving": learner._leaving, "pending": learner._pending},
         "own": own,
     }
 
@@ -192,7 +192,7 @@ def restore(
     learner._update = learner._new_update(optimizer, tensors.get("anchor"))
     learner._update.skipped = counts["skipped"]
     learner.steps, learner.updates = counts["steps"], counts["updates"]
-    learner.frozen, learner._leaving, learner._pending = (flags[name] for name in FLAGS)
+    learner._frozen, learner._leaving, learner._pending = (flags[name] for name in FLAGS)
 
 
 registry.register_container(KIND, model_of)

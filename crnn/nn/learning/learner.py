@@ -7,8 +7,9 @@ import copy
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import fields, replace
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -75,7 +76,6 @@ class Learner(ABC):
         Whether the learner only predicts.
     """
 
-    frozen: bool
     steps: int
     updates: int
     config: LearnerConfig
@@ -109,7 +109,7 @@ class Learner(ABC):
         self._to_reset = np.zeros(config.streams, bool)  # before the next step
         self._resets = False  # whether there are some
         self._pending = False  # a prediction has no target yet
-        self.frozen = self._leaving = False  # leaving: the steps in the window will not be learnt
+        self._frozen = self._leaving = False  # leaving: the steps in the window will not be learnt
         self.steps = self.updates = 0
 
     def _new_update(self, optimizer: Optimizer, anchor: Array | None) -> AnchoredUpdate:
@@ -184,7 +184,7 @@ class Learner(ABC):
         Returns
         -------
         float, or array (B,), or None
-            The loss of the prediction, 0 for a missing target; None for a network.
+            The loss of the prediction, 0 for a missing target, such as None; None for a network.
 
         Raises
         ------
@@ -200,6 +200,11 @@ class Learner(ABC):
         """Raise what `learn` raises for a wrong target."""
         with self._exclusive:
             self._targets(y)
+
+    def _check_inputs(self, x: Any) -> None:
+        """Raise what `predict` raises for wrong inputs."""
+        with self._exclusive:
+            self._inputs(x)
 
     def _take_back(self) -> None:
         """Take back the last `predict`, which no `learn` has followed: as if it had not been."""
@@ -239,7 +244,7 @@ class Learner(ABC):
     def _learn(self) -> None:
         """Update the weights from the window, and begin the next one."""
         window = self._window
-        if self.frozen or self._leaving:
+        if self._frozen or self._leaving:
             self._leaving = False
             window.forget()
             return
@@ -262,14 +267,19 @@ class Learner(ABC):
         The steps since the last update are not learnt.
         """
         with self._exclusive:
-            self._leaving |= not self.frozen
-            self.frozen = True
+            self._leaving |= not self._frozen
+            self._frozen = True
 
     def unfreeze(self) -> None:
         """Learn again, from the next step on."""
         with self._exclusive:
-            self._leaving |= self.frozen
-            self.frozen = False
+            self._leaving |= self._frozen
+            self._frozen = False
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the learner only predicts: see `freeze`."""
+        return self._frozen
 
     def reset(self, streams: Any = None) -> None:
         """Reset streams to the initial state: the trainable one, or zeros. No gradient passes a reset.
@@ -385,12 +395,10 @@ class Learner(ABC):
         if header != {}:
             raise ValueError(f"own: expected nothing, got {header!r:.100}")
 
-    def __getattr__(self, name: str) -> Any:
-        """The option ``name``."""
-        config = self.__dict__.get("config")
-        if config is None or name not in config.__dataclass_fields__:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(config, name)
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """The option ``name``."""
 
     def __repr__(self) -> str:
         config = self.config
@@ -441,4 +449,15 @@ def _stream_index(streams: Any, count: int) -> Any:
     return checked_ids("streams", array.reshape(-1), count)
 
 
+def _option(name: str) -> property:
+    """The option ``name`` as an attribute, which cannot be set."""
+
+    def refuse(learner: Learner, value: Any) -> None:
+        raise AttributeError(f"{name}: expected an option of learner(), which cannot change later, got {value!r:.100}")
+
+    return property(attrgetter(f"config.{name}"), refuse)
+
+
+for _each in fields(LearnerConfig):
+    setattr(Learner, _each.name, _option(_each.name))
 public_methods_in_ieee_mode(Learner)

@@ -22,7 +22,7 @@ class NetworkLearner(Learner):
 
     There is no loss: `learn` takes the gradient of one at the last output, (H,), or (B, H). An update is by the sum of
     these gradients, as `RNN.backward` gives it for the steps of the window; with ``every`` below ``bptt``, a gradient
-    that was given at an earlier output counts again at that of the weights of now.
+    that was given at an earlier output counts again at that of the weights of now. None is a gradient of zeros.
 
     Examples
     --------
@@ -55,6 +55,9 @@ class NetworkLearner(Learner):
         if take_row(self._target_row, y, None, None):
             return self._target_row
         size = self._module.output_size
+        if y is None:
+            self._target_row.fill(0)
+            return self._target_row
         return number_rows("dy", real_numbers("dy", y), self.config.streams, size, self._module.dtype)
 
 

@@ -238,6 +238,8 @@ class KeptWindow(Window):
             if t and self._resets[t].any():
                 set_initial(self._stack, tape.states(t), self._resets[t])
             tape.forward(t, t + 1)
+        if 0 < n < self._size and self._resets[n].any():  # before a step that was taken back
+            set_initial(self._stack, tape.states(n), self._resets[n])
 
     def take_back(self) -> None:
         self.steps -= 1
@@ -340,9 +342,11 @@ class RereadWindow(Window):
             self._first = 0
 
     def forget(self) -> None:
-        self.steps = self.fresh = self._first = 0
-        self.starts = []
-        self._resets[:] = False
+        if self.steps:  # otherwise the resets are those before the first step
+            self.starts = []
+            self._resets[:] = False
+            self._first = 0
+        self.steps = self.fresh = 0
 
 
 class Again:

@@ -45,6 +45,7 @@ def test_options_of_python_are_called_by_their_flags(config):
         ("carry: expected 0, 2 bptt=4, or None, got 5", "--carry: expected 0, 2 --bptt 4, got 5"),
         ("an embedding_size is needed", "an --embedding is needed"),
         ("text: a text with valid words and a seed", "text: a text with valid words and a seed"),
+        ("optimizer: expected Adam(lr=1e-3), got lr=2", "--optimizer: expected Adam(lr=1e-3), got --lr 2"),
         ("a=b is no option, x_y is none", "a=b is no option, x_y is none"),
         ("/data/valid: gone", "/data/valid: gone"),
     ],

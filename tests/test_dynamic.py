@@ -242,7 +242,7 @@ USED.update(np.ones(3), np.ones(3))
         ({"optimizer": Adam(), "lr": 0.1}, ValueError, "dynamic: lr: expected none with an optimizer"),
         ({"optimizer": USED}, ValueError, "dynamic: optimizer: expected one that has done no updates"),
         ({"optimizer": "sgd(lr=0.1)", "lr": 0.1}, ValueError, "dynamic: optimizer: expected lr once"),
-        ({"statistics": "ab", "optimizer": "sgd"}, ValueError, "optimizer: expected none with statistics"),
+        ({"statistics": "ab", "optimizer": "sgd"}, ValueError, "^dynamic: optimizer: expected none with statistics"),
         ({"statistics": "a"}, ValueError, "dynamic: statistics: expected at least 2 tokens, got 1"),
         ({"statistics": "a\x00b"}, ValueError, r"dynamic: statistics: .*\\x00"),
         ({"statistics": np.ones((2, 3))}, ValueError, r"dynamic: statistics: .*shape \(2, 3\)"),

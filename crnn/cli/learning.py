@@ -57,4 +57,6 @@ def check_switch(arguments: argparse.Namespace, switch: str, names: Iterable[str
         for name in names:
             value = getattr(arguments, name)
             if value != arguments.parser.get_default(name):
-                raise ValueError(f"{name}: expected with --{switch} only, got {value} without it")
+                typed = " ".join(map(str, value)) if isinstance(value, list) else value
+                got = "" if value is True else f", got {typed} without it"
+                raise ValueError(f"{name}: expected with --{switch} only{got}")

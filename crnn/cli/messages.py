@@ -76,7 +76,8 @@ def in_words_of(parser: argparse.ArgumentParser, message: str, arguments: argpar
     """A message of the Python API as the user of ``parser`` should read it.
 
     The names that a message starts with, before the colon, become options. So do ``name=value`` and names with an
-    underscore inside it. What the user typed, such as the name of a file, is not changed.
+    underscore inside it, but not the first argument of a call in Python. What the user typed, such as the name of a
+    file, is not changed.
     """
     names = option_names(parser)
     subject = _SUBJECT.match(message)
@@ -87,7 +88,7 @@ def in_words_of(parser: argparse.ArgumentParser, message: str, arguments: argpar
     typed = {str(value) for value in vars(arguments).values() if isinstance(value, str | Path)}
     typed = {text for text in typed if "=" in text or "_" in text}  # others are not mistaken for a name
     keep = "|".join(map(re.escape, sorted(typed, key=len, reverse=True))) or r"(?!)"
-    inside = re.compile(rf"(?P<kept>{keep})|\b(?P<assigned>{_NAME})=(?=\S)|\b(?P<name>[a-z]+_\w+)\b")
+    inside = re.compile(rf"(?P<kept>{keep})|(?<!\w\()\b(?P<assigned>{_NAME})=(?=\S)|\b(?P<name>[a-z]+_\w+)\b")
 
     def as_option(found: re.Match[str]) -> str:
         if found["kept"]:

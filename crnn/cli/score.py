@@ -113,21 +113,36 @@ def run(arguments: argparse.Namespace) -> int:
             config = build_config(LearnerConfig, {**chosen, "threads": arguments.threads})
             anchor = None if arguments.anchor is None else _float32(load_language_model(arguments.anchor))
             learner = LineLearner(model, LinesConfig(**lines_options), config, anchor)
+        handled = [] if arguments.save is None else _unhandled_signals()
         try:
-            main_thread = threading.current_thread() is threading.main_thread()
-            if arguments.save is not None and main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-                signal.signal(signal.SIGTERM, _end)
+            _handle(handled, _end)
             _score(model, arguments, learner)
         finally:
+            _handle(handled, signal.SIG_IGN)  # another one does not interrupt saving
             if learner is not None and arguments.save is not None:
                 learner.finish()
                 learner.model.save(arguments.save)
                 say(f"wrote {arguments.save}")
-            if signal.getsignal(signal.SIGTERM) is _end:
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            _handle(handled, signal.SIG_DFL)
     if learner is not None:
-        say(f"learnt {learner.learnt:,} lines in {learner.updates:,} updates; {learner.unusual:,} lines were unusual")
+        say(
+            f"learnt {learner.learnt:,} lines in {learner.updates:,} updates; "
+            f"{learner.unusual:,} lines were the first or unusual"
+        )
     return 0
+
+
+def _unhandled_signals() -> list[int]:
+    """Those that ask a program to end, or that its terminal was closed, and would end this one at once."""
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    asking = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    return [each for each in asking if signal.getsignal(each) is signal.SIG_DFL]
+
+
+def _handle(signals: list[int], handler: Any) -> None:
+    for each in signals:
+        signal.signal(each, handler)
 
 
 def _end(signum: int, frame: object) -> None:

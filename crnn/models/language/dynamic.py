@@ -65,7 +65,8 @@ def dynamic_pass(
             raise TypeError(f"dynamic: expected options among {', '.join(known)}, got {name!r:.100}{hint}")
     if text is not None and given.get("optimizer") is not None:
         raise ValueError(
-            f"optimizer: expected none with statistics, which have their own rule, got {given['optimizer']!r:.100}"
+            "dynamic: optimizer: expected none with statistics, which have their own rule, got "
+            f"{given['optimizer']!r:.100}"
         )
     options = with_defaults(given, DEFAULTS)
     if text is not None and given.get("lr") is None:

@@ -3,6 +3,7 @@
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from model_tools import crnn_command, environment, language_model
 
 import crnn
 from crnn import cli
+from crnn.models.language.lines import LineLearner, LinesConfig
+from crnn.nn.learning.config import LearnerConfig
 
 pytestmark = pytest.mark.thread_unsafe  # standard input and output are the process's
 
@@ -180,10 +183,25 @@ def test_a_signal_does_not_lose_what_was_learnt(run, tmp_path, signum):
     assert (model.flat_params != crnn.load(tmp_path / "m").flat_params).any()
 
 
-def test_learning_is_that_of_a_line_learner(run):
-    from crnn.models.language.lines import LineLearner, LinesConfig
-    from crnn.nn.learning.config import LearnerConfig
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows ends a process at once")
+def test_a_signal_does_not_interrupt_saving(run, monkeypatch):
+    finish = LineLearner.finish
 
+    def interrupted(learner):
+        os.kill(os.getpid(), signal.SIGTERM)
+        finish(learner)
+
+    monkeypatch.setattr(LineLearner, "finish", interrupted)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        assert run("m", *LEARN, "--save", "learnt")[0] == 0
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    crnn.load("learnt")
+
+
+def test_learning_is_that_of_a_line_learner(run):
     run("m", *LEARN, "--save", "learnt", "--optimizer", "sgd(momentum=0.5)", "--decay", "0.01")
     model = crnn.load("m")
     config = LearnerConfig(optimizer="sgd(momentum=0.5)", lr=0.02, decay=0.01, max_change=0.5)

@@ -244,6 +244,8 @@ USED.update(np.ones(3), np.ones(3))
         ({"optimizer": "sgd(lr=0.1)", "lr": 0.1}, ValueError, "dynamic: optimizer: expected lr once"),
         ({"statistics": "ab", "optimizer": "sgd"}, ValueError, "^dynamic: optimizer: expected none with statistics"),
         ({"statistics": "a"}, ValueError, "dynamic: statistics: expected at least 2 tokens, got 1"),
+        ({"statistics": [0, 999]}, ValueError, "dynamic: statistics: .*got 999"),
+        ({"statistics": [0.5, 1.5]}, TypeError, "dynamic: statistics: .*float64"),
         ({"statistics": "a\x00b"}, ValueError, r"dynamic: statistics: .*\\x00"),
         ({"statistics": np.ones((2, 3))}, ValueError, r"dynamic: statistics: .*shape \(2, 3\)"),
     ],
@@ -251,6 +253,12 @@ USED.update(np.ones(3), np.ones(3))
 def test_wrong_options_are_named(dynamic, error, message):
     with pytest.raises(error, match=message):
         a_model().evaluate(TEXT, dynamic=dynamic)
+
+
+def test_a_bool_of_numpy_is_one():
+    model = a_model()
+    for flag in (True, False):
+        assert model.evaluate(TEXT[:100], dynamic=np.bool_(flag)) == model.evaluate(TEXT[:100], dynamic=flag)
 
 
 def test_a_quantised_model_is_refused_by_name():

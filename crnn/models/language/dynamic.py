@@ -130,9 +130,12 @@ class DynamicPass:
             raise TextError(f"dynamic: statistics: expected at least 2 tokens, got {len(ids)}")
         grads = self._parameters.flat_grads
         squares, square, count = np.zeros_like(grads), np.empty_like(grads), 0
-        for _ in self._passes(ids, min(STREAMS, len(ids) - 1), predicts=False):
-            squares += np.multiply(grads, grads, out=square)
-            count += 1
+        try:
+            for _ in self._passes(ids, min(STREAMS, len(ids) - 1), predicts=False):
+                squares += np.multiply(grads, grads, out=square)
+                count += 1
+        except (TypeError, ValueError) as error:  # wrong ids
+            raise type(error)(f"dynamic: statistics: {error}") from None
         squares /= squares.dtype.type(count)
         mean: Array = squares
         return mean

@@ -35,6 +35,8 @@ def evaluated(model: Any, text: str | bytes | ArrayLike, batch_size: int, thread
         raise TextError(f"text: expected at least 2 tokens, one to predict from another, got {len(ids)}")
     threads = check_threads(threads)
     batch_size = min(check_size("batch_size", batch_size), len(ids) - 1)
+    if isinstance(dynamic, np.bool_):
+        dynamic = bool(dynamic)
     if dynamic is False:
         windows = _windows(model, ids, batch_size, threads)
     else:

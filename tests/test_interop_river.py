@@ -167,3 +167,22 @@ def test_features_that_cannot_be_read_are_not_learnt_either():
     with pytest.raises(ValueError, match="x: expected"):
         detector.learn_one({"x": 1e37})  # of the inputs the standard deviation is 0.001
     detector.learn_one({"x": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": None}, "model: expected"),
+        ({"options": 3}, "options: expected a dict, got int"),
+        ({"features": "ab"}, "features: expected a list of names, got str"),
+        ({"features": {"a", "b"}}, "features: expected a list of names, got set"),
+    ],
+)
+def test_arguments_of_other_types_are_refused_by_name(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        RiverRegressor(**{"model": crnn.SequenceRegressor(2, 1, hidden_size=4)} | arguments)
+
+
+def test_an_integer_that_no_float_holds_is_refused_by_its_name():
+    with pytest.raises(ValueError, match=r"x\['a'\]: expected a finite number"):
+        RiverRegressor(crnn.SequenceRegressor(2, 1, hidden_size=4)).predict_one({"a": 10**400})

@@ -73,6 +73,12 @@ class _Adapter:
         self.model, self.features, self.new_features, self.options = model, features, new_features, options
         if new_features not in ("error", "ignore"):
             raise ValueError(f"new_features: expected 'error' or 'ignore', got {new_features!r:.100}")
+        if options is not None and not isinstance(options, Mapping):
+            raise TypeError(f"options: expected a dict, got {type(options).__name__}")
+        if features is not None and (not isinstance(features, Sequence) or isinstance(features, str | bytes)):
+            raise TypeError(f"features: expected a list of names, got {type(features).__name__}")
+        if not hasattr(model, "learner"):
+            raise TypeError(f"model: expected {self._expected}, got {type(model).__name__}")
         given = dict(options or {})
         if given.get("streams", 1) != 1:
             raise ValueError(f"options: expected one stream, got streams={given['streams']!r}")
@@ -112,7 +118,10 @@ class _Adapter:
                 continue
             if not isinstance(value, numbers.Real | np.bool_):
                 raise TypeError(f"x[{name!r:.50}]: expected a number, got {type(value).__name__} {value!r:.50}")
-            row[place] = value
+            try:
+                row[place] = value
+            except OverflowError:
+                row[place] = np.inf
             if not np.isfinite(row[place]):
                 raise ValueError(f"x[{name!r:.50}]: expected a finite number, got {value!r:.50}")
         self._places = places

@@ -230,9 +230,9 @@ class EmbeddedRows(Rows):
 
     def pack_backward(self, values: Arrays) -> None:
         if self.dtable is None:
-            self.dtable = gemm.aligned_empty(self.table.shape, self.table.dtype)
             self.dembedding = gemm.aligned_empty(self.embedding.shape, self.table.dtype)
             self.weights_t = gemm.Packed(self.weights.N, self.weights.K, self.table.dtype, precision=self.precision)
+            self.dtable = gemm.aligned_empty(self.table.shape, self.table.dtype)  # last, as it is asked for
         assert self.weights_t is not None
         self.weights_t.pack_transposed(values[self.w_name], any_values=True)
 

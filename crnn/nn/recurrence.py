@@ -309,12 +309,11 @@ class Recurrence:
 
     def _allocate_backward(self) -> None:
         """Allocate the arrays that only a backward pass needs."""
-        info, H = self.info, self.H
-        self.dh = self._steps()
+        info, H, dh = self.info, self.H, self._steps()
         if "gates" in info.arrays:
             self.da = self.kept["gates"] if self.overwrite_gates else self._steps(self.gates)
         else:
-            self.da = self._steps(self.gates) if self.keep_dh or self.gates > 1 else self.dh
+            self.da = self._steps(self.gates) if self.keep_dh or self.gates > 1 else dh
         if "da_h" in info.arrays:
             self.gradients["da_h"] = self._steps(self.gates)
         if "dhn" in info.arrays:
@@ -329,6 +328,7 @@ class Recurrence:
             self.weights_t["w_hh_t"] = gemm.Packed(gates_of_w_hh_t * H, H, self.dtype, precision=self.precision)
         if "dhn" in info.arrays:
             self.weights_t["w_hn_t"] = gemm.Packed(H, H, self.dtype, precision=self.precision)
+        self.dh = dh  # last: an interrupt before it is followed by another allocation
 
     def add_state_gradient(self, part: Slice, dh_after: Array | None, dc_after: Array | None) -> None:
         """Add the gradient (B, H) at the state after the last step to `dh`, and set `dc`. None is zero."""

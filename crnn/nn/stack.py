@@ -444,12 +444,11 @@ class Stack:
         if not tape.keep:
             raise ValueError("tape: expected one from forward, got one that keeps nothing for a backward pass")
         first_time = tape.dbefore is None
-        if tape.dbefore is None:
-            tape.dbefore = self.new_state(tape.batch)
+        dbefore = self.new_state(tape.batch) if tape.dbefore is None else tape.dbefore
         for index, cell in enumerate(tape.recurrences):
-            cell.dh0 = tape.dbefore.h[index]
-            if tape.dbefore.c is not None:
-                cell.dc = tape.dbefore.c[index]
+            cell.dh0 = dbefore.h[index]
+            if dbefore.c is not None:
+                cell.dc = dbefore.c[index]
             cell.pack_backward(self.params)
         if first_time:
             for number, layer in enumerate(tape.layers):
@@ -457,6 +456,7 @@ class Stack:
                 layer.dy = np.empty(layer.y.shape, self.config.dtype) if own else layer.directions[0][1].dh
                 if number:  # the gradient at x is the gradient at the output of the layer below
                     layer.directions[0][0].dx = tape.layers[number - 1].dy
+            tape.dbefore = dbefore  # last: an interrupt before it is followed by another first time
         for source in tape.sources:
             source.pack_backward(self.params)
 

@@ -86,22 +86,27 @@ class Optimizer(ABC):
         threads = check_threads(threads)
         if not issubclass(type(params), np.ndarray):
             raise TypeError(f"params: expected an array, got {type(params).__name__}")
-        if not self.arrays:
-            self.arrays = {name: aligned_empty(params.shape, params.dtype) for name in self.array_names}
-            for array in self.arrays.values():
+        arrays = self.arrays
+        if not arrays:
+            arrays = {name: aligned_empty(params.shape, params.dtype) for name in self.array_names}
+            for array in arrays.values():
                 array.fill(self._fill())
-        for name, array in self.arrays.items():
+        for name, array in arrays.items():
             if array.shape != params.shape or array.dtype != params.dtype:
                 raise ValueError(
                     f"params: expected {array.dtype} of shape {array.shape}, as before, got {params.dtype} of shape "
                     f"{params.shape}: this optimizer's {name} belongs to another model; make one for each"
                 )
-        self.updates += 1
+        self._count(arrays)
         self._step(params, grads, factor, self.lr * lr_scale, threads)
 
     def _fill(self) -> float:
         """What ``arrays`` start from."""
         return 0.0
+
+    def _count(self, arrays: dict[str, Array]) -> None:
+        """Set ``arrays`` and count an update in one statement, so that an interrupt leaves a valid state."""
+        self.arrays, self.updates = arrays, self.updates + 1
 
     @abstractmethod
     def _step(self, params: Array, grads: Array, factor: float, lr: float, threads: int) -> None:
@@ -287,9 +292,11 @@ class Adam(Optimizer):
         self.eps: float = check_number("eps", eps, 1e-30)
         self._power1 = self._power2 = 1.0  # beta^updates, as products: pow() differs between machines
 
+    def _count(self, arrays: dict[str, Array]) -> None:
+        power1, power2 = self._power1 * self.beta1, self._power2 * self.beta2
+        self.arrays, self.updates, self._power1, self._power2 = arrays, self.updates + 1, power1, power2
+
     def _step(self, params: Array, grads: Array, factor: float, lr: float, threads: int) -> None:
-        self._power1 *= self.beta1
-        self._power2 *= self.beta2
         decay = (0.0, lr * self.weight_decay) if self.decoupled else (self.weight_decay, 0.0)
         kernels.adam(
             params,

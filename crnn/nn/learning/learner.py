@@ -110,6 +110,7 @@ class Learner(ABC):
         self._resets = False  # whether there are some
         self._pending = False  # a prediction has no target yet
         self._frozen = self._leaving = False  # leaving: the steps in the window will not be learnt
+        self._spent = False  # an update has begun, and its window has not been left
         self.steps = self.updates = 0
 
     def _new_update(self, optimizer: Optimizer, anchor: Array | None) -> AnchoredUpdate:
@@ -229,7 +230,7 @@ class Learner(ABC):
     def _finish_step(self) -> None:
         """What has to be done before the next step is read."""
         self._pending = False
-        if self._window.due or self._leaving:
+        if self._window.due or self._leaving or self._spent:
             self._learn()
         if self._resets:
             self._window.reset(self._to_reset)
@@ -244,12 +245,15 @@ class Learner(ABC):
     def _learn(self) -> None:
         """Update the weights from the window, and begin the next one."""
         window = self._window
+        if self._spent:  # an interrupt may have come before it
+            self._parameters.changed()
         if self._frozen or self._leaving:
-            self._leaving = False
             window.forget()
+            self._leaving = self._spent = False
             return
-        weight = window.weight()
+        weight = 0.0 if self._spent else window.weight()
         if weight:
+            self._spent = True  # the backward pass overwrites the window: an interrupted one is not learnt again
             grads = self._parameters.flat_grads
             kernels.clear(grads, self.config.threads)
             window.backward(1.0 / weight)
@@ -258,6 +262,7 @@ class Learner(ABC):
             finally:  # also after an interrupt
                 self._parameters.changed()
         window.begin_next()
+        self._spent = False
 
     # ---- control --------------------------------------------------------------------------------------------------
 
@@ -354,7 +359,7 @@ class Learner(ABC):
         """
         with self._exclusive:
             registry.check_kind(type(self._module).__name__)
-            model_file.write(path, *contents(self))
+            model_file.write(path, *self._contents())
 
     @classmethod
     def load(cls, path: PathLike, *, threads: int | None = None) -> Any:
@@ -384,7 +389,12 @@ class Learner(ABC):
 
     def __reduce__(self) -> tuple[Any, ...]:
         with self._exclusive:
-            return _from_bytes, (model_file.to_bytes(*contents(self)),)
+            return _from_bytes, (model_file.to_bytes(*self._contents()),)
+
+    def _contents(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        if self._spent:  # after an interrupt; files hold windows whose steps were run with the weights of now
+            self._learn()
+        return contents(self)
 
     def _stored_own(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """What the class adds to a file: arrays, and an entry of the header."""

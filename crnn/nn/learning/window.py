@@ -289,8 +289,7 @@ class RereadWindow(Window):
         self._readout.set_missing(self._targets[row])
         tape.forward(0, 1)
         tape.state_after(1, tape.before)
-        self.steps += 1
-        self.fresh += 1
+        self.steps, self.fresh = self.steps + 1, self.fresh + 1
 
     def outputs(self, m: int) -> Array:
         return self._step.outputs
@@ -331,15 +330,15 @@ class RereadWindow(Window):
     def begin_next(self) -> None:
         kept = min(self.steps, self._size - self._interval)
         dropped = self.steps - kept
-        self._first += dropped
-        self.steps, self.fresh = kept, 0
-        if self.starts:
-            self.starts = [start - dropped for start in self.starts if start >= dropped]
+        starts = [start - dropped for start in self.starts if start >= dropped]
+        # In one statement, so that what an interrupt leaves can be called again
+        self._first, self.steps, self.fresh, self.starts = self._first + dropped, kept, 0, starts
         if self._first > self._size:  # move the steps to the front
-            for array in (self._inputs, self._targets, self._resets, *self._states):
+            for array in (self._inputs, self._targets, *self._states):
                 array[:kept] = self.of_steps(array, 0, kept).copy()
-            self._resets[kept:] = False
-            self._first = 0
+            resets = np.zeros_like(self._resets)
+            resets[:kept] = self.of_steps(self._resets, 0, kept)
+            self._resets, self._first = resets, 0
 
     def forget(self) -> None:
         if self.steps:  # otherwise the resets are those before the first step

@@ -134,6 +134,7 @@ def test_a_model_of_similar_text_makes_archives_smaller(model):
         {"embedding_size": 6},
         {"tie_weights": True},
         {"cell": "lstm", "num_layers": 2, "trainable_initial_state": True},
+        {"dense_layers": True, "cell": "ln_lstm", "num_layers": 3},
         {"dropout": 0.2, "recurrent_dropout": 0.1, "num_layers": 2, "embedding_size": 5, "embedding_dropout": 0.1},
     ],
     ids=lambda options: next(iter(options)),

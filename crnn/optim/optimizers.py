@@ -275,6 +275,8 @@ class Adam(Optimizer):
         g is the gradient plus weight_decay * w.
     """
 
+    arrays: dict[str, Array]
+    updates: int
     decoupled: ClassVar[bool] = False
 
     def __init__(

@@ -186,7 +186,7 @@ def _check_same(what: str, expected: bytes, found: bytes) -> None:
 
 
 def _payload_of_run(size: int) -> bytes:
-    """What stands behind the header of a run of one byte: as much as the rule of BYTES_PER_BYTE asks for."""
+    """What stands behind the header of a run of one byte: as much as the rule of BYTES_PER_BYTE requires."""
     return bytes(size // BYTES_PER_BYTE)
 
 

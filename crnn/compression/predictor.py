@@ -84,7 +84,7 @@ class Predictor:
 
 
 def new_model(alphabet: bytes) -> LanguageModel:
-    """The network that content without a model of its own begins with."""
+    """The network that content without a model begins with."""
     return LanguageModel(vocabulary_of(alphabet), cell="lstm", hidden_size=128, seed=1)
 
 

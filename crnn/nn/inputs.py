@@ -232,7 +232,7 @@ class EmbeddedRows(Rows):
         if self.dtable is None:
             self.dembedding = gemm.aligned_empty(self.embedding.shape, self.table.dtype)
             self.weights_t = gemm.Packed(self.weights.N, self.weights.K, self.table.dtype, precision=self.precision)
-            self.dtable = gemm.aligned_empty(self.table.shape, self.table.dtype)  # last, as it is asked for
+            self.dtable = gemm.aligned_empty(self.table.shape, self.table.dtype)  # last, since it is what is tested
         assert self.weights_t is not None
         self.weights_t.pack_transposed(values[self.w_name], any_values=True)
 

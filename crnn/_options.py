@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # only the command line needs it; `import crnn` does not load
     import argparse
 
 __all__ = [
+    "ELSEWHERE",
+    "NOWHERE",
     "REQUIRED",
     "Check",
     "Option",
@@ -35,10 +37,12 @@ __all__ = [
     "check_options",
     "did_you_mean",
     "from_flags",
+    "name_here",
     "option",
     "options_of",
     "signature_with",
     "takes_options",
+    "unexpected",
 ]
 
 Check = Callable[[str, Any], Any]  # (name, value) -> the normalised value; raises ValueError or TypeError
@@ -169,16 +173,69 @@ def build_config(config_class: Callable[..., C], options: Mapping[str, Any]) -> 
     known = [each.name for each in options_of(cast(type, config_class))]
     unknown = sorted(set(options) - set(known))
     if unknown:
-        hint = did_you_mean(unknown[0], known)
-        raise TypeError(f"{unknown[0]}: expected one of the options {', '.join(known)}; this one is unknown{hint}")
+        raise TypeError(unexpected(unknown[0], known))
     return config_class(**options)
+
+
+# ---- unknown names ---------------------------------------------------------------------------------------------------
+
+# What other libraries call an option: its name here, and how it is given.
+ELSEWHERE = {
+    "learning_rate": "lr, such as lr=1e-3, or optimizer=crnn.optim.Adam(lr=1e-3)",
+    "callbacks": "on_update or on_epoch, functions of a crnn.Progress",
+    "verbose": "progress=True or progress=False",
+    "validation_split": "valid, such as valid=0.2 in the fit of a sequence model",
+    "early_stopping": "patience, such as patience=5, with validation data",
+    "momentum": "optimizer, such as optimizer=crnn.optim.SGD(lr=0.1, momentum=0.9)",
+    **dict.fromkeys(("weight_decay", "l2"), "optimizer, such as optimizer=crnn.optim.AdamW(weight_decay=0.01)"),
+    **dict.fromkeys(("validation_data", "validation_fraction"), "valid"),
+    **dict.fromkeys(("units", "hidden_dim", "hidden_units", "n_hidden", "hidden_layer_sizes"), "hidden_size"),
+    **dict.fromkeys(("embedding_dim", "emb_dim"), "embedding_size"),
+    **dict.fromkeys(("input_dim", "n_features"), "input_size"),
+    **dict.fromkeys(("max_epochs", "num_epochs", "n_epochs", "max_iter"), "epochs"),
+    **dict.fromkeys(("rnn_type", "cell_type", "nonlinearity", "activation"), "cell"),
+    **dict.fromkeys(("scheduler", "lr_scheduler"), "schedule"),
+    **dict.fromkeys(("clipnorm", "grad_clip", "gradient_clip_val", "max_grad_norm"), "clip_norm"),
+    **dict.fromkeys(("seq_len", "seq_length", "sequence_length"), "bptt"),
+    **dict.fromkeys(("n_jobs", "num_threads", "num_workers"), "threads"),
+    "learning_rate_init": "lr",
+    "n_iter_no_change": "patience",
+    "random_state": "seed",
+    "solver": "optimizer",
+    "n_layers": "num_layers",
+    "n_classes": "num_classes",
+}
+# What other libraries have and crnn has not, and what there is instead.
+NOWHERE = {
+    "device": "everything is computed on the CPU",
+    "batch_first": "an RNN reads arrays (T, B, D), a model of sequences reads (N, T, D)",
+    "shuffle": "training shuffles whole sequences, and keeps the order of a text",
+    "return_sequences": "SequenceTagger, and SequenceRegressor with pooling=None, predict at every step",
+}
+
+
+def name_here(name: str) -> str:
+    """The option that other libraries call ``name``; ``name`` itself if it is not known."""
+    return re.split(r"\W", ELSEWHERE.get(name, name), maxsplit=1)[0]
+
+
+def unexpected(name: str, known: Sequence[str], owner: str | None = None) -> str:
+    """What to say of an argument ``name`` that is not among those ``known``, of ``owner`` if that should be named."""
+    if name not in known and name_here(name) in known:
+        return f"{name}: expected {ELSEWHERE[name]}"
+    if name in NOWHERE:
+        return f"{name}: there is no such option; {NOWHERE[name]}"
+    what = f"{name}: there is no such option" if owner is None else f"{owner}: unexpected argument {name!r}"
+    return what + (did_you_mean(name, known) or f"; expected one of {', '.join(known)}")
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """The end of a message about an unknown name: the known one that was probably meant, if there is one."""
     import difflib  # not earlier: `import crnn` does not wait for it
 
-    close = difflib.get_close_matches(name, known, 1) or [each for each in known if name in each]
+    if name_here(name) in known:
+        return f"; did you mean {name_here(name)}?"
+    close = difflib.get_close_matches(name, known, 1, 0.7) or [each for each in known if name in each and len(name) > 2]
     return f"; did you mean {close[0]}?" if close else ""
 
 

@@ -9,7 +9,7 @@ import pytest
 from model_tools import language_model
 
 import crnn
-from crnn._options import from_flags, options_of
+from crnn._options import ELSEWHERE, NOWHERE, from_flags, name_here, options_of
 from crnn.cli import command, train
 from crnn.training.config import TrainingConfig, TrainingOptions
 
@@ -68,10 +68,40 @@ def test_bad_options_are_named(options, message):
 
 
 def test_an_unknown_option_is_refused_with_the_known_ones():
-    with pytest.raises(TypeError, match=r"^epoch: expected one of the options epochs, .*; did you mean epochs\?"):
+    data = [np.zeros((4, 3))] * 2, [0, 1]
+    with pytest.raises(TypeError, match=r"^epoch: there is no such option; did you mean epochs\?$"):
         crnn.fit(language_model(), np.zeros(100, np.int32), epoch=3)
-    with pytest.raises(TypeError, match=r"^epoch: expected one of the options epochs"):
-        crnn.SequenceClassifier(3, 2).fit([np.zeros((4, 3))] * 2, [0, 1], epoch=3)
+    with pytest.raises(TypeError, match=r"^epoch: there is no such option; did you mean epochs\?$"):
+        crnn.SequenceClassifier(3, 2).fit(*data, epoch=3)
+    with pytest.raises(TypeError, match=r"^frobnicate: there is no such option; expected one of epochs, batch_size, "):
+        crnn.SequenceClassifier(3, 2).fit(*data, frobnicate=3)
+
+
+def test_options_of_constructors_and_of_fit_are_told_apart():
+    with pytest.raises(TypeError, match=r"^units: expected hidden_size of the model's constructor; fit has no such"):
+        crnn.SequenceClassifier(3, 2).fit([np.zeros((4, 3))] * 2, [0, 1], units=3)
+    with pytest.raises(TypeError, match=r"^max_epochs: expected epochs of fit; LanguageModel has no such argument"):
+        crnn.LanguageModel(crnn.Vocab.from_text("ab"), max_epochs=3)
+    with pytest.raises(TypeError, match=r"^RNN: unexpected argument 'hiden_size'; did you mean hidden_size"):
+        crnn.RNN(3, 4, hiden_size=3)
+
+
+@pytest.mark.parametrize("name", [*ELSEWHERE, *NOWHERE])
+def test_names_of_other_libraries_are_known(name):
+    here = name_here(name)
+    known = {*inspect.signature(crnn.SequenceClassifier).parameters, *inspect.signature(crnn.fit).parameters}
+    assert name not in known
+    message = NOWHERE[name] if name in NOWHERE else f"expected {ELSEWHERE[name]}"
+    assert name in NOWHERE or here in known
+    refusals = []
+    for call in (
+        lambda: crnn.SequenceClassifier(**{name: 1}),
+        lambda: crnn.SequenceClassifier(3, 2).fit([np.zeros((4, 3))] * 2, [0, 1], **{name: 1}),
+    ):
+        with pytest.raises(TypeError, match=name) as refusal:
+            call()
+        refusals.append(str(refusal.value))
+    assert any(each.startswith(f"{name}: ") and message in each for each in refusals)
 
 
 @pytest.mark.parametrize("model", [language_model(), crnn.SequenceClassifier(3, 2)], ids=lambda m: type(m).__name__)

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from crnn._options import ELSEWHERE, name_here
 from crnn.cli.common import CommandParser, flag_of
 from crnn.cli.typed import Sizes
-from crnn.models.fitting.estimator import RENAMED
 
 __all__ = ["OTHERS_NAMES", "Configuration", "Repeated", "given", "stated", "typed_options"]
 
 ONCE = ("config", "help", "resume", "restart")  # options that say what to do this time; a file cannot have them
-OTHERS_NAMES = {"learning_rate": "lr", **RENAMED}  # of options in other libraries
+OTHERS_NAMES = {name: name_here(name) for name in ELSEWHERE}  # of options in other libraries
 STANDARD_INPUT = "-"
 _KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
     int: ((int,), "an integer"),

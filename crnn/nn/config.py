@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from crnn._options import check_options, option, options_of
+from crnn._options import check_options, option, options_of, unexpected
 from crnn.checks import check_dtype, check_finite, check_flag, check_probability, check_size
 from crnn.nn.cells import CELLS, cell_parameters, check_cell
 from crnn.nn.init import check_init, check_rule, rules_by_parameter
@@ -310,7 +310,7 @@ def config_from(options: Mapping[str, Any], owner: str | None = None, **argument
     names = [each.name for each in options_of(NetworkConfig)]
     unknown = sorted(set(options) - (set(names) - set(arguments)))
     if owner is not None and unknown:
-        raise TypeError(f"{owner}: unexpected argument {unknown[0]!r}")
+        raise TypeError(unexpected(unknown[0], [*names, *arguments, "seed"], owner))
     options = {**options, **arguments}
     return NetworkConfig(**{name: options[name] for name in names if name in options})
 

@@ -10,8 +10,9 @@ from typing import Any, Unpack
 
 from crnn import optim
 from crnn._float_mode import in_ieee_mode
-from crnn._options import build_config, takes_options
+from crnn._options import build_config, name_here, options_of, takes_options, unexpected
 from crnn.checks import Array
+from crnn.nn.config import NetworkConfig
 from crnn.nn.precision import check_can_train
 from crnn.text.corpus import TextCorpus
 from crnn.training.averaging import WeightAverage
@@ -36,14 +37,6 @@ __all__ = ["check_start", "fit", "fit_in_training", "new_trainer"]
 # Options that determine the result. They may differ when a run is resumed, and a note lists the differences, except
 # for those of `crnn.training.checkpoint.FIXED`.
 RESULT_OPTIONS = ("epochs", "batch_size", "bptt", "carry", "clip_norm", "clip_value", "reduction", "precision", "seed")
-# What other libraries call an option.
-ELSEWHERE = {
-    "learning_rate": "lr, such as lr=1e-3, or optimizer=crnn.optim.Adam(lr=1e-3)",
-    "callbacks": "on_update or on_epoch, functions of a crnn.Progress",
-    "verbose": "progress=True or progress=False",
-    "validation_split": "valid, such as valid=0.2 in the fit of a sequence model",
-    "validation_data": "valid",
-}
 
 
 @takes_options(TrainingConfig)
@@ -123,13 +116,23 @@ def fit_in_training(
 
     ``rest``: see `crnn.training.checkpoint.Checkpoint`.
     """
-    for name in ELSEWHERE.keys() & options.keys():
-        raise TypeError(f"{name}: expected {ELSEWHERE[name]}")
+    _check_names(options)
     config = build_config(TrainingConfig, options)
     leads = config.ranks is None or config.ranks.leads
     written = {"checkpoint": config.checkpoint, "log_file": config.log_file, "report": config.report}
     with RunFiles({}, written if leads else {}):
         return new_trainer(model, data, config, valid=valid, log=log, rest=rest).train()
+
+
+def _check_names(options: Mapping[str, Any]) -> None:
+    """Raise TypeError for a name that is no option of `fit`."""
+    known = [*(each.name for each in options_of(TrainingConfig)), "valid"]
+    of_networks = {each.name for each in options_of(NetworkConfig)}
+    for name in options:
+        if name not in known and name_here(name) in of_networks:
+            raise TypeError(f"{name}: expected {name_here(name)} of the model's constructor; fit has no such option")
+        if name not in known:
+            raise TypeError(unexpected(name, known))
 
 
 def new_trainer(

@@ -17,32 +17,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict
 
 from crnn._float_mode import public_methods_in_ieee_mode
-from crnn._options import build_config, check_options, did_you_mean, option, options_of
+from crnn._options import build_config, check_options, option, options_of, unexpected
 from crnn.checks import as_number, check_flag
 from crnn.models.inputs.held_out import AUTO
 from crnn.nn.config import NetworkOptions
 from crnn.nn.init import UNINITIALISED
 from crnn.training.config import LEARNING, LearningOptions, TrainingConfig, TrainingOptions
-from crnn.training.fit import ELSEWHERE
 from crnn.training.log import TrainingLog
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
 
-# What other libraries call an argument of a model.
-RENAMED = {
-    "random_state": "seed",
-    **dict.fromkeys(("units", "hidden_dim", "hidden_units", "n_hidden", "hidden_layer_sizes"), "hidden_size"),
-    **dict.fromkeys(("embedding_dim", "emb_dim"), "embedding_size"),
-    **dict.fromkeys(("max_epochs", "num_epochs", "n_epochs", "max_iter"), "epochs"),
-    **dict.fromkeys(("rnn_type", "cell_type"), "cell"),
-    "n_layers": "num_layers",
-    "n_classes": "num_classes",
-}
-
 __all__ = [
     "ESTIMATING",
-    "RENAMED",
     "Estimator",
     "EstimatorConfig",
     "FitOptions",
@@ -148,13 +135,10 @@ class Estimator:
         """Keep the arguments of a constructor, its ``locals()``. Raises TypeError for an unknown one."""
         arguments = {name: value for name, value in given.items() if name not in ("self", "__class__", "options")}
         options = given.get("options", {})
-        for name in (ELSEWHERE.keys() | RENAMED.keys()) & options.keys():
-            raise TypeError(f"{name}: expected {ELSEWHERE.get(name) or RENAMED[name]}")
         known = list(self._defaults())
         unknown = sorted(set(options) - set(known))
         if unknown:
-            hint = did_you_mean(unknown[0], known)
-            raise TypeError(f"{type(self).__name__}: unexpected argument {unknown[0]!r}{hint}")
+            raise TypeError(unexpected(unknown[0], known, type(self).__name__))
         arguments |= options
         if arguments.get("seed") is UNINITIALISED:
             del arguments["seed"]
@@ -216,8 +200,7 @@ class Estimator:
         known = list(self._defaults() if own is None else own)
         for name in params:
             if name not in known:
-                expected = f"one of the arguments of {type(self).__name__}, {', '.join(known)}"
-                raise ValueError(f"{name}: expected {expected}; this one is unknown{did_you_mean(name, known)}")
+                raise ValueError(unexpected(name, known, type(self).__name__))
         if own is None:
             self._arguments = self._arguments | params
         elif params:

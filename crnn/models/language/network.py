@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from crnn._options import name_here, options_of
 from crnn.models.outputs.clusters import adaptive_shapes, check_cutoffs
 from crnn.nn.config import NetworkConfig, config_from
 from crnn.nn.init import uniform_draws
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters, Shapes
 from crnn.text.vocab import Vocab
+from crnn.training.config import LEARNING
 
 __all__ = ["allocated", "checked_cutoffs", "initialise", "model_shapes", "network_of", "with_embedding"]
 
@@ -21,6 +23,10 @@ def network_of(
     options: Mapping[str, Any], owner: str, arguments: Mapping[str, Any], tie_weights: bool
 ) -> NetworkConfig:
     """The configuration of the network, from its options by name. Raises TypeError and ValueError."""
+    of_fit = {each.name for each in LEARNING} - {each.name for each in options_of(NetworkConfig)} - {"seed"}
+    for name in options:
+        if name_here(name) in of_fit:
+            raise TypeError(f"{name}: expected {name_here(name)} of fit; {owner} has no such argument")
     config = with_embedding(config_from(options, owner, **arguments), tie_weights)
     if config.bidirectional:
         raise ValueError("bidirectional: expected False for a language model, which reads forward, got True")

@@ -52,6 +52,14 @@ def linear_forward(make: Make) -> Results:
     return ys
 
 
+def linear_columns(make: Make) -> Results:
+    x, w, y = make(T, B, K + 3), make(K, N), make(T, B, N + 5)
+    packed = gemm.Packed(K, N, x.dtype).pack(w)
+    gemm.linear_columns(y, 2, x, 1, packed, make(N), 0, B)
+    gemm.linear_columns(y, 2, x, 3, packed, None, 0, B, adds=True)
+    return [y]
+
+
 def linear_backward_weight(make: Make) -> Results:
     dw = make(K, N)
     gemm.linear_backward_weight(dw, make(T, B, K), make(T, B, N), gemm.grad_scratch(dw.dtype, K), 0, N)
@@ -275,6 +283,7 @@ KERNELS: dict[str, Callable[[Make], Results]] = {
     "vecmath.sigmoid": mapped(vecmath.sigmoid),
     "vecmath.log1p": mapped(vecmath.log1p),
     "gemm.linear_forward": linear_forward,
+    "gemm.linear_columns": linear_columns,
     "gemm.linear_backward_weight": linear_backward_weight,
     "gemm.recurrent_backward_weight": recurrent_backward_weight,
     "gemm.bias_backward": bias_backward,

@@ -77,6 +77,9 @@ GOOD: dict[str, tuple[Callable, str, Callable[[], dict]]] = {
     "log1p": (vecmath.log1p, "y", lambda: {"y": f4(D), "x": f4(D)}),
     "linear_forward": (gemm.linear_forward, "y", lambda: {
         "y": f4(T, B, H), "x": f4(T, B, D), "w": packed(D, H), "bias": f4(H), "b0": 0, "b1": B}),
+    "linear_columns": (gemm.linear_columns, "y", lambda: {
+        "y": f4(T, B, H + 2), "n0": 1, "x": f4(T, B, D + 3), "k0": 2, "w": packed(D, H), "bias": f4(H), "b0": 0,
+        "b1": B}),
     "linear_backward_weight": (gemm.linear_backward_weight, "dw scratch", lambda: {
         "dw": f4(D, H), "x": f4(T, B, D), "dy": f4(T, B, H), "n0": 0, "n1": H,
         "scratch": np.zeros_like(gemm.grad_scratch("float32", V))}),
@@ -144,6 +147,7 @@ GOOD: dict[str, tuple[Callable, str, Callable[[], dict]]] = {
 ANY_PRECISION = {"orthonormalize", "sum", "sum_of_squares", "column_sums", "column_squares", "scale",
                  "clip", "clear"}  # fmt: skip
 ANY_LENGTH = {("orthonormalize", "q", 0), ("orthonormalize", "q", 1), ("rows_backward", "dw", 0),
+              ("linear_columns", "y", 2), ("linear_columns", "x", 2),
               ("bias_backward", "dy", 0), ("bias_backward", "dy", 1), ("linear_backward_weight", "scratch", 0),
               ("recurrent_backward_weight", "scratch", 0),
               ("pool_mean_forward", "h", 0), ("pool_max_forward", "h", 0), ("pool_mean_backward", "dh", 0),
@@ -255,7 +259,7 @@ def test_a_slice_outside_the_batch_is_refused(name, part):
     refused(name, match, b0=part[0], b1=part[1])
 
 
-@pytest.mark.parametrize("name", [name for name in GOOD if "n0" in arguments_of(name)])
+@pytest.mark.parametrize("name", [name for name in GOOD if "n1" in arguments_of(name)])
 @pytest.mark.parametrize("part", [(-16, 1), (0, H + 1), (16, 1), (16, 16)])
 def test_a_slice_outside_the_columns_is_refused(name, part):
     match = rf"^n0, n1: expected a range within 0 .. {arguments_of(name)['n1']}.*, got {part[0]} .. {part[1]}"
@@ -333,7 +337,7 @@ def may_be_the_same(name: str, *pair: str) -> bool:
     return pair == ((own, "xw") if way.startswith("forward") else ("da", own))
 
 
-CALLS = ["linear_forward", *(name for name in GOOD if name.endswith("_weight")), *good_cells()]
+CALLS = ["linear_forward", "linear_columns", *(name for name in GOOD if name.endswith("_weight")), *good_cells()]
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -435,6 +439,9 @@ def test_packed_weights_of_another_shape_or_precision_are_refused():
     refused("linear_forward", "^w: .* in float64", w=gemm.Packed(D, H, "float64"))
     refused("linear_forward", r"^y: expected .*\(3, 2, 5\)", w=packed(D, D))
     refused("linear_forward", "w", w=None)
+    refused("linear_columns", "^n0: expected a range within 0 .. 9, got 3 .. 10", n0=3)
+    refused("linear_columns", "^k0: expected a range within 0 .. 8, got 4 .. 9", k0=4)
+    refused("linear_columns", "^bias: expected None with adds", adds=True)
     of_cells = [
         (name, argument, value.gates)
         for name in good_cells()

@@ -150,6 +150,31 @@ def test_linear_forward_has_the_bits_of_the_written_order(arrays, rng):
     assert_same_bits(linear(arrays, x, w, bias).reshape(39, 209), chain32(x.reshape(39, 31), w, bias))
 
 
+@pytest.mark.parametrize("precision", [None, "bf16", "int8"])
+def test_products_of_some_columns_and_of_some_terms_have_the_bits_of_whole_ones(arrays, rng, precision):
+    """Columns of w one range after another; rows of w too, where what is added continues the chain of what is there."""
+    if precision is not None and arrays.dtype != "f4":
+        pytest.skip("quantised weights are those of float32")
+    for M, K, N in [(1, 38, 21), (5, 70, 33), (29, 130, 100)]:
+        x, w = arrays.input(rng.normal(size=(1, M, K))), rng.normal(size=(K, N)).astype(arrays.dtype)
+        bias = arrays.input(rng.normal(size=N))
+        whole = np.empty((1, M, N), arrays.dtype)
+        gemm.linear_forward(whole, x, gemm.Packed(K, N, arrays.dtype, precision=precision).pack(w), bias, 0, M)
+        y, middle = arrays.output(1, M, N), N // 2
+        for n0, n1 in [(middle, N), (0, middle)]:
+            packed = gemm.Packed(K, n1 - n0, arrays.dtype, precision=precision).pack(w, n0)
+            gemm.linear_columns(y, n0, x, 0, packed, bias[n0:n1], 0, M)
+        assert_same_bits(y, whole)
+        if precision == "int8":  # a scale for each column of all terms
+            continue
+        gemm.linear_forward(whole, x, gemm.Packed(K, N, arrays.dtype, precision=precision).pack(w), None, 0, M)
+        for n0, n1 in [(0, 3), (3, N)]:
+            for k0, k1 in [(0, 2), (2, 36), (36, K)]:
+                packed = gemm.Packed(k1 - k0, n1 - n0, arrays.dtype, precision=precision).pack(w[k0:k1], n0)
+                gemm.linear_columns(y, n0, x, k0, packed, None, 0, M, adds=k0 > 0)
+        assert_same_bits(y, whole)
+
+
 @pytest.mark.parametrize("dtype", ["float32"], indirect=True)
 @pytest.mark.parametrize("K", [4095, 4096, 4097, 6145])
 def test_a_long_sum_that_waits_in_y_is_one_chain(arrays, rng, K):

@@ -25,8 +25,8 @@ cdef extern from "linalg/packing.h" nogil:
     size_t crnn_packed_scratch(const crnn_packed *w, crnn_dim rows)
     void crnn_pack(const crnn_packed *w, const crnn_tables *kernels, const void *values, crnn_dim ldw)
     void crnn_pack_transposed(const crnn_packed *w, const crnn_tables *kernels, const void *values, crnn_dim ldw)
-    void crnn_packed_product(const crnn_packed *w, const crnn_tables *kernels, void *y, const void *x, const void *bias,
-                             void *scratch, const crnn_rows *rows)
+    void crnn_packed_columns(const crnn_packed *w, const crnn_tables *kernels, void *y, crnn_dim ldy, const void *x,
+                             crnn_dim ldx, const void *bias, int adds, void *scratch, const crnn_rows *rows)
     void crnn_unpack(const crnn_packed *w, void *values, crnn_dim ldw)
     void crnn_unpack_transposed(const crnn_packed *w, void *values, crnn_dim ldw)
     int crnn_packed_equals(const crnn_packed *w, const crnn_tables *kernels, const void *values, crnn_dim ldw)
@@ -41,6 +41,8 @@ cdef class Packed:
     cdef int kind            # NumPy's number of the dtype
     cdef bint is_quantised(self) noexcept
     cdef bint need_values(self, bint any_values) except -1
+    cdef Packed take(self, w, const char *values, Py_ssize_t n0, Py_ssize_t columns, Py_ssize_t ldw, bint any_values,
+                     void (*call)(const void *) noexcept nogil)
     cdef int need_small(self, w) except -1
 
 cdef void *packed_data(str name, Packed packed, int kind, Py_ssize_t K, Py_ssize_t N, Py_ssize_t gates=*,

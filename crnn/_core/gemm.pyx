@@ -117,12 +117,7 @@ cdef class Packed:
         cdef Py_ssize_t ldw = columns if first is None else dim(w, 1)
         cdef char *w_ = <char *>data("w", w, self.kind, False, 2, self.K, ldw)
         need_range("first", n0, n0 + columns, ldw, 1)
-        if self.need_values(any_values):
-            self.need_small(w[:, n0:n0 + columns])
-        cdef Packing arguments = Packing(self.matrix, w_ + n0 * crnn_element_size(self.matrix.format), ldw)
-        note_array(self)
-        perform(pack_call, &arguments, sizeof(arguments))
-        return self
+        return self.take(w, w_, n0, columns, ldw, any_values, pack_call)
 
     def pack_transposed(self, w: Real, first: int | None = None, any_values: bool = False) -> Packed:
         """Take over the transpose of w (N, K) IN, or of its K columns from ``first`` on. Returns self."""
@@ -131,11 +126,15 @@ cdef class Packed:
         need_range("first", n0, n0 + self.K, ldw, 1)
         if self.gates != 1:
             raise ValueError(f"w: expected to be packed for a product without gates, got {self.gates} gates")
+        return self.take(w, w_, n0, self.K, ldw, any_values, pack_transposed_call)
+
+    cdef Packed take(self, w, const char *values, Py_ssize_t n0, Py_ssize_t columns, Py_ssize_t ldw, bint any_values,
+                     void (*call)(const void *) noexcept nogil):
         if self.need_values(any_values):
-            self.need_small(w[:, n0:n0 + self.K])
-        cdef Packing arguments = Packing(self.matrix, w_ + n0 * crnn_element_size(self.matrix.format), ldw)
+            self.need_small(w[:, n0:n0 + columns])
+        cdef Packing arguments = Packing(self.matrix, values + n0 * crnn_element_size(self.matrix.format), ldw)
         note_array(self)
-        perform(pack_transposed_call, &arguments, sizeof(arguments))
+        perform(call, &arguments, sizeof(arguments))
         return self
 
     def unpacked(self) -> NDArray[Any]:
@@ -208,13 +207,15 @@ cdef struct Linear:
     const void *x
     const void *bias
     void *scratch
+    Py_ssize_t ldy, ldx
+    bint adds
     crnn_rows rows
 
 
 cdef void linear_call(const void *arguments) noexcept nogil:
     cdef crnn_tables kernels = crnn_tables(f32, f64)
     a = <const Linear *>arguments
-    crnn_packed_product(&a.w, &kernels, a.y, a.x, a.bias, a.scratch, &a.rows)
+    crnn_packed_columns(&a.w, &kernels, a.y, a.ldy, a.x, a.ldx, a.bias, a.adds, a.scratch, &a.rows)
 
 
 def linear_forward(y: Real, x: Real, Packed w not None, bias: Real | None, Py_ssize_t b0, Py_ssize_t b1,
@@ -225,23 +226,45 @@ def linear_forward(y: Real, x: Real, Packed w not None, bias: Real | None, Py_ss
     their order, and rows beyond a sequence's end are left as they are. scratch: OUT, from `product_scratch`, which is
     called if it is not given.
     """
+    linear(y, w.N, 0, x, w.K, 0, w, bias, b0, b1, False, lengths, scratch)
+
+
+def linear_columns(y: Real, Py_ssize_t n0, x: Real, Py_ssize_t k0, Packed w not None, bias: Real | None, Py_ssize_t b0,
+                   Py_ssize_t b1, bint adds=False, scratch: NDArray[Any] | None = None):
+    """y[:, b0:b1, n0:n0+N] = x[:, b0:b1, k0:k0+K] @ w + bias; with ``adds`` += x[...] @ w instead, without a bias.
+
+    y (T, B, at least n0+N) OUT, or ACCUMULATED;  x (T, B, at least k0+K) IN;  the rest as in `linear_forward`. Products
+    with some columns of a matrix, or with some of its rows one after another, are bit-identical to that with all.
+    """
+    if adds and bias is not None:
+        raise ValueError("bias: expected None with adds, got an array")
+    linear(y, -1, n0, x, -1, k0, w, bias, b0, b1, adds, None, scratch)
+
+
+cdef int linear(y, Py_ssize_t width, Py_ssize_t n0, x, Py_ssize_t terms, Py_ssize_t k0, Packed w, bias, Py_ssize_t b0,
+                Py_ssize_t b1, bint adds, lengths, scratch) except -1:
+    """What both do. width, terms: the sizes of y and x; -1: any that hold the columns."""
     cdef int kind = real_kind("y", y)
-    cdef Py_ssize_t T = dim(y, 0), B = dim(y, 1)
-    cdef void *y_ = data("y", y, kind, True, 3, T, B, w.N)
-    cdef void *x_ = data("x", x, kind, False, 3, T, B, w.K)
+    cdef Py_ssize_t T = dim(y, 0), B = dim(y, 1), ldy = dim(y, 2), ldx = dim(x, 2)
+    cdef char *y_ = <char *>data("y", y, kind, True, 3, T, B, width)
+    cdef char *x_ = <char *>data("x", x, kind, False, 3, T, B, terms)
     packed_data("w", w, kind, w.K, w.N, 1, True)
+    need_range("n0", n0, n0 + w.N, ldy, 1)
+    need_range("k0", k0, k0 + w.K, ldx, 1)
     cdef void *bias_ = NULL if bias is None else data("bias", bias, kind, False, 1, w.N)
-    cdef Linear arguments = Linear(w.matrix, y_, x_, bias_, NULL, rows_of(T, B, b0, b1, lengths))
+    cdef size_t size = crnn_element_size(w.matrix.format)
+    cdef Linear arguments = Linear(w.matrix, y_ + n0 * size, x_ + k0 * size, bias_, NULL, ldy, ldx, adds,
+                                   rows_of(T, B, b0, b1, lengths))
     need_apart("y", y, "x", x)
     if bias is not None:
         need_apart("y", y, "bias", bias)
-    if scratch is None:
-        scratch = product_scratch(w, arguments.rows.T * (b1 - b0))
+    scratch = product_scratch(w, arguments.rows.T * (b1 - b0)) if scratch is None else scratch
     arguments.scratch = scratch_for(w, scratch, arguments.rows.T * (b1 - b0))
     if arguments.scratch != NULL:
         for name, array in [("y", y), ("x", x), *([] if bias is None else [("bias", bias)])]:
             need_apart("scratch", scratch, name, array)
     perform(linear_call, &arguments, sizeof(arguments))
+    return 0
 
 
 cdef struct WeightGradient:
@@ -360,11 +383,11 @@ cdef int need_gradient_apart(dw, db, scratch, list inputs) except -1:
     if db is not None:
         need_apart("db", db, "dw", dw)
         need_apart("scratch", scratch, "db", db)
-        for name, array in inputs:
-            need_apart("db", db, name, array)
     for name, array in inputs:
         need_apart("dw", dw, name, array)
         need_apart("scratch", scratch, name, array)
+        if db is not None:
+            need_apart("db", db, name, array)
     return 0
 
 

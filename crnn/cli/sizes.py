@@ -46,13 +46,16 @@ def memory_for_training(
     shapes = crnn.LanguageModel.shapes_of(options, vocab=vocab)
     parameters = Parameters.count(shapes)
     of_head = [name for name in shapes if name == "W_hy" or name.startswith("tail")] or ["embedding"]
-    head = Parameters.count({name: shapes[name] for name in of_head})  # packed twice
+    head = Parameters.count({name: shapes[name] for name in of_head})
     arrays = len(optimizer_from("optimizer", arguments.optimizer).array_names)
     copies = 3 + arrays  # values, gradients, best values, and the optimizer's
     itemsize = 8 if options["dtype"] == "float64" else 4
     columns = shapes["b_y"][0]
-    outputs = columns * rows_of_block(arguments.batch_size * arguments.bptt, columns, itemsize)
-    return parameters, itemsize * (copies * parameters + 2 * head + outputs)
+    rows = arguments.batch_size * arguments.bptt
+    of_block = rows_of_block(rows, columns, itemsize)
+    whole = of_block == rows or any(name.startswith("tail") for name in shapes)  # else see `crnn.models.outputs.panels`
+    packed = 2 * head if whole else 0
+    return parameters, itemsize * (copies * parameters + packed + columns * of_block)
 
 
 def available_memory() -> int | None:

@@ -15,6 +15,7 @@ from crnn.models.extending import check_larger, check_same_ids, copy_known_token
 from crnn.models.fitting.starting import Snapshot, StartingPoint, run_fit
 from crnn.models.language.generating import GeneratingModel
 from crnn.models.language.network import (
+    DrawnModel,
     allocated,
     checked_cutoffs,
     initialise,
@@ -114,6 +115,7 @@ class LanguageModel(
     net: RNN
     _log: TrainingLog | None = None
     _starting: StartingPoint = StartingPoint()
+    _seed: int | None = None  # that the weights were drawn with
     _head: Head | AdaptiveHead
     _predictor: Predictor
 
@@ -154,6 +156,7 @@ class LanguageModel(
             self._head = AdaptiveHead(values, self.grads, loss, cutoffs, config.precision)
         self._predictor = Predictor(self.net, self._head, self._options.penalty())
         if new:
+            self._seed = seed
             initialise(self.net, self._parameters.values, self.tie_weights, self.input_init, seed)
             self._parameters.settle(config.precision)
 
@@ -293,9 +296,10 @@ class LanguageModel(
         settings: dict[str, Any] = dict(options)
         continues = check_flag("warm_start", warm_start)
 
-        def begin() -> Snapshot:
-            self._starting = self._starting.before(self)
-            return self._starting.beginning(self, continues=continues)
+        def begin(current: Snapshot | None) -> Snapshot:
+            assert current is not None
+            self._starting = self._starting.before(current)
+            return self._starting.beginning(current, continues=continues)
 
         def train() -> None:
             self._log = settings.pop("log", None) or TrainingLog()
@@ -308,6 +312,12 @@ class LanguageModel(
     def log(self) -> TrainingLog | None:
         """The log of the last `fit`, also if it was interrupted; None before the first."""
         return self._log
+
+    def _drawing(self) -> DrawnModel | None:
+        """How the initial weights were drawn; None if no fit needs that, or they were not. See `Snapshot`."""
+        if self._seed is None or self._starting.left is not None:
+            return None
+        return DrawnModel(type(self), self._attached() | self.config() | self._arguments_of_copy(), self._seed)
 
     def _unsaved(self) -> dict[str, Any]:
         return {"_starting": self._starting, "_log": self._log}

@@ -274,6 +274,8 @@ class Trainer:
 
     def evaluate(self, data: Any) -> Evaluation:
         """Evaluate the model as it is, with a message if that takes long."""
+        if hasattr(self.step.workspace, "release_block"):  # evaluation needs as much memory
+            self.step.workspace.release_block()
         began = time.perf_counter()
         if began >= self.watch.due or (self._evaluation_seconds > 1 and self.watch.due < math.inf):
             self.watch.show(began, self._sums, evaluating=True)

@@ -467,14 +467,15 @@ static void linear_prefetch(const void *context, const tile_rows *rows, crnn_dim
             prefetch_add(list, rows->y[i] + n0 + j);
 }
 
-static void linear_forward(real *y, const real *x, const void *w, const crnn_quantised *quantised, const real *bias,
-                           void *scratch, crnn_dim K, crnn_dim N, const crnn_rows *rows)
+static void linear_forward(real *y, crnn_dim ldy, const real *x, crnn_dim ldx, const void *w,
+                           const crnn_quantised *quantised, const real *bias, int adds, void *scratch, crnn_dim K,
+                           crnn_dim N, const crnn_rows *rows)
 {
     float_mode mode = kernel_floats();
     const int large = count_rows(rows, 0, rows->T, 0) * N > 1 << 18; /* y may exceed the second-level cache */
-    const product p = {.y = y, .ldy = N, .init = {bias, 0, NULL}, .x = {.x = x, .stride = K}, .w = w, .K = K, .N = N,
-                       .gates = 1, .quantised = quantised, .scratch = scratch,
-                       .prefetch = large ? linear_prefetch : NULL};
+    const row_source init = {adds ? y : bias, adds ? ldy : 0, NULL};
+    const product p = {.y = y, .ldy = ldy, .init = init, .x = {.x = x, .stride = ldx}, .w = w, .K = K, .N = N, .gates = 1,
+                       .quantised = quantised, .scratch = scratch, .prefetch = large ? linear_prefetch : NULL};
     run_product(&p, rows, 0, rows->T, 0);
     float_mode_restore(mode);
 }

@@ -121,16 +121,22 @@ INLINE void crnn_pack_transposed(const crnn_packed *w, const crnn_tables *kernel
         kernels->f64->pack_transposed(w->data, values, ldw, w->K, w->N);
 }
 
-/* y (T, B, N) = x (T, B, K) @ w + bias (N), OVERWRITTEN; bias NULL: zero. Of one gate. y and x do not overlap. scratch:
- * crnn_packed_scratch bytes for the slice's rows. */
-INLINE void crnn_packed_product(const crnn_packed *w, const crnn_tables *kernels, void *y, const void *x,
-                                const void *bias, void *scratch, const crnn_rows *rows)
+/* The kernel linear_forward with w, of one gate. scratch: crnn_packed_scratch bytes for the slice's rows. */
+INLINE void crnn_packed_columns(const crnn_packed *w, const crnn_tables *kernels, void *y, crnn_dim ldy, const void *x,
+                                crnn_dim ldx, const void *bias, int adds, void *scratch, const crnn_rows *rows)
 {
     const crnn_quantised *quantised = crnn_quantised_of(w, kernels);
     if (w->format == CRNN_FORMAT_F64)
-        kernels->f64->linear_forward(y, x, w->data, NULL, bias, NULL, w->K, w->N, rows);
+        kernels->f64->linear_forward(y, ldy, x, ldx, w->data, NULL, bias, adds, NULL, w->K, w->N, rows);
     else
-        kernels->f32->linear_forward(y, x, w->data, quantised, bias, scratch, w->K, w->N, rows);
+        kernels->f32->linear_forward(y, ldy, x, ldx, w->data, quantised, bias, adds, scratch, w->K, w->N, rows);
+}
+
+/* y (T, B, N) = x (T, B, K) @ w + bias (N), OVERWRITTEN; bias NULL: zero. Otherwise as crnn_packed_columns. */
+INLINE void crnn_packed_product(const crnn_packed *w, const crnn_tables *kernels, void *y, const void *x,
+                                const void *bias, void *scratch, const crnn_rows *rows)
+{
+    crnn_packed_columns(w, kernels, y, w->N, x, w->K, bias, 0, scratch, rows);
 }
 
 /* y (count) = row k of a panel of quantised weights, from `column` on; exact. */

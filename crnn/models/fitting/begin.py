@@ -15,7 +15,7 @@ __all__ = ["begin_fit", "found_by_fit"]
 VOCABULARIES = ("vocab", "source_vocab", "target_vocab")  # weights are those of their tokens
 
 
-def begin_fit(model: Any, X: Any, y: Any, *, continues: bool) -> Snapshot:
+def begin_fit(model: Any, X: Any, y: Any, current: Snapshot | None, *, continues: bool) -> Snapshot:
     """Build the model that the arguments and the data determine, unless it exists. Returns what the fit begins from.
 
     Parameters
@@ -23,6 +23,8 @@ def begin_fit(model: Any, X: Any, y: Any, *, continues: bool) -> Snapshot:
     model : SequenceModel
     X, y
         As `SequenceModel.fit` takes them.
+    current : Snapshot or None
+        Of the model, if it is built.
     continues : bool
         From the current weights, with the sizes, classes and vocabulary that belong to them.
 
@@ -34,8 +36,9 @@ def begin_fit(model: Any, X: Any, y: Any, *, continues: bool) -> Snapshot:
     old, given = model._built, model._own_arguments()
     start: Snapshot | None = None
     if old is not None:
-        model._starting = model._starting.before(model)
-        start = model._starting.beginning(model, continues=continues)
+        assert current is not None
+        model._starting = model._starting.before(current)
+        start = model._starting.beginning(current, continues=continues)
     missing = model._missing(given)
     open_names = [name for name, value in given.items() if value is None or name in missing]
     if old is not None and continues:

@@ -9,7 +9,7 @@ from typing import Any
 from crnn.checks import Array
 from crnn.models.fitting.begin import begin_fit
 from crnn.models.fitting.from_data import materialised
-from crnn.models.fitting.starting import run_fit
+from crnn.models.fitting.starting import Snapshot, run_fit
 from crnn.models.fitting.training_data import training_data
 from crnn.models.fitting.weighting import present
 from crnn.models.inputs.names import check_target_names, names_of, target_names_of
@@ -54,4 +54,7 @@ def fit_sequences(
         model._log = settings.pop("log", None) or TrainingLog()
         fit_in_training(model, data, valid=judged, log=model._log, rest=rest, **settings)
 
-    run_fit(model, lambda: begin_fit(model, X, y, continues=own["warm_start"]), train, built=not model.deferred)
+    def begin(current: Snapshot | None) -> Snapshot:
+        return begin_fit(model, X, y, current, continues=own["warm_start"])
+
+    run_fit(model, begin, train, built=not model.deferred)

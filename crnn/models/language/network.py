@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from crnn._options import name_here, options_of
+from crnn.checks import Array
 from crnn.models.outputs.clusters import adaptive_shapes, check_cutoffs
 from crnn.nn.config import NetworkConfig, config_from
 from crnn.nn.init import uniform_draws
@@ -16,7 +17,15 @@ from crnn.nn.params import Parameters, Shapes
 from crnn.text.vocab import Vocab
 from crnn.training.config import LEARNING
 
-__all__ = ["allocated", "checked_cutoffs", "initialise", "model_shapes", "network_of", "with_embedding"]
+__all__ = [
+    "DrawnModel",
+    "allocated",
+    "checked_cutoffs",
+    "initialise",
+    "model_shapes",
+    "network_of",
+    "with_embedding",
+]
 
 
 def network_of(
@@ -70,6 +79,20 @@ def checked_cutoffs(
             f"{how}"
         )
     return cutoffs
+
+
+@dataclass(frozen=True)
+class DrawnModel:
+    """A language model whose weights are drawn from a seed, see `crnn.models.fitting.starting.Drawing`."""
+
+    kind: Any  # its class
+    arguments: Mapping[str, Any]
+    seed: int
+
+    def weights(self) -> Array:
+        """Its initial weights, fresh."""
+        weights: Array = self.kind._made(**self.arguments, seed=self.seed)._parameters.flat
+        return weights
 
 
 def model_shapes(config: NetworkConfig, tie_weights: bool, cutoffs: Sequence[int] | None = None) -> Shapes:

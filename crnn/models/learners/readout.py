@@ -66,6 +66,7 @@ class HeadReadout:
             self._head.pack_backward(own)
 
     def forward(self, own: HeadTape, y: Array, t0: int, t1: int, part: Slice) -> None:
+        assert own.weights is not None  # it is not blocked
         gemm.linear_forward(own.outputs[t0:t1], y[t0:t1], own.weights, self._head.b_y, part.b0, part.b1)
 
     def outputs(self, own: HeadTape, tape: Tape) -> Array:

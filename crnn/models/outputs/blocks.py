@@ -18,6 +18,7 @@ from crnn import _parallel as parallel
 from crnn._core import gemm
 from crnn.checks import Array
 from crnn.models.outputs.head import Head, HeadTape
+from crnn.models.outputs.panels import PanelProducts
 from crnn.nn.inputs import EmbeddedDense
 from crnn.nn.program import Phase
 from crnn.nn.slices import Slice
@@ -103,7 +104,13 @@ class Blocks:
             rows = slice(start, min(start + most, count))
             of_block = tape.of_block(self._losses[:, rows])
             parts = min(self._threads, rows.stop - start)
-            yield parts, partial(self._run, of_block, rows, parts)
+            if tape.panels is None:
+                yield parts, partial(self._run, of_block, rows, parts)
+            else:
+                yield self._threads, partial(self._outputs, of_block, tape.panels, rows)
+                yield parts, partial(self._judge, of_block, rows, parts)
+                if self._gradient is not None:
+                    yield self._threads, partial(self._input_gradients, of_block, tape.panels, rows)
             if self._gradient is not None and self._gradient.of_parameters:
                 yield self._threads, partial(self._add_gradients, of_block, rows)
         yield 1, self._end
@@ -130,16 +137,33 @@ class Blocks:
             self._shared.finish(self._x, self._network.scratch(0), self._tape.precision)
 
     def _run(self, tape: HeadTape, rows: slice, parts: int, part: int) -> None:
-        """Outputs and losses of one thread's share of a block, and the gradient at its inputs."""
+        """Outputs and losses of one thread's share of a block, and the gradient at its inputs; of packed weights."""
+        share = Slice(*parallel.part_range(rows.stop - rows.start, part, parts))
+        self._head.forward_rows(tape, self._x[:, rows], share)
+        self._judge(tape, rows, parts, part)
+        if self._gradient is not None:
+            dx, weights_t = self._dx[:, rows], tape.weights_t
+            assert weights_t is not None
+            gemm.linear_forward(dx, tape.outputs, weights_t, None, share.b0, share.b1)
+
+    def _outputs(self, tape: HeadTape, panels: PanelProducts, rows: slice, part: int) -> None:
+        """One thread's columns of the outputs of a block."""
+        panels.forward(tape.outputs, self._x[:, rows], self._head.b_y, part, self._threads)
+
+    def _judge(self, tape: HeadTape, rows: slice, parts: int, part: int) -> None:
+        """The losses of one thread's rows of a block, predictions if they are wanted, and the outputs' gradient."""
         share = Slice(*parallel.part_range(rows.stop - rows.start, part, parts))
         targets = self._targets[:, rows]
-        self._head.forward_rows(tape, self._x[:, rows], share)
         self._predict(tape, rows, share)
         if self._gradient is None:
             self._head.loss_rows(tape, targets, share)
             return
         weights = None if self._weights is None else self._weights[:, rows]
-        self._head.backward_rows(tape, self._dx[:, rows], targets, self._gradient.scale, share, weights)
+        self._head.output_gradients(tape, targets, self._gradient.scale, share, weights)
+
+    def _input_gradients(self, tape: HeadTape, panels: PanelProducts, rows: slice, part: int) -> None:
+        """One thread's columns of the gradient at the inputs of a block."""
+        panels.backward(self._dx[:, rows], tape.outputs, part, self._threads)
 
     def _predict(self, tape: HeadTape, rows: slice, share: Slice) -> None:
         if self._tape.predictions is not None:

@@ -18,6 +18,7 @@ from crnn._core.arrays import largest_of_rows
 from crnn._core.rows import Lengths
 from crnn.checks import Array
 from crnn.models.outputs.losses import Loss
+from crnn.models.outputs.panels import PanelProducts
 from crnn.models.outputs.pooling import POOLINGS, Pooling
 from crnn.nn.config import NetworkConfig
 from crnn.nn.dropout import Masks
@@ -37,11 +38,12 @@ class HeadTape:
 
     outputs: Array  # (T, B, V), or if blocked (1, R, V); the backward pass overwrites them with their gradient
     losses: Array  # (T, B)
-    weights: gemm.Packed  # W_hy
-    weights_t: gemm.Packed  # W_hy.T
+    weights: gemm.Packed | None  # W_hy; None with ``panels``
+    weights_t: gemm.Packed | None  # W_hy.T
     precision: str | None  # of all products and gradients in a pass that trains, see `crnn.nn.tape.Tape`
     mask: Array | None = None  # (T, B, H), or if not packed (1, B, H): dropout of the head's input
     dropped: Array | None = None  # (T, B, H): h * mask
+    panels: PanelProducts | None = None  # of a blocked tape, unless the weights are packed once and for all
     pooling: Pooling | None = None
     predictions: Array | None = None  # (T, B): the number of the largest output, where they are wanted
     targets: Array | None = None  # copies of those of a small window
@@ -174,13 +176,20 @@ class Head:
         if self.pooling is not None:
             pooling = POOLINGS[self.pooling](tape.steps, tape.batch, tape.y.shape[2], self.directions, self.dtype)
         of_outputs = shape if block_rows is None else (1, block_rows)
+        panels = weights = weights_t = None
+        if block_rows is not None and self.precision is None:
+            panels = PanelProducts(self.w, tied=self.tie_weights, precision=tape.precision)
+        else:
+            weights = gemm.Packed(H, V, self.dtype, precision=tape.precision or self.precision)
+            weights_t = gemm.Packed(V, H, self.dtype, precision=tape.precision)
         return HeadTape(
             pooling=pooling,
             outputs=gemm.aligned_empty((*of_outputs, V), self.dtype),
             losses=gemm.aligned_empty(shape, self.dtype),
             predictions=np.empty(shape, np.int32) if predictions else None,
-            weights=gemm.Packed(H, V, self.dtype, precision=tape.precision or self.precision),
-            weights_t=gemm.Packed(V, H, self.dtype, precision=tape.precision),
+            weights=weights,
+            weights_t=weights_t,
+            panels=panels,
             precision=tape.precision,
         )
 
@@ -193,6 +202,8 @@ class Head:
         if self._packed is not None:
             tape.weights = self._packed
             return
+        if tape.weights is None:
+            return
         any_values = tape.precision is not None  # a pass that trains: the loss tells
         (tape.weights.pack_transposed if self.tie_weights else tape.weights.pack)(self.w, any_values=any_values)
         if self.precision is not None:
@@ -200,6 +211,8 @@ class Head:
 
     def pack_backward(self, tape: HeadTape) -> None:
         """Pack the weights for the backward product."""
+        if tape.weights_t is None:
+            return
         (tape.weights_t.pack if self.tie_weights else tape.weights_t.pack_transposed)(self.w, any_values=True)
 
     def input_of(self, tape: HeadTape, h: Array) -> Array:
@@ -236,6 +249,7 @@ class Head:
         """Compute the outputs of h (T, B, H) for the rows of ``part``."""
         part = self.begin_rows(tape, h, part)
         x = self.input_of(tape, h)
+        assert tape.weights is not None
         gemm.linear_forward(tape.outputs, x, tape.weights, self.b_y, part.b0, part.b1, part.lengths)
 
     def apply(self, h: Array) -> Array:
@@ -297,13 +311,20 @@ class Head:
         every_step, dx = part, self.input_gradient(tape, dh)
         if tape.pooling is not None:
             part = part.single
+        self.output_gradients(tape, targets, scale, part, weights)
+        # forward: outputs = h @ W_hy + b_y, so dh = doutputs @ W_hy.T
+        assert tape.weights_t is not None
+        gemm.linear_forward(dx, tape.outputs, tape.weights_t, None, part.b0, part.b1, part.lengths)
+        self.end_rows(tape, dh, every_step)
+
+    def output_gradients(
+        self, tape: HeadTape, targets: Array, scale: float, part: Slice, weights: Array | None = None
+    ) -> None:
+        """Compute the losses for the rows of ``part`` of the outputs, which are OVERWRITTEN with their gradient."""
         self.loss.run(tape.losses, tape.outputs, tape.outputs, targets, scale, part)
         if weights is not None:
             tape.losses[:, part.rows] *= weights[:, part.rows]
             tape.outputs[:, part.rows] *= weights[:, part.rows, None]
-        # forward: outputs = h @ W_hy + b_y, so dh = doutputs @ W_hy.T
-        gemm.linear_forward(dx, tape.outputs, tape.weights_t, None, part.b0, part.b1, part.lengths)
-        self.end_rows(tape, dh, every_step)
 
     def weight_gradients(
         self, tape: HeadTape, h: Array, scratch: Array, part: int, parts: int, lengths: Lengths | None

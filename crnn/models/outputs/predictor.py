@@ -41,6 +41,12 @@ class Workspace:
     encoder: Tape | None = None  # see `EncoderDecoder`
     repetition: Repetition | None = None  # the last update, see `Predictor.repeat`
 
+    def release_block(self) -> None:
+        """Free the memory for the outputs of a block, if the window has several, until the next window."""
+        if self.tape is not None and self.head is not None and self.head.blocked:
+            self.head = self.repetition = None
+            self.tape.programs.clear()  # which refer to it
+
     @staticmethod
     def given(workspace: object) -> Workspace:
         """The workspace that an argument is; a new one for None. Raises TypeError."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from crnn._attributes import fixed_attributes
 from crnn._core.sampling import Draws
 from crnn._float_mode import in_ieee_mode
 from crnn.array_input import real_numbers
@@ -21,6 +22,28 @@ from crnn.array_input import real_numbers
 __all__ = ["Sampler"]
 
 
+def _check_temperature(name: str, value: Any) -> Any:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name}: expected a finite number >= 0, got {value}")
+    return value
+
+
+def _check_top_k(name: str, value: Any) -> Any:
+    if value is not None:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise TypeError(f"{name}: expected an int or None, got {type(value).__name__}")
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+    return value
+
+
+def _check_top_p(name: str, value: Any) -> Any:
+    if value is not None and not 0 < value <= 1:
+        raise ValueError(f"{name}: expected a number in (0, 1], got {value}")
+    return value
+
+
+@fixed_attributes({"temperature": _check_temperature, "top_k": _check_top_k, "top_p": _check_top_p})
 class Sampler:
     """Draws ids from logits.
 
@@ -71,18 +94,9 @@ class Sampler:
         seed: int | None = None,
         ban: Iterable[int] = (),
     ) -> None:
-        if not 0 <= temperature < math.inf:
-            raise ValueError(f"temperature: expected a finite number >= 0, got {temperature}")
-        if top_k is not None:
-            if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer):
-                raise TypeError(f"top_k: expected an int or None, got {type(top_k).__name__}")
-            if top_k < 1:
-                raise ValueError(f"top_k: expected at least 1, got {top_k}")
-        if top_p is not None and not 0 < top_p <= 1:
-            raise ValueError(f"top_p: expected a number in (0, 1], got {top_p}")
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0):
             raise ValueError(f"seed: expected an int of at least 0, or None, got {seed!r}")
-        self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
+        self.temperature, self.top_k, self.top_p = temperature, top_k, top_p  # which checks them
         self._draws = Draws(np.random.PCG64(seed), _ids("ban", ban), _as_float64)
 
     def __repr__(self) -> str:

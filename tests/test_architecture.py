@@ -15,7 +15,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 # Lowest first: a folder or module imports only from lower floors, and modules of one folder from each other.
 FLOORS = (
     ("_core", "_options", "_version", "checks"),
-    ("_float_mode", "_normal", "_parallel", "array_input"),
+    ("_attributes", "_float_mode", "_normal", "_parallel", "array_input"),
     ("io", "optim", "sampling"),
     ("report", "text"),
     ("stream",),

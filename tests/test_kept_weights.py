@@ -158,7 +158,7 @@ def wrapped():
 
     def keeping(params, *arguments, **options):
         update(params, *arguments, **options)
-        optimizer.kept = params
+        vars(optimizer)["kept"] = params
 
     optimizer.update = keeping
     return optimizer

@@ -275,8 +275,10 @@ def test_wrong_options_are_refused_by_name(options, message):
 
 
 def test_an_unknown_option_is_refused_with_the_known_ones():
-    with pytest.raises(TypeError, match=r"learning_rate: expected one of the options optimizer, lr"):
+    with pytest.raises(TypeError, match=r"learning_rate: expected lr, such as lr=1e-3"):
         language().learner(learning_rate=0.1)
+    with pytest.raises(TypeError, match=r"bttp: there is no such option; did you mean bptt\?"):
+        language().learner(bttp=3)
 
 
 def test_an_optimizer_is_copied_and_one_that_has_been_used_is_refused():
@@ -377,3 +379,15 @@ def test_options_and_frozen_cannot_be_set():
     with pytest.raises(AttributeError, match="frozen"):
         learner.frozen = True
     assert (learner.bptt, learner.frozen) == (3, False)
+
+
+def test_the_rate_of_a_learners_optimizer_counts_for_the_next_update_and_stays_in_files(tmp_path):
+    given = crnn.optim.SGD(0.1)
+    learner = language().learner(optimizer=given, bptt=3)
+    learner.optimizer.lr = 0.0
+    before = learner.model.flat_params
+    assert same(learner.feed(text(50)).model.flat_params, before)
+    learner.save(tmp_path / "l")
+    assert (crnn.Learner.load(tmp_path / "l").optimizer.lr, given.lr) == (0.0, 0.1)
+    learner.optimizer.lr = 0.1
+    assert not same(learner.feed(text(50)).model.flat_params, before)

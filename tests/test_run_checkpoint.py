@@ -194,7 +194,7 @@ def test_a_log_that_is_none_is_found_before_anything_is_resumed(tmp_path, path):
 
 def test_the_same_text_in_another_encoding_is_the_same_vocabulary(path):
     model = language_model()
-    model.vocab = crnn.Vocab(model.vocab.tokens, encoding="latin-1")
+    vars(model)["vocab"] = crnn.Vocab(model.vocab.tokens, encoding="latin-1")
     fitted(model, checkpoint=path, resume=True)
 
 

@@ -268,10 +268,8 @@ def test_changed_options_count_and_impossible_ones_are_refused():
     sampler.top_k, sampler.temperature, sampler.top_p = 1, 0.5, 0.5
     assert sampler(LOGITS) == 1
     for name, value in (("top_k", 0), ("temperature", -1.0), ("temperature", math.nan), ("top_p", 0.0)):
-        sampler = Sampler(seed=1)
-        setattr(sampler, name, value)
-        with pytest.raises(ValueError, match="expected temperature >= 0, top_k >= 1 and top_p > 0"):
-            sampler(LOGITS)
+        with pytest.raises(ValueError, match=f"{name}: expected"):
+            setattr(sampler, name, value)
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -36,7 +36,7 @@ def sampling(**sizes):
     def sample(model, view):
         yield {"prompt": "w", "text": text_of(model), "temperature": 0.5}
 
-    model.observed = [Observation("sample", "sample", sample)]
+    vars(model)["observed"] = [Observation("sample", "sample", sample)]
     return model
 
 

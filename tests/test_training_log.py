@@ -334,7 +334,7 @@ def test_costs_of_a_log_do_not_grow_with_its_length():
             return super().__getitem__(index)
 
     log = crnn.TrainingLog()
-    log.entries = Counted()
+    vars(log)["entries"] = Counted()
     for epoch in range(1, 101):
         log.add_training(epoch, epoch, 1 / epoch, 10, 0.1, 1e-3, 1.0)
         log.add_validation(1 / epoch, None)

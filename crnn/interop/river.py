@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from crnn._attributes import fixed_attributes
 from crnn.checks import Array
 from crnn.models.learners.sequences import ClassLearner, SequenceLearner, ValueLearner
 from crnn.models.regressor import SequenceRegressor
@@ -39,6 +40,7 @@ else:
 __all__ = ["RiverAnomaly", "RiverClassifier", "RiverRegressor"]
 
 
+@fixed_attributes()
 class _Adapter:
     """What the adapters have in common.
 

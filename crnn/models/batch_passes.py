@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from crnn._core import loss as kernels
 from crnn._float_mode import public_methods_in_ieee_mode
 from crnn.checks import Array, check_threads
+from crnn.models.fitting.begin import check_applied
 from crnn.models.inputs.data import Batch, SequenceBatches, SequenceData
 from crnn.models.outputs.head import Head
 from crnn.models.outputs.predictor import Predictor, Seed, Workspace
@@ -33,7 +34,10 @@ class BatchPasses:
             raise TypeError(f"valid: expected the model's own data, got {type(data).__name__}; call the model's fit")
 
     def windows(self, data: Any, batch_size: int, bptt: int) -> SequenceBatches:
-        """The batches of ``data``, for `crnn.fit`. ``bptt`` is ignored. Raises TypeError as `check_valid` does."""
+        """The batches of ``data``, for `crnn.fit`. ``bptt`` is ignored. Raises TypeError as `check_valid` does, and
+        ValueError if an argument has been set that only the model's own fit applies.
+        """
+        check_applied(self)
         if not isinstance(data, SequenceData):
             raise TypeError(f"data: expected the model's own data, got {type(data).__name__}; call the model's fit")
         return SequenceBatches(data, batch_size, self.seed)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any, TypeVar
 
 from crnn.array_input import items
@@ -49,7 +48,7 @@ def extended_model(model: ModelT, classes: Sequence[Label], seed: int) -> ModelT
         else:
             own[...] = values
     larger._set_statistics({name: values.copy() for name, values in model._statistics.items()})
-    larger.training_runs = deepcopy(model.training_runs)
+    larger.training_runs = model.training_runs
     vars(larger._built)["feature_names"] = model._built.feature_names  # those of the targets are more now
     larger._set_arguments(**found_by_fit(model))
     larger._take_attributes(model)
@@ -96,4 +95,4 @@ def copy_known_tokens(model: Any, larger: Any) -> None:
             larger_params[name][:, : values.shape[1]] = values
         else:
             larger_params[name][...] = values
-    larger.training_runs = deepcopy(model.training_runs)
+    larger.training_runs = model.training_runs

@@ -7,14 +7,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from copy import deepcopy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any, ClassVar, Generic, Self, Unpack
 
 import numpy as np
 
+from crnn._attributes import fixed_attributes
 from crnn._options import takes_options
 from crnn.checks import Array
 from crnn.io.atomic_write import PathLike
@@ -41,7 +41,7 @@ from crnn.models.outputs.targets import EvaluationT, Targets
 from crnn.models.predicting import predicted
 from crnn.nn.config import config_from, network_json_types
 from crnn.nn.init import UNINITIALISED
-from crnn.nn.module import JsonTypes, Module
+from crnn.nn.module import JsonTypes, Module, check_records
 from crnn.nn.network import RNN
 from crnn.nn.params import Shapes
 from crnn.nn.precision import check_trainable
@@ -203,8 +203,10 @@ class SequenceModel(Estimator, BatchPasses, Module, Generic[EvaluationT]):
         return () if self._built is None else self._built.training_runs
 
     @training_runs.setter
-    def training_runs(self, records: tuple[Mapping[str, Any], ...]) -> None:
-        vars(self._built)["training_runs"] = records
+    def training_runs(self, records: Sequence[Mapping[str, Any]]) -> None:
+        if self._built is None:
+            raise AttributeError("training_runs: expected a call of fit before this")
+        self._built.training_runs = check_records(records)
 
     def contents(self) -> tuple[dict[str, Array], dict[str, Any]]:
         tensors, header = super().contents()
@@ -225,7 +227,7 @@ class SequenceModel(Estimator, BatchPasses, Module, Generic[EvaluationT]):
         return self._learning_arguments()
 
     def _take_unsaved(self, other: Self) -> None:
-        self.training_runs = deepcopy(other.training_runs)
+        self.training_runs = other.training_runs
         Kept.of(other).put_into(self)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -484,6 +486,7 @@ OFTEN_READ = {
 }
 for _name, _doc in OFTEN_READ.items():
     setattr(SequenceModel, _name, property(attrgetter(f"_built.{_name}"), doc=_doc))
+fixed_attributes(in_constructor=False)(SequenceModel)
 
 
 def model_json_types(*parts: JsonTypes) -> dict[str, tuple[type, ...]]:

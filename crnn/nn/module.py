@@ -7,13 +7,14 @@ import inspect
 import math
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn._attributes import declared, fixed_attributes
 from crnn._float_mode import in_ieee_mode, public_methods_in_ieee_mode
 from crnn._options import build_config, takes_options
 from crnn.checks import DTYPES
@@ -46,19 +47,13 @@ class Module(ABC):
     ``kind`` is the name of the class in files; a class without one cannot be saved. ``config_types`` maps each option
     in `config` to the types that its JSON value may have. ``attachments`` are arguments of the class that are saved
     besides the configuration: each has a method ``to_dict``, and the mapping holds the function that reverses it.
-
-    Attributes
-    ----------
-    training_runs : tuple of dict
-        A record of each run that has trained the model, oldest first, as `crnn.training.record.training_record` makes
-        it. Files and copies have it; it does not know of other changes of the weights.
     """
 
     config_types: ClassVar[JsonTypes] = {}
     attachments: ClassVar[Mapping[str, Callable[[object], Any]]] = {}
-    training_runs: tuple[Mapping[str, Any], ...] = ()
     _registered: ClassVar[type[Module] | None] = None  # the class with a ``kind`` that this is, or derives from
     _parameters: Parameters
+    _training_runs: tuple[Mapping[str, Any], ...] = ()
     _stream_weights: weakref.ref[StreamWeights] | None = None
 
     def __init_subclass__(
@@ -103,6 +98,17 @@ class Module(ABC):
     def flat_grads(self) -> Array:
         """All gradients as one 1-d array, writable. Backward passes ACCUMULATE into it: set it to 0 before a step."""
         return self._parameters.flat_grads
+
+    @property
+    def training_runs(self) -> tuple[Mapping[str, Any], ...]:
+        """A record of each run that has trained the model, oldest first, as `crnn.training.record.training_record`
+        makes it. Files and copies have it; it does not know of other changes of the weights.
+        """
+        return self._training_runs
+
+    @training_runs.setter
+    def training_runs(self, records: Sequence[Mapping[str, Any]]) -> None:
+        self._training_runs = check_records(records)
 
     # ---- configuration --------------------------------------------------------------------------------------------
 
@@ -213,7 +219,7 @@ class Module(ABC):
         known = self._registered or type(self)
         if type(self) is known:
             return {}
-        names = {name for each in known.__mro__ for name in {*vars(each), *vars(each).get("__annotations__", {})}}
+        names = {name for each in known.__mro__ for name in vars(each)} | declared(known)
         return {name: value for name, value in vars(self).items() if name not in names}
 
     def _take_attributes(self, other: Module) -> None:
@@ -232,7 +238,7 @@ class Module(ABC):
 
     def _take_unsaved(self, other: Self) -> None:
         """Take from another model what its file does not have, and the records of its training."""
-        self.training_runs = deepcopy(other.training_runs)
+        self.training_runs = other.training_runs
 
     def _unsaved(self) -> dict[str, Any]:
         """The attributes that a pickle has and a file does not."""
@@ -308,7 +314,7 @@ class Module(ABC):
                 raise ValueError(f"{name}: expected values that {kind} can hold")
         model._parameters.settle(config["precision"])
         model._set_statistics({name: tensors[name] for name in sizes})
-        model.training_runs = check_records(header.get("training", []))
+        model.training_runs = header.get("training", [])
         return model
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -375,6 +381,7 @@ class Module(ABC):
 
 
 public_methods_in_ieee_mode(Module)
+fixed_attributes()(Module)
 
 
 @in_ieee_mode
@@ -388,9 +395,9 @@ def _restored(cls: type[Module], content: bytes, attributes: Mapping[str, Any]) 
 
 
 def check_records(records: Any) -> tuple[Mapping[str, Any], ...]:
-    """The records of training runs from a file, fresh. Raises ValueError."""
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise ValueError(f"expected training, a list of records, got {records!r:.200}")
+    """Records of training runs, such as those of a file, fresh. Raises ValueError."""
+    if not isinstance(records, list | tuple) or not all(isinstance(record, dict) for record in records):
+        raise ValueError(f"training_runs: expected a list of records, got {records!r:.200}")
     return tuple(deepcopy(records))
 
 

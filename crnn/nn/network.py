@@ -67,7 +67,7 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
     must be ids.
 
     Results are bit-identical for any number of threads, on every instruction set and at every position in the batch.
-    Every option is also an attribute.
+    Every option is also an attribute. What a network was built from cannot change.
 
     Parameters
     ----------

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from crnn._attributes import fixed_attributes
 from crnn._core import optim as kernels
 from crnn._core.gemm import aligned_empty
 from crnn._float_mode import public_methods_in_ieee_mode
@@ -16,6 +17,7 @@ from crnn.optim.optimizers import Optimizer, norm_of
 __all__ = ["AnchoredUpdate"]
 
 
+@fixed_attributes()
 class AnchoredUpdate:
     """Updates flat parameters by an optimizer, and keeps them near an anchor: a copy of what they began with.
 
@@ -83,8 +85,8 @@ class AnchoredUpdate:
     decay: float
     max_change: float | None
     threads: int
-    norm: float
-    skipped: int
+    decay_factors: Array | None
+    anchor: Array | None
 
     def __init__(
         self,
@@ -115,18 +117,28 @@ class AnchoredUpdate:
         self.decay_factors = decay_factors
         if decay_factors is not None and (_checked("decay_factors", decay_factors, params) < 0).any():
             raise ValueError("decay_factors: expected numbers of at least 0, got some below")
-        self.anchor: Array | None = None
+        kept = None
         if self.decay or self.max_change is not None:
-            self.anchor = aligned_empty(params.shape, params.dtype)
-            self.anchor[...] = params if anchor is None else _checked("anchor", anchor, params)
-            self.anchor.flags.writeable = False
+            kept = aligned_empty(params.shape, params.dtype)
+            kept[...] = params if anchor is None else _checked("anchor", anchor, params)
+            kept.flags.writeable = False
+        self.anchor = kept
         self._radius = 0.0
         if self.anchor is not None and self.max_change is not None:
             self._radius = self.max_change * norm_of(self.anchor, self.threads)
         # A rule that averages g^2 would never recover from an infinite one.
         self._largest = math.sqrt(float(np.finfo(params.dtype).max))
-        self.norm = 0.0
-        self.skipped = 0
+        self._norm, self._skipped = 0.0, 0
+
+    @property
+    def norm(self) -> float:
+        """2-norm of the last gradient, after ``clip_value`` and before ``clip_norm``."""
+        return self._norm
+
+    @property
+    def skipped(self) -> int:
+        """Gradients so far that were not finite, or too large for their squares to be finite."""
+        return self._skipped
 
     def __call__(self, params: Array, grads: Array, *, lr_scale: float = 1.0) -> bool:
         """Update the parameters once. Returns whether it did: not by a gradient that is not finite.
@@ -141,8 +153,8 @@ class AnchoredUpdate:
             Multiplies the learning rate.
         """
         factor = self._clipping(grads)
-        if not factor * self.norm < self._largest:
-            self.skipped += 1
+        if not factor * self._norm < self._largest:
+            self._skipped += 1
             return False
         self.optimizer.update(params, grads, factor=factor, lr_scale=lr_scale, threads=self.threads)
         if self.decay and self.anchor is not None:
@@ -163,13 +175,13 @@ class AnchoredUpdate:
 
     def _clipping(self, grads: Array) -> float:
         """Clip the elements of the gradient, and note its norm. Returns the factor that clips the norm."""
-        self.norm = norm_of(grads, self.threads)
-        if not math.isfinite(self.norm):  # clipping would hide an infinite element
+        self._norm = norm_of(grads, self.threads)
+        if not math.isfinite(self._norm):  # clipping would hide an infinite element
             return 1.0
         if self.clip_value is not None and kernels.clip(grads, self.clip_value, self.threads):
-            self.norm = norm_of(grads, self.threads)
+            self._norm = norm_of(grads, self.threads)
         limit = self.clip_norm
-        return limit / self.norm if limit is not None and self.norm > limit else 1.0
+        return limit / self._norm if limit is not None and self._norm > limit else 1.0
 
 
 def _checked(name: str, array: Array, like: Array | None) -> Array:

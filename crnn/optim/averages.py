@@ -11,11 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from crnn._attributes import fixed_attributes
 from crnn.checks import check_number, check_size
 
 __all__ = ["ASGD", "AVERAGES", "EMA", "Average"]
 
 
+@fixed_attributes()
 class Average(ABC):
     """A rule of an average of the weights. Its arguments are attributes of the same names, and it never changes."""
 
@@ -58,9 +60,12 @@ class EMA(Average):
     [1.0, 0.5, 0.333, 0.25, 0.25, 0.25]
     """
 
+    decay: float
+    start: int
+
     def __init__(self, decay: float = 0.999, start: int = 1) -> None:
-        self.decay: float = check_number("decay", decay, 0.0, 1.0)
-        self.start: int = check_size("start", start)
+        self.decay = check_number("decay", decay, 0.0, 1.0)
+        self.start = check_size("start", start)
 
     def begins(self, epoch: int, valid_losses: Sequence[float]) -> bool:
         return epoch >= self.start
@@ -87,9 +92,12 @@ class ASGD(Average):
     (False, True)
     """
 
+    start: int | None
+    nonmono: int
+
     def __init__(self, start: int | None = None, nonmono: int = 5) -> None:
-        self.start: int | None = None if start is None else check_size("start", start)
-        self.nonmono: int = check_size("nonmono", nonmono)
+        self.start = None if start is None else check_size("start", start)
+        self.nonmono = check_size("nonmono", nonmono)
 
     @property
     def needs_validation(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from crnn._attributes import fixed_attributes
 from crnn._core import optim as kernels
 from crnn._core.gemm import aligned_empty
 from crnn._float_mode import in_ieee_mode
@@ -34,11 +35,23 @@ __all__ = [
 ]
 
 
+def _check_rate(name: str, value: Any) -> float:
+    return check_number(name, value, 0.0)
+
+
+def _check_arrays(name: str, value: Any) -> dict[str, Array]:
+    return dict(value)
+
+
+@fixed_attributes(  # the last two are for rules of users
+    {"lr": _check_rate, "weight_decay": _check_rate, "updates": check_count, "arrays": _check_arrays}
+)
 class Optimizer(ABC):
     """What all optimizers share: a learning rate, a count of updates, and arrays of the parameters' size.
 
     A subclass passes the names of its arrays to ``__init__``, implements `_step` by a call of its kernel, and is listed
-    in `RULES`. Its arguments are attributes of the same names.
+    in `RULES`. Its arguments are attributes of the same names. ``lr`` and ``weight_decay`` may be set at any time, and
+    take effect with the next update; the other arguments cannot change.
 
     Attributes
     ----------
@@ -55,14 +68,19 @@ class Optimizer(ABC):
 
     lr: float
     weight_decay: float
+    array_names: tuple[str, ...]
     updates: int
+    arrays: dict[str, Array]
 
     def __init__(self, lr: float, weight_decay: float, array_names: tuple[str, ...]) -> None:
         self.array_names = array_names
         self.lr = check_number("lr", lr, 0.0)
         self.weight_decay = check_number("weight_decay", weight_decay, 0.0)
-        self.updates = 0
-        self.arrays: dict[str, Array] = {}
+        self._set(updates=0, arrays={})
+
+    def _set(self, **state: Any) -> None:
+        """Set parts of the state in one statement, so that an interrupt leaves a valid one."""
+        vars(self).update(state)
 
     @in_ieee_mode
     def update(
@@ -105,8 +123,8 @@ class Optimizer(ABC):
         return 0.0
 
     def _count(self, arrays: dict[str, Array]) -> None:
-        """Set ``arrays`` and count an update in one statement, so that an interrupt leaves a valid state."""
-        self.arrays, self.updates = arrays, self.updates + 1
+        """Set ``arrays`` and count an update."""
+        self._set(arrays=arrays, updates=self.updates + 1)
 
     @abstractmethod
     def _step(self, params: Array, grads: Array, factor: float, lr: float, threads: int) -> None:
@@ -131,13 +149,11 @@ class Optimizer(ABC):
     def set_state(self, numbers: dict[str, float], arrays: dict[str, Array]) -> None:
         """Continue from a checkpoint: from what `state` and ``arrays`` were then. Raises what `check_state` raises."""
         self.check_state(numbers, arrays)
-        self.updates = int(numbers["updates"])
-        self.arrays = arrays
+        self._set(updates=int(numbers["updates"]), arrays=arrays)
 
     def reset(self) -> None:
         """Forget all updates, so that the optimizer is as it was made. For the training of another model."""
-        self.updates = 0
-        self.arrays = {}
+        self._set(updates=0, arrays={})
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
@@ -171,12 +187,15 @@ class SGD(Optimizer):
     array([0.5, 3. ])
     """
 
+    momentum: float
+    nesterov: bool
+
     def __init__(
         self, lr: float = 0.1, momentum: float = 0.0, *, nesterov: bool = False, weight_decay: float = 0.0
     ) -> None:
         super().__init__(lr, weight_decay, ("velocity",) if momentum else ())
-        self.momentum: float = check_number("momentum", momentum, 0.0, 1.0)
-        self.nesterov: bool = check_flag("nesterov", nesterov)
+        self.momentum = check_number("momentum", momentum, 0.0, 1.0)
+        self.nesterov = check_flag("nesterov", nesterov)
         if self.nesterov and not momentum:
             raise ValueError("nesterov: expected a momentum above 0 with it, got momentum=0")
 
@@ -197,12 +216,15 @@ class Adagrad(Optimizer):
         g is the gradient plus weight_decay * w.
     """
 
+    eps: float
+    initial: float
+
     def __init__(
         self, lr: float = 0.01, eps: float = 1e-10, *, initial: float = 0.0, weight_decay: float = 0.0
     ) -> None:
         super().__init__(lr, weight_decay, ("square_sum",))
-        self.eps: float = check_number("eps", eps, 0.0)
-        self.initial: float = check_number("initial", initial, 0.0)
+        self.eps = check_number("eps", eps, 0.0)
+        self.initial = check_number("initial", initial, 0.0)
         if not eps and not initial:
             raise ValueError(
                 "eps: expected above 0 unless initial is, got 0 for both, which is 0 / 0 at a zero gradient"
@@ -230,6 +252,10 @@ class RMSprop(Optimizer):
         g is the gradient plus weight_decay * w.
     """
 
+    alpha: float
+    eps: float
+    momentum: float
+
     def __init__(
         self,
         lr: float = 0.01,
@@ -240,9 +266,9 @@ class RMSprop(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(lr, weight_decay, ("square_avg", "velocity") if momentum else ("square_avg",))
-        self.alpha: float = check_number("alpha", alpha, 0.0, 1.0)
-        self.eps: float = check_number("eps", eps, 1e-30)
-        self.momentum: float = check_number("momentum", momentum, 0.0, 1.0)
+        self.alpha = check_number("alpha", alpha, 0.0, 1.0)
+        self.eps = check_number("eps", eps, 1e-30)
+        self.momentum = check_number("momentum", momentum, 0.0, 1.0)
 
     def _step(self, params: Array, grads: Array, factor: float, lr: float, threads: int) -> None:
         square_avg, velocity = self.arrays["square_avg"], self.arrays.get("velocity")
@@ -275,8 +301,9 @@ class Adam(Optimizer):
         g is the gradient plus weight_decay * w.
     """
 
-    arrays: dict[str, Array]
-    updates: int
+    beta1: float
+    beta2: float
+    eps: float
     decoupled: ClassVar[bool] = False
 
     def __init__(
@@ -289,14 +316,14 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(lr, weight_decay, ("m", "v"))
-        self.beta1: float = check_number("beta1", beta1, 0.0, 1.0)
-        self.beta2: float = check_number("beta2", beta2, 0.0, 1.0)
-        self.eps: float = check_number("eps", eps, 1e-30)
+        self.beta1 = check_number("beta1", beta1, 0.0, 1.0)
+        self.beta2 = check_number("beta2", beta2, 0.0, 1.0)
+        self.eps = check_number("eps", eps, 1e-30)
         self._power1 = self._power2 = 1.0  # beta^updates, as products: pow() differs between machines
 
     def _count(self, arrays: dict[str, Array]) -> None:
         power1, power2 = self._power1 * self.beta1, self._power2 * self.beta2
-        self.arrays, self.updates, self._power1, self._power2 = arrays, self.updates + 1, power1, power2
+        self._set(arrays=arrays, updates=self.updates + 1, _power1=power1, _power2=power2)
 
     def _step(self, params: Array, grads: Array, factor: float, lr: float, threads: int) -> None:
         decay = (0.0, lr * self.weight_decay) if self.decoupled else (self.weight_decay, 0.0)

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from crnn._attributes import fixed_attributes
 from crnn._core.vecmath import exp, log1p
 from crnn._float_mode import in_ieee_mode
 from crnn.checks import check_count, check_finite, check_flag, check_number, check_size
@@ -153,6 +154,7 @@ class _Warmed:
 # ---- a factor of lr for each epoch -------------------------------------------------------------------------------
 
 
+@fixed_attributes()
 class EpochSchedule:
     """A schedule whose factor is constant within an epoch, and may depend on the validation losses before it.
 

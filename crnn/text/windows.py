@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from crnn._attributes import fixed_attributes
 from crnn._normal import normal_draws
 from crnn._parallel import part_range
 from crnn.checks import Ids, check_ids, check_positive
@@ -25,6 +26,7 @@ _SHORT, _DEVIATION, _LEAST, _STREAM = 0.05, 5.0, 5, 0x6270
 _BLOCK = 1 << 18  # ids that BPTTWindows copies at once: 1 MiB
 
 
+@fixed_attributes()
 class BPTTWindows:
     """Windows over contiguous streams of ids; made by `contiguous_batches`.
 

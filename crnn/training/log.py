@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from crnn._attributes import fixed_attributes
 from crnn.io.atomic_write import PathLike, replacing
 from crnn.report import summary_html
 from crnn.report import write as write_page
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "TrainingLog"]
 
 
+@fixed_attributes(dict.fromkeys(("unit", "counted", "notes", "drawn_in"), lambda name, value: value))
 class TrainingLog:
     """Losses, learning rates, gradient norms and times of one training run.
 
@@ -49,12 +51,18 @@ class TrainingLog:
     TrainingLog: 1 epoch, 100 updates, train 2.5000 nats, 64,000 tokens/s, 0.1 s
     """
 
+    entries: list[Entry]
+    unit: str
+    counted: str
+    notes: list[str]
+    drawn_in: int | None  # the cell of a notebook that shows the curves
+
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.entries = []
         self.unit = "nats"
-        self.notes: list[str] = []
+        self.notes = []
         self.counted = "tokens"
-        self.drawn_in: int | None = None  # the cell of a notebook that shows the curves
+        self.drawn_in = None
         self._figures = _Figures()
         self._validation: Entry = {}
         self._file: LogFile | None = None
@@ -288,7 +296,7 @@ class TrainingLog:
 
     def restore(self, entries: list[Entry]) -> None:
         """Replace all entries by those of a checkpoint."""
-        self.entries = list(entries)
+        vars(self)["entries"] = list(entries)
         self._figures = _Figures()
         for entry in self.entries:
             self._figures.count(entry)

@@ -120,7 +120,7 @@ class SelectedRows:
             if len(w):
                 kernels.sgd(w, None, g, factor, optimizer.lr * lr_scale, 0.0, 0.0, False, threads)
         matrix[self._ids] = rows
-        optimizer.updates += 1
+        optimizer._set(updates=optimizer.updates + 1)
 
     def _matrix(self, flat: Array) -> Array:
         return flat[self.start : self.stop].reshape(-1, self.width)

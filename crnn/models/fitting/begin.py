@@ -10,7 +10,7 @@ from typing import Any
 from crnn.models.fitting.built import Built, same_argument, same_arguments
 from crnn.models.fitting.starting import Snapshot, StartingPoint, digest
 
-__all__ = ["begin_fit", "found_by_fit"]
+__all__ = ["begin_fit", "check_applied", "found_by_fit"]
 
 VOCABULARIES = ("vocab", "source_vocab", "target_vocab")  # weights are those of their tokens
 
@@ -45,6 +45,7 @@ def begin_fit(model: Any, X: Any, y: Any, current: Snapshot | None, *, continues
         arguments = given | {name: old.arguments[name] for name in open_names}
     else:
         arguments = given | model._arguments_from(given, X, y)
+    model._not_applied = frozenset()
     if old is not None and same_arguments(arguments, old.arguments):
         assert start is not None
         return start
@@ -65,6 +66,18 @@ def begin_fit(model: Any, X: Any, y: Any, current: Snapshot | None, *, continues
         start = Snapshot.of(model)
     model._starting = StartingPoint(start)
     return start
+
+
+def check_applied(model: Any) -> None:
+    """Raise ValueError if an argument of a built model has been set since, which the next ``fit`` of the model applies.
+    """
+    applied, given = model._built.arguments, model._own_arguments()
+    for name in model._not_applied & given.keys():
+        if not same_argument(given[name], applied[name]):
+            raise ValueError(
+                f"{name}: expected {applied[name]!r:.100}, with which the model was built, got {given[name]!r:.100}, "
+                "which has been set since; call the model's fit, which applies it"
+            )
 
 
 def _fits(built: Built, old: Built, open_names: list[str]) -> bool:

@@ -127,6 +127,7 @@ class Estimator:
 
     _estimator_type: ClassVar[str | None] = None  # "classifier", "regressor" or None, for scikit-learn
     _arguments: dict[str, Any]  # as given, by name; those that were not given may be missing
+    _not_applied: frozenset[str] = frozenset()  # names of arguments that have been set since the last fit
     _log: TrainingLog | None = None
 
     # ---- arguments ------------------------------------------------------------------------------------------------
@@ -203,6 +204,7 @@ class Estimator:
                 raise ValueError(unexpected(name, known, type(self).__name__))
         if own is None:
             self._arguments = self._arguments | params
+            self._not_applied |= params.keys()
         elif params:
             make: Any = type(self)
             other = make(**(self.get_params() | params))  # its constructor says what they mean for the model
@@ -217,8 +219,11 @@ class Estimator:
 
     def __setattr__(self, name: str, value: Any) -> None:
         """An argument of the constructor is set as by `set_params`."""
-        if not name.startswith("_") and "_arguments" in vars(self) and name in self._defaults():
+        if "_arguments" not in vars(self):  # in the constructor of a user's class
+            object.__setattr__(self, name, value)
+        elif not name.startswith("_") and name in self._defaults():
             self._arguments = self._arguments | {name: value}
+            self._not_applied |= {name}
         else:
             super().__setattr__(name, value)
 

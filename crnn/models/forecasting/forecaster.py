@@ -400,9 +400,13 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         return self.regressor._parameters
 
     @property
-    def training_runs(self) -> tuple[Mapping[str, Any], ...]:  # type: ignore[override]
+    def training_runs(self) -> tuple[Mapping[str, Any], ...]:
         """See `crnn.nn.module.Module`."""
         return () if self._regressor is None else self._regressor.training_runs
+
+    @training_runs.setter
+    def training_runs(self, records: Sequence[Mapping[str, Any]]) -> None:
+        self.regressor.training_runs = tuple(records)
 
     @property
     def dtype(self) -> str:
@@ -463,10 +467,9 @@ class Forecaster(Estimator, Module, kind="Forecaster", config_types=SequenceRegr
         return self.regressor._calibration_outputs(inputs)
 
     def contents(self) -> tuple[dict[str, Array], dict[str, Any]]:
-        fitted = self.fitted
         tensors, header = self.regressor.contents()
-        own = fitted.header(self._own_arguments(), self._saved_learning())
-        return tensors | fitted.tensors(), header | {"kind": type(self).__name__, "forecaster": own}
+        own = self.fitted.header(self._own_arguments(), self._saved_learning())
+        return tensors | self.fitted.tensors(), header | {"kind": type(self).__name__, "forecaster": own}
 
     @classmethod
     def from_contents(cls, header: Mapping[str, Any], tensors: Mapping[str, Array]) -> Self:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from crnn._attributes import fixed_attributes
 from crnn._float_mode import public_methods_in_ieee_mode
 from crnn.array_input import shown
 from crnn.checks import Array, as_integer, check_size
@@ -23,6 +24,12 @@ from crnn.models.forecasting.season import SEASONS, season_of
 from crnn.models.forecasting.transformations import Difference, Gaps, carried
 
 
+def _checked_season(name: str, season: Any) -> Any:
+    check_season(season)
+    return season
+
+
+@fixed_attributes({"season": _checked_season})
 class SeasonalNaive:
     """Forecasts each step by the value one season before, or with ``season=1`` by the last value.
 
@@ -41,17 +48,21 @@ class SeasonalNaive:
     """
 
     season: int | str
-    season_: int  # that is used
+    _season: int  # that is used
     _memory: list[Remembered]
     _several: bool
     _columns: Columns
 
     def __init__(self, season: int | str = "auto") -> None:
-        check_season(season)
-        self.season = season
+        self.season = season  # which checks it
 
     def __repr__(self) -> str:
         return f"SeasonalNaive(season={self.season!r})"
+
+    @property
+    def season_(self) -> int:
+        """Steps of the season that is used; there is no such attribute before `fit`."""
+        return self._season
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The arguments of the constructor, as scikit-learn reads them."""
@@ -60,7 +71,7 @@ class SeasonalNaive:
     def fresh(self) -> Self:
         """A copy that has not learnt anything."""
         copy = type(self).__new__(type(self))
-        learnt = ("season_", "_memory", "_several", "_columns")
+        learnt = ("_season", "_memory", "_several", "_columns")
         vars(copy).update(deepcopy({name: value for name, value in vars(self).items() if name not in learnt}))
         return copy
 
@@ -76,7 +87,7 @@ class SeasonalNaive:
         filled = [Gaps("interpolate").apply(frame.values) for frame in given.frames]
         axis = given.frames[0].axis
         named = None if axis is None or axis.frequency is None else SEASONS.get(axis.frequency)
-        self.season_ = season_of(filled, named) if isinstance(self.season, str) else check_season(self.season)
+        self._season = season_of(filled, named) if isinstance(self.season, str) else check_season(self.season)
         self._memory, self._several, self._columns = remembered(given), given.several, given.columns
         return self
 

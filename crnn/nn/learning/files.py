@@ -190,8 +190,8 @@ def restore(
     learner._resets = bool(to_reset.any())
     optimizer.set_state(header["optimizer"]["numbers"], arrays)
     learner._update = learner._new_update(optimizer, tensors.get("anchor"))
-    learner._update.skipped = counts["skipped"]
-    learner.steps, learner.updates = counts["steps"], counts["updates"]
+    learner._update._skipped = counts["skipped"]
+    learner._steps, learner._updates = counts["steps"], counts["updates"]
     learner._frozen, learner._leaving, learner._pending = (flags[name] for name in FLAGS)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from crnn._attributes import fixed_attributes
 from crnn._core import optim as kernels
 from crnn._core.arrays import checked_ids
 from crnn._core.gemm import aligned_empty
@@ -65,7 +66,7 @@ class Learner(ABC):
     Attributes
     ----------
     config : LearnerConfig
-        The options; each is also an attribute.
+        The options, as they were given; each is also an attribute. They cannot change, but see `optimizer`.
     steps : int
         Steps so far.
     updates : int
@@ -76,8 +77,6 @@ class Learner(ABC):
         Whether the learner only predicts.
     """
 
-    steps: int
-    updates: int
     config: LearnerConfig
     _window: Window
     _module: Any  # a copy of the model
@@ -111,7 +110,7 @@ class Learner(ABC):
         self._pending = False  # a prediction has no target yet
         self._frozen = self._leaving = False  # leaving: the steps in the window will not be learnt
         self._spent = False  # an update has begun, and its window has not been left
-        self.steps = self.updates = 0
+        self._steps = self._updates = 0
 
     def _new_update(self, optimizer: Optimizer, anchor: Array | None) -> AnchoredUpdate:
         """What updates the weights, held near ``anchor``, or near those of now if it is not given."""
@@ -212,7 +211,7 @@ class Learner(ABC):
         with self._exclusive:
             assert self._pending
             self._window.take_back()
-            self.steps -= 1
+            self._steps -= 1
             self._pending = False
 
     def _learn_targets(self, targets: Array) -> Any:
@@ -240,7 +239,7 @@ class Learner(ABC):
     def _run(self, inputs: Array) -> None:
         """Read steps (m, B, ...)."""
         self._window.run(inputs)
-        self.steps += len(inputs)
+        self._steps += len(inputs)
 
     def _learn(self) -> None:
         """Update the weights from the window, and begin the next one."""
@@ -258,7 +257,7 @@ class Learner(ABC):
             kernels.clear(grads, self.config.threads)
             window.backward(1.0 / weight)
             try:
-                self.updates += self._update(self._parameters.flat, grads)
+                self._updates += self._update(self._parameters.flat, grads)
             finally:  # also after an interrupt
                 self._parameters.changed()
         window.begin_next()
@@ -312,6 +311,21 @@ class Learner(ABC):
         if self._resets:
             set_initial(self._stack, state.arrays, self._to_reset)
         return state
+
+    @property
+    def steps(self) -> int:
+        """Steps so far."""
+        return self._steps
+
+    @property
+    def updates(self) -> int:
+        """Updates so far, without those that were skipped."""
+        return self._updates
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The learner's own optimizer. If its ``lr`` is set, the next update has that rate."""
+        return self._update.optimizer
 
     @property
     def skipped(self) -> int:
@@ -459,15 +473,8 @@ def _stream_index(streams: Any, count: int) -> Any:
     return checked_ids("streams", array.reshape(-1), count)
 
 
-def _option(name: str) -> property:
-    """The option ``name`` as an attribute, which cannot be set."""
-
-    def refuse(learner: Learner, value: Any) -> None:
-        raise AttributeError(f"{name}: expected an option of learner(), which cannot change later, got {value!r:.100}")
-
-    return property(attrgetter(f"config.{name}"), refuse)
-
-
 for _each in fields(LearnerConfig):
-    setattr(Learner, _each.name, _option(_each.name))
+    if _each.name not in vars(Learner):
+        setattr(Learner, _each.name, property(attrgetter(f"config.{_each.name}"), doc=_each.metadata["help"]))
+fixed_attributes(made_by="learner()", arguments=frozenset(each.name for each in fields(LearnerConfig)))(Learner)
 public_methods_in_ieee_mode(Learner)

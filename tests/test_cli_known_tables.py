@@ -63,6 +63,14 @@ def test_a_table_with_decimal_commas_is_read_again_without_saying_so(here, run):
     assert "expected" in fails(run, "predict", "m", "plain.csv")
 
 
+def test_what_a_table_is_read_as_is_said_once_where_two_models_are_evaluated_on_it(here, run):
+    write(here / "plain.csv", rows())
+    run("train", "plain.csv", "--task", "classify", "-o", "m", *SMALL)
+    out, err = run("quantize", "m", "-o", "q", "--eval", "plain.csv")
+    assert err.count("plain.csv: 12 sequences") == 1
+    assert out.count("sequences 12") == 2
+
+
 def test_series_with_decimal_commas_are_read_again_without_saying_so(here, run):
     series = [[t, with_comma(round(float(np.sin(t / 3)), 3))] for t in range(60)]
     write(here / "german.csv", [["time", "sold"], *series], ";")

@@ -2,12 +2,17 @@
 """Error messages of the command line name its options, and what the user typed is not changed."""
 
 import argparse
+import os
+import re
+import shutil
+import subprocess
 
 import pytest
 
 from crnn._options import options_of
 from crnn.cli.command import SUBCOMMANDS, all_parsers, main
 from crnn.cli.messages import in_words_of, option_names, unrecognized
+from crnn.cli.typed import quoted
 from crnn.nn.config import NetworkConfig
 from crnn.training.config import TrainingConfig
 
@@ -77,3 +82,38 @@ def test_an_unknown_option_is_told_which_one_may_be_meant(words, hint, capsys):
     with pytest.raises(SystemExit):
         main(["train", "text.txt", "-o", "m", *words])
     assert f"crnn: error: unrecognized arguments: {' '.join(words)}{hint}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "crnn: error: COMMAND: expected one of train, sample, .*; crnn --help says what they do"),
+        (["trian"], "crnn: error: COMMAND: expected one of train, .*, got 'trian'; did you mean train?"),
+        (["input.txt"], "crnn: error: COMMAND: expected one of .*, got 'input.txt'$"),
+        (["score", "m", "new.log"], "unrecognized arguments: new.log; lines are read from standard input: "),
+        (["sample", "m", "Once"], "unrecognized arguments: Once; --prompt TEXT gives a text to continue "),
+        (["train", "a", "-o", "-m"], "expected one argument; a value that .* --output=-m, a file also as ./-m$"),
+        (["train", "a", "-o"], "argument -o/--output: expected one argument$"),
+        (["sample", "m", "--prompt", "-x"], "expected one argument; .* is given as --prompt=-x, a file also as ./-x$"),
+    ],
+)
+def test_what_was_mistyped_is_answered_with_what_to_type(words, message, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(words)
+    assert exit.value.code == 2
+    assert re.search(message.replace("?", r"\?"), capsys.readouterr().err, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_every_positional_argument_has_a_help_text(name):
+    for action in PARSERS[name]._actions:
+        assert action.help, action.dest
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize("word", ["", "two words", "caf\udce9.txt", "a\nb'c\\d", "\udce9 \\x41", "é'", "-x"])
+def test_a_quoted_word_is_the_same_word_in_a_shell(word):
+    line = quoted(word)
+    assert line.isprintable()
+    done = subprocess.run(["bash", "-c", f"printf %s {line}"], capture_output=True, check=True)
+    assert done.stdout == os.fsencode(word)

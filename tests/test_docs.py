@@ -69,6 +69,17 @@ def test_everything_in_the_reference_has_a_docstring() -> None:
     assert [name for name, value in found.items() if not (value.__doc__ or "").strip()] == []
 
 
+FOLDERS = (".github", "benchmarks", "docs", "examples")
+PAGES = [*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", sorted(PAGES), ids=lambda page: str(page.relative_to(ROOT)))
+def test_lines_of_a_page_have_at_most_120_characters(page: Path) -> None:
+    """But for rows of tables, which Markdown cannot wrap."""
+    lines = enumerate(page.read_text(encoding="utf-8").splitlines(), start=1)
+    assert [number for number, line in lines if len(line) > 120 and not line.lstrip().startswith("|")] == []
+
+
 @pytest.fixture
 def forge_pages(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(DOCS / "_ext"))

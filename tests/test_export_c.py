@@ -510,7 +510,8 @@ def test_the_command_writes_both_files_and_replaces_them_when_asked(tmp_path, mo
     run("export-c", "m", "-o", "wave.c", "--overwrite")
     assert (tmp_path / "wave.c").read_bytes() == expected
     _, err = run("export-c", "m", "-o", "my-wave.c", status=1)
-    assert "--output: expected a name of letters, digits and _, as in C, got 'my-wave'; --name gives another" in err
+    assert "--output: expected a name of letters, digits and _, as in C, got 'my-wave'; --name gives another, " in err
+    assert "such as my_wave" in err
     _, err = run("export-c", "m", "-o", "m.c", "--name", "a b", status=1)
     assert "--name: expected a name of letters" in err
     _, err = run("export-c", "m", "-o", "m.txt", status=1)

@@ -86,7 +86,9 @@ def paths_of(argument: str, path: PathLike) -> tuple[Path, Path]:
 def check_name(argument: str, name: str, remedy: str = "") -> str:
     """The name, if names in C can begin with it. Raises ValueError, which calls it ``argument``."""
     if not isinstance(name, str) or not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name):
-        hint = f"; {remedy} gives another" if remedy else ""
+        near = re.sub(r"\W", "_", name, flags=re.ASCII) if isinstance(name, str) else ""
+        close = f", such as {near}" if re.match("[A-Za-z]", near) else ""
+        hint = f"; {remedy} gives another{close}" if remedy else ""
         raise ValueError(f"{argument}: expected a name of letters, digits and _, as in C, got {name!r:.80}{hint}")
     return name
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
+from crnn._options import did_you_mean
 from crnn._version import __version__
 from crnn.cli.common import INTERRUPTED, CommandParser, discard_unwritable, say
 from crnn.cli.messages import described, unrecognized
@@ -84,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             parser = _parser(words)
+            _check_command(parser, words)
             arguments, unknown = parser.parse_known_args(words)
             if unknown:
                 parser.error(unrecognized(arguments.parser, unknown))
@@ -119,10 +121,26 @@ def _open_standard_descriptors() -> None:
                 os.open(os.devnull, os.O_RDWR)  # the lowest that is free
 
 
+def _first(words: Sequence[str]) -> str | None:
+    """The first word of a command that is no option; None if there is none."""
+    return next((word for word in words if not word.startswith("-")), None)
+
+
 def _named(words: Sequence[str]) -> list[Subcommand]:
     """The subcommand that the words of a command name, in a list; an empty one if they name none."""
-    first = next((word for word in words if not word.startswith("-")), None)
+    first = _first(words)
     return [each for each in SUBCOMMANDS if each.name == first]
+
+
+def _check_command(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """End with an error if a command is typed that there is not, or nothing."""
+    first = _first(words)
+    names = [each.name for each in SUBCOMMANDS]
+    if not words:
+        parser.error(f"COMMAND: expected one of {', '.join(names)}; {parser.prog} --help says what they do")
+    if first is not None and first not in names:
+        hint = did_you_mean(first, names)
+        parser.error(f"COMMAND: expected one of {', '.join(names)}, got {first!r:.100}{hint}")
 
 
 def all_parsers() -> dict[str, CommandParser]:

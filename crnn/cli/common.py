@@ -9,11 +9,12 @@ import contextlib
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO, cast
+from typing import Any, BinaryIO, NoReturn, TextIO, cast
 
 import crnn
 from crnn.cli.typed import ESCAPES, typed_bytes, typed_text
@@ -58,13 +59,25 @@ class CommandParser(argparse.ArgumentParser):
     ----------
     words : list of str
         What was typed after the name of the subcommand, which its options may depend on.
+    surplus : str
+        What to say of a word that is no option and has no place, if there is something to say.
     """
 
     words: list[str]
+    surplus: str = ""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **({"formatter_class": _HelpFormatter} | options))
         self.words = []
+
+    def error(self, message: str) -> NoReturn:
+        """End with the usage and the message; of a value that was taken for an option, also how it is given."""
+        found = re.fullmatch(r"argument (\S+): expected (one|at least one) argument", message)
+        flags = found[1].split("/") if found else []
+        for flag, value in pairwise(self.words):
+            if flag in flags and value.startswith("-"):
+                message += f"; a value that begins with - is given as {flags[-1]}={value}, a file also as ./{value}"
+        super().error(message)
 
 
 def flag_of(action: argparse.Action) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 
 def add_arguments(parser: CommandParser) -> None:
     """Add the arguments of ``crnn eval``."""
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=Path, help="a model of crnn (.safetensors)")
     add_text_argument(parser, "to evaluate on, or a table (.csv, .tsv) for a model of sequences")
     add_json_flag(parser)
     add_evaluation_flags(parser)
@@ -85,25 +86,30 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def evaluated(
-    model: Any, arguments: argparse.Namespace, learning: dict[str, Any] | None = None
+    model: Any,
+    arguments: argparse.Namespace,
+    learning: dict[str, Any] | None = None,
+    note: Callable[[str], None] = say,
 ) -> tuple[str, dict[str, Any]]:
     """How well a model predicts ``arguments.text``, files of texts or one table: in words, and for programs.
 
-    ``learning``: options of dynamic evaluation.
+    ``learning``: options of dynamic evaluation. ``note``: is told what was found in the data.
     """
-    evaluate, what = _evaluate_table, "tables of sequences"
+    what = "tables of sequences"
     if isinstance(model, crnn.LanguageModel):
         what = "texts"
     elif isinstance(model, crnn.Forecaster):
-        evaluate, what = _evaluate_forecaster, "series"
+        what = "series"
     refuse_options(arguments, {name for names in OPTIONS.values() for name in names} - set(OPTIONS[what]), what)
     if what != "texts" and learning is not None:
         raise ValueError(f"dynamic: not an option for {what}, which {arguments.model} is for")
     if what != "texts" and len(arguments.text) > 1:
         raise ValueError(f"text: expected one table, got {len(arguments.text)} files")
     if isinstance(model, crnn.LanguageModel):
-        return _evaluate_text(model, arguments, learning)
-    return evaluate(model, arguments)
+        return _evaluate_text(model, arguments, learning, note)
+    if isinstance(model, crnn.Forecaster):
+        return _evaluate_forecaster(model, arguments)
+    return _evaluate_table(model, arguments, note)
 
 
 def _evaluate_forecaster(model: Any, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
@@ -116,11 +122,13 @@ def _evaluate_forecaster(model: Any, arguments: argparse.Namespace) -> tuple[str
     return line, dict(found)
 
 
-def _evaluate_table(model: Any, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def _evaluate_table(
+    model: Any, arguments: argparse.Namespace, note: Callable[[str], None]
+) -> tuple[str, dict[str, Any]]:
     """How well a model predicts the labels in a table."""
     (arguments.data,) = arguments.text
     sequences, per_step = sequences_for(model, arguments, labelled=True)
-    say(sequences.describe())
+    note(sequences.describe())
     sequences = sequences.present()
     of_classes = hasattr(model, "num_classes")
     if of_classes:
@@ -137,7 +145,10 @@ def _evaluate_table(model: Any, arguments: argparse.Namespace) -> tuple[str, dic
 
 
 def _evaluate_text(
-    model: crnn.LanguageModel, arguments: argparse.Namespace, learning: dict[str, Any] | None
+    model: crnn.LanguageModel,
+    arguments: argparse.Namespace,
+    learning: dict[str, Any] | None,
+    note: Callable[[str], None],
 ) -> tuple[str, dict[str, Any]]:
     """Loss, perplexity and accuracy of a language model on text files."""
     corpus = corpus_to_evaluate(arguments, model.vocab)
@@ -146,7 +157,7 @@ def _evaluate_text(
     unit = model.vocab.unit
     unknown = 0 if model.vocab.unknown_id is None else int(np.count_nonzero(corpus.train == model.vocab.unknown_id))
     if unknown:
-        say(f"{unknown:,} of {len(corpus.train):,} {unit}s are not in the vocabulary and count as <unk>")
+        note(f"{unknown:,} of {len(corpus.train):,} {unit}s are not in the vocabulary and count as <unk>")
     batch_size = 1 if arguments.batch_size is None else arguments.batch_size
     result = model.evaluate(
         corpus.train,

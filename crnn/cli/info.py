@@ -21,7 +21,7 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: CommandParser) -> None:
     """Add the arguments of ``crnn info``."""
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=Path, help="a model of crnn, or a checkpoint (.safetensors)")
     parser.add_argument(
         "--config",
         action="store_true",

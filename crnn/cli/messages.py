@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 import crnn
-from crnn.cli.common import flag_of
+from crnn.cli.common import CommandParser, flag_of
 from crnn.cli.configuration import OTHERS_NAMES, Configuration, typed_options
 from crnn.text.errors import Remedy, explain
 
@@ -40,7 +40,7 @@ def _names_for(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -
     return names | {dest: f"{configuration.dests[dest]} in {configuration.name}" for dest in in_file}
 
 
-def unrecognized(parser: argparse.ArgumentParser, words: list[str]) -> str:
+def unrecognized(parser: CommandParser, words: list[str]) -> str:
     """What to say of words that ``parser`` does not know: which option each may have meant, such as Python's name."""
     names = option_names(parser)
     names |= {theirs: names[ours] for theirs, ours in OTHERS_NAMES.items() if ours in names}
@@ -49,6 +49,8 @@ def unrecognized(parser: argparse.ArgumentParser, words: list[str]) -> str:
     typed = [word.partition("=")[0] for word in words if word.startswith("--")]
     close = [options[found] for word in typed for found in difflib.get_close_matches(word, options, 1, 0.7)]
     hint = f"; did you mean {' and '.join(dict.fromkeys(close))}?" if close else ""
+    if not typed and parser.surplus:
+        hint = f"; {parser.surplus}"
     return f"unrecognized arguments: {' '.join(words)}{hint} ({parser.prog} --help lists all)"
 
 

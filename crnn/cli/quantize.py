@@ -71,7 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
         lines = {}
         if arguments.text:
             for name, each in models.items():
-                lines[name], found[name]["evaluation"] = evaluated(each, arguments)
+                note = say if each is model else ignored  # the data are the same
+                lines[name], found[name]["evaluation"] = evaluated(each, arguments, note=note)
         small.save(output)
     if arguments.json:
         show_json({"output": output, "precision": small.config()["precision"]} | found)
@@ -82,6 +83,10 @@ def run(arguments: argparse.Namespace) -> int:
         show(f"{name:<6}  {facts['bytes']:,} bytes{speed}" + (f"  {lines[name]}" if lines else ""))
     say(f"wrote {output}")
     return 0
+
+
+def ignored(text: str) -> None:
+    """Say nothing."""
 
 
 def _precision(model: Any, arguments: argparse.Namespace) -> str | dict[str, str]:

@@ -35,7 +35,8 @@ def add_arguments(parser: CommandParser) -> None:
         "Writes the prompt and its continuation to standard output: in the encoding of the model's text, or of the "
         "terminal. A model of bytes writes bytes."
     )
-    parser.add_argument("model", type=Path)
+    parser.surplus = "--prompt TEXT gives a text to continue"
+    parser.add_argument("model", type=Path, help="a language model of crnn (.safetensors)")
     parser.add_argument("--prompt", default="", help=f"text to continue; {ESCAPES}")
     parser.add_argument("--length", type=int, default=500, help="tokens to generate")
     parser.add_argument("-n", "--samples", type=int, default=1, help="how many texts; the seed rises by 1 for each")

@@ -42,7 +42,8 @@ def add_arguments(parser: CommandParser) -> None:
         "end counts as part of the line. The value is inf if the line has a character outside the vocabulary. If the "
         "vocabulary has <unk>, a token outside costs the bits of <unk> and of its spelling, 8 bits per byte."
     )
-    parser.add_argument("model", type=Path)
+    parser.surplus = "lines are read from standard input: crnn score MODEL < FILE"
+    parser.add_argument("model", type=Path, help="a language model of crnn (.safetensors)")
     parser.add_argument(
         "--carry", action="store_true", help="carry the state across lines, instead of resetting it before each line"
     )

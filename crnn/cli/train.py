@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from crnn.cli.presets import apply_preset, finish_preset
 from crnn.cli.ranks import files_of_rank, ranks_of_environment, run_on_ranks
 from crnn.cli.results import add_json_flag, evaluation_json, show_json
 from crnn.cli.tasks import DEFAULT_TASK, TASKS, TaskModule, task_named
+from crnn.cli.typed import quoted
 from crnn.nn.precision import check_training_precision
 from crnn.optim import AVERAGES, RULES, SCHEDULES
 from crnn.optim.named import base_name
@@ -311,7 +311,7 @@ def _say_ending(trainer: Trainer, arguments: argparse.Namespace, more: Sequence[
         verb = "to train longer, with more --epochs" if trainer.finished() else "to continue"
         verb += " and a larger --patience" * (trainer.reason == "stopped early")
         ranks = trainer.config.ranks
-        say(f"{verb}: {'' if ranks is None else f'mpiexec -n {ranks.size} '}crnn {shlex.join(typed)}")
+        say(f"{verb}: {'' if ranks is None else f'mpiexec -n {ranks.size} '}crnn {' '.join(map(quoted, typed))}")
 
 
 def _training_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 
-__all__ = ["ESCAPES", "Sizes", "escaped", "typed_bytes", "typed_text"]
+__all__ = ["ESCAPES", "Sizes", "escaped", "quoted", "typed_bytes", "typed_text"]
 
 ESCAPES = r"\n, \t, \r, \xHH (a byte), \uHHHH and \\ stand for characters"  # for help texts
 
@@ -97,3 +98,16 @@ def escaped(text: str | bytes) -> str:
 
 def _code(character: str) -> str:
     return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else character
+
+
+def quoted(word: str) -> str:
+    """A word as a shell reads it, on one line: control characters and bytes that are no text as bash escapes them."""
+    if word.isprintable():
+        return shlex.quote(word)
+    return "$'" + "".join(map(_escaped, word)) + "'"
+
+
+def _escaped(character: str) -> str:
+    if character in "'\\":
+        return "\\" + character
+    return character if character.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))

@@ -389,6 +389,37 @@ def test_packing_and_unpacking_lose_nothing(rng, lengths):
         assert_same_bits(got, np.ascontiguousarray(wanted))
 
 
+@pytest.mark.parametrize("lengths", [*UNSORTED, [4, 4, 4]], ids=str)
+@pytest.mark.parametrize("first", [0, 1, 3])
+def test_ids_are_padded_and_values_unpadded_sequence_by_sequence(rng, lengths, first):
+    steps, given = max(lengths) + 2, Lengths(lengths, max(lengths) + 2, 1)
+    sequences = [rng.integers(0, 99, first + n + b % 2, dtype=np.int32) for b, n in enumerate(lengths)]
+    padded = given.pad_ids(sequences, first, -7)
+    assert padded.dtype == np.int32
+    assert padded.shape == (steps, len(lengths))
+    for b, (n, ids) in enumerate(zip(lengths, sequences, strict=True)):
+        assert padded[:, b].tolist() == ids[first : first + n].tolist() + [-7] * (steps - n)
+    for dtype in (np.float32, np.float64):
+        values = rng.normal(size=(steps, len(lengths))).astype(dtype)
+        for b, (n, got) in enumerate(zip(lengths, given.unpad_list(values), strict=True)):
+            assert_same_bits(got, values[:n, b].copy())
+
+
+def test_padding_refuses_sequences_that_are_no_ids_or_too_short():
+    given, ids = Lengths([3, 2], 3, 1), np.zeros(4, np.int32)
+    with pytest.raises(ValueError, match=r"sequences: expected 2, got 1"):
+        given.pad_ids([ids], 0, 0)
+    for first in (2, -1):
+        with pytest.raises(ValueError, match=rf"sequences\[0\]: expected 3 ids from number {first} on, got 4 in all"):
+            given.pad_ids([ids, ids], first, 0)
+    for wrong in (ids.astype(np.int64), ids[::2], np.zeros((2, 2), np.int32)):
+        with pytest.raises(ValueError, match=r"sequences: expected C-contiguous int32 array"):
+            given.pad_ids([ids, wrong], 0, 0)
+    for array in (np.zeros((2, 2)), np.zeros((3, 2, 1)), np.asfortranarray(np.zeros((3, 2)))):
+        with pytest.raises(ValueError, match=r"array: expected C-contiguous float64 array of shape \(3, 2\)"):
+            given.unpad_list(array)
+
+
 @pytest.mark.parametrize("parts", [1, 2, 3, 13])
 def test_packed_lengths_are_split_as_others_are(parts):
     split, wanted = PACKED.split(parts), Lengths(LENGTHS, T, parts)

@@ -19,6 +19,7 @@ from crnn.models.outputs import head
 def small_batches(monkeypatch):
     """Batches of few steps, so that there are several, and one text takes several windows."""
     monkeypatch.setattr(surprisals, "ROWS", 40)
+    monkeypatch.setattr(surprisals, "SMALL_ROWS", 40)
     monkeypatch.setattr(head, "LOGITS", 1)
     monkeypatch.setattr(head, "FEW", 7)
     monkeypatch.setattr(scores, "BLOCK", 150)
@@ -44,6 +45,11 @@ def test_surprisals_are_the_losses_of_each_text_alone(cell, threads, lengths):
         assert_same_bits(nats, losses[:, 0])
 
 
+def test_batches_of_small_networks_are_larger_and_bounded_by_the_bytes_of_outputs():
+    rows = [surprisals._most_rows(language_model("abcd", H=H)._predictor) for H in (4, 64, 96, 1000)]
+    assert rows == [16_384, 8192, 2**21 // (4 * 96), 4096]
+
+
 def test_surprisals_take_integers_of_any_type_and_refuse_what_is_no_text():
     model = language_model("abcd")
     [one], [other] = model.surprisals([[0, 1, 3]]), model.surprisals([np.array([0, 1, 3], np.uint8)])
@@ -54,6 +60,9 @@ def test_surprisals_take_integers_of_any_type_and_refuse_what_is_no_text():
             model.surprisals([[0, 1], wrong])
     with pytest.raises(ValueError, match=r"sequences\[1\]: expected ids from 0 to 3, got 0 to 4"):
         model.surprisals([[0, 1], [0, 4]])
+    for wrong, shown in (([0, 4], "4 at position 1"), ([-1, 3], "-1 at position 0")):  # as `Vocab` returns ids
+        with pytest.raises(ValueError, match=rf"sequences\[1\]: expected ids from 0 to 3, got {shown}"):
+            model.surprisals([np.array([0, 1], np.int32), np.array(wrong, np.int32)])
     with pytest.raises(ValueError, match="threads"):
         model.surprisals([[0, 1]], threads=0)
 

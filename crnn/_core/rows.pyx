@@ -3,8 +3,8 @@
 
 cimport numpy as cnp
 from libc.stdint cimport int32_t
-from libc.string cimport memset
-from crnn._core.arrays cimport int32_copy, need_range
+from libc.string cimport memcpy, memset
+from crnn._core.arrays cimport data, dim, ids_data, int32_copy, need_range, real_kind
 from crnn._core.header cimport crnn_dim
 
 import math
@@ -183,6 +183,46 @@ cdef class Lengths:
         """The rows (T_b, ...) of each sequence of a packed array (1, M, ...), fresh."""
         rows, starts = array[0], self.starts
         return [rows[starts[:n] + place] for n, place in zip(self.lengths.tolist(), self.places.tolist())]
+
+    def pad_ids(self, sequences: Sequence[NDArray[int32]], Py_ssize_t first, int32_t filler) -> NDArray[int32]:
+        """An array (T, B) of the ids of B sequences, from number ``first`` of each on, with ``filler`` as padding, fresh.
+
+        NumPy's functions take three times as long, as a mask and the transpose have to be copied.
+        """
+        if len(sequences) != self.B:
+            raise ValueError(f"sequences: expected {self.B}, got {len(sequences)}")
+        padded = np.empty((self.T, self.B), np.int32)
+        cdef int32_t *padded_ = ints(padded)
+        cdef const int32_t *lengths = ints(self.lengths)
+        cdef const int32_t *ids
+        cdef Py_ssize_t T = self.T, B = self.B, b, t
+        for b in range(B):
+            ids = ids_data("sequences", sequences[b], 1, -1)
+            if first < 0 or dim(sequences[b], 0) < first + lengths[b]:
+                raise ValueError(f"sequences[{b}]: expected {lengths[b]} ids from number {first} on, got "
+                                 f"{len(sequences[b])} in all")
+            for t in range(lengths[b]):
+                padded_[t * B + b] = ids[first + t]
+            for t in range(lengths[b], T):
+                padded_[t * B + b] = filler
+        return padded
+
+    def unpad_list(self, array: NDArray[Any]) -> list[NDArray[Any]]:
+        """The values (T_b,) of each sequence of a padded array (T, B) of real numbers, views of one fresh array."""
+        cdef int kind = real_kind("array", array)
+        cdef const char *array_ = <const char *>data("array", array, kind, False, 2, self.T, self.B)
+        cdef Py_ssize_t size = array.itemsize, B = self.B, b, t
+        cdef const int32_t *lengths = ints(self.lengths)
+        values = np.empty(sum(self.lengths.tolist()), array.dtype)
+        cdef char *value = <char *>cnp.PyArray_DATA(<cnp.ndarray>values)
+        views, end = [], 0
+        for b in range(B):
+            for t in range(lengths[b]):
+                memcpy(value, array_ + (t * B + b) * size, size)
+                value += size
+            end += lengths[b]
+            views.append(values[end - lengths[b] : end])
+        return views
 
     def pack(self, array: NDArray[Any]) -> NDArray[Any]:
         """The rows of a padded array (T, B, ...) that are no padding: (1, M, ...), fresh."""

@@ -32,9 +32,12 @@ class LineReader:
     ----------
     mark : bytes
         The byte order mark that the stream began with; not part of the first line.
+    newline : bytes
+        What ends a line.
     """
 
     mark: bytes
+    newline: bytes
 
     def __init__(self, file: BinaryIO, encoding: str) -> None:
         self._file: Any = file
@@ -45,6 +48,7 @@ class LineReader:
         self.mark, self._encoding = b"", codecs.lookup(encoding).name
         if self._encoding in _MARKED:
             self._read_mark(*_MARKED[self._encoding])
+        self.newline = self.encode("\n")
 
     def _read_mark(self, marks: dict[bytes, str], encoding: str) -> None:
         """Skip a mark, which says the encoding of the lines."""
@@ -77,19 +81,20 @@ class LineReader:
 
     def groups(self, most: int) -> Iterator[list[bytes]]:
         """Lists of the lines that have arrived: one, up to ``most``. Waits only while there is none."""
-        newline, buffer = "\n".encode(self._encoding), self._buffer
+        newline, buffer = self.newline, self._buffer
         width = len(newline)  # of every unit of UTF-16 and UTF-32
         lines: list[bytes] = []
-        searched = 0
+        begin = searched = 0
         while True:
             at = buffer.find(newline, searched)
             while at % width and at >= 0:
                 at = buffer.find(newline, at + 1)
             if at >= 0:
-                lines.append(bytes(buffer[: at + width]))
-                del buffer[: at + width]
-                searched = 0
+                lines.append(bytes(buffer[begin : at + width]))
+                begin = searched = at + width
             if lines and (at < 0 or len(lines) == most):
+                del buffer[:begin]  # of all lines at once: it takes longer than to find one
+                begin = searched = 0
                 yield lines
                 lines = []
             if at < 0:

@@ -231,9 +231,8 @@ def score_lines(
 
 def plain_row(line: ScoredLine, reader: LineReader) -> bytes:
     """Bits per token, a tab, and the line as it was read; with a newline in any case."""
-    newline = reader.encode("\n")
-    end = b"" if line.raw.endswith(newline) else newline
-    return _mark(line, reader) + reader.encode(f"{line.mean:.4f}\t") + line.raw + end
+    end = b"" if line.raw.endswith(reader.newline) else reader.newline
+    return b"".join((_mark(line, reader), reader.encode(f"{line.mean:.4f}\t"), line.raw, end))
 
 
 def token_rows(line: ScoredLine, reader: LineReader) -> bytes:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from itertools import accumulate
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -128,11 +129,26 @@ def _spelling(vocab: Vocab, text: str | bytes, ids: Ids, count: int) -> float:
 def surprisals_of(model: Any, sequences: Sequence[ArrayLike], threads: int) -> list[Array]:
     """See `LanguageModel.surprisals`."""
     threads = check_threads(threads)
+    return surprisals(model._predictor, _checked(sequences, len(model.vocab)), threads)
+
+
+def _checked(sequences: Sequence[ArrayLike], limit: int) -> list[Ids]:
+    """Copies of sequences of at least two ids below ``limit``. Raises ValueError."""
+    if len(sequences) > 1 and all(map(_are_ids, sequences)):  # as `Vocab` returns them: checked in one call
+        together = np.concatenate(cast("Sequence[Ids]", sequences))
+        if together.min() >= 0 and together.max() < limit:
+            lengths = list(map(len, cast("Sequence[Ids]", sequences)))
+            return [together[end - n : end] for n, end in zip(lengths, accumulate(lengths), strict=True)]
     checked = []
     for number, ids in enumerate(sequences):
         name = f"sequences[{number}]"
         array = as_array(name, ids)
         if array.ndim != 1 or array.dtype.kind not in "iu" or array.size < 2:
             raise ValueError(f"{name}: expected at least 2 integer ids (N,), got {array.dtype} of shape {array.shape}")
-        checked.append(checked_ids(name, array, len(model.vocab)))
-    return surprisals(model._predictor, checked, threads)
+        checked.append(checked_ids(name, array, limit))
+    return checked
+
+
+def _are_ids(ids: object) -> bool:
+    """Whether these are an array of at least two ids (N,), int32."""
+    return type(ids) is np.ndarray and ids.dtype == np.int32 and ids.ndim == 1 and ids.size > 1

@@ -26,6 +26,7 @@ from crnn.models.inputs.text_inputs import encode_inputs, optional_vocab, size_o
 from crnn.models.observations import SEQUENCES
 from crnn.models.outputs.decoding import Hypothesis, decode
 from crnn.models.outputs.encoder_decoder import EncoderDecoder
+from crnn.models.outputs.evaluating import JudgedTokens
 from crnn.models.outputs.head import Head
 from crnn.models.outputs.losses import CrossEntropy
 from crnn.models.outputs.metrics import SequenceEvaluation
@@ -288,7 +289,8 @@ class SequenceToSequence(
         count = sum(len(wanted) for wanted in data.targets)
         if data.weights is not None:
             totals *= np.array([weights[0] for weights in data.weights])
-        return self._targets.evaluation(math.fsum(totals), count, predicted, data.targets, data.weights)
+        judged = JudgedTokens(predicted, math.fsum(totals), count)
+        return self._targets.evaluation(judged, data.targets, data.weights)
 
     def _calibration_outputs(self, inputs: Any) -> list[Array]:
         """Logits of the targets given the true tokens before them, for inputs (X, y)."""

@@ -33,7 +33,7 @@ from crnn.models.inputs.masking import without_masked
 from crnn.models.inputs.names import check_names, check_target_names, target_names_of
 from crnn.models.inputs.scalings import Scalings
 from crnn.models.inputs.text_inputs import encode_inputs
-from crnn.models.outputs.evaluating import losses_of, outputs_of
+from crnn.models.outputs.evaluating import JudgedOutputs, outputs_of
 from crnn.models.outputs.head import Head
 from crnn.models.outputs.pooling import POOLINGS
 from crnn.models.outputs.predictor import Predictor
@@ -437,7 +437,7 @@ class SequenceModel(Estimator, BatchPasses, Module, Generic[EvaluationT]):
         mask : list of bool (T_i,), or bool (N, T), optional
             As in `fit`.
         batch_size : int
-            Sequences that are computed at a time; does not change the result.
+            Sequences that are computed at a time, fewer where their outputs are large; does not change the result.
         threads : int
 
         Returns
@@ -450,8 +450,10 @@ class SequenceModel(Estimator, BatchPasses, Module, Generic[EvaluationT]):
             Sequences or targets are wrong, or all targets are missing.
         """
         data = X if isinstance(X, SequenceData) else self.data(X, y, mask=mask)
-        outputs = self._outputs(data, batch_size, threads)
-        return self._targets.evaluation(*losses_of(self._head.loss, data, outputs), outputs, data.targets, data.weights)
+        judged = JudgedOutputs(
+            self._head.loss, data, lambda part: self._outputs(part, batch_size, threads), np.dtype(self.dtype).itemsize
+        )
+        return self._targets.evaluation(judged, data.targets, data.weights)
 
     def check_trainable(self) -> None:
         """Raise ValueError for a model that is for inference only, as an int8 model is."""

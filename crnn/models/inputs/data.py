@@ -271,6 +271,13 @@ class SequenceData:
         weights = None if self.weights is None else [self.weights[i] for i in chosen]
         return SequenceData(x, targets, single=self.single, weights=weights, gain=self.gain)
 
+    def neighbours(self, start: int, stop: int) -> SequenceData:
+        """The sequences start .. stop-1; borrowed."""
+        weights = None if self.weights is None else self.weights[start:stop]
+        return SequenceData(
+            self.x[start:stop], self.targets[start:stop], single=self.single, weights=weights, gain=self.gain
+        )
+
     def batch(self, chosen: Array) -> tuple[Batch, Array]:
         """A batch of the sequences with these indices, and its targets; both fresh.
 

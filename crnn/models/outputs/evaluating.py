@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from crnn._core import loss as kernels
@@ -12,7 +15,9 @@ from crnn.models.outputs.losses import Loss
 from crnn.models.outputs.predictor import Predictor
 from crnn.nn.slices import Slice
 
-__all__ = ["losses_of", "outputs_of"]
+__all__ = ["JudgedOutputs", "JudgedTokens", "outputs_of"]
+
+OUTPUT_BYTES = 32 << 20  # of the outputs that an evaluation computes at a time, if no sequence has more
 
 ONE_ROW = Slice(0, 1)  # of a batch of one sequence
 
@@ -38,17 +43,80 @@ def outputs_of(predictor: Predictor, data: SequenceData, batch_size: int, thread
     return unequal if equal is None else equal
 
 
-def losses_of(loss: Loss, data: SequenceData, outputs: Sequences) -> tuple[float, int]:
-    """Sum of the losses of outputs, weighted as the data are, in the order of the sequences; and number of targets."""
-    total, count, dtype = 0.0, 0, outputs[0].dtype.name
-    for start, stop in blocks(outputs, BLOCK_ROWS):
-        out, targets = (np.concatenate(arrays[start:stop])[:, None] for arrays in (outputs, data.targets))
-        wanted = loss.check("y", targets, len(targets), 1, dtype)
-        losses = np.empty((len(out), 1), dtype)
-        loss.run(losses, None, out, wanted, 1.0, ONE_ROW)
-        if data.weights is not None:
-            losses *= np.concatenate(data.weights[start:stop])[:, None]
-        for of_sequence in split_rows(losses.reshape(-1), outputs[start:stop]):
-            total += kernels.sum(of_sequence)
-        count += loss.count(wanted)
-    return total, count
+@dataclass
+class JudgedTokens:
+    """The most probable tokens (M_i,) of each sequence, the sum of the losses of all, and the number of targets."""
+
+    tokens: Sequence[Array]
+    total: float
+    count: int
+
+    def __iter__(self) -> Iterator[Array]:
+        return iter(self.tokens)
+
+
+class JudgedOutputs:
+    """The head's outputs for each sequence, in their order, computed for some sequences at a time and then forgotten.
+
+    Parameters
+    ----------
+    loss : Loss
+    data : SequenceData
+    outputs : callable
+        From data to their outputs, as `outputs_of` returns them.
+    itemsize : int
+        Bytes of an output.
+
+    Attributes
+    ----------
+    total : float
+        Sum of the losses so far, weighted as the data are, in the order of the sequences.
+    count : int
+        Number of their targets.
+    """
+
+    total: float
+    count: int
+
+    def __init__(
+        self, loss: Loss, data: SequenceData, outputs: Callable[[SequenceData], Sequences], itemsize: int
+    ) -> None:
+        self._loss, self._data, self._outputs = loss, data, outputs
+        self._most_rows = max(1, OUTPUT_BYTES // (loss.outputs * itemsize))
+        self.total, self.count = 0.0, 0
+
+    def __iter__(self) -> Iterator[Array]:
+        for part in self._parts():
+            outputs = self._outputs(part)
+            self._judge(part, outputs)
+            yield from outputs
+            del outputs
+
+    def _parts(self) -> Iterator[SequenceData]:
+        """Neighbouring sequences whose outputs together are few, or a single one."""
+        data = self._data
+        rows = np.ones(len(data), np.int64) if data.single else data.lengths
+        if rows.sum() <= self._most_rows:
+            yield data
+            return
+        ends = np.cumsum(rows)
+        start = 0
+        while start < len(data):
+            before = 0 if start == 0 else ends[start - 1]
+            stop = max(start + 1, int(np.searchsorted(ends, before + self._most_rows, side="right")))
+            yield data.neighbours(start, stop)
+            start = stop
+
+    def _judge(self, data: SequenceData, outputs: Sequences) -> None:
+        """Add the losses of these outputs."""
+        dtype = outputs[0].dtype.name
+        for start, stop in blocks(outputs, BLOCK_ROWS):
+            out, targets = (np.concatenate(arrays[start:stop])[:, None] for arrays in (outputs, data.targets))
+            wanted = self._loss.check("y", targets, len(targets), 1, dtype)
+            losses = np.empty((len(out), 1), dtype)
+            self._loss.run(losses, None, out, wanted, 1.0, ONE_ROW)
+            if data.weights is not None:
+                losses *= np.concatenate(data.weights[start:stop])[:, None]
+            for of_sequence in split_rows(losses.reshape(-1), outputs[start:stop]):
+                self.total += kernels.sum(of_sequence)
+            self.count += self._loss.count(wanted)

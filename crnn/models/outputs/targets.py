@@ -9,8 +9,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,15 @@ from crnn.text.windows import IGNORE_INDEX
 EvaluationT = TypeVar("EvaluationT", bound=Evaluation | RegressionEvaluation | SequenceEvaluation)
 Label: TypeAlias = str | int  # or bool, which is an int
 UNSEEN = -2  # in place of the number of a class that the model does not have
+
+
+class Judged(Protocol):
+    """Outputs with the sum of their losses, see `crnn.models.outputs.evaluating.JudgedOutputs`."""
+
+    total: float
+    count: int
+
+    def __iter__(self) -> Iterator[Array]: ...
 
 
 class Targets(ABC, Generic[EvaluationT]):
@@ -67,16 +76,14 @@ class Targets(ABC, Generic[EvaluationT]):
 
     @abstractmethod
     def evaluation(
-        self, total: float, count: int, outputs: Any, targets: list[Array], weights: list[Array] | None = None
+        self, judged: Judged, targets: list[Array], weights: list[Array] | None = None
     ) -> EvaluationT:
         """The evaluation of a head's outputs.
 
         Parameters
         ----------
-        total : float
-            Sum of the losses of ``count`` predictions.
-        count : int
-        outputs : list of arrays (T_i, V), or (1, V)
+        judged : iterable of arrays (T_i, V), or (1, V)
+            The outputs. After the last of them it has the sum of their losses, and the number of predictions.
         targets : list of arrays
             In the units of the loss.
         weights : list of arrays, optional
@@ -223,16 +230,17 @@ class ClassTargets(Targets[Evaluation]):
         return p
 
     def evaluation(
-        self, total: float, count: int, outputs: Any, targets: list[Array], weights: list[Array] | None = None
+        self, judged: Judged, targets: list[Array], weights: list[Array] | None = None
     ) -> Evaluation:
         correct = 0.0
-        for i, (out, wanted) in enumerate(zip(outputs, targets, strict=True)):
+        for i, (out, wanted) in enumerate(zip(judged, targets, strict=True)):
             if self.multilabel:
                 right = (self.positive(out) == (wanted > 0.5)) & ~np.isnan(wanted)
             else:
                 right = (out.argmax(axis=1) == wanted) & (wanted != IGNORE_INDEX)
             correct += _weighted_sum(right, i, weights)
-        return Evaluation(total / max(count, 1), correct / max(count, 1), count)
+        n = max(judged.count, 1)
+        return Evaluation(judged.total / n, correct / n, judged.count)
 
 
 def _weighted_sum(rows: Array, i: int, weights: list[Array] | None) -> float:
@@ -366,10 +374,10 @@ class ValueTargets(Targets[RegressionEvaluation]):
         return nearest
 
     def evaluation(
-        self, total: float, count: int, outputs: Any, targets: list[Array], weights: list[Array] | None = None
+        self, judged: Judged, targets: list[Array], weights: list[Array] | None = None
     ) -> RegressionEvaluation:
         squares = sizes = 0.0
-        for i, (out, wanted) in enumerate(zip(outputs, targets, strict=True)):
+        for i, (out, wanted) in enumerate(zip(judged, targets, strict=True)):
             error = self.point_values(out) - self.standardizer.undo(wanted)
             if weights is None:
                 error = error[~np.isnan(error)]
@@ -377,8 +385,8 @@ class ValueTargets(Targets[RegressionEvaluation]):
                 error[np.isnan(error)] = 0
             squares += _weighted_sum(error**2, i, weights)
             sizes += _weighted_sum(np.abs(error), i, weights)
-        n = max(count, 1)
-        return RegressionEvaluation(total / n, squares / n, sizes / n, count)
+        n = max(judged.count, 1)
+        return RegressionEvaluation(judged.total / n, squares / n, sizes / n, judged.count)
 
 
 class TokenTargets(Targets[SequenceEvaluation]):
@@ -399,15 +407,16 @@ class TokenTargets(Targets[SequenceEvaluation]):
         return [np.append(ids, np.int32(self.size)) for ids in targets]
 
     def evaluation(
-        self, total: float, count: int, outputs: Any, targets: list[Array], weights: list[Array] | None = None
+        self, judged: Judged, targets: list[Array], weights: list[Array] | None = None
     ) -> SequenceEvaluation:
-        """As in `Targets`, but ``outputs`` are the most probable tokens (M_i,), given the true tokens before them."""
-        hits = [np.asarray(out == wanted) for out, wanted in zip(outputs, targets, strict=True)]
+        """As in `Targets`, but outputs are the most probable tokens (M_i,), given the true tokens before them."""
+        count = judged.count
+        hits = [np.asarray(out == wanted) for out, wanted in zip(judged, targets, strict=True)]
         # A sequence without a miss is what greedy decoding writes: it reads its own tokens, which are the true ones.
         exact = [bool(each.all()) for each in hits]
         accuracy = sum(_weighted_sum(each, i, weights) for i, each in enumerate(hits)) / count
         of_sequences = None if weights is None else [each[0] for each in weights]
-        return SequenceEvaluation(total / count, accuracy, count, float(np.average(exact, weights=of_sequences)))
+        return SequenceEvaluation(judged.total / count, accuracy, count, float(np.average(exact, weights=of_sequences)))
 
     def decode(self, tokens: list[int]) -> str | Array:
         """A predicted sequence, without its end, as a string or as ids (M,)."""

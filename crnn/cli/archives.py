@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from crnn.cli.common import (
+    STANDARD,
     CommandParser,
     add_output_flags,
     check_output,
     cores,
+    file_path,
     load_language_model,
     standard_input,
     standard_output,
@@ -23,18 +25,19 @@ from crnn.training.run_files import RunFiles
 __all__ = ["ENDING", "Files", "add_archive_flags", "read_start"]
 
 ENDING = ".crz"
-STANDARD = "-"  # input or output
 
 
 def add_archive_flags(parser: CommandParser, output: str) -> None:
     """Add the options of both commands."""
     add_output_flags(parser, output)
     parser.add_argument(
-        "--model", type=Path, help="a language model of bytes (.safetensors) to begin with; both commands need the same"
+        "--model",
+        type=file_path,
+        help="a language model of bytes (.safetensors) to begin with; both commands need the same",
     )
     parser.add_argument(
         "--after",
-        type=Path,
+        type=file_path,
         metavar="TEXT",
         help="a file of the same kind that is read first, such as yesterday's log; both commands need the same",
     )
@@ -72,7 +75,7 @@ class Files:
 
     def __init__(self, arguments: argparse.Namespace, default: str | None) -> None:
         self._arguments, self._input = arguments, arguments.file
-        standard = str(self._input) == STANDARD
+        standard = self._input == STANDARD
         if not standard and self._input.is_dir():
             raise IsADirectoryError(f"file: expected a file, got a folder: {self._input}")
         self.name = "standard input" if standard else str(self._input)
@@ -81,7 +84,7 @@ class Files:
             if default is None:
                 raise ValueError(f"output: expected one, because {self._input} does not end in {ENDING}, got none")
             output = self._input.with_name(default)
-        self.output = None if output is None or str(output) == STANDARD else output
+        self.output = None if output is None or output == STANDARD else output
         self._locks = contextlib.ExitStack()
 
     @property
@@ -92,7 +95,7 @@ class Files:
     def __enter__(self) -> Self:
         arguments = self._arguments
         reads = {
-            "file": None if str(self._input) == STANDARD else self._input,
+            "file": None if self._input == STANDARD else self._input,
             "model": arguments.model,
             "after": arguments.after,
         }
@@ -115,7 +118,7 @@ class Files:
 
     def read(self) -> bytes:
         """The content of the input."""
-        return standard_input().read() if str(self._input) == STANDARD else self._input.read_bytes()
+        return standard_input().read() if self._input == STANDARD else self._input.read_bytes()
 
     def write(self, content: bytes) -> None:
         """Write the output, whole or not at all."""

@@ -23,6 +23,7 @@ from crnn.text.reading import EOS, check_encoding
 
 __all__ = [
     "INTERRUPTED",
+    "STANDARD",
     "CommandParser",
     "add_output_flags",
     "add_sampling_flags",
@@ -31,6 +32,7 @@ __all__ = [
     "discard_unwritable",
     "encoder_for",
     "file_or_standard",
+    "file_path",
     "flag_of",
     "load_language_model",
     "sampling_options",
@@ -140,10 +142,24 @@ def load_language_model(path: Path) -> crnn.LanguageModel:
     return model
 
 
-def file_or_standard(typed: str) -> Path:
-    """A path as it was typed, where only ``-`` itself is ``Path("-")``: ``./-`` is the file of that name."""
-    path = Path(typed)
-    return path.absolute() if str(path) == "-" != typed else path
+STANDARD = Path("-")  # standard input or output; a file of that name has another path, see `file_or_standard`
+
+
+def file_or_standard(typed: str, folder: Path | None = None) -> Path:
+    """A path as it was typed, where only ``-`` itself is `STANDARD`: ``./-`` is the file of that name.
+
+    All arguments of the command line that are paths are of this type, or of `file_path`. ``folder``: the path is
+    relative to it.
+    """
+    path = Path(typed) if typed == str(STANDARD) or folder is None else folder / typed
+    return path.absolute() if path == STANDARD and typed != str(STANDARD) else path
+
+
+def file_path(typed: str) -> Path:
+    """The same where standard input or output cannot be meant."""
+    if typed == str(STANDARD):
+        raise argparse.ArgumentTypeError("expected a file, got -; a file of that name is ./-")
+    return file_or_standard(typed)
 
 
 def standard_input() -> BinaryIO:

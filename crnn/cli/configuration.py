@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from crnn._options import ELSEWHERE, name_here
-from crnn.cli.common import CommandParser, flag_of
+from crnn.cli.common import CommandParser, file_or_standard, flag_of
 from crnn.cli.typed import Sizes
 
 __all__ = ["OTHERS_NAMES", "Configuration", "Repeated", "given", "stated", "typed_options"]
 
 ONCE = ("config", "help", "resume", "restart")  # options that say what to do this time; a file cannot have them
 OTHERS_NAMES = {name: name_here(name) for name in ELSEWHERE}  # of options in other libraries
-STANDARD_INPUT = "-"
 _KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
     int: ((int,), "an integer"),
     float: ((int, float), "a number"),
@@ -117,7 +116,7 @@ class Configuration:
             return converted
         if not isinstance(value, str):
             raise ValueError(f"{start} a path, got {value!r:.200}")
-        return converted if value == STANDARD_INPUT else self._folder / converted
+        return file_or_standard(value, self._folder)
 
 
 def _by_key(parser: CommandParser) -> dict[str, argparse.Action]:

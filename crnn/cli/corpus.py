@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import crnn
-from crnn.cli.common import say, standard_input
+from crnn.cli.common import STANDARD, file_or_standard, file_path, say, standard_input
 from crnn.cli.typed import ESCAPES, typed_text
 from crnn.text.vocab import BYTE_ORDER_MARK
 
@@ -24,14 +24,12 @@ __all__ = [
     "paths_of_text",
 ]
 
-STANDARD_INPUT = Path("-")
-
 
 def add_text_argument(parser: argparse.ArgumentParser, purpose: str) -> None:
     """Add the positional argument for the files of a text."""
     parser.add_argument(
         "text",
-        type=Path,
+        type=file_or_standard,
         nargs="+",
         help=f"files or folders {purpose}, also compressed ones (gzip, bzip2, xz); - is standard input",
     )
@@ -69,20 +67,20 @@ def add_corpus_flags(text: argparse._ArgumentGroup) -> None:
         "--ids",
         dest="ids_path",
         metavar="IDS",
-        type=Path,
+        type=file_path,
         help="memory-map the ids in this file, for texts larger than memory",
     )
 
 
 def paths_of_text(arguments: argparse.Namespace) -> list[Path]:
     """The files and folders that the text is read from, without standard input."""
-    return [path for path in arguments.text if path != STANDARD_INPUT]
+    return [path for path in arguments.text if path != STANDARD]
 
 
 def _files(arguments: argparse.Namespace) -> list[Path | BinaryIO]:
-    if Counter(arguments.text)[STANDARD_INPUT] > 1:
+    if Counter(arguments.text)[STANDARD] > 1:
         raise ValueError("text: expected - (standard input) at most once")
-    return [standard_input() if path == STANDARD_INPUT else path for path in arguments.text]
+    return [standard_input() if path == STANDARD else path for path in arguments.text]
 
 
 def corpus_from(

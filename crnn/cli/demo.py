@@ -13,6 +13,7 @@ from crnn.cli.common import (
     add_sampling_flags,
     cores,
     encoder_for,
+    file_path,
     sampling_options,
     say,
     write_stream,
@@ -38,7 +39,7 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument("--epochs", type=int, default=24, help="passes over the text")
     parser.add_argument("--length", type=int, default=400, help="characters to generate at the end")
     parser.add_argument("--threads", type=int, default=cores(), help="threads; the result does not depend on it")
-    parser.add_argument("-o", "--output", type=Path, help="write the model to this file")
+    parser.add_argument("-o", "--output", type=file_path, help="write the model to this file")
     add_sampling_flags(parser, temperature=0.7)
     add_json_flag(parser, "the text as a JSON object")
 

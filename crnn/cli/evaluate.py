@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import crnn
-from crnn.cli.common import CommandParser, cores, say, show
+from crnn.cli.common import CommandParser, cores, file_path, say, show
 from crnn.cli.corpus import add_border_flag, add_text_argument, corpus_to_evaluate
 from crnn.cli.learning import add_learning_flags, learning_options
 from crnn.cli.results import add_json_flag, evaluation_json, show_json
@@ -34,7 +33,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 
 def add_arguments(parser: CommandParser) -> None:
     """Add the arguments of ``crnn eval``."""
-    parser.add_argument("model", type=Path, help="a model of crnn (.safetensors)")
+    parser.add_argument("model", type=file_path, help="a model of crnn (.safetensors)")
     add_text_argument(parser, "to evaluate on, or a table (.csv, .tsv) for a model of sequences")
     add_json_flag(parser)
     add_evaluation_flags(parser)
@@ -47,7 +46,7 @@ def add_arguments(parser: CommandParser) -> None:
     add_learning_flags(learning, dynamic.OPTIONS, dynamic.DEFAULTS)
     learning.add_argument(
         "--statistics",
-        type=Path,
+        type=file_path,
         nargs="+",
         metavar="FILE",
         help="take the mean squares of the gradient from these texts, such as those of the training, instead of an "

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 import crnn
-from crnn.cli.common import CommandParser, add_output_flags, check_output, say
+from crnn.cli.common import CommandParser, add_output_flags, check_output, file_path, say
 from crnn.cli.formats import add_format_flags, called, format_of, options_of
 from crnn.cli.results import add_json_flag, show_json
 from crnn.training.run_files import RunFiles
@@ -21,7 +21,7 @@ def add_arguments(parser: CommandParser) -> None:
         "Writes a model as a file of another program. What its format cannot express is refused by name; nothing is "
         "left out. Needs the library of the format: pip install 'crnn[onnx]' or 'crnn[keras]'."
     )
-    parser.add_argument("model", type=Path, help="a model of crnn (.safetensors)")
+    parser.add_argument("model", type=file_path, help="a model of crnn (.safetensors)")
     add_output_flags(parser, "where to write it; the name determines the format", required=True)
     add_format_flags(parser, "save")
     add_json_flag(parser)

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import crnn
 from crnn.c_export.files import check_name, paths_of
-from crnn.cli.common import CommandParser, say
+from crnn.cli.common import CommandParser, file_path, say
 from crnn.cli.results import add_json_flag, show_json
 from crnn.training.run_files import RunFiles
 
@@ -22,9 +21,13 @@ def add_arguments(parser: CommandParser) -> None:
         "other programs. A step has the same bits as in Python. Compiled with -DNAME_SELF_TEST, the file is a program "
         "that checks this."
     )
-    parser.add_argument("model", type=Path, help="a model of crnn (.safetensors)")
+    parser.add_argument("model", type=file_path, help="a model of crnn (.safetensors)")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="where to write it, *.c; the header has the same name with .h"
+        "-o",
+        "--output",
+        type=file_path,
+        required=True,
+        help="where to write it, *.c; the header has the same name with .h",
     )
     parser.add_argument("--name", help="what all names in C begin with; the name of OUTPUT if not given")
     parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT and its header if they exist")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import crnn
-from crnn.cli.common import CommandParser, add_output_flags, check_output, load_language_model, say
+from crnn.cli.common import CommandParser, add_output_flags, check_output, file_path, load_language_model, say
 from crnn.cli.formats import add_format_flags, called, format_of, options_of
 from crnn.cli.results import add_json_flag, show_json
 from crnn.training.run_files import RunFiles
@@ -25,13 +25,13 @@ def add_arguments(parser: CommandParser) -> None:
         "Reads a model from a file of another program and writes it as a model of crnn. What crnn cannot express is "
         "refused by name; nothing is left out."
     )
-    parser.add_argument("file", type=Path, help="its name determines the format")
+    parser.add_argument("file", type=file_path, help="its name determines the format")
     add_output_flags(parser, "where to write the model (.safetensors)", required=True)
     add_format_flags(parser, "load")
     parser.add_argument("--kind", choices=KINDS, help="what to make of it, if the file leaves that open")
     parser.add_argument(
         "--vocab",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help="vocabulary of a language model: that of a language model of crnn, or a JSON list of its tokens (.json)",
     )

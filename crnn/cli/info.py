@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import crnn
-from crnn.cli.common import CommandParser, show
+from crnn.cli.common import CommandParser, file_path, show
 from crnn.cli.results import add_json_flag, show_json
 from crnn.cli.toml import to_toml
 from crnn.cli.typed import escaped
@@ -21,7 +21,7 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: CommandParser) -> None:
     """Add the arguments of ``crnn info``."""
-    parser.add_argument("model", type=Path, help="a model of crnn, or a checkpoint (.safetensors)")
+    parser.add_argument("model", type=file_path, help="a model of crnn, or a checkpoint (.safetensors)")
     parser.add_argument(
         "--config",
         action="store_true",

@@ -11,7 +11,7 @@ from typing import Any
 import crnn
 from crnn._options import add_flags, from_flags
 from crnn.checks import DTYPES
-from crnn.cli.common import load_language_model
+from crnn.cli.common import file_path, load_language_model
 from crnn.cli.configuration import stated as stated_options
 from crnn.cli.corpus import corpus_from
 from crnn.cli.sizes import say_sizes
@@ -57,7 +57,7 @@ def add_network_flags(net: argparse._ArgumentGroup) -> None:
     )
     net.add_argument(
         "--init-from",
-        type=Path,
+        type=file_path,
         metavar="MODEL",
         help="start from the weights of this model or checkpoint; what is not given here, also --unit, is as there",
     )

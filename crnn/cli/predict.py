@@ -13,7 +13,17 @@ from typing import Any
 import numpy as np
 
 import crnn
-from crnn.cli.common import CommandParser, add_output_flags, check_output, cores, say, standard_output
+from crnn.cli.common import (
+    STANDARD,
+    CommandParser,
+    add_output_flags,
+    check_output,
+    cores,
+    file_or_standard,
+    file_path,
+    say,
+    standard_output,
+)
 from crnn.cli.configuration import Repeated
 from crnn.cli.results import add_json_flag, to_json
 from crnn.cli.tables.forecasts import add_forecast_flags, forecasts
@@ -38,10 +48,10 @@ def add_arguments(parser: CommandParser) -> None:
         "Writes a table with a row for each sequence, or for each step if the model predicts steps: ids, times and "
         "labels as they are in DATA, and the prediction. Columns are those that the model was trained on, by name."
     )
-    parser.add_argument("model", type=Path, help="a model of sequences, or a forecaster")
+    parser.add_argument("model", type=file_path, help="a model of sequences, or a forecaster")
     parser.add_argument(
         "data",
-        type=Path,
+        type=file_or_standard,
         nargs="?",
         help="table (.csv, .tsv, also compressed); - is standard input. A forecaster continues the series that it has "
         "learnt if there is none",
@@ -66,7 +76,7 @@ def add_arguments(parser: CommandParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Predict, and write the table. Returns the exit status."""
-    output: Path | None = arguments.output
+    output: Path | None = arguments.output if arguments.output != STANDARD else None
     data = [] if arguments.data is None else [arguments.data]
     with RunFiles({"model": [arguments.model], "data": data}, {"output": output}):
         check_output(arguments)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import crnn
-from crnn.cli.common import CommandParser, add_output_flags, check_output, say, show
+from crnn.cli.common import CommandParser, add_output_flags, check_output, file_path, say, show
 from crnn.cli.configuration import Repeated
 from crnn.cli.evaluate import OPTIONS, add_evaluation_flags, evaluated
 from crnn.cli.results import add_json_flag, show_json
@@ -30,7 +30,7 @@ def add_arguments(parser: CommandParser) -> None:
         "Writes a model whose weights are int8, int4 or bfloat16: smaller, and faster one step at a time. Shows sizes "
         "and times before and after, and with --eval how well both predict."
     )
-    parser.add_argument("model", type=Path, help="a model of crnn (.safetensors), in float32")
+    parser.add_argument("model", type=file_path, help="a model of crnn (.safetensors), in float32")
     add_output_flags(parser, "where to write it", required=True)
     parser.add_argument("--precision", choices=PRECISIONS, default="int8", help="of the weights and products")
     parser.add_argument(
@@ -43,7 +43,7 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "--eval",
         dest="text",
-        type=Path,
+        type=file_path,
         nargs="+",
         metavar="FILE",
         default=[],

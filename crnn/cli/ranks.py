@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from crnn.cli.common import cores
+from crnn.cli.common import STANDARD, cores
 from crnn.cli.configuration import given
 from crnn.training.communicator import Ranks
 
@@ -20,7 +20,6 @@ __all__ = ["files_of_rank", "ranks_of_environment", "run_on_ranks"]
 # Numbers of the processes of a command, and of those on this machine: Open MPI, MPICH and Intel MPI, MVAPICH.
 SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 LOCAL_SIZES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE")
-STANDARD_INPUT = Path("-")
 
 
 def ranks_of_environment() -> Ranks | None:
@@ -92,7 +91,7 @@ def files_of_rank(
     """
     if ranks is not None:
         for name, paths in reads.items():
-            if STANDARD_INPUT in map(Path, paths):
+            if STANDARD in map(Path, paths):
                 raise ValueError(f"{name}: expected files, which all {ranks.size} processes read, got standard input")
     if ranks is None or ranks.leads:
         return {**written, **writes()}

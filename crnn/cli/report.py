@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from crnn.cli.common import CommandParser, say
+from crnn.cli.common import CommandParser, file_path, say
 from crnn.cli.results import add_json_flag, show_json
 from crnn.io.model_file import ModelFileError
 from crnn.report import page
@@ -27,10 +27,14 @@ def add_arguments(parser: CommandParser) -> None:
         "time, settings. It needs no network. The logs may still be growing."
     )
     parser.add_argument(
-        "runs", metavar="RUN", nargs="+", type=Path, help="log of a training, .jsonl or .csv, or a checkpoint"
+        "runs", metavar="RUN", nargs="+", type=file_path, help="log of a training, .jsonl or .csv, or a checkpoint"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="where to write the page (.html); only a report is replaced"
+        "-o",
+        "--output",
+        type=file_path,
+        required=True,
+        help="where to write the page (.html); only a report is replaced",
     )
     parser.add_argument("--title", help="heading of the page; the names of the runs if not given")
     add_json_flag(parser)

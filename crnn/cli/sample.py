@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import base64
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from crnn.cli.common import (
     CommandParser,
     add_sampling_flags,
     encoder_for,
+    file_path,
     load_language_model,
     sampling_options,
     say,
@@ -36,7 +36,7 @@ def add_arguments(parser: CommandParser) -> None:
         "terminal. A model of bytes writes bytes."
     )
     parser.surplus = "--prompt TEXT gives a text to continue"
-    parser.add_argument("model", type=Path, help="a language model of crnn (.safetensors)")
+    parser.add_argument("model", type=file_path, help="a language model of crnn (.safetensors)")
     parser.add_argument("--prompt", default="", help=f"text to continue; {ESCAPES}")
     parser.add_argument("--length", type=int, default=500, help="tokens to generate")
     parser.add_argument("-n", "--samples", type=int, default=1, help="how many texts; the seed rises by 1 for each")

@@ -10,12 +10,11 @@ import signal
 import threading
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import crnn
 from crnn._options import add_flags, build_config, from_flags, options_of
-from crnn.cli.common import CommandParser, cores, load_language_model, say, standard_input, standard_output
+from crnn.cli.common import CommandParser, cores, file_path, load_language_model, say, standard_input, standard_output
 from crnn.cli.corpus import add_encoding_flag
 from crnn.cli.learning import add_learning_flags, check_switch, learning_options
 from crnn.cli.line_scores import LineScorer, ScoredLine
@@ -43,7 +42,7 @@ def add_arguments(parser: CommandParser) -> None:
         "vocabulary has <unk>, a token outside costs the bits of <unk> and of its spelling, 8 bits per byte."
     )
     parser.surplus = "lines are read from standard input: crnn score MODEL < FILE"
-    parser.add_argument("model", type=Path, help="a language model of crnn (.safetensors)")
+    parser.add_argument("model", type=file_path, help="a language model of crnn (.safetensors)")
     parser.add_argument(
         "--carry", action="store_true", help="carry the state across lines, instead of resetting it before each line"
     )
@@ -74,13 +73,13 @@ def _add_learning(parser: CommandParser) -> None:
     add_learning_flags(learning, learnt_lines.OPTIONS, learnt_lines.DEFAULTS)
     learning.add_argument(
         "--anchor",
-        type=Path,
+        type=file_path,
         metavar="MODEL",
         help="hold the weights near those of this model, if MODEL is one that --save has written; MODEL if not given",
     )
     learning.add_argument(
         "--save",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help="write the model that was learnt there, when the input ends or the command is interrupted",
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from crnn._options import add_flags, from_flags
-from crnn.cli.common import INTERRUPTED, CommandParser, cores, flag_of, say
+from crnn.cli.common import INTERRUPTED, CommandParser, cores, file_path, flag_of, say
 from crnn.cli.configuration import Configuration
 from crnn.cli.messages import in_words_of
 from crnn.cli.presets import apply_preset, finish_preset
@@ -98,13 +98,16 @@ TRAINING_FLAGS: dict[str, dict[str, Any]] = {
         "depends on this number only; if not given, a batch is not cut, or into 8 for several processes (mpiexec)",
     },
     "checkpoint": {
-        "type": Path,
+        "type": file_path,
         "help": "the whole run, for --resume; written after every epoch, within long ones, and however training ends. "
         "OUTPUT.checkpoint if not given",
     },
     "checkpoint_minutes": {"help": "largest time between two checkpoints within an epoch; 0: no limit"},
-    "log_file": {"type": Path, "help": "append the losses to this file as they come, .csv or .jsonl"},
-    "report": {"type": Path, "help": "write a page about the run to this file (.html), when training ends, and before"},
+    "log_file": {"type": file_path, "help": "append the losses to this file as they come, .csv or .jsonl"},
+    "report": {
+        "type": file_path,
+        "help": "write a page about the run to this file (.html), when training ends, and before",
+    },
     "resume": {"help": "continue from the checkpoint, with the same network and data"},
     "restart": {"help": "start over, although checkpoint or output exist, and replace them"},
 }
@@ -129,7 +132,9 @@ def add_arguments(parser: CommandParser) -> None:
     tasks = [each.name for each in TASKS]
     parser.add_argument("--task", choices=tasks, help=f"what to train, {DEFAULT_TASK} if not given")
     parser.add_argument(
-        "--config", type=Path, help="read options from this TOML file, by their names without --; what is typed wins"
+        "--config",
+        type=file_path,
+        help="read options from this TOML file, by their names without --; what is typed wins",
     )
     parser.add_argument("-o", "--output", type=_new_file, required=True, help="where to write the model (.safetensors)")
     module.add_arguments(parser)
@@ -147,7 +152,7 @@ def _early(parser: CommandParser) -> argparse.Namespace:
     """The values of --task, --config and --preset, which other options depend on; None if they are not typed."""
     early = argparse.ArgumentParser(parser.prog, add_help=False)
     early.add_argument("--task")
-    early.add_argument("--config", type=Path)
+    early.add_argument("--config", type=file_path)
     early.add_argument("--preset")
     return early.parse_known_args(parser.words)[0]
 
@@ -156,7 +161,7 @@ def _new_file(text: str) -> Path:
     """The path of a file that is going to be written. `Path` would drop the slash that makes it a folder."""
     if text.endswith(os.sep):
         raise argparse.ArgumentTypeError(f"expected a file, got a folder: {text}")
-    return Path(text)
+    return file_path(text)
 
 
 def run(arguments: argparse.Namespace) -> int:

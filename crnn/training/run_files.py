@@ -16,7 +16,7 @@ from crnn.io.lock import FileLock
 
 __all__ = ["RunFiles"]
 
-STANDARD_INPUT = "-"  # as a file to read
+STANDARD_INPUT = "-"  # as a file to read; the command line has another path for a file of that name
 
 
 class RunFiles:
@@ -48,7 +48,7 @@ class RunFiles:
             (name, os.fsdecode(path)) for name, paths in reads.items() for path in paths
         ]
         self.writes: dict[str, str] = {
-            name: os.fsdecode(path) for name, path in writes.items() if path is not None
+            name: _named(os.fsdecode(path)) for name, path in writes.items() if path is not None
         }
         self._locks = contextlib.ExitStack()
 
@@ -88,6 +88,11 @@ class RunFiles:
                     raise ValueError(f"{other} and {name}: expected different files, got {path} for both")
                 if os.path.isdir(other_path) and _is_in(path, other_path):
                     raise ValueError(f"{name}: expected a file outside of the folder {other_path}, got {path}")
+
+
+def _named(path: str) -> str:
+    """The path of a file to write, which is never standard input."""
+    return os.path.abspath(path) if path == STANDARD_INPUT else path
 
 
 def _check_regular(name: str, path: str) -> None:

@@ -18,8 +18,8 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from crnn.cli.common import standard_input
-from crnn.cli.corpus import STANDARD_INPUT, add_encoding_flag
+from crnn.cli.common import STANDARD, standard_input
+from crnn.cli.corpus import add_encoding_flag
 from crnn.text.reading import check_encoding, file_document
 from crnn.text.sources import Source, open_sources
 
@@ -148,7 +148,7 @@ class Table:
             raise TableError(f"{path}: expected a table, got a folder")
         if _is_workbook(path):
             raise TableError(f"{path}: expected CSV, got a workbook, or another archive; save its sheet as CSV")
-        file = standard_input() if path == STANDARD_INPUT else str(path)
+        file = standard_input() if path == STANDARD else str(path)
         self._source: Source = open_sources([file], self._stack)[0]
         self.name = self._source.name
         lines = list(islice((line for line in self._lines() if line.strip()), LOOKED_AT))

@@ -12,7 +12,7 @@ from typing import Any
 import crnn
 from crnn._options import add_flags, from_flags
 from crnn.checks import DTYPES
-from crnn.cli.common import CommandParser, say
+from crnn.cli.common import CommandParser, file_or_standard, say
 from crnn.cli.tables.series import add_series_flags, columns_of, read_series
 from crnn.cli.tasks import Prepared
 from crnn.models.fitting.training_data import training_data
@@ -92,7 +92,7 @@ TYPES: dict[str, Callable[[str], Any]] = {"season": _season, "difference": _diff
 def add_arguments(parser: CommandParser) -> None:
     """Add the table, and the options of its columns, of the model and its network."""
     parser.usage = "%(prog)s [options] DATA -o OUTPUT"
-    parser.add_argument("data", type=Path, help="table (.csv, .tsv, also compressed); - is standard input")
+    parser.add_argument("data", type=file_or_standard, help="table (.csv, .tsv, also compressed); - is standard input")
     data = parser.add_argument_group("data")
     add_series_flags(data)
     data.add_argument(

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 from crnn._options import add_flags, from_flags
 from crnn.checks import DTYPES
-from crnn.cli.common import CommandParser, say
+from crnn.cli.common import CommandParser, file_or_standard, say
 from crnn.cli.tables.layout import Layout, add_layout_flags, layout_of
 from crnn.cli.tables.sequences import Sequences, read_sequences
 from crnn.cli.tasks import Prepared
@@ -35,7 +35,7 @@ def share_or_file(text: str) -> float | str | Path:
     try:
         share = float(text)
     except ValueError:
-        return Path(text)
+        return file_or_standard(text)
     if share == 0:
         return NONE
     if not 0 < share < 1:
@@ -99,7 +99,9 @@ class SequenceTask:
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the table, and the options of its columns, of the model and its network."""
         parser.usage = "%(prog)s [options] DATA -o OUTPUT"
-        parser.add_argument("data", type=Path, help="table (.csv, .tsv, also compressed); - is standard input")
+        parser.add_argument(
+            "data", type=file_or_standard, help="table (.csv, .tsv, also compressed); - is standard input"
+        )
         data = parser.add_argument_group("data")
         add_layout_flags(data, formats=not self.per_step, label_flag=self.answers.label_flag)
         data.add_argument(

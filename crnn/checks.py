@@ -12,6 +12,8 @@ import inspect
 import math
 import numbers
 import os
+import sys
+import warnings
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -38,6 +40,7 @@ __all__ = [
     "check_seed",
     "check_size",
     "check_threads",
+    "warn",
 ]
 
 Array: TypeAlias = NDArray[Any]
@@ -219,3 +222,11 @@ def check_ids(name: str, ids: ArrayLike) -> Array:
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integers, got {array.dtype}")
     return array
+
+
+def warn(message: str) -> None:
+    """Warn at the line that called the package, however many of its functions are in between."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "crnn":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)

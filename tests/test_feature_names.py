@@ -314,6 +314,14 @@ def test_data_without_names_and_names_without_data_are_warned_of():
         model.predict(frames())
 
 
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "score", "evaluate"])
+def test_a_warning_is_at_the_line_of_the_program(method):
+    model = crnn.SequenceClassifier(**OPTIONS).fit(frames(), LABELS)
+    with pytest.warns(UserWarning, match="valid feature names") as warned:
+        getattr(model, method)(ARRAYS, *([] if method.startswith("predict") else [LABELS]))
+    assert {each.filename for each in warned} == {__file__}
+
+
 def test_names_that_are_no_strings_are_no_names():
     numbered = [pd.DataFrame(x) for x in ARRAYS]
     model = crnn.SequenceClassifier(**OPTIONS).fit(numbered, LABELS)

@@ -290,7 +290,7 @@ def test_kinds_and_classes_are_what_the_caller_says():
         ({"kind": "SequenceRegressor", "classes": ["a", "b"]}, "^kind: expected one with classes"),
         ({"kind": "LanguageModel"}, "^kind: expected, for a LanguageModel, ids, and a vocab"),
         ({"vocab": vocab}, "^vocab: expected none for a graph whose input is not ids"),
-        ({"classes": ["a"]}, "^num_classes: expected 1, as many as classes"),
+        ({"classes": ["a"]}, "^classes: expected 2, as num_classes says, got 1"),
         ({"kind": "SequenceTagger", "vocab": vocab}, "^vocab: expected none"),
     ]:
         with pytest.raises(ValueError, match=message):

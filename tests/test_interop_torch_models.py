@@ -101,6 +101,41 @@ def test_a_model_comes_back_from_its_state_dict_bit_for_bit(tmp_path, kind, opti
     assert again.to_bytes() == model.to_bytes()
 
 
+NAMES = {"prefix": "encoder.gru.", "head": "out.fc", "embedding": "emb"}
+
+
+@pytest.mark.parametrize("tie_weights", [False, True])
+def test_a_state_dict_has_the_names_of_another_module(tmp_path, tie_weights):
+    model = crnn.LanguageModel(VOCAB, "gru", 4, embedding_size=4, tie_weights=tie_weights, seed=3)
+    state = to_state_dict(model, **NAMES)
+    assert {name.rpartition(".")[0] for name in state} == {"encoder.gru", "out.fc", "emb"}
+    assert from_state_dict(state, vocab=VOCAB, **NAMES).to_bytes() == model.to_bytes()
+    save_file(model, tmp_path / "m", **NAMES)
+    again = load_file(tmp_path / "m", kind="language_model", vocab=VOCAB, head="out.fc", embedding="emb")
+    assert again.to_bytes() == model.to_bytes()
+    assert "a.weight_hh_l0" in to_state_dict(crnn.RNN(2, 3), "a.")
+
+
+@pytest.mark.parametrize(
+    ("names", "error", "message"),
+    [
+        ({"embedding": "emb"}, ValueError, "^embedding: expected none for a model without such a module, got 'emb'"),
+        ({"head": 3}, TypeError, "^head: expected the name of a module, got int"),
+        ({"prefix": b"a"}, TypeError, "^prefix: expected the name of a module, got bytes"),
+    ],
+)
+def test_names_that_a_state_dict_cannot_have_are_refused(names, error, message):
+    model = crnn.SequenceRegressor(2, 1, hidden_size=3, cell="gru")
+    with pytest.raises(error, match=message):
+        to_state_dict(model, **names)
+
+
+def test_two_modules_of_a_state_dict_have_different_names():
+    model = crnn.LanguageModel(VOCAB, "gru", 4, embedding_size=4, seed=3)
+    with pytest.raises(ValueError, match=r"^prefix, head, embedding: expected different names, got 'a\.weight' twice"):
+        to_state_dict(model, head="a", embedding="a")
+
+
 @pytest.mark.parametrize("tie_weights", [False, True])
 def test_a_language_model_comes_back_from_its_state_dict(tmp_path, tie_weights):
     model = crnn.LanguageModel(VOCAB, "gru", 4, 2, embedding_size=4, tie_weights=tie_weights, dropout=0.2, seed=3)

@@ -224,8 +224,9 @@ def test_calibration_keeps_matrices_in_float32_that_lose_too_much_and_says_which
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert net.quantize("int8", x).precision == "int8"
-    with pytest.warns(UserWarning, match=r"more than 0.0 stay in float32: layer0.W_xh \(0\.0"):
+    with pytest.warns(UserWarning, match=r"more than 0.0 stay in float32: layer0.W_xh \(0\.0") as warned:
         kept = net.quantize("int8", x, tolerance=0)
+    assert warned[0].filename == __file__
     assert kept.precision is None
     assert kept.flat_params.tobytes() == net.flat_params.tobytes()
     outlier = network(layers=1)

@@ -52,7 +52,7 @@ DATA = {
     "y of a table's sequences": (
         lambda: crnn.SequenceClassifier().fit(np.ones((12, 4)), ["a", "b"]),
         ValueError,
-        "y: expected one entry for each of 12 sequences of 4 steps, got 2",
+        "y: expected one entry for each of 12 sequences of 4 steps, got 2; if its rows are steps, X is a list of ",
     ),
     "y too short": (lambda: fit(y=Y[1:]), ValueError, "y: expected one entry for each of 7 sequences, got 6"),
     "y real": (lambda: fit(y=Y + 0.5), ValueError, r"y\[0\]: expected class numbers from 0 to 3 .* got float64"),

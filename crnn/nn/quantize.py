@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
-from crnn.checks import Array, check_number
+from crnn.checks import Array, check_number, warn
 from crnn.nn.params import Parameters
 from crnn.nn.precision import MOST_TERMS, PRECISIONS, check_names, check_precision, precision_of, rounded, terms_axis
 
@@ -50,10 +49,7 @@ def quantized(model: M, precision: Any, calibration: Any, tolerance: float | Non
         if kept:
             named = ", ".join(f"{name} ({loss:.3g})" for name, loss in kept.items())
             stay = "stay in float32" if model.config()["precision"] is None else "stay as they are"
-            warnings.warn(
-                f"quantize: weights that would change the outputs by more than {bound} {stay}: {named}",
-                stacklevel=3,
-            )
+            warn(f"quantize: weights that would change the outputs by more than {bound} {stay}: {named}")
         wanted = {name: kind for name, kind in wanted.items() if name not in kept}
     return _rounded(model, wanted)
 

@@ -120,12 +120,19 @@ def from_state_dict(
     return model_from_names(list(state_dict), read, wanted, prefix, nonlinearity, dropout)
 
 
-def to_state_dict(model: Any) -> dict[str, Array]:
-    """The weights as a state dictionary of the module that `to_module` makes.
+def to_state_dict(
+    model: Any, prefix: str | None = None, *, head: str | None = None, embedding: str | None = None
+) -> dict[str, Array]:
+    """The weights as a state dictionary of the module that `to_module` makes, or of yours.
 
     Parameters
     ----------
     model : RNN, LanguageModel, SequenceClassifier, SequenceTagger or SequenceRegressor
+    prefix : str, optional
+        Text before ``weight_ih_l0`` in the names, such as ``"encoder.lstm."``; ``"rnn."``, or none for an RNN, if not
+        given.
+    head, embedding : str, optional
+        The names of these modules, such as ``"fc"``; ``"head"`` and ``"embedding"`` if not given.
 
     Returns
     -------
@@ -139,15 +146,32 @@ def to_state_dict(model: Any) -> dict[str, Array]:
     ValueError
         PyTorch has no such module: the network has a trainable initial state, recurrent dropout, layers of different
         sizes, or a cell that PyTorch does not have, such as the original GRU; or it is an RNN with an embedding. Or a
-        weight is NaN or infinite.
+        weight is NaN or infinite. Or the model has no such module, or two modules would have the same name.
     TypeError
-        ``model`` is of another kind.
+        ``model`` is of another kind, or a name is not a string.
     """
     parts = parts_of(model, adaptive_softmax=True)
     if parts.kind == NETWORK and parts.embedding is not None:
         size = parts.network.embedding_size
         raise ValueError(f"model: expected an RNN without an embedding, got embedding_size={size}")
-    return whole_tensors(parts)
+    tensors = whole_tensors(parts)
+    modules = {"head": head, "embedding": embedding}
+    for module, name in {"prefix": prefix, **modules}.items():
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"{module}: expected the name of a module, got {type(name).__name__}")
+        if module in modules and name is not None and not any(each.startswith(f"{module}.") for each in tensors):
+            raise ValueError(f"{module}: expected none for a model without such a module, got {name!r:.80}")
+    given = {f"{module}.": f"{name}." for module, name in modules.items() if name is not None}
+    if prefix is not None:
+        given["" if parts.kind == NETWORK else "rnn."] = prefix
+    renamed: dict[str, Array] = {}
+    for old, values in tensors.items():
+        start = next((start for start in given if old.startswith(start)), None)
+        new = old if start is None else given[start] + old.removeprefix(start)
+        if new in renamed:
+            raise ValueError(f"prefix, head, embedding: expected different names, got {new!r:.80} twice")
+        renamed[new] = values
+    return renamed
 
 
 @overload
@@ -224,12 +248,15 @@ def load_file(
         raise ModelFileError(f"{os.fsdecode(path)}: {error}") from None
 
 
-def save_file(model: Any, path: PathLike) -> None:
+def save_file(
+    model: Any, path: PathLike, prefix: str | None = None, *, head: str | None = None, embedding: str | None = None
+) -> None:
     """Write `to_state_dict` as a safetensors file, atomically; ``safetensors.torch.load_file`` reads it.
 
-    Raises TypeError and ValueError as `to_state_dict` does, OSError if the file cannot be written.
+    Arguments are those of `to_state_dict`. Raises TypeError and ValueError as it does, OSError if the file cannot be
+    written.
     """
-    content = safetensors.to_bytes(to_state_dict(model), {"format": "pt"})
+    content = safetensors.to_bytes(to_state_dict(model, prefix, head=head, embedding=embedding), {"format": "pt"})
     with replacing(path) as file:
         file.write(content)
 

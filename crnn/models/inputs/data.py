@@ -137,7 +137,8 @@ def check_entries(name: str, y: Any, x: list[Array]) -> Any:
     if len(y) != n:
         even = len(y) < n and len({len(each) for each in x}) == 1  # as the rows of a table, which may be meant as steps
         steps = f" of {len(x[0])} step{'s' * (len(x[0]) > 1)}" if even else ""
-        raise ValueError(f"{name}: expected one entry for each of {n} sequences{steps}, got {len(y)}")
+        hint = "; if its rows are steps, X is a list of arrays or DataFrames (T, D)" if even else ""
+        raise ValueError(f"{name}: expected one entry for each of {n} sequences{steps}, got {len(y)}{hint}")
     return y
 
 

@@ -7,11 +7,12 @@ Imports no library: what has ``columns`` is a DataFrame.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence, ValuesView
 from typing import Any
 
 import numpy as np
+
+from crnn.checks import warn
 
 __all__ = [
     "Names",
@@ -51,13 +52,11 @@ def check_names(model: Any, known: Names, name: str, X: Any) -> None:
             start = f"{where}The feature names should match those that were passed during fit.\n"
             raise ValueError(start + _difference(known, names, "at fit time"))
         if names and not known:
-            warnings.warn(f"{name} has feature names, but {kind} was fitted without feature names", stacklevel=4)
+            warn(f"{name} has feature names, but {kind} was fitted without feature names")
             return
         without = without or not names
     if known and without:
-        warnings.warn(
-            f"{name} does not have valid feature names, but {kind} was fitted with feature names", stacklevel=4
-        )
+        warn(f"{name} does not have valid feature names, but {kind} was fitted with feature names")
 
 
 def target_names_of(name: str, y: Any) -> tuple[str, ...]:

@@ -124,7 +124,7 @@ class ClassTargets(Targets[Evaluation]):
         if classes is not None:
             self.classes = check_names("classes", classes)
             if num_classes is not None and num_classes != len(self.classes):
-                raise ValueError(f"num_classes: expected {len(self.classes)}, as many as classes, got {num_classes!r}")
+                raise ValueError(f"classes: expected {num_classes!r}, as num_classes says, got {len(self.classes)}")
             num_classes = len(self.classes)
         elif num_classes is None:
             raise ValueError("num_classes: expected it or classes, got neither")

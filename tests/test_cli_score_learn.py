@@ -213,3 +213,17 @@ def test_learning_is_that_of_a_line_learner(run):
         learner.add(ids, float(np.sum(nats, dtype=np.float64)) / len(nats) / np.log(2))
     learner.finish()
     assert_same_bits(crnn.load("learnt").flat_params, learner.model.flat_params)
+
+
+def test_a_float64_model_is_scored_learnt_and_saved_in_float64(run):
+    model = language_model("".join(LINES) + "!?", H=9).astype("float64")
+    model.flat_params[...] *= 1 + 1e-12  # no float32 number
+    model.save("d")
+    status, out, _ = run("d", *LEARN, "--save", "learnt", "--max-change", "0.5")
+    learnt = crnn.load("learnt")
+    assert (status, learnt.dtype) == (0, "float64")
+    assert np.abs(bits(out) - bits(run("m", *LEARN)[1])).max() < 1e-3
+    assert (learnt.flat_params != learnt.flat_params.astype(np.float32)).mean() > 0.9
+    run("d", "--learn", "--recent", "10000", "--save", "same")  # learns nothing: all lines are the first ones
+    assert crnn.load("same").flat_params.tobytes() == crnn.load("d").flat_params.tobytes()
+    assert run("learnt", *LEARN, "--anchor", "m")[0] == 0  # another precision of the anchor

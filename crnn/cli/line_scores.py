@@ -107,7 +107,7 @@ class LineScorer:
     Parameters
     ----------
     model : LanguageModel
-        float32.
+        With ``carry`` float32, as streams are.
     reader : LineReader
     carry : bool
     learner : LineLearner, optional

@@ -81,7 +81,8 @@ def _add_learning(parser: CommandParser) -> None:
         "--save",
         type=file_path,
         metavar="FILE",
-        help="write the model that was learnt there, when the input ends or the command is interrupted",
+        help="write the model that was learnt there, when the input ends or the command is interrupted: its weights, "
+        "in the precision of MODEL; the next run begins with a new optimizer, and with no scores to compare with",
     )
     learning.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
 
@@ -106,12 +107,12 @@ def run(arguments: argparse.Namespace) -> int:
             raise FileExistsError(
                 f"save: expected a new file, got {arguments.save}, which exists; --overwrite replaces it"
             )
-        model = _float32(load_language_model(arguments.model))
+        model = load_language_model(arguments.model)
         learner = None
         if arguments.learn:
             chosen = with_defaults(options, learnt_lines.DEFAULTS)
             config = build_config(LearnerConfig, {**chosen, "threads": arguments.threads})
-            anchor = None if arguments.anchor is None else _float32(load_language_model(arguments.anchor))
+            anchor = None if arguments.anchor is None else _in(model.dtype, load_language_model(arguments.anchor))
             learner = LineLearner(model, LinesConfig(**lines_options), config, anchor)
         handled = [] if arguments.save is None else _unhandled_signals()
         try:
@@ -167,9 +168,9 @@ def _score(model: crnn.LanguageModel, arguments: argparse.Namespace, learner: Li
     )
 
 
-def _float32(model: crnn.LanguageModel) -> crnn.LanguageModel:
-    """A model in float32, as streams are; four decimals are shown."""
-    return model if model.dtype == "float32" else model.astype("float32")
+def _in(dtype: str, model: crnn.LanguageModel) -> crnn.LanguageModel:
+    """A model in another precision, if it has another one."""
+    return model if model.dtype == dtype else model.astype(dtype)
 
 
 Rows = Callable[[ScoredLine, LineReader], bytes]  # what to write for a line
@@ -198,7 +199,7 @@ def score_lines(
     Parameters
     ----------
     model : LanguageModel
-        A float64 model is converted to float32.
+        A float64 model is converted to float32, which is faster and gives the same four decimals, unless it learns.
     lines, out : binary file
         ``out`` is flushed after the lines that have arrived together.
     carry : bool
@@ -213,7 +214,8 @@ def score_lines(
     """
     encoding = check_encoding(encoding or model.vocab.encoding)
     reader = LineReader(lines, "latin-1" if model.vocab.unit == "byte" else encoding)
-    scorer = LineScorer(_float32(model), reader, carry, learner, threads)
+    scored = _in("float32", model) if learner is None else model  # what is learnt keeps its precision
+    scorer = LineScorer(scored, reader, carry, learner, threads)
     rows = rows or plain_row
     reported = 0
     for group in reader.groups(1 if carry else TOGETHER):

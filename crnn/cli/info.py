@@ -14,7 +14,7 @@ from crnn.cli.results import add_json_flag, show_json
 from crnn.cli.toml import to_toml
 from crnn.cli.typed import escaped
 from crnn.nn.precision import precision_of
-from crnn.training.checkpoint import describe
+from crnn.training.stored import describe
 
 __all__ = ["add_arguments", "run"]
 

@@ -10,10 +10,10 @@ from crnn.cli.common import CommandParser, file_path, say
 from crnn.cli.results import add_json_flag, show_json
 from crnn.io.model_file import ModelFileError
 from crnn.report import page
-from crnn.training.checkpoint import stored_log
 from crnn.training.entries import Entry
 from crnn.training.log_file import read_runs
 from crnn.training.run_files import RunFiles
+from crnn.training.stored import stored_log
 
 __all__ = ["add_arguments", "run"]
 

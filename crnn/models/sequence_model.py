@@ -48,9 +48,9 @@ from crnn.nn.precision import check_trainable
 from crnn.stream.parts import StreamParts
 from crnn.stream.stream import STREAM_POOLINGS
 from crnn.text.vocab import Vocab
-from crnn.training.checkpoint import stored_statistics
 from crnn.training.communicator import on_all_ranks
 from crnn.training.config import TrainingConfig
+from crnn.training.stored import stored_statistics
 
 # Options that models add to those of their network, with the types that a file may hold.
 SCALE_TYPES: JsonTypes = {"scale": (bool,)}

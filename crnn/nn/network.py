@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self, Unpack
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from numpy.typing import ArrayLike
 
@@ -155,23 +156,21 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         """The arguments that make a network of this shape, as values that JSON can hold."""
         return self._config.to_dict()
 
-    def __getattr__(self, name: str) -> Any:
-        """The option ``name``. Every option of the network is an attribute."""
-        config = self.__dict__.get("_config")
-        if config is None or name not in config.__dataclass_fields__:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(config, name)
+    if TYPE_CHECKING:  # every option of the network is a property, see below
+        input_size: int
+        num_layers: int
+        cell: str
+        dtype: str
+        embedding_size: int | None
+
+        def __getattr__(self, name: str) -> Any:
+            """The option ``name``."""
 
     @property
     def precision(self) -> str | Mapping[str, str] | None:
         """What `quantize` has rounded: "int8", "int4", "bf16", a mapping from weight matrices to them, or None."""
         precision: str | Mapping[str, str] | None = self.config()["precision"]  # a copy
         return precision
-
-    @property
-    def input_size(self) -> int:
-        """D."""
-        return self._config.input_size
 
     @property
     def hidden_size(self) -> int | list[int]:
@@ -183,16 +182,6 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
     def hidden_sizes(self) -> tuple[int, ...]:
         """Units of each layer."""
         return self._config.hidden_sizes
-
-    @property
-    def num_layers(self) -> int:
-        """L."""
-        return len(self.hidden_sizes)
-
-    @property
-    def cell(self) -> str:
-        """Name of the cell."""
-        return self._config.cell
 
     @property
     def directions(self) -> int:
@@ -208,16 +197,6 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
     def output_size(self) -> int:
         """Size of y: units of the top layer, or with dense_layers of all layers, all directions together."""
         return self._config.output_size
-
-    @property
-    def dtype(self) -> str:
-        """float32 or float64."""
-        return self._config.dtype
-
-    @property
-    def embedding_size(self) -> int | None:
-        """E: size of the embedding; None without one."""
-        return self._config.embedding_size
 
     def __repr__(self) -> str:
         return f"RNN({self.describe()}, dtype={self.dtype!r})"
@@ -507,3 +486,6 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
 if RNN.__doc__:  # None under python -OO
     RNN.__doc__ = RNN.__doc__.replace("    {equations}", equations(indent=8))
 takes_options(NetworkConfig)(RNN)
+for _each in options_of(NetworkConfig):
+    if _each.name not in vars(RNN):
+        setattr(RNN, _each.name, property(attrgetter(f"_config.{_each.name}"), doc=_each.help))

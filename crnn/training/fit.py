@@ -16,7 +16,7 @@ from crnn.nn.config import NetworkConfig
 from crnn.nn.precision import check_can_train
 from crnn.text.corpus import TextCorpus
 from crnn.training.averaging import WeightAverage
-from crnn.training.checkpoint import METHODS, Checkpoint, Contents, check_is_checkpoint
+from crnn.training.checkpoint import METHODS, Checkpoint
 from crnn.training.communicator import on_all_ranks
 from crnn.training.config import TrainingConfig, TrainingOptions
 from crnn.training.exclusive import in_training
@@ -30,6 +30,7 @@ from crnn.training.report_page import check_page
 from crnn.training.run import Run
 from crnn.training.run_files import RunFiles
 from crnn.training.shards import sharded
+from crnn.training.stored import Contents, check_is_checkpoint
 from crnn.training.trainer import Trainer
 
 __all__ = ["check_start", "fit", "fit_in_training", "new_trainer"]

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from crnn.checks import Array
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import Header, ModelFileError, read, write
-from crnn.training.checkpoint import KIND, Checkpoint, best_model
+from crnn.training.checkpoint import Checkpoint, best_model
 from crnn.training.protocols import Trainable
 from crnn.training.run import Run
+from crnn.training.stored import KIND
 
 __all__ = ["Output"]
 

@@ -13,9 +13,9 @@ from crnn.models.fitting.starting import Snapshot, run_fit
 from crnn.models.fitting.training_data import training_data
 from crnn.models.fitting.weighting import present
 from crnn.models.inputs.names import check_target_names, names_of, target_names_of
-from crnn.training.checkpoint import Contents
 from crnn.training.fit import fit_in_training
 from crnn.training.log import TrainingLog
+from crnn.training.stored import Contents
 
 __all__ = ["fit_sequences"]
 

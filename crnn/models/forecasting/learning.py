@@ -36,9 +36,9 @@ from crnn.models.forecasting.preparation import (
 )
 from crnn.models.forecasting.windows import Layout, Window
 from crnn.models.regressor import SequenceRegressor
-from crnn.training.checkpoint import Contents, stored_rest
 from crnn.training.config import TrainingConfig
 from crnn.training.protocols import changing
+from crnn.training.stored import Contents, stored_rest
 
 # Of a training whose length is not given; docs/forecasting.md says how they were chosen.
 UPDATES = 200

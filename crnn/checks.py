@@ -63,6 +63,13 @@ def check_threads(threads: object) -> int:
     return min(_integer("threads", threads, 1), MAX_THREADS)
 
 
+def check_reduction(name: str, value: object) -> str:
+    """How the losses of a batch become one: "mean" or "sum", else ValueError."""
+    if not isinstance(value, str) or value not in ("mean", "sum"):
+        raise ValueError(f"{name}: expected mean or sum, got {value!r:.200}")
+    return str(value)
+
+
 def check_seed(name: str, value: object) -> int:
     """A seed for NumPy's PCG64: an integer of at least 0, else ValueError."""
     return _integer(name, value, 0)

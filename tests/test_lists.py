@@ -94,3 +94,19 @@ IN_STREAMS = {
 def test_every_option_of_a_network_is_for_training_alone_or_known_to_streams():
     options = {each.name for each in options_of(NetworkConfig)}
     assert options - ONLY_TRAINING == IN_STREAMS
+
+
+@pytest.mark.parametrize("module", ["stream", "stream_batch", "text_stream"])
+def test_the_types_of_streams_declare_the_arguments_that_there_are(module):
+    compiled = importlib.import_module(f"crnn.stream.{module}")
+    tree = ast.parse(Path(compiled.__file__).with_name(f"{module}.pyi").read_text("utf-8"))
+    compared = 0
+    for owner in [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))]:
+        found = compiled if owner is tree else getattr(compiled, owner.name)
+        for node in owner.body:
+            if not isinstance(node, ast.FunctionDef) or node.decorator_list or node.name.startswith("__"):
+                continue
+            declared = [each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            assert declared == list(inspect.signature(getattr(found, node.name)).parameters), node.name
+            compared += 1
+    assert compared > 4

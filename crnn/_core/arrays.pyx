@@ -358,18 +358,7 @@ cdef struct LargestOfRows:
     int kind
 
 
-cdef int32_t largest_of_floats(const float *x, Py_ssize_t n) noexcept nogil:
-    cdef int32_t best = 0
-    cdef Py_ssize_t i
-    for i in range(1, n):
-        if x[best] != x[best]:
-            break
-        if not x[i] <= x[best]:
-            best = <int32_t>i
-    return best
-
-
-cdef int32_t largest_of_doubles(const double *x, Py_ssize_t n) noexcept nogil:
+cdef int32_t largest_of(const cython.floating *x, Py_ssize_t n) noexcept nogil:
     cdef int32_t best = 0
     cdef Py_ssize_t i
     for i in range(1, n):
@@ -387,9 +376,9 @@ cdef void largest_of_rows_call(const void *arguments) noexcept nogil:
         for b in range(a.b0, a.b1):
             row = t * a.B + b
             if a.kind == cnp.NPY_FLOAT32:
-                a.out[row] = largest_of_floats(<const float *>a.values + row * a.V, a.V)
+                a.out[row] = largest_of(<const float *>a.values + row * a.V, a.V)
             else:
-                a.out[row] = largest_of_doubles(<const double *>a.values + row * a.V, a.V)
+                a.out[row] = largest_of(<const double *>a.values + row * a.V, a.V)
 
 
 def largest_of_rows(out: Ids, values: Real, Py_ssize_t b0, Py_ssize_t b1):

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from crnn._core import loss as kernels
 from crnn._float_mode import public_methods_in_ieee_mode
-from crnn.checks import Array, check_threads
+from crnn.checks import Array, check_reduction, check_threads
 from crnn.models.fitting.begin import check_applied
 from crnn.models.inputs.data import Batch, SequenceBatches, SequenceData
 from crnn.models.outputs.head import Head
@@ -90,8 +90,7 @@ class BatchPasses:
             Number of targets.
         state : None
         """
-        if not isinstance(reduction, str) or reduction not in ("mean", "sum"):
-            raise ValueError(f"reduction: expected mean or sum, got {reduction!r}")
+        check_reduction("reduction", reduction)
         threads = check_threads(threads)
         wanted = self._check_targets(targets, x)
         loss = self._head.loss

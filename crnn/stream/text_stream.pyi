@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,10 @@ class TextStream:
         temperature: float = ...,
         top_k: int | None = ...,
         top_p: float | None = ...,
-        stop: str | None = ...,
+        stop: str | bytes | None = ...,
         seed: int | None = ...,
+        ban: Iterable[str | bytes] = ...,
+        allow_unknown: bool = ...,
     ) -> str: ...
     def iter_generate(
         self,
@@ -44,8 +46,10 @@ class TextStream:
         temperature: float = ...,
         top_k: int | None = ...,
         top_p: float | None = ...,
-        stop: str | None = ...,
+        stop: str | bytes | None = ...,
         seed: int | None = ...,
+        ban: Iterable[str | bytes] = ...,
+        allow_unknown: bool = ...,
     ) -> Iterator[str]: ...
     def reset(self) -> None: ...
     @property
@@ -55,3 +59,7 @@ class TextStream:
     def copy(self) -> TextStream: ...
     def __copy__(self) -> TextStream: ...
     def __deepcopy__(self, memo: Any) -> TextStream: ...
+
+def text_stream_from(
+    weights: StreamWeights, vocab: Vocab, state: StateLike, logits: ArrayLike | None, last_id: int, ending: int
+) -> TextStream: ...

@@ -364,15 +364,18 @@ cdef class TextStream:
 
     def __reduce__(self):
         cdef TextStream copy = self.copy()
-        return _text_stream_from, (copy.weights, copy.vocab, copy.stream.state, copy.logits if copy.known else None,
+        return text_stream_from, (copy.weights, copy.vocab, copy.stream.state, copy.logits if copy.known else None,
                                    copy.last_id, <int>copy.ending)
 
     def __repr__(self):
         return f"TextStream({self.stream.weights.describe()})"
 
 
-def _text_stream_from(weights, vocab, state, logits, last_id, ending):
-    """For pickle."""
+def text_stream_from(weights, vocab, state, logits, last_id, ending):
+    """A stream that has read something: its state, the logits that follow, the last id, how far a line end was read.
+
+    For pickles, and for snapshots of learners. Raises ValueError.
+    """
     cdef TextStream stream = TextStream(weights, vocab)
     stream.stream.state = state
     if logits is not None:

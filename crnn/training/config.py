@@ -23,6 +23,7 @@ from crnn.checks import (
     check_limit,
     check_number,
     check_path,
+    check_reduction,
     check_seed,
     check_size,
 )
@@ -109,12 +110,6 @@ def _check_patience(name: str, value: Any) -> int | str:
     except ValueError:
         expected = "an integer of at least 1, 'auto', or None"
         raise ValueError(f"{name}: expected {expected}, got {value!r:.200}") from None
-
-
-def _check_reduction(name: str, value: Any) -> str:
-    if not isinstance(value, str) or value not in ("mean", "sum"):
-        raise ValueError(f"{name}: expected mean or sum, got {value!r}")
-    return str(value)
 
 
 @dataclass(frozen=True)
@@ -216,7 +211,7 @@ class TrainingConfig:
     )
     reduction: Literal["mean", "sum"] = option(
         "mean",
-        check=_check_reduction,
+        check=check_reduction,
         help="Use the gradient of the mean loss per target, or of the sum of a window's losses as in min-char-rnn.",
     )
     precision: Literal["bf16"] | None = option(

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from crnn._core import loss
 from crnn._float_mode import public_methods_in_ieee_mode
-from crnn.checks import Array, Ids, check_threads
+from crnn.checks import Array, Ids, check_reduction, check_threads
 from crnn.models.inputs.data import Batch
 from crnn.models.outputs.adaptive import AdaptiveHead
 from crnn.models.outputs.head import Head
@@ -119,8 +119,7 @@ class TextPasses:
         TypeError, ValueError
             Wrong ids, targets, state or reduction, or a model that is not trained in this precision.
         """
-        if not isinstance(reduction, str) or reduction not in ("mean", "sum"):
-            raise ValueError(f"reduction: expected mean or sum, got {reduction!r}")
+        check_reduction("reduction", reduction)
         threads = check_threads(threads)
         if precision is not None:  # options are compared before a tape checks them
             check_training_precision("precision", precision)

@@ -17,7 +17,7 @@ from crnn.checks import Array, Ids
 from crnn.models.learners.readout import HeadReadout
 from crnn.nn.learning.learner import Learner
 from crnn.nn.state import StateLike
-from crnn.stream.text_stream import _text_stream_from  # type: ignore[attr-defined]
+from crnn.stream.text_stream import text_stream_from
 from crnn.text.errors import TextError
 from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX
@@ -290,7 +290,7 @@ class TextLearner(Learner):
             return super()._snapshot(state)
         logits = self._logits[0] if self._known[0] else None
         last = int(self._last[0])
-        return _text_stream_from(self._module.stream().weights, self.vocab, state, logits, last, self._ending)
+        return text_stream_from(self._module.stream().weights, self.vocab, state, logits, last, self._ending)
 
     # ---- files ----------------------------------------------------------------------------------------------------
 

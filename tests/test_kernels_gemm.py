@@ -50,6 +50,16 @@ def test_linear_forward_with_more_rows_than_the_cache_takes_at_once(arrays, rng)
     assert_same_bits(linear(arrays, x, w, bias, slices(3)), y)
 
 
+@pytest.mark.parametrize("dtype", ["float32"], indirect=True)
+@pytest.mark.parametrize("B", [4, 7, 23])
+def test_weights_beyond_the_second_level_cache_give_the_bits_of_the_written_order(arrays, rng, B):
+    """Their tiles fetch the next columns' panels, of which there may be fewer or more than tiles."""
+    K, N = 331, 421  # 570 KB
+    x, w = arrays.input(rng.normal(size=(2, B, K))), arrays.input(rng.normal(size=(K, N)))
+    bias = arrays.input(rng.normal(size=N))
+    assert_same_bits(linear(arrays, x, w, bias).reshape(2 * B, N), chain32(x.reshape(2 * B, K), w, bias))
+
+
 @pytest.mark.parametrize("gates", [1, 2, 3, 4])
 def test_packed_gates_keep_every_column_however_their_last_ones_share_panels(arrays, rng, gates):
     for K, N in [(3, N) for N in (1, 7, 16, 17, 18, 20, 21, 22, 24, 25, 32, 33)]:

@@ -8,10 +8,10 @@
 enum { WEIGHTS_AHEAD = 32 * LINE, WEIGHTS_PREFETCH_ROWS = 2 };
 
 /* acc[i][:] += x[i][k0..k1) @ w, whose panels are K lines tall. uniform: the rows of x have a uniform stride, and one
- * pointer serves three of them. */
+ * pointer serves three of them. next: distance of the panel that is fetched, in bytes. */
 INLINE void tile_steps(line acc[TILE_ROWS][TILE_PANELS], const int m, const int nl, const int uniform,
                        const tile_rows *rows, const real *w, crnn_dim K, crnn_dim k0, crnn_dim k1,
-                       const void *const *prefetch)
+                       const void *const *prefetch, crnn_dim next)
 {
     const real *x[TILE_ROWS];
     const crnn_dim stride = rows->x_stride;
@@ -23,6 +23,8 @@ INLINE void tile_steps(line acc[TILE_ROWS][TILE_PANELS], const int m, const int 
         line w_k[TILE_PANELS];
         if (prefetch)
             PREFETCH(*prefetch++);
+        if (m >= WEIGHTS_L2_ROWS)
+            PREFETCH_L2((const char *)w + next);
         UNROLL
         for (int j = 0; j < nl; ++j) {
             w_k[j] = line_load(w + j * K * LINE);
@@ -55,8 +57,8 @@ INLINE void tile_forward(const int m, const int nl, const int uniform, const til
     tile_start(acc, m, nl, k0 ? (const real *const *)rows->y : rows->init, panels);
     const crnn_dim prefetches = prefetch->count < k1 - k0 ? prefetch->count : k1 - k0;
     if (prefetches)
-        tile_steps(acc, m, nl, uniform, rows, w, K, k0, k0 + prefetches, prefetch->line);
-    tile_steps(acc, m, nl, uniform, rows, w, K, k0 + prefetches, k1, NULL);
+        tile_steps(acc, m, nl, uniform, rows, w, K, k0, k0 + prefetches, prefetch->line, prefetch->next);
+    tile_steps(acc, m, nl, uniform, rows, w, K, k0 + prefetches, k1, NULL, prefetch->next);
     tile_finish(acc, m, nl, rows->y, panels);
 }
 
@@ -135,6 +137,7 @@ static void run_tile_row(int nl, const tile_rows *rows, const real *w, crnn_dim 
 {
     prefetch_list none;
     none.count = 0;
+    none.next = 0;
     switch (nl) {
 #define CASE(m, nl)                                                                                                    \
     case 16 * (m) - 16 + (nl): /* m is 1 */                                                                            \
@@ -270,12 +273,13 @@ INLINE void divide_into_tiles(column_group *group, int tiles)
     group->wider = tiles > 1 ? group->panels % tiles : 0;
 }
 
-/* A group of columns for m rows, terms k0 .. k1. */
+/* A group of columns for m rows, terms k0 .. k1. Each of its tiles fetches one of the panels next .. next_end. */
 INLINE void run_group(const product *p, const quantised_weights *quantised, const panel_layout *layout,
                       const tile_rows *rows, const int m, const column_group *group, crnn_dim k0, crnn_dim k1,
-                      int prefetches)
+                      int prefetches, crnn_dim next, crnn_dim next_end)
 {
     const int complete = k1 == p->K;
+    const crnn_dim panel_bytes = p->quantised ? quantised->panel_bytes : p->K * CRNN_LINE_BYTES;
     const real *w = (const real *)p->w + group->first * p->K * LINE;
     crnn_dim column = group->n0, shared = layout->full * LINE; /* of the next panel that is full, or is not */
     int gate = 0, owner = 0, done = 0;                         /* its gates */
@@ -302,6 +306,8 @@ INLINE void run_group(const product *p, const quantised_weights *quantised, cons
             tile.gates[j] = p->gates - owner < layout->each ? p->gates - owner : layout->each;
         }
         assert(0 < m && m <= TILE_ROWS && 0 < nl && nl <= PANELS_FOR(m));
+        prefetch.next = next < next_end ? (next - group->first - done) * panel_bytes : 0;
+        ++next;
         if (p->quantised)
             p->quantised->run_tile(m, nl, rows, quantised, group->first + done, &tile, &prefetch);
         else if (m == 1)
@@ -392,7 +398,7 @@ static void run_row(const product *p, const crnn_rows *r, crnn_dim t, crnn_dim b
         set_column_group(&group, p, &layout, &columns, t % 2 ? groups - 1 - done : done);
         const int tiles = (group.panels + MOST - 1) / MOST;
         divide_into_tiles(&group, far && group.panels / PANELS_FAR > tiles ? group.panels / PANELS_FAR : tiles);
-        run_group(p, &quantised, &layout, &rows, 1, &group, 0, p->K, 0);
+        run_group(p, &quantised, &layout, &rows, 1, &group, 0, p->K, 0, 0, 0);
     }
 }
 
@@ -416,6 +422,8 @@ static void run_product(const product *p, const crnn_rows *r, crnn_dim t0, crnn_
     quantised_weights quantised;
     if (p->quantised)
         quantised = quantised_weights_of(p);
+    const crnn_dim panel_bytes = p->quantised ? quantised.panel_bytes : p->K * CRNN_LINE_BYTES;
+    const int fetches = panel_bytes * (layout.full * p->gates + layout.last) > WEIGHTS_L2_BYTES;
     for (crnn_dim count; remaining > 0; remaining -= count) {
         /* A last row alone would take tiles of its own kind. */
         count = remaining <= BLOCKS * height ? remaining : BLOCKS * height - (remaining == BLOCKS * height + 1);
@@ -429,14 +437,20 @@ static void run_product(const product *p, const crnn_rows *r, crnn_dim t0, crnn_
         assert(rows[blocks - 1].m > 1);
         const int most = PANELS_FOR(rows[0].m), width = most > p->gates ? most / p->gates : 1;
         const column_groups columns = column_groups_of(&layout, p->gates, width, rows[0].m);
+        const int groups = columns.groups + columns.apart;
         for (crnn_dim k0 = 0, k1; k0 < p->K; k0 = k1) {
             k1 = p->K - k0 < 2 * terms ? p->K : k0 + terms;
-            for (int i = 0; i < columns.groups + columns.apart; ++i) {
-                column_group group;
-                set_column_group(&group, p, &layout, &columns, i);
+            column_group group, following;
+            set_column_group(&following, p, &layout, &columns, 0);
+            for (int i = 0; i < groups; ++i) {
+                group = following;
+                set_column_group(&following, p, &layout, &columns, i + 1 < groups ? i + 1 : 0); /* 0: of the next step */
                 divide_into_tiles(&group, group.panels <= most ? 1 : (group.panels + most - 1) / most);
-                for (int block = 0; block < blocks; ++block)
-                    run_group(p, &quantised, &layout, &rows[block], rows[block].m, &group, k0, k1, prefetches);
+                crnn_dim next = following.first;
+                const crnn_dim next_end = fetches ? next + following.panels : 0;
+                for (int block = 0; block < blocks; ++block, next += group.tiles)
+                    run_group(p, &quantised, &layout, &rows[block], rows[block].m, &group, k0, k1, prefetches, next,
+                              next_end);
             }
         }
     }

@@ -266,6 +266,7 @@ static void weight_gradient(real *dw, real *db, const x_source *x, const real *d
                     real *dw_kn = dw + k * N + n + first * LINE;
                     prefetch_list prefetch; /* not cleared: 2 KB */
                     prefetch.count = 0;
+                    prefetch.next = 0;
                     for (crnn_dim below = k + m; below < K && below < k + 2 * m; ++below) /* the next tile's */
                         for (int j = 0; j < nl; ++j)
                             prefetch_add(&prefetch, dw_kn + (below - k) * N + j * LINE);

@@ -275,6 +275,8 @@ INLINE void bf16_tile(const int m, const int nl, const tile_rows *rows, const qu
         bf16_line w_k[TILE_PANELS];
         if (k < prefetch->count)
             PREFETCH(prefetch->line[k]);
+        if (m >= WEIGHTS_L2_ROWS)
+            PREFETCH_L2(w + prefetch->next);
         UNROLL
         for (int j = 0; j < nl; ++j)
             w_k[j] = bf16_line_load(w + j * panel_bytes);

@@ -36,17 +36,20 @@
 #define OPAQUE(p) __asm__("" : "+r"(p))
 #endif
 
-/* A cache line that will be read, or written, in some thousand cycles. */
+/* A cache line that will be read, or written, in some thousand cycles. PREFETCH_L2: later, in the second-level cache. */
 #if defined(_MSC_VER) && !defined(__clang__) && defined(_M_X64)
 #include <xmmintrin.h>
 #define PREFETCH(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
 #define PREFETCH_WRITE(p) PREFETCH(p)
+#define PREFETCH_L2(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
 #elif defined(_MSC_VER) && !defined(__clang__)
 #define PREFETCH(p) ((void)(p))
 #define PREFETCH_WRITE(p) ((void)(p))
+#define PREFETCH_L2(p) ((void)(p))
 #else
 #define PREFETCH(p) __builtin_prefetch(p, 0)
 #define PREFETCH_WRITE(p) __builtin_prefetch(p, 1)
+#define PREFETCH_L2(p) __builtin_prefetch(p, 0, 2)
 #endif
 
 /* A static variable of which every thread has its own. */

@@ -171,7 +171,8 @@ int crnn_cell_count(void);
 const crnn_cell *crnn_cell_info(int cell);  /* NULL: there is no cell of this number */
 int crnn_cell_find(const char *name);       /* its number; -1: there is none of this name */
 
-/* Instruction sets by number 0, 1, ... crnn_isa_count() - 1, generic first, the best last. */
+/* Instruction sets by number 0, 1, ... crnn_isa_count() - 1, generic first, the best last. crnn_isa_best: the last that is
+ * supported, except avx512_bf16 on Intel's CPUs, where its products take longer than those of avx512_vnni. */
 int crnn_isa_count(void);
 const char *crnn_isa_name(int isa);
 int crnn_isa_built(int isa);     /* compiled into this binary */

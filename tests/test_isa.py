@@ -59,7 +59,13 @@ def test_the_environment_chooses(choice):
 
 @pytest.mark.parametrize("choice", [None, ""])
 def test_the_best_is_used_where_the_environment_does_not_choose(choice):
-    assert run_with(choice).stdout.strip() == dispatch.available_isas()[-1]
+    available = list(dispatch.available_isas())
+    if "avx512_bf16" in available:
+        if sys.platform != "linux":
+            pytest.skip("whether this is an Intel CPU is not known")
+        if "GenuineIntel" in Path("/proc/cpuinfo").read_text("utf-8"):
+            available.remove("avx512_bf16")  # slower there
+    assert run_with(choice).stdout.strip() == available[-1]
 
 
 def test_a_wrong_choice_in_the_environment_is_an_import_error_that_names_the_right_ones():

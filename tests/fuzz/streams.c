@@ -194,7 +194,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     float *first = NULL;
     size_t length = 0;
-    for (int isa = 0; isa <= crnn_isa_best(); ++isa) {
+    for (int isa = 0; isa < crnn_isa_count(); ++isa) {
         if (!crnn_isa_built(isa) || !crnn_isa_supported(isa))
             continue;
         size_t other_length = 0;

@@ -425,6 +425,16 @@ def test_tied_weights_are_refused():
         model_of(corpus().vocab, tie_weights=True)
 
 
+def test_a_sorted_vocabulary_that_was_made_by_hand_is_refused_by_what_to_call():
+    words = [f"w{number:04}" for number in range(30)]
+    with pytest.raises(ValueError, match=r"Vocab\.from_counts\(counts, unit='word', order='frequency'\)"):
+        model_of(crnn.Vocab(words, "word"))
+    counts = {word: 100 - number for number, word in enumerate(words)}
+    vocab = crnn.Vocab.from_counts(counts, unit="word", order="frequency")
+    assert list(vocab.tokens[-30:]) == words
+    model_of(vocab)
+
+
 @pytest.mark.parametrize("unit", ["char", "word", "byte"])
 def test_a_vocabulary_that_is_sorted_is_refused(unit):
     vocab = crnn.TextCorpus.from_text(text(500), unit=unit).vocab

@@ -147,7 +147,10 @@ class LanguageModel(
         self.net = RNN.from_parameters(self._parameters.part("", config.shapes()), config, seed)
         smoothing, values = self._options.label_smoothing, self._parameters.read_only()
         if smoothing and cutoffs is not None:
-            raise ValueError(f"label_smoothing: expected 0 with adaptive_softmax, got {smoothing}")
+            raise ValueError(
+                "label_smoothing: expected 0 with adaptive_softmax, which would have to compute the scores of all "
+                f"tokens at every step to smooth over them, got {smoothing}"
+            )
         loss = CrossEntropy(len(vocab), smoothing=smoothing, smooths_gradients_only=smoothing > 0)
         if cutoffs is None:
             tied, precision = self.tie_weights, config.precision

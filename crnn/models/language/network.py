@@ -72,7 +72,8 @@ def checked_cutoffs(
             "got True"
         )
     if new and vocab.is_sorted:
-        how = "TextCorpus.from_file(..., order='frequency')"
+        how = "TextCorpus.from_file(..., order='frequency')"  # without counts the tokens cannot be reordered here
+        how += f", or Vocab.from_counts(counts, unit={vocab.unit!r}, order='frequency') of how often each token occurs"
         how = "which is not possible for unit 'byte'" if vocab.unit == "byte" else how
         raise ValueError(
             "adaptive_softmax: expected a vocabulary whose most frequent tokens come first, got one that is sorted; "

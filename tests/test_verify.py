@@ -31,6 +31,7 @@ from crnn.verification.parts import all_parts
 pytestmark = pytest.mark.thread_unsafe  # the instruction set and standard output are the process's
 
 README = Path(__file__).parents[1] / "README.md"
+PAGE = README.parent / "docs" / "verify.md"
 HASH = chained(list(HASHES.items()))
 
 
@@ -51,6 +52,20 @@ def test_the_readme_prints_the_hash():
     if not README.exists():
         pytest.skip("this installation has no README")
     assert re.findall(r"\b[0-9a-f]{64}\b", README.read_text("utf-8")) == [HASH]
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="the page is not part of this tree")
+def test_the_page_describes_every_part_and_has_runs_of_the_hash():
+    page = PAGE.read_text("utf-8")
+    rows = re.findall(r"^\| (`.*?) \| .* \|$", page.partition("## Where")[0], re.M)
+    described = [name for row in rows for name in re.findall(r"`(.+?)( \.\.\.)?`", row)]
+
+    def describes(name, more, part):
+        return part == name or (bool(more) and part.startswith(name + " "))
+
+    assert [part for part in HASHES if not any(describes(*name, part) for name in described)] == []
+    assert [name for name, more in described if not any(describes(name, more, part) for part in HASHES)] == []
+    assert f"| `{HASH[:12]}` |" in page
 
 
 def test_an_instruction_set_is_used_for_the_verification_only(any_isa):

@@ -154,6 +154,54 @@ def test_the_equations_in_numpy_agree_in_float64(every, rng):
         assert np.abs(learner.model.params[f"layer0.{name}"] - expected).max() < 1e-12
 
 
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("trainable", [False, True])
+@pytest.mark.parametrize("bptt", [6, 8])
+@pytest.mark.parametrize("streams", [1, 3])
+def test_a_window_between_whose_resets_are_as_many_steps_learns_what_a_batch_of_sequences_does(
+    cell, trainable, bptt, streams, rng
+):
+    net = crnn.RNN(D, [4, H], cell=cell, seed=3, dtype="float64", trainable_initial_state=trainable)
+    stir(net.flat_params)
+    x, dy = rng.normal(size=(6, streams, D)), rng.normal(size=(6, streams, H))
+    learner = net.learner(optimizer="sgd", lr=1.0, bptt=bptt, every=6, clip_norm=None, streams=streams)
+    for t in range(6):
+        if t % 2 == 0:
+            learner.reset()
+        learner.predict(x[t] if streams > 1 else x[t, 0])
+        learner.learn(dy[t] if streams > 1 else dy[t, 0])
+    assert learner.updates == 1
+    _, _, tape = net.forward(np.concatenate([x[t : t + 2] for t in (0, 2, 4)], axis=1))
+    net.backward(tape, np.concatenate([dy[t : t + 2] for t in (0, 2, 4)], axis=1))
+    change = net.flat_params - learner.model.flat_params
+    assert np.abs(change - net.flat_grads).max() < 1e-11
+    assert np.abs(net.flat_grads).max() > 0.1
+
+
+@pytest.mark.parametrize("every", [1, 10])
+def test_resets_of_all_streams_need_at_most_a_tape_for_each_length(every, rng):
+    learner = crnn.SequenceRegressor(2, 1, hidden_size=4, seed=0).learner(lr=1e-2, bptt=10, every=every)
+    made, lengths = learner._window._again._make, []
+    learner._window._again._make = lambda steps: lengths.append(steps) or made(steps)
+    for _ in range(500):
+        if rng.random() < 0.5:
+            learner.reset()
+        learner.predict(rng.normal(size=2))
+        learner.learn(np.float32(rng.normal()))
+    assert sorted(lengths) == sorted(set(lengths))
+
+
+def test_a_target_of_any_type_of_numbers_is_the_same_number(rng):
+    xs, losses = rng.normal(size=(20, 2)), []
+    for kind in (float, np.float32, np.float64, lambda y: np.array([y]), lambda y: np.array(y, np.float32)):
+        learner = crnn.SequenceRegressor(2, 1, hidden_size=4, seed=0).learner(lr=1e-2, bptt=5, every=1)
+        losses.append([(learner.predict(x), learner.learn(kind(0.25)))[1] for x in xs])
+        learner.predict(xs[0])
+        with pytest.raises(ValueError, match="y: expected"):
+            learner.learn(kind(float("inf")))
+    assert all(each == losses[0] for each in losses)
+
+
 def test_a_reset_of_one_stream_of_text_has_no_target_and_no_surprisal():
     learner, ids = language().learner(streams=2, bptt=6), IDS[:80].reshape(2, -1).T
     learner.feed(ids[:9])

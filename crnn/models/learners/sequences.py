@@ -161,8 +161,8 @@ class ValueLearner(SequenceLearner):
 
     def _targets(self, y: Any) -> Array:
         mean, std = self._y_scaling
-        if isinstance(y, float) and not self._several and self._target_row.size == 1:
-            value = (y - self._y_first[0]) / self._y_first[1]
+        if isinstance(y, float | np.floating) and not self._several and self._target_row.size == 1:
+            value = (float(y) - self._y_first[0]) / self._y_first[1]
             if -LARGE < value < LARGE:
                 self._target_row[0, 0, 0] = value
                 return self._target_row

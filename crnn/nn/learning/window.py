@@ -23,7 +23,7 @@ from crnn.nn.state import State
 
 __all__ = ["KeptWindow", "RereadWindow", "Window"]
 
-MOST_TAPES = 16  # that are kept, of windows between resets
+MOST_TAPES = 32  # that are kept, of windows between resets
 
 Maker = Callable[[int], Unrolled]  # makes one of so many steps
 
@@ -383,9 +383,29 @@ class Again:
         tape.targets[...] = window.of_steps(window._targets, start, stop)
         return tape
 
+    def _backward_apart(self, window: Window, bounds: Sequence[int], before: Sequence[Array], scale: float) -> None:
+        """`backward` of a window whose resets are of all streams.
+
+        No state and no gradient passes them, so each part is run forward and back before the next one, and parts of
+        the same length can share a tape.
+        """
+        everyone = np.ones(window.resets.shape[1], bool)
+        vectors = "dvectors" in self._stack.cell.info.arrays  # whose gradients a tape sums from one packing to the next
+        for number, (start, stop) in reversed(list(enumerate(pairwise(bounds)))):  # in this order gradients are summed
+            tape = self._begin(window, number if vectors else 0, start, stop)
+            if start in window.starts:
+                set_initial(self._stack, tape.before.arrays, everyone)
+            else:
+                tape.before.set_arrays(before)
+            initial = self._trains_start and start in window.starts
+            tape.learn(scale, from_initial_state=initial, forward=True)
+
     def _backward_between(self, window: Window, before: Sequence[Array], scale: float) -> None:
         """`backward` of a window with resets."""
         bounds = [0, *(start for start in window.starts if 0 < start < window.steps), window.steps]
+        if all(window.resets[start].all() for start in window.starts if start < window.steps):
+            self._backward_apart(window, bounds, before, scale)
+            return
         tapes: list[Unrolled] = []
         for number, (start, stop) in enumerate(pairwise(bounds)):
             tape = self._begin(window, number, start, stop)

@@ -36,7 +36,7 @@ SETTINGS = {
     "shakespeare-40m": Setting(
         "nats",
         {"cell": "lstm", "hidden_size": 1024, "recurrent_dropout": 0.3, **REGULARISED},
-        {"batch_size": 32, "bptt": 128, "carry": BLOCK, "epochs": 22, "lr": 2e-3, "precision": "bf16"},
+        {"batch_size": 32, "bptt": 128, "carry": BLOCK, "epochs": 22, "lr": 2e-3},
     ),
 }
 

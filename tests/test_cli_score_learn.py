@@ -4,6 +4,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -128,7 +129,7 @@ def test_an_existing_file_is_kept_unless_it_may_be_replaced(run, tmp_path):
         (["--learn", "--recent", "0"], "recent: expected an integer of at least 1"),
         (["--learn", "--optimizer", "adma"], "optimizer: "),
         (["--learn", "--anchor", "missing"], "missing"),
-        (["--learn", "--anchor", "other"], "anchor: expected a model like"),
+        (["--learn", "--anchor", "other"], "anchor: expected the model's vocabulary"),
         (["--learn", "--save", "nowhere/x"], "save: expected a folder that exists"),
         (["--threads", "0"], "threads: expected an integer of at least 1"),
     ],
@@ -227,3 +228,18 @@ def test_a_float64_model_is_scored_learnt_and_saved_in_float64(run):
     run("d", "--learn", "--recent", "10000", "--save", "same")  # learns nothing: all lines are the first ones
     assert crnn.load("same").flat_params.tobytes() == crnn.load("d").flat_params.tobytes()
     assert run("learnt", *LEARN, "--anchor", "m")[0] == 0  # another precision of the anchor
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: language_model("".join(LINES) + "!", H=9), r"anchor: expected the model's vocabulary.* without '\?'"),
+        (lambda: language_model("".join(LINES) + "!?", H=8), "anchor: expected hidden_size=9, as in the model, got 8"),
+        (lambda: language_model("".join(LINES) + "!?", H=9, cell="gru"), "anchor: expected cell="),
+    ],
+)
+def test_an_anchor_that_is_another_model_is_refused_by_what_differs(run, make, message):
+    make().save("other")
+    status, _, err = run("m", *LEARN, "--anchor", "other")
+    assert status == 1
+    assert re.search(message, err.decode())

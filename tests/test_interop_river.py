@@ -2,6 +2,7 @@
 """Learners in River's protocol, with River's own checks where it is installed, and without it."""
 
 import copy
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -52,14 +53,14 @@ def test_features_have_fixed_places_and_missing_ones_are_zero():
     assert adapter.predict_one({"b": 2.0, "a": 1.0}) == adapter.predict_one({"a": 1.0, "b": 2.0})
     assert fixed.predict_one({"b": 1.0, "a": 2.0}) == adapter.predict_one({"a": 1.0, "b": 2.0})
     assert adapter.predict_one({"a": 3}) == adapter.predict_one({"a": 3.0, "b": None})
-    with pytest.raises(ValueError, match="expected at most 2 features, got 'c' besides"):
+    with pytest.raises(ValueError, match=r"expected at most 2 features, .*, got \['a', 'b', 'c'\]"):
         adapter.predict_one({"a": 1, "c": 1})
     ignoring = regressor(new_features="ignore")
     assert ignoring.predict_one({"a": 1, "b": 2}) == ignoring.predict_one({"a": 1, "b": 2, "c": 3})
     late = regressor()
     late.learn_one({"b": 1}, 0)
     late.learn_one({"a": 1}, 0)
-    with pytest.raises(ValueError, match="got 'c'"):
+    with pytest.raises(ValueError, match=r"got .*'c'"):
         late.learn_one({"c": 1}, 0)
 
 
@@ -186,3 +187,10 @@ def test_arguments_of_other_types_are_refused_by_name(arguments, message):
 def test_an_integer_that_no_float_holds_is_refused_by_its_name():
     with pytest.raises(ValueError, match=r"x\['a'\]: expected a finite number"):
         RiverRegressor(crnn.SequenceRegressor(2, 1, hidden_size=4)).predict_one({"a": 10**400})
+
+
+def test_a_decimal_is_the_number_that_it_is():
+    found = [regressor().predict_one({"a": value, "b": 1}) for value in (Decimal("0.5"), 0.5)]
+    assert found[0] == found[1]
+    with pytest.raises(ValueError, match=r"x\['a'\]: expected a finite number, got Decimal"):
+        regressor().predict_one({"a": Decimal("NaN")})

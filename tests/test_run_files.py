@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_tools import environment, language_model, text
+from model_tools import crnn_command, environment, language_model, text
 
 import crnn
 from crnn import cli
@@ -43,6 +43,35 @@ def refused(capsys, *arguments):
 posix = pytest.mark.skipif(sys.platform == "win32", reason="links and special files are others there")
 
 # ---- different files -------------------------------------------------------------------------------------------------
+
+
+@posix
+@pytest.mark.parametrize(
+    ("stream", "arguments"),
+    [
+        ("standard input", ["score", "m", "--learn", "--save", "file", "--overwrite"]),
+        ("standard output", ["score", "m", "--learn", "--save", "file", "--overwrite"]),
+        ("standard input", ["compress", "-", "-o", "file", "--overwrite"]),
+        ("standard output", ["train", "text.txt", "-o", "n", "--log", "file", *TINY]),
+        ("standard error", ["train", "text.txt", "-o", "n", "--log", "./file", *TINY]),
+    ],
+)
+def test_a_file_that_a_standard_stream_is_redirected_from_or_to_is_not_written(folder, stream, arguments):
+    language_model("".join(Path("text.txt").read_text())).save("m")
+    Path("file").write_text("work\n" * 40)
+    named = {"standard input": "stdin", "standard output": "stdout", "standard error": "stderr"}
+    others = {name: subprocess.PIPE for name in ("stdout", "stderr") if name != named[stream]}
+    with open("file", "r+b" if stream == "standard input" else "ab") as file:
+        done = subprocess.run(
+            crnn_command(*arguments), env=environment(), check=False, **others, **{named[stream]: file}
+        )
+    assert done.returncode == 1
+    content = Path("file").read_text()
+    assert content.startswith("work\n" * 40)
+    message = content if done.stderr is None else done.stderr.decode()
+    assert f": expected another file than that of {stream}, got " in message
+    assert ": --" in message
+
 
 
 @posix

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class _Adapter:
     options : dict, optional
         Options of ``model.learner``, such as ``{"lr": 1e-3, "bptt": 16, "every": 1}``; one stream.
 
-    A feature that is missing, or None, is 0. Others are real numbers, also True and False; the model does not
+    A feature that is missing, or None, is 0. Others are real numbers, also Decimals, True and False; the model does not
     standardise by what it reads, so put River's ``StandardScaler`` in front if scales differ.
     """
 
@@ -118,7 +119,7 @@ class _Adapter:
             place = places.get(name)
             if place is None or value is None:
                 continue
-            if not isinstance(value, numbers.Real | np.bool_):
+            if not isinstance(value, numbers.Real | np.bool_ | Decimal):
                 raise TypeError(f"x[{name!r:.50}]: expected a number, got {type(value).__name__} {value!r:.50}")
             try:
                 row[place] = value
@@ -134,8 +135,8 @@ class _Adapter:
         names, left = sorted(unknown, key=str), len(self._row) - len(self._places)
         if len(names) > left and (self.new_features == "error" or not self._places):
             raise ValueError(
-                f"x: expected at most {len(self._row)} features, got {names[left]!r:.50} besides "
-                f"{list(self._places)!r:.200}; new_features='ignore' leaves later ones out"
+                f"x: expected at most {len(self._row)} features, the inputs of the model, got "
+                f"{[*self._places, *names]!r:.200}; new_features='ignore' leaves later ones out"
             )
         return self._places | {name: len(self._places) + i for i, name in enumerate(names[:left])}
 

@@ -22,9 +22,9 @@ STANDARD_INPUT = "-"  # as a file to read; the command line has another path for
 class RunFiles:
     """Context manager that holds the locks of all files that a run writes.
 
-    On entry it checks that all files are different, by identity and not by spelling; that the written ones are regular
-    files, or new, in folders that exist; that they can be written, by trying; and that no other run writes them.
-    Nothing has been read or changed if it raises.
+    On entry it checks that all files are different, by identity and not by spelling, also from those that the standard
+    streams are redirected from or to; that the written ones are regular files, or new, in folders that exist; that they
+    can be written, by trying; and that no other run writes them. Nothing has been read or changed if it raises.
 
     Parameters
     ----------
@@ -88,6 +88,9 @@ class RunFiles:
                     raise ValueError(f"{other} and {name}: expected different files, got {path} for both")
                 if os.path.isdir(other_path) and _is_in(path, other_path):
                     raise ValueError(f"{name}: expected a file outside of the folder {other_path}, got {path}")
+            standard = _standard_of(path)
+            if standard is not None:
+                raise ValueError(f"{name}: expected another file than that of {standard}, got {path} for both")
 
 
 def _named(path: str) -> str:
@@ -127,6 +130,15 @@ def _same_file(one: str, other: str) -> bool:
     if not (os.path.isdir(folder) and os.path.isdir(other_folder) and os.path.samefile(folder, other_folder)):
         return False
     return name == other_name or (_folded(name) == _folded(other_name) and _ignores_case(folder))
+
+
+def _standard_of(path: str) -> str | None:
+    """Which of the standard streams is redirected from or to this file, if any is."""
+    for descriptor, name in enumerate(("standard input", "standard output", "standard error")):
+        with contextlib.suppress(OSError, ValueError):  # closed; no such file
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return name
+    return None
 
 
 def _is_in(path: str, folder: str) -> bool:

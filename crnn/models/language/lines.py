@@ -192,11 +192,17 @@ def _padded(sequences: Sequence[Ids]) -> tuple[Ids, Array]:
 
 def _weights_like(model: Any, anchor: Any) -> Array:
     """The weights of a model that must have the shape of another one. Raises ValueError."""
-    if type(anchor) is not type(model) or anchor.vocab != model.vocab or _shape(anchor) != _shape(model):
+    if type(anchor) is not type(model):
         raise ValueError(f"anchor: expected a model like {model!r}, got {anchor!r}")
+    if anchor.vocab != model.vocab:
+        missing = [token for token in model.vocab.tokens if token not in anchor.vocab]
+        without = f", without {', '.join(map(repr, missing[:5]))}" if missing else ""
+        raise ValueError(f"anchor: expected the model's vocabulary, {model.vocab!r}, got {anchor.vocab!r}{without}")
+    here, there = model.config(), anchor.config()
+    for name in dict.fromkeys([*here, *there]):
+        if here.get(name) != there.get(name):
+            raise ValueError(
+                f"anchor: expected {name}={here.get(name)!r:.100}, as in the model, got {there.get(name)!r:.100}"
+            )
     weights: Array = anchor._parameters.flat
     return weights
-
-
-def _shape(model: Any) -> Any:
-    return model.config(), model._parameters.shapes

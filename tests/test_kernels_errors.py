@@ -90,7 +90,7 @@ GOOD: dict[str, tuple[Callable, str, Callable[[], dict]]] = {
     "rows_add_bias": (gemm.rows_add_bias, "y", lambda: {"y": f4(V, H), "w": f4(V, H), "bias": f4(H)}),
     "rows_backward": (gemm.rows_backward, "dw", lambda: {
         "dw": f4(V, H), "ids": ids(T, B), "dy": f4(T, B, H), "n0": 0, "n1": H}),
-    "orthonormalize": (gemm.orthonormalize, "q", lambda: {"q": f4(D, H)}),
+    "orthonormalize": (vecmath.orthonormalize, "q", lambda: {"q": f4(D, H)}),
     **good_cells(),
     "softmax_cross_entropy": (loss.softmax_cross_entropy, "loss dlogits", lambda: {
         "loss": f4(T, B), "dlogits": f4(T, B, V), "logits": f4(T, B, V), "targets": ids(T, B), "scale": 1.0,
@@ -578,7 +578,7 @@ def test_empty_work_is_no_error():
     pool.pool_max_forward(f4(B, 0), ids(B, 0), f4(T, B, 0), 0, B)
     pool.pool_mean_backward(f4(0, B, H), f4(B, H), 0, B)
     vecmath.exp(f4(0), f4(0))
-    assert gemm.orthonormalize(f4(0, H)) == 0
+    assert vecmath.orthonormalize(f4(0, H)) == 0
 
 
 @pytest.mark.parametrize("wrong", [{"first": -1}, {"first": 3}, {"column": -1}, {"column": 2}])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from kernel_tools import ROWS, WIDTHS, Guarded, assert_close, assert_same_bits, chain32, slices
 
-from crnn._core import gemm
+from crnn._core import gemm, vecmath
 from crnn._core.rows import Lengths
 
 T, B, D, H, V = 3, 2, 5, 7, 11
@@ -339,7 +339,7 @@ def test_orthonormalize_is_the_q_of_qr(arrays, rng, H):
     for n in {1, (H + 1) // 2, H}:
         start = rng.normal(size=(n, H)).astype(arrays.dtype)
         q = arrays.inout(start)
-        assert gemm.orthonormalize(q) == 0
+        assert vecmath.orthonormalize(q) == 0
         error = np.abs(q.astype("f8") @ q.T.astype("f8") - np.eye(n)).max()
         assert error <= {"float32": 2e-6, "float64": 1e-14}[arrays.dtype.name]
         Q, R = np.linalg.qr(start.T.astype("f8"))  # Gram-Schmidt's where R's diagonal is positive
@@ -351,17 +351,17 @@ def test_orthonormalize_is_the_q_of_qr(arrays, rng, H):
 def test_orthonormalize_names_the_first_dependent_row(arrays, rng):
     rows = rng.normal(size=(H, H))
     rows[4] = 2 * rows[0] - rows[3]
-    assert gemm.orthonormalize(arrays.inout(rows)) == 1 + 4
+    assert vecmath.orthonormalize(arrays.inout(rows)) == 1 + 4
     rows[0] = 0
-    assert gemm.orthonormalize(arrays.inout(rows)) == 1 + 0
+    assert vecmath.orthonormalize(arrays.inout(rows)) == 1 + 0
     too_many = rng.normal(size=(H + 1, H))
-    assert gemm.orthonormalize(arrays.inout(too_many)) == 1 + H
+    assert vecmath.orthonormalize(arrays.inout(too_many)) == 1 + H
 
 
 def test_orthonormalize_refuses_rows_that_are_not_finite(arrays, rng):
     rows = rng.normal(size=(H, H))
     rows[2, 3] = np.nan
-    assert gemm.orthonormalize(arrays.inout(rows)) == 1 + 2
+    assert vecmath.orthonormalize(arrays.inout(rows)) == 1 + 2
 
 
 @pytest.mark.parametrize("N", [7, 16, 33, 127])

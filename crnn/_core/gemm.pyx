@@ -486,19 +486,3 @@ def rows_backward(dw: Real, ids: Ids, dy: Real, Py_ssize_t n0, Py_ssize_t n1, le
     need_apart("dw", dw, "dy", dy)
     cdef RowsGradient arguments = RowsGradient(kind, dw_, ids_, dy_, N, n0, n1, all_rows_of(T, B, lengths))
     perform(rows_gradient_call, &arguments, sizeof(arguments))
-
-
-def orthonormalize(q: Real) -> int:
-    """Make the rows of q (n, H), n <= H, orthonormal in rising order. q OVERWRITTEN.
-
-    Returns 0, or 1 + the number of the first row that depends on those before it.
-    """
-    cdef int kind = real_kind("q", q)
-    cdef Py_ssize_t n = dim(q, 0), H = dim(q, 1), failed
-    cdef void *q_ = data("q", q, kind, True, 2, n, H)
-    with nogil:
-        if kind == cnp.NPY_FLOAT32:
-            failed = f32.orthonormalize(<float *>q_, n, H)
-        else:
-            failed = f64.orthonormalize(<double *>q_, n, H)
-    return failed

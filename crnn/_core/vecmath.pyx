@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""exp, tanh, sigmoid and log1p of whole arrays, the same bits on every CPU."""
+"""exp, tanh, sigmoid and log1p of whole arrays, and orthonormal rows, the same bits on every CPU."""
 
 cimport numpy as cnp
 from crnn._core.arrays cimport data, dim, need_apart, real_kind
@@ -45,3 +45,19 @@ cdef int map_array(y, x, map_f32 single, map_f64 double_) except -1:
         else:
             double_(<double *>y_, <double *>x_, n)
     return 0
+
+
+def orthonormalize(q: Real) -> int:
+    """Make the rows of q (n, H), n <= H, orthonormal in rising order. q OVERWRITTEN.
+
+    Returns 0, or 1 + the number of the first row that depends on those before it.
+    """
+    cdef int kind = real_kind("q", q)
+    cdef Py_ssize_t n = dim(q, 0), H = dim(q, 1), failed
+    cdef void *q_ = data("q", q, kind, True, 2, n, H)
+    with nogil:
+        if kind == cnp.NPY_FLOAT32:
+            failed = f32.orthonormalize(<float *>q_, n, H)
+        else:
+            failed = f64.orthonormalize(<double *>q_, n, H)
+    return failed

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from crnn._core import cells, gemm
+from crnn._core import cells, vecmath
 from crnn.checks import Array, check_seed
 
 Draw = Callable[[tuple[int, ...]], Array]  # from a shape to a fresh float64 array, uniform in [-1, 1)
@@ -64,7 +64,7 @@ def orthogonal(draw: Draw, shape: tuple[int, int]) -> Array:
     """
     for _ in range(MOST_DRAWS):
         square = draw(shape)
-        failed = gemm.orthonormalize(square)
+        failed = vecmath.orthonormalize(square)
         # One of 40,000 matrices of 11 units fails, and more of larger ones: the part of a row that does not depend on
         # those before it is less than 1e-5 of the row.
         if not failed:

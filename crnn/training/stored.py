@@ -48,6 +48,16 @@ Contents: TypeAlias = tuple[Mapping[str, Array], Mapping[str, Any]]  # tensors, 
 class Stored:
     """The content of a checkpoint file, whose header has been checked. Raises ModelFileError."""
 
+    arrays: dict[str, Array]
+    model: Mapping[str, Any]
+    data: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+    options: Mapping[str, Any]
+    progress: Mapping[str, Any]
+    output: str | None
+    training_runs: tuple[Mapping[str, Any], ...]
+    log: list[Entry]
+
     def __init__(self, name: str, arrays: dict[str, Array], header: Header) -> None:
         check_kind(name, header)
         for key in ("model", "data", "optimizer", "options", "progress"):

@@ -140,7 +140,7 @@ ARGUMENTS = {
     "an option before the data": (lambda: crnn.SequenceClassifier(dropout=2), ValueError, "dropout: expected a prob"),
     "num_classes 0": (lambda: crnn.SequenceClassifier(D, 0), ValueError, "num_classes: expected .* at least 1, got 0"),
     "num_classes a float": (lambda: crnn.SequenceTagger(D, 2.0), ValueError, r"num_classes: expected .* got 2\.0"),
-    "other num_classes": (lambda: named(["a"], num_classes=2), ValueError, "num_classes: expected 1, .* got 2"),
+    "other num_classes": (lambda: named(["a"], num_classes=2), ValueError, "classes: expected 2, as .* says, got 1"),
     "classes a text": (lambda: named("ab"), TypeError, "classes: expected a list of names, got str"),
     "classes a number": (lambda: named(3), TypeError, "classes: expected a list of names, got int"),
     "classes a set": (lambda: named({"a", "b"}), TypeError, "classes: expected a list of names, got set"),

@@ -204,8 +204,10 @@ def test_a_resumed_run_is_observed_and_sampled_when_an_uninterrupted_one_is(tmp_
 class Observed(crnn.LanguageModel, kind="Observed", config_types={}):
     """A language model that notes when it is observed."""
 
+    observed = property(lambda self: self.observations)
+
     def watch(self, *observations):
-        self.observed, self.seen = observations, []
+        self.observations, self.seen = observations, []
 
 
 def noting(kind="sample", when="often", error=None):

@@ -102,7 +102,7 @@ def test_a_fit_that_is_refused_before_its_first_update_leaves_drawn_weights():
 @pytest.mark.usefixtures("large")
 @pytest.mark.parametrize("options", [{}, {"tie_weights": True}, {"adaptive_softmax": [500, 1500]}])
 def test_the_memory_of_a_block_is_freed_while_the_model_is_evaluated(options):
-    """And the training goes on as if it had been evaluated elsewhere."""
+    """And training continues as if the model had not been evaluated."""
     counts = {token: 1 + number for number, token in enumerate(VOCAB.tokens)}
     vocab = crnn.Vocab.from_counts(counts, "word", order="frequency")
     made = [crnn.LanguageModel(vocab, "gru", 16, embedding_size=16, **options) for _ in range(2)]

@@ -2,15 +2,15 @@
 """Files of learners: they continue to the bit, from any step; damaged and hostile files are refused."""
 
 import copy
-import linecache
 import pickle
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
 from file_tools import edit, take_apart
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from learner_tools import interrupted_at
 from model_tools import stir, text
 
 import crnn
@@ -324,30 +324,12 @@ def test_a_copy_after_a_reset_and_a_step_that_was_taken_back_continues_to_the_bi
 @pytest.mark.parametrize("optimizer", ["adam", "sgd(momentum=0.9)", "adagrad"])
 @pytest.mark.parametrize("every", [4, 2])
 def test_an_interrupt_at_any_line_leaves_a_learner_that_learns_and_can_be_copied(optimizer, every):
-    """Also in the first windows, whose arrays are being made. A compiled context manager is not interrupted."""
+    """Also in the first windows, whose arrays are being made."""
     model, interrupts = language(cell="gru", embedding_size=40), 0
     for line in range(every, 1000, 13):
-        learner, left = model.learner(bptt=4, every=every, optimizer=optimizer, lr=0.1), [line]
+        learner = model.learner(bptt=4, every=every, optimizer=optimizer, lr=0.1)
         learner.feed(IDS[:4])
-
-        def trace(frame, event, _, left=left):
-            if "crnn" not in frame.f_code.co_filename:
-                return None
-            if event == "line":
-                left[0] -= 1
-                source = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-                if left[0] < 0 and "with self._exclusive" not in source:
-                    raise KeyboardInterrupt
-            return trace
-
-        before = sys.gettrace()
-        sys.settrace(trace)
-        try:
-            learner.feed(IDS[4:8])
-        except KeyboardInterrupt:
-            interrupts += 1
-        finally:
-            sys.settrace(before)
+        interrupts += interrupted_at(line, partial(learner.feed, IDS[4:8]))
         twin = copy.copy(learner)
         assert same(learner.surprisal(IDS[8:20]), twin.surprisal(IDS[8:20])), line
         assert same(learner.model.flat_params, twin.model.flat_params), line

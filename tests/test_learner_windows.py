@@ -2,13 +2,13 @@
 """The windows of learners: updates more often than windows, resets of some streams, missing targets, many streams."""
 
 import copy
-import linecache
-import sys
 import tracemalloc
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from learner_tools import PACKAGE, interrupted_at
 from model_tools import stir, text
 
 import crnn
@@ -418,41 +418,21 @@ def test_an_interrupt_at_any_line_leaves_a_learner_that_agrees_with_its_snapshot
     model = crnn.SequenceRegressor(D, 1, hidden_size=H, cell="lstm", seed=0)
     interrupts = 0
     for line in range(0, 400, 5):
-        learner, left = model.learner(bptt=4, every=every, lr=0.1), [line]
+        learner = model.learner(bptt=4, every=every, lr=0.1)
 
-        def step(i, learner=learner):
-            learner.predict(x[i])
-            learner.learn(y[i])
+        def steps(first, end, learner=learner):
+            for i in range(first, end):
+                learner.predict(x[i])
+                learner.learn(y[i])
 
-        def trace(frame, event, _, left=left):
-            if "learning" not in frame.f_code.co_filename and "learners" not in frame.f_code.co_filename:
-                return None
-            if event == "line":
-                left[0] -= 1
-                # no handler of a signal runs where a compiled context manager is left
-                line_of_source = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-                if left[0] < 0 and "with self._exclusive" not in line_of_source:
-                    raise KeyboardInterrupt
-            return trace
-
-        for i in range(9):
-            step(i)
-        before = sys.gettrace()
-        sys.settrace(trace)
-        try:
-            for i in range(9, 13):
-                step(i)
-        except KeyboardInterrupt:
-            interrupts += 1
-        finally:
-            sys.settrace(before)
+        steps(0, 9)
+        interrupts += interrupted_at(line, partial(steps, 9, 13), PACKAGE / "nn/learning", PACKAGE / "models/learners")
         learner.freeze()
         stream = learner.snapshot()
         for i in range(20, 26):
             assert same(learner.predict(x[i]), stream.step(x[i])), line
         learner.unfreeze()
-        for i in range(26, 40):
-            step(i)
+        steps(26, 40)
         assert learner.updates > 3
     assert interrupts > 30
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Stored: what a checkpoint file holds, read and validated without the run that goes on from it.
+"""Stored: what a checkpoint file holds, read and validated without the run that it continues.
 
 `crnn.training.checkpoint` describes the file, writes it, and sets a run to what it holds.
 """

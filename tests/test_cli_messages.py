@@ -11,6 +11,7 @@ import pytest
 
 from crnn._options import options_of
 from crnn.cli.command import SUBCOMMANDS, all_parsers, main
+from crnn.cli.common import say, show
 from crnn.cli.messages import in_words_of, option_names, unrecognized
 from crnn.cli.typed import quoted
 from crnn.nn.config import NetworkConfig
@@ -108,6 +109,18 @@ def test_what_was_mistyped_is_answered_with_what_to_type(words, message, capsys)
 def test_every_positional_argument_has_a_help_text(name):
     for action in PARSERS[name]._actions:
         assert action.help, action.dest
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_the_help_fits_a_terminal_of_80_columns(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert max(map(len, PARSERS[name].format_help().splitlines())) <= 80
+
+
+@pytest.mark.parametrize(("put", "stream"), [(show, "out"), (say, "err")])
+def test_bytes_of_a_name_that_are_no_text_are_shown_as_they_may_be_typed(put, stream, capsys):
+    put("wrote caf\udce9.txt, é")
+    assert getattr(capsys.readouterr(), stream) == "wrote caf\\xe9.txt, é\n"
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")

@@ -421,8 +421,8 @@ def test_what_a_stream_says_of_itself():
     stream = language_model("lstm", embedding_size=6).stream()
     assert (stream.input_size, stream.output_size) == (12, 12)
     assert stream.weights.nbytes > 0
-    assert re.fullmatch(r"TextStream\(LanguageModel, input_size=12, output_size=12, .* MB of weights\)", repr(stream))
-    assert repr(stream.weights).startswith("StreamWeights(LanguageModel")
+    contents = f"LanguageModel, input_size=12, output_size=12, {stream.weights.nbytes:,} bytes of weights"
+    assert (repr(stream), repr(stream.weights)) == (f"TextStream({contents})", f"StreamWeights({contents})")
 
 
 # ---- whose weights -----------------------------------------------------------------------------------------------

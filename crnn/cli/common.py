@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TextIO, cast
 
 import crnn
-from crnn.cli.typed import ESCAPES, typed_bytes, typed_text
+from crnn.cli.typed import ESCAPES, readable, typed_bytes, typed_text
 from crnn.text.generation import SamplingOptions
 from crnn.text.reading import EOS, check_encoding
 
@@ -221,7 +221,7 @@ class _TextOutput:
 def show(text: str) -> None:
     """Print a result to standard output and flush it. Characters that its encoding lacks are written as escapes."""
     out = standard_output()
-    out.write(f"{text}\n".encode(getattr(sys.stdout, "encoding", None) or "utf-8", "backslashreplace"))
+    out.write(f"{readable(text)}\n".encode(getattr(sys.stdout, "encoding", None) or "utf-8", "backslashreplace"))
     out.flush()
 
 
@@ -242,7 +242,7 @@ def say(text: str) -> None:
     """Print a message to standard error, if there is one; standard output is for results."""
     if sys.stderr is not None:
         try:
-            print(text, file=sys.stderr, flush=True)
+            print(readable(text), file=sys.stderr, flush=True)
         except (OSError, ValueError):  # a closed pipe or a full disk must not end the command
             discard_unwritable(sys.stderr)
 

@@ -28,7 +28,12 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument("file", type=file_path, help="its name determines the format")
     add_output_flags(parser, "where to write the model (.safetensors)", required=True)
     add_format_flags(parser, "load")
-    parser.add_argument("--kind", choices=KINDS, help="what to make of it, if the file leaves that open")
+    parser.add_argument(
+        "--kind",
+        choices=KINDS,
+        metavar="KIND",
+        help=f"what to make of it, if the file leaves that open: {', '.join(KINDS)}",
+    )
     parser.add_argument(
         "--vocab",
         type=file_path,

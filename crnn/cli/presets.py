@@ -18,8 +18,9 @@ def add_preset_flag(parser: CommandParser) -> None:
     parser.add_argument(
         "--preset",
         choices=list(PRESETS),
+        metavar="PRESET",
         help="settings of a published model or of a well-known program; other options that are given take precedence, "
-        "and with --help the defaults are those of the preset",
+        f"and with --help the defaults are those of the preset; one of {', '.join(PRESETS)}",
     )
 
 

@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 
-__all__ = ["ESCAPES", "Sizes", "escaped", "quoted", "typed_bytes", "typed_text"]
+__all__ = ["ESCAPES", "Sizes", "escaped", "quoted", "readable", "typed_bytes", "typed_text"]
 
 ESCAPES = r"\n, \t, \r, \xHH (a byte), \uHHHH and \\ stand for characters"  # for help texts
 
@@ -18,6 +18,7 @@ _PARTS = re.compile(
     r"\\x(?P<byte>[0-9a-fA-F]{2})|\\u(?P<code>[0-9a-fA-F]{4})|\\(?P<simple>[ntr0\\])|(?P<raw>[\udc80-\udcff])|(?P<other>.)",
     re.DOTALL,
 )
+_RAW = re.compile("[\udc80-\udcff]")
 
 
 class Sizes:
@@ -98,6 +99,17 @@ def escaped(text: str | bytes) -> str:
 
 def _code(character: str) -> str:
     return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else character
+
+
+def readable(text: str) -> str:
+    r"""A text whose names of files may have bytes that are no text in the locale's encoding (PEP 383): as in `quoted`.
+
+    Examples
+    --------
+    >>> print(readable("wrote caf\udce9.txt"))
+    wrote caf\xe9.txt
+    """
+    return _RAW.sub(lambda found: _escaped(found[0]), text)
 
 
 def quoted(word: str) -> str:

@@ -76,7 +76,7 @@ cdef class StreamWeights:
 
     cdef str describe(self):
         return (f"{self.shapes.kind}, input_size={self.input_size}, output_size={self.output_size}, "
-                f"{self.nbytes / 2 ** 20:.3g} MB of weights")
+                f"{self.nbytes:,} bytes of weights")
 
     # ---- arguments ---------------------------------------------------------------------------------------------------
 

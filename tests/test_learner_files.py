@@ -128,6 +128,13 @@ def test_a_learner_from_a_file_continues_to_the_bit_from_every_step(tmp_path, ki
     assert (other.learner.steps, other.learner.updates) == (whole.learner.steps, whole.learner.updates)
 
 
+@pytest.mark.parametrize("rule", crnn.optim.RULES)
+def test_files_hold_every_optimizer(tmp_path, rule):
+    learner, path = language().learner(bptt=5, optimizer=rule, lr=0.01).feed(text(20)), tmp_path / "l.safetensors"
+    learner.save(path)
+    assert same(crnn.Learner.load(path).surprisal(text(20)), learner.surprisal(text(20)))
+
+
 def test_a_copy_and_a_pickle_continue_as_the_learner_does():
     learner = language().learner(bptt=5).feed(text(33))
     others = [copy.deepcopy(learner), copy.copy(learner), pickle.loads(pickle.dumps(learner))]

@@ -26,7 +26,7 @@ from crnn.checks import Array
 from crnn.io import registry
 from crnn.io.model_file import Header, check_no_more, check_tensor
 from crnn.nn.learning.config import LearnerConfig
-from crnn.optim.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, keeps_no_parameters
+from crnn.optim.optimizers import OWN_RULES, Optimizer, keeps_no_parameters
 
 __all__ = ["KIND", "contents", "learner_from"]
 
@@ -67,7 +67,7 @@ def optimizer_header(optimizer: Optimizer) -> dict[str, Any]:
 
 def _optimizer_of(header: Any) -> Optimizer:
     """The optimizer of a header, without its numbers and arrays. Raises TypeError and ValueError."""
-    rules = {rule.__name__: rule for rule in (SGD, Adagrad, RMSprop, Adam, AdamW)}
+    rules = {rule.__name__: rule for rule in OWN_RULES}
     if not isinstance(header, dict) or set(header) != {"rule", "arguments", "numbers"}:
         raise ValueError(f"expected optimizer, with rule, arguments and numbers, got {header!r:.200}")
     rule, arguments, numbers = header["rule"], header["arguments"], header["numbers"]

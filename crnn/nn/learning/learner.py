@@ -24,6 +24,7 @@ from crnn.checks import Array, check_threads
 from crnn.io import model_file, registry
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import Header, ModelFileError
+from crnn.nn.config import DROPOUTS
 from crnn.nn.learning.config import LearnerConfig
 from crnn.nn.learning.files import contents, learner_from
 from crnn.nn.learning.readout import Readout
@@ -37,9 +38,6 @@ from crnn.optim.named import optimizer_from
 from crnn.optim.optimizers import Optimizer
 
 __all__ = ["Learner"]
-
-DROPOUTS = ("dropout", "recurrent_dropout", "input_dropout", "embedding_dropout", "weight_dropout")
-
 
 class Learner(ABC):
     """A model that learns from a stream, step by step, while it predicts; ``model.learner()`` makes one.

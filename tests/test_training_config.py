@@ -11,6 +11,7 @@ from model_tools import language_model
 import crnn
 from crnn._options import ELSEWHERE, NOWHERE, from_flags, name_here, options_of
 from crnn.cli import command, train
+from crnn.training import recorded
 from crnn.training.config import TrainingConfig, TrainingOptions
 
 OPTIONS = options_of(TrainingConfig)
@@ -21,6 +22,13 @@ SEQUENCE_MODELS = [
 
 def test_the_typed_dictionary_agrees_with_the_list():
     assert get_type_hints(TrainingOptions) == {each.name: each.type for each in OPTIONS}
+
+
+def test_every_option_is_recorded_in_checkpoints_or_does_not_change_the_model():
+    lists = (recorded.VALUES, recorded.METHODS, recorded.MADE, recorded.NOT_RECORDED)
+    assert sorted(name for names in lists for name in names) == sorted(each.name for each in OPTIONS)
+    assert {each.name: each.default for each in OPTIONS if each.name in recorded.METHODS} == recorded.METHODS
+    assert set(recorded.FIXED) <= {*recorded.VALUES, *recorded.MADE}
 
 
 def test_fits_signature_and_docstring_name_every_option():

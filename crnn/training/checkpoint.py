@@ -35,15 +35,13 @@ from crnn.training.log_file import line_of
 from crnn.training.protocols import changing, weights_of
 from crnn.training.ranks import RankedRun
 from crnn.training.record import training_record
+from crnn.training.recorded import FIXED, METHODS
 from crnn.training.run import Diverged, Run
 from crnn.training.stored import KIND, MODEL, REST, Contents, Stored, split
 
 __all__ = ["Checkpoint", "best_model"]
 
 FREE_SETTINGS = ("lr", "weight_decay")  # of an optimizer; a resumed run may have others
-FIXED = ("precision", "shards", "average")  # of the options; a resumed run has the same. Files may not have them: None
-# Options that are recorded if they are used, with the value of those that are not.
-METHODS: dict[str, Any] = {"random_bptt": False, "gradient_noise": None}
 
 # What determines the windows of an epoch, and the options that determine it.
 CUT_BY = {"batch_size": "batch_size", "bptt": "bptt", "random_bptt": "random_bptt", "order": "seed"}

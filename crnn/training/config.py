@@ -3,7 +3,7 @@
 
 `crnn.fit`, its docstring, the models' ``fit`` methods and the flags of ``crnn train`` all read this list. A new option
 is declared here, in `TrainingConfig` and for type checkers in `TrainingOptions` or, if it says how a model learns, in
-`LearningOptions`, and used in step.py or trainer.py.
+`LearningOptions`, and used in step.py or trainer.py. recorded.py says whether checkpoints record it.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from crnn.nn.config import NetworkConfig
 from crnn.nn.precision import check_can_train
 from crnn.text.corpus import TextCorpus
 from crnn.training.averaging import WeightAverage
-from crnn.training.checkpoint import METHODS, Checkpoint
+from crnn.training.checkpoint import Checkpoint
 from crnn.training.communicator import on_all_ranks
 from crnn.training.config import TrainingConfig, TrainingOptions
 from crnn.training.exclusive import in_training
@@ -26,6 +26,7 @@ from crnn.training.log_file import check_log
 from crnn.training.output import Output
 from crnn.training.protocols import Observation, Trainable, Windows, weights_of
 from crnn.training.ranks import RankedRun, config_of_rank
+from crnn.training.recorded import recorded
 from crnn.training.report_page import check_page
 from crnn.training.run import Run
 from crnn.training.run_files import RunFiles
@@ -34,10 +35,6 @@ from crnn.training.stored import Contents, check_is_checkpoint
 from crnn.training.trainer import Trainer
 
 __all__ = ["check_start", "fit", "fit_in_training", "new_trainer"]
-
-# Options that determine the result. They may differ when a run is resumed, and a note lists the differences, except
-# for those of `crnn.training.checkpoint.FIXED`.
-RESULT_OPTIONS = ("epochs", "batch_size", "bptt", "carry", "clip_norm", "clip_value", "reduction", "precision", "seed")
 
 
 @takes_options(TrainingConfig)
@@ -183,12 +180,12 @@ def new_trainer(
     gradients = None
     if config.shards is not None:
         windows, gradients = sharded(model, windows, config.shards, ranked)
-    recorded = _empty_log(model, log, config)
-    run = Run(model, _optimizer(config), recorded, cut, carries_state=windows.carries_state)
+    log = _empty_log(model, log, config)
+    run = Run(model, _optimizer(config), log, cut, carries_state=windows.carries_state)
     rule = config.new_average()
     run.average = None if rule is None else WeightAverage(rule)
     run.check_weights()
-    identity, result = data_identity(train, valid), _result_options(config, cut)
+    identity, result = data_identity(train, valid), recorded(config, cut["windows"], cut["order"])
     checkpoint = Checkpoint(config.checkpoint, identity, result, command, rest, ranked)
     if config.resume:
         run.log.notes = checkpoint.read_into(run)
@@ -233,17 +230,6 @@ def _check_precision(model: Trainable, precision: str | None) -> None:
             f"precision: expected a model whose loss_and_gradients takes a precision for {precision!r}, got a "
             f"{type(model).__name__}"
         )
-
-
-def _result_options(config: TrainingConfig, cut: dict[str, int]) -> dict[str, Any]:
-    schedule = config.new_schedule()
-    name = None if schedule is None else getattr(schedule, "__name__", type(schedule).__name__)
-    given = {name: getattr(config, name) for name in RESULT_OPTIONS}
-    epochs = config.length(cut["windows"], judged=False).epochs
-    more: dict[str, Any] = {} if config.shards is None else {"shards": config.shards}
-    more |= {name: getattr(config, name) for name in METHODS if getattr(config, name)}
-    more |= {} if config.average is None else {"average": repr(config.new_average())}
-    return given | more | {"epochs": epochs, "schedule": name, "order": cut["order"]}
 
 
 def check_start(config: TrainingConfig) -> None:

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""A step of a cell for which ONNX has no operator, as the nodes of a Scan's body."""
+"""STEPS: for each cell for which ONNX has no operator, how the nodes of a step are written, the body of a Scan.
+
+A step takes the builder, the layer's prefix and parameters, the names of the state before it, of x W_xh + b_h (B, G*H),
+and, if sequences end at different steps, of a bool (B, 1): which have this step. It returns those of the new state.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -15,11 +19,7 @@ from crnn.nn.cells import CELLS
 def ln_lstm_step(
     g: Builder, prefix: str, params: Mapping[str, Array], h: str, c: str, xw: str, mask: str = ""
 ) -> tuple[str, str]:
-    """Write a step of ln_lstm with parameters ``params``, whose names begin with ``prefix``, to ``g``.
-
-    Takes the names of h, c (B, H) and x W_xh + b_h (B, G*H), and of a bool (B, 1) which says where the sequences have
-    this step. Returns the names of the new h and c.
-    """
+    """See `crnn.nn.cells.LnLstm`."""
     names = CELLS["ln_lstm"].info.gate_names
 
     def vectors(name: str) -> str:
@@ -41,3 +41,6 @@ def ln_lstm_step(
     if not mask:
         return new_h, new_c
     return g.op("Where", mask, new_h, h), g.op("Where", mask, new_c, c)
+
+
+STEPS: dict[str, Callable[..., Sequence[str]]] = {"ln_lstm": ln_lstm_step}

@@ -21,7 +21,7 @@ from crnn.checks import Array, as_number, check_flag
 from crnn.interop.layouts import from_crnn
 from crnn.interop.onnx.builder import Builder
 from crnn.interop.onnx.files import LARGEST, METADATA, digest, onnx
-from crnn.interop.onnx.scan_steps import ln_lstm_step
+from crnn.interop.onnx.scan_steps import STEPS
 from crnn.interop.parts import ONLY_TRAINING, Layer, ModelParts, parts_of
 from crnn.nn.cells import CELLS
 
@@ -275,20 +275,20 @@ class _Writer:
         self.after.append((self._joined_directions(finals, 0),) * 2)
         return self._scanned(number, outputs)
 
-    def ln_lstm(self, number: int, layer: Layer, x: str, before: Mapping[str, str]) -> str:
-        """A layer of ln_lstm cells, for which ONNX has no operator: a Scan. After a sequence's end h and c stay."""
-        g = self.graph
+    def scan(self, number: int, layer: Layer, x: str, before: Mapping[str, str]) -> str:
+        """A layer of a cell that ONNX has no operator for: a Scan of its step. After a sequence its state stays."""
+        g, step = self.graph, STEPS[self.network.cell]
         outputs, finals = [], []
         for i, direction in enumerate(layer):
             prefix = f"layer{number}.{'reverse.' * i}"
             xw, H = self._input_product(prefix, direction, x), direction["W_hh"].shape[0]
-            states = [self._first(name, before, i, H) for name in "hc"]
+            states = [self._first(name, before, i, H) for name in self._state_names()]
             inputs = {xw: self.dtype} | ({self.mask: "bool"} if self.mask else {})
-            (h, c), y = g.scan(states, inputs, partial(ln_lstm_step, g, prefix, direction), reverse=i == 1)
+            after, y = g.scan(states, inputs, partial(step, g, prefix, direction), reverse=i == 1)
             outputs.append(y)
-            finals.append((g.unsqueeze(h, 0), g.unsqueeze(c, 0)))
-        h, c = (self._joined_directions(parts, 0) for parts in zip(*finals, strict=True))
-        self.after.append((h, c))
+            finals.append([g.unsqueeze(state, 0) for state in after])
+        joined = [self._joined_directions(parts, 0) for parts in zip(*finals, strict=True)]
+        self.after.append((joined[0], joined[-1]))
         return self._scanned(number, outputs)
 
     def _input_product(self, prefix: str, params: Mapping[str, Array], x: str) -> str:
@@ -462,8 +462,8 @@ OPERATORS: dict[str, tuple[str, Mapping[str, Any]]] = {
 }
 WRITERS: dict[str, Callable[[_Writer, int, Layer, str, Mapping[str, str]], str]] = {
     **dict.fromkeys(OPERATORS, _Writer.operator),
+    **dict.fromkeys(STEPS, _Writer.scan),
     "min_gru": _Writer.min_gru,
-    "ln_lstm": _Writer.ln_lstm,
 }
 POOLED: dict[str, Callable[[_Writer, str], str]] = {
     "last": _Writer.last,

@@ -18,7 +18,7 @@ from crnn.nn.state import state_arrays
 pytestmark = pytest.mark.thread_unsafe  # the instruction set is the process's
 
 INIT = {"recurrent_init": "orthogonal", "input_init": "glorot"}  # defaults may change, these may not
-CELLS = ["tanh", "lstm", "gru", "original_gru", "min_gru", "ln_lstm"]
+CELLS = list(core.CELLS)
 LENGTHS = [5, 1, 8, 8, 3, 7, 2, 8, 4, 6, 5, 8, 1]
 
 

@@ -8,6 +8,7 @@ files that are there already stay as they are.
 import numpy as np
 
 import crnn
+from crnn.nn.cells import CELLS
 
 from .targets import CORPUS
 
@@ -20,7 +21,7 @@ def models() -> dict[str, crnn.RNN]:
     small = {"hidden_size": 3, "seed": 1}
     every = {
         f"rnn-{cell}": crnn.RNN(2, 3, 2, cell, trainable_initial_state=True, seed=1)
-        for cell in ("tanh", "relu", "lstm", "gru", "original_gru", "min_gru", "ln_lstm")
+        for cell in CELLS
     }
     return every | {
         "rnn-float64": crnn.RNN(2, [3, 4], cell="lstm", bidirectional=True, dtype="float64", seed=1),

@@ -344,9 +344,12 @@ def recurrent_backward_weight(dw: Real, h: Real, h0: Real, da: Real, scratch: Re
     cdef void *da_ = data("da", da, kind, False, 3, -1, -1, N)
     cdef void *h_ = data("h", h, kind, False, 3, T, B, H)
     cdef crnn_rows rows = all_rows_of(T, B, lengths)
-    cdef void *h0_ = data("h0", h0, kind, False, 2, rows.B, H)
+    cdef bint some = lengths is not None and lengths.held
+    cdef char *h0_ = <char *>data("h0", h0, kind, False, 2, lengths.batch if some else rows.B, H)
     cdef void *db_ = NULL if db is None else data("db", db, kind, True, 1, N)
     cdef void *scratch_ = scratch_data(scratch, kind, H)
+    if some:
+        h0_ += lengths.first * H * (4 if kind == cnp.NPY_FLOAT32 else 8)
     need_range("n0, n1", n0, n1, N, 1)
     need_gradient_apart(dw, db, scratch, [("h", h), ("h0", h0), ("da", da)])
     if n0 == n1 or H == 0:

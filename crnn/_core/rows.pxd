@@ -13,6 +13,10 @@ cdef class Lengths:
     cdef readonly object places    # int32 (B,): rank of each sequence, longest first; None if not packed
     cdef object bounds             # where the parts begin and end in `order`
     cdef object flat_rows          # see padded_rows
+    # Of `range_of`, for gradients of weights that are sums over some sequences of arrays that have more:
+    cdef readonly Py_ssize_t held   # rows of the arrays; 0 if these are all of their sequences
+    cdef readonly Py_ssize_t first  # number of the first of these sequences, of which there are B ...
+    cdef readonly Py_ssize_t batch  # ... of so many
 
 # The slice b0 .. b1 of arrays (T, B, ...); `lengths` None or Lengths, of which the slice lies in one part. The T and B of
 # the result are those of the sequences, also where the arrays are packed.

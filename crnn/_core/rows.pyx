@@ -105,6 +105,24 @@ cdef class Lengths:
         other.order.flags.writeable = False
         return other
 
+    def range_of(self, Py_ssize_t first, Py_ssize_t stop) -> Lengths:
+        """The sequences first .. stop-1 of packed arrays, or of arrays (T, B, ...) if all lengths are T.
+
+        Only for the kernels of weights' gradients, which then sum over the rows of these sequences, in the order that
+        they would have in arrays of their own.
+        """
+        if not self.packed or self.held:
+            raise ValueError("range_of: expected packed lengths of all sequences, got others")
+        need_range("first, stop", first, stop, self.B, 1)
+        if first == stop:
+            raise ValueError(f"first, stop: expected at least one sequence, got {first}, {stop}")
+        cdef Lengths some = Lengths.__new__(Lengths)
+        some.lengths, some.starts, some.places = self.lengths[first:stop], self.starts, self.places[first:stop]
+        some.T, some.B, some.rows, some.packed = self.T, stop - first, _sum_within(some.lengths, self.T), True
+        some.held, some.first, some.batch = self.rows, first, self.B
+        some.order, some.bounds = _dealt(some.lengths, _longest_first(some.lengths), 1)
+        return some
+
     def padding(self) -> NDArray[Any]:
         """Where there is no step: bool (T, B)."""
         return np.arange(self.T)[:, None] >= self.lengths
@@ -316,6 +334,8 @@ cdef crnn_rows rows_of(Py_ssize_t T, Py_ssize_t B, Py_ssize_t b0, Py_ssize_t b1,
     need_range("b0, b1", b0, b1, rows.B, 1)
     rows.b0, rows.b1 = b0, b1
     if rows.lengths != NULL:
+        if (<Lengths>lengths).held:
+            raise ValueError("lengths: expected those of all sequences, got a range, of which there are only gradients")
         for i in range(b0 + 1, b1):
             if rows.lengths[rows.order[i]] > rows.lengths[rows.order[i - 1]]:
                 raise ValueError(f"b0, b1: expected positions within one part of lengths, got {b0} .. {b1}")
@@ -331,8 +351,9 @@ cdef crnn_rows all_rows_of(Py_ssize_t T, Py_ssize_t B, lengths) except *:
     if lengths is not None:
         given = lengths  # a TypeError if it is something else
         if given.packed:
-            if T != 1 or B != given.rows:
-                raise ValueError(f"lengths: expected those of {T * B} packed rows, got {given.rows} in {given.B} sequences")
+            if T * B != given.held if given.held else T != 1 or B != given.rows:
+                raise ValueError(f"lengths: expected those of {T * B} packed rows, got {given.held or given.rows} in "
+                                 f"{given.batch or given.B} sequences")
             rows.T, rows.B, rows.b1 = given.T, given.B, given.B
             rows.starts = <crnn_dim *>cnp.PyArray_DATA(<cnp.ndarray>given.starts)
             rows.places = <int32_t *>cnp.PyArray_DATA(<cnp.ndarray>given.places)

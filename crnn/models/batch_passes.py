@@ -15,7 +15,9 @@ from crnn.models.fitting.begin import check_applied
 from crnn.models.inputs.data import Batch, SequenceBatches, SequenceData
 from crnn.models.outputs.head import Head
 from crnn.models.outputs.predictor import Predictor, Seed, Workspace
+from crnn.models.outputs.shard_rows import ShardedWindow, is_one_pass
 from crnn.nn.network import RNN
+from crnn.nn.shards import ShardLayout, Shards, ShardShape
 from crnn.nn.state import StateLike
 
 
@@ -108,6 +110,44 @@ class BatchPasses:
             precision=precision,
         )
         return kernels.sum(head.losses.reshape(-1)), loss.count(wanted), None
+
+    def window_in_shards(
+        self,
+        x: Sequence[Batch],
+        targets: Sequence[Array],
+        state: None,
+        *,
+        seeds: list[list[int]],
+        threads: int = 1,
+        workspace: Workspace | None = None,
+        precision: Literal["bf16"] | None = None,
+    ) -> ShardedWindow | None:
+        """A batch whose sequences are in several shards, after its passes; None if each shard needs its own.
+
+        For `crnn.training.shards`. Arguments: lists as `loss_and_gradients` takes their elements.
+        """
+        replaced = type(self).loss_and_gradients is not BatchPasses.loss_and_gradients
+        if replaced or "loss_and_gradients" in vars(self):
+            return None
+        inputs = ShardLayout.of(tuple(ShardShape.of(batch.x, batch.lengths) for batch in x))
+        of_targets = ShardLayout.of(
+            tuple(ShardShape.of(each, batch.target_lengths) for batch, each in zip(x, targets, strict=True))
+        )
+        shards = Shards(seeds, inputs, of_targets)
+        if not is_one_pass(self._predictor, shards):
+            return None
+        whole = Batch(inputs.joined([batch.x for batch in x]), inputs.lengths, of_targets.lengths)
+        weights = [batch.weights for batch in x if batch.weights is not None]
+        return ShardedWindow(
+            self._predictor,
+            self._predictor.networks[0].stack.check_input(whole.x),
+            self._check_targets(of_targets.joined(targets), whole),
+            shards,
+            Workspace.given(workspace),
+            threads=threads,
+            weights=of_targets.joined(weights).astype(self.net.dtype) if weights else None,
+            precision=precision,
+        )
 
     def loss_weight(self, x: Batch, targets: Array) -> float:
         """What the sum of a batch's losses is divided by for their mean: see `loss_and_gradients`."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple
 
@@ -79,6 +79,11 @@ class Masks:
         self._raw.advance((-(-T * B * K // DRAWS) - numbers_before) % 2**128)
         return mask
 
+    def draw_ids(self, p: float, V: int, ids: Array, dtype: str) -> Array:
+        """The next mask of the V ids, as that of the ids (T, B): (T, B, 1)."""
+        of_ids: Array = self.draw(p, (V,), dtype)[ids]
+        return of_ids[:, :, None]
+
     def _mask(self, p: float, raw: Array, skip: int, count: int, dtype: str) -> Array:
         """Elements (..., count) from numbers (..., n) of the generator, after ``skip`` draws."""
         draws = raw.astype("<u8", copy=False).view("<u2")[..., skip : skip + count]
@@ -86,36 +91,6 @@ class Masks:
         mask = (draws >= dropped).astype(dtype)
         mask *= mask.dtype.type(LEVELS / (LEVELS - dropped))
         return mask
-
-
-class ShardMasks(Masks):
-    """The masks of a batch whose rows are in several shards: each has those that it would have alone.
-
-    Parameters
-    ----------
-    seeds : sequence of seeds
-        Of each shard.
-    sizes : sequence of int
-        Their rows.
-    """
-
-    def __init__(self, seeds: Sequence[int | list[int]], sizes: Sequence[int]) -> None:
-        self._parts = [(Masks(seed), size) for seed, size in zip(seeds, sizes, strict=True)]
-
-    def draw(self, p: float, shape: tuple[int, ...], dtype: str) -> Array:
-        """The next mask of arrays (B, K)."""
-        return np.concatenate([masks.draw(p, (size, *shape[1:]), dtype) for masks, size in self._parts])
-
-    def draw_rows(
-        self, p: float, T: int, B: int, K: int, dtype: str, *, same_for_all_steps: bool, lengths: Lengths | None
-    ) -> Array:
-        """The next mask of arrays (T, B, K), without lengths."""
-        assert lengths is None
-        drawn = [
-            masks.draw_rows(p, T, size, K, dtype, same_for_all_steps=same_for_all_steps, lengths=None)
-            for masks, size in self._parts
-        ]
-        return np.concatenate(drawn, axis=1)
 
 
 class _Block(NamedTuple):

@@ -395,12 +395,10 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
         threads: int,
         tape: Tape | None,
         masks: Masks | None,
-        *,
-        keep: bool,
-        precision: str | None = None,
+        **options: Any,
     ) -> Tape:
-        """`run_forward` of a checked x, which is packed if there are lengths."""
-        tape = self.stack.new_tape(x, state, tape, lengths=lengths, threads=threads, keep=keep, precision=precision)
+        """`run_forward` of a checked x, which is packed if there are lengths. ``options``: of `Stack.new_tape`."""
+        tape = self.stack.new_tape(x, state, tape, lengths=lengths, threads=threads, **options)
         self._run_forward(tape, masks)
         return tape
 

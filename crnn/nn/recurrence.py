@@ -374,21 +374,22 @@ class Recurrence:
             dw, h, h0, self.da, scratch, self.reverse, n0, n1, lengths, db, precision=self.precision
         )
 
-    def finish_gradients(self, grads: Arrays, from_initial_state: bool) -> None:
-        """Add the gradients that are sums over all rows, of the vectors and of a trainable initial state, and that of a
-        W_hh with a mask.
+    def finish_gradients(self, grads: Arrays, from_initial_state: bool, rows: slice = slice(None)) -> None:
+        """Add the gradients that are sums over sequences, of the vectors and of a trainable initial state, and that of
+        a W_hh with a mask.
 
-        ``from_initial_state``: the forward pass was given no state, so a trainable initial state was used.
+        ``from_initial_state``: the forward pass was given no state, so a trainable initial state was used. ``rows``:
+        the sequences.
         """
         if self.weight_mask is not None:  # forward: the weights are W_hh * mask
             grads[self.prefix + "W_hh"][...] += self.dw_hh(grads) * self.weight_mask
         if from_initial_state:
             for name, by_row in (("h0", self.dh0), ("c0", self.dc)):
                 if self.prefix + name in grads and by_row is not None:
-                    gemm.bias_backward(grads[self.prefix + name], by_row[None], 0, self.H)
+                    gemm.bias_backward(grads[self.prefix + name], by_row[None, rows], 0, self.H)
         if "dvectors" in self.info.arrays:
             for name in self.info.vectors:
-                gemm.bias_backward(grads[self.prefix + name], self.gradients["d" + name][None], 0, self.H)
+                gemm.bias_backward(grads[self.prefix + name], self.gradients["d" + name][None, rows], 0, self.H)
 
     # ---- diagnostics ----------------------------------------------------------------------------------------------
 

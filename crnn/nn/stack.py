@@ -33,7 +33,7 @@ from crnn.nn.program import Phase, WindowProgram, run_phases
 from crnn.nn.recurrence import Recurrence
 from crnn.nn.slices import Slice
 from crnn.nn.state import State, StateLike
-from crnn.nn.tape import CHUNK_BYTES, COPIED_BYTES, LayerTape, Tape
+from crnn.nn.tape import CHUNK_BYTES, COPIED_BYTES, LayerTape, ShardTape, Tape
 from crnn.stream.state import check_state
 
 Arrays = dict[str, Array]
@@ -183,6 +183,7 @@ class Stack:
         keep: bool = True,
         max_rows: int = 0,
         precision: str | None = None,
+        tokens: int | None = None,
     ) -> Tape:
         """A tape that holds x and the state before the first step.
 
@@ -218,16 +219,15 @@ class Stack:
         elif state is not None:
             given = self._check_state(state, batch)
         owns_x = lengths is None and x.nbytes <= COPIED_BYTES
-        if not (
-            tape is not None
-            and tape.made_for == (x.shape, x.dtype, steps, batch, keep, owns_x, precision)
-        ):
+        tokens = steps * batch if tokens is None else tokens
+        made_for = x.shape, x.dtype, steps, batch, keep, owns_x, precision, tokens
+        if tape is None or tape.made_for != made_for:
             chunk_bytes = CHUNK_BYTES if lengths is None else PADDED_CHUNKS * CHUNK_BYTES
             if owns_x:
                 x = self._own(x)
             max_rows = max(max_rows, self._matrix_rows)
-            old, tape = tape, self._make_tape(x, steps, batch, keep, chunk_bytes, max_rows, precision)
-            tape.owns_x, tape.made_for = owns_x, (x.shape, x.dtype, steps, batch, keep, owns_x, precision)
+            old, tape = tape, self._make_tape(x, steps, batch, keep, chunk_bytes, max_rows, precision, tokens)
+            tape.owns_x, tape.made_for = owns_x, made_for
             if old is not None and not keep and not old.keep and old.precision == precision:
                 tape.take_packed(old)
         tape.complete = False
@@ -260,7 +260,8 @@ class Stack:
             raise ValueError("tape: expected one that this network has made, got that of another network")
 
     def _make_tape(
-        self, x: Array, steps: int, batch: int, keep: bool, chunk_bytes: int, max_rows: int, precision: str | None
+        self, x: Array, steps: int, batch: int, keep: bool, chunk_bytes: int, max_rows: int, precision: str | None,
+        tokens: int
     ) -> Tape:
         """A new tape for windows of the shape of x; arguments as in `new_tape`."""
         config, dtype = self.config, self.config.dtype
@@ -271,7 +272,7 @@ class Stack:
             dropped = config.dropout > 0 if layers else keep and config.input_dropout > 0
             if below is not None:
                 x = gemm.aligned_empty(below.shape, dtype) if dropped else below
-            layer = self._make_layer(number, x, steps, before, keep, chunk_bytes, precision)
+            layer = self._make_layer(number, x, tokens, before, keep, chunk_bytes, precision)
             if dropped and below is not None:
                 layer.below = below
             layers.append(layer)
@@ -291,13 +292,13 @@ class Stack:
         self,
         number: int,
         x: Array,
-        steps: int,
+        tokens: int,
         before: State,
         keep: bool,
         chunk_bytes: int,
         training: str | None,
     ) -> LayerTape:
-        """Layer ``number`` of a new tape of ``steps`` steps, which reads x (T, B, K) or ids (T, B), maybe packed."""
+        """Layer ``number`` of a new tape of ``tokens`` tokens, which reads x (T, B, K) or ids (T, B), maybe packed."""
         config, dtype = self.config, self.config.dtype
         T, rows, H = *x.shape[:2], config.hidden_sizes[number]
         width = self.cell.gates * H
@@ -326,7 +327,7 @@ class Stack:
                 Dense(prefix, x, width, precision)
                 if number
                 else first_input(
-                    x, steps * before.batch, self.params.get("embedding"), prefix, config.input_size, width, dtype,
+                    x, tokens, self.params.get("embedding"), prefix, config.input_size, width, dtype,
                     precision, dropped=keep and config.input_dropout + config.embedding_dropout > 0
                 )
             )
@@ -397,7 +398,7 @@ class Stack:
             K = layer.x.shape[2] if embedding is None else embedding.shape[1]
             mask = self._draw_rows(masks, config.input_dropout, tape, K)
         if masks is not None and config.embedding_dropout > 0 and embedding is not None:
-            of_ids = masks.draw(config.embedding_dropout, (len(embedding),), config.dtype)[tape.x][:, :, None]
+            of_ids = masks.draw_ids(config.embedding_dropout, len(embedding), tape.x, config.dtype)
             mask = of_ids if mask is None else mask * of_ids
         layer.mask = mask
         for source, _ in layer.directions:
@@ -469,18 +470,22 @@ class Stack:
         for number in reversed(range(len(tape.layers))):
             tape.layers[number].backward(part, dafter, number * self.config.directions)
 
-    def weight_gradients(self, tape: Tape, part: int, parts: int) -> None:
-        """ACCUMULATE the gradients of all weights in `grads`, for the columns that belong to ``part`` of ``parts``."""
-        scratch = tape.scratch(part)
-        for source, cell in zip(tape.sources, tape.recurrences, strict=True):
-            source.weight_gradients(self.grads, cell.da, scratch, part, parts, tape.lengths)
-            cell.weight_gradients(self.grads, scratch, part, parts, tape.lengths)
+    def weight_gradients(self, tape: Tape, part: int, parts: int, shard: ShardTape | None = None) -> None:
+        """ACCUMULATE the gradients of all weights in `grads`, for the columns that belong to ``part`` of ``parts``.
 
-    def finish_gradients(self, tape: Tape) -> None:
-        """ACCUMULATE the gradients that need all rows, or all columns of a weight gradient."""
-        for source, cell in zip(tape.sources, tape.recurrences, strict=True):
+        ``shard``: sum over its rows only.
+        """
+        scratch, (sources, lengths, _) = tape.scratch(part), shard or ShardTape(tape.sources, tape.lengths)
+        for source, cell in zip(sources, tape.recurrences, strict=True):
+            source.weight_gradients(self.grads, cell.da, scratch, part, parts, lengths)
+            cell.weight_gradients(self.grads, scratch, part, parts, lengths)
+
+    def finish_gradients(self, tape: Tape, shard: ShardTape | None = None) -> None:
+        """ACCUMULATE the gradients that need all rows, or all columns of a weight gradient. ``shard``: as above."""
+        sources, _, rows = shard or ShardTape(tape.sources, tape.lengths)
+        for source, cell in zip(sources, tape.recurrences, strict=True):
             source.finish_gradients(self.grads)
-            cell.finish_gradients(self.grads, tape.from_initial_state)
+            cell.finish_gradients(self.grads, tape.from_initial_state, rows)
 
     def dx(self, tape: Tape) -> Array | None:
         """The gradient at a real x, packed if x is; None for ids. Belongs to the tape."""

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,6 +160,14 @@ class LayerTape:
             if self.carried:
                 assert self.dy is not None
                 self._add_rows(dx, self.dy, part)
+
+
+class ShardTape(NamedTuple):
+    """The rows of a tape over which gradients of weights are summed."""
+
+    sources: Sequence[LayerInput]  # the inputs of every direction of every layer
+    lengths: Lengths | None  # those of the tape, or a range of them
+    rows: slice = slice(None)  # of arrays (B, ...)
 
 
 @dataclass(eq=False, repr=False)

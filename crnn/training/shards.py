@@ -130,7 +130,6 @@ class ShardedGradients:
         self._free: list[Array] = []  # memory for gradients
         # A model may have a faster way, for all shards at once, at least for some windows.
         self._at_once: Callable[..., Any] | None = getattr(model, "window_in_shards", None)
-        self._space: Any = None if self._at_once is None else model.shard_space()  # type: ignore[attr-defined]
         self._weight: Callable[[Any, Any], float] | None = getattr(model, "loss_weight", None)
 
     def own_rows(self, state: StateLike) -> StateLike:
@@ -152,7 +151,11 @@ class ShardedGradients:
         The gradients are zero on entry. ``state`` and the one that is returned have the rows of these shards.
         """
         seeds = [[*dropout_seed, shard] for shard in range(self._first, self._stop)]
-        window = self._window(x, targets, state, seeds, options)
+        held = [number for number, of_shard in enumerate(x) if of_shard is not None]
+        window = None
+        if held and self._at_once is not None:
+            of_held = [[each[number] for number in held] for each in (x, targets, seeds)]
+            window = self._at_once(*of_held[:2], state, seeds=of_held[2], **options)
         states: list[StateLike | None] = [None] * len(x)
         grads = self._model.flat_grads
 
@@ -163,10 +166,11 @@ class ShardedGradients:
             if number:  # those of the first one are zero
                 grads.fill(0)
             of_shard, wanted = x[number], targets[number]
+            if of_shard is None:
+                return Partial(grads, sums)
             if window is not None:
-                loss, count = window.gradients(number)
-                sums[:] = loss, count, count
-            elif of_shard is not None:
+                loss, count = window.gradients(held.index(number))
+            else:
                 loss, count, after = self._model.loss_and_gradients(
                     of_shard,
                     wanted,
@@ -177,7 +181,7 @@ class ShardedGradients:
                 )
                 # the workspace that it belongs to is that of the next shard too
                 states[number] = None if after is None else joined([after])
-                sums[:] = loss, count, count if self._weight is None else self._weight(of_shard, wanted)
+            sums[:] = loss, count, count if self._weight is None else self._weight(of_shard, wanted)
             return Partial(grads, sums)
 
         def kept(partial: Partial) -> Partial:
@@ -210,10 +214,3 @@ class ShardedGradients:
             return loss, int(count), window.after
         known = [each for each in states if each is not None]
         return loss, int(count), joined(known) if known else None
-
-    def _window(self, x: Any, targets: Any, state: Any, seeds: list[list[int]], options: dict[str, Any]) -> Any:
-        """All shards at once, if the model can."""
-        if self._at_once is None:
-            return None
-        options = {name: value for name, value in options.items() if name != "workspace"}
-        return self._at_once(x, targets, state, self._space, seeds=seeds, **options)

@@ -16,10 +16,11 @@ from crnn.models.inputs.data import Batch
 from crnn.models.outputs.adaptive import AdaptiveHead
 from crnn.models.outputs.head import Head
 from crnn.models.outputs.predictor import Predictor, Workspace
-from crnn.models.outputs.shard_rows import ShardedWindow, ShardSpace, window_in_shards
+from crnn.models.outputs.shard_rows import ShardedWindow, is_one_pass
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters
 from crnn.nn.precision import check_training_precision
+from crnn.nn.shards import ShardLayout, Shards, ShardShape
 from crnn.nn.state import StateLike
 
 
@@ -144,32 +145,40 @@ class TextPasses:
         self._predictor.remember(space, scale, threads, options, count if reduction == "mean" else None)
         return loss.sum(head.losses.reshape(-1)), count, tape.after.value
 
-    def shard_space(self) -> ShardSpace:
-        """Memory for `window_in_shards`."""
-        return ShardSpace()
-
     def window_in_shards(
         self,
         ids: Sequence[Ids],
         targets: Sequence[Array],
         state: StateLike | None,
-        space: ShardSpace,
         *,
-        seeds: Sequence[list[int]],
+        seeds: list[list[int]],
         threads: int = 1,
+        workspace: Workspace | None = None,
         precision: Literal["bf16"] | None = None,
     ) -> ShardedWindow | None:
         """A window whose rows are in several shards, after its passes; None if each shard needs its own.
 
-        For `crnn.training.shards`. Arguments: lists as `loss_and_gradients` takes their elements; see
-        `crnn.models.outputs.shard_rows`.
+        For `crnn.training.shards`. Arguments: lists as `loss_and_gradients` takes their elements.
         """
         if self._computes_other_gradients():
             return None
-        x = self._check_ids("ids", np.concatenate(ids, axis=1))
-        wanted = self._check_targets(np.concatenate(targets, axis=1), x.shape)
-        sizes = [each.shape[1] for each in ids]
-        return window_in_shards(self._predictor, x, wanted, sizes, space, state, seeds, threads, precision)
+        layout = ShardLayout.of(tuple(ShardShape.of(each) for each in ids))
+        shards = Shards(seeds, layout, layout)
+        if not is_one_pass(self._predictor, shards):
+            return None
+        x = self._check_ids("ids", layout.joined(ids))
+        wanted = self._check_targets(layout.joined(targets), x.shape)
+        return ShardedWindow(
+            self._predictor,
+            x,
+            wanted,
+            shards,
+            Workspace.given(workspace),
+            carries=True,
+            state=state,
+            threads=threads,
+            precision=precision,
+        )
 
     def workspace(self) -> Workspace:
         """A new workspace for `losses` and `loss_and_gradients`."""

@@ -14,6 +14,7 @@ from crnn.models.outputs.head import Head, HeadTape
 from crnn.models.outputs.predictor import Predictor, Seed, Workspace
 from crnn.nn.dropout import Masks
 from crnn.nn.network import RNN
+from crnn.nn.shards import Shards
 from crnn.nn.state import State, StateLike
 from crnn.nn.tape import Tape
 
@@ -72,6 +73,7 @@ class EncoderDecoder(Predictor):
         scale: float | None = None,
         threads: int = 1,
         dropout_seed: Seed = None,
+        shards: Shards | None = None,
         keep: bool = True,
         states_only: bool = False,
         weights: Array | None = None,
@@ -82,11 +84,14 @@ class EncoderDecoder(Predictor):
 
         The decoder reads the boundary token and then the targets, whatever it predicts (teacher forcing).
         """
-        masks = None
+        masks = tokens = None
         if dropout_seed is not None:  # not the same masks as the decoder
             masks = Masks([*(dropout_seed if isinstance(dropout_seed, list) else [dropout_seed]), 1])
+        elif shards is not None:
+            of_encoder = shards.of_encoder(1)
+            masks, tokens = of_encoder.masks, of_encoder.tokens(self.encoder.stack.config)
         encoder_tape = self.encoder.run(
-            x, state, lengths, threads, workspace.encoder, masks, keep=keep, precision=precision
+            x, state, lengths, threads, workspace.encoder, masks, keep=keep, precision=precision, tokens=tokens
         )
         workspace.encoder = encoder_tape
         (tape,), head_tape = super().window(
@@ -99,6 +104,7 @@ class EncoderDecoder(Predictor):
             scale=scale,
             threads=threads,
             dropout_seed=dropout_seed,
+            shards=None if shards is None else shards.of_decoder(),
             keep=keep,
             states_only=states_only,
             weights=weights,
@@ -111,6 +117,7 @@ class EncoderDecoder(Predictor):
             if states_only:
                 for cell in encoder_tape.recurrences:
                     cell.keep_dh = True
+            if states_only or shards is not None:
                 self.encoder.run_backward(encoder_tape, None, dafter)
             else:
                 self.encoder.backward(encoder_tape, None, dafter.value, threads=threads)

@@ -329,10 +329,16 @@ class Head:
     def weight_gradients(
         self, tape: HeadTape, h: Array, scratch: Array, part: int, parts: int, lengths: Lengths | None
     ) -> None:
-        """ACCUMULATE the gradients of W_hy and b_y, for the columns that belong to ``part`` of ``parts``."""
+        """ACCUMULATE the gradients of W_hy and b_y, for the columns that belong to ``part`` of ``parts``.
+
+        ``lengths``: those of the network's tape, or a range of them.
+        """
         x, doutputs = self.input_of(tape, h), tape.outputs
-        if tape.pooling is not None:
-            lengths = None  # every sequence has one step
+        if tape.pooling is not None:  # every sequence has one step
+            if lengths is not None and lengths.held:
+                rows = slice(lengths.first, lengths.first + lengths.B)
+                x, doutputs = x[:, rows], doutputs[:, rows]
+            lengths = None
         unit = gemm.line_width(self.dtype)
         n0, n1 = parallel.part_range(len(self.b_y), part, parts, unit)
         if self.tie_weights:  # forward: outputs = h @ E.T, so dE += doutputs.T @ h

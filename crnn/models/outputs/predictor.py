@@ -20,6 +20,7 @@ from crnn.models.outputs.repetition import Repetition
 from crnn.nn.dropout import Masks, check_seeds
 from crnn.nn.network import KEPT_BYTES, RNN
 from crnn.nn.program import Phase
+from crnn.nn.shards import Shards
 from crnn.nn.slices import Slice
 from crnn.nn.state import StateLike, state_from
 from crnn.nn.tape import Tape
@@ -101,7 +102,7 @@ class Predictor:
         lengths: Lengths | None = None,
         threads: int = 1,
         dropout_seed: Seed = None,
-        masks: Masks | None = None,
+        shards: Shards | None = None,
         keep: bool = False,
         precision: str | None = None,
         outputs: bool = True,
@@ -109,14 +110,15 @@ class Predictor:
     ) -> tuple[Tape, HeadTape]:
         """Tapes for a window, with masks drawn. They are taken from the workspace if they fit.
 
-        With ``lengths`` x is packed. ``masks``: instead of a seed. ``precision``: as in `RNN.forward`. ``outputs``:
+        With ``lengths`` x is packed. ``shards``: instead of a seed. ``precision``: as in `RNN.forward`. ``outputs``:
         whether the caller needs the outputs of all rows. ``predictions``: whether it needs predictions; not in a
         backward pass with an `AdaptiveHead`, which does not compute the outputs that they need.
         """
         stack, head = self.net.stack, self.head
         if workspace.tape is not None and workspace.tape.stack is not stack:
             raise ValueError("workspace: expected one that this model alone has used, got one that another has used")
-        masks = masks if dropout_seed is None else Masks(dropout_seed)
+        masks = None if dropout_seed is None else Masks(dropout_seed)
+        masks = masks if shards is None else shards.masks
         rows = len(head.w)
         tape = stack.new_tape(
             x,
@@ -127,6 +129,7 @@ class Predictor:
             keep=keep,
             max_rows=rows,
             precision=precision,
+            tokens=None if shards is None else shards.tokens(stack.config),
         )
         block_rows = None if outputs else self._block_rows(tape)
         layout = block_rows, predictions
@@ -248,27 +251,23 @@ class Predictor:
         threads: int,
         *,
         states_only: bool = False,
+        in_shards: bool = False,
         weights: Array | None = None,
     ) -> None:
         """Run network and head, compute the losses, and ACCUMULATE the gradient of scale * (their sum).
 
-        ``states_only``, ``weights``: as in `window`.
+        ``states_only``, ``weights``: as in `window`. ``in_shards``: compute no gradients of parameters.
         """
         for cell in tape.recurrences:
             cell.keep_dh = cell.keep_dh or states_only
             cell.overwrite_gates = not cell.keep_dh
+        states_only = states_only or in_shards
         repeatable = head_tape.repeatable and not states_only and weights is None
         if repeatable and tape.repeatable:
             targets = head_tape.own_targets(targets)
         key = self._gradients_key(tape, head_tape, targets, scale, threads)
         phases = partial(self._gradient_phases, tape, head_tape, targets, scale, threads, states_only, weights)
         self.net.stack.run_phases(tape, key, phases, repeatable)
-
-    def phases_of_rows(
-        self, tape: Tape, head_tape: HeadTape, targets: Array, scale: float, threads: int
-    ) -> list[Phase]:
-        """The phases of `forward_backward` without those that compute gradients of parameters."""
-        return self._gradient_phases(tape, head_tape, targets, scale, threads, True, None)
 
     @staticmethod
     def _gradients_key(tape: Tape, head_tape: HeadTape, targets: Array | None, scale: float, threads: int) -> Hashable:
@@ -428,6 +427,7 @@ class Predictor:
         scale: float | None = None,
         threads: int = 1,
         dropout_seed: Seed = None,
+        shards: Shards | None = None,
         keep: bool = True,
         states_only: bool = False,
         weights: Array | None = None,
@@ -451,6 +451,8 @@ class Predictor:
         target_lengths : Lengths, optional
             For `EncoderDecoder`; otherwise they are ``lengths``.
         scale : float, optional
+        shards : Shards, optional
+            Whose rows these are. Gradients of parameters are then left to a `ShardedWindow`.
         keep : bool
             Whether a backward pass may follow.
         states_only : bool
@@ -478,6 +480,7 @@ class Predictor:
             lengths=lengths,
             threads=threads,
             dropout_seed=dropout_seed,
+            shards=shards,
             keep=keep,
             precision=precision,
             outputs=scale is None and not predictions,
@@ -486,5 +489,6 @@ class Predictor:
         if scale is None:
             self.forward(tape, head_tape, targets)
         else:
-            self.forward_backward(tape, head_tape, targets, scale, threads, states_only=states_only, weights=weights)
+            kept = {"states_only": states_only, "in_shards": shards is not None}
+            self.forward_backward(tape, head_tape, targets, scale, threads, weights=weights, **kept)
         return [tape], head_tape

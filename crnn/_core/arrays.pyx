@@ -10,10 +10,11 @@ may run the caller's code.
 
 cimport cython
 cimport numpy as cnp
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
 from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport int32_t, int64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 from crnn._core.dispatch cimport f32, f64
 from crnn._core.program cimport kernel_call, note_array, perform
 
@@ -258,6 +259,82 @@ def take_row(own: NDArray[Any], values: Any, mean: Doubles | None, std: Doubles 
             (<double *>own_)[i] = value
         good &= value - value == 0 or (missing and value != value)
     return good
+
+
+def count_present(targets: NDArray[Any], int32_t missing) -> int:
+    """How many elements are not missing: of int32 not equal to ``missing``, of float32 or float64 not NaN."""
+    cdef cnp.ndarray plain = targets
+    cdef int kind = cnp.PyArray_TYPE(plain)
+    cdef Py_ssize_t i, n = cnp.PyArray_SIZE(plain), count = 0
+    cdef const void *x
+    if kind != cnp.NPY_INT32:
+        kind = real_kind("targets", targets)
+    if not cnp.PyArray_ISCARRAY_RO(plain):
+        plain = plain_array(plain, kind)
+    x = cnp.PyArray_DATA(plain)
+    for i in range(n):
+        if kind == cnp.NPY_INT32:
+            count += (<const int32_t *>x)[i] != missing
+        elif kind == cnp.NPY_FLOAT32:
+            count += (<const float *>x)[i] == (<const float *>x)[i]
+        else:
+            count += (<const double *>x)[i] == (<const double *>x)[i]
+    return count
+
+
+cdef struct StepsOf:
+    char *to
+    const char *values
+    Py_ssize_t size, to_steps, steps  # bytes of a step; steps of each array
+
+
+@cython.final
+cdef class StepCopies:
+    """Copies of steps from arrays (T, ...) into other arrays (T', ...), all of them in one call.
+
+    Parameters
+    ----------
+    to, values : sequence of arrays
+        C-contiguous, pair by pair of one type, with steps of the same shape. Belong to the caller, who never resizes them.
+    """
+    cdef list pairs
+    cdef StepsOf *steps
+    cdef Py_ssize_t count
+
+    def __cinit__(self, to, values):
+        cdef Py_ssize_t i
+        cdef StepsOf *s
+        self.pairs = list(zip(to, values, strict=True))
+        self.count = len(self.pairs)
+        self.steps = <StepsOf *>PyMem_Calloc(max(self.count, 1), sizeof(StepsOf))
+        if self.steps == NULL:
+            raise MemoryError("no memory for a list of copies")
+        for i in range(self.count):
+            a, b = self.pairs[i]
+            if not (cnp.PyArray_Check(a) and cnp.PyArray_ISCARRAY(<cnp.ndarray>a) and a.ndim and not a.dtype.hasobject):
+                raise ValueError(f"to: expected writable C-contiguous arrays of steps, got {describe(a)}")
+            if not (cnp.PyArray_Check(b) and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>b) and a.dtype == b.dtype
+                    and a.ndim == b.ndim and a.shape[1:] == b.shape[1:]):
+                raise ValueError(f"values: expected steps like those of a {describe(a)}, got {describe(b)}")
+            s = &self.steps[i]
+            s.to, s.values = <char *>cnp.PyArray_DATA(<cnp.ndarray>a), <const char *>cnp.PyArray_DATA(<cnp.ndarray>b)
+            s.to_steps, s.steps, s.size = len(a), len(b), a.nbytes // max(1, len(a))
+
+    def __dealloc__(self):
+        PyMem_Free(self.steps)
+
+    def run(self, Py_ssize_t to_first, Py_ssize_t first, Py_ssize_t count) -> None:
+        """to[to_first : to_first + count] = values[first : first + count], of each pair, which may overlap."""
+        cdef Py_ssize_t i
+        cdef StepsOf *s
+        for i in range(self.count):
+            s = &self.steps[i]
+            if not (0 <= count and 0 <= to_first <= s.to_steps - count and 0 <= first <= s.steps - count):
+                raise IndexError(f"count: expected steps of arrays of {s.to_steps} and {s.steps}, got {count} from "
+                                 f"{to_first} and {first} on")
+        for i in range(self.count):
+            s = &self.steps[i]
+            memmove(s.to + to_first * s.size, s.values + first * s.size, count * s.size)
 
 
 # ---- copies and sums of rows, as kernel calls, for what a program repeats ------------------------------------------------

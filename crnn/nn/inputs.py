@@ -48,8 +48,9 @@ class LayerInput(Protocol):
         """(T, B, D) real, or ids (T, B); borrowed."""
         ...
 
-    dx: Array | None  # (T, B, D): gradient at x, written by `backward`; None for ids
+    dx: Array | None  # (T, B, D): gradient at x, written by `backward`; None for ids, and where nobody wants it
     repeatable: ClassVar[bool]  # whether all methods only call kernels, with the same arrays every time
+    packed: ClassVar[tuple[str, ...]]  # attributes that only depend on weights, for inputs of the same class to share
 
     def set_input(self, x: Array) -> None:
         """Use another x of the same shape and dtype."""
@@ -91,8 +92,10 @@ class Dense:
     """x (T, B, D) real: the first layer's input, or the output of the layer below."""
 
     repeatable: ClassVar[bool] = True
+    packed: ClassVar[tuple[str, ...]] = ("weights", "weights_t", "bias")
     x: Array  # (T, B, D), borrowed
     dx: Array | None  # (T, B, D)
+    wants_dx: bool  # whether `backward` computes it; the first layer of a model has no use for it
     w_name: str  # the parameter W_xh (D, G*H)
     b_name: str  # the parameter b_h (G*H,)
     weights: gemm.Packed  # W_xh
@@ -102,6 +105,7 @@ class Dense:
 
     def __init__(self, prefix: str, x: Array, width: int, precision: str | None) -> None:
         self.x, self.dx, self.precision = x, None, precision
+        self.wants_dx = True
         self.w_name, self.b_name = prefix + "W_xh", prefix + "b_h"
         self.weights = gemm.Packed(x.shape[2], width, x.dtype, precision=precision)
         self.weights_t = None
@@ -118,6 +122,8 @@ class Dense:
         return xw, None
 
     def pack_backward(self, values: Arrays) -> None:
+        if not self.wants_dx:
+            return
         if self.dx is None:
             self.dx = gemm.aligned_empty(self.x.shape, self.x.dtype)
         if self.weights_t is None:
@@ -125,6 +131,8 @@ class Dense:
         self.weights_t.pack_transposed(values[self.w_name], any_values=True)
 
     def backward(self, da: Array, part: Slice) -> None:
+        if not self.wants_dx:
+            return
         assert self.dx is not None
         assert self.weights_t is not None
         # forward: a = x @ W_xh, so dx = da @ W_xh.T
@@ -145,6 +153,7 @@ class OneHotRows:
     """ids (T, B) as one-hot vectors: products are rows of W_xh, and its gradient is scattered into dW_xh."""
 
     repeatable: ClassVar[bool]
+    packed: ClassVar[tuple[str, ...]]
     x: Array  # ids (T, B), borrowed
     dx: Array | None  # always None
     w_name: str  # the parameter W_xh (V, G*H)
@@ -177,6 +186,7 @@ class Rows(OneHotRows):
     """One-hot ids of a vocabulary that is not large beside the window: the table W_xh + b_h is made for all."""
 
     repeatable = True
+    packed: ClassVar[tuple[str, ...]] = ("table",)
     table: Array  # (V, G*H)
 
     def __init__(self, prefix: str, ids: Ids, vocab_size: int, width: int, dtype: str) -> None:
@@ -194,6 +204,7 @@ class GatheredRows(OneHotRows):
     """One-hot ids, far fewer than there are in the vocabulary: W_xh[id] + b_h for each."""
 
     repeatable = False
+    packed: ClassVar[tuple[str, ...]] = ("w", "bias")
     w: Array  # the values of W_xh, borrowed
     bias: Array
 
@@ -211,6 +222,7 @@ class GatheredRows(OneHotRows):
 class EmbeddedRows(Rows):
     """ids (T, B) through an embedding E (V, D), for a small vocabulary: the table is E @ W_xh + b_h."""
 
+    packed: ClassVar[tuple[str, ...]] = ("table", "weights", "weights_t")
     embedding: Array  # (1, V, D), borrowed: the kernels of products take three axes
     dtable: Array | None  # (V, G*H)
     dembedding: Array | None  # (1, V, D): what this window adds to the embedding's gradient

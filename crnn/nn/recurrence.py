@@ -298,14 +298,18 @@ class Recurrence:
         if self.weight_mask is not None:
             assert self._dropped_dw is not None
             self._dropped_dw.fill(0)
-        if "dvectors" in info.arrays:
-            for name in info.vectors:
-                kernels.copy_rows(self.gradients["d" + name][None], None, 0, self.B)  # a call that programs repeat
+        self.clear_gradients(0, self.B)
         if "w_hh_t" in self.weights_t:
             self.weights_t["w_hh_t"].pack_transposed(self._w_hh(values), 0, any_values=True)
         if "w_hn_t" in self.weights_t:
             first = info.packed_gates * H
             self.weights_t["w_hn_t"].pack_transposed(self._w_hh(values), first, any_values=True)
+
+    def clear_gradients(self, b0: int, b1: int) -> None:
+        """Set the gradients of vectors by row, to which `backward` adds, to 0 in these rows."""
+        if "dvectors" in self.info.arrays:
+            for name in self.info.vectors:
+                kernels.copy_rows(self.gradients["d" + name][None], None, b0, b1)  # a call that programs repeat
 
     def _allocate_backward(self) -> None:
         """Allocate the arrays that only a backward pass needs."""
@@ -332,7 +336,10 @@ class Recurrence:
 
     def add_state_gradient(self, part: Slice, dh_after: Array | None, dc_after: Array | None) -> None:
         """Add the gradient (B, H) at the state after the last step to `dh`, and set `dc`. None is zero."""
-        if dh_after is not None:
+        if dh_after is not None and part.lengths is None:
+            step = 0 if self.reverse else self.T - 1
+            kernels.add_rows(self.dh[step : step + 1], dh_after[None], part.b0, part.b1)
+        elif dh_after is not None:
             self.dh[self.last_step(part)] += dh_after[part.sequences]
         if self.dc is not None and part.lengths is None:
             kernels.copy_rows(self.dc[None], None if dc_after is None else dc_after[None], part.b0, part.b1)

@@ -156,7 +156,11 @@ class AnchoredUpdate:
         if not factor * self._norm < self._largest:
             self._skipped += 1
             return False
-        self.optimizer.update(params, grads, factor=factor, lr_scale=lr_scale, threads=self.threads)
+        update = self.optimizer.update
+        if getattr(update, "__func__", None) is Optimizer.update and isinstance(params, np.ndarray):  # not a user's
+            self.optimizer._update(params, grads, factor, lr_scale, self.threads)
+        else:
+            update(params, grads, factor=factor, lr_scale=lr_scale, threads=self.threads)
         if self.decay and self.anchor is not None:
             kernels.pull(params, self.anchor, self.decay_factors, self.decay, self.threads)
         if self.max_change is not None and self.anchor is not None:

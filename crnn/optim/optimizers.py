@@ -104,6 +104,10 @@ class Optimizer(ABC):
         threads = check_threads(threads)
         if not issubclass(type(params), np.ndarray):
             raise TypeError(f"params: expected an array, got {type(params).__name__}")
+        self._update(params, grads, factor, lr_scale, threads)
+
+    def _update(self, params: Array, grads: Array, factor: float, lr_scale: float, threads: int) -> None:
+        """`update`, for callers in IEEE mode that have checked the types of arguments."""
         arrays = self.arrays
         if not arrays:
             arrays = {name: aligned_empty(params.shape, params.dtype) for name in self.array_names}

@@ -60,10 +60,12 @@ class HeadReadout:
     def weight(self, targets: Array) -> float:
         return self._loss.weight(targets)
 
-    def pack(self, own: HeadTape, *, backward: bool) -> None:
+    def pack(self, own: HeadTape) -> None:
         self._head.pack_forward(own)
-        if backward:
-            self._head.pack_backward(own)
+        self._head.pack_backward(own)
+
+    def share_packed(self, own: HeadTape, other: HeadTape) -> None:
+        own.weights, own.weights_t = other.weights, other.weights_t
 
     def forward(self, own: HeadTape, y: Array, t0: int, t1: int, part: Slice) -> None:
         assert own.weights is not None  # it is not blocked

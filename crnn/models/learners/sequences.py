@@ -213,9 +213,9 @@ class ValueLearner(SequenceLearner):
         if not self._scales:
             return super()._predictions(outputs)
         # as `Standardizer.undo` does, for all levels of quantiles at once
-        values = outputs.astype(np.float64)
-        values *= self._y_tiled[1]
-        values += self._y_tiled[0]
+        mean, std = self._y_tiled  # float64
+        values: Array = outputs * std
+        values += mean
         return values
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from crnn._core import loss as kernels
-from crnn._core.arrays import checked_ids, plain
+from crnn._core.arrays import checked_ids, count_present, plain
 from crnn.array_input import in_precision, real_numbers
 from crnn.checks import Array, as_number, check_number
 from crnn.nn.slices import Slice
@@ -139,7 +139,7 @@ class CrossEntropy(Loss):
         return checked_ids(name, array, self.outputs, IGNORE_INDEX)
 
     def count(self, targets: Array) -> int:
-        return int(np.count_nonzero(targets != IGNORE_INDEX))
+        return count_present(targets, IGNORE_INDEX)
 
     def present(self, targets: Array) -> Array:
         return np.asarray(targets != IGNORE_INDEX)
@@ -195,7 +195,7 @@ class RealTargets(Loss):
         return plain(array, dtype)
 
     def count(self, targets: Array) -> int:
-        return targets.size - int(np.count_nonzero(np.isnan(targets)))
+        return count_present(targets, IGNORE_INDEX)
 
     def present(self, targets: Array) -> Array:
         return np.asarray(~np.isnan(targets).all(axis=2))

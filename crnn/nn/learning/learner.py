@@ -116,11 +116,9 @@ class Learner(ABC):
         options = {name: getattr(self.config, name) for name in names}
         return AnchoredUpdate(self._parameters.flat, optimizer, anchor=anchor, **options)
 
-    def _unrolled(self, steps: int) -> Unrolled:
-        config = self.config
-        return Unrolled(
-            self._stack, self._readout, steps, config.streams, ids=self._ids, threads=config.threads
-        )
+    def _unrolled(self, steps: int, packed: Unrolled | None) -> Unrolled:
+        B, threads = self.config.streams, self.config.threads
+        return Unrolled(self._stack, self._readout, steps, B, ids=self._ids, threads=threads, packed=packed)
 
     # ---- what the kinds of models differ in -----------------------------------------------------------------------
 

@@ -45,8 +45,12 @@ class Readout(Protocol):
         """What the sum of the losses of targets is divided by; 0 if all are missing."""
         ...
 
-    def pack(self, own: Any, *, backward: bool) -> None:
-        """Pack the weights for the forward pass, and with ``backward`` for both."""
+    def pack(self, own: Any) -> None:
+        """Pack the weights."""
+        ...
+
+    def share_packed(self, own: Any, other: Any) -> None:
+        """Use the packed weights of another tape, whose `pack` has been called."""
         ...
 
     def forward(self, own: Any, y: Array, t0: int, t1: int, part: Slice) -> None:
@@ -100,7 +104,10 @@ class NetworkReadout:
     def weight(self, targets: Array) -> float:
         return 1.0
 
-    def pack(self, own: None, *, backward: bool) -> None:
+    def pack(self, own: None) -> None:
+        pass
+
+    def share_packed(self, own: None, other: None) -> None:
         pass
 
     def forward(self, own: None, y: Array, t0: int, t1: int, part: Slice) -> None:

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
+from functools import cached_property, partial
 
 from crnn import _parallel as parallel
 from crnn._core import arrays as kernels
 from crnn._core import gemm
 from crnn.checks import Array
+from crnn.nn.inputs import Dense, LayerInput
 from crnn.nn.learning.readout import Readout
 from crnn.nn.program import Phase, WindowProgram
 from crnn.nn.stack import Stack
@@ -26,7 +27,7 @@ class Unrolled:
     """A tape of T steps of B streams, and the arrays of the readout.
 
     Kernel calls are recorded the first time, and repeated from then on (`crnn.nn.program`). The weights have to be
-    packed, by `pack`, after each change.
+    packed, by `pack`, after each change; that is done once for all that share them.
 
     Parameters
     ----------
@@ -38,6 +39,8 @@ class Unrolled:
     ids : bool
         Whether inputs are ids.
     threads : int
+    packed : Unrolled, optional
+        Of the same network, whose packed weights this one uses as well.
 
     Attributes
     ----------
@@ -60,7 +63,17 @@ class Unrolled:
     targets: Array
     before: State
 
-    def __init__(self, stack: Stack, readout: Readout, steps: int, batch: int, *, ids: bool, threads: int) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        readout: Readout,
+        steps: int,
+        batch: int,
+        *,
+        ids: bool,
+        threads: int,
+        packed: Unrolled | None = None,
+    ) -> None:
         self._stack, self._readout, self._threads = stack, readout, threads
         dtype = stack.config.dtype
         shape = (steps, batch) if ids else (steps, batch, stack.config.input_size)
@@ -68,12 +81,18 @@ class Unrolled:
         self.tape = stack.new_tape(zeros, None, None, threads=threads, max_rows=readout.rows)
         for cell in self.tape.recurrences:
             cell.overwrite_gates = True  # a forward pass precedes every backward pass
+        first = self.tape.sources[0]
+        if type(first) is Dense:
+            first.wants_dx = False
         self._own = readout.new_tape(self.tape)
         self.inputs, self.before = self.tape.x, self.tape.before
         self.outputs, self._losses = readout.outputs(self._own, self.tape), readout.losses(self._own)
         self.steps = steps
         self.targets = readout.new_targets(steps, batch)
         self._version: object = None  # of the weights that are packed
+        self._packed = packed
+        self._shares = False  # whether this uses the weights of `_packed`, except those of `_apart`
+        self._apart: list[LayerInput] = []
         self._programs: dict[Hashable, WindowProgram] = {}
         self._scales: set[float] = set()
         self._recordable = all(source.repeatable for source in self.tape.sources)
@@ -93,22 +112,49 @@ class Unrolled:
             program.record(parts, function)
         self._programs[key] = program
 
-    def pack(self, *, backward: bool) -> None:
-        """Pack the weights if they have changed, for a forward pass or for both."""
+    def pack(self) -> None:
+        """Pack the weights if they have changed."""
         version = self._stack.parameters.changes.version
         if self._version is version:
             return
         self._version = None
-        self._run(("pack", backward), lambda: self._packing(backward))
+        if self._packed is None:
+            self._run("pack", self._packing)
+        else:
+            self._packed.pack()
+            if not self._shares:
+                self._share(self._packed)
+            if self._apart:
+                self._run("pack", lambda: [(1, self._pack_apart)])
         self._version = version
 
-    def _packing(self, backward: bool) -> Sequence[Phase]:
+    def _share(self, packed: Unrolled) -> None:
+        """Use the packed weights of another one, which are those of now."""
+        tape, other = self.tape, packed.tape
+        self._stack.pack_backward(tape)  # allocates; what it packs is replaced
+        self._readout.share_packed(self._own, packed._own)
+        for cell, other_cell in zip(tape.recurrences, other.recurrences, strict=True):
+            cell.weights, cell.weights_t = other_cell.weights, other_cell.weights_t
+        apart = []
+        for source, other_source in zip(tape.sources, other.sources, strict=True):
+            if type(source) is type(other_source):
+                for name in source.packed:
+                    setattr(source, name, getattr(other_source, name))
+            else:  # ids of few steps are taken from an embedding in another way than those of many
+                apart.append(source)
+        self._apart, self._shares = apart, True
+
+    def _pack_apart(self, _: int) -> None:
+        for source in self._apart:
+            source.pack_forward(self._stack.params, False)
+            source.pack_backward(self._stack.params)
+
+    def _packing(self) -> Sequence[Phase]:
         packings: list[Callable[[], None]] = [
-            partial(self._readout.pack, self._own, backward=backward),
+            partial(self._readout.pack, self._own),
+            partial(self._stack.pack_backward, self.tape),
             partial(self._stack.pack_forward, self.tape),
         ]
-        if backward:
-            packings.insert(1, partial(self._stack.pack_backward, self.tape))
         size = sum(values.size for values in self._stack.params.values())
         packers = min(self._threads, len(packings), max(1, size // WEIGHTS_TO_PACK))
 
@@ -126,6 +172,15 @@ class Unrolled:
             return
         rows = partial(self._forward_rows, t0, t1)
         self._run(("forward", t0, t1), lambda: [(self.tape.parts, rows)], t1 - t0 in (1, self.steps))
+
+    def step(self) -> None:
+        """Run the one step of a tape of one, and set `before` to the state after it."""
+        program = self._programs.get("step")
+        if program is not None:
+            program.run()
+            return
+        rows = partial(self._forward_rows, 0, 1)
+        self._run("step", lambda: [(self.tape.parts, rows), (1, partial(self._copy_state, 1, self.before))])
 
     def _forward_rows(self, t0: int, t1: int, number: int) -> None:
         part = self.tape.part(number)
@@ -168,20 +223,26 @@ class Unrolled:
             self._scales.add(scale)
         return scale in self._scales
 
-    def backward(self, scale: float, after: State | None = None) -> None:
+    def backward(self, scale: float, *, continues: bool = False) -> None:
         """Backpropagate scale * (the sum of the losses) through all steps, which have been run.
 
-        ``after``: the gradient at the state after the last step; None is zero. `before_gradient` has that at the state
-        before the first one. Those of the weights are computed by `gradients`.
+        ``continues``: whether `after_gradient` is the gradient at the state after the last step; otherwise it is zero.
+        `before_gradient` has that at the state before the first one. Those of the weights are computed by `gradients`.
         """
-        rows = partial(self._backward_rows, scale, after)
-        record = after is None and self._is_frequent(scale)
-        self._run(("backward", scale) if record else None, lambda: [(self.tape.parts, rows)], record)
+        rows = partial(self._backward_rows, scale, self.after_gradient if continues else None)
+        self._run(("backward", scale, continues), lambda: [(self.tape.parts, rows)], self._is_frequent(scale))
 
     def _backward_rows(self, scale: float, after: State | None, number: int) -> None:
         part = self.tape.part(number)
+        for cell in self.tape.recurrences:
+            cell.clear_gradients(part.b0, part.b1)
         self._readout.backward(self._own, self.tape, self.targets, scale, part)
         self._stack.backward(self.tape, after, part)
+
+    @cached_property
+    def after_gradient(self) -> State:
+        """The gradient at the state after the last step; written by the caller."""
+        return self._stack.new_state(self.before.batch)
 
     @property
     def before_gradient(self) -> State:
@@ -209,16 +270,16 @@ class Unrolled:
 
     def state_after(self, steps: int, into: State) -> None:
         """Copy the state after so many steps, which have been run, 1 or more."""
-
-        def copy(_: int) -> None:
-            for index, cell in enumerate(self.tape.recurrences):
-                last = slice(steps - 1, steps)
-                kernels.copy_rows(into.h[index][None], cell.h[last], 0, into.batch)
-                if into.c is not None:
-                    kernels.copy_rows(into.c[index][None], cell.kept["c"][last], 0, into.batch)
-
         own = into is self.before and steps == self.steps
+        copy = partial(self._copy_state, steps, into)
         self._run(("state", steps) if own else None, lambda: [(1, copy)], own)
+
+    def _copy_state(self, steps: int, into: State, _: int) -> None:
+        last = slice(steps - 1, steps)
+        for index, cell in enumerate(self.tape.recurrences):
+            kernels.copy_rows(into.h[index][None], cell.h[last], 0, into.batch)
+            if into.c is not None:
+                kernels.copy_rows(into.c[index][None], cell.kept["c"][last], 0, into.batch)
 
     def states(self, steps: int) -> list[Array]:
         """The arrays (B, H) of the state after so many steps, in the order of `State.arrays`; writable."""

@@ -8,24 +8,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from crnn._core.arrays import checked_ids
+from crnn._core.arrays import StepCopies, checked_ids
 from crnn.checks import Array
 from crnn.nn.learning.readout import Readout
 from crnn.nn.learning.unrolled import Unrolled
 from crnn.nn.stack import Stack
-from crnn.nn.state import State
 
 __all__ = ["KeptWindow", "RereadWindow", "Window"]
 
-MOST_TAPES = 32  # that are kept, of windows between resets
+MOST_TAPES = 64  # that are kept, of windows between resets
 
-Maker = Callable[[int], Unrolled]  # makes one of so many steps
+Maker = Callable[[int, Unrolled | None], Unrolled]  # makes one of so many steps, with the packed weights of another
 
 
 class Window(ABC):
@@ -48,12 +48,12 @@ class Window(ABC):
     _targets: Array  # (T or more, B, ...)
     _resets: Array  # bool (T or more, B): streams that were reset before a step
     _first: int
+    _again: Again
 
     def __init__(self, stack: Stack, readout: Readout, make: Maker, size: int, interval: int, batch: int) -> None:
         self._stack, self._readout = stack, readout
         self._size, self._interval = size, interval
         self._trains_start = stack.config.trainable_initial_state
-        self._again = Again(stack, make)
         self.steps = self.fresh = self._first = 0
         self.starts = []
 
@@ -189,10 +189,12 @@ class KeptWindow(Window):
 
     def __init__(self, stack: Stack, readout: Readout, make: Maker, size: int, interval: int, batch: int) -> None:
         super().__init__(stack, readout, make, size, interval, batch)
-        self._tape = make(size)
+        self._tape = make(size, None)
         self._inputs, self._targets = self._tape.inputs, self._tape.targets
         self._resets = np.zeros((size, batch), bool)
         self._tape.before.clear()
+        before = [array[None] for array in self._tape.before.arrays]
+        self._again = Again(self, stack, lambda steps: make(steps, self._tape), before)
         self.reset(np.ones(batch, bool))
 
     @property
@@ -201,7 +203,7 @@ class KeptWindow(Window):
 
     def run(self, x: Array) -> None:
         first, stop = self.steps, self.steps + len(x)
-        self._tape.pack(backward=True)
+        self._tape.pack()
         self._inputs[first:stop] = x
         self._tape.forward(first, stop)
         self.steps = self.fresh = stop
@@ -223,7 +225,7 @@ class KeptWindow(Window):
         mixed = self._trains_start and bool(self.starts) and not self._resets[0].all()
         if self.steps < self._size or self.starts not in ([], [0]) or mixed:
             # The state after a step has been replaced, or gradients stop between steps
-            self._again.backward(self, self._tape.before.arrays, scale)
+            self._again.backward(0, scale)
         else:
             self._tape.learn(scale, from_initial_state=self._trains_start and bool(self.starts))
 
@@ -233,7 +235,7 @@ class KeptWindow(Window):
     def _restore_states(self, stored: Mapping[str, Array], n: int) -> None:
         tape = self._tape
         tape.before.set_arrays([stored[f"before.{i}"] for i in range(len(tape.before.arrays))])
-        tape.pack(backward=True)
+        tape.pack()
         for t in range(n):
             if t and self._resets[t].any():
                 set_initial(self._stack, tape.states(t), self._resets[t])
@@ -267,13 +269,20 @@ class RereadWindow(Window):
 
     def __init__(self, stack: Stack, readout: Readout, make: Maker, size: int, interval: int, batch: int) -> None:
         super().__init__(stack, readout, make, size, interval, batch)
-        self._step = make(1)
+        self._step = make(1, None)
         rows = 2 * size  # so that steps need not be moved after every update
         self._inputs = np.zeros((rows, *self._step.inputs.shape[1:]), self._step.inputs.dtype)
         self._targets, self._resets = readout.new_targets(rows, batch), np.zeros((rows, batch), bool)
         self._step.before.clear()
         # before each step
         self._states = [np.zeros((rows, *array.shape), array.dtype) for array in self._step.before.arrays]
+        before = [array[None] for array in self._step.before.arrays]
+        missing = readout.new_targets(1, batch)
+        self._keep = StepCopies(
+            [*self._states, self._inputs, self._targets], [*before, self._step.inputs, missing]
+        )
+        self._set_target = StepCopies([self._targets], [self._step.targets])
+        self._again = Again(self, stack, lambda steps: make(steps, self._step), self._states)
         self.reset(np.ones(batch, bool))
 
     @property
@@ -282,13 +291,10 @@ class RereadWindow(Window):
 
     def run(self, x: Array) -> None:
         tape, row = self._step, self._first + self.steps
-        tape.pack(backward=False)
-        for history, array in zip(self._states, tape.before.arrays, strict=True):
-            history[row] = array
-        tape.inputs[0] = self._inputs[row] = x[0]
-        self._readout.set_missing(self._targets[row])
-        tape.forward(0, 1)
-        tape.state_after(1, tape.before)
+        tape.pack()
+        tape.inputs[...] = x
+        self._keep.run(row, 0, 1)
+        tape.step()
         self.steps, self.fresh = self.steps + 1, self.fresh + 1
 
     def outputs(self, m: int) -> Array:
@@ -298,14 +304,15 @@ class RereadWindow(Window):
         return self._step.losses(0, 1)
 
     def set_targets(self, first: int, targets: Array) -> None:
-        self._targets[self._first + first] = self._step.targets[0] = targets[0]
+        self._step.targets[...] = targets
+        self._set_target.run(self._first + first, 0, 1)
 
     @property
     def state(self) -> list[Array]:
         return self._step.before.arrays
 
     def backward(self, scale: float) -> None:
-        self._again.backward(self, [history[self._first] for history in self._states], scale)
+        self._again.backward(self._first, scale)
 
     def _stored_states(self, n: int) -> dict[str, Array]:
         now = {f"state.{i}": array for i, array in enumerate(self.state)}
@@ -318,7 +325,7 @@ class RereadWindow(Window):
         if n:
             tape.before.set_arrays([history[n - 1] for history in self._states])
             tape.inputs[0], tape.targets[0] = self._inputs[n - 1], self._targets[n - 1]
-            tape.pack(backward=False)
+            tape.pack()
             tape.forward(0, 1)
         tape.before.set_arrays([stored[f"state.{i}"] for i in range(len(self._states))])
 
@@ -328,9 +335,10 @@ class RereadWindow(Window):
         self._step.before.set_arrays([history[self._first + self.steps] for history in self._states])
 
     def begin_next(self) -> None:
-        kept = min(self.steps, self._size - self._interval)
-        dropped = self.steps - kept
-        starts = [start - dropped for start in self.starts if start >= dropped]
+        steps = self.steps
+        kept = min(steps, self._size - self._interval)
+        dropped = steps - kept
+        starts = [start - dropped for start in self.starts if start >= dropped] if self.starts else []
         # In one statement, so that what an interrupt leaves can be called again
         self._first, self.steps, self.fresh, self.starts = self._first + dropped, kept, 0, starts
         if self._first > self._size:  # move the steps to the front
@@ -348,82 +356,104 @@ class RereadWindow(Window):
         self.steps = self.fresh = 0
 
 
+@dataclass(eq=False, slots=True)
+class Part:
+    """A tape for some steps of a window, and what copies them and the state before them to it."""
+
+    tape: Unrolled
+    steps: StepCopies
+    before: StepCopies
+
+
 class Again:
     """Runs a window forward again and back: one tape for the steps between two resets, through which no gradient goes.
+
+    Parameters
+    ----------
+    window : Window
+    stack : Stack
+    make : callable
+        Makes a tape of so many steps.
+    states : sequence of arrays
+        (T, B, H): states from which windows begin, in the order of `State.arrays`.
     """
 
-    def __init__(self, stack: Stack, make: Maker) -> None:
-        self._stack, self._make = stack, make
+    def __init__(self, window: Window, stack: Stack, make: Callable[[int], Unrolled], states: Sequence[Array]) -> None:
+        self._window, self._stack, self._make, self._states = window, stack, make, states
         self._trains_start = stack.config.trainable_initial_state
-        self._tapes: OrderedDict[tuple[int, int], Unrolled] = OrderedDict()
+        self._parts: OrderedDict[tuple[int, int], Part] = OrderedDict()
 
-    def _tape(self, number: int, steps: int) -> Unrolled:
-        """A tape of so many steps, for the part of a window with this number."""
-        tape = self._tapes.pop((number, steps), None) or self._make(steps)
-        self._tapes[number, steps] = tape
-        if len(self._tapes) > MOST_TAPES:
-            self._tapes.popitem(last=False)
-        return tape
-
-    def backward(self, window: Window, before: Sequence[Array], scale: float) -> None:
-        """`Window.backward`. ``before``: the arrays of the state before the first step."""
+    def backward(self, state: int, scale: float) -> None:
+        """`Window.backward`. ``state``: which of the states is that before the first step."""
+        window = self._window
         starts = window.starts
         if not starts or (starts == [0] and not self._trains_start):
-            tape = self._begin(window, 0, 0, window.steps)
-            tape.before.set_arrays(before)
-            tape.learn(scale, forward=True)
+            part = self._begin(0, window.steps, 0)
+            part.before.run(0, state, 1)
+            part.tape.learn(scale, forward=True)
             return
-        self._backward_between(window, before, scale)
+        bounds = [0, *(start for start in starts if 0 < start < window.steps), window.steps]
+        if all(window.resets[start].all() for start in starts if start < window.steps):
+            self._backward_apart(bounds, state, scale)
+        else:
+            self._backward_between(bounds, state, scale)
 
-    def _begin(self, window: Window, number: int, start: int, stop: int) -> Unrolled:
-        """A tape with these steps of a window."""
-        tape = self._tape(number, stop - start)
-        tape.pack(backward=True)
-        tape.inputs[...] = window.of_steps(window._inputs, start, stop)
-        tape.targets[...] = window.of_steps(window._targets, start, stop)
-        return tape
+    def _begin(self, start: int, stop: int, number: int) -> Part:
+        """A part with these steps of the window. ``number``: of those of the same length, if each needs its own tape.
+        """
+        key, window = (stop - start, number), self._window
+        part = self._parts.get(key)
+        if part is None:
+            tape = self._make(stop - start)
+            before = StepCopies([array[None] for array in tape.before.arrays], self._states)
+            part = Part(tape, StepCopies([tape.inputs, tape.targets], [window._inputs, window._targets]), before)
+            self._parts[key] = part
+            if len(self._parts) > MOST_TAPES:
+                self._parts.popitem(last=False)
+        else:
+            self._parts.move_to_end(key)
+        part.tape.pack()
+        part.steps.run(0, window._first + start, stop - start)
+        return part
 
-    def _backward_apart(self, window: Window, bounds: Sequence[int], before: Sequence[Array], scale: float) -> None:
+    def _backward_apart(self, bounds: Sequence[int], state: int, scale: float) -> None:
         """`backward` of a window whose resets are of all streams.
 
         No state and no gradient passes them, so each part is run forward and back before the next one, and parts of
-        the same length can share a tape.
+        the same length share a tape.
         """
+        window = self._window
         everyone = np.ones(window.resets.shape[1], bool)
-        vectors = "dvectors" in self._stack.cell.info.arrays  # whose gradients a tape sums from one packing to the next
-        for number, (start, stop) in reversed(list(enumerate(pairwise(bounds)))):  # in this order gradients are summed
-            tape = self._begin(window, number if vectors else 0, start, stop)
+        for start, stop in reversed(list(pairwise(bounds))):  # in this order gradients are summed
+            part = self._begin(start, stop, 0)
             if start in window.starts:
-                set_initial(self._stack, tape.before.arrays, everyone)
+                set_initial(self._stack, part.tape.before.arrays, everyone)
             else:
-                tape.before.set_arrays(before)
+                part.before.run(0, state, 1)
             initial = self._trains_start and start in window.starts
-            tape.learn(scale, from_initial_state=initial, forward=True)
+            part.tape.learn(scale, from_initial_state=initial, forward=True)
 
-    def _backward_between(self, window: Window, before: Sequence[Array], scale: float) -> None:
-        """`backward` of a window with resets."""
-        bounds = [0, *(start for start in window.starts if 0 < start < window.steps), window.steps]
-        if all(window.resets[start].all() for start in window.starts if start < window.steps):
-            self._backward_apart(window, bounds, before, scale)
-            return
-        tapes: list[Unrolled] = []
-        for number, (start, stop) in enumerate(pairwise(bounds)):
-            tape = self._begin(window, number, start, stop)
+    def _backward_between(self, bounds: Sequence[int], state: int, scale: float) -> None:
+        """`backward` of a window with resets, of which some are not of all streams."""
+        window, lengths, tapes = self._window, Counter[int](), list[Unrolled]()
+        for start, stop in pairwise(bounds):
+            part = self._begin(start, stop, lengths[stop - start])
+            tape = part.tape
+            lengths[stop - start] += 1
             if tapes:
-                tapes[-1].state_after(tapes[-1].steps, tape.before)
+                tape.before.set_arrays(tapes[-1].states(tapes[-1].steps))
             else:
-                tape.before.set_arrays(before)
+                part.before.run(0, state, 1)
             if start in window.starts:
                 set_initial(self._stack, tape.before.arrays, window.resets[start])
             tape.forward(0, tape.steps)
             tapes.append(tape)
-        after: State | None = None
         for number in reversed(range(len(tapes))):
             tape, streams = tapes[number], window.resets[bounds[number]]
-            tape.backward(scale, after)
+            tape.backward(scale, continues=number + 1 < len(tapes))
             gradient = tape.before_gradient
             if number:
-                after = self._stack.new_state(gradient.batch)
+                after = tapes[number - 1].after_gradient
                 after.set_arrays(gradient.arrays)
                 for array in after.arrays:
                     array[streams] = 0

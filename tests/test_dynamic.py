@@ -173,6 +173,19 @@ def test_a_window_is_scored_before_it_is_learnt():
     assert model.evaluate(TEXT[:200], dynamic={"lr": 0.1}) != model.evaluate(TEXT[:140])
 
 
+@pytest.mark.parametrize(("batch_size", "of_many"), [(15, False), (16, True), (20, True)])
+def test_many_streams_have_defaults_of_their_own(batch_size, of_many):
+    """Shorter windows, as each update is by the tokens of all streams. Statistics keep those of one stream."""
+    own = {"lr": 7e-4, "bptt": 32, "decay": 0.005} if of_many else {"lr": 1e-3, "bptt": 96, "decay": 0.02}
+    text, model = TEXT * 3, a_model()
+    default = model.evaluate(text, batch_size=batch_size, dynamic=True).nats
+    assert default == model.evaluate(text, batch_size=batch_size, dynamic=own).nats
+    assert default != model.evaluate(text, batch_size=batch_size, dynamic=own | {"bptt": 60}).nats
+    rule = {"statistics": TEXT, "bptt": 96, "decay": 0.02}
+    by_statistics = model.evaluate(text, batch_size=batch_size, dynamic={"statistics": TEXT}).nats
+    assert by_statistics == model.evaluate(text, batch_size=batch_size, dynamic=rule).nats
+
+
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_a_rate_of_zero_is_static_evaluation(batch_size):
     model = a_model("float32")

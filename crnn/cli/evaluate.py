@@ -43,7 +43,11 @@ def add_arguments(parser: CommandParser) -> None:
         action="store_true",
         help="predict some steps, then learn them, before the next ones are predicted; the model's file never changes",
     )
-    add_learning_flags(learning, dynamic.OPTIONS, dynamic.DEFAULTS)
+    defaults = {
+        name: value if value == of_many else f"{value}, or {of_many} with --batch {dynamic.MANY_STREAMS} or more,"
+        for (name, value), of_many in zip(dynamic.DEFAULTS.items(), dynamic.DEFAULTS_OF_MANY.values(), strict=True)
+    }
+    add_learning_flags(learning, dynamic.OPTIONS, defaults)
     learning.add_argument(
         "--statistics",
         type=file_path,

@@ -23,12 +23,24 @@ from crnn.optim.optimizers import Optimizer
 from crnn.text.errors import TextError
 from crnn.text.windows import IGNORE_INDEX, contiguous_batches
 
-__all__ = ["DEFAULTS", "LR_OF_STATISTICS", "OPTIONS", "DynamicPass", "dynamic_pass"]
+__all__ = [
+    "DEFAULTS",
+    "DEFAULTS_OF_MANY",
+    "LR_OF_STATISTICS",
+    "MANY_STREAMS",
+    "OPTIONS",
+    "DynamicPass",
+    "dynamic_pass",
+]
 
 # Those of a learner that mean something here; batch_size and threads are arguments of `evaluate`.
 OPTIONS = ("optimizer", "lr", "bptt", "clip_norm", "clip_value", "decay", "max_change")
 DEFAULTS: dict[str, Any] = {"optimizer": "adam(beta1=0)", "lr": 1e-3, "bptt": 96, "decay": 0.02}
 LR_OF_STATISTICS = 1e-4
+
+# From so many streams on, an update learns that many more tokens at once: shorter windows make up for it.
+MANY_STREAMS = 16
+DEFAULTS_OF_MANY = DEFAULTS | {"lr": 7e-4, "bptt": 32, "decay": 0.005}
 
 EPS = 1e-5  # of the rule with statistics
 STREAMS = 32  # that statistics are collected in
@@ -68,7 +80,8 @@ def dynamic_pass(
             "dynamic: optimizer: expected none with statistics, which have their own rule, got "
             f"{given['optimizer']!r:.100}"
         )
-    options = with_defaults(given, DEFAULTS)
+    many = batch_size >= MANY_STREAMS and text is None
+    options = with_defaults(given, DEFAULTS_OF_MANY if many else DEFAULTS)
     if text is not None and given.get("lr") is None:
         options["lr"] = LR_OF_STATISTICS
     try:

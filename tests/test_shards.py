@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 from kernel_tools import assert_same_bits
 from model_tools import text
-from rank_tools import CORPUS, KINDS, fitted, weights_hash
+from rank_tools import CORPUS, KINDS, BufferComm, ThreadComm, fitted, on_ranks, weights_hash
 from task_tools import CELLS
 
 import crnn
+from crnn._core import optim as kernels
 from crnn.nn.state import state_arrays
 from crnn.text.windows import contiguous_batches
+from crnn.training import sparse
 from crnn.training.shards import complete_nodes, sharded
+from crnn.training.sparse import SelectedSums
 
 # Of the weights of `fitted` in 3 shards. They change for the reasons that change those of test_bits.py, and no others.
 PINNED = {
@@ -139,6 +142,64 @@ def test_a_window_of_a_language_model_is_computed_at_once():
     assert model.window_in_shards(xs, targets, None, seeds=[[0]] * 3).gradients(1)[1] == 60
     model = crnn.LanguageModel(CORPUS.vocab, hidden_size=5, weight_dropout=0.1)
     assert model.window_in_shards(xs, targets, None, seeds=[[0]] * 3) is None
+
+
+@pytest.mark.parametrize("embedding", [None, 3])
+def test_rows_that_no_id_selects_are_left_out_of_sums_without_another_bit(embedding, monkeypatch):
+    """Of one-hot ids and of an embedding, in models whose matrix has more rows than a shard has ids."""
+    ids = np.random.default_rng(2).integers(200, size=700)
+    vocab = crnn.Vocab([chr(300 + number) for number in range(200)])
+    found = []
+    for least in 1, 1 << 40:
+        monkeypatch.setattr("crnn.training.sparse.LEAST_SUMMED", least)
+        of = SelectedSums(crnn.LanguageModel(vocab, hidden_size=5, embedding_size=embedding)).selected(ids[:20])
+        assert (of is None) == (least > 1)
+        runs = []
+        for comm in None, BufferComm, ThreadComm:
+
+            def fit(comm=None):
+                model = crnn.LanguageModel(vocab, hidden_size=5, num_layers=2, embedding_size=embedding, seed=3)
+                return model.fit(ids, batch_size=8, bptt=3, shards=5, epochs=2, lr=0.1, comm=comm, progress=False)
+
+            runs += [fit()] if comm is None else on_ranks(3, fit, comm)
+        found += [run.flat_params for run in runs]
+    for other in found[1:]:
+        assert_same_bits(other, found[0])
+
+
+def test_sums_of_selected_rows_are_those_of_all():
+    class Model:
+        def _selected_by_ids(self):
+            return 3, sparse.LEAST_SUMMED // 4, 4
+
+    sums, draws = SelectedSums(Model()), np.random.default_rng(2)
+    n = sparse.LEAST_SUMMED + 8
+    one, other = np.zeros((2, n), np.float32)
+    ids = [np.array([0, 7, 100]), np.array([7, 9, 101])]
+    for flat, rows in (one, ids[0]), (other, ids[1]):
+        flat[:3], flat[-5:] = draws.normal(size=3), draws.normal(size=5)
+        flat[3:-5].reshape(-1, 4)[rows] = draws.normal(size=(3, 4))
+    expected, copy = one + other, np.zeros_like(one)
+    first = one.copy()
+    sums.move(one, ids[0], copy)
+    assert_same_bits(copy, first)
+    assert not one.any()
+    one[...] = other
+    (both,) = sums.add(one, ids[1], [(copy, ids[0])], last=True)
+    assert both.tolist() == [0, 7, 9, 100, 101]
+    for found in one, copy:
+        assert_same_bits(found, expected)
+    sums.scale(one, both, 0.3, 1)
+    kernels.scale(expected, 0.3)
+    assert_same_bits(one, expected)
+    sums.clear_rows(copy, both)
+    assert not copy[3:-5].any()
+    assert copy[:3].any()
+    third = np.zeros_like(other)
+    assert len(sums.add(other, ids[1], [(copy, ids[0]), (third, ids[0])], last=False)) == 2
+    assert not other.any()
+    assert_same_bits(third, copy)
+    assert sums.selected(np.zeros((2, sums._rows), np.int32)) is None
 
 
 # ---- one hash --------------------------------------------------------------------------------------------------------

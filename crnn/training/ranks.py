@@ -113,8 +113,10 @@ class RankedRun:
             [received, (received_counts, offsets(received_counts))],
         )
         nodes = [node for of_rank in self._nodes for node in of_rank]
-        part = added(self._shards, dict(zip(nodes, received.reshape(len(nodes), own), strict=True)))
-        whole = self._memory_of("whole", n, sent.dtype)
+        part = added(self._shards, dict(zip(nodes, received.reshape(len(nodes), own), strict=True)), overwrite=True)
+        whole = self._model.flat_grads  # whose values are in the gradients that have been sent
+        if not whole.flags.c_contiguous:  # a user's model
+            whole = self._memory_of("whole", n, sent.dtype)
         ranks.call(
             ranks.comm.Allgatherv,  # type: ignore[attr-defined]
             np.ascontiguousarray(part),
@@ -219,13 +221,16 @@ def shards_of(rank: int, size: int, shards: int) -> tuple[int, int]:
     return parallel.part_range(shards, rank, size)
 
 
-def added(shards: int, parts: Mapping[Node, Array]) -> Array:
-    """The sum at the root of the tree over so many shards, from those at nodes that cover it."""
+def added(shards: int, parts: Mapping[Node, Array], *, overwrite: bool = False) -> Array:
+    """The sum at the root of the tree over so many shards, from those at nodes that cover it.
+
+    ``overwrite``: their memory may be, and the sum is in it.
+    """
 
     def sum_of(node: Node) -> tuple[Array, bool]:
         """The sum, and whether its memory may be overwritten."""
         if node in parts:
-            return parts[node], False
+            return parts[node], overwrite
         middle = midpoint(node)
         (left, writable), (right, _) = sum_of((node[0], middle)), sum_of((middle, node[1]))
         return (np.add(left, right, out=left) if writable else left + right), True

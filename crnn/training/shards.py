@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from crnn import _parallel as parallel
-from crnn._core import optim as kernels
 from crnn.checks import Array
 from crnn.nn.state import StateLike, joined, rows_of
 from crnn.training.protocols import Trainable, Windows
+from crnn.training.sparse import SelectedSums
 
 __all__ = ["Gradients", "Partial", "ShardedGradients", "complete_nodes", "midpoint", "sharded"]
 
@@ -40,11 +40,8 @@ class Partial:
 
     gradient: Array  # (n,)
     sums: Array  # float64 (3,)
-
-    def add(self, other: Partial) -> None:
-        """Add those of the shards that follow."""
-        self.gradient += other.gradient
-        self.sums += other.sums
+    node: Node = (0, 0)
+    ids: Array | None = None  # see `crnn.training.sparse.SelectedSums`
 
 
 class Ranked(Protocol):
@@ -73,6 +70,14 @@ def complete_nodes(shards: int, first: int, stop: int) -> list[Node]:
             yield from within((middle, node[1]))
 
     return list(within((0, shards)))
+
+
+def left_siblings(node: Node) -> dict[Node, Node]:
+    """From each right child of the tree below a node to the left one."""
+    if node[1] - node[0] == 1:
+        return {}
+    left, right = (node[0], midpoint(node)), (midpoint(node), node[1])
+    return {right: left} | left_siblings(left) | left_siblings(right)
 
 
 def sharded(
@@ -122,12 +127,13 @@ class ShardedGradients:
         total: Callable[[list[Partial]], Partial] | None = None,
     ) -> None:
         self._model, self._first, self._stop = model, first, shards if stop is None else stop
-        self._nodes, self._total = complete_nodes(shards, first, self._stop), total
+        self._siblings, self._total = left_siblings((0, shards)), total
         start = parallel.part_range(rows, first, shards)[0]
         ranges = [parallel.part_range(rows, shard, shards) for shard in range(first, self._stop)]
         self._all_rows = start, ranges[-1][1]
         self._rows = [(b0 - start, b1 - start) for b0, b1 in ranges]  # of the state, which has those of this process
-        self._free: list[Array] = []  # memory for gradients
+        self._selected = SelectedSums(model)
+        self._free: list[Array] = []  # memory for gradients, whose matrix of selected rows is zero
         # A model may have a faster way, for all shards at once, at least for some windows.
         self._at_once: Callable[..., Any] | None = getattr(model, "window_in_shards", None)
         self._weight: Callable[[Any, Any], float] | None = getattr(model, "loss_weight", None)
@@ -157,17 +163,16 @@ class ShardedGradients:
             of_held = [[each[number] for number in held] for each in (x, targets, seeds)]
             window = self._at_once(*of_held[:2], state, seeds=of_held[2], **options)
         states: list[StateLike | None] = [None] * len(x)
-        grads = self._model.flat_grads
+        grads, selected = self._model.flat_grads, self._selected
 
-        def leaf(shard: int) -> Partial:
+        def leaf(number: int) -> Partial:
             """The gradient of a shard, in the memory of the model. Its state is replaced by that after the last step.
             """
-            number, sums = shard - self._first, np.zeros(3)
-            if number:  # those of the first one are zero
-                grads.fill(0)
-            of_shard, wanted = x[number], targets[number]
+            sums, of_shard, wanted = np.zeros(3), x[number], targets[number]
+            shard = number + self._first
+            partial = Partial(grads, sums, (shard, shard + 1), selected.selected(of_shard))
             if of_shard is None:
-                return Partial(grads, sums)
+                return partial
             if window is not None:
                 loss, count = window.gradients(held.index(number))
             else:
@@ -182,35 +187,52 @@ class ShardedGradients:
                 # the workspace that it belongs to is that of the next shard too
                 states[number] = None if after is None else joined([after])
             sums[:] = loss, count, count if self._weight is None else self._weight(of_shard, wanted)
-            return Partial(grads, sums)
+            return partial
 
-        def kept(partial: Partial) -> Partial:
-            """The same in other memory than the model's, if another shard follows."""
-            if partial.gradient is not grads:
-                return partial
-            gradient = self._free.pop() if self._free else np.empty_like(grads)
-            gradient[...] = grads
-            return Partial(gradient, partial.sums)
-
-        def sum_of(node: Node) -> Partial:
-            if node[1] - node[0] == 1:
-                return leaf(node[0])
-            middle = midpoint(node)
-            left = kept(sum_of((node[0], middle)))
-            right = sum_of((middle, node[1]))
-            left.add(right)
-            if right.gradient is not grads:
-                self._free.append(right.gradient)
-            return left
-
-        partials = [kept(sum_of(node)) for node in self._nodes]
+        partials: list[Partial] = []
+        for number in range(len(x)):
+            self._push(partials, leaf(number), last=number == len(x) - 1)
         whole = partials[0] if self._total is None else self._total(partials)
-        grads[...] = whole.gradient
-        self._free += [partial.gradient for partial in partials]
+        if self._total is not None and not np.may_share_memory(whole.gradient, grads):
+            grads[...] = whole.gradient
         loss, count, weight = whole.sums.tolist()
         if reduction == "mean":
-            kernels.scale(grads, 1.0 / (weight or 1.0), options.get("threads", 1))
+            selected.scale(grads, whole.ids, 1.0 / (weight or 1.0), options.get("threads", 1))
+        for partial in partials:
+            self._release(partial)
         if window is not None:
             return loss, int(count), window.after
         known = [each for each in states if each is not None]
         return loss, int(count), joined(known) if known else None
+
+    def _push(self, partials: list[Partial], partial: Partial, *, last: bool) -> None:
+        """Add the gradient of a shard, in the memory of the model, to those of the shards before it.
+
+        ``partials``: the sums of the largest nodes so far. The memory of the model is zero afterwards; after the last
+        shard it holds the last of these sums.
+        """
+        node, sums, lefts = partial.node, partial.sums, []
+        while partials and partials[-1].node == self._siblings.get(node):
+            left = partials.pop()
+            node, sums = (left.node[0], node[1]), left.sums + sums
+            lefts.append(left)
+        if lefts:
+            given = [(left.gradient, left.ids) for left in lefts]
+            found = self._selected.add(partial.gradient, partial.ids, given, last=last)
+            for left, ids in zip(lefts, found, strict=True):
+                left.ids = ids
+            for left in lefts[:-1]:
+                self._release(left)
+            partials.append(Partial(lefts[-1].gradient, sums, node, lefts[-1].ids))
+        elif last:
+            partials.append(partial)
+        else:
+            gradient = self._free.pop() if self._free else np.zeros_like(partial.gradient)
+            self._selected.move(partial.gradient, partial.ids, gradient)
+            partials.append(Partial(gradient, sums, node, partial.ids))
+
+    def _release(self, partial: Partial) -> None:
+        """Use the memory of a gradient again, unless it is that of the model."""
+        if not np.may_share_memory(partial.gradient, self._model.flat_grads):
+            self._selected.clear_rows(partial.gradient, partial.ids)
+            self._free.append(partial.gradient)

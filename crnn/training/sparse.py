@@ -7,6 +7,8 @@ Their gradient is zero. Where that changes nothing, in plain SGD, they need not 
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,11 @@ from crnn.checks import Array
 from crnn.optim.optimizers import SGD, Optimizer, keeps_no_parameters
 from crnn.training.config import TrainingConfig
 
-__all__ = ["SelectedRows"]
+__all__ = ["SelectedRows", "SelectedSums"]
 
 LEAST = 1 << 22  # elements of the matrix: fewer are as fast all together
+CHUNK = 1 << 14  # elements of a sum: with those that are added they stay in the second-level cache
+LEAST_SUMMED = 1 << 20  # the same for sums, which move more memory
 
 
 class SelectedRows:
@@ -124,3 +128,95 @@ class SelectedRows:
 
     def _matrix(self, flat: Array) -> Array:
         return flat[self.start : self.stop].reshape(-1, self.width)
+
+
+class SelectedSums:
+    """Sums of gradients that leave out rows of such a matrix that are zero.
+
+    ``ids`` are those of the rows that may not be zero, ascending; None: any may. Without such a matrix they are None.
+
+    Parameters
+    ----------
+    model : object
+        Of the gradients.
+    """
+
+    def __init__(self, model: Any) -> None:
+        find = getattr(model, "_selected_by_ids", None)
+        found = None if find is None else find()
+        self._start = self._rows = self._width = 0
+        if found is not None and found[1] * found[2] >= LEAST_SUMMED:
+            self._start, self._rows, self._width = found
+        self._stop = self._start + self._rows * self._width
+
+    def selected(self, x: Any) -> Array | None:
+        """The rows that a shard's input selects; None if there may be others, or many."""
+        return np.unique(x) if self._rows and x is not None and x.size < self._rows // 2 else None
+
+    def move(self, flat: Array, ids: Array | None, to: Array) -> None:
+        """Move a gradient into memory whose matrix is zero. ``flat`` is zero afterwards."""
+        for source, target in zip(self._others(flat), self._others(to), strict=True):
+            for some in _chunks(source):
+                target[some] = source[some]
+                source[some] = 0
+        matrix, rows = self._matrix(flat), _index(ids)
+        self._matrix(to)[rows] = matrix[rows]
+        matrix[rows] = 0
+
+    def add(
+        self, flat: Array, ids: Array | None, lefts: Sequence[tuple[Array, Array | None]], *, last: bool
+    ) -> list[Array | None]:
+        """Add a gradient to the first of ``lefts``, gradients with their ids, that to the second, and so on.
+
+        ``flat`` is zero afterwards, or with ``last`` the sum. Returns the ids of the sums.
+        """
+        arrays = [flat, *(left for left, _ in lefts)]
+        for parts in zip(*map(self._others, arrays), strict=True):
+            for some in _chunks(parts[0]):
+                for value, left in itertools.pairwise(parts):
+                    np.add(left[some], value[some], out=left[some])
+                parts[0][some] = parts[-1][some] if last else 0
+        found, matrices = [ids], [self._matrix(array) for array in arrays]
+        for number, (_, of_left) in enumerate(lefts):
+            of_value = found[-1]
+            found.append(None if of_value is None or of_left is None else np.union1d(of_value, of_left))
+            rows = _index(found[-1])
+            matrices[number + 1][rows] += matrices[number][rows]
+        matrices[0][_index(ids)] = 0
+        if last:
+            rows = _index(found[-1])
+            matrices[0][rows] = matrices[-1][rows]
+        return found[1:]
+
+    def clear_rows(self, flat: Array, ids: Array | None) -> None:
+        """Set the matrix to zero."""
+        self._matrix(flat)[_index(ids)] = 0
+
+    def scale(self, flat: Array, ids: Array | None, factor: float, threads: int) -> None:
+        """Multiply by a number."""
+        if ids is None:
+            kernels.scale(flat, factor, threads)
+            return
+        for part in self._others(flat):
+            kernels.scale(part, factor, threads)
+        rows = self._matrix(flat)[ids]
+        kernels.scale(rows.reshape(-1), factor, threads)
+        self._matrix(flat)[ids] = rows
+
+    def _others(self, flat: Array) -> list[Array]:
+        """What is no part of the matrix."""
+        return [part for part in (flat[: self._start], flat[self._stop :]) if part.size]
+
+    def _matrix(self, flat: Array) -> Array:
+        """The matrix; without rows if there is none."""
+        return flat[self._start : self._stop].reshape(self._rows, self._width)
+
+
+def _index(ids: Array | None) -> Any:
+    return slice(None) if ids is None else ids
+
+
+def _chunks(flat: Array) -> Iterator[slice]:
+    """Ranges of an array that stay in the second-level cache from one operation to the next."""
+    for start in range(0, len(flat), CHUNK):
+        yield slice(start, start + CHUNK)

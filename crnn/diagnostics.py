@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,6 +24,7 @@ from crnn.models.outputs.head import HeadTape
 from crnn.models.outputs.losses import Regression
 from crnn.models.outputs.pooling import Max
 from crnn.models.outputs.predictor import Workspace
+from crnn.models.outputs.window_options import WindowOptions
 from crnn.models.sequence_model import SequenceModel
 from crnn.nn.network import RNN
 from crnn.nn.state import State, StateLike
@@ -288,7 +288,7 @@ def _network_objective(
 def _model_objective(model: Model, window: Window, targets: Any, before: State | None) -> Objective:
     """The mean loss of a model."""
     predictor, workspace = model._predictor, Workspace()
-    run = partial(predictor.window, window.x, lengths=window.lengths, target_lengths=window.target_lengths)
+    options = WindowOptions(lengths=window.lengths, target_lengths=window.target_lengths)
     weight = predictor.head.loss.weight(targets) or 1.0
 
     def objective(with_gradients: bool) -> tuple[float, dict[str, Array], bytes]:
@@ -296,7 +296,7 @@ def _model_objective(model: Model, window: Window, targets: Any, before: State |
         needs_gradient = with_gradients or getattr(predictor.head.loss, "smooths_gradients_only", False)
         start, scale = None if before is None else before.value, 1.0 / weight if needs_gradient else None
         model.flat_grads.fill(0)
-        tapes, head_tape = run(targets, workspace, state=start, scale=scale)
+        tapes, head_tape = predictor.window(window.x, targets, workspace, replace(options, state=start, scale=scale))
         if with_gradients:
             first = tapes[0]
             assert first.dbefore is not None

@@ -16,6 +16,7 @@ from crnn.models.inputs.data import Batch
 from crnn.models.outputs.decoding import Steps, beam_search, log_probabilities
 from crnn.models.outputs.encoder_decoder import EncoderDecoder
 from crnn.models.outputs.predictor import Workspace
+from crnn.models.outputs.window_options import WindowOptions
 from crnn.stream import StreamWeights
 
 CELLS = list(cells.CELLS)
@@ -139,7 +140,7 @@ def test_label_smoothing_mixes_in_the_mean_over_all_tokens(rng):
 def _all_at(model, batch, targets, token):
     """The sum of -log p(token) at every step, the decoder being fed with the targets."""
     lengths = {"lengths": batch.lengths, "target_lengths": batch.target_lengths}
-    _, head = model._predictor.window(batch.x, targets, Workspace(), **lengths)
+    _, head = model._predictor.window(batch.x, targets, Workspace(), WindowOptions(**lengths))
     return oracle.cross_entropy(head.outputs, np.full(targets.shape, token), ignore=-1)[0].sum()
 
 
@@ -159,9 +160,9 @@ def test_gradients_agree_with_differences(rng, cell, real, bidirectional):
 def test_a_wrong_gradient_is_found_and_named(rng, monkeypatch, name):
     original = EncoderDecoder.window
 
-    def spoiled(self, *arguments, scale=None, **options):
-        result = original(self, *arguments, scale=scale, **options)
-        if scale is not None:
+    def spoiled(self, x, targets, workspace, options):
+        result = original(self, x, targets, workspace, options)
+        if options.scale is not None:
             network, _, parameter = name.partition(".")
             grads = {"encoder": self.encoder.grads, "decoder": self.net.grads, "W_hy": {"": self.head.dw}}
             grads[network][parameter].reshape(-1)[0] *= 1.1
@@ -436,7 +437,7 @@ def test_nothing_is_computed_for_padding(rng):
     X, y = sequences(rng)
     batch, targets = batch_of(model, X, y)
     lengths = {"lengths": batch.lengths, "target_lengths": batch.target_lengths}
-    tapes, head = model._predictor.window(batch.x, targets, Workspace(), **lengths)
+    tapes, head = model._predictor.window(batch.x, targets, Workspace(), WindowOptions(**lengths))
     assert tapes[0].y.shape[:2] == (1, sum(map(len, X)))
     assert tapes[1].y.shape[:2] == head.outputs.shape[:2] == (1, sum(map(len, y)) + len(y))
 
@@ -484,7 +485,7 @@ def test_dropout_acts_in_encoder_and_decoder_and_only_when_training(rng):
     assert len(losses) == 4
     assert model.loss_and_gradients(batch, targets)[0] == model.loss_and_gradients(batch, targets)[0]
     lengths = {"lengths": batch.lengths, "target_lengths": batch.target_lengths}
-    tapes, _ = model._predictor.window(batch.x, targets, Workspace(), dropout_seed=1, **lengths)
+    tapes, _ = model._predictor.window(batch.x, targets, Workspace(), WindowOptions(dropout_seed=1, **lengths))
     masks = [tape.layers[1].mask[0] for tape in tapes]
     assert all((mask == 0).any() for mask in masks)
     rows = min(map(len, masks))

@@ -14,8 +14,9 @@ from crnn.checks import Array, check_reduction, check_threads
 from crnn.models.fitting.begin import check_applied
 from crnn.models.inputs.data import Batch, SequenceBatches, SequenceData
 from crnn.models.outputs.head import Head
-from crnn.models.outputs.predictor import Predictor, Seed, Workspace
+from crnn.models.outputs.predictor import Predictor, Workspace
 from crnn.models.outputs.shard_rows import ShardedWindow, is_one_pass
+from crnn.models.outputs.window_options import Seed, WindowOptions
 from crnn.nn.network import RNN
 from crnn.nn.shards import ShardLayout, Shards, ShardShape
 from crnn.nn.state import StateLike
@@ -97,18 +98,17 @@ class BatchPasses:
         wanted = self._check_targets(targets, x)
         loss = self._head.loss
         scale = x.gain / (loss.weight(wanted) or 1.0) if reduction == "mean" else 1.0
-        _, head = self._predictor.window(
-            self._predictor.networks[0].stack.check_input(x.x),
-            wanted,
-            Workspace.given(workspace),
+        options = WindowOptions(
             lengths=x.lengths,
             target_lengths=x.target_lengths,
+            weights=None if x.weights is None else x.weights.astype(self.net.dtype),
             scale=scale,
             threads=threads,
             dropout_seed=dropout_seed,
-            weights=None if x.weights is None else x.weights.astype(self.net.dtype),
             precision=precision,
         )
+        inputs = self._predictor.networks[0].stack.check_input(x.x)
+        _, head = self._predictor.window(inputs, wanted, Workspace.given(workspace), options)
         return kernels.sum(head.losses.reshape(-1)), loss.count(wanted), None
 
     def window_in_shards(

@@ -17,6 +17,7 @@ from crnn._float_mode import in_ieee_mode
 from crnn.checks import Array
 from crnn.models.inputs.data import Batch
 from crnn.models.outputs.predictor import Predictor, Workspace
+from crnn.models.outputs.window_options import WindowOptions
 from crnn.nn.network import RNN
 from crnn.nn.recurrence import Recurrence
 from crnn.nn.state import StateLike
@@ -177,17 +178,15 @@ def flow_of_batch(
     if loss == "last":
         only = last_targets(predictor.head.loss.present(targets), window.target_lengths)
         wanted = predictor.head.loss.keep_only(targets, only)
-    tapes, _ = predictor.window(
-        window.x,
-        targets,
-        Workspace(),
-        only=only,
+    options = WindowOptions(
         state=state,
         lengths=window.lengths,
         target_lengths=window.target_lengths,
+        only=only,
         scale=1.0 / (predictor.head.loss.weight(wanted) or 1.0),
         states_only=True,
     )
+    tapes, _ = predictor.window(window.x, targets, Workspace(), options)
     return _flow(predictor.networks[0], tapes[0], largest)
 
 

@@ -32,6 +32,7 @@ from crnn.models.outputs.losses import CrossEntropy
 from crnn.models.outputs.metrics import SequenceEvaluation
 from crnn.models.outputs.predictor import Workspace
 from crnn.models.outputs.targets import TokenTargets
+from crnn.models.outputs.window_options import WindowOptions
 from crnn.models.sequence_model import SCALE_TYPES, SequenceModel
 from crnn.nn.config import NetworkConfig, config_from, network_json_types
 from crnn.nn.init import UNINITIALISED, uniform_draws
@@ -304,9 +305,7 @@ class SequenceToSequence(
                 batch.x,
                 self._check_targets(targets, batch),
                 Workspace(),
-                lengths=batch.lengths,
-                target_lengths=batch.target_lengths,
-                keep=False,
+                WindowOptions(lengths=batch.lengths, target_lengths=batch.target_lengths, keep=False),
             )
             outputs.append(head.outputs)
         return outputs
@@ -319,16 +318,14 @@ class SequenceToSequence(
         for chosen in by_length(data.lengths, check_size("batch_size", batch_size)):
             batch, targets = data.batch(chosen)
             wanted = self._check_targets(targets, batch)
-            _, head = self._predictor.window(
-                batch.x,
-                wanted,
-                Workspace(),
+            options = WindowOptions(
                 lengths=batch.lengths,
                 target_lengths=batch.target_lengths,
                 threads=threads,
                 keep=False,
                 predictions=True,
             )
+            _, head = self._predictor.window(batch.x, wanted, Workspace(), options)
             assert head.predictions is not None
             tokens = sequences_of(head.predictions, batch.target_lengths)
             losses = sequences_of(head.losses, batch.target_lengths)

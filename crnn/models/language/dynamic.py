@@ -17,6 +17,7 @@ from crnn._options import build_config, did_you_mean
 from crnn.checks import Array, Ids, check_number
 from crnn.models.language.rates import fresh_optimizer, with_defaults
 from crnn.models.outputs.predictor import Predictor, Workspace
+from crnn.models.outputs.window_options import WindowOptions
 from crnn.nn.learning.config import LearnerConfig
 from crnn.optim.anchored import AnchoredUpdate
 from crnn.optim.optimizers import Optimizer
@@ -164,18 +165,12 @@ class DynamicPass:
             kernels.clear(self._parameters.flat_grads, threads)
             count = int(np.count_nonzero(targets != IGNORE_INDEX))
             if apart:
-                _, read = predictor.window(
-                    window.x, targets, reading, state=state, threads=threads, keep=False, predictions=True
-                )
-            (tape,), head = predictor.window(
-                window.x,
-                targets,
-                workspace,
-                state=state,
-                scale=1.0 / count,
-                threads=threads,
-                predictions=predicts and not apart,
+                options = WindowOptions(state=state, threads=threads, keep=False, predictions=True)
+                _, read = predictor.window(window.x, targets, reading, options)
+            options = WindowOptions(
+                state=state, scale=1.0 / count, threads=threads, predictions=predicts and not apart
             )
+            (tape,), head = predictor.window(window.x, targets, workspace, options)
             state = tape.after.value
             shown = read if apart else head
             yield shown.losses, shown.predictions, targets

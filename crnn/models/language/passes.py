@@ -17,6 +17,7 @@ from crnn.models.outputs.adaptive import AdaptiveHead
 from crnn.models.outputs.head import Head
 from crnn.models.outputs.predictor import Predictor, Workspace
 from crnn.models.outputs.shard_rows import ShardedWindow, is_one_pass
+from crnn.models.outputs.window_options import WindowOptions
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters
 from crnn.nn.precision import check_training_precision
@@ -132,16 +133,10 @@ class TextPasses:
         wanted = self._check_targets(targets, x.shape)
         count = self._head.loss.count(wanted)
         scale = 1.0 / max(count, 1) if reduction == "mean" else 1.0
-        (tape,), head = self._predictor.window(
-            x,
-            wanted,
-            space,
-            state=state,
-            scale=scale,
-            threads=threads,
-            dropout_seed=dropout_seed,
-            precision=precision,
+        how = WindowOptions(
+            state=state, scale=scale, threads=threads, dropout_seed=dropout_seed, precision=precision
         )
+        (tape,), head = self._predictor.window(x, wanted, space, how)
         self._predictor.remember(space, scale, threads, options, count if reduction == "mean" else None)
         return loss.sum(head.losses.reshape(-1)), count, tape.after.value
 

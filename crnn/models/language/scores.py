@@ -18,6 +18,7 @@ from crnn.models.language.dynamic import dynamic_pass
 from crnn.models.language.surprisals import surprisals
 from crnn.models.outputs.metrics import Evaluation
 from crnn.models.outputs.predictor import Predictor, Workspace
+from crnn.models.outputs.window_options import WindowOptions
 from crnn.text.errors import TextError
 from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX, contiguous_batches
@@ -61,9 +62,8 @@ def _windows(model: Any, ids: Ids, batch_size: int, threads: int) -> Iterator[tu
     workspace, state = Workspace(), None
     for x, y in contiguous_batches(ids, batch_size, bptt, drop_last=False):
         window, targets = model.window(x, y)
-        (tape,), head = predictor.window(
-            window.x, targets, workspace, state=state, threads=threads, keep=False, predictions=True
-        )
+        options = WindowOptions(state=state, threads=threads, keep=False, predictions=True)
+        (tape,), head = predictor.window(window.x, targets, workspace, options)
         state = tape.after.value
         assert head.predictions is not None
         yield head.losses, head.predictions, targets

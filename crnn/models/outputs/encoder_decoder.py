@@ -6,16 +6,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from crnn._core.rows import Lengths
 from crnn.checks import Array
 from crnn.models.outputs.head import Head, HeadTape
-from crnn.models.outputs.predictor import Predictor, Seed, Workspace
+from crnn.models.outputs.predictor import Predictor, Workspace
+from crnn.models.outputs.window_options import WindowOptions
 from crnn.nn.dropout import Masks
 from crnn.nn.network import RNN
-from crnn.nn.shards import Shards
-from crnn.nn.state import State, StateLike
+from crnn.nn.state import State
 from crnn.nn.tape import Tape
 
 
@@ -61,66 +63,53 @@ class EncoderDecoder(Predictor):
         return dencoded
 
     def window(
-        self,
-        x: Array,
-        targets: Array,
-        workspace: Workspace,
-        *,
-        only: Array | None = None,
-        state: StateLike | None = None,
-        lengths: Lengths | None = None,
-        target_lengths: Lengths | None = None,
-        scale: float | None = None,
-        threads: int = 1,
-        dropout_seed: Seed = None,
-        shards: Shards | None = None,
-        keep: bool = True,
-        states_only: bool = False,
-        weights: Array | None = None,
-        precision: str | None = None,
-        predictions: bool = False,
+        self, x: Array, targets: Array, workspace: Workspace, options: WindowOptions
     ) -> tuple[list[Tape], HeadTape]:
         """As `Predictor.window`: x, ``state`` and ``lengths`` are the encoder's, the targets (M, B) are token ids.
 
         The decoder reads the boundary token and then the targets, whatever it predicts (teacher forcing).
         """
+        seed, shards = options.dropout_seed, options.shards
         masks = tokens = None
-        if dropout_seed is not None:  # not the same masks as the decoder
-            masks = Masks([*(dropout_seed if isinstance(dropout_seed, list) else [dropout_seed]), 1])
+        if seed is not None:  # not the same masks as the decoder
+            masks = Masks([*(seed if isinstance(seed, list) else [seed]), 1])
         elif shards is not None:
             of_encoder = shards.of_encoder(1)
             masks, tokens = of_encoder.masks, of_encoder.tokens(self.encoder.stack.config)
         encoder_tape = self.encoder.run(
-            x, state, lengths, threads, workspace.encoder, masks, keep=keep, precision=precision, tokens=tokens
+            x,
+            options.state,
+            options.lengths,
+            options.threads,
+            workspace.encoder,
+            masks,
+            keep=options.keep,
+            precision=options.precision,
+            tokens=tokens,
         )
         workspace.encoder = encoder_tape
+        start = self.decoder_start(encoder_tape.after).value
         (tape,), head_tape = super().window(
-            self.net.stack.check_input(self._decoder_inputs(targets, target_lengths)),
+            self.net.stack.check_input(self._decoder_inputs(targets, options.target_lengths)),
             targets,
             workspace,
-            only=only,
-            state=self.decoder_start(encoder_tape.after).value,
-            lengths=target_lengths,
-            scale=scale,
-            threads=threads,
-            dropout_seed=dropout_seed,
-            shards=None if shards is None else shards.of_decoder(),
-            keep=keep,
-            states_only=states_only,
-            weights=weights,
-            precision=precision,
-            predictions=predictions,
+            replace(
+                options,
+                state=start,
+                lengths=options.target_lengths,
+                shards=None if shards is None else shards.of_decoder(),
+            ),
         )
-        if scale is not None:
+        if options.scale is not None:
             assert tape.dbefore is not None
             dafter = self.encoder_gradient(tape.dbefore)
-            if states_only:
+            if options.states_only:
                 for cell in encoder_tape.recurrences:
                     cell.keep_dh = True
-            if states_only or shards is not None:
+            if options.states_only or shards is not None:
                 self.encoder.run_backward(encoder_tape, None, dafter)
             else:
-                self.encoder.backward(encoder_tape, None, dafter.value, threads=threads)
+                self.encoder.backward(encoder_tape, None, dafter.value, threads=options.threads)
         return [encoder_tape, tape], head_tape
 
     def _decoder_inputs(self, targets: Array, lengths: Lengths | None) -> Array:

@@ -17,6 +17,7 @@ from crnn.models.outputs.blocks import Blocks, Gradient, rows_of_block
 from crnn.models.outputs.head import Head, HeadTape
 from crnn.models.outputs.penalty import ActivationPenalty
 from crnn.models.outputs.repetition import Repetition
+from crnn.models.outputs.window_options import Seed, WindowOptions
 from crnn.nn.dropout import Masks, check_seeds
 from crnn.nn.network import KEPT_BYTES, RNN
 from crnn.nn.program import Phase
@@ -26,8 +27,6 @@ from crnn.nn.state import StateLike, state_from
 from crnn.nn.tape import Tape
 from crnn.nn.windows import Window, run_windows, saves_memory
 from crnn.stream.parts import StreamParts
-
-Seed = int | list[int] | None
 
 WEIGHTS_TO_PACK = 1 << 20  # for each thread that packs: fewer are in the cache of the thread that updated them
 
@@ -256,7 +255,7 @@ class Predictor:
     ) -> None:
         """Run network and head, compute the losses, and ACCUMULATE the gradient of scale * (their sum).
 
-        ``states_only``, ``weights``: as in `window`. ``in_shards``: compute no gradients of parameters.
+        ``states_only``, ``weights``: as in `WindowOptions`. ``in_shards``: compute no gradients of parameters.
         """
         for cell in tape.recurrences:
             cell.keep_dh = cell.keep_dh or states_only
@@ -415,24 +414,7 @@ class Predictor:
             workspace.repetition = Repetition(self.net.stack, tape, head_tape, targets, losses, key, options, count)
 
     def window(
-        self,
-        x: Array,
-        targets: Array,
-        workspace: Workspace,
-        *,
-        only: Array | None = None,
-        state: StateLike | None = None,
-        lengths: Lengths | None = None,
-        target_lengths: Lengths | None = None,
-        scale: float | None = None,
-        threads: int = 1,
-        dropout_seed: Seed = None,
-        shards: Shards | None = None,
-        keep: bool = True,
-        states_only: bool = False,
-        weights: Array | None = None,
-        precision: str | None = None,
-        predictions: bool = False,
+        self, x: Array, targets: Array, workspace: Workspace, options: WindowOptions
     ) -> tuple[list[Tape], HeadTape]:
         """Run a window, compute its losses, and with a ``scale`` ACCUMULATE the gradient of scale * (their sum).
 
@@ -443,26 +425,7 @@ class Predictor:
         targets : array (T, B) or (T, B, N)
             As `Loss.check` returns it.
         workspace : Workspace
-        only : bool array (T, B), optional
-            Targets whose losses count; all if not given.
-        state, threads, dropout_seed, precision
-            As in `RNN.forward`.
-        lengths : Lengths, optional
-        target_lengths : Lengths, optional
-            For `EncoderDecoder`; otherwise they are ``lengths``.
-        scale : float, optional
-        shards : Shards, optional
-            Whose rows these are. Gradients of parameters are then left to a `ShardedWindow`.
-        keep : bool
-            Whether a backward pass may follow.
-        states_only : bool
-            Keep the gradients at the states of every step in the tapes, and compute none of parameters. Needs a new
-            workspace.
-        weights : array (T, B), optional
-            Factors of the losses, in the model's dtype. Needs a ``scale``.
-        predictions : bool
-            Write the number of the largest output of each row into the head's tape, which then need not have all
-            outputs. Not with a ``scale`` and an `AdaptiveHead`.
+        options : WindowOptions
 
         Returns
         -------
@@ -471,24 +434,25 @@ class Predictor:
         head_tape : HeadTape
             Belongs to the workspace.
         """
-        if only is not None:
-            targets = self.head.loss.keep_only(targets, only)
+        scale, threads = options.scale, options.threads
+        if options.only is not None:
+            targets = self.head.loss.keep_only(targets, options.only)
         tape, head_tape = self.start(
             x,
-            state,
+            options.state,
             workspace,
-            lengths=lengths,
+            lengths=options.lengths,
             threads=threads,
-            dropout_seed=dropout_seed,
-            shards=shards,
-            keep=keep,
-            precision=precision,
-            outputs=scale is None and not predictions,
-            predictions=predictions,
+            dropout_seed=options.dropout_seed,
+            shards=options.shards,
+            keep=options.keep,
+            precision=options.precision,
+            outputs=scale is None and not options.predictions,
+            predictions=options.predictions,
         )
         if scale is None:
             self.forward(tape, head_tape, targets)
         else:
-            kept = {"states_only": states_only, "in_shards": shards is not None}
-            self.forward_backward(tape, head_tape, targets, scale, threads, weights=weights, **kept)
+            kept = {"states_only": options.states_only, "in_shards": options.shards is not None}
+            self.forward_backward(tape, head_tape, targets, scale, threads, weights=options.weights, **kept)
         return [tape], head_tape

@@ -13,6 +13,7 @@ from crnn.checks import Array
 from crnn.models.outputs.blocks import rows_of_block
 from crnn.models.outputs.head import Head
 from crnn.models.outputs.predictor import Predictor, Workspace
+from crnn.models.outputs.window_options import WindowOptions
 from crnn.nn.inputs import EmbeddedDense, EmbeddedRows, LayerInput
 from crnn.nn.program import run_phases
 from crnn.nn.shards import ShardLayout, Shards
@@ -48,7 +49,7 @@ class ShardedWindow:
     carries : bool
         Whether the next batch starts from the state after this one.
     state, threads, weights, precision
-        As in `Predictor.window`.
+        As in `WindowOptions`.
 
     Attributes
     ----------
@@ -73,19 +74,17 @@ class ShardedWindow:
         precision: str | None = None,
     ) -> None:
         self._predictor, self._targets, self._shards, self._threads = predictor, targets, shards, threads
-        self._tapes, self._head_tape = predictor.window(
-            x,
-            targets,
-            workspace,
+        options = WindowOptions(
             state=state,
             lengths=shards.inputs.lengths,
             target_lengths=shards.targets.lengths,
+            weights=weights,
             scale=1.0,
             threads=threads,
             shards=shards,
-            weights=weights,
             precision=precision,
         )
+        self._tapes, self._head_tape = predictor.window(x, targets, workspace, options)
         self.after = self._tapes[-1].after.value if carries else None
 
     def gradients(self, shard: int) -> tuple[float, int]:

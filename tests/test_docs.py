@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 import crnn.interop
+from crnn.cli.command import SUBCOMMANDS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -132,6 +133,11 @@ def test_files_and_their_contents_that_a_map_names_exist(page: str) -> None:
             last = content.rpartition(".")[2]
             texts = [path.read_text(encoding="utf-8") for path in found]
             assert any(re.search(rf"\b{last}\b", each) for each in texts), f"{name}: {content}"
+
+
+def test_every_subcommand_is_in_the_documentation() -> None:
+    page = (DOCS / "command-line.md").read_text(encoding="utf-8")
+    assert [each.name for each in SUBCOMMANDS if f"`crnn {each.name}`" not in page] == []
 
 
 # ---- examples --------------------------------------------------------------------------------------------------------

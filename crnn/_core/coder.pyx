@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Symbols written and read with their probabilities. src_c/text/range_coder.h defines the bytes."""
+"""Symbols written and read with their probabilities. src_c/text/range_coder.h defines the bytes.
+
+Archives use the coders from C, in crnn/compression/mixing.pyx, which finds the probabilities of each symbol as it goes.
+`frequencies`, `encode` and `decode` are the same functions for probabilities that are given: with them tests compare
+the coder with its definition.
+"""
 
 cimport cython
 cimport numpy as cnp

@@ -160,23 +160,10 @@ def new_trainer(
         ranked, config = RankedRun(config.ranks, model, config.shards), config_of_rank(config, config.ranks)
     _check_precision(model, config.precision)
     train, valid = _split(model, data, valid)
-    _check_schedule(config, valid)
-    if isinstance(config.patience, int) and valid is None:
-        raise ValueError("patience: expected validation data with it, got none")
-    observed: Sequence[Observation] = getattr(model, "observed", ())
-    if config.sample_every is not None and all(each.kind != "sample" for each in observed):
-        raise ValueError(f"sample_every: expected a model that generates text, got a {type(model).__name__}")
-    if valid is not None:  # fail now rather than after an epoch
-        model.check_valid(valid)
+    _check_model_and_data(model, config, valid)
     if ranked is None or ranked.ranks.leads:
         check_start(config)
-    windows = model.windows(train, config.batch_size, config.bptt)
-    if config.random_bptt:
-        windows = _varying(model, windows, config.seed)
-    _check_warmup(config, len(windows))
-    cut = {"windows": len(windows), "batch_size": config.batch_size, "bptt": config.bptt}
-    cut |= {"random_bptt": 1} if config.random_bptt else {}
-    cut["order"] = getattr(windows, "seed", 0)  # in which sequences are visited; a text is read from its beginning
+    windows, cut = _windows(model, train, config)
     gradients = None
     if config.shards is not None:
         windows, gradients = sharded(model, windows, config.shards, ranked)
@@ -252,6 +239,18 @@ def check_start(config: TrainingConfig) -> None:
         check_is_checkpoint(path)
 
 
+def _windows(model: Trainable, train: Any, config: TrainingConfig) -> tuple[Windows, dict[str, int]]:
+    """The windows of an epoch, and `Run.cut`. Raises ValueError for options that do not fit them."""
+    windows = model.windows(train, config.batch_size, config.bptt)
+    if config.random_bptt:
+        windows = _varying(model, windows, config.seed)
+    _check_warmup(config, len(windows))
+    cut = {"windows": len(windows), "batch_size": config.batch_size, "bptt": config.bptt}
+    cut |= {"random_bptt": 1} if config.random_bptt else {}
+    cut["order"] = getattr(windows, "seed", 0)  # in which sequences are visited; a text is read from its beginning
+    return windows, cut
+
+
 def _varying(model: Trainable, windows: Windows, seed: int) -> Windows:
     """The windows with random lengths. Raises ValueError for a model whose windows are not parts of a text."""
     varying: Callable[[int], Windows] | None = getattr(windows, "varying", None)
@@ -260,11 +259,20 @@ def _varying(model: Trainable, windows: Windows, seed: int) -> Windows:
     return varying(seed)
 
 
-def _check_schedule(config: TrainingConfig, valid: Any) -> None:
-    """Raise ValueError for a schedule or an average that depends on validation losses if there are no such data."""
+def _check_model_and_data(model: Trainable, config: TrainingConfig, valid: Any) -> None:
+    """Raise ValueError for options that need validation data or a model that generates text, if there is none; and
+    what the model raises for validation data that it cannot use: now rather than after an epoch.
+    """
     for name, made in (("schedule", config.new_schedule()), ("average", config.new_average())):
         if valid is None and getattr(made, "needs_validation", False):
             raise ValueError(f"{name}: expected validation data with {getattr(config, name)!r}, got none")
+    if isinstance(config.patience, int) and valid is None:
+        raise ValueError("patience: expected validation data with it, got none")
+    observed: Sequence[Observation] = getattr(model, "observed", ())
+    if config.sample_every is not None and all(each.kind != "sample" for each in observed):
+        raise ValueError(f"sample_every: expected a model that generates text, got a {type(model).__name__}")
+    if valid is not None:
+        model.check_valid(valid)
 
 
 def _check_warmup(config: TrainingConfig, windows: int) -> None:

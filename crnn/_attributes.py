@@ -26,7 +26,7 @@ __all__ = ["declared", "fixed_attributes"]
 C = TypeVar("C", bound=type)
 MISSING = object()
 # Arrays that are handed out: their elements may be set.
-ARRAYS = {"flat_params": "[...]", "flat_grads": "[...]", "params": "[name][...]", "grads": "[name][...]"}
+ARRAYS = {"flat_params": "[...]", "flat_grads": "[...]", "params": "[name]", "grads": "[name]"}
 
 
 @dataclass(frozen=True)

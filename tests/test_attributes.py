@@ -132,7 +132,7 @@ def test_a_misspelt_attribute_is_refused(name):
         ("RNN", "cell", "gru", r"cell: expected an argument of RNN\(\), which cannot change later, got 'gru'; make a"),
         ("RNN", "hiden_size", 5, "hiden_size: RNN has no attribute of this name; did you mean hidden_size?"),
         ("RNN", "flat_params", [1.0], r"flat_params: expected new values of its elements, flat_params\[\.\.\.\] = val"),
-        ("RNN", "params", {}, r"params: expected new values of its elements, params\[name\]\[\.\.\.\] = values"),
+        ("RNN", "params", {}, r"params: expected new values of its elements, params\[name\] = values"),
         ("RNN", "lr", 0.1, "lr: expected as an argument of learner, got it as an attribute, 0.1"),
         ("RNN", "gates", 2, "gates: expected no assignment to this attribute, which RNN itself sets, got 2"),
         ("LanguageModel", "hidden_size", 5, r"hidden_size: expected an argument of LanguageModel\(\), which cannot"),

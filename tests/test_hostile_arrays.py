@@ -194,13 +194,13 @@ x = np.ones((2, 2, 3), np.float32)
 for name in crnn.RNN(3, 8, cell="gru").params:
     for wrong in (Claims(np.ndarray), np.zeros((), np.float32), np.zeros((1, 1), np.float32), None):
         net = crnn.RNN(3, 8, cell="gru")
-        net.params[name] = wrong
+        net._parameters.values[name] = wrong
         try:
             net.stream()
         except (ValueError, TypeError, AttributeError) as error:
             print(type(error).__name__, error)
 net = crnn.RNN(3, embedding_size=4, hidden_size=8)
-net.params["embedding"] = np.zeros(3, np.float32)
+net._parameters.values["embedding"] = np.zeros(3, np.float32)
 print(outcome(net.stream))
 print(outcome(lambda: crnn.optim.SGD().update(Claims(np.ndarray), x[0, 0])))
 print(outcome(lambda: net([[1, 1]], threads=Claims(int))))

@@ -24,7 +24,7 @@ from crnn.io.model_file import Header
 from crnn.nn.config import in_file
 from crnn.nn.init import UNINITIALISED
 from crnn.nn.learning.config import LearnerConfig, LearnerOptions
-from crnn.nn.params import Parameters, Shapes
+from crnn.nn.params import NamedArrays, Parameters, Shapes
 from crnn.nn.precision import check_trainable, on_grid, precision_of, restored, stored, terms_axis
 from crnn.nn.quantize import quantized
 from crnn.stream import Stream, StreamBatch, StreamWeights
@@ -76,13 +76,16 @@ class Module(ABC):
 
     @property
     def params(self) -> Mapping[str, Array]:
-        """Parameters by name: writable views into `flat_params`, whose values may change at any time."""
-        return self._parameters.hand_out().values
+        """Parameters by name: writable views into `flat_params`, whose values may change at any time.
+
+        ``params[name] = values`` copies the values there.
+        """
+        return NamedArrays(self._parameters.hand_out().values)
 
     @property
     def grads(self) -> Mapping[str, Array]:
         """Gradients by the parameters' names: writable views into `flat_grads`."""
-        return self._parameters.grads
+        return NamedArrays(self._parameters.grads)
 
     @property
     def flat_params(self) -> Array:

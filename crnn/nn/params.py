@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn, Self
 
 from crnn._core.gemm import aligned_zeros
+from crnn._options import did_you_mean
+from crnn.array_input import in_precision, real_numbers
 from crnn.checks import Array
 from crnn.nn.precision import Precision, check_names, precision_of, rounded, terms_axis
 
@@ -21,6 +24,44 @@ class Changes:
 
     def __init__(self) -> None:
         self.version, self.public = object(), False
+
+
+class NamedArrays(dict[str, Array]):
+    """Views into a flat buffer by name, for users: to set one copies the values into the buffer.
+
+    A dict would keep the array that it is given, of which the buffer, and so the optimizer, would know nothing. Names
+    are neither added nor removed.
+    """
+
+    def __setitem__(self, name: str, values: Any) -> None:
+        view = self.get(name)
+        if view is None:
+            raise KeyError(f"{name}: there is no parameter of this name{did_you_mean(str(name), list(self))}")
+        if values is view:  # after an operation in place, such as params[name] *= 2
+            return
+        given = real_numbers(name, values)
+        if given.shape != view.shape:
+            raise ValueError(f"{name}: expected shape {view.shape}, got {given.shape}")
+        if not view.flags.writeable:
+            raise ValueError(f"{name}: expected a model whose weights can change, got one in int8, int4 or bf16")
+        view[...] = in_precision(name, given, view.dtype.name)
+
+    def update(self, other: Any = (), /, **values: Any) -> None:
+        """Set several."""
+        for name, array in dict(other, **values).items():
+            self[name] = array
+
+    def __ior__(self, other: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Self:  # type: ignore[override,misc]
+        self.update(other)
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)  # copies are a dict of arrays that belong to no model
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("params: expected the names to stay as they are, got a call that would remove or add one")
+
+    __delitem__ = clear = pop = popitem = setdefault = _refuse  # type: ignore[assignment]
 
 
 class Parameters:

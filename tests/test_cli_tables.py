@@ -404,3 +404,15 @@ def test_any_table_is_read_or_refused_in_one_line(read, content, per_step):
             message = found.describe()
             check(found)
         assert len(message.splitlines()) == 1
+
+
+def test_underscores_are_not_those_of_numbers_in_python(read):
+    sequences = read("x,label\n1,1_2\n2,12\n3,1_2\n")
+    assert classes_in(sequences, per_step=False) == ["12", "1_2"]
+    with pytest.raises(TableError, match=r"t.csv: line 3, column 1 \(x\): expected a number, got '1_0'"):
+        read("x,label\n1,a\n1_0,b\n")
+
+
+def test_lines_that_end_with_a_carriage_return_alone_are_refused(read):
+    with pytest.raises(TableError, match="expected a row of CSV, got a carriage return alone, which is no line end"):
+        read("x,label\r1,a\r2,b\r")

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import select
 from pathlib import Path
 from typing import Any, Self
 
+from crnn.cli.byte_progress import ReadProgress
 from crnn.cli.common import (
     STANDARD,
     CommandParser,
@@ -20,11 +23,13 @@ from crnn.cli.common import (
     standard_output,
 )
 from crnn.io.atomic_write import replacing
+from crnn.text.sources import check_ends
 from crnn.training.run_files import RunFiles
 
 __all__ = ["ENDING", "Files", "add_archive_flags", "read_start"]
 
 ENDING = ".crz"
+CHUNK = 1 << 20
 
 
 def add_archive_flags(parser: CommandParser, output: str) -> None:
@@ -49,8 +54,28 @@ def read_start(arguments: argparse.Namespace) -> dict[str, Any]:
     """The model of ``--model`` and the text of ``--after``, as arguments of `crnn.compress`."""
     return {
         "model": None if arguments.model is None else load_language_model(arguments.model),
-        "after": None if arguments.after is None else arguments.after.read_bytes(),
+        "after": None if arguments.after is None else _content("after", arguments.after, arguments.quiet),
     }
+
+
+def _content(argument: str, path: Path, quiet: bool) -> bytearray:
+    """What is in a file, or standard input. Raises OSError, and MemoryError for what is too large, or has no end."""
+    name = "standard input" if path == STANDARD else str(path)
+    with contextlib.ExitStack() as stack:
+        file = standard_input() if path == STANDARD else stack.enter_context(path.open("rb"))
+        check_ends(file, name)
+        progress, content = ReadProgress(name, quiet=quiet), bytearray()
+        try:
+            while (chunk := file.read(CHUNK)) != b"":
+                if chunk is None:  # nothing yet, in non-blocking mode
+                    select.select([file], [], [])
+                else:
+                    content += chunk
+                progress(len(content))
+            return content
+        except MemoryError:
+            got = f"{len(content):,} and more: {name}"
+            raise MemoryError(f"{argument}: expected bytes that fit into memory, got {got}") from None
 
 
 class Files:
@@ -116,16 +141,19 @@ class Files:
     def __exit__(self, *_: object) -> None:
         self._locks.close()
 
-    def read(self) -> bytes:
-        """The content of the input."""
-        return standard_input().read() if self._input == STANDARD else self._input.read_bytes()
+    def read(self) -> bytearray:
+        """The content of the input. Raises OSError and MemoryError."""
+        return _content("file", self._input, self._arguments.quiet)
 
     def write(self, content: bytes) -> None:
-        """Write the output, whole or not at all."""
+        """Write the output, whole or not at all. A new file can be read by those who can read the input."""
         if self.output is None:
             out = standard_output()
             out.write(content)
             out.flush()
             return
-        with replacing(self.output) as file:
+        like = None
+        if self._input != STANDARD and self._input.is_file():
+            like = os.stat(self._input)
+        with replacing(self.output, like=like) as file:
             file.write(content)

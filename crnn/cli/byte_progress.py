@@ -16,7 +16,29 @@ from crnn.training.wording import short_number, short_time
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-__all__ = ["ByteProgress"]
+__all__ = ["ByteProgress", "ReadProgress"]
+
+
+class ReadProgress:
+    """Is called with the number of bytes that have been read of what may have no end, and says it now and then.
+
+    Parameters
+    ----------
+    what : str
+        What is read.
+    quiet : bool
+        Say nothing.
+    """
+
+    def __init__(self, what: str, *, quiet: bool = False) -> None:
+        self._what, self._quiet = what, quiet
+        self._next = time.perf_counter() + UNTOLD
+
+    def __call__(self, done: int) -> None:
+        now = time.perf_counter()
+        if not self._quiet and now >= self._next:
+            self._next = now + SECONDS
+            say(f"{self._what}: {done:,} bytes read, waiting for its end")
 
 
 class ByteProgress:

@@ -79,6 +79,9 @@ class CommandParser(argparse.ArgumentParser):
         for flag, value in pairwise(self.words):
             if flag in flags and value.startswith("-"):
                 message += f"; a value that begins with - is given as {flags[-1]}={value}, a file also as ./{value}"
+        if message.startswith("the following arguments are required"):
+            files = [word for word in self.words if word.startswith("-") and os.path.exists(word)]
+            message += "".join(f"; a file whose name begins with - is given as ./{file}" for file in files)
         super().error(message)
 
 

@@ -101,6 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
             "learn: expected without --carry, with which a line that is not learnt would be the context of the next one"
         )
     check_switch(arguments, "save", ["overwrite"])
+    standard_input()  # raises if it is closed, before anything is written
     anchors = [] if arguments.anchor is None else [arguments.anchor]
     with RunFiles({"model": [arguments.model], "anchor": anchors}, {"save": arguments.save}):
         if arguments.save is not None and arguments.save.exists() and not arguments.overwrite:

@@ -18,7 +18,7 @@ _PARTS = re.compile(
     r"\\x(?P<byte>[0-9a-fA-F]{2})|\\u(?P<code>[0-9a-fA-F]{4})|\\(?P<simple>[ntr0\\])|(?P<raw>[\udc80-\udcff])|(?P<other>.)",
     re.DOTALL,
 )
-_RAW = re.compile("[\udc80-\udcff]")
+_RAW = re.compile("[\x00-\x08\x0b-\x1f\x80-\x9f\udc80-\udcff]")
 
 
 class Sizes:
@@ -102,12 +102,15 @@ def _code(character: str) -> str:
 
 
 def readable(text: str) -> str:
-    r"""A text whose names of files may have bytes that are no text in the locale's encoding (PEP 383): as in `quoted`.
+    r"""A text whose names of files and columns may have bytes that are no text in the locale's encoding (PEP 383), or
+    characters that a terminal takes for commands: these are written as in `quoted`.
 
     Examples
     --------
     >>> print(readable("wrote caf\udce9.txt"))
     wrote caf\xe9.txt
+    >>> print(readable("wrote \x1b[2Ja.txt"))
+    wrote \x1b[2Ja.txt
     """
     return _RAW.sub(lambda found: _escaped(found[0]), text)
 

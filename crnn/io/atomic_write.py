@@ -45,16 +45,20 @@ _SPECIAL = {
 
 
 @contextlib.contextmanager
-def replacing(path: PathLike) -> Iterator[BinaryIO]:
+def replacing(path: PathLike, *, like: os.stat_result | None = None) -> Iterator[BinaryIO]:
     """Context manager for a binary file that replaces ``path`` when the block ends.
 
     The file is written under a temporary name in the same folder, flushed to the disk and renamed; then the folder is
     flushed. After an exception the old file is unchanged and the temporary one is removed. Raises OSError, which names
     ``path``, if the file cannot be written; TypeError and ValueError for what is not a path.
+
+    ``like``: the status of the file whose content, in another form, is written. A file that is new can be read and
+    written by those who could do that there, but for those whom the process's umask excludes.
     """
     with _errors_naming(path):
         target, old = _find(path)
-        with _temporary(target, old) as (file, unfinished):
+        mode = 0o666 if like is None else stat.S_IMODE(like.st_mode) & 0o666 | 0o600
+        with _temporary(target, old, mode) as (file, unfinished):
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -156,8 +160,11 @@ def _errors_naming(path: PathLike) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _temporary(target: str, old: os.stat_result | None) -> Iterator[tuple[BinaryIO, str]]:
-    """A new file in the folder of ``target``, and its path. It is removed in the end if it still has that name."""
+def _temporary(target: str, old: os.stat_result | None, mode: int = 0o666) -> Iterator[tuple[BinaryIO, str]]:
+    """A new file in the folder of ``target``, and its path. It is removed in the end if it still has that name.
+
+    ``mode``: if there is no old file; the umask is applied to it.
+    """
     folder = os.path.dirname(target)
     _sweep(folder)
     path = ""
@@ -165,7 +172,7 @@ def _temporary(target: str, old: os.stat_result | None) -> Iterator[tuple[Binary
         while True:
             path = os.path.join(folder, f".crnn-{os.urandom(8).hex()}.tmp")
             # Nobody else may read it before it has the mode of the old file.
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN, 0o666 if old is None else 0o600)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN, mode if old is None else 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 if not _lock(descriptor) or not os.fstat(descriptor).st_nlink:
                     continue  # swept by another process before it was locked

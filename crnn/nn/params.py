@@ -61,7 +61,7 @@ class NamedArrays(dict[str, Array]):
     def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise TypeError("params: expected the names to stay as they are, got a call that would remove or add one")
 
-    __delitem__ = clear = pop = popitem = setdefault = _refuse  # type: ignore[assignment]
+    __delitem__ = clear = pop = popitem = setdefault = _refuse
 
 
 class Parameters:

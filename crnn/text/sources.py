@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
@@ -16,7 +17,7 @@ from typing import Any, BinaryIO, TypeAlias, cast
 from crnn.io.atomic_write import PathLike
 from crnn.text.errors import TextError
 
-__all__ = ["Source", "TextFiles", "check_outside", "file_list", "open_sources"]
+__all__ = ["Source", "TextFiles", "check_ends", "check_outside", "file_list", "open_sources"]
 
 TextFiles: TypeAlias = PathLike | BinaryIO | Iterable[PathLike | BinaryIO]
 
@@ -119,6 +120,7 @@ def _raise(error: OSError) -> None:
 
 def _copied(file: Any, name: str, stack: ExitStack) -> Source:
     """A source that holds what is left to read of a binary file."""
+    check_ends(file, name)
     # A temporary file without a name: it does not outlive this process, however that ends.
     copy: BinaryIO = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
     try:
@@ -129,6 +131,25 @@ def _copied(file: Any, name: str, stack: ExitStack) -> Source:
         copying = f"{name}, copied into {tempfile.gettempdir()}"
         raise type(error)(error.errno, error.strerror, copying) from None
     return Source(name, None, copy)
+
+
+def check_ends(file: Any, name: str) -> None:
+    """Raise OSError for a device that need not end, as /dev/zero does not: one that is neither a terminal nor null.
+
+    Raises ValueError for a closed file.
+    """
+    if getattr(file, "closed", False):
+        raise ValueError(f"{name}: expected an open file, got a closed one")
+    try:
+        descriptor = file.fileno()
+        about = os.fstat(descriptor)
+    except (OSError, AttributeError, TypeError):  # no file of the system
+        return
+    if stat.S_ISCHR(about.st_mode) and not os.isatty(descriptor):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(about, os.stat(os.devnull)):
+                return
+        raise OSError(f"{name}: expected a file or a pipe, which has an end, got a device")
 
 
 def _name_of(file: Any) -> str:

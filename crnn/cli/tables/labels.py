@@ -27,6 +27,8 @@ def _cells(sequences: Sequences, *, per_step: bool) -> Iterator[tuple[int, Any]]
 
 def _whole(cell: str) -> int | None:
     """A label that is a whole number, also one written as 1.0; None for another."""
+    if "_" in cell:  # which Python allows in numbers: a label 1_2 is not 12
+        return None
     try:
         return int(cell)
     except ValueError:

@@ -55,7 +55,8 @@ def read_rows(table: Table, roles: Roles, *, several: bool, weighed: bool = Fals
         if columns is None:
             columns = by_size[len(cells)] = roles.values_of(row)
         try:
-            numbers = [float(cells[each]) for each in columns] if plain else None
+            plainly = plain and "_" not in "".join(cells)  # which Python allows in numbers
+            numbers = [float(cells[each]) for each in columns] if plainly else None
         except (ValueError, IndexError):
             numbers = None
         rows.values.extend([table.number(row, each, hint) for each in columns] if numbers is None else numbers)

@@ -110,7 +110,9 @@ def reading_of(arguments: argparse.Namespace, saved: Mapping[str, Any] | None = 
 
 
 def as_number(cell: str, decimal: str = ".") -> float | None:
-    """A number, NaN and infinity included; None if a cell is none."""
+    """A number, NaN and infinity included; None if a cell is none, such as 1_2, which Python reads as 12."""
+    if "_" in cell:
+        return None
     try:
         return float(cell if decimal == "." else cell.replace(".", "?").replace(decimal, "."))
     except ValueError:
@@ -357,4 +359,5 @@ class _CsvErrors:
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         csv.field_size_limit(self._limit)
         if isinstance(error, csv.Error):
-            raise TableError(f"{self._table.at(self._table._line + 1)}: expected a row of CSV, got {error}") from None
+            got = "a carriage return alone, which is no line end; write newlines" if "new-line" in str(error) else error
+            raise TableError(f"{self._table.at(self._table._line + 1)}: expected a row of CSV, got {got}") from None

@@ -29,6 +29,8 @@ def seconds_of(cell: str, decimal: str = ".") -> float | None:
 
 
 def _number(cell: str, decimal: str) -> float | None:
+    if "_" in cell:  # which Python allows in numbers
+        return None
     try:
         found = float(cell if decimal == "." else cell.replace(decimal, "."))
     except ValueError:

@@ -128,6 +128,10 @@ def _refusal(cls: type, own: type, rules: Rules, name: str, value: Any) -> str:
     if not present and takers:
         return f"{name}: expected as an argument of {' or '.join(takers)}, got it as an attribute, {value!r:.100}"
     if present:
-        return f"{name}: expected no assignment to this attribute, which {cls.__name__} itself sets, got {value!r:.100}"
+        of_class = inspect.getattr_static(own, name, MISSING)
+        constant = of_class is not MISSING and not isinstance(of_class, property) and not callable(of_class)
+        hint = "; a subclass may have another" if constant else ""
+        got = f"got {value!r:.100}{hint}"
+        return f"{name}: expected no assignment to this attribute, which {cls.__name__} itself sets, {got}"
     hint = did_you_mean(name, [*public, *arguments])
     return f"{name}: {cls.__name__} has no attribute of this name{hint or '; a subclass may have others'}"

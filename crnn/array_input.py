@@ -116,6 +116,10 @@ def _hint(value: Any) -> str:
         return "; write torch.nn.utils.rnn.unpack_sequence(x)"
     if library_of(value) == "pandas" and hasattr(type(value), "groups"):
         return "; pass its groups' columns, as [group[columns] for _, group in grouped]"
+    if library_of(value) == "polars" and type(value).__name__ == "LazyFrame":
+        return "; write x.collect()"
+    if library_of(value) == "polars" and type(value).__name__ == "GroupBy":
+        return "; pass its groups' columns, as [group.select(columns) for _, group in grouped]"
     return ""
 
 
@@ -253,7 +257,7 @@ def items(name: str, value: Any, what: str) -> Any:
         return value  # the mask is needed by those who know what missing means
     if library_of(value) == "pandas":
         return _pandas_items(name, value, what)
-    if hasattr(value, "__array__") or hasattr(value, "__dlpack__"):
+    if hasattr(value, "__array__") or hasattr(value, "__dlpack__") or isinstance(value, memoryview):
         value = as_array(name, value)
     if isinstance(value, np.ndarray):
         if value.ndim == 0:

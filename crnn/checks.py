@@ -14,6 +14,8 @@ import numbers
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -32,6 +34,7 @@ __all__ = [
     "check_finite",
     "check_flag",
     "check_ids",
+    "check_layers",
     "check_limit",
     "check_number",
     "check_path",
@@ -40,6 +43,7 @@ __all__ = [
     "check_seed",
     "check_size",
     "check_threads",
+    "memory_for",
     "warn",
 ]
 
@@ -47,6 +51,7 @@ Array: TypeAlias = NDArray[Any]
 Ids: TypeAlias = NDArray[np.int32]  # of tokens, classes or other one-hot inputs
 
 DTYPES = ("float32", "float64")  # of parameters and activations
+MOST_LAYERS = 10_000  # a file of a few bytes could ask for any number
 MAX_THREADS = min(256, 4 * (os.cpu_count() or 1))  # more cost memory and time, and change no result
 
 
@@ -56,6 +61,29 @@ MAX_THREADS = min(256, 4 * (os.cpu_count() or 1))  # more cost memory and time, 
 def check_size(name: str, value: object) -> int:
     """An integer of at least 1, else ValueError."""
     return _integer(name, value, 1)
+
+
+@contextmanager
+def memory_for(**sizes: object) -> Iterator[None]:
+    """Context manager: if there is not enough memory, the error names these arguments, which determine how much it is.
+
+    Those that are None are not named.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        given = {name: value for name, value in sizes.items() if value is not None}
+        got = ", ".join(f"{name}={value!r:.60}" for name, value in given.items())
+        reason = f": {error}" if str(error) else ""
+        raise MemoryError(f"{', '.join(given)}: expected sizes for which there is memory, got {got}{reason}") from None
+
+
+def check_layers(name: str, value: object) -> int:
+    """A number of layers, of at most `MOST_LAYERS`."""
+    layers = check_size(name, value)
+    if layers > MOST_LAYERS:
+        raise ValueError(f"{name}: expected at most {MOST_LAYERS:,}, got {layers:,}")
+    return layers
 
 
 def check_threads(threads: object) -> int:
@@ -153,10 +181,20 @@ def check_callback(name: str, value: Any) -> Any:
 def check_path(name: str, value: Any) -> Any:
     """A path: str, bytes or path object without NUL, else TypeError or ValueError."""
     if not isinstance(value, str | bytes | os.PathLike):
-        raise TypeError(f"{name}: expected a path, got {type(value).__name__}")
+        hint = "; crnn.models.files has from_bytes and to_bytes, for the content of a model file"
+        raise TypeError(f"{name}: expected a path, got {type(value).__name__}{hint if _has_bytes(value) else ''}")
+    if isinstance(value, bytes) and b"\0" in value:
+        raise ValueError(
+            f"{name}: expected a path, got {len(value)} bytes with NUL among them; crnn.models.files.from_bytes reads "
+            "the content of a model file"
+        )
     if "\0" in os.fsdecode(value):
         raise ValueError(f"{name}: expected a path without NUL, got {os.fsdecode(value)!r:.200}")
     return value
+
+
+def _has_bytes(value: object) -> bool:
+    return isinstance(value, bytearray | memoryview) or hasattr(value, "read") or hasattr(value, "write")
 
 
 def as_number(value: object) -> float | None:

@@ -293,7 +293,7 @@ def test_the_name_of_a_folder_is_refused(path, name):
 @pytest.mark.parametrize("bad", [None, 3, 3.5, ["m"], "a\0b", b"a\0b"])
 def test_what_is_no_path_is_refused(bad):
     for attempt in (write, check_writable):
-        with pytest.raises((TypeError, ValueError), match=r"path: expected a name without NUL|expected str, bytes"):
+        with pytest.raises((TypeError, ValueError), match="path: expected a path"):
             attempt(bad)
 
 

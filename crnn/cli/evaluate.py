@@ -80,6 +80,9 @@ def add_evaluation_flags(parser: CommandParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print how well a model predicts. Returns the exit status."""
     options = learning_options(arguments, dynamic.OPTIONS, "dynamic", ["statistics"])
+    if arguments.dynamic:  # checked before anything is read
+        given = {} if arguments.statistics is None else {"statistics": arguments.statistics}
+        dynamic.checked_options(options | given, arguments.batch_size or 1, arguments.threads)
     line, result = evaluated(crnn.load(arguments.model), arguments, options if arguments.dynamic else None)
     if arguments.json:
         show_json({"model": arguments.model} | result)

@@ -78,6 +78,10 @@ class _Adapter:
             raise ValueError(f"new_features: expected 'error' or 'ignore', got {new_features!r:.100}")
         if options is not None and not isinstance(options, Mapping):
             raise TypeError(f"options: expected a dict, got {type(options).__name__}")
+        if isinstance(model, type):
+            raise TypeError(f"model: expected {self._expected}, got a class, {model.__name__}")
+        if features is not None and hasattr(features, "tolist"):  # an array, or the columns of a DataFrame
+            features = features.tolist()
         if features is not None and (not isinstance(features, Sequence) or isinstance(features, str | bytes)):
             raise TypeError(f"features: expected a list of names, got {type(features).__name__}")
         if not hasattr(model, "learner"):

@@ -24,6 +24,7 @@ import sys
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from crnn.checks import check_path
 from crnn.io.system_lock import try_lock
 
 __all__ = ["PathLike", "check_writable", "replacing"]
@@ -112,9 +113,7 @@ def check_writable(path: PathLike) -> str:
 
 def _find(path: PathLike) -> tuple[str, os.stat_result | None]:
     """The absolute path of the file that ``path`` leads to, and its status, or None if it does not exist yet."""
-    name = os.fsdecode(path)
-    if "\0" in name:
-        raise ValueError(f"path: expected a name without NUL, got {name!r}")
+    name = os.fsdecode(check_path("path", path))
     if not name or name.endswith(os.sep) or (os.altsep and name.endswith(os.altsep)):
         raise IsADirectoryError(errno.EISDIR, "expected the name of a file", name)
     target = os.path.realpath(name)

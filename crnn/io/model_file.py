@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from crnn._core.gemm import aligned_empty
 from crnn.array_input import is_finite
+from crnn.checks import check_path
 from crnn.io import json_header, safetensors
 from crnn.io.atomic_write import PathLike, replacing
 from crnn.io.digest import Digest
@@ -117,6 +118,7 @@ def opened(path: PathLike, name: str | None = None) -> Iterator[tuple[dict[str, 
     the block, which raises then: it takes the longest, so a second thread computes it in the meantime. Nothing that
     the block makes may be used before. Raises ModelFileError, which calls the file ``name``, and OSError.
     """
+    check_path("path", path)
     name = os.fsdecode(path) if name is None else name
     with (
         _open(path, name) as (file, content, begin, header),

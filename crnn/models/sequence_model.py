@@ -39,7 +39,7 @@ from crnn.models.outputs.pooling import POOLINGS
 from crnn.models.outputs.predictor import Predictor
 from crnn.models.outputs.targets import EvaluationT, Targets
 from crnn.models.predicting import predicted
-from crnn.nn.config import config_from, network_json_types
+from crnn.nn.config import config_from, memory_of, network_json_types
 from crnn.nn.init import UNINITIALISED
 from crnn.nn.module import JsonTypes, Module, check_records
 from crnn.nn.network import RNN
@@ -91,12 +91,12 @@ class SequenceModel(Estimator, BatchPasses, Module, Generic[EvaluationT]):
 
         Otherwise the arguments are checked now, with stand-ins for those that `fit` learns.
         """
-        seed = given["seed"]
-        self._built, self._starting = None, StartingPoint()
+        seed, self._built, self._starting = given["seed"], None, StartingPoint()
         self._keep_arguments(given)
         arguments = self._own_arguments()
         missing = self._missing(arguments)
-        built = self._build(arguments | missing | {"seed": UNINITIALISED if missing else seed})
+        with memory_of(arguments):
+            built = self._build(arguments | missing | {"seed": UNINITIALISED if missing else seed})
         if not missing:
             self._built = built
             built.arguments = arguments

@@ -8,6 +8,7 @@ new option is declared in `NetworkConfig`, and for type checkers in `NetworkOpti
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -16,7 +17,15 @@ from typing import Any, TypedDict
 import numpy as np
 
 from crnn._options import check_options, option, options_of, unexpected
-from crnn.checks import check_dtype, check_finite, check_flag, check_probability, check_size
+from crnn.checks import (
+    check_dtype,
+    check_finite,
+    check_flag,
+    check_layers,
+    check_probability,
+    check_size,
+    memory_for,
+)
 from crnn.nn.cells import CELLS, cell_parameters, check_cell
 from crnn.nn.init import check_init, check_rule, rules_by_parameter
 from crnn.nn.params import Shapes
@@ -57,6 +66,12 @@ def check_hidden_size(name: str, value: Any) -> int | list[int]:
     return [check_size(name, size) for size in value]
 
 
+def memory_of(options: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """`crnn.checks.memory_for` the sizes among the options of a network."""
+    names = ("input_size", "hidden_size", "num_layers", "embedding_size")
+    return memory_for(**{name: options.get(name) for name in names})
+
+
 @dataclass(frozen=True, kw_only=True, repr=False, match_args=False)
 class NetworkConfig:
     """The options of a network, checked and normalised."""
@@ -69,7 +84,7 @@ class NetworkConfig:
     )
     num_layers: int | None = option(
         None,
-        check=check_size,
+        check=check_layers,
         help="Number of layers: 1 unless given, or as many as there are sizes in hidden_size.",
         flag="--layers",
         json_types=(int,),

@@ -16,7 +16,7 @@ from crnn._options import options_of, takes_options
 from crnn.array_input import in_precision, real_numbers
 from crnn.checks import Array, check_threads
 from crnn.nn.cells import equations
-from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, network_json_types
+from crnn.nn.config import NetworkConfig, NetworkOptions, config_from, memory_of, network_json_types
 from crnn.nn.dropout import Masks
 from crnn.nn.init import UNINITIALISED, uniform_draws
 from crnn.nn.initial_weights import InitialWeights
@@ -120,7 +120,9 @@ class RNN(Module, kind="RNN", config_types=network_json_types()):
             num_layers=num_layers,
             cell=cell,
         )
-        self._setup(config, Parameters(config.shapes(), config.dtype), seed)
+        with memory_of(vars(config)):
+            parameters = Parameters(config.shapes(), config.dtype)
+        self._setup(config, parameters, seed)
         if seed is not UNINITIALISED:
             self.initial_weights.check_rules(self._parameters.shapes)
             self._parameters.settle(config.precision)

@@ -37,4 +37,4 @@ cdef Py_ssize_t check_count(str name, count) except -1:
         number = index(count)  # an exact int, which compares as it counts
         if 0 <= number < MAX_ROWS:
             return number
-    raise ValueError(f"{name}: expected an integer of at least 0, got {count!r:.60}")
+    raise ValueError(f"{name}: expected an integer of at least 0 and below {MAX_ROWS}, got {count!r:.60}")

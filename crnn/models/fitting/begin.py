@@ -9,6 +9,7 @@ from typing import Any
 
 from crnn.models.fitting.built import Built, same_argument, same_arguments
 from crnn.models.fitting.starting import Snapshot, StartingPoint, digest
+from crnn.nn.config import memory_of
 
 __all__ = ["begin_fit", "check_applied", "found_by_fit"]
 
@@ -49,7 +50,8 @@ def begin_fit(model: Any, X: Any, y: Any, current: Snapshot | None, *, continues
     if old is not None and same_arguments(arguments, old.arguments):
         assert start is not None
         return start
-    built = model._build(arguments)
+    with memory_of(arguments):
+        built = model._build(arguments)
     built.arguments = arguments
     fits = old is not None and _fits(built, old, open_names)
     if start is not None and continues and not fits:

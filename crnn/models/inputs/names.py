@@ -120,7 +120,7 @@ def _entries(X: Any) -> Sequence[Any]:
 
 def _sequences_in(X: Any) -> Sequence[Any] | None:
     """The sequences in a list, or in another collection of objects; None if X is a single array or table."""
-    if isinstance(X, str | bytes):
+    if isinstance(X, str | bytes | memoryview):
         return None
     if isinstance(X, Sequence):
         return X

@@ -65,6 +65,18 @@ def dynamic_pass(
 
     ``ids_of``: makes ids of the option ``statistics``. Raises TypeError and ValueError.
     """
+    try:
+        model.check_trainable()
+    except ValueError as error:
+        raise ValueError(f"dynamic: {error}") from None
+    config, optimizer, text = checked_options(dynamic, batch_size, threads)
+    return DynamicPass(model, config, optimizer, None if text is None else ids_of(text))
+
+
+def checked_options(
+    dynamic: bool | Mapping[str, Any], batch_size: int, threads: int
+) -> tuple[LearnerConfig, Optimizer, Any]:
+    """Options, a fresh optimizer and the text of ``statistics``, without a model. Raises TypeError and ValueError."""
     if dynamic is not True and not isinstance(dynamic, Mapping):
         raise TypeError(
             f"dynamic: expected True, False, or options such as {{'lr': 1e-3}}, got {type(dynamic).__name__}"
@@ -86,12 +98,11 @@ def dynamic_pass(
     if text is not None and given.get("lr") is None:
         options["lr"] = LR_OF_STATISTICS
     try:
-        model.check_trainable()
         config = build_config(LearnerConfig, {**options, "streams": batch_size, "threads": threads})
         optimizer = fresh_optimizer(config)
     except (TypeError, ValueError) as error:
         raise type(error)(f"dynamic: {error}") from None
-    return DynamicPass(model, config, optimizer, None if text is None else ids_of(text))
+    return config, optimizer, text
 
 
 class DynamicPass:

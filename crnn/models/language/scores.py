@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from crnn._core import loss
 from crnn._core.arrays import checked_ids
-from crnn.array_input import as_array
+from crnn.array_input import as_array, items
 from crnn.checks import Array, Ids, check_size, check_threads
 from crnn.models.language.dynamic import dynamic_pass
 from crnn.models.language.surprisals import surprisals
@@ -129,6 +129,7 @@ def _spelling(vocab: Vocab, text: str | bytes, ids: Ids, count: int) -> float:
 def surprisals_of(model: Any, sequences: Sequence[ArrayLike], threads: int) -> list[Array]:
     """See `LanguageModel.surprisals`."""
     threads = check_threads(threads)
+    sequences = items("sequences", sequences, "a list of sequences of ids")
     return surprisals(model._predictor, _checked(sequences, len(model.vocab)), threads)
 
 

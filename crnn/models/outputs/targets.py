@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from enum import Enum
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -171,9 +172,12 @@ class ClassTargets(Targets[Evaluation]):
                 known = numbers and (labels >= IGNORE_INDEX) & (labels < self.num_classes)
                 return np.where(known, labels if numbers else UNSEEN, UNSEEN).astype(np.int32)
             if not numbers or (labels.size and (labels.min() < IGNORE_INDEX or labels.max() >= self.num_classes)):
+                got = f"{labels.min()} to {labels.max()}" if numbers else _kind_and_values(labels)
+                other = labels.dtype.kind in "bUO"
+                hint = "; a model that is made with classes=[...], or its fit, has other labels" if other else ""
                 raise ValueError(
                     f"{name}: expected class numbers from 0 to {self.num_classes - 1} (or {IGNORE_INDEX} for none), "
-                    "got " + (f"{labels.min()} to {labels.max()}" if numbers else _kind_and_values(labels))
+                    f"got {got}{hint}"
                 )
             return labels.astype(np.int32)
         number_of: dict[Any, int] = {label: number for number, label in enumerate(self.classes)}
@@ -265,6 +269,8 @@ def is_missing(label: Any) -> bool:
 def as_label(label: Any) -> Any:
     """A label as a Python object; whole numbers as int, because missing labels make a column of integers real."""
     label = label.item() if isinstance(label, np.generic) else label
+    if isinstance(label, Enum) and isinstance(label, int | str):  # of an IntEnum or a StrEnum
+        label = label.value
     return int(label) if isinstance(label, float) and label.is_integer() else label
 
 

@@ -20,7 +20,7 @@ from crnn._core.gemm import aligned_empty
 from crnn._core.threads import Exclusive
 from crnn._float_mode import in_ieee_mode, public_methods_in_ieee_mode
 from crnn.array_input import as_array
-from crnn.checks import Array, check_threads
+from crnn.checks import Array, check_threads, memory_for
 from crnn.io import model_file, registry
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import Header, ModelFileError
@@ -93,17 +93,19 @@ class Learner(ABC):
             )
         # There is no dropout: what was predicted is what is learnt.
         self._stack = Stack(replace(net._config, **dict.fromkeys(DROPOUTS, 0.0)), net._parameters)
-        self._readout = self._new_readout()
         shape = (1, config.streams) if ids else (1, config.streams, net.input_size)
-        self._row = aligned_empty(shape, "int32" if ids else net.dtype)  # for `_inputs`
-        self._target_row = self._readout.new_targets(1, config.streams)  # for `_targets`
+        with memory_for(streams=config.streams):
+            self._readout = self._new_readout()
+            self._row = aligned_empty(shape, "int32" if ids else net.dtype)  # for `_inputs`
+            self._target_row = self._readout.new_targets(1, config.streams)  # for `_targets`
         optimizer = optimizer_from("optimizer", config.optimizer, config.lr)
         self._update = self._new_update(_own_optimizer(optimizer, config), None)
         window = KeptWindow if config.interval == config.bptt else RereadWindow
-        self._window = window(
-            self._stack, self._readout, self._unrolled, config.bptt, config.interval, config.streams
-        )
-        self._to_reset = np.zeros(config.streams, bool)  # before the next step
+        with memory_for(streams=config.streams, bptt=config.bptt):
+            self._window = window(
+                self._stack, self._readout, self._unrolled, config.bptt, config.interval, config.streams
+            )
+            self._to_reset = np.zeros(config.streams, bool)  # before the next step
         self._resets = False  # whether there are some
         self._pending = False  # a prediction has no target yet
         self._frozen = self._leaving = False  # leaving: the steps in the window will not be learnt

@@ -22,7 +22,7 @@ from crnn.training.config import TrainingConfig
 __all__ = ["SelectedRows", "SelectedSums"]
 
 LEAST = 1 << 22  # elements of the matrix: fewer are as fast all together
-CHUNK = 1 << 14  # elements of a sum: with those that are added they stay in the second-level cache
+CHUNK = 1 << 16  # elements of a sum: with those that are added they stay in the second-level cache
 LEAST_SUMMED = 1 << 20  # the same for sums, which move more memory
 
 

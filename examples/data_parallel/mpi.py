@@ -8,4 +8,4 @@ from mpi4py import MPI
 from task import train
 
 digest = train(MPI.COMM_WORLD)
-print(f"rank {MPI.COMM_WORLD.rank}: {digest}", flush=True)
+print(f"rank {MPI.COMM_WORLD.rank}: {digest}\n", end="", flush=True)  # in one write: the ranks share a terminal

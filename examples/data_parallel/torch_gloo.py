@@ -20,6 +20,6 @@ class Gloo:
 dist.init_process_group("gloo")
 try:
     digest = train(Gloo())
-    print(f"rank {dist.get_rank()}: {digest}", flush=True)
+    print(f"rank {dist.get_rank()}: {digest}\n", end="", flush=True)  # in one write: the ranks share a terminal
 finally:
     dist.destroy_process_group()

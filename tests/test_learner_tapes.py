@@ -33,7 +33,7 @@ def test_weights_are_packed_once_after_each_update(every, rng, monkeypatch):
         learner.predict(rng.standard_normal(3))
         learner.learn(0.5)
     assert learner.updates == 12 // every
-    assert sum(key == "pack" for key, *_ in calls) == 12 // every  # the last weights are packed when they are needed
+    assert sum(key == ("pack",) for key, *_ in calls) == 12 // every  # the last weights are packed when they are needed
 
 
 def test_an_embedding_is_packed_for_few_steps_and_for_many(rng, monkeypatch):
@@ -47,7 +47,7 @@ def test_an_embedding_is_packed_for_few_steps_and_for_many(rng, monkeypatch):
     kinds = {type(tape.tape.sources[0]).__name__ for tape in tapes}
     assert updates
     assert kinds == {"EmbeddedDense", "EmbeddedRows"}
-    assert sum(key == "pack" for key, *_ in calls) > updates
+    assert sum(key == ("pack",) for key, *_ in calls) > updates
 
 
 def test_resets_of_some_streams_need_no_new_tapes_after_the_first_windows(rng, monkeypatch):
@@ -66,6 +66,38 @@ def test_resets_of_some_streams_need_no_new_tapes_after_the_first_windows(rng, m
     assert learner.updates == 24
     assert not made
     assert not kernels  # all are repeated
+
+
+def test_parts_between_resets_are_repeated_although_the_first_windows_had_fewer_targets(rng, monkeypatch):
+    """Each of the first windows has another scale, which must not take the places of the one that lasts."""
+    learner = regressor().learner(bptt=10, every=1)
+
+    def steps(count):
+        for t in range(count):
+            if t % 4 == 1:
+                learner.reset()
+            learner.predict(rng.standard_normal(3))
+            learner.learn(0.5)
+
+    steps(40)
+    kernels = calls_of(monkeypatch, "_backward_rows")
+    steps(40)
+    assert learner.updates == 80
+    assert not kernels
+
+
+def test_only_a_few_scales_are_recorded(rng):
+    """Windows with other numbers of targets have other scales."""
+    learner = regressor().learner(bptt=12)
+    for present in [*range(1, 13)] * 4 + [12] * 3:
+        for t in range(12):
+            learner.predict(rng.standard_normal(3))
+            learner.learn(0.5 if t < present else None)
+    tape = learner._window._tape
+    recorded = [key[1] for key in tape._programs if key[0] == "learn"]
+    assert learner.updates == 51
+    assert 1 / 12 in recorded
+    assert len(recorded) <= 4
 
 
 def test_no_gradient_is_computed_at_the_inputs_of_a_model(rng):

@@ -152,6 +152,10 @@ class AnchoredUpdate:
         lr_scale : float
             Multiplies the learning rate.
         """
+        return self._update(params, grads, lr_scale)
+
+    def _update(self, params: Array, grads: Array, lr_scale: float = 1.0) -> bool:
+        """As a call, of callers in IEEE mode."""
         factor = self._clipping(grads)
         if not factor * self._norm < self._largest:
             self._skipped += 1

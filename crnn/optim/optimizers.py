@@ -108,16 +108,16 @@ class Optimizer(ABC):
 
     def _update(self, params: Array, grads: Array, factor: float, lr_scale: float, threads: int) -> None:
         """`update`, for callers in IEEE mode that have checked the types of arguments."""
-        arrays = self.arrays
+        arrays, shape, dtype = self.arrays, params.shape, params.dtype
         if not arrays:
-            arrays = {name: aligned_empty(params.shape, params.dtype) for name in self.array_names}
+            arrays = {name: aligned_empty(shape, dtype) for name in self.array_names}
             for array in arrays.values():
                 array.fill(self._fill())
         for name, array in arrays.items():
-            if array.shape != params.shape or array.dtype != params.dtype:
+            if array.shape != shape or (array.dtype is not dtype and array.dtype != dtype):
                 raise ValueError(
-                    f"params: expected {array.dtype} of shape {array.shape}, as before, got {params.dtype} of shape "
-                    f"{params.shape}: this optimizer's {name} belongs to another model; make one for each"
+                    f"params: expected {array.dtype} of shape {array.shape}, as before, got {dtype} of shape "
+                    f"{shape}: this optimizer's {name} belongs to another model; make one for each"
                 )
         self._count(arrays)
         self._step(params, grads, factor, self.lr * lr_scale, threads)

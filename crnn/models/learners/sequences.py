@@ -213,8 +213,13 @@ class ValueLearner(SequenceLearner):
         if not self._scales:
             return super()._predictions(outputs)
         # as `Standardizer.undo` does, for all levels of quantiles at once
+        values: Array
+        if outputs.size == 1:  # the same two roundings, of one number
+            values = np.empty((1, 1))
+            values[0, 0] = float(outputs[0, 0]) * self._y_first[1] + self._y_first[0]
+            return values
         mean, std = self._y_tiled  # float64
-        values: Array = outputs * std
+        values = outputs * std
         values += mean
         return values
 

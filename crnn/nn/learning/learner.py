@@ -255,7 +255,7 @@ class Learner(ABC):
             kernels.clear(grads, self.config.threads)
             window.backward(1.0 / weight)
             try:
-                self._updates += self._update(self._parameters.flat, grads)
+                self._updates += self._update._update(self._parameters.flat, grads)
             finally:  # also after an interrupt
                 self._parameters.changed()
         window.begin_next()

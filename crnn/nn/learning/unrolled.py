@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
+from typing import Any
 
 from crnn import _parallel as parallel
 from crnn._core import arrays as kernels
@@ -19,8 +21,10 @@ from crnn.nn.tape import Tape
 
 __all__ = ["Unrolled"]
 
-MOST_SCALES = 4  # of which the backward pass is recorded: windows with missing targets have others
+MOST_SCALES = 4  # of which the backward pass is recorded: windows with missing targets, and the first ones, have others
 WEIGHTS_TO_PACK = 1 << 20  # for each thread that packs
+
+PACK, STEP = ("pack",), ("step",)  # keys of programs
 
 
 class Unrolled:
@@ -93,11 +97,12 @@ class Unrolled:
         self._packed = packed
         self._shares = False  # whether this uses the weights of `_packed`, except those of `_apart`
         self._apart: list[LayerInput] = []
-        self._programs: dict[Hashable, WindowProgram] = {}
-        self._scales: set[float] = set()
+        self._programs: dict[tuple[Any, ...], WindowProgram] = {}  # by what is done, and its arguments
+        self._scales: deque[float] = deque()  # those that are recorded
+        self._candidates: deque[float] = deque(maxlen=MOST_SCALES)  # the last ones that are not
         self._recordable = all(source.repeatable for source in self.tape.sources)
 
-    def _run(self, key: Hashable, phases: Callable[[], Sequence[Phase]], record: bool = True) -> None:
+    def _run(self, key: tuple[Any, ...], phases: Callable[[], Sequence[Phase]], record: bool = True) -> None:
         """Repeat the kernel calls of ``key``, or make and, if they will be repeated, record them."""
         program = self._programs.get(key)
         if program is not None:
@@ -119,13 +124,13 @@ class Unrolled:
             return
         self._version = None
         if self._packed is None:
-            self._run("pack", self._packing)
+            self._run(PACK, self._packing)
         else:
             self._packed.pack()
             if not self._shares:
                 self._share(self._packed)
             if self._apart:
-                self._run("pack", lambda: [(1, self._pack_apart)])
+                self._run(PACK, lambda: [(1, self._pack_apart)])
         self._version = version
 
     def _share(self, packed: Unrolled) -> None:
@@ -175,12 +180,12 @@ class Unrolled:
 
     def step(self) -> None:
         """Run the one step of a tape of one, and set `before` to the state after it."""
-        program = self._programs.get("step")
+        program = self._programs.get(STEP)
         if program is not None:
             program.run()
             return
         rows = partial(self._forward_rows, 0, 1)
-        self._run("step", lambda: [(self.tape.parts, rows), (1, partial(self._copy_state, 1, self.before))])
+        self._run(STEP, lambda: [(self.tape.parts, rows), (1, partial(self._copy_state, 1, self.before))])
 
     def _forward_rows(self, t0: int, t1: int, number: int) -> None:
         part = self.tape.part(number)
@@ -205,6 +210,11 @@ class Unrolled:
 
     def learn(self, scale: float, *, from_initial_state: bool = False, forward: bool = False) -> None:
         """`backward` and `gradients` in one go; with ``forward`` the forward pass of all steps before."""
+        key = ("learn", scale, from_initial_state, forward)
+        program = self._programs.get(key)
+        if program is not None:  # as `_run` finds it, without what it takes
+            program.run()
+            return
 
         def rows(number: int) -> None:
             if forward:
@@ -215,13 +225,21 @@ class Unrolled:
             return [(self.tape.parts, rows), *self._gradient_phases()]
 
         self.tape.from_initial_state = from_initial_state
-        self._run(("learn", scale, from_initial_state, forward), phases, self._is_frequent(scale))
+        self._run(key, phases, self._is_frequent(scale))
 
     def _is_frequent(self, scale: float) -> bool:
-        """Whether a backward pass of this scale is recorded."""
-        if len(self._scales) < MOST_SCALES:
-            self._scales.add(scale)
-        return scale in self._scales
+        """Whether a backward pass of this scale is recorded: once one of the last few that were not had it."""
+        if scale in self._scales:
+            return True
+        if scale not in self._candidates:
+            self._candidates.append(scale)
+            return False
+        self._scales.append(scale)
+        if len(self._scales) > MOST_SCALES:
+            oldest = self._scales.popleft()
+            for key in [key for key in self._programs if key[0] in ("learn", "backward") and key[1] == oldest]:
+                del self._programs[key]
+        return True
 
     def backward(self, scale: float, *, continues: bool = False) -> None:
         """Backpropagate scale * (the sum of the losses) through all steps, which have been run.
@@ -272,7 +290,7 @@ class Unrolled:
         """Copy the state after so many steps, which have been run, 1 or more."""
         own = into is self.before and steps == self.steps
         copy = partial(self._copy_state, steps, into)
-        self._run(("state", steps) if own else None, lambda: [(1, copy)], own)
+        self._run(("state", steps) if own else (), lambda: [(1, copy)], own)
 
     def _copy_state(self, steps: int, into: State, _: int) -> None:
         last = slice(steps - 1, steps)

@@ -426,11 +426,14 @@ class Again:
         everyone = np.ones(window.resets.shape[1], bool)
         for start, stop in reversed(list(pairwise(bounds))):  # in this order gradients are summed
             part = self._begin(start, stop, 0)
-            if start in window.starts:
+            begins = start in window.starts
+            if begins and self._trains_start:
                 set_initial(self._stack, part.tape.before.arrays, everyone)
+            elif begins:
+                part.tape.before.clear()
             else:
                 part.before.run(0, state, 1)
-            initial = self._trains_start and start in window.starts
+            initial = self._trains_start and begins
             part.tape.learn(scale, from_initial_state=initial, forward=True)
 
     def _backward_between(self, bounds: Sequence[int], state: int, scale: float) -> None:

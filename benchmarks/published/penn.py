@@ -2,9 +2,12 @@
 """Penn Treebank as Mikolov prepared it: words, 10,000 of them, and characters.
 
 Words as Zaremba, Sutskever, Vinyals 2014, non-regularised, by the preset zaremba-small: their loss is the sum over the
-20 steps of a window, ours the mean, so that their rate 1 and norm 5 are 20 and 0.25 here. Products are computed in
-float32, as theirs; those of the other settings in bfloat16. The state is carried through the text, which is read in 20
-streams; the test text is read as one.
+20 steps of a window, ours the mean, so that their rate 1 and norm 5 are 20 and 0.25 here. The state is carried through
+the text, which is read in 20 streams; the test text is read as one.
+
+The regularised model has tied weights (Inan, Khosravi, Socher 2017), one dropout mask for all steps of a window (Gal,
+Ghahramani 2016), dropped recurrent weights (Merity, Keskar, Socher 2018), and is the average of the weights of about
+the last 1,000 updates. It is half as wide as Zaremba's, which takes a third of the time and needs less dropout.
 
 Characters are those of the prepared text: a space becomes "_", the newline is dropped, as Mikolov et al. 2012. Results
 are bits per character.
@@ -33,35 +36,36 @@ SETTINGS = {
         "perplexity",
         {
             "cell": "lstm",
-            "hidden_size": 650,
+            "hidden_size": 320,
             "num_layers": 2,
             "tie_weights": True,
-            "input_dropout": 0.4,
-            "dropout": 0.5,
+            "input_dropout": 0.25,
+            "dropout": 0.3,
             "variational_dropout": True,
-            "weight_dropout": 0.3,
-            "embedding_dropout": 0.1,
+            "weight_dropout": 0.15,
+            "embedding_dropout": 0.05,
             "init": "uniform(0.05)",
         },
         {
             "batch_size": 20,
             "bptt": 35,
-            "epochs": 26,
+            "epochs": 28,
             "optimizer": "sgd",
             "lr": 20.0,
+            "schedule": "linear",
+            "average": "ema(0.999)",
             "clip_norm": 0.25,
-            "precision": "bf16",
         },
     ),
     "ptb-chars-tanh": Setting(
         "bits",
-        {"cell": "tanh", "hidden_size": 1024, "recurrent_dropout": 0.05},
-        {"batch_size": 32, "bptt": 64, "epochs": 20, "lr": 1e-3, "precision": "bf16"},
+        {"cell": "tanh", "hidden_size": 1024},
+        {"batch_size": 32, "bptt": 64, "epochs": 8, "lr": 1e-3},
     ),
     "ptb-chars-lstm": Setting(
         "bits",
-        {"cell": "lstm", "hidden_size": 1024, "dropout": 0.2, "recurrent_dropout": 0.2},
-        {"batch_size": 32, "bptt": 100, "epochs": 20, "lr": 2e-3, "precision": "bf16"},
+        {"cell": "lstm", "hidden_size": 512, "dropout": 0.15, "recurrent_dropout": 0.1},
+        {"batch_size": 32, "bptt": 100, "epochs": 12, "lr": 2e-3},
     ),
 }
 

@@ -39,6 +39,7 @@ from crnn.optim.optimizers import Optimizer
 
 __all__ = ["Learner"]
 
+
 class Learner(ABC):
     """A model that learns from a stream, step by step, while it predicts; ``model.learner()`` makes one.
 

@@ -51,7 +51,7 @@ Array: TypeAlias = NDArray[Any]
 Ids: TypeAlias = NDArray[np.int32]  # of tokens, classes or other one-hot inputs
 
 DTYPES = ("float32", "float64")  # of parameters and activations
-MOST_LAYERS = 10_000  # a file of a few bytes could ask for any number
+MOST_LAYERS = 10_000  # a list of their sizes is made before anything can be found too large
 MAX_THREADS = min(256, 4 * (os.cpu_count() or 1))  # more cost memory and time, and change no result
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Files that are not what a command expects: devices without an end, names that are commands or options, and others."""
 
+import gzip
 import os
 import stat
 import sys
@@ -134,6 +135,20 @@ def test_score_looks_for_standard_input_before_it_writes(model, tmp_path, capsys
     why = fails(capsys, "score", model, "--learn", "--save", saved)
     assert "standard input: expected a file or pipe, got a closed one" in why
     assert not saved.exists()
+
+
+def test_score_says_that_its_input_is_compressed(tmp_path, capsysbinary, monkeypatch):
+    model, packed = tmp_path / "b.safetensors", tmp_path / "a.gz"
+    crnn.LanguageModel(crnn.Vocab.from_text(b"abc", unit="byte"), hidden_size=4).save(model)
+    for content, said in ((gzip.compress(b"abc\n" * 9), True), (b"abc\n" * 9, False)):
+        packed.write_bytes(content)
+        with open(packed) as file:
+            monkeypatch.setattr(sys, "stdin", file)
+            assert cli.main(["score", str(model)]) == 0
+        out, err = capsysbinary.readouterr()
+        note = b"standard input begins as a file that is compressed (gzip), and is scored as it is\n"
+        assert err == (note if said else b"")
+        assert out
 
 
 # ---- who may read what is written ------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from crnn.models.language.lines import LineLearner, LinesConfig
 from crnn.models.language.rates import with_defaults
 from crnn.nn.learning.config import LearnerConfig
 from crnn.text.reading import check_encoding
+from crnn.text.sources import compression_of
 from crnn.training.run_files import RunFiles
 
 __all__ = ["add_arguments", "run", "score_lines"]
@@ -219,7 +220,12 @@ def score_lines(
     scorer = LineScorer(scored, reader, carry, learner, threads)
     rows = rows or plain_row
     reported = 0
+    begins = True
     for group in reader.groups(1 if carry else TOGETHER):
+        module = compression_of(group[0]) if begins else None
+        if module is not None:
+            say(f"standard input begins as a file that is compressed ({module}), and is scored as it is")
+        begins = False
         wrong: list[str] = []
         for line in scorer.score(group):
             out.write(rows(line, reader))

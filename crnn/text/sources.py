@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TypeAlias, cast
 from crnn.io.atomic_write import PathLike
 from crnn.text.errors import TextError
 
-__all__ = ["Source", "TextFiles", "check_ends", "check_outside", "file_list", "open_sources"]
+__all__ = ["Source", "TextFiles", "check_ends", "check_outside", "compression_of", "file_list", "open_sources"]
 
 TextFiles: TypeAlias = PathLike | BinaryIO | Iterable[PathLike | BinaryIO]
 
@@ -161,7 +161,7 @@ def _decompressed(file: BinaryIO, name: str, size: int) -> Iterator[bytes]:
     """The content of a file, decompressed if it begins as a compressed file does."""
     mark = file.read(_LONGEST_MARK)
     file.seek(0)
-    module = next((module for pattern, module in _COMPRESSED if re.match(pattern, mark)), None)
+    module = compression_of(mark)
     if module is None:
         while chunk := file.read(size):
             yield chunk
@@ -175,6 +175,11 @@ def _decompressed(file: BinaryIO, name: str, size: int) -> Iterator[bytes]:
             if not chunk:
                 return
             yield chunk
+
+
+def compression_of(beginning: bytes) -> str | None:
+    """The module that opens a compressed file which begins so; None for another file."""
+    return next((module for pattern, module in _COMPRESSED if re.match(pattern, beginning)), None)
 
 
 def check_outside(

@@ -58,10 +58,27 @@ class NamedArrays(dict[str, Array]):
     def __reduce__(self) -> tuple[Any, ...]:
         return dict, (dict(self),)  # copies are a dict of arrays that belong to no model
 
-    def _refuse(self, *_: object, **__: object) -> NoReturn:
+    def _refuse(self) -> NoReturn:
         raise TypeError("params: expected the names to stay as they are, got a call that would remove or add one")
 
-    __delitem__ = clear = pop = popitem = setdefault = _refuse
+    def __delitem__(self, name: str, /) -> NoReturn:
+        self._refuse()
+
+    def clear(self) -> NoReturn:
+        """Refused, as the names are fixed; so are the next ones."""
+        self._refuse()
+
+    def pop(self, *_: Any) -> NoReturn:
+        """Refused."""
+        self._refuse()
+
+    def popitem(self) -> NoReturn:
+        """Refused."""
+        self._refuse()
+
+    def setdefault(self, *_: Any) -> NoReturn:
+        """Refused."""
+        self._refuse()
 
 
 class Parameters:

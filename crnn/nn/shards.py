@@ -57,6 +57,7 @@ class ShardLayout:
     """
 
     shards: list[ShardShape]
+    bounds: list[tuple[int, int]]  # of the sequences of each shard
     T: int
     B: int
     lengths: Lengths | None

@@ -41,7 +41,7 @@ LR_OF_STATISTICS = 1e-4
 
 # From so many streams on, an update learns that many more tokens at once: shorter windows make up for it.
 MANY_STREAMS = 16
-DEFAULTS_OF_MANY = DEFAULTS | {"lr": 7e-4, "bptt": 32, "decay": 0.005}
+DEFAULTS_OF_MANY: dict[str, Any] = DEFAULTS | {"lr": 7e-4, "bptt": 32, "decay": 0.005}
 
 EPS = 1e-5  # of the rule with statistics
 STREAMS = 32  # that statistics are collected in

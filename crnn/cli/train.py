@@ -275,12 +275,9 @@ def _train(trainer: Trainer, arguments: argparse.Namespace) -> int:
         say("interrupted: keeping the best weights so far")
     except BaseException as error:
         rate = ["--lr", f"{trainer.run.optimizer.lr / 10:g}"] if isinstance(error, FloatingPointError) else []
-        _say_ending(trainer, arguments, rate)
+        _say_ending(trainer, arguments, told, rate)
         raise
-    if arguments.quiet:
-        for note in notes[told:]:
-            say(note)
-    _say_ending(trainer, arguments)
+    _say_ending(trainer, arguments, told)
     return status
 
 
@@ -304,8 +301,14 @@ def _reached(trainer: Trainer, arguments: argparse.Namespace, kind: str | None) 
     }
 
 
-def _say_ending(trainer: Trainer, arguments: argparse.Namespace, more: Sequence[str] = ()) -> None:
-    """Say what has become of the model, and the command that continues, which is the one typed and ``more``."""
+def _say_ending(trainer: Trainer, arguments: argparse.Namespace, told: int, more: Sequence[str] = ()) -> None:
+    """Say what has become of the model, and the command that continues, which is the one typed and ``more``.
+
+    ``told``: how many notes of the log have been said before.
+    """
+    if arguments.quiet:
+        for note in trainer.run.log.notes[told:]:
+            say(note)
     shown = trainer.run.log.epochs and not arguments.quiet  # when the epoch ended
     page = [f"wrote {arguments.report}"] if trainer.page.written else []
     say("\n".join([*([] if shown else [trainer.run.log.summary()]), *trainer.ending, *page]))
@@ -315,6 +318,9 @@ def _say_ending(trainer: Trainer, arguments: argparse.Namespace, more: Sequence[
         typed[end:end] = [*(["--resume"] if "--resume" not in typed else []), *more]
         verb = "to train longer, with more --epochs" if trainer.finished() else "to continue"
         verb += " and a larger --patience" * (trainer.reason == "stopped early")
+        if trainer.checkpoint.failure:  # the model is of a later update, so that the resumed run would not replace it
+            newer = trainer.output is not None and trainer.output.written
+            verb += f" (from update {trainer.checkpoint.update:,}{f'; move {arguments.output} away first' * newer})"
         ranks = trainer.config.ranks
         say(f"{verb}: {'' if ranks is None else f'mpiexec -n {ranks.size} '}crnn {' '.join(map(quoted, typed))}")
 

@@ -72,6 +72,7 @@ class Checkpoint:
     options: Mapping[str, Any]
     command: Mapping[str, Any] | None
     output: str | None  # digest of an existing file that the run may replace by its model
+    failure: str  # why the last attempt to write the file has failed, for messages; empty if it has not
 
     def __init__(
         self,
@@ -86,8 +87,9 @@ class Checkpoint:
         self.path = None if path is None else os.path.abspath(os.fsdecode(path))
         self.name = "" if path is None else os.fsdecode(path)
         self.data, self.options, self.command = data, options, command
-        self.output = None
+        self.output, self.failure = None, ""
         self._written: tuple[int, ...] | None = None  # `_mark` of what the file holds
+        self._tried: tuple[int, ...] | None = None  # `_mark` of what was last to be written
         self._entries: list[Entry] = []  # of the log, as they were last written
         self._lines = b""  # the same as lines of JSON
 
@@ -100,14 +102,20 @@ class Checkpoint:
         """Whether the file holds this run: it has been written, or resumed from."""
         return self._written is not None
 
+    @property
+    def update(self) -> int:
+        """The update that the file is of, if it is of this run."""
+        return 0 if self._written is None else self._written[0]
+
     # ---- writing --------------------------------------------------------------------------------------------------
 
     def write(self, run: Run) -> None:
-        """Write the file, atomically, unless it holds this state already.
+        """Write the file, atomically, unless this was tried with this state already.
 
-        Raises OSError, and Diverged if an array of the run is not finite; the file is then unchanged.
+        If the system does not allow it, as on a full disk, the file is unchanged, and `failure` says why. Raises
+        Diverged if an array of the run is not finite; the file is unchanged then too.
         """
-        if self.path is None or self.holds(run):
+        if self.path is None or self._tried == _mark(run):  # alike on all ranks, of which one knows `failure`
             return
         states = [] if run.state is None else state_arrays(run.state)
         if states and self._ranked is not None:
@@ -118,7 +126,7 @@ class Checkpoint:
             arrays["average"] = run.average.array
         _check_finite(run, arrays)
         if self._ranked is not None and not self._ranked.ranks.leads:
-            self._written = _mark(run)
+            self._written = self._tried = _mark(run)
             return
         about = {}
         if self._rest is not None:
@@ -131,8 +139,15 @@ class Checkpoint:
         tensors, header = best_model(run)
         header["training"] = [*run.earlier_runs, self.record(run)]
         arrays |= {MODEL + name: each for name, each in tensors.items()}
-        write(self.path, arrays, self._header(run, header, len(states)) | about)
-        self._written = _mark(run)
+        try:
+            write(self.path, arrays, self._header(run, header, len(states)) | about)
+        except OSError as error:
+            whole = f"the last whole one is of update {self.update:,}" if self._written else "there is none of this run"
+            reason = error.strerror or error
+            self.failure = f"checkpoint: cannot write {self.name} after update {run.update:,} ({reason}); {whole}"
+        else:
+            self._written, self.failure = _mark(run), ""
+        self._tried = _mark(run)
 
     def record(self, run: Run) -> dict[str, Any]:
         """What the model's file says about the run as it is now."""
@@ -213,7 +228,7 @@ class Checkpoint:
         run.log.restore(stored.log)
         run.resume_records(stored.training_runs)
         self.output = stored.output
-        self._written = _mark(run)
+        self._written = self._tried = _mark(run)
         return [f"resuming at epoch {run.log.epochs + 1}, update {run.update}", *notes]
 
     def _check_fixed(self, stored: Header) -> None:

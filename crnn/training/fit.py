@@ -96,6 +96,9 @@ def fit(
     Whatever is raised while training, the model then has the weights of the best epoch so far, and checkpoint and log
     are saved. If no epoch has been evaluated, the weights are the latest; after NaN, those after the last epoch that
     gave a finite loss.
+
+    A checkpoint that cannot be written, as on a full disk, does not end training. The last one is kept, and a warning
+    and a note of the log name the file and the reason, again when training ends if the last attempt has failed.
     """
     with in_training(model):
         return fit_in_training(model, data, valid=valid, log=log, **options)

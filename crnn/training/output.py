@@ -35,12 +35,14 @@ class Output:
 
     path: str  # absolute: a callback may change the working folder
     name: str  # as given, for messages
+    written: bool  # whether the model of this run is in the file
 
     def __init__(
         self, path: PathLike, whole: Callable[[], Trainable] | None = None, kind: str | None = None
     ) -> None:
         self.name, self._whole, self._kind = os.fsdecode(path), whole, kind
         self.path = os.path.abspath(self.name)
+        self.written = False
 
     def exists(self) -> bool:
         """Whether there is a file already."""
@@ -88,11 +90,13 @@ class Output:
     def save(self, run: Run, *, finished: bool, resumable: bool) -> str:
         """Write the model, whose weights are those to keep, if it may be written. Returns what was done, as one line.
 
-        ``resumable`` says whether the checkpoint holds this state: a model that it does not know is not written.
+        ``resumable`` says whether the checkpoint holds this state, or could not be written: a model that the checkpoint
+        does not know keeps the run from being resumed to this file.
         """
         exists = self.exists()
         if not (run.judged or finished or (resumable and run.update and not exists)):
             state = "is as it was" if exists else "was not written"
             return f"{self.name} {state}: this run has no weights yet that a validation has judged"
         write(self.path, *(run.model if self._whole is None else self._whole()).contents())
+        self.written = True
         return f"wrote {self.name}" + ("" if run.judged or finished else ", whose weights no validation has judged")

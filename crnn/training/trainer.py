@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from crnn.checks import warn
 from crnn.training.advice import advice, unlearnt
 from crnn.training.checkpoint import Checkpoint
 from crnn.training.config import Length, TrainingConfig
@@ -199,6 +200,7 @@ class Trainer:
             lambda: self._roll_back(error) if isinstance(error, Diverged) else None,
             lambda: self.checkpoint.write(self.run) if begun and self._is_savable(error) else None,
             self.run.keep_best,
+            lambda: self._warn(self.checkpoint.failure) if self.checkpoint.failure else None,
             lambda: self._tell_kept(error) if isinstance(error, Interrupted) else None,
             lambda: self.run.add_record(self.checkpoint.record(self.run)),
             lambda: self._save_output(finished=error is None),
@@ -263,7 +265,8 @@ class Trainer:
     def _save_output(self, *, finished: bool) -> None:
         """Write the model, if there is a file for it."""
         if self.output is not None:
-            resumable = self.resumable and self.checkpoint.holds(self.run)
+            # What no checkpoint could be written of is in no other file.
+            resumable = self.resumable and (self.checkpoint.holds(self.run) or bool(self.checkpoint.failure))
             self.ending.append(self.output.save(self.run, finished=finished, resumable=resumable))
 
     def evaluate_test(self) -> None:
@@ -418,9 +421,21 @@ class Trainer:
         return minutes is not None and now - written >= 60 * minutes
 
     def save_progress(self) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint. The first of several failures is told here, the last one by `end`."""
+        told = self.checkpoint.failure
         self.checkpoint.write(self.run)
         self._saved = (self.run.update, time.perf_counter())
+        if self.checkpoint.failure and not told and not self.finished():
+            self._warn(f"{self.checkpoint.failure}; training continues, and the next checkpoint tries again")
+
+    def _warn(self, note: str) -> None:
+        """Warn of what does not end training: in a shell by a note, in Python also if no progress is shown."""
+        if self._in_shell:
+            self.watch.note(self._wording(note))
+            return
+        self.run.log.notes.append(note)
+        with self.watch.aside():
+            warn(note)
 
     def flush(self, interrupts: Interrupts | None = None) -> None:
         """Add an entry to the log for the updates since the last one, if there were any."""

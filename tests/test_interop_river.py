@@ -57,11 +57,25 @@ def test_features_have_fixed_places_and_missing_ones_are_zero():
         adapter.predict_one({"a": 1, "c": 1})
     ignoring = regressor(new_features="ignore")
     assert ignoring.predict_one({"a": 1, "b": 2}) == ignoring.predict_one({"a": 1, "b": 2, "c": 3})
+    assert ignoring.predict_one({"c": 3, "a": 1, "b": 2}) == ignoring.predict_one({"a": 1, "b": 2})
     late = regressor()
     late.learn_one({"b": 1}, 0)
     late.learn_one({"a": 1}, 0)
     with pytest.raises(ValueError, match=r"got .*'c'"):
         late.learn_one({"c": 1}, 0)
+
+
+@pytest.mark.parametrize("new_features", ["error", "ignore"])
+def test_too_many_features_in_the_first_dict_are_refused_and_the_remedy_works(new_features):
+    x = {"c": 3.0, "b": 2.0, "a": 1.0}
+    with pytest.raises(ValueError, match="in the first dict") as caught:
+        regressor(new_features=new_features).learn_one(x, 0.0)
+    assert str(caught.value) == (
+        "x: expected at most 2 features in the first dict, the inputs of the model, got ['a', 'b', 'c']; "
+        "features=[...] with new_features='ignore' says which 2 to read"
+    )
+    chosen = regressor(features=["c", "a"], new_features="ignore")
+    assert chosen.predict_one(x) == regressor().predict_one({"a": 3.0, "b": 1.0})
 
 
 def test_wrong_features_and_targets_are_refused_and_change_nothing():

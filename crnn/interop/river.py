@@ -53,7 +53,8 @@ class _Adapter:
         Names of the features, in the order of the model's inputs, at most as many as it has. If not given: those of the
         first dict, sorted; names that come later take the inputs that are left.
     new_features : {"error", "ignore"}
-        What is done with a feature for which no input is left.
+        What is done with a feature that appears later and for which no input is left. Which features of the first dict
+        to read is never guessed: if it has more than the model has inputs, ``features`` must name them.
     options : dict, optional
         Options of ``model.learner``, such as ``{"lr": 1e-3, "bptt": 16, "every": 1}``; one stream.
 
@@ -138,9 +139,13 @@ class _Adapter:
         """The places of all features, with those of new ones."""
         names, left = sorted(unknown, key=str), len(self._row) - len(self._places)
         if len(names) > left and (self.new_features == "error" or not self._places):
+            first, hint = "", "new_features='ignore' leaves later ones out"
+            if not self._places:
+                first = " in the first dict"
+                hint = f"features=[...] with new_features='ignore' says which {left} to read"
             raise ValueError(
-                f"x: expected at most {len(self._row)} features, the inputs of the model, got "
-                f"{[*self._places, *names]!r:.200}; new_features='ignore' leaves later ones out"
+                f"x: expected at most {len(self._row)} features{first}, the inputs of the model, got "
+                f"{[*self._places, *names]!r:.200}; {hint}"
             )
         return self._places | {name: len(self._places) + i for i, name in enumerate(names[:left])}
 

@@ -2,6 +2,7 @@
 """Error messages of the command line name its options, and what the user typed is not changed."""
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 
 import pytest
 
+import crnn
 from crnn._options import options_of
 from crnn.cli.command import SUBCOMMANDS, all_parsers, main
 from crnn.cli.common import say, show
@@ -18,6 +20,8 @@ from crnn.nn.config import NetworkConfig
 from crnn.training.config import TrainingConfig
 
 PARSERS = all_parsers()
+DIFFERENT = "expected different files, got "
+RAW = "caf\udce9"  # an argument with a byte that is no text in UTF-8
 
 
 def message(subcommand, text, **typed):
@@ -123,6 +127,29 @@ def test_bytes_of_a_name_that_are_no_text_are_shown_as_they_may_be_typed(put, st
     assert getattr(capsys.readouterr(), stream) == "wrote caf\\xe9.txt, é\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "t", "-o", "m", "--hidden", RAW], r"argument --hidden: expected .*, got 'caf\\xe9'"),
+        (["train", "t", "-o", "m", "--epochs", RAW], r"argument --epochs: .* 'caf\\xe9'"),
+        (["sample", "m", "--top-k", RAW], r"argument --top-k: .* 'caf\\xe9'"),
+        (["export", "m", "-o", "o", "--format", RAW], r"argument --format: .* 'caf\\xe9'"),
+        (["sample", "m", f"--{RAW}"], r"unrecognized arguments: --caf\\xe9 "),
+        ([RAW], r"COMMAND: expected one of .*, got 'caf\\xe9'"),
+        (["export-c", "m", "-o", "m.c", "--name", RAW], r"^crnn export-c: --name: expected .*, got 'caf\\xe9'"),
+        (["sample", "m", "--top-k", r"a\udce9"], r"argument --top-k: .* 'a\\\\udce9'"),  # typed so
+    ],
+)
+def test_bytes_that_are_no_text_are_shown_as_typed_in_quotations_too(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    crnn.RNN(2, 3, seed=0).save("m")
+    with contextlib.suppress(SystemExit):
+        main(words)
+    err = capsys.readouterr().err
+    assert re.search(message, err, re.MULTILINE), err
+    assert "\udce9" not in err
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 @pytest.mark.parametrize("word", ["", "two words", "caf\udce9.txt", "a\nb'c\\d", "\udce9 \\x41", "é'", "-x"])
 def test_a_quoted_word_is_the_same_word_in_a_shell(word):
@@ -130,3 +157,22 @@ def test_a_quoted_word_is_the_same_word_in_a_shell(word):
     assert line.isprintable()
     done = subprocess.run(["bash", "-c", f"printf %s {line}"], capture_output=True, check=True)
     assert done.stdout == os.fsencode(word)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["export-c", "m", "-o", "a.c"], "the header of --output: expected a file, got a folder: a.h"),
+        (["export-c", "b.h", "-o", "b.c"], "model and the header of --output: " + DIFFERENT + "b.h for both"),
+        (["export-c", "m", "-o", "c.c"], "--output and the header of --output: " + DIFFERENT + "c.h for both"),
+        (["quantize", "m", "-o", "t", "--eval", "t"], "--eval and --output: " + DIFFERENT + "t for both"),
+    ],
+)
+def test_files_are_called_by_the_options_that_name_them(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.h").mkdir()
+    for name in "m", "b.h", "c.h", "t":
+        crnn.RNN(2, 3, seed=0).save(name)
+    os.link("c.h", "c.c")
+    assert main(words) == 1
+    assert capsys.readouterr().err == f"crnn {words[0]}: {message}\n"

@@ -153,7 +153,7 @@ def all_parsers() -> dict[str, CommandParser]:
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of ``crnn``, in which only that of the subcommand that is used is complete: the others cost time."""
-    parser = argparse.ArgumentParser("crnn", description="Recurrent networks, trained on the CPU.")
+    parser = CommandParser("crnn", description="Recurrent networks, trained on the CPU.")
     parser.add_argument("--version", action="version", version=f"crnn {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=CommandParser)
     named = _named(words)

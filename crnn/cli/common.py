@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TextIO, cast
 
 import crnn
-from crnn.cli.typed import ESCAPES, readable, typed_bytes, typed_text
+from crnn.cli.typed import ESCAPES, readable, readable_message, typed_bytes, typed_text
 from crnn.text.generation import SamplingOptions
 from crnn.text.reading import EOS, check_encoding
 
@@ -55,7 +55,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """The parser of a subcommand, whose module completes it.
+    """The parser of ``crnn``, or of a subcommand, whose module completes it.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ class CommandParser(argparse.ArgumentParser):
         if message.startswith("the following arguments are required"):
             files = [word for word in self.words if word.startswith("-") and os.path.exists(word)]
             message += "".join(f"; a file whose name begins with - is given as ./{file}" for file in files)
-        super().error(message)
+        super().error(readable_message(message))
 
 
 def flag_of(action: argparse.Action) -> str:
@@ -245,7 +245,7 @@ def say(text: str) -> None:
     """Print a message to standard error, if there is one; standard output is for results."""
     if sys.stderr is not None:
         try:
-            print(readable(text), file=sys.stderr, flush=True)
+            print(readable_message(text), file=sys.stderr, flush=True)
         except (OSError, ValueError):  # a closed pipe or a full disk must not end the command
             discard_unwritable(sys.stderr)
 

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the files. Returns the exit status."""
     output, header = paths_of("output", arguments.output)
     name = arguments.name or check_name("output", output.stem, "--name")
-    with RunFiles({"model": [arguments.model]}, {"output": output, "header": header}):
+    with RunFiles({"model": [arguments.model]}, {"--output": output, "the header of --output": header}):
         for path in (output, header):
             if path.exists() and not arguments.overwrite:
                 raise FileExistsError(f"output: expected a new file, got {path}, which exists; --overwrite replaces it")

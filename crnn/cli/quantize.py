@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         for name in sorted({name for names in OPTIONS.values() for name in names}):
             if getattr(arguments, name) != arguments.parser.get_default(name):
                 raise ValueError(f"{name}: expected with --eval only, got {getattr(arguments, name)!r} without it")
-    with RunFiles({"model": [arguments.model], "eval": arguments.text}, {"output": output}):
+    with RunFiles({"model": [arguments.model], "text": arguments.text}, {"output": output}):
         check_output(arguments)
         model = crnn.load(arguments.model)
         small = model.quantize(_precision(model, arguments))

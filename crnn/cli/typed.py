@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 
-__all__ = ["ESCAPES", "Sizes", "escaped", "quoted", "readable", "typed_bytes", "typed_text"]
+__all__ = ["ESCAPES", "Sizes", "escaped", "quoted", "readable", "readable_message", "typed_bytes", "typed_text"]
 
 ESCAPES = r"\n, \t, \r, \xHH (a byte), \uHHHH and \\ stand for characters"  # for help texts
 
@@ -19,6 +19,7 @@ _PARTS = re.compile(
     re.DOTALL,
 )
 _RAW = re.compile("[\x00-\x08\x0b-\x1f\x80-\x9f\udc80-\udcff]")
+_RAW_IN_REPR = re.compile(r"(?<!\\)(?P<backslashes>(?:\\\\)*)\\u(?P<code>dc[89a-f][0-9a-f])")
 
 
 class Sizes:
@@ -113,6 +114,17 @@ def readable(text: str) -> str:
     wrote \x1b[2Ja.txt
     """
     return _RAW.sub(lambda found: _escaped(found[0]), text)
+
+
+def readable_message(text: str) -> str:
+    r"""A message as `readable`, also where it quotes what was typed by ``repr``, which writes such bytes otherwise.
+
+    Examples
+    --------
+    >>> print(readable_message("expected an integer, got " + repr("caf\udce9")))
+    expected an integer, got 'caf\xe9'
+    """
+    return _RAW_IN_REPR.sub(lambda found: found["backslashes"] + _escaped(chr(int(found["code"], 16))), readable(text))
 
 
 def quoted(word: str) -> str:

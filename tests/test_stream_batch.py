@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """StreamBatch: each row has the bits of a separate stream, whatever the others do; rows come and go."""
 
+import gc
 import re
+import weakref
 
 import numpy as np
 import pytest
@@ -284,3 +286,19 @@ def test_what_a_batch_says_of_itself():
     batch = language_model("gru").stream_batch(3)
     assert (batch.input_size, batch.output_size) == (12, 12)
     assert repr(batch).startswith("StreamBatch(3 streams of LanguageModel, input_size=12")
+
+
+@pytest.mark.parametrize("kind", ["stream", "batch", "text", "weights", "learner"])
+def test_streams_and_learners_can_be_referenced_weakly(kind):
+    """As a table of sessions does, which keeps no stream that nobody uses any more."""
+    net, model = net_of("lstm", 3, [4]), language_model("gru")
+    makers = {
+        "stream": net.stream, "batch": net.stream_batch, "text": model.stream, "weights": lambda: net.stream().weights,
+        "learner": model.learner,
+    }  # fmt: skip
+    one, sessions = makers[kind](), weakref.WeakValueDictionary()
+    sessions["one"] = one
+    assert sessions["one"] is one
+    del one
+    gc.collect()
+    assert not sessions

@@ -116,6 +116,7 @@ cdef class StreamWeights:
 
 @cython.final
 cdef class Stream:
+    cdef object __weakref__
     cdef readonly StreamWeights weights
     cdef crnn_streams *streams
     cdef void *memory

@@ -150,7 +150,7 @@ cdef class Stream:
     A step allocates only its output; with ``out=``, nothing. Only one thread at a time may use a stream: a concurrent
     call raises RuntimeError and changes nothing. States have the model's dtype, inputs and outputs
     ``weights.io_dtype``: float64 if the model standardises, otherwise the model's. Other real inputs are converted;
-    numbers that are not finite are refused.
+    numbers that are not finite are refused. Streams of every kind can be referenced weakly.
 
     Attributes
     ----------

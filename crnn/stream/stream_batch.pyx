@@ -80,6 +80,7 @@ cdef class StreamBatch:
     array([0, 2], dtype=int32)
     """
 
+    cdef object __weakref__
     cdef readonly StreamWeights weights
     cdef crnn_streams *streams
     cdef void *memory

@@ -58,6 +58,7 @@ cdef class TextStream:
     True
     """
 
+    cdef object __weakref__
     cdef Stream stream
     cdef cnp.ndarray logits     # (V,) of the next token, valid if `known`
     cdef void *logits_

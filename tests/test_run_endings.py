@@ -386,39 +386,6 @@ def test_a_log_that_is_gone_is_written_again_in_whole(tmp_path):
     assert entries(tmp_path / "log") == log.entries
 
 
-def test_a_full_disk_ends_training_but_loses_nothing_else(tmp_path, monkeypatch):
-    class Full:
-        def __init__(self, file):
-            self.file, self.left = file, 4000
-
-        def write(self, content):
-            if self.left < len(content):
-                raise OSError(28, "No space left on device")
-            self.left -= len(content)
-            return self.file.write(content)
-
-        def fileno(self):
-            return self.file.fileno()
-
-        def close(self):
-            self.file.close()
-
-    log = crnn.TrainingLog()
-    start = crnn.training.log.LogFile.__init__
-
-    def opened(self, *args):
-        start(self, *args)
-        self._file = Full(self._file)
-
-    monkeypatch.setattr(crnn.training.log.LogFile, "__init__", opened)
-    model = language_model()
-    with pytest.raises(OSError, match="No space left"):
-        fitted(model, log=log, log_file=tmp_path / "log", checkpoint=tmp_path / "c")
-    monkeypatch.undo()
-    resumed = fitted(checkpoint=tmp_path / "c", resume=True)
-    assert_same_bits(resumed.flat_params, fitted().flat_params)
-
-
 # ---- in the shell ----------------------------------------------------------------------------------------------------
 
 

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""A checkpoint that cannot be written while a model is trained: a warning, and the run continues."""
+"""A checkpoint or a log that cannot be written while a model is trained: the run continues, and tells."""
 
 import contextlib
 import errno
+import io
+import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -14,7 +17,7 @@ from rank_tools import on_ranks
 
 import crnn
 from crnn import cli
-from crnn.training import checkpoint
+from crnn.training import checkpoint, log_file
 from crnn.training.interrupts import Interrupted
 
 pytestmark = pytest.mark.thread_unsafe  # signals, warnings and the functions that are replaced are the process's
@@ -180,6 +183,84 @@ def test_a_failure_on_rank_0_does_not_part_the_ranks(tmp_path, full):
     assert_same_bits(one.flat_params, other.flat_params)
     resumed = fitted(shards=3, checkpoint=tmp_path / "c", resume=True)
     assert_same_bits(resumed.flat_params, fitted(shards=3).flat_params)
+
+
+# ---- the log's file --------------------------------------------------------------------------------------------------
+
+
+class Full(io.FileIO):
+    """A file on a disk that has room for so many bytes. Of the last line it takes a part, as the system does."""
+
+    room = 0
+
+    def write(self, content):
+        taken = min(len(content), max(Full.room - self.tell(), 0))
+        if not taken:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(content[:taken])
+
+
+@pytest.fixture
+def room(monkeypatch):
+    """Call it with how many bytes the disk has room for."""
+    monkeypatch.setattr(log_file, "_opened", lambda path, mode: Full(path, mode.replace("b", "")))
+
+    def of(size):
+        Full.room = size
+
+    of(10**6)
+    return of
+
+
+def written(path):
+    """The entries in a log, or its rows, which are whole lines."""
+    lines = path.read_text().splitlines(keepends=True)
+    assert lines[-1].endswith("\n")
+    return [json.loads(line) for line in lines] if path.suffix == ".jsonl" else lines
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.csv"])
+def test_lines_that_find_no_room_are_added_when_there_is_some(tmp_path, room, name):
+    path, log, sizes = tmp_path / name, crnn.TrainingLog(), []
+
+    def on_epoch(progress):
+        sizes.append(len(written(path)))
+        room(path.stat().st_size + 30 if progress.epoch == 1 else 10**6 if progress.epoch == 3 else Full.room)
+
+    model = fitted(log_file=path, log=log, on_epoch=on_epoch)
+    assert_same_bits(model.flat_params, fitted().flat_params)
+    assert sizes[0] == sizes[1] == sizes[2] < sizes[3]
+    (log.to_jsonl if name.endswith("jsonl") else log.to_csv)(tmp_path / f"whole-{name}")
+    assert path.read_bytes() == (tmp_path / f"whole-{name}").read_bytes()
+
+
+def test_a_log_that_stays_incomplete_is_an_error_after_everything_else_is_saved(tmp_path, room):
+    path, log, model = tmp_path / "log.jsonl", crnn.TrainingLog(), language_model()
+    room(4000)
+    with pytest.raises(OSError, match=r"No space left on device: '.*log\.jsonl'$"):
+        fitted(model, log_file=path, log=log, checkpoint=tmp_path / "c")
+    assert_same_bits(model.flat_params, fitted().flat_params)
+    lines = written(path)
+    assert lines == log.entries[: len(lines)]
+    assert 0 < len(lines) < len(log.entries)
+    room(10**6)
+    longer = fitted(checkpoint=tmp_path / "c", resume=True, epochs=5, log_file=path, log=(again := crnn.TrainingLog()))
+    assert_same_bits(longer.flat_params, fitted(epochs=5).flat_params)
+    assert written(path) == again.entries
+
+
+def test_a_log_whose_folder_is_gone_for_a_while_is_written_again_in_whole(tmp_path):
+    folder, log = tmp_path / "logs", crnn.TrainingLog()
+    folder.mkdir()
+
+    def on_epoch(progress):
+        if progress.epoch == 1:
+            shutil.rmtree(folder)
+        if progress.epoch == 3:
+            folder.mkdir()
+
+    fitted(log_file=folder / "log.jsonl", log=log, on_epoch=on_epoch)
+    assert written(folder / "log.jsonl") == log.entries
 
 
 # ---- in the shell ----------------------------------------------------------------------------------------------------

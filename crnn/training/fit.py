@@ -97,8 +97,9 @@ def fit(
     are saved. If no epoch has been evaluated, the weights are the latest; after NaN, those after the last epoch that
     gave a finite loss.
 
-    A checkpoint that cannot be written, as on a full disk, does not end training. The last one is kept, and a warning
-    and a note of the log name the file and the reason, again when training ends if the last attempt has failed.
+    A file that cannot be written, as on a full disk, does not end training. The last whole checkpoint is kept, and a
+    warning and a note of the log name the file and the reason, again when training ends if the last attempt has failed.
+    Lines of the log's file are added later; OSError is raised in the end if that is impossible.
     """
     with in_training(model):
         return fit_in_training(model, data, valid=valid, log=log, **options)

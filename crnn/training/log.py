@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
@@ -305,7 +306,8 @@ class TrainingLog:
         self.entries.append(entry)
         self._figures.count(entry)
         if self._file is not None:
-            self._file.add(self.entries)
+            with contextlib.suppress(OSError):  # a full disk does not end training; `close` tries again, and raises
+                self._file.add(self.entries)
 
 
 class _Figures:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -62,7 +63,7 @@ class LogFile:
         existing = check_log(path)
         kept, missing = _kept(existing, restored, start)
         self._file = _opened(path, "r+b" if existing else "ab")
-        self._written = len(entries)  # how many entries are in the file
+        self._written = len(entries)  # how many entries are in the file; -1: not even the header
         if existing:
             self._file.truncate(sum(map(len, kept)))
             self._file.seek(0, os.SEEK_END)
@@ -71,22 +72,29 @@ class LogFile:
         self._write(missing)
 
     def _write(self, lines: Iterable[str]) -> None:
+        """Append lines, all or none of them. Raises OSError."""
         content = memoryview("".join(lines).encode())
-        while content:  # an unbuffered file may write a part
-            content = content[self._file.write(content) :]
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            while content:  # an unbuffered file may write a part
+                content = content[self._file.write(content) :]
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(end)
+            raise OSError(error.errno, error.strerror, self._path) from None
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """Append the entries that are not in the file yet, of all entries of the log. Raises OSError.
+        """Append the entries that are not in the file yet, of all entries of the log.
 
-        If the file has been removed, a new one gets all entries.
+        If the file has been removed, a new one gets all entries. After OSError the next call continues.
         """
         if not os.fstat(self._file.fileno()).st_nlink:
+            file = _opened(self._path, "ab")
             self._file.close()
-            self._file = _opened(self._path, "ab")
-            self._written = 0
-            self._write([header_of(as_csv=self._as_csv)])
-        for entry in entries[self._written :]:
-            self._write([line_of(entry, as_csv=self._as_csv)])
+            self._file, self._written = file, -1
+        while self._written < len(entries):
+            number, as_csv = self._written, self._as_csv
+            self._write([header_of(as_csv=as_csv) if number < 0 else line_of(entries[number], as_csv=as_csv)])
             self._written += 1
 
     def close(self) -> None:
@@ -144,7 +152,11 @@ def _kept(existing: list[bytes], restored: list[str], start: Start) -> tuple[lis
     whole = [end for end in ends if existing[max(end - len(lines), 0) : end] == lines]
     if ends:
         return existing[: (whole or ends)[0]], []
-    return [line for line in existing if line.endswith(b"\n")], restored
+    complete = [line for line in existing if line.endswith(b"\n")]
+    # The disk may have been full from some line on.
+    begun = max((number for number, line in enumerate(complete) if line == lines[0]), default=len(complete))
+    known = len(complete) - begun
+    return complete, restored[known:] if complete[begun:] == lines[:known] else restored
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------

@@ -315,7 +315,7 @@ class Trainer:
                 if complete:
                     run.end_epoch()
                 self._cut_short = not complete
-                run.log.end_epoch()  # last, because it writes to a file, which may fail
+                run.log.end_epoch()
         self.watch.epoch()
         self.observe(interrupts)  # before the checkpoint, which has the whole log
         self.page.epoch_ended()

@@ -20,6 +20,7 @@ from crnn.cli.common import (
 )
 from crnn.cli.messages import in_words_of
 from crnn.cli.results import add_json_flag, show_json
+from crnn.training.command import Command
 from crnn.training.config import TrainingConfig
 from crnn.training.fit import new_trainer
 from crnn.training.output import Output
@@ -83,7 +84,7 @@ def _train(model: crnn.LanguageModel, corpus: crnn.TextCorpus, arguments: argpar
     def wording(note: str) -> str:
         return in_words_of(arguments.parser, note, arguments)
 
-    trainer = new_trainer(model, corpus, config, output=output, in_shell=True, wording=wording)
+    trainer = new_trainer(model, corpus, config, command=Command(wording=wording, output=output))
     try:
         trainer.train()
     finally:

@@ -23,6 +23,7 @@ from crnn.cli.typed import quoted
 from crnn.nn.precision import check_training_precision
 from crnn.optim import AVERAGES, RULES, SCHEDULES
 from crnn.optim.named import base_name
+from crnn.training.command import Command
 from crnn.training.communicator import Ranks
 from crnn.training.config import TrainingConfig
 from crnn.training.fit import check_start, new_trainer
@@ -200,12 +201,13 @@ def _run(arguments: argparse.Namespace, ranks: Ranks | None) -> int:
             prepared.data,
             config,
             valid=prepared.valid,
-            output=Output(output, prepared.whole, prepared.kind) if leads else None,
             test=prepared.test,
-            in_shell=True,
-            wording=wording,
-            command=_settings(arguments),
             rest=prepared.rest,
+            command=Command(
+                wording=wording,
+                output=Output(output, prepared.whole, prepared.kind) if leads else None,
+                options=_settings(arguments),
+            ),
         )
         try:
             status = _train(trainer, arguments)

@@ -17,14 +17,14 @@ from crnn.nn.precision import check_can_train
 from crnn.text.corpus import TextCorpus
 from crnn.training.averaging import WeightAverage
 from crnn.training.checkpoint import Checkpoint
+from crnn.training.command import Command
 from crnn.training.communicator import on_all_ranks
 from crnn.training.config import TrainingConfig, TrainingOptions
 from crnn.training.exclusive import in_training
 from crnn.training.identity import data_identity
 from crnn.training.log import TrainingLog
 from crnn.training.log_file import check_log
-from crnn.training.output import Output
-from crnn.training.protocols import Observation, Trainable, Windows, weights_of
+from crnn.training.protocols import Observation, RunData, Trainable, Windows, weights_of
 from crnn.training.ranks import RankedRun, config_of_rank
 from crnn.training.recorded import recorded
 from crnn.training.report_page import check_page
@@ -143,19 +143,15 @@ def new_trainer(
     config: TrainingConfig,
     *,
     valid: Any = None,
-    log: TrainingLog | None = None,
-    output: Output | None = None,
     test: Any = None,
-    in_shell: bool = False,
-    wording: Callable[[str], str] = str,
-    command: Mapping[str, Any] | None = None,
+    log: TrainingLog | None = None,
     rest: Callable[[Array], Contents] | None = None,
+    command: Command | None = None,
 ) -> Trainer:
     """What `fit` runs: a trainer, with everything checked, and resumed if ``config.resume``.
 
-    Arguments as in `fit` and `Trainer`. ``command``, the options of a command line, and ``rest``: see `Checkpoint`. The
-    caller holds the locks of the files, see `RunFiles`. Nothing but the log's file has been written, and unless a run
-    is resumed the model is unchanged.
+    Arguments as in `fit`, `RunData` and `Trainer`; ``rest``: see `Checkpoint`. The caller holds the locks of the files,
+    see `RunFiles`. Nothing but the log's file has been written, and unless a run is resumed the model is unchanged.
     """
     if hasattr(model, "check_trainable"):
         model.check_trainable()
@@ -177,35 +173,24 @@ def new_trainer(
     run.average = None if rule is None else WeightAverage(rule)
     run.check_weights()
     identity, result = data_identity(train, valid), recorded(config, cut["windows"], cut["order"])
-    checkpoint = Checkpoint(config.checkpoint, identity, result, command, rest, ranked)
+    typed = None if command is None else command.options
+    checkpoint = Checkpoint(config.checkpoint, identity, result, typed, rest, ranked)
     if config.resume:
         run.log.notes = checkpoint.read_into(run)
         if gradients is not None and run.state is not None:
             run.state = gradients.own_rows(run.state)
     run.log.notes += getattr(train, "notes", ())
-    if output is not None:
-        output.check(run, checkpoint, restart=config.restart)
+    if command is not None and command.output is not None:
+        command.output.check(run, checkpoint, restart=config.restart)
     if config.log_file is not None:
         run.log.append_to(config.log_file, "resume" if config.resume else "replace" if config.restart else "append")
-    trainer = Trainer(
-        run,
-        windows,
-        valid,
-        config,
-        checkpoint,
-        output,
-        gradients=gradients,
-        ranked=ranked,
-        data=train,
-        test=test,
-        in_shell=in_shell,
-        wording=wording,
-    )
+    of_run = RunData(train, windows, valid, test)
+    trainer = Trainer(run, of_run, config, checkpoint, gradients=gradients, ranked=ranked, command=command)
     if ranked is not None:
         names = ("resume", "max_updates", "patience")
-        of_run = {"epochs": trainer.length.epochs, "updates": [run.update, trainer.total], "position": run.position}
+        length = {"epochs": trainer.length.epochs, "updates": [run.update, trainer.total], "position": run.position}
         ranked.check_start(
-            model, run.optimizer, {**{name: getattr(config, name) for name in names}, **result, **of_run, **identity}
+            model, run.optimizer, {**{name: getattr(config, name) for name in names}, **result, **length, **identity}
         )
     return trainer
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Protocols: what `fit` requires of a model, of its windows, evaluations and observations."""
+"""Protocols: what `fit` requires of a model, of its windows, evaluations and observations; and the data of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crnn.nn.module import Module
 from crnn.nn.state import StateLike
 from crnn.training.entries import Entry
 
-__all__ = ["Evaluation", "Observation", "Trainable", "View", "Windows"]
+__all__ = ["Evaluation", "Observation", "RunData", "Trainable", "View", "Windows"]
 
 
 class Windows(Protocol):
@@ -40,6 +40,28 @@ class Evaluation(Protocol):
     def accuracy(self) -> float | None:
         """Fraction of the targets that are predicted correctly; None for real targets."""
         ...
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The data of a run.
+
+    Attributes
+    ----------
+    train
+        What is trained on, as the model's ``windows`` takes it.
+    windows : Windows
+        Its windows, as what computes their gradients takes them: whole, or in shards.
+    valid
+        For the model's ``evaluate``, after every epoch; or None.
+    test
+        For the model's ``evaluate``, when training is finished; or None.
+    """
+
+    train: Any
+    windows: Windows
+    valid: Any = None
+    test: Any = None
 
 
 @dataclass(frozen=True)

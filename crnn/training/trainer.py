@@ -13,6 +13,7 @@ from typing import Any
 from crnn.checks import warn
 from crnn.training.advice import advice, unlearnt
 from crnn.training.checkpoint import Checkpoint
+from crnn.training.command import Command
 from crnn.training.config import Length, TrainingConfig
 from crnn.training.entries import LARGEST_COUNT
 from crnn.training.interrupts import Interrupted, Interrupts
@@ -20,7 +21,7 @@ from crnn.training.log import TrainingLog
 from crnn.training.observer import Observer, about, reason_of
 from crnn.training.output import Output
 from crnn.training.progress import Callback, Progress, Sums, asks_to_stop
-from crnn.training.protocols import Evaluation, View, Windows, weights_of
+from crnn.training.protocols import Evaluation, RunData, View, weights_of
 from crnn.training.ranks import RankedRun, SharedInterrupts
 from crnn.training.report_page import ReportPage
 from crnn.training.reporter import SECONDS, new_reporter
@@ -43,26 +44,15 @@ class Trainer:
     ----------
     run : Run
         Everything that changes while training.
-    windows : Windows
-        Windows of the training data, as ``gradients`` takes them.
-    valid
-        Validation data for the model's ``evaluate``, after every epoch; or None.
+    data : RunData
     config : TrainingConfig
     checkpoint : Checkpoint
-    output : Output, optional
-        Where to write the model when training ends.
     gradients : Gradients, optional
         What computes the gradient of a window, if not the model.
     ranked : RankedRun, optional
         The ranks of the run, if there are several.
-    data
-        The training data, of which the log shows what the model does with it.
-    test
-        Test data for the model's ``evaluate``, when training is finished; or None.
-    in_shell : bool
-        Without a terminal, show progress as lines from the start, see `new_reporter`.
-    wording : callable
-        Changes the notes of the log to the words of the user.
+    command : Command, optional
+        The command that started the run, if one did.
 
     Attributes
     ----------
@@ -74,9 +64,7 @@ class Trainer:
     """
 
     run: Run
-    windows: Windows
-    valid: Any
-    test: Any
+    data: RunData
     config: TrainingConfig
     length: Length
     total: int  # updates of the whole run
@@ -96,26 +84,22 @@ class Trainer:
     def __init__(
         self,
         run: Run,
-        windows: Windows,
-        valid: Any,
+        data: RunData,
         config: TrainingConfig,
         checkpoint: Checkpoint,
-        output: Output | None = None,
         *,
         gradients: Gradients | None = None,
         ranked: RankedRun | None = None,
-        data: Any = None,
-        test: Any = None,
-        in_shell: bool = False,
-        wording: Callable[[str], str] = str,
+        command: Command | None = None,
     ) -> None:
-        self.test, self.ranked = test, ranked
-        self.run, self.windows, self.valid, self.config = run, windows, valid, config
-        self.checkpoint, self.output, self._in_shell, self._wording = checkpoint, output, in_shell, wording
-        run.log.notes[:] = map(wording, run.log.notes)
+        self.run, self.data, self.config, self.checkpoint, self.ranked = run, data, config, checkpoint, ranked
+        self.output = None if command is None else command.output
+        self._command = command
+        windows = data.windows
+        run.log.notes[:] = map(self._in_words, run.log.notes)
         run.log.counted = "tokens" if windows.carries_state else "targets"
         begun = run.update - run.position  # when the epoch began; earlier ones may have had another number of windows
-        self.length = config.length(len(windows), judged=valid is not None)
+        self.length = config.length(len(windows), judged=data.valid is not None)
         updates = begun + len(windows) * (self.length.epochs - run.log.epochs)
         most = LARGEST_COUNT - 1 if config.max_updates is None else config.max_updates
         self.total = max(min(most, updates, LARGEST_COUNT - 1), run.update)  # resumed with less than it has done
@@ -138,7 +122,7 @@ class Trainer:
         self._sample_at = self._next_sample(max(run.log.column("update", "sample"), default=0))
         self._observation_due = 0.0  # the update at which the next observation or sample may be due
         self.page = ReportPage(config.report, run.log)
-        view = View(data, valid, config.batch_size, config.bptt, config.threads, 0)
+        view = View(data.train, data.valid, config.batch_size, config.bptt, config.threads, 0)
         self.observer = Observer(
             run,
             config,
@@ -146,7 +130,7 @@ class Trainer:
             epochs=self.length.epochs,
             updates=self.total,
             observed=getattr(run.model, "observed", ()) if ranked is None or ranked.ranks.leads else (),
-            about=about(checkpoint, output, run.optimizer, windows),
+            about=about(checkpoint, self.output, run.optimizer, windows),
         )
         if ranked is not None:
             ranked.wants_checkpoint = lambda: self.checkpoint_is_due(time.perf_counter(), 1)
@@ -159,7 +143,7 @@ class Trainer:
             try:
                 try:
                     progress, run = self.config.progress, self.run
-                    self.watch.start(new_reporter(progress, run.log, from_start=self._in_shell))
+                    self.watch.start(new_reporter(progress, run.log, from_start=self._command is not None))
                     self.observer.start()
                     while not self.finished():
                         self.train_epoch(interrupts)
@@ -233,25 +217,29 @@ class Trainer:
         if self.reason == "stopped early" and self.run.log.best is not None:
             best = self.run.log.best["epoch"]
             note = f"stopped early: no lower validation loss since epoch {best} (patience={self.length.patience})"
-            self.watch.note(self._wording(note))
+            self.watch.note(self._in_words(note))
         average = self.run.average
         if average is not None and not average.count:
             note = f"average: it has not begun, see {average.rule!r}; the weights are no average"
-            self.watch.note(self._wording(note))
+            self.watch.note(self._in_words(note))
         if self.reason in ("finished", "stopped early"):
             for note in unlearnt(self.run.log):
-                self.watch.note(self._wording(note))
+                self.watch.note(self._in_words(note))
         if self.reason == "finished":
             limit = self.config.max_updates
             option, value = ("epochs", self.length.epochs) if limit != self.total else ("max_updates", limit)
             for note in advice(self.run.log, option, value):
-                self.watch.note(self._wording(note))
+                self.watch.note(self._in_words(note))
 
     def _roll_back(self, error: Diverged) -> None:
         """Return to the best weights, and note it in the error."""
         weights = self.run.roll_back()
         self.resumable = True
         error.args = (f"{error}; the weights are {weights}. A smaller learning rate or clip_norm may help",)
+
+    def _in_words(self, note: str) -> str:
+        """A note of the log in the words of the user."""
+        return note if self._command is None else self._command.wording(note)
 
     def _tell_kept(self, error: Interrupted) -> None:
         """Say in the error how far the run came, and which weights the model has."""
@@ -271,9 +259,9 @@ class Trainer:
 
     def evaluate_test(self) -> None:
         """Evaluate the weights to keep on the test data, before the model is written with the result."""
-        if self.test is not None:
+        if self.data.test is not None:
             self.run.keep_best()
-            self.run.test = self.evaluate(self.test)
+            self.run.test = self.evaluate(self.data.test)
 
     def evaluate(self, data: Any) -> Evaluation:
         """Evaluate the model as it is, with a message if that takes long."""
@@ -304,12 +292,12 @@ class Trainer:
             self.resumable = False  # weights that differ are not saved
             self.ranked.check_weights()
             self.resumable = True
-        complete = run.position == len(self.windows)
+        complete = run.position == len(self.data.windows)
         if not complete:  # before the log counts the epoch, so that resuming continues within it
             self.checkpoint.write(run)
             self.resumable = False
         with run.averaged():
-            evaluation = None if self.valid is None else self.evaluate(self.valid)
+            evaluation = None if self.data.valid is None else self.evaluate(self.data.valid)
             with interrupts.deferred():
                 run.record_validation(evaluation)
                 if complete:
@@ -370,12 +358,12 @@ class Trainer:
     def train_windows(self, interrupts: Interrupts) -> None:
         """Train until the end of the epoch, the last update or an interrupt."""
         run, epoch, watch = self.run, self.run.log.epochs + 1, self.watch
-        log_every = self.config.updates_per_entry(self.total, len(self.windows))
+        log_every = self.config.updates_per_entry(self.total, len(self.data.windows))
         divides_epoch = self.config.log_every is None
         has_checkpoint, on_update = self.checkpoint.path is not None, self.config.on_update
         is_due = self.checkpoint_is_due if self.ranked is None else self.ranked.checkpoint_is_due
         self._sums = Sums()  # its time begins now: validation and callbacks are no part of it
-        for x, targets in itertools.islice(self.windows.epoch(epoch), run.position, None):
+        for x, targets in itertools.islice(self.data.windows.epoch(epoch), run.position, None):
             if run.update >= self.total or interrupts.pending:
                 break
             if run.update >= self._observation_due:
@@ -430,8 +418,8 @@ class Trainer:
 
     def _warn(self, note: str) -> None:
         """Warn of what does not end training: in a shell by a note, in Python also if no progress is shown."""
-        if self._in_shell:
-            self.watch.note(self._wording(note))
+        if self._command is not None:
+            self.watch.note(self._command.wording(note))
             return
         self.run.log.notes.append(note)
         with self.watch.aside():

@@ -296,7 +296,7 @@ def _model_objective(model: Model, window: Window, targets: Any, before: State |
         needs_gradient = with_gradients or getattr(predictor.head.loss, "smooths_gradients_only", False)
         start, scale = None if before is None else before.value, 1.0 / weight if needs_gradient else None
         model.flat_grads.fill(0)
-        tapes, head_tape = predictor.window(window.x, targets, workspace, replace(options, state=start, scale=scale))
+        tapes, head_tape = predictor.window(window.x, targets, workspace, options._replace(state=start, scale=scale))
         if with_gradients:
             first = tapes[0]
             assert first.dbefore is not None

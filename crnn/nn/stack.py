@@ -33,7 +33,7 @@ from crnn.nn.program import Phase, WindowProgram, run_phases
 from crnn.nn.recurrence import Recurrence
 from crnn.nn.slices import Slice
 from crnn.nn.state import State, StateLike
-from crnn.nn.tape import CHUNK_BYTES, COPIED_BYTES, LayerTape, ShardTape, Tape
+from crnn.nn.tape import CHUNK_BYTES, COPIED_BYTES, LayerTape, ShardTape, Tape, TapeLayout
 from crnn.stream.state import check_state
 
 Arrays = dict[str, Array]
@@ -206,6 +206,8 @@ class Stack:
         precision : str, optional
             One of `crnn.nn.precision.TRAINING`: of the products and their gradients, if not that of the arrays. Raises
             ValueError for another one, and where the network cannot be trained in it.
+        tokens : int, optional
+            As in `TapeLayout`; if not given, T*B.
         """
         check_can_train(precision, self.config.dtype, self.config.precision)
         pin = pinned(x)  # first: the conversions of the other arguments may run any code
@@ -220,14 +222,13 @@ class Stack:
             given = self._check_state(state, batch)
         owns_x = lengths is None and x.nbytes <= COPIED_BYTES
         tokens = steps * batch if tokens is None else tokens
-        made_for = x.shape, x.dtype, steps, batch, keep, owns_x, precision, tokens
-        if tape is None or tape.made_for != made_for:
+        layout = TapeLayout(x.shape, x.dtype, steps, batch, keep, owns_x, precision, tokens)
+        if tape is None or tape.layout != layout:
             chunk_bytes = CHUNK_BYTES if lengths is None else PADDED_CHUNKS * CHUNK_BYTES
             if owns_x:
                 x = self._own(x)
             max_rows = max(max_rows, self._matrix_rows)
-            old, tape = tape, self._make_tape(x, steps, batch, keep, chunk_bytes, max_rows, precision, tokens)
-            tape.owns_x, tape.made_for = owns_x, made_for
+            old, tape = tape, self._make_tape(x, layout, chunk_bytes, max_rows)
             if old is not None and not keep and not old.keep and old.precision == precision:
                 tape.take_packed(old)
         tape.complete = False
@@ -259,47 +260,35 @@ class Stack:
         if tape.stack is not self:
             raise ValueError("tape: expected one that this network has made, got that of another network")
 
-    def _make_tape(
-        self, x: Array, steps: int, batch: int, keep: bool, chunk_bytes: int, max_rows: int, precision: str | None,
-        tokens: int
-    ) -> Tape:
-        """A new tape for windows of the shape of x; arguments as in `new_tape`."""
+    def _make_tape(self, x: Array, layout: TapeLayout, chunk_bytes: int, max_rows: int) -> Tape:
+        """A new tape for windows like that of x. ``chunk_bytes``: of a chunk of steps. Others as in `new_tape`."""
         config, dtype = self.config, self.config.dtype
-        before, after = self.new_state(batch), self.new_state(batch)
+        before, after = self.new_state(layout.batch), self.new_state(layout.batch)
         layers: list[LayerTape] = []
         for number in range(len(config.hidden_sizes)):
             below = layers[-1].y if layers else x if x.ndim == 3 else None
-            dropped = config.dropout > 0 if layers else keep and config.input_dropout > 0
+            dropped = config.dropout > 0 if layers else layout.keep and config.input_dropout > 0
             if below is not None:
                 x = gemm.aligned_empty(below.shape, dtype) if dropped else below
-            layer = self._make_layer(number, x, tokens, before, keep, chunk_bytes, precision)
+            layer = self._make_layer(number, x, layout, before, chunk_bytes)
             if dropped and below is not None:
                 layer.below = below
             layers.append(layer)
         return Tape(
             stack=self,
             x=layers[0].input,
-            owns_x=False,
             max_rows=max_rows,
-            keep=keep,
-            precision=precision,
+            layout=layout,
             layers=layers,
             before=before,
             after=after,
         )
 
     def _make_layer(
-        self,
-        number: int,
-        x: Array,
-        tokens: int,
-        before: State,
-        keep: bool,
-        chunk_bytes: int,
-        training: str | None,
+        self, number: int, x: Array, layout: TapeLayout, before: State, chunk_bytes: int
     ) -> LayerTape:
-        """Layer ``number`` of a new tape of ``tokens`` tokens, which reads x (T, B, K) or ids (T, B), maybe packed."""
-        config, dtype = self.config, self.config.dtype
+        """Layer ``number`` of a new tape, which reads x (T, B, K) or ids (T, B), maybe packed."""
+        config, dtype, keep, training = self.config, self.config.dtype, layout.keep, layout.precision
         T, rows, H = *x.shape[:2], config.hidden_sizes[number]
         width = self.cell.gates * H
         step_bytes = max(1, rows * width * np.dtype(dtype).itemsize)
@@ -327,7 +316,7 @@ class Stack:
                 Dense(prefix, x, width, precision)
                 if number
                 else first_input(
-                    x, tokens, self.params.get("embedding"), prefix, config.input_size, width, dtype,
+                    x, layout.tokens, self.params.get("embedding"), prefix, config.input_size, width, dtype,
                     precision, dropped=keep and config.input_dropout + config.embedding_dropout > 0
                 )
             )

@@ -170,6 +170,19 @@ class ShardTape(NamedTuple):
     rows: slice = slice(None)  # of arrays (B, ...)
 
 
+class TapeLayout(NamedTuple):
+    """What the arrays of a tape depend on. A tape is reused for windows of the same layout."""
+
+    x_shape: tuple[int, ...]  # (T, B, D), or (T, B) of ids, packed if there are lengths
+    x_dtype: np.dtype[Any]
+    steps: int  # T
+    batch: int  # B
+    keep: bool  # whether a backward pass is possible
+    owns_x: bool  # whether x is a copy: that of a small window
+    precision: str | None  # of all products and their gradients in a pass that trains, if not that of the arrays
+    tokens: int  # as many ids as decide in which way an embedding is read: T*B, or those of the smallest shard
+
+
 @dataclass(eq=False, repr=False)
 class Tape:
     """What a forward pass keeps for the backward pass.
@@ -181,31 +194,32 @@ class Tape:
     stack: object  # the `crnn.nn.stack.Stack` that made it; another network's is refused
 
     x: Array  # (T, B, D) real, or ids (T, B), packed if there are lengths; borrowed unless `owns_x`
-    owns_x: bool  # x is a copy: that of a small window
     max_rows: int  # largest number of rows of a weight matrix: determines the size of `scratch`
-    keep: bool  # whether a backward pass is possible
+    layout: TapeLayout
     layers: list[LayerTape]
     before: State  # state before the first step
     after: State  # state after the last step
     from_initial_state: bool = True  # no state was given: `before` is the trainable initial state, or zeros
-    precision: str | None = None  # of all products and their gradients in a pass that trains, if not that of the arrays
     lengths: Lengths | None = None
     parts: int = 1  # slices that the batch is split into, one per thread
     dbefore: State | None = None  # gradient at `before`; allocated by the first backward pass
     complete: bool = False  # whether a forward pass has come to its end since the tape was last given an x
     pin: object = None  # `pinned` x: while the tape borrows it, nothing resizes it
     y_is_taken: bool = False  # y belongs to a caller
-    made_for: object = None  # the shape of x, and whatever else its arrays depend on
     version: object | None = None  # of the parameters whose weights are packed, see `Parameters.version`
     masked: bool = False  # whether there are dropout masks
     penalised: bool = False  # whether the gradient has that of a penalty of y, see `crnn.models.outputs.penalty`
     programs: dict[Hashable, WindowProgram | None] = field(default_factory=dict)  # see `run_phases`
     scratches: dict[int, Array] = field(default_factory=dict)  # see `scratch`
+    keep: bool = field(init=False)  # as in `layout`, and the next two
+    owns_x: bool = field(init=False)
+    precision: str | None = field(init=False)
     recurrences: list[Recurrence] = field(init=False)  # of every direction of every layer
     sources: list[LayerInput] = field(init=False)  # the inputs of the same
     _calls_only: bool = field(init=False)  # whether all inputs are repeatable
 
     def __post_init__(self) -> None:
+        self.keep, self.owns_x, self.precision = self.layout.keep, self.layout.owns_x, self.layout.precision
         pairs = [pair for layer in self.layers for pair in layer.directions]
         self.sources, self.recurrences = [source for source, _ in pairs], [cell for _, cell in pairs]
         self._calls_only = all(source.repeatable for source in self.sources)

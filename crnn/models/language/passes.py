@@ -43,7 +43,8 @@ class TextPasses:
         """
         threads = check_threads(threads)
         predictor, workspace = self._predictor, self._predictor.take_workspace()
-        tape, head = predictor.start(self._check_ids("ids", ids), state, workspace, threads=threads)
+        options = WindowOptions(state=state, threads=threads, keep=False)
+        tape, head = predictor.start(self._check_ids("ids", ids), workspace, options)
         predictor.forward(tape, head, None)
         assert head.outputs is not None
         if not predictor.keeps(workspace):
@@ -69,7 +70,8 @@ class TextPasses:
         threads = check_threads(threads)
         predictor = self._predictor
         memory = predictor.take_workspace() if workspace is None else Workspace.given(workspace)
-        tape, head = predictor.start(self._check_ids("ids", ids), state, memory, threads=threads, outputs=False)
+        options = WindowOptions(state=state, threads=threads, keep=False)
+        tape, head = predictor.start(self._check_ids("ids", ids), memory, options, outputs=False)
         predictor.forward(tape, head, self._check_targets(targets, tape.x.shape))
         if workspace is not None or not predictor.keeps(memory):
             return head.losses, tape.after.value

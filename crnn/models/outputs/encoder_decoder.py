@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from crnn._core.rows import Lengths
@@ -93,8 +91,7 @@ class EncoderDecoder(Predictor):
             self.net.stack.check_input(self._decoder_inputs(targets, options.target_lengths)),
             targets,
             workspace,
-            replace(
-                options,
+            options._replace(
                 state=start,
                 lengths=options.target_lengths,
                 shards=None if shards is None else shards.of_decoder(),

@@ -21,7 +21,6 @@ from crnn.models.outputs.window_options import Seed, WindowOptions
 from crnn.nn.dropout import Masks, check_seeds
 from crnn.nn.network import KEPT_BYTES, RNN
 from crnn.nn.program import Phase
-from crnn.nn.shards import Shards
 from crnn.nn.slices import Slice
 from crnn.nn.state import StateLike, state_from
 from crnn.nn.tape import Tape
@@ -93,48 +92,33 @@ class Predictor:
     # ---- one window -----------------------------------------------------------------------------------------------
 
     def start(
-        self,
-        x: Array,
-        state: StateLike | None,
-        workspace: Workspace,
-        *,
-        lengths: Lengths | None = None,
-        threads: int = 1,
-        dropout_seed: Seed = None,
-        shards: Shards | None = None,
-        keep: bool = False,
-        precision: str | None = None,
-        outputs: bool = True,
-        predictions: bool = False,
+        self, x: Array, workspace: Workspace, options: WindowOptions, *, outputs: bool = True
     ) -> tuple[Tape, HeadTape]:
         """Tapes for a window, with masks drawn. They are taken from the workspace if they fit.
 
-        With ``lengths`` x is packed. ``shards``: instead of a seed. ``precision``: as in `RNN.forward`. ``outputs``:
-        whether the caller needs the outputs of all rows. ``predictions``: whether it needs predictions; not in a
-        backward pass with an `AdaptiveHead`, which does not compute the outputs that they need.
+        ``outputs``: whether the caller needs the outputs of all rows; otherwise they may be computed in blocks.
         """
         stack, head = self.net.stack, self.head
         if workspace.tape is not None and workspace.tape.stack is not stack:
             raise ValueError("workspace: expected one that this model alone has used, got one that another has used")
-        masks = None if dropout_seed is None else Masks(dropout_seed)
-        masks = masks if shards is None else shards.masks
-        rows = len(head.w)
+        shards, seed = options.shards, options.dropout_seed
+        masks = shards.masks if shards is not None else None if seed is None else Masks(seed)
         tape = stack.new_tape(
             x,
-            state,
+            options.state,
             workspace.tape,
-            lengths=lengths,
-            threads=threads,
-            keep=keep,
-            max_rows=rows,
-            precision=precision,
+            lengths=options.lengths,
+            threads=options.threads,
+            keep=options.keep,
+            max_rows=len(head.w),
+            precision=options.precision,
             tokens=None if shards is None else shards.tokens(stack.config),
         )
         block_rows = None if outputs else self._block_rows(tape)
-        layout = block_rows, predictions
+        layout = block_rows, options.predictions
         if workspace.head is None or tape is not workspace.tape or workspace.layout != layout:
             workspace.head = None  # its memory may be needed
-            workspace.head, workspace.layout = head.new_tape(tape, block_rows, predictions), layout
+            workspace.head, workspace.layout = head.new_tape(tape, *layout), layout
         workspace.tape = tape
         tape.penalised = self.penalty is not None and masks is not None
         stack.draw_masks(tape, masks)
@@ -217,7 +201,8 @@ class Predictor:
         head: Head = self.head  # models of sequences have no other
         stack = self.net.stack
         if head.pooling == "flatten" or not saves_memory(stack, x, lengths):
-            tape, head_tape = self.start(x, None, workspace or Workspace(), lengths=lengths, threads=threads)
+            options = WindowOptions(lengths=lengths, threads=threads, keep=False)
+            tape, head_tape = self.start(x, workspace or Workspace(), options)
             self.forward(tape, head_tape, None)
             return head_tape.outputs
         if head.pooling == "last":
@@ -437,19 +422,7 @@ class Predictor:
         scale, threads = options.scale, options.threads
         if options.only is not None:
             targets = self.head.loss.keep_only(targets, options.only)
-        tape, head_tape = self.start(
-            x,
-            options.state,
-            workspace,
-            lengths=options.lengths,
-            threads=threads,
-            dropout_seed=options.dropout_seed,
-            shards=options.shards,
-            keep=options.keep,
-            precision=options.precision,
-            outputs=scale is None and not options.predictions,
-            predictions=options.predictions,
-        )
+        tape, head_tape = self.start(x, workspace, options, outputs=scale is None and not options.predictions)
         if scale is None:
             self.forward(tape, head_tape, targets)
         else:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from crnn._core.rows import Lengths
 from crnn.checks import Array
@@ -13,9 +13,8 @@ from crnn.nn.state import StateLike
 Seed = int | list[int] | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class WindowOptions:
-    """How `Predictor.window` runs a window.
+class WindowOptions(NamedTuple):
+    """How `Predictor.window` runs a window. A tuple, because a window of a few microseconds needs one too.
 
     Attributes
     ----------

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from crnn._core import loss as kernels
 from crnn._float_mode import public_methods_in_ieee_mode
 from crnn.checks import Array, check_reduction, check_threads
-from crnn.models.fitting.begin import check_applied
+from crnn.models.fitting.arguments import check_applied
 from crnn.models.inputs.data import Batch, SequenceBatches, SequenceData
 from crnn.models.outputs.head import Head
 from crnn.models.outputs.predictor import Predictor, Workspace

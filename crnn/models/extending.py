@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from crnn.array_input import items
-from crnn.models.fitting.begin import found_by_fit
+from crnn.models.fitting.arguments import found_by_fit
 from crnn.models.outputs.targets import Label, as_label, check_names
 from crnn.text.errors import VocabError
 from crnn.text.vocab import Vocab

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from crnn._options import options_of, takes_options
 from crnn.checks import Array, check_flag
 from crnn.models.extending import check_larger, check_same_ids, copy_known_tokens
-from crnn.models.fitting.starting import Snapshot, StartingPoint, run_fit
+from crnn.models.fitting.starting_weights import Snapshot, StartingPoint, run_fit
 from crnn.models.language.generating import GeneratingModel
 from crnn.models.language.network import (
     DrawnModel,

@@ -22,10 +22,10 @@ from crnn.io.model_file import ModelFileError
 from crnn.models.batch_passes import BatchPasses
 from crnn.models.fitting.built import Built, head_shapes, same_argument
 from crnn.models.fitting.estimator import Estimator, EstimatorConfig, FitOptions, check_saved_learning, not_fitted
+from crnn.models.fitting.extras import Extras, header_of, reduced
+from crnn.models.fitting.fit import fit_sequences
 from crnn.models.fitting.from_data import materialised, missing_inputs
-from crnn.models.fitting.kept import Kept, header_of, reduced
-from crnn.models.fitting.sequences import fit_sequences
-from crnn.models.fitting.starting import StartingPoint, digest
+from crnn.models.fitting.starting_weights import StartingPoint, digest
 from crnn.models.fitting.training_data import Part, part_of
 from crnn.models.fitting.weighting import normalised
 from crnn.models.inputs.data import Batch, SequenceData, Sequences, Series, check_sequences
@@ -214,9 +214,9 @@ class SequenceModel(Estimator, BatchPasses, Module, Generic[EvaluationT]):
 
     @classmethod
     def from_contents(cls, header: Mapping[str, Any], tensors: Mapping[str, Array]) -> Self:
-        """As in `Module`, with what `Kept` holds."""
-        kept, model = Kept.from_header(header, cls.learnt_names), super().from_contents(header, tensors)
-        kept.put_into(model)
+        """As in `Module`, with what `Extras` holds."""
+        extras, model = Extras.from_header(header, cls.learnt_names), super().from_contents(header, tensors)
+        extras.put_into(model)
         return model
 
     @classmethod
@@ -228,7 +228,7 @@ class SequenceModel(Estimator, BatchPasses, Module, Generic[EvaluationT]):
 
     def _take_unsaved(self, other: Self) -> None:
         self.training_runs = other.training_runs
-        Kept.of(other).put_into(self)
+        Extras.of(other).put_into(self)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return reduced(self)

@@ -13,9 +13,9 @@ from crnn.checks import Array
 from crnn.io import model_file
 from crnn.models.fitting.estimator import check_saved_learning
 from crnn.models.forecasting.bands import PARTS, Bands
-from crnn.models.forecasting.given import Columns
 from crnn.models.forecasting.memory import Remembered, header_of, memory_from, tensors_of
 from crnn.models.forecasting.preparation import LARGEST_LAG, LARGEST_SIZE, Settings
+from crnn.models.forecasting.series_input import Columns
 from crnn.models.forecasting.windows import Layout
 from crnn.nn.config import in_file
 

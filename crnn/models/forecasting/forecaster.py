@@ -12,17 +12,17 @@ from crnn._float_mode import in_ieee_mode
 from crnn._options import takes_options
 from crnn.checks import Array, check_size
 from crnn.models.fitting.estimator import ESTIMATING, Estimator, EstimatorConfig, FitOptions, ModelOptions, not_fitted
-from crnn.models.forecasting.ahead import forecasts, series_ahead
 from crnn.models.forecasting.backtest import BAND, Backtest
 from crnn.models.forecasting.bands import checked_levels
 from crnn.models.forecasting.files import Fitted, fitted_from
+from crnn.models.forecasting.forecasts import forecasts, series_ahead
 from crnn.models.forecasting.frames import as_given
-from crnn.models.forecasting.given import check_names, read_all
 from crnn.models.forecasting.learning import Learning, learning_of
 from crnn.models.forecasting.naive import back_test_beside_naive, continued
 from crnn.models.forecasting.network import NETWORK_OPTIONS, regressor_options
 from crnn.models.forecasting.preparation import Settings, check_logarithm, steps_ahead
 from crnn.models.forecasting.scoring import score_of
+from crnn.models.forecasting.series_input import check_names, read_all
 from crnn.models.inputs.held_out import AUTO
 from crnn.models.regressor import SequenceRegressor
 from crnn.nn.learning.config import LearnerConfig

@@ -15,10 +15,9 @@ import numpy as np
 from crnn.checks import Array, check_size
 from crnn.io.atomic_write import PathLike
 from crnn.io.model_file import ModelFileError
-from crnn.models.fitting.sequences import fit_sequences
+from crnn.models.fitting.fit import fit_sequences
 from crnn.models.forecasting.bands import PARTS, Bands
 from crnn.models.forecasting.files import Fitted
-from crnn.models.forecasting.given import Given
 from crnn.models.forecasting.memory import tensors_of
 from crnn.models.forecasting.network import regressor_for, regressor_options
 from crnn.models.forecasting.preparation import (
@@ -34,6 +33,7 @@ from crnn.models.forecasting.preparation import (
     steps_of,
     training_windows,
 )
+from crnn.models.forecasting.series_input import SeriesInput
 from crnn.models.forecasting.windows import Layout, Window
 from crnn.models.regressor import SequenceRegressor
 from crnn.training.config import TrainingConfig
@@ -166,7 +166,7 @@ def continued_layout(kept: Layout, found: Layout) -> Layout:
 
 
 def learning_of(
-    given: Given,
+    given: SeriesInput,
     settings: Settings,
     valid: Any,
     kept: tuple[Fitted | None, SequenceRegressor | None],

@@ -17,10 +17,10 @@ from crnn.checks import Array, as_integer, check_size
 from crnn.models.forecasting.backtest import BAND, Backtest, Method, back_test
 from crnn.models.forecasting.bands import Bands, checked_levels
 from crnn.models.forecasting.frames import as_given
-from crnn.models.forecasting.given import Columns, Given, read_all
 from crnn.models.forecasting.memory import Remembered
 from crnn.models.forecasting.scoring import score_of
 from crnn.models.forecasting.season import SEASONS, season_of
+from crnn.models.forecasting.series_input import Columns, SeriesInput, read_all
 from crnn.models.forecasting.transformations import Difference, Gaps, carried
 
 
@@ -208,7 +208,7 @@ def seasonally_filled(values: Array, season: int) -> Array:
     return filled
 
 
-def remembered(given: Given) -> list[Remembered]:
+def remembered(given: SeriesInput) -> list[Remembered]:
     """The series as a memory, which are not scaled."""
     P = given.columns.targets
     return [
@@ -217,7 +217,7 @@ def remembered(given: Given) -> list[Remembered]:
     ]
 
 
-def continued(memory: Sequence[Remembered], given: Given) -> list[Remembered]:
+def continued(memory: Sequence[Remembered], given: SeriesInput) -> list[Remembered]:
     """A memory with more steps of each series. Raises ValueError."""
     if len(given.frames) != len(memory):
         raise ValueError(f"series: expected more values of each of {len(memory)} series, got {len(given.frames)}")

@@ -12,10 +12,10 @@ import numpy as np
 from crnn._core import loss as kernels
 from crnn.array_input import shown
 from crnn.checks import Array, as_integer, check_flag, check_size
-from crnn.models.forecasting.given import Given
 from crnn.models.forecasting.memory import Remembered
 from crnn.models.forecasting.naive import check_season
 from crnn.models.forecasting.season import SEASONS, lags_of, season_of
+from crnn.models.forecasting.series_input import SeriesInput
 from crnn.models.forecasting.transformations import GAPS, Chain, Difference, Gaps, Log, Scale, Transformation
 from crnn.models.forecasting.windows import (
     Layout,
@@ -107,12 +107,12 @@ def _checked_lags(difference: Any) -> tuple[int, ...] | None:
     return found
 
 
-def label_of(given: Given, i: int) -> str:
+def label_of(given: SeriesInput, i: int) -> str:
     """What errors call a series."""
     return f"series[{i}]" if given.several else "series"
 
 
-def check_values(given: Given, settings: Settings) -> None:
+def check_values(given: SeriesInput, settings: Settings) -> None:
     """Raise ValueError if a column has no values, too large ones, or those whose logarithm cannot be taken."""
     for i, frame in enumerate(given.frames):
         known = ~np.isnan(frame.values)
@@ -126,7 +126,7 @@ def check_values(given: Given, settings: Settings) -> None:
     check_logarithm(given, settings)
 
 
-def check_shape(given: Given) -> None:
+def check_shape(given: SeriesInput) -> None:
     """Raise ValueError for an array with fewer steps than columns, whose rows are probably series."""
     T, P = given.frames[0].values.shape
     if T < P and not given.several and given.frames[0].axis is None:
@@ -135,7 +135,7 @@ def check_shape(given: Given) -> None:
         )
 
 
-def check_logarithm(given: Given, settings: Settings) -> None:
+def check_logarithm(given: SeriesInput, settings: Settings) -> None:
     """Raise ValueError for values whose logarithm is needed and cannot be taken."""
     for i, frame in enumerate(given.frames):
         if settings.logarithm and (frame.values <= 0).any():
@@ -146,7 +146,7 @@ def check_logarithm(given: Given, settings: Settings) -> None:
 AUTO_STEPS = AutoShare(0.2, 40)  # of series, in steps; docs/forecasting.md says how this was chosen
 
 
-def held_out_steps(given: Given, valid: Any) -> list[int]:
+def held_out_steps(given: SeriesInput, valid: Any) -> list[int]:
     """How many steps at the end of each series are held out for validation. Raises ValueError."""
     lengths = [len(frame) for frame in given.frames]
     if valid is None:
@@ -162,7 +162,7 @@ def held_out_steps(given: Given, valid: Any) -> list[int]:
     return steps
 
 
-def layout_for(given: Given, settings: Settings, stops: Sequence[int]) -> Layout:
+def layout_for(given: SeriesInput, settings: Settings, stops: Sequence[int]) -> Layout:
     """The layout of windows; what is not given is learnt from the steps before ``stops`` of each series."""
     gaps = Gaps("interpolate")
     parts = [gaps.apply(frame.values[:stop]) for frame, stop in zip(given.frames, stops, strict=True)]
@@ -208,7 +208,11 @@ def statistics_of(name: str, values: Array, layout: Layout, gaps: str, logarithm
 
 
 def remember(
-    given: Given, layout: Layout, settings: Settings, stops: Sequence[int], scale: tuple[Array, Array] | None = None
+    given: SeriesInput,
+    layout: Layout,
+    settings: Settings,
+    stops: Sequence[int],
+    scale: tuple[Array, Array] | None = None,
 ) -> list[Remembered]:
     """The series with the statistics that scale them: those of their steps before ``stops``, or ``scale``."""
     memory = []

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from crnn.checks import Array
-from crnn.models.forecasting.given import Columns, read_all
 from crnn.models.forecasting.memory import Remembered
+from crnn.models.forecasting.series_input import Columns, read_all
 from crnn.models.outputs.metrics import r_squared
 
 __all__ = ["score_of"]

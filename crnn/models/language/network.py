@@ -84,7 +84,7 @@ def checked_cutoffs(
 
 @dataclass(frozen=True)
 class DrawnModel:
-    """A language model whose weights are drawn from a seed, see `crnn.models.fitting.starting.Drawing`."""
+    """A language model whose weights are drawn from a seed, see `crnn.models.fitting.starting_weights.Drawing`."""
 
     kind: Any  # its class
     arguments: Mapping[str, Any]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The next steps of series: how a forecaster that has learnt computes them, a horizon at a time."""
+"""Forecasts: the next steps of series, which a fitted forecaster computes a horizon at a time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 
 from crnn.checks import Array
 from crnn.models.forecasting.files import Fitted
-from crnn.models.forecasting.given import read_ahead, read_all
 from crnn.models.forecasting.memory import Remembered
 from crnn.models.forecasting.preparation import check_values, remember, steps_of
+from crnn.models.forecasting.series_input import read_ahead, read_all
 from crnn.models.forecasting.windows import inputs_of, window_at, with_forecast
 from crnn.models.regressor import SequenceRegressor
 

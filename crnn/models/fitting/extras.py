@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Kept: what files and copies of a sequence model hold besides weights, scaling, configuration and vocabularies."""
+"""Extras: what files and copies of a sequence model hold besides weights, scaling, configuration and vocabularies."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 from crnn._float_mode import in_ieee_mode
 from crnn.checks import check_seed
 from crnn.io import model_file
-from crnn.models.fitting.given import check_given, given_by_user, saved_given, take_given
+from crnn.models.fitting.saved_arguments import check_given, given_by_user, saved_given, take_given
 from crnn.models.inputs.names import Names, names_to_save
 from crnn.nn.module import Module
 
-__all__ = ["Kept", "header_of", "reduced"]
+__all__ = ["Extras", "header_of", "reduced"]
 
 # Attributes of a `Built` that no file holds, or not all.
 OF_BUILT = ("arguments", "drawn", "seed", "feature_names", "target_names")
 
 
 @dataclass(frozen=True)
-class Kept:
+class Extras:
     """What a model has besides weights, scaling, configuration and vocabularies.
 
     Attributes
@@ -33,7 +33,7 @@ class Kept:
     feature_names, target_names : Names
         Of the columns of the DataFrames that `fit` was given as inputs and as targets.
     given : dict
-        Arguments from which `fit` finds a value, see `crnn.models.fitting.given`.
+        Arguments from which `fit` finds a value, see `crnn.models.fitting.saved_arguments`.
     """
 
     seed: int
@@ -43,13 +43,13 @@ class Kept:
     given: Mapping[str, Any]
 
     @classmethod
-    def of(cls, model: Any) -> Kept:
+    def of(cls, model: Any) -> Extras:
         """What a model has, to be copied."""
         seed, built = model._all_arguments()["seed"], model._built
         return cls(model.seed, seed, built.feature_names, built.target_names, given_by_user(model))
 
     @classmethod
-    def from_header(cls, header: Mapping[str, Any], learnt_names: tuple[str, ...]) -> Kept:
+    def from_header(cls, header: Mapping[str, Any], learnt_names: tuple[str, ...]) -> Extras:
         """What the header of a file has. Raises TypeError and ValueError."""
         given = check_given(header.get("given", {}), learnt_names)
         names, of_targets = (names_to_save(header.get(entry), entry) for entry in ("feature_names", "target_names"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What users give to learn or to forecast from: series and further columns; read, checked and put in order."""
+"""SeriesInput: series and further columns as users pass them to learn or forecast from; read, checked, in order."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Given:
+class SeriesInput:
     """Series and their further columns.
 
     Attributes
@@ -66,7 +66,7 @@ def check_names(options: Iterable[str]) -> None:
 
 def read_all(
     series: Any, past: Any, future: Any, *, ahead: int = 0, like: Columns | None = None, continues: bool = False
-) -> Given:
+) -> SeriesInput:
     """Read series and other columns. ``ahead``: rows that ``future`` has after the end of the series.
 
     ``like`` : the columns of the series that were learnt; others are refused, and theirs are put in this order.
@@ -99,7 +99,7 @@ def read_all(
             for i, frame in enumerate(frames)
         ]
     columns = Columns(P, counts["past"], counts["future"], titles) if like is None else like
-    return Given(frames, several, further["past"], further["future"], columns)
+    return SeriesInput(frames, several, further["past"], further["future"], columns)
 
 
 def _names(frames: Sequence[Frame]) -> list[str] | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a ``fit`` begins with: the model that its arguments and the data determine, and its weights."""
+"""A model's arguments: what ``fit`` builds from them and the data, and those that have been set since."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from copy import deepcopy
 from typing import Any
 
 from crnn.models.fitting.built import Built, same_argument, same_arguments
-from crnn.models.fitting.starting import Snapshot, StartingPoint, digest
+from crnn.models.fitting.starting_weights import Snapshot, StartingPoint, digest
 from crnn.nn.config import memory_of
 
 __all__ = ["begin_fit", "check_applied", "found_by_fit"]
@@ -85,8 +85,8 @@ def check_applied(model: Any) -> None:
 def _fits(built: Built, old: Built, open_names: list[str]) -> bool:
     """Whether the weights of ``old`` mean the same in a new model. ``open_names``: arguments that the data decide."""
     identity: Mapping[str, None] = dict.fromkeys([*open_names, *VOCABULARIES])
-    here, there = built.arguments, old.arguments
-    return built.fits(old) and all(same_argument(here[name], there[name]) for name in identity if name in here)
+    new, earlier = built.arguments, old.arguments
+    return built.fits(old) and all(same_argument(new[name], earlier[name]) for name in identity if name in new)
 
 
 def found_by_fit(model: Any) -> dict[str, Any]:

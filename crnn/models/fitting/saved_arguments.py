@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from crnn.checks import as_integer, as_number
-from crnn.models.fitting.starting import Snapshot, StartingPoint, digest
+from crnn.models.fitting.starting_weights import Snapshot, StartingPoint, digest
 from crnn.models.fitting.weighting import BALANCED
 from crnn.models.outputs.targets import as_label
 from crnn.models.outputs.thresholds import check_thresholds

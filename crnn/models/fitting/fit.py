@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from crnn.checks import Array
-from crnn.models.fitting.begin import begin_fit
+from crnn.models.fitting.arguments import begin_fit
 from crnn.models.fitting.from_data import materialised
-from crnn.models.fitting.starting import Snapshot, run_fit
+from crnn.models.fitting.starting_weights import Snapshot, run_fit
 from crnn.models.fitting.training_data import training_data
 from crnn.models.fitting.weighting import present
 from crnn.models.inputs.names import check_target_names, names_of, target_names_of

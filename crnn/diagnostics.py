@@ -23,8 +23,8 @@ from crnn.models.language_model import LanguageModel
 from crnn.models.outputs.head import HeadTape
 from crnn.models.outputs.losses import Regression
 from crnn.models.outputs.pooling import Max
-from crnn.models.outputs.predictor import Workspace
-from crnn.models.outputs.window_options import WindowOptions
+from crnn.models.passes.predictor import Workspace
+from crnn.models.passes.window_options import WindowOptions
 from crnn.models.sequence_model import SequenceModel
 from crnn.nn.network import RNN
 from crnn.nn.state import State, StateLike

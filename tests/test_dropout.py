@@ -11,7 +11,7 @@ from task_tools import LENGTHS, classifier, labels, oracle_outputs, reals, regre
 
 import crnn
 from crnn._core.rows import Lengths
-from crnn.models.outputs.predictor import Workspace
+from crnn.models.passes.predictor import Workspace
 from crnn.nn.dropout import LEVELS, Masks
 
 DROPPING = {"dropout": 0.4, "recurrent_dropout": 0.3}

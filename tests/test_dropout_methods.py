@@ -8,7 +8,7 @@ import pytest
 from kernel_tools import assert_close, assert_same_bits
 
 import crnn
-from crnn.models.outputs.predictor import Workspace
+from crnn.models.passes.predictor import Workspace
 from crnn.nn.cells import CELLS
 
 VOCAB = crnn.Vocab.from_text("abcdefghijk")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import crnn
-from crnn.models.outputs import evaluating
+from crnn.models.passes import evaluating
 
 RNG = np.random.default_rng(2)
 LENGTHS = (5, 9, 2, 7, 7, 3, 8, 1, 6, 4, 7)

@@ -11,7 +11,7 @@ from model_tools import as_oracle, stir, text
 from test_network_cells import arrays_of, states_are_close
 
 import crnn
-from crnn.models.outputs.predictor import Workspace
+from crnn.models.passes.predictor import Workspace
 
 CORPUS = crnn.TextCorpus.from_text(text(700), valid=0.1, test=0)
 V = len(CORPUS.vocab)

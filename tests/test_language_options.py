@@ -7,7 +7,7 @@ from kernel_tools import assert_close, assert_same_bits
 
 import crnn
 from crnn._core import dispatch
-from crnn.models.outputs.predictor import Workspace
+from crnn.models.passes.predictor import Workspace
 
 VOCAB = crnn.Vocab.from_text("abcdefghijk")
 T, B = 6, 3

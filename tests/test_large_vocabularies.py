@@ -9,7 +9,7 @@ import pytest
 
 import crnn
 from crnn.models.outputs import blocks
-from crnn.models.outputs.predictor import Workspace
+from crnn.models.passes.predictor import Workspace
 from crnn.nn import inputs
 
 pytestmark = pytest.mark.thread_unsafe  # the instruction set, and the size of a block, are the process's

@@ -12,7 +12,7 @@ from model_tools import language_model, oracle_backward, oracle_forward, oracle_
 
 import crnn
 import crnn.models.language_model
-from crnn.models.outputs.predictor import Workspace
+from crnn.models.passes.predictor import Workspace
 from crnn.text.reading import TextError
 
 IGNORE_INDEX = -1

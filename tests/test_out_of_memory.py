@@ -211,7 +211,7 @@ class Text(Case):
 
 class Gradients(Case):
     def __init__(self):
-        self.model, self.workspace = language_model(), crnn.models.outputs.predictor.Workspace()
+        self.model, self.workspace = language_model(), crnn.models.passes.predictor.Workspace()
         self.ids = np.arange(12).reshape(4, 3) % 8
 
     def call(self):

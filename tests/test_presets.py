@@ -10,7 +10,7 @@ from kernel_tools import assert_close
 import crnn
 from crnn import presets
 from crnn.models.language.options import LANGUAGE_TYPES, LanguageConfig
-from crnn.models.outputs.predictor import Workspace
+from crnn.models.passes.predictor import Workspace
 from crnn.nn.config import NetworkConfig, config_from
 from crnn.presets import PRESETS
 from crnn.training.config import TrainingConfig

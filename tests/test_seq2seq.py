@@ -14,9 +14,9 @@ import crnn.models.seq2seq
 from crnn._core import cells, dispatch, gemm
 from crnn.models.inputs.data import Batch
 from crnn.models.outputs.decoding import Steps, beam_search, log_probabilities
-from crnn.models.outputs.encoder_decoder import EncoderDecoder
-from crnn.models.outputs.predictor import Workspace
-from crnn.models.outputs.window_options import WindowOptions
+from crnn.models.passes.encoder_decoder import EncoderDecoder
+from crnn.models.passes.predictor import Workspace
+from crnn.models.passes.window_options import WindowOptions
 from crnn.stream import StreamWeights
 
 CELLS = list(cells.CELLS)

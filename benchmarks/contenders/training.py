@@ -33,7 +33,7 @@ def crnn_step(model: crnn.LanguageModel, windows: Windows, threads: int) -> Step
     """A training step of crnn, which repeats the windows in a cycle."""
     import crnn
     from crnn._core.optim import clear
-    from crnn.models.outputs.predictor import Workspace
+    from crnn.models.passes.predictor import Workspace
 
     optimizer = crnn.optim.Adam(lr=RATE, beta1=BETA1, beta2=BETA2, eps=EPS)
     space, source = Workspace(), cycle(windows)

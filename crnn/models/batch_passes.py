@@ -14,9 +14,9 @@ from crnn.checks import Array, check_reduction, check_threads
 from crnn.models.fitting.arguments import check_applied
 from crnn.models.inputs.data import Batch, SequenceBatches, SequenceData
 from crnn.models.outputs.head import Head
-from crnn.models.outputs.predictor import Predictor, Workspace
-from crnn.models.outputs.shard_rows import ShardedWindow, is_one_pass
-from crnn.models.outputs.window_options import Seed, WindowOptions
+from crnn.models.passes.predictor import Predictor, Workspace
+from crnn.models.passes.shard_rows import ShardedWindow, is_one_pass
+from crnn.models.passes.window_options import Seed, WindowOptions
 from crnn.nn.network import RNN
 from crnn.nn.shards import ShardLayout, Shards, ShardShape
 from crnn.nn.state import StateLike

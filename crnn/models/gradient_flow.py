@@ -16,8 +16,8 @@ from crnn._core.rows import Lengths
 from crnn._float_mode import in_ieee_mode
 from crnn.checks import Array
 from crnn.models.inputs.data import Batch
-from crnn.models.outputs.predictor import Predictor, Workspace
-from crnn.models.outputs.window_options import WindowOptions
+from crnn.models.passes.predictor import Predictor, Workspace
+from crnn.models.passes.window_options import WindowOptions
 from crnn.nn.network import RNN
 from crnn.nn.recurrence import Recurrence
 from crnn.nn.state import StateLike

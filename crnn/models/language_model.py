@@ -33,7 +33,7 @@ from crnn.models.outputs.clusters import check_cutoffs
 from crnn.models.outputs.head import Head
 from crnn.models.outputs.losses import CrossEntropy
 from crnn.models.outputs.metrics import Evaluation
-from crnn.models.outputs.predictor import Predictor
+from crnn.models.passes.predictor import Predictor
 from crnn.nn.config import NetworkConfig, config_from, network_json_types
 from crnn.nn.init import UNINITIALISED
 from crnn.nn.learning.config import LearnerConfig

@@ -23,7 +23,7 @@ import numpy as np
 from crnn.checks import Array
 from crnn.models.gradient_flow import GradientFlow, flow_of_batch
 from crnn.models.inputs.data import SequenceData
-from crnn.models.outputs.predictor import Workspace
+from crnn.models.passes.predictor import Workspace
 from crnn.nn.recurrence import Recurrence
 from crnn.text.reading import EOS
 from crnn.text.vocab import Vocab

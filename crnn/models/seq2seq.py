@@ -25,14 +25,14 @@ from crnn.models.inputs.standardizer import Standardizer
 from crnn.models.inputs.text_inputs import encode_inputs, optional_vocab, size_of
 from crnn.models.observations import SEQUENCES
 from crnn.models.outputs.decoding import Hypothesis, decode
-from crnn.models.outputs.encoder_decoder import EncoderDecoder
-from crnn.models.outputs.evaluating import JudgedTokens
 from crnn.models.outputs.head import Head
 from crnn.models.outputs.losses import CrossEntropy
 from crnn.models.outputs.metrics import SequenceEvaluation
-from crnn.models.outputs.predictor import Workspace
 from crnn.models.outputs.targets import TokenTargets
-from crnn.models.outputs.window_options import WindowOptions
+from crnn.models.passes.encoder_decoder import EncoderDecoder
+from crnn.models.passes.evaluating import JudgedTokens
+from crnn.models.passes.predictor import Workspace
+from crnn.models.passes.window_options import WindowOptions
 from crnn.models.sequence_model import SCALE_TYPES, SequenceModel
 from crnn.nn.config import NetworkConfig, config_from, network_json_types
 from crnn.nn.init import UNINITIALISED, uniform_draws

@@ -33,11 +33,11 @@ from crnn.models.inputs.masking import without_masked
 from crnn.models.inputs.names import check_names, check_target_names, target_names_of
 from crnn.models.inputs.scalings import Scalings
 from crnn.models.inputs.text_inputs import encode_inputs
-from crnn.models.outputs.evaluating import JudgedOutputs, outputs_of
 from crnn.models.outputs.head import Head
 from crnn.models.outputs.pooling import POOLINGS
-from crnn.models.outputs.predictor import Predictor
 from crnn.models.outputs.targets import EvaluationT, Targets
+from crnn.models.passes.evaluating import JudgedOutputs, outputs_of
+from crnn.models.passes.predictor import Predictor
 from crnn.models.predicting import predicted
 from crnn.nn.config import config_from, memory_of, network_json_types
 from crnn.nn.init import UNINITIALISED

@@ -6,7 +6,7 @@
 
 The methods are called in this order: new_tape, draw_masks, pack_forward, forward for each slice of the batch;
 pack_backward, backward for each slice, weight_gradients for each range of columns, finish_gradients. Methods that take
-a slice or a part may run in different threads. The caller starts the threads, so that `crnn.models.outputs.predictor`
+a slice or a part may run in different threads. The caller starts the threads, so that `crnn.models.passes.predictor`
 can compute the head's part of a slice in the same thread.
 """
 

@@ -17,8 +17,8 @@ from crnn.models.inputs.text_inputs import zero_unknown
 from crnn.models.outputs.head import Head
 from crnn.models.outputs.losses import Loss
 from crnn.models.outputs.pooling import POOLINGS
-from crnn.models.outputs.predictor import Predictor
 from crnn.models.outputs.targets import Targets
+from crnn.models.passes.predictor import Predictor
 from crnn.nn.config import NetworkConfig
 from crnn.nn.init import UNINITIALISED, uniform_draws
 from crnn.nn.network import RNN

@@ -16,8 +16,8 @@ from crnn._core import optim as kernels
 from crnn._options import build_config, did_you_mean
 from crnn.checks import Array, Ids, check_number
 from crnn.models.language.rates import fresh_optimizer, with_defaults
-from crnn.models.outputs.predictor import Predictor, Workspace
-from crnn.models.outputs.window_options import WindowOptions
+from crnn.models.passes.predictor import Predictor, Workspace
+from crnn.models.passes.window_options import WindowOptions
 from crnn.nn.learning.config import LearnerConfig
 from crnn.optim.anchored import AnchoredUpdate
 from crnn.optim.optimizers import Optimizer

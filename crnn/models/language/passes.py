@@ -15,9 +15,9 @@ from crnn.checks import Array, Ids, check_reduction, check_threads
 from crnn.models.inputs.data import Batch
 from crnn.models.outputs.adaptive import AdaptiveHead
 from crnn.models.outputs.head import Head
-from crnn.models.outputs.predictor import Predictor, Workspace
-from crnn.models.outputs.shard_rows import ShardedWindow, is_one_pass
-from crnn.models.outputs.window_options import WindowOptions
+from crnn.models.passes.predictor import Predictor, Workspace
+from crnn.models.passes.shard_rows import ShardedWindow, is_one_pass
+from crnn.models.passes.window_options import WindowOptions
 from crnn.nn.network import RNN
 from crnn.nn.params import Parameters
 from crnn.nn.precision import check_training_precision

@@ -17,8 +17,8 @@ from crnn.checks import Array, Ids, check_size, check_threads
 from crnn.models.language.dynamic import dynamic_pass
 from crnn.models.language.surprisals import surprisals
 from crnn.models.outputs.metrics import Evaluation
-from crnn.models.outputs.predictor import Predictor, Workspace
-from crnn.models.outputs.window_options import WindowOptions
+from crnn.models.passes.predictor import Predictor, Workspace
+from crnn.models.passes.window_options import WindowOptions
 from crnn.text.errors import TextError
 from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX, contiguous_batches

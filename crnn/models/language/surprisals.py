@@ -11,7 +11,7 @@ import numpy as np
 from crnn import _parallel as parallel
 from crnn._core.rows import Lengths
 from crnn.checks import Array, Ids
-from crnn.models.outputs.predictor import Predictor
+from crnn.models.passes.predictor import Predictor
 from crnn.nn.state import StateLike
 from crnn.text.windows import IGNORE_INDEX
 

@@ -34,7 +34,7 @@ UNSEEN = -2  # in place of the number of a class that the model does not have
 
 
 class Judged(Protocol):
-    """Outputs with the sum of their losses, see `crnn.models.outputs.evaluating.JudgedOutputs`."""
+    """Outputs with the sum of their losses, see `crnn.models.passes.evaluating.JudgedOutputs`."""
 
     total: float
     count: int

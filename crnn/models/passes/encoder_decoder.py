@@ -11,8 +11,8 @@ import numpy as np
 from crnn._core.rows import Lengths
 from crnn.checks import Array
 from crnn.models.outputs.head import Head, HeadTape
-from crnn.models.outputs.predictor import Predictor, Workspace
-from crnn.models.outputs.window_options import WindowOptions
+from crnn.models.passes.predictor import Predictor, Workspace
+from crnn.models.passes.window_options import WindowOptions
 from crnn.nn.dropout import Masks
 from crnn.nn.network import RNN
 from crnn.nn.state import State

@@ -12,7 +12,7 @@ from crnn._core import loss as kernels
 from crnn.checks import Array, check_size, check_threads
 from crnn.models.inputs.data import BLOCK_ROWS, SequenceData, Sequences, blocks, by_length, sequences_of, split_rows
 from crnn.models.outputs.losses import Loss
-from crnn.models.outputs.predictor import Predictor
+from crnn.models.passes.predictor import Predictor
 from crnn.nn.slices import Slice
 
 __all__ = ["JudgedOutputs", "JudgedTokens", "outputs_of"]

@@ -16,8 +16,8 @@ from crnn.models.outputs.adaptive import AdaptiveHead, AdaptiveRows
 from crnn.models.outputs.blocks import Blocks, Gradient, rows_of_block
 from crnn.models.outputs.head import Head, HeadTape
 from crnn.models.outputs.penalty import ActivationPenalty
-from crnn.models.outputs.repetition import Repetition
-from crnn.models.outputs.window_options import Seed, WindowOptions
+from crnn.models.passes.repetition import Repetition
+from crnn.models.passes.window_options import Seed, WindowOptions
 from crnn.nn.dropout import Masks, check_seeds
 from crnn.nn.network import KEPT_BYTES, RNN
 from crnn.nn.program import Phase

@@ -12,8 +12,8 @@ from crnn._core import loss
 from crnn.checks import Array
 from crnn.models.outputs.blocks import rows_of_block
 from crnn.models.outputs.head import Head
-from crnn.models.outputs.predictor import Predictor, Workspace
-from crnn.models.outputs.window_options import WindowOptions
+from crnn.models.passes.predictor import Predictor, Workspace
+from crnn.models.passes.window_options import WindowOptions
 from crnn.nn.inputs import EmbeddedDense, EmbeddedRows, LayerInput
 from crnn.nn.program import run_phases
 from crnn.nn.shards import ShardLayout, Shards

@@ -116,11 +116,13 @@ def test_it_is_the_plain_loop(options, batch_size):
         {"cell": "gru", "num_layers": 2, "embedding_size": 5},
         {"cell": "gru", "tie_weights": True, "trainable_initial_state": True},
         {"dropout": 0.5, "recurrent_dropout": 0.3, "activation_penalty": 2.0},
+        {"label_smoothing": 0.2},
         {"dtype": "float32"},
     ],
     ids=repr,
 )
 def test_every_kind_of_network_is_evaluated_without_dropout_or_penalties(options):
+    """What is learnt has smoothed targets, as in training; what is reported has not."""
     model, ids = a_model(**options), VOCAB.encode(TEXT)
     result = model.evaluate(ids, batch_size=3, dynamic={"lr": 0.01})
     nats, _, _ = plain_loop(model, ids, batch_size=3, optimizer=Adam(0.01, beta1=0.0))
@@ -130,12 +132,12 @@ def test_every_kind_of_network_is_evaluated_without_dropout_or_penalties(options
 WORDS = " ".join(f"w{i * i % 97 % (3 + i % 41)}" for i in range(3000))
 
 
-@pytest.mark.parametrize("cutoffs", [None, [6]])
-def test_large_and_adaptive_softmaxes_are_learnt_too(cutoffs, monkeypatch):
+@pytest.mark.parametrize("options", [{}, {"adaptive_softmax": [6]}, {"label_smoothing": 0.2}], ids=repr)
+def test_large_and_adaptive_softmaxes_are_learnt_too(options, monkeypatch):
     monkeypatch.setattr("crnn.models.outputs.blocks.BLOCK_BYTES", 1 << 11)
     monkeypatch.setattr("crnn.models.outputs.blocks.LEAST_ROWS", 16)
     vocab = crnn.Vocab.from_text(WORDS, "word", order="frequency")
-    model = a_model(vocab=vocab, adaptive_softmax=cutoffs)
+    model = a_model(vocab=vocab, **options)
     ids = vocab.encode(WORDS)[:600]
     result = model.evaluate(ids, batch_size=5, dynamic={"lr": 0.02})
     nats, accuracy, _ = plain_loop(model, ids, batch_size=5, optimizer=Adam(0.02, beta1=0.0))

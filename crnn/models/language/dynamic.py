@@ -169,7 +169,8 @@ class DynamicPass:
         """Losses, predictions and targets of each window, when its gradient has been computed."""
         model, threads = self._model, self.config.threads
         predictor: Predictor = model._predictor
-        apart = predicts and model.adaptive_softmax is not None  # its gradient needs no outputs to predict from
+        # The gradient of an adaptive softmax needs no outputs to predict from; smoothed losses are those of training.
+        apart = predicts and (model.adaptive_softmax is not None or model._head.loss.smooths_gradients_only)
         workspace, reading, state = Workspace(), Workspace(), None
         for x, y in contiguous_batches(ids, batch_size, self.config.bptt, drop_last=False):
             window, targets = model.window(x, y)

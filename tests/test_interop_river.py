@@ -2,6 +2,7 @@
 """Learners in River's protocol, with River's own checks where it is installed, and without it."""
 
 import copy
+import pickle
 from decimal import Decimal
 
 import numpy as np
@@ -99,6 +100,37 @@ def test_wrong_features_and_targets_are_refused_and_change_nothing():
     ):  # fmt: skip
         with pytest.raises(ValueError, match=r"(model|new_features|features|options): expected"):
             make()
+
+
+def test_snapshots_files_and_counters_do_not_have_what_was_only_predicted(tmp_path, rng):
+    adapter, plain = regressor(), regressor()
+    for x in rng.normal(size=(9, 2)):
+        for each in (adapter, plain):
+            each.learn_one(dict(zip("ab", x, strict=True)), 1.0)
+    before = adapter.predict_one({"a": 1.0, "b": 2.0})
+    assert adapter.learner.steps == 9
+    adapter.predict_one({"a": 1.0, "b": 2.0})
+    adapter.learner.save(tmp_path / "l")
+    loaded = crnn.Learner.load(tmp_path / "l")
+    x = rng.normal(size=2)
+    expected = plain.learner.snapshot().step(x)
+    adapter.predict_one({"a": 1.0, "b": 2.0})
+    for each in (adapter.learner.snapshot(), loaded.snapshot()):
+        assert np.array_equal(each.step(x), expected)
+    assert adapter.predict_one({"a": 1.0, "b": 2.0}) == before == plain.predict_one({"a": 1.0, "b": 2.0})
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])
+def test_a_copy_has_a_learner_of_its_own(way):
+    adapter, plain = regressor(), regressor()
+    for each in (adapter, plain):
+        each.learn_one({"a": 1.0}, 1.0)
+    adapter.predict_one({"a": 2.0})
+    other = way(adapter)
+    other.learn_one({"a": -5.0}, 7.0)
+    for each in (adapter, plain):
+        each.learn_one({"a": 2.0}, 1.0)
+    assert adapter.predict_one({"a": 3.0}) == plain.predict_one({"a": 3.0}) != other.predict_one({"a": 3.0})
 
 
 def test_a_classifier_gives_probabilities_of_names(rng):

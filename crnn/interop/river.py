@@ -11,6 +11,7 @@ their step of the sequence, otherwise it is taken back. Only what `learn_one` is
 
 from __future__ import annotations
 
+import copy
 import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -110,8 +111,15 @@ class _Adapter:
 
     @property
     def learner(self) -> Any:
-        """The learner, for its snapshots and counters. Do not call `predict` or `learn` of it."""
+        """The learner, for its snapshots, files and counters, which know what `learn_one` has been given, not the last
+        prediction. Do not call `predict` or `learn` of it. After a prediction, ask for it again.
+        """
+        self._take_back()
         return self._learner
+
+    def __copy__(self) -> Any:
+        """An independent copy, as of a learner: two adapters of one learner would mix their sequences."""
+        return copy.deepcopy(self)
 
     def _vector(self, x: Mapping[Any, Any]) -> Array:
         """The features as the model's inputs (D,). Raises TypeError and ValueError."""

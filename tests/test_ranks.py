@@ -370,6 +370,33 @@ def test_other_messages_than_those_of_crnn_are_a_rank_error():
         check_error(error, crnn.RankError, "comm: expected a message of crnn from rank")
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda found: found[::-1], "comm: expected messages in the order of their ranks, got that of rank 1"),
+        (lambda found: found[:1] * 2, "comm: expected messages in the order of their ranks, got that of rank 0"),
+        (lambda found: [data + bytes(3) for data in found], "comm: expected the message of rank 0 as it was given, "),
+        (lambda found: [each[:100] for each in found], "comm: expected the message of rank 0 as it was given, "),
+    ],
+    ids=["another order", "one twice", "padded", "cut"],
+)
+def test_messages_that_an_adapter_mixes_up_are_a_rank_error(changed, message):
+    class Careless(ThreadComm):
+        def allgather(self, data):
+            return changed(super().allgather(data))
+
+    for error in on_ranks(2, small, Careless):
+        check_error(error, crnn.RankError, message)
+
+
+def test_messages_may_be_arrays_of_bytes_of_either_sign():
+    class Arrays(ThreadComm):
+        def allgather(self, data):
+            return [np.frombuffer(each, [np.int8, np.uint8][self.rank]) for each in super().allgather(data)]
+
+    assert [weights_hash(each) for each in on_ranks(2, small, Arrays)] == [weights_hash(small(shards=8))] * 2
+
+
 @forks
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
 def test_a_process_that_is_killed_ends_the_others_and_the_run_resumes_elsewhere(name, tmp_path):

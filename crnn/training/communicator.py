@@ -2,7 +2,8 @@
 """Ranks: several processes that run the same program, joined by an engine's communicator.
 
 Every message has a kind and a number. So a rank that fails tells the others, whatever they are waiting for, and no rank
-takes a message for another one.
+takes a message for another one. It also has its rank and length: an adapter that returns messages in another order, one
+of them twice, or padded or cut to one length, would give wrong sums otherwise.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = ["Communicator", "RankError", "Ranks", "as_ranks", "on_all_ranks"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 START, TOTAL, SIGNALS, STATE, ANSWER, WEIGHTS, DONE, FAILED = range(8)  # kinds of messages
-HEADER = struct.Struct("<4sBQ")
+HEADER = struct.Struct("<4sBQQQ")  # mark, kind, number, rank, length of the data
 MARK = b"crnn"
 LONGEST = 1000  # characters of another rank's error
 
@@ -92,11 +93,14 @@ class Ranks:
         if self._closed:
             raise RankError(f"comm: expected ranks that have not failed, got an exchange of rank {self.rank} after one")
         self._number += 1
-        answers = self.call(self.comm.allgather, HEADER.pack(MARK, kind, self._number) + data)
+        answers = self.call(self.comm.allgather, self._message(kind, data))
         messages = self._messages(answers)
         for rank, message in enumerate(messages):
             self._check_message(rank, message, kind)
         return [message[HEADER.size :] for message in messages]
+
+    def _message(self, kind: int, data: bytes) -> bytes:
+        return HEADER.pack(MARK, kind, self._number, self.rank, len(data)) + data
 
     def _messages(self, answers: Any) -> list[memoryview]:
         """What an allgather has returned. Raises TypeError and RankError if it is not the bytes of all ranks."""
@@ -108,7 +112,7 @@ class Ranks:
             self._closed = True
             raise RankError(f"{expected}{len(answers)} messages")
         try:
-            return [memoryview(answer) for answer in answers]
+            return [memoryview(answer).cast("B") for answer in answers]
         except TypeError:
             self._closed = True
             raise TypeError(f"{expected}one of {', '.join(type(answer).__name__ for answer in answers)}") from None
@@ -119,8 +123,15 @@ class Ranks:
         if len(message) < HEADER.size or message[:4] != MARK:
             problem = f"comm: expected a message of crnn from rank {rank}, got {bytes(message[:20])!r}"
         else:
-            _, found, number = HEADER.unpack(message[: HEADER.size])
-            if found == FAILED:
+            _, found, number, sender, length = HEADER.unpack(message[: HEADER.size])
+            if sender != rank:
+                problem = f"comm: expected messages in the order of their ranks, got that of rank {sender} for {rank}"
+            elif length != len(message) - HEADER.size:
+                problem = (
+                    f"comm: expected the message of rank {rank} as it was given, {HEADER.size + length} bytes, got "
+                    f"{len(message)}"
+                )
+            elif found == FAILED:
                 text = str(message[HEADER.size :], "utf-8", "replace")
                 problem = f"rank {rank} of {self.size} has failed: {text}"
             elif (found, number) != (kind, self._number):
@@ -178,7 +189,7 @@ class Ranks:
         self._number += 1
         text = f"{type(error).__name__}: {error!s:.{LONGEST}}".encode()
         with suppress(Exception):
-            self.comm.allgather(HEADER.pack(MARK, FAILED, self._number) + text)
+            self.comm.allgather(self._message(FAILED, text))
 
     # ---- agreement ------------------------------------------------------------------------------------------------
 

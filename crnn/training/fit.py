@@ -190,7 +190,7 @@ def new_trainer(
         names = ("resume", "max_updates", "patience")
         length = {"epochs": trainer.length.epochs, "updates": [run.update, trainer.total], "position": run.position}
         ranked.check_start(
-            model, run.optimizer, {**{name: getattr(config, name) for name in names}, **result, **length, **identity}
+            model, run.optimizer, {**{name: getattr(config, name) for name in names}, **result, **identity, **length}
         )
     return trainer
 

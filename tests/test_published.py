@@ -166,6 +166,44 @@ def test_wrong_arguments_are_refused(
     assert re.search(error, capsys.readouterr().err)
 
 
+def test_a_folder_that_is_none_is_refused_before_anything_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    for arguments, error in {
+        ("adding", "--folder", str(tmp_path / "file")): "argument --folder: expected a folder, got a file: ",
+        ("--table", "--folder", str(tmp_path / "none")): "--folder: expected a folder with results, got .*not exist",
+    }.items():
+        with pytest.raises(SystemExit):
+            command.main([*arguments])
+        assert re.search(error, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"task": "adding"}', "\udcff"], ids=repr)
+def test_a_result_of_another_program_is_named(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "result.json").write_text(content, errors="surrogateescape")
+    assert command.main(["--table", "--folder", str(tmp_path)]) == 1
+    assert re.match(r"--table: .*result\.json: expected a file of a run", capsys.readouterr().err)
+
+
+def test_data_that_are_no_data_end_their_task_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CRNN_DATA", str(tmp_path))
+    for name in ("GunPoint", "ItalyPowerDemand"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}_TRAIN.ts").write_text("no series")
+    assert command.main(["gunpoint", "italy", "--folder", str(tmp_path / "runs")]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert errors == [
+        f"{task}: {name}_TRAIN.ts: expected series after @data, got none"
+        for task, name in {"gunpoint": "GunPoint", "italy": "ItalyPowerDemand"}.items()
+    ]
+
+
 def test_every_task_has_a_module_and_a_line_in_the_table_of_the_page() -> None:
     page = (Path(__file__).parents[1] / "docs" / "published.md").read_text(encoding="utf-8")
     for task in tasks.TASKS.values():

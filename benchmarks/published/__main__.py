@@ -81,6 +81,9 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if not chosen.tasks and not chosen.table:
         parser.error("expected a task, or --table")
+    if not chosen.folder.is_dir() and (chosen.folder.exists() or not chosen.tasks):
+        found = f"a file: {chosen.folder}" if chosen.folder.exists() else f"{chosen.folder}, which does not exist"
+        parser.error(f"argument --folder: expected a folder{' with results' * (not chosen.tasks)}, got {found}")
     failed = False
     for name in TASKS if "all" in chosen.tasks else dict.fromkeys(chosen.tasks):
         task = TASKS[name]
@@ -89,14 +92,18 @@ def main(arguments: list[str] | None = None) -> int:
                 choose(task, chosen.seed)
             else:
                 run(task, chosen)
-        except (NoData, OtherSettings) as error:  # continue with the others
+        except (NoData, OtherSettings, OSError, ValueError) as error:  # data, files of the folder: try the others
             print(f"{name}: {error}", file=sys.stderr)
             failed = True
         except KeyboardInterrupt as interrupt:
             print(f"{name}: {interrupt or 'interrupted'}; the same command continues", file=sys.stderr)
             return getattr(interrupt, "status", 130)
     if chosen.table:
-        print("\n".join(table(results_in(chosen.folder))))
+        try:
+            print("\n".join(table(results_in(chosen.folder))))
+        except (OSError, ValueError) as error:
+            print(f"--table: {error}", file=sys.stderr)
+            failed = True
     return 1 if failed else 0
 
 

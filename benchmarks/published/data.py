@@ -60,4 +60,7 @@ def read_column(path: Path) -> Array:
     """The numbers in the last column of a CSV file with a line of headings."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.reader(file) if row]
-    return np.array([float(row[-1]) for row in rows[1:]])
+    try:
+        return np.array([float(row[-1]) for row in rows[1:]])
+    except ValueError as error:
+        raise ValueError(f"{path.name}: expected numbers in the last column: {error}") from None

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,10 @@ import crnn
 BETWEEN_WRITES = 5.0  # seconds between two records of the time spent
 CHECKPOINT_MINUTES = 2.0
 NOT_SETTINGS = ("valid", "threads", "progress")  # options of `fit` that are data, or do not change the result
+
+
+SPENT = ("seconds", "cpu_seconds")  # what files of a run must have: that of its time, and the result
+RESULT = ("task", "seed", "result", *SPENT)
 
 
 class OtherSettings(Exception):
@@ -51,7 +55,7 @@ class Clock:
     def __init__(self, path: Path, *, continues: bool) -> None:
         self._path = path
         stored = continues and path.is_file()
-        self.before = Spent(**json.loads(path.read_text(encoding="utf-8"))) if stored else Spent()
+        self.before = Spent(**{key: read(path, SPENT)[key] for key in SPENT}) if stored else Spent()
         self._begun = Spent.now()
         self._written = self._begun.seconds
 
@@ -134,7 +138,7 @@ class Work:
         settings = {"model": repr(model), "config": repr(model.config()), "fit": fit}
         if not resumed:
             replace(path, settings)
-        elif not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != settings:
+        elif not path.is_file() or read(path) != settings:
             raise OtherSettings(
                 f"{path.with_suffix('').with_suffix('.checkpoint')} is of other settings; --restart replaces it, "
                 "--folder names another folder"
@@ -166,8 +170,19 @@ class Work:
 
 
 def results_in(folder: Path) -> list[dict[str, Any]]:
-    """The results of all finished runs in a folder."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/result.json"))]
+    """The results of all finished runs in a folder. Raises ValueError for a file that is not of `Work.report`."""
+    return [read(path, RESULT) for path in sorted(folder.glob("*/result.json"))]
+
+
+def read(path: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
+    """The values that `replace` wrote, with these keys among them. Raises ValueError for another file."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: expected a file of a run in JSON, got one that is not: {error}") from None
+    if not isinstance(values, dict) or not values.keys() >= set(keys):
+        raise ValueError(f"{path}: expected a file of a run, with {', '.join(keys)}, got another one")
+    return values
 
 
 def replace(path: Path, values: Mapping[str, Any]) -> None:

@@ -56,6 +56,11 @@ def test_options_of_python_are_called_by_their_flags(config):
         ("an embedding_size is needed", "an --embedding is needed"),
         ("text: a text with valid words and a seed", "text: a text with valid words and a seed"),
         ("optimizer: expected Adam(lr=1e-3), got lr=2", "--optimizer: expected Adam(lr=1e-3), got --lr 2"),
+        ("schedule: expected f(final=0.0, warmup=0), got 3", "--schedule: expected f(final=0.0, warmup=0), got 3"),
+        (
+            "num_layers: expected 3, as in lr.ck, got 1; dropout: 0.5, got 0.0; bptt: 4, got 5; carry: on",
+            "--layers: expected 3, as in lr.ck, got 1; --dropout: 0.5, got 0.0; --bptt: 4, got 5; carry: on",
+        ),
         ("a=b is no option, x_y is none", "a=b is no option, x_y is none"),
         ("/data/valid: gone", "/data/valid: gone"),
     ],

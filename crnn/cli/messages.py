@@ -77,9 +77,9 @@ def described(parser: argparse.ArgumentParser, error: BaseException, arguments: 
 def in_words_of(parser: argparse.ArgumentParser, message: str, arguments: argparse.Namespace) -> str:
     """A message of the Python API as the user of ``parser`` should read it.
 
-    The names that a message starts with, before the colon, become options. So do ``name=value`` and names with an
-    underscore inside it, but not the first argument of a call in Python. What the user typed, such as the name of a
-    file, is not changed.
+    The names that a message starts with, before the colon, become options, and those of further differences, as in
+    ``cell: expected ..., got ...; dropout: 0.5, got 0.0``. So do ``name=value`` and names with an underscore inside it,
+    but not the arguments of a call in Python. What the user typed, such as the name of a file, is not changed.
     """
     names = option_names(parser)
     subject = _SUBJECT.match(message)
@@ -90,13 +90,18 @@ def in_words_of(parser: argparse.ArgumentParser, message: str, arguments: argpar
     typed = {str(value) for value in vars(arguments).values() if isinstance(value, str | Path)}
     typed = {text for text in typed if "=" in text or "_" in text}  # others are not mistaken for a name
     keep = "|".join(map(re.escape, sorted(typed, key=len, reverse=True))) or r"(?!)"
-    inside = re.compile(rf"(?P<kept>{keep})|(?<!\w\()\b(?P<assigned>{_NAME})=(?=\S)|\b(?P<name>[a-z]+_\w+)\b")
+    inside = re.compile(
+        rf"(?P<kept>{keep}|\w\({_NAME}=[^()]*\))|(?<=; )(?P<other>{_NAME})(?=: [^:;]*, got )"
+        rf"|(?<!\w\()\b(?P<assigned>{_NAME})=(?=\S)|\b(?P<name>[a-z]+_\w+)\b"
+    )
 
     def as_option(found: re.Match[str]) -> str:
         if found["kept"]:
             return found[0]
         if found["assigned"]:
             return f"{names[found['assigned']]} " if found["assigned"] in names else found[0]
+        if found["other"]:
+            return known.get(found["other"], found[0])
         return names.get(found["name"], found[0])
 
     return head + inside.sub(as_option, rest)

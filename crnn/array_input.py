@@ -2,14 +2,15 @@
 """What users pass as arrays, as NumPy arrays: the one place where crnn converts them.
 
     as_array        anything array-like; values keep their type, and memory is borrowed where it can be
+    as_ids, ids_1d  ids, which cannot be missing; a text of them
     real_numbers    real numbers, with missing ones as NaN; text, dates, complex numbers and other objects are refused
     in_precision    real numbers as float32 or float64, refused if one of them overflows
     check_finite    no NaN, no infinity
     items           the sequences or targets of a list, an array, a Series, an iterator
 
 A masked entry of a masked array, `None` and pandas' `NA` are missing numbers. They become NaN, which inputs refuse and
-targets accept. Imports no library but NumPy: others are recognised by what they offer (``__array__``, ``__dlpack__``,
-``detach``), without importing them.
+targets accept; `with_missing` makes them the number of a missing class. Imports no library but NumPy: others are
+recognised by what they offer (``__array__``, ``__dlpack__``, ``detach``), without importing them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,19 @@ from crnn._core.arrays import plain
 from crnn._core.loss import all_finite
 from crnn.checks import Array
 
-__all__ = ["as_array", "check_finite", "in_precision", "is_finite", "items", "real_numbers", "shown", "take_one"]
+__all__ = [
+    "as_array",
+    "as_ids",
+    "check_finite",
+    "ids_1d",
+    "in_precision",
+    "is_finite",
+    "items",
+    "real_numbers",
+    "shown",
+    "take_one",
+    "with_missing",
+]
 
 REAL_KINDS = "fiub"  # of dtypes
 COMPLEX = "Complex data not supported"  # in the words of scikit-learn
@@ -55,6 +68,33 @@ def as_array(name: str, value: Any) -> Array:
     if not hasattr(value, "__array__") and hasattr(value, "__dlpack__"):
         return _converted(name, value, np.from_dlpack)
     return _converted(name, value, np.asarray)
+
+
+def as_ids(name: str, value: Any) -> Array:
+    """`as_array` of ids, of which none may be masked. Raises TypeError and ValueError, which call them ``name``."""
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name}: expected ids, none of them masked, got {np.ma.getmaskarray(value).sum()} masked")
+    return as_array(name, value)
+
+
+def ids_1d(name: str, value: Any) -> Array:
+    """Ids (N,) of any integer type, borrowed if possible. Raises TypeError and ValueError, which call them ``name``."""
+    array = as_ids(name, value)
+    if array.ndim != 1:
+        raise ValueError(f"{name}: expected shape (N,), got {array.shape}")
+    if not array.size:
+        return array.astype(np.int32)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected integers, got {array.dtype}")
+    return array
+
+
+def with_missing(name: str, value: Any, missing: int) -> Array:
+    """`as_array` of integers, with ``missing`` where they are masked."""
+    if np.ma.is_masked(value) and value.dtype.kind in "iu":
+        filled: Array = value.astype(np.int64).filled(missing)
+        return filled
+    return as_array(name, value)
 
 
 def library_of(value: Any) -> str:

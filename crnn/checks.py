@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 __all__ = [
     "DTYPES",
@@ -33,7 +33,6 @@ __all__ = [
     "check_dtype",
     "check_finite",
     "check_flag",
-    "check_ids",
     "check_layers",
     "check_limit",
     "check_number",
@@ -255,18 +254,6 @@ def check_dtype(name: str, value: Any) -> str:
     if dtype not in DTYPES:
         raise ValueError(f"{name}: expected float32 or float64, got {value!r}")
     return str(dtype)
-
-
-def check_ids(name: str, ids: ArrayLike) -> Array:
-    """Ids (N,) of any integer type, not copied if they are an array. Raises ValueError and TypeError."""
-    array = np.asarray(ids)
-    if array.ndim != 1:
-        raise ValueError(f"{name}: expected shape (N,), got {array.shape}")
-    if not array.size:
-        return array.astype(np.int32)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected integers, got {array.dtype}")
-    return array
 
 
 def warn(message: str) -> None:

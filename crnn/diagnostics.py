@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from crnn._float_mode import in_ieee_mode
+from crnn.array_input import as_array
 from crnn.checks import Array, check_number, check_seed, check_size
 from crnn.models.gradient_flow import GradientFlow, check_no_lengths, gradient_flow, pair_of
 from crnn.models.inputs.data import Batch as Window
@@ -133,13 +134,13 @@ def gradient_check(
         window = replace(window, x=window.x.copy())
         x, size = window.x, window.size
     else:
-        x = net.stack.check_input(_in_float64(batch)).copy()
+        x = net.stack.check_padded(_in_float64("batch", batch), None)[0].copy()
         size = x.shape[1]
     before = None
     if state is not None or not net.trainable_initial_state:
         before = _random_state(net, size, rng)
         if state is not None:
-            before.assign("state", _in_float64(state))
+            before.assign("state", _in_float64("state", state))
     if not isinstance(model, RNN):
         objective = _model_objective(model, window, targets, before)
     else:
@@ -239,11 +240,11 @@ def _random_state(net: RNN, batch: int, rng: np.random.Generator) -> State:
     return state
 
 
-def _in_float64(value: Any) -> Any:
+def _in_float64(name: str, value: Any) -> Any:
     """x or a state with all arrays in float64; ids are not converted."""
     if isinstance(value, tuple | list) and value and not np.isscalar(value[0]) and np.ndim(value[0]):
-        return type(value)(_in_float64(part) for part in value)
-    array = np.asarray(value)
+        return type(value)(_in_float64(name, part) for part in value)
+    array = as_array(name, value)
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 

@@ -87,6 +87,8 @@ CASES = {
     "x id int64": (lambda: IDS_NET(ids(1, 2**32)), ValueError, "x: expected ids from 0 to 4, got 1 to 4294967296"),
     "x id uint64": (lambda: IDS_NET(np.full((1, 1), 2**64 - 1, np.uint64)), ValueError, "x: expected ids from 0 to 4"),
     "x id for threads": (lambda: IDS_NET(ids(1, 1, 1, 5), threads=2), ValueError, "x: expected ids from 0 to 4"),
+    "ids of a language model": (lambda: LM.forward(ids(1, 99)), ValueError, "^ids: expected ids from 0 to "),
+    "ids of three axes": (lambda: LM.forward(np.ones((3, 2, 5), int)), ValueError, "^ids: expected ids of shape"),
     "x id for an embedding": (lambda: EMBEDDED(ids(1, 5)), ValueError, "x: expected ids from 0 to 4, got "),
     "x real for an embedding": (lambda: EMBEDDED(x(3, 2, 5)), TypeError, "x: expected integer ids .* got float32"),
     "state too small": (lambda: NET(x(3, 2, 5), x(1, 2, 7)), ValueError, r"state: expected .*\(2, 2, 7\), got \(1"),

@@ -3,6 +3,7 @@
 
 import copy
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -173,6 +174,50 @@ def test_masked_entries_are_missing_to_streams_and_networks():
             use(row)
     plain = np.ma.array([1, 2, 3], "f4")
     assert_same_bits(net.stream().step(plain), net.stream().step(np.array([1, 2, 3], "f4")))
+
+
+TEXT_MODEL = crnn.LanguageModel(crnn.Vocab.from_text("abcde"), hidden_size=4, seed=0)
+IDS = np.arange(24) * 7 % 5
+TAKES_IDS = {
+    "text": lambda ids: TEXT_MODEL.evaluate(ids),
+    "dynamic: statistics": lambda ids: TEXT_MODEL.evaluate("abc", dynamic={"statistics": ids}),
+    "sequences[0]": lambda ids: TEXT_MODEL.surprisals([ids]),
+    "ids": lambda ids: TEXT_MODEL.vocab.decode(ids),
+    "ids of windows": lambda ids: TEXT_MODEL.windows(ids, 2, 3),
+    "ids of a window": lambda ids: TEXT_MODEL.forward(ids[:, None]),
+    "ids of losses": lambda ids: TEXT_MODEL.losses(ids[:, None], IDS[:, None]),
+    "ids of training": lambda ids: copy.copy(TEXT_MODEL).fit(ids, batch_size=2, epochs=1),
+    "valid": lambda ids: copy.copy(TEXT_MODEL).fit(IDS, valid=ids, batch_size=2, epochs=1),
+    "text of a learner": lambda ids: TEXT_MODEL.learner().feed(ids),
+}
+
+
+@pytest.mark.parametrize("name", TAKES_IDS)
+def test_an_id_cannot_be_masked(name):
+    call, ids = TAKES_IDS[name], np.ma.array(IDS, mask=False)
+    call(ids)
+    ids[3] = np.ma.masked
+    message = f"{name.partition(' of ')[0]}: expected ids, none of them masked, got 1 masked"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        call(ids)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.int32])
+def test_masked_targets_of_a_window_are_missing(dtype):
+    x, mask = IDS.reshape(6, 4), np.arange(24).reshape(6, 4) % 5 == 1
+    expected = TEXT_MODEL.losses(x, np.where(mask, -1, x))[0]
+    assert_same_bits(TEXT_MODEL.losses(x, np.ma.array(x.astype(dtype), mask=mask))[0], expected)
+    total, count, _ = copy.copy(TEXT_MODEL).loss_and_gradients(x, np.ma.array(x.astype(dtype), mask=mask))
+    assert (total, count) == copy.copy(TEXT_MODEL).loss_and_gradients(x, np.where(mask, -1, x))[:2]
+    assert count == 24 - mask.sum()
+
+
+def test_lengths_and_numbers_of_a_gradient_check_cannot_be_masked():
+    net, x = crnn.RNN(3, 4, seed=0), np.random.default_rng(0).normal(size=(5, 2, 3))
+    with pytest.raises(ValueError, match=r"^lengths: expected integers of shape \(B,\), got float64"):
+        net(x, lengths=np.ma.array([5, 2], mask=[0, 1]))
+    with pytest.raises(ValueError, match="x: expected finite numbers, got nan at"):
+        crnn.gradient_check(net, np.ma.array(x, mask=x > 1))
 
 
 def test_a_model_whose_steps_release_the_gil_scales_too():

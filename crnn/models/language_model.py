@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self, Unpack
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from crnn._options import options_of, takes_options
+from crnn.array_input import ids_1d
 from crnn.checks import Array, check_flag
 from crnn.models.extending import check_larger, check_same_ids, copy_known_tokens
 from crnn.models.fitting.starting_weights import Snapshot, StartingPoint, run_fit
@@ -334,8 +334,9 @@ class LanguageModel(
                 f"valid: expected ids of another text, or None for those of the corpus, got {data!r:.100}; the corpus "
                 "takes the share of a text that is for validation, such as TextCorpus.from_text(text, valid=0.1)"
             )
-        if np.size(data) < 2:
-            raise ValueError(f"valid: expected at least 2 ids, one to predict from another, got {np.size(data)}")
+        ids = ids_1d("valid", data)
+        if len(ids) < 2:
+            raise ValueError(f"valid: expected at least 2 ids, one to predict from another, got {len(ids)}")
 
     def windows(self, ids: ArrayLike, batch_size: int, bptt: int) -> BPTTWindows:
         """The training windows of ids (N,), for `crnn.fit`: see `crnn.text.windows.contiguous_batches`."""

@@ -100,7 +100,7 @@ class Stack:
         array = self._as_input(x)
         steps, batch = array.shape[:2]
         pin = pinned(array)  # the conversion of lengths may run any code
-        given = Lengths(lengths, steps, 1)
+        given = Lengths(as_array("lengths", lengths), steps, 1)
         if batch != given.B:
             raise ValueError(f"lengths: expected shape ({batch},), got ({given.B},)")
         if given.rows == steps * batch:
@@ -115,16 +115,16 @@ class Stack:
         del pin
         return self.check_input(packed), given
 
-    def check_input(self, x: ArrayLike) -> Array:
+    def check_input(self, x: ArrayLike, name: str = "x") -> Array:
         """x as the kernels take it: C-contiguous, (T, B, D) in the network's dtype, or ids (T, B) as int32.
 
         Ids are a copy, others are borrowed if possible. Raises ValueError for a wrong shape, an id out of range or
-        a number that overflows, TypeError for what is not numbers.
+        a number that overflows, TypeError for what is not numbers; they call x ``name``.
         """
-        array = self._as_input(x)
+        array = self._as_input(x, name)
         if array.dtype.kind in "iu":
-            return checked_ids("x", array, self.config.input_size)
-        return in_precision("x", array, self.config.dtype)
+            return checked_ids(name, array, self.config.input_size)
+        return in_precision(name, array, self.config.dtype)
 
     def _keeps_padding(self, lengths: Lengths) -> bool:
         """Whether inference is faster, and takes little more memory, on arrays with padding than on packed ones.
@@ -139,24 +139,24 @@ class Stack:
             between += sum(K for _, K, _, reverse in self._prefixes[config.directions :] if not reverse)
         return rows * between * np.dtype(config.dtype).itemsize <= PADDED_BYTES
 
-    def _as_input(self, x: ArrayLike) -> Array:
+    def _as_input(self, x: ArrayLike, name: str = "x") -> Array:
         """x as an array of real numbers (T, B, D), or of integers (T, B)."""
-        array = as_array("x", x)
+        array = as_array(name, x)
         if array.dtype.kind not in "iu":
-            array = real_numbers("x", array)
-        self._check_shape(array)
+            array = real_numbers(name, array)
+        self._check_shape(array, name)
         return array
 
-    def _check_shape(self, x: Array) -> None:
+    def _check_shape(self, x: Array, name: str = "x") -> None:
         """Raise ValueError or TypeError unless x has the shape of an input, and integers if only ids are accepted."""
         D = self.config.input_size
         if x.dtype.kind in "iu":
             if x.ndim != 2 or 0 in x.shape:
-                raise ValueError(f"x: expected ids of shape (T, B), T and B at least 1, got shape {x.shape}")
+                raise ValueError(f"{name}: expected ids of shape (T, B), T and B at least 1, got shape {x.shape}")
         elif self.config.embedding_size is not None:
-            raise TypeError(f"x: expected integer ids (T, B) for the embedding, got {x.dtype}")
+            raise TypeError(f"{name}: expected integer ids (T, B) for the embedding, got {x.dtype}")
         elif x.ndim != 3 or 0 in x.shape[:2] or x.shape[2] != D:
-            raise ValueError(f"x: expected shape (T, B, {D}), got {x.shape}")
+            raise ValueError(f"{name}: expected shape (T, B, {D}), got {x.shape}")
 
     def new_state(self, batch: int) -> State:
         """A state for ``batch`` rows, not initialised."""

@@ -16,7 +16,8 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
-from crnn.checks import Array, Ids, check_ids, check_positive
+from crnn.array_input import ids_1d
+from crnn.checks import Array, Ids, check_positive
 from crnn.text.errors import Remedy, TextError, VocabError, character_code
 from crnn.text.reading import (
     CHUNK,
@@ -416,7 +417,7 @@ replace unknown chars by <unk> with unknown=True
 
     def _checked(self, ids: npt.ArrayLike) -> Array:
         """Ids as an array. Raises VocabError if one is out of range."""
-        checked = check_ids("ids", ids)
+        checked = ids_1d("ids", ids)
         outside = np.flatnonzero((checked < 0) | (checked >= len(self)))
         if outside.size:
             first = outside[0]

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from crnn._attributes import fixed_attributes
 from crnn._normal import normal_draws
 from crnn._parallel import part_range
-from crnn.checks import Ids, check_ids, check_positive
+from crnn.array_input import ids_1d
+from crnn.checks import Ids, check_positive
 from crnn.io.mapped import check_complete, mapping_of
 from crnn.text.errors import TextError
 
@@ -56,7 +57,7 @@ class BPTTWindows:
     def __init__(self, ids: npt.ArrayLike, batch_size: int, bptt: int, drop_last: bool = True) -> None:
         check_positive("batch_size", batch_size)
         check_positive("bptt", bptt)
-        self._ids = check_ids("ids", ids)
+        self._ids = ids_1d("ids", ids)
         self._mapping = mapping_of(self._ids)
         check_complete("ids", self._mapping)
         if self._ids.size <= batch_size:

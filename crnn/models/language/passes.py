@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from crnn._core import loss
 from crnn._float_mode import public_methods_in_ieee_mode
+from crnn.array_input import as_ids
 from crnn.checks import Array, Ids, check_reduction, check_threads
 from crnn.models.inputs.data import Batch
 from crnn.models.outputs.adaptive import AdaptiveHead
@@ -188,10 +188,10 @@ class TextPasses:
 
     def _check_ids(self, name: str, ids: ArrayLike) -> Ids:
         """Ids (T, B) as int32. Raises TypeError and ValueError, which call them ``name``."""
-        array = np.asarray(ids)
+        array = as_ids(name, ids)
         if array.dtype.kind not in "iu":
             raise TypeError(f"{name}: expected an integer array (T, B), got {array.dtype}")
-        return self.net.stack.check_input(array)
+        return self.net.stack.check_input(array, name)
 
     def _check_targets(self, targets: ArrayLike, shape: tuple[int, ...]) -> Array:
         """Targets as int32 of this shape (T, B). Raises ValueError."""

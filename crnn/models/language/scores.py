@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from crnn._core import loss
 from crnn._core.arrays import checked_ids
-from crnn.array_input import as_array, items
+from crnn.array_input import as_ids, items
 from crnn.checks import Array, Ids, check_size, check_threads
 from crnn.models.language.dynamic import dynamic_pass
 from crnn.models.language.surprisals import surprisals
@@ -73,7 +73,7 @@ def ids_of(text: str | bytes | ArrayLike, vocab: Vocab, name: str = "text") -> A
     """Ids (N,) of a text, or given ids. Errors call them ``name``."""
     if isinstance(text, str | bytes):
         return vocab.encode(text, name)
-    ids = np.asarray(text)
+    ids = as_ids(name, text)
     if ids.ndim != 1:
         raise ValueError(f"{name}: expected a text, or ids of shape (N,), got {ids.dtype} of shape {ids.shape}")
     return ids
@@ -143,7 +143,7 @@ def _checked(sequences: Sequence[ArrayLike], limit: int) -> list[Ids]:
     checked = []
     for number, ids in enumerate(sequences):
         name = f"sequences[{number}]"
-        array = as_array(name, ids)
+        array = as_ids(name, ids)
         if array.ndim != 1 or array.dtype.kind not in "iu" or array.size < 2:
             raise ValueError(f"{name}: expected at least 2 integer ids (N,), got {array.dtype} of shape {array.shape}")
         checked.append(checked_ids(name, array, limit))

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from crnn._core import loss
 from crnn._core.arrays import checked_ids
 from crnn._float_mode import public_methods_in_ieee_mode
-from crnn.array_input import as_array
+from crnn.array_input import as_ids
 from crnn.checks import Array, Ids
 from crnn.models.learners.readout import HeadReadout
 from crnn.nn.learning.learner import Learner
@@ -82,7 +82,7 @@ class TextLearner(Learner):
         """An id of each stream, (1, B). Raises TypeError and ValueError."""
         if type(value) is int and not self._several and 0 <= value < len(self._logits[0]):
             return np.full((1, 1), value, np.int32)
-        B, array = self.config.streams, as_array(name, value)
+        B, array = self.config.streams, as_ids(name, value)
         expected = "an integer id" if B == 1 else f"integer ids ({B},)"
         if array.dtype.kind not in "iu":
             raise TypeError(f"{name}: expected {expected}, got {array.dtype} of shape {array.shape}")
@@ -177,13 +177,13 @@ class TextLearner(Learner):
             ending = self.AT_SPACE if text[max(len(text) - 1, 0) :].isspace() else self.IN_WORD
             empty = len(text) == 0
         else:
-            array, ending = as_array("text", text), self.BY_TOKEN
+            array, ending = as_ids("text", text), self.BY_TOKEN
             if array.ndim != (1 if B == 1 else 2) or (B > 1 and array.shape[1] != B):
                 shape = "(N,)" if B == 1 else f"(N, {B})"
                 raise ValueError(f"text: expected ids of shape {shape}, got shape {array.shape}")
             if array.size and array.dtype.kind not in "iu":
                 raise TypeError(f"text: expected str, bytes or integer ids, got {array.dtype}")
-            ids = checked_ids("text", array.astype(np.int64, copy=False).reshape(-1, B), len(self.vocab))
+            ids = checked_ids("text", (array if array.size else array.astype(np.int32)).reshape(-1, B), len(self.vocab))
             empty = not array.size
         if nats is not None and B == 1 and len(ids):
             self._need_known()

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from crnn._core import loss as kernels
 from crnn._core.arrays import checked_ids, count_present, plain
-from crnn.array_input import in_precision, real_numbers
+from crnn.array_input import as_array, in_precision, real_numbers, with_missing
 from crnn.checks import Array, as_number, check_number
 from crnn.nn.slices import Slice
 from crnn.text.windows import IGNORE_INDEX
@@ -131,7 +131,7 @@ class CrossEntropy(Loss):
         self.smoothing = check_number("label_smoothing", smoothing, 0.0, 1.0)
 
     def check(self, name: str, targets: ArrayLike, steps: int, batch: int, dtype: str) -> Array:
-        array = np.asarray(targets)
+        array = with_missing(name, targets, IGNORE_INDEX)
         if array.dtype.kind not in "iu" or array.shape != (steps, batch):
             raise ValueError(
                 f"{name}: expected integers of shape {(steps, batch)}, got {array.dtype} of shape {array.shape}"
@@ -186,7 +186,7 @@ class RealTargets(Loss):
     targets: int  # N
 
     def check(self, name: str, targets: ArrayLike, steps: int, batch: int, dtype: str) -> Array:
-        array = np.asarray(targets)
+        array = as_array(name, targets)
         if array.dtype.kind not in "fiub" or array.shape != (steps, batch, self.targets):
             raise ValueError(
                 f"{name}: expected numbers of shape {(steps, batch, self.targets)}, "

@@ -146,7 +146,7 @@ def test_a_quantised_model_is_refused(run):
     crnn.load("m").quantize().save("int8")
     status, out, err = run("int8", "--learn")
     assert (status, out) == (1, b"")
-    assert b"int8" in err
+    assert b"model: expected a model that can learn, got int8, which is quantised: train first" in err
 
 
 def test_a_reader_that_goes_away_does_not_lose_what_was_learnt(run, tmp_path):

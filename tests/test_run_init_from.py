@@ -75,6 +75,13 @@ def test_another_network_is_refused_by_the_name_of_its_flag(folder, capsys, flag
     assert not (folder / "n").exists()
 
 
+def test_a_quantised_model_is_refused_by_the_name_of_its_flag(folder, capsys):
+    crnn.load("m").quantize().save("int8")
+    message = "--init-from: expected a model that can learn, got int8, which is quantised: train first, "
+    assert refused(capsys, "a.txt", "-o", "n", "--init-from", "int8").startswith(message)
+    assert not (folder / "n").exists()
+
+
 def test_what_is_given_as_it_is_in_the_model_is_accepted_and_so_is_another_dropout(folder):
     assert run("a.txt", "-o", "n", "--init-from", "m", "--hidd", 6, "--cell=gru", "--dropout", 0.5, "--lr", 0) == 0
     model = crnn.load("n")

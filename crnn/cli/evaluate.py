@@ -12,7 +12,7 @@ import numpy as np
 import crnn
 from crnn.cli.common import CommandParser, cores, file_path, say, show
 from crnn.cli.corpus import add_border_flag, add_text_argument, corpus_to_evaluate
-from crnn.cli.learning import add_learning_flags, learning_options
+from crnn.cli.learning import add_learning_flags, check_learns, learning_options
 from crnn.cli.results import add_json_flag, evaluation_json, show_json
 from crnn.cli.tables.forecasts import add_forecast_flags, evaluation_of
 from crnn.cli.tables.known import refuse_options, sequences_for
@@ -112,6 +112,8 @@ def evaluated(
     if what != "texts" and len(arguments.text) > 1:
         raise ValueError(f"text: expected one table, got {len(arguments.text)} files")
     if isinstance(model, crnn.LanguageModel):
+        if learning is not None:
+            check_learns("model", model, arguments.model)
         return _evaluate_text(model, arguments, learning, note)
     if isinstance(model, crnn.Forecaster):
         return _evaluate_forecaster(model, arguments)

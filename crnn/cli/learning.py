@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from crnn._options import add_flags, options_of
@@ -21,7 +22,7 @@ HELP = {
     "decay": "after each update the weights move by this part of the way back to those of the file",
 }
 
-__all__ = ["add_learning_flags", "check_switch", "learning_options"]
+__all__ = ["add_learning_flags", "check_learns", "check_switch", "learning_options"]
 
 
 def add_learning_flags(
@@ -60,3 +61,12 @@ def check_switch(arguments: argparse.Namespace, switch: str, names: Iterable[str
                 typed = " ".join(map(str, value)) if isinstance(value, list) else value
                 got = "" if value is True else f", got {typed} without it"
                 raise ValueError(f"{name}: expected with --{switch} only{got}")
+
+
+def check_learns(name: str, model: Any, path: Path) -> None:
+    """Raise ValueError, which calls it ``name``, if the model of a file is quantised, and so cannot be trained."""
+    precision = model.config()["precision"]
+    if precision is not None:
+        raise ValueError(
+            f"{name}: expected a model that can learn, got {path}, which is quantised: train first, then crnn quantize"
+        )

@@ -14,6 +14,7 @@ from crnn.checks import DTYPES
 from crnn.cli.common import file_path, load_language_model
 from crnn.cli.configuration import stated as stated_options
 from crnn.cli.corpus import corpus_from
+from crnn.cli.learning import check_learns
 from crnn.cli.sizes import say_sizes
 from crnn.cli.typed import Sizes
 from crnn.models.language.options import LANGUAGE_TYPES, LanguageConfig
@@ -81,6 +82,7 @@ def load_start(arguments: argparse.Namespace) -> crnn.LanguageModel | None:
     if arguments.min_count != 1 or arguments.max_size is not None or arguments.unknown:
         raise ValueError("min_count, max_size, unknown: not together with init_from, whose vocabulary is complete")
     model = load_language_model(path)
+    check_learns("init_from", model, path)
     config, wanted = model.config(), _options(arguments)
     free = {*DROPOUTS, "variational_dropout", *LANGUAGE_TYPES}  # weights do not depend on them
     stated = stated_options(arguments, [*wanted, "tie_weights", "adaptive_softmax", "unit"])

@@ -16,7 +16,7 @@ import crnn
 from crnn._options import add_flags, build_config, from_flags, options_of
 from crnn.cli.common import CommandParser, cores, file_path, load_language_model, say, standard_input, standard_output
 from crnn.cli.corpus import add_encoding_flag
-from crnn.cli.learning import add_learning_flags, check_switch, learning_options
+from crnn.cli.learning import add_learning_flags, check_learns, check_switch, learning_options
 from crnn.cli.line_scores import LineScorer, ScoredLine
 from crnn.cli.lines import LineReader
 from crnn.cli.typed import escaped
@@ -112,6 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
         model = load_language_model(arguments.model)
         learner = None
         if arguments.learn:
+            check_learns("model", model, arguments.model)
             chosen = with_defaults(options, learnt_lines.DEFAULTS)
             config = build_config(LearnerConfig, {**chosen, "threads": arguments.threads})
             anchor = None if arguments.anchor is None else _in(model.dtype, load_language_model(arguments.anchor))

@@ -41,6 +41,7 @@ __all__ = [
     "check_probability",
     "check_seed",
     "check_size",
+    "check_takes",
     "check_threads",
     "memory_for",
     "warn",
@@ -165,15 +166,20 @@ def check_callable(name: str, value: Any) -> Any:
 
 def check_callback(name: str, value: Any) -> Any:
     """A function that can be called with one argument, else TypeError."""
+    return check_takes(name, check_callable(name, value), 1, "a function of one argument, a crnn.Progress")
+
+
+def check_takes(name: str, value: Any, count: int, expected: str) -> Any:
+    """Something that can be called with so many arguments, else TypeError, which calls it ``expected``."""
     try:
-        signature = inspect.signature(check_callable(name, value))
+        signature = inspect.signature(value)
     except ValueError:  # compiled ones need not say
         return value
     try:
-        signature.bind(None)
+        signature.bind(*[None] * count)
     except TypeError:
         got = f"{getattr(value, '__name__', type(value).__name__)}{signature}"
-        raise TypeError(f"{name}: expected a function of one argument, a crnn.Progress, got {got:.200}") from None
+        raise TypeError(f"{name}: expected {expected}, got {got:.200}") from None
     return value
 
 

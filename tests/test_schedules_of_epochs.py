@@ -151,6 +151,40 @@ def test_a_name_with_arguments_is_the_factory_called_with_them():
     assert repr(optimizer) == repr(crnn.optim.SGD(0.25, 0.9, nesterov=True))
 
 
+class Falls:
+    """A schedule of one's own."""
+
+    def at_epoch(self, epoch, losses):
+        return crnn.optim.constant()
+
+
+class Forgetful:
+    def at_epoch(self, epoch):
+        return crnn.optim.constant()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "got"),
+    [
+        (lambda update: 1.0, r"a function of \(update, updates\), got <lambda>\(update\)"),
+        (lambda: 1.0, r"a function of \(update, updates\), got <lambda>\(\)"),
+        (Falls, r"a function of \(update, updates\), got Falls\(\)"),
+        (Forgetful(), r"a method at_epoch\(epoch, valid_losses\), got at_epoch\(epoch\)"),
+    ],
+)
+def test_a_schedule_that_takes_other_arguments_is_named_before_anything_is_trained(schedule, got):
+    with pytest.raises(TypeError, match=f"^schedule: expected a schedule.*{got}$"):
+        crnn.fit(language_model(), IDS, schedule=schedule)
+    for good in (Falls(), lambda *numbers: 1.0, lambda k, n, more=0: 1.0):
+        crnn.fit(language_model(), IDS, schedule=good, max_updates=1, epochs=1)
+
+
+@pytest.mark.parametrize("name", ["constant(3)", "constant(warmup=3)"])
+def test_the_warmup_in_a_name_needs_no_name_itself(name):
+    schedule = schedule_from("schedule", name)
+    assert [schedule(k, 6) for k in range(4)] == [crnn.optim.constant(warmup=3)(k, 6) for k in range(4)]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -163,7 +197,10 @@ def test_a_name_with_arguments_is_the_factory_called_with_them():
         ({"schedule": "steps(0.5, every=0)"}, r"schedule: .*every: expected"),
         ({"schedule": "plateau(patience=0)"}, r"schedule: .*patience: expected"),
         ({"schedule": "cosine(warmup=3)", "warmup": 4}, r"schedule: expected warmup once, got it in 'cosine"),
+        ({"schedule": "cosine(0.1, 3)", "warmup": 4}, r"schedule: expected warmup once, got it in 'cosine\(0.1, 3"),
+        ({"schedule": "constant(1, 2)"}, r"schedule: expected arguments of constant\(warmup.*too many positional"),
         ({"optimizer": "sgd(lr=1)", "lr": 0.1}, r"optimizer: expected lr once, got it in 'sgd\(lr=1\)' and as lr=0.1"),
+        ({"optimizer": "sgd(1)", "lr": 0.1}, r"optimizer: expected lr once, got it in 'sgd\(1\)' and as lr=0.1"),
         ({"optimizer": "sgd(momentum=2)"}, r"optimizer: 'sgd\(momentum=2\)': momentum: expected"),
         ({"optimizer": "adam(0.1, beta3=1)"}, r"optimizer: expected arguments of adam\(lr.*unexpected keyword"),
     ],

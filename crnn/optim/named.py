@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from crnn.checks import check_takes
 from crnn.optim.averages import AVERAGES, Average
 from crnn.optim.optimizers import RULES, Optimizer
 from crnn.optim.schedules import SCHEDULES, Schedule
@@ -57,8 +58,11 @@ def schedule_from(name: str, value: Any, warmup: int = 0) -> Schedule:
     made: Schedule
     if any(value is factory for factory in SCHEDULES.values()):
         made = value(warmup=warmup)
-    elif callable(value) or callable(getattr(value, "at_epoch", None)):
+    elif callable(getattr(value, "at_epoch", None)) and not isinstance(value, type):
+        check_takes(name, value.at_epoch, 2, "a schedule with a method at_epoch(epoch, valid_losses)")
         made = value
+    elif callable(value):
+        made = check_takes(name, value, 2, "a schedule, a function of (update, updates)")
     else:
         made = called(name, value, SCHEDULES, "a schedule such as crnn.optim.cosine()", {"warmup": warmup})
     return made
@@ -129,11 +133,13 @@ def called(
     found = _CALL.fullmatch(value)
     assert found is not None
     positional, named = _arguments(name, value, found[2] or "")
-    both = sorted(named.keys() & {each for each, number in given.items() if number})
-    if both:
-        raise ValueError(f"{name}: expected {both[0]} once, got it in {value!r:.200} and as {both[0]}={given[both[0]]}")
     if not (positional or named):
         return entry(**given)
+    inside = {*named, *list(inspect.signature(entry).parameters)[: len(positional)]}
+    both = sorted(inside & {each for each, number in given.items() if number})
+    if both:
+        raise ValueError(f"{name}: expected {both[0]} once, got it in {value!r:.200} and as {both[0]}={given[both[0]]}")
+    given = {each: number for each, number in given.items() if each not in inside}
     try:
         inspect.signature(entry).bind(*positional, **{**given, **named})
     except TypeError as error:

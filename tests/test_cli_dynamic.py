@@ -59,8 +59,8 @@ def test_flags_are_the_options_of_evaluate(files, capsys, monkeypatch, flags, op
         (["--bptt", "3"], "bptt: expected with --dynamic only, got 3"),
         (["--statistics", "other"], "statistics: expected with --dynamic only, got other without it\n"),
         (["--dynamic", "--lr", "-1"], "lr: expected a number of at least 0"),
-        (["--dynamic", "--decay", "2"], "decay: expected a number from 0 to 1"),
-        (["--dynamic", "--statistics", "other", "--optimizer", "sgd"], "optimizer: expected none with statistics"),
+        (["--dynamic", "--decay", "2"], "--dynamic: --decay: expected a number from 0 to 1"),
+        (["--dynamic", "--statistics", "other", "--optimizer", "sgd"], "--optimizer: expected none with statistics"),
         (["--dynamic", "--statistics", "missing"], "missing"),
     ],
 )

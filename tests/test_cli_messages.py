@@ -47,6 +47,7 @@ def test_options_of_python_are_called_by_their_flags(config):
     ("python", "shell"),
     [
         ("max_size: expected at least 1, got 0", "--max-vocab: expected at least 1, got 0"),
+        ("optimizer: lr: beta1: expected 1: lr: 2", "--optimizer: --lr: beta1: expected 1: lr: 2"),
         ("valid + test: expected less than 1", "--valid + --test: expected less than 1"),
         ("min_count, max_size, unknown: not for bytes", "--min-count, --max-vocab, --unknown: not for bytes"),
         ("ids: expected 5 tokens for batch_size=4", "text: expected 5 tokens for --batch 4"),

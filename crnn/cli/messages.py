@@ -19,7 +19,8 @@ __all__ = ["described", "in_words_of", "option_names", "unrecognized"]
 _NAME = r"[a-z]\w*"
 _ALIASES = {"data": "text", "ids": "text"}  # arguments of functions that the command line calls with its text
 _NONE = re.compile(r",? or None(?=, got)")  # what only Python can express
-_SUBJECT = re.compile(rf"{_NAME}(?:(?: \+ |, | and ){_NAME})*(?=(?:\[\d+\])?:)")  # as in "valid + test: ..."
+# As in "valid + test: ...", or "dynamic: decay: ..."
+_SUBJECT = re.compile(rf"{_NAME}(?:(?: \+ |, | and ){_NAME})*(?:(?:\[\d+\])?: {_NAME})*(?=(?:\[\d+\])?:)")
 
 
 def option_names(parser: argparse.ArgumentParser) -> dict[str, str]:
@@ -77,7 +78,7 @@ def described(parser: argparse.ArgumentParser, error: BaseException, arguments: 
 def in_words_of(parser: argparse.ArgumentParser, message: str, arguments: argparse.Namespace) -> str:
     """A message of the Python API as the user of ``parser`` should read it.
 
-    The names that a message starts with, before the colon, become options, and those of further differences, as in
+    The names that a message starts with, before a colon, become options, and those of further differences, as in
     ``cell: expected ..., got ...; dropout: 0.5, got 0.0``. So do ``name=value`` and names with an underscore inside it,
     but not the arguments of a call in Python. What the user typed, such as the name of a file, is not changed.
     """

@@ -10,6 +10,7 @@ from model_tools import language_model
 
 import crnn
 from crnn._options import ELSEWHERE, NOWHERE, from_flags, name_here, options_of
+from crnn.checks import MAX_THREADS
 from crnn.cli import command, train
 from crnn.training import recorded
 from crnn.training.config import TrainingConfig, TrainingOptions
@@ -123,3 +124,9 @@ def test_the_command_lines_defaults_are_fits_but_for_those_it_lists():
     for name, value in from_flags(arguments, TrainingConfig).items():
         default = next(each.default for each in OPTIONS if each.name == name)
         assert value == train.TRAINING_FLAGS.get(name, {}).get("default", default), name
+
+
+def test_more_threads_than_there_can_be_are_as_many_as_there_can_be():
+    assert TrainingConfig(threads=2**70).threads == MAX_THREADS
+    model = crnn.LanguageModel(crnn.Vocab.from_text("ab"), hidden_size=2)
+    model.fit([0, 1, 0, 1], batch_size=1, epochs=1, threads=2**70)

@@ -26,6 +26,7 @@ from crnn.checks import (
     check_reduction,
     check_seed,
     check_size,
+    check_threads,
 )
 from crnn.io.atomic_write import PathLike
 from crnn.nn.precision import check_training_precision
@@ -230,7 +231,12 @@ class TrainingConfig:
         f"epochs, but at least {LEAST_PATIENCE}, if there are validation data. None: never.",
         flag="--patience",
     )
-    threads: int = option(1, check=check_size, help="Threads; the result does not depend on it.", flag="--threads")
+    threads: int = option(
+        1,
+        check=lambda name, value: check_threads(value),
+        help="Threads; the result does not depend on it.",
+        flag="--threads",
+    )
     seed: int = option(0, check=check_seed, help="Seed of the dropout masks.", flag="--seed")
     shards: int | None = option(
         None,

@@ -169,7 +169,8 @@ cdef class TextStream:
         Parameters
         ----------
         text : str, bytes (unit "byte"), or ids (N,)
-            May be empty. Memory use does not grow with its length.
+            May be empty. Memory use does not grow with its length. With unit "word" it ends after a whole word: none
+            continues in the next call.
 
         Raises
         ------

@@ -131,7 +131,7 @@ class TextLearner(Learner):
         Parameters
         ----------
         text : str, bytes (unit "byte"), or ids (N,); with several streams ids (N, B)
-            May be empty.
+            May be empty. With unit "word" it ends after a whole word: none continues in the next call.
 
         Raises
         ------

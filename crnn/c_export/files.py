@@ -22,7 +22,7 @@ from crnn.nn.module import Module
 def export_c(model: Any, path: PathLike, *, name: str | None = None, overwrite: bool = False) -> None:
     """Write a model as one C99 file without a library, and its header.
 
-    A step of it has the same bits as `Stream.step`, on every machine and with every compiler. The header says how it is
+    A step of it is bit-identical to `Stream.step`, on every machine and with every compiler. The header says how it is
     used: ``NAME_init``, ``NAME_step``, and for models with classes or a vocabulary probabilities and labels. The file's
     comment says how much memory it needs.
 

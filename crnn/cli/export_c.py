@@ -18,8 +18,8 @@ def add_arguments(parser: CommandParser) -> None:
     """Add the arguments of ``crnn export-c``."""
     parser.description = (
         "Writes a model as one C99 file that needs no library, and its header, for microcontrollers and "
-        "other programs. A step has the same bits as in Python. Compiled with -DNAME_SELF_TEST, the file is a program "
-        "that checks this."
+        "other programs. A step is bit-identical to one in Python. Compiled with -DNAME_SELF_TEST, the file is a "
+        "program that checks this."
     )
     parser.add_argument("model", type=file_path, help="a model of crnn (.safetensors)")
     parser.add_argument(

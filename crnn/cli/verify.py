@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``crnn verify``: check that this build computes the same bits on this machine as on every other."""
+"""``crnn verify``: check that results on this machine are bit-identical to those on every other."""
 
 from __future__ import annotations
 

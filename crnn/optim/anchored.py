@@ -33,7 +33,7 @@ class AnchoredUpdate:
     Parameters
     ----------
     params : array (n,)
-        The parameters of now, float32 or float64, finite. They are copied if ``decay`` or ``max_change`` needs an
+        The current parameters, float32 or float64, finite. They are copied if ``decay`` or ``max_change`` needs an
         anchor.
     optimizer : Optimizer
     clip_norm : float, optional

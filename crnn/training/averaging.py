@@ -47,7 +47,7 @@ class WeightAverage:
         self.count += 1
         if self.array is None:
             self.array = weights.copy()
-        else:  # average -= share * (average - w), by the kernel of SGD: one pass, the same bits on any thread
+        else:  # average -= share * (average - w), by the kernel of SGD: one pass, bit-identical on all threads
             kernels.sgd(self.array, None, weights, -1.0, share, 0.0, 1.0, False, threads)
 
     def restore(self, count: int, array: Array | None) -> None:

@@ -84,7 +84,7 @@ class Verification:
 def verify(
     *, isa: str | None = None, threads: int = 2, on_part: Callable[[PartResult], object] | None = None
 ) -> Verification:
-    """Check that this build computes the same bits on this machine as every other build of this release.
+    """Check that results of this build on this machine are bit-identical to those of every other build of this release.
 
     Trains a small model of every cell and every kind for a few seconds in total, and uses the models: text and numbers,
     dropout, clipping, streams, files; besides initial weights, schedules and optimizers. Each part's weights, losses

@@ -74,7 +74,7 @@ class Snapshot:
 
 
 def same_bytes(a: Array, b: Array) -> bool:
-    """Whether two arrays (n,) are equal to the bit, NaN too; without memory for all comparisons."""
+    """Whether two arrays (n,) are bit-identical, NaN too; without memory for all comparisons."""
     parts = (slice(start, start + LARGE) for start in range(0, len(a), LARGE))
     return all(np.array_equal(a[part].view(np.uint8), b[part].view(np.uint8)) for part in parts)
 

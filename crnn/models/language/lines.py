@@ -111,7 +111,7 @@ class LineLearner:
     Attributes
     ----------
     model : LanguageModel
-        The copy, with the weights of now.
+        The copy, with the current weights.
     learnt, unusual, updates : int
         Lines that were collected or learnt, lines that were not, and updates so far.
     """

@@ -268,7 +268,7 @@ class TextLearner(Learner):
         return found
 
     def generate(self, length: int = 200, **options: Any) -> str:
-        """The model's continuation of the text so far, with the weights of now; see `TextStream.generate`.
+        """The model's continuation of the text so far, with the current weights; see `TextStream.generate`.
 
         It is generated from a `snapshot`, and is not learnt.
         """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Files of learners: everything that a learner needs to continue, to the bit.
+"""Files of learners: everything that a learner needs to continue, bit-identical to one that was never saved.
 
-A safetensors file as `crnn.io.model_file` writes it. Its tensors are those of the model of now under ``model.`` and
+A safetensors file as `crnn.io.model_file` writes it. Its tensors are those of the current model under ``model.`` and
 their names; ``anchor``, the weights that the learner began with, if an option needs them; the optimizer's arrays under
 ``optimizer.``; the steps of the window under ``window.``; ``to_reset``, the streams that will be reset before the next
 step; and under ``own.`` what the class of the learner adds. Integers are stored as float64, which holds them exactly.

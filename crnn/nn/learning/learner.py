@@ -47,11 +47,11 @@ class Learner(ABC):
     -----------
     B is ``streams``: independent streams that are read together and share the weights. With B = 1 inputs, outputs,
     targets and losses have no axis for it, otherwise it is their first. The learner works on a copy of the model, which
-    never changes: `model` is another copy, with the weights of now.
+    never changes: `model` is another copy, with the current weights.
 
     A step is a call of `predict`. Every ``every`` steps, an update follows when the last of them has its target, or is
     followed by another `predict`: the gradient of the mean loss of the targets of the last ``bptt`` steps, of all
-    streams, is backpropagated through these steps with the weights of now, from the state before the first of them.
+    streams, is backpropagated through these steps with the current weights, from the state before the first of them.
     With ``every`` = ``bptt``, each step is part of one update. With fewer, losses of steps that are in several windows
     count again in each: the outputs are computed again, from the state that was computed when the first step of the
     window was read (truncated backpropagation BPTT(h; h') of Williams and Peng 1990). The state that is carried on is
@@ -114,7 +114,7 @@ class Learner(ABC):
         self._steps = self._updates = 0
 
     def _new_update(self, optimizer: Optimizer, anchor: Array | None) -> AnchoredUpdate:
-        """What updates the weights, held near ``anchor``, or near those of now if it is not given."""
+        """What updates the weights, held near ``anchor``, or near the current ones if it is not given."""
         names = ("clip_norm", "clip_value", "decay", "max_change", "threads")
         options = {name: getattr(self.config, name) for name in names}
         return AnchoredUpdate(self._parameters.flat, optimizer, anchor=anchor, **options)
@@ -265,7 +265,7 @@ class Learner(ABC):
     # ---- control --------------------------------------------------------------------------------------------------
 
     def freeze(self) -> None:
-        """Stop learning: from now on the learner predicts, bit-identical to a stream on the weights of now.
+        """Stop learning: from now on the learner predicts, bit-identical to a stream on the current weights.
 
         The steps since the last update are not learnt.
         """
@@ -333,12 +333,12 @@ class Learner(ABC):
 
     @property
     def model(self) -> Any:
-        """A copy of the model with the weights of now, which later learning does not change."""
+        """A copy of the model with the current weights, which later learning does not change."""
         with self._exclusive:
             return self._module._changed(self._parameters.read_only())
 
     def snapshot(self) -> Any:
-        """A `Stream` on the weights and the state of now, which later learning does not change; of B streams a
+        """A `Stream` on the current weights and state, which later learning does not change; of B streams a
         `StreamBatch`. For other threads.
         """
         with self._exclusive:
@@ -356,10 +356,10 @@ class Learner(ABC):
     # ---- files ----------------------------------------------------------------------------------------------------
 
     def save(self, path: PathLike) -> None:
-        """Write a file, atomically, from which `load` makes a learner that continues to the bit.
+        """Write a file, atomically, from which `load` makes a learner that continues bit-identically.
 
-        It holds the model with the weights of now, which `crnn.load` reads from it, those of the beginning if an option
-        needs them, the state of the optimizer, the steps of the window and the states of the streams.
+        It holds the model with the current weights, which `crnn.load` reads from it, the weights of the beginning if an
+        option needs them, the state of the optimizer, the steps of the window and the states of the streams.
 
         Raises
         ------
@@ -405,7 +405,7 @@ class Learner(ABC):
             return _from_bytes, (model_file.to_bytes(*self._contents()),)
 
     def _contents(self) -> tuple[dict[str, Array], dict[str, Any]]:
-        if self._spent:  # after an interrupt; files hold windows whose steps were run with the weights of now
+        if self._spent:  # after an interrupt; files hold windows whose steps were run with the current weights
             self._learn()
         return contents(self)
 

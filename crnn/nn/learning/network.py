@@ -22,7 +22,7 @@ class NetworkLearner(Learner):
 
     There is no loss: `learn` takes the gradient of one at the last output, (H,), or (B, H). An update is by the sum of
     these gradients, as `RNN.backward` gives it for the steps of the window; with ``every`` below ``bptt``, a gradient
-    that was given at an earlier output counts again at that of the weights of now. None is a gradient of zeros.
+    that was given at an earlier output counts again at that of the current weights. None is a gradient of zeros.
 
     Examples
     --------

@@ -134,7 +134,7 @@ class Unrolled:
         self._version = version
 
     def _share(self, packed: Unrolled) -> None:
-        """Use the packed weights of another one, which are those of now."""
+        """Use the packed weights of another one, which are the current ones."""
         tape, other = self.tape, packed.tape
         self._stack.pack_backward(tape)  # allocates; what it packs is replaced
         self._readout.share_packed(self._own, packed._own)

@@ -2,7 +2,7 @@
 """The last steps of a learner: what they read, their targets, and the gradient of their losses.
 
     KeptWindow      an update after every window: the forward pass of each step is kept until then
-    RereadWindow    updates before a window is full: each runs the window forward again, with the weights of now
+    RereadWindow    updates before a window is full: each runs the window forward again, with the current weights
 """
 
 from __future__ import annotations

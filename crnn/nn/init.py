@@ -139,10 +139,10 @@ def check_has_parameters(name: str, value: Any, parameters: Iterable[str]) -> No
     """Raise ValueError if an option ``init`` has a rule for a parameter that is not among those of a model."""
     if value is None or "=" not in value:
         return
-    there = {each.rpartition(".")[2] for each in parameters}
-    known = [each for each in MATRICES + VECTORS if each in there]
+    names = {each.rpartition(".")[2] for each in parameters}
+    known = [each for each in MATRICES + VECTORS if each in names]
     for parameter in rules_by_parameter(name, value):
-        if parameter not in there:
+        if parameter not in names:
             raise ValueError(
                 f"{name}: expected rules for parameters of this model, {', '.join(known)}, got one for {parameter}"
             )

@@ -267,9 +267,9 @@ def _band(plot: _Plot, band: Band) -> Markup:
         for x, low, high in zip(band.x, band.low, band.high, strict=True)
         if plot.shows(x, low) and plot.shows(x, high)
     ]
-    there = [plot.inner(x, high) for x, _, high in points]
-    back = [plot.inner(x, low) for x, low, _ in reversed(points)]
-    path = "M" + "L".join(there + back) + "Z" if points else ""
+    upper = [plot.inner(x, high) for x, _, high in points]
+    lower = [plot.inner(x, low) for x, low, _ in reversed(points)]
+    path = "M" + "L".join(upper + lower) + "Z" if points else ""
     return tag("path", d=path, style=f"fill:{colour(band.colour)};fill-opacity:.2")
 
 

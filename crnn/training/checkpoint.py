@@ -263,10 +263,10 @@ def _mark(run: Run) -> tuple[int, ...]:
 def check_cut(file: str, progress: Header, cut: Mapping[str, int]) -> None:
     """Raise ValueError if a checkpoint is within an epoch that was split into other windows."""
     if progress["position"] and progress["cut"] != cut:
-        there, here = ({"random_bptt": 0, **each} for each in (progress["cut"], cut))
-        name = next((key for key in CUT_BY if there.get(key) != here.get(key)), "windows")
+        stored, current = ({"random_bptt": 0, **each} for each in (progress["cut"], cut))
+        name = next((key for key in CUT_BY if stored.get(key) != current.get(key)), "windows")
         label = CUT_BY.get(name, name)
-        found = [bool(each[name]) if name == "random_bptt" else each.get(name) for each in (there, here)]
+        found = [bool(each[name]) if name == "random_bptt" else each.get(name) for each in (stored, current)]
         raise ValueError(f"{label}: expected {found[0]}, as in {file}, which is within an epoch, got {found[1]}")
 
 
@@ -282,13 +282,13 @@ def _optimizer_differences(file: str, stored: Header, optimizer: Optimizer) -> l
     notes = []
     settings = _settings(optimizer)
     for name in dict.fromkeys([*settings, *stored]):
-        there, here = stored.get(name), settings.get(name)
-        if there == here:
+        before, now = stored.get(name), settings.get(name)
+        if before == now:
             continue
         if name not in FREE_SETTINGS:
             label = "optimizer" if name == "rule" else f"optimizer: {name}"
-            raise ValueError(f"{label}: expected {there!r:.100}, as in {file}, got {here!r}")
-        notes.append(f"{name}: now {here!r}, before {there!r:.100}")
+            raise ValueError(f"{label}: expected {before!r:.100}, as in {file}, got {now!r}")
+        notes.append(f"{name}: now {now!r}, before {before!r:.100}")
     return notes
 
 

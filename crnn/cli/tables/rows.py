@@ -32,7 +32,7 @@ class Rows:
     labels: list[Any] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     weights: array[float] = field(default_factory=lambda: array("d"))
-    there: list[bool] = field(default_factory=list)
+    mask: list[bool] = field(default_factory=list)  # which steps count
 
 
 def read_rows(table: Table, roles: Roles, *, several: bool, weighed: bool = False) -> Rows:
@@ -74,7 +74,7 @@ def read_rows(table: Table, roles: Roles, *, several: bool, weighed: bool = Fals
         if roles.weight is not None and weighed:
             rows.weights.append(_weight(table, row, roles.weight))
         if roles.mask is not None:
-            rows.there.append(_is_there(table, row.line, roles.mask, text(cells, roles.mask)))
+            rows.mask.append(_counts(table, row.line, roles.mask, text(cells, roles.mask)))
         if roles.labels:
             found = [text(cells, each) for each in roles.labels]
             rows.labels.append(found if several else found[0])
@@ -92,8 +92,8 @@ def _weight(table: Table, row: Row, column: int) -> float:
     return weight
 
 
-def _is_there(table: Table, line: int, column: int, cell: str) -> bool:
-    """Whether a step is there. Raises TableError."""
+def _counts(table: Table, line: int, column: int, cell: str) -> bool:
+    """Whether a step counts, by the cell of its mask. Raises TableError."""
     found = THERE.get(cell.lower())
     if found is None:
         expected = "1 for a step that is there, or 0"

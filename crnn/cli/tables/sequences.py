@@ -220,9 +220,9 @@ def _long(table: Table, roles: Roles, rows: Rows, layout: Layout, *, per_step: b
     if rows.weights:
         weights = [np.array([rows.weights[i] for i in each]) for each in members]
     if not per_step:
-        there = [[i for i in each if not rows.there or rows.there[i]] for each in members]
-        labels = labels and [_one_label(table, roles, rows, each) for each in there]
-        weights = weights and [_one_weight(table, roles, rows, each) for each in there]
+        counted = [[i for i in each if not rows.mask or rows.mask[i]] for each in members]
+        labels = labels and [_one_label(table, roles, rows, each) for each in counted]
+        weights = weights and [_one_weight(table, roles, rows, each) for each in counted]
     return Sequences(
         table.name,
         x,
@@ -239,10 +239,10 @@ def _long(table: Table, roles: Roles, rows: Rows, layout: Layout, *, per_step: b
 
 
 def _masks(table: Table, rows: Rows, members: list[list[int]]) -> list[Array] | None:
-    """Which steps of each sequence are there, bool (T_i,); None: all. Raises TableError for a sequence without any."""
-    if not rows.there:
+    """Which steps of each sequence count, bool (T_i,); None: all. Raises TableError for a sequence without any."""
+    if not rows.mask:
         return None
-    masks = [np.array([rows.there[i] for i in each]) for each in members]
+    masks = [np.array([rows.mask[i] for i in each]) for each in members]
     for mask, each in zip(masks, members, strict=True):
         if not mask.any():
             of_id = f" of id {rows.ids[each[0]]!r:.100}" if rows.ids else ""
@@ -271,8 +271,8 @@ def _long_values(table: Table, roles: Roles, rows: Rows) -> tuple[list[str], Arr
 def _check_finite(table: Table, roles: Roles, rows: Rows, values: Array) -> None:
     """Raise TableError for a value that is missing or infinite."""
     finite = np.isfinite(values)
-    if rows.there:
-        finite[~np.array(rows.there)] = True  # nobody reads them
+    if rows.mask:
+        finite[~np.array(rows.mask)] = True  # nobody reads them
     if not finite.all():
         i, j = np.argwhere(~finite)[0].tolist()
         got = "an empty cell or NaN" if math.isnan(values[i, j]) else "infinity"

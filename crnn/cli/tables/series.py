@@ -188,13 +188,13 @@ def _found(table: Table, columns: SeriesColumns) -> SeriesColumns:
     id_name, time_name = (None if each is None else table.columns[each] for each in (id, time))
     target = named("--target", columns.target)
     if not target:
-        left = [name for name in table.columns if name not in {id_name, time_name, *past, *future}]
-        if len(left) != 1:
+        others = [name for name in table.columns if name not in {id_name, time_name, *past, *future}]
+        if len(others) != 1:
             raise TableError(
-                f"target: expected the column to forecast, such as --target {(left or table.columns)[-1]}; "
+                f"target: expected the column to forecast, such as --target {(others or table.columns)[-1]}; "
                 f"{table.name} has the columns {some_of(table.columns)}"
             )
-        target = (left[0],)
+        target = (others[0],)
     return SeriesColumns(id_name, time_name, target, past, future, columns.reading)
 
 

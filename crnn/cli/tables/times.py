@@ -123,12 +123,12 @@ def _on_grid(first: float, step: float, times: Sequence[str], distances: Sequenc
 def _monthly(dates: Sequence[datetime], times: Sequence[str]) -> Axis | None:
     """The axis of dates on one day of the month, or on its last day."""
     count = [12 * date.year + date.month for date in dates]
-    apart = [b - a for a, b in pairwise(count)]
-    if min(apart) < 1:
+    distances = [b - a for a, b in pairwise(count)]
+    if min(distances) < 1:
         return None
-    axis = Axis(dates[0], min(apart), times[0], [(each - count[0]) // min(apart) for each in count])
+    axis = Axis(dates[0], min(distances), times[0], [(each - count[0]) // min(distances) for each in count])
     places = zip(dates, axis.places, strict=True)
-    fits = all(date == _months_later(dates[0], place * min(apart)) for date, place in places)
+    fits = all(date == _months_later(dates[0], place * min(distances)) for date, place in places)
     return axis if fits and axis.missing <= MOST_GAPS * len(times) else None
 
 

@@ -372,15 +372,15 @@ def _choose(
 
 
 def _only(
-    argument: str, fitting: list[str], taken: list[str | None], groups: Mapping[str, Mapping[str, str]]
+    argument: str, fitting: list[str], excluded: list[str | None], groups: Mapping[str, Mapping[str, str]]
 ) -> str | None:
     """The only module that fits; one with a bias is a head before one without. None: there is none."""
-    left = [name for name in fitting if name not in taken]
-    if argument == "head" and len(left) > 1:
-        left = [name for name in left if "bias" in groups[name]] or left
-    if len(left) > 1:
-        raise ValueError(f"{argument}: expected the name of one module, because several fit: {listed(sorted(left))}")
-    return left[0] if left else None
+    names = [name for name in fitting if name not in excluded]
+    if argument == "head" and len(names) > 1:
+        names = [name for name in names if "bias" in groups[name]] or names
+    if len(names) > 1:
+        raise ValueError(f"{argument}: expected the name of one module, because several fit: {listed(sorted(names))}")
+    return names[0] if names else None
 
 
 # ---- to PyTorch ------------------------------------------------------------------------------------------------------

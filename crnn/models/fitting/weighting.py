@@ -73,10 +73,10 @@ def present(X: Any, y: Any, weights: Any, *, by_step: bool) -> tuple[Any, Any, l
     X = items("X", X, "a list of arrays, or an array (N, T, D)")
     found = checked(weights, len(X), by_step=by_step)
     row_weights(found, list(map(len, X)), by_step=by_step)  # checks their numbers
-    there = [i for i, values in enumerate(found) if values.any()]
-    if len(there) < len(found):
-        X, y = _chosen(X, there), None if y is None else _chosen(items("y", labels_of(y), "targets"), there)
-        found = [found[i] for i in there]
+    kept = [i for i, values in enumerate(found) if values.any()]
+    if len(kept) < len(found):
+        X, y = _chosen(X, kept), None if y is None else _chosen(items("y", labels_of(y), "targets"), kept)
+        found = [found[i] for i in kept]
     first = found[0].reshape(-1)[0]
     return X, y, None if all((values == first).all() for values in found) else found
 

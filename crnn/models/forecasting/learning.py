@@ -115,10 +115,10 @@ class Learning:
             return
         name = os.fsdecode(path)
         tensors, header = stored
-        there, here = (_settings_of(each) for each in (header, json.loads(json.dumps(self._about(self._fitted)))))
-        for setting, value in sorted(here.items(), key=lambda pair: pair[0] == "window"):  # it may follow from others
-            if there.get(setting) != value:
-                raise ModelFileError(f"{setting}: expected {there.get(setting)!r}, as in {name}, got {value!r}")
+        of_file, own = (_settings_of(each) for each in (header, json.loads(json.dumps(self._about(self._fitted)))))
+        for setting, value in sorted(own.items(), key=lambda pair: pair[0] == "window"):  # it may follow from others
+            if of_file.get(setting) != value:
+                raise ModelFileError(f"{setting}: expected {of_file.get(setting)!r}, as in {name}, got {value!r}")
         for key, values in tensors_of(self._fitted.shortened().memory).items():
             if key not in tensors or tensors[key].tobytes() != values.tobytes():
                 raise ModelFileError(f"series: expected those of {name}, got others; resuming needs the same data")

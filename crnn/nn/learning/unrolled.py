@@ -95,8 +95,8 @@ class Unrolled:
         self.targets = readout.new_targets(steps, batch)
         self._version: object = None  # of the weights that are packed
         self._packed = packed
-        self._shares = False  # whether this uses the weights of `_packed`, except those of `_apart`
-        self._apart: list[LayerInput] = []
+        self._shares = False  # whether this uses the weights of `_packed`, except those of `_unshared`
+        self._unshared: list[LayerInput] = []
         self._programs: dict[tuple[Any, ...], WindowProgram] = {}  # by what is done, and its arguments
         self._scales: deque[float] = deque()  # those that are recorded
         self._candidates: deque[float] = deque(maxlen=MOST_SCALES)  # the last ones that are not
@@ -129,8 +129,8 @@ class Unrolled:
             self._packed.pack()
             if not self._shares:
                 self._share(self._packed)
-            if self._apart:
-                self._run(PACK, lambda: [(1, self._pack_apart)])
+            if self._unshared:
+                self._run(PACK, lambda: [(1, self._pack_unshared)])
         self._version = version
 
     def _share(self, packed: Unrolled) -> None:
@@ -140,17 +140,17 @@ class Unrolled:
         self._readout.share_packed(self._own, packed._own)
         for cell, other_cell in zip(tape.recurrences, other.recurrences, strict=True):
             cell.weights, cell.weights_t = other_cell.weights, other_cell.weights_t
-        apart = []
+        unshared = []
         for source, other_source in zip(tape.sources, other.sources, strict=True):
             if type(source) is type(other_source):
                 for name in source.packed:
                     setattr(source, name, getattr(other_source, name))
             else:  # ids of few steps are taken from an embedding in another way than those of many
-                apart.append(source)
-        self._apart, self._shares = apart, True
+                unshared.append(source)
+        self._unshared, self._shares = unshared, True
 
-    def _pack_apart(self, _: int) -> None:
-        for source in self._apart:
+    def _pack_unshared(self, _: int) -> None:
+        for source in self._unshared:
             source.pack_forward(self._stack.params, False)
             source.pack_backward(self._stack.params)
 

@@ -41,7 +41,7 @@ class Coding:
         self._symbols = np.zeros(256, np.int32)  # by value
         self._symbols[self._values] = np.arange(len(alphabet))
         self._predictor = Predictor(self._total, alphabet, model=model, threads=threads)
-        self._encode(np.frombuffer(start.after, np.uint8), Encoder())  # whose bytes nobody needs
+        self._encode(np.frombuffer(start.after, np.uint8), Encoder())  # its bytes are discarded
 
     def encode(self, values: Array) -> bytes:
         """The payload for values (n,)."""

@@ -37,7 +37,7 @@ class Predictor:
     model : LanguageModel, optional
         A language model of these symbols, which is changed: its weights are the start.
     threads : int
-        More than two are of no use.
+        At most two are used.
     """
 
     window: int  # T, of all windows but the last

@@ -48,7 +48,7 @@ class LayerInput(Protocol):
         """(T, B, D) real, or ids (T, B); borrowed."""
         ...
 
-    dx: Array | None  # (T, B, D): gradient at x, written by `backward`; None for ids, and where nobody wants it
+    dx: Array | None  # (T, B, D): gradient at x, written by `backward`; None for ids, and where it is not needed
     repeatable: ClassVar[bool]  # whether all methods only call kernels, with the same arrays every time
     packed: ClassVar[tuple[str, ...]]  # attributes that only depend on weights, for inputs of the same class to share
 

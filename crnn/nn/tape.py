@@ -203,7 +203,7 @@ class Tape:
     lengths: Lengths | None = None
     parts: int = 1  # slices that the batch is split into, one per thread
     dbefore: State | None = None  # gradient at `before`; allocated by the first backward pass
-    complete: bool = False  # whether a forward pass has come to its end since the tape was last given an x
+    complete: bool = False  # whether a forward pass has finished since the tape was last given an x
     pin: object = None  # `pinned` x: while the tape borrows it, nothing resizes it
     y_is_taken: bool = False  # y belongs to a caller
     version: object | None = None  # of the parameters whose weights are packed, see `Parameters.version`

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""GradientNoise: random numbers that are added to the gradient of each update, less as training goes on."""
+"""GradientNoise: random numbers that are added to the gradient of each update, with a variance that falls."""
 
 from __future__ import annotations
 

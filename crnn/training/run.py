@@ -121,7 +121,7 @@ class Run:
                 weights[...] = current
 
     def kept(self) -> Array:
-        """The weights to keep as things are: those of the best epoch, or the latest if none was evaluated. Borrowed."""
+        """The weights to keep now: those of the best epoch, or the latest if none was evaluated. Borrowed."""
         if self.judged:
             return self.best
         average = None if self.average is None else self.average.array

@@ -272,7 +272,7 @@ def _check_finite(table: Table, roles: Roles, rows: Rows, values: Array) -> None
     """Raise TableError for a value that is missing or infinite."""
     finite = np.isfinite(values)
     if rows.mask:
-        finite[~np.array(rows.mask)] = True  # nobody reads them
+        finite[~np.array(rows.mask)] = True  # not read
     if not finite.all():
         i, j = np.argwhere(~finite)[0].tolist()
         got = "an empty cell or NaN" if math.isnan(values[i, j]) else "infinity"

@@ -56,6 +56,12 @@ def test_options_reach_the_sampler():
     assert {model.generate("hello", 1, temperature=0.01, seed=seed) for seed in range(30)} == {best[0]}
 
 
+@pytest.mark.parametrize("method", ["generate", "iter_generate", "iter_generate_bytes"])
+def test_an_unknown_option_is_named_with_the_one_that_was_meant(method):
+    with pytest.raises(TypeError, match=r"^temprature: there is no such option; did you mean temperature\?$"):
+        getattr(language_model(H=19), method)("hello", 1, temprature=0.5)
+
+
 def test_a_seed_repeats_the_text_and_another_does_not():
     model = language_model(H=19)
     texts = [model.generate("hello", 40, seed=seed) for seed in (7, 7, 8)]

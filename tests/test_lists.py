@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The lists that src_c keeps: kernels, instruction sets; what the build makes of them and of the .pyx; and the options
-of networks that concern more than training."""
+"""The lists that src_c keeps: kernels, instruction sets; what the build makes of them and of the .pyx; the options of
+networks that concern more than training; and the arguments of compiled functions."""
 
 import ast
 import importlib
@@ -17,7 +17,9 @@ import crnn
 from crnn._core import dispatch
 from crnn._options import options_of
 from crnn.interop.parts import ONLY_TRAINING
+from crnn.models.learners.text import TextLearner
 from crnn.nn.config import NetworkConfig
+from crnn.text.generation import SamplingConfig, SamplingOptions
 
 ROOT = Path(__file__).parents[1]
 CORE = Path(dispatch.__file__).parent
@@ -94,6 +96,16 @@ IN_STREAMS = {
 def test_every_option_of_a_network_is_for_training_alone_or_known_to_streams():
     options = {each.name for each in options_of(NetworkConfig)}
     assert options - ONLY_TRAINING == IN_STREAMS
+
+
+def test_streams_generate_with_the_options_of_models():
+    """Compiled functions write out their signatures; those of models are made of the list."""
+    options = {each.name: each.default for each in options_of(SamplingConfig)}
+    assert list(options) == [*SamplingOptions.__annotations__]
+    for owner in crnn.LanguageModel, crnn.TextStream, TextLearner:
+        for method in owner.generate, owner.iter_generate:
+            parameters = inspect.signature(method).parameters.values()
+            assert {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY} == options
 
 
 @pytest.mark.parametrize("module", ["stream", "stream_batch", "text_stream"])

@@ -5,19 +5,21 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Iterable, Iterator
-from typing import AnyStr, TypedDict, cast
+from dataclasses import dataclass
+from typing import AnyStr, TypedDict, Unpack, cast
 
+from crnn._options import build_config, option
 from crnn.checks import Array
 from crnn.sampling import Sampler
 from crnn.text.errors import VocabError
 from crnn.text.reading import EOS
 from crnn.text.vocab import Vocab
 
-__all__ = ["SamplingOptions", "TextGenerator"]
+__all__ = ["SamplingConfig", "SamplingOptions", "TextGenerator"]
 
 
 class SamplingOptions(TypedDict, total=False):
-    """The keyword arguments of `LanguageModel.iter_generate`."""
+    """The options of sampling a text, for type checkers; see `SamplingConfig` for their meaning."""
 
     temperature: float
     top_k: int | None
@@ -28,34 +30,47 @@ class SamplingOptions(TypedDict, total=False):
     allow_unknown: bool
 
 
-class TextGenerator:
-    """Samples one text of at most ``length`` tokens, which ends before the first ``stop``.
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How a text is sampled. `TextGenerator` and its `Sampler` check the values."""
 
-    `LanguageModel.iter_generate` documents the arguments, which are checked here.
-    """
+    temperature: float = option(
+        1.0, help="Values below 1 sharpen the distribution, values above 1 flatten it; 0: the most probable token."
+    )
+    top_k: int | None = option(None, help="Draw one of so many of the most probable tokens.")
+    top_p: float | None = option(
+        None, help="Draw one of the fewest most probable tokens that have this probability together, in (0, 1]."
+    )
+    stop: str | bytes | None = option(
+        None,
+        help='Generation ends before the first occurrence of this text, bytes for unit "byte" too. Text that may be '
+        "the beginning of it is yielded only when it is known not to be.",
+    )
+    seed: int | None = option(
+        None,
+        help="The same seed gives the same text on every machine. If not given, the operating system provides one.",
+    )
+    ban: Iterable[str | bytes] = option((), help="Tokens that are never drawn.")
+    allow_unknown: bool = option(
+        False, help="Whether ``<unk>``, which stands for words that the model does not know, may be drawn."
+    )
+
+
+class TextGenerator:
+    """Samples one text of at most ``length`` tokens. Raises TypeError, ValueError or VocabError for wrong arguments."""
 
     vocab: Vocab
     length: int | None
     stop: str | bytes | None
     sampler: Sampler
 
-    def __init__(
-        self,
-        vocab: Vocab,
-        length: int | None,
-        *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        stop: str | bytes | None = None,
-        seed: int | None = None,
-        ban: Iterable[str | bytes] = (),
-        allow_unknown: bool = False,
-    ) -> None:
+    def __init__(self, vocab: Vocab, length: int | None, **options: Unpack[SamplingOptions]) -> None:
+        how = build_config(SamplingConfig, options)
         if length is not None and (not isinstance(length, int) or length < 0):
             raise ValueError(f"length: expected an integer of at least 0, or None, got {length!r}")
-        self.vocab, self.length, self.stop = vocab, length, _checked_stop(stop, vocab)
-        self.sampler = Sampler(temperature, top_k, top_p, seed, ban=_banned_ids(vocab, ban, allow_unknown))
+        self.vocab, self.length, self.stop = vocab, length, _checked_stop(how.stop, vocab)
+        banned = _banned_ids(vocab, how.ban, how.allow_unknown)
+        self.sampler = Sampler(how.temperature, how.top_k, how.top_p, how.seed, ban=banned)
 
     def generate(self, logits: Array, step: Callable[[int], Array], after_word: bool) -> Iterator[str]:
         """Yield the text in pieces, as its tokens are sampled.

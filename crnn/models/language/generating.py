@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Unpack
 
 from crnn._float_mode import public_methods_in_ieee_mode
+from crnn._options import takes_options
 from crnn.checks import Array
 from crnn.stream.text_stream import TextStream
-from crnn.text.generation import SamplingOptions, TextGenerator
+from crnn.text.generation import SamplingConfig, SamplingOptions, TextGenerator
 from crnn.text.vocab import Vocab
 
 
@@ -19,38 +20,14 @@ class GeneratingModel:
     vocab: Vocab
     stream: Callable[[], TextStream]
 
-    def generate(
-        self,
-        prompt: str | bytes = "",
-        length: int = 200,
-        *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        stop: str | bytes | None = None,
-        seed: int | None = None,
-        ban: Iterable[str | bytes] = (),
-        allow_unknown: bool = False,
-    ) -> str:
+    @takes_options(SamplingConfig)
+    def generate(self, prompt: str | bytes = "", length: int = 200, **options: Unpack[SamplingOptions]) -> str:
         """A continuation of ``prompt`` as one string. Arguments and errors as in `iter_generate`."""
-        chunks = self.iter_generate(
-            prompt, length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, seed=seed, ban=ban,
-            allow_unknown=allow_unknown,
-        )  # fmt: skip
-        return "".join(chunks)
+        return "".join(self.iter_generate(prompt, length, **options))
 
+    @takes_options(SamplingConfig)
     def iter_generate(
-        self,
-        prompt: str | bytes = "",
-        length: int | None = 200,
-        *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        stop: str | bytes | None = None,
-        seed: int | None = None,
-        ban: Iterable[str | bytes] = (),
-        allow_unknown: bool = False,
+        self, prompt: str | bytes = "", length: int | None = 200, **options: Unpack[SamplingOptions]
     ) -> Iterator[str]:
         """Yield a continuation of ``prompt`` in pieces, as tokens are drawn.
 
@@ -63,28 +40,18 @@ class GeneratingModel:
             Read first; not part of the result. If it has no token, `Vocab.start` is read: a newline, if there is one.
         length : int or None
             Largest number of tokens to draw; None: no limit.
-        temperature, top_k, top_p, seed
-            As in `crnn.sampling.Sampler`. The same seed gives the same text on every machine.
-        stop : str, or bytes for unit "byte", optional
-            Generation ends before the first occurrence of this string. Text that may be the beginning of it is yielded
-            only when it is known not to be.
-        ban : iterable of str or bytes
-            Tokens that are never drawn.
-        allow_unknown : bool
-            Whether ``<unk>``, which stands for words that the model does not know, may be drawn.
+        {options}
 
         Raises
         ------
         TypeError, ValueError, VocabError
             An argument is wrong.
         """
-        generator = TextGenerator(
-            self.vocab, length, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, seed=seed, ban=ban,
-            allow_unknown=allow_unknown,
-        )  # fmt: skip
+        generator = TextGenerator(self.vocab, length, **options)
         logits, step = self._after(prompt)
         return generator.generate(logits, step, after_word=bool(prompt) and not prompt[-1:].isspace())
 
+    @takes_options(SamplingConfig)
     def iter_generate_bytes(
         self, prompt: str | bytes = "", length: int | None = 200, **options: Unpack[SamplingOptions]
     ) -> Iterator[bytes]:

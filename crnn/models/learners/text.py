@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from crnn._core import loss
 from crnn._core.arrays import checked_ids
 from crnn._float_mode import public_methods_in_ieee_mode
+from crnn._options import takes_options
 from crnn.array_input import as_ids
 from crnn.checks import Array, Ids
 from crnn.models.learners.readout import HeadReadout
@@ -19,6 +20,7 @@ from crnn.nn.learning.learner import Learner
 from crnn.nn.state import StateLike
 from crnn.stream.text_stream import text_stream_from
 from crnn.text.errors import TextError
+from crnn.text.generation import SamplingConfig, SamplingOptions
 from crnn.text.vocab import Vocab
 from crnn.text.windows import IGNORE_INDEX
 
@@ -267,7 +269,8 @@ class TextLearner(Learner):
         found: list[tuple[str | int, float]] = self._one_stream("top_tokens").top_tokens(count)
         return found
 
-    def generate(self, length: int = 200, **options: Any) -> str:
+    @takes_options(SamplingConfig)
+    def generate(self, length: int = 200, **options: Unpack[SamplingOptions]) -> str:
         """The model's continuation of the text so far, with the current weights; see `TextStream.generate`.
 
         It is generated from a `snapshot`, and is not learnt.
@@ -275,7 +278,8 @@ class TextLearner(Learner):
         text: str = self._one_stream("generate").generate(length, **options)
         return text
 
-    def iter_generate(self, length: int = 200, **options: Any) -> Iterator[str]:
+    @takes_options(SamplingConfig)
+    def iter_generate(self, length: int = 200, **options: Unpack[SamplingOptions]) -> Iterator[str]:
         """Yield what `generate` returns, in pieces, from the state and the weights of this call."""
         found: Iterator[str] = self._one_stream("iter_generate").iter_generate(length, **options)
         return found

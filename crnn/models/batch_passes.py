@@ -138,15 +138,18 @@ class BatchPasses:
             return None
         whole = Batch(inputs.joined([batch.x for batch in x]), inputs.lengths, of_targets.lengths)
         weights = [batch.weights for batch in x if batch.weights is not None]
+        options = WindowOptions(
+            shards=shards,
+            weights=of_targets.joined(weights).astype(self.net.dtype) if weights else None,
+            threads=threads,
+            precision=precision,
+        )
         return ShardedWindow(
             self._predictor,
             self._predictor.networks[0].stack.check_input(whole.x),
             self._check_targets(of_targets.joined(targets), whole),
-            shards,
             Workspace.given(workspace),
-            threads=threads,
-            weights=of_targets.joined(weights).astype(self.net.dtype) if weights else None,
-            precision=precision,
+            options,
         )
 
     def loss_weight(self, x: Batch, targets: Array) -> float:

@@ -165,17 +165,8 @@ class TextPasses:
             return None
         x = self._check_ids("ids", layout.joined(ids))
         wanted = self._check_targets(layout.joined(targets), x.shape)
-        return ShardedWindow(
-            self._predictor,
-            x,
-            wanted,
-            shards,
-            Workspace.given(workspace),
-            carries=True,
-            state=state,
-            threads=threads,
-            precision=precision,
-        )
+        options = WindowOptions(state=state, shards=shards, threads=threads, precision=precision)
+        return ShardedWindow(self._predictor, x, wanted, Workspace.given(workspace), options, carries=True)
 
     def workspace(self) -> Workspace:
         """A new workspace for `losses` and `loss_and_gradients`."""

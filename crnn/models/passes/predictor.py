@@ -226,31 +226,17 @@ class Predictor:
         run_windows(stack, x, None, lengths, threads, keep)
         return head.pooled(y, lengths)
 
-    def forward_backward(
-        self,
-        tape: Tape,
-        head_tape: HeadTape,
-        targets: Array,
-        scale: float,
-        threads: int,
-        *,
-        states_only: bool = False,
-        in_shards: bool = False,
-        weights: Array | None = None,
-    ) -> None:
-        """Run network and head, compute the losses, and ACCUMULATE the gradient of scale * (their sum).
-
-        ``states_only``, ``weights``: as in `WindowOptions`. ``in_shards``: compute no gradients of parameters.
-        """
+    def forward_backward(self, tape: Tape, head_tape: HeadTape, targets: Array, options: WindowOptions) -> None:
+        """Run network and head, compute the losses, and ACCUMULATE the gradient of ``scale`` * (their sum)."""
+        assert options.scale is not None
         for cell in tape.recurrences:
-            cell.keep_dh = cell.keep_dh or states_only
+            cell.keep_dh = cell.keep_dh or options.states_only
             cell.overwrite_gates = not cell.keep_dh
-        states_only = states_only or in_shards
-        repeatable = head_tape.repeatable and not states_only and weights is None
+        repeatable = head_tape.repeatable and options.of_parameters and options.weights is None
         if repeatable and tape.repeatable:
             targets = head_tape.own_targets(targets)
-        key = self._gradients_key(tape, head_tape, targets, scale, threads)
-        phases = partial(self._gradient_phases, tape, head_tape, targets, scale, threads, states_only, weights)
+        key = self._gradients_key(tape, head_tape, targets, options.scale, options.threads)
+        phases = partial(self._gradient_phases, tape, head_tape, targets, options)
         self.net.stack.run_phases(tape, key, phases, repeatable)
 
     @staticmethod
@@ -259,17 +245,12 @@ class Predictor:
         return "gradients", head_tape, id(targets), scale, tape.parts, threads, tape.from_initial_state
 
     def _gradient_phases(
-        self,
-        tape: Tape,
-        head_tape: HeadTape,
-        targets: Array,
-        scale: float,
-        threads: int,
-        states_only: bool,
-        weights: Array | None,
+        self, tape: Tape, head_tape: HeadTape, targets: Array, options: WindowOptions
     ) -> list[Phase]:
         """The phases of `forward_backward`, see `crnn.nn.program`."""
         stack, head = self.net.stack, self.head
+        scale, threads, weights = options.scale, options.threads, options.weights
+        assert scale is not None
 
         packings: list[Callable[[], None]] = [  # in an order that shares them out evenly
             partial(head.pack_forward, head_tape),
@@ -306,12 +287,12 @@ class Predictor:
         blocks: Blocks | AdaptiveRows | None = None
         phases: list[Phase] = [(packers, pack)]
         if head_tape.blocked:
-            gradient = Gradient(scale, of_parameters=not states_only)
+            gradient = Gradient(scale, of_parameters=options.of_parameters)
             blocks = self._blocks(tape, head_tape, targets, threads, gradient, weights)
             phases += self._blocked_rows(tape, head_tape, blocks, scale)
         else:
             phases.append((tape.parts, rows))
-        if not states_only:
+        if options.of_parameters:
             phases += [(threads, columns), (1, finish)]
         return phases
 
@@ -419,13 +400,12 @@ class Predictor:
         head_tape : HeadTape
             Belongs to the workspace.
         """
-        scale, threads = options.scale, options.threads
         if options.only is not None:
             targets = self.head.loss.keep_only(targets, options.only)
-        tape, head_tape = self.start(x, workspace, options, outputs=scale is None and not options.predictions)
-        if scale is None:
+        outputs = options.scale is None and not options.predictions
+        tape, head_tape = self.start(x, workspace, options, outputs=outputs)
+        if options.scale is None:
             self.forward(tape, head_tape, targets)
         else:
-            kept = {"states_only": options.states_only, "in_shards": options.shards is not None}
-            self.forward_backward(tape, head_tape, targets, scale, threads, weights=options.weights, **kept)
+            self.forward_backward(tape, head_tape, targets, options)
         return [tape], head_tape

@@ -44,12 +44,11 @@ class ShardedWindow:
     predictor : Predictor
     x, targets : arrays
         Of all shards, joined, as `Predictor.window` takes them.
-    shards : Shards
     workspace : Workspace
+    options : WindowOptions
+        With ``shards``, which have the lengths.
     carries : bool
         Whether the next batch starts from the state after this one.
-    state, threads, weights, precision
-        As in `WindowOptions`.
 
     Attributes
     ----------
@@ -64,25 +63,16 @@ class ShardedWindow:
         predictor: Predictor,
         x: Array,
         targets: Array,
-        shards: Shards,
         workspace: Workspace,
+        options: WindowOptions,
         *,
         carries: bool = False,
-        state: StateLike | None = None,
-        threads: int = 1,
-        weights: Array | None = None,
-        precision: str | None = None,
     ) -> None:
-        self._predictor, self._targets, self._shards, self._threads = predictor, targets, shards, threads
-        options = WindowOptions(
-            state=state,
-            lengths=shards.inputs.lengths,
-            target_lengths=shards.targets.lengths,
-            weights=weights,
-            scale=1.0,
-            threads=threads,
-            shards=shards,
-            precision=precision,
+        shards = options.shards
+        assert shards is not None
+        self._predictor, self._targets, self._shards, self._threads = predictor, targets, shards, options.threads
+        options = options._replace(
+            lengths=shards.inputs.lengths, target_lengths=shards.targets.lengths, scale=1.0
         )
         self._tapes, self._head_tape = predictor.window(x, targets, workspace, options)
         self.after = self._tapes[-1].after.value if carries else None

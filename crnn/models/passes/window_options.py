@@ -55,3 +55,8 @@ class WindowOptions(NamedTuple):
     keep: bool = True
     states_only: bool = False
     predictions: bool = False
+
+    @property
+    def of_parameters(self) -> bool:
+        """Whether a backward pass computes the gradients of parameters."""
+        return not self.states_only and self.shards is None

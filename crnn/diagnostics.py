@@ -288,7 +288,7 @@ def _network_objective(
 
 def _model_objective(model: Model, window: Window, targets: Any, before: State | None) -> Objective:
     """The mean loss of a model."""
-    predictor, workspace = model._predictor, Workspace()
+    predictor, workspace, reading = model._predictor, Workspace(), Workspace()
     options = WindowOptions(lengths=window.lengths, target_lengths=window.target_lengths)
     weight = predictor.head.loss.weight(targets) or 1.0
 
@@ -306,8 +306,11 @@ def _model_objective(model: Model, window: Window, targets: Any, before: State |
             dx = predictor.networks[0].stack.dx(first)
             if dx is not None:
                 gradients["x"] = dx.copy()
+        value = float(head_tape.losses.sum()) / weight
+        if needs_gradient and not with_gradients:  # the backward pass has overwritten the gates, which tell the sides
+            tapes, head_tape = predictor.window(window.x, targets, reading, options._replace(state=start))
         pattern = b"".join(_kink_pattern(net, tape) for net, tape in zip(predictor.networks, tapes, strict=True))
         pattern += b"" if with_gradients else _head_kink_pattern(model, head_tape, targets)
-        return float(head_tape.losses.sum()) / weight, gradients, pattern
+        return value, gradients, pattern
 
     return objective

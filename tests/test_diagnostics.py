@@ -12,6 +12,7 @@ import crnn
 import crnn.diagnostics
 import crnn.models.gradient_flow
 from crnn._core import gemm
+from crnn.nn.cells import CELLS
 from crnn.nn.precision import PRECISIONS
 from crnn.nn.stack import Stack
 
@@ -53,6 +54,15 @@ def spoil(monkeypatch, name):
         self.grads[name].reshape(-1)[0] *= 1.001
 
     monkeypatch.setattr(Stack, "finish_gradients", spoiled)
+
+
+@pytest.mark.parametrize("cell", [name for name, cell in CELLS.items() if cell.has_kinks])
+def test_smoothed_gradients_agree_with_differences_on_one_side_of_each_kink(cell):
+    """The backward pass, which has the smoothed losses, overwrites gates that tell on which side a unit is."""
+    vocab = crnn.Vocab.from_text("abcdefghijklmnopqrstuvwxyz")
+    model = crnn.LanguageModel(vocab, cell, 8, 2, tie_weights=True, label_smoothing=0.2, seed=3)
+    x, y = np.random.default_rng(3).integers(len(vocab), size=(2, 6, 4))
+    assert crnn.gradient_check(model, (x, y), samples=None).largest < 1e-6
 
 
 @pytest.mark.parametrize("name", ["layer0.W_xh", "layer0.W_hh", "layer0.b_h", "layer1.W_hh"])

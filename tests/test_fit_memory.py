@@ -9,7 +9,7 @@ import pytest
 from kernel_tools import assert_same_bits
 
 import crnn
-from crnn.models.fitting import starting
+from crnn.models.fitting import starting_weights
 from crnn.models.outputs import blocks, panels
 
 VOCAB = crnn.Vocab(tuple(map(str, range(4000))), unit="word")
@@ -24,7 +24,7 @@ def new_model(**options):
 @pytest.fixture
 def large(monkeypatch):
     """Weights of this size are large, and so are the outputs of a window."""
-    monkeypatch.setattr(starting, "LARGE", 1 << 16)
+    monkeypatch.setattr(starting_weights, "LARGE", 1 << 16)
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 1 << 20)
     monkeypatch.setattr(blocks, "LEAST_ROWS", 16)
     monkeypatch.setattr(panels, "PANEL_BYTES", 1 << 14)

@@ -60,12 +60,12 @@ SETTINGS = {
     "ptb-chars-tanh": Setting(
         "bits",
         {"cell": "tanh", "hidden_size": 1024},
-        {"batch_size": 32, "bptt": 64, "epochs": 8, "lr": 1e-3},
+        {"batch_size": 32, "bptt": 64, "epochs": 14, "lr": 1e-3},
     ),
     "ptb-chars-lstm": Setting(
         "bits",
-        {"cell": "lstm", "hidden_size": 512, "dropout": 0.15, "recurrent_dropout": 0.1},
-        {"batch_size": 32, "bptt": 100, "epochs": 12, "lr": 2e-3},
+        {"cell": "lstm", "hidden_size": 1024, "dropout": 0.2, "recurrent_dropout": 0.1},
+        {"batch_size": 32, "bptt": 100, "epochs": 10, "lr": 2e-3},
     ),
 }
 

@@ -112,7 +112,7 @@ class _Adapter:
     @property
     def learner(self) -> Any:
         """The learner, for its snapshots, files and counters, which know what `learn_one` has been given, not the last
-        prediction. Do not call `predict` or `learn` of it. After a prediction, ask for it again.
+        prediction. Do not call `predict` or `learn` of it. After a prediction, read the attribute again.
         """
         self._take_back()
         return self._learner
